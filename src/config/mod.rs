@@ -1,0 +1,289 @@
+//! What a configuration means.
+//!
+//! A configuration has three shapes: the text as typed (`file`), what it means
+//! (the types here), and what runs (`runtime`). Going from the first to the second
+//! is where every `Problem` is found, all at once; from here on
+//! nothing is doubtful: every name resolves, every number is in range, and an
+//! `Option` is something that really may be absent.
+
+pub mod limits;
+
+use std::net::SocketAddr;
+use std::num::{NonZeroU8, NonZeroU32, NonZeroUsize};
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use crate::name::PoolName;
+
+/// A whole configuration.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// Where clients connect. At least one; no address twice.
+    pub listeners: Vec<Listener>,
+    /// The admin port: metrics, status, health. Never one of the listeners.
+    pub admin: Admin,
+    /// How many threads serve requests.
+    pub threads: Threads,
+    /// Whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// In the order of the file. At least one.
+    pub routes: Vec<Route>,
+    /// At least one; no name twice.
+    pub pools: Vec<Pool>,
+    /// For every request, before the route is looked up.
+    pub rate_limit: Option<RateLimit>,
+    /// What a client may ask of us.
+    pub limits: Limits,
+    /// One line per request.
+    pub access_log: AccessLog,
+    /// How to stop.
+    pub shutdown: Shutdown,
+}
+
+/// An address that clients connect to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Listener {
+    /// IP address and port.
+    pub address: SocketAddr,
+}
+
+/// The operator's port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Admin {
+    /// IP address and port.
+    pub address: SocketAddr,
+}
+
+/// How many threads serve requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Threads {
+    /// As many as the processors this process may use (cgroup quota and affinity).
+    Auto,
+    /// This many.
+    Count(NonZeroUsize),
+}
+
+/// Which requests go to which pool.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Route {
+    /// Which `Host`.
+    pub host: HostPattern,
+    /// A path prefix that ends on a segment boundary: `/v1` matches `/v1` and `/v1/x`, not
+    /// `/v10`. `/` matches every path. Starts with `/`, has no trailing `/` unless it is `/`.
+    pub path: String,
+    /// An index into [`Config::pools`].
+    pub pool: usize,
+    /// For the requests of this route alone, after the global limit.
+    pub rate_limit: Option<RateLimit>,
+}
+
+/// Which host names a route is for. Names are lower case, without port and trailing dot.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum HostPattern {
+    /// `api.example.com`
+    Exact(String),
+    /// `*.example.com`, kept as `example.com`: one or more labels in front of it.
+    Suffix(String),
+    /// Every host.
+    Any,
+}
+
+/// A named group of interchangeable backends.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Pool {
+    /// What routes, metrics and logs call it.
+    pub name: PoolName,
+    /// How a backend is picked.
+    pub algorithm: Algorithm,
+    /// At least one, at most [`limits::BACKENDS_MAX`]; no address twice.
+    pub backends: Vec<Backend>,
+    /// `None` if it was switched off: then every backend counts as healthy.
+    pub health_check: Option<HealthCheck>,
+    /// When to try again.
+    pub retry: Retry,
+    /// How long to wait.
+    pub timeouts: Timeouts,
+    /// For the requests of this pool alone, after the global and the route's limit.
+    pub rate_limit: Option<RateLimit>,
+}
+
+/// How a backend is picked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Algorithm {
+    /// In turn, smooth by weight.
+    RoundRobin,
+    /// The fewest requests in flight per unit of weight.
+    LeastConnections,
+    /// The same client to the same backend.
+    IpHash,
+    /// Two at random, the less busy of them.
+    Random,
+}
+
+/// One server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Backend {
+    /// Where it listens.
+    pub address: BackendAddress,
+    /// Its share relative to the others of its pool; at most [`limits::WEIGHT_MAX`].
+    pub weight: NonZeroU32,
+}
+
+/// Where a backend listens, as written.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum BackendAddress {
+    /// An IP address and a port.
+    Socket(SocketAddr),
+    /// A host name (lower case) and a port, looked up when the worker starts.
+    Name(String, u16),
+}
+
+/// How a backend is probed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HealthCheck {
+    /// What is asked of the backend.
+    pub probe: Probe,
+    /// From the start of one probe to the start of the next, ±10 % at random.
+    pub interval: Duration,
+    /// For a whole probe. Not longer than the interval.
+    pub timeout: Duration,
+    /// So many failures in a row make a healthy backend unhealthy.
+    pub unhealthy_after: NonZeroU32,
+    /// So many passes in a row make an unhealthy backend healthy.
+    pub healthy_after: NonZeroU32,
+}
+
+/// What a probe asks of a backend.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Probe {
+    /// It accepts a connection.
+    Tcp,
+    /// It answers `GET path` as expected.
+    Http {
+        /// Starts with `/`.
+        path: String,
+        /// The `Host` field; `None` sends the backend's own address.
+        host: Option<String>,
+        /// Which answers pass.
+        status: StatusSet,
+        /// A text that the body must have in its first [`limits::PROBE_BODY_BYTES_MAX`] bytes.
+        body: Option<String>,
+    },
+}
+
+/// A set of HTTP status codes, as inclusive ranges. Not empty.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StatusSet(pub Vec<(u16, u16)>);
+
+impl StatusSet {
+    /// Whether `status` is in the set.
+    #[must_use]
+    pub fn contains(&self, status: u16) -> bool {
+        self.0.iter().any(|&(first, last)| (first..=last).contains(&status))
+    }
+}
+
+/// When an exchange may be tried again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Retry {
+    /// Attempts in all, the first included; at most [`limits::ATTEMPTS_MAX`].
+    pub attempts: NonZeroU8,
+    /// The longest wait before an exchange goes to a backend that it tried already; doubled for
+    /// each further one, and the real wait is a random share of it. A backend that was not tried
+    /// yet is tried at once.
+    pub backoff: Duration,
+    /// For which failures.
+    pub on: RetryOn,
+}
+
+/// For which failures an exchange may be tried again.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RetryOn {
+    /// No connection could be made. Safe for any method: nothing was sent.
+    pub connect: bool,
+    /// The connection broke before an answer came. Idempotent methods only.
+    pub reset: bool,
+    /// No answer came in time. Idempotent methods only.
+    pub timeout: bool,
+    /// The backend answered with one of these. Idempotent methods only.
+    pub status: Vec<u16>,
+}
+
+/// How long to wait for a backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeouts {
+    /// For a connection.
+    pub connect: Duration,
+    /// For the head of the answer, and between two pieces of its body.
+    pub response: Duration,
+    /// For the whole exchange, every attempt and back-off included.
+    pub request: Duration,
+    /// How long an unused connection to a backend is kept.
+    pub idle: Duration,
+}
+
+/// How much one client may ask for: a token bucket per client.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RateLimit {
+    /// Tokens earned per second; above 0, may be a fraction.
+    pub requests_per_second: f64,
+    /// Tokens that a bucket holds.
+    pub burst: NonZeroU32,
+    /// IPv6 clients are told apart by so many bits of their address, 1 to 128.
+    pub ipv6_prefix: u8,
+    /// How many clients are remembered at once.
+    pub clients_max: NonZeroUsize,
+    /// Networks that are not limited.
+    pub exempt: Vec<IpNet>,
+}
+
+/// What a client may ask of us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Client connections at once; one more is answered 503 and closed.
+    pub connections: NonZeroUsize,
+    /// From the first byte of a request's head to its end; also how long a new connection may be
+    /// silent.
+    pub header_timeout: Duration,
+    /// How long an idle client connection is kept between requests.
+    pub keepalive: Duration,
+}
+
+/// One line per request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AccessLog {
+    /// How a line looks.
+    pub format: LogFormat,
+    /// Where lines go.
+    pub target: LogTarget,
+}
+
+/// How an access log line looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One JSON object.
+    Json,
+    /// Words for people.
+    Text,
+    /// No lines.
+    Off,
+}
+
+/// Where access log lines go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogTarget {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+/// How to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shutdown {
+    /// How long to go on accepting after `/readyz` has turned 503.
+    pub pre_stop: Duration,
+    /// How long what is in flight may take to finish.
+    pub drain: Duration,
+}

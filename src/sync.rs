@@ -1,0 +1,6 @@
+//! Atomics: the standard ones, or loom's doubles when the model checker runs.
+
+#[cfg(loom)]
+pub use loom::sync::atomic;
+#[cfg(not(loom))]
+pub use std::sync::atomic;

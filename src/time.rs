@@ -1,0 +1,74 @@
+//! Time as an argument.
+//!
+//! No policy asks a clock. It is told `now`, which makes it testable without
+//! sleeping and replayable from a seed. The one clock is `src/clock.rs`.
+
+use std::ops::Add;
+use std::time::Duration;
+
+/// Nanoseconds since some fixed start, monotonic. Two timestamps of one clock can be compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Timestamp(u64);
+
+impl Timestamp {
+    /// The clock's start.
+    pub const ZERO: Self = Self(0);
+    /// The end of time, some 584 years after the start.
+    pub const MAX: Self = Self(u64::MAX);
+
+    /// The timestamp `nanos` nanoseconds after the start.
+    #[must_use]
+    pub const fn from_nanos(nanos: u64) -> Self {
+        Self(nanos)
+    }
+
+    /// Nanoseconds since the start.
+    #[must_use]
+    pub const fn as_nanos(self) -> u64 {
+        self.0
+    }
+
+    /// How long after `earlier` this is; zero if it is not after it.
+    #[must_use]
+    pub const fn since(self, earlier: Self) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+}
+
+/// Nanoseconds of a duration; what does not fit in 64 bits is the end of time.
+#[must_use]
+pub fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+impl Add<Duration> for Timestamp {
+    type Output = Self;
+
+    fn add(self, duration: Duration) -> Self {
+        Self(self.0.saturating_add(nanos(duration)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_later_timestamp_is_a_duration_after_an_earlier_one() {
+        let start = Timestamp::from_nanos(5);
+        let end = start + Duration::from_nanos(7);
+        assert_eq!(end.as_nanos(), 12);
+        assert_eq!(end.since(start), Duration::from_nanos(7));
+    }
+
+    #[test]
+    fn the_past_is_zero_away() {
+        assert_eq!(Timestamp::ZERO.since(Timestamp::MAX), Duration::ZERO);
+    }
+
+    #[test]
+    fn the_end_of_time_stays_the_end() {
+        assert_eq!(Timestamp::MAX + Duration::from_secs(1), Timestamp::MAX);
+        assert_eq!(Timestamp::ZERO + Duration::MAX, Timestamp::MAX);
+    }
+}
