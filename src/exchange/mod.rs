@@ -1,1 +1,452 @@
-//! (in the making)
+//! The decisions of one request, in order.
+//!
+//! ```text
+//! new ─▶ admit ─▶ pick ─▶ (connected) ─▶ responded ─▶ finished
+//!          │       ▲ │         │             │
+//!          │       │ ▼         ▼             ▼
+//!          │       └─failed ◀──┴─────────────┘   while the retry policy allows it
+//!          ▼
+//!       Refusal
+//! ```
+//! An exchange pins one snapshot, so a change of the world in its middle cannot confuse it. It
+//! asks no clock and rolls no dice: the edge tells it `now` and hands it random numbers. Dropping
+//! it in any state gives its lease back and tells the observer, exactly once.
+
+pub mod event;
+pub mod refusal;
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::http::header::{HOST, HeaderMap, HeaderName};
+use ::http::{Method, Version};
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::config::limits::{ATTEMPTS_MAX, BACKOFF_MAX};
+use crate::exchange::event::{Event, Observer, Summary, Wire};
+use crate::exchange::refusal::{Ending, Refusal, Scope};
+use crate::http::{forwarded, host, path};
+use crate::policy::backoff;
+use crate::policy::limiter::RateLimiter;
+use crate::policy::retry::{Facts, Failure};
+use crate::runtime::backend::{Backend, Lease};
+use crate::runtime::pool::Pool;
+use crate::runtime::set::BackendSet;
+use crate::runtime::snapshot::Snapshot;
+use crate::time::Timestamp;
+
+/// Where proxies in front of us put the client's address.
+pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// One request and its response through us.
+pub struct Exchange {
+    snapshot: Arc<Snapshot>,
+    observer: Arc<dyn Observer>,
+    started: Timestamp,
+    deadline: Timestamp,
+    client: Option<Client>,
+    pool: Option<usize>,
+    tried: BackendSet,
+    attempts: Attempts,
+    lease: Option<Lease>,
+    picked: Timestamp,
+    first_byte: Option<Timestamp>,
+    refusal: Option<Refusal>,
+    last_seen: Timestamp,
+    finished: bool,
+}
+
+/// Who asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Client {
+    /// The other end of the connection.
+    pub peer: IpAddr,
+    /// The client by the trust rules: the key of limits and hashes, the address in the log.
+    pub address: IpAddr,
+}
+
+/// One try of an exchange at one backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Attempt {
+    /// Which of the pool's members.
+    pub backend: usize,
+    /// Why it failed, if it did.
+    pub failure: Option<Failure>,
+}
+
+/// The head of a request, as far as decisions need it.
+#[derive(Debug)]
+pub struct Head<'a> {
+    /// The other end of the connection.
+    pub peer: IpAddr,
+    /// As sent.
+    pub method: &'a Method,
+    /// As sent.
+    pub version: Version,
+    /// The authority of an absolute-form target, which overrides `Host` (RFC 9112 §3.2.2).
+    pub authority: Option<&'a str>,
+    /// The target's path, without the query.
+    pub path: &'a str,
+    /// Every field.
+    pub headers: &'a HeaderMap,
+}
+
+/// What decides whether a request could be sent once more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Replay {
+    /// The method is idempotent (RFC 9110 §9.2.2).
+    pub idempotent: bool,
+    /// Some of an answer has gone to the client.
+    pub answer_started: bool,
+    /// The request's body is still at hand from its first byte.
+    pub body_whole: bool,
+}
+
+/// Where to send this attempt, and how long to wait for what.
+#[derive(Debug)]
+pub struct Target {
+    /// Whom to ask.
+    pub backend: Arc<Backend>,
+    /// Where to connect.
+    pub address: SocketAddr,
+    /// To be waited before the attempt.
+    pub backoff: Duration,
+    /// For a connection, never beyond the exchange's deadline.
+    pub connect_timeout: Duration,
+    /// For an answer, never beyond the exchange's deadline.
+    pub response_timeout: Duration,
+    /// How long the connection may be kept unused afterwards.
+    pub idle_timeout: Duration,
+}
+
+impl Exchange {
+    /// An exchange whose first byte arrived at `now`.
+    #[must_use]
+    pub fn new(snapshot: Arc<Snapshot>, observer: Arc<dyn Observer>, now: Timestamp) -> Self {
+        Self {
+            snapshot,
+            observer,
+            started: now,
+            deadline: Timestamp::MAX,
+            client: None,
+            pool: None,
+            tried: BackendSet::EMPTY,
+            attempts: Attempts::default(),
+            lease: None,
+            picked: now,
+            first_byte: None,
+            refusal: None,
+            last_seen: now,
+            finished: false,
+        }
+    }
+
+    /// Decides whether the request may come in, and where it goes.
+    ///
+    /// # Errors
+    /// The [`Refusal`] to answer with.
+    pub fn admit(&mut self, head: &Head<'_>, now: Timestamp) -> Result<(), Refusal> {
+        let admitted = self.admit_or_refuse(head, now);
+        self.note(admitted)
+    }
+
+    fn admit_or_refuse(&mut self, head: &Head<'_>, now: Timestamp) -> Result<(), Refusal> {
+        self.last_seen = now;
+        let snapshot = Arc::clone(&self.snapshot);
+        let client = client(head, &snapshot);
+        self.client = Some(client);
+        if matches!(*head.method, Method::TRACE | Method::CONNECT) {
+            return Err(Refusal::MethodNotAllowed);
+        }
+        let host = requested_host(head)?;
+        let host = host::canonical(host).map_err(|_invalid| Refusal::BadRequest)?;
+        self.limit(snapshot.limiter.as_ref(), Scope::Global, now)?;
+        let path = path::for_routing(head.path);
+        let route = snapshot.table.find(&host, &path).and_then(|index| snapshot.routes.get(index));
+        let route = route.ok_or(Refusal::NoRoute)?;
+        let pool = snapshot.pools.get(route.pool).ok_or(Refusal::NoRoute)?;
+        self.pool = Some(route.pool);
+        self.deadline = self.started + pool.timeouts.request;
+        self.limit(route.limiter.as_ref(), Scope::Route, now)?;
+        self.limit(pool.limiter.as_ref(), Scope::Pool, now)
+    }
+
+    fn limit(
+        &self,
+        limiter: Option<&RateLimiter>,
+        scope: Scope,
+        now: Timestamp,
+    ) -> Result<(), Refusal> {
+        let (Some(limiter), Some(client)) = (limiter, self.client) else { return Ok(()) };
+        limiter.admit(client.address, now).map_err(|wait| {
+            self.observer.observe(&Event::RateLimited(scope));
+            Refusal::RateLimited(scope, wait)
+        })
+    }
+
+    /// Picks a backend for the next attempt. `rolls` are two random numbers, for the pick and
+    /// for the back-off.
+    ///
+    /// # Errors
+    /// The [`Refusal`] to answer with: nobody is eligible, or the time is up.
+    pub fn pick(&mut self, now: Timestamp, rolls: (u64, u64)) -> Result<Target, Refusal> {
+        let picked = self.pick_or_refuse(now, rolls);
+        self.note(picked)
+    }
+
+    fn pick_or_refuse(&mut self, now: Timestamp, rolls: (u64, u64)) -> Result<Target, Refusal> {
+        self.last_seen = now;
+        self.lease = None;
+        let snapshot = Arc::clone(&self.snapshot);
+        let pool = self.pool_in(&snapshot).ok_or(Refusal::NoRoute)?;
+        let left = self.deadline.since(now);
+        if left.is_zero() {
+            return Err(Refusal::RequestTimeout);
+        }
+        let pick = pool.pick(&self.tried, self.key(), rolls.0).ok_or(Refusal::NoBackend)?;
+        let backoff = if pick.again { self.backoff(pool, rolls.1).min(left) } else { Duration::ZERO };
+        self.tried.insert(pick.index);
+        self.attempts.push(Attempt { backend: pick.index, failure: None });
+        let backend = Arc::clone(pick.lease.backend());
+        self.lease = Some(pick.lease);
+        self.picked = now + backoff;
+        let left = left.saturating_sub(backoff);
+        Ok(Target {
+            address: backend.address,
+            backend,
+            backoff,
+            connect_timeout: pool.timeouts.connect.min(left),
+            response_timeout: pool.timeouts.response.min(left),
+            idle_timeout: pool.timeouts.idle,
+        })
+    }
+
+    /// How long to wait before a backend that was tried is tried again: counted from the first
+    /// such attempt, because moving on to another backend is no reason to wait.
+    fn backoff(&self, pool: &Pool, roll: u64) -> Duration {
+        let repeats = self.attempts.len().saturating_sub(self.tried.len());
+        backoff::wait(pool.backoff, BACKOFF_MAX, u32::try_from(repeats).unwrap_or(u32::MAX), roll)
+    }
+
+    /// A new connection for the current attempt was made.
+    pub fn connected(&mut self, now: Timestamp) {
+        self.last_seen = now;
+        let (Some(pool), Some(attempt)) = (self.pool, self.attempts.last()) else { return };
+        let took = now.since(self.picked);
+        self.observer.observe(&Event::Connected { pool, backend: attempt.backend, took });
+    }
+
+    /// The current attempt failed. Whether the exchange should be tried again; the lease is given
+    /// back at once. `reason` is for the operator.
+    pub fn failed(
+        &mut self,
+        failure: Failure,
+        reason: &str,
+        replay: Replay,
+        now: Timestamp,
+    ) -> bool {
+        self.last_seen = now;
+        let retried = self.may_retry(failure, replay, now);
+        let (Some(pool), Some(attempt)) = (self.pool, self.attempts.last_mut()) else {
+            return false;
+        };
+        attempt.failure = Some(failure);
+        let backend = attempt.backend;
+        if let Some(lease) = self.lease.take() {
+            lease.backend().attempt_failed(reason);
+        }
+        self.observer.observe(&Event::AttemptFailed { pool, backend, failure, retried });
+        retried
+    }
+
+    /// The head of the backend's answer has come. Whether it should be thrown away and the
+    /// exchange tried again.
+    pub fn responded(&mut self, status: u16, replay: Replay, now: Timestamp) -> bool {
+        self.last_seen = now;
+        let failure = Failure::Status(status);
+        if self.may_retry(failure, replay, now) {
+            return self.failed(failure, "the backend answered with a status to retry", replay, now);
+        }
+        self.first_byte.get_or_insert(now);
+        false
+    }
+
+    fn may_retry(&self, failure: Failure, replay: Replay, now: Timestamp) -> bool {
+        let Some(pool) = self.pool_in(&self.snapshot) else { return false };
+        let facts = Facts {
+            attempts_made: u32::try_from(self.attempts.len()).unwrap_or(u32::MAX),
+            idempotent: replay.idempotent,
+            answer_started: replay.answer_started,
+            body_whole: replay.body_whole,
+        };
+        pool.retry.allows(failure, facts)
+            && !self.deadline.since(now).is_zero()
+            && !pool.healthy().is_empty()
+    }
+
+    /// The exchange is over. Only the first call counts.
+    pub fn finished(&mut self, ending: Ending, wire: Option<&Wire<'_>>, now: Timestamp) {
+        self.last_seen = now;
+        self.lease = None;
+        if !std::mem::replace(&mut self.finished, true) {
+            let summary = Summary { exchange: self, ending, wire, ended: now };
+            self.observer.observe(&Event::Finished(summary));
+        }
+    }
+
+    fn note<T>(&mut self, result: Result<T, Refusal>) -> Result<T, Refusal> {
+        if let Err(refusal) = &result {
+            self.refusal = Some(*refusal);
+        }
+        result
+    }
+
+    fn key(&self) -> u64 {
+        match self.client.map(|client| client.address) {
+            Some(IpAddr::V4(address)) => xxh3_64(&address.octets()),
+            Some(IpAddr::V6(address)) => xxh3_64(&address.octets()),
+            None => 0,
+        }
+    }
+
+    fn pool_in<'a>(&self, snapshot: &'a Snapshot) -> Option<&'a Pool> {
+        snapshot.pools.get(self.pool?)
+    }
+
+    /// The pinned snapshot.
+    #[must_use]
+    pub fn snapshot(&self) -> &Arc<Snapshot> {
+        &self.snapshot
+    }
+
+    /// When the first byte of the request arrived.
+    #[must_use]
+    pub fn started(&self) -> Timestamp {
+        self.started
+    }
+
+    /// When it has to be over; the end of time before a route is found.
+    #[must_use]
+    pub fn deadline(&self) -> Timestamp {
+        self.deadline
+    }
+
+    /// Who asks; known once the request was looked at.
+    #[must_use]
+    pub fn client(&self) -> Option<Client> {
+        self.client
+    }
+
+    /// The index of the pool that it goes to.
+    #[must_use]
+    pub fn pool_index(&self) -> Option<usize> {
+        self.pool
+    }
+
+    /// Every attempt so far, in order.
+    #[must_use]
+    pub fn attempts(&self) -> &[Attempt] {
+        self.attempts.as_slice()
+    }
+
+    /// When the head of the answer came that the client gets.
+    #[must_use]
+    pub fn first_byte(&self) -> Option<Timestamp> {
+        self.first_byte
+    }
+
+    /// Why it was refused, if it was.
+    #[must_use]
+    pub fn refusal(&self) -> Option<Refusal> {
+        self.refusal
+    }
+
+    /// Notes that the edge answers with this refusal.
+    pub fn refuse(&mut self, refusal: Refusal) {
+        self.refusal = Some(refusal);
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        let now = self.last_seen;
+        self.finished(Ending::Dropped, None, now);
+    }
+}
+
+impl fmt::Debug for Exchange {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Exchange")
+            .field("client", &self.client)
+            .field("pool", &self.pool)
+            .field("attempts", &self.attempts.as_slice())
+            .field("refusal", &self.refusal)
+            .finish_non_exhaustive()
+    }
+}
+
+fn client(head: &Head<'_>, snapshot: &Snapshot) -> Client {
+    let lines = head.headers.get_all(X_FORWARDED_FOR);
+    // A line that is not text ends the walk, as an element that is no address does.
+    let lines = lines.iter().map(|line| line.to_str().unwrap_or("?"));
+    let address = forwarded::client_ip(head.peer, lines, &snapshot.trusted_proxies);
+    Client { peer: head.peer, address }
+}
+
+/// The host that the request names. Only HTTP/1.0 may go without one (RFC 9112 §3.2).
+fn requested_host<'a>(head: &Head<'a>) -> Result<&'a str, Refusal> {
+    if let Some(authority) = head.authority {
+        return Ok(authority);
+    }
+    let mut hosts = head.headers.get_all(HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (Some(host), None) => host.to_str().map_err(|_not_text| Refusal::BadRequest),
+        (None, _) if head.version == Version::HTTP_10 => Ok(NO_HOST),
+        _ => Err(Refusal::BadRequest),
+    }
+}
+
+/// Stands for the host of an HTTP/1.0 request that names none; no route can name it (RFC 2606).
+const NO_HOST: &str = "host.invalid";
+
+/// The attempts of one exchange, without an allocation.
+#[derive(Debug, Clone, Copy)]
+struct Attempts {
+    list: [Attempt; ATTEMPTS_MAX as usize],
+    len: usize,
+}
+
+impl Default for Attempts {
+    fn default() -> Self {
+        Self { list: [Attempt { backend: 0, failure: None }; ATTEMPTS_MAX as usize], len: 0 }
+    }
+}
+
+impl Attempts {
+    /// The retry policy keeps attempts within the bound; one beyond it would go unrecorded.
+    fn push(&mut self, attempt: Attempt) {
+        if let Some(place) = self.list.get_mut(self.len) {
+            *place = attempt;
+            self.len += 1;
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.len
+    }
+
+    fn as_slice(&self) -> &[Attempt] {
+        self.list.get(..self.len).unwrap_or_default()
+    }
+
+    fn last(&self) -> Option<&Attempt> {
+        self.as_slice().last()
+    }
+
+    fn last_mut(&mut self) -> Option<&mut Attempt> {
+        self.list.get_mut(..self.len)?.last_mut()
+    }
+}

@@ -1,0 +1,193 @@
+//! What we answer when no backend does, and what is said of an exchange at its end.
+
+use std::time::Duration;
+
+/// Which rate limit was hit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Scope {
+    /// The one for every request.
+    Global,
+    /// The route's own.
+    Route,
+    /// The pool's own.
+    Pool,
+}
+
+impl Scope {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Global, Self::Route, Self::Pool];
+
+    /// The metric's label.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Global => "global",
+            Self::Route => "route",
+            Self::Pool => "pool",
+        }
+    }
+}
+
+/// We answered without a backend, or in place of one that failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// The request cannot be understood: no valid `Host`, or a target of the wrong form.
+    BadRequest,
+    /// No route matches.
+    NoRoute,
+    /// TRACE and CONNECT are not served.
+    MethodNotAllowed,
+    /// The client did not send the rest of its request in time.
+    SlowClient,
+    /// The client asked too often; it may come back after the wait.
+    RateLimited(Scope, Duration),
+    /// Something went wrong on our side.
+    Internal,
+    /// No connection to a backend could be made.
+    ConnectFailed,
+    /// The connection to the backend broke before an answer came.
+    ConnectionReset,
+    /// The backend's answer was not valid HTTP.
+    InvalidResponse,
+    /// No backend is eligible.
+    NoBackend,
+    /// A connection to a backend did not come about in time.
+    ConnectTimeout,
+    /// The backend did not answer in time.
+    ResponseTimeout,
+    /// The whole exchange took too long.
+    RequestTimeout,
+}
+
+impl Refusal {
+    /// The status that the client gets (RFC 9110 §15; 429: RFC 6585 §4).
+    #[must_use]
+    pub const fn status(self) -> u16 {
+        match self {
+            Self::BadRequest => 400,
+            Self::NoRoute => 404,
+            Self::MethodNotAllowed => 405,
+            Self::SlowClient => 408,
+            Self::RateLimited(..) => 429,
+            Self::Internal => 500,
+            Self::ConnectFailed | Self::ConnectionReset | Self::InvalidResponse => 502,
+            Self::NoBackend => 503,
+            Self::ConnectTimeout | Self::ResponseTimeout | Self::RequestTimeout => 504,
+        }
+    }
+
+    /// The stable code for log lines and metrics.
+    #[must_use]
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::BadRequest => "bad_request",
+            Self::NoRoute => "no_route",
+            Self::MethodNotAllowed => "method_not_allowed",
+            Self::SlowClient => "slow_client",
+            Self::RateLimited(..) => "rate_limited",
+            Self::Internal => "internal",
+            Self::ConnectFailed => "connect_failed",
+            Self::ConnectionReset => "connection_reset",
+            Self::InvalidResponse => "invalid_response",
+            Self::NoBackend => "no_backend",
+            Self::ConnectTimeout => "connect_timeout",
+            Self::ResponseTimeout => "response_timeout",
+            Self::RequestTimeout => "request_timeout",
+        }
+    }
+
+    /// What a person reads. It tells nothing about the inside.
+    #[must_use]
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::BadRequest => "Bad Request",
+            Self::NoRoute => "Not Found: no route matches this request",
+            Self::MethodNotAllowed => "Method Not Allowed",
+            Self::SlowClient => "Request Timeout",
+            Self::RateLimited(..) => "Too Many Requests",
+            Self::Internal => "Internal Server Error",
+            Self::ConnectFailed => "Bad Gateway: the backend could not be reached",
+            Self::ConnectionReset => "Bad Gateway: the backend closed the connection",
+            Self::InvalidResponse => "Bad Gateway: the backend's answer is not valid",
+            Self::NoBackend => "Service Unavailable: all backends are down",
+            Self::ConnectTimeout | Self::ResponseTimeout | Self::RequestTimeout => {
+                "Gateway Timeout: the backend did not answer in time"
+            }
+        }
+    }
+
+    /// When the client may come back, in whole seconds, rounded up so that a client which waits
+    /// just as long gets in (RFC 9110 §10.2.3).
+    #[must_use]
+    pub fn retry_after(self) -> Option<u64> {
+        match self {
+            Self::RateLimited(_, wait) => Some(whole_seconds(wait)),
+            // A probe may find a backend again at any moment.
+            Self::NoBackend => Some(1),
+            Self::BadRequest
+            | Self::NoRoute
+            | Self::MethodNotAllowed
+            | Self::SlowClient
+            | Self::Internal
+            | Self::ConnectFailed
+            | Self::ConnectionReset
+            | Self::InvalidResponse
+            | Self::ConnectTimeout
+            | Self::ResponseTimeout
+            | Self::RequestTimeout => None,
+        }
+    }
+}
+
+fn whole_seconds(wait: Duration) -> u64 {
+    wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
+}
+
+/// How an exchange ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// A backend's whole answer went to the client.
+    Answered,
+    /// We answered.
+    Refused(Refusal),
+    /// The answer had begun, then the backend failed; the client saw a cut connection.
+    Cut,
+    /// The client left before it had its answer.
+    ClientClosed,
+    /// The exchange was abandoned: a panic, or the process stopped.
+    Dropped,
+}
+
+impl Ending {
+    /// The stable code of what went wrong, if something did.
+    #[must_use]
+    pub const fn code(self) -> Option<&'static str> {
+        match self {
+            Self::Answered => None,
+            Self::Refused(refusal) => Some(refusal.code()),
+            Self::Cut => Some("response_cut"),
+            Self::ClientClosed => Some("client_closed"),
+            Self::Dropped => Some("dropped"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_is_told_in_whole_seconds_that_are_long_enough() {
+        let after = |wait| Refusal::RateLimited(Scope::Global, wait).retry_after();
+        assert_eq!(after(Duration::from_millis(1)), Some(1));
+        assert_eq!(after(Duration::from_secs(1)), Some(1));
+        assert_eq!(after(Duration::from_millis(1001)), Some(2));
+    }
+
+    #[test]
+    fn only_an_answered_exchange_has_nothing_to_explain() {
+        assert_eq!(Ending::Answered.code(), None);
+        assert_eq!(Ending::Refused(Refusal::NoBackend).code(), Some("no_backend"));
+        assert_eq!(Ending::ClientClosed.code(), Some("client_closed"));
+    }
+}

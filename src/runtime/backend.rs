@@ -1,0 +1,250 @@
+//! One server, and the requests that are in flight to it.
+//!
+//! A backend outlives the snapshot that made it: what is known of it (health, requests in
+//! flight, counts) belongs to the address, not to the version of the file. Its weight is not
+//! here: a new weight does not make a new backend.
+
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::config::HealthCheck;
+use crate::policy::hysteresis::Hysteresis;
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use crate::time::Timestamp;
+
+/// One server of one pool.
+#[derive(Debug)]
+pub struct Backend {
+    /// The address as the file has it: what metrics, status and logs call it.
+    pub label: Arc<str>,
+    /// Where to connect.
+    pub address: SocketAddr,
+    /// A hash of the label, the same in every process.
+    pub identity: u64,
+    healthy: AtomicBool,
+    in_flight: AtomicU64,
+    attempts: AtomicU64,
+    failures: AtomicU64,
+    checkup: Mutex<Checkup>,
+}
+
+/// What the probes have found.
+#[derive(Debug, Clone)]
+struct Checkup {
+    /// `None` if nobody probes this backend.
+    hysteresis: Option<Hysteresis>,
+    last_checked: Option<Timestamp>,
+    last_error: Option<String>,
+}
+
+/// What is known of a backend's health, at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Health {
+    /// Whether it takes requests.
+    pub healthy: bool,
+    /// Whether a probe has ever reported, or none is configured.
+    pub known: bool,
+    /// When the last probe ended.
+    pub last_checked: Option<Timestamp>,
+    /// Why the last failed probe or attempt failed.
+    pub last_error: Option<String>,
+}
+
+impl Backend {
+    /// A backend that has served nothing. With a health check it takes no request before its
+    /// first probe has passed; without one it counts as healthy.
+    #[must_use]
+    pub fn new(label: &str, address: SocketAddr, health_check: Option<&HealthCheck>) -> Self {
+        let hysteresis = health_check
+            .map(|check| Hysteresis::new(check.healthy_after, check.unhealthy_after));
+        Self {
+            label: label.into(),
+            address,
+            identity: xxh3_64(label.as_bytes()),
+            healthy: AtomicBool::new(hysteresis.is_none()),
+            in_flight: AtomicU64::new(0),
+            attempts: AtomicU64::new(0),
+            failures: AtomicU64::new(0),
+            checkup: Mutex::new(Checkup { hysteresis, last_checked: None, last_error: None }),
+        }
+    }
+
+    /// Whether it takes requests.
+    #[must_use]
+    pub fn is_healthy(&self) -> bool {
+        self.healthy.load(Relaxed)
+    }
+
+    /// Requests sent to it and not yet finished: the number of live leases.
+    #[must_use]
+    pub fn in_flight(&self) -> u64 {
+        self.in_flight.load(Relaxed)
+    }
+
+    /// Attempts made at it.
+    #[must_use]
+    pub fn attempts(&self) -> u64 {
+        self.attempts.load(Relaxed)
+    }
+
+    /// Attempts at it that failed.
+    #[must_use]
+    pub fn failures(&self) -> u64 {
+        self.failures.load(Relaxed)
+    }
+
+    /// Counts an attempt that failed, with the reason for the operator.
+    pub fn attempt_failed(&self, reason: &str) {
+        self.failures.fetch_add(1, Relaxed);
+        let mut checkup = self.checkup.lock().unwrap_or_else(PoisonError::into_inner);
+        checkup.last_error = Some(reason.to_owned());
+    }
+
+    /// Takes in the result of a probe that ended at `now`. `Some` is the new health, if it
+    /// changed.
+    pub fn probed(&self, result: Result<(), String>, now: Timestamp) -> Option<bool> {
+        let mut checkup = self.checkup.lock().unwrap_or_else(PoisonError::into_inner);
+        let passed = result.is_ok();
+        checkup.last_checked = Some(now);
+        if let Err(reason) = result {
+            checkup.last_error = Some(reason);
+        }
+        let flipped = checkup.hysteresis.as_mut()?.observe(passed);
+        if let Some(healthy) = flipped {
+            self.healthy.store(healthy, Relaxed);
+        }
+        flipped
+    }
+
+    /// What is known of its health.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        let checkup = self.checkup.lock().unwrap_or_else(PoisonError::into_inner);
+        Health {
+            healthy: self.is_healthy(),
+            known: checkup.hysteresis.as_ref().is_none_or(Hysteresis::is_known),
+            last_checked: checkup.last_checked,
+            last_error: checkup.last_error.clone(),
+        }
+    }
+}
+
+/// A backend in a pool, with its share.
+#[derive(Debug, Clone)]
+pub struct Member {
+    /// The server.
+    pub backend: Arc<Backend>,
+    /// Its share relative to the others.
+    pub weight: NonZeroU32,
+}
+
+/// One request in flight to one backend.
+///
+/// Dropping the lease is the only way to give it back, so a cancelled request, a panic and an
+/// early return all give it back.
+#[derive(Debug)]
+pub struct Lease {
+    backend: Arc<Backend>,
+}
+
+impl Lease {
+    /// Counts one more request in flight, until the lease is dropped.
+    #[must_use]
+    pub fn new(backend: Arc<Backend>) -> Self {
+        backend.in_flight.fetch_add(1, Relaxed);
+        backend.attempts.fetch_add(1, Relaxed);
+        Self { backend }
+    }
+
+    /// Whose lease it is.
+    #[must_use]
+    pub fn backend(&self) -> &Arc<Backend> {
+        &self.backend
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let before = self.backend.in_flight.fetch_sub(1, Relaxed);
+        debug_assert!(before > 0, "a lease was given back twice");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config::Probe;
+
+    fn unprobed() -> Arc<Backend> {
+        Arc::new(Backend::new("127.0.0.1:1", "127.0.0.1:1".parse().unwrap(), None))
+    }
+
+    fn probed() -> Backend {
+        let two = NonZeroU32::new(2).unwrap();
+        let check = HealthCheck {
+            probe: Probe::Tcp,
+            interval: Duration::from_secs(1),
+            timeout: Duration::from_secs(1),
+            unhealthy_after: two,
+            healthy_after: two,
+        };
+        Backend::new("127.0.0.1:1", "127.0.0.1:1".parse().unwrap(), Some(&check))
+    }
+
+    #[test]
+    fn in_flight_is_the_number_of_live_leases() {
+        let backend = unprobed();
+        let first = Lease::new(backend.clone());
+        let second = Lease::new(backend.clone());
+        assert_eq!(backend.in_flight(), 2);
+        drop(first);
+        assert_eq!(backend.in_flight(), 1);
+        drop(second);
+        assert_eq!(backend.in_flight(), 0);
+        assert_eq!(backend.attempts(), 2);
+    }
+
+    #[test]
+    fn a_panicking_request_gives_its_lease_back() {
+        let backend = unprobed();
+        let inside = backend.clone();
+        let caught = panic::catch_unwind(move || {
+            let _lease = Lease::new(inside);
+            panic!("a request that goes wrong");
+        });
+        assert!(caught.is_err());
+        assert_eq!(backend.in_flight(), 0);
+    }
+
+    #[test]
+    fn a_backend_nobody_probes_counts_as_healthy() {
+        assert!(unprobed().is_healthy());
+        assert!(unprobed().health().known);
+    }
+
+    #[test]
+    fn a_probed_backend_takes_nothing_before_its_first_pass() {
+        let backend = probed();
+        assert!(!backend.is_healthy());
+        assert_eq!(backend.probed(Ok(()), Timestamp::ZERO), Some(true));
+        assert!(backend.is_healthy());
+    }
+
+    #[test]
+    fn one_failed_probe_is_remembered_but_does_not_flip() {
+        let backend = probed();
+        backend.probed(Ok(()), Timestamp::ZERO);
+        let now = Timestamp::from_nanos(9);
+        assert_eq!(backend.probed(Err("refused".into()), now), None);
+        assert!(backend.is_healthy());
+        assert_eq!(backend.health().last_error.as_deref(), Some("refused"));
+        assert_eq!(backend.health().last_checked, Some(now));
+        assert_eq!(backend.probed(Err("refused".into()), now), Some(false));
+    }
+}

@@ -1,0 +1,126 @@
+//! A pool and the one place where eligibility is decided.
+//!
+//! A selector cannot know *why* a backend is not eligible. Health and what this request has
+//! tried already meet in [`View`], sampled once per pick, so that a backend which changes in the
+//! middle of a pick cannot confuse it.
+
+use std::sync::Arc;
+
+use crate::config::{Algorithm, HealthCheck, Timeouts};
+use crate::name::PoolName;
+use crate::policy::limiter::RateLimiter;
+use crate::policy::retry::RetryPolicy;
+use crate::policy::select::ip_hash::IpHash;
+use crate::policy::select::least_connections::LeastConnections;
+use crate::policy::select::random::Random;
+use crate::policy::select::round_robin::RoundRobin;
+use crate::policy::select::{Candidates, Selector};
+use crate::runtime::backend::{Backend, Lease, Member};
+use crate::runtime::set::BackendSet;
+
+/// A named group of interchangeable backends.
+#[derive(Debug)]
+pub struct Pool {
+    /// What routes, metrics and logs call it.
+    pub name: PoolName,
+    /// Who is in it.
+    pub members: Vec<Member>,
+    /// Picks one.
+    pub selector: Box<dyn Selector>,
+    /// How its backends are probed, if they are.
+    pub health_check: Option<HealthCheck>,
+    /// When an exchange may be tried again.
+    pub retry: RetryPolicy,
+    /// The first back-off; see [`crate::config::Retry::backoff`].
+    pub backoff: std::time::Duration,
+    /// How long to wait for a backend.
+    pub timeouts: Timeouts,
+    /// For the requests of this pool.
+    pub limiter: Option<RateLimiter>,
+}
+
+/// A backend that was picked.
+#[derive(Debug)]
+pub struct Pick {
+    /// Which of the pool's members.
+    pub index: usize,
+    /// One request in flight to it.
+    pub lease: Lease,
+    /// This request has tried it before: nobody untried was eligible.
+    pub again: bool,
+}
+
+impl Pool {
+    /// Picks a backend that is healthy, one that `tried` does not have if there is any.
+    #[must_use]
+    pub fn pick(&self, tried: &BackendSet, key: u64, roll: u64) -> Option<Pick> {
+        let healthy = self.healthy();
+        let fresh = healthy.without(tried);
+        let again = fresh.is_empty();
+        let eligible = if again { healthy } else { fresh };
+        let view = View { members: &self.members, eligible };
+        let index = self.selector.select(&view, key, roll)?;
+        let backend = self.members.get(index)?.backend.clone();
+        Some(Pick { index, lease: Lease::new(backend), again })
+    }
+
+    /// Who is healthy now.
+    #[must_use]
+    pub fn healthy(&self) -> BackendSet {
+        let healthy = |(index, member): (usize, &Member)| member.backend.is_healthy().then_some(index);
+        self.members.iter().enumerate().filter_map(healthy).collect()
+    }
+
+    /// The backend with this index.
+    #[must_use]
+    pub fn backend(&self, index: usize) -> Option<&Arc<Backend>> {
+        self.members.get(index).map(|member| &member.backend)
+    }
+}
+
+/// The selector of an algorithm, at its start.
+#[must_use]
+pub fn selector(algorithm: Algorithm) -> Box<dyn Selector> {
+    match algorithm {
+        Algorithm::RoundRobin => Box::new(RoundRobin::new()),
+        Algorithm::LeastConnections => Box::new(LeastConnections::new()),
+        Algorithm::IpHash => Box::new(IpHash::new()),
+        Algorithm::Random => Box::new(Random::new()),
+    }
+}
+
+/// Who is eligible, frozen for one pick.
+struct View<'a> {
+    members: &'a [Member],
+    eligible: BackendSet,
+}
+
+impl Candidates for View<'_> {
+    fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    fn weight(&self, index: usize) -> u32 {
+        self.members.get(index).map_or(0, |member| member.weight.get())
+    }
+
+    fn in_flight(&self, index: usize) -> u64 {
+        self.members.get(index).map_or(0, |member| member.backend.in_flight())
+    }
+
+    fn identity(&self, index: usize) -> u64 {
+        self.members.get(index).map_or(0, |member| member.backend.identity)
+    }
+
+    fn is_eligible(&self, index: usize) -> bool {
+        self.eligible.contains(index)
+    }
+
+    fn eligible_count(&self) -> usize {
+        self.eligible.len()
+    }
+
+    fn nth_eligible(&self, nth: usize) -> Option<usize> {
+        self.eligible.nth(nth)
+    }
+}

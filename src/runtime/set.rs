@@ -1,0 +1,124 @@
+//! A set of the backends of one pool, on the stack: no pick allocates.
+
+use crate::config::limits::BACKENDS_MAX;
+
+const WORD_BITS: usize = 64;
+const WORDS: usize = BACKENDS_MAX / WORD_BITS;
+const _: () = assert!(BACKENDS_MAX.is_multiple_of(WORD_BITS), "the last word would be cut");
+
+/// A set of indices below [`BACKENDS_MAX`]. What lies beyond is never a member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct BackendSet {
+    words: [u64; WORDS],
+}
+
+impl BackendSet {
+    /// The empty set.
+    pub const EMPTY: Self = Self { words: [0; WORDS] };
+
+    /// Adds an index.
+    pub fn insert(&mut self, index: usize) {
+        if let Some(word) = self.words.get_mut(index / WORD_BITS) {
+            *word |= 1 << (index % WORD_BITS);
+        }
+    }
+
+    /// Whether the index is in the set.
+    #[must_use]
+    pub fn contains(&self, index: usize) -> bool {
+        self.words.get(index / WORD_BITS).is_some_and(|word| word >> (index % WORD_BITS) & 1 == 1)
+    }
+
+    /// How many indices are in the set.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.words.iter().map(|word| ones(*word)).sum()
+    }
+
+    /// Whether the set is empty.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.words.iter().all(|word| *word == 0)
+    }
+
+    /// What is in this set and not in `other`.
+    #[must_use]
+    pub fn without(mut self, other: &Self) -> Self {
+        for (word, other) in self.words.iter_mut().zip(&other.words) {
+            *word &= !other;
+        }
+        self
+    }
+
+    /// The `nth` smallest index of the set, counted from 0.
+    #[must_use]
+    pub fn nth(&self, mut nth: usize) -> Option<usize> {
+        for (position, word) in self.words.iter().enumerate() {
+            let here = ones(*word);
+            if nth < here {
+                let mut word = *word;
+                for _ in 0..nth {
+                    word &= word - 1;
+                }
+                let bit = usize::try_from(word.trailing_zeros()).ok()?;
+                return Some(position * WORD_BITS + bit);
+            }
+            nth -= here;
+        }
+        None
+    }
+}
+
+fn ones(word: u64) -> usize {
+    usize::try_from(word.count_ones()).unwrap_or(WORD_BITS)
+}
+
+impl FromIterator<usize> for BackendSet {
+    fn from_iter<I: IntoIterator<Item = usize>>(indices: I) -> Self {
+        let mut set = Self::EMPTY;
+        for index in indices {
+            set.insert(index);
+        }
+        set
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_set_has_what_was_put_in() {
+        let set: BackendSet = [0, 63, 64, 1023].into_iter().collect();
+        assert_eq!(set.len(), 4);
+        assert!(set.contains(63) && set.contains(64) && set.contains(1023));
+        assert!(!set.contains(1) && !set.contains(1022));
+    }
+
+    #[test]
+    fn an_index_beyond_the_largest_pool_is_never_a_member() {
+        let mut set = BackendSet::EMPTY;
+        set.insert(BACKENDS_MAX);
+        assert!(set.is_empty());
+        assert!(!set.contains(BACKENDS_MAX));
+    }
+
+    #[test]
+    fn the_nth_is_counted_from_the_smallest() {
+        let set: BackendSet = [700, 3, 64].into_iter().collect();
+        assert_eq!((0..4).map(|nth| set.nth(nth)).collect::<Vec<_>>(), [
+            Some(3),
+            Some(64),
+            Some(700),
+            None
+        ]);
+    }
+
+    #[test]
+    fn a_difference_keeps_only_what_the_other_lacks() {
+        let all: BackendSet = (0..10).collect();
+        let tried: BackendSet = [2, 3].into_iter().collect();
+        assert_eq!(all.without(&tried).len(), 8);
+        assert!(!all.without(&tried).contains(2));
+    }
+}

@@ -1,0 +1,140 @@
+//! Everything that a request needs, at one version.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use crate::config::{self, BackendAddress, Config};
+use crate::policy::bucket::Rate;
+use crate::policy::limiter::{Params, RateLimiter};
+use crate::policy::retry::RetryPolicy;
+use crate::runtime::backend::{Backend, Member};
+use crate::runtime::pool::{Pool, selector};
+use crate::runtime::routes::Routes;
+
+/// One version of the world. Immutable but for the atomics inside backends and limiters.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// Tells one configuration from another.
+    pub version: String,
+    /// Who is where.
+    pub pools: Vec<Pool>,
+    /// Which requests go to which pool.
+    pub routes: Vec<Route>,
+    /// Finds a route.
+    pub table: Routes,
+    /// For every request.
+    pub limiter: Option<RateLimiter>,
+    /// Whose forwarding headers are believed.
+    pub trusted_proxies: Vec<IpNet>,
+}
+
+/// Where a matching request goes.
+#[derive(Debug)]
+pub struct Route {
+    /// An index into [`Snapshot::pools`].
+    pub pool: usize,
+    /// For the requests of this route.
+    pub limiter: Option<RateLimiter>,
+}
+
+/// A backend's name could not be turned into an address.
+#[derive(Debug, thiserror::Error)]
+#[error("backend `{name}:{port}` of pool `{pool}` could not be looked up: {reason}")]
+pub struct LookupError {
+    /// The pool that has it.
+    pub pool: String,
+    /// The host name.
+    pub name: String,
+    /// The port.
+    pub port: u16,
+    /// What the resolver said.
+    pub reason: String,
+}
+
+impl Snapshot {
+    /// Builds what runs. `lookup` turns a host name and a port into an address; `seed` keys the
+    /// rate limiters' tables, so that nobody outside can aim at one place of them.
+    ///
+    /// # Errors
+    /// The first [`LookupError`].
+    pub fn new(
+        config: &Config,
+        version: &str,
+        seed: u64,
+        mut lookup: impl FnMut(&str, u16) -> Result<SocketAddr, String>,
+    ) -> Result<Self, LookupError> {
+        let pools = config.pools.iter().map(|pool| build_pool(pool, seed, &mut lookup));
+        let routes = config.routes.iter().map(|route| Route {
+            pool: route.pool,
+            limiter: route.rate_limit.as_ref().and_then(|limit| limiter(limit, seed)),
+        });
+        Ok(Self {
+            version: version.to_owned(),
+            pools: pools.collect::<Result<_, _>>()?,
+            routes: routes.collect(),
+            table: Routes::new(&config.routes),
+            limiter: config.rate_limit.as_ref().and_then(|limit| limiter(limit, seed)),
+            trusted_proxies: config.trusted_proxies.clone(),
+        })
+    }
+
+    /// Whether every pool has a healthy backend.
+    #[must_use]
+    pub fn serves_every_pool(&self) -> bool {
+        self.pools.iter().all(|pool| !pool.healthy().is_empty())
+    }
+}
+
+fn build_pool(
+    pool: &config::Pool,
+    seed: u64,
+    lookup: &mut impl FnMut(&str, u16) -> Result<SocketAddr, String>,
+) -> Result<Pool, LookupError> {
+    let mut members = Vec::with_capacity(pool.backends.len());
+    for backend in &pool.backends {
+        let (label, address) = match &backend.address {
+            BackendAddress::Socket(address) => (address.to_string(), *address),
+            BackendAddress::Name(name, port) => {
+                let address = lookup(name, *port).map_err(|reason| LookupError {
+                    pool: pool.name.to_string(),
+                    name: name.clone(),
+                    port: *port,
+                    reason,
+                })?;
+                (format!("{name}:{port}"), address)
+            }
+        };
+        let server = Backend::new(&label, address, pool.health_check.as_ref());
+        members.push(Member { backend: Arc::new(server), weight: backend.weight });
+    }
+    Ok(Pool {
+        name: pool.name.clone(),
+        members,
+        selector: selector(pool.algorithm),
+        health_check: pool.health_check.clone(),
+        retry: RetryPolicy {
+            attempts: pool.retry.attempts,
+            connect: pool.retry.on.connect,
+            reset: pool.retry.on.reset,
+            timeout: pool.retry.on.timeout,
+            status: pool.retry.on.status.clone(),
+        },
+        backoff: pool.retry.backoff,
+        timeouts: pool.timeouts,
+        limiter: pool.rate_limit.as_ref().and_then(|limit| limiter(limit, seed)),
+    })
+}
+
+/// `None` cannot happen for a checked limit: its rate is above zero.
+fn limiter(limit: &config::RateLimit, seed: u64) -> Option<RateLimiter> {
+    let rate = Rate::new(limit.requests_per_second, limit.burst)?;
+    let params = Params {
+        rate,
+        ipv6_prefix: limit.ipv6_prefix,
+        clients_max: limit.clients_max,
+        exempt: limit.exempt.clone(),
+    };
+    Some(RateLimiter::new(params, seed))
+}
