@@ -27,6 +27,12 @@ impl Clock {
         Timestamp::ZERO + self.start.elapsed()
     }
 
+    /// The runtime's word for a timestamp of this clock.
+    #[must_use]
+    pub fn instant(self, at: Timestamp) -> Instant {
+        self.start + Duration::from_nanos(at.as_nanos())
+    }
+
     /// The wall's time at a timestamp of this clock. Steps of the wall clock since the start are
     /// not in it, so that times taken from it stay in order.
     #[must_use]

@@ -51,6 +51,8 @@ pub enum Refusal {
     InvalidResponse,
     /// No backend is eligible.
     NoBackend,
+    /// There are as many client connections as there may be.
+    TooManyConnections,
     /// A connection to a backend did not come about in time.
     ConnectTimeout,
     /// The backend did not answer in time.
@@ -71,7 +73,7 @@ impl Refusal {
             Self::RateLimited(..) => 429,
             Self::Internal => 500,
             Self::ConnectFailed | Self::ConnectionReset | Self::InvalidResponse => 502,
-            Self::NoBackend => 503,
+            Self::NoBackend | Self::TooManyConnections => 503,
             Self::ConnectTimeout | Self::ResponseTimeout | Self::RequestTimeout => 504,
         }
     }
@@ -90,6 +92,7 @@ impl Refusal {
             Self::ConnectionReset => "connection_reset",
             Self::InvalidResponse => "invalid_response",
             Self::NoBackend => "no_backend",
+            Self::TooManyConnections => "too_many_connections",
             Self::ConnectTimeout => "connect_timeout",
             Self::ResponseTimeout => "response_timeout",
             Self::RequestTimeout => "request_timeout",
@@ -110,6 +113,7 @@ impl Refusal {
             Self::ConnectionReset => "Bad Gateway: the backend closed the connection",
             Self::InvalidResponse => "Bad Gateway: the backend's answer is not valid",
             Self::NoBackend => "Service Unavailable: all backends are down",
+            Self::TooManyConnections => "Service Unavailable: too many connections",
             Self::ConnectTimeout | Self::ResponseTimeout | Self::RequestTimeout => {
                 "Gateway Timeout: the backend did not answer in time"
             }
@@ -122,8 +126,8 @@ impl Refusal {
     pub fn retry_after(self) -> Option<u64> {
         match self {
             Self::RateLimited(_, wait) => Some(whole_seconds(wait)),
-            // A probe may find a backend again at any moment.
-            Self::NoBackend => Some(1),
+            // A probe may find a backend again, a client may leave, at any moment.
+            Self::NoBackend | Self::TooManyConnections => Some(1),
             Self::BadRequest
             | Self::NoRoute
             | Self::MethodNotAllowed

@@ -1,0 +1,80 @@
+//! Our own answers: what a client gets when no backend answers (RFC 9110 §15).
+
+use bytes::Bytes;
+use http::header;
+use pingora_core::protocols::Stream;
+use pingora_error::{Error, ErrorType, Result};
+use pingora_proxy::Session;
+use tokio::io::AsyncWriteExt;
+
+use super::head::X_REQUEST_ID;
+use crate::exchange::refusal::Refusal;
+use crate::http::accept::{Form, preferred};
+use pingora::http::ResponseHeader;
+
+/// The methods that are served, for a 405 (RFC 9110 §15.5.6).
+const ALLOW: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
+
+/// Answers with a refusal. The connection is kept where Pingora can tell that the request was
+/// read whole.
+pub(super) async fn refuse(session: &mut Session, refusal: Refusal) -> Result<()> {
+    let (head, body) = answer(session, refusal)?;
+    session.write_response_header(Box::new(head), false).await?;
+    session.write_response_body(Some(body), true).await
+}
+
+fn answer(session: &Session, refusal: Refusal) -> Result<(ResponseHeader, Bytes)> {
+    let request = session.req_header();
+    let text = |name| request.headers.get(name).and_then(|value| value.to_str().ok());
+    let request_id = request.headers.get(X_REQUEST_ID);
+    let (content_type, body) = match preferred(text(header::ACCEPT)) {
+        Form::Text => ("text/plain; charset=utf-8", format!("{}\n", refusal.text())),
+        Form::Json => ("application/json", json(refusal)),
+    };
+    let mut head = ResponseHeader::build(refusal.status(), Some(8))?;
+    head.insert_header(header::CONTENT_TYPE, content_type)?;
+    head.insert_header(header::CONTENT_LENGTH, body.len().to_string())?;
+    head.insert_header(header::CACHE_CONTROL, "no-store")?;
+    if let Some(seconds) = refusal.retry_after() {
+        head.insert_header(header::RETRY_AFTER, seconds.to_string())?;
+    }
+    if refusal == Refusal::MethodNotAllowed {
+        head.insert_header(header::ALLOW, ALLOW)?;
+    }
+    if let Some(request_id) = request_id {
+        head.insert_header(X_REQUEST_ID, request_id)?;
+    }
+    Ok((head, Bytes::from(body)))
+}
+
+/// Every text and code is ours and has nothing to escape.
+fn json(refusal: Refusal) -> String {
+    let (status, code, text) = (refusal.status(), refusal.code(), refusal.text());
+    format!("{{\"status\":{status},\"error\":\"{code}\",\"message\":\"{text}\"}}\n")
+}
+
+/// The error that makes Pingora stop and come back to us for the answer.
+pub(super) fn stop(refusal: Refusal) -> Box<Error> {
+    Error::explain(ErrorType::HTTPStatus(refusal.status()), refusal.code())
+}
+
+/// Answers a connection that is one too many, before anything is read from it.
+pub(super) async fn turn_away(mut stream: Stream) {
+    let refusal = Refusal::TooManyConnections;
+    let (status, text) = (refusal.status(), refusal.text());
+    let length = text.len() + 1;
+    let retry_after = refusal.retry_after().unwrap_or(1);
+    let answer = format!(
+        "HTTP/1.1 {status} Service Unavailable\r\nContent-Type: text/plain\r\n\
+         Content-Length: {length}\r\nCache-Control: no-store\r\nRetry-After: {retry_after}\r\n\
+         Connection: close\r\n\r\n{text}\n"
+    );
+    let sent = async {
+        stream.write_all(answer.as_bytes()).await?;
+        stream.flush().await
+    };
+    if let Err(error) = sent.await {
+        log::debug!("could not turn a connection away: {error}");
+    }
+    stream.shutdown().await;
+}

@@ -1,0 +1,124 @@
+//! What we change in the heads that pass through.
+
+use std::net::IpAddr;
+
+use http::header::{self, HeaderName, HeaderValue};
+use http::{HeaderMap, Uri, Version};
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora_error::{ErrorType, OrErr, Result};
+
+use crate::exchange::{Client, X_FORWARDED_FOR};
+use crate::http::hop_by_hop::{self, Direction};
+use crate::http::{forwarded, request_id, via};
+
+/// Names a request through all hops.
+pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+
+/// Every field that tells of hops before us. Who is not trusted may not tell.
+const FORWARDED_PREFIX: &str = "x-forwarded-";
+
+/// Our name in `Via` (RFC 9110 §7.6.3 allows a pseudonym).
+const PSEUDONYM: &str = "weir";
+
+/// Gives the request an id: the client's, if it is one that a log can carry, or a new one.
+pub(super) fn identify(request: &mut RequestHeader, roll: u128) -> Result<()> {
+    let given = request.headers.get(&X_REQUEST_ID).and_then(|value| value.to_str().ok());
+    if given.is_some_and(|value| request_id::accept(value).is_some()) {
+        return Ok(());
+    }
+    request.insert_header(X_REQUEST_ID, request_id::from_roll(roll).as_str())
+}
+
+/// Makes a client's request head the one that a backend gets.
+pub(super) fn forward(
+    request: &mut RequestHeader,
+    client: Client,
+    from_trusted: bool,
+    received: Version,
+) -> Result<()> {
+    to_origin_form(request)?;
+    remove_hop_by_hop(request);
+    if !from_trusted {
+        remove_claims(request);
+    }
+    let lines = text_lines(&request.headers, &X_FORWARDED_FOR);
+    let forwarded_for = forwarded::append_for(lines, client.peer, from_trusted);
+    request.insert_header(X_FORWARDED_FOR, forwarded_for)?;
+    request.insert_header(X_REAL_IP, address(client.address))?;
+    if !request.headers.contains_key(&X_FORWARDED_PROTO) {
+        request.insert_header(X_FORWARDED_PROTO, "http")?;
+    }
+    if !request.headers.contains_key(&X_FORWARDED_HOST) {
+        if let Some(host) = request.headers.get(header::HOST).cloned() {
+            request.insert_header(X_FORWARDED_HOST, host)?;
+        }
+    }
+    let via = via::append(text_lines(&request.headers, &header::VIA), protocol(received), PSEUDONYM);
+    request.insert_header(header::VIA, via)
+}
+
+/// A backend is an origin: it gets the path, and the authority as `Host` (RFC 9112 §3.2.2).
+fn to_origin_form(request: &mut RequestHeader) -> Result<()> {
+    let Some(authority) = request.uri.authority().cloned() else { return Ok(()) };
+    let target = request.uri.path_and_query().map_or("/", |target| target.as_str());
+    let target: Uri = target.parse().or_err(ErrorType::InvalidHTTPHeader, "target without a path")?;
+    request.set_uri(target);
+    request.insert_header(header::HOST, authority.as_str())
+}
+
+fn remove_hop_by_hop(request: &mut RequestHeader) {
+    for name in hop_by_hop::to_remove(&request.headers, Direction::Request) {
+        request.remove_header(&name);
+    }
+}
+
+fn remove_claims(request: &mut RequestHeader) {
+    let claim = |name: &&HeaderName| name.as_str().starts_with(FORWARDED_PREFIX);
+    let claims: Vec<HeaderName> = request.headers.keys().filter(claim).cloned().collect();
+    claims.iter().chain([&header::FORWARDED, &X_REAL_IP]).for_each(|name| {
+        request.remove_header(name);
+    });
+}
+
+fn text_lines<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl DoubleEndedIterator<Item = &'a str> {
+    headers.get_all(name).iter().filter_map(|line| line.to_str().ok())
+}
+
+fn address(address: IpAddr) -> String {
+    address.to_canonical().to_string()
+}
+
+/// A protocol's name, as `Via` has it.
+fn protocol(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_10 => "1.0",
+        Version::HTTP_2 => "2",
+        _ => "1.1",
+    }
+}
+
+/// Makes a backend's answer head the one that the client gets. Whether the client's connection
+/// can be kept.
+pub(super) fn backward(
+    response: &mut ResponseHeader,
+    request_id: Option<&HeaderValue>,
+    client_speaks: Version,
+) -> Result<bool> {
+    for name in hop_by_hop::to_remove(&response.headers, Direction::Response) {
+        response.remove_header(&name);
+    }
+    if let Some(request_id) = request_id {
+        response.insert_header(X_REQUEST_ID, request_id)?;
+    }
+    // An HTTP/1.0 client knows no chunks: without a length, the end of the connection is the end
+    // of the body (RFC 9112 §6.3).
+    let chunked = response.headers.contains_key(header::TRANSFER_ENCODING);
+    if client_speaks == Version::HTTP_10 && chunked {
+        response.remove_header(&header::TRANSFER_ENCODING);
+        return Ok(false);
+    }
+    Ok(true)
+}

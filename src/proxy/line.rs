@@ -1,0 +1,286 @@
+//! One client connection: what it is doing, and when that has taken too long.
+//!
+//! ```text
+//!            first byte of a head              head complete
+//!   Idle ───────────────────────────▶ Head ─────────────────────▶ Busy
+//!    ▲  │ silent too long, or draining │ too slow: 408             │ past the deadline: cut
+//!    │  ▼                              ▼                           ▼
+//!    │ closed                        closed                      closed
+//!    └──────────────────────────────────────────────── answer sent ┘
+//! ```
+//! Pingora times each read but not a whole head, and a reused connection not at all. So the line
+//! keeps the time itself: the connection's own task watches it (`accept.rs`), and the stream
+//! below Pingora (`guard.rs`) carries out the verdict.
+
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use atomic_waker::AtomicWaker;
+
+use crate::time::Timestamp;
+
+/// How long an idle connection may still send its next request once draining began. Active
+/// clients are told `Connection: close` by then; closing at once would race with their next
+/// request.
+const DRAIN_IDLE: Duration = Duration::from_secs(1);
+
+/// How long a request that is past its deadline has to end by itself, with an answer, before the
+/// connection is cut.
+const CUT_AFTER: Duration = Duration::from_secs(1);
+
+/// What a connection is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// Between requests; nothing has been read of the next one.
+    Idle,
+    /// Some of a head has been read.
+    Head,
+    /// A request is being served.
+    Busy,
+}
+
+impl Phase {
+    const fn code(self) -> u8 {
+        match self {
+            Self::Idle => 0,
+            Self::Head => 1,
+            Self::Busy => 2,
+        }
+    }
+}
+
+/// What the stream has to do now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Go on.
+    Open,
+    /// End between two requests.
+    Close,
+    /// Answer 408 and end: the head took too long.
+    HeadTimeout,
+    /// Fail the next read: the request is past its deadline.
+    PastDeadline,
+}
+
+impl Verdict {
+    const fn code(self) -> u8 {
+        match self {
+            Self::Open => 0,
+            Self::Close => 1,
+            Self::HeadTimeout => 2,
+            Self::PastDeadline => 3,
+        }
+    }
+}
+
+/// The timeouts of a client connection.
+#[derive(Debug, Clone, Copy)]
+pub struct LineTimeouts {
+    /// From the first byte of a head to its end; also how long a new connection may be silent.
+    pub header: Duration,
+    /// Between requests.
+    pub keepalive: Duration,
+}
+
+/// One client connection. Only its own task changes it; others may start its draining.
+#[derive(Debug)]
+pub(super) struct Line {
+    pub(super) peer: Option<IpAddr>,
+    timeouts: LineTimeouts,
+    phase: AtomicU8,
+    verdict: AtomicU8,
+    /// When the phase has taken too long.
+    due_ns: AtomicU64,
+    /// When draining began; the end of time if it has not.
+    draining_since_ns: AtomicU64,
+    /// Pingora answered before a hook ran: the head was not valid.
+    refused: AtomicBool,
+    task: AtomicWaker,
+}
+
+impl Line {
+    pub(super) fn new(peer: Option<IpAddr>, timeouts: LineTimeouts, now: Timestamp) -> Self {
+        Self {
+            peer,
+            timeouts,
+            phase: AtomicU8::new(Phase::Idle.code()),
+            verdict: AtomicU8::new(Verdict::Open.code()),
+            due_ns: AtomicU64::new((now + timeouts.header).as_nanos()),
+            draining_since_ns: AtomicU64::new(u64::MAX),
+            refused: AtomicBool::new(false),
+            task: AtomicWaker::new(),
+        }
+    }
+
+    fn enter(&self, phase: Phase, due: Timestamp) {
+        self.due_ns.store(due.as_nanos(), Relaxed);
+        self.phase.store(phase.code(), Relaxed);
+    }
+
+    fn is(&self, phase: Phase) -> bool {
+        self.phase.load(Relaxed) == phase.code()
+    }
+
+    /// The answer was sent; the next request may come.
+    pub(super) fn idle(&self, now: Timestamp) {
+        self.enter(Phase::Idle, now + self.timeouts.keepalive);
+    }
+
+    /// Bytes were read. `now` is asked only if they are the first of a head.
+    pub(super) fn bytes_read(&self, now: impl FnOnce() -> Timestamp) {
+        if self.is(Phase::Idle) {
+            self.enter(Phase::Head, now() + self.timeouts.header);
+        }
+    }
+
+    /// Bytes were written. Before the first hook of a request, that is Pingora's own refusal.
+    pub(super) fn bytes_written(&self) {
+        if !self.is(Phase::Busy) {
+            self.refused.store(true, Relaxed);
+        }
+    }
+
+    /// A head is complete and its request begins. It has no deadline before its route is known.
+    pub(super) fn busy(&self) {
+        self.enter(Phase::Busy, Timestamp::MAX);
+    }
+
+    /// The request must be over by then.
+    pub(super) fn deadline(&self, deadline: Timestamp) {
+        self.due_ns.store(deadline.as_nanos(), Relaxed);
+    }
+
+    /// Draining has begun: wakes the connection's task so that it notices.
+    pub(super) fn drain(&self, now: Timestamp) {
+        self.draining_since_ns.fetch_min(now.as_nanos(), Relaxed);
+        self.task.wake();
+    }
+
+    pub(super) fn register(&self, waker: &std::task::Waker) {
+        self.task.register(waker);
+    }
+
+    /// When [`Line::check`] must be asked again.
+    pub(super) fn due(&self) -> Timestamp {
+        let due = Timestamp::from_nanos(self.due_ns.load(Relaxed));
+        match self.draining_since() {
+            Some(since) if self.is(Phase::Idle) => due.min(since + DRAIN_IDLE),
+            _ => due,
+        }
+    }
+
+    fn draining_since(&self) -> Option<Timestamp> {
+        let since = self.draining_since_ns.load(Relaxed);
+        (since != u64::MAX).then(|| Timestamp::from_nanos(since))
+    }
+
+    /// Something is due. `false` once the connection must be cut without more ado.
+    pub(super) fn check(&self, now: Timestamp) -> bool {
+        if now < self.due() {
+            return true;
+        }
+        if self.verdict() != Verdict::Open {
+            return false;
+        }
+        let verdict = if self.is(Phase::Idle) {
+            Verdict::Close
+        } else if self.is(Phase::Head) {
+            Verdict::HeadTimeout
+        } else {
+            Verdict::PastDeadline
+        };
+        self.verdict.store(verdict.code(), Relaxed);
+        self.due_ns.store((now + CUT_AFTER).as_nanos(), Relaxed);
+        self.draining_since_ns.store(u64::MAX, Relaxed);
+        true
+    }
+
+    pub(super) fn verdict(&self) -> Verdict {
+        match self.verdict.load(Relaxed) {
+            0 => Verdict::Open,
+            1 => Verdict::Close,
+            2 => Verdict::HeadTimeout,
+            _ => Verdict::PastDeadline,
+        }
+    }
+
+    /// Pingora answered before a hook ran.
+    pub(super) fn was_refused(&self) -> bool {
+        self.refused.load(Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TIMEOUTS: LineTimeouts =
+        LineTimeouts { header: Duration::from_secs(10), keepalive: Duration::from_secs(75) };
+
+    fn at(seconds: u64) -> Timestamp {
+        Timestamp::ZERO + Duration::from_secs(seconds)
+    }
+
+    fn line() -> Line {
+        Line::new(None, TIMEOUTS, at(0))
+    }
+
+    #[test]
+    fn a_new_connection_may_be_silent_as_long_as_a_head_may_take() {
+        let line = line();
+        assert_eq!(line.due(), at(10));
+        assert!(line.check(at(10)));
+        assert_eq!(line.verdict(), Verdict::Close);
+    }
+
+    #[test]
+    fn a_byte_now_and_then_does_not_stretch_a_heads_time() {
+        let line = line();
+        line.bytes_read(|| at(4));
+        line.bytes_read(|| at(13));
+        assert_eq!(line.due(), at(14));
+        assert!(line.check(at(14)));
+        assert_eq!(line.verdict(), Verdict::HeadTimeout);
+    }
+
+    #[test]
+    fn a_reused_connection_has_the_same_time_for_its_head() {
+        let line = line();
+        line.bytes_read(|| at(1));
+        line.busy();
+        line.idle(at(2));
+        assert_eq!(line.due(), at(77));
+        line.bytes_read(|| at(50));
+        assert_eq!(line.due(), at(60));
+    }
+
+    #[test]
+    fn a_request_past_its_deadline_may_end_by_itself_and_is_cut_if_it_does_not() {
+        let line = line();
+        line.busy();
+        line.deadline(at(30));
+        assert!(line.check(at(30)));
+        assert_eq!(line.verdict(), Verdict::PastDeadline);
+        assert!(line.check(at(30)), "it still has a moment");
+        assert!(!line.check(at(31)), "now it is cut");
+    }
+
+    #[test]
+    fn draining_closes_an_idle_connection_after_a_moment() {
+        let line = line();
+        line.idle(at(1));
+        line.drain(at(20));
+        assert_eq!(line.due(), at(20) + DRAIN_IDLE);
+        assert!(line.check(at(20) + DRAIN_IDLE));
+        assert_eq!(line.verdict(), Verdict::Close);
+    }
+
+    #[test]
+    fn draining_leaves_a_half_sent_head_its_time() {
+        let line = line();
+        line.bytes_read(|| at(1));
+        line.drain(at(2));
+        assert_eq!(line.due(), at(11));
+    }
+}
