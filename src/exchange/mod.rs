@@ -170,7 +170,9 @@ impl Exchange {
         self.pool = Some(route.pool);
         self.deadline = self.started + pool.timeouts.request;
         self.limit(route.limiter.as_ref(), Scope::Route, now)?;
-        self.limit(pool.limiter.as_ref(), Scope::Pool, now)
+        self.limit(pool.limiter.as_ref(), Scope::Pool, now)?;
+        // Asked here, where the client's connection can still be kept.
+        if pool.healthy().is_empty() { Err(Refusal::NoBackend) } else { Ok(()) }
     }
 
     fn limit(
@@ -206,7 +208,8 @@ impl Exchange {
             return Err(Refusal::RequestTimeout);
         }
         let pick = pool.pick(&self.tried, self.key(), rolls.0).ok_or(Refusal::NoBackend)?;
-        let backoff = if pick.again { self.backoff(pool, rolls.1).min(left) } else { Duration::ZERO };
+        let backoff =
+            if pick.again { self.backoff(pool, rolls.1).min(left) } else { Duration::ZERO };
         self.tried.insert(pick.index);
         self.attempts.push(Attempt { backend: pick.index, failure: None });
         let backend = Arc::clone(pick.lease.backend());
@@ -230,9 +233,12 @@ impl Exchange {
         backoff::wait(pool.backoff, BACKOFF_MAX, u32::try_from(repeats).unwrap_or(u32::MAX), roll)
     }
 
-    /// A new connection for the current attempt was made.
-    pub fn connected(&mut self, now: Timestamp) {
+    /// The current attempt has a connection: one that was kept, or a new one.
+    pub fn connected(&mut self, reused: bool, now: Timestamp) {
         self.last_seen = now;
+        if reused {
+            return;
+        }
         let (Some(pool), Some(attempt)) = (self.pool, self.attempts.last()) else { return };
         let took = now.since(self.picked);
         self.observer.observe(&Event::Connected { pool, backend: attempt.backend, took });
@@ -267,7 +273,12 @@ impl Exchange {
         self.last_seen = now;
         let failure = Failure::Status(status);
         if self.may_retry(failure, replay, now) {
-            return self.failed(failure, "the backend answered with a status to retry", replay, now);
+            return self.failed(
+                failure,
+                "the backend answered with a status to retry",
+                replay,
+                now,
+            );
         }
         self.first_byte.get_or_insert(now);
         false
@@ -361,6 +372,11 @@ impl Exchange {
     #[must_use]
     pub fn refusal(&self) -> Option<Refusal> {
         self.refusal
+    }
+
+    /// Notes who is at the other end of a connection that has no request yet.
+    pub fn peer(&mut self, peer: IpAddr) {
+        self.client = Some(Client { peer, address: peer.to_canonical() });
     }
 
     /// Notes that the edge answers with this refusal.

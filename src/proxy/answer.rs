@@ -4,10 +4,12 @@ use bytes::Bytes;
 use http::header;
 use pingora_core::protocols::Stream;
 use pingora_error::{Error, ErrorType, Result};
-use pingora_proxy::Session;
+use pingora_proxy::{FailToProxy, Session};
 use tokio::io::AsyncWriteExt;
 
+use super::failure;
 use super::head::X_REQUEST_ID;
+use crate::exchange::Exchange;
 use crate::exchange::refusal::Refusal;
 use crate::http::accept::{Form, preferred};
 use pingora::http::ResponseHeader;
@@ -71,10 +73,31 @@ pub(super) async fn turn_away(mut stream: Stream) {
     );
     let sent = async {
         stream.write_all(answer.as_bytes()).await?;
-        stream.flush().await
+        stream.flush().await?;
+        AsyncWriteExt::shutdown(&mut stream).await
     };
     if let Err(error) = sent.await {
         log::debug!("could not turn a connection away: {error}");
     }
-    stream.shutdown().await;
+}
+
+/// Ends an exchange that has failed for good: with an answer, if one can still be given.
+pub(super) async fn fail(
+    session: &mut Session,
+    error: &Error,
+    exchange: &mut Exchange,
+) -> FailToProxy {
+    let begun = session.as_downstream().response_written();
+    let begun = begun.is_some_and(|head| !head.status.is_informational());
+    let refusal = exchange.refusal().or_else(|| failure::to_answer(error, super::line(session)));
+    let mut error_code = 0;
+    if let (false, Some(refusal)) = (begun, refusal) {
+        exchange.refuse(refusal);
+        error_code = refusal.status();
+        session.set_keepalive(None);
+        if let Err(error) = refuse(session, refusal).await {
+            log::debug!("could not answer: {error}");
+        }
+    }
+    FailToProxy { error_code, can_reuse_downstream: false }
 }

@@ -52,7 +52,10 @@ impl GuardedStream {
 
 impl fmt::Debug for GuardedStream {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("GuardedStream").field("peer", &self.line.peer).finish_non_exhaustive()
+        formatter
+            .debug_struct("GuardedStream")
+            .field("peer", &self.line.peer)
+            .finish_non_exhaustive()
     }
 }
 

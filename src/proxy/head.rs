@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, Uri, Version};
+use ipnet::IpNet;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora_error::{ErrorType, OrErr, Result};
 
@@ -20,9 +21,6 @@ const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 /// Every field that tells of hops before us. Who is not trusted may not tell.
 const FORWARDED_PREFIX: &str = "x-forwarded-";
 
-/// Our name in `Via` (RFC 9110 §7.6.3 allows a pseudonym).
-const PSEUDONYM: &str = "weir";
-
 /// Gives the request an id: the client's, if it is one that a log can carry, or a new one.
 pub(super) fn identify(request: &mut RequestHeader, roll: u128) -> Result<()> {
     let given = request.headers.get(&X_REQUEST_ID).and_then(|value| value.to_str().ok());
@@ -36,16 +34,16 @@ pub(super) fn identify(request: &mut RequestHeader, roll: u128) -> Result<()> {
 pub(super) fn forward(
     request: &mut RequestHeader,
     client: Client,
-    from_trusted: bool,
+    trusted: &[IpNet],
     received: Version,
 ) -> Result<()> {
     to_origin_form(request)?;
     remove_hop_by_hop(request);
-    if !from_trusted {
+    if !forwarded::is_trusted(client.peer, trusted) {
         remove_claims(request);
     }
-    let lines = text_lines(&request.headers, &X_FORWARDED_FOR);
-    let forwarded_for = forwarded::append_for(lines, client.peer, from_trusted);
+    let lines = text_lines(&request.headers, X_FORWARDED_FOR);
+    let forwarded_for = forwarded::append_for(lines, client.peer, trusted);
     request.insert_header(X_FORWARDED_FOR, forwarded_for)?;
     request.insert_header(X_REAL_IP, address(client.address))?;
     if !request.headers.contains_key(&X_FORWARDED_PROTO) {
@@ -56,7 +54,7 @@ pub(super) fn forward(
             request.insert_header(X_FORWARDED_HOST, host)?;
         }
     }
-    let via = via::append(text_lines(&request.headers, &header::VIA), protocol(received), PSEUDONYM);
+    let via = via::append(text_lines(&request.headers, header::VIA), received, via::PSEUDONYM);
     request.insert_header(header::VIA, via)
 }
 
@@ -64,7 +62,8 @@ pub(super) fn forward(
 fn to_origin_form(request: &mut RequestHeader) -> Result<()> {
     let Some(authority) = request.uri.authority().cloned() else { return Ok(()) };
     let target = request.uri.path_and_query().map_or("/", |target| target.as_str());
-    let target: Uri = target.parse().or_err(ErrorType::InvalidHTTPHeader, "target without a path")?;
+    let target: Uri =
+        target.parse().or_err(ErrorType::InvalidHTTPHeader, "target without a path")?;
     request.set_uri(target);
     request.insert_header(header::HOST, authority.as_str())
 }
@@ -83,21 +82,12 @@ fn remove_claims(request: &mut RequestHeader) {
     });
 }
 
-fn text_lines<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl DoubleEndedIterator<Item = &'a str> {
+fn text_lines(headers: &HeaderMap, name: HeaderName) -> impl DoubleEndedIterator<Item = &str> {
     headers.get_all(name).iter().filter_map(|line| line.to_str().ok())
 }
 
 fn address(address: IpAddr) -> String {
     address.to_canonical().to_string()
-}
-
-/// A protocol's name, as `Via` has it.
-fn protocol(version: Version) -> &'static str {
-    match version {
-        Version::HTTP_10 => "1.0",
-        Version::HTTP_2 => "2",
-        _ => "1.1",
-    }
 }
 
 /// Makes a backend's answer head the one that the client gets. Whether the client's connection

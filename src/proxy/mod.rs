@@ -1,1 +1,250 @@
-//! (in the making)
+//! Pingora's `ProxyHttp`: each hook asks the exchange one question and obeys the answer.
+
+pub mod accept;
+mod answer;
+mod failure;
+mod guard;
+mod head;
+pub mod line;
+mod peer;
+mod wire;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora_core::protocols::Digest;
+use pingora_core::upstreams::peer::HttpPeer;
+use pingora_error::{Error, Result};
+use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
+
+use self::guard::GuardedStream;
+use self::line::{Line, Verdict};
+use crate::clock::Clock;
+use crate::exchange::event::Observer;
+use crate::exchange::refusal::{Ending, Refusal};
+use crate::exchange::{Exchange, Replay};
+use crate::http::method::is_idempotent;
+use crate::live::Live;
+use crate::policy::retry::Failure;
+
+/// What every request shares. Cheap to clone.
+#[derive(Clone)]
+pub struct Proxy {
+    /// The current snapshot.
+    pub live: Arc<Live>,
+    /// Who watches.
+    pub observer: Arc<dyn Observer>,
+    /// Tells the time.
+    pub clock: Clock,
+    /// Whether connections are to be given up after their current request.
+    pub draining: Arc<std::sync::atomic::AtomicBool>,
+}
+
+impl Proxy {
+    fn exchange(&self) -> Exchange {
+        Exchange::new(self.live.load(), Arc::clone(&self.observer), self.clock.now())
+    }
+
+    fn is_draining(&self) -> bool {
+        self.draining.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    /// Reports a connection that was refused before it had a request.
+    fn refuse_connection(&self, refusal: Refusal, peer: Option<IpAddr>) {
+        let mut exchange = self.exchange();
+        if let Some(peer) = peer {
+            exchange.peer(peer);
+        }
+        exchange.refuse(refusal);
+        let wire = wire::unread(refusal.status());
+        exchange.finished(Ending::Refused(refusal), Some(&wire), self.clock.now());
+    }
+
+    /// Reports what a connection ended with, if no hook has seen it.
+    fn line_ended(&self, line: &Line) {
+        match line.verdict() {
+            Verdict::HeadTimeout => self.refuse_connection(Refusal::SlowClient, line.peer),
+            Verdict::Open | Verdict::Close | Verdict::PastDeadline if line.was_refused() => {
+                self.refuse_connection(Refusal::BadRequest, line.peer);
+            }
+            Verdict::Open | Verdict::Close | Verdict::PastDeadline => {}
+        }
+    }
+}
+
+fn line(session: &Session) -> Option<&Line> {
+    let stream = session.as_downstream().stream()?;
+    GuardedStream::line(stream).map(Arc::as_ref)
+}
+
+/// Whether what was sent could be sent once more.
+fn replay(session: &Session) -> Replay {
+    Replay {
+        idempotent: is_idempotent(&session.req_header().method),
+        answer_started: session.as_downstream().response_written().is_some(),
+        body_whole: !session.as_downstream().retry_buffer_truncated(),
+    }
+}
+
+#[async_trait]
+impl ProxyHttp for Proxy {
+    type CTX = Exchange;
+
+    fn new_ctx(&self) -> Exchange {
+        self.exchange()
+    }
+
+    async fn early_request_filter(&self, session: &mut Session, _: &mut Exchange) -> Result<()> {
+        if let Some(line) = line(session) {
+            line.busy();
+        }
+        head::identify(session.req_header_mut(), fastrand::u128(..))
+    }
+
+    async fn request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> Result<bool> {
+        if let Err(refusal) = exchange.admit(&wire::head(session), self.clock.now()) {
+            return answer::refuse(session, refusal).await.map(|()| true);
+        }
+        if let Some(line) = line(session) {
+            line.deadline(exchange.deadline());
+        }
+        Ok(false)
+    }
+
+    async fn upstream_peer(
+        &self,
+        _: &mut Session,
+        exchange: &mut Exchange,
+    ) -> Result<Box<HttpPeer>> {
+        let rolls = (fastrand::u64(..), fastrand::u64(..));
+        let target = exchange.pick(self.clock.now(), rolls).map_err(answer::stop)?;
+        if !target.backoff.is_zero() {
+            tokio::time::sleep(target.backoff).await;
+        }
+        Ok(peer::peer(&target))
+    }
+
+    fn fail_to_connect(
+        &self,
+        session: &mut Session,
+        _: &HttpPeer,
+        exchange: &mut Exchange,
+        mut error: Box<Error>,
+    ) -> Box<Error> {
+        let reason = failure::reason(&error);
+        let again = exchange.failed(Failure::Connect, &reason, replay(session), self.clock.now());
+        error.set_retry(again);
+        error
+    }
+
+    async fn connected_to_upstream(
+        &self,
+        _: &mut Session,
+        reused: bool,
+        _: &HttpPeer,
+        _: std::os::fd::RawFd,
+        _: Option<&Digest>,
+        exchange: &mut Exchange,
+    ) -> Result<()> {
+        exchange.connected(reused, self.clock.now());
+        Ok(())
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        session: &mut Session,
+        request: &mut RequestHeader,
+        exchange: &mut Exchange,
+    ) -> Result<()> {
+        let Some(client) = exchange.client() else { return Ok(()) };
+        let trusted = &exchange.snapshot().trusted_proxies;
+        head::forward(request, client, trusted, session.req_header().version)
+    }
+
+    async fn upstream_response_filter(
+        &self,
+        session: &mut Session,
+        response: &mut ResponseHeader,
+        exchange: &mut Exchange,
+    ) -> Result<()> {
+        let status = response.status;
+        let now = self.clock.now();
+        if status.is_informational() || !exchange.responded(status.as_u16(), replay(session), now) {
+            return Ok(());
+        }
+        Err(failure::again(status.as_u16()))
+    }
+
+    async fn response_filter(
+        &self,
+        session: &mut Session,
+        response: &mut ResponseHeader,
+        _: &mut Exchange,
+    ) -> Result<()> {
+        let request = session.req_header();
+        let id = request.headers.get(&head::X_REQUEST_ID);
+        let keep = head::backward(response, id, request.version)?;
+        if !keep || self.is_draining() {
+            session.set_keepalive(None);
+        }
+        Ok(())
+    }
+
+    fn response_body_filter(
+        &self,
+        _: &mut Session,
+        _: &mut Option<Bytes>,
+        _: bool,
+        exchange: &mut Exchange,
+    ) -> Result<Option<Duration>> {
+        // Bytes that trickle must not outlive the deadline that silence would not.
+        if self.clock.now() < exchange.deadline() { Ok(None) } else { Err(failure::late()) }
+    }
+
+    fn error_while_proxy(
+        &self,
+        _: &HttpPeer,
+        session: &mut Session,
+        error: Box<Error>,
+        exchange: &mut Exchange,
+        reused: bool,
+    ) -> Box<Error> {
+        failure::while_proxying(error, reused, |failed, reason| {
+            exchange.failed(failed, reason, replay(session), self.clock.now())
+        })
+    }
+
+    async fn fail_to_proxy(
+        &self,
+        session: &mut Session,
+        error: &Error,
+        exchange: &mut Exchange,
+    ) -> FailToProxy {
+        answer::fail(session, error, exchange).await
+    }
+
+    fn suppress_error_log(&self, _: &Session, _: &Exchange, _: &Error) -> bool {
+        true // the access log tells it, once
+    }
+
+    fn suppress_proxy_warn_log(
+        &self,
+        _: &Session,
+        _: &Exchange,
+        _: &Error,
+        _: ProxyWarnLogContext,
+    ) -> bool {
+        true // likewise
+    }
+
+    async fn logging(&self, session: &mut Session, error: Option<&Error>, exchange: &mut Exchange) {
+        let ending = wire::ending(session, error, exchange);
+        wire::with(session, exchange, ending, |wire, exchange| {
+            exchange.finished(ending, Some(wire), self.clock.now());
+        });
+    }
+}

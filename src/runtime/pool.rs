@@ -10,11 +10,7 @@ use crate::config::{Algorithm, HealthCheck, Timeouts};
 use crate::name::PoolName;
 use crate::policy::limiter::RateLimiter;
 use crate::policy::retry::RetryPolicy;
-use crate::policy::select::ip_hash::IpHash;
-use crate::policy::select::least_connections::LeastConnections;
-use crate::policy::select::random::Random;
-use crate::policy::select::round_robin::RoundRobin;
-use crate::policy::select::{Candidates, Selector};
+use crate::policy::select::{Candidates, IpHash, LeastConnections, Random, RoundRobin, Selector};
 use crate::runtime::backend::{Backend, Lease, Member};
 use crate::runtime::set::BackendSet;
 
@@ -67,7 +63,8 @@ impl Pool {
     /// Who is healthy now.
     #[must_use]
     pub fn healthy(&self) -> BackendSet {
-        let healthy = |(index, member): (usize, &Member)| member.backend.is_healthy().then_some(index);
+        let healthy =
+            |(index, member): (usize, &Member)| member.backend.is_healthy().then_some(index);
         self.members.iter().enumerate().filter_map(healthy).collect()
     }
 

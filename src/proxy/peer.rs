@@ -1,0 +1,19 @@
+//! Where Pingora is to connect, and how long it may wait.
+
+use pingora_core::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy};
+
+use crate::exchange::Target;
+
+/// A target in Pingora's words.
+pub(super) fn peer(target: &Target) -> Box<HttpPeer> {
+    let mut peer = HttpPeer::new(target.address, false, String::new());
+    let options = &mut peer.options;
+    options.connection_timeout = Some(target.connect_timeout);
+    options.total_connection_timeout = Some(target.connect_timeout);
+    options.read_timeout = Some(target.response_timeout);
+    options.write_timeout = Some(target.response_timeout);
+    options.idle_timeout = Some(target.idle_timeout);
+    // Tunnels have no limits of their own in this version, so there are none.
+    options.http_upstream_request_policy = HttpUpstreamRequestPolicy::deny_upgrades();
+    Box::new(peer)
+}

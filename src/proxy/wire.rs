@@ -1,0 +1,116 @@
+//! What the edge saw of an exchange, in the words of those who watch.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use http::{Version, header};
+use pingora_error::Error;
+use pingora_proxy::Session;
+
+use super::head::X_REQUEST_ID;
+use crate::exchange::event::Wire;
+use crate::exchange::refusal::Ending;
+use crate::exchange::{Exchange, Head};
+use crate::http::label::MethodLabel;
+
+/// The log's status for a client that left before its answer.
+const CLIENT_CLOSED: u16 = 499;
+
+/// The request's head, as far as decisions need it.
+pub(super) fn head(session: &Session) -> Head<'_> {
+    let request = session.req_header();
+    Head {
+        peer: peer(session),
+        method: &request.method,
+        version: request.version,
+        authority: request.uri.authority().map(http::uri::Authority::as_str),
+        path: request.uri.path(),
+        headers: &request.headers,
+    }
+}
+
+/// A connection whose other end is unknown counts as one client: it is limited and hashed like
+/// any other, and never trusted by accident.
+fn peer(session: &Session) -> IpAddr {
+    let address = session.as_downstream().client_addr().and_then(|address| address.as_inet());
+    address.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |address| address.ip().to_canonical())
+}
+
+/// How the exchange ended.
+pub(super) fn ending(session: &Session, error: Option<&Error>, exchange: &Exchange) -> Ending {
+    if let Some(refusal) = exchange.refusal() {
+        return Ending::Refused(refusal);
+    }
+    match error {
+        None => Ending::Answered,
+        Some(error) if super::failure::blames_client(error) => Ending::ClientClosed,
+        Some(_) if status(session) != 0 => Ending::Cut,
+        Some(_) => Ending::Dropped,
+    }
+}
+
+fn status(session: &Session) -> u16 {
+    session.as_downstream().response_written().map_or(0, |head| head.status.as_u16())
+}
+
+/// Hands what went over the wire to `tell`.
+pub(super) fn with<T>(
+    session: &Session,
+    exchange: &mut Exchange,
+    ending: Ending,
+    tell: impl FnOnce(&Wire<'_>, &mut Exchange) -> T,
+) -> T {
+    let request = session.req_header();
+    let text = |name| request.headers.get(name).and_then(|value| value.to_str().ok());
+    let host = request.uri.authority().map(http::uri::Authority::as_str);
+    let status = match (ending, status(session)) {
+        (Ending::ClientClosed, 0) => CLIENT_CLOSED,
+        (_, status) => status,
+    };
+    let wire = Wire {
+        method_label: MethodLabel::from(&request.method),
+        method: request.method.as_str(),
+        scheme: "http",
+        host: host.or_else(|| text(header::HOST)).unwrap_or_default(),
+        path: request.uri.path(),
+        query: request.uri.query(),
+        protocol: protocol(request.version),
+        user_agent: text(header::USER_AGENT),
+        request_id: text(X_REQUEST_ID).unwrap_or_default(),
+        status,
+        bytes_in: count(session.as_downstream().body_bytes_read()),
+        bytes_out: count(session.as_downstream().body_bytes_sent()),
+    };
+    tell(&wire, exchange)
+}
+
+/// A connection that was refused before a request could be read from it.
+pub(super) fn unread(status: u16) -> Wire<'static> {
+    Wire {
+        method_label: MethodLabel::Other,
+        method: "",
+        scheme: "http",
+        host: "",
+        path: "",
+        query: None,
+        protocol: "",
+        user_agent: None,
+        request_id: "",
+        status,
+        bytes_in: 0,
+        bytes_out: 0,
+    }
+}
+
+fn count(bytes: usize) -> u64 {
+    u64::try_from(bytes).unwrap_or(u64::MAX)
+}
+
+fn protocol(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_09 => "HTTP/0.9",
+        Version::HTTP_10 => "HTTP/1.0",
+        Version::HTTP_2 => "HTTP/2",
+        Version::HTTP_3 => "HTTP/3",
+        _ => "HTTP/1.1",
+    }
+}
