@@ -1,1 +1,105 @@
-//! (in the making)
+//! Embedded origin servers: something to put a balancer in front of when nothing else is there.
+//!
+//! `weir demo` and `weir origin` must show the main job on a machine that has only this binary,
+//! so the origins live in it. They run on Pingora too, but share nothing with the proxy: an
+//! origin that leans on the code under test would hide its faults.
+
+pub mod origin;
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::thread;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use self::origin::OriginOptions;
+
+/// Origins that run until this is dropped.
+#[derive(Debug)]
+pub struct Origins {
+    addresses: Vec<SocketAddr>,
+    stop: watch::Sender<bool>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Origins {
+    /// Where they listen, in the order of their names.
+    #[must_use]
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+}
+
+impl Drop for Origins {
+    fn drop(&mut self) {
+        self.stop.send_replace(true);
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            log::error!("the thread of the demo origins panicked");
+        }
+    }
+}
+
+/// Starts `count` origins, `origin-1` and so on, on free ports of 127.0.0.1.
+///
+/// They share one thread. Their sockets are bound when this returns, so a client that connects
+/// at once waits in the backlog and is not refused.
+///
+/// # Errors
+/// When a socket cannot be bound, or the thread or its runtime cannot be made.
+pub fn start(count: usize) -> io::Result<Origins> {
+    let mut addresses = Vec::with_capacity(count);
+    let mut bound = Vec::with_capacity(count);
+    for number in 1..=count {
+        let listener = origin::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
+        addresses.push(listener.local_addr()?);
+        let name = format!("origin-{number}");
+        bound.push((listener, OriginOptions { name, ..OriginOptions::default() }));
+    }
+
+    let (stop, stopped) = watch::channel(false);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let serve_all = async move {
+        let mut origins = JoinSet::new();
+        for (listener, options) in bound {
+            origins.spawn(origin::serve(listener, options, stopped.clone()));
+        }
+        origins.join_all().await;
+    };
+    let thread = thread::Builder::new()
+        .name("demo-origins".to_owned())
+        .spawn(move || runtime.block_on(serve_all))?;
+    Ok(Origins { addresses, stop, thread: Some(thread) })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::net::TcpStream;
+
+    use super::*;
+
+    #[test]
+    fn as_many_origins_start_as_were_asked_for_each_on_its_own_port() {
+        let origins = start(3).unwrap();
+        let ports: BTreeSet<u16> = origins.addresses().iter().map(SocketAddr::port).collect();
+        assert_eq!(ports.len(), 3);
+    }
+
+    #[test]
+    fn an_origin_accepts_as_soon_as_it_was_started() {
+        let origins = start(1).unwrap();
+        assert!(TcpStream::connect(origins.addresses()[0]).is_ok());
+    }
+
+    #[test]
+    fn dropped_origins_no_longer_listen() {
+        let origins = start(1).unwrap();
+        let address = origins.addresses()[0];
+        drop(origins);
+        let refused = TcpStream::connect(address).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+    }
+}
