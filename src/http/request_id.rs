@@ -25,22 +25,16 @@ pub struct RequestId([u8; 32]);
 /// The id that 128 rolled bits make.
 #[must_use]
 pub fn from_roll(roll: u128) -> RequestId {
-    RequestId::from_roll(roll)
+    let mut text = [b'0'; 32];
+    let (pairs, _) = text.as_chunks_mut::<2>();
+    for ([high, low], byte) in pairs.iter_mut().zip(roll.to_be_bytes()) {
+        *high = hex_digit(byte >> 4);
+        *low = hex_digit(byte & 0xf);
+    }
+    RequestId(text)
 }
 
 impl RequestId {
-    /// The id that 128 rolled bits make.
-    #[must_use]
-    pub fn from_roll(roll: u128) -> Self {
-        let mut text = [b'0'; 32];
-        let (pairs, _) = text.as_chunks_mut::<2>();
-        for ([high, low], byte) in pairs.iter_mut().zip(roll.to_be_bytes()) {
-            *high = hex_digit(byte >> 4);
-            *low = hex_digit(byte & 0xf);
-        }
-        Self(text)
-    }
-
     /// The digits.
     #[must_use]
     pub fn as_str(&self) -> &str {
