@@ -37,4 +37,6 @@ pub mod probe;
 #[cfg(feature = "server")]
 pub mod proxy;
 #[cfg(feature = "server")]
+pub mod sockets;
+#[cfg(feature = "server")]
 pub mod worker;

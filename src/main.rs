@@ -1,3 +1,253 @@
 //! The command line.
 
-fn main() {}
+use std::env;
+use std::fs;
+use std::io::{self, Write as _};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use weir::config::overrides::{Override, Overrides};
+use weir::config::problem::Problems;
+use weir::config::{self, Config};
+use weir::demo::{self, origin};
+use weir::worker;
+
+/// The libc allocator costs some ten per cent more per request.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const LOG_DEFAULT: &str = "info,pingora_core=warn,pingora_proxy=off";
+
+/// An HTTP load balancer: one binary, one YAML file.
+#[derive(Debug, Parser)]
+#[command(version, propagate_version = true, arg_required_else_help = true)]
+#[command(after_help = "Environment: WEIR_LOG (a filter such as `info` or `weir=debug`), \
+                        WEIR_DEBUG=1 (the same as WEIR_LOG=debug)")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Balances requests over backends, by a file or by flags
+    Run(Run),
+    /// Shows the main job with nothing else installed: origins, a balancer, the admin port
+    Demo(Demo),
+    /// Runs one test origin
+    Origin(Origin),
+    /// Reads a file and reports every problem with it
+    Check(Check),
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Environment (flags win over it, it wins over the file): WEIR_CONFIG, \
+                        WEIR_LISTEN, WEIR_BACKENDS (both comma lists), WEIR_ALGORITHM, WEIR_ADMIN")]
+struct Run {
+    /// The configuration file [env: WEIR_CONFIG]
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Listen here, in place of the file's listeners; may be repeated [env: WEIR_LISTEN]
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Vec<String>,
+    /// A backend, in place of the file's; may be repeated [env: WEIR_BACKENDS]
+    #[arg(long, value_name = "URL")]
+    backend: Vec<String>,
+    /// round_robin, least_conn, ip_hash or random, for every pool [env: WEIR_ALGORITHM]
+    #[arg(long, value_name = "NAME")]
+    algorithm: Option<String>,
+    /// How long a whole request may take, for every pool, such as 10s
+    #[arg(long, value_name = "DURATION")]
+    request_timeout: Option<String>,
+    /// How often backends are probed, for every pool, such as 10s
+    #[arg(long, value_name = "DURATION")]
+    health_interval: Option<String>,
+    /// The admin port's address [env: WEIR_ADMIN]
+    #[arg(long, value_name = "ADDRESS")]
+    admin: Option<String>,
+}
+
+#[derive(Debug, Args)]
+struct Demo {
+    /// Where the balancer listens
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
+    listen: SocketAddr,
+    /// Where the admin port listens
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9090")]
+    admin: SocketAddr,
+    /// How many origins
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=64))]
+    backends: u16,
+}
+
+#[derive(Debug, Args)]
+struct Origin {
+    /// Listen on this port
+    #[arg(long)]
+    port: u16,
+    /// Listen on this address
+    #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
+    address: std::net::IpAddr,
+    /// What it calls itself in its answers
+    #[arg(long, default_value = "origin")]
+    name: String,
+    /// How long it waits before each answer, such as 2s
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = humantime::parse_duration)]
+    latency: Duration,
+    /// Answer 500 to everything, the health check included
+    #[arg(long)]
+    fail: bool,
+    /// The status of its answers
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u16).range(200..=599))]
+    status: u16,
+}
+
+#[derive(Debug, Args)]
+struct Check {
+    /// The configuration file
+    file: PathBuf,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    start_log();
+    let done = match cli.command {
+        Command::Run(flags) => run(&flags),
+        Command::Demo(flags) => run_demo(&flags),
+        Command::Origin(flags) => run_origin(flags),
+        Command::Check(flags) => check(&flags),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(complaint) => {
+            // Nobody is left to tell if standard error is gone.
+            let _gone = writeln!(io::stderr(), "{complaint}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start_log() {
+    let debug = env::var("WEIR_DEBUG").is_ok_and(|value| value == "1");
+    let default = if debug { "debug" } else { LOG_DEFAULT };
+    let environment = env_logger::Env::new().filter_or("WEIR_LOG", default);
+    env_logger::Builder::from_env(environment).format_timestamp_millis().init();
+}
+
+fn run(flags: &Run) -> Result<(), String> {
+    let file = flags.config.clone().or_else(|| variable("WEIR_CONFIG").map(PathBuf::from));
+    let text = file.as_deref().map(read).transpose()?;
+    let overrides = overrides(flags);
+    let loaded = config::load(text.as_deref(), &overrides);
+    let config = loaded.map_err(|problems| complain(file.as_deref(), &problems))?;
+    let version = config::version(text.as_deref(), &overrides);
+    serve(&config, &version, || log::info!("ready: config={version}"))
+}
+
+fn serve(config: &Config, version: &str, ready: impl FnOnce()) -> Result<(), String> {
+    worker::run(config, version, ready).map_err(|error| format!("weir: {error}"))
+}
+
+fn read(file: &Path) -> Result<Vec<u8>, String> {
+    fs::read(file).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => {
+            format!("{}: there is no such file (help: check the path after -c)", file.display())
+        }
+        _ => format!("{}: cannot be read: {error}", file.display()),
+    })
+}
+
+fn complain(file: Option<&Path>, problems: &Problems) -> String {
+    let line = |problem| match file {
+        Some(file) => format!("{}:{problem}", file.display()),
+        None => format!("weir: {problem}"),
+    };
+    problems.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// What is set to nothing counts as not set.
+fn variable(name: &str) -> Option<String> {
+    env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+fn overrides(flags: &Run) -> Overrides {
+    Overrides {
+        listen: many(&flags.listen, "--listen", "WEIR_LISTEN"),
+        backends: many(&flags.backend, "--backend", "WEIR_BACKENDS"),
+        algorithm: one(flags.algorithm.as_ref(), "--algorithm", Some("WEIR_ALGORITHM")),
+        request_timeout: one(flags.request_timeout.as_ref(), "--request-timeout", None),
+        health_interval: one(flags.health_interval.as_ref(), "--health-interval", None),
+        admin: one(flags.admin.as_ref(), "--admin", Some("WEIR_ADMIN")),
+    }
+}
+
+fn one(
+    flag: Option<&String>,
+    name: &'static str,
+    environment: Option<&'static str>,
+) -> Option<Override> {
+    let flag = flag.map(|value| Override::flag(name, value));
+    flag.or_else(|| environment.and_then(|name| Some(Override::environment(name, variable(name)?))))
+}
+
+fn many(flags: &[String], name: &'static str, environment: &'static str) -> Vec<Override> {
+    if !flags.is_empty() {
+        return flags.iter().map(|value| Override::flag(name, value)).collect();
+    }
+    let list = variable(environment).unwrap_or_default();
+    let values = list.split(',').map(str::trim).filter(|value| !value.is_empty());
+    values.map(|value| Override::environment(environment, value)).collect()
+}
+
+fn check(flags: &Check) -> Result<(), String> {
+    let text = read(&flags.file)?;
+    let config = config::load(Some(&text), &Overrides::default())
+        .map_err(|problems| complain(Some(&flags.file), &problems))?;
+    let backends: usize = config.pools.iter().map(|pool| pool.backends.len()).sum();
+    say(&format!(
+        "{}: ok: listeners={} routes={} pools={} backends={backends}",
+        flags.file.display(),
+        config.listeners.len(),
+        config.routes.len(),
+        config.pools.len(),
+    ))
+}
+
+fn say(line: &str) -> Result<(), String> {
+    writeln!(io::stdout(), "{line}").map_err(|error| format!("weir: cannot print: {error}"))
+}
+
+fn run_demo(flags: &Demo) -> Result<(), String> {
+    let origins = demo::start(usize::from(flags.backends))
+        .map_err(|error| format!("weir: the demo's origins cannot start: {error}"))?;
+    let urls = origins.addresses().iter().map(|address| format!("http://{address}"));
+    let text = demo::configuration(flags.listen, flags.admin, &urls.collect::<Vec<_>>());
+    let overrides = Overrides::default();
+    let config = config::load(Some(text.as_bytes()), &overrides)
+        .map_err(|problems| complain(None, &problems))?;
+    let version = config::version(Some(text.as_bytes()), &overrides);
+    let (listen, admin) = (flags.listen, flags.admin);
+    serve(&config, &version, || {
+        let hint = format!(
+            "{} origins behind http://{listen} -- try:\n  curl http://{listen}/\n  \
+             curl http://{admin}/status\n  curl http://{admin}/metrics\nCtrl-C stops it.",
+            flags.backends
+        );
+        let _nobody_reads = say(&hint);
+    })
+}
+
+fn run_origin(flags: Origin) -> Result<(), String> {
+    let address = SocketAddr::new(flags.address, flags.port);
+    let listener = origin::bind(address).map_err(|error| format!("weir: cannot listen on {address}: {error}"))?;
+    let options = origin::OriginOptions {
+        name: flags.name,
+        latency: flags.latency,
+        fail: flags.fail,
+        status: flags.status,
+    };
+    demo::run(listener, options).map_err(|error| format!("weir: the origin failed: {error}"))
+}

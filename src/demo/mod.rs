@@ -10,6 +10,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::thread;
 
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -72,6 +73,42 @@ pub fn start(count: usize) -> io::Result<Origins> {
         .name("demo-origins".to_owned())
         .spawn(move || runtime.block_on(serve_all))?;
     Ok(Origins { addresses, stop, thread: Some(thread) })
+}
+
+/// Runs one origin until a signal says stop.
+///
+/// # Errors
+/// When its runtime cannot be made or signals cannot be watched.
+pub fn run(listener: std::net::TcpListener, options: OriginOptions) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let (stop, stopped) = watch::channel(false);
+        let serving = tokio::spawn(origin::serve(listener, options, stopped));
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        stop.send_replace(true);
+        serving.await.map_err(io::Error::other)
+    })
+}
+
+/// The file of a balancer in front of these backends, with everything worth seeing switched on.
+#[must_use]
+pub fn configuration(listen: SocketAddr, admin: SocketAddr, backends: &[String]) -> String {
+    let backends = backends.join(", ");
+    format!(
+        "listeners: [\"{listen}\"]\n\
+         admin: {{address: \"{admin}\"}}\n\
+         pools:\n\
+         \x20 - name: demo\n\
+         \x20   backends: [{backends}]\n\
+         \x20   health_check: {{type: http, path: /health, interval: 2s, timeout: 1s}}\n\
+         rate_limit: {{requests_per_second: 1000, burst: 2000}}\n\
+         access_log: {{format: text}}\n"
+    )
 }
 
 #[cfg(test)]

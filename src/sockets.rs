@@ -1,0 +1,80 @@
+//! Listening sockets, bound by us: an address that cannot be had is an error that says so, before
+//! anything has been started.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+
+/// Connections that may wait to be accepted; the kernel caps it at `net.core.somaxconn`.
+const BACKLOG: i32 = 4096;
+
+/// An address could not be had.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address}: {reason}")]
+pub struct BindError {
+    /// The address.
+    pub address: SocketAddr,
+    reason: String,
+}
+
+/// Binds an address and listens on it. `[::]` is for IPv6 alone, so that it never takes the
+/// place of a listener on `0.0.0.0`.
+///
+/// # Errors
+/// [`BindError`] with what to do about it.
+pub fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
+    listen(address).map_err(|error| BindError { address, reason: reason(&error, address) })
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&SockAddr::from(address))?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+fn reason(error: &io::Error, address: SocketAddr) -> String {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            "another process has this port (help: stop it, or choose another address)".to_owned()
+        }
+        io::ErrorKind::PermissionDenied => {
+            let port = address.port();
+            format!(
+                "not allowed to take port {port} (help: choose one from 1024 on, or give the \
+                 process CAP_NET_BIND_SERVICE)"
+            )
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            "this machine does not have the address (help: 0.0.0.0 stands for all of its addresses)"
+                .to_owned()
+        }
+        _ => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_in_use_says_so() {
+        let first = bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = first.local_addr().unwrap();
+        let error = bind(address).unwrap_err().to_string();
+        assert!(error.contains("another process has this port"), "{error}");
+        assert!(error.contains(&address.to_string()), "{error}");
+    }
+
+    #[test]
+    fn an_address_of_another_machine_says_so() {
+        let error = bind("192.0.2.1:0".parse().unwrap()).unwrap_err().to_string();
+        assert!(error.contains("does not have the address"), "{error}");
+    }
+}

@@ -1,0 +1,57 @@
+//! Days in the life of a balancer, replayed from a seed.
+//!
+//! The production types run here, with a simulated clock and dice: backends die, hang, flap and
+//! recover, answer with errors, and requests are cancelled at any moment. After every step the
+//! checker compares what the balancer did with what it promises. `SEED=17` replays one day,
+//! `SEEDS=5000` runs more of them.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test stops at the first surprise"
+)]
+
+mod checker;
+mod world;
+
+use std::env;
+
+use world::World;
+
+const DAYS: u64 = 1000;
+
+fn number(name: &str) -> Option<u64> {
+    env::var(name).ok().map(|text| text.parse().expect("a number"))
+}
+
+#[test]
+fn no_day_breaks_a_promise() {
+    let seeds = match number("SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("SEEDS").unwrap_or(DAYS),
+    };
+    let mut sums = checker::Sums::default();
+    for seed in seeds.clone() {
+        let day = World::new(seed).live_a_day();
+        sums.add(&day);
+    }
+    println!("days={} {sums:?}", seeds.end - seeds.start);
+    if seeds.end - seeds.start >= DAYS {
+        // A simulation in which nothing happens proves nothing.
+        assert!(sums.exchanges > 50_000, "{sums:?}");
+        assert!(sums.retries > 5_000, "{sums:?}");
+        assert!(sums.cancelled > 1_000, "{sums:?}");
+        assert!(sums.flips > 5_000, "{sums:?}");
+        assert!(sums.unserved > 100, "{sums:?}");
+        assert!(sums.limited > 100, "{sums:?}");
+    }
+}
+
+#[test]
+fn the_same_seed_is_the_same_day() {
+    let first = World::new(7).live_a_day();
+    assert_eq!(first, World::new(7).live_a_day());
+    assert_ne!(first, World::new(8).live_a_day());
+}

@@ -1,0 +1,408 @@
+//! A day: a configuration drawn by lot, backends with a will of their own, and requests.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::num::{NonZeroU8, NonZeroU32, NonZeroUsize};
+use std::sync::Arc;
+use std::time::Duration;
+
+use fastrand::Rng;
+use http::{HeaderMap, HeaderValue, Method, Version};
+use weir::config::{
+    AccessLog, Admin, Algorithm, Backend, BackendAddress, Config, HealthCheck, HostPattern, Limits,
+    Listener, LogFormat, LogTarget, Pool, Probe, RateLimit, Retry, RetryOn, Route, Shutdown,
+    Threads, Timeouts,
+};
+use weir::exchange::refusal::Refusal;
+use weir::exchange::{Exchange, Head, Replay};
+use weir::name::PoolName;
+use weir::policy::retry::Failure;
+use weir::runtime::set::BackendSet;
+use weir::runtime::snapshot::Snapshot;
+use weir::time::Timestamp;
+
+use crate::checker::{Checker, Sums};
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+const REQUESTS: usize = 150;
+
+/// What a backend does to whoever connects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mood {
+    Well,
+    Refuses,
+    Resets,
+    Hangs,
+    Answers(u16),
+}
+
+/// What comes next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Step {
+    Arrive,
+    Probe { pool: usize, backend: usize },
+    Change { pool: usize, backend: usize },
+    Continue { request: u64 },
+    Cancel { request: u64 },
+}
+
+/// A request that has been sent to a backend.
+struct Running {
+    exchange: Exchange,
+    pool: usize,
+    backend: usize,
+    method: Method,
+}
+
+/// The checker's own idea of a backend's health, by counting runs.
+#[derive(Debug, Default, Clone, Copy)]
+struct Model {
+    healthy: bool,
+    known: bool,
+    against: u32,
+}
+
+impl Model {
+    fn observe(&mut self, pass: bool, rise: u32, fall: u32) -> bool {
+        let before = (self.healthy, self.known);
+        if !self.known {
+            (self.known, self.healthy) = (true, pass);
+        } else if pass == self.healthy {
+            self.against = 0;
+        } else {
+            self.against += 1;
+            if self.against >= if pass { rise } else { fall } {
+                (self.healthy, self.against) = (pass, 0);
+            }
+        }
+        before != (self.healthy, self.known)
+    }
+}
+
+pub(crate) struct World {
+    dice: Rng,
+    config: Config,
+    snapshot: Arc<Snapshot>,
+    checker: Arc<Checker>,
+    moods: BTreeMap<(usize, usize), Mood>,
+    models: BTreeMap<(usize, usize), Model>,
+    running: BTreeMap<u64, Running>,
+    agenda: BinaryHeap<Reverse<(Timestamp, u64, Step)>>,
+    now: Timestamp,
+    serial: u64,
+    flips: u64,
+    arrivals: u64,
+}
+
+impl World {
+    pub(crate) fn new(seed: u64) -> Self {
+        let mut dice = Rng::with_seed(seed);
+        let config = draw_config(&mut dice);
+        let snapshot = Snapshot::new(&config, "simulated", dice.u64(..), |_, _| Err("no names".into()));
+        let mut world = Self {
+            dice,
+            snapshot: Arc::new(snapshot.unwrap()),
+            config,
+            checker: Arc::default(),
+            moods: BTreeMap::new(),
+            models: BTreeMap::new(),
+            running: BTreeMap::new(),
+            agenda: BinaryHeap::new(),
+            now: Timestamp::ZERO,
+            serial: 0,
+            flips: 0,
+            arrivals: 0,
+        };
+        world.plan_the_day();
+        world
+    }
+
+    fn plan_the_day(&mut self) {
+        for pool in 0..self.config.pools.len() {
+            for backend in 0..self.config.pools[pool].backends.len() {
+                self.moods.insert((pool, backend), Mood::Well);
+                self.models.insert((pool, backend), Model::default());
+                self.plan(Duration::ZERO, Step::Probe { pool, backend });
+                self.plan_within(DAY / 8, Step::Change { pool, backend });
+            }
+        }
+        // Requests come in bursts, as they do.
+        for _ in 0..REQUESTS / 10 {
+            let start = self.within(DAY);
+            for _ in 0..10 {
+                let after = self.within(Duration::from_millis(500));
+                self.plan(start + after, Step::Arrive);
+            }
+        }
+    }
+
+    fn within(&mut self, span: Duration) -> Duration {
+        Duration::from_nanos(self.dice.u64(0..=span.as_nanos() as u64))
+    }
+
+    fn plan(&mut self, after: Duration, step: Step) {
+        self.serial += 1;
+        self.agenda.push(Reverse((self.now + after, self.serial, step)));
+    }
+
+    fn plan_within(&mut self, span: Duration, step: Step) {
+        let after = self.within(span);
+        self.plan(after, step);
+    }
+
+    pub(crate) fn live_a_day(mut self) -> Sums {
+        while let Some(Reverse((at, _, step))) = self.agenda.pop() {
+            if at > Timestamp::ZERO + DAY {
+                break;
+            }
+            self.now = at;
+            match step {
+                Step::Arrive => self.arrive(),
+                Step::Probe { pool, backend } => self.probe(pool, backend),
+                Step::Change { pool, backend } => self.change(pool, backend),
+                Step::Continue { request } => self.go_on(request),
+                Step::Cancel { request } => drop(self.running.remove(&request)),
+            }
+            self.check_leases();
+        }
+        self.running.clear();
+        self.check_leases();
+        let mut sums = self.checker.sums();
+        assert_eq!(sums.exchanges, self.arrivals, "each exchange tells its end exactly once");
+        sums.flips = self.flips;
+        sums
+    }
+
+    /// In flight is exactly what is running, after every single step.
+    fn check_leases(&self) {
+        for (p, pool) in self.snapshot.pools.iter().enumerate() {
+            for (b, member) in pool.members.iter().enumerate() {
+                let here = |running: &&Running| (running.pool, running.backend) == (p, b);
+                let expected = self.running.values().filter(here).count() as u64;
+                assert_eq!(member.backend.in_flight(), expected, "leases of {p}/{b} at {:?}", self.now);
+                assert_eq!(member.backend.failures(), self.checker.failed(p, b), "failures of {p}/{b}");
+            }
+        }
+    }
+
+    fn probe(&mut self, pool: usize, backend: usize) {
+        let check = self.config.pools[pool].health_check.clone().expect("every pool is probed");
+        let pass = self.moods[&(pool, backend)] == Mood::Well;
+        let result = if pass { Ok(()) } else { Err("unwell".to_owned()) };
+        let server = self.snapshot.pools[pool].backend(backend).unwrap();
+        let flipped = server.probed(result, self.now);
+        let model = self.models.get_mut(&(pool, backend)).unwrap();
+        let expected = model.observe(pass, check.healthy_after.get(), check.unhealthy_after.get());
+        assert_eq!(flipped.is_some(), expected, "a flip of {pool}/{backend}");
+        assert_eq!(server.is_healthy(), model.healthy, "the health of {pool}/{backend}");
+        self.flips += u64::from(expected);
+        let jitter = self.within(check.interval / 5);
+        self.plan(check.interval * 9 / 10 + jitter, Step::Probe { pool, backend });
+    }
+
+    fn change(&mut self, pool: usize, backend: usize) {
+        let mood = match self.dice.u8(0..10) {
+            0..5 => Mood::Well,
+            5 | 6 => Mood::Refuses,
+            7 => Mood::Resets,
+            8 => Mood::Hangs,
+            _ => Mood::Answers(self.dice.choice([500, 502, 503, 504]).unwrap()),
+        };
+        self.moods.insert((pool, backend), mood);
+        // Some flap, some stay.
+        let span = if self.dice.u8(0..4) > 0 { Duration::from_secs(240) } else { DAY / 6 };
+        self.plan_within(span, Step::Change { pool, backend });
+    }
+
+    fn arrive(&mut self) {
+        self.arrivals += 1;
+        let method = self.dice.choice([Method::GET, Method::POST, Method::PUT]).unwrap();
+        let host = self.dice.choice(["a.test", "b.test", "c.test"]).unwrap();
+        let mut headers = HeaderMap::new();
+        headers.insert("host", HeaderValue::from_static(host));
+        let client = IpAddr::V4(Ipv4Addr::new(10, 0, 0, self.dice.u8(0..40)));
+        let head = Head {
+            peer: client,
+            method: &method,
+            version: Version::HTTP_11,
+            authority: None,
+            path: "/",
+            headers: &headers,
+        };
+        let observer = Arc::clone(&self.checker);
+        let mut exchange = Exchange::new(Arc::clone(&self.snapshot), observer, self.now);
+        match exchange.admit(&head, self.now) {
+            Err(refusal) => self.refused(exchange, refusal),
+            Ok(()) => self.attempt(exchange, method),
+        }
+    }
+
+    fn refused(&self, mut exchange: Exchange, refusal: Refusal) {
+        if refusal == Refusal::NoBackend {
+            let pool = exchange.pool_index().expect("it had a pool");
+            assert!(self.healthy(pool).is_empty(), "refused although somebody was healthy");
+        }
+        let ending = weir::exchange::refusal::Ending::Refused(refusal);
+        exchange.finished(ending, None, self.now);
+    }
+
+    fn healthy(&self, pool: usize) -> BackendSet {
+        let models = self.models.iter();
+        models.filter(|((p, _), model)| *p == pool && model.healthy).map(|((_, b), _)| *b).collect()
+    }
+
+    fn attempt(&mut self, mut exchange: Exchange, method: Method) {
+        let pool = exchange.pool_index().expect("it has a pool");
+        let tried: BackendSet = exchange.attempts().iter().map(|attempt| attempt.backend).collect();
+        let rolls = (self.dice.u64(..), self.dice.u64(..));
+        let target = match exchange.pick(self.now, rolls) {
+            Err(refusal) => return self.refused(exchange, refusal),
+            Ok(target) => target,
+        };
+        let backend = exchange.attempts().last().unwrap().backend;
+        let healthy = self.healthy(pool);
+        let untried = healthy.without(&tried);
+        assert!(healthy.contains(backend), "picked somebody unhealthy");
+        assert!(untried.is_empty() || untried.contains(backend), "tried {backend} again too early");
+        assert!(self.now < exchange.deadline(), "an attempt after the deadline");
+        let attempts = self.config.pools[pool].retry.attempts.get();
+        assert!(exchange.attempts().len() <= usize::from(attempts), "too many attempts");
+
+        self.serial += 1;
+        let request = self.serial;
+        let takes = target.backoff + self.within(Duration::from_secs(2));
+        self.running.insert(request, Running { exchange, pool, backend, method });
+        self.plan(takes, Step::Continue { request });
+        if self.dice.u8(0..8) == 0 {
+            self.plan_within(takes * 2, Step::Cancel { request });
+        }
+    }
+
+    fn go_on(&mut self, request: u64) {
+        let Some(mut running) = self.running.remove(&request) else { return };
+        let mood = self.moods[&(running.pool, running.backend)];
+        let replay = Replay {
+            idempotent: running.method != Method::POST,
+            answer_started: false,
+            body_whole: self.dice.u8(0..10) > 0,
+        };
+        let now = self.now;
+        let exchange = &mut running.exchange;
+        let (failure, again) = match mood {
+            Mood::Well => return self.answered(running),
+            Mood::Answers(status) => {
+                let again = exchange.responded(status, replay, now);
+                if !again {
+                    return self.answered(running);
+                }
+                (Failure::Status(status), again)
+            }
+            Mood::Refuses => (Failure::Connect, exchange.failed(Failure::Connect, "refused", replay, now)),
+            Mood::Resets => (Failure::Reset, exchange.failed(Failure::Reset, "reset", replay, now)),
+            Mood::Hangs => (Failure::Timeout, exchange.failed(Failure::Timeout, "hangs", replay, now)),
+        };
+        if again {
+            self.check_retry(&running, failure, replay);
+            return self.attempt(running.exchange, running.method);
+        }
+        self.refused(running.exchange, Refusal::ConnectionReset);
+    }
+
+    fn answered(&self, mut running: Running) {
+        let ending = weir::exchange::refusal::Ending::Answered;
+        running.exchange.finished(ending, None, self.now);
+    }
+
+    /// The policy as the file has it, written down a second time.
+    fn check_retry(&self, running: &Running, failure: Failure, replay: Replay) {
+        let retry = &self.config.pools[running.pool].retry;
+        let made = running.exchange.attempts().len();
+        assert!(made < usize::from(retry.attempts.get()), "a retry beyond the attempts");
+        let listed = match failure {
+            Failure::Connect => retry.on.connect,
+            Failure::Reset => retry.on.reset,
+            Failure::Timeout => retry.on.timeout,
+            Failure::Status(status) => retry.on.status.contains(&status),
+        };
+        assert!(listed, "{failure:?} is not to be retried");
+        if failure != Failure::Connect {
+            assert!(replay.idempotent && replay.body_whole, "an unsafe retry");
+        }
+        assert!(self.now < running.exchange.deadline(), "a retry after the deadline");
+    }
+}
+
+fn draw_config(dice: &mut Rng) -> Config {
+    let pools: Vec<Pool> = (0..dice.u8(1..=2)).map(|number| draw_pool(dice, number)).collect();
+    let route = |host: &str, pool| Route {
+        host: HostPattern::Exact(host.to_owned()),
+        path: "/".to_owned(),
+        pool,
+        rate_limit: None,
+    };
+    let last = pools.len() - 1;
+    Config {
+        listeners: vec![Listener { address: local(1) }],
+        admin: Admin { address: local(2) },
+        threads: Threads::Auto,
+        trusted_proxies: Vec::new(),
+        routes: vec![route("a.test", 0), route("b.test", last)],
+        pools,
+        rate_limit: (dice.u8(0..3) == 0).then(|| RateLimit {
+            requests_per_second: 1.0,
+            burst: NonZeroU32::new(1).unwrap(),
+            ipv6_prefix: 64,
+            clients_max: NonZeroUsize::new(16).unwrap(),
+            exempt: Vec::new(),
+        }),
+        limits: Limits {
+            connections: NonZeroUsize::new(100).unwrap(),
+            header_timeout: Duration::from_secs(10),
+            keepalive: Duration::from_secs(75),
+        },
+        access_log: AccessLog { format: LogFormat::Off, target: LogTarget::Stdout },
+        shutdown: Shutdown { pre_stop: Duration::ZERO, drain: Duration::ZERO },
+    }
+}
+
+fn draw_pool(dice: &mut Rng, number: u8) -> Pool {
+    use Algorithm::{IpHash, LeastConnections, Random, RoundRobin};
+    let backend = |dice: &mut Rng, index: u16| Backend {
+        address: BackendAddress::Socket(local(1000 * (u16::from(number) + 1) + index)),
+        weight: NonZeroU32::new(dice.u32(1..=5)).unwrap(),
+    };
+    Pool {
+        name: PoolName::new(&format!("pool-{number}")).unwrap(),
+        algorithm: dice.choice([RoundRobin, LeastConnections, IpHash, Random]).unwrap(),
+        backends: (0..dice.u16(1..=6)).map(|index| backend(dice, index)).collect(),
+        health_check: Some(HealthCheck {
+            probe: Probe::Tcp,
+            interval: Duration::from_secs(dice.u64(30..=300)),
+            timeout: Duration::from_secs(3),
+            unhealthy_after: NonZeroU32::new(dice.u32(1..=4)).unwrap(),
+            healthy_after: NonZeroU32::new(dice.u32(1..=4)).unwrap(),
+        }),
+        retry: Retry {
+            attempts: NonZeroU8::new(dice.u8(1..=5)).unwrap(),
+            backoff: Duration::from_millis(dice.u64(0..=200)),
+            on: RetryOn {
+                connect: dice.bool(),
+                reset: dice.bool(),
+                timeout: dice.bool(),
+                status: if dice.bool() { vec![502, 503] } else { Vec::new() },
+            },
+        },
+        timeouts: Timeouts {
+            connect: Duration::from_secs(2),
+            response: Duration::from_secs(2),
+            request: Duration::from_secs(dice.u64(1..=10)),
+            idle: Duration::from_secs(55),
+        },
+        rate_limit: None,
+    }
+}
+
+fn local(port: u16) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+}
