@@ -25,3 +25,24 @@ pub const RATE_MAX: f64 = 1_000_000.0;
 pub const CLIENTS_MAX: usize = 10_000_000;
 /// The size of a file. A thousand pools of a hundred backends fit.
 pub const FILE_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Nodes of a file, each alias counted as often as it is used: some hundred bytes each while it is
+/// read. A hundred thousand backends with weights are half of it.
+pub const FILE_NODES_MAX: usize = 1_000_000;
+/// How deep lists and maps may be nested. The deepest key is at 5.
+pub const FILE_DEPTH_MAX: usize = 32;
+/// Problems that are put into words; the rest is counted.
+pub const PROBLEMS_MAX: usize = 1000;
+/// Listeners of one process.
+pub const LISTENERS_MAX: usize = 256;
+/// Threads that serve requests.
+pub const THREADS_MAX: usize = 1024;
+/// The lowest rate: a request in a thousand seconds. With [`RATE_MAX`] as the burst a bucket then
+/// takes 10¹⁸ ns to fill, which a 64-bit number of nanoseconds still holds with room to spare.
+pub const RATE_MIN: f64 = 0.001;
+/// The largest burst.
+pub const BURST_MAX: u32 = 1_000_000;
+/// Client connections at once. A process on Linux gets no more file descriptors than this unless
+/// the kernel is told otherwise.
+pub const CONNECTIONS_MAX: usize = 1_048_576;
+/// Runs of equal probe results. At an interval of a second this is a quarter of an hour.
+pub const RUN_MAX: u32 = 1000;

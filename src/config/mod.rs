@@ -6,15 +6,77 @@
 //! nothing is doubtful: every name resolves, every number is in range, and an
 //! `Option` is something that really may be absent.
 
+mod check;
+mod file;
 pub mod limits;
+mod manual;
+mod overrides;
+mod problem;
+mod read;
+mod value;
+mod yaml;
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::num::{NonZeroU8, NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
 use ipnet::IpNet;
 
+use xxhash_rust::xxh3::Xxh3;
+
 use crate::name::PoolName;
+use problem::{Found, Origin};
+
+pub use manual::manual;
+pub use overrides::{Override, Overrides};
+pub use problem::{Position, Problem, Problems, Source};
+
+/// What a file and the values that win over it mean; the file may be left out.
+///
+/// # Errors
+/// Every problem with them, in the order of the file.
+pub fn load(text: Option<&[u8]>, overrides: &Overrides) -> Result<Config, Problems> {
+    let mut found = Found::default();
+    let (mut file, start) = match text {
+        Some(bytes) => {
+            let root = yaml::read(bytes)?;
+            let file = file::File::read(&root, &mut found)?;
+            if overrides.backends.is_empty() && root.lacks("pools") {
+                found.add(Problem::new(root.at, "`pools` is missing").help(file::SMALLEST));
+            }
+            (file, root.at)
+        }
+        None if overrides.backends.is_empty() => {
+            let problem = Problem::nowhere("there is nothing to balance");
+            return Err(problem
+                .help("name a file by `-c FILE`, or a backend by `--backend http://10.0.0.1:3000`")
+                .into());
+        }
+        None => (file::File::default(), Origin::File(Position::START)),
+    };
+    overrides.apply(&mut file, &mut found);
+    let config = check::check(file, start, &mut found);
+    found.or(config)
+}
+
+/// A short name for a file and the values that win over it: equal for equal bytes.
+#[must_use]
+pub fn version(text: Option<&[u8]>, overrides: &Overrides) -> String {
+    let mut hash = Xxh3::new();
+    // Each part with its length, so that no two different lists run together to the same bytes.
+    let mut part = |bytes: &[u8]| {
+        hash.update(&bytes.len().to_le_bytes());
+        hash.update(bytes);
+    };
+    part(text.unwrap_or_default());
+    for (name, given) in overrides.each() {
+        part(name.as_bytes());
+        part(given.value.as_bytes());
+    }
+    let digits = format!("{:016x}", hash.digest());
+    digits.chars().take(12).collect()
+}
 
 /// A whole configuration.
 #[derive(Debug, Clone, PartialEq)]
@@ -137,6 +199,15 @@ pub enum BackendAddress {
     Socket(SocketAddr),
     /// A host name (lower case) and a port, looked up when the worker starts.
     Name(String, u16),
+}
+
+impl fmt::Display for BackendAddress {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Socket(address) => address.fmt(formatter),
+            Self::Name(name, port) => write!(formatter, "{name}:{port}"),
+        }
+    }
 }
 
 /// How a backend is probed.

@@ -1,0 +1,254 @@
+//! From the file as typed to what it means.
+//!
+//! Every default is applied here, once, and every number gets its range. A value that was refused
+//! counts as left out from then on, so that each mistake is reported once and the rest of the file
+//! is still looked at; the result is thrown away if there was any problem.
+
+mod pool;
+mod rate;
+mod route;
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::num::{NonZeroU8, NonZeroU32, NonZeroUsize};
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::file::{self, File};
+use super::limits;
+use super::problem::{Found, Origin, Problem, Spanned};
+use super::value::{Threads as TypedThreads, spell};
+use super::{AccessLog, Admin, Config, Limits, Listener, LogFormat, LogTarget, Shutdown, Threads};
+
+const DEFAULT_LISTENER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8080);
+const DEFAULT_ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9090);
+
+/// What `file` means. `at` is where a complaint about what is not there goes.
+pub(super) fn check(file: File, at: Origin, found: &mut Found) -> Config {
+    let admin = file.admin.and_then(|admin| admin.value.address);
+    let listeners = listeners(file.listeners, admin.as_ref(), at, found);
+    let (pools, names) = pool::pools(file.pools, found);
+    let routes = route::routes(file.routes, &names, found);
+    Config {
+        listeners,
+        admin: Admin { address: admin.map_or(DEFAULT_ADMIN, |admin| admin.value) },
+        threads: threads(file.threads, found),
+        trusted_proxies: networks(file.trusted_proxies),
+        routes,
+        pools,
+        rate_limit: file.rate_limit.and_then(|rate| rate::rate_limit(rate.value, found)),
+        limits: limits(file.limits.map(|limits| limits.value).unwrap_or_default(), found),
+        access_log: access_log(file.access_log.map(|log| log.value).unwrap_or_default()),
+        shutdown: shutdown(file.shutdown.map(|shutdown| shutdown.value).unwrap_or_default()),
+    }
+}
+
+/// An address that somebody listens on.
+struct Bound {
+    address: SocketAddr,
+    at: Origin,
+    admin: bool,
+}
+
+fn listeners(
+    typed: Option<Spanned<Vec<Spanned<file::Listener>>>>,
+    admin: Option<&Spanned<SocketAddr>>,
+    at: Origin,
+    found: &mut Found,
+) -> Vec<Listener> {
+    let mut bound = Bindings::default();
+    match admin {
+        Some(admin) => bound.add(Bound { address: admin.value, at: admin.at, admin: true }, found),
+        None => bound.add(Bound { address: DEFAULT_ADMIN, at, admin: true }, found),
+    }
+    let Some(typed) = typed else {
+        bound.add(Bound { address: DEFAULT_LISTENER, at, admin: false }, found);
+        return vec![Listener { address: DEFAULT_LISTENER }];
+    };
+    if typed.value.is_empty() && matches!(typed.at, Origin::File(_)) {
+        let problem = Problem::new(typed.at, "with no listener nobody could connect");
+        found.add(problem.help("leave `listeners` out for the default, 0.0.0.0:8080"));
+    }
+    if typed.value.len() > limits::LISTENERS_MAX {
+        let what =
+            format!("{} listeners, but {} are the most", typed.value.len(), limits::LISTENERS_MAX);
+        found.add(Problem::new(typed.at, what));
+        return Vec::new();
+    }
+    let mut listeners = Vec::new();
+    for address in typed.value.into_iter().filter_map(|listener| listener.value.address) {
+        bound.add(Bound { address: address.value, at: address.at, admin: false }, found);
+        listeners.push(Listener { address: address.value });
+    }
+    listeners
+}
+
+/// Who listens where, to tell who gets in whose way. At most [`limits::LISTENERS_MAX`] and one.
+#[derive(Default)]
+struct Bindings(Vec<Bound>);
+
+impl Bindings {
+    fn add(&mut self, new: Bound, found: &mut Found) {
+        if let Some(old) = self.0.iter().find(|old| collide(old.address, new.address)) {
+            found.add(collision(old, &new));
+        }
+        self.0.push(new);
+    }
+}
+
+/// Whether the kernel would refuse one of the two.
+fn collide(one: SocketAddr, other: SocketAddr) -> bool {
+    // `[::]` takes IPv4 connections, too: that is what Linux does unless told otherwise.
+    let covers = |wide: IpAddr, narrow: IpAddr| match wide {
+        IpAddr::V4(ip) => ip == Ipv4Addr::UNSPECIFIED && narrow.is_ipv4(),
+        IpAddr::V6(ip) => ip == Ipv6Addr::UNSPECIFIED,
+    };
+    let (a, b) = (one.ip().to_canonical(), other.ip().to_canonical());
+    one.port() == other.port() && (a == b || covers(a, b) || covers(b, a))
+}
+
+fn collision(old: &Bound, new: &Bound) -> Problem {
+    let what = match (old.admin, old.address == new.address) {
+        (true, true) => format!("`{}` is the admin port, too", new.address),
+        (true, false) => {
+            format!("`{}` cannot be bound beside `{}`, the admin port", new.address, old.address)
+        }
+        (false, true) => format!("`{}` is listed twice", new.address),
+        (false, false) => {
+            format!("`{}` cannot be bound beside `{}`", new.address, old.address)
+        }
+    };
+    let problem = Problem::new(new.at, what);
+    match (old.admin, old.address == new.address) {
+        (true, _) => {
+            problem.help("metrics and status need a port of their own: change one of the two")
+        }
+        (false, true) => problem.help(format!("the first is at {}", old.at)),
+        (false, false) => problem.help(
+            "one of them takes every address of that port: keep that one, or name each address",
+        ),
+    }
+}
+
+fn threads(typed: Option<Spanned<TypedThreads>>, found: &mut Found) -> Threads {
+    let Some(typed) = typed else { return Threads::Auto };
+    let count = match typed.value {
+        TypedThreads::Auto => return Threads::Auto,
+        TypedThreads::Count(count) => Some(Spanned { at: typed.at, value: count }),
+    };
+    let range = Range { name: "threads", first: 1, last: size(limits::THREADS_MAX) };
+    Threads::Count(range.count(count, 1, found))
+}
+
+fn limits(typed: file::Limits, found: &mut Found) -> Limits {
+    let range = Range { name: "connections", first: 1, last: size(limits::CONNECTIONS_MAX) };
+    let why = |what| format!("a timeout of 0 would {what}");
+    Limits {
+        connections: range.count(typed.connections, 20_000, found),
+        header_timeout: positive(
+            typed.header_timeout,
+            secs(10),
+            &why("refuse every request"),
+            found,
+        ),
+        keepalive: positive(
+            typed.keepalive,
+            secs(75),
+            &why("close every connection after its first request"),
+            found,
+        ),
+    }
+}
+
+fn access_log(typed: file::AccessLog) -> AccessLog {
+    AccessLog {
+        format: typed.format.map_or(LogFormat::Json, |format| format.value.0),
+        target: typed.target.map_or(LogTarget::Stdout, |target| target.value.0),
+    }
+}
+
+fn shutdown(typed: file::Shutdown) -> Shutdown {
+    Shutdown {
+        pre_stop: typed.pre_stop.map_or(Duration::ZERO, |pre_stop| pre_stop.value),
+        drain: typed.drain.map_or(secs(30), |drain| drain.value),
+    }
+}
+
+fn networks(typed: Option<Spanned<Vec<Spanned<IpNet>>>>) -> Vec<IpNet> {
+    let networks = typed.map(|networks| networks.value).unwrap_or_default();
+    networks.into_iter().map(|network| network.value).collect()
+}
+
+const fn secs(count: u64) -> Duration {
+    Duration::from_secs(count)
+}
+
+/// A limit as the whole numbers of a file are kept.
+fn size(limit: usize) -> u64 {
+    u64::try_from(limit).unwrap_or(u64::MAX)
+}
+
+/// A duration that must not be 0, and `why` not.
+fn positive(
+    typed: Option<Spanned<Duration>>,
+    default: Duration,
+    why: &str,
+    found: &mut Found,
+) -> Duration {
+    let Some(Spanned { at, value }) = typed else { return default };
+    if value.is_zero() {
+        let help = format!("leave it out for the default, {}", spell(default));
+        found.add(Problem::new(at, why).help(help));
+        return default;
+    }
+    value
+}
+
+/// Which whole numbers a key takes.
+#[derive(Debug, Clone, Copy)]
+struct Range {
+    name: &'static str,
+    first: u64,
+    last: u64,
+}
+
+impl Range {
+    /// The number, if it was given and is in the range.
+    fn pick(self, typed: Option<Spanned<u64>>, found: &mut Found) -> Option<u64> {
+        let Spanned { at, value } = typed?;
+        if (self.first..=self.last).contains(&value) {
+            return Some(value);
+        }
+        let what = format!("`{}` cannot be {value}", self.name);
+        let help = format!("a whole number from {} to {}", self.first, self.last);
+        found.add(Problem::new(at, what).help(help));
+        None
+    }
+
+    /// The number, or `default`. The type holds the whole range, so nothing is lost on the way.
+    fn count<T: NonZero>(self, typed: Option<Spanned<u64>>, default: u32, found: &mut Found) -> T {
+        let number = self.pick(typed, found).unwrap_or(u64::from(default));
+        T::from_u64(number).unwrap_or(T::LEAST)
+    }
+}
+
+/// A number type that has no 0.
+trait NonZero: Sized {
+    /// Stands in for what the type cannot hold, which no range lets pass.
+    const LEAST: Self;
+
+    fn from_u64(number: u64) -> Option<Self>;
+}
+
+macro_rules! non_zero {
+    ($($type:ty),+) => {$(
+        impl NonZero for $type {
+            const LEAST: Self = Self::MIN;
+
+            fn from_u64(number: u64) -> Option<Self> {
+                Self::new(number.try_into().ok()?)
+            }
+        }
+    )+};
+}
+non_zero!(NonZeroU8, NonZeroU32, NonZeroUsize);

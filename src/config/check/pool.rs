@@ -1,0 +1,243 @@
+//! Pools and what belongs to them.
+
+use std::collections::HashMap;
+use std::num::{NonZeroU8, NonZeroU32};
+use std::time::Duration;
+
+use super::super::file::{self, ProbeType};
+use super::super::limits;
+use super::super::problem::{Found, Origin, Problem, Spanned};
+use super::super::read::Switch;
+use super::super::value::{Failure, spell};
+use super::super::{
+    Algorithm, Backend, BackendAddress, HealthCheck, Pool, PoolName, Probe, Retry, RetryOn,
+    StatusSet, Timeouts,
+};
+use super::rate::rate_limit;
+use super::{Range, positive, secs};
+
+/// The names of the pools, for the routes.
+#[derive(Default)]
+pub(super) struct Names {
+    /// Where `pools` stands.
+    pub(super) at: Option<Origin>,
+    /// How many pools there are, those without a valid name included.
+    pub(super) count: usize,
+    pub(super) list: Vec<Spanned<PoolName>>,
+    /// Index into the pools by name.
+    pub(super) index: HashMap<String, usize>,
+}
+
+/// What the pools mean. That they are there at all was checked when the file was read.
+pub(super) fn pools(
+    typed: Option<Spanned<Vec<Spanned<file::Pool>>>>,
+    found: &mut Found,
+) -> (Vec<Pool>, Names) {
+    let Some(typed) = typed else { return (Vec::new(), Names::default()) };
+    if typed.value.is_empty() {
+        let problem = Problem::new(typed.at, "with no pool there is nothing to balance");
+        found.add(problem.help(file::SMALLEST));
+    }
+    if typed.value.len() > limits::POOLS_MAX {
+        let what = format!("{} pools, but {} are the most", typed.value.len(), limits::POOLS_MAX);
+        found.add(Problem::new(typed.at, what));
+        return (Vec::new(), Names::default());
+    }
+    let mut names = Names { at: Some(typed.at), count: typed.value.len(), ..Names::default() };
+    let mut pools = Vec::new();
+    for (index, pool) in typed.value.into_iter().enumerate() {
+        if let Some(name) = &pool.value.name {
+            names.register(name, index, found);
+        }
+        pools.extend(one(pool.value, found));
+    }
+    (pools, names)
+}
+
+impl Names {
+    fn register(&mut self, name: &Spanned<PoolName>, index: usize, found: &mut Found) {
+        let typed = name.value.as_str();
+        match self.index.get(typed).and_then(|&first| self.list.get(first)) {
+            Some(first) => {
+                let problem = Problem::new(name.at, format!("a second pool is named `{typed}`"));
+                found.add(problem.help(format!("the first is at {}", first.at)));
+            }
+            None => {
+                self.index.insert(typed.to_owned(), index);
+            }
+        }
+        self.list.push(name.clone());
+    }
+}
+
+fn one(typed: file::Pool, found: &mut Found) -> Option<Pool> {
+    let backends = typed.backends.map(|backends| self::backends(backends, found));
+    let health_check = match typed.health_check.map(|check| check.value) {
+        Some(Switch::Off) => None,
+        Some(Switch::On(check)) => Some(health_check(check, found)),
+        None => Some(health_check(file::HealthCheck::default(), found)),
+    };
+    let retry = retry(typed.retry.map(|retry| retry.value).unwrap_or_default(), found);
+    let timeouts =
+        timeouts(typed.timeouts.map(|timeouts| timeouts.value).unwrap_or_default(), found);
+    let rate_limit = typed.rate_limit.and_then(|rate| rate_limit(rate.value, found));
+    Some(Pool {
+        name: typed.name?.value,
+        algorithm: typed.algorithm.map_or(Algorithm::RoundRobin, |algorithm| algorithm.value.0),
+        backends: backends?,
+        health_check,
+        retry,
+        timeouts,
+        rate_limit,
+    })
+}
+
+fn backends(typed: Spanned<Vec<Spanned<file::Backend>>>, found: &mut Found) -> Vec<Backend> {
+    if typed.value.is_empty() && matches!(typed.at, Origin::File(_)) {
+        let problem = Problem::new(typed.at, "a pool without a backend could answer nothing");
+        found.add(problem.help("for example `backends: [http://10.0.0.1:3000]`"));
+    }
+    if typed.value.len() > limits::BACKENDS_MAX {
+        let what = format!(
+            "{} backends, but a pool has at most {}",
+            typed.value.len(),
+            limits::BACKENDS_MAX
+        );
+        found.add(Problem::new(typed.at, what).help("make two pools of them"));
+        return Vec::new();
+    }
+    let mut seen: HashMap<BackendAddress, Origin> = HashMap::new();
+    let mut backends = Vec::new();
+    for backend in typed.value {
+        let range = Range { name: "weight", first: 1, last: u64::from(limits::WEIGHT_MAX) };
+        let weight: NonZeroU32 = range.count(backend.value.weight, 1, found);
+        let Some(Spanned { at, value: address }) = backend.value.url else { continue };
+        if let Some(first) = seen.get(&address) {
+            let what = format!("the backend `{address}` is listed twice");
+            found.add(Problem::new(at, what).help(format!(
+                "the first is at {first}; to give a backend more traffic, raise its `weight`"
+            )));
+        } else {
+            seen.insert(address.clone(), at);
+        }
+        backends.push(Backend { address, weight });
+    }
+    backends
+}
+
+fn health_check(typed: file::HealthCheck, found: &mut Found) -> HealthCheck {
+    let probe = probe(&typed, found);
+    let interval_at = typed.interval.as_ref().map(|interval| interval.at);
+    let timeout_at = typed.timeout.as_ref().map(|timeout| timeout.at);
+    let interval =
+        positive(typed.interval, secs(10), "an interval of 0 would probe without end", found);
+    let timeout = secs(3).min(interval);
+    let timeout = positive(typed.timeout, timeout, "a timeout of 0 would fail every probe", found);
+    if let Some(timeout_at) = timeout_at.filter(|_| timeout > interval) {
+        // An interval that was given to win over the file is what can be changed most easily.
+        let given = interval_at.filter(|at| matches!(at, Origin::Override(_)));
+        let what = format!(
+            "the timeout of a probe, {}, is longer than the interval, {}",
+            spell(timeout),
+            spell(interval)
+        );
+        found.add(Problem::new(given.unwrap_or(timeout_at), what).help(
+            "a probe must end before the next one starts: raise the interval or lower the timeout",
+        ));
+    }
+    let unhealthy = Range { name: "unhealthy_after", first: 1, last: u64::from(limits::RUN_MAX) };
+    let healthy = Range { name: "healthy_after", first: 1, last: u64::from(limits::RUN_MAX) };
+    HealthCheck {
+        probe,
+        interval,
+        timeout,
+        unhealthy_after: unhealthy.count(typed.unhealthy_after, 2, found),
+        healthy_after: healthy.count(typed.healthy_after, 2, found),
+    }
+}
+
+fn probe(typed: &file::HealthCheck, found: &mut Found) -> Probe {
+    let http = match &typed.kind {
+        Some(kind) => kind.value.0 == ProbeType::Http,
+        None => typed.path.is_some(),
+    };
+    if http {
+        let status =
+            typed.status.as_ref().map_or_else(|| vec![(200, 299)], |status| status.value.0.clone());
+        return Probe::Http {
+            path: typed.path.as_ref().map_or_else(|| "/".to_owned(), |path| path.value.0.clone()),
+            host: typed.host.as_ref().map(|host| host.value.0.clone()),
+            status: StatusSet(status),
+            body: typed.body.as_ref().map(|body| body.value.0.clone()),
+        };
+    }
+    let keys = [
+        ("path", typed.path.as_ref().map(|path| path.at)),
+        ("host", typed.host.as_ref().map(|host| host.at)),
+        ("status", typed.status.as_ref().map(|status| status.at)),
+        ("body", typed.body.as_ref().map(|body| body.at)),
+    ];
+    for (name, at) in keys {
+        let Some(at) = at else { continue };
+        let problem = Problem::new(at, format!("a TCP probe has no `{name}`"));
+        found.add(problem.help("for an HTTP probe write `type: http`, or remove the key"));
+    }
+    Probe::Tcp
+}
+
+fn retry(typed: file::Retry, found: &mut Found) -> Retry {
+    let range = Range { name: "attempts", first: 1, last: u64::from(limits::ATTEMPTS_MAX) };
+    let backoff = typed.backoff.map_or(Duration::from_millis(50), |backoff| {
+        if backoff.value > limits::BACKOFF_MAX {
+            let longest = spell(limits::BACKOFF_MAX);
+            let what = format!("a back-off of {} is too long", spell(backoff.value));
+            found.add(Problem::new(backoff.at, what).help(format!("{longest} is the longest")));
+        }
+        backoff.value
+    });
+    Retry {
+        attempts: range.count::<NonZeroU8>(typed.attempts, 3, found),
+        backoff,
+        on: typed.on.map_or_else(default_retry_on, |on| retry_on(on, found)),
+    }
+}
+
+fn default_retry_on() -> RetryOn {
+    RetryOn { connect: true, reset: true, timeout: true, status: vec![502, 503, 504] }
+}
+
+fn retry_on(typed: Spanned<Vec<Spanned<Failure>>>, found: &mut Found) -> RetryOn {
+    if typed.value.is_empty() {
+        let problem = Problem::new(typed.at, "with no failure listed nothing would be retried");
+        found.add(problem.help("to switch retries off, write `attempts: 1`"));
+    }
+    let mut on = RetryOn::default();
+    let mut seen: HashMap<Failure, Origin> = HashMap::new();
+    for Spanned { at, value } in typed.value {
+        if let Some(first) = seen.get(&value) {
+            let problem = Problem::new(at, "this failure is listed twice");
+            found.add(problem.help(format!("the first is at {first}")));
+            continue;
+        }
+        seen.insert(value, at);
+        match value {
+            Failure::Connect => on.connect = true,
+            Failure::Reset => on.reset = true,
+            Failure::Timeout => on.timeout = true,
+            Failure::Status(status) => on.status.push(status),
+        }
+    }
+    on
+}
+
+fn timeouts(typed: file::Timeouts, found: &mut Found) -> Timeouts {
+    let connect = "a timeout of 0 would fail every connection";
+    let request = "a timeout of 0 would fail every request";
+    let idle = "a timeout of 0 would keep no connection for the next request";
+    Timeouts {
+        connect: positive(typed.connect, secs(2), connect, found),
+        response: positive(typed.response, secs(30), request, found),
+        request: positive(typed.request, secs(60), request, found),
+        idle: positive(typed.idle, secs(55), idle, found),
+    }
+}

@@ -1,0 +1,294 @@
+//! The file as typed.
+//!
+//! Every key of the file, in the order of the manual, and nothing about what the values mean
+//! together; that is `check`'s. The words on each key are the manual: docs/CONFIG.md is made of
+//! them. A key reads
+//!
+//! ```text
+//! name: type = what leaving it out means, an example;
+//! ```
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::problem::{Found, Problem, Spanned};
+use super::read::Presence::{Default as Same, Otherwise, Required};
+use super::read::{Choice, Field, FromNode, Section, Switch, Word, section};
+use super::value::{Failure, HostName, Path, ProbePath, Statuses, Text, Threads};
+use super::yaml::{Node, Value};
+use super::{Algorithm, BackendAddress, HostPattern, LogFormat, LogTarget, PoolName};
+
+/// Each section, in the order of the manual.
+pub(super) const SECTIONS: &[Section] = &[
+    File::SECTION,
+    Listener::SECTION,
+    Admin::SECTION,
+    Route::SECTION,
+    Pool::SECTION,
+    Backend::SECTION,
+    HealthCheck::SECTION,
+    Retry::SECTION,
+    Timeouts::SECTION,
+    RateLimit::SECTION,
+    Limits::SECTION,
+    AccessLog::SECTION,
+    Shutdown::SECTION,
+];
+
+/// What to write when there is nothing yet.
+pub(super) const SMALLEST: &str =
+    "the smallest file is `pools: [{name: web, backends: [http://10.0.0.1:3000]}]`";
+
+impl File {
+    /// The file whose root is `root`. Only a root that is no map at all is an end.
+    pub(super) fn read(root: &Node, found: &mut Found) -> Result<Self, Problem> {
+        if matches!(root.value, Value::Null) {
+            return Err(Problem::new(root.at, "the file is empty").help(SMALLEST));
+        }
+        if !matches!(root.value, Value::Map(_)) {
+            let problem = Problem::new(root.at, "a configuration is a map of keys");
+            return Err(problem.help(SMALLEST));
+        }
+        let whole = Field { name: "file", example: "", entry: false };
+        Ok(Self::from_node(root, whole, found).unwrap_or_default())
+    }
+}
+
+type List<T> = Vec<Spanned<T>>;
+
+section! {
+    /// The whole file. Only `pools` must be there, and even that can be given by `--backend`.
+    File at "", later [];
+
+    /// Where clients connect. A bare address stands for `{address: …}`.
+    listeners: List<Listener> = Same("[0.0.0.0:8080]"), "[0.0.0.0:80]";
+    /// The operator's port: metrics, status and health. Never open it to clients.
+    admin: Admin = Same("{address: 127.0.0.1:9090}"), "{address: 127.0.0.1:9090}";
+    /// How many threads serve requests. `auto` takes as many as the processors that the process
+    /// may use.
+    threads: Threads = Same("auto"), "4";
+    /// Whose `X-Forwarded-For` is believed: the proxies in front of this one. From anybody else
+    /// it is removed. Name your own proxies alone: whoever is in here can pretend to be any
+    /// client.
+    trusted_proxies: List<IpNet> = Same("[]"), "[10.0.0.0/8]";
+    /// Which requests go to which pool. The most specific host wins, then the longest path; the
+    /// order does not matter.
+    routes: List<Route> = Otherwise("every request goes to the only pool"), "[{path: /api, pool: api}]";
+    /// Groups of interchangeable backends.
+    pools: List<Pool> = Otherwise("one pool named `default` of what `--backend` gives"),
+        "[{name: web, backends: [http://10.0.0.1:3000]}]";
+    /// How much one client may ask for, whatever the route.
+    rate_limit: RateLimit = Otherwise("no limit"), "{requests_per_second: 100, burst: 200}";
+    /// What clients may ask of the balancer itself.
+    limits: Limits = Otherwise("the defaults below"), "{connections: 20000}";
+    /// One line for each request.
+    access_log: AccessLog = Otherwise("the defaults below"), "{format: json, target: stdout}";
+    /// How to stop.
+    shutdown: Shutdown = Otherwise("the defaults below"), "{pre_stop: 5s, drain: 30s}";
+}
+
+section! {
+    /// An address that clients connect to. A bare address stands for `{address: …}`.
+    Listener at "listeners[]" or address: SocketAddr, later ["tls", "http2", "proxy_protocol"];
+
+    /// IP address and port. `0.0.0.0` is every IPv4 address of the machine, `[::]` every address.
+    address: SocketAddr = Required, "0.0.0.0:8080";
+}
+
+section! {
+    /// The operator's port.
+    Admin at "admin", later ["tls"];
+
+    /// IP address and port.
+    address: SocketAddr = Same("127.0.0.1:9090"), "127.0.0.1:9090";
+}
+
+section! {
+    /// Which requests go to which pool. Two routes cannot have the same host and path, and each
+    /// pool must have a route.
+    Route at "routes[]", later ["path_exact", "methods", "headers", "redirect"];
+
+    /// A host name, or `"*.example.com"` (in quotes, as YAML gives `*` a meaning) for every name
+    /// that ends so.
+    host: HostPattern = Otherwise("every host"), "api.example.com";
+    /// The start of the path, whole segments: `/v1` is for `/v1` and `/v1/users`, not for `/v10`.
+    path: Path = Same("/"), "/v1";
+    /// The name of the pool that answers.
+    pool: Text = Required, "web";
+    /// How much one client may ask of this route, after the limit of the whole file.
+    rate_limit: RateLimit = Otherwise("no further limit"), "{requests_per_second: 5}";
+}
+
+section! {
+    /// A group of interchangeable backends.
+    Pool at "pools[]", later ["breaker"];
+
+    /// What routes, metrics and logs call it: letters, digits, `-`, `_` and `.`, at most 63.
+    name: PoolName = Required, "web";
+    /// How a backend is picked. `round_robin`: in turn, smooth by weight. `least_conn`: the fewest
+    /// requests in flight for its weight. `ip_hash`: the same client to the same backend.
+    /// `random`: two at random, the less busy of them.
+    algorithm: Word<Algorithm> = Same("round_robin"), "least_conn";
+    /// The servers. A bare URL stands for `{url: …}`.
+    backends: List<Backend> = Required, "[http://10.0.0.1:3000, http://10.0.0.2:3000]";
+    /// How backends are probed. `off` counts every backend as healthy.
+    health_check: Switch<HealthCheck> = Same("{type: tcp}"), "{path: /health}";
+    /// When a request is tried again.
+    retry: Retry = Otherwise("the defaults below"), "{attempts: 2}";
+    /// How long to wait for a backend.
+    timeouts: Timeouts = Otherwise("the defaults below"), "{response: 10s}";
+    /// How much one client may ask of this pool, after the limits of the whole file and the route.
+    rate_limit: RateLimit = Otherwise("no further limit"), "{requests_per_second: 50}";
+}
+
+section! {
+    /// One server. A bare URL stands for `{url: …}`.
+    Backend at "pools[].backends[]" or url: BackendAddress,
+        later ["backup", "max_requests", "server_name"];
+
+    /// Where it listens: `http://`, then an IPv4 address, an IPv6 address in brackets or a name,
+    /// then the port (80 if left out). A name is looked up at the start.
+    url: BackendAddress = Required, "http://10.0.0.1:3000";
+    /// Its share of the requests, relative to the other backends of the pool: 1 to 1000.
+    weight: u64 = Same("1"), "3";
+}
+
+section! {
+    /// How backends are probed. Each is probed at its own random moment of the interval.
+    HealthCheck at "pools[].health_check", later [];
+
+    /// `tcp`: it accepts a connection. `http`: it answers `GET path` as expected.
+    kind as "type": Word<ProbeType> = Otherwise("`http` if `path` is there, else `tcp`"), "http";
+    /// What an HTTP probe asks for. May have a query.
+    path: ProbePath = Same("/"), "/health";
+    /// The `Host` that an HTTP probe sends.
+    host: HostName = Otherwise("the backend's own address"), "web.internal";
+    /// Which answers pass an HTTP probe: a status, a range, or a list of both.
+    status: Statuses = Same("200-299"), "[200, 300-399]";
+    /// A text that the first 64 KiB of the answer to an HTTP probe must have.
+    body: Text = Otherwise("any body passes"), "ready";
+    /// From the start of one probe to the start of the next.
+    interval: Duration = Same("10s"), "5s";
+    /// For a whole probe. Not longer than the interval.
+    timeout: Duration = Otherwise("`3s`, or the interval if that is shorter"), "1s";
+    /// So many failures in a row make a healthy backend unhealthy: 1 to 1000.
+    unhealthy_after: u64 = Same("2"), "3";
+    /// So many passes in a row make an unhealthy backend healthy: 1 to 1000.
+    healthy_after: u64 = Same("2"), "3";
+}
+
+section! {
+    /// When a request is tried again. Whatever was sent already is only sent again if the method
+    /// is idempotent, so that no `POST` is ever done twice.
+    Retry at "pools[].retry", later ["budget"];
+
+    /// Attempts in all, the first included: 1 to 16. `1` switches retries off.
+    attempts: u64 = Same("3"), "2";
+    /// The longest wait before a backend that failed is tried a second time; doubled each time,
+    /// at most 10s. A backend that was not tried yet is tried at once.
+    backoff: Duration = Same("50ms"), "100ms";
+    /// For which failures. `connect`: no connection could be made. `reset`: the connection broke
+    /// before the answer. `timeout`: no answer in time. Or a status: 429 or 500 to 599.
+    on: List<Failure> = Same("[connect, reset, timeout, 502, 503, 504]"), "[connect, 503]";
+}
+
+section! {
+    /// How long to wait for a backend.
+    Timeouts at "pools[].timeouts", later [];
+
+    /// For a connection.
+    connect: Duration = Same("2s"), "500ms";
+    /// For the head of the answer, and between two pieces of its body.
+    response: Duration = Same("30s"), "10s";
+    /// For the whole request, with every attempt and every wait between them.
+    request: Duration = Same("60s"), "2m";
+    /// How long an unused connection to a backend is kept. Keep it shorter than the backend does.
+    idle: Duration = Same("55s"), "20s";
+}
+
+section! {
+    /// How much one client may ask for: a bucket of tokens for each client. A request without a
+    /// token is answered 429 with `Retry-After`.
+    RateLimit at "rate_limit", later [];
+
+    /// Tokens earned each second: 0.001 to 1000000. May be a fraction.
+    requests_per_second: f64 = Required, "10";
+    /// Tokens that a bucket holds, so many requests may come at once: 1 to 1000000.
+    burst: u64 = Otherwise("`requests_per_second`, rounded up"), "20";
+    /// IPv6 clients are told apart by so many bits of their address: 1 to 128.
+    ipv6_prefix: u64 = Same("64"), "56";
+    /// How many clients are remembered at once: 1 to 10000000.
+    clients_max: u64 = Same("100000"), "500000";
+    /// Networks that are not limited.
+    exempt: List<IpNet> = Same("[]"), "[10.0.0.0/8, 192.0.2.7]";
+}
+
+section! {
+    /// What clients may ask of the balancer itself.
+    Limits at "limits", later ["header_bytes", "headers", "body"];
+
+    /// Client connections at once: 1 to 1048576. One more is answered 503 and closed.
+    connections: u64 = Same("20000"), "5000";
+    /// From the first byte of a request's head to its end; also how long a new connection may be
+    /// silent.
+    header_timeout: Duration = Same("10s"), "5s";
+    /// How long a client connection is kept between two requests.
+    keepalive: Duration = Same("75s"), "30s";
+}
+
+section! {
+    /// One line for each request.
+    AccessLog at "access_log", later [];
+
+    /// `json`: one object. `text`: words for people. `off`: no lines.
+    format: Word<LogFormat> = Same("json"), "text";
+    /// `stdout` or `stderr`.
+    target: Word<LogTarget> = Same("stdout"), "stderr";
+}
+
+section! {
+    /// How to stop.
+    Shutdown at "shutdown", later [];
+
+    /// How long to go on accepting after `/readyz` has turned 503, so that whoever sends clients
+    /// here can notice. May be `0s`.
+    pre_stop: Duration = Same("0s"), "5s";
+    /// How long what is in flight may take to finish. May be `0s`.
+    drain: Duration = Same("30s"), "1m";
+}
+
+/// What a probe is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ProbeType {
+    Tcp,
+    Http,
+}
+
+impl Choice for ProbeType {
+    const NOUN: &'static str = "a type of health check";
+    const WORDS: &'static [(&'static str, Self)] = &[("tcp", Self::Tcp), ("http", Self::Http)];
+}
+
+impl Choice for Algorithm {
+    const NOUN: &'static str = "an algorithm";
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("round_robin", Self::RoundRobin),
+        ("least_conn", Self::LeastConnections),
+        ("ip_hash", Self::IpHash),
+        ("random", Self::Random),
+    ];
+}
+
+impl Choice for LogFormat {
+    const NOUN: &'static str = "a format of the access log";
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("json", Self::Json), ("text", Self::Text), ("off", Self::Off)];
+}
+
+impl Choice for LogTarget {
+    const NOUN: &'static str = "a target of the access log";
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("stdout", Self::Stdout), ("stderr", Self::Stderr)];
+}

@@ -1,0 +1,89 @@
+//! The manual of the file: docs/CONFIG.md.
+//!
+//! It is made of the same table as the reader, so a key that is read is a key that is described.
+
+use super::file;
+use super::read::{Key, Presence, Section};
+
+const HEAD: &str = "\
+# The configuration file
+
+<!-- Made from src/config/file.rs by `UPDATE=1 cargo test --no-default-features --test config`. -->
+
+Weir reads one YAML file, named by `-c`. The smallest:
+
+```yaml
+pools: [{name: web, backends: [http://10.0.0.1:3000, http://10.0.0.2:3000]}]
+```
+
+It listens on `0.0.0.0:8080`, answers the operator on `127.0.0.1:9090`, and spreads every request
+over two backends. `conf/weir.yaml` shows every key with its default.
+
+- A key that is unknown, written twice or of the wrong type is refused, and so is a value that
+  would be ignored. All problems are reported at once, each as `file:line:column: what (help: what
+  to do)`.
+- A duration is a whole number and a unit: `500ms`, `2s`, `1m`, `1h`. The longest is `24h`.
+- A network is an address and a prefix, such as `10.0.0.0/8`; a bare address is a network of one.
+- Text that begins with `*` needs quotes: `\"*.example.com\"`.
+- Anchors and aliases work; tags, merge keys (`<<`) and several documents in one file are refused.
+- The file has at most 16 MiB.
+
+Some values can be given without the file or instead of it. A flag wins over the environment, the
+environment over the file.
+
+| Flag | Environment | Replaces |
+|---|---|---|
+| `--listen ADDRESS` (repeatable) | `WEIR_LISTEN` | `listeners` |
+| `--backend URL` (repeatable) | `WEIR_BACKENDS` (comma list) | the `backends` of the only pool; without a file it makes a pool named `default` |
+| `--algorithm NAME` | `WEIR_ALGORITHM` | `algorithm` of every pool |
+| `--request-timeout DURATION` | | `timeouts.request` of every pool |
+| `--health-interval DURATION` | | `health_check.interval` of every pool that is probed |
+| `--admin ADDRESS` | `WEIR_ADMIN` | `admin.address` |
+";
+
+/// The manual as Markdown.
+#[must_use]
+pub fn manual() -> String {
+    let mut text = HEAD.to_owned();
+    for section in file::SECTIONS {
+        describe(section, &mut text);
+    }
+    text
+}
+
+fn describe(section: &Section, text: &mut String) {
+    let title = match section.path {
+        "" => "The whole file".to_owned(),
+        // A limit can stand in three places and is the same in each.
+        "rate_limit" => "`rate_limit`, `routes[].rate_limit`, `pools[].rate_limit`".to_owned(),
+        path => format!("`{path}`"),
+    };
+    text.push_str(&format!("\n## {title}\n\n{}\n", joined(section.doc)));
+    for key in section.keys {
+        text.push_str(&row(key));
+    }
+    if !section.later.is_empty() {
+        let later: Vec<String> = section.later.iter().map(|key| format!("`{key}`")).collect();
+        text.push_str(&format!("\nNot in this version, and refused: {}.\n", later.join(", ")));
+    }
+}
+
+fn row(key: &Key) -> String {
+    let presence = match key.presence {
+        Presence::Required => "required".to_owned(),
+        Presence::Default(value) => format!("default: `{value}`"),
+        Presence::Otherwise(words) => format!("if left out: {words}"),
+    };
+    format!(
+        "\n### `{name}`\n\n{doc}\n\n- type: {expected}\n- {presence}\n- example: `{name}: {example}`\n",
+        name = key.name,
+        doc = joined(key.doc),
+        expected = (key.expected)(),
+        example = key.example,
+    )
+}
+
+/// Lines of a doc comment as one paragraph.
+fn joined(lines: &[&str]) -> String {
+    lines.iter().map(|line| line.trim()).collect::<Vec<_>>().join(" ")
+}

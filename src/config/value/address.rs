@@ -1,0 +1,277 @@
+//! Addresses: of sockets, of networks, of backends.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use ipnet::IpNet;
+
+use super::super::BackendAddress;
+use super::super::problem::quote;
+use super::super::read::{FromText, Wrong};
+
+/// The port of `http://` when none is written.
+const HTTP_PORT: u16 = 80;
+/// The longest name that DNS can carry, and the longest part between two dots.
+const NAME_MAX: usize = 253;
+const LABEL_MAX: usize = 63;
+
+impl FromText for SocketAddr {
+    const EXPECTED: &'static str = "an IP address with a port";
+
+    fn from_text(text: &str) -> Result<Self, Wrong> {
+        let address: Self = text.parse().map_err(|_| not_an_address(text))?;
+        if address.port() == 0 {
+            return Err(Wrong::new(format!("{} has the port 0", quote(text)))
+                .help("a port is a number from 1 to 65535"));
+        }
+        Ok(address)
+    }
+
+    fn from_number(typed: &str) -> Option<Wrong> {
+        Some(not_an_address(typed))
+    }
+}
+
+fn not_an_address(text: &str) -> Wrong {
+    let wrong = Wrong::new(format!("{} is not an IP address with a port", quote(text)));
+    let bare = text.strip_prefix(':').unwrap_or(text);
+    if bare.parse::<u16>().is_ok_and(|port| port > 0) {
+        return wrong.help(format!("for every IPv4 address write `0.0.0.0:{bare}`"));
+    }
+    if let Ok(ip) = text.parse::<IpAddr>() {
+        return wrong.help(format!("add a port: `{}`", SocketAddr::new(ip, 8080)));
+    }
+    if let Some(port) = text.strip_prefix("*:") {
+        return wrong.help(format!("for every IPv4 address write `0.0.0.0:{port}`"));
+    }
+    if let Some(port) = text.strip_prefix("localhost:") {
+        return wrong.help(format!("write `127.0.0.1:{port}`"));
+    }
+    wrong.help("write it as `0.0.0.0:8080` or `[::1]:8080`")
+}
+
+impl FromText for IpNet {
+    const EXPECTED: &'static str = "a network";
+
+    fn from_text(text: &str) -> Result<Self, Wrong> {
+        if let Ok(ip) = text.parse::<IpAddr>() {
+            return Ok(Self::from(ip));
+        }
+        let network: Self = text.parse().map_err(|_| {
+            Wrong::new(format!("{} is not a network", quote(text)))
+                .help("write it as `10.0.0.0/8`, `2001:db8::/32` or, for one address, `10.0.0.1`")
+        })?;
+        if network.addr() != network.network() {
+            let what = format!("{} has bits set beyond its prefix", quote(text));
+            return Err(Wrong::new(what).help(format!(
+                "the network is `{}`; one address is `{}`",
+                network.trunc(),
+                network.addr()
+            )));
+        }
+        Ok(network)
+    }
+}
+
+impl FromText for BackendAddress {
+    const EXPECTED: &'static str = "a URL";
+
+    fn from_text(text: &str) -> Result<Self, Wrong> {
+        let (host, port) = authority(text)?;
+        if let Some(ip) = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+            let ip: Ipv6Addr = ip.parse().map_err(|_| {
+                Wrong::new(format!("{} is not an IPv6 address", quote(host)))
+                    .help("write it as `http://[2001:db8::1]:3000`")
+            })?;
+            return Ok(Self::Socket(SocketAddr::new(ip.into(), port)));
+        }
+        if let Ok(ip) = host.parse::<Ipv4Addr>() {
+            return Ok(Self::Socket(SocketAddr::new(ip.into(), port)));
+        }
+        Ok(Self::Name(name(host)?, port))
+    }
+}
+
+/// Host and port of a backend's URL.
+fn authority(url: &str) -> Result<(&str, u16), Wrong> {
+    let Some((scheme, rest)) = url.split_once("://") else {
+        let wrong = Wrong::new(format!("{} is not a URL", quote(url)));
+        return Err(match authority(&format!("http://{url}")) {
+            Ok(_) => wrong.help(format!("write `http://{url}`")),
+            Err(_) => wrong.help("write it as `http://10.0.0.1:3000`"),
+        });
+    };
+    match scheme.to_ascii_lowercase().as_str() {
+        "http" => {}
+        "https" => {
+            return Err(Wrong::new("this version speaks no TLS to backends")
+                .help("use `http://`, and reach the backend over a network that you trust"));
+        }
+        _ => {
+            return Err(Wrong::new(format!("{} is not a scheme of backends", quote(scheme)))
+                .help("write it as `http://10.0.0.1:3000`"));
+        }
+    }
+    if rest.contains('@') {
+        return Err(Wrong::new("a backend's URL has no user and password")
+            .help("a balancer passes on what clients send in `Authorization`"));
+    }
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (authority, tail) = rest.split_at_checked(end).unwrap_or((rest, ""));
+    if !tail.is_empty() {
+        return Err(Wrong::new(format!(
+            "a backend's URL ends after the port, but here follows {}",
+            quote(tail)
+        ))
+        .help(format!(
+            "write `{scheme}://{authority}`; a request keeps the path that the client sent"
+        )));
+    }
+    split_port(authority)
+}
+
+fn split_port(authority: &str) -> Result<(&str, u16), Wrong> {
+    let after_host = authority.rfind(']').map_or(0, |bracket| bracket + 1);
+    let colon = authority.get(after_host..).and_then(|rest| rest.find(':'));
+    let Some(colon) = colon.map(|colon| colon + after_host) else {
+        return Ok((authority, HTTP_PORT));
+    };
+    let (host, port) = authority.split_at_checked(colon).unwrap_or((authority, ""));
+    let digits = port.strip_prefix(':').unwrap_or(port);
+    if digits.contains(':') {
+        return Err(Wrong::new(format!("{} is not a host with a port", quote(authority)))
+            .help("an IPv6 address stands in brackets: `http://[2001:db8::1]:3000`"));
+    }
+    match digits.parse::<u16>() {
+        Ok(port) if port > 0 && !digits.starts_with('+') => Ok((host, port)),
+        _ => Err(Wrong::new(format!("{} is not a port", quote(digits)))
+            .help("a port is a number from 1 to 65535")),
+    }
+}
+
+/// A host name in lower case, if DNS could know it.
+fn name(text: &str) -> Result<String, Wrong> {
+    let wrong = || Wrong::new(format!("{} is not a host name", quote(text)));
+    let name = text.to_ascii_lowercase();
+    let labels = name.strip_suffix('.').unwrap_or(&name);
+    if name.is_empty() {
+        return Err(Wrong::new("the host is missing").help("write it as `http://10.0.0.1:3000`"));
+    }
+    if !name.is_ascii() {
+        return Err(wrong().help("write a name with other letters in its `xn--` form"));
+    }
+    if name.len() > NAME_MAX {
+        return Err(wrong().help(format!("a name has at most {NAME_MAX} characters")));
+    }
+    // What ends in a number is an IPv4 address, or was meant to be one.
+    if labels.rsplit('.').next().is_some_and(|last| last.bytes().all(|b| b.is_ascii_digit())) {
+        return Err(Wrong::new(format!("{} is not an IPv4 address", quote(text)))
+            .help("four numbers from 0 to 255: `10.0.0.1`"));
+    }
+    // The underscore is in no standard, but container names have it.
+    let fits = |label: &str| {
+        (1..=LABEL_MAX).contains(&label.len())
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    if !labels.split('.').all(fits) {
+        return Err(wrong().help("letters, digits and `-`, in parts of at most 63 between dots"));
+    }
+    Ok(name)
+}
+
+/// The host of a request as routes compare it: lower case, no trailing dot.
+pub(in super::super) fn normal_host(text: &str) -> Result<String, Wrong> {
+    if let Some(ip) = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')) {
+        let ip: Ipv6Addr = ip.parse().map_err(|_| {
+            Wrong::new(format!("{} is not an IPv6 address", quote(text)))
+                .help("write it as `\"[2001:db8::1]\"`")
+        })?;
+        return Ok(format!("[{ip}]"));
+    }
+    if text.parse::<Ipv4Addr>().is_ok() {
+        return Ok(text.to_owned());
+    }
+    if let Some((host, port)) = text.rsplit_once(':') {
+        if port.bytes().all(|b| b.is_ascii_digit()) && !host.contains(':') {
+            return Err(Wrong::new(format!("{} has a port", quote(text)))
+                .help(format!("a route is for every port: write `{host}`")));
+        }
+    }
+    name(text).map(|name| name.trim_end_matches('.').to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn backend(text: &str) -> BackendAddress {
+        BackendAddress::from_text(text).unwrap()
+    }
+
+    fn wrong(text: &str) -> String {
+        let wrong = BackendAddress::from_text(text).unwrap_err();
+        format!("{} / {}", wrong.what, wrong.help.unwrap_or_default())
+    }
+
+    #[test]
+    fn a_backend_is_an_address_or_a_name_with_a_port() {
+        assert_eq!(
+            backend("http://10.0.0.1:3000"),
+            BackendAddress::Socket("10.0.0.1:3000".parse().unwrap())
+        );
+        assert_eq!(
+            backend("http://[::1]:3000"),
+            BackendAddress::Socket("[::1]:3000".parse().unwrap())
+        );
+        assert_eq!(
+            backend("HTTP://Web_1.Internal:1"),
+            BackendAddress::Name("web_1.internal".into(), 1)
+        );
+    }
+
+    #[test]
+    fn the_port_of_a_backend_is_80_unless_written() {
+        assert_eq!(
+            backend("http://10.0.0.1"),
+            BackendAddress::Socket("10.0.0.1:80".parse().unwrap())
+        );
+        assert_eq!(backend("http://[::1]"), BackendAddress::Socket("[::1]:80".parse().unwrap()));
+        assert_eq!(backend("http://web"), BackendAddress::Name("web".into(), 80));
+    }
+
+    #[test]
+    fn an_ipv6_backend_without_brackets_is_told_of_them() {
+        assert!(
+            wrong("http://2001:db8::1").contains("brackets"),
+            "{}",
+            wrong("http://2001:db8::1")
+        );
+    }
+
+    #[test]
+    fn an_address_that_is_almost_one_is_not_taken_for_a_name() {
+        assert!(wrong("http://10.0.0.300:80").contains("`10.0.0.300` is not an IPv4 address"));
+        assert!(wrong("http://10.0.1:80").contains("`10.0.1` is not an IPv4 address"));
+    }
+
+    #[test]
+    fn a_port_that_no_socket_has_is_refused() {
+        assert!(wrong("http://web:0").starts_with("`0` is not a port"));
+        assert!(wrong("http://web:65536").starts_with("`65536` is not a port"));
+        assert!(wrong("http://web:+80").starts_with("`+80` is not a port"));
+        assert!(wrong("http://web:").starts_with("`` is not a port"));
+    }
+
+    #[test]
+    fn a_bare_address_is_a_network_of_one() {
+        assert_eq!(IpNet::from_text("10.0.0.1").unwrap().to_string(), "10.0.0.1/32");
+        assert_eq!(IpNet::from_text("::1").unwrap().to_string(), "::1/128");
+    }
+
+    #[test]
+    fn the_host_of_a_route_is_compared_in_lower_case_without_its_last_dot() {
+        assert_eq!(normal_host("API.Example.com.").unwrap(), "api.example.com");
+        assert_eq!(normal_host("[2001:DB8::0:1]").unwrap(), "[2001:db8::1]");
+    }
+}

@@ -1,0 +1,137 @@
+//! Durations: a whole number and its unit.
+//!
+//! The unit is never optional. A bare number would be seconds for some and milliseconds for
+//! others, and the difference is a factor of a thousand in a timeout.
+
+use std::time::Duration;
+
+use super::super::limits;
+use super::super::problem::quote;
+use super::super::read::{FromText, Wrong};
+
+const UNITS: [(&str, u64); 4] = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000)];
+
+impl FromText for Duration {
+    const EXPECTED: &'static str = "a duration with its unit";
+
+    fn from_text(text: &str) -> Result<Self, Wrong> {
+        let digits = text.trim_start_matches(|c: char| c.is_ascii_digit());
+        let unit = UNITS.iter().find(|(unit, _)| *unit == digits);
+        let number = text.strip_suffix(digits).filter(|number| !number.is_empty());
+        let (Some(&(_, millis)), Some(number)) = (unit, number) else { return Err(wrong(text)) };
+        let millis = number.parse::<u64>().ok().and_then(|number| number.checked_mul(millis));
+        match millis.map(Self::from_millis) {
+            Some(duration) if duration <= limits::DURATION_MAX => Ok(duration),
+            _ => Err(Wrong::new(format!(
+                "{} is longer than {}",
+                quote(text),
+                spell(limits::DURATION_MAX)
+            ))
+            .help(format!("{} is the longest duration", spell(limits::DURATION_MAX)))),
+        }
+    }
+
+    fn from_number(typed: &str) -> Option<Wrong> {
+        Some(wrong(typed))
+    }
+}
+
+/// Not a duration, with the best guess at the one that was meant.
+fn wrong(text: &str) -> Wrong {
+    let problem = Wrong::new(if text.parse::<f64>().is_ok() {
+        format!("the duration {} has no unit", quote(text))
+    } else {
+        format!("{} is not a duration", quote(text))
+    });
+    match meant(text) {
+        Some(meant) => problem.help(format!("write `{meant}`")),
+        None => problem.help("a whole number and a unit: `500ms`, `2s`, `1m` or `1h`"),
+    }
+}
+
+/// `10` → `10s`, `1.5s` → `1500ms`, `2 sec` → `2s`, `1m30s` → `90s`, `1d` → `24h`.
+fn meant(text: &str) -> Option<String> {
+    let mut millis = 0.0;
+    let mut rest = text.trim();
+    while !rest.is_empty() {
+        let unit = rest.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
+        let number: f64 = rest.strip_suffix(unit)?.parse().ok()?;
+        let next = unit.find(|c: char| c.is_ascii_digit()).unwrap_or(unit.len());
+        let (unit, tail) = unit.split_at_checked(next)?;
+        millis += number
+            * match unit.trim().to_lowercase().as_str() {
+                "ms" | "msec" | "millis" | "milliseconds" => 1.0,
+                "" | "s" | "sec" | "secs" | "second" | "seconds" => 1e3,
+                "m" | "min" | "mins" | "minute" | "minutes" => 60e3,
+                "h" | "hr" | "hour" | "hours" => 3600e3,
+                "d" | "day" | "days" => 86400e3,
+                _ => return None,
+            };
+        rest = tail;
+    }
+    let guess = Duration::try_from_secs_f64(millis / 1e3).ok()?;
+    (!guess.is_zero() && guess <= limits::DURATION_MAX && millis.fract() == 0.0)
+        .then(|| spell(guess))
+}
+
+/// `duration` as it is written in the file.
+pub(in super::super) fn spell(duration: Duration) -> String {
+    let millis = duration.as_millis();
+    let fits = |&&(_, unit): &&(&str, u64)| millis != 0 && millis % u128::from(unit) == 0;
+    match UNITS.iter().rev().find(fits) {
+        // `90s` says more than `1.5m`, and `60s` less than `1m`.
+        Some(&(name, unit)) => format!("{}{name}", millis / u128::from(unit)),
+        None => "0s".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Duration, String> {
+        Duration::from_text(text).map_err(|wrong| wrong.help.unwrap_or_default())
+    }
+
+    #[test]
+    fn a_duration_is_a_number_and_a_unit() {
+        assert_eq!(read("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(read("2s"), Ok(Duration::from_secs(2)));
+        assert_eq!(read("3m"), Ok(Duration::from_secs(180)));
+        assert_eq!(read("24h"), Ok(Duration::from_secs(86400)));
+        assert_eq!(read("0s"), Ok(Duration::ZERO));
+    }
+
+    #[test]
+    fn what_was_probably_meant_is_spelled_out() {
+        assert_eq!(read("10"), Err("write `10s`".to_owned()));
+        assert_eq!(read("1.5s"), Err("write `1500ms`".to_owned()));
+        assert_eq!(read("2 sec"), Err("write `2s`".to_owned()));
+        assert_eq!(read("1m30s"), Err("write `90s`".to_owned()));
+        assert_eq!(read("1d"), Err("write `24h`".to_owned()));
+    }
+
+    #[test]
+    fn nonsense_is_told_the_units() {
+        let units = Err("a whole number and a unit: `500ms`, `2s`, `1m` or `1h`".to_owned());
+        assert_eq!(read("soon"), units);
+        assert_eq!(read("-1s"), units);
+        assert_eq!(read(""), units);
+        assert_eq!(read("s"), units);
+    }
+
+    #[test]
+    fn a_number_beyond_all_bounds_is_too_long_and_nothing_worse() {
+        assert_eq!(read("25h"), Err("24h is the longest duration".to_owned()));
+        assert_eq!(read("99999999999999999999h"), Err("24h is the longest duration".to_owned()));
+        assert_eq!(read("18446744073709551615h"), Err("24h is the longest duration".to_owned()));
+    }
+
+    #[test]
+    fn a_duration_is_spelled_in_its_largest_whole_unit() {
+        assert_eq!(spell(Duration::from_secs(90)), "90s");
+        assert_eq!(spell(Duration::from_secs(60)), "1m");
+        assert_eq!(spell(Duration::from_millis(1500)), "1500ms");
+        assert_eq!(spell(Duration::ZERO), "0s");
+    }
+}

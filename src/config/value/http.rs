@@ -1,0 +1,235 @@
+//! Words of HTTP: hosts, paths, statuses.
+
+use super::super::HostPattern;
+use super::super::problem::{Found, Problem, nearest, quote};
+use super::super::read::{Field, FromNode, FromText, Wrong};
+use super::super::yaml::{Node, Value};
+use super::{in_quotes, normal_host};
+
+impl FromText for HostPattern {
+    const EXPECTED: &'static str = "a host name";
+
+    fn from_text(text: &str) -> Result<Self, Wrong> {
+        if text == "*" {
+            return Err(
+                Wrong::new("`*` alone is not a host").help("for every host, leave `host` out")
+            );
+        }
+        let (suffix, name) = match text.strip_prefix("*.") {
+            Some(name) => (true, name),
+            None => (false, text),
+        };
+        if name.contains('*') {
+            let what = format!("{} has a `*` that is not a whole first part", quote(text));
+            return Err(Wrong::new(what).help("write it as `\"*.example.com\"`"));
+        }
+        if name.contains('/') {
+            return Err(Wrong::new(format!("{} is more than a host", quote(text)))
+                .help("a host has no scheme and no path: `host: api.example.com`"));
+        }
+        let host = normal_host(name)?;
+        Ok(if suffix { Self::Suffix(host) } else { Self::Exact(host) })
+    }
+
+    fn from_number(typed: &str) -> Option<Wrong> {
+        Some(in_quotes(typed))
+    }
+}
+
+/// What a probe sends as `Host`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in super::super) struct HostName(pub(in super::super) String);
+
+impl FromText for HostName {
+    const EXPECTED: &'static str = "a host name";
+
+    fn from_text(text: &str) -> Result<Self, Wrong> {
+        // As written, because a probe should be able to ask what a client asks.
+        let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-._:[]".contains(&b);
+        if !text.is_empty() && text.bytes().all(allowed) {
+            return Ok(Self(text.to_owned()));
+        }
+        Err(Wrong::new(format!("{} is not a host", quote(text)))
+            .help("write it as `web.internal` or `web.internal:8080`"))
+    }
+
+    fn from_number(typed: &str) -> Option<Wrong> {
+        Some(in_quotes(typed))
+    }
+}
+
+/// The path of a route.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in super::super) struct Path(pub(in super::super) String);
+
+impl FromText for Path {
+    const EXPECTED: &'static str = "a path";
+
+    fn from_text(text: &str) -> Result<Self, Wrong> {
+        let path = absolute(text)?;
+        let wrong = |what: &str| Wrong::new(format!("the path {} {what}", quote(text)));
+        if let Some(start) = path.find('*').and_then(|star| path.get(..star)) {
+            let start = start.trim_end_matches('/');
+            let start = if start.is_empty() { "/" } else { start };
+            return Err(wrong("has a `*`")
+                .help(format!("a path is the start of what it matches: `{start}`")));
+        }
+        if path.contains('?') {
+            return Err(wrong("has a query").help("a route looks at the path alone"));
+        }
+        if path == "/" {
+            return Ok(Self(path.to_owned()));
+        }
+        if let Some(shorter) = path.strip_suffix('/') {
+            let shorter = shorter.trim_end_matches('/');
+            let shorter = if shorter.is_empty() { "/" } else { shorter };
+            return Err(wrong("ends with `/`")
+                .help(format!("write `{shorter}`, it is for everything below it, too")));
+        }
+        let empty = |segment: &str| matches!(segment, "" | "." | "..");
+        if path.split('/').skip(1).any(empty) {
+            return Err(wrong("has an empty or a dotted part").help(
+                "requests are compared without `//`, `/./` and `/../`, so it would match none",
+            ));
+        }
+        Ok(Self(path.to_owned()))
+    }
+}
+
+/// The path of a probe, with its query.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in super::super) struct ProbePath(pub(in super::super) String);
+
+impl FromText for ProbePath {
+    const EXPECTED: &'static str = "a path";
+
+    fn from_text(text: &str) -> Result<Self, Wrong> {
+        absolute(text).map(|path| Self(path.to_owned()))
+    }
+}
+
+/// `text`, if it can stand in a request line.
+fn absolute(text: &str) -> Result<&str, Wrong> {
+    let wrong = |what: &str| Wrong::new(format!("the path {} {what}", quote(text)));
+    if !text.starts_with('/') {
+        let path = text
+            .split_once("://")
+            .map_or(text, |(_, rest)| rest.split_once('/').map_or("", |(_, path)| path));
+        return Err(
+            wrong("does not start with `/`").help(format!("write {}", quote(&format!("/{path}"))))
+        );
+    }
+    if text.contains('#') {
+        return Err(
+            wrong("has a `#`, which no request has").help("write `%23` for the character itself")
+        );
+    }
+    if !text.bytes().all(|b| b.is_ascii_graphic()) {
+        return Err(wrong("has a space, a control character or a letter beyond ASCII")
+            .help("write such characters in percent form: a space is `%20`"));
+    }
+    Ok(text)
+}
+
+/// Status codes as typed: inclusive ranges.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in super::super) struct Statuses(pub(in super::super) Vec<(u16, u16)>);
+
+impl FromNode for Statuses {
+    fn expected() -> String {
+        "a status, a range such as `200-299`, or a list of both".to_owned()
+    }
+
+    fn from_node(node: &Node, field: Field, found: &mut Found) -> Option<Self> {
+        let Value::List(items) = &node.value else {
+            return range(node, field, found).map(|range| Self(vec![range]));
+        };
+        if items.is_empty() {
+            let problem = Problem::new(node.at, "with no status no answer would pass");
+            found.add(problem.help("leave `status` out for the default, `200-299`"));
+            return None;
+        }
+        let entry = Field { entry: true, ..field };
+        Some(Self(items.iter().filter_map(|item| range(item, entry, found)).collect()))
+    }
+}
+
+fn range(node: &Node, field: Field, found: &mut Found) -> Option<(u16, u16)> {
+    let typed = match node.value {
+        Value::Whole(_) | Value::Text => node.typed.as_str(),
+        Value::Null | Value::Bool(_) | Value::Real(_) | Value::List(_) | Value::Map(_) => {
+            found.add(field.wrong_type(node, &Statuses::expected()));
+            return None;
+        }
+    };
+    let (first, last) = typed.split_once('-').unwrap_or((typed, typed));
+    let status = |text: &str| text.trim().parse().ok().filter(|code| (100..=599).contains(code));
+    match (status(first), status(last)) {
+        (Some(first), Some(last)) if first <= last => return Some((first, last)),
+        (Some(first), Some(last)) => {
+            let problem = Problem::new(node.at, format!("the range {} is empty", quote(typed)));
+            found.add(problem.help(format!("write `{last}-{first}`")));
+        }
+        (Some(_), None) | (None, _) => {
+            let problem = Problem::new(node.at, format!("{} is not a status", quote(typed)));
+            let class = typed
+                .strip_suffix("xx")
+                .filter(|class| matches!(*class, "1" | "2" | "3" | "4" | "5"));
+            found.add(match class {
+                Some(class) => problem.help(format!("write `{class}00-{class}99`")),
+                None => problem.help("a status is a number from 100 to 599, a range is `200-299`"),
+            });
+        }
+    }
+    None
+}
+
+/// A failure after which a request may be tried again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(in super::super) enum Failure {
+    Connect,
+    Reset,
+    Timeout,
+    Status(u16),
+}
+
+const FAILURES: [(&str, Failure); 3] =
+    [("connect", Failure::Connect), ("reset", Failure::Reset), ("timeout", Failure::Timeout)];
+
+impl FromNode for Failure {
+    fn expected() -> String {
+        "`connect`, `reset`, `timeout` or a status".to_owned()
+    }
+
+    fn from_node(node: &Node, field: Field, found: &mut Found) -> Option<Self> {
+        match (&node.value, node.text()) {
+            (&Value::Whole(code), _) => return status_to_retry(code, node, found),
+            (_, Some(typed)) => {
+                if let Some(&(_, failure)) = FAILURES.iter().find(|(word, _)| *word == typed) {
+                    return Some(failure);
+                }
+                let problem = Problem::new(
+                    node.at,
+                    format!("{} is not a failure that can be retried", quote(typed)),
+                );
+                found.add(match nearest(typed, FAILURES.iter().map(|&(word, _)| word)) {
+                    Some(near) => problem.help(format!("did you mean `{near}`?")),
+                    None => problem.help(format!("it can be {}, such as 503", Self::expected())),
+                });
+            }
+            _ => found.add(field.wrong_type(node, &Self::expected())),
+        }
+        None
+    }
+}
+
+fn status_to_retry(code: u64, node: &Node, found: &mut Found) -> Option<Failure> {
+    let status =
+        u16::try_from(code).ok().filter(|&code| code == 429 || (500..=599).contains(&code));
+    if status.is_none() {
+        let problem = Problem::new(node.at, format!("the status {code} cannot be retried"));
+        found
+            .add(problem.help("it can be 429 or 500 to 599: other answers are the backend's word"));
+    }
+    status.map(Failure::Status)
+}

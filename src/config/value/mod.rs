@@ -1,0 +1,82 @@
+//! How single values are written.
+//!
+//! Only what can be said of one value alone is said here; ranges, defaults and what values mean
+//! together are `check`'s.
+
+mod address;
+mod duration;
+mod http;
+
+use address::normal_host;
+pub(super) use duration::spell;
+pub(super) use http::{Failure, HostName, Path, ProbePath, Statuses};
+
+use super::PoolName;
+use super::problem::{Found, quote};
+use super::read::{Field, FromNode, FromText, Wrong, not_a_word};
+use super::yaml::{Node, Value};
+
+/// Any text but the empty one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Text(pub(super) String);
+
+impl FromText for Text {
+    const EXPECTED: &'static str = "text";
+
+    fn from_text(text: &str) -> Result<Self, Wrong> {
+        if text.is_empty() {
+            return Err(Wrong::new("this text is empty").help("fill it in, or leave the key out"));
+        }
+        Ok(Self(text.to_owned()))
+    }
+
+    fn from_number(typed: &str) -> Option<Wrong> {
+        Some(in_quotes(typed))
+    }
+}
+
+impl FromText for PoolName {
+    const EXPECTED: &'static str = "a name";
+
+    fn from_text(text: &str) -> Result<Self, Wrong> {
+        Self::new(text).map_err(|error| {
+            Wrong::new(format!("{} is not a name", quote(text))).help(error.to_string())
+        })
+    }
+
+    fn from_number(typed: &str) -> Option<Wrong> {
+        Some(in_quotes(typed))
+    }
+}
+
+/// A number where a text is expected.
+fn in_quotes(typed: &str) -> Wrong {
+    Wrong::new(format!("{} is a number, but this must be text", quote(typed)))
+        .help(format!("put it in quotes: \"{typed}\""))
+}
+
+/// How many threads, as typed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Threads {
+    Auto,
+    Count(u64),
+}
+
+impl FromNode for Threads {
+    fn expected() -> String {
+        "`auto` or a whole number".to_owned()
+    }
+
+    fn from_node(node: &Node, field: Field, found: &mut Found) -> Option<Self> {
+        match (&node.value, node.text()) {
+            (Value::Whole(count), _) => return Some(Self::Count(*count)),
+            (_, Some("auto")) => return Some(Self::Auto),
+            (_, Some(typed)) => {
+                let noun = "a number of threads";
+                found.add(not_a_word(node.at, typed, noun, &["auto", "a number such as 4"]));
+            }
+            _ => found.add(field.wrong_type(node, &Self::expected())),
+        }
+        None
+    }
+}
