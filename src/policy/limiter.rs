@@ -262,3 +262,159 @@ impl Slot {
         given.ok().map(|_| former)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+
+    use super::*;
+
+    /// One token per 100 ms.
+    fn limiter(burst: u32, clients_max: usize, ipv6_prefix: u8, exempt: &[&str]) -> RateLimiter {
+        let params = Params {
+            rate: Rate::new(10.0, NonZeroU32::new(burst).unwrap()).unwrap(),
+            ipv6_prefix,
+            clients_max: NonZeroUsize::new(clients_max).unwrap(),
+            exempt: exempt.iter().map(|net| net.parse().unwrap()).collect(),
+        };
+        RateLimiter::new(params, 42)
+    }
+
+    fn at_ms(ms: u64) -> Timestamp {
+        Timestamp::from_nanos(ms * 1_000_000)
+    }
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    /// Whether two addresses draw from one bucket.
+    fn are_one_client(limiter: &RateLimiter, one: &str, other: &str) -> bool {
+        assert_eq!(limiter.admit(ip(one), at_ms(0)), Ok(()));
+        limiter.admit(ip(other), at_ms(0)).is_err()
+    }
+
+    #[test]
+    fn every_ipv4_address_is_a_client() {
+        assert!(are_one_client(&limiter(1, 100, 64, &[]), "10.0.0.1", "10.0.0.1"));
+        assert!(!are_one_client(&limiter(1, 100, 64, &[]), "10.0.0.1", "10.0.0.2"));
+    }
+
+    #[test]
+    fn an_ipv4_client_is_the_same_through_an_ipv6_socket() {
+        assert!(are_one_client(&limiter(1, 100, 64, &[]), "10.0.0.1", "::ffff:10.0.0.1"));
+        assert!(!are_one_client(&limiter(1, 100, 64, &[]), "10.0.0.1", "::ffff:10.0.0.2"));
+    }
+
+    #[test]
+    fn ipv6_clients_are_told_apart_by_their_prefix() {
+        let same = ["2001:db8:0:1::1", "2001:db8:0:1:ffff:ffff:ffff:ffff"];
+        assert!(are_one_client(&limiter(1, 100, 64, &[]), same[0], same[1]));
+        assert!(!are_one_client(&limiter(1, 100, 64, &[]), same[0], "2001:db8:0:2::1"));
+        assert!(are_one_client(&limiter(1, 100, 48, &[]), same[0], "2001:db8:0:2::1"));
+        assert!(!are_one_client(&limiter(1, 100, 128, &[]), same[0], same[1]));
+    }
+
+    #[test]
+    fn a_prefix_beyond_an_address_is_the_whole_address() {
+        assert!(!are_one_client(&limiter(1, 100, 255, &[]), "2001:db8::1", "2001:db8::2"));
+        assert!(are_one_client(&limiter(1, 100, 0, &[]), "2001:db8::1", "fd00::2"));
+    }
+
+    #[test]
+    fn an_exempt_network_is_not_limited_and_not_remembered() {
+        let limiter = limiter(1, 100, 64, &["10.0.0.0/8", "fd00::/8"]);
+        for address in ["10.1.2.3", "::ffff:10.1.2.3", "fd12::1"] {
+            assert!((0..5).all(|_| limiter.admit(ip(address), at_ms(0)).is_ok()), "{address}");
+        }
+        assert_eq!(limiter.clients(), 0);
+        assert!(are_one_client(&limiter, "11.0.0.1", "11.0.0.1"));
+    }
+
+    #[test]
+    fn an_exempt_network_may_be_written_as_ipv4_mapped() {
+        let limiter = limiter(1, 100, 64, &["::ffff:10.0.0.0/104"]);
+        assert!(!are_one_client(&limiter, "10.1.2.3", "10.1.2.3"));
+        assert!(are_one_client(&limiter, "11.1.2.3", "11.1.2.3"));
+    }
+
+    #[test]
+    fn a_refusal_says_exactly_how_long() {
+        let limiter = limiter(2, 100, 64, &[]);
+        assert_eq!(limiter.admit(ip("10.0.0.1"), at_ms(0)), Ok(()));
+        assert_eq!(limiter.admit(ip("10.0.0.1"), at_ms(30)), Ok(()));
+        let wait = Duration::from_millis(60);
+        assert_eq!(limiter.admit(ip("10.0.0.1"), at_ms(40)), Err(wait));
+        assert_eq!(limiter.admit(ip("10.0.0.1"), at_ms(40) + wait), Ok(()));
+    }
+
+    #[test]
+    fn as_many_clients_fit_as_were_asked_for() {
+        for clients_max in [1, 2, 15, 16, 17, 31, 33, 1000, 100_001] {
+            assert_eq!(limiter(1, clients_max, 64, &[]).capacity(), clients_max);
+        }
+    }
+
+    #[test]
+    fn every_slot_can_be_reached() {
+        for clients_max in [1, 15, 17, 100, 1023] {
+            let limiter = limiter(1, clients_max, 64, &[]);
+            for client in 0..20_000 {
+                assert_eq!(limiter.admit(IpAddr::V4(client.into()), at_ms(0)), Ok(()));
+            }
+            assert_eq!(limiter.clients(), clients_max);
+        }
+    }
+
+    #[test]
+    fn a_client_that_comes_again_is_one_client() {
+        let limiter = limiter(5, 100, 64, &[]);
+        for _ in 0..4 {
+            assert_eq!(limiter.admit(ip("10.0.0.1"), at_ms(0)), Ok(()));
+        }
+        assert_eq!(limiter.clients(), 1);
+    }
+
+    #[test]
+    fn a_full_table_forgets_who_asked_for_the_least() {
+        let limiter = limiter(3, 2, 64, &[]);
+        for greedy in [true, true, true, false] {
+            let client = if greedy { "10.0.0.1" } else { "10.0.0.2" };
+            assert_eq!(limiter.admit(ip(client), at_ms(0)), Ok(()));
+        }
+        assert_eq!(limiter.admit(ip("10.0.0.3"), at_ms(0)), Ok(()));
+        assert!(limiter.admit(ip("10.0.0.1"), at_ms(0)).is_err(), "the greedy one was forgotten");
+    }
+
+    #[test]
+    fn a_full_table_prefers_to_forget_a_bucket_that_is_full_again() {
+        let limiter = limiter(1, 2, 64, &[]);
+        assert_eq!(limiter.admit(ip("10.0.0.1"), at_ms(0)), Ok(()));
+        assert_eq!(limiter.admit(ip("10.0.0.2"), at_ms(90)), Ok(()));
+        assert_eq!(limiter.admit(ip("10.0.0.3"), at_ms(110)), Ok(()));
+        assert!(limiter.admit(ip("10.0.0.2"), at_ms(110)).is_err());
+        assert!(limiter.admit(ip("10.0.0.3"), at_ms(110)).is_err());
+    }
+
+    #[test]
+    fn a_bucket_that_was_spent_from_since_it_was_chosen_is_not_given_away() {
+        let slot = Slot::new();
+        assert_eq!(slot.give(0, 7, 100), Some(EMPTY));
+        assert_eq!(slot.give(99, 8, 200), None);
+        let rate = Rate::new(10.0, NonZeroU32::MIN).unwrap();
+        assert!(slot.charge(8, rate, at_ms(0)).is_none());
+        assert!(slot.charge(7, rate, at_ms(1)).is_some());
+    }
+
+    #[test]
+    fn a_client_costs_what_is_promised() {
+        assert_eq!(size_of::<Slot>(), BYTES_PER_CLIENT);
+    }
+
+    #[test]
+    fn its_seed_is_kept_out_of_logs() {
+        let text = format!("{:?}", limiter(1, 3, 64, &[]));
+        assert!(text.contains("capacity: 3"), "{text}");
+        assert!(!text.contains("seed") && !text.contains("42"), "{text}");
+    }
+}

@@ -62,3 +62,92 @@ fn holder(candidates: &dyn Candidates, mut ticket: u64, without: Option<usize>) 
         })
         .map(|(index, weight)| Load::of(candidates, index, weight))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::fake::{Pool, counts};
+    use super::*;
+
+    fn select(pool: &Pool, roll: u64) -> Option<usize> {
+        LeastConnections::new().select(pool, 0, roll)
+    }
+
+    #[test]
+    fn the_least_busy_is_picked_whatever_the_dice_say() {
+        let pool = Pool::of(&[1, 1, 1]).busy(&[4, 2, 3]);
+        assert_eq!(select(&pool, 0), Some(1));
+        assert_eq!(select(&pool, u64::MAX), Some(1));
+    }
+
+    #[test]
+    fn busy_is_meant_per_unit_of_weight() {
+        // (5 + 1) / 4 is less than (1 + 1) / 1.
+        assert_eq!(select(&Pool::of(&[1, 4]).busy(&[1, 5]), 0), Some(1));
+        // (7 + 1) / 4 is as much, and (8 + 1) / 4 is more.
+        assert_eq!(select(&Pool::of(&[1, 4]).busy(&[1, 8]), 0), Some(0));
+    }
+
+    #[test]
+    fn a_least_busy_one_that_is_ineligible_is_passed_over() {
+        assert_eq!(select(&Pool::of(&[1, 1, 1]).busy(&[0, 2, 3]).without(&[0]), 7), Some(1));
+    }
+
+    #[test]
+    fn equally_busy_backends_share_evenly() {
+        let pool = Pool::of(&[1, 1, 1, 1]).busy(&[3, 3, 9, 3]);
+        let counts = counts(4, (0..3000).map(|roll| select(&pool, roll)));
+        assert_eq!(counts[2], 0);
+        for index in [0, 1, 3] {
+            // 1000 expected; a standard deviation is 26.
+            assert!(counts[index].abs_diff(1000) < 130, "{counts:?}");
+        }
+    }
+
+    #[test]
+    fn the_counters_may_be_at_their_ends() {
+        assert_eq!(select(&Pool::of(&[1, 1]).busy(&[u64::MAX, u64::MAX - 1]), 0), Some(1));
+    }
+
+    #[test]
+    fn nothing_eligible_is_none() {
+        assert_eq!(select(&Pool::of(&[]), 0), None);
+        assert_eq!(select(&Pool::of(&[1]).without(&[0]), 0), None);
+        assert_eq!(select(&Pool::of(&[0; 40]), 0), None);
+    }
+
+    #[test]
+    fn weight_zero_is_never_picked_even_if_idle() {
+        assert_eq!(select(&Pool::of(&[0, 1]).busy(&[0, 9]), 0), Some(1));
+    }
+
+    #[test]
+    fn in_a_large_pool_the_busiest_is_never_picked() {
+        let pool = Pool::of(&[1; 40]).busy_at(17, 1);
+        let counts = counts(40, (0..4000).map(|roll| select(&pool, roll)));
+        assert_eq!(counts[17], 0, "it loses against whichever other one is drawn");
+    }
+
+    #[test]
+    fn in_a_large_idle_pool_equal_backends_share_evenly() {
+        let pool = Pool::of(&[1; 40]);
+        let counts = counts(40, (0..40_000).map(|roll| select(&pool, roll)));
+        // 1000 expected; a standard deviation is 31.
+        assert!(counts.iter().all(|count| count.abs_diff(1000) < 160), "{counts:?}");
+    }
+
+    #[test]
+    fn in_a_large_pool_a_heavy_backend_is_drawn_more_often() {
+        let mut weights = [1; 40];
+        weights[0] = 61;
+        let counts = counts(40, (0..1000).map(|roll| select(&Pool::of(&weights), roll)));
+        // 61 of 100 tickets: it is one of the two drawn in all but 15 % of the picks.
+        assert!(counts[0] > 800, "{counts:?}");
+    }
+
+    #[test]
+    fn in_a_large_pool_a_lone_backend_with_a_weight_is_found() {
+        let mut weights = [0; 40];
+        weights[23] = 1;
+        assert_eq!(select(&Pool::of(&weights), 5), Some(23));
+    }
+}

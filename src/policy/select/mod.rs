@@ -4,6 +4,8 @@
 //! is ineligible: health, breaker, drain and "tried already" meet in the view that implements
 //! [`Candidates`], which is frozen for one pick. Nothing here locks, allocates or panics.
 
+#[cfg(test)]
+mod fake;
 mod ip_hash;
 mod least_connections;
 mod random;
@@ -102,7 +104,37 @@ impl Load {
         ours.cmp(&theirs).then_with(|| self.lot(roll).cmp(&other.lot(roll)))
     }
 
+    /// Counted down from the top, so that a lot is never the number that was used to draw one of
+    /// two: it would favour the backends whose index is that of the draw.
     fn lot(&self, roll: u64) -> u64 {
-        mix(roll, u64::try_from(self.index).unwrap_or(u64::MAX))
+        mix(roll, u64::MAX - u64::try_from(self.index).unwrap_or(0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::fake::Pool;
+    use super::*;
+
+    #[test]
+    fn a_number_below_a_bound_reaches_both_of_its_ends() {
+        assert_eq!(below(10, 0), 0);
+        assert_eq!(below(10, u64::MAX), 9);
+        assert_eq!(below(0, u64::MAX), 0);
+    }
+
+    #[test]
+    fn the_eligible_are_counted_and_numbered_by_a_scan() {
+        let pool = Pool::of(&[1, 1, 1, 1]).without(&[0, 2]);
+        assert_eq!(pool.eligible_count(), 2);
+        assert_eq!(pool.nth_eligible(0), Some(1));
+        assert_eq!(pool.nth_eligible(1), Some(3));
+        assert_eq!(pool.nth_eligible(2), None);
+    }
+
+    #[test]
+    fn a_pool_of_nobody_is_empty() {
+        assert!(Pool::of(&[]).is_empty());
+        assert!(!Pool::of(&[1]).without(&[0]).is_empty());
     }
 }

@@ -52,3 +52,63 @@ fn any(candidates: &dyn Candidates, roll: u64) -> Option<usize> {
     let nth = usize::try_from(below(count, mix(roll, 3))).ok()?;
     usable(candidates).nth(nth).map(|(index, _)| index)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::fake::{Pool, counts};
+    use super::*;
+
+    fn select(pool: &Pool, roll: u64) -> Option<usize> {
+        Random::new().select(pool, 0, roll)
+    }
+
+    #[test]
+    fn the_less_busy_of_two_is_picked() {
+        let pool = Pool::of(&[1, 1]).busy(&[5, 4]);
+        assert_eq!(counts(2, (0..100).map(|roll| select(&pool, roll))), [0, 100]);
+    }
+
+    #[test]
+    fn busy_is_meant_per_unit_of_weight() {
+        let pool = Pool::of(&[1, 10]).busy(&[1, 10]);
+        assert_eq!(counts(2, (0..100).map(|roll| select(&pool, roll))), [0, 100]);
+    }
+
+    #[test]
+    fn the_two_are_always_different_ones() {
+        let pool = Pool::of(&[1; 5]).busy(&[1, 1, 1, 1, 2]);
+        let counts = counts(5, (0..1000).map(|roll| select(&pool, roll)));
+        assert_eq!(counts[4], 0, "drawn twice, the busiest would have won against itself");
+    }
+
+    #[test]
+    fn equally_busy_backends_share_evenly() {
+        let pool = Pool::of(&[1; 6]).without(&[1, 4]);
+        let counts = counts(6, (0..4000).map(|roll| select(&pool, roll)));
+        for index in [0, 2, 3, 5] {
+            // 1000 expected; a standard deviation is 27.
+            assert!(counts[index].abs_diff(1000) < 140, "{counts:?}");
+        }
+    }
+
+    #[test]
+    fn a_lone_backend_gets_everything() {
+        let pool = Pool::of(&[1, 1, 1]).without(&[0, 2]);
+        assert_eq!(counts(3, (0..50).map(|roll| select(&pool, roll))), [0, 50, 0]);
+    }
+
+    #[test]
+    fn weight_zero_is_never_picked() {
+        let pool = Pool::of(&[0, 0, 0, 1, 1]);
+        let counts = counts(5, (0..500).map(|roll| select(&pool, roll)));
+        assert_eq!(counts[..3], [0, 0, 0]);
+        assert!(counts[3] > 150 && counts[4] > 150, "{counts:?}");
+    }
+
+    #[test]
+    fn nothing_eligible_is_none() {
+        assert_eq!(select(&Pool::of(&[]), 9), None);
+        assert_eq!(select(&Pool::of(&[0, 0]), 9), None);
+        assert_eq!(select(&Pool::of(&[1, 1]).without(&[0, 1]), 9), None);
+    }
+}
