@@ -242,7 +242,8 @@ fn run_demo(flags: &Demo) -> Result<(), String> {
 
 fn run_origin(flags: Origin) -> Result<(), String> {
     let address = SocketAddr::new(flags.address, flags.port);
-    let listener = origin::bind(address).map_err(|error| format!("weir: cannot listen on {address}: {error}"))?;
+    let listener = origin::bind(address)
+        .map_err(|error| format!("weir: cannot listen on {address}: {error}"))?;
     let options = origin::OriginOptions {
         name: flags.name,
         latency: flags.latency,

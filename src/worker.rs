@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use pingora_core::apps::ServerApp;
-use pingora_core::listeners::{Listeners, ListenerConfig};
+use pingora_core::listeners::{ListenerConfig, Listeners};
 use pingora_core::protocols::l4::stream::L4BufferSettings;
 use pingora_core::server::configuration::ServerConf;
 use pingora_core::server::{Fds, ListenFds};
@@ -142,7 +142,14 @@ fn serve(
         clock: parts.clock,
     };
     admin_runtime.get_handle().spawn(admin.serve(admin_listener, background.clone()));
-    let done = control.get_handle().block_on(conduct(config, parts, (&data, threads), listeners, background, ready));
+    let done = control.get_handle().block_on(conduct(
+        config,
+        parts,
+        (&data, threads),
+        listeners,
+        background,
+        ready,
+    ));
     stop_background.send_replace(true);
     // What is still running was given its time.
     data.shutdown_timeout(Duration::ZERO);
@@ -171,9 +178,8 @@ async fn conduct(
     let (stop_accepting, shutdown) = watch::channel(false);
     let mut service = data_service(config, parts, threads, &listeners);
     let fds = hand_over(listeners);
-    let mut serving = data
-        .get_handle()
-        .spawn(async move { service.start_service(Some(fds), shutdown, 1).await });
+    let mut serving =
+        data.get_handle().spawn(async move { service.start_service(Some(fds), shutdown, 1).await });
     parts.readiness.accepting(true);
     ready();
 

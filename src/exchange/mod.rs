@@ -12,7 +12,9 @@
 //! asks no clock and rolls no dice: the edge tells it `now` and hands it random numbers. Dropping
 //! it in any state gives its lease back and tells the observer, exactly once.
 
+mod attempts;
 pub mod event;
+mod head;
 pub mod refusal;
 
 use std::fmt;
@@ -20,14 +22,14 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::http::header::{HOST, HeaderMap, HeaderName};
-use ::http::{Method, Version};
+use ::http::Method;
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::config::limits::{ATTEMPTS_MAX, BACKOFF_MAX};
+use crate::config::limits::BACKOFF_MAX;
+use crate::exchange::attempts::Attempts;
 use crate::exchange::event::{Event, Observer, Summary, Wire};
 use crate::exchange::refusal::{Ending, Refusal, Scope};
-use crate::http::{forwarded, host, path};
+use crate::http::host;
 use crate::policy::backoff;
 use crate::policy::limiter::RateLimiter;
 use crate::policy::retry::{Facts, Failure};
@@ -37,8 +39,8 @@ use crate::runtime::set::BackendSet;
 use crate::runtime::snapshot::Snapshot;
 use crate::time::Timestamp;
 
-/// Where proxies in front of us put the client's address.
-pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+pub use attempts::Attempt;
+pub use head::{Client, Head, X_FORWARDED_FOR};
 
 /// One request and its response through us.
 pub struct Exchange {
@@ -56,41 +58,6 @@ pub struct Exchange {
     refusal: Option<Refusal>,
     last_seen: Timestamp,
     finished: bool,
-}
-
-/// Who asks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Client {
-    /// The other end of the connection.
-    pub peer: IpAddr,
-    /// The client by the trust rules: the key of limits and hashes, the address in the log.
-    pub address: IpAddr,
-}
-
-/// One try of an exchange at one backend.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Attempt {
-    /// Which of the pool's members.
-    pub backend: usize,
-    /// Why it failed, if it did.
-    pub failure: Option<Failure>,
-}
-
-/// The head of a request, as far as decisions need it.
-#[derive(Debug)]
-pub struct Head<'a> {
-    /// The other end of the connection.
-    pub peer: IpAddr,
-    /// As sent.
-    pub method: &'a Method,
-    /// As sent.
-    pub version: Version,
-    /// The authority of an absolute-form target, which overrides `Host` (RFC 9112 §3.2.2).
-    pub authority: Option<&'a str>,
-    /// The target's path, without the query.
-    pub path: &'a str,
-    /// Every field.
-    pub headers: &'a HeaderMap,
 }
 
 /// What decides whether a request could be sent once more.
@@ -155,15 +122,13 @@ impl Exchange {
     fn admit_or_refuse(&mut self, head: &Head<'_>, now: Timestamp) -> Result<(), Refusal> {
         self.last_seen = now;
         let snapshot = Arc::clone(&self.snapshot);
-        let client = client(head, &snapshot);
-        self.client = Some(client);
+        self.client = Some(head.client(&snapshot.trusted_proxies));
         if matches!(*head.method, Method::TRACE | Method::CONNECT) {
             return Err(Refusal::MethodNotAllowed);
         }
-        let host = requested_host(head)?;
-        let host = host::canonical(host).map_err(|_invalid| Refusal::BadRequest)?;
+        let host = host::canonical(head.host()?).map_err(|_invalid| Refusal::BadRequest)?;
+        let path = head.routing_path()?;
         self.limit(snapshot.limiter.as_ref(), Scope::Global, now)?;
-        let path = path::for_routing(head.path);
         let route = snapshot.table.find(&host, &path).and_then(|index| snapshot.routes.get(index));
         let route = route.ok_or(Refusal::NoRoute)?;
         let pool = snapshot.pools.get(route.pool).ok_or(Refusal::NoRoute)?;
@@ -401,68 +366,5 @@ impl fmt::Debug for Exchange {
             .field("attempts", &self.attempts.as_slice())
             .field("refusal", &self.refusal)
             .finish_non_exhaustive()
-    }
-}
-
-fn client(head: &Head<'_>, snapshot: &Snapshot) -> Client {
-    let lines = head.headers.get_all(X_FORWARDED_FOR);
-    // A line that is not text ends the walk, as an element that is no address does.
-    let lines = lines.iter().map(|line| line.to_str().unwrap_or("?"));
-    let address = forwarded::client_ip(head.peer, lines, &snapshot.trusted_proxies);
-    Client { peer: head.peer, address }
-}
-
-/// The host that the request names. Only HTTP/1.0 may go without one (RFC 9112 §3.2).
-fn requested_host<'a>(head: &Head<'a>) -> Result<&'a str, Refusal> {
-    if let Some(authority) = head.authority {
-        return Ok(authority);
-    }
-    let mut hosts = head.headers.get_all(HOST).iter();
-    match (hosts.next(), hosts.next()) {
-        (Some(host), None) => host.to_str().map_err(|_not_text| Refusal::BadRequest),
-        (None, _) if head.version == Version::HTTP_10 => Ok(NO_HOST),
-        _ => Err(Refusal::BadRequest),
-    }
-}
-
-/// Stands for the host of an HTTP/1.0 request that names none; no route can name it (RFC 2606).
-const NO_HOST: &str = "host.invalid";
-
-/// The attempts of one exchange, without an allocation.
-#[derive(Debug, Clone, Copy)]
-struct Attempts {
-    list: [Attempt; ATTEMPTS_MAX as usize],
-    len: usize,
-}
-
-impl Default for Attempts {
-    fn default() -> Self {
-        Self { list: [Attempt { backend: 0, failure: None }; ATTEMPTS_MAX as usize], len: 0 }
-    }
-}
-
-impl Attempts {
-    /// The retry policy keeps attempts within the bound; one beyond it would go unrecorded.
-    fn push(&mut self, attempt: Attempt) {
-        if let Some(place) = self.list.get_mut(self.len) {
-            *place = attempt;
-            self.len += 1;
-        }
-    }
-
-    fn len(&self) -> usize {
-        self.len
-    }
-
-    fn as_slice(&self) -> &[Attempt] {
-        self.list.get(..self.len).unwrap_or_default()
-    }
-
-    fn last(&self) -> Option<&Attempt> {
-        self.as_slice().last()
-    }
-
-    fn last_mut(&mut self) -> Option<&mut Attempt> {
-        self.list.get_mut(..self.len)?.last_mut()
     }
 }

@@ -41,7 +41,7 @@ fn no_day_breaks_a_promise() {
     if seeds.end - seeds.start >= DAYS {
         // A simulation in which nothing happens proves nothing.
         assert!(sums.exchanges > 50_000, "{sums:?}");
-        assert!(sums.retries > 5_000, "{sums:?}");
+        assert!(sums.retries > 1_000, "{sums:?}");
         assert!(sums.cancelled > 1_000, "{sums:?}");
         assert!(sums.flips > 5_000, "{sums:?}");
         assert!(sums.unserved > 100, "{sums:?}");

@@ -99,7 +99,8 @@ impl World {
     pub(crate) fn new(seed: u64) -> Self {
         let mut dice = Rng::with_seed(seed);
         let config = draw_config(&mut dice);
-        let snapshot = Snapshot::new(&config, "simulated", dice.u64(..), |_, _| Err("no names".into()));
+        let snapshot =
+            Snapshot::new(&config, "simulated", dice.u64(..), |_, _| Err("no names".into()));
         let mut world = Self {
             dice,
             snapshot: Arc::new(snapshot.unwrap()),
@@ -180,8 +181,17 @@ impl World {
             for (b, member) in pool.members.iter().enumerate() {
                 let here = |running: &&Running| (running.pool, running.backend) == (p, b);
                 let expected = self.running.values().filter(here).count() as u64;
-                assert_eq!(member.backend.in_flight(), expected, "leases of {p}/{b} at {:?}", self.now);
-                assert_eq!(member.backend.failures(), self.checker.failed(p, b), "failures of {p}/{b}");
+                assert_eq!(
+                    member.backend.in_flight(),
+                    expected,
+                    "leases of {p}/{b} at {:?}",
+                    self.now
+                );
+                assert_eq!(
+                    member.backend.failures(),
+                    self.checker.failed(p, b),
+                    "failures of {p}/{b}"
+                );
             }
         }
     }
@@ -298,9 +308,13 @@ impl World {
                 }
                 (Failure::Status(status), again)
             }
-            Mood::Refuses => (Failure::Connect, exchange.failed(Failure::Connect, "refused", replay, now)),
+            Mood::Refuses => {
+                (Failure::Connect, exchange.failed(Failure::Connect, "refused", replay, now))
+            }
             Mood::Resets => (Failure::Reset, exchange.failed(Failure::Reset, "reset", replay, now)),
-            Mood::Hangs => (Failure::Timeout, exchange.failed(Failure::Timeout, "hangs", replay, now)),
+            Mood::Hangs => {
+                (Failure::Timeout, exchange.failed(Failure::Timeout, "hangs", replay, now))
+            }
         };
         if again {
             self.check_retry(&running, failure, replay);
@@ -387,10 +401,10 @@ fn draw_pool(dice: &mut Rng, number: u8) -> Pool {
             attempts: NonZeroU8::new(dice.u8(1..=5)).unwrap(),
             backoff: Duration::from_millis(dice.u64(0..=200)),
             on: RetryOn {
-                connect: dice.bool(),
-                reset: dice.bool(),
-                timeout: dice.bool(),
-                status: if dice.bool() { vec![502, 503] } else { Vec::new() },
+                connect: dice.u8(0..4) > 0,
+                reset: dice.u8(0..4) > 0,
+                timeout: dice.u8(0..4) > 0,
+                status: if dice.u8(0..4) > 0 { vec![502, 503] } else { Vec::new() },
             },
         },
         timeouts: Timeouts {
