@@ -38,3 +38,6 @@ pub mod probe;
 pub mod proxy;
 #[cfg(feature = "server")]
 pub mod worker;
+
+#[cfg(all(test, feature = "server"))]
+mod fixture;

@@ -206,7 +206,8 @@ impl Exchange {
             return Err(Refusal::RequestTimeout);
         }
         let pick = pool.pick(&self.tried, self.key(), rolls.0).ok_or(Refusal::NoBackend)?;
-        let backoff = if pick.again { self.backoff(pool, rolls.1).min(left) } else { Duration::ZERO };
+        let backoff =
+            if pick.again { self.backoff(pool, rolls.1).min(left) } else { Duration::ZERO };
         self.tried.insert(pick.index);
         self.attempts.push(Attempt { backend: pick.index, failure: None });
         let backend = Arc::clone(pick.lease.backend());
@@ -267,7 +268,12 @@ impl Exchange {
         self.last_seen = now;
         let failure = Failure::Status(status);
         if self.may_retry(failure, replay, now) {
-            return self.failed(failure, "the backend answered with a status to retry", replay, now);
+            return self.failed(
+                failure,
+                "the backend answered with a status to retry",
+                replay,
+                now,
+            );
         }
         self.first_byte.get_or_insert(now);
         false

@@ -58,8 +58,8 @@ impl Backend {
     /// first probe has passed; without one it counts as healthy.
     #[must_use]
     pub fn new(label: &str, address: SocketAddr, health_check: Option<&HealthCheck>) -> Self {
-        let hysteresis = health_check
-            .map(|check| Hysteresis::new(check.healthy_after, check.unhealthy_after));
+        let hysteresis =
+            health_check.map(|check| Hysteresis::new(check.healthy_after, check.unhealthy_after));
         Self {
             label: label.into(),
             address,

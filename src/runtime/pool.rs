@@ -67,7 +67,8 @@ impl Pool {
     /// Who is healthy now.
     #[must_use]
     pub fn healthy(&self) -> BackendSet {
-        let healthy = |(index, member): (usize, &Member)| member.backend.is_healthy().then_some(index);
+        let healthy =
+            |(index, member): (usize, &Member)| member.backend.is_healthy().then_some(index);
         self.members.iter().enumerate().filter_map(healthy).collect()
     }
 

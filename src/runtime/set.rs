@@ -106,12 +106,10 @@ mod tests {
     #[test]
     fn the_nth_is_counted_from_the_smallest() {
         let set: BackendSet = [700, 3, 64].into_iter().collect();
-        assert_eq!((0..4).map(|nth| set.nth(nth)).collect::<Vec<_>>(), [
-            Some(3),
-            Some(64),
-            Some(700),
-            None
-        ]);
+        assert_eq!(
+            (0..4).map(|nth| set.nth(nth)).collect::<Vec<_>>(),
+            [Some(3), Some(64), Some(700), None]
+        );
     }
 
     #[test]
