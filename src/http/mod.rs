@@ -1,1 +1,17 @@
-//! (in the making)
+//! The rules of HTTP that need no socket.
+//!
+//! Each file is one rule: text in, answer out. The edges read the headers and obey; so every
+//! odd value that a client can think of is a unit test here, and not an integration test.
+//!
+//! What comes in is a peer's word: nothing in here panics, and nothing takes longer than one
+//! walk over its input.
+
+pub mod accept;
+pub mod forwarded;
+pub mod hop_by_hop;
+pub mod host;
+pub mod label;
+pub mod method;
+pub mod path;
+pub mod request_id;
+pub mod via;

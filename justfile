@@ -1,0 +1,38 @@
+# One line each: what has an `if` in it belongs into a Rust test.
+
+# What has to be green before a push
+check:
+    cargo fmt --check && cargo clippy --all-targets -- -D warnings && cargo test
+
+# The pure core and the rules of the house, in seconds: run on save
+core:
+    cargo test --no-default-features
+
+# Who may import whom, and whether the documents tell the truth
+tidy:
+    cargo test --no-default-features --test tidy
+
+# Many seeds of the simulation; SEED=17 replays one
+sim n="2000":
+    SEEDS={{n}} cargo test --release --no-default-features --test simulation
+
+# Every interleaving of the lock-free parts
+loom:
+    RUSTFLAGS="--cfg loom" cargo test --release --no-default-features --test loom
+
+fuzz target="config":
+    cargo +nightly fuzz run {{target}} -- -max_total_time=60
+
+bench:
+    cargo bench --manifest-path benches/Cargo.toml
+
+# Rewrite the golden complaints, and see what changed
+golden:
+    UPDATE=1 cargo test --test config && git diff --stat tests/config
+
+# Licences, advisories, sources
+deny:
+    cargo deny check
+
+run:
+    cargo run -- run --config conf/minimal.yaml

@@ -1,0 +1,215 @@
+//! Who the client is.
+//!
+//! Each proxy writes the address it saw at the right end of `X-Forwarded-For`. So only the
+//! right end is vouched for, as far as the proxies there are our own: the list is walked from
+//! the right, through the networks we trust, and the first address beyond them is the client.
+//! What stands further left was written by the client itself, who would else choose whom
+//! a rate limit or an address hash takes it for.
+
+use std::fmt::Write as _;
+use std::net::{IpAddr, Ipv4Addr};
+
+use ipnet::IpNet;
+
+/// The client's address: the first that is not trusted, from the connection's peer and then
+/// from the right of `x_forwarded_for` (the lines in the order they came, each a list).
+///
+/// The walk ends at an element that is no address; the one to its right is then the client.
+/// An IPv4 address written as IPv6 is the IPv4 address, here and in every comparison.
+#[must_use]
+pub fn client_ip<'a>(
+    peer: IpAddr,
+    x_forwarded_for: impl DoubleEndedIterator<Item = &'a str>,
+    trusted: &[IpNet],
+) -> IpAddr {
+    let mut client = peer.to_canonical();
+    let mut elements = x_forwarded_for.rev().flat_map(|line| line.rsplit(',')).filter_map(element);
+    while is_trusted(client, trusted) {
+        let Some(further) = elements.next().and_then(address) else { break };
+        client = further;
+    }
+    client
+}
+
+/// Whether `ip` is in one of the networks whose word we take.
+#[must_use]
+pub fn is_trusted(ip: IpAddr, trusted: &[IpNet]) -> bool {
+    let ip = ip.to_canonical();
+    trusted.iter().any(|network| network.contains(&ip))
+}
+
+/// The one `X-Forwarded-For` line for the backend: what a trusted peer had, and the peer;
+/// from anyone else the peer alone.
+#[must_use]
+pub fn append_for<'a>(
+    existing: impl Iterator<Item = &'a str>,
+    peer: IpAddr,
+    trusted: &[IpNet],
+) -> String {
+    let mut combined = String::new();
+    if is_trusted(peer, trusted) {
+        for kept in existing.flat_map(|line| line.split(',')).filter_map(element) {
+            combined.push_str(kept);
+            combined.push_str(", ");
+        }
+    }
+    // Writing into a String cannot fail.
+    let _written: Result<(), _> = write!(combined, "{}", peer.to_canonical());
+    combined
+}
+
+/// An element without the space around it; empty ones do not count (RFC 9110 §5.6.1).
+fn element(text: &str) -> Option<&str> {
+    let text = text.trim_matches([' ', '\t']);
+    (!text.is_empty()).then_some(text)
+}
+
+/// `1.2.3.4`, `1.2.3.4:567`, `2001:db8::1`, `[2001:db8::1]`, `[2001:db8::1]:443`.
+fn address(element: &str) -> Option<IpAddr> {
+    let ip = if let Some(bracketed) = element.strip_prefix('[') {
+        let (inner, port) = bracketed.split_once(']')?;
+        let is_whole = port.is_empty() || port.strip_prefix(':').is_some_and(is_port);
+        IpAddr::V6(inner.parse().ok().filter(|_| is_whole)?)
+    } else if let Ok(ip) = element.parse() {
+        ip
+    } else {
+        let (ip, port) = element.split_once(':')?;
+        IpAddr::V4(ip.parse::<Ipv4Addr>().ok().filter(|_| is_port(port))?)
+    };
+    Some(ip.to_canonical())
+}
+
+fn is_port(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_digit()) && text.parse::<u16>().is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    fn ten() -> Vec<IpNet> {
+        vec!["10.0.0.0/8".parse().unwrap()]
+    }
+
+    fn client(peer: &str, lines: &[&str]) -> IpAddr {
+        client_ip(ip(peer), lines.iter().copied(), &ten())
+    }
+
+    #[test]
+    fn a_peer_that_is_not_trusted_is_the_client_whatever_it_says() {
+        assert_eq!(client("198.51.100.7", &["192.0.2.1"]), ip("198.51.100.7"));
+    }
+
+    #[test]
+    fn a_trusted_peer_without_a_list_is_the_client() {
+        assert_eq!(client("10.0.0.1", &[]), ip("10.0.0.1"));
+        assert_eq!(client("10.0.0.1", &["", " , "]), ip("10.0.0.1"));
+    }
+
+    #[test]
+    fn the_first_address_from_the_right_that_is_not_trusted_is_the_client() {
+        let list = "203.0.113.9, 192.0.2.1, 10.0.0.3";
+        assert_eq!(client("10.0.0.1", &[list]), ip("192.0.2.1"));
+    }
+
+    #[test]
+    fn later_lines_are_further_right() {
+        assert_eq!(client("10.0.0.1", &["203.0.113.9", "192.0.2.1,10.0.0.3"]), ip("192.0.2.1"));
+    }
+
+    #[test]
+    fn where_all_are_trusted_the_leftmost_is_the_client() {
+        assert_eq!(client("10.0.0.1", &["10.9.9.9, 10.0.0.3"]), ip("10.9.9.9"));
+    }
+
+    #[test]
+    fn what_is_no_address_ends_the_walk() {
+        assert_eq!(client("10.0.0.1", &["192.0.2.1, unknown, 10.0.0.3"]), ip("10.0.0.3"));
+        assert_eq!(client("10.0.0.1", &["192.0.2.1, _hidden"]), ip("10.0.0.1"));
+    }
+
+    #[test]
+    fn an_address_may_have_a_port_or_brackets() {
+        assert_eq!(client("10.0.0.1", &["192.0.2.1:567"]), ip("192.0.2.1"));
+        assert_eq!(client("10.0.0.1", &["[2001:db8::1]:443"]), ip("2001:db8::1"));
+        assert_eq!(client("10.0.0.1", &["[2001:db8::1]"]), ip("2001:db8::1"));
+        assert_eq!(client("10.0.0.1", &["2001:db8::1"]), ip("2001:db8::1"));
+    }
+
+    #[test]
+    fn an_address_with_anything_else_is_none() {
+        for odd in ["192.0.2.1:+5", "192.0.2.1:", "192.0.2.1:65536", "192.0.2.1 x", "192.0.2"] {
+            assert_eq!(client("10.0.0.1", &[odd]), ip("10.0.0.1"), "{odd}");
+        }
+        for odd in ["[192.0.2.1]", "[2001:db8::1]x", "[2001:db8::1", "fe80::1%eth0", "\"::1\""] {
+            assert_eq!(client("10.0.0.1", &[odd]), ip("10.0.0.1"), "{odd}");
+        }
+    }
+
+    #[test]
+    fn an_ipv4_address_written_as_ipv6_is_the_ipv4_address() {
+        assert_eq!(client("::ffff:10.0.0.1", &["::ffff:192.0.2.1"]), ip("192.0.2.1"));
+        assert_eq!(client("::ffff:198.51.100.7", &[]), ip("198.51.100.7"));
+        assert!(is_trusted(ip("::ffff:10.1.2.3"), &ten()));
+    }
+
+    fn appended(peer: &str, lines: &[&str]) -> String {
+        append_for(lines.iter().copied(), ip(peer), &ten())
+    }
+
+    #[test]
+    fn a_trusted_peers_list_is_continued_in_one_line() {
+        assert_eq!(appended("10.0.0.1", &["a,b ", "", " c"]), "a, b, c, 10.0.0.1");
+        assert_eq!(appended("10.0.0.1", &[]), "10.0.0.1");
+    }
+
+    #[test]
+    fn anyone_elses_list_is_forgotten() {
+        assert_eq!(appended("198.51.100.7", &["192.0.2.1"]), "198.51.100.7");
+        assert_eq!(appended("2001:db8::1", &["192.0.2.1"]), "2001:db8::1");
+        assert_eq!(appended("::ffff:198.51.100.7", &[]), "198.51.100.7");
+    }
+
+    /// A small world, so that trusted and untrusted addresses meet often.
+    fn any_element() -> impl Strategy<Value = String> {
+        prop_oneof!["10\\.0\\.0\\.[0-9]", "192\\.0\\.2\\.[0-9](:80)?", "unknown", "[ -~]{0,6}"]
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_to_the_left_of_an_untrusted_address_matters(
+            left in prop::collection::vec(any_element(), 0..6),
+            hops in prop::collection::vec(0_u8..=255, 0..6),
+            untrusted in 0_u8..=255,
+        ) {
+            let mut elements = left;
+            elements.push(format!("192.0.2.{untrusted}"));
+            elements.extend(hops.iter().map(|hop| format!("10.0.0.{hop}")));
+            let list = elements.join(",");
+            prop_assert_eq!(client("10.0.0.1", &[&list]), ip(&format!("192.0.2.{untrusted}")));
+        }
+
+        #[test]
+        fn the_client_is_the_same_however_the_list_is_cut_into_lines(
+            elements in prop::collection::vec(any_element(), 0..8),
+        ) {
+            let lines: Vec<&str> = elements.iter().map(String::as_str).collect();
+            let joined = lines.join(", ");
+            prop_assert_eq!(client("10.0.0.1", &lines), client("10.0.0.1", &[&joined]));
+        }
+
+        #[test]
+        fn a_proxy_behind_us_that_trusts_us_finds_the_same_client(
+            elements in prop::collection::vec(any_element(), 0..8),
+        ) {
+            let lines: Vec<&str> = elements.iter().map(String::as_str).collect();
+            let sent = appended("10.0.0.1", &lines);
+            prop_assert_eq!(client("10.0.0.2", &[&sent]), client("10.0.0.1", &lines));
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! `Host` and `:authority`: one spelling per host, or a refusal.
+//!
+//! Routes, TLS names and logs compare hosts as text, so there must be exactly one text per
+//! host. A value that could be read in two ways (`good.example,evil.example`, `user@host`,
+//! percent-encoded letters) is the raw material of cache poisoning and of ways round a
+//! route, and is refused rather than repaired.
+
+use std::borrow::Cow;
+use std::fmt::{self, Write as _};
+use std::net::Ipv6Addr;
+
+/// Why a `Host` or `:authority` value is no host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum HostError {
+    /// Nothing before the port, or nothing at all.
+    #[error("the host is empty")]
+    Empty,
+    /// A byte that RFC 3986 has no place for in a host, or one of those that we refuse.
+    #[error("byte 0x{0:02x} cannot be part of a host")]
+    Byte(u8),
+    /// User information, which belongs to a URI and never to `Host` (RFC 9110 §4.2.4).
+    #[error("a host carries no user information")]
+    UserInfo,
+    /// Two dots in a row, or one in front.
+    #[error("a host has no empty label")]
+    EmptyLabel,
+    /// No number from 0 to 65535.
+    #[error("the port is not a number from 0 to 65535")]
+    Port,
+    /// `[` without its `]`, or no IPv6 address between them.
+    #[error("brackets hold one IPv6 address")]
+    Bracket,
+}
+
+/// The host of an authority (`host`, `host:port`, `[v6]:port`) in its one spelling: lower
+/// case, without port, without one trailing dot, an IPv6 address in brackets as RFC 5952
+/// writes it.
+///
+/// Narrower than RFC 3986 §3.2.2 in three things. A comma is refused: it joins two `Host`
+/// lines into one. A percent sign is refused: no name that DNS can hold needs it, and a
+/// second spelling of `a` is a way round a host route. So is an empty label, since DNS has
+/// none but the root.
+///
+/// An empty port (`host:`) is accepted, as RFC 3986 §3.2.3 says.
+///
+/// # Errors
+/// [`HostError`] says which rule the value breaks.
+pub fn canonical(authority: &str) -> Result<Cow<'_, str>, HostError> {
+    if authority.starts_with('[') {
+        return canonical_v6(authority);
+    }
+    if authority.contains('@') {
+        return Err(HostError::UserInfo);
+    }
+    let (host, port) = match authority.split_once(':') {
+        Some((host, port)) => (host, Some(port)),
+        None => (authority, None),
+    };
+    if let Some(byte) = host.bytes().find(|&byte| !is_host_byte(byte)) {
+        return Err(HostError::Byte(byte));
+    }
+    check_port(port)?;
+    let host = host.strip_suffix('.').unwrap_or(host);
+    if host.is_empty() {
+        return Err(HostError::Empty);
+    }
+    if host.split('.').any(str::is_empty) {
+        return Err(HostError::EmptyLabel);
+    }
+    if host.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        return Ok(Cow::Owned(host.to_ascii_lowercase()));
+    }
+    Ok(Cow::Borrowed(host))
+}
+
+fn canonical_v6(authority: &str) -> Result<Cow<'_, str>, HostError> {
+    let (bracketed, rest) = authority
+        .find(']')
+        .and_then(|close| authority.split_at_checked(close + 1))
+        .ok_or(HostError::Bracket)?;
+    let address: Ipv6Addr = bracketed
+        .strip_prefix('[')
+        .and_then(|inner| inner.strip_suffix(']'))
+        .and_then(|inner| inner.parse().ok())
+        .ok_or(HostError::Bracket)?;
+    match rest.strip_prefix(':') {
+        Some(port) => check_port(Some(port))?,
+        None if rest.is_empty() => {}
+        None => return Err(HostError::Bracket),
+    }
+    let mut unread = Unread(bracketed);
+    let same = write!(unread, "[{address}]").is_ok() && unread.0.is_empty();
+    Ok(if same { Cow::Borrowed(bracketed) } else { Cow::Owned(format!("[{address}]")) })
+}
+
+fn check_port(port: Option<&str>) -> Result<(), HostError> {
+    let Some(port) = port.filter(|port| !port.is_empty()) else {
+        return Ok(());
+    };
+    // `parse` alone would take `+80`.
+    let digits = port.len() <= 5 && port.bytes().all(|byte| byte.is_ascii_digit());
+    if digits && port.parse::<u16>().is_ok() { Ok(()) } else { Err(HostError::Port) }
+}
+
+/// Unreserved characters and sub-delimiters (RFC 3986 §2), less the comma.
+const fn is_host_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric()
+        || matches!(byte, b'-' | b'.' | b'_' | b'~')
+        || matches!(byte, b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b';' | b'=')
+}
+
+/// Compares what is written into it with a text, without a second text to hold it.
+struct Unread<'a>(&'a str);
+
+impl fmt::Write for Unread<'_> {
+    fn write_str(&mut self, part: &str) -> fmt::Result {
+        self.0 = self.0.strip_prefix(part).ok_or(fmt::Error)?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn host(authority: &str) -> Result<String, HostError> {
+        canonical(authority).map(Cow::into_owned)
+    }
+
+    #[test]
+    fn a_host_is_lower_case_without_port_and_trailing_dot() {
+        assert_eq!(host("Example.COM.:8080").as_deref(), Ok("example.com"));
+        assert_eq!(host("10.0.0.1:80").as_deref(), Ok("10.0.0.1"));
+        assert_eq!(host("a_b-c~").as_deref(), Ok("a_b-c~"));
+    }
+
+    #[test]
+    fn a_canonical_host_is_not_copied() {
+        assert!(matches!(canonical("example.com"), Ok(Cow::Borrowed("example.com"))));
+        assert!(matches!(canonical("example.com.:443"), Ok(Cow::Borrowed("example.com"))));
+        assert!(matches!(canonical("[2001:db8::1]:443"), Ok(Cow::Borrowed("[2001:db8::1]"))));
+        assert!(matches!(canonical("[::ffff:1.2.3.4]"), Ok(Cow::Borrowed(_))));
+    }
+
+    #[test]
+    fn an_ipv6_host_keeps_its_brackets_and_has_one_spelling() {
+        assert_eq!(host("[2001:DB8:0:0::0001]:80").as_deref(), Ok("[2001:db8::1]"));
+        assert_eq!(host("[::1]").as_deref(), Ok("[::1]"));
+    }
+
+    #[test]
+    fn brackets_hold_an_ipv6_address_and_nothing_else() {
+        assert_eq!(host("[::1"), Err(HostError::Bracket));
+        assert_eq!(host("[1.2.3.4]"), Err(HostError::Bracket));
+        assert_eq!(host("[fe80::1%25eth0]"), Err(HostError::Bracket));
+        assert_eq!(host("[v1.x]"), Err(HostError::Bracket));
+        assert_eq!(host("[::1]x"), Err(HostError::Bracket));
+        assert_eq!(host("[]"), Err(HostError::Bracket));
+        assert_eq!(host("::1]"), Err(HostError::Port));
+        assert_eq!(host("a[::1]"), Err(HostError::Byte(b'[')));
+    }
+
+    #[test]
+    fn nothing_is_no_host() {
+        assert_eq!(host(""), Err(HostError::Empty));
+        assert_eq!(host(":80"), Err(HostError::Empty));
+        assert_eq!(host("."), Err(HostError::Empty));
+    }
+
+    #[test]
+    fn an_empty_label_is_refused() {
+        assert_eq!(host("a..b"), Err(HostError::EmptyLabel));
+        assert_eq!(host("example.com.."), Err(HostError::EmptyLabel));
+        assert_eq!(host(".example.com"), Err(HostError::EmptyLabel));
+    }
+
+    #[test]
+    fn bytes_that_no_host_has_are_refused() {
+        assert_eq!(host("a b"), Err(HostError::Byte(b' ')));
+        assert_eq!(host("a/b"), Err(HostError::Byte(b'/')));
+        assert_eq!(host("a\\b"), Err(HostError::Byte(b'\\')));
+        assert_eq!(host("a,b"), Err(HostError::Byte(b',')));
+        assert_eq!(host("a\u{7f}"), Err(HostError::Byte(0x7f)));
+        assert_eq!(host("a\0"), Err(HostError::Byte(0)));
+        assert_eq!(host("a\t"), Err(HostError::Byte(b'\t')));
+        assert_eq!(host("bücher.example"), Err(HostError::Byte(0xc3)));
+        assert_eq!(host("ex%61mple.com"), Err(HostError::Byte(b'%')));
+        assert_eq!(host("a?b"), Err(HostError::Byte(b'?')));
+        assert_eq!(host("a#b"), Err(HostError::Byte(b'#')));
+    }
+
+    #[test]
+    fn user_information_is_refused() {
+        assert_eq!(host("user@example.com"), Err(HostError::UserInfo));
+        assert_eq!(host("user:secret@example.com:80"), Err(HostError::UserInfo));
+    }
+
+    #[test]
+    fn a_port_is_a_number_from_0_to_65535() {
+        assert_eq!(host("a:0").as_deref(), Ok("a"));
+        assert_eq!(host("a:65535").as_deref(), Ok("a"));
+        assert_eq!(host("a:65536"), Err(HostError::Port));
+        assert_eq!(host("a:+80"), Err(HostError::Port));
+        assert_eq!(host("a:8 0"), Err(HostError::Port));
+        assert_eq!(host("a:80:80"), Err(HostError::Port));
+        assert_eq!(host("a:000080"), Err(HostError::Port));
+        assert_eq!(host("[::1]:x"), Err(HostError::Port));
+    }
+
+    #[test]
+    fn an_empty_port_is_no_port() {
+        assert_eq!(host("a:").as_deref(), Ok("a"));
+        assert_eq!(host("[::1]:").as_deref(), Ok("[::1]"));
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_canonical_panic(text in any::<String>()) {
+            let _seen = canonical(&text).is_ok();
+        }
+
+        #[test]
+        fn a_canonical_host_is_its_own_canonical_form(text in "[A-Za-z0-9.:\\[\\]_-]{0,24}") {
+            if let Ok(once) = canonical(&text) {
+                prop_assert_eq!(canonical(&once), Ok(Cow::Borrowed(&*once)));
+            }
+        }
+
+        #[test]
+        fn every_address_has_one_canonical_form(bits in any::<u128>()) {
+            let address = Ipv6Addr::from_bits(bits);
+            let [a, b, c, d, e, f, g, h] = address.segments();
+            let long = format!("[{a:04X}:{b:x}:{c:x}:{d:x}:{e:x}:{f:x}:{g:x}:{h:x}]:1");
+            prop_assert_eq!(host(&long), Ok(format!("[{address}]")));
+        }
+    }
+}
