@@ -1,6 +1,6 @@
-//! Atomics: the standard ones, or loom's doubles when the model checker runs.
+//! Atomics and the mutex: the standard ones, or loom's doubles when the model checker runs.
 
 #[cfg(loom)]
-pub use loom::sync::atomic;
+pub use loom::sync::{Mutex, atomic};
 #[cfg(not(loom))]
-pub use std::sync::atomic;
+pub use std::sync::{Mutex, atomic};

@@ -1,0 +1,181 @@
+//! Healthy or not, without flapping: it takes several equal results in a row to change one's mind.
+//!
+//! ```text
+//!                    first result fails
+//!             ┌────────── Unknown ──────────┐ first result passes
+//!             ▼                             ▼
+//!         Unhealthy ───────────────────▶ Healthy
+//!             ▲      `rise` passes in a row │
+//!             └─────────────────────────────┘
+//!                   `fall` failures in a row
+//! ```
+//!
+//! The very first result decides at once: at a start, waiting for `rise` passes would keep a
+//! whole pool out of service for many intervals, and there is no former state to protect.
+//! Unknown counts as unhealthy, because nothing is known that speaks for the backend.
+
+use std::num::NonZeroU32;
+
+/// One backend's health as its probes tell it.
+#[derive(Debug, Clone)]
+pub struct Hysteresis {
+    rise: NonZeroU32,
+    fall: NonZeroU32,
+    state: State,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Unknown,
+    Healthy { failures: u32 },
+    Unhealthy { passes: u32 },
+}
+
+impl Hysteresis {
+    /// Unknown. Later, `rise` passes in a row make it healthy, `fall` failures in a row unhealthy.
+    #[must_use]
+    pub const fn new(rise: NonZeroU32, fall: NonZeroU32) -> Self {
+        Self { rise, fall, state: State::Unknown }
+    }
+
+    /// Takes one result; `Some(healthy)` if it decided something.
+    pub fn observe(&mut self, pass: bool) -> Option<bool> {
+        let was = self.state;
+        self.state = match (was, pass) {
+            (State::Unknown | State::Healthy { .. }, true) => State::Healthy { failures: 0 },
+            (State::Unknown | State::Unhealthy { .. }, false) => State::Unhealthy { passes: 0 },
+            (State::Healthy { failures }, false) if failures + 1 < self.fall.get() => {
+                State::Healthy { failures: failures + 1 }
+            }
+            (State::Healthy { .. }, false) => State::Unhealthy { passes: 0 },
+            (State::Unhealthy { passes }, true) if passes + 1 < self.rise.get() => {
+                State::Unhealthy { passes: passes + 1 }
+            }
+            (State::Unhealthy { .. }, true) => State::Healthy { failures: 0 },
+        };
+        let decided = match (was, self.state) {
+            (State::Unknown, _)
+            | (State::Healthy { .. }, State::Unhealthy { .. })
+            | (State::Unhealthy { .. }, State::Healthy { .. }) => true,
+            (State::Healthy { .. } | State::Unhealthy { .. }, _) => false,
+        };
+        decided.then_some(self.is_healthy())
+    }
+
+    /// Whether it counts as healthy.
+    #[must_use]
+    pub const fn is_healthy(&self) -> bool {
+        matches!(self.state, State::Healthy { .. })
+    }
+
+    /// Whether there was a result at all.
+    #[must_use]
+    pub const fn is_known(&self) -> bool {
+        !matches!(self.state, State::Unknown)
+    }
+
+    /// How many results in a row spoke against the current state.
+    #[must_use]
+    pub const fn run(&self) -> u32 {
+        match self.state {
+            State::Unknown => 0,
+            State::Healthy { failures } => failures,
+            State::Unhealthy { passes } => passes,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two passes to rise, three failures to fall.
+    fn hysteresis() -> Hysteresis {
+        Hysteresis::new(NonZeroU32::new(2).unwrap(), NonZeroU32::new(3).unwrap())
+    }
+
+    fn after(results: &[bool]) -> Hysteresis {
+        let mut hysteresis = hysteresis();
+        for &pass in results {
+            hysteresis.observe(pass);
+        }
+        hysteresis
+    }
+
+    #[test]
+    fn unknown_counts_as_unhealthy() {
+        assert!(!hysteresis().is_healthy());
+        assert!(!hysteresis().is_known());
+        assert_eq!(hysteresis().run(), 0);
+    }
+
+    #[test]
+    fn the_first_pass_admits_at_once() {
+        let mut hysteresis = hysteresis();
+        assert_eq!(hysteresis.observe(true), Some(true));
+        assert!(hysteresis.is_healthy());
+        assert!(hysteresis.is_known());
+    }
+
+    #[test]
+    fn the_first_failure_decides_at_once() {
+        let mut hysteresis = hysteresis();
+        assert_eq!(hysteresis.observe(false), Some(false));
+        assert!(!hysteresis.is_healthy());
+        assert!(hysteresis.is_known());
+    }
+
+    #[test]
+    fn it_falls_with_the_third_failure_in_a_row() {
+        let mut hysteresis = after(&[true]);
+        assert_eq!(hysteresis.observe(false), None);
+        assert_eq!(hysteresis.observe(false), None);
+        assert!(hysteresis.is_healthy(), "two failures are not three");
+        assert_eq!(hysteresis.observe(false), Some(false));
+        assert!(!hysteresis.is_healthy());
+    }
+
+    #[test]
+    fn it_rises_with_the_second_pass_in_a_row() {
+        let mut hysteresis = after(&[false]);
+        assert_eq!(hysteresis.observe(true), None);
+        assert!(!hysteresis.is_healthy(), "one pass is not two");
+        assert_eq!(hysteresis.observe(true), Some(true));
+    }
+
+    #[test]
+    fn a_pass_in_between_starts_the_fall_anew() {
+        let mut hysteresis = after(&[true, false, false, true, false, false]);
+        assert!(hysteresis.is_healthy());
+        assert_eq!(hysteresis.observe(false), Some(false));
+    }
+
+    #[test]
+    fn a_failure_in_between_starts_the_rise_anew() {
+        let mut hysteresis = after(&[false, true, false]);
+        assert_eq!(hysteresis.observe(true), None);
+        assert_eq!(hysteresis.observe(true), Some(true));
+    }
+
+    #[test]
+    fn more_of_the_same_says_nothing_new() {
+        assert_eq!(after(&[true]).observe(true), None);
+        assert_eq!(after(&[false]).observe(false), None);
+    }
+
+    #[test]
+    fn the_run_counts_what_speaks_against_the_state() {
+        assert_eq!(after(&[true, false, false]).run(), 2);
+        assert_eq!(after(&[true, false, false, true]).run(), 0);
+        assert_eq!(after(&[true, false, false, false]).run(), 0);
+        assert_eq!(after(&[false, true]).run(), 1);
+    }
+
+    #[test]
+    fn with_one_and_one_every_result_is_believed() {
+        let mut hysteresis = Hysteresis::new(NonZeroU32::MIN, NonZeroU32::MIN);
+        assert_eq!(hysteresis.observe(true), Some(true));
+        assert_eq!(hysteresis.observe(false), Some(false));
+        assert_eq!(hysteresis.observe(true), Some(true));
+    }
+}

@@ -1,0 +1,264 @@
+//! A token bucket per client, in memory that never grows.
+//!
+//! All memory is taken once: a table of [`Params::clients_max`] slots of 16 bytes, in sets of at
+//! most 16. A client's address is hashed with a secret seed; the hash names its set and is its
+//! tag there. A client that is not in its set gets the slot whose bucket is the fullest: an empty
+//! slot, else a bucket that is full again (forgetting it changes nothing), else the one closest
+//! to full. So a newcomer is never refused for want of room, and who asked for the most is
+//! remembered the longest. Why a table, and what degrades when it is too small:
+//! `docs/adr/0002-rate-limiter-table.md`.
+//!
+//! # Threads
+//!
+//! A client that is in the table is found and charged without a lock. Giving a slot to another
+//! client takes one of a few locks by set, so that no client gets two slots, and goes
+//!
+//! ```text
+//!   tag := MOVING  ──▶  bucket: compare-exchange the value that was chosen  ──▶  tag := newcomer
+//!                          └─ it was spent from meanwhile: tag := as it was, and choose again
+//! ```
+//!
+//! while a client is charged in the order *read bucket, check tag, compare-exchange bucket*. So
+//! a bucket that is spent from is not the one forgotten, and a value read after the slot was
+//! given away is never taken for the former client's, since the tag had changed before the
+//! bucket did. `tests/loom.rs` tries every order of events for it.
+//!
+//! What may happen at worst: a client stops between its check and its compare-exchange while its
+//! slot is given away, *and* the newcomer's bucket then comes to hold the very number of
+//! nanoseconds that was read. Then the newcomer pays one token for the former client. And two
+//! clients whose 64-bit hashes are equal share a bucket; among ten million clients there is such
+//! a pair with a chance of three in a million. Neither gives anybody a token too many.
+
+use std::net::IpAddr;
+use std::num::NonZeroUsize;
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use ipnet::{IpNet, Ipv4Net};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use super::bucket::Rate;
+use crate::sync::Mutex;
+use crate::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use crate::sync::atomic::{AtomicU64, AtomicUsize};
+use crate::time::Timestamp;
+
+/// What one client costs in memory, whether its slot is taken or not.
+pub const BYTES_PER_CLIENT: usize = 16;
+
+/// Slots of a set. Sixteen are four cache lines, and few enough sets overflow before the whole
+/// table is full (the numbers are in the ADR).
+const WAYS_MAX: usize = 16;
+
+/// Locks for newcomers. They are held for tens of nanoseconds.
+const LOCKS_MAX: usize = 64;
+
+/// The tag of a slot that nobody has had.
+const EMPTY: u64 = 0;
+/// The tag of a slot that is on its way to another client.
+const MOVING: u64 = 1;
+/// The least tag of a client.
+const CLIENT_MIN: u64 = 2;
+
+/// How clients are told apart and limited.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Params {
+    /// What each client's bucket earns and holds.
+    pub rate: Rate,
+    /// IPv6 clients are told apart by so many leading bits; more than 128 are 128.
+    pub ipv6_prefix: u8,
+    /// How many clients are remembered at once.
+    pub clients_max: NonZeroUsize,
+    /// Networks that are not limited.
+    pub exempt: Vec<IpNet>,
+}
+
+/// A token bucket per client.
+pub struct RateLimiter {
+    rate: Rate,
+    ipv6_mask: u128,
+    exempt: Vec<IpNet>,
+    seed: u64,
+    slots: Box<[Slot]>,
+    sets: NonZeroUsize,
+    newcomers: Box<[Mutex<()>]>,
+    clients: AtomicUsize,
+}
+
+impl RateLimiter {
+    /// An empty table. `seed` should be secret and random, so that nobody can choose addresses
+    /// that fall into one set.
+    #[must_use]
+    pub fn new(params: Params, seed: u64) -> Self {
+        let Params { rate, ipv6_prefix, clients_max, exempt } = params;
+        let sets = clients_max.get().div_ceil(WAYS_MAX);
+        Self {
+            rate,
+            ipv6_mask: u128::MAX
+                .checked_shl(128_u32.saturating_sub(u32::from(ipv6_prefix)))
+                .unwrap_or(0),
+            exempt: exempt.into_iter().map(without_mapping).collect(),
+            seed,
+            slots: (0..clients_max.get()).map(|_| Slot::new()).collect(),
+            sets: NonZeroUsize::new(sets).unwrap_or(NonZeroUsize::MIN),
+            newcomers: (0..sets.min(LOCKS_MAX)).map(|_| Mutex::new(())).collect(),
+            clients: AtomicUsize::new(0),
+        }
+    }
+
+    /// Takes a token of `client`, or says how long until it has one.
+    pub fn admit(&self, client: IpAddr, now: Timestamp) -> Result<(), Duration> {
+        // An IPv4 client is the same one whichever kind of socket it came through.
+        let client = client.to_canonical();
+        if self.exempt.iter().any(|net| net.contains(&client)) {
+            return Ok(());
+        }
+        let tag = self.tag(client);
+        let set = self.set(tag);
+        let slots = self.slots(set);
+        charge(slots, tag, self.rate, now)
+            .unwrap_or_else(|| self.admit_newcomer(tag, set, slots, now))
+    }
+
+    /// How many clients are in the table now, those with a full bucket included.
+    #[must_use]
+    pub fn clients(&self) -> usize {
+        self.clients.load(Relaxed)
+    }
+
+    /// How many clients fit: [`Params::clients_max`].
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.slots.len()
+    }
+
+    fn admit_newcomer(
+        &self,
+        tag: u64,
+        set: usize,
+        slots: &[Slot],
+        now: Timestamp,
+    ) -> Result<(), Duration> {
+        let lock = self.newcomers.get(set % self.newcomers.len());
+        let _held = lock.map(|lock| lock.lock().unwrap_or_else(PoisonError::into_inner));
+        let first_token_spent = self.rate.spend(0, now)?;
+        // Every further round means that another request was admitted in between.
+        loop {
+            // Another thread may have let the same client in while this one waited.
+            if let Some(decision) = charge(slots, tag, self.rate, now) {
+                return decision;
+            }
+            let fullness = |slot: &Slot| slot.full_at_ns.load(Relaxed);
+            let fullest = slots.iter().map(|slot| (fullness(slot), slot)).min_by_key(|one| one.0);
+            let Some((full_at_ns, slot)) = fullest else {
+                return Ok(());
+            };
+            match slot.give(full_at_ns, tag, first_token_spent) {
+                Some(EMPTY) => {
+                    self.clients.fetch_add(1, Relaxed);
+                    return Ok(());
+                }
+                Some(_) => return Ok(()),
+                None => {}
+            }
+        }
+    }
+
+    fn tag(&self, client: IpAddr) -> u64 {
+        let hash = match client {
+            IpAddr::V4(address) => xxh3_64_with_seed(&address.octets(), self.seed),
+            IpAddr::V6(address) => {
+                let network = address.to_bits() & self.ipv6_mask;
+                xxh3_64_with_seed(&network.to_be_bytes(), self.seed)
+            }
+        };
+        hash.max(CLIENT_MIN)
+    }
+
+    /// The upper bits of a tag, spread over the sets.
+    fn set(&self, tag: u64) -> usize {
+        let sets = u64::try_from(self.sets.get()).unwrap_or(u64::MAX);
+        let (_, set) = tag.carrying_mul(sets, 0);
+        usize::try_from(set).unwrap_or(0)
+    }
+
+    /// The slots are dealt evenly over the sets; what does not divide goes to the first ones.
+    fn slots(&self, set: usize) -> &[Slot] {
+        let ways = self.slots.len() / self.sets;
+        let larger = self.slots.len() % self.sets;
+        let start = set * ways + set.min(larger);
+        let end = start + ways + usize::from(set < larger);
+        self.slots.get(start..end).unwrap_or_default()
+    }
+}
+
+impl std::fmt::Debug for RateLimiter {
+    /// Without its slots, which may be millions, and its seed, which is secret.
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("RateLimiter")
+            .field("rate", &self.rate)
+            .field("clients", &self.clients())
+            .field("capacity", &self.capacity())
+            .finish_non_exhaustive()
+    }
+}
+
+/// `::ffff:10.0.0.0/104` is `10.0.0.0/8`, as the clients in it are IPv4 clients.
+fn without_mapping(net: IpNet) -> IpNet {
+    let IpNet::V6(mapped) = net else {
+        return net;
+    };
+    let v4 = mapped.addr().to_ipv4_mapped().zip(mapped.prefix_len().checked_sub(96));
+    v4.and_then(|(address, prefix)| Ipv4Net::new(address, prefix).ok()).map_or(net, IpNet::V4)
+}
+
+/// Takes a token of the client with this tag, or says how long until it has one; `None` if it is
+/// not in the set.
+fn charge(slots: &[Slot], tag: u64, rate: Rate, now: Timestamp) -> Option<Result<(), Duration>> {
+    slots.iter().find_map(|slot| slot.charge(tag, rate, now))
+}
+
+/// One client: its tag, and its bucket as in [`super::bucket`].
+#[derive(Debug)]
+struct Slot {
+    tag: AtomicU64,
+    full_at_ns: AtomicU64,
+}
+
+impl Slot {
+    fn new() -> Self {
+        Self { tag: AtomicU64::new(EMPTY), full_at_ns: AtomicU64::new(0) }
+    }
+
+    fn charge(&self, tag: u64, rate: Rate, now: Timestamp) -> Option<Result<(), Duration>> {
+        if self.tag.load(Acquire) != tag {
+            return None;
+        }
+        let mut full_at_ns = self.full_at_ns.load(Acquire);
+        loop {
+            // Only now is it certain that what was read was this client's.
+            if self.tag.load(Relaxed) != tag {
+                return None;
+            }
+            let spent_ns = match rate.spend(full_at_ns, now) {
+                Ok(spent_ns) => spent_ns,
+                Err(wait) => return Some(Err(wait)),
+            };
+            match self.full_at_ns.compare_exchange_weak(full_at_ns, spent_ns, AcqRel, Acquire) {
+                Ok(_) => return Some(Ok(())),
+                Err(changed_ns) => full_at_ns = changed_ns,
+            }
+        }
+    }
+
+    /// Gives the slot to another client, whose tag it was it returns; `None` if the bucket was
+    /// spent from since it was looked at. Only for who holds the set's lock.
+    fn give(&self, chosen_full_at_ns: u64, tag: u64, full_at_ns: u64) -> Option<u64> {
+        let former = self.tag.swap(MOVING, Relaxed);
+        let given =
+            self.full_at_ns.compare_exchange(chosen_full_at_ns, full_at_ns, AcqRel, Relaxed);
+        self.tag.store(if given.is_ok() { tag } else { former }, Release);
+        given.ok().map(|_| former)
+    }
+}
