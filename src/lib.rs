@@ -40,3 +40,6 @@ pub mod proxy;
 pub mod sockets;
 #[cfg(feature = "server")]
 pub mod worker;
+
+#[cfg(all(test, feature = "server"))]
+mod fixture;

@@ -1,0 +1,395 @@
+//! How a line looks.
+//!
+//! JSON: one object a line, its keys in the order of [`json`]; what is not known or not there is
+//! left out. Text, for people, with `-` for what is not known:
+//!
+//! ```text
+//! TIME CLIENT "METHOD SCHEME://HOST PATH?QUERY PROTOCOL" STATUS in=BYTES out=BYTES ms=DURATION
+//!   ttfb=DURATION peer=ADDRESS pool=NAME backend=ADDRESS attempts=ADDRESS/FAILURE,ADDRESS
+//!   reason=CODE id="REQUEST ID" agent="USER AGENT"
+//! ```
+//! on one line. Everything a client can choose stands in quotes, and inside of them everything but
+//! printable ASCII is written as in JSON (`\"`, `\\`, `\u001b`): a client can neither begin a line
+//! of its own nor tell the reader's terminal what to do.
+
+use std::fmt::{self, Display, Formatter, Write};
+use std::time::{Duration, SystemTime};
+
+use humantime::format_rfc3339_millis;
+
+use crate::exchange::event::{Summary, Wire};
+use crate::exchange::{Attempt, Exchange};
+use crate::policy::retry::Failure;
+use crate::runtime::pool::Pool;
+
+/// Room for most lines.
+pub(super) const BYTES_USUAL: usize = 512;
+/// What is kept of a field that a client chose. Lines wait in memory, and a queue that is bounded
+/// in lines is bounded in bytes only if lines are.
+const FIELD_BYTES_MAX: usize = 2048;
+/// Where something was left off.
+const CUT: &str = "...";
+
+/// Appends a JSON line. `started` is when the request's first byte came.
+pub(super) fn json(
+    line: &mut String,
+    summary: &Summary<'_>,
+    started: SystemTime,
+) -> Result<(), fmt::Error> {
+    let exchange = summary.exchange;
+    write!(line, r#"{{"time":"{}""#, format_rfc3339_millis(started))?;
+    if let Some(client) = exchange.client() {
+        write!(line, r#","client":"{}","peer":"{}""#, client.address, client.peer)?;
+    }
+    if let Some(wire) = summary.wire {
+        json_wire(line, wire)?;
+    }
+    let took = summary.ended.since(exchange.started());
+    write!(line, r#","duration_ms":{}"#, Millis(took))?;
+    if let Some(first_byte) = exchange.first_byte() {
+        write!(line, r#","ttfb_ms":{}"#, Millis(first_byte.since(exchange.started())))?;
+    }
+    if let Some(pool) = pool(exchange) {
+        write!(line, r#","pool":"{}""#, pool.name)?;
+        json_attempts(line, pool, exchange.attempts())?;
+    }
+    if let Some(reason) = summary.ending.code() {
+        write!(line, r#","reason":"{reason}""#)?;
+    }
+    line.write_str("}\n")
+}
+
+fn json_wire(line: &mut String, wire: &Wire<'_>) -> fmt::Result {
+    write!(line, r#","method":{}"#, Quoted(wire.method))?;
+    write!(line, r#","scheme":"{}","host":{}"#, wire.scheme, Quoted(wire.host))?;
+    write!(line, r#","path":{}"#, Quoted(wire.path))?;
+    if let Some(query) = wire.query {
+        write!(line, r#","query":{}"#, Quoted(query))?;
+    }
+    write!(line, r#","protocol":"{}","status":{}"#, wire.protocol, wire.status)?;
+    write!(line, r#","bytes_in":{},"bytes_out":{}"#, wire.bytes_in, wire.bytes_out)?;
+    write!(line, r#","request_id":{}"#, Quoted(wire.request_id))?;
+    if let Some(user_agent) = wire.user_agent {
+        write!(line, r#","user_agent":{}"#, Quoted(user_agent))?;
+    }
+    Ok(())
+}
+
+fn json_attempts(line: &mut String, pool: &Pool, attempts: &[Attempt]) -> fmt::Result {
+    if let Some(last) = attempts.last() {
+        write!(line, r#","backend":{}"#, Quoted(label(pool, *last)))?;
+    }
+    line.write_str(r#","attempts":["#)?;
+    for (index, attempt) in attempts.iter().enumerate() {
+        let comma = if index == 0 { "" } else { "," };
+        write!(line, r#"{comma}{{"backend":{}"#, Quoted(label(pool, *attempt)))?;
+        if let Some(failure) = attempt.failure {
+            write!(line, r#","failure":"{}""#, Code(failure))?;
+        }
+        line.write_char('}')?;
+    }
+    line.write_char(']')
+}
+
+/// Appends a line of text. `started` is when the request's first byte came.
+pub(super) fn text(
+    line: &mut String,
+    summary: &Summary<'_>,
+    started: SystemTime,
+) -> Result<(), fmt::Error> {
+    let exchange = summary.exchange;
+    let client = exchange.client();
+    let wire = summary.wire;
+    let took = summary.ended.since(exchange.started());
+    let first_byte = exchange.first_byte().map(|at| Millis(at.since(exchange.started())));
+    write!(line, "{} {} ", format_rfc3339_millis(started), Or(client.map(|known| known.address)))?;
+    match wire {
+        Some(wire) => text_request(line, wire)?,
+        None => line.write_str(r#""-""#)?,
+    }
+    write!(line, " {}", Or(wire.map(|wire| wire.status)))?;
+    write!(line, " in={}", Or(wire.map(|wire| wire.bytes_in)))?;
+    write!(line, " out={}", Or(wire.map(|wire| wire.bytes_out)))?;
+    write!(line, " ms={} ttfb={}", Millis(took), Or(first_byte))?;
+    write!(line, " peer={}", Or(client.map(|known| known.peer)))?;
+    text_attempts(line, exchange)?;
+    write!(line, " reason={}", Or(summary.ending.code()))?;
+    write!(line, " id={}", Quoted(wire.map_or("-", |wire| wire.request_id)))?;
+    let user_agent = wire.and_then(|wire| wire.user_agent);
+    writeln!(line, " agent={}", Quoted(user_agent.unwrap_or("-")))
+}
+
+fn text_request(line: &mut String, wire: &Wire<'_>) -> fmt::Result {
+    write!(line, "\"{} {}://{} ", Escaped(wire.method), wire.scheme, Escaped(wire.host))?;
+    write!(line, "{}", Escaped(wire.path))?;
+    if let Some(query) = wire.query {
+        write!(line, "?{}", Escaped(query))?;
+    }
+    write!(line, " {}\"", wire.protocol)
+}
+
+fn text_attempts(line: &mut String, exchange: &Exchange) -> fmt::Result {
+    let Some(pool) = pool(exchange) else {
+        return line.write_str(" pool=- backend=- attempts=-");
+    };
+    let last = exchange.attempts().last().map(|last| label(pool, *last));
+    write!(line, " pool={} backend={} attempts=", pool.name, Or(last))?;
+    for (index, attempt) in exchange.attempts().iter().enumerate() {
+        let comma = if index == 0 { "" } else { "," };
+        write!(line, "{comma}{}", label(pool, *attempt))?;
+        if let Some(failure) = attempt.failure {
+            write!(line, "/{}", Code(failure))?;
+        }
+    }
+    if last.is_none() { line.write_char('-') } else { Ok(()) }
+}
+
+fn pool(exchange: &Exchange) -> Option<&Pool> {
+    exchange.snapshot().pools.get(exchange.pool_index()?)
+}
+
+fn label(pool: &Pool, attempt: Attempt) -> &str {
+    pool.backend(attempt.backend).map_or("-", |backend| &backend.label)
+}
+
+/// A value, or `-`.
+struct Or<T>(Option<T>);
+
+impl<T: Display> Display for Or<T> {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Some(value) => value.fmt(formatter),
+            None => formatter.write_str("-"),
+        }
+    }
+}
+
+/// Milliseconds, with the microseconds behind the point.
+struct Millis(Duration);
+
+impl Display for Millis {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}.{:03}", self.0.as_millis(), self.0.subsec_micros() % 1000)
+    }
+}
+
+/// The stable code of an attempt's failure.
+struct Code(Failure);
+
+impl Display for Code {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Failure::Connect => formatter.write_str("connect"),
+            Failure::Reset => formatter.write_str("reset"),
+            Failure::Timeout => formatter.write_str("timeout"),
+            Failure::Status(status) => write!(formatter, "status_{status}"),
+        }
+    }
+}
+
+/// Printable ASCII without quotes, at most [`FIELD_BYTES_MAX`] of what was given.
+struct Escaped<'a>(&'a str);
+
+/// The same, in quotes.
+struct Quoted<'a>(&'a str);
+
+impl Display for Quoted<'_> {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
+        write!(formatter, "\"{}\"", Escaped(self.0))
+    }
+}
+
+impl Display for Escaped<'_> {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
+        let (mut rest, beyond) = self.0.split_at(self.0.floor_char_boundary(FIELD_BYTES_MAX));
+        while let Some(at) = rest.bytes().position(needs_escape) {
+            let (clean, tail) = rest.split_at(at);
+            formatter.write_str(clean)?;
+            let mut chars = tail.chars();
+            escape(chars.next().unwrap_or_default(), formatter)?;
+            rest = chars.as_str();
+        }
+        formatter.write_str(rest)?;
+        if beyond.is_empty() { Ok(()) } else { formatter.write_str(CUT) }
+    }
+}
+
+/// Whether the character that begins with this byte cannot stand as it is.
+fn needs_escape(byte: u8) -> bool {
+    !matches!(byte, b' '..=b'~') || byte == b'"' || byte == b'\\'
+}
+
+fn escape(character: char, formatter: &mut Formatter<'_>) -> fmt::Result {
+    if let '"' | '\\' = character {
+        return write!(formatter, "\\{character}");
+    }
+    for unit in character.encode_utf16(&mut [0; 2]) {
+        write!(formatter, "\\u{unit:04x}")?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+    use std::time::UNIX_EPOCH;
+
+    use serde_json::{Value, json};
+
+    use super::{json, text};
+    use crate::exchange::Replay;
+    use crate::exchange::event::{Event, Observer};
+    use crate::exchange::refusal::{Ending, Refusal};
+    use crate::fixture;
+    use crate::time::Timestamp;
+
+    use super::*;
+
+    /// Keeps the lines of one exchange, in both formats.
+    #[derive(Default)]
+    struct Recorder(Mutex<Vec<(String, String)>>);
+
+    impl Observer for Recorder {
+        fn observe(&self, event: &Event<'_>) {
+            let Event::Finished(summary) = event else { return };
+            let started = UNIX_EPOCH + Duration::from_millis(1_767_323_045_678);
+            let (mut as_json, mut as_text) = (String::new(), String::new());
+            json(&mut as_json, summary, started).unwrap();
+            text(&mut as_text, summary, started).unwrap();
+            self.0.lock().unwrap().push((as_json, as_text));
+        }
+    }
+
+    /// The JSON and the text line of an exchange that `live` leads to its end.
+    fn lines(live: impl FnOnce(&mut Exchange)) -> (String, String) {
+        let recorder = Arc::new(Recorder::default());
+        let observer: Arc<dyn Observer> = Arc::clone(&recorder) as _;
+        let mut exchange = fixture::admitted(&fixture::web(), &observer);
+        live(&mut exchange);
+        drop(exchange);
+        recorder.0.lock().unwrap().pop().unwrap()
+    }
+
+    fn answered(wire: &Wire<'_>) -> (String, String) {
+        lines(|exchange| exchange.finished(Ending::Answered, Some(wire), Timestamp::ZERO))
+    }
+
+    fn parsed(line: &str) -> Value {
+        serde_json::from_str(line).unwrap()
+    }
+
+    const REPLAY: Replay = Replay { idempotent: true, answer_started: false, body_whole: true };
+
+    fn retried(exchange: &mut Exchange) {
+        exchange.pick(Timestamp::ZERO, (0, 0)).unwrap();
+        exchange.failed(Failure::Connect, "refused", REPLAY, Timestamp::ZERO);
+        exchange.pick(Timestamp::ZERO, (0, 0)).unwrap();
+        exchange.responded(200, REPLAY, Timestamp::from_nanos(1_234_000));
+        let wire = Wire { query: Some("q=1"), user_agent: Some("curl/8"), ..fixture::wire(200) };
+        exchange.finished(Ending::Answered, Some(&wire), Timestamp::from_nanos(12_345_678));
+    }
+
+    #[test]
+    fn a_json_line_tells_the_whole_exchange() {
+        let expected = json!({
+            "time": "2026-01-02T03:04:05.678Z",
+            "client": "203.0.113.7", "peer": "203.0.113.7",
+            "method": "GET", "scheme": "http", "host": "example.com",
+            "path": "/a", "query": "q=1", "protocol": "HTTP/1.1",
+            "status": 200, "bytes_in": 0, "bytes_out": 12,
+            "request_id": "id-1", "user_agent": "curl/8",
+            "duration_ms": 12.345, "ttfb_ms": 1.234,
+            "pool": "web", "backend": "10.0.0.2:3000",
+            "attempts": [
+                {"backend": "10.0.0.1:3000", "failure": "connect"},
+                {"backend": "10.0.0.2:3000"},
+            ],
+        });
+        assert_eq!(parsed(&lines(retried).0), expected);
+    }
+
+    #[test]
+    fn a_text_line_tells_the_whole_exchange() {
+        assert_eq!(
+            lines(retried).1,
+            "2026-01-02T03:04:05.678Z 203.0.113.7 \"GET http://example.com /a?q=1 HTTP/1.1\" 200 \
+             in=0 out=12 ms=12.345 ttfb=1.234 peer=203.0.113.7 pool=web backend=10.0.0.2:3000 \
+             attempts=10.0.0.1:3000/connect,10.0.0.2:3000 reason=- id=\"id-1\" agent=\"curl/8\"\n"
+        );
+    }
+
+    #[test]
+    fn a_refusal_says_why() {
+        let (as_json, as_text) = lines(|exchange| {
+            let wire = fixture::wire(503);
+            let ending = Ending::Refused(Refusal::NoBackend);
+            exchange.finished(ending, Some(&wire), Timestamp::ZERO);
+        });
+        assert_eq!(parsed(&as_json)["reason"], "no_backend");
+        assert_eq!(parsed(&as_json)["attempts"], json!([]));
+        assert!(parsed(&as_json).get("backend").is_none());
+        assert!(as_text.contains(" backend=- attempts=- reason=no_backend "), "{as_text}");
+    }
+
+    #[test]
+    fn a_dropped_exchange_has_only_what_is_known() {
+        let (as_json, as_text) = lines(|_| ());
+        let expected = json!({
+            "time": "2026-01-02T03:04:05.678Z",
+            "client": "203.0.113.7", "peer": "203.0.113.7",
+            "duration_ms": 0.0, "pool": "web", "attempts": [], "reason": "dropped",
+        });
+        assert_eq!(parsed(&as_json), expected);
+        assert!(as_text.contains(r#" 203.0.113.7 "-" - in=- out=- "#), "{as_text}");
+    }
+
+    #[test]
+    fn a_client_cannot_begin_a_line_of_its_own() {
+        let wire = Wire {
+            method: "GET\n",
+            host: "a\r\nb",
+            path: "/\n{\"status\":200}",
+            query: Some("\u{2028}\n"),
+            user_agent: Some("x\" reason=- \n2026 forged"),
+            request_id: "\n",
+            ..fixture::wire(200)
+        };
+        let (as_json, as_text) = answered(&wire);
+        assert_eq!(as_json.matches('\n').count(), 1, "{as_json}");
+        assert_eq!(as_text.matches('\n').count(), 1, "{as_text}");
+        assert_eq!(parsed(&as_json)["path"], "/\n{\"status\":200}");
+        assert!(as_text.contains(r#"agent="x\" reason=- \u000a2026 forged""#), "{as_text}");
+    }
+
+    #[test]
+    fn nothing_but_printable_ascii_gets_into_a_line() {
+        let odd = "\u{1b}[2J\u{7f}\u{9b}31m\u{202e}é😀\0\t\\";
+        let wire =
+            Wire { method: odd, host: odd, path: odd, user_agent: Some(odd), ..fixture::wire(200) };
+        let (as_json, as_text) = answered(&wire);
+        for line in [&as_json, &as_text] {
+            let body = line.trim_end_matches('\n');
+            assert!(body.bytes().all(|byte| matches!(byte, b' '..=b'~')), "{line:?}");
+        }
+        assert_eq!(parsed(&as_json)["user_agent"], odd);
+    }
+
+    #[test]
+    fn a_field_without_end_is_cut() {
+        let long = "é".repeat(FIELD_BYTES_MAX);
+        let (as_json, _) = answered(&Wire { path: &long, ..fixture::wire(200) });
+        let path = parsed(&as_json)["path"].as_str().unwrap().to_owned();
+        assert_eq!(path.chars().count(), FIELD_BYTES_MAX / 2 + CUT.len());
+        assert!(path.ends_with("é..."), "{path}");
+    }
+
+    #[test]
+    fn a_status_that_was_tried_again_shows_in_the_attempts() {
+        let (as_json, as_text) = lines(|exchange| {
+            exchange.pick(Timestamp::ZERO, (0, 0)).unwrap();
+            assert!(exchange.responded(503, REPLAY, Timestamp::ZERO));
+        });
+        assert_eq!(parsed(&as_json)["attempts"][0]["failure"], "status_503");
+        assert!(as_text.contains(" attempts=10.0.0.1:3000/status_503 "), "{as_text}");
+    }
+}

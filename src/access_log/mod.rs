@@ -1,0 +1,256 @@
+//! One line per exchange.
+//!
+//! A line is put together on the request path, because only there everything it needs is at hand,
+//! and handed to one thread that writes. Between the two is a bounded queue: a reader of our
+//! output that is slow or gone must not slow a request down, so what does not fit is dropped, and
+//! counted.
+
+mod line;
+mod writer;
+
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, sync_channel};
+
+use prometheus::IntCounter;
+
+pub use writer::Writer;
+
+use crate::clock::Clock;
+use crate::config::{self, LogFormat, LogTarget};
+use crate::exchange::event::{Event, Observer, Summary};
+
+/// Lines that wait to be written. With fields as long as they may be they take some 60 MB, in
+/// practice 2 MB.
+const QUEUE_LINES_MAX: usize = 4096;
+
+/// Writes a line when an exchange is over.
+#[derive(Debug)]
+pub struct AccessLog {
+    format: LogFormat,
+    clock: Clock,
+    lines: SyncSender<String>,
+    lost: IntCounter,
+}
+
+impl AccessLog {
+    /// Starts the thread that writes. `lost` counts the lines that could not be written.
+    ///
+    /// # Errors
+    /// The thread could not be started.
+    pub fn start(
+        config: config::AccessLog,
+        clock: Clock,
+        lost: &IntCounter,
+    ) -> io::Result<(Arc<Self>, Writer)> {
+        match config.target {
+            LogTarget::Stdout => Self::start_to(io::stdout(), config.format, clock, lost),
+            LogTarget::Stderr => Self::start_to(io::stderr(), config.format, clock, lost),
+        }
+    }
+
+    /// As [`start`](Self::start), with the lines going to `sink`.
+    ///
+    /// # Errors
+    /// The thread could not be started.
+    pub fn start_to(
+        sink: impl Write + Send + 'static,
+        format: LogFormat,
+        clock: Clock,
+        lost: &IntCounter,
+    ) -> io::Result<(Arc<Self>, Writer)> {
+        let (lines, queue) = sync_channel(QUEUE_LINES_MAX);
+        let writer = match format {
+            LogFormat::Json | LogFormat::Text => {
+                Writer::start(sink, lines.clone(), queue, lost.clone())?
+            }
+            LogFormat::Off => Writer::idle(lines.clone()),
+        };
+        Ok((Arc::new(Self { format, clock, lines, lost: lost.clone() }), writer))
+    }
+
+    fn line(&self, summary: &Summary<'_>) -> Option<String> {
+        let started = self.clock.wall(summary.exchange.started());
+        let mut line = String::with_capacity(line::BYTES_USUAL);
+        match self.format {
+            LogFormat::Json => line::json(&mut line, summary, started).ok()?,
+            LogFormat::Text => line::text(&mut line, summary, started).ok()?,
+            LogFormat::Off => return None,
+        }
+        Some(line)
+    }
+}
+
+impl Observer for AccessLog {
+    fn observe(&self, event: &Event<'_>) {
+        let Event::Finished(summary) = event else { return };
+        if let Some(line) = self.line(summary)
+            && self.lines.try_send(line).is_err()
+        {
+            self.lost.inc();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::sync::mpsc::{Receiver, Sender, channel};
+    use std::time::Duration;
+
+    use super::*;
+    use crate::exchange::refusal::Ending;
+    use crate::fixture;
+    use crate::time::Timestamp;
+
+    /// Longer than any of these tests should take.
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    #[derive(Clone, Default)]
+    struct Memory(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Memory {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Memory {
+        fn text(&self) -> String {
+            String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+        }
+    }
+
+    /// Tells when a write begins, and does not end it before it is let go.
+    struct Stuck {
+        begun: Sender<()>,
+        release: Receiver<()>,
+    }
+
+    impl Write for Stuck {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.begun.send(()).ok();
+            self.release.recv().ok();
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    struct Closed(Sender<()>);
+
+    impl Write for Closed {
+        fn write(&mut self, _bytes: &[u8]) -> io::Result<usize> {
+            self.0.send(()).unwrap();
+            Err(io::ErrorKind::BrokenPipe.into())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn lost() -> IntCounter {
+        IntCounter::new("lost", "lost lines").unwrap()
+    }
+
+    fn start(sink: impl Write + Send + 'static, lost: &IntCounter) -> (Arc<AccessLog>, Writer) {
+        AccessLog::start_to(sink, LogFormat::Json, Clock::process(), lost).unwrap()
+    }
+
+    fn finish_one(log: &Arc<AccessLog>) {
+        let observer: Arc<dyn Observer> = Arc::clone(log) as _;
+        let mut exchange = fixture::admitted(&fixture::web(), &observer);
+        exchange.finished(Ending::Answered, Some(&fixture::wire(200)), Timestamp::ZERO);
+    }
+
+    #[test]
+    fn every_exchange_gets_one_line() {
+        let (sink, lost) = (Memory::default(), lost());
+        let (log, writer) = start(sink.clone(), &lost);
+        finish_one(&log);
+        finish_one(&log);
+        assert!(writer.stop(PATIENCE), "the writer did not stop");
+        let text = sink.text();
+        assert_eq!(text.lines().count(), 2, "{text}");
+        assert!(text.ends_with('\n'), "{text}");
+        assert_eq!(lost.get(), 0);
+    }
+
+    #[test]
+    fn an_exchange_that_is_dropped_gets_its_line_too() {
+        let sink = Memory::default();
+        let (log, writer) = start(sink.clone(), &lost());
+        let observer: Arc<dyn Observer> = log;
+        drop(fixture::admitted(&fixture::web(), &observer));
+        assert!(writer.stop(PATIENCE), "the writer did not stop");
+        assert!(sink.text().contains(r#""reason":"dropped""#), "{}", sink.text());
+    }
+
+    #[test]
+    fn what_is_queued_when_it_stops_is_still_written() {
+        let sink = Memory::default();
+        let (log, writer) = start(sink.clone(), &lost());
+        for _ in 0..1000 {
+            finish_one(&log);
+        }
+        assert!(writer.stop(PATIENCE), "the writer did not stop");
+        assert_eq!(sink.text().lines().count(), 1000);
+    }
+
+    #[test]
+    fn a_full_queue_drops_lines_counts_them_and_blocks_nobody() {
+        let lost = lost();
+        let (begun, has_begun) = channel();
+        let (release, released) = channel();
+        let (log, writer) = start(Stuck { begun, release: released }, &lost);
+        finish_one(&log);
+        has_begun.recv_timeout(PATIENCE).unwrap();
+        for _ in 0..QUEUE_LINES_MAX + 3 {
+            finish_one(&log);
+        }
+        assert_eq!(lost.get(), 3);
+        assert!(!writer.stop(Duration::from_millis(1)), "a stuck writer cannot have stopped");
+        drop(release);
+    }
+
+    #[test]
+    fn a_reader_that_is_gone_costs_lines_and_nothing_else() {
+        let lost = lost();
+        let (tried, attempts) = channel();
+        let (log, writer) = start(Closed(tried), &lost);
+        finish_one(&log);
+        attempts.recv_timeout(PATIENCE).unwrap();
+        finish_one(&log);
+        attempts.recv_timeout(PATIENCE).unwrap();
+        assert!(writer.stop(PATIENCE), "the writer did not stop");
+        assert_eq!(lost.get(), 2);
+        assert!(attempts.try_recv().is_err(), "it kept trying without a line to write");
+    }
+
+    #[test]
+    fn a_line_after_the_end_is_counted_as_lost() {
+        let lost = lost();
+        let (log, writer) = start(Memory::default(), &lost);
+        assert!(writer.stop(PATIENCE), "the writer did not stop");
+        finish_one(&log);
+        assert_eq!(lost.get(), 1);
+    }
+
+    #[test]
+    fn a_log_that_is_off_writes_and_loses_nothing() {
+        let (sink, lost) = (Memory::default(), lost());
+        let (log, writer) =
+            AccessLog::start_to(sink.clone(), LogFormat::Off, Clock::process(), &lost).unwrap();
+        finish_one(&log);
+        assert!(writer.stop(PATIENCE), "there was nothing to stop");
+        assert_eq!((sink.text().as_str(), lost.get()), ("", 0));
+    }
+}

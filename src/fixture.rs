@@ -1,0 +1,138 @@
+//! A small world for the unit tests of the edges: a snapshot of one or two pools, and exchanges
+//! that go through it.
+
+#![expect(clippy::unwrap_used, reason = "a test's helper may stop the test")]
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::num::{NonZeroU8, NonZeroU32, NonZeroUsize};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::http::header::HOST;
+use ::http::{HeaderMap, HeaderValue, Method, Version};
+
+use crate::config::{
+    self, AccessLog, Admin, Algorithm, BackendAddress, Config, HealthCheck, HostPattern, Limits,
+    LogFormat, LogTarget, Probe, Retry, RetryOn, Shutdown, Threads, Timeouts,
+};
+use crate::exchange::event::{Observer, Wire};
+use crate::exchange::{Exchange, Head};
+use crate::http::label::MethodLabel;
+use crate::name::PoolName;
+use crate::runtime::snapshot::Snapshot;
+use crate::time::Timestamp;
+
+/// The client of every exchange here.
+pub(crate) const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 7));
+
+/// A pool with a backend at each address.
+pub(crate) fn pool(
+    name: &str,
+    addresses: &[SocketAddr],
+    health_check: Option<HealthCheck>,
+) -> config::Pool {
+    let backends = addresses.iter().map(|address| config::Backend {
+        address: BackendAddress::Socket(*address),
+        weight: NonZeroU32::MIN,
+    });
+    config::Pool {
+        name: PoolName::new(name).unwrap(),
+        algorithm: Algorithm::RoundRobin,
+        backends: backends.collect(),
+        health_check,
+        retry: Retry {
+            attempts: NonZeroU8::new(3).unwrap(),
+            backoff: Duration::ZERO,
+            on: RetryOn { connect: true, reset: true, timeout: true, status: vec![503] },
+        },
+        timeouts: Timeouts {
+            connect: Duration::from_secs(1),
+            response: Duration::from_secs(1),
+            request: Duration::from_secs(5),
+            idle: Duration::from_secs(1),
+        },
+        rate_limit: None,
+    }
+}
+
+/// A health check whose interval is short enough for a test that counts probes.
+pub(crate) fn health_check(probe: Probe) -> HealthCheck {
+    HealthCheck {
+        probe,
+        interval: Duration::from_millis(20),
+        timeout: Duration::from_millis(20),
+        unhealthy_after: NonZeroU32::new(2).unwrap(),
+        healthy_after: NonZeroU32::new(2).unwrap(),
+    }
+}
+
+/// A snapshot of these pools; every request goes to the first.
+pub(crate) fn snapshot(pools: Vec<config::Pool>) -> Snapshot {
+    let config = Config {
+        listeners: Vec::new(),
+        admin: Admin { address: address("127.0.0.1:9090") },
+        threads: Threads::Auto,
+        trusted_proxies: Vec::new(),
+        routes: vec![config::Route {
+            host: HostPattern::Any,
+            path: "/".to_owned(),
+            pool: 0,
+            rate_limit: None,
+        }],
+        pools,
+        rate_limit: None,
+        limits: Limits {
+            connections: NonZeroUsize::MIN,
+            header_timeout: Duration::from_secs(1),
+            keepalive: Duration::from_secs(1),
+        },
+        access_log: AccessLog { format: LogFormat::Off, target: LogTarget::Stdout },
+        shutdown: Shutdown { pre_stop: Duration::ZERO, drain: Duration::ZERO },
+    };
+    Snapshot::new(&config, "v1", 7, |_, _| Err("no names in tests".to_owned())).unwrap()
+}
+
+/// A snapshot of one pool `web` of two backends that nobody probes.
+pub(crate) fn web() -> Arc<Snapshot> {
+    let addresses = [address("10.0.0.1:3000"), address("10.0.0.2:3000")];
+    Arc::new(snapshot(vec![pool("web", &addresses, None)]))
+}
+
+/// An address, as written.
+pub(crate) fn address(text: &str) -> SocketAddr {
+    text.parse().unwrap()
+}
+
+/// An exchange that was admitted at the clock's start.
+pub(crate) fn admitted(snapshot: &Arc<Snapshot>, observer: &Arc<dyn Observer>) -> Exchange {
+    let mut exchange = Exchange::new(Arc::clone(snapshot), Arc::clone(observer), Timestamp::ZERO);
+    let headers = HeaderMap::from_iter([(HOST, HeaderValue::from_static("example.com"))]);
+    let head = Head {
+        peer: CLIENT,
+        method: &Method::GET,
+        version: Version::HTTP_11,
+        authority: None,
+        path: "/",
+        headers: &headers,
+    };
+    exchange.admit(&head, Timestamp::ZERO).unwrap();
+    exchange
+}
+
+/// What went over the wire of a plain request.
+pub(crate) fn wire(status: u16) -> Wire<'static> {
+    Wire {
+        method_label: MethodLabel::Get,
+        method: "GET",
+        scheme: "http",
+        host: "example.com",
+        path: "/a",
+        query: None,
+        protocol: "HTTP/1.1",
+        user_agent: None,
+        request_id: "id-1",
+        status,
+        bytes_in: 0,
+        bytes_out: 12,
+    }
+}

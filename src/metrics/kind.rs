@@ -1,0 +1,99 @@
+//! The closed set behind the labels `type` and `reason`.
+
+use crate::exchange::refusal::{Ending, Refusal};
+use crate::policy::retry::Failure;
+
+/// What goes into `lb_errors_total{type}`: every attempt that failed, by how; and every exchange
+/// whose end says more than its attempts do. What a client brought on itself is no error of ours
+/// and shows in `lb_requests_total` alone. The reasons of `lb_retries_total` are those of attempts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ErrorKind {
+    /// An attempt: no connection.
+    Connect,
+    /// An attempt: the connection broke.
+    Reset,
+    /// An attempt: no answer in time.
+    Timeout,
+    /// An attempt: a status that was thrown away to try again.
+    Status,
+    /// An exchange: nobody was eligible.
+    NoBackend,
+    /// An exchange: its whole time was up.
+    RequestTimeout,
+    /// An exchange: the backend's answer was not HTTP.
+    InvalidResponse,
+    /// An exchange: the answer was cut after it had begun.
+    ResponseCut,
+    /// An exchange: our own mistake.
+    Internal,
+    /// An exchange: abandoned.
+    Dropped,
+}
+
+impl ErrorKind {
+    /// How many there are.
+    pub(super) const COUNT: usize = 10;
+
+    pub(super) const fn of_attempt(failure: Failure) -> Self {
+        match failure {
+            Failure::Connect => Self::Connect,
+            Failure::Reset => Self::Reset,
+            Failure::Timeout => Self::Timeout,
+            Failure::Status(_) => Self::Status,
+        }
+    }
+
+    /// `None` for what is no error, or was counted with the attempt.
+    pub(super) const fn of_ending(ending: Ending) -> Option<Self> {
+        match ending {
+            Ending::Answered | Ending::ClientClosed => None,
+            Ending::Cut => Some(Self::ResponseCut),
+            Ending::Dropped => Some(Self::Dropped),
+            Ending::Refused(refusal) => match refusal {
+                Refusal::NoBackend => Some(Self::NoBackend),
+                Refusal::RequestTimeout => Some(Self::RequestTimeout),
+                Refusal::InvalidResponse => Some(Self::InvalidResponse),
+                Refusal::Internal => Some(Self::Internal),
+                Refusal::BadRequest
+                | Refusal::NoRoute
+                | Refusal::MethodNotAllowed
+                | Refusal::SlowClient
+                | Refusal::RateLimited(..)
+                | Refusal::ConnectFailed
+                | Refusal::ConnectionReset
+                | Refusal::ConnectTimeout
+                | Refusal::ResponseTimeout => None,
+            },
+        }
+    }
+
+    pub(super) const fn index(self) -> usize {
+        match self {
+            Self::Connect => 0,
+            Self::Reset => 1,
+            Self::Timeout => 2,
+            Self::Status => 3,
+            Self::NoBackend => 4,
+            Self::RequestTimeout => 5,
+            Self::InvalidResponse => 6,
+            Self::ResponseCut => 7,
+            Self::Internal => 8,
+            Self::Dropped => 9,
+        }
+    }
+
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::Reset => "reset",
+            Self::Timeout => "timeout",
+            Self::Status => "status",
+            Self::NoBackend => "no_backend",
+            Self::RequestTimeout => "request_timeout",
+            Self::InvalidResponse => "invalid_response",
+            Self::ResponseCut => "response_cut",
+            Self::Internal => "internal",
+            Self::Dropped => "dropped",
+        }
+    }
+}
