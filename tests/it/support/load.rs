@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::client::{Client, Failure, io_failure};
+use super::client::{Client, Failure};
+use super::message::io_failure;
 use super::now;
 
 /// What to ask, and how.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use socket2::SockRef;
 
-use super::super::client::{find, parse_field};
+use super::super::message::{find, parse_field};
 use super::super::now;
 use super::{Answer, Behaviour, Seen, Shared, path_of};
 
