@@ -1,0 +1,1 @@
+"""The end-to-end run of scripts/e2e.py, by subject."""

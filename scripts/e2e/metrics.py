@@ -1,0 +1,113 @@
+"""Checks of what Prometheus sees, with the tools that read it in production."""
+
+import contextlib
+import http.client
+import json
+import random
+import string
+import subprocess
+import urllib.parse
+
+from e2e.servers import tool
+from e2e.world import expect, get, metrics, until
+
+# The labels that may take a new value because of traffic: closed sets both.
+CLOSED = {"method", "status"}
+SERIES_REQUESTS = 500
+
+
+def promtool_has_nothing_to_say(env):
+    get(env.address("/nginx/"), "/nginx/small.txt")
+    text = get(env.weir.admin, "/metrics").body
+    done = subprocess.run(
+        [tool("promtool"), "check", "metrics"], input=text, capture_output=True, timeout=30
+    )
+    said = (done.stdout + done.stderr).decode("utf-8", "replace").strip()
+    expect(done.returncode == 0 and not said, f"exit {done.returncode}: {said}")
+
+
+def prometheus_scrapes_and_answers(env):
+    world = env.world
+    get(env.address("/nginx/"), "/nginx/small.txt")
+    config = (
+        "global: {scrape_interval: 1s}\n"
+        "scrape_configs:\n"
+        f"  - {{job_name: weir, static_configs: [{{targets: ['{env.weir.admin}']}}]}}\n"
+    )
+    address = f"{world.address()}:9091"
+    process = world.run(
+        "prometheus",
+        [
+            tool("prometheus"),
+            f"--config.file={world.write('prometheus.yml', config)}",
+            f"--storage.tsdb.path={world.path('prometheus-data')}",
+            f"--web.listen-address={address}",
+            "--log.level=error",
+        ],
+    )
+    try:
+        query = "/api/v1/query?" + urllib.parse.urlencode({"query": "lb_requests_total"})
+
+        def look():
+            answer = get(address, query)
+            return answer.status == 200 and json.loads(answer.body)["data"]["result"]
+
+        found = until("Prometheus knows lb_requests_total", 30, look)
+    finally:
+        world.end(process)
+    expect(any(float(one["value"][1]) > 0 for one in found), f"all zero: {found}")
+
+
+def no_request_makes_a_series(env):
+    # Every pool has been asked, so what its traffic may make is there.
+    for path in ("/nginx/small.txt", "/python/small.txt", "/node/"):
+        get(env.address(path), path)
+    before = open_series(metrics(env.weir.admin))
+    dice = random.Random(17)
+    answered = sum(ask_anything(env.address("/nginx/"), dice) for _ in range(SERIES_REQUESTS))
+    expect(answered > SERIES_REQUESTS // 2, f"only {answered} of {SERIES_REQUESTS} were answered")
+    new = open_series(metrics(env.weir.admin)) - before
+    expect(not new, f"{len(new)} new, such as {sorted(map(str, new))[:3]}")
+    methods = {
+        dict(labels)["method"]
+        for (name, labels) in metrics(env.weir.admin)
+        if name == "lb_requests_total"
+    }
+    known = {"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT", "OTHER"}
+    expect(methods <= known, f"methods {sorted(methods - known)}")
+
+
+def open_series(samples):
+    """Series without the labels that are closed sets."""
+    return {
+        (name, frozenset((label, value) for label, value in labels if label not in CLOSED))
+        for name, labels in samples
+    }
+
+
+def ask_anything(address, dice):
+    """One odd request; whether there was any answer."""
+
+    def word(length=8):
+        return "".join(dice.choice(string.ascii_letters) for _ in range(length))
+
+    method = dice.choice(["GET", "POST", "DELETE", "PURGE", word(), word(3).upper()])
+    prefix = dice.choice(["/", "/nginx/", "/python/", "/node/"])
+    path = f"{prefix}{word()}?{word()}={word()}"
+    host = dice.choice([address, f"{word()}.example", f"{word()}:81", "[::1]:80"])
+    headers = {"Host": host, f"X-{word()}": word(), "User-Agent": word(), "X-Request-Id": word(30)}
+    connection = http.client.HTTPConnection(address, timeout=10)
+    with contextlib.closing(connection):
+        try:
+            connection.request(method, path, headers=headers)
+            connection.getresponse().read()
+            return True
+        except (OSError, http.client.HTTPException):
+            return False
+
+
+CHECKS = [
+    promtool_has_nothing_to_say,
+    prometheus_scrapes_and_answers,
+    no_request_makes_a_series,
+]

@@ -1,0 +1,157 @@
+"""The servers of the run: real origins, and Weir in front of them."""
+
+import os
+import shutil
+import sys
+
+from e2e.world import Failed, free_port, get, until
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+GIB = 1 << 30
+
+NGINX = """
+daemon off;
+pid {dir}/nginx.pid;
+error_log {dir}/nginx.log;
+worker_processes 1;
+{user}
+events {{ worker_connections 512; }}
+http {{
+    access_log off;
+    client_body_temp_path {dir}/nginx-body;
+    proxy_temp_path {dir}/nginx-proxy;
+    fastcgi_temp_path {dir}/nginx-fastcgi;
+    uwsgi_temp_path {dir}/nginx-uwsgi;
+    scgi_temp_path {dir}/nginx-scgi;
+    sendfile on;
+    server {{
+        listen {address};
+        root {dir}/www;
+        location = /health {{ return 200 "ok"; }}
+        location = /nginx/204 {{ return 204; }}
+    }}
+}}
+"""
+
+
+def tool(name):
+    """The path of a program that the run needs."""
+    found = shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/local/sbin:/usr/sbin:/sbin")
+    if not found:
+        raise Failed(f"{name} is not installed (scripts/setup.sh e2e installs it)")
+    return found
+
+
+class Origins:
+    """nginx, Python's http.server and Node, each with paths that start with its own name."""
+
+    def __init__(self, world):
+        self.world = world
+        self.addresses = {}
+        self._nginx()
+        self._python()
+        self._node()
+
+    def address(self, path):
+        """Where a path is served."""
+        return self.addresses[path.split("/")[1]]
+
+    def _nginx(self):
+        world = self.world
+        address = f"{world.address()}:3000"
+        os.makedirs(world.path("www/nginx"), exist_ok=True)
+        world.write("www/nginx/small.txt", "from nginx\n")
+        with open(world.path("www/nginx/big"), "wb") as big:
+            big.truncate(GIB)
+        # Started by root, its workers would change to a user who may not read our directory.
+        user = "user root;" if os.geteuid() == 0 else ""
+        config = NGINX.format(dir=world.directory, address=address, user=user)
+        command = [tool("nginx"), "-p", world.directory, "-c", world.write("nginx.conf", config)]
+        # Without -e it complains about a log directory that it may not write, before it has
+        # read where its log is.
+        process = world.run("nginx", command + ["-e", world.path("nginx.log")])
+        world.until_serving(process, address, "/health")
+        self.addresses["nginx"] = address
+
+    def _python(self):
+        world = self.world
+        host = world.address()
+        os.makedirs(world.path("files/python"), exist_ok=True)
+        world.write("files/health", "ok")
+        world.write("files/python/small.txt", "from python\n")
+        command = [sys.executable, "-m", "http.server", "--bind", host]
+        process = world.run("python", command + ["--directory", world.path("files"), "3000"])
+        world.until_serving(process, f"{host}:3000", "/health")
+        self.addresses["python"] = f"{host}:3000"
+
+    def _node(self):
+        host = self.world.address()
+        command = [tool("node"), os.path.join(HERE, "origin.mjs"), host, "3000"]
+        process = self.world.run("node", command)
+        self.world.until_serving(process, f"{host}:3000", "/health")
+        self.addresses["node"] = f"{host}:3000"
+
+
+class Weir:
+    """One `weir run` with a configuration of its own."""
+
+    def __init__(self, world, binary, config, ready="/readyz"):
+        self.world = world
+        host = world.address()
+        self.address, self.admin = f"{host}:8080", f"{host}:9090"
+        name = f"weir-{host}"
+        text = f'listeners: ["{self.address}"]\nadmin: {{address: "{self.admin}"}}\n{config}'
+        self.process = world.run(
+            name,
+            [binary, "run", "-c", world.write(f"{name}.yaml", text)],
+            env=os.environ | {"TMPDIR": world.directory, "XDG_RUNTIME_DIR": world.directory},
+        )
+        world.until_serving(self.process, self.admin, ready)
+
+    def status(self):
+        return get(self.admin, "/status").json
+
+    def backends(self):
+        """What /status says of each backend, by its address without the scheme."""
+        found = {}
+        entries = [self.status()]
+        while entries:
+            entry = entries.pop()
+            if isinstance(entry, dict) and "url" in entry and "state" in entry:
+                found[entry["url"].removeprefix("http://").rstrip("/")] = entry
+            elif isinstance(entry, (dict, list)):
+                entries.extend(entry.values() if isinstance(entry, dict) else entry)
+        return found
+
+    def until_state(self, address, state, seconds=15):
+        until(
+            f"{address} is {state}",
+            seconds,
+            lambda: self.backends()[address]["state"].lower() == state,
+        )
+
+    def end(self):
+        self.world.end(self.process)
+
+
+class WeirOrigin:
+    """One `weir origin`, which can be killed and started again where it was."""
+
+    def __init__(self, world, binary, name):
+        self.world, self.binary, self.name = world, binary, name
+        self.port = free_port()
+        self.address = f"127.0.0.1:{self.port}"
+        self.start()
+
+    def start(self):
+        command = [self.binary, "origin", "--port", str(self.port), "--name", self.name]
+        self.process = self.world.run(f"origin-{self.name}", command)
+        self.world.until_serving(self.process, self.address, "/health")
+
+    def kill(self):
+        """`kill -9`."""
+        self.process.kill()
+        self.process.wait(10)
+
+    def end(self):
+        self.world.end(self.process)

@@ -1,0 +1,93 @@
+#!/bin/sh
+# Installs what building and testing need on a Debian that has a Rust toolchain.
+#
+#   scripts/setup.sh build    a C compiler and cmake: what `cargo build` needs
+#   scripts/setup.sh test     and what `cargo test` needs
+#   scripts/setup.sh e2e      and the servers and clients of scripts/e2e.py and scripts/compare.py
+#
+# Without an argument: e2e. Run again, it looks and does nothing. No service is left running:
+# the tests start their own servers, with their own configuration.
+set -eu
+
+usage() {
+    echo "usage: scripts/setup.sh [build|test|e2e]" >&2
+    exit 2
+}
+
+[ $# -le 1 ] || usage
+build="gcc libc6-dev make cmake pkg-config"
+test="$build procps curl"
+e2e="$test python3 nodejs nginx-light wrk prometheus"
+case "${1:-e2e}" in
+    build) wanted=$build ;;
+    test) wanted=$test ;;
+    e2e) wanted=$e2e ;;
+    *) usage ;;
+esac
+
+# The command that proves a package is there, whichever package or build it came from.
+command_of() {
+    case "$1" in
+        nodejs) echo node ;;
+        nginx-light) echo nginx ;;
+        procps) echo ps ;;
+        *) echo "$1" ;;
+    esac
+}
+
+is_there() {
+    case "$1" in
+        libc6-dev) [ -e /usr/include/stdio.h ] ;;
+        # The package has the server and promtool; a half of it is none.
+        prometheus) command -v prometheus >/dev/null && command -v promtool >/dev/null ;;
+        *) command -v "$(command_of "$1")" >/dev/null ;;
+    esac
+}
+
+# Debian keeps some servers where only root looks.
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
+missing=""
+for package in $wanted; do
+    is_there "$package" || missing="$missing $package"
+done
+if [ -z "$missing" ]; then
+    echo "all there:" $wanted
+    exit 0
+fi
+
+install="apt-get install -y --no-install-recommends$missing"
+if [ "$(id -u)" -eq 0 ]; then
+    as_root=""
+elif command -v sudo >/dev/null && sudo -n true 2>/dev/null; then
+    as_root="sudo"
+else
+    echo "missing:$missing" >&2
+    echo "this needs root; run as root:" >&2
+    echo "  apt-get update && $install" >&2
+    exit 1
+fi
+
+# A package's maintainer script asks policy-rc.d whether it may start its service; 101 says no.
+# One that is there already is the administrator's and is left alone: RUNLEVEL=1 tells the same
+# to those who do not ask.
+policy=/usr/sbin/policy-rc.d
+if [ ! -e "$policy" ]; then
+    trap '$as_root rm -f "$policy"' EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
+    printf '#!/bin/sh\nexit 101\n' | $as_root tee "$policy" >/dev/null
+    $as_root chmod 755 "$policy"
+fi
+
+$as_root apt-get update
+$as_root env RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive $install
+
+still=""
+for package in $missing; do
+    is_there "$package" || still="$still $package"
+done
+if [ -n "$still" ]; then
+    echo "installed, and still not to be found:$still" >&2
+    exit 1
+fi
+echo "installed:$missing"
