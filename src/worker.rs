@@ -90,7 +90,8 @@ pub fn run(config: &Config, version: &str, ready: impl FnOnce()) -> Result<(), W
     let registry = prometheus::Registry::new();
     let metrics = Arc::new(Metrics::new(&registry, &snapshot)?);
     metrics.config_loaded(clock.wall(clock.now()));
-    let access_log = AccessLog::start(config.access_log, clock, metrics.access_log_dropped())
+    let lost = metrics.access_log_dropped();
+    let (access_log, log_writer) = AccessLog::start(config.access_log, clock, &lost)
         .map_err(system("start the access log"))?;
     count_panics(&metrics);
     let live = Arc::new(Live::new(snapshot));
@@ -98,7 +99,7 @@ pub fn run(config: &Config, version: &str, ready: impl FnOnce()) -> Result<(), W
         clock,
         proxy: Proxy {
             live: Arc::clone(&live),
-            observer: Arc::new(Watchers(Arc::clone(&metrics), Arc::clone(&access_log))),
+            observer: Arc::new(Watchers(Arc::clone(&metrics), access_log)),
             clock,
             draining: Arc::default(),
         },
@@ -107,7 +108,9 @@ pub fn run(config: &Config, version: &str, ready: impl FnOnce()) -> Result<(), W
         prober: Arc::new(Prober::new(Arc::clone(&live), clock)),
     };
     let served = serve(config, &parts, listeners, (admin_listener, registry, metrics), ready);
-    access_log.stop(FLUSH_MAX);
+    if !log_writer.stop(FLUSH_MAX) {
+        log::warn!("access log: its last lines could not be written in time");
+    }
     served
 }
 

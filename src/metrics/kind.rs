@@ -28,11 +28,13 @@ pub(super) enum ErrorKind {
     Internal,
     /// An exchange: abandoned.
     Dropped,
+    /// A connection: one too many.
+    TooManyConnections,
 }
 
 impl ErrorKind {
     /// How many there are.
-    pub(super) const COUNT: usize = 10;
+    pub(super) const COUNT: usize = 11;
 
     pub(super) const fn of_attempt(failure: Failure) -> Self {
         match failure {
@@ -51,6 +53,7 @@ impl ErrorKind {
             Ending::Dropped => Some(Self::Dropped),
             Ending::Refused(refusal) => match refusal {
                 Refusal::NoBackend => Some(Self::NoBackend),
+                Refusal::TooManyConnections => Some(Self::TooManyConnections),
                 Refusal::RequestTimeout => Some(Self::RequestTimeout),
                 Refusal::InvalidResponse => Some(Self::InvalidResponse),
                 Refusal::Internal => Some(Self::Internal),
@@ -79,6 +82,7 @@ impl ErrorKind {
             Self::ResponseCut => 7,
             Self::Internal => 8,
             Self::Dropped => 9,
+            Self::TooManyConnections => 10,
         }
     }
 
@@ -94,6 +98,7 @@ impl ErrorKind {
             Self::ResponseCut => "response_cut",
             Self::Internal => "internal",
             Self::Dropped => "dropped",
+            Self::TooManyConnections => "too_many_connections",
         }
     }
 }
