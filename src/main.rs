@@ -9,9 +9,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use weir::config::overrides::{Override, Overrides};
-use weir::config::problem::Problems;
-use weir::config::{self, Config};
+use weir::config::{self, Config, Override, Overrides, Problems};
 use weir::demo::{self, origin};
 use weir::worker;
 
