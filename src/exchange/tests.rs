@@ -1,0 +1,272 @@
+use std::sync::{Mutex, PoisonError};
+
+use ::http::header::HOST;
+use ::http::{HeaderMap, HeaderValue, Version};
+
+use super::*;
+use crate::config::{self, Overrides};
+
+/// Writes down what it is told.
+#[derive(Default)]
+struct Notes(Mutex<Vec<String>>);
+
+impl Notes {
+    fn take(&self) -> Vec<String> {
+        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Observer for Notes {
+    fn observe(&self, event: &Event<'_>) {
+        let note = match event {
+            Event::Connected { backend, took, .. } => format!("connected {backend} {took:?}"),
+            Event::AttemptFailed { backend, failure, retried, .. } => {
+                format!("failed {backend} {failure:?} retried={retried}")
+            }
+            Event::RateLimited(scope) => format!("limited {}", scope.as_str()),
+            Event::Finished(summary) => format!("finished {:?}", summary.ending),
+        };
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(note);
+    }
+}
+
+const TWO: &str = "
+trusted_proxies: [10.0.0.0/8]
+routes: [{host: a.test, path: /api, pool: web}, {host: b.test, pool: web}]
+pools:
+  - name: web
+    health_check: off
+    backends: [http://10.1.0.1:80, http://10.1.0.2:80]
+    retry: {attempts: 3, backoff: 100ms, on: [connect, reset, 503]}
+    timeouts: {connect: 2s, response: 30s, request: 10s}
+";
+
+fn snapshot(text: &str) -> Arc<Snapshot> {
+    let config = config::load(Some(text.as_bytes()), &Overrides::default()).unwrap();
+    Arc::new(Snapshot::new(&config, "v1", 1, |_, _| Err("no names".into())).unwrap())
+}
+
+fn at(millis: u64) -> Timestamp {
+    Timestamp::ZERO + Duration::from_millis(millis)
+}
+
+struct Request {
+    method: Method,
+    version: Version,
+    authority: Option<&'static str>,
+    path: &'static str,
+    peer: &'static str,
+    headers: HeaderMap,
+}
+
+fn get(host: &'static str, path: &'static str) -> Request {
+    Request {
+        method: Method::GET,
+        version: Version::HTTP_11,
+        authority: None,
+        path,
+        peer: "192.0.2.1",
+        headers: HeaderMap::from_iter([(HOST, HeaderValue::from_static(host))]),
+    }
+}
+
+impl Request {
+    fn admit(&self, exchange: &mut Exchange, now: Timestamp) -> Result<(), Refusal> {
+        let head = Head {
+            peer: self.peer.parse().unwrap(),
+            method: &self.method,
+            version: self.version,
+            authority: self.authority,
+            path: self.path,
+            headers: &self.headers,
+        };
+        exchange.admit(&head, now)
+    }
+
+    /// Asks once of a new exchange in a new world.
+    fn ask(&self) -> Result<(), Refusal> {
+        self.admit(&mut Exchange::new(snapshot(TWO), Arc::new(Notes::default()), at(0)), at(0))
+    }
+}
+
+fn admitted(snapshot: &Arc<Snapshot>) -> (Exchange, Arc<Notes>) {
+    let notes = Arc::new(Notes::default());
+    let mut exchange = Exchange::new(Arc::clone(snapshot), Arc::clone(&notes) as _, at(0));
+    get("b.test", "/").admit(&mut exchange, at(0)).unwrap();
+    (exchange, notes)
+}
+
+const SAFE: Replay = Replay { idempotent: true, answer_started: false, body_whole: true };
+
+#[test]
+fn a_request_without_host_is_refused_unless_it_is_of_http_1_0() {
+    let mut request = get("", "/");
+    request.headers.clear();
+    assert_eq!(request.ask(), Err(Refusal::BadRequest));
+    request.version = Version::HTTP_10;
+    assert_eq!(request.ask(), Err(Refusal::NoRoute), "both routes name a host");
+}
+
+#[test]
+fn two_hosts_are_one_too_many() {
+    let mut request = get("b.test", "/");
+    request.headers.append(HOST, HeaderValue::from_static("b.test"));
+    assert_eq!(request.ask(), Err(Refusal::BadRequest));
+}
+
+#[test]
+fn the_authority_of_the_target_overrides_the_host() {
+    let mut request = get("nowhere.test", "/");
+    request.authority = Some("b.test:8080");
+    assert_eq!(request.ask(), Ok(()));
+}
+
+#[test]
+fn a_host_is_matched_without_case_port_and_final_dot() {
+    assert_eq!(get("B.Test.:8080", "/").ask(), Ok(()));
+}
+
+#[test]
+fn trace_and_connect_are_not_served() {
+    for method in [Method::TRACE, Method::CONNECT] {
+        let request = Request { method, ..get("b.test", "/") };
+        assert_eq!(request.ask(), Err(Refusal::MethodNotAllowed));
+    }
+}
+
+#[test]
+fn an_asterisk_is_for_options_alone() {
+    assert_eq!(get("b.test", "*").ask(), Err(Refusal::BadRequest));
+    let options = Request { method: Method::OPTIONS, ..get("b.test", "*") };
+    assert_eq!(options.ask(), Ok(()));
+}
+
+#[test]
+fn a_dot_segment_cannot_sneak_past_a_route() {
+    assert_eq!(get("a.test", "/api/x").ask(), Ok(()));
+    assert_eq!(get("a.test", "/api/../secret").ask(), Err(Refusal::NoRoute));
+}
+
+#[test]
+fn only_a_trusted_peer_may_say_who_the_client_is() {
+    let from = |peer| {
+        let (mut exchange, _) =
+            (Exchange::new(snapshot(TWO), Arc::new(Notes::default()), at(0)), ());
+        let mut request = Request { peer, ..get("b.test", "/") };
+        request.headers.insert(X_FORWARDED_FOR, HeaderValue::from_static("6.6.6.6, 198.51.100.9"));
+        request.admit(&mut exchange, at(0)).unwrap();
+        exchange.client().unwrap().address.to_string()
+    };
+    assert_eq!(from("192.0.2.1"), "192.0.2.1");
+    assert_eq!(from("10.0.0.7"), "198.51.100.9");
+}
+
+#[test]
+fn a_client_over_its_limit_is_told_exactly_how_long_to_wait() {
+    let world = snapshot(&format!("{TWO}\nrate_limit: {{requests_per_second: 10, burst: 1}}\n"));
+    let ask = |now| {
+        let mut exchange = Exchange::new(Arc::clone(&world), Arc::new(Notes::default()), now);
+        get("b.test", "/").admit(&mut exchange, now)
+    };
+    assert_eq!(ask(at(0)), Ok(()));
+    let wait = Duration::from_millis(60);
+    assert_eq!(ask(at(40)), Err(Refusal::RateLimited(Scope::Global, wait)));
+    assert_eq!(ask(at(100)), Ok(()));
+}
+
+#[test]
+fn a_pools_own_limit_is_asked_after_the_global_one() {
+    let text = TWO.replace(
+        "health_check: off",
+        "health_check: off\n    rate_limit: {requests_per_second: 1}",
+    );
+    let world = snapshot(&text);
+    let notes = Arc::new(Notes::default());
+    for _ in 0..2 {
+        let mut exchange = Exchange::new(Arc::clone(&world), Arc::clone(&notes) as _, at(0));
+        drop(get("b.test", "/").admit(&mut exchange, at(0)));
+    }
+    assert_eq!(notes.take(), ["finished Dropped", "limited pool", "finished Dropped"]);
+}
+
+#[test]
+fn an_attempt_after_a_failure_goes_elsewhere_and_at_once() {
+    let (mut exchange, notes) = admitted(&snapshot(TWO));
+    let first = exchange.pick(at(0), (0, u64::MAX)).unwrap();
+    assert!(exchange.failed(Failure::Connect, "refused", SAFE, at(1)));
+    assert_eq!(first.backend.in_flight(), 0, "the lease is back before the next pick");
+    let second = exchange.pick(at(1), (0, u64::MAX)).unwrap();
+    assert_ne!(first.address, second.address);
+    assert_eq!(second.backoff, Duration::ZERO);
+    assert_eq!(notes.take(), ["failed 0 Connect retried=true"]);
+}
+
+#[test]
+fn a_second_attempt_at_the_same_backend_waits() {
+    let (mut exchange, _) = admitted(&snapshot(TWO));
+    for _ in 0..2 {
+        assert!(exchange.pick(at(0), (0, u64::MAX)).unwrap().backoff.is_zero());
+        assert!(exchange.failed(Failure::Connect, "refused", SAFE, at(0)));
+    }
+    let third = exchange.pick(at(0), (0, u64::MAX)).unwrap();
+    assert!(third.backoff > Duration::from_millis(99), "{:?}", third.backoff);
+    assert!(third.backoff <= Duration::from_millis(100), "{:?}", third.backoff);
+    assert!(!exchange.failed(Failure::Connect, "refused", SAFE, at(0)), "three attempts are all");
+}
+
+#[test]
+fn no_wait_and_no_attempt_goes_beyond_the_deadline() {
+    let (mut exchange, _) = admitted(&snapshot(TWO));
+    let target = exchange.pick(at(9_000), (0, 0)).unwrap();
+    assert_eq!(target.connect_timeout, Duration::from_secs(1));
+    assert_eq!(target.response_timeout, Duration::from_secs(1));
+    assert!(!exchange.failed(Failure::Connect, "timed out", SAFE, at(10_000)));
+    assert_eq!(exchange.pick(at(10_000), (0, 0)).unwrap_err(), Refusal::RequestTimeout);
+}
+
+#[test]
+fn a_status_is_retried_only_while_the_client_has_seen_nothing() {
+    let (mut exchange, _) = admitted(&snapshot(TWO));
+    exchange.pick(at(0), (0, 0)).unwrap();
+    let begun = Replay { answer_started: true, ..SAFE };
+    assert!(!exchange.responded(503, begun, at(1)));
+    assert!(exchange.responded(503, SAFE, at(1)));
+    exchange.pick(at(1), (0, 0)).unwrap();
+    assert!(!exchange.responded(500, SAFE, at(1)), "500 is not in the list");
+    assert_eq!(exchange.first_byte(), Some(at(1)));
+}
+
+#[test]
+fn only_a_new_connection_is_timed() {
+    let (mut exchange, notes) = admitted(&snapshot(TWO));
+    exchange.pick(at(5), (0, 0)).unwrap();
+    exchange.connected(true, at(6));
+    exchange.connected(false, at(8));
+    assert_eq!(notes.take(), ["connected 0 3ms"]);
+}
+
+#[test]
+fn with_nobody_healthy_the_refusal_comes_at_once() {
+    let world = snapshot(&TWO.replace("health_check: off", "health_check: {type: tcp}"));
+    let mut exchange = Exchange::new(world, Arc::new(Notes::default()), at(0));
+    assert_eq!(get("b.test", "/").admit(&mut exchange, at(0)), Err(Refusal::NoBackend));
+}
+
+#[test]
+fn an_end_is_told_once_even_if_the_exchange_is_dropped_after_it() {
+    let (mut exchange, notes) = admitted(&snapshot(TWO));
+    exchange.finished(Ending::Answered, None, at(1));
+    exchange.finished(Ending::Cut, None, at(2));
+    drop(exchange);
+    assert_eq!(notes.take(), ["finished Answered"]);
+}
+
+#[test]
+fn an_exchange_dropped_in_flight_gives_its_lease_back_and_tells() {
+    let (mut exchange, notes) = admitted(&snapshot(TWO));
+    let target = exchange.pick(at(0), (0, 0)).unwrap();
+    assert_eq!(target.backend.in_flight(), 1);
+    drop(exchange);
+    assert_eq!(target.backend.in_flight(), 0);
+    assert_eq!(notes.take(), ["finished Dropped"]);
+}
