@@ -94,14 +94,24 @@ fn what_the_full_example_switches_off_can_be_switched_on() {
         .map(|line| {
             let blank = line.len() - line.trim_start().len();
             let (blank, rest) = line.split_at(blank);
-            let key = rest.strip_prefix('#').filter(|rest| !rest.starts_with(' ') || blank.is_empty());
+            let key =
+                rest.strip_prefix('#').filter(|rest| !rest.starts_with(' ') || blank.is_empty());
             let key = key.filter(|key| key.trim_start().split(' ').next().unwrap().ends_with(':'));
             format!("{blank}{}\n", key.unwrap_or(rest)).replace("type: tcp", "type: http")
         })
         .collect();
     let config = load(&on).unwrap();
     let limit = config.rate_limit.unwrap();
-    assert_eq!(limit, load(&example("minimal.yaml").replace("pools:", "rate_limit: {requests_per_second: 100}\npools:")).unwrap().rate_limit.unwrap());
+    assert_eq!(
+        limit,
+        load(
+            &example("minimal.yaml")
+                .replace("pools:", "rate_limit: {requests_per_second: 100}\npools:")
+        )
+        .unwrap()
+        .rate_limit
+        .unwrap()
+    );
     assert!(config.routes[0].rate_limit.is_some(), "the limit of the route");
     assert!(config.pools[0].rate_limit.is_some(), "the limit of the pool");
 }

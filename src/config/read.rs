@@ -219,18 +219,36 @@ fn not_a_number(node: &Node, field: Field, expected: &str) -> Problem {
     }
 }
 
-impl<T: FromNode> FromNode for Vec<Spanned<T>> {
+/// The entries of a list that could be read.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct List<T> {
+    pub(super) entries: Vec<Spanned<T>>,
+    /// How many there are, those that were refused included: a list of nothing but mistakes should
+    /// not be called empty as well.
+    pub(super) typed: usize,
+}
+
+impl<T> From<Vec<Spanned<T>>> for List<T> {
+    fn from(entries: Vec<Spanned<T>>) -> Self {
+        Self { typed: entries.len(), entries }
+    }
+}
+
+impl<T: FromNode> FromNode for List<T> {
     fn expected() -> String {
-        "a list".to_owned()
+        format!("a list; each entry {}", T::expected())
     }
 
     fn from_node(node: &Node, field: Field, found: &mut Found) -> Option<Self> {
         let Value::List(items) = &node.value else {
-            let mut problem = field.wrong_type(node, "a list");
-            if node.text().is_some() {
-                problem = problem.help(format!("a list has brackets: {}", field.example()));
-            }
-            found.add(problem);
+            let problem = field.wrong_type(node, "a list");
+            let scalar = !matches!(node.value, Value::Map(_) | Value::Null);
+            found.add(if scalar {
+                problem
+                    .help(format!("a list of one has brackets: `{}: [{}]`", field.name, node.typed))
+            } else {
+                problem
+            });
             return None;
         };
         let entry = Field { entry: true, ..field };
@@ -238,7 +256,7 @@ impl<T: FromNode> FromNode for Vec<Spanned<T>> {
             let value = T::from_node(item, entry, found)?;
             Some(Spanned { at: item.at, value })
         };
-        Some(items.iter().filter_map(read).collect())
+        Some(Self { entries: items.iter().filter_map(read).collect(), typed: items.len() })
     }
 }
 

@@ -17,6 +17,7 @@ use ipnet::IpNet;
 use super::file::{self, File};
 use super::limits;
 use super::problem::{Found, Origin, Problem, Spanned};
+use super::read::List;
 use super::value::{Threads as TypedThreads, spell};
 use super::{AccessLog, Admin, Config, Limits, Listener, LogFormat, LogTarget, Shutdown, Threads};
 
@@ -51,7 +52,7 @@ struct Bound {
 }
 
 fn listeners(
-    typed: Option<Spanned<Vec<Spanned<file::Listener>>>>,
+    typed: Option<Spanned<List<file::Listener>>>,
     admin: Option<&Spanned<SocketAddr>>,
     at: Origin,
     found: &mut Found,
@@ -65,18 +66,18 @@ fn listeners(
         bound.add(Bound { address: DEFAULT_LISTENER, at, admin: false }, found);
         return vec![Listener { address: DEFAULT_LISTENER }];
     };
-    if typed.value.is_empty() && matches!(typed.at, Origin::File(_)) {
+    if typed.value.typed == 0 {
         let problem = Problem::new(typed.at, "with no listener nobody could connect");
         found.add(problem.help("leave `listeners` out for the default, 0.0.0.0:8080"));
     }
-    if typed.value.len() > limits::LISTENERS_MAX {
+    if typed.value.typed > limits::LISTENERS_MAX {
         let what =
-            format!("{} listeners, but {} are the most", typed.value.len(), limits::LISTENERS_MAX);
+            format!("{} listeners, but {} are the most", typed.value.typed, limits::LISTENERS_MAX);
         found.add(Problem::new(typed.at, what));
         return Vec::new();
     }
     let mut listeners = Vec::new();
-    for address in typed.value.into_iter().filter_map(|listener| listener.value.address) {
+    for address in typed.value.entries.into_iter().filter_map(|listener| listener.value.address) {
         bound.add(Bound { address: address.value, at: address.at, admin: false }, found);
         listeners.push(Listener { address: address.value });
     }
@@ -174,8 +175,8 @@ fn shutdown(typed: file::Shutdown) -> Shutdown {
     }
 }
 
-fn networks(typed: Option<Spanned<Vec<Spanned<IpNet>>>>) -> Vec<IpNet> {
-    let networks = typed.map(|networks| networks.value).unwrap_or_default();
+fn networks(typed: Option<Spanned<List<IpNet>>>) -> Vec<IpNet> {
+    let networks = typed.map(|networks| networks.value.entries).unwrap_or_default();
     networks.into_iter().map(|network| network.value).collect()
 }
 
