@@ -71,8 +71,10 @@ impl Overrides {
         self.backends(file, found);
         if let Some(given) = &self.admin {
             if let Some(address) = read(given, "address", "127.0.0.1:9090", found) {
-                file.admin =
-                    Some(Spanned { at: address.at, value: file::Admin { address: Some(address) } });
+                file.admin = Some(Spanned {
+                    at: address.at,
+                    value: file::Admin { address: Some(address), ..file::Admin::default() },
+                });
             }
         }
         let algorithm =
@@ -103,7 +105,10 @@ impl Overrides {
         let Some(first) = self.listen.first() else { return };
         let listener = |given| {
             let address = read(given, "address", "0.0.0.0:8080", found)?;
-            Some(Spanned { at: address.at, value: Listener { address: Some(address) } })
+            Some(Spanned {
+                at: address.at,
+                value: Listener { address: Some(address), ..Listener::default() },
+            })
         };
         let value = self.listen.iter().filter_map(listener).collect::<Vec<_>>().into();
         file.listeners = Some(Spanned { at: origin(first), value });
@@ -114,7 +119,7 @@ impl Overrides {
         let at = origin(first);
         let backend = |given| {
             let url = read(given, "url", "http://10.0.0.1:3000", found)?;
-            Some(Spanned { at: url.at, value: Backend { url: Some(url), weight: None } })
+            Some(Spanned { at: url.at, value: Backend { url: Some(url), ..Backend::default() } })
         };
         let value = self.backends.iter().filter_map(backend).collect::<Vec<_>>().into();
         let backends = Some(Spanned { at, value });

@@ -26,13 +26,22 @@ const DEFAULT_ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST
 
 /// What `file` means. `at` is where a complaint about what is not there goes.
 pub(super) fn check(file: File, at: Origin, found: &mut Found) -> Config {
-    let admin = file.admin.and_then(|admin| admin.value.address);
-    let listeners = listeners(file.listeners, admin.as_ref(), at, found);
+    let mut bound = Bindings::default();
+    let admin = admin(file.admin, &file.refused, at, &mut bound, found);
+    let listeners = if file.refused.contains(&"listeners") {
+        Vec::new()
+    } else {
+        listeners(file.listeners, at, &mut bound, found)
+    };
     let (pools, names) = pool::pools(file.pools, found);
-    let routes = route::routes(file.routes, &names, found);
+    let routes = if file.refused.contains(&"routes") {
+        Vec::new()
+    } else {
+        route::routes(file.routes, &names, found)
+    };
     Config {
         listeners,
-        admin: Admin { address: admin.map_or(DEFAULT_ADMIN, |admin| admin.value) },
+        admin,
         threads: threads(file.threads, found),
         trusted_proxies: networks(file.trusted_proxies),
         routes,
@@ -51,17 +60,29 @@ struct Bound {
     admin: bool,
 }
 
+fn admin(
+    typed: Option<Spanned<file::Admin>>,
+    refused: &[&str],
+    at: Origin,
+    bound: &mut Bindings,
+    found: &mut Found,
+) -> Admin {
+    let typed = typed.map(|admin| admin.value).unwrap_or_default();
+    let unknown = refused.contains(&"admin") || typed.refused.contains(&"address");
+    let Spanned { at, value: address } =
+        typed.address.unwrap_or(Spanned { at, value: DEFAULT_ADMIN });
+    if !unknown {
+        bound.add(Bound { address, at, admin: true }, found);
+    }
+    Admin { address }
+}
+
 fn listeners(
     typed: Option<Spanned<List<file::Listener>>>,
-    admin: Option<&Spanned<SocketAddr>>,
     at: Origin,
+    bound: &mut Bindings,
     found: &mut Found,
 ) -> Vec<Listener> {
-    let mut bound = Bindings::default();
-    match admin {
-        Some(admin) => bound.add(Bound { address: admin.value, at: admin.at, admin: true }, found),
-        None => bound.add(Bound { address: DEFAULT_ADMIN, at, admin: true }, found),
-    }
     let Some(typed) = typed else {
         bound.add(Bound { address: DEFAULT_LISTENER, at, admin: false }, found);
         return vec![Listener { address: DEFAULT_LISTENER }];

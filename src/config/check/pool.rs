@@ -23,6 +23,8 @@ pub(super) struct Names {
     pub(super) at: Option<Origin>,
     /// How many pools there are, those without a valid name included.
     pub(super) count: usize,
+    /// Whether each of them has a valid name. If not, any name may be the missing one.
+    pub(super) complete: bool,
     pub(super) list: Vec<Spanned<PoolName>>,
     /// By name the index of the pool, and where the name stands.
     pub(super) index: HashMap<String, Spanned<usize>>,
@@ -51,6 +53,7 @@ pub(super) fn pools(
         }
         pools.extend(one(pool.value, found));
     }
+    names.complete = names.list.len() == names.count;
     (pools, names)
 }
 
@@ -124,13 +127,15 @@ fn backends(typed: Spanned<List<file::Backend>>, found: &mut Found) -> Vec<Backe
 
 fn health_check(typed: file::HealthCheck, found: &mut Found) -> HealthCheck {
     let probe = probe(&typed, found);
+    let refused = typed.refused;
     let interval_at = typed.interval.as_ref().map(|interval| interval.at);
     let timeout_at = typed.timeout.as_ref().map(|timeout| timeout.at);
     let interval =
         positive(typed.interval, secs(10), "an interval of 0 would probe without end", found);
     let timeout = secs(3).min(interval);
     let timeout = positive(typed.timeout, timeout, "a timeout of 0 would fail every probe", found);
-    if let Some(timeout_at) = timeout_at.filter(|_| timeout > interval) {
+    let longer = timeout > interval && !refused.contains(&"interval");
+    if let Some(timeout_at) = timeout_at.filter(|_| longer) {
         // An interval that was given to win over the file is what can be changed most easily.
         let given = interval_at.filter(|at| matches!(at, Origin::Override(_)));
         let what = format!(
@@ -167,6 +172,9 @@ fn probe(typed: &file::HealthCheck, found: &mut Found) -> Probe {
             status: StatusSet(status),
             body: typed.body.as_ref().map(|body| body.value.0.clone()),
         };
+    }
+    if typed.refused.contains(&"type") || typed.refused.contains(&"path") {
+        return Probe::Tcp;
     }
     let keys = [
         ("path", typed.path.as_ref().map(|path| path.at)),

@@ -1,5 +1,6 @@
 //! Routes, and whether they and the pools fit together.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 
 use super::super::file;
@@ -22,7 +23,8 @@ pub(super) fn routes(
             .add(problem.help("for one pool leave `routes` out, or write `routes: [{pool: web}]`"));
         return Vec::new();
     }
-    let typed_routes = typed.value.typed;
+    // A route that was refused may have led to any pool.
+    let mut whole = names.complete && typed.value.entries.len() == typed.value.typed;
     let mut seen: HashMap<(HostPattern, String), Origin> = HashMap::new();
     let mut named = HashSet::new();
     let mut routes = Vec::new();
@@ -30,19 +32,25 @@ pub(super) fn routes(
         let Spanned { at, value: route } = route;
         let host = route.host.map_or(HostPattern::Any, |host| host.value);
         let path = route.path.map_or_else(|| "/".to_owned(), |path| path.value.0);
-        if let Some(first) = seen.get(&(host.clone(), path.clone())) {
-            let what = "this route has the host and the path of an earlier one";
-            found.add(Problem::new(at, what).help(format!("the first is at {first}")));
-        } else {
-            seen.insert((host.clone(), path.clone()), at);
+        if !route.refused.contains(&"host") && !route.refused.contains(&"path") {
+            match seen.entry((host.clone(), path.clone())) {
+                Entry::Vacant(new) => {
+                    new.insert(at);
+                }
+                Entry::Occupied(first) => {
+                    let what = "this route has the host and the path of an earlier one";
+                    let help = format!("the first is at {}", first.get());
+                    found.add(Problem::new(at, what).help(help));
+                }
+            }
         }
+        whole &= route.pool.is_some();
         let rate_limit = route.rate_limit.and_then(|rate| rate_limit(rate.value, found));
         let pool = route.pool.and_then(|pool| find(&pool, names, found));
         named.extend(pool);
         routes.push(Route { host, path, pool: pool.unwrap_or(0), rate_limit });
     }
-    // A route that was refused may have named any of them.
-    if routes.len() == typed_routes {
+    if whole {
         unnamed(names, &named, found);
     }
     routes
@@ -69,17 +77,19 @@ fn find(pool: &Spanned<Text>, names: &Names, found: &mut Found) -> Option<usize>
     if let Some(index) = index(typed) {
         return Some(index);
     }
-    // A pool whose name was refused may be the one that is meant.
-    if names.list.len() < names.count || found.is_full() {
+    if !names.complete || found.is_full() {
         return None;
     }
     let known = || names.list.iter().map(|name| name.value.as_str());
     let near = nearest(typed, known());
     let problem = Problem::new(pool.at, format!("there is no pool {}", quote(typed)));
-    found.add(match (near, names.list.as_slice()) {
-        (Some(near), _) => problem.help(format!("did you mean `{near}`?")),
-        (None, [only]) => problem.help(format!("the only pool is `{}`", only.value)),
-        (None, _) => problem.help("`pools` has their names"),
+    if let (None, [only]) = (near, names.list.as_slice()) {
+        found.add(problem.help(format!("the only pool is `{}`", only.value)));
+        return index(only.value.as_str());
+    }
+    found.add(match near {
+        Some(near) => problem.help(format!("did you mean `{near}`?")),
+        None => problem.help("`pools` has their names"),
     });
     near.and_then(index)
 }
