@@ -13,9 +13,9 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::problem::{Found, Problem, Spanned};
+use super::problem::{Found, Problem};
 use super::read::Presence::{Default as Same, Otherwise, Required};
-use super::read::{Choice, Field, FromNode, Section, Switch, Word, section};
+use super::read::{Choice, Field, FromNode, List, Section, Switch, Word, section};
 use super::value::{Failure, HostName, Path, ProbePath, Statuses, Text, Threads};
 use super::yaml::{Node, Value};
 use super::{Algorithm, BackendAddress, HostPattern, LogFormat, LogTarget, PoolName};
@@ -55,8 +55,6 @@ impl File {
         Ok(Self::from_node(root, whole, found).unwrap_or_default())
     }
 }
-
-type List<T> = Vec<Spanned<T>>;
 
 section! {
     /// The whole file. Only `pools` must be there, and even that can be given by `--backend`.

@@ -42,7 +42,8 @@ pub fn load(text: Option<&[u8]>, overrides: &Overrides) -> Result<Config, Proble
         Some(bytes) => {
             let root = yaml::read(bytes)?;
             let file = file::File::read(&root, &mut found)?;
-            if overrides.backends.is_empty() && root.lacks("pools") {
+            let typed = file.pools.is_some() || file.refused.contains(&"pools");
+            if overrides.backends.is_empty() && !typed {
                 found.add(Problem::new(root.at, "`pools` is missing").help(file::SMALLEST));
             }
             (file, root.at)

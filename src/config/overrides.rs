@@ -71,8 +71,10 @@ impl Overrides {
         self.backends(file, found);
         if let Some(given) = &self.admin {
             if let Some(address) = read(given, "address", "127.0.0.1:9090", found) {
-                file.admin =
-                    Some(Spanned { at: address.at, value: file::Admin { address: Some(address) } });
+                file.admin = Some(Spanned {
+                    at: address.at,
+                    value: file::Admin { address: Some(address), ..file::Admin::default() },
+                });
             }
         }
         let algorithm =
@@ -81,7 +83,7 @@ impl Overrides {
             self.request_timeout.as_ref().and_then(|given| read(given, "request", "60s", found));
         let interval =
             self.health_interval.as_ref().and_then(|given| read(given, "interval", "10s", found));
-        for pool in file.pools.iter_mut().flat_map(|pools| &mut pools.value) {
+        for pool in file.pools.iter_mut().flat_map(|pools| &mut pools.value.entries) {
             let pool = &mut pool.value;
             if let Some(algorithm) = &algorithm {
                 pool.algorithm = Some(algorithm.clone());
@@ -103,9 +105,12 @@ impl Overrides {
         let Some(first) = self.listen.first() else { return };
         let listener = |given| {
             let address = read(given, "address", "0.0.0.0:8080", found)?;
-            Some(Spanned { at: address.at, value: Listener { address: Some(address) } })
+            Some(Spanned {
+                at: address.at,
+                value: Listener { address: Some(address), ..Listener::default() },
+            })
         };
-        let value = self.listen.iter().filter_map(listener).collect();
+        let value = self.listen.iter().filter_map(listener).collect::<Vec<_>>().into();
         file.listeners = Some(Spanned { at: origin(first), value });
     }
 
@@ -114,11 +119,11 @@ impl Overrides {
         let at = origin(first);
         let backend = |given| {
             let url = read(given, "url", "http://10.0.0.1:3000", found)?;
-            Some(Spanned { at: url.at, value: Backend { url: Some(url), weight: None } })
+            Some(Spanned { at: url.at, value: Backend { url: Some(url), ..Backend::default() } })
         };
-        let value = self.backends.iter().filter_map(backend).collect();
+        let value = self.backends.iter().filter_map(backend).collect::<Vec<_>>().into();
         let backends = Some(Spanned { at, value });
-        match file.pools.as_mut().map(|pools| pools.value.as_mut_slice()) {
+        match file.pools.as_mut().map(|pools| pools.value.entries.as_mut_slice()) {
             Some([only]) => only.value.backends = backends,
             Some([_, _, ..]) => found.add(
                 Problem::new(
@@ -130,7 +135,7 @@ impl Overrides {
             Some([]) | None => {
                 let name = PoolName::new("default").ok().map(|value| Spanned { at, value });
                 let pool = Spanned { at, value: Pool { name, backends, ..Pool::default() } };
-                file.pools = Some(Spanned { at, value: vec![pool] });
+                file.pools = Some(Spanned { at, value: vec![pool].into() });
             }
         }
     }

@@ -76,13 +76,16 @@ impl Field {
         format!("for example `{}: {}`", self.name, self.example)
     }
 
+    fn empty(self, node: &Node) -> Problem {
+        Problem::new(node.at, format!("{} is empty", self.subject())).help(self.example())
+    }
+
     /// A node of the wrong type.
     pub(super) fn wrong_type(self, node: &Node, expected: &str) -> Problem {
-        let subject = self.subject();
         if matches!(node.value, Value::Null) {
-            return Problem::new(node.at, format!("{subject} is empty")).help(self.example());
+            return self.empty(node);
         }
-        let what = format!("{subject} must be {expected}, but this is {}", describe(node));
+        let what = format!("{} must be {expected}, but this is {}", self.subject(), describe(node));
         Problem::new(node.at, what).help(self.example())
     }
 }
@@ -104,6 +107,10 @@ impl<T: FromText> FromNode for T {
     }
 
     fn from_node(node: &Node, field: Field, found: &mut Found) -> Option<Self> {
+        if node.text() == Some("") {
+            found.add(field.empty(node));
+            return None;
+        }
         let number = matches!(node.value, Value::Whole(_) | Value::Real(_));
         let wrong = match node.text().map(T::from_text) {
             Some(Ok(value)) => return Some(value),
@@ -219,18 +226,36 @@ fn not_a_number(node: &Node, field: Field, expected: &str) -> Problem {
     }
 }
 
-impl<T: FromNode> FromNode for Vec<Spanned<T>> {
+/// The entries of a list that could be read.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct List<T> {
+    pub(super) entries: Vec<Spanned<T>>,
+    /// How many there are, those that were refused included: a list of nothing but mistakes should
+    /// not be called empty as well.
+    pub(super) typed: usize,
+}
+
+impl<T> From<Vec<Spanned<T>>> for List<T> {
+    fn from(entries: Vec<Spanned<T>>) -> Self {
+        Self { typed: entries.len(), entries }
+    }
+}
+
+impl<T: FromNode> FromNode for List<T> {
     fn expected() -> String {
-        "a list".to_owned()
+        format!("a list; each entry {}", T::expected())
     }
 
     fn from_node(node: &Node, field: Field, found: &mut Found) -> Option<Self> {
         let Value::List(items) = &node.value else {
-            let mut problem = field.wrong_type(node, "a list");
-            if node.text().is_some() {
-                problem = problem.help(format!("a list has brackets: {}", field.example()));
-            }
-            found.add(problem);
+            let problem = field.wrong_type(node, "a list");
+            let scalar = !matches!(node.value, Value::Map(_) | Value::Null);
+            found.add(if scalar {
+                problem
+                    .help(format!("a list of one has brackets: `{}: [{}]`", field.name, node.typed))
+            } else {
+                problem
+            });
             return None;
         };
         let entry = Field { entry: true, ..field };
@@ -238,7 +263,7 @@ impl<T: FromNode> FromNode for Vec<Spanned<T>> {
             let value = T::from_node(item, entry, found)?;
             Some(Spanned { at: item.at, value })
         };
-        Some(items.iter().filter_map(read).collect())
+        Some(Self { entries: items.iter().filter_map(read).collect(), typed: items.len() })
     }
 }
 
@@ -304,7 +329,11 @@ pub(super) struct Section {
 }
 
 /// The entries of one map, once it is known that each is there once and belongs there.
-pub(super) struct Entries<'a>(HashMap<&'static str, &'a Node>);
+pub(super) struct Entries<'a> {
+    known: HashMap<&'static str, &'a Node>,
+    /// Keys that are there, or were meant to be there, but cannot be read.
+    refused: Vec<&'static str>,
+}
 
 impl<'a> Entries<'a> {
     pub(super) fn open(
@@ -317,64 +346,87 @@ impl<'a> Entries<'a> {
             found.add(field.wrong_type(node, "a map of keys"));
             return None;
         };
-        let mut known: HashMap<&'static str, &'a Node> = HashMap::new();
+        let mut entries = Self { known: HashMap::new(), refused: Vec::new() };
         let mut first: HashMap<&str, Origin> = HashMap::new();
         for (key, value) in map {
-            if let Some(earlier) = first.insert(&key.typed, key.at) {
-                first.insert(&key.typed, earlier);
+            if matches!(key.value, Value::List(_) | Value::Map(_)) {
+                let what = format!("a key must be text, but this is {}", describe(key));
+                found.add(Problem::new(key.at, what));
+            } else if let Some(&earlier) = first.get(key.typed.as_str()) {
                 let what = format!("the key {} is here twice", quote(&key.typed));
                 found.add(Problem::new(key.at, what).help(format!("the first is at {earlier}")));
-            } else if let Some(entry) = section.keys.iter().find(|entry| entry.name == key.typed) {
-                known.insert(entry.name, value);
-            } else if !found.is_full() {
-                found.add(unknown(key, section));
             } else {
-                found.add(Problem::new(key.at, ""));
+                first.insert(&key.typed, key.at);
+                entries.sort(key, value, section, found);
             }
         }
         for key in section.keys {
-            if key.presence == Presence::Required && !known.contains_key(key.name) {
+            let there = entries.known.contains_key(key.name) || entries.refused.contains(&key.name);
+            if key.presence == Presence::Required && !there && !first.contains_key("<<") {
                 let what = format!("`{}` is missing", key.name);
                 let help = format!("for example `{}: {}`", key.name, key.example);
                 found.add(Problem::new(node.at, what).help(help));
             }
         }
-        Some(Self(known))
+        Some(entries)
     }
 
-    pub(super) fn take<T: FromNode>(&self, field: Field, found: &mut Found) -> Option<Spanned<T>> {
-        let node = self.0.get(field.name)?;
-        let value = T::from_node(node, field, found)?;
+    fn sort(&mut self, key: &'a Node, value: &'a Node, section: &Section, found: &mut Found) {
+        if let Some(known) = section.keys.iter().find(|known| known.name == key.typed) {
+            self.known.insert(known.name, value);
+            return;
+        }
+        let (problem, meant) = unknown(key, section, !found.is_full());
+        self.refused.extend(meant);
+        found.add(problem);
+    }
+
+    pub(super) fn take<T: FromNode>(
+        &mut self,
+        field: Field,
+        found: &mut Found,
+    ) -> Option<Spanned<T>> {
+        let node = *self.known.get(field.name)?;
+        let Some(value) = T::from_node(node, field, found) else {
+            self.refused.push(field.name);
+            return None;
+        };
         Some(Spanned { at: node.at, value })
+    }
+
+    pub(super) fn refused(self) -> Vec<&'static str> {
+        self.refused
     }
 }
 
-/// A key that `section` does not have.
-fn unknown(key: &Node, section: &Section) -> Problem {
+/// A key that `section` does not have, and the one that was probably meant. The words are only
+/// looked for if they are `wanted`.
+fn unknown(key: &Node, section: &Section, wanted: bool) -> (Problem, Option<&'static str>) {
     let problem = Problem::new(key.at, format!("unknown key {}", quote(&key.typed)));
     let typed = key.typed.as_str();
     let names = || section.keys.iter().map(|key| key.name);
-    if typed == "<<" {
-        return problem
-            .help("maps are not merged; an alias such as `*name` can stand for a whole value");
+    if !wanted {
+        return (problem, None);
     }
     if section.later.contains(&typed) {
-        return problem.help("this version does not have it yet");
+        return (problem.help("this version does not have it yet"), None);
     }
     if let Some(near) = nearest(typed, names()) {
-        return problem.help(format!("did you mean `{near}`?"));
+        return (problem.help(format!("did you mean `{near}`?")), Some(near));
     }
-    let elsewhere =
-        file::SECTIONS.iter().find(|other| other.keys.iter().any(|key| key.name == typed));
-    let here =
-        if section.path.is_empty() { "the file".to_owned() } else { format!("`{}`", section.path) };
-    match elsewhere {
-        Some(other) if other.path.is_empty() => {
-            problem.help(format!("`{typed}` is a key of the whole file, so it is not indented"))
+    let has = |other: &&Section| other.keys.iter().any(|key| key.name == typed);
+    let help = match file::SECTIONS.iter().find(has).map(|other| other.path) {
+        _ if typed == "<<" => {
+            "maps are not merged; an alias such as `*name` can stand for a whole value".to_owned()
         }
-        Some(other) => problem.help(format!("`{typed}` is a key of `{}`", other.path)),
-        None => problem.help(format!("{here} knows {}", any_of(names()).replace(" or ", " and "))),
-    }
+        Some("") => format!("`{typed}` is a key of the whole file, so it is not indented"),
+        Some(path) => format!("`{typed}` is a key of `{path}`"),
+        None => {
+            let all: Vec<String> = names().map(|name| format!("`{name}`")).collect();
+            format!("the keys here are {}", all.join(", "))
+        }
+    };
+    (problem.help(help), None)
 }
 
 /// Describes a map of the file: see `file.rs` for how it is written.
@@ -397,6 +449,9 @@ macro_rules! section {
                 $(#[doc = $key_doc])+
                 pub(super) $field: Option<$crate::config::problem::Spanned<$type>>,
             )+
+            /// Keys that were typed but could not be read. What they mean together with others
+            /// is not known, so nothing is said of it.
+            pub(super) refused: Vec<&'static str>,
         }
 
         impl $section {
@@ -440,18 +495,17 @@ macro_rules! section {
                     let $short = Some($crate::config::problem::Spanned { at: node.at, value });
                     return Some(Self { $short, ..Self::default() });
                 })?
-                let entries =
+                let mut entries =
                     $crate::config::read::Entries::open(node, &Self::SECTION, field, found)?;
-                Some(Self {
-                    $($field: entries.take(
-                        $crate::config::read::Field {
-                            name: section!(@name $field $($name)?),
-                            example: $example,
-                            entry: false,
-                        },
-                        found,
-                    ),)+
-                })
+                $(let $field = entries.take(
+                    $crate::config::read::Field {
+                        name: section!(@name $field $($name)?),
+                        example: $example,
+                        entry: false,
+                    },
+                    found,
+                );)+
+                Some(Self { $($field,)+ refused: entries.refused() })
             }
         }
     };

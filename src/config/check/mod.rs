@@ -17,6 +17,7 @@ use ipnet::IpNet;
 use super::file::{self, File};
 use super::limits;
 use super::problem::{Found, Origin, Problem, Spanned};
+use super::read::List;
 use super::value::{Threads as TypedThreads, spell};
 use super::{AccessLog, Admin, Config, Limits, Listener, LogFormat, LogTarget, Shutdown, Threads};
 
@@ -25,13 +26,22 @@ const DEFAULT_ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST
 
 /// What `file` means. `at` is where a complaint about what is not there goes.
 pub(super) fn check(file: File, at: Origin, found: &mut Found) -> Config {
-    let admin = file.admin.and_then(|admin| admin.value.address);
-    let listeners = listeners(file.listeners, admin.as_ref(), at, found);
+    let mut bound = Bindings::default();
+    let admin = admin(file.admin, &file.refused, at, &mut bound, found);
+    let listeners = if file.refused.contains(&"listeners") {
+        Vec::new()
+    } else {
+        listeners(file.listeners, at, &mut bound, found)
+    };
     let (pools, names) = pool::pools(file.pools, found);
-    let routes = route::routes(file.routes, &names, found);
+    let routes = if file.refused.contains(&"routes") {
+        Vec::new()
+    } else {
+        route::routes(file.routes, &names, found)
+    };
     Config {
         listeners,
-        admin: Admin { address: admin.map_or(DEFAULT_ADMIN, |admin| admin.value) },
+        admin,
         threads: threads(file.threads, found),
         trusted_proxies: networks(file.trusted_proxies),
         routes,
@@ -50,33 +60,45 @@ struct Bound {
     admin: bool,
 }
 
-fn listeners(
-    typed: Option<Spanned<Vec<Spanned<file::Listener>>>>,
-    admin: Option<&Spanned<SocketAddr>>,
+fn admin(
+    typed: Option<Spanned<file::Admin>>,
+    refused: &[&str],
     at: Origin,
+    bound: &mut Bindings,
+    found: &mut Found,
+) -> Admin {
+    let typed = typed.map(|admin| admin.value).unwrap_or_default();
+    let unknown = refused.contains(&"admin") || typed.refused.contains(&"address");
+    let Spanned { at, value: address } =
+        typed.address.unwrap_or(Spanned { at, value: DEFAULT_ADMIN });
+    if !unknown {
+        bound.add(Bound { address, at, admin: true }, found);
+    }
+    Admin { address }
+}
+
+fn listeners(
+    typed: Option<Spanned<List<file::Listener>>>,
+    at: Origin,
+    bound: &mut Bindings,
     found: &mut Found,
 ) -> Vec<Listener> {
-    let mut bound = Bindings::default();
-    match admin {
-        Some(admin) => bound.add(Bound { address: admin.value, at: admin.at, admin: true }, found),
-        None => bound.add(Bound { address: DEFAULT_ADMIN, at, admin: true }, found),
-    }
     let Some(typed) = typed else {
         bound.add(Bound { address: DEFAULT_LISTENER, at, admin: false }, found);
         return vec![Listener { address: DEFAULT_LISTENER }];
     };
-    if typed.value.is_empty() && matches!(typed.at, Origin::File(_)) {
+    if typed.value.typed == 0 {
         let problem = Problem::new(typed.at, "with no listener nobody could connect");
         found.add(problem.help("leave `listeners` out for the default, 0.0.0.0:8080"));
     }
-    if typed.value.len() > limits::LISTENERS_MAX {
+    if typed.value.typed > limits::LISTENERS_MAX {
         let what =
-            format!("{} listeners, but {} are the most", typed.value.len(), limits::LISTENERS_MAX);
+            format!("{} listeners, but {} are the most", typed.value.typed, limits::LISTENERS_MAX);
         found.add(Problem::new(typed.at, what));
         return Vec::new();
     }
     let mut listeners = Vec::new();
-    for address in typed.value.into_iter().filter_map(|listener| listener.value.address) {
+    for address in typed.value.entries.into_iter().filter_map(|listener| listener.value.address) {
         bound.add(Bound { address: address.value, at: address.at, admin: false }, found);
         listeners.push(Listener { address: address.value });
     }
@@ -174,8 +196,8 @@ fn shutdown(typed: file::Shutdown) -> Shutdown {
     }
 }
 
-fn networks(typed: Option<Spanned<Vec<Spanned<IpNet>>>>) -> Vec<IpNet> {
-    let networks = typed.map(|networks| networks.value).unwrap_or_default();
+fn networks(typed: Option<Spanned<List<IpNet>>>) -> Vec<IpNet> {
+    let networks = typed.map(|networks| networks.value.entries).unwrap_or_default();
     networks.into_iter().map(|network| network.value).collect()
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::super::file::{self, ProbeType};
 use super::super::limits;
 use super::super::problem::{Found, Origin, Problem, Spanned};
-use super::super::read::Switch;
+use super::super::read::{List, Switch};
 use super::super::value::{Failure, spell};
 use super::super::{
     Algorithm, Backend, BackendAddress, HealthCheck, Pool, PoolName, Probe, Retry, RetryOn,
@@ -23,48 +23,48 @@ pub(super) struct Names {
     pub(super) at: Option<Origin>,
     /// How many pools there are, those without a valid name included.
     pub(super) count: usize,
+    /// Whether each of them has a valid name. If not, any name may be the missing one.
+    pub(super) complete: bool,
     pub(super) list: Vec<Spanned<PoolName>>,
-    /// Index into the pools by name.
-    pub(super) index: HashMap<String, usize>,
+    /// By name the index of the pool, and where the name stands.
+    pub(super) index: HashMap<String, Spanned<usize>>,
 }
 
 /// What the pools mean. That they are there at all was checked when the file was read.
 pub(super) fn pools(
-    typed: Option<Spanned<Vec<Spanned<file::Pool>>>>,
+    typed: Option<Spanned<List<file::Pool>>>,
     found: &mut Found,
 ) -> (Vec<Pool>, Names) {
     let Some(typed) = typed else { return (Vec::new(), Names::default()) };
-    if typed.value.is_empty() {
+    if typed.value.typed == 0 {
         let problem = Problem::new(typed.at, "with no pool there is nothing to balance");
         found.add(problem.help(file::SMALLEST));
     }
-    if typed.value.len() > limits::POOLS_MAX {
-        let what = format!("{} pools, but {} are the most", typed.value.len(), limits::POOLS_MAX);
+    if typed.value.typed > limits::POOLS_MAX {
+        let what = format!("{} pools, but {} are the most", typed.value.typed, limits::POOLS_MAX);
         found.add(Problem::new(typed.at, what));
         return (Vec::new(), Names::default());
     }
-    let mut names = Names { at: Some(typed.at), count: typed.value.len(), ..Names::default() };
+    let mut names = Names { at: Some(typed.at), count: typed.value.typed, ..Names::default() };
     let mut pools = Vec::new();
-    for (index, pool) in typed.value.into_iter().enumerate() {
+    for (index, pool) in typed.value.entries.into_iter().enumerate() {
         if let Some(name) = &pool.value.name {
             names.register(name, index, found);
         }
         pools.extend(one(pool.value, found));
     }
+    names.complete = names.list.len() == names.count;
     (pools, names)
 }
 
 impl Names {
     fn register(&mut self, name: &Spanned<PoolName>, index: usize, found: &mut Found) {
         let typed = name.value.as_str();
-        match self.index.get(typed).and_then(|&first| self.list.get(first)) {
-            Some(first) => {
-                let problem = Problem::new(name.at, format!("a second pool is named `{typed}`"));
-                found.add(problem.help(format!("the first is at {}", first.at)));
-            }
-            None => {
-                self.index.insert(typed.to_owned(), index);
-            }
+        if let Some(first) = self.index.get(typed) {
+            let problem = Problem::new(name.at, format!("a second pool is named `{typed}`"));
+            found.add(problem.help(format!("the first is at {}", first.at)));
+        } else {
+            self.index.insert(typed.to_owned(), Spanned { at: name.at, value: index });
         }
         self.list.push(name.clone());
     }
@@ -92,15 +92,15 @@ fn one(typed: file::Pool, found: &mut Found) -> Option<Pool> {
     })
 }
 
-fn backends(typed: Spanned<Vec<Spanned<file::Backend>>>, found: &mut Found) -> Vec<Backend> {
-    if typed.value.is_empty() && matches!(typed.at, Origin::File(_)) {
+fn backends(typed: Spanned<List<file::Backend>>, found: &mut Found) -> Vec<Backend> {
+    if typed.value.typed == 0 {
         let problem = Problem::new(typed.at, "a pool without a backend could answer nothing");
         found.add(problem.help("for example `backends: [http://10.0.0.1:3000]`"));
     }
-    if typed.value.len() > limits::BACKENDS_MAX {
+    if typed.value.typed > limits::BACKENDS_MAX {
         let what = format!(
             "{} backends, but a pool has at most {}",
-            typed.value.len(),
+            typed.value.typed,
             limits::BACKENDS_MAX
         );
         found.add(Problem::new(typed.at, what).help("make two pools of them"));
@@ -108,7 +108,7 @@ fn backends(typed: Spanned<Vec<Spanned<file::Backend>>>, found: &mut Found) -> V
     }
     let mut seen: HashMap<BackendAddress, Origin> = HashMap::new();
     let mut backends = Vec::new();
-    for backend in typed.value {
+    for backend in typed.value.entries {
         let range = Range { name: "weight", first: 1, last: u64::from(limits::WEIGHT_MAX) };
         let weight: NonZeroU32 = range.count(backend.value.weight, 1, found);
         let Some(Spanned { at, value: address }) = backend.value.url else { continue };
@@ -127,13 +127,15 @@ fn backends(typed: Spanned<Vec<Spanned<file::Backend>>>, found: &mut Found) -> V
 
 fn health_check(typed: file::HealthCheck, found: &mut Found) -> HealthCheck {
     let probe = probe(&typed, found);
+    let refused = typed.refused;
     let interval_at = typed.interval.as_ref().map(|interval| interval.at);
     let timeout_at = typed.timeout.as_ref().map(|timeout| timeout.at);
     let interval =
         positive(typed.interval, secs(10), "an interval of 0 would probe without end", found);
     let timeout = secs(3).min(interval);
     let timeout = positive(typed.timeout, timeout, "a timeout of 0 would fail every probe", found);
-    if let Some(timeout_at) = timeout_at.filter(|_| timeout > interval) {
+    let longer = timeout > interval && !refused.contains(&"interval");
+    if let Some(timeout_at) = timeout_at.filter(|_| longer) {
         // An interval that was given to win over the file is what can be changed most easily.
         let given = interval_at.filter(|at| matches!(at, Origin::Override(_)));
         let what = format!(
@@ -171,6 +173,9 @@ fn probe(typed: &file::HealthCheck, found: &mut Found) -> Probe {
             body: typed.body.as_ref().map(|body| body.value.0.clone()),
         };
     }
+    if typed.refused.contains(&"type") || typed.refused.contains(&"path") {
+        return Probe::Tcp;
+    }
     let keys = [
         ("path", typed.path.as_ref().map(|path| path.at)),
         ("host", typed.host.as_ref().map(|host| host.at)),
@@ -206,14 +211,14 @@ fn default_retry_on() -> RetryOn {
     RetryOn { connect: true, reset: true, timeout: true, status: vec![502, 503, 504] }
 }
 
-fn retry_on(typed: Spanned<Vec<Spanned<Failure>>>, found: &mut Found) -> RetryOn {
-    if typed.value.is_empty() {
+fn retry_on(typed: Spanned<List<Failure>>, found: &mut Found) -> RetryOn {
+    if typed.value.typed == 0 {
         let problem = Problem::new(typed.at, "with no failure listed nothing would be retried");
         found.add(problem.help("to switch retries off, write `attempts: 1`"));
     }
     let mut on = RetryOn::default();
     let mut seen: HashMap<Failure, Origin> = HashMap::new();
-    for Spanned { at, value } in typed.value {
+    for Spanned { at, value } in typed.value.entries {
         if let Some(first) = seen.get(&value) {
             let problem = Problem::new(at, "this failure is listed twice");
             found.add(problem.help(format!("the first is at {first}")));

@@ -11,12 +11,13 @@ pub(super) fn rate_limit(typed: file::RateLimit, found: &mut Found) -> Option<Ra
         if (limits::RATE_MIN..=limits::RATE_MAX).contains(&rate.value) {
             return Some(rate.value);
         }
-        let problem = Problem::new(rate.at, "`requests_per_second` is out of its range");
-        let range = format!("{} to {}", limits::RATE_MIN, limits::RATE_MAX);
+        let shown = if rate.value.abs() < 1e9 { rate.value.to_string() } else { "this".to_owned() };
+        let problem = Problem::new(rate.at, format!("`requests_per_second` cannot be {shown}"));
+        let range = format!("a number from {} to {}", limits::RATE_MIN, limits::RATE_MAX);
         found.add(if rate.value == 0.0 {
-            problem.help(format!("from {range}; to switch a limit off, leave `rate_limit` out"))
+            problem.help(format!("{range}; to switch a limit off, leave `rate_limit` out"))
         } else {
-            problem.help(format!("from {range}"))
+            problem.help(range)
         });
         None
     });

@@ -1,45 +1,58 @@
 //! Routes, and whether they and the pools fit together.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 
 use super::super::file;
 use super::super::problem::{Found, Origin, Problem, Spanned, nearest, quote};
+use super::super::read::List;
 use super::super::value::Text;
 use super::super::{HostPattern, Route};
 use super::pool::Names;
 use super::rate::rate_limit;
 
 pub(super) fn routes(
-    typed: Option<Spanned<Vec<Spanned<file::Route>>>>,
+    typed: Option<Spanned<List<file::Route>>>,
     names: &Names,
     found: &mut Found,
 ) -> Vec<Route> {
     let Some(typed) = typed else { return default_route(names, found) };
-    if typed.value.is_empty() {
+    if typed.value.typed == 0 {
         let problem = Problem::new(typed.at, "with no route no request could be answered");
         found
             .add(problem.help("for one pool leave `routes` out, or write `routes: [{pool: web}]`"));
         return Vec::new();
     }
+    // A route that was refused may have led to any pool.
+    let mut whole = names.complete && typed.value.entries.len() == typed.value.typed;
     let mut seen: HashMap<(HostPattern, String), Origin> = HashMap::new();
     let mut named = HashSet::new();
     let mut routes = Vec::new();
-    for route in typed.value {
+    for route in typed.value.entries {
         let Spanned { at, value: route } = route;
         let host = route.host.map_or(HostPattern::Any, |host| host.value);
         let path = route.path.map_or_else(|| "/".to_owned(), |path| path.value.0);
-        if let Some(first) = seen.get(&(host.clone(), path.clone())) {
-            let what = "this route has the host and the path of an earlier one";
-            found.add(Problem::new(at, what).help(format!("the first is at {first}")));
-        } else {
-            seen.insert((host.clone(), path.clone()), at);
+        if !route.refused.contains(&"host") && !route.refused.contains(&"path") {
+            match seen.entry((host.clone(), path.clone())) {
+                Entry::Vacant(new) => {
+                    new.insert(at);
+                }
+                Entry::Occupied(first) => {
+                    let what = "this route has the host and the path of an earlier one";
+                    let help = format!("the first is at {}", first.get());
+                    found.add(Problem::new(at, what).help(help));
+                }
+            }
         }
+        whole &= route.pool.is_some();
         let rate_limit = route.rate_limit.and_then(|rate| rate_limit(rate.value, found));
         let pool = route.pool.and_then(|pool| find(&pool, names, found));
         named.extend(pool);
         routes.push(Route { host, path, pool: pool.unwrap_or(0), rate_limit });
     }
-    unnamed(names, &named, found);
+    if whole {
+        unnamed(names, &named, found);
+    }
     routes
 }
 
@@ -57,33 +70,36 @@ fn default_route(names: &Names, found: &mut Found) -> Vec<Route> {
     vec![Route { host: HostPattern::Any, path: "/".to_owned(), pool: 0, rate_limit: None }]
 }
 
-/// The index of the pool that a route names.
+/// The index of the pool that a route names, or of the one that it probably means.
 fn find(pool: &Spanned<Text>, names: &Names, found: &mut Found) -> Option<usize> {
     let typed = pool.value.0.as_str();
-    if let Some(&index) = names.index.get(typed) {
+    let index = |name: &str| names.index.get(name).map(|index| index.value);
+    if let Some(index) = index(typed) {
         return Some(index);
     }
-    // A pool whose name was refused may be the one that is meant.
-    if names.list.len() < names.count || found.is_full() {
+    if !names.complete || found.is_full() {
         return None;
     }
     let known = || names.list.iter().map(|name| name.value.as_str());
+    let near = nearest(typed, known());
     let problem = Problem::new(pool.at, format!("there is no pool {}", quote(typed)));
-    found.add(match (nearest(typed, known()), names.list.as_slice()) {
-        (Some(near), _) => problem.help(format!("did you mean `{near}`?")),
-        (None, [only]) => problem.help(format!("the only pool is `{}`", only.value)),
-        (None, _) => problem.help("`pools` has their names"),
+    if let (None, [only]) = (near, names.list.as_slice()) {
+        found.add(problem.help(format!("the only pool is `{}`", only.value)));
+        return index(only.value.as_str());
+    }
+    found.add(match near {
+        Some(near) => problem.help(format!("did you mean `{near}`?")),
+        None => problem.help("`pools` has their names"),
     });
-    None
+    near.and_then(index)
 }
 
 /// A pool that no route names gets no request, so it was not meant so.
 fn unnamed(names: &Names, named: &HashSet<usize>, found: &mut Found) {
-    for name in &names.list {
-        let index = names.index.get(name.value.as_str());
-        if index.is_some_and(|index| !named.contains(index)) {
-            let what = format!("no route leads to the pool `{}`", name.value);
-            found.add(Problem::new(name.at, what).help("add a route, or remove the pool"));
+    for (name, Spanned { at, value: index }) in &names.index {
+        if !named.contains(index) {
+            let problem = Problem::new(*at, format!("no route leads to the pool `{name}`"));
+            found.add(problem.help("add a route, or remove the pool"));
         }
     }
 }

@@ -113,11 +113,12 @@ fn authority(url: &str) -> Result<(&str, u16), Wrong> {
     }
     if rest.contains('@') {
         return Err(Wrong::new("a backend's URL has no user and password")
-            .help("a balancer passes on what clients send in `Authorization`"));
+            .help("remove what stands before the `@`; clients send their own `Authorization`"));
     }
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
     let (authority, tail) = rest.split_at_checked(end).unwrap_or((rest, ""));
-    if !tail.is_empty() {
+    // `/` alone is the same URL as without.
+    if !matches!(tail, "" | "/") {
         return Err(Wrong::new(format!(
             "a backend's URL ends after the port, but here follows {}",
             quote(tail)

@@ -77,9 +77,12 @@ fn meant(text: &str) -> Option<String> {
 /// `duration` as it is written in the file.
 pub(in super::super) fn spell(duration: Duration) -> String {
     let millis = duration.as_millis();
-    let fits = |&&(_, unit): &&(&str, u64)| millis != 0 && millis % u128::from(unit) == 0;
+    // A single minute is more often thought of as 60s.
+    let fits = |&&(name, unit): &&(&str, u64)| {
+        let unit = u128::from(unit);
+        millis != 0 && millis % unit == 0 && (millis > unit || matches!(name, "ms" | "s"))
+    };
     match UNITS.iter().rev().find(fits) {
-        // `90s` says more than `1.5m`, and `60s` less than `1m`.
         Some(&(name, unit)) => format!("{}{name}", millis / u128::from(unit)),
         None => "0s".to_owned(),
     }
@@ -116,7 +119,6 @@ mod tests {
         let units = Err("a whole number and a unit: `500ms`, `2s`, `1m` or `1h`".to_owned());
         assert_eq!(read("soon"), units);
         assert_eq!(read("-1s"), units);
-        assert_eq!(read(""), units);
         assert_eq!(read("s"), units);
     }
 
@@ -130,7 +132,8 @@ mod tests {
     #[test]
     fn a_duration_is_spelled_in_its_largest_whole_unit() {
         assert_eq!(spell(Duration::from_secs(90)), "90s");
-        assert_eq!(spell(Duration::from_secs(60)), "1m");
+        assert_eq!(spell(Duration::from_secs(60)), "60s");
+        assert_eq!(spell(Duration::from_secs(120)), "2m");
         assert_eq!(spell(Duration::from_millis(1500)), "1500ms");
         assert_eq!(spell(Duration::ZERO), "0s");
     }

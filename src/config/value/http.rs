@@ -4,7 +4,7 @@ use super::super::HostPattern;
 use super::super::problem::{Found, Problem, nearest, quote};
 use super::super::read::{Field, FromNode, FromText, Wrong};
 use super::super::yaml::{Node, Value};
-use super::{in_quotes, normal_host};
+use super::normal_host;
 
 impl FromText for HostPattern {
     const EXPECTED: &'static str = "a host name";
@@ -30,10 +30,6 @@ impl FromText for HostPattern {
         let host = normal_host(name)?;
         Ok(if suffix { Self::Suffix(host) } else { Self::Exact(host) })
     }
-
-    fn from_number(typed: &str) -> Option<Wrong> {
-        Some(in_quotes(typed))
-    }
 }
 
 /// What a probe sends as `Host`.
@@ -51,10 +47,6 @@ impl FromText for HostName {
         }
         Err(Wrong::new(format!("{} is not a host", quote(text)))
             .help("write it as `web.internal` or `web.internal:8080`"))
-    }
-
-    fn from_number(typed: &str) -> Option<Wrong> {
-        Some(in_quotes(typed))
     }
 }
 
@@ -158,7 +150,7 @@ fn range(node: &Node, field: Field, found: &mut Found) -> Option<(u16, u16)> {
     let typed = match node.value {
         Value::Whole(_) | Value::Text => node.typed.as_str(),
         Value::Null | Value::Bool(_) | Value::Real(_) | Value::List(_) | Value::Map(_) => {
-            found.add(field.wrong_type(node, &Statuses::expected()));
+            found.add(field.wrong_type(node, "a status or a range"));
             return None;
         }
     };

@@ -12,11 +12,11 @@ pub(super) use duration::spell;
 pub(super) use http::{Failure, HostName, Path, ProbePath, Statuses};
 
 use super::PoolName;
-use super::problem::{Found, quote};
-use super::read::{Field, FromNode, FromText, Wrong, not_a_word};
+use super::problem::{Found, Problem, quote};
+use super::read::{Field, FromNode, FromText, Wrong};
 use super::yaml::{Node, Value};
 
-/// Any text but the empty one.
+/// Any text. (That it is not empty holds for every text.)
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Text(pub(super) String);
 
@@ -24,9 +24,6 @@ impl FromText for Text {
     const EXPECTED: &'static str = "text";
 
     fn from_text(text: &str) -> Result<Self, Wrong> {
-        if text.is_empty() {
-            return Err(Wrong::new("this text is empty").help("fill it in, or leave the key out"));
-        }
         Ok(Self(text.to_owned()))
     }
 
@@ -72,8 +69,8 @@ impl FromNode for Threads {
             (Value::Whole(count), _) => return Some(Self::Count(*count)),
             (_, Some("auto")) => return Some(Self::Auto),
             (_, Some(typed)) => {
-                let noun = "a number of threads";
-                found.add(not_a_word(node.at, typed, noun, &["auto", "a number such as 4"]));
+                let what = format!("{} is not a number of threads", quote(typed));
+                found.add(Problem::new(node.at, what).help("write `auto` or a whole number"));
             }
             _ => found.add(field.wrong_type(node, &Self::expected())),
         }

@@ -67,7 +67,7 @@ impl Marks {
         let mut marks = Self::default();
         let mut parser: Parser<'_, StrInput<'_>> = Parser::new_from_str(text);
         while let Some(event) = parser.next_event() {
-            let (event, span) = event.map_err(|error| syntax(&error, text))?;
+            let (event, span) = event.map_err(|error| marks.syntax(&error, text))?;
             marks.event(event, span)?;
         }
         if marks.nodes.is_empty() {
@@ -191,18 +191,55 @@ fn position(marker: &Marker) -> Position {
     Position { line: marker.line(), column: marker.col() + 1 }
 }
 
-/// Words for what the scanner refuses. It says what it was doing, which few people know the terms
-/// for; the mistakes that are made most often are named instead.
-fn syntax(error: &ScanError, text: &str) -> Problem {
-    let at = position(error.marker());
-    let line = text.lines().nth(at.line.saturating_sub(1)).unwrap_or("");
-    let problem = Problem::in_file(at, format!("this is not YAML: {}", error.info()));
-    if error.info().contains("unknown anchor") {
-        return problem.help("text that begins with `*` needs quotes, such as \"*.example.com\"");
+impl Marks {
+    /// Words for what the scanner refuses. It says what it was doing, in terms that few people
+    /// know; what probably led to it is said as help.
+    fn syntax(&self, error: &ScanError, text: &str) -> Problem {
+        let at = position(error.marker());
+        let info = error.info();
+        let problem = Problem::in_file(at, format!("this is not YAML: {info}"));
+        if let Some(tab) = tab(text, at.line) {
+            return Problem { at: Some(tab), ..problem }
+                .help("indent with spaces: YAML does not allow tabs there");
+        }
+        if info.contains("unknown anchor") {
+            return problem.help("text that begins with `*` needs quotes: \"*.example.com\"");
+        }
+        if info.contains("quoted scalar") {
+            return problem.help("is the quote closed?");
+        }
+        if let Some((bracket, opened)) = self.bracket(text).filter(|_| !info.contains("character"))
+        {
+            return problem.help(format!("is the `{bracket}` at {opened} closed?"));
+        }
+        if info.contains("unexpected character") {
+            return problem.help("text that begins with this character needs quotes");
+        }
+        if info.contains("mapping values are not allowed") {
+            return problem.help(
+                "a key needs a space after its `:`, and text with `: ` in it needs quotes; the \
+                 mistake may be in the line above",
+            );
+        }
+        problem.help("the keys of a map start in one column, and so do the `-` of a list")
     }
-    let indentation = line.trim_start_matches([' ', '\t']);
-    if line.strip_suffix(indentation).is_some_and(|blank| blank.contains('\t')) {
-        return problem.help("indent with spaces: YAML does not allow tabs there");
+
+    /// The innermost bracket that has not been closed.
+    fn bracket(&self, text: &str) -> Option<(char, Position)> {
+        let at = self.nodes.get(self.open.last()?.index)?.at;
+        let line = text.lines().nth(at.line.checked_sub(1)?)?;
+        let bracket = line.chars().nth(at.column.checked_sub(1)?)?;
+        matches!(bracket, '[' | '{').then_some((bracket, at))
     }
-    problem
+}
+
+/// A tab in the indentation of the line where the scanner stopped, or of the next one: it stops at
+/// the end of what it still understood.
+fn tab(text: &str, line: usize) -> Option<Position> {
+    let lines = text.lines().enumerate().skip(line.saturating_sub(1)).take(2);
+    lines.into_iter().find_map(|(index, line)| {
+        let column =
+            line.chars().take_while(|c| matches!(c, ' ' | '\t')).position(|c| c == '\t')?;
+        Some(Position { line: index + 1, column: column + 1 })
+    })
 }

@@ -44,11 +44,6 @@ impl Node {
         Self { at, typed: typed.to_owned(), value: Value::Text }
     }
 
-    /// Whether this is a map without `key`.
-    pub(super) fn lacks(&self, key: &str) -> bool {
-        matches!(&self.value, Value::Map(map) if map.iter().all(|(name, _)| name.typed != key))
-    }
-
     /// The text, if it is one.
     pub(super) fn text(&self) -> Option<&str> {
         matches!(self.value, Value::Text).then_some(self.typed.as_str())

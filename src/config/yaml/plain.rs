@@ -43,10 +43,11 @@ impl<'de> Visitor<'de> for Any {
         Ok(Plain::Whole(value))
     }
 
-    // No key takes a number below 0 or beyond 64 bits. A complaint about one quotes it as typed,
-    // so its value need only be on the right side of every bound.
+    // No key takes a number below 0 or beyond 64 bits, so its value need only be on the right side
+    // of every bound.
     fn visit_i64<E>(self, value: i64) -> Result<Plain, E> {
-        Ok(u64::try_from(value).map_or(Plain::Real(f64::MIN), Plain::Whole))
+        let below = i32::try_from(value).map_or(f64::MIN, f64::from);
+        Ok(u64::try_from(value).map_or(Plain::Real(below), Plain::Whole))
     }
 
     fn visit_u128<E>(self, _: u128) -> Result<Plain, E> {
