@@ -101,11 +101,11 @@ class World:
             file.write(text)
         return self.path(name)
 
-    def run(self, name, command, **options):
+    def run(self, name, command, stdout=None, **options):
         """Starts a process whose output goes to NAME.out and NAME.err in the directory."""
         with open(self.path(f"{name}.out"), "ab") as out, open(self.path(f"{name}.err"), "ab") as err:
             process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=out, stderr=err, **options
+                command, stdin=subprocess.DEVNULL, stdout=stdout or out, stderr=err, **options
             )
         process.name = name
         self.processes.append(process)
