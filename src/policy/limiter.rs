@@ -50,7 +50,7 @@ pub const BYTES_PER_CLIENT: usize = 16;
 /// table is full (the numbers are in the ADR).
 const WAYS_MAX: usize = 16;
 
-/// Locks for newcomers. They are held for tens of nanoseconds.
+/// Locks for newcomers. One is held while one set is looked through.
 const LOCKS_MAX: usize = 64;
 
 /// The tag of a slot that nobody has had.

@@ -1,0 +1,137 @@
+//! Every order of events that the memory model allows, for the few places that share memory
+//! without a lock.
+//!
+//! `RUSTFLAGS="--cfg loom" cargo test --release --no-default-features --test loom`
+
+#![cfg(loom)]
+#![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
+
+use std::net::IpAddr;
+use std::num::{NonZeroU32, NonZeroUsize};
+
+use loom::sync::Arc;
+use loom::thread;
+
+use weir::policy::bucket::{Rate, TokenBucket};
+use weir::policy::limiter::{Params, RateLimiter};
+use weir::time::Timestamp;
+
+const A: u32 = 1;
+const B: u32 = 2;
+const C: u32 = 3;
+
+/// A token per second.
+fn rate(burst: u32) -> Rate {
+    Rate::new(1.0, NonZeroU32::new(burst).unwrap()).unwrap()
+}
+
+fn limiter(burst: u32, clients_max: usize) -> Arc<RateLimiter> {
+    let clients_max = NonZeroUsize::new(clients_max).unwrap();
+    let params = Params { rate: rate(burst), ipv6_prefix: 64, clients_max, exempt: Vec::new() };
+    Arc::new(RateLimiter::new(params, 7))
+}
+
+fn admitted(limiter: &RateLimiter, client: u32, now_ms: u64) -> bool {
+    let now = Timestamp::from_nanos(now_ms * 1_000_000);
+    limiter.admit(IpAddr::V4(client.into()), now).is_ok()
+}
+
+/// Asks in another thread, later than all that was asked before.
+fn ask(limiter: &Arc<RateLimiter>, client: u32, now_ms: u64) -> thread::JoinHandle<bool> {
+    let limiter = Arc::clone(limiter);
+    thread::spawn(move || admitted(&limiter, client, now_ms))
+}
+
+/// How many tokens a client has left.
+fn tokens_left(limiter: &RateLimiter, client: u32, now_ms: u64) -> usize {
+    (0..10).filter(|_| admitted(limiter, client, now_ms)).count()
+}
+
+#[test]
+fn two_threads_do_not_take_the_same_token() {
+    loom::model(|| {
+        let bucket = Arc::new(TokenBucket::new());
+        let other = Arc::clone(&bucket);
+        let other = thread::spawn(move || other.take(rate(1), Timestamp::ZERO).is_ok());
+        let here = bucket.take(rate(1), Timestamp::ZERO).is_ok();
+        assert!(here != other.join().unwrap(), "one token, and not one admitted");
+    });
+}
+
+#[test]
+fn a_newcomer_that_comes_twice_at_once_is_one_client() {
+    loom::model(|| {
+        let limiter = limiter(1, 2);
+        let other = ask(&limiter, A, 0);
+        let here = admitted(&limiter, A, 0);
+        assert!(here != other.join().unwrap(), "one token, and not one admitted");
+        assert_eq!(limiter.clients(), 1);
+    });
+}
+
+#[test]
+fn two_newcomers_at_once_are_both_admitted_and_both_fit() {
+    loom::model(|| {
+        let limiter = limiter(1, 2);
+        let other = ask(&limiter, A, 0);
+        assert!(admitted(&limiter, B, 0));
+        assert!(other.join().unwrap());
+        assert_eq!(limiter.clients(), 2);
+        assert_eq!((tokens_left(&limiter, A, 0), tokens_left(&limiter, B, 0)), (0, 0));
+    });
+}
+
+#[test]
+fn two_newcomers_at_once_are_both_admitted_where_one_fits() {
+    loom::model(|| {
+        let limiter = limiter(1, 1);
+        let other = ask(&limiter, A, 0);
+        assert!(admitted(&limiter, B, 1));
+        assert!(other.join().unwrap());
+        assert_eq!(limiter.clients(), 1);
+    });
+}
+
+#[test]
+fn a_newcomer_does_not_pay_for_the_client_whose_slot_it_gets() {
+    loom::model(|| {
+        let limiter = limiter(3, 1);
+        assert!(admitted(&limiter, A, 0));
+        // A asks again while B takes its slot: before, or after and as a newcomer.
+        let a = ask(&limiter, A, 10);
+        assert!(admitted(&limiter, B, 20));
+        assert!(a.join().unwrap());
+        let left = tokens_left(&limiter, B, 20);
+        // 2 if B has the slot, 3 if A came last and B is new again.
+        assert!(left == 2 || left == 3, "B has {left} tokens left");
+        assert_eq!(limiter.clients(), 1);
+    });
+}
+
+#[test]
+fn a_newcomer_is_not_refused_for_the_debts_of_the_client_whose_slot_it_gets() {
+    loom::model(|| {
+        let limiter = limiter(1, 1);
+        assert!(admitted(&limiter, A, 0));
+        let b = ask(&limiter, B, 10);
+        // The same newcomer at once: exactly one of the two is its first.
+        let other = admitted(&limiter, B, 10);
+        assert!(b.join().unwrap() != other);
+    });
+}
+
+#[test]
+fn a_bucket_that_is_spent_from_is_not_the_one_forgotten() {
+    loom::model(|| {
+        // A has the fullest bucket, C is one token down. A spends while B looks for a slot: whoever
+        // comes first, it is C that has the fullest bucket in the end and is forgotten.
+        let limiter = limiter(2, 2);
+        assert!(admitted(&limiter, A, 0));
+        assert!(admitted(&limiter, C, 500));
+        let a = ask(&limiter, A, 1000);
+        assert!(admitted(&limiter, B, 1001));
+        assert!(a.join().unwrap());
+        assert_eq!(tokens_left(&limiter, B, 1001), 1);
+        assert_eq!(tokens_left(&limiter, A, 1001), 1, "A's last request was forgotten");
+    });
+}
