@@ -1,6 +1,178 @@
-//! (in the making)
+//! Asks every backend, again and again, whether it works.
+//!
+//! Each backend has a task of its own, so a probe that hangs delays no other. All are asked at
+//! once at the start, because no backend takes requests before its first pass; after that, a
+//! random share of the interval passes before the second probe, and the interval itself varies,
+//! so that many backends (and many balancers) do not probe in step.
+
+mod http;
+mod tcp;
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
-pub struct Prober { live: Arc<crate::live::Live>, clock: crate::clock::Clock }
-impl Prober { pub fn new(live: Arc<crate::live::Live>, clock: crate::clock::Clock) -> Self { Self{live, clock} }
- pub async fn first_pass(&self) {}
- pub async fn start(&self, _s: tokio::sync::watch::Receiver<bool>) { for p in &self.live.load().pools { for m in &p.members { m.backend.probed(Ok(()), self.clock.now()); } } } }
+use std::time::Duration;
+
+use async_trait::async_trait;
+use humantime::format_duration;
+use log::{info, warn};
+use pingora_core::server::ShutdownWatch;
+use pingora_core::services::background::BackgroundService;
+use pingora_error::{Error, ErrorType};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use crate::clock::Clock;
+use crate::config::{self, HealthCheck};
+use crate::live::Live;
+use crate::name::PoolName;
+use crate::probe::http::HttpProbe;
+use crate::probe::tcp::TcpProbe;
+use crate::runtime::backend::Backend;
+
+/// Asks one backend once. It may be dropped at any moment, and need not watch the time.
+#[async_trait]
+trait Probe: Send + Sync {
+    /// # Errors
+    /// Why the backend does not work, in a few words for the operator.
+    async fn probe(&self, backend: &Backend) -> Result<(), String>;
+}
+
+/// Probes every backend of every pool that has a health check.
+#[derive(Debug)]
+pub struct Prober {
+    live: Arc<Live>,
+    clock: Clock,
+    /// How many backends have no result yet.
+    missing: Arc<watch::Sender<usize>>,
+}
+
+impl Prober {
+    /// Of the backends that `live` has now.
+    #[must_use]
+    pub fn new(live: Arc<Live>, clock: Clock) -> Self {
+        let snapshot = live.load();
+        let probed = snapshot.pools.iter().filter(|pool| pool.health_check.is_some());
+        let missing = watch::Sender::new(probed.map(|pool| pool.members.len()).sum());
+        Self { live, clock, missing: Arc::new(missing) }
+    }
+
+    /// Done when every backend has had its first result. While the prober runs, that takes no
+    /// longer than the longest timeout of a health check; if it is stopped before, for ever.
+    pub async fn first_pass(&self) {
+        // The other end is in `self`, so it cannot be gone.
+        self.missing.subscribe().wait_for(|missing| *missing == 0).await.ok();
+    }
+
+    fn rounds(&self) -> Vec<Rounds> {
+        let snapshot = self.live.load();
+        let mut rounds = Vec::new();
+        for pool in &snapshot.pools {
+            let Some(check) = &pool.health_check else { continue };
+            let probe: Arc<dyn Probe> = match &check.probe {
+                config::Probe::Tcp => Arc::new(TcpProbe::new()),
+                config::Probe::Http { path, host, status, body } => {
+                    Arc::new(HttpProbe::new(path, host.as_deref(), status, body.as_deref()))
+                }
+            };
+            rounds.extend(pool.members.iter().map(|member| Rounds {
+                pool: pool.name.clone(),
+                backend: Arc::clone(&member.backend),
+                check: check.clone(),
+                probe: Arc::clone(&probe),
+                clock: self.clock,
+                missing: Arc::clone(&self.missing),
+            }));
+        }
+        rounds
+    }
+}
+
+#[async_trait]
+impl BackgroundService for Prober {
+    async fn start(&self, mut shutdown: ShutdownWatch) {
+        let mut tasks = JoinSet::new();
+        for rounds in self.rounds() {
+            tasks.spawn(rounds.run());
+        }
+        // An error says that nobody is left to tell, which is the end as well. Dropping the tasks
+        // ends them where they are.
+        shutdown.wait_for(|stop| *stop).await.ok();
+    }
+}
+
+/// The probes of one backend, one after the other.
+struct Rounds {
+    pool: PoolName,
+    backend: Arc<Backend>,
+    check: HealthCheck,
+    probe: Arc<dyn Probe>,
+    clock: Clock,
+    missing: Arc<watch::Sender<usize>>,
+}
+
+impl Rounds {
+    async fn run(self) {
+        self.round().await;
+        self.missing.send_modify(|missing| *missing = missing.saturating_sub(1));
+        sleep(self.check.interval.mul_f64(fastrand::f64())).await;
+        loop {
+            let start = self.clock.now();
+            self.round().await;
+            let took = self.clock.now().since(start);
+            sleep(jittered(self.check.interval, fastrand::f64()).saturating_sub(took)).await;
+        }
+    }
+
+    async fn round(&self) {
+        let result = self.ask().await;
+        let now = self.clock.now();
+        let (pool, backend) = (&self.pool, &self.backend.label);
+        let reason = result.as_ref().err().cloned().unwrap_or_default();
+        match self.backend.probed(result, now) {
+            Some(true) => info!("backend healthy: pool={pool} backend={backend}"),
+            Some(false) => {
+                warn!("backend unhealthy: pool={pool} backend={backend} reason=\"{reason}\"");
+            }
+            None => {}
+        }
+    }
+
+    /// In a task of its own: a probe that panics has failed, and the next one comes all the same.
+    async fn ask(&self) -> Result<(), String> {
+        let (probe, backend) = (Arc::clone(&self.probe), Arc::clone(&self.backend));
+        let patience = self.check.timeout;
+        let mut task = JoinSet::new();
+        task.spawn(async move {
+            let late = |_| Err(format!("timed out after {}", format_duration(patience)));
+            timeout(patience, probe.probe(&backend)).await.unwrap_or_else(late)
+        });
+        let ended = task.join_next().await;
+        ended.and_then(Result::ok).unwrap_or_else(|| Err("the probe itself failed".to_owned()))
+    }
+}
+
+/// The interval, 10 % shorter or longer at most. `roll` is from 0 to 1.
+fn jittered(interval: Duration, roll: f64) -> Duration {
+    interval.mul_f64(0.9 + 0.2 * roll)
+}
+
+/// What an operator reads of an error on the wire.
+fn explain(error: &Error) -> String {
+    let known = EXPLANATIONS.iter().find(|(kind, _)| kind == error.etype());
+    known.map_or_else(|| error.etype().as_str().to_owned(), |(_, text)| (*text).to_owned())
+}
+
+const EXPLANATIONS: [(ErrorType, &str); 10] = [
+    (ErrorType::ConnectRefused, "connection refused"),
+    (ErrorType::ConnectNoRoute, "no route to the host"),
+    (ErrorType::ConnectTimedout, "timed out while connecting"),
+    (ErrorType::ConnectError, "the connection could not be made"),
+    (ErrorType::ConnectionClosed, "the connection was closed before the answer was complete"),
+    (ErrorType::ReadError, "the connection broke while the answer was read"),
+    (ErrorType::WriteError, "the connection broke while the request was sent"),
+    (ErrorType::InvalidHTTPHeader, "the answer is not valid HTTP"),
+    (ErrorType::H1Error, "the answer is not valid HTTP"),
+    (ErrorType::InternalError, "no socket could be had for the probe"),
+];

@@ -1,0 +1,114 @@
+//! Does it answer `GET path` as expected?
+//!
+//! The HTTP check of `pingora-load-balancing` shows its caller the head of an answer and then
+//! reads the body to its end, however long that is, without showing it. This one is over the same
+//! connector; it looks at the body and stops reading at a bound.
+
+use async_trait::async_trait;
+use pingora::http::RequestHeader;
+use pingora_core::connectors::http::v1::Connector;
+use pingora_core::protocols::http::v1::client::HttpSession;
+use pingora_core::upstreams::peer::HttpPeer;
+use pingora_error::Result;
+
+use crate::config::StatusSet;
+use crate::config::limits::PROBE_BODY_BYTES_MAX;
+use crate::probe::{Probe, explain};
+use crate::runtime::backend::Backend;
+
+const USER_AGENT: &str = concat!("weir-probe/", env!("CARGO_PKG_VERSION"));
+
+/// Sends a `GET` on a new connection and judges the answer: its status, and the beginning of its
+/// body. A redirect is an answer like any other.
+pub(super) struct HttpProbe {
+    connector: Connector,
+    path: String,
+    host: Option<String>,
+    status: StatusSet,
+    body: Option<String>,
+}
+
+impl HttpProbe {
+    pub(super) fn new(
+        path: &str,
+        host: Option<&str>,
+        status: &StatusSet,
+        body: Option<&str>,
+    ) -> Self {
+        Self {
+            connector: Connector::new(None),
+            path: path.to_owned(),
+            host: host.map(str::to_owned),
+            status: status.clone(),
+            body: body.map(str::to_owned),
+        }
+    }
+
+    fn request(&self, backend: &Backend) -> Result<RequestHeader> {
+        let mut request = RequestHeader::build("GET", self.path.as_bytes(), Some(4))?;
+        let host = self.host.as_deref().unwrap_or(&backend.label);
+        request.append_header("Host", host)?;
+        request.append_header("User-Agent", USER_AGENT)?;
+        request.append_header("Accept", "*/*")?;
+        request.append_header("Connection", "close")?;
+        Ok(request)
+    }
+
+    /// The status of the answer, whose body is still to be read.
+    async fn ask(&self, backend: &Backend) -> Result<(u16, HttpSession)> {
+        // The whole probe has a deadline, whoever calls it.
+        let peer = HttpPeer::new(backend.address, false, String::new());
+        let (mut session, _reused) = self.connector.get_http_session(&peer).await?;
+        session.write_request_header(Box::new(self.request(backend)?)).await?;
+        session.finish_body().await?;
+        loop {
+            session.read_response().await?;
+            let status = session.get_status().map_or(0, |status| status.as_u16());
+            // An interim answer announces the one that counts.
+            if !(100..200).contains(&status) || status == 101 {
+                return Ok((status, session));
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Probe for HttpProbe {
+    async fn probe(&self, backend: &Backend) -> Result<(), String> {
+        let (status, mut session) = self.ask(backend).await.map_err(|error| explain(&error))?;
+        if !self.status.contains(status) {
+            return Err(format!("status {status}, expected {}", ranges(&self.status)));
+        }
+        let body = body(&mut session).await.map_err(|error| explain(&error))?;
+        match &self.body {
+            Some(expected) if !contains(&body, expected.as_bytes()) => {
+                Err("the body does not have the expected text".to_owned())
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+}
+
+/// The body, as far as it is looked at.
+async fn body(session: &mut HttpSession) -> Result<Vec<u8>> {
+    let mut body = Vec::new();
+    while body.len() < PROBE_BODY_BYTES_MAX {
+        let Some(piece) = session.read_body_ref().await? else { break };
+        let room = PROBE_BODY_BYTES_MAX - body.len();
+        body.extend_from_slice(piece.get(..room).unwrap_or(piece));
+    }
+    Ok(body)
+}
+
+fn contains(body: &[u8], expected: &[u8]) -> bool {
+    expected.is_empty() || body.windows(expected.len()).any(|window| window == expected)
+}
+
+/// The set as it is written in a file.
+fn ranges(set: &StatusSet) -> String {
+    let range = |&(first, last): &(u16, u16)| match first == last {
+        true => first.to_string(),
+        false => format!("{first}-{last}"),
+    };
+    set.0.iter().map(range).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,339 @@
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+
+use super::*;
+use crate::config::limits::PROBE_BODY_BYTES_MAX;
+use crate::config::{Probe as Question, StatusSet};
+use crate::fixture;
+
+/// Longer than any of these tests should take.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A backend that says the same to everybody.
+struct Origin {
+    address: SocketAddr,
+    connections: Arc<AtomicUsize>,
+    heads: Arc<Mutex<Vec<String>>>,
+    answer: Arc<Mutex<Option<Vec<u8>>>>,
+    task: JoinHandle<()>,
+}
+
+impl Origin {
+    /// `None` reads the request and never answers.
+    async fn new(answer: Option<&str>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let connections = Arc::new(AtomicUsize::new(0));
+        let heads = Arc::new(Mutex::new(Vec::new()));
+        let answer = Arc::new(Mutex::new(answer.map(|text| text.as_bytes().to_vec())));
+        let (counted, seen, said) =
+            (Arc::clone(&connections), Arc::clone(&heads), Arc::clone(&answer));
+        let task = tokio::spawn(async move {
+            while let Ok((mut socket, _)) = listener.accept().await {
+                counted.fetch_add(1, Relaxed);
+                let (seen, said) = (Arc::clone(&seen), Arc::clone(&said));
+                tokio::spawn(async move {
+                    let mut head = [0; 4096];
+                    let Ok(length) = socket.read(&mut head).await else { return };
+                    if length == 0 {
+                        return;
+                    }
+                    seen.lock().unwrap().push(String::from_utf8_lossy(&head[..length]).into());
+                    let answer = said.lock().unwrap().clone();
+                    match answer {
+                        Some(bytes) => drop(socket.write_all(&bytes).await),
+                        None => std::future::pending().await,
+                    }
+                });
+            }
+        });
+        Self { address, connections, heads, answer, task }
+    }
+
+    fn answer(&self, text: &str) {
+        *self.answer.lock().unwrap() = Some(text.as_bytes().to_vec());
+    }
+
+    fn probes(&self) -> usize {
+        self.connections.load(Relaxed)
+    }
+}
+
+impl Drop for Origin {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nready";
+const BROKEN: &str = "HTTP/1.1 500 Oops\r\ncontent-length: 0\r\n\r\n";
+
+fn http(body: Option<&str>) -> Question {
+    Question::Http {
+        path: "/health?full=1".to_owned(),
+        host: None,
+        status: StatusSet(vec![(200, 299), (304, 304)]),
+        body: body.map(str::to_owned),
+    }
+}
+
+/// A prober that runs, of one pool.
+struct Running {
+    prober: Arc<Prober>,
+    live: Arc<Live>,
+    stop: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+impl Running {
+    fn new(origins: &[SocketAddr], check: HealthCheck) -> Self {
+        let snapshot = fixture::snapshot(vec![fixture::pool("web", origins, Some(check))]);
+        let live = Arc::new(Live::new(snapshot));
+        let prober = Arc::new(Prober::new(Arc::clone(&live), Clock::process()));
+        let (stop, shutdown) = watch::channel(false);
+        let service = Arc::clone(&prober);
+        let task = tokio::spawn(async move { service.start(shutdown).await });
+        Self { prober, live, stop, task }
+    }
+
+    fn backend(&self, index: usize) -> Arc<Backend> {
+        Arc::clone(self.live.load().pools[0].backend(index).unwrap())
+    }
+
+    async fn first_pass(&self) {
+        timeout(PATIENCE, self.prober.first_pass()).await.expect("no first pass");
+    }
+
+    async fn end(self) {
+        self.stop.send(true).unwrap();
+        timeout(PATIENCE, self.task).await.expect("it did not stop").unwrap();
+    }
+}
+
+/// Often, and with time to answer.
+fn check(probe: Question) -> HealthCheck {
+    HealthCheck { timeout: PATIENCE, ..fixture::health_check(probe) }
+}
+
+async fn eventually(what: &str, condition: impl Fn() -> bool) {
+    let wait = async {
+        while !condition() {
+            sleep(Duration::from_millis(2)).await;
+        }
+    };
+    timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("never happened: {what}"));
+}
+
+/// The error of the first probe of an origin that answers so.
+async fn first_error(question: Question, answer: &str) -> Option<String> {
+    let origin = Origin::new(Some(answer)).await;
+    let running = Running::new(&[origin.address], check(question));
+    running.first_pass().await;
+    running.backend(0).health().last_error
+}
+
+#[tokio::test]
+async fn a_backend_is_healthy_after_its_first_pass_and_not_before() {
+    let origin = Origin::new(Some(OK)).await;
+    let running = Running::new(&[origin.address], check(http(None)));
+    assert!(!running.backend(0).is_healthy());
+    running.first_pass().await;
+    assert!(running.backend(0).is_healthy());
+    assert_eq!(running.backend(0).health().last_error, None);
+    running.end().await;
+}
+
+#[tokio::test]
+async fn a_backend_falls_and_rises_with_its_answers() {
+    let origin = Origin::new(Some(OK)).await;
+    let running = Running::new(&[origin.address], check(http(None)));
+    running.first_pass().await;
+    let backend = running.backend(0);
+    origin.answer(BROKEN);
+    eventually("it falls", || !backend.is_healthy()).await;
+    assert_eq!(backend.health().last_error.as_deref(), Some("status 500, expected 200-299, 304"));
+    origin.answer(OK);
+    eventually("it rises", || backend.is_healthy()).await;
+}
+
+#[tokio::test]
+async fn a_backend_is_asked_again_and_again_on_new_connections() {
+    let origin = Origin::new(Some(OK)).await;
+    let _running = Running::new(&[origin.address], check(http(None)));
+    eventually("five probes", || origin.probes() >= 5).await;
+    let requests = origin.heads.lock().unwrap().len();
+    assert!(requests >= 4, "{requests} requests on {} connections", origin.probes());
+}
+
+#[tokio::test]
+async fn a_probe_says_who_asks_and_for_whom() {
+    let origin = Origin::new(Some(OK)).await;
+    let running = Running::new(&[origin.address], check(http(None)));
+    running.first_pass().await;
+    let head = origin.heads.lock().unwrap()[0].to_lowercase();
+    assert!(head.starts_with("get /health?full=1 http/1.1\r\n"), "{head}");
+    assert!(head.contains(&format!("\r\nhost: {}\r\n", origin.address)), "{head}");
+    assert!(head.contains("\r\nuser-agent: weir-probe/"), "{head}");
+}
+
+#[tokio::test]
+async fn a_configured_host_is_sent_instead_of_the_address() {
+    let origin = Origin::new(Some(OK)).await;
+    let question = Question::Http {
+        path: "/".to_owned(),
+        host: Some("web.internal".to_owned()),
+        status: StatusSet(vec![(200, 299)]),
+        body: None,
+    };
+    let running = Running::new(&[origin.address], check(question));
+    running.first_pass().await;
+    let head = origin.heads.lock().unwrap()[0].to_lowercase();
+    assert_eq!(head.matches("\r\nhost: ").count(), 1, "{head}");
+    assert!(head.contains("\r\nhost: web.internal\r\n"), "{head}");
+}
+
+#[tokio::test]
+async fn a_hung_backend_delays_no_other() {
+    let hung = Origin::new(None).await;
+    let other = Origin::new(Some(OK)).await;
+    let running = Running::new(&[hung.address, other.address], check(http(None)));
+    eventually("the other is probed", || other.probes() >= 5).await;
+    assert_eq!(hung.probes(), 1, "the hung probe is still under way");
+    assert!(running.backend(1).is_healthy());
+    assert!(!running.backend(0).is_healthy());
+}
+
+#[tokio::test]
+async fn a_probe_without_an_answer_times_out() {
+    let hung = Origin::new(None).await;
+    let running = Running::new(&[hung.address], fixture::health_check(http(None)));
+    running.first_pass().await;
+    let error = running.backend(0).health().last_error;
+    assert_eq!(error.as_deref(), Some("timed out after 20ms"));
+    eventually("it is asked again", || hung.probes() >= 2).await;
+}
+
+#[tokio::test]
+async fn a_redirect_is_judged_by_its_own_status() {
+    let redirect = "HTTP/1.1 301 Moved\r\nlocation: /elsewhere\r\ncontent-length: 0\r\n\r\n";
+    let error = first_error(http(None), redirect).await;
+    assert_eq!(error.as_deref(), Some("status 301, expected 200-299, 304"));
+}
+
+#[tokio::test]
+async fn an_interim_answer_is_not_the_answer() {
+    let interim = format!("HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n{OK}");
+    assert_eq!(first_error(http(None), &interim).await, None);
+}
+
+#[tokio::test]
+async fn the_expected_text_has_to_be_in_the_body() {
+    assert_eq!(first_error(http(Some("ead")), OK).await, None);
+    let error = first_error(http(Some("steady")), OK).await;
+    assert_eq!(error.as_deref(), Some("the body does not have the expected text"));
+}
+
+#[tokio::test]
+async fn a_text_beyond_the_bound_is_not_looked_for() {
+    let padding = "x".repeat(PROBE_BODY_BYTES_MAX);
+    let answer = format!("HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n{padding}ready");
+    let error = first_error(http(Some("ready")), &answer).await;
+    assert_eq!(error.as_deref(), Some("the body does not have the expected text"));
+}
+
+#[tokio::test]
+async fn an_answer_that_breaks_off_fails() {
+    let error = first_error(http(None), "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nrea").await;
+    assert_eq!(error.as_deref(), Some("the connection was closed before the answer was complete"));
+}
+
+#[tokio::test]
+async fn an_answer_that_is_not_http_fails() {
+    let error = first_error(http(None), "SSH-2.0-OpenSSH_9.6\r\n\r\n").await;
+    assert_eq!(error.as_deref(), Some("the answer is not valid HTTP"));
+}
+
+#[tokio::test]
+async fn a_port_that_nobody_listens_on_is_refused() {
+    let origin = Origin::new(Some(OK)).await;
+    let address = origin.address;
+    drop(origin);
+    eventually("the listener is gone", || std::net::TcpStream::connect(address).is_err()).await;
+    for question in [Question::Tcp, http(None)] {
+        let running = Running::new(&[address], check(question));
+        running.first_pass().await;
+        let error = running.backend(0).health().last_error;
+        assert_eq!(error.as_deref(), Some("connection refused"));
+    }
+}
+
+#[tokio::test]
+async fn a_tcp_probe_is_content_with_a_connection() {
+    let silent = Origin::new(None).await;
+    let running = Running::new(&[silent.address], check(Question::Tcp));
+    running.first_pass().await;
+    assert!(running.backend(0).is_healthy());
+    eventually("it is asked again", || silent.probes() >= 3).await;
+    assert!(silent.heads.lock().unwrap().is_empty(), "a TCP probe sent something");
+}
+
+#[tokio::test]
+async fn nobody_to_probe_is_a_first_pass() {
+    let snapshot = fixture::snapshot(vec![fixture::pool("web", &[], None)]);
+    let prober = Prober::new(Arc::new(Live::new(snapshot)), Clock::process());
+    timeout(PATIENCE, prober.first_pass()).await.expect("it waits for nobody");
+}
+
+#[tokio::test]
+async fn it_stops_at_once_even_while_a_probe_hangs() {
+    let hung = Origin::new(None).await;
+    let patient = HealthCheck { timeout: Duration::from_secs(3600), ..check(http(None)) };
+    let running = Running::new(&[hung.address], patient);
+    eventually("the probe begins", || hung.probes() == 1).await;
+    running.end().await;
+}
+
+struct Panics;
+
+#[async_trait]
+impl Probe for Panics {
+    async fn probe(&self, _backend: &Backend) -> Result<(), String> {
+        panic!("a probe that goes wrong");
+    }
+}
+
+#[tokio::test]
+async fn a_probe_that_panics_has_failed() {
+    let snapshot = fixture::snapshot(vec![fixture::pool(
+        "web",
+        &[fixture::address("127.0.0.1:1")],
+        Some(check(Question::Tcp)),
+    )]);
+    let pool = &snapshot.pools[0];
+    let rounds = Rounds {
+        pool: pool.name.clone(),
+        backend: Arc::clone(pool.backend(0).unwrap()),
+        check: check(Question::Tcp),
+        probe: Arc::new(Panics),
+        clock: Clock::process(),
+        missing: Arc::new(watch::Sender::new(1)),
+    };
+    rounds.round().await;
+    assert_eq!(rounds.backend.health().last_error.as_deref(), Some("the probe itself failed"));
+}
+
+#[test]
+fn the_jitter_is_a_tenth_either_way() {
+    let second = Duration::from_secs(1);
+    assert_eq!(jittered(second, 0.0), Duration::from_millis(900));
+    assert_eq!(jittered(second, 0.5), second);
+    assert_eq!(jittered(second, 1.0), Duration::from_millis(1100));
+}
