@@ -18,6 +18,7 @@ use pingora_core::protocols::l4::stream::L4BufferSettings;
 use pingora_core::server::configuration::ServerConf;
 use pingora_core::server::{Fds, ListenFds};
 use pingora_core::services::Service as _;
+use pingora_core::services::background::BackgroundService as _;
 use pingora_core::services::listening::Service;
 use pingora_runtime::{Runtime, RuntimeBuilder};
 use tokio::signal::unix::{Signal, SignalKind, signal};
