@@ -1,0 +1,194 @@
+//! What `/status` says.
+
+use std::time::{Duration, SystemTime};
+
+use humantime::format_rfc3339_millis;
+use serde::Serialize;
+
+use crate::metrics::Totals;
+use crate::runtime::backend::Member;
+use crate::runtime::pool::Pool;
+use crate::runtime::snapshot::Snapshot;
+use crate::time::Timestamp;
+
+/// What it is made of.
+pub(super) struct Facts<'a> {
+    pub(super) snapshot: &'a Snapshot,
+    pub(super) totals: Totals,
+    pub(super) downstream_connections: i64,
+    pub(super) uptime: Duration,
+    /// Of the configuration.
+    pub(super) age: Duration,
+    /// The wall's time at a timestamp.
+    pub(super) wall: &'a dyn Fn(Timestamp) -> SystemTime,
+}
+
+#[derive(Serialize)]
+struct Status<'a> {
+    uptime_seconds: u64,
+    total_requests: u64,
+    success_requests: u64,
+    failed_requests: u64,
+    retry_attempts: u64,
+    rate_limited_requests: u64,
+    avg_latency_ms: f64,
+    healthy_backends: usize,
+    total_backends: usize,
+    downstream_connections: i64,
+    config: Configuration<'a>,
+    backends: Vec<Backend<'a>>,
+}
+
+#[derive(Serialize)]
+struct Configuration<'a> {
+    version: &'a str,
+    age_seconds: u64,
+}
+
+#[derive(Serialize)]
+struct Backend<'a> {
+    pool: &'a str,
+    url: String,
+    state: &'static str,
+    weight: u32,
+    active_connections: u64,
+    total_requests: u64,
+    total_failures: u64,
+    last_checked: Option<String>,
+    last_error: Option<String>,
+}
+
+/// The facts as JSON, with a line to each fact.
+pub(super) fn json(facts: &Facts<'_>) -> serde_json::Result<Vec<u8>> {
+    let (pools, totals) = (&facts.snapshot.pools, &facts.totals);
+    let backends = pools
+        .iter()
+        .flat_map(|pool| pool.members.iter().map(move |member| backend(pool, member, facts.wall)));
+    let status = Status {
+        uptime_seconds: facts.uptime.as_secs(),
+        total_requests: totals.requests,
+        success_requests: totals.success,
+        failed_requests: totals.failed,
+        retry_attempts: totals.retries,
+        rate_limited_requests: totals.rate_limited,
+        avg_latency_ms: milliseconds(totals.latency_seconds),
+        healthy_backends: pools.iter().map(|pool| pool.healthy().len()).sum(),
+        total_backends: pools.iter().map(|pool| pool.members.len()).sum(),
+        downstream_connections: facts.downstream_connections,
+        config: Configuration {
+            version: &facts.snapshot.version,
+            age_seconds: facts.age.as_secs(),
+        },
+        backends: backends.collect(),
+    };
+    let mut body = serde_json::to_vec_pretty(&status)?;
+    body.push(b'\n');
+    Ok(body)
+}
+
+fn backend<'a>(
+    pool: &'a Pool,
+    member: &'a Member,
+    wall: &dyn Fn(Timestamp) -> SystemTime,
+) -> Backend<'a> {
+    let server = &member.backend;
+    let health = server.health();
+    Backend {
+        pool: pool.name.as_str(),
+        url: format!("http://{}", server.label),
+        state: match (health.known, health.healthy) {
+            (false, _) => "unknown",
+            (true, true) => "healthy",
+            (true, false) => "unhealthy",
+        },
+        weight: member.weight.get(),
+        active_connections: server.in_flight(),
+        total_requests: server.attempts(),
+        total_failures: server.failures(),
+        last_checked: health.last_checked.map(|at| format_rfc3339_millis(wall(at)).to_string()),
+        last_error: health.last_error,
+    }
+}
+
+/// With the microseconds behind the point, and no more.
+fn milliseconds(seconds: f64) -> f64 {
+    (seconds * 1e6).round() / 1e3
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::config::Probe;
+    use crate::fixture;
+    use crate::runtime::backend::Lease;
+
+    const START: Duration = Duration::from_secs(1_700_000_000);
+
+    fn status(snapshot: &Snapshot) -> Value {
+        let facts = Facts {
+            snapshot,
+            totals: Totals {
+                requests: 7,
+                success: 4,
+                failed: 2,
+                retries: 3,
+                rate_limited: 1,
+                latency_seconds: 0.001_234_56,
+            },
+            downstream_connections: 5,
+            uptime: Duration::from_secs(60),
+            age: Duration::from_secs(59),
+            wall: &|at| UNIX_EPOCH + START + at.since(Timestamp::ZERO),
+        };
+        serde_json::from_slice(&json(&facts).unwrap()).unwrap()
+    }
+
+    fn probed() -> Snapshot {
+        let check = Some(fixture::health_check(Probe::Tcp));
+        let addresses = [fixture::address("10.0.0.1:80"), fixture::address("10.0.0.2:80")];
+        fixture::snapshot(vec![fixture::pool("web", &addresses, check)])
+    }
+
+    #[test]
+    fn it_tells_the_totals_and_every_backend() {
+        let snapshot = probed();
+        let [first, _] = &snapshot.pools[0].members[..] else { panic!("two backends") };
+        first.backend.probed(Ok(()), Timestamp::from_nanos(1_500_000_000));
+        first.backend.attempt_failed("connection refused");
+        let _lease = Lease::new(first.backend.clone());
+        let expected = json!({
+            "uptime_seconds": 60, "total_requests": 7, "success_requests": 4,
+            "failed_requests": 2, "retry_attempts": 3, "rate_limited_requests": 1,
+            "avg_latency_ms": 1.235, "healthy_backends": 1, "total_backends": 2,
+            "downstream_connections": 5,
+            "config": {"version": "v1", "age_seconds": 59},
+            "backends": [
+                {
+                    "pool": "web", "url": "http://10.0.0.1:80", "state": "healthy", "weight": 1,
+                    "active_connections": 1, "total_requests": 1, "total_failures": 1,
+                    "last_checked": "2023-11-14T22:13:21.500Z",
+                    "last_error": "connection refused",
+                },
+                {
+                    "pool": "web", "url": "http://10.0.0.2:80", "state": "unknown", "weight": 1,
+                    "active_connections": 0, "total_requests": 0, "total_failures": 0,
+                    "last_checked": null, "last_error": null,
+                },
+            ],
+        });
+        assert_eq!(status(&snapshot), expected);
+    }
+
+    #[test]
+    fn a_backend_whose_probes_fail_is_unhealthy() {
+        let snapshot = probed();
+        let failed = snapshot.pools[0].backend(1).unwrap();
+        failed.probed(Err("refused".to_owned()), Timestamp::ZERO);
+        assert_eq!(status(&snapshot)["backends"][1]["state"], "unhealthy");
+        assert_eq!(status(&snapshot)["backends"][1]["last_error"], "refused");
+    }
+}
