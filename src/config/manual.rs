@@ -26,7 +26,7 @@ over two backends. `conf/weir.yaml` shows every key with its default.
 - A network is an address and a prefix, such as `10.0.0.0/8`; a bare address is a network of one.
 - Text that begins with `*` needs quotes: `\"*.example.com\"`.
 - Anchors and aliases work; tags, merge keys (`<<`) and several documents in one file are refused.
-- The file has at most 16 MiB.
+- The file has at most 4 MiB.
 
 Some values can be given without the file or instead of it. A flag wins over the environment, the
 environment over the file.

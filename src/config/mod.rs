@@ -67,7 +67,7 @@ pub fn version(text: Option<&[u8]>, overrides: &Overrides) -> String {
     let mut hash = Xxh3::new();
     // Each part with its length, so that no two different lists run together to the same bytes.
     let mut part = |bytes: &[u8]| {
-        hash.update(&bytes.len().to_le_bytes());
+        hash.update(&u64::try_from(bytes.len()).unwrap_or(u64::MAX).to_le_bytes());
         hash.update(bytes);
     };
     part(text.unwrap_or_default());

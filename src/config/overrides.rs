@@ -5,7 +5,7 @@
 
 use super::file::{Backend, File, HealthCheck, Listener, Pool, Timeouts};
 use super::problem::{Found, Origin, Problem, Source, Spanned};
-use super::read::{Field, FromNode, Switch};
+use super::read::{Field, FromNode, List, Switch};
 use super::yaml::Node;
 use super::{PoolName, file};
 
@@ -110,7 +110,8 @@ impl Overrides {
                 value: Listener { address: Some(address), ..Listener::default() },
             })
         };
-        let value = self.listen.iter().filter_map(listener).collect::<Vec<_>>().into();
+        let entries = self.listen.iter().filter_map(listener).collect();
+        let value = List { entries, typed: self.listen.len() };
         file.listeners = Some(Spanned { at: origin(first), value });
     }
 
@@ -121,7 +122,8 @@ impl Overrides {
             let url = read(given, "url", "http://10.0.0.1:3000", found)?;
             Some(Spanned { at: url.at, value: Backend { url: Some(url), ..Backend::default() } })
         };
-        let value = self.backends.iter().filter_map(backend).collect::<Vec<_>>().into();
+        let entries = self.backends.iter().filter_map(backend).collect();
+        let value = List { entries, typed: self.backends.len() };
         let backends = Some(Spanned { at, value });
         match file.pools.as_mut().map(|pools| pools.value.entries.as_mut_slice()) {
             Some([only]) => only.value.backends = backends,
@@ -135,7 +137,7 @@ impl Overrides {
             Some([]) | None => {
                 let name = PoolName::new("default").ok().map(|value| Spanned { at, value });
                 let pool = Spanned { at, value: Pool { name, backends, ..Pool::default() } };
-                file.pools = Some(Spanned { at, value: vec![pool].into() });
+                file.pools = Some(Spanned { at, value: List { entries: vec![pool], typed: 1 } });
             }
         }
     }
@@ -152,6 +154,11 @@ fn read<T: FromNode>(
     found: &mut Found,
 ) -> Option<Spanned<T>> {
     let at = origin(given);
+    if given.value.is_empty() {
+        let problem = Problem::new(at, "the value is empty");
+        found.add(problem.help(format!("for example `{example}`")));
+        return None;
+    }
     let field = Field { name, example, entry: false };
     let value = T::from_node(&Node::given(at, &given.value), field, found)?;
     Some(Spanned { at, value })

@@ -235,12 +235,6 @@ pub(super) struct List<T> {
     pub(super) typed: usize,
 }
 
-impl<T> From<Vec<Spanned<T>>> for List<T> {
-    fn from(entries: Vec<Spanned<T>>) -> Self {
-        Self { typed: entries.len(), entries }
-    }
-}
-
 impl<T: FromNode> FromNode for List<T> {
     fn expected() -> String {
         format!("a list; each entry {}", T::expected())

@@ -154,9 +154,7 @@ impl Marks {
         if self.open.len() + height <= limits::FILE_DEPTH_MAX {
             return Ok(());
         }
-        let what =
-            format!("lists and maps are nested more than {} deep here", limits::FILE_DEPTH_MAX);
-        Err(Problem::in_file(at, what).help("is this the right file?"))
+        Err(too_deep(at))
     }
 
     fn reach(&mut self, height: usize) {
@@ -179,6 +177,11 @@ impl Marks {
     }
 }
 
+fn too_deep(at: Position) -> Problem {
+    let what = format!("lists and maps are nested more than {} deep here", limits::FILE_DEPTH_MAX);
+    Problem::in_file(at, what).help("is this the right file?")
+}
+
 fn refuse(tag: Option<&Tag>, at: Position) -> Result<(), Problem> {
     let Some(tag) = tag else { return Ok(()) };
     let typed =
@@ -197,6 +200,9 @@ impl Marks {
     fn syntax(&self, error: &ScanError, text: &str) -> Problem {
         let at = position(error.marker());
         let info = error.info();
+        if info.contains("recursion limit") {
+            return too_deep(at);
+        }
         let problem = Problem::in_file(at, format!("this is not YAML: {info}"));
         if let Some(tab) = tab(text, at.line) {
             return Problem { at: Some(tab), ..problem }
