@@ -4,7 +4,7 @@
 //! such lines must load. `UPDATE=1 cargo test --no-default-features --test config` rewrites them
 //! (and docs/CONFIG.md), and the diff is what is reviewed.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
 use std::path::{Path, PathBuf};

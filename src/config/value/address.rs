@@ -18,7 +18,7 @@ impl FromText for SocketAddr {
     const EXPECTED: &'static str = "an IP address with a port";
 
     fn from_text(text: &str) -> Result<Self, Wrong> {
-        let address: Self = text.parse().map_err(|_| not_an_address(text))?;
+        let address: Self = text.parse().map_err(|_unclear| not_an_address(text))?;
         if address.port() == 0 {
             return Err(Wrong::new(format!("{} has the port 0", quote(text)))
                 .help("a port is a number from 1 to 65535"));
@@ -56,7 +56,7 @@ impl FromText for IpNet {
         if let Ok(ip) = text.parse::<IpAddr>() {
             return Ok(Self::from(ip));
         }
-        let network: Self = text.parse().map_err(|_| {
+        let network: Self = text.parse().map_err(|_unclear| {
             Wrong::new(format!("{} is not a network", quote(text)))
                 .help("write it as `10.0.0.0/8`, `2001:db8::/32` or, for one address, `10.0.0.1`")
         })?;
@@ -78,7 +78,7 @@ impl FromText for BackendAddress {
     fn from_text(text: &str) -> Result<Self, Wrong> {
         let (host, port) = authority(text)?;
         if let Some(ip) = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
-            let ip: Ipv6Addr = ip.parse().map_err(|_| {
+            let ip: Ipv6Addr = ip.parse().map_err(|_unclear| {
                 Wrong::new(format!("{} is not an IPv6 address", quote(host)))
                     .help("write it as `http://[2001:db8::1]:3000`")
             })?;
@@ -184,7 +184,7 @@ fn name(text: &str) -> Result<String, Wrong> {
 /// The host of a request as routes compare it: lower case, no trailing dot.
 pub(in super::super) fn normal_host(text: &str) -> Result<String, Wrong> {
     if let Some(ip) = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')) {
-        let ip: Ipv6Addr = ip.parse().map_err(|_| {
+        let ip: Ipv6Addr = ip.parse().map_err(|_unclear| {
             Wrong::new(format!("{} is not an IPv6 address", quote(text)))
                 .help("write it as `\"[2001:db8::1]\"`")
         })?;
@@ -193,11 +193,12 @@ pub(in super::super) fn normal_host(text: &str) -> Result<String, Wrong> {
     if text.parse::<Ipv4Addr>().is_ok() {
         return Ok(text.to_owned());
     }
-    if let Some((host, port)) = text.rsplit_once(':') {
-        if port.bytes().all(|b| b.is_ascii_digit()) && !host.contains(':') {
-            return Err(Wrong::new(format!("{} has a port", quote(text)))
-                .help(format!("a route is for every port: write `{host}`")));
-        }
+    if let Some((host, port)) = text.rsplit_once(':')
+        && port.bytes().all(|b| b.is_ascii_digit())
+        && !host.contains(':')
+    {
+        return Err(Wrong::new(format!("{} has a port", quote(text)))
+            .help(format!("a route is for every port: write `{host}`")));
     }
     name(text).map(|name| name.trim_end_matches('.').to_owned())
 }

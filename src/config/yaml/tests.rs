@@ -9,17 +9,13 @@ fn refusal(bytes: &[u8]) -> String {
 }
 
 fn list(node: &Node) -> &[Node] {
-    match &node.value {
-        Value::List(items) => items,
-        other => panic!("no list: {other:?}"),
-    }
+    let Value::List(items) = &node.value else { panic!("no list: {node:?}") };
+    items
 }
 
 fn map(node: &Node) -> &[(Node, Node)] {
-    match &node.value {
-        Value::Map(entries) => entries,
-        other => panic!("no map: {other:?}"),
-    }
+    let Value::Map(entries) = &node.value else { panic!("no map: {node:?}") };
+    entries
 }
 
 #[test]
@@ -146,4 +142,66 @@ fn aliases_cannot_multiply_without_end() {
 #[test]
 fn an_alias_cannot_stand_inside_of_what_it_stands_for() {
     assert_eq!(refusal(b"&a [1, *a]"), "1:8: this alias stands inside of what it stands for");
+}
+
+#[test]
+fn both_readers_agree_on_every_way_to_write_text() {
+    let text = "
+plain: a b
+folded over lines: a
+  b
+
+  c
+single: 'it''s'
+double: \"a\\tb\\u00e4\\
+  c\"
+lines: |
+  a
+   b
+
+kept: |+
+  a
+
+stripped: >-
+  a
+  b
+
+    c
+? complex
+: value
+\"quoted key\": [a, 'b', \"c\",]
+url: http://a:80/x#y
+comment: a # b
+dash: -a
+empty:
+nothing: ''
+";
+    let root = read(text.as_bytes()).unwrap();
+    let typed: Vec<_> = map(&root).iter().map(|(_, value)| value.typed.as_str()).collect();
+    assert_eq!(
+        typed,
+        [
+            "a b",
+            "a b\nc",
+            "it's",
+            "a\tbäc",
+            "a\n b\n",
+            "a\n\n",
+            "a b\n\n  c",
+            "value",
+            "",
+            "http://a:80/x#y",
+            "a",
+            "-a",
+            "",
+            ""
+        ]
+    );
+}
+
+#[test]
+fn windows_line_ends_are_line_ends() {
+    let root = read(b"a: 1\r\nb: |\r\n  x\r\n  y\r\nc: 3\r\n").unwrap();
+    assert_eq!(map(&root)[1].1.typed, "x\ny\n");
+    assert_eq!(map(&root)[2].0.at, position(5, 1));
 }
