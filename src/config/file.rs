@@ -57,7 +57,7 @@ impl File {
 }
 
 section! {
-    /// The whole file. Only `pools` must be there, and even that can be given by `--backend`.
+    /// Only `pools` must be there, and even that can be given by `--backend`.
     File at "", later [];
 
     /// Where clients connect. A bare address stands for `{address: …}`.

@@ -197,8 +197,7 @@ impl<T: FromNode> FromNode for List<T> {
             let problem = field.wrong_type(node, "a list");
             let scalar = !matches!(node.value, Value::Map(_) | Value::Null);
             found.add(if scalar {
-                problem
-                    .help(format!("a list of one has brackets: `{}: [{}]`", field.name, node.typed))
+                problem.help(format!("a list has brackets: `{}: [{}]`", field.name, node.typed))
             } else {
                 problem
             });

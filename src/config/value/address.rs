@@ -37,6 +37,9 @@ fn not_an_address(text: &str) -> Wrong {
     if bare.parse::<u16>().is_ok_and(|port| port > 0) {
         return wrong.help(format!("for every IPv4 address write `0.0.0.0:{bare}`"));
     }
+    if let Some((ip, port)) = without_brackets(text) {
+        return wrong.help(format!("an IPv6 address stands in brackets: `[{ip}]:{port}`"));
+    }
     if let Ok(ip) = text.parse::<IpAddr>() {
         return wrong.help(format!("add a port: `{}`", SocketAddr::new(ip, 8080)));
     }
@@ -47,6 +50,14 @@ fn not_an_address(text: &str) -> Wrong {
         return wrong.help(format!("write `127.0.0.1:{port}`"));
     }
     wrong.help("write it as `0.0.0.0:8080` or `[::1]:8080`")
+}
+
+/// What looks like an IPv6 address with a port. `::1:9090` is an address without a port, too, but
+/// nobody who writes four decimal digits at its end means that.
+fn without_brackets(text: &str) -> Option<(Ipv6Addr, &str)> {
+    let (ip, port) = text.rsplit_once(':')?;
+    let port = Some(port).filter(|port| port.len() >= 4 && port.parse::<u16>().is_ok())?;
+    Some((ip.parse().ok()?, port))
 }
 
 impl FromText for IpNet {
