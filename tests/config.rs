@@ -10,7 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
-use weir::config::{self, Config, Override, Overrides};
+use weir::config::{self, Config, Override, Overrides, Problems};
 
 fn files(folder: &str) -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
@@ -418,15 +418,18 @@ proptest! {
         let text: String = text.into_iter().collect();
         if let Err(problems) = config::load(Some(text.as_bytes()), &Overrides::default()) {
             prop_assert!(problems.iter().count() > 0);
-            for problem in &problems {
-                prop_assert!(!problem.to_string().contains('\n'), "{problem:?}");
-            }
+            one_line_each(&problems)?;
         }
     }
 
     #[test]
-    fn no_given_value_makes_it_panic(value in piece()) {
-        let given = || Override::flag("--x", value.clone());
+    fn no_given_value_makes_it_panic_or_breaks_the_line(
+        start in prop::sample::select(vec![
+            "", "localhost:", "*:", ":", "http://", "http://a/", "http://a:", "[", "10.", "1m", "tcp://",
+        ]),
+        pieces in prop::collection::vec(piece(), 0..4),
+    ) {
+        let given = || Override::flag("--x", format!("{start}{}", pieces.concat()));
         let overrides = Overrides {
             listen: vec![given()],
             backends: vec![given(), given()],
@@ -435,6 +438,35 @@ proptest! {
             health_interval: Some(given()),
             admin: Some(given()),
         };
-        prop_assert!(config::load(None, &overrides).is_err());
+        one_line_each(&config::load(None, &overrides).unwrap_err())?;
     }
+
+    #[test]
+    fn no_text_of_a_file_makes_it_panic_or_breaks_the_line(
+        key in prop::sample::select(vec![
+            "threads: @", "listeners: @", "listeners: [@]", "trusted_proxies: [@]", "@: 1",
+            "routes: [{pool: @}]", "routes: [{host: @, path: @, pool: web}]",
+            "pools: [{name: @, algorithm: @, backends: [@, @]}]",
+            "pools: [{name: a, health_check: {path: @, host: @, status: @, interval: @}}]",
+            "pools: [{name: a, retry: {on: [@], attempts: @}, rate_limit: {burst: @}}]",
+        ]),
+        start in prop::sample::select(vec!["", "/", "*.", "http://a/", "a:1", "/a*"]),
+        pieces in prop::collection::vec(piece(), 0..4),
+    ) {
+        let typed: String =
+            format!("{start}{}", pieces.concat()).chars().map(|c| format!("\\U{:08x}", u32::from(c))).collect();
+        let text = key.replace('@', &format!("\"{typed}\""));
+        if let Err(problems) = config::load(Some(text.as_bytes()), &Overrides::default()) {
+            one_line_each(&problems)?;
+        }
+    }
+}
+
+fn one_line_each(problems: &Problems) -> Result<(), TestCaseError> {
+    for problem in problems {
+        let said = problem.to_string();
+        prop_assert!(!said.contains(char::is_control), "{said:?}");
+        prop_assert!(said.chars().count() < 400, "{said}");
+    }
+    Ok(())
 }

@@ -197,7 +197,8 @@ impl<T: FromNode> FromNode for List<T> {
             let problem = field.wrong_type(node, "a list");
             let scalar = !matches!(node.value, Value::Map(_) | Value::Null);
             found.add(if scalar {
-                problem.help(format!("a list has brackets: `{}: [{}]`", field.name, node.typed))
+                let list = format!("{}: [{}]", field.name, node.typed);
+                problem.help(format!("a list has brackets: {}", quote(&list)))
             } else {
                 problem
             });

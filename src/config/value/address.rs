@@ -43,11 +43,15 @@ fn not_an_address(text: &str) -> Wrong {
     if let Ok(ip) = text.parse::<IpAddr>() {
         return wrong.help(format!("add a port: `{}`", SocketAddr::new(ip, 8080)));
     }
-    if let Some(port) = text.strip_prefix("*:") {
-        return wrong.help(format!("for every IPv4 address write `0.0.0.0:{port}`"));
-    }
-    if let Some(port) = text.strip_prefix("localhost:") {
-        return wrong.help(format!("write `127.0.0.1:{port}`"));
+    if let Some((host, Ok(port))) =
+        text.rsplit_once(':').map(|(host, port)| (host, port.parse::<u16>()))
+    {
+        if host == "*" {
+            return wrong.help(format!("for every IPv4 address write `0.0.0.0:{port}`"));
+        }
+        if host == "localhost" {
+            return wrong.help(format!("write `127.0.0.1:{port}`"));
+        }
     }
     wrong.help("write it as `0.0.0.0:8080` or `[::1]:8080`")
 }
@@ -106,8 +110,9 @@ impl FromText for BackendAddress {
 fn authority(url: &str) -> Result<(&str, u16), Wrong> {
     let Some((scheme, rest)) = url.split_once("://") else {
         let wrong = Wrong::new(format!("{} is not a URL", quote(url)));
-        return Err(match authority(&format!("http://{url}")) {
-            Ok(_) => wrong.help(format!("write `http://{url}`")),
+        let meant = format!("http://{url}");
+        return Err(match BackendAddress::from_text(&meant) {
+            Ok(_) => wrong.help(format!("write {}", quote(&meant))),
             Err(_) => wrong.help("write it as `http://10.0.0.1:3000`"),
         });
     };
@@ -135,7 +140,8 @@ fn authority(url: &str) -> Result<(&str, u16), Wrong> {
             quote(tail)
         ))
         .help(format!(
-            "write `{scheme}://{authority}`; a request keeps the path that the client sent"
+            "write {}; a request keeps the path that the client sent",
+            quote(&format!("{scheme}://{authority}"))
         )));
     }
     split_port(authority)
@@ -209,7 +215,7 @@ pub(in super::super) fn normal_host(text: &str) -> Result<String, Wrong> {
         && !host.contains(':')
     {
         return Err(Wrong::new(format!("{} has a port", quote(text)))
-            .help(format!("a route is for every port: write `{host}`")));
+            .help(format!("a route is for every port: write {}", quote(host))));
     }
     name(text).map(|name| name.trim_end_matches('.').to_owned())
 }
