@@ -254,6 +254,14 @@ fn given_values_are_checked_against_the_file() {
 }
 
 #[test]
+fn a_given_admin_address_that_is_the_default_listener_is_named_without_a_file() {
+    let backends = vec![Override::flag("--backend", "http://10.0.0.1")];
+    let admin = Some(Override::flag("--admin", "127.0.0.1:8080"));
+    let said = wrong(None, &Overrides { backends, admin, ..Overrides::default() });
+    assert!(said.starts_with("--admin: `0.0.0.0:8080` cannot be bound beside"), "{said}");
+}
+
+#[test]
 fn a_given_interval_that_is_too_short_for_the_files_timeout_is_named() {
     let text = "pools: [{name: web, backends: [http://10.0.0.1], health_check: {timeout: 2s}}]";
     let health_interval = Some(Override::flag("--health-interval", "1s"));

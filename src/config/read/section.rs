@@ -147,6 +147,10 @@ fn unknown(key: &Node, section: &Section, wanted: bool) -> (Problem, Option<&'st
 
 /// Describes a map of the file: see `file.rs` for how it is written.
 macro_rules! section {
+    (@expected) => { "a map of keys".to_owned() };
+    (@expected $short:ty) => {
+        format!("{} or a map of keys", <$short as $crate::config::read::FromNode>::expected())
+    };
     (@name $field:ident) => { stringify!($field) };
     (@name $field:ident $name:literal) => { $name };
     (
@@ -190,13 +194,7 @@ macro_rules! section {
 
         impl $crate::config::read::FromNode for $section {
             fn expected() -> String {
-                $(if true {
-                    return format!(
-                        "{} or a map of keys",
-                        <$short_type as $crate::config::read::FromNode>::expected()
-                    );
-                })?
-                "a map of keys".to_owned()
+                section!(@expected $($short_type)?)
             }
 
             fn from_node(
