@@ -4,13 +4,13 @@
 //! such lines must load. `UPDATE=1 cargo test --no-default-features --test config` rewrites them
 //! (and docs/CONFIG.md), and the diff is what is reviewed.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
-use weir::config::{self, Config, Override, Overrides};
+use weir::config::{self, Config, Override, Overrides, Problems};
 
 fn files(folder: &str) -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
@@ -125,4 +125,356 @@ fn the_manual_is_fresh() {
     }
     let written = fs::read_to_string(&path).unwrap_or_default();
     assert!(written == manual, "docs/CONFIG.md is stale: UPDATE=1 rewrites it");
+}
+
+fn wrong(text: Option<&str>, overrides: &Overrides) -> String {
+    config::load(text.map(str::as_bytes), overrides).unwrap_err().to_string()
+}
+
+const WEB: &str = "pools: [{name: web, backends: [http://10.0.0.1:3000]}]";
+const TWO: &str = "pools:
+  - {name: a, backends: [http://10.0.0.1]}
+  - {name: b, backends: [http://10.0.0.2], health_check: off}
+routes: [{pool: a}, {path: /b, pool: b}]
+";
+
+#[test]
+fn without_a_file_and_a_backend_the_two_ways_on_are_named() {
+    assert_eq!(
+        wrong(None, &Overrides::default()),
+        "there is nothing to balance (help: name a file by `-c FILE`, or a backend by `--backend \
+         http://10.0.0.1:3000`)"
+    );
+}
+
+#[test]
+fn backends_without_a_file_make_a_pool_named_default() {
+    let backends = vec![
+        Override::flag("--backend", "http://10.0.0.1:3000"),
+        Override::flag("--backend", "http://10.0.0.2:3000"),
+    ];
+    let config = config::load(None, &Overrides { backends, ..Overrides::default() }).unwrap();
+    let same = "pools: [{name: default, backends: [http://10.0.0.1:3000, http://10.0.0.2:3000]}]";
+    assert_eq!(config, load(same).unwrap());
+}
+
+#[test]
+fn backends_replace_those_of_the_only_pool_and_nothing_else_of_it() {
+    let text = "pools: [{name: web, algorithm: random, backends: [http://10.0.0.9]}]";
+    let backends = vec![Override::environment("WEIR_BACKENDS", "http://10.0.0.1:3000")];
+    let overrides = Overrides { backends, ..Overrides::default() };
+    let config = config::load(Some(text.as_bytes()), &overrides).unwrap();
+    assert_eq!(config, load(&text.replace("10.0.0.9", "10.0.0.1:3000")).unwrap());
+}
+
+#[test]
+fn backends_that_could_be_for_several_pools_are_refused() {
+    let backends = vec![Override::environment("WEIR_BACKENDS", "http://10.0.0.1:3000")];
+    assert_eq!(
+        wrong(Some(TWO), &Overrides { backends, ..Overrides::default() }),
+        "WEIR_BACKENDS: the file has several pools, so it is not clear whose backends these are \
+         (help: write the backends into the file)"
+    );
+}
+
+#[test]
+fn a_given_listener_replaces_all_of_the_file() {
+    let text = format!("listeners: [0.0.0.0:80, 0.0.0.0:81]\n{WEB}");
+    let listen = vec![Override::flag("--listen", "127.0.0.1:8000")];
+    let overrides = Overrides { listen, ..Overrides::default() };
+    let config = config::load(Some(text.as_bytes()), &overrides).unwrap();
+    assert_eq!(config, load(&format!("listeners: [127.0.0.1:8000]\n{WEB}")).unwrap());
+}
+
+#[test]
+fn a_given_admin_address_replaces_that_of_the_file() {
+    let text = format!("admin: {{address: 127.0.0.1:1}}\n{WEB}");
+    let admin = Some(Override::flag("--admin", "127.0.0.1:2"));
+    let config =
+        config::load(Some(text.as_bytes()), &Overrides { admin, ..Overrides::default() }).unwrap();
+    assert_eq!(config.admin.address, "127.0.0.1:2".parse().unwrap());
+}
+
+#[test]
+fn what_is_given_for_pools_is_for_every_pool_and_probes_none_that_was_switched_off() {
+    let overrides = Overrides {
+        algorithm: Some(Override::flag("--algorithm", "ip_hash")),
+        request_timeout: Some(Override::flag("--request-timeout", "7s")),
+        health_interval: Some(Override::flag("--health-interval", "1s")),
+        ..Overrides::default()
+    };
+    let config = config::load(Some(TWO.as_bytes()), &overrides).unwrap();
+    let same = "pools:
+  - name: a
+    backends: [http://10.0.0.1]
+    algorithm: ip_hash
+    timeouts: {request: 7s}
+    health_check: {interval: 1s}
+  - name: b
+    backends: [http://10.0.0.2]
+    algorithm: ip_hash
+    timeouts: {request: 7s}
+    health_check: off
+routes: [{pool: a}, {path: /b, pool: b}]
+";
+    assert_eq!(config, load(same).unwrap());
+}
+
+#[test]
+fn complaints_about_given_values_name_their_flag_or_variable_all_at_once() {
+    let overrides = Overrides {
+        listen: vec![Override::flag("--listen", ":8080"), Override::flag("--listen", "")],
+        backends: vec![Override::environment("WEIR_BACKENDS", "10.0.0.1")],
+        algorithm: Some(Override::environment("WEIR_ALGORITHM", "least")),
+        request_timeout: Some(Override::flag("--request-timeout", "10")),
+        health_interval: Some(Override::flag("--health-interval", "1d")),
+        admin: Some(Override::flag("--admin", "localhost:9090")),
+    };
+    assert_eq!(
+        wrong(None, &overrides),
+        "--listen: `:8080` is not an IP address with a port (help: for every IPv4 address write `0.0.0.0:8080`)
+--listen: the value is empty (help: for example `0.0.0.0:8080`)
+WEIR_BACKENDS: `10.0.0.1` is not a URL (help: write `http://10.0.0.1`)
+--admin: `localhost:9090` is not an IP address with a port (help: write `127.0.0.1:9090`)
+WEIR_ALGORITHM: `least` is not an algorithm (help: it can be `round_robin`, `least_conn`, `ip_hash` or `random`)
+--request-timeout: the duration `10` has no unit (help: write `10s`)
+--health-interval: `1d` is not a duration (help: write `24h`)"
+    );
+}
+
+#[test]
+fn given_values_are_checked_against_the_file() {
+    let text = format!("admin: {{address: 127.0.0.1:8000}}\n{WEB}");
+    let listen = vec![Override::flag("--listen", "127.0.0.1:8000")];
+    assert_eq!(
+        wrong(Some(&text), &Overrides { listen, ..Overrides::default() }),
+        "--listen: `127.0.0.1:8000` is the admin port, too (help: metrics and status need a port of \
+         their own: change one of the two)"
+    );
+}
+
+#[test]
+fn a_given_admin_address_that_is_the_default_listener_is_named_without_a_file() {
+    let backends = vec![Override::flag("--backend", "http://10.0.0.1")];
+    let admin = Some(Override::flag("--admin", "127.0.0.1:8080"));
+    let said = wrong(None, &Overrides { backends, admin, ..Overrides::default() });
+    assert!(said.starts_with("--admin: `0.0.0.0:8080` cannot be bound beside"), "{said}");
+}
+
+#[test]
+fn a_given_interval_that_is_too_short_for_the_files_timeout_is_named() {
+    let text = "pools: [{name: web, backends: [http://10.0.0.1], health_check: {timeout: 2s}}]";
+    let health_interval = Some(Override::flag("--health-interval", "1s"));
+    let said = wrong(Some(text), &Overrides { health_interval, ..Overrides::default() });
+    assert!(said.starts_with("--health-interval: the timeout of a probe, 2s, is longer"), "{said}");
+}
+
+#[test]
+fn a_version_is_short_and_changes_with_each_byte_and_each_given_value() {
+    let listen = vec![Override::flag("--listen", "a")];
+    let admin = Some(Override::flag("--admin", "a"));
+    let versions = [
+        config::version(None, &Overrides::default()),
+        config::version(Some(b"a"), &Overrides::default()),
+        config::version(Some(b"b"), &Overrides::default()),
+        config::version(None, &Overrides { listen, ..Overrides::default() }),
+        config::version(None, &Overrides { admin, ..Overrides::default() }),
+    ];
+    let distinct: std::collections::HashSet<&String> = versions.iter().collect();
+    assert_eq!(distinct.len(), versions.len(), "{versions:?}");
+    assert!(versions.iter().all(|version| version.len() == 12), "{versions:?}");
+}
+
+#[test]
+fn a_version_stays_the_same_for_ever() {
+    assert_eq!(config::version(Some(b"a"), &Overrides::default()), "c77724758a6e");
+}
+
+#[test]
+fn a_file_with_a_million_mistakes_is_answered_with_a_thousand() {
+    let text = format!("{WEB}\n{}", "colour: blue\n".repeat(20_000));
+    let problems = config::load(Some(text.as_bytes()), &Overrides::default()).unwrap_err();
+    assert_eq!(problems.iter().count(), 1001);
+    assert_eq!(problems.iter().last().unwrap().to_string(), "and 19000 more problems");
+}
+
+fn numbers_of_things(listeners: usize, pools: usize, backends: usize) -> String {
+    let listeners: Vec<String> =
+        (0..listeners).map(|i| format!("127.0.0.1:{}", 20_000 + i)).collect();
+    let pool = |index: usize| {
+        let urls: Vec<String> =
+            (0..backends).map(|i| format!("http://10.0.0.1:{}", 1 + i)).collect();
+        format!("  - {{name: p{index}, backends: [{}]}}\n", urls.join(", "))
+    };
+    let routes: Vec<String> = (0..pools).map(|i| format!("{{path: /{i}, pool: p{i}}}")).collect();
+    format!(
+        "listeners: [{}]\nroutes: [{}]\npools:\n{}",
+        listeners.join(", "),
+        routes.join(", "),
+        (0..pools).map(pool).collect::<String>()
+    )
+}
+
+#[test]
+fn the_largest_numbers_of_listeners_pools_and_backends_load() {
+    load(&numbers_of_things(256, 1, 1)).unwrap();
+    load(&numbers_of_things(1, 1024, 1)).unwrap();
+    load(&numbers_of_things(1, 1, 1024)).unwrap();
+}
+
+#[test]
+fn one_more_than_the_largest_number_is_refused() {
+    let said = load(&numbers_of_things(257, 1, 1)).unwrap_err();
+    assert!(said.contains("257 listeners, but 256 are the most"), "{said}");
+    let said = load(&numbers_of_things(1, 1025, 1)).unwrap_err();
+    assert!(said.contains("1025 pools, but 1024 are the most"), "{said}");
+    let said = load(&numbers_of_things(1, 1, 1025)).unwrap_err();
+    assert!(said.contains("1025 backends, but a pool has at most 1024"), "{said}");
+}
+
+fn good_files() -> Vec<String> {
+    let files = files("conf").into_iter().chain(files("tests/config"));
+    files.map(|path| fs::read_to_string(path).unwrap()).collect()
+}
+
+/// Text that YAML gives a meaning to, and what stands in our files.
+fn piece() -> impl Strategy<Value = String> {
+    prop_oneof![
+        prop::sample::select(vec![
+            "\n",
+            " ",
+            "  ",
+            "\t",
+            ":",
+            ": ",
+            "- ",
+            "? ",
+            "[",
+            "]",
+            "{",
+            "}",
+            ",",
+            "#",
+            "&a ",
+            "*a",
+            "!t ",
+            "!!str ",
+            "|\n",
+            ">\n",
+            "'",
+            "\"",
+            "%",
+            "@",
+            "`",
+            "---\n",
+            "...\n",
+            "<<: ",
+            "~",
+            "\r\n",
+            "\u{feff}",
+            "\u{85}",
+            "\u{2028}",
+            "\0",
+            "0x1",
+            ".inf",
+            "1e999",
+            "-1",
+            "true",
+            "off",
+            "10s",
+            "pools",
+            "name",
+            "backends",
+            "http://",
+            "[::1]",
+            ":80",
+            "/",
+            "*.",
+            "200-299",
+            "99999999999999999999999",
+        ])
+        .prop_map(str::to_owned),
+        any::<String>(),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        drop(config::load(Some(&bytes), &Overrides::default()));
+    }
+
+    #[test]
+    fn no_pieces_of_yaml_make_it_panic(pieces in prop::collection::vec(piece(), 0..40)) {
+        drop(config::load(Some(pieces.concat().as_bytes()), &Overrides::default()));
+    }
+
+    #[test]
+    fn no_change_to_a_good_file_makes_it_panic(
+        file in any::<prop::sample::Index>(),
+        changes in prop::collection::vec((any::<prop::sample::Index>(), 0_usize..20, piece()), 1..6),
+    ) {
+        let files = good_files();
+        let mut text: Vec<char> = file.get(&files).chars().collect();
+        for (place, length, piece) in changes {
+            let start = place.index(text.len() + 1);
+            let end = (start + length).min(text.len());
+            text.splice(start..end, piece.chars());
+        }
+        let text: String = text.into_iter().collect();
+        if let Err(problems) = config::load(Some(text.as_bytes()), &Overrides::default()) {
+            prop_assert!(problems.iter().count() > 0);
+            one_line_each(&problems)?;
+        }
+    }
+
+    #[test]
+    fn no_given_value_makes_it_panic_or_breaks_the_line(
+        start in prop::sample::select(vec![
+            "", "localhost:", "*:", ":", "http://", "http://a/", "http://a:", "[", "10.", "1m", "tcp://",
+        ]),
+        pieces in prop::collection::vec(piece(), 0..4),
+    ) {
+        let given = || Override::flag("--x", format!("{start}{}", pieces.concat()));
+        let overrides = Overrides {
+            listen: vec![given()],
+            backends: vec![given(), given()],
+            algorithm: Some(given()),
+            request_timeout: Some(given()),
+            health_interval: Some(given()),
+            admin: Some(given()),
+        };
+        one_line_each(&config::load(None, &overrides).unwrap_err())?;
+    }
+
+    #[test]
+    fn no_text_of_a_file_makes_it_panic_or_breaks_the_line(
+        key in prop::sample::select(vec![
+            "threads: @", "listeners: @", "listeners: [@]", "trusted_proxies: [@]", "@: 1",
+            "routes: [{pool: @}]", "routes: [{host: @, path: @, pool: web}]",
+            "pools: [{name: @, algorithm: @, backends: [@, @]}]",
+            "pools: [{name: a, health_check: {path: @, host: @, status: @, interval: @}}]",
+            "pools: [{name: a, retry: {on: [@], attempts: @}, rate_limit: {burst: @}}]",
+        ]),
+        start in prop::sample::select(vec!["", "/", "*.", "http://a/", "a:1", "/a*"]),
+        pieces in prop::collection::vec(piece(), 0..4),
+    ) {
+        let typed: String =
+            format!("{start}{}", pieces.concat()).chars().map(|c| format!("\\U{:08x}", u32::from(c))).collect();
+        let text = key.replace('@', &format!("\"{typed}\""));
+        if let Err(problems) = config::load(Some(text.as_bytes()), &Overrides::default()) {
+            one_line_each(&problems)?;
+        }
+    }
+}
+
+fn one_line_each(problems: &Problems) -> Result<(), TestCaseError> {
+    for problem in problems {
+        let said = problem.to_string();
+        prop_assert!(!said.contains(char::is_control), "{said:?}");
+        prop_assert!(said.chars().count() < 400, "{said}");
+    }
+    Ok(())
 }

@@ -57,7 +57,7 @@ impl File {
 }
 
 section! {
-    /// The whole file. Only `pools` must be there, and even that can be given by `--backend`.
+    /// Only `pools` must be there, and even that can be given by `--backend`.
     File at "", later [];
 
     /// Where clients connect. A bare address stands for `{address: …}`.
@@ -73,7 +73,8 @@ section! {
     trusted_proxies: List<IpNet> = Same("[]"), "[10.0.0.0/8]";
     /// Which requests go to which pool. The most specific host wins, then the longest path; the
     /// order does not matter.
-    routes: List<Route> = Otherwise("every request goes to the only pool"), "[{path: /api, pool: api}]";
+    routes: List<Route> = Otherwise("every request goes to the only pool"),
+        "[{path: /api, pool: web}]";
     /// Groups of interchangeable backends.
     pools: List<Pool> = Otherwise("one pool named `default` of what `--backend` gives"),
         "[{name: web, backends: [http://10.0.0.1:3000]}]";
@@ -130,7 +131,8 @@ section! {
     /// `random`: two at random, the less busy of them.
     algorithm: Word<Algorithm> = Same("round_robin"), "least_conn";
     /// The servers. A bare URL stands for `{url: …}`.
-    backends: List<Backend> = Required, "[http://10.0.0.1:3000, http://10.0.0.2:3000]";
+    backends: List<Backend> = Otherwise("`--backend` must give them"),
+        "[http://10.0.0.1:3000, http://10.0.0.2:3000]";
     /// How backends are probed. `off` counts every backend as healthy.
     health_check: Switch<HealthCheck> = Same("{type: tcp}"), "{path: /health}";
     /// When a request is tried again.

@@ -23,8 +23,9 @@ pub const BACKOFF_MAX: Duration = Duration::from_secs(10);
 pub const RATE_MAX: f64 = 1_000_000.0;
 /// Clients that one rate limit remembers: at 16 bytes each, 160 MB.
 pub const CLIENTS_MAX: usize = 10_000_000;
-/// The size of a file. A thousand pools of a hundred backends fit.
-pub const FILE_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// The size of a file. A thousand pools of a hundred backends fit. A file of nothing but commas
+/// takes a hundred times its size while it is scanned, so this also bounds the memory.
+pub const FILE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Nodes of a file, each alias counted as often as it is used: some hundred bytes each while it is
 /// read. A hundred thousand backends with weights are half of it.
 pub const FILE_NODES_MAX: usize = 1_000_000;

@@ -26,7 +26,7 @@ over two backends. `conf/weir.yaml` shows every key with its default.
 - A network is an address and a prefix, such as `10.0.0.0/8`; a bare address is a network of one.
 - Text that begins with `*` needs quotes: `\"*.example.com\"`.
 - Anchors and aliases work; tags, merge keys (`<<`) and several documents in one file are refused.
-- The file has at most 16 MiB.
+- The file has at most 4 MiB.
 
 Some values can be given without the file or instead of it. A flag wins over the environment, the
 environment over the file.
@@ -86,4 +86,94 @@ fn row(key: &Key) -> String {
 /// Lines of a doc comment as one paragraph.
 fn joined(lines: &[&str]) -> String {
     lines.iter().map(|line| line.trim()).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Config, Overrides, load};
+    use super::*;
+
+    /// A file in which `@` stands where the keys of a section may be added.
+    fn around(path: &str) -> &'static str {
+        match path {
+            "" => "pools: [{name: web, backends: [http://a]}]\n@",
+            "listeners[]" => "pools: [{name: web, backends: [http://a]}]\nlisteners: [{@}]",
+            "admin" => "pools: [{name: web, backends: [http://a]}]\nadmin: {@}",
+            "routes[]" => "pools: [{name: web, backends: [http://a]}]\nroutes: [{pool: web, @}]",
+            "pools[]" => "pools: [{name: web, backends: [http://a], @}]",
+            "pools[].backends[]" => "pools: [{name: web, backends: [{url: http://a, @}]}]",
+            "pools[].health_check" => {
+                "pools: [{name: web, backends: [http://a], health_check: {type: http, @}}]"
+            }
+            "pools[].retry" => "pools: [{name: web, backends: [http://a], retry: {@}}]",
+            "pools[].timeouts" => "pools: [{name: web, backends: [http://a], timeouts: {@}}]",
+            "rate_limit" => {
+                "pools: [{name: web, backends: [http://a]}]\nrate_limit: {requests_per_second: 5, @}"
+            }
+            "limits" => "pools: [{name: web, backends: [http://a]}]\nlimits: {@}",
+            "access_log" => "pools: [{name: web, backends: [http://a]}]\naccess_log: {@}",
+            "shutdown" => "pools: [{name: web, backends: [http://a]}]\nshutdown: {@}",
+            other => panic!("no file for {other}"),
+        }
+    }
+
+    fn with(section: &Section, entry: &str) -> Config {
+        let text = around(section.path).replace('@', entry);
+        load(Some(text.as_bytes()), &Overrides::default())
+            .unwrap_or_else(|problems| panic!("{text}\n{problems}"))
+    }
+
+    fn keys() -> impl Iterator<Item = (&'static Section, &'static Key)> {
+        file::SECTIONS.iter().flat_map(|section| section.keys.iter().map(move |key| (section, key)))
+    }
+
+    #[test]
+    fn writing_a_default_changes_nothing() {
+        let mut written = 0;
+        for (section, key) in keys() {
+            if let Presence::Default(value) = key.presence {
+                let entry = format!("{}: {value}", key.name);
+                assert_eq!(with(section, &entry), with(section, ""), "{}: {entry}", section.path);
+                written += 1;
+            }
+        }
+        assert_eq!(written, 31, "keys with a default");
+    }
+
+    #[test]
+    fn every_example_is_accepted() {
+        let mut written = 0;
+        for (section, key) in keys() {
+            let entry = format!("{}: {}", key.name, key.example);
+            if !around(section.path).contains(&format!("{}: ", key.name)) {
+                with(section, &entry);
+                written += 1;
+            }
+        }
+        assert_eq!(written, 46, "keys that the files here do not have anyway");
+    }
+
+    #[test]
+    fn the_manual_has_every_key() {
+        let manual = manual();
+        for (section, key) in keys() {
+            let heading = format!("\n### `{}`\n", key.name);
+            assert!(manual.contains(&heading), "{}.{} is missing", section.path, key.name);
+        }
+    }
+
+    #[test]
+    fn the_full_example_has_every_key() {
+        let example = include_str!("../../conf/weir.yaml");
+        for (section, key) in keys() {
+            let written = format!("{}: ", key.name);
+            let opened = format!("{}:\n", key.name);
+            assert!(
+                example.contains(&written) || example.contains(&opened),
+                "{}.{} is missing",
+                section.path,
+                key.name
+            );
+        }
+    }
 }

@@ -22,11 +22,10 @@ use std::num::{NonZeroU8, NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
 use ipnet::IpNet;
-
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::name::PoolName;
-use problem::{Found, Origin};
+use problem::Found;
 
 pub use manual::manual;
 pub use overrides::{Override, Overrides};
@@ -38,7 +37,7 @@ pub use problem::{Position, Problem, Problems, Source};
 /// Every problem with them, in the order of the file.
 pub fn load(text: Option<&[u8]>, overrides: &Overrides) -> Result<Config, Problems> {
     let mut found = Found::default();
-    let (mut file, start) = match text {
+    let mut file = match text {
         Some(bytes) => {
             let root = yaml::read(bytes)?;
             let file = file::File::read(&root, &mut found)?;
@@ -46,7 +45,7 @@ pub fn load(text: Option<&[u8]>, overrides: &Overrides) -> Result<Config, Proble
             if overrides.backends.is_empty() && !typed {
                 found.add(Problem::new(root.at, "`pools` is missing").help(file::SMALLEST));
             }
-            (file, root.at)
+            file
         }
         None if overrides.backends.is_empty() => {
             let problem = Problem::nowhere("there is nothing to balance");
@@ -54,10 +53,10 @@ pub fn load(text: Option<&[u8]>, overrides: &Overrides) -> Result<Config, Proble
                 .help("name a file by `-c FILE`, or a backend by `--backend http://10.0.0.1:3000`")
                 .into());
         }
-        None => (file::File::default(), Origin::File(Position::START)),
+        None => file::File::default(),
     };
     overrides.apply(&mut file, &mut found);
-    let config = check::check(file, start, &mut found);
+    let config = check::check(file, &mut found);
     found.or(config)
 }
 
@@ -67,7 +66,7 @@ pub fn version(text: Option<&[u8]>, overrides: &Overrides) -> String {
     let mut hash = Xxh3::new();
     // Each part with its length, so that no two different lists run together to the same bytes.
     let mut part = |bytes: &[u8]| {
-        hash.update(&bytes.len().to_le_bytes());
+        hash.update(&u64::try_from(bytes.len()).unwrap_or(u64::MAX).to_le_bytes());
         hash.update(bytes);
     };
     part(text.unwrap_or_default());

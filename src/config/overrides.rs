@@ -5,7 +5,7 @@
 
 use super::file::{Backend, File, HealthCheck, Listener, Pool, Timeouts};
 use super::problem::{Found, Origin, Problem, Source, Spanned};
-use super::read::{Field, FromNode, Switch};
+use super::read::{Field, FromNode, List, Switch};
 use super::yaml::Node;
 use super::{PoolName, file};
 
@@ -69,13 +69,13 @@ impl Overrides {
     pub(super) fn apply(&self, file: &mut File, found: &mut Found) {
         self.listen(file, found);
         self.backends(file, found);
-        if let Some(given) = &self.admin {
-            if let Some(address) = read(given, "address", "127.0.0.1:9090", found) {
-                file.admin = Some(Spanned {
-                    at: address.at,
-                    value: file::Admin { address: Some(address), ..file::Admin::default() },
-                });
-            }
+        let admin = self.admin.as_ref();
+        if let Some(address) =
+            admin.and_then(|given| read(given, "address", "127.0.0.1:9090", found))
+        {
+            let at = address.at;
+            let value = file::Admin { address: Some(address), ..file::Admin::default() };
+            file.admin = Some(Spanned { at, value });
         }
         let algorithm =
             self.algorithm.as_ref().and_then(|given| read(given, "algorithm", "least_conn", found));
@@ -110,7 +110,8 @@ impl Overrides {
                 value: Listener { address: Some(address), ..Listener::default() },
             })
         };
-        let value = self.listen.iter().filter_map(listener).collect::<Vec<_>>().into();
+        let entries = self.listen.iter().filter_map(listener).collect();
+        let value = List { entries, typed: self.listen.len() };
         file.listeners = Some(Spanned { at: origin(first), value });
     }
 
@@ -121,21 +122,25 @@ impl Overrides {
             let url = read(given, "url", "http://10.0.0.1:3000", found)?;
             Some(Spanned { at: url.at, value: Backend { url: Some(url), ..Backend::default() } })
         };
-        let value = self.backends.iter().filter_map(backend).collect::<Vec<_>>().into();
+        let entries = self.backends.iter().filter_map(backend).collect();
+        let value = List { entries, typed: self.backends.len() };
         let backends = Some(Spanned { at, value });
-        match file.pools.as_mut().map(|pools| pools.value.entries.as_mut_slice()) {
-            Some([only]) => only.value.backends = backends,
-            Some([_, _, ..]) => found.add(
-                Problem::new(
-                    at,
-                    "the file has several pools, so it is not clear whose backends these are",
-                )
-                .help("write the backends into the file"),
-            ),
-            Some([]) | None => {
+        let typed = file.pools.as_ref().map_or(0, |pools| pools.value.typed);
+        let pools = file.pools.as_mut().map(|pools| pools.value.entries.as_mut_slice());
+        match (typed, pools) {
+            (2.., _) => {
+                let what =
+                    "the file has several pools, so it is not clear whose backends these are";
+                found.add(Problem::new(at, what).help("write the backends into the file"));
+            }
+            (1, Some([only])) => only.value.backends = backends,
+            // What the file says of its pools is wrong, and was reported.
+            (1, _) => {}
+            (0, _) if file.refused.contains(&"pools") => {}
+            (0, _) => {
                 let name = PoolName::new("default").ok().map(|value| Spanned { at, value });
                 let pool = Spanned { at, value: Pool { name, backends, ..Pool::default() } };
-                file.pools = Some(Spanned { at, value: vec![pool].into() });
+                file.pools = Some(Spanned { at, value: List { entries: vec![pool], typed: 1 } });
             }
         }
     }
@@ -152,6 +157,11 @@ fn read<T: FromNode>(
     found: &mut Found,
 ) -> Option<Spanned<T>> {
     let at = origin(given);
+    if given.value.is_empty() {
+        let problem = Problem::new(at, "the value is empty");
+        found.add(problem.help(format!("for example `{example}`")));
+        return None;
+    }
     let field = Field { name, example, entry: false };
     let value = T::from_node(&Node::given(at, &given.value), field, found)?;
     Some(Spanned { at, value })

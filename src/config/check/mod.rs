@@ -24,14 +24,14 @@ use super::{AccessLog, Admin, Config, Limits, Listener, LogFormat, LogTarget, Sh
 const DEFAULT_LISTENER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8080);
 const DEFAULT_ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9090);
 
-/// What `file` means. `at` is where a complaint about what is not there goes.
-pub(super) fn check(file: File, at: Origin, found: &mut Found) -> Config {
+/// What `file` means.
+pub(super) fn check(file: File, found: &mut Found) -> Config {
     let mut bound = Bindings::default();
-    let admin = admin(file.admin, &file.refused, at, &mut bound, found);
+    let admin = admin(file.admin, &file.refused, &mut bound, found);
     let listeners = if file.refused.contains(&"listeners") {
         Vec::new()
     } else {
-        listeners(file.listeners, at, &mut bound, found)
+        listeners(file.listeners, &mut bound, found)
     };
     let (pools, names) = pool::pools(file.pools, found);
     let routes = if file.refused.contains(&"routes") {
@@ -56,21 +56,21 @@ pub(super) fn check(file: File, at: Origin, found: &mut Found) -> Config {
 /// An address that somebody listens on.
 struct Bound {
     address: SocketAddr,
-    at: Origin,
+    /// `None` for a default.
+    at: Option<Origin>,
     admin: bool,
 }
 
 fn admin(
     typed: Option<Spanned<file::Admin>>,
     refused: &[&str],
-    at: Origin,
     bound: &mut Bindings,
     found: &mut Found,
 ) -> Admin {
     let typed = typed.map(|admin| admin.value).unwrap_or_default();
     let unknown = refused.contains(&"admin") || typed.refused.contains(&"address");
-    let Spanned { at, value: address } =
-        typed.address.unwrap_or(Spanned { at, value: DEFAULT_ADMIN });
+    let at = typed.address.as_ref().map(|address| address.at);
+    let address = typed.address.map_or(DEFAULT_ADMIN, |address| address.value);
     if !unknown {
         bound.add(Bound { address, at, admin: true }, found);
     }
@@ -79,12 +79,11 @@ fn admin(
 
 fn listeners(
     typed: Option<Spanned<List<file::Listener>>>,
-    at: Origin,
     bound: &mut Bindings,
     found: &mut Found,
 ) -> Vec<Listener> {
     let Some(typed) = typed else {
-        bound.add(Bound { address: DEFAULT_LISTENER, at, admin: false }, found);
+        bound.add(Bound { address: DEFAULT_LISTENER, at: None, admin: false }, found);
         return vec![Listener { address: DEFAULT_LISTENER }];
     };
     if typed.value.typed == 0 {
@@ -99,7 +98,7 @@ fn listeners(
     }
     let mut listeners = Vec::new();
     for address in typed.value.entries.into_iter().filter_map(|listener| listener.value.address) {
-        bound.add(Bound { address: address.value, at: address.at, admin: false }, found);
+        bound.add(Bound { address: address.value, at: Some(address.at), admin: false }, found);
         listeners.push(Listener { address: address.value });
     }
     listeners
@@ -111,8 +110,10 @@ struct Bindings(Vec<Bound>);
 
 impl Bindings {
     fn add(&mut self, new: Bound, found: &mut Found) {
-        if let Some(old) = self.0.iter().find(|old| collide(old.address, new.address)) {
-            found.add(collision(old, &new));
+        let old = self.0.iter().find(|old| collide(old.address, new.address));
+        // Two defaults do not collide, so one of the two was typed.
+        if let Some((old, at)) = old.and_then(|old| Some((old, new.at.or(old.at)?))) {
+            found.add(collision(old, &new, at));
         }
         self.0.push(new);
     }
@@ -129,7 +130,7 @@ fn collide(one: SocketAddr, other: SocketAddr) -> bool {
     one.port() == other.port() && (a == b || covers(a, b) || covers(b, a))
 }
 
-fn collision(old: &Bound, new: &Bound) -> Problem {
+fn collision(old: &Bound, new: &Bound, at: Origin) -> Problem {
     let what = match (old.admin, old.address == new.address) {
         (true, true) => format!("`{}` is the admin port, too", new.address),
         (true, false) => {
@@ -140,12 +141,15 @@ fn collision(old: &Bound, new: &Bound) -> Problem {
             format!("`{}` cannot be bound beside `{}`", new.address, old.address)
         }
     };
-    let problem = Problem::new(new.at, what);
+    let problem = Problem::new(at, what);
     match (old.admin, old.address == new.address) {
         (true, _) => {
             problem.help("metrics and status need a port of their own: change one of the two")
         }
-        (false, true) => problem.help(format!("the first is at {}", old.at)),
+        (false, true) => match old.at {
+            Some(first) => problem.help(format!("the first is at {first}")),
+            None => problem,
+        },
         (false, false) => problem.help(
             "one of them takes every address of that port: keep that one, or name each address",
         ),

@@ -51,6 +51,10 @@ pub(super) fn pools(
         if let Some(name) = &pool.value.name {
             names.register(name, index, found);
         }
+        if pool.value.backends.is_none() && !pool.value.refused.contains(&"backends") {
+            let problem = Problem::new(pool.at, "`backends` is missing");
+            found.add(problem.help("for example `backends: [http://10.0.0.1:3000]`"));
+        }
         pools.extend(one(pool.value, found));
     }
     names.complete = names.list.len() == names.count;

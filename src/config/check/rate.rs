@@ -11,8 +11,12 @@ pub(super) fn rate_limit(typed: file::RateLimit, found: &mut Found) -> Option<Ra
         if (limits::RATE_MIN..=limits::RATE_MAX).contains(&rate.value) {
             return Some(rate.value);
         }
-        let shown = if rate.value.abs() < 1e9 { rate.value.to_string() } else { "this".to_owned() };
-        let problem = Problem::new(rate.at, format!("`requests_per_second` cannot be {shown}"));
+        let what = if rate.value.abs() < 1e9 {
+            format!("`requests_per_second` cannot be {}", rate.value)
+        } else {
+            "`requests_per_second` is out of its range".to_owned()
+        };
+        let problem = Problem::new(rate.at, what);
         let range = format!("a number from {} to {}", limits::RATE_MIN, limits::RATE_MAX);
         found.add(if rate.value == 0.0 {
             problem.help(format!("{range}; to switch a limit off, leave `rate_limit` out"))

@@ -18,7 +18,7 @@ impl FromText for SocketAddr {
     const EXPECTED: &'static str = "an IP address with a port";
 
     fn from_text(text: &str) -> Result<Self, Wrong> {
-        let address: Self = text.parse().map_err(|_| not_an_address(text))?;
+        let address: Self = text.parse().map_err(|_unclear| not_an_address(text))?;
         if address.port() == 0 {
             return Err(Wrong::new(format!("{} has the port 0", quote(text)))
                 .help("a port is a number from 1 to 65535"));
@@ -37,16 +37,31 @@ fn not_an_address(text: &str) -> Wrong {
     if bare.parse::<u16>().is_ok_and(|port| port > 0) {
         return wrong.help(format!("for every IPv4 address write `0.0.0.0:{bare}`"));
     }
+    if let Some((ip, port)) = without_brackets(text) {
+        return wrong.help(format!("an IPv6 address stands in brackets: `[{ip}]:{port}`"));
+    }
     if let Ok(ip) = text.parse::<IpAddr>() {
         return wrong.help(format!("add a port: `{}`", SocketAddr::new(ip, 8080)));
     }
-    if let Some(port) = text.strip_prefix("*:") {
-        return wrong.help(format!("for every IPv4 address write `0.0.0.0:{port}`"));
-    }
-    if let Some(port) = text.strip_prefix("localhost:") {
-        return wrong.help(format!("write `127.0.0.1:{port}`"));
+    if let Some((host, Ok(port))) =
+        text.rsplit_once(':').map(|(host, port)| (host, port.parse::<u16>()))
+    {
+        if host == "*" {
+            return wrong.help(format!("for every IPv4 address write `0.0.0.0:{port}`"));
+        }
+        if host == "localhost" {
+            return wrong.help(format!("write `127.0.0.1:{port}`"));
+        }
     }
     wrong.help("write it as `0.0.0.0:8080` or `[::1]:8080`")
+}
+
+/// What looks like an IPv6 address with a port. `::1:9090` is an address without a port, too, but
+/// nobody who writes four decimal digits at its end means that.
+fn without_brackets(text: &str) -> Option<(Ipv6Addr, &str)> {
+    let (ip, port) = text.rsplit_once(':')?;
+    let port = Some(port).filter(|port| port.len() >= 4 && port.parse::<u16>().is_ok())?;
+    Some((ip.parse().ok()?, port))
 }
 
 impl FromText for IpNet {
@@ -56,7 +71,7 @@ impl FromText for IpNet {
         if let Ok(ip) = text.parse::<IpAddr>() {
             return Ok(Self::from(ip));
         }
-        let network: Self = text.parse().map_err(|_| {
+        let network: Self = text.parse().map_err(|_unclear| {
             Wrong::new(format!("{} is not a network", quote(text)))
                 .help("write it as `10.0.0.0/8`, `2001:db8::/32` or, for one address, `10.0.0.1`")
         })?;
@@ -78,7 +93,7 @@ impl FromText for BackendAddress {
     fn from_text(text: &str) -> Result<Self, Wrong> {
         let (host, port) = authority(text)?;
         if let Some(ip) = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
-            let ip: Ipv6Addr = ip.parse().map_err(|_| {
+            let ip: Ipv6Addr = ip.parse().map_err(|_unclear| {
                 Wrong::new(format!("{} is not an IPv6 address", quote(host)))
                     .help("write it as `http://[2001:db8::1]:3000`")
             })?;
@@ -95,8 +110,9 @@ impl FromText for BackendAddress {
 fn authority(url: &str) -> Result<(&str, u16), Wrong> {
     let Some((scheme, rest)) = url.split_once("://") else {
         let wrong = Wrong::new(format!("{} is not a URL", quote(url)));
-        return Err(match authority(&format!("http://{url}")) {
-            Ok(_) => wrong.help(format!("write `http://{url}`")),
+        let meant = format!("http://{url}");
+        return Err(match BackendAddress::from_text(&meant) {
+            Ok(_) => wrong.help(format!("write {}", quote(&meant))),
             Err(_) => wrong.help("write it as `http://10.0.0.1:3000`"),
         });
     };
@@ -124,7 +140,8 @@ fn authority(url: &str) -> Result<(&str, u16), Wrong> {
             quote(tail)
         ))
         .help(format!(
-            "write `{scheme}://{authority}`; a request keeps the path that the client sent"
+            "write {}; a request keeps the path that the client sent",
+            quote(&format!("{scheme}://{authority}"))
         )));
     }
     split_port(authority)
@@ -184,7 +201,7 @@ fn name(text: &str) -> Result<String, Wrong> {
 /// The host of a request as routes compare it: lower case, no trailing dot.
 pub(in super::super) fn normal_host(text: &str) -> Result<String, Wrong> {
     if let Some(ip) = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')) {
-        let ip: Ipv6Addr = ip.parse().map_err(|_| {
+        let ip: Ipv6Addr = ip.parse().map_err(|_unclear| {
             Wrong::new(format!("{} is not an IPv6 address", quote(text)))
                 .help("write it as `\"[2001:db8::1]\"`")
         })?;
@@ -193,11 +210,12 @@ pub(in super::super) fn normal_host(text: &str) -> Result<String, Wrong> {
     if text.parse::<Ipv4Addr>().is_ok() {
         return Ok(text.to_owned());
     }
-    if let Some((host, port)) = text.rsplit_once(':') {
-        if port.bytes().all(|b| b.is_ascii_digit()) && !host.contains(':') {
-            return Err(Wrong::new(format!("{} has a port", quote(text)))
-                .help(format!("a route is for every port: write `{host}`")));
-        }
+    if let Some((host, port)) = text.rsplit_once(':')
+        && port.bytes().all(|b| b.is_ascii_digit())
+        && !host.contains(':')
+    {
+        return Err(Wrong::new(format!("{} has a port", quote(text)))
+            .help(format!("a route is for every port: write {}", quote(host))));
     }
     name(text).map(|name| name.trim_end_matches('.').to_owned())
 }

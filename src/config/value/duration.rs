@@ -80,7 +80,7 @@ pub(in super::super) fn spell(duration: Duration) -> String {
     // A single minute is more often thought of as 60s.
     let fits = |&&(name, unit): &&(&str, u64)| {
         let unit = u128::from(unit);
-        millis != 0 && millis % unit == 0 && (millis > unit || matches!(name, "ms" | "s"))
+        millis != 0 && millis.is_multiple_of(unit) && (millis > unit || matches!(name, "ms" | "s"))
     };
     match UNITS.iter().rev().find(fits) {
         Some(&(name, unit)) => format!("{}{name}", millis / u128::from(unit)),

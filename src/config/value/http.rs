@@ -64,7 +64,7 @@ impl FromText for Path {
             let start = start.trim_end_matches('/');
             let start = if start.is_empty() { "/" } else { start };
             return Err(wrong("has a `*`")
-                .help(format!("a path is the start of what it matches: `{start}`")));
+                .help(format!("a path is the start of what it matches: {}", quote(start))));
         }
         if path.contains('?') {
             return Err(wrong("has a query").help("a route looks at the path alone"));
@@ -76,7 +76,7 @@ impl FromText for Path {
             let shorter = shorter.trim_end_matches('/');
             let shorter = if shorter.is_empty() { "/" } else { shorter };
             return Err(wrong("ends with `/`")
-                .help(format!("write `{shorter}`, it is for everything below it, too")));
+                .help(format!("write {}, it is for everything below it, too", quote(shorter))));
         }
         let empty = |segment: &str| matches!(segment, "" | "." | "..");
         if path.split('/').skip(1).any(empty) {

@@ -49,7 +49,7 @@ impl FromText for PoolName {
 /// A number where a text is expected.
 fn in_quotes(typed: &str) -> Wrong {
     Wrong::new(format!("{} is a number, but this must be text", quote(typed)))
-        .help(format!("put it in quotes: \"{typed}\""))
+        .help(format!("put it in quotes: {}", quote(&format!("\"{typed}\""))))
 }
 
 /// How many threads, as typed.

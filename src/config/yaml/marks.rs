@@ -11,6 +11,7 @@ use saphyr_parser::{Event, Marker, Parser, ScanError, Span, StrInput, Tag};
 use super::super::file::SMALLEST;
 use super::super::limits;
 use super::super::problem::{Position, Problem, quote};
+use super::syntax;
 
 /// One node.
 #[derive(Debug)]
@@ -78,6 +79,16 @@ impl Marks {
 
     pub(super) fn get(&self, index: usize) -> Option<&Mark> {
         self.nodes.get(index)
+    }
+
+    /// A problem with what the scanner refuses.
+    fn syntax(&self, error: &ScanError, text: &str) -> Problem {
+        if error.info().contains("recursion limit") {
+            return too_deep(position(error.marker()));
+        }
+        let at = position(error.marker());
+        let open = self.open.last().and_then(|open| Some(self.nodes.get(open.index)?.at));
+        syntax::problem(error.info(), at, open, text)
     }
 
     fn event(&mut self, event: Event<'_>, span: Span) -> Result<(), Problem> {
@@ -154,9 +165,7 @@ impl Marks {
         if self.open.len() + height <= limits::FILE_DEPTH_MAX {
             return Ok(());
         }
-        let what =
-            format!("lists and maps are nested more than {} deep here", limits::FILE_DEPTH_MAX);
-        Err(Problem::in_file(at, what).help("is this the right file?"))
+        Err(too_deep(at))
     }
 
     fn reach(&mut self, height: usize) {
@@ -179,6 +188,11 @@ impl Marks {
     }
 }
 
+fn too_deep(at: Position) -> Problem {
+    let what = format!("lists and maps are nested more than {} deep here", limits::FILE_DEPTH_MAX);
+    Problem::in_file(at, what).help("is this the right file?")
+}
+
 fn refuse(tag: Option<&Tag>, at: Position) -> Result<(), Problem> {
     let Some(tag) = tag else { return Ok(()) };
     let typed =
@@ -189,57 +203,4 @@ fn refuse(tag: Option<&Tag>, at: Position) -> Result<(), Problem> {
 
 fn position(marker: &Marker) -> Position {
     Position { line: marker.line(), column: marker.col() + 1 }
-}
-
-impl Marks {
-    /// Words for what the scanner refuses. It says what it was doing, in terms that few people
-    /// know; what probably led to it is said as help.
-    fn syntax(&self, error: &ScanError, text: &str) -> Problem {
-        let at = position(error.marker());
-        let info = error.info();
-        let problem = Problem::in_file(at, format!("this is not YAML: {info}"));
-        if let Some(tab) = tab(text, at.line) {
-            return Problem { at: Some(tab), ..problem }
-                .help("indent with spaces: YAML does not allow tabs there");
-        }
-        if info.contains("unknown anchor") {
-            return problem.help("text that begins with `*` needs quotes: \"*.example.com\"");
-        }
-        if info.contains("quoted scalar") {
-            return problem.help("is the quote closed?");
-        }
-        if let Some((bracket, opened)) = self.bracket(text).filter(|_| !info.contains("character"))
-        {
-            return problem.help(format!("is the `{bracket}` at {opened} closed?"));
-        }
-        if info.contains("unexpected character") {
-            return problem.help("text that begins with this character needs quotes");
-        }
-        if info.contains("mapping values are not allowed") {
-            return problem.help(
-                "a key needs a space after its `:`, and text with `: ` in it needs quotes; the \
-                 mistake may be in the line above",
-            );
-        }
-        problem.help("the keys of a map start in one column, and so do the `-` of a list")
-    }
-
-    /// The innermost bracket that has not been closed.
-    fn bracket(&self, text: &str) -> Option<(char, Position)> {
-        let at = self.nodes.get(self.open.last()?.index)?.at;
-        let line = text.lines().nth(at.line.checked_sub(1)?)?;
-        let bracket = line.chars().nth(at.column.checked_sub(1)?)?;
-        matches!(bracket, '[' | '{').then_some((bracket, at))
-    }
-}
-
-/// A tab in the indentation of the line where the scanner stopped, or of the next one: it stops at
-/// the end of what it still understood.
-fn tab(text: &str, line: usize) -> Option<Position> {
-    let lines = text.lines().enumerate().skip(line.saturating_sub(1)).take(2);
-    lines.into_iter().find_map(|(index, line)| {
-        let column =
-            line.chars().take_while(|c| matches!(c, ' ' | '\t')).position(|c| c == '\t')?;
-        Some(Position { line: index + 1, column: column + 1 })
-    })
 }

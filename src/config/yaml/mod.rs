@@ -9,6 +9,7 @@
 
 mod marks;
 mod plain;
+mod syntax;
 
 use super::limits;
 use super::problem::{Origin, Position, Problem};
@@ -54,7 +55,7 @@ impl Node {
 pub(super) fn read(bytes: &[u8]) -> Result<Node, Problem> {
     let text = decode(bytes)?;
     let marks = Marks::read(text)?;
-    let plain: Plain = serde_yaml::from_str(text).map_err(|error| refused(&error))?;
+    let plain: Plain = serde_yaml::from_str(text).map_err(|error| refused(&error, text))?;
     let mut zip = Zip { marks: &marks, furthest: Position::START };
     zip.node(0, plain, None).ok_or_else(|| {
         Problem::in_file(zip.furthest, "this can be understood in two ways")
@@ -92,12 +93,15 @@ fn end_of(text: &str) -> Position {
 }
 
 /// A file that only `serde_yaml` refuses.
-fn refused(error: &serde_yaml::Error) -> Problem {
+fn refused(error: &serde_yaml::Error, text: &str) -> Problem {
     let at = error.location().map_or(Position::START, |location| Position {
         line: location.line(),
         column: location.column(),
     });
-    Problem::in_file(at, format!("this is not YAML: {error}"))
+    let words = error.to_string();
+    // The place is said in front.
+    let info = words.split(" at line ").next().unwrap_or(&words);
+    syntax::problem(info, at, None, text)
 }
 
 struct Zip<'a> {

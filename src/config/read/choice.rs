@@ -1,0 +1,84 @@
+//! Words out of a closed choice, and what may be switched off.
+
+use super::super::problem::{Found, Origin, Problem, any_of, nearest, quote};
+use super::super::yaml::{Node, Value};
+use super::{Field, FromNode};
+
+/// A word out of a closed choice.
+pub(in super::super) trait Choice: Copy + 'static {
+    /// `an algorithm`
+    const NOUN: &'static str;
+    /// Each word and what it means.
+    const WORDS: &'static [(&'static str, Self)];
+}
+
+/// A [`Choice`] as typed.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(in super::super) struct Word<T>(pub(in super::super) T);
+
+impl<T: Choice> FromNode for Word<T> {
+    fn expected() -> String {
+        any_of(words::<T>())
+    }
+
+    fn from_node(node: &Node, field: Field, found: &mut Found) -> Option<Self> {
+        let Some(typed) = node.text() else {
+            let mut problem = field.wrong_type(node, &any_of(words::<T>()));
+            if matches!(node.value, Value::Bool(false)) && words::<T>().any(|word| word == "off") {
+                problem = problem.help(format!("write `{}: off`", field.name));
+            }
+            found.add(problem);
+            return None;
+        };
+        let word = T::WORDS.iter().find(|(word, _)| *word == typed);
+        if word.is_none() {
+            found.add(not_a_word(node.at, typed, T::NOUN, &words::<T>().collect::<Vec<_>>()));
+        }
+        word.map(|&(_, value)| Self(value))
+    }
+}
+
+fn words<T: Choice>() -> impl Iterator<Item = &'static str> {
+    T::WORDS.iter().map(|&(word, _)| word)
+}
+
+/// A text that is none of `known`.
+fn not_a_word(at: Origin, typed: &str, noun: &str, known: &[&str]) -> Problem {
+    let problem = Problem::new(at, format!("{} is not {noun}", quote(typed)));
+    let all = any_of(known.iter().copied());
+    match nearest(typed, known.iter().copied()) {
+        Some(near) if known.len() > 1 => {
+            problem.help(format!("did you mean `{near}`? it can be {all}"))
+        }
+        _ => problem.help(format!("it can be {all}")),
+    }
+}
+
+/// Something that may be switched off.
+#[derive(Debug, Clone, PartialEq)]
+pub(in super::super) enum Switch<T> {
+    Off,
+    On(T),
+}
+
+impl<T: FromNode> FromNode for Switch<T> {
+    fn expected() -> String {
+        format!("`off` or {}", T::expected())
+    }
+
+    fn from_node(node: &Node, field: Field, found: &mut Found) -> Option<Self> {
+        match (&node.value, node.text()) {
+            (_, Some("off")) => Some(Self::Off),
+            (Value::Map(_), _) => T::from_node(node, field, found).map(Self::On),
+            (Value::Bool(false), _) => {
+                let problem = field.wrong_type(node, &Self::expected());
+                found.add(problem.help(format!("write `{}: off`", field.name)));
+                None
+            }
+            _ => {
+                found.add(field.wrong_type(node, &Self::expected()));
+                None
+            }
+        }
+    }
+}
