@@ -263,7 +263,7 @@ mod tests {
     /// The JSON and the text line of an exchange that `live` leads to its end.
     fn lines(live: impl FnOnce(&mut Exchange)) -> (String, String) {
         let recorder = Arc::new(Recorder::default());
-        let observer: Arc<dyn Observer> = Arc::clone(&recorder) as _;
+        let observer: Arc<dyn Observer> = recorder.clone();
         let mut exchange = fixture::admitted(&fixture::web(), &observer);
         live(&mut exchange);
         drop(exchange);
