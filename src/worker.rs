@@ -9,10 +9,9 @@
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::os::fd::IntoRawFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use pingora_core::apps::ServerApp;
 use pingora_core::listeners::{ListenerConfig, Listeners};
 use pingora_core::protocols::l4::stream::L4BufferSettings;
 use pingora_core::server::configuration::ServerConf;
@@ -25,7 +24,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::access_log::AccessLog;
-use crate::admin::{self, Readiness};
+use crate::admin::{Admin, Readiness};
 use crate::clock::Clock;
 use crate::config::{Config, Threads, limits};
 use crate::exchange::event::{Event, Observer};
@@ -104,7 +103,7 @@ pub fn run(config: &Config, version: &str, ready: impl FnOnce()) -> Result<(), W
             clock,
             draining: Arc::default(),
         },
-        connections: Arc::default(),
+        connections: Arc::new(Connections::new(metrics.downstream_connections())),
         readiness: Arc::default(),
         prober: Arc::new(Prober::new(Arc::clone(&live), clock)),
     };
@@ -137,15 +136,20 @@ fn serve(
     let data = RuntimeBuilder::new(threads, "weir-data").work_steal(threads > 1).build();
     let (stop_background, background) = watch::channel(false);
 
-    let admin = admin::Admin {
+    let admin = Admin {
         registry,
         metrics,
         live: Arc::clone(&parts.proxy.live),
-        connections: Arc::clone(&parts.connections),
         readiness: Arc::clone(&parts.readiness),
         clock: parts.clock,
+        loaded: parts.clock.now(),
     };
-    admin_runtime.get_handle().spawn(admin.serve(admin_listener, background.clone()));
+    let mut admin = service("admin", [config.admin.address], admin);
+    let (admin_fds, stop_admin) =
+        (hand_over(vec![(config.admin.address, admin_listener)]), background.clone());
+    admin_runtime
+        .get_handle()
+        .spawn(async move { admin.start_service(Some(admin_fds), stop_admin, 1).await });
     let done = control.get_handle().block_on(conduct(
         config,
         parts,
@@ -184,17 +188,16 @@ async fn conduct(
     let fds = hand_over(listeners);
     let mut serving =
         data.get_handle().spawn(async move { service.start_service(Some(fds), shutdown, 1).await });
-    parts.readiness.accepting(true);
+    parts.readiness.accept();
     ready();
 
     signals.next().await;
     log::info!("stopping: connections={}", parts.connections.open());
-    parts.readiness.draining(true);
+    parts.readiness.drain();
     tokio::select! {
         () = tokio::time::sleep(config.shutdown.pre_stop) => {}
         () = signals.next() => return Err(WorkerError::Cut(parts.connections.open())),
     }
-    parts.readiness.accepting(false);
     parts.proxy.draining.store(true, Relaxed);
     stop_accepting.send_replace(true);
     tokio::select! {
@@ -230,12 +233,17 @@ fn data_service(
         drain: config.shutdown.drain,
     };
     let accept = Accept::new(proxy, parts.proxy.clone(), Arc::clone(&parts.connections), limits);
+    service("data", listeners.iter().map(|(address, _)| *address), accept)
+}
+
+/// Serves these addresses with `app`.
+fn service<A>(name: &str, addresses: impl IntoIterator<Item = SocketAddr>, app: A) -> Service<A> {
     let mut endpoints = Listeners::new();
-    for (address, _) in listeners {
+    for address in addresses {
         let buffers = L4BufferSettings::new(READ_BUFFER, WRITE_BUFFER);
         endpoints.add_listener(ListenerConfig::tcp(address.to_string()).l4_buffer(buffers));
     }
-    Service::with_listeners("weir".to_owned(), endpoints, accept)
+    Service::with_listeners(name.to_owned(), endpoints, app)
 }
 
 /// Gives the sockets to Pingora, which looks them up by the address as written.

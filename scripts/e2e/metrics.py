@@ -59,9 +59,10 @@ def prometheus_scrapes_and_answers(env):
 
 
 def no_request_makes_a_series(env):
-    # Every pool has been asked, so what its traffic may make is there.
+    # Every pool has been asked, and a path of none, so what traffic may make is there.
     for path in ("/nginx/small.txt", "/python/small.txt", "/node/"):
         get(env.address(path), path)
+    get(env.weir.address, "/of/no/route")
     before = open_series(metrics(env.weir.admin))
     dice = random.Random(17)
     answered = sum(ask_anything(env.address("/nginx/"), dice) for _ in range(SERIES_REQUESTS))

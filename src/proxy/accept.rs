@@ -19,6 +19,7 @@ use pingora_core::protocols::Stream;
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::server::ShutdownWatch;
 use pingora_proxy::HttpProxy;
+use prometheus::IntGauge;
 use tokio::sync::Notify;
 use tokio::time::Sleep;
 
@@ -36,15 +37,28 @@ const BODY_DRAIN: Duration = Duration::from_secs(5);
 const KEEPALIVE: Option<u64> = Some(0);
 
 /// Every open client connection.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Connections {
     lines: Mutex<HashMap<u64, Arc<Line>>>,
     next: AtomicU64,
     open: AtomicUsize,
+    gauge: IntGauge,
     emptied: Notify,
 }
 
 impl Connections {
+    /// None yet. Their number is also kept in `gauge`.
+    #[must_use]
+    pub fn new(gauge: IntGauge) -> Self {
+        Self {
+            lines: Mutex::default(),
+            next: AtomicU64::new(0),
+            open: AtomicUsize::new(0),
+            gauge,
+            emptied: Notify::new(),
+        }
+    }
+
     /// How many there are.
     #[must_use]
     pub fn open(&self) -> usize {
@@ -72,6 +86,7 @@ impl Connections {
 
     /// A place for one more, unless there are `most` already.
     fn enter(self: &Arc<Self>, line: &Arc<Line>, most: usize) -> Option<Place> {
+        self.gauge.inc();
         if self.open.fetch_add(1, Relaxed) >= most {
             self.leave();
             return None;
@@ -83,6 +98,7 @@ impl Connections {
     }
 
     fn leave(&self) {
+        self.gauge.dec();
         if self.open.fetch_sub(1, Relaxed) == 1 {
             self.emptied.notify_waiters();
         }

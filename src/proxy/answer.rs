@@ -89,7 +89,8 @@ pub(super) async fn fail(
 ) -> FailToProxy {
     let begun = session.as_downstream().response_written();
     let begun = begun.is_some_and(|head| !head.status.is_informational());
-    let refusal = exchange.refusal().or_else(|| failure::to_answer(error, super::line(session)));
+    let late = super::late(session);
+    let refusal = exchange.refusal().or_else(|| failure::to_answer(error, late));
     let mut error_code = 0;
     if let (false, Some(refusal)) = (begun, refusal) {
         exchange.refuse(refusal);

@@ -2,7 +2,6 @@
 
 use pingora_error::{Error, ErrorSource, ErrorType};
 
-use super::line::{Line, Verdict};
 use crate::exchange::refusal::Refusal;
 use crate::policy::retry::Failure;
 
@@ -11,26 +10,30 @@ pub(super) fn of_attempt(error: &Error) -> Failure {
     if is_timeout(error) { Failure::Timeout } else { Failure::Reset }
 }
 
-/// Whether the backend is to blame. Its own aborts and the client's say nothing about it.
-pub(super) fn blames_backend(error: &Error) -> bool {
-    *error.esource() == ErrorSource::Upstream
-}
-
 /// Whether the client is gone, or did not keep to the rules.
 pub(super) fn blames_client(error: &Error) -> bool {
     *error.esource() == ErrorSource::Downstream
 }
 
-/// What to answer once an exchange has failed for good; `None` if the client has left.
-pub(super) fn to_answer(error: &Error, line: Option<&Line>) -> Option<Refusal> {
-    if line.is_some_and(|line| line.verdict() == Verdict::PastDeadline) {
-        return Some(Refusal::RequestTimeout);
+/// What to answer once an exchange has failed for good; `None` if the client has left. `late`
+/// tells whose time it was that ran out.
+pub(super) fn to_answer(error: &Error, late: Option<Late>) -> Option<Refusal> {
+    match (late, error.esource()) {
+        (Some(Late::Client), _) => Some(Refusal::SlowClient),
+        (Some(Late::Backend), _) => Some(Refusal::RequestTimeout),
+        (None, ErrorSource::Upstream) => Some(of_backend(error)),
+        (None, ErrorSource::Downstream) => of_client(error),
+        (None, ErrorSource::Internal | ErrorSource::Unset) => Some(Refusal::Internal),
     }
-    match error.esource() {
-        ErrorSource::Upstream => Some(of_backend(error)),
-        ErrorSource::Downstream => of_client(error),
-        ErrorSource::Internal | ErrorSource::Unset => Some(Refusal::Internal),
-    }
+}
+
+/// Who had not done its part when the request's time was up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Late {
+    /// It had not sent its whole body.
+    Client,
+    /// It had the whole request.
+    Backend,
 }
 
 fn of_backend(error: &Error) -> Refusal {
@@ -87,14 +90,19 @@ pub(super) fn late() -> Box<Error> {
 pub(super) fn while_proxying(
     mut error: Box<Error>,
     reused: bool,
+    late: Option<Late>,
     failed: impl FnOnce(Failure, &str) -> bool,
 ) -> Box<Error> {
     // An undecided error would make Pingora panic where it asks.
     error.retry.decide_reuse(reused);
-    let decided = matches!(error.etype(), ErrorType::HTTPStatus(_));
-    if !decided {
-        let again = blames_backend(&error) && failed(of_attempt(&error), &reason(&error));
-        error.set_retry(again);
+    if matches!(error.etype(), ErrorType::HTTPStatus(_)) {
+        return error; // decided when the status came
     }
+    let again = match (late, error.esource()) {
+        (Some(Late::Backend), _) => failed(Failure::Timeout, "no answer in the request's time"),
+        (None, ErrorSource::Upstream) => failed(of_attempt(&error), &reason(&error)),
+        _ => false,
+    };
+    error.set_retry(again);
     error
 }

@@ -21,6 +21,7 @@ use pingora_core::upstreams::peer::HttpPeer;
 use pingora_error::{Error, Result};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
+use self::failure::Late;
 use self::guard::GuardedStream;
 use self::line::{Line, Verdict};
 use crate::clock::Clock;
@@ -79,6 +80,15 @@ impl Proxy {
 fn line(session: &Session) -> Option<&Line> {
     let stream = session.as_downstream().stream()?;
     GuardedStream::line(stream).map(Arc::as_ref)
+}
+
+/// Who was late, if the request's time is up.
+fn late(session: &mut Session) -> Option<Late> {
+    if line(session)?.verdict() != Verdict::PastDeadline {
+        return None;
+    }
+    let heard = session.as_downstream_mut().is_body_done();
+    Some(if heard { Late::Backend } else { Late::Client })
 }
 
 /// Whether what was sent could be sent once more.
@@ -213,7 +223,7 @@ impl ProxyHttp for Proxy {
         exchange: &mut Exchange,
         reused: bool,
     ) -> Box<Error> {
-        failure::while_proxying(error, reused, |failed, reason| {
+        failure::while_proxying(error, reused, late(session), |failed, reason| {
             exchange.failed(failed, reason, replay(session), self.clock.now())
         })
     }
