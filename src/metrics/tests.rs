@@ -295,6 +295,7 @@ fn every_kind_of_error_has_its_own_place() {
         ErrorKind::ResponseCut,
         ErrorKind::Internal,
         ErrorKind::Dropped,
+        ErrorKind::TooManyConnections,
     ];
     let places: BTreeSet<usize> = kinds.iter().map(|kind| kind.index()).collect();
     assert_eq!(places.len(), ErrorKind::COUNT);
