@@ -31,15 +31,14 @@ const FIELD_BYTES_MAX: usize = 2048;
 const CUT: &str = "...";
 
 /// Appends a JSON line. `started` is when the request's first byte came.
-pub(super) fn json(
-    line: &mut String,
-    summary: &Summary<'_>,
-    started: SystemTime,
-) -> Result<(), fmt::Error> {
+pub(super) fn json(line: &mut String, summary: &Summary<'_>, started: SystemTime) -> fmt::Result {
     let exchange = summary.exchange;
-    write!(line, r#"{{"time":"{}""#, format_rfc3339_millis(started))?;
+    line.push_str(r#"{"time":""#);
+    write!(line, "{}", format_rfc3339_millis(started))?;
+    line.push('"');
     if let Some(client) = exchange.client() {
-        write!(line, r#","client":"{}","peer":"{}""#, client.address, client.peer)?;
+        write!(line, r#","client":"{}""#, client.address)?;
+        write!(line, r#","peer":"{}""#, client.peer)?;
     }
     if let Some(wire) = summary.wire {
         json_wire(line, wire)?;
@@ -50,53 +49,60 @@ pub(super) fn json(
         write!(line, r#","ttfb_ms":{}"#, Millis(first_byte.since(exchange.started())))?;
     }
     if let Some(pool) = pool(exchange) {
-        write!(line, r#","pool":"{}""#, pool.name)?;
+        json_field(line, r#","pool":"#, pool.name.as_str());
         json_attempts(line, pool, exchange.attempts())?;
     }
     if let Some(reason) = summary.ending.code() {
-        write!(line, r#","reason":"{reason}""#)?;
+        json_field(line, r#","reason":"#, reason);
     }
-    line.write_str("}\n")
+    line.push_str("}\n");
+    Ok(())
 }
 
 fn json_wire(line: &mut String, wire: &Wire<'_>) -> fmt::Result {
-    write!(line, r#","method":{}"#, Quoted(wire.method))?;
-    write!(line, r#","scheme":"{}","host":{}"#, wire.scheme, Quoted(wire.host))?;
-    write!(line, r#","path":{}"#, Quoted(wire.path))?;
+    json_field(line, r#","method":"#, wire.method);
+    json_field(line, r#","scheme":"#, wire.scheme);
+    json_field(line, r#","host":"#, wire.host);
+    json_field(line, r#","path":"#, wire.path);
     if let Some(query) = wire.query {
-        write!(line, r#","query":{}"#, Quoted(query))?;
+        json_field(line, r#","query":"#, query);
     }
-    write!(line, r#","protocol":"{}","status":{}"#, wire.protocol, wire.status)?;
-    write!(line, r#","bytes_in":{},"bytes_out":{}"#, wire.bytes_in, wire.bytes_out)?;
-    write!(line, r#","request_id":{}"#, Quoted(wire.request_id))?;
+    json_field(line, r#","protocol":"#, wire.protocol);
+    write!(line, r#","status":{}"#, wire.status)?;
+    write!(line, r#","bytes_in":{}"#, wire.bytes_in)?;
+    write!(line, r#","bytes_out":{}"#, wire.bytes_out)?;
+    json_field(line, r#","request_id":"#, wire.request_id);
     if let Some(user_agent) = wire.user_agent {
-        write!(line, r#","user_agent":{}"#, Quoted(user_agent))?;
+        json_field(line, r#","user_agent":"#, user_agent);
     }
     Ok(())
 }
 
 fn json_attempts(line: &mut String, pool: &Pool, attempts: &[Attempt]) -> fmt::Result {
     if let Some(last) = attempts.last() {
-        write!(line, r#","backend":{}"#, Quoted(label(pool, *last)))?;
+        json_field(line, r#","backend":"#, label(pool, *last));
     }
-    line.write_str(r#","attempts":["#)?;
+    line.push_str(r#","attempts":["#);
     for (index, attempt) in attempts.iter().enumerate() {
-        let comma = if index == 0 { "" } else { "," };
-        write!(line, r#"{comma}{{"backend":{}"#, Quoted(label(pool, *attempt)))?;
+        let key = if index == 0 { r#"{"backend":"# } else { r#",{"backend":"# };
+        json_field(line, key, label(pool, *attempt));
         if let Some(failure) = attempt.failure {
             write!(line, r#","failure":"{}""#, Code(failure))?;
         }
-        line.write_char('}')?;
+        line.push('}');
     }
-    line.write_char(']')
+    line.push(']');
+    Ok(())
+}
+
+/// What comes before a value, with its key, and the value in quotes.
+fn json_field(line: &mut String, key: &str, value: &str) {
+    line.push_str(key);
+    quoted(line, value);
 }
 
 /// Appends a line of text. `started` is when the request's first byte came.
-pub(super) fn text(
-    line: &mut String,
-    summary: &Summary<'_>,
-    started: SystemTime,
-) -> Result<(), fmt::Error> {
+pub(super) fn text(line: &mut String, summary: &Summary<'_>, started: SystemTime) -> fmt::Result {
     let exchange = summary.exchange;
     let client = exchange.client();
     let wire = summary.wire;
@@ -104,8 +110,8 @@ pub(super) fn text(
     let first_byte = exchange.first_byte().map(|at| Millis(at.since(exchange.started())));
     write!(line, "{} {} ", format_rfc3339_millis(started), Or(client.map(|known| known.address)))?;
     match wire {
-        Some(wire) => text_request(line, wire)?,
-        None => line.write_str(r#""-""#)?,
+        Some(wire) => text_request(line, wire),
+        None => line.push_str(r#""-""#),
     }
     write!(line, " {}", Or(wire.map(|wire| wire.status)))?;
     write!(line, " in={}", Or(wire.map(|wire| wire.bytes_in)))?;
@@ -113,19 +119,32 @@ pub(super) fn text(
     write!(line, " ms={} ttfb={}", Millis(took), Or(first_byte))?;
     write!(line, " peer={}", Or(client.map(|known| known.peer)))?;
     text_attempts(line, exchange)?;
-    write!(line, " reason={}", Or(summary.ending.code()))?;
-    write!(line, " id={}", Quoted(wire.map_or("-", |wire| wire.request_id)))?;
-    let user_agent = wire.and_then(|wire| wire.user_agent);
-    writeln!(line, " agent={}", Quoted(user_agent.unwrap_or("-")))
+    line.push_str(" reason=");
+    line.push_str(summary.ending.code().unwrap_or("-"));
+    line.push_str(" id=");
+    quoted(line, wire.map_or("-", |wire| wire.request_id));
+    line.push_str(" agent=");
+    quoted(line, wire.and_then(|wire| wire.user_agent).unwrap_or("-"));
+    line.push('\n');
+    Ok(())
 }
 
-fn text_request(line: &mut String, wire: &Wire<'_>) -> fmt::Result {
-    write!(line, "\"{} {}://{} ", Escaped(wire.method), wire.scheme, Escaped(wire.host))?;
-    write!(line, "{}", Escaped(wire.path))?;
+fn text_request(line: &mut String, wire: &Wire<'_>) {
+    line.push('"');
+    escaped(line, wire.method);
+    line.push(' ');
+    line.push_str(wire.scheme);
+    line.push_str("://");
+    escaped(line, wire.host);
+    line.push(' ');
+    escaped(line, wire.path);
     if let Some(query) = wire.query {
-        write!(line, "?{}", Escaped(query))?;
+        line.push('?');
+        escaped(line, query);
     }
-    write!(line, " {}\"", wire.protocol)
+    line.push(' ');
+    line.push_str(wire.protocol);
+    line.push('"');
 }
 
 fn text_attempts(line: &mut String, exchange: &Exchange) -> fmt::Result {
@@ -187,30 +206,26 @@ impl Display for Code {
     }
 }
 
-/// Printable ASCII without quotes, at most [`FIELD_BYTES_MAX`] of what was given.
-struct Escaped<'a>(&'a str);
-
-/// The same, in quotes.
-struct Quoted<'a>(&'a str);
-
-impl Display for Quoted<'_> {
-    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
-        write!(formatter, "\"{}\"", Escaped(self.0))
-    }
+/// Appends printable ASCII in quotes, at most [`FIELD_BYTES_MAX`] of what was given.
+fn quoted(line: &mut String, value: &str) {
+    line.push('"');
+    escaped(line, value);
+    line.push('"');
 }
 
-impl Display for Escaped<'_> {
-    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
-        let (mut rest, beyond) = self.0.split_at(self.0.floor_char_boundary(FIELD_BYTES_MAX));
-        while let Some(at) = rest.bytes().position(needs_escape) {
-            let (clean, tail) = rest.split_at(at);
-            formatter.write_str(clean)?;
-            let mut chars = tail.chars();
-            escape(chars.next().unwrap_or_default(), formatter)?;
-            rest = chars.as_str();
-        }
-        formatter.write_str(rest)?;
-        if beyond.is_empty() { Ok(()) } else { formatter.write_str(CUT) }
+/// The same without the quotes.
+fn escaped(line: &mut String, value: &str) {
+    let (mut rest, beyond) = value.split_at(value.floor_char_boundary(FIELD_BYTES_MAX));
+    while let Some(at) = rest.bytes().position(needs_escape) {
+        let (clean, tail) = rest.split_at(at);
+        line.push_str(clean);
+        let mut chars = tail.chars();
+        chars.next().into_iter().for_each(|character| escape(line, character));
+        rest = chars.as_str();
+    }
+    line.push_str(rest);
+    if !beyond.is_empty() {
+        line.push_str(CUT);
     }
 }
 
@@ -219,14 +234,18 @@ fn needs_escape(byte: u8) -> bool {
     !matches!(byte, b' '..=b'~') || byte == b'"' || byte == b'\\'
 }
 
-fn escape(character: char, formatter: &mut Formatter<'_>) -> fmt::Result {
+fn escape(line: &mut String, character: char) {
     if let '"' | '\\' = character {
-        return write!(formatter, "\\{character}");
+        line.push('\\');
+        return line.push(character);
     }
     for unit in character.encode_utf16(&mut [0; 2]) {
-        write!(formatter, "\\u{unit:04x}")?;
+        line.push_str("\\u");
+        for shift in [12, 8, 4, 0] {
+            let digit = u32::from(*unit >> shift & 0xf);
+            line.push(char::from_digit(digit, 16).unwrap_or('0'));
+        }
     }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -263,7 +282,7 @@ mod tests {
     /// The JSON and the text line of an exchange that `live` leads to its end.
     fn lines(live: impl FnOnce(&mut Exchange)) -> (String, String) {
         let recorder = Arc::new(Recorder::default());
-        let observer: Arc<dyn Observer> = Arc::clone(&recorder) as _;
+        let observer: Arc<dyn Observer> = recorder.clone();
         let mut exchange = fixture::admitted(&fixture::web(), &observer);
         live(&mut exchange);
         drop(exchange);

@@ -37,6 +37,8 @@ impl Writer {
         let stop = Arc::clone(&stopping);
         thread::Builder::new().name("access log".to_owned()).spawn(move || {
             Batch::new(sink, lost).run(&queue, &stop);
+            // First the queue: once the end is known, no line may be taken for written any more.
+            drop(queue);
             drop(running);
         })?;
         Ok(Self { stopping, lines, ended })

@@ -89,7 +89,7 @@ async fn readyz_follows_the_worker() {
 #[tokio::test]
 async fn metrics_are_in_the_text_format_and_fresh() {
     let admin = admin();
-    let observer: Arc<dyn Observer> = Arc::clone(&admin.metrics) as _;
+    let observer: Arc<dyn Observer> = admin.metrics.clone();
     let mut exchange = fixture::admitted(&admin.live.load(), &observer);
     exchange.pick(Timestamp::ZERO, (0, 0)).unwrap();
     let active = r#"lb_active_connections{backend="10.0.0.1:3000",pool="web"} 1"#;
@@ -101,7 +101,7 @@ async fn metrics_are_in_the_text_format_and_fresh() {
 #[tokio::test]
 async fn status_is_the_same_json_at_both_paths() {
     let admin = admin();
-    let observer: Arc<dyn Observer> = Arc::clone(&admin.metrics) as _;
+    let observer: Arc<dyn Observer> = admin.metrics.clone();
     let mut exchange = fixture::admitted(&admin.live.load(), &observer);
     exchange.pick(Timestamp::ZERO, (0, 0)).unwrap();
     exchange.finished(Ending::Answered, Some(&fixture::wire(200)), Timestamp::ZERO);

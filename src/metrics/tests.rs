@@ -27,7 +27,7 @@ fn world() -> World {
     let registry = Registry::new();
     let snapshot = fixture::web();
     let metrics = Arc::new(Metrics::new(&registry, &snapshot).unwrap());
-    let observer: Arc<dyn Observer> = Arc::clone(&metrics) as _;
+    let observer: Arc<dyn Observer> = metrics.clone();
     World { registry, snapshot, metrics, observer }
 }
 
@@ -133,7 +133,9 @@ fn only_a_new_connection_is_timed() {
     let mut exchange = world.admitted();
     exchange.pick(Timestamp::ZERO, (0, 0)).unwrap();
     assert!(world.has("lb_upstream_connect_seconds_count 0"));
-    exchange.connected(NOW);
+    exchange.connected(true, NOW);
+    assert!(world.has("lb_upstream_connect_seconds_count 0"));
+    exchange.connected(false, NOW);
     assert!(world.has("lb_upstream_connect_seconds_count 1"));
     assert!(world.has("lb_upstream_connect_seconds_sum 0.005"));
 }
@@ -293,6 +295,7 @@ fn every_kind_of_error_has_its_own_place() {
         ErrorKind::ResponseCut,
         ErrorKind::Internal,
         ErrorKind::Dropped,
+        ErrorKind::TooManyConnections,
     ];
     let places: BTreeSet<usize> = kinds.iter().map(|kind| kind.index()).collect();
     assert_eq!(places.len(), ErrorKind::COUNT);
