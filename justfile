@@ -20,9 +20,6 @@ sim n="2000":
 loom:
     RUSTFLAGS="--cfg loom" cargo test --release --no-default-features --test loom
 
-fuzz target="config":
-    cargo +nightly fuzz run {{target}} -- -max_total_time=60
-
 bench:
     cargo bench --manifest-path benches/Cargo.toml
 

@@ -129,10 +129,10 @@ fn main() -> ExitCode {
 }
 
 fn start_log() {
-    let debug = env::var("WEIR_DEBUG").is_ok_and(|value| value == "1");
+    let debug = variable("WEIR_DEBUG").is_some_and(|value| value == "1");
     let default = if debug { "debug" } else { LOG_DEFAULT };
-    let environment = env_logger::Env::new().filter_or("WEIR_LOG", default);
-    env_logger::Builder::from_env(environment).format_timestamp_millis().init();
+    let filter = variable("WEIR_LOG").unwrap_or_else(|| default.to_owned());
+    env_logger::Builder::new().parse_filters(&filter).format_timestamp_millis().init();
 }
 
 fn run(flags: &Run) -> Result<(), String> {

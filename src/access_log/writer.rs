@@ -13,6 +13,9 @@ use std::time::Duration;
 use log::{error, info};
 use prometheus::IntCounter;
 
+/// How long the thread looks away after it has written all there was. A line that comes
+/// meanwhile need not wake it, and is written together with those that follow.
+const PAUSE: Duration = Duration::from_millis(5);
 /// How much is written in one go.
 const BATCH_BYTES: usize = 64 * 1024;
 
@@ -84,8 +87,11 @@ impl<W: Write> Batch<W> {
                 }
             }
             self.write();
-            if drained && stopping.load(Ordering::Acquire) {
-                return;
+            if drained {
+                if stopping.load(Ordering::Acquire) {
+                    return;
+                }
+                thread::park_timeout(PAUSE);
             }
         }
     }

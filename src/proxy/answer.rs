@@ -38,13 +38,13 @@ fn answer(session: &Session, refusal: Refusal) -> Result<(ResponseHeader, Bytes)
     head.insert_header(header::CONTENT_LENGTH, body.len().to_string())?;
     head.insert_header(header::CACHE_CONTROL, "no-store")?;
     if let Some(seconds) = refusal.retry_after() {
-        head.insert_header(header::RETRY_AFTER, seconds.to_string())?;
+        head.insert_header("Retry-After", seconds.to_string())?;
     }
     if refusal == Refusal::MethodNotAllowed {
-        head.insert_header(header::ALLOW, ALLOW)?;
+        head.insert_header("Allow", ALLOW)?;
     }
     if let Some(request_id) = request_id {
-        head.insert_header(X_REQUEST_ID, request_id)?;
+        head.insert_header("X-Request-Id", request_id.clone())?;
     }
     Ok((head, Bytes::from(body)))
 }

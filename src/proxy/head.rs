@@ -1,7 +1,5 @@
 //! What we change in the heads that pass through.
 
-use std::net::IpAddr;
-
 use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, Uri, Version};
 use ipnet::IpNet;
@@ -21,13 +19,17 @@ const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 /// Every field that tells of hops before us. Who is not trusted may not tell.
 const FORWARDED_PREFIX: &str = "x-forwarded-";
 
+/// What `Via` says of a request that comes straight from a client of HTTP/1.1: nearly all.
+const VIA_FIRST: HeaderValue = HeaderValue::from_static("1.1 weir");
+const HTTP: HeaderValue = HeaderValue::from_static("http");
+
 /// Gives the request an id: the client's, if it is one that a log can carry, or a new one.
 pub(super) fn identify(request: &mut RequestHeader, roll: u128) -> Result<()> {
     let given = request.headers.get(&X_REQUEST_ID).and_then(|value| value.to_str().ok());
     if given.is_some_and(|value| request_id::accept(value).is_some()) {
         return Ok(());
     }
-    request.insert_header(X_REQUEST_ID, request_id::from_roll(roll).as_str())
+    request.insert_header("X-Request-Id", request_id::from_roll(roll).as_str())
 }
 
 /// Makes a client's request head the one that a backend gets.
@@ -39,23 +41,40 @@ pub(super) fn forward(
 ) -> Result<()> {
     to_origin_form(request)?;
     remove_hop_by_hop(request);
-    if !forwarded::is_trusted(client.peer, trusted) {
+    let from_trusted = forwarded::is_trusted(client.peer, trusted);
+    if !from_trusted {
         remove_claims(request);
     }
-    let lines = text_lines(&request.headers, X_FORWARDED_FOR);
-    let forwarded_for = forwarded::append_for(lines, client.peer, trusted);
-    request.insert_header(X_FORWARDED_FOR, forwarded_for)?;
-    request.insert_header(X_REAL_IP, address(client.address))?;
+    // Names as text, because Pingora would copy a `HeaderName` and write it in lower case.
+    let real_ip = value(client.address.to_canonical().to_string())?;
+    let forwarded_for = if from_trusted {
+        let lines = text_lines(&request.headers, X_FORWARDED_FOR);
+        value(forwarded::append_for(lines, client.peer, trusted))?
+    } else {
+        real_ip.clone()
+    };
+    request.insert_header("X-Forwarded-For", forwarded_for)?;
+    request.insert_header("X-Real-IP", real_ip)?;
     if !request.headers.contains_key(&X_FORWARDED_PROTO) {
-        request.insert_header(X_FORWARDED_PROTO, "http")?;
+        request.insert_header("X-Forwarded-Proto", HTTP)?;
     }
-    if !request.headers.contains_key(&X_FORWARDED_HOST) {
-        if let Some(host) = request.headers.get(header::HOST).cloned() {
-            request.insert_header(X_FORWARDED_HOST, host)?;
-        }
+    if !request.headers.contains_key(&X_FORWARDED_HOST)
+        && let Some(host) = request.headers.get(header::HOST).cloned()
+    {
+        request.insert_header("X-Forwarded-Host", host)?;
     }
-    let via = via::append(text_lines(&request.headers, header::VIA), received, via::PSEUDONYM);
-    request.insert_header(header::VIA, via)
+    request.insert_header("Via", via(request, received)?)
+}
+
+fn value(text: String) -> Result<HeaderValue> {
+    HeaderValue::try_from(text).or_err(ErrorType::InternalError, "a field of our own")
+}
+
+fn via(request: &RequestHeader, received: Version) -> Result<HeaderValue> {
+    if received == Version::HTTP_11 && !request.headers.contains_key(header::VIA) {
+        return Ok(VIA_FIRST);
+    }
+    value(via::append(text_lines(&request.headers, header::VIA), received, via::PSEUDONYM))
 }
 
 /// A backend is an origin: it gets the path, and the authority as `Host` (RFC 9112 §3.2.2).
@@ -75,19 +94,20 @@ fn remove_hop_by_hop(request: &mut RequestHeader) {
 }
 
 fn remove_claims(request: &mut RequestHeader) {
-    let claim = |name: &&HeaderName| name.as_str().starts_with(FORWARDED_PREFIX);
-    let claims: Vec<HeaderName> = request.headers.keys().filter(claim).cloned().collect();
-    claims.iter().chain([&header::FORWARDED, &X_REAL_IP]).for_each(|name| {
+    let claims = |name: &&HeaderName| {
+        name.as_str().starts_with(FORWARDED_PREFIX)
+            || **name == header::FORWARDED
+            || **name == X_REAL_IP
+    };
+    // Most requests claim nothing, and an empty list costs nothing.
+    let claims: Vec<HeaderName> = request.headers.keys().filter(claims).cloned().collect();
+    for name in &claims {
         request.remove_header(name);
-    });
+    }
 }
 
 fn text_lines(headers: &HeaderMap, name: HeaderName) -> impl DoubleEndedIterator<Item = &str> {
     headers.get_all(name).iter().filter_map(|line| line.to_str().ok())
-}
-
-fn address(address: IpAddr) -> String {
-    address.to_canonical().to_string()
 }
 
 /// Makes a backend's answer head the one that the client gets. Whether the client's connection
@@ -101,7 +121,7 @@ pub(super) fn backward(
         response.remove_header(&name);
     }
     if let Some(request_id) = request_id {
-        response.insert_header(X_REQUEST_ID, request_id)?;
+        response.insert_header("X-Request-Id", request_id.clone())?;
     }
     // An HTTP/1.0 client knows no chunks: without a length, the end of the connection is the end
     // of the body (RFC 9112 §6.3).

@@ -84,11 +84,13 @@ fn line(session: &Session) -> Option<&Line> {
 
 /// Who was late, if the request's time is up.
 fn late(session: &mut Session) -> Option<Late> {
-    if line(session)?.verdict() != Verdict::PastDeadline {
-        return None;
-    }
     let heard = session.as_downstream_mut().is_body_done();
-    Some(if heard { Late::Backend } else { Late::Client })
+    is_late(session).then_some(if heard { Late::Backend } else { Late::Client })
+}
+
+/// Whether the request's time is up.
+fn is_late(session: &Session) -> bool {
+    line(session).is_some_and(|line| line.verdict() == Verdict::PastDeadline)
 }
 
 /// Whether what was sent could be sent once more.
@@ -127,7 +129,7 @@ impl ProxyHttp for Proxy {
 
     async fn upstream_peer(
         &self,
-        _: &mut Session,
+        session: &mut Session,
         exchange: &mut Exchange,
     ) -> Result<Box<HttpPeer>> {
         let rolls = (fastrand::u64(..), fastrand::u64(..));
@@ -135,6 +137,7 @@ impl ProxyHttp for Proxy {
         if !target.backoff.is_zero() {
             tokio::time::sleep(target.backoff).await;
         }
+        session.set_read_timeout(Some(peer::client_patience(&target)));
         Ok(peer::peer(&target))
     }
 

@@ -1,5 +1,7 @@
 //! Where Pingora is to connect, and how long it may wait.
 
+use std::time::Duration;
+
 use pingora_core::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy};
 
 use crate::exchange::Target;
@@ -11,9 +13,20 @@ pub(super) fn peer(target: &Target) -> Box<HttpPeer> {
     options.connection_timeout = Some(target.connect_timeout);
     options.total_connection_timeout = Some(target.connect_timeout);
     options.read_timeout = Some(target.response_timeout);
-    options.write_timeout = Some(target.response_timeout);
+    // None for writes: the request's deadline ends a write that does not get on, and a timer for
+    // each write costs more than it would tell.
     options.idle_timeout = Some(target.idle_timeout);
     // Tunnels have no limits of their own in this version, so there are none.
     options.http_upstream_request_policy = HttpUpstreamRequestPolicy::deny_upgrades();
     Box::new(peer)
+}
+
+/// By how much a client's silence is noticed before the backend's.
+const CLIENT_FIRST: Duration = Duration::from_millis(100);
+
+/// How long the client may be silent in the middle of its body: a little less than the backend
+/// may be, which waits for the same body. Else the backend would be blamed for the client.
+pub(super) fn client_patience(target: &Target) -> Duration {
+    let patience = target.response_timeout;
+    patience.saturating_sub(CLIENT_FIRST).max(patience / 2)
 }

@@ -40,10 +40,13 @@ pub(super) fn ending(session: &Session, error: Option<&Error>, exchange: &Exchan
     if let Some(refusal) = exchange.refusal() {
         return Ending::Refused(refusal);
     }
+    let begun = status(session) != 0;
     match error {
         None => Ending::Answered,
+        // Our own end of it, carried out on the client's side.
+        Some(_) if begun && super::is_late(session) => Ending::Cut,
         Some(error) if super::failure::blames_client(error) => Ending::ClientClosed,
-        Some(_) if status(session) != 0 => Ending::Cut,
+        Some(_) if begun => Ending::Cut,
         Some(_) => Ending::Dropped,
     }
 }
