@@ -166,7 +166,7 @@ mod tests {
     }
 
     fn finish_one(log: &Arc<AccessLog>) {
-        let observer: Arc<dyn Observer> = Arc::clone(log) as _;
+        let observer: Arc<dyn Observer> = log.clone();
         let mut exchange = fixture::admitted(&fixture::web(), &observer);
         exchange.finished(Ending::Answered, Some(&fixture::wire(200)), Timestamp::ZERO);
     }
