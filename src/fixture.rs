@@ -48,7 +48,7 @@ pub(crate) fn pool(
         timeouts: Timeouts {
             connect: Duration::from_secs(1),
             response: Duration::from_secs(1),
-            request: Duration::from_secs(5),
+            request: Some(Duration::from_secs(5)),
             idle: Duration::from_secs(1),
         },
         rate_limit: None,

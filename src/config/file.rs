@@ -16,7 +16,7 @@ use ipnet::IpNet;
 use super::problem::{Found, Problem};
 use super::read::Presence::{Default as Same, Otherwise, Required};
 use super::read::{Choice, Field, FromNode, List, Section, Switch, Word, section};
-use super::value::{Failure, HostName, Path, ProbePath, Statuses, Text, Threads};
+use super::value::{Failure, HostName, Path, Patience, ProbePath, Statuses, Text, Threads};
 use super::yaml::{Node, Value};
 use super::{Algorithm, BackendAddress, HostPattern, LogFormat, LogTarget, PoolName};
 
@@ -92,7 +92,8 @@ section! {
     /// An address that clients connect to. A bare address stands for `{address: …}`.
     Listener at "listeners[]" or address: SocketAddr, later ["tls", "http2", "proxy_protocol"];
 
-    /// IP address and port. `0.0.0.0` is every IPv4 address of the machine, `[::]` every address.
+    /// IP address and port. `0.0.0.0` is every IPv4 address of the machine, `[::]`
+    /// every IPv6 address.
     address: SocketAddr = Required, "0.0.0.0:8080";
 }
 
@@ -202,8 +203,9 @@ section! {
     connect: Duration = Same("2s"), "500ms";
     /// For the head of the answer, and between two pieces of its body.
     response: Duration = Same("30s"), "10s";
-    /// For the whole request, with every attempt and every wait between them.
-    request: Duration = Same("60s"), "2m";
+    /// For the whole request: every attempt, every wait between them, and the last byte of the
+    /// answer. `off` is for streams and large files that may take as long as they like.
+    request: Patience = Same("60s"), "2m";
     /// How long an unused connection to a backend is kept. Keep it shorter than the backend does.
     idle: Duration = Same("55s"), "20s";
 }

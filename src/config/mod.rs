@@ -288,8 +288,8 @@ pub struct Timeouts {
     pub connect: Duration,
     /// For the head of the answer, and between two pieces of its body.
     pub response: Duration,
-    /// For the whole exchange, every attempt and back-off included.
-    pub request: Duration,
+    /// For the whole exchange, every attempt and back-off included. `None` is for ever.
+    pub request: Option<Duration>,
     /// How long an unused connection to a backend is kept.
     pub idle: Duration,
 }

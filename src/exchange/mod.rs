@@ -50,7 +50,6 @@ pub struct Exchange {
     deadline: Timestamp,
     client: Option<Client>,
     pool: Option<usize>,
-    tried: BackendSet,
     attempts: Attempts,
     lease: Option<Lease>,
     picked: Timestamp,
@@ -99,7 +98,6 @@ impl Exchange {
             deadline: Timestamp::MAX,
             client: None,
             pool: None,
-            tried: BackendSet::EMPTY,
             attempts: Attempts::default(),
             lease: None,
             picked: now,
@@ -133,7 +131,9 @@ impl Exchange {
         let route = route.ok_or(Refusal::NoRoute)?;
         let pool = snapshot.pools.get(route.pool).ok_or(Refusal::NoRoute)?;
         self.pool = Some(route.pool);
-        self.deadline = self.started + pool.timeouts.request;
+        if let Some(patience) = pool.timeouts.request {
+            self.deadline = self.started + patience;
+        }
         self.limit(route.limiter.as_ref(), Scope::Route, now)?;
         self.limit(pool.limiter.as_ref(), Scope::Pool, now)?;
         // Asked here, where the client's connection can still be kept.
@@ -172,10 +172,15 @@ impl Exchange {
         if left.is_zero() {
             return Err(Refusal::RequestTimeout);
         }
-        let pick = pool.pick(&self.tried, self.key(), rolls.0).ok_or(Refusal::NoBackend)?;
-        let backoff =
-            if pick.again { self.backoff(pool, rolls.1).min(left) } else { Duration::ZERO };
-        self.tried.insert(pick.index);
+        let tried: BackendSet = self.attempts.iter().map(|attempt| attempt.backend).collect();
+        let pick = pool.pick(&tried, self.key(), rolls.0).ok_or(Refusal::NoBackend)?;
+        // Moving on to another backend is no reason to wait; coming back to one is.
+        let repeats = self.attempts.len().saturating_sub(tried.len());
+        let repeats = u32::try_from(repeats).unwrap_or(u32::MAX);
+        let backoff = match pick.again {
+            true => backoff::wait(pool.backoff, BACKOFF_MAX, repeats, rolls.1).min(left),
+            false => Duration::ZERO,
+        };
         self.attempts.push(Attempt { backend: pick.index, failure: None });
         let backend = Arc::clone(pick.lease.backend());
         self.lease = Some(pick.lease);
@@ -189,13 +194,6 @@ impl Exchange {
             response_timeout: pool.timeouts.response.min(left),
             idle_timeout: pool.timeouts.idle,
         })
-    }
-
-    /// How long to wait before a backend that was tried is tried again: counted from the first
-    /// such attempt, because moving on to another backend is no reason to wait.
-    fn backoff(&self, pool: &Pool, roll: u64) -> Duration {
-        let repeats = self.attempts.len().saturating_sub(self.tried.len());
-        backoff::wait(pool.backoff, BACKOFF_MAX, u32::try_from(repeats).unwrap_or(u32::MAX), roll)
     }
 
     /// The current attempt has a connection: one that was kept, or a new one.

@@ -184,7 +184,7 @@ fn a_pools_own_limit_is_asked_after_the_global_one() {
     let notes = Arc::new(Notes::default());
     for _ in 0..2 {
         let mut exchange = Exchange::new(Arc::clone(&world), Arc::clone(&notes) as _, at(0));
-        drop(get("b.test", "/").admit(&mut exchange, at(0)));
+        let _first_is_admitted = get("b.test", "/").admit(&mut exchange, at(0));
     }
     assert_eq!(notes.take(), ["finished Dropped", "limited pool", "finished Dropped"]);
 }
@@ -222,6 +222,14 @@ fn no_wait_and_no_attempt_goes_beyond_the_deadline() {
     assert_eq!(target.response_timeout, Duration::from_secs(1));
     assert!(!exchange.failed(Failure::Connect, "timed out", SAFE, at(10_000)));
     assert_eq!(exchange.pick(at(10_000), (0, 0)).unwrap_err(), Refusal::RequestTimeout);
+}
+
+#[test]
+fn a_request_without_a_deadline_waits_as_long_as_each_attempt_may() {
+    let (mut exchange, _) = admitted(&snapshot(&TWO.replace("request: 10s", "request: off")));
+    let target = exchange.pick(at(1_000_000_000), (0, 0)).unwrap();
+    assert_eq!(exchange.deadline(), Timestamp::MAX);
+    assert_eq!(target.response_timeout, Duration::from_secs(30));
 }
 
 #[test]

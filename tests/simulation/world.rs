@@ -410,7 +410,7 @@ fn draw_pool(dice: &mut Rng, number: u8) -> Pool {
         timeouts: Timeouts {
             connect: Duration::from_secs(2),
             response: Duration::from_secs(2),
-            request: Duration::from_secs(dice.u64(1..=10)),
+            request: (dice.u8(0..5) > 0).then(|| Duration::from_secs(dice.u64(1..=10))),
             idle: Duration::from_secs(55),
         },
         rate_limit: None,

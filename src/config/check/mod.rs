@@ -121,10 +121,10 @@ impl Bindings {
 
 /// Whether the kernel would refuse one of the two.
 fn collide(one: SocketAddr, other: SocketAddr) -> bool {
-    // `[::]` takes IPv4 connections, too: that is what Linux does unless told otherwise.
+    // `[::]` is bound for IPv6 alone, so it gets in the way of IPv6 addresses alone.
     let covers = |wide: IpAddr, narrow: IpAddr| match wide {
         IpAddr::V4(ip) => ip == Ipv4Addr::UNSPECIFIED && narrow.is_ipv4(),
-        IpAddr::V6(ip) => ip == Ipv6Addr::UNSPECIFIED,
+        IpAddr::V6(ip) => ip == Ipv6Addr::UNSPECIFIED && narrow.is_ipv6(),
     };
     let (a, b) = (one.ip().to_canonical(), other.ip().to_canonical());
     one.port() == other.port() && (a == b || covers(a, b) || covers(b, a))

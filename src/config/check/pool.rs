@@ -8,7 +8,7 @@ use super::super::file::{self, ProbeType};
 use super::super::limits;
 use super::super::problem::{Found, Origin, Problem, Spanned};
 use super::super::read::{List, Switch};
-use super::super::value::{Failure, spell};
+use super::super::value::{Failure, Patience, spell};
 use super::super::{
     Algorithm, Backend, BackendAddress, HealthCheck, Pool, PoolName, Probe, Retry, RetryOn,
     StatusSet, Timeouts,
@@ -239,6 +239,15 @@ fn retry_on(typed: Spanned<List<Failure>>, found: &mut Found) -> RetryOn {
     on
 }
 
+fn patience(typed: Option<Spanned<Patience>>, why: &str, found: &mut Found) -> Option<Duration> {
+    let within = match typed {
+        Some(Spanned { value: Patience::Endless, .. }) => return None,
+        Some(Spanned { at, value: Patience::Within(value) }) => Some(Spanned { at, value }),
+        None => None,
+    };
+    Some(positive(within, secs(60), why, found))
+}
+
 fn timeouts(typed: file::Timeouts, found: &mut Found) -> Timeouts {
     let connect = "a timeout of 0 would fail every connection";
     let request = "a timeout of 0 would fail every request";
@@ -246,7 +255,7 @@ fn timeouts(typed: file::Timeouts, found: &mut Found) -> Timeouts {
     Timeouts {
         connect: positive(typed.connect, secs(2), connect, found),
         response: positive(typed.response, secs(30), request, found),
-        request: positive(typed.request, secs(60), request, found),
+        request: patience(typed.request, request, found),
         idle: positive(typed.idle, secs(55), idle, found),
     }
 }

@@ -36,6 +36,25 @@ impl FromText for Duration {
     }
 }
 
+/// A duration, or `off` for none at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in super::super) enum Patience {
+    Endless,
+    Within(Duration),
+}
+
+impl FromText for Patience {
+    const EXPECTED: &'static str = "a duration with its unit, or `off`";
+
+    fn from_text(text: &str) -> Result<Self, Wrong> {
+        if text == "off" { Ok(Self::Endless) } else { Duration::from_text(text).map(Self::Within) }
+    }
+
+    fn from_number(typed: &str) -> Option<Wrong> {
+        Duration::from_number(typed)
+    }
+}
+
 /// Not a duration, with the best guess at the one that was meant.
 fn wrong(text: &str) -> Wrong {
     let problem = Wrong::new(if text.parse::<f64>().is_ok() {

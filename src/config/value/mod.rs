@@ -8,7 +8,7 @@ mod duration;
 mod http;
 
 use address::normal_host;
-pub(super) use duration::spell;
+pub(super) use duration::{Patience, spell};
 pub(super) use http::{Failure, HostName, Path, ProbePath, Statuses};
 
 use super::PoolName;
