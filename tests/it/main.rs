@@ -1,3 +1,7 @@
 //! Integration tests: the real binary, real sockets, counted at the backend.
 
 mod support;
+
+mod balancing;
+mod limits;
+mod probe;
