@@ -5,3 +5,4 @@ mod support;
 mod balancing;
 mod limits;
 mod probe;
+mod shutdown;
