@@ -5,7 +5,7 @@
 
 use super::file::{Backend, File, HealthCheck, Listener, Pool, Timeouts};
 use super::problem::{Found, Origin, Problem, Source, Spanned};
-use super::read::{Field, FromNode, Switch};
+use super::read::{Field, FromNode, List, Switch};
 use super::yaml::Node;
 use super::{PoolName, file};
 
@@ -110,7 +110,8 @@ impl Overrides {
                 value: Listener { address: Some(address), ..Listener::default() },
             })
         };
-        let value = self.listen.iter().filter_map(listener).collect::<Vec<_>>().into();
+        let entries = self.listen.iter().filter_map(listener).collect();
+        let value = List { entries, typed: self.listen.len() };
         file.listeners = Some(Spanned { at: origin(first), value });
     }
 
@@ -121,7 +122,8 @@ impl Overrides {
             let url = read(given, "url", "http://10.0.0.1:3000", found)?;
             Some(Spanned { at: url.at, value: Backend { url: Some(url), ..Backend::default() } })
         };
-        let value = self.backends.iter().filter_map(backend).collect::<Vec<_>>().into();
+        let entries = self.backends.iter().filter_map(backend).collect();
+        let value = List { entries, typed: self.backends.len() };
         let backends = Some(Spanned { at, value });
         match file.pools.as_mut().map(|pools| pools.value.entries.as_mut_slice()) {
             Some([only]) => only.value.backends = backends,
