@@ -3,6 +3,7 @@
 mod support;
 
 mod balancing;
+mod commands;
 mod limits;
 mod probe;
 mod shutdown;
