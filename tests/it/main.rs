@@ -5,5 +5,6 @@ mod support;
 mod balancing;
 mod commands;
 mod limits;
+mod metrics;
 mod probe;
 mod shutdown;
