@@ -526,17 +526,18 @@ fn a_line_of_text_cannot_be_forged() {
     let weir = Weir::start(&format!("{}access_log: {{format: text}}", pool(&backends, "")));
     let mut client = Client::connect(weir.address());
     client.send(
-        b"GET /a?\"x\" HTTP/1.1\r\nHost: weir.test\r\nX-Request-Id: \" status=200\r\n\
-          User-Agent: x\" reason=-\t\xc3\xa9\x1b[2J agent=\"y\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nHost: weir.test\r\nX-Request-Id: \" status=200\r\n\
+          User-Agent: x\" reason=-\t\xc3\xa9\xff agent=\"y\r\n\r\n",
     );
-    let answer = client.try_read_answer("GET");
-    assert!(answer.is_ok(), "{answer:?}");
+    assert_eq!(client.read_answer().status(), 200);
     weir.get("/end");
     eventually(PATIENCE, "both lines", || weir.stdout().contains("/end"));
     let log = weir.stdout();
     assert_eq!(log.lines().count(), 2, "{log}");
     let line = log.lines().next().unwrap_or_default();
     assert!(line.bytes().all(|byte| matches!(byte, b' '..=b'~')), "{line:?}");
+    let agent = r#" agent="x\" reason=-\u0009\u00e9\ufffd agent=\"y""#;
+    assert!(line.ends_with(agent), "{line}");
     let outside: String = unquoted(line);
     assert_eq!(outside.matches(" reason=").count(), 1, "{line}");
     assert_eq!(outside.matches(" agent=").count(), 1, "{line}");
