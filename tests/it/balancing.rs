@@ -149,6 +149,27 @@ fn ip_hash_moves_only_the_clients_of_a_backend_that_is_down() {
 }
 
 #[test]
+fn ip_hash_follows_the_client_behind_a_trusted_proxy_and_nobodys_claim() {
+    let backends = Backend::start_many(3);
+    let ask = |weir: &Weir, claim: &str| {
+        let mut client = Client::connect(weir.address());
+        let answer = client.request("GET", "/", &[("X-Forwarded-For", claim)], b"");
+        answer.unwrap_or_else(|failure| panic!("{claim}: {failure:?}")).text()
+    };
+    let config = pool(&backends, ", algorithm: ip_hash");
+    let reached = |weir: &Weir, prefix: &str| -> BTreeSet<String> {
+        (1..=40).map(|number| ask(weir, &format!("{prefix}198.51.100.{number}"))).collect()
+    };
+    let untrusting = Weir::start(&config);
+    assert_eq!(reached(&untrusting, "").len(), 1, "whatever a client claims, it is one");
+    let trusting = Weir::start(&format!("{config}\ntrusted_proxies: [127.0.0.0/8]"));
+    assert_eq!(reached(&trusting, "").len(), 3, "forty clients behind one proxy");
+    let claimed: BTreeSet<String> =
+        (1..=40).map(|number| ask(&trusting, &format!("198.51.100.{number}, 192.0.2.1"))).collect();
+    assert_eq!(claimed.len(), 1, "one client, whatever it put in front");
+}
+
+#[test]
 fn random_gives_every_backend_a_share() {
     let backends = Backend::start_many(3);
     let weir = Weir::start(&pool(&backends, ", algorithm: random"));
