@@ -1,6 +1,8 @@
 //! Who gets the next request: routes choose the pool, selectors the backend. All of it is counted
 //! where the requests arrive.
 
+#![expect(clippy::panic, reason = "a test that cannot go on fails, which is what a panic does")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::time::Duration;

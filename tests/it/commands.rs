@@ -1,6 +1,12 @@
 //! The command line: what is wrong is said in one clear line with the right exit code, and flags
 //! win over the environment, which wins over the file.
 
+#![expect(
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on fails, which is what a panic does"
+)]
+
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::net::SocketAddr;

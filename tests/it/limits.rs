@@ -1,5 +1,7 @@
 //! Rate limits and the limit of connections: exactly so much, and nobody else pays for it.
 
+#![expect(clippy::panic, reason = "a test that cannot go on fails, which is what a panic does")]
+
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 

@@ -1,5 +1,10 @@
 //! What the operator sees: metrics, `/status` and the access log, each against known traffic.
 
+#![expect(
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on fails, which is what a panic does"
+)]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write as _;
