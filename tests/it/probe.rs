@@ -69,14 +69,14 @@ fn changes_after(check: &str, results: &'static str) -> String {
 fn it_falls_with_exactly_as_many_failures_in_a_row_as_configured() {
     let check = "unhealthy_after: 3, healthy_after: 1";
     assert_eq!(changes_after(check, ".xx.xx.xx."), "+", "two in a row are not three");
-    assert_eq!(changes_after(check, ".xx.xxx"), "+-");
+    assert_eq!(changes_after(check, ".xx.xxx."), "+-+", "but three are");
 }
 
 #[test]
 fn it_rises_with_exactly_as_many_passes_in_a_row_as_configured() {
     let check = "unhealthy_after: 1, healthy_after: 3";
     assert_eq!(changes_after(check, ".x..x..x..x"), "+-", "two in a row are not three");
-    assert_eq!(changes_after(check, ".x..x..."), "+-+");
+    assert_eq!(changes_after(check, ".x..x...x"), "+-+-", "but three are");
 }
 
 #[test]
