@@ -152,7 +152,7 @@ fn serve(config: &Config, version: &str, ready: impl FnOnce()) -> Result<(), Str
 fn read(file: &Path) -> Result<Vec<u8>, String> {
     fs::read(file).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => {
-            format!("{}: there is no such file (help: check the path after -c)", file.display())
+            format!("{}: there is no such file (help: check the path)", file.display())
         }
         _ => format!("{}: cannot be read: {error}", file.display()),
     })

@@ -64,6 +64,9 @@ pub(super) fn with<T>(
 ) -> T {
     let request = session.req_header();
     let text = |name| request.headers.get(name).and_then(|value| value.to_str().ok());
+    // A byte that is no text must not take the rest of the field out of the log.
+    let user_agent = request.headers.get(header::USER_AGENT);
+    let user_agent = user_agent.map(|value| String::from_utf8_lossy(value.as_bytes()));
     let host = request.uri.authority().map(http::uri::Authority::as_str);
     let status = match (ending, status(session)) {
         (Ending::ClientClosed, 0) => CLIENT_CLOSED,
@@ -77,7 +80,7 @@ pub(super) fn with<T>(
         path: request.uri.path(),
         query: request.uri.query(),
         protocol: protocol(request.version),
-        user_agent: text(header::USER_AGENT),
+        user_agent: user_agent.as_deref(),
         request_id: text(X_REQUEST_ID).unwrap_or_default(),
         status,
         bytes_in: count(session.as_downstream().body_bytes_read()),

@@ -1,0 +1,628 @@
+//! The command line: what is wrong is said in one clear line with the right exit code, and flags
+//! win over the environment, which wins over the file.
+
+#![expect(
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on fails, which is what a panic does"
+)]
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use crate::support::backend::{Backend, Behaviour};
+use crate::support::client::{self, Response, try_get};
+use crate::support::ports::{own_address, own_socket};
+use crate::support::weir::{Directory, Ended, Weir, run_to_end};
+use crate::support::{PATIENCE, eventually, eventually_some, now};
+
+/// Runs a command that is expected to end by itself.
+fn run(args: &[&str]) -> Ended {
+    run_to_end(args, &[], PATIENCE)
+}
+
+fn run_in(args: &[&str], env: &[(&str, &str)]) -> Ended {
+    run_to_end(args, env, PATIENCE)
+}
+
+/// A file of the test's own, whose directory goes when this is dropped.
+struct Given {
+    directory: Directory,
+    path: String,
+}
+
+impl Given {
+    fn file(text: &str) -> Self {
+        let directory = Directory::new();
+        let path = directory.name("weir.yaml");
+        fs::write(&path, text).unwrap_or_else(|error| panic!("writing {path}: {error}"));
+        Self { directory, path }
+    }
+}
+
+/// A command that goes on until it is dropped.
+struct Running {
+    child: Child,
+    directory: Directory,
+}
+
+impl Running {
+    fn start(args: &[&str], env: &[(&str, &str)]) -> Self {
+        let directory = Directory::new();
+        let output = |name| File::create(directory.path(name)).map(Stdio::from);
+        let (Ok(stdout), Ok(stderr)) = (output("stdout"), output("stderr")) else {
+            panic!("no files for the output")
+        };
+        let child = Command::new(env!("CARGO_BIN_EXE_weir"))
+            .args(args)
+            .env_clear()
+            .envs(env.iter().copied())
+            .current_dir(directory.path(""))
+            .stdin(Stdio::null())
+            .stdout(stdout)
+            .stderr(stderr)
+            .spawn();
+        let child = child.unwrap_or_else(|error| panic!("starting weir {args:?}: {error}"));
+        Self { child, directory }
+    }
+
+    fn stdout(&self) -> String {
+        self.directory.text("stdout")
+    }
+
+    fn stderr(&self) -> String {
+        self.directory.text("stderr")
+    }
+
+    /// What it answers as soon as it does.
+    fn get(&mut self, from: SocketAddr, path: &str) -> Response {
+        eventually_some(PATIENCE, &format!("{path} from {from}"), || {
+            let ended = self.child.try_wait().ok().flatten();
+            assert!(ended.is_none(), "it ended: {ended:?}\n{}", self.stderr());
+            try_get(from, path).ok()
+        })
+    }
+
+    fn stop(&mut self) -> ExitStatus {
+        let pid = self.child.id().to_string();
+        let sent = Command::new("kill").args(["-s", "TERM", &pid]).status();
+        assert!(sent.is_ok_and(|sent| sent.success()), "no signal was sent");
+        eventually_some(PATIENCE, "it ends", || self.child.try_wait().ok().flatten())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- what it said:\n{}---", self.stderr());
+        }
+        // An error says that it has ended already.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// A listener and an admin port that nobody else has.
+fn own_ports() -> (SocketAddr, SocketAddr) {
+    let address = own_address();
+    (SocketAddr::from((address, 8080)), SocketAddr::from((address, 9090)))
+}
+
+/// Nothing but this on standard error, and the exit code 1.
+#[track_caller]
+fn refused(ended: &Ended, line: &str) {
+    assert_eq!((ended.stderr.as_str(), ended.code), (format!("{line}\n").as_str(), Some(1)));
+    assert_eq!(ended.stdout, "");
+}
+
+#[test]
+fn a_wrong_flag_is_named_and_the_code_is_2() {
+    let ended = run(&["run", "--bakend", "http://127.0.0.1:3000"]);
+    assert_eq!(ended.code, Some(2));
+    let first = ended.stderr.lines().next();
+    assert_eq!(first, Some("error: unexpected argument '--bakend' found"));
+    assert!(ended.stderr.contains("'--backend'"), "{}", ended.stderr);
+}
+
+#[test]
+fn wrong_usage_of_any_kind_has_the_code_2() {
+    assert_eq!(run(&[]).code, Some(2));
+    assert_eq!(run(&["frobnicate"]).code, Some(2));
+    assert_eq!(run(&["check"]).code, Some(2));
+    assert_eq!(run(&["run", "--listen"]).code, Some(2));
+    assert_eq!(run(&["origin"]).code, Some(2));
+    assert_eq!(run(&["origin", "--port", "0x1"]).code, Some(2));
+    assert_eq!(run(&["origin", "--port", "3000", "--status", "99"]).code, Some(2));
+    assert_eq!(run(&["demo", "--backends", "0"]).code, Some(2));
+}
+
+#[test]
+fn asking_for_help_or_the_version_has_the_code_0() {
+    for args in [["--help"].as_slice(), &["--version"], &["run", "--help"], &["check", "--help"]] {
+        let ended = run(args);
+        assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""), "{args:?}");
+        assert_ne!(ended.stdout, "", "{args:?}");
+    }
+}
+
+#[test]
+fn a_missing_file_is_one_line_and_1() {
+    for args in [["run", "-c", "absent.yaml"].as_slice(), &["check", "absent.yaml"]] {
+        refused(&run(args), "absent.yaml: there is no such file (help: check the path)");
+    }
+}
+
+#[test]
+fn a_directory_in_place_of_a_file_is_one_line_and_1() {
+    let directory = Directory::new();
+    let name = directory.name("");
+    let line = format!("{name}: cannot be read: Is a directory (os error 21)");
+    refused(&run(&["check", &name]), &line);
+    refused(&run(&["run", "-c", &name]), &line);
+}
+
+#[test]
+fn a_file_without_access_rights_is_one_line_and_1() {
+    let given = Given::file("pools: []\n");
+    fs::set_permissions(&given.path, fs::Permissions::from_mode(0o000)).unwrap();
+    let mut command = if fs::read(&given.path).is_ok() {
+        // Root may read anything, and others perhaps not where the binary is.
+        let binary = given.directory.path("weir");
+        fs::copy(env!("CARGO_BIN_EXE_weir"), &binary).unwrap();
+        let mut command = Command::new(binary);
+        command.uid(65534).gid(65534);
+        command
+    } else {
+        Command::new(env!("CARGO_BIN_EXE_weir"))
+    };
+    let ended = command.args(["check", &given.path]).output().unwrap();
+    let stderr = String::from_utf8_lossy(&ended.stderr).into_owned();
+    let expected = format!("{}: cannot be read: Permission denied (os error 13)\n", given.path);
+    assert_eq!((stderr, ended.status.code()), (expected, Some(1)));
+}
+
+#[test]
+fn a_port_in_use_is_one_line_and_1() {
+    let (listener, admin) = own_ports();
+    let taken = Backend::start_at("taken", listener);
+    let (listen, admin) = (listener.to_string(), admin.to_string());
+    let args = ["run", "--listen", &listen, "--admin", &admin, "--backend", &taken.url()];
+    let line = format!(
+        "weir: cannot listen on {listen}: another process has this port \
+         (help: stop it, or choose another address)"
+    );
+    refused(&run(&args), &line);
+}
+
+#[test]
+fn an_admin_port_in_use_is_one_line_and_1() {
+    let (listener, admin) = own_ports();
+    let taken = Backend::start_at("taken", admin);
+    let (listen, admin) = (listener.to_string(), admin.to_string());
+    let args = ["run", "--listen", &listen, "--admin", &admin, "--backend", &taken.url()];
+    let line = format!(
+        "weir: cannot listen on {admin}: another process has this port \
+         (help: stop it, or choose another address)"
+    );
+    refused(&run(&args), &line);
+}
+
+#[test]
+fn an_address_of_another_machine_is_one_line_and_1() {
+    let (_, admin) = own_ports();
+    let ended = run(&[
+        "run",
+        "--listen",
+        "192.0.2.7:8080",
+        "--admin",
+        &admin.to_string(),
+        "--backend",
+        "http://127.0.0.1:3000",
+    ]);
+    refused(
+        &ended,
+        "weir: cannot listen on 192.0.2.7:8080: this machine does not have the address \
+         (help: 0.0.0.0 stands for all of its addresses)",
+    );
+}
+
+#[test]
+fn an_unknown_key_is_one_line_with_its_place_and_1() {
+    let given = Given::file("pools: [{name: web, backends: [http://127.0.0.1:3000]}]\nthread: 4\n");
+    let line = format!("{}:2:1: unknown key `thread` (help: did you mean `threads`?)", given.path);
+    refused(&run(&["check", &given.path]), &line);
+    refused(&run(&["run", "-c", &given.path]), &line);
+}
+
+#[test]
+fn every_problem_of_a_file_has_its_own_line_and_place() {
+    let given = Given::file(
+        "pools:\n  - name: web\n    backends: [http://127.0.0.1:3000]\n    algorithm: rnd\n    \
+         timeouts: {connect: 0s}\nadmin: {adress: 127.0.0.1:1}\n",
+    );
+    let ended = run(&["check", &given.path]);
+    assert_eq!((ended.code, ended.stdout.as_str()), (Some(1), ""));
+    let place = |line: &str| {
+        let rest = line.strip_prefix(&format!("{}:", given.path))?;
+        rest.split_once(": ").map(|(place, _)| place.to_owned())
+    };
+    let places: Vec<_> = ended.stderr.lines().map(place).collect();
+    let expected = ["4:16", "5:25", "6:9"].map(|place| Some(place.to_owned()));
+    assert_eq!(places, expected, "{}", ended.stderr);
+}
+
+#[test]
+fn a_good_file_is_ok_and_says_what_is_in_it() {
+    let given = Given::file("pools: [{name: web, backends: [http://127.0.0.1:3000]}]\n");
+    let ended = run(&["check", &given.path]);
+    let line = format!("{}: ok: listeners=1 routes=1 pools=1 backends=1\n", given.path);
+    assert_eq!((ended.code, ended.stdout, ended.stderr), (Some(0), line, String::new()));
+}
+
+#[test]
+fn without_file_and_backend_the_two_ways_on_are_told() {
+    let line = "weir: there is nothing to balance (help: name a file by `-c FILE`, or a backend \
+                by `--backend http://10.0.0.1:3000`)";
+    refused(&run(&["run"]), line);
+    let empty = [("WEIR_CONFIG", ""), ("WEIR_BACKENDS", ""), ("WEIR_LISTEN", "")];
+    refused(&run_in(&["run"], &empty), line);
+}
+
+#[test]
+fn a_bad_flag_is_complained_about_once_and_by_its_name() {
+    refused(
+        &run(&["run", "--backend", "ftp://127.0.0.1"]),
+        "weir: --backend: `ftp` is not a scheme of backends (help: write it as \
+         `http://10.0.0.1:3000`)",
+    );
+    refused(
+        &run(&["run", "--listen", "8080", "--backend", "http://127.0.0.1:3000"]),
+        "weir: --listen: `8080` is not an IP address with a port (help: for every \
+         IPv4 address write `0.0.0.0:8080`)",
+    );
+}
+
+#[test]
+fn a_bad_variable_is_complained_about_by_its_name() {
+    let env = [("WEIR_BACKENDS", "http://127.0.0.1:3000"), ("WEIR_ALGORITHM", "rnd")];
+    refused(
+        &run_in(&["run"], &env),
+        "weir: WEIR_ALGORITHM: `rnd` is not an algorithm (help: it can be `round_robin`, \
+         `least_conn`, `ip_hash` or `random`)",
+    );
+}
+
+#[test]
+fn a_backend_name_that_nobody_knows_is_one_line_and_1() {
+    let (listener, admin) = own_ports();
+    let ended = run(&[
+        "run",
+        "--listen",
+        &listener.to_string(),
+        "--admin",
+        &admin.to_string(),
+        "--backend",
+        "http://backend.invalid:3000",
+    ]);
+    assert_eq!((ended.code, ended.stdout.as_str()), (Some(1), ""));
+    let start = "weir: backend `backend.invalid:3000` of pool `default` could not be looked up: ";
+    assert!(ended.stderr.starts_with(start), "{}", ended.stderr);
+    assert_eq!(ended.stderr.lines().count(), 1, "{}", ended.stderr);
+}
+
+#[test]
+fn a_backend_by_the_name_of_localhost_works() {
+    // A name has the addresses that it has, so the port must be free on 127.0.0.1.
+    let port = 20_000 + u16::try_from(std::process::id() % 10_000).unwrap();
+    let _backend = Backend::start_at("local", SocketAddr::from(([127, 0, 0, 1], port)));
+    let url = format!("http://localhost:{port}");
+    let weir = Weir::start(&format!("pools: [{{name: web, backends: [\"{url}\"]}}]"));
+    assert_eq!(weir.get("/").text(), "local");
+    assert_eq!(weir.status()["backends"][0]["url"], url);
+}
+
+#[test]
+fn run_balances_over_the_backends_of_its_flags() {
+    let backends = Backend::start_many(2);
+    let (listener, admin) = own_ports();
+    let (listen, admin) = (listener.to_string(), admin.to_string());
+    let (first, second) = (backends[0].url(), backends[1].url());
+    let args =
+        ["run", "--listen", &listen, "--admin", &admin, "--backend", &first, "--backend", &second];
+    let mut weir = Running::start(&args, &[]);
+    let names = [weir.get(listener, "/").text(), weir.get(listener, "/").text()];
+    assert_eq!(BTreeSet::from(names).len(), 2);
+    assert_eq!(weir.stop().code(), Some(0));
+}
+
+/// Where `weir run` listens, what it balances over and how, as it tells itself.
+struct Setting {
+    directory: Given,
+    /// Of the file, of the environment, of the flag.
+    listeners: [SocketAddr; 3],
+    admins: [SocketAddr; 3],
+    backends: Vec<Backend>,
+}
+
+impl Setting {
+    fn new() -> Self {
+        let ports = [own_ports(), own_ports(), own_ports()];
+        let (listeners, admins) = (ports.map(|(listener, _)| listener), ports.map(|(_, it)| it));
+        let backends = Backend::start_many(3);
+        let directory = Given::file(&format!(
+            "listeners: [\"{}\"]\nadmin: {{address: \"{}\"}}\n\
+             pools: [{{name: web, algorithm: ip_hash, backends: [{}]}}]\n",
+            listeners[0],
+            admins[0],
+            backends[0].url()
+        ));
+        Self { directory, listeners, admins, backends }
+    }
+
+    /// Runs with the file; with environment and flags too where they are told to.
+    fn run(&self, with_environment: bool, with_flags: bool) -> Running {
+        let path = self.directory.path.as_str();
+        let text = |index: usize| {
+            let (listener, admin) = (&self.listeners[index], &self.admins[index]);
+            [listener.to_string(), admin.to_string(), self.backends[index].url()]
+        };
+        let ([listen, admin, backend], [listen_flag, admin_flag, backend_flag]) =
+            (text(1), text(2));
+        let mut env = vec![("WEIR_CONFIG", path)];
+        if with_environment {
+            env.extend([("WEIR_LISTEN", listen.as_str()), ("WEIR_ADMIN", admin.as_str())]);
+            env.push(("WEIR_BACKENDS", backend.as_str()));
+        }
+        let mut args = vec!["run"];
+        if with_flags {
+            args.extend(["--listen", &listen_flag, "--admin", &admin_flag]);
+            args.extend(["--backend", &backend_flag]);
+        }
+        Running::start(&args, &env)
+    }
+}
+
+#[test]
+fn the_file_of_the_environment_is_used() {
+    let setting = Setting::new();
+    let mut weir = setting.run(false, false);
+    assert_eq!(weir.get(setting.listeners[0], "/").text(), "b1");
+    assert_eq!(weir.get(setting.admins[0], "/readyz").status(), 200);
+}
+
+#[test]
+fn the_environment_wins_over_the_file() {
+    let setting = Setting::new();
+    let mut weir = setting.run(true, false);
+    assert_eq!(weir.get(setting.listeners[1], "/").text(), "b2");
+    assert_eq!(weir.get(setting.admins[1], "/readyz").status(), 200);
+    assert!(try_get(setting.listeners[0], "/").is_err(), "the file's listener is replaced");
+}
+
+#[test]
+fn flags_win_over_the_environment() {
+    let setting = Setting::new();
+    let mut weir = setting.run(true, true);
+    assert_eq!(weir.get(setting.listeners[2], "/").text(), "b3");
+    assert_eq!(weir.get(setting.admins[2], "/readyz").status(), 200);
+    assert!(try_get(setting.listeners[1], "/").is_err(), "the environment's is replaced");
+}
+
+/// Whether one client reached one backend alone in six requests, which only `ip_hash` does.
+fn is_hashed(environment: Option<&str>, flag: Option<&str>) -> bool {
+    let backends = Backend::start_many(2);
+    let (listener, admin) = own_ports();
+    let given = Given::file(&format!(
+        "listeners: [\"{listener}\"]\nadmin: {{address: \"{admin}\"}}\n\
+         pools: [{{name: web, backends: [{}, {}]}}]\n",
+        backends[0].url(),
+        backends[1].url()
+    ));
+    let mut args = vec!["run", "-c", given.path.as_str()];
+    args.extend(flag.iter().flat_map(|name| ["--algorithm", *name]));
+    let env: Vec<_> = environment.iter().map(|name| ("WEIR_ALGORITHM", *name)).collect();
+    let mut weir = Running::start(&args, &env);
+    (0..6).for_each(|_| assert_eq!(weir.get(listener, "/").status(), 200));
+    backends.iter().any(|backend| backend.count() == 0)
+}
+
+#[test]
+fn the_algorithm_is_the_flags_then_the_environments_then_the_files() {
+    assert!(!is_hashed(None, None));
+    assert!(is_hashed(Some("ip_hash"), None));
+    assert!(!is_hashed(Some("ip_hash"), Some("round_robin")));
+    assert!(is_hashed(Some("round_robin"), Some("ip_hash")));
+    assert!(!is_hashed(Some(""), None), "set to nothing is not set");
+}
+
+#[test]
+fn a_list_of_backends_in_the_environment_is_split_at_its_commas() {
+    let backends = Backend::start_many(3);
+    let (listener, admin) = own_ports();
+    let list = format!("{}, {},{},", backends[0].url(), backends[1].url(), backends[2].url());
+    let (listen, admin) = (listener.to_string(), admin.to_string());
+    let env = [("WEIR_BACKENDS", list.as_str()), ("WEIR_LISTEN", &listen), ("WEIR_ADMIN", &admin)];
+    let mut weir = Running::start(&["run"], &env);
+    let names: BTreeSet<String> = (0..3).map(|_| weir.get(listener, "/").text()).collect();
+    assert_eq!(names.len(), 3);
+}
+
+#[test]
+fn the_access_log_goes_to_standard_output_and_what_happens_to_standard_error() {
+    let backend = Backend::start("one");
+    let weir = Weir::start(&format!("pools: [{{name: web, backends: [{}]}}]", backend.url()));
+    weir.get("/seen");
+    weir.until_logged("its line", |line| line["path"] == "/seen");
+    assert_eq!(weir.stdout().lines().count(), 1, "{}", weir.stdout());
+    assert!(!weir.stderr().contains("/seen"), "{}", weir.stderr());
+    assert!(weir.stderr().contains("ready: config="), "{}", weir.stderr());
+}
+
+#[test]
+fn the_access_log_goes_to_standard_error_if_the_file_says_so() {
+    let backend = Backend::start("one");
+    let weir = Weir::start(&format!(
+        "pools: [{{name: web, backends: [{}]}}]\naccess_log: {{target: stderr}}",
+        backend.url()
+    ));
+    weir.get("/seen");
+    eventually(PATIENCE, "its line", || weir.stderr().contains("\"path\":\"/seen\""));
+    assert_eq!(weir.stdout(), "");
+}
+
+#[test]
+fn an_access_log_that_is_off_writes_nothing() {
+    let backend = Backend::start("one");
+    let mut weir = Weir::start(&format!(
+        "pools: [{{name: web, backends: [{}]}}]\naccess_log: {{format: off}}",
+        backend.url()
+    ));
+    weir.get("/seen");
+    weir.signal("TERM");
+    assert_eq!(weir.wait(PATIENCE).code(), Some(0));
+    assert_eq!(weir.stdout(), "");
+    assert!(!weir.stderr().contains("/seen"), "{}", weir.stderr());
+}
+
+/// What a start writes to standard error with this environment.
+fn log_with(env: &[(&str, &str)]) -> String {
+    let backend = Backend::start("one");
+    let (listener, admin) = own_ports();
+    let (listen, admin) = (listener.to_string(), admin.to_string());
+    let args = ["run", "--listen", &listen, "--admin", &admin, "--backend", &backend.url()];
+    let mut weir = Running::start(&args, env);
+    assert_eq!(weir.get(listener, "/").status(), 200);
+    assert_eq!(weir.stop().code(), Some(0));
+    weir.stderr()
+}
+
+#[test]
+fn weir_log_and_weir_debug_say_how_much_is_told() {
+    let usual = log_with(&[]);
+    assert!(usual.contains(" INFO ") && !usual.contains(" DEBUG "), "{usual}");
+    assert_eq!(log_with(&[("WEIR_LOG", "error")]), "");
+    assert!(log_with(&[("WEIR_LOG", "weir=debug")]).contains(" DEBUG weir"));
+    assert!(log_with(&[("WEIR_DEBUG", "1")]).contains(" DEBUG "));
+    let quiet = log_with(&[("WEIR_DEBUG", "1"), ("WEIR_LOG", "error")]);
+    assert_eq!(quiet, "", "WEIR_LOG is the more exact word");
+}
+
+#[test]
+fn an_origin_tells_its_name_and_what_it_saw() {
+    let at = own_socket(3000);
+    let (port, address) = (at.port().to_string(), at.ip().to_string());
+    let args = ["origin", "--port", &port, "--address", &address, "--name", "alpha"];
+    let mut origin = Running::start(&args, &[]);
+    let answer = origin.get(at, "/a?b=c");
+    let seen = answer.json();
+    assert_eq!((answer.status(), answer.header("x-origin")), (200, Some("alpha")));
+    assert_eq!(
+        (&seen["server"], &seen["method"], &seen["path"]),
+        (&"alpha".into(), &"GET".into(), &"/a?b=c".into())
+    );
+    assert_eq!(client::get(at, "/health").status(), 200);
+    assert_eq!(origin.stop().code(), Some(0));
+}
+
+#[test]
+fn an_origin_can_be_slow_fail_or_answer_with_a_status() {
+    let origin = |more: &[&str]| {
+        let at = own_socket(3000);
+        let (port, address) = (at.port().to_string(), at.ip().to_string());
+        let args = [&["origin", "--port", &port, "--address", &address], more].concat();
+        (at, Running::start(&args, &[]))
+    };
+    let (at, mut slow) = origin(&["--latency", "500ms"]);
+    assert_eq!(slow.get(at, "/health").status(), 200);
+    let start = now();
+    assert_eq!(slow.get(at, "/").status(), 200);
+    assert!(now() - start >= Duration::from_millis(500), "{:?}", now() - start);
+
+    let (at, mut failing) = origin(&["--fail"]);
+    assert_eq!(failing.get(at, "/").status(), 500);
+    assert_eq!(failing.get(at, "/health").status(), 500);
+
+    let (at, mut odd) = origin(&["--status", "503"]);
+    assert_eq!(odd.get(at, "/").status(), 503);
+    assert_eq!(odd.get(at, "/health").status(), 200);
+}
+
+#[test]
+fn an_origin_whose_port_is_taken_is_one_line_and_1() {
+    let taken = Backend::start("taken");
+    let at = taken.address();
+    let (port, address) = (at.port().to_string(), at.ip().to_string());
+    let ended = run(&["origin", "--port", &port, "--address", &address]);
+    refused(&ended, &format!("weir: cannot listen on {at}: Address already in use (os error 98)"));
+}
+
+#[test]
+fn the_demo_shows_what_to_curl_and_it_works() {
+    let (listener, admin) = own_ports();
+    let (listen, admin) = (listener.to_string(), admin.to_string());
+    let mut demo =
+        Running::start(&["demo", "--listen", &listen, "--admin", &admin, "--backends", "4"], &[]);
+    eventually(PATIENCE, "it says what to curl", || demo.stdout().contains("Ctrl-C stops it."));
+    let said = demo.stdout();
+    let urls: Vec<&str> =
+        said.lines().filter_map(|line| line.trim().strip_prefix("curl ")).collect();
+    assert_eq!(urls.len(), 3, "{said}");
+    for url in urls {
+        let (at, path) = url.trim_start_matches("http://").split_once('/').expect(url);
+        let at: SocketAddr = at.parse().expect(url);
+        assert_eq!(demo.get(at, &format!("/{path}")).status(), 200, "{url}");
+    }
+    let name = |_| demo.get(listener, "/").json()["server"].to_string();
+    let servers: BTreeSet<String> = (0..4).map(name).collect();
+    assert_eq!(servers.len(), 4, "{servers:?}");
+    assert_eq!(demo.stop().code(), Some(0));
+}
+
+#[test]
+fn a_demo_whose_port_is_taken_is_one_line_and_1() {
+    let (listener, admin) = own_ports();
+    let _taken = Backend::start_at("taken", listener);
+    let (listen, admin) = (listener.to_string(), admin.to_string());
+    refused(
+        &run(&["demo", "--listen", &listen, "--admin", &admin]),
+        &format!(
+            "weir: cannot listen on {listen}: another process has this port \
+             (help: stop it, or choose another address)"
+        ),
+    );
+}
+
+#[test]
+fn the_time_flags_hold_for_every_pool() {
+    let backend = Backend::start("one");
+    backend.set(Behaviour::NeverAnswer);
+    let (listener, admin) = own_ports();
+    let (listen, admin) = (listener.to_string(), admin.to_string());
+    let given = Given::file(&format!(
+        "pools: [{{name: web, backends: [{}], health_check: {{path: /health}}}}]\n",
+        backend.url()
+    ));
+    let mut weir = Running::start(
+        &[
+            "run",
+            "-c",
+            &given.path,
+            "--listen",
+            &listen,
+            "--admin",
+            &admin,
+            "--request-timeout",
+            "300ms",
+            "--health-interval",
+            "100ms",
+        ],
+        &[],
+    );
+    assert_eq!(weir.get(listener, "/").status(), 504);
+    eventually(PATIENCE, "probes come every tenth of a second", || backend.count_of("/health") > 5);
+}
