@@ -1,3 +1,5 @@
 //! Integration tests: the real binary, real sockets, counted at the backend.
 
+mod forwarding;
+mod framing;
 mod support;
