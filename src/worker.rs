@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use pingora_core::apps::HttpServerOptions;
 use pingora_core::listeners::{ListenerConfig, Listeners};
 use pingora_core::protocols::l4::stream::L4BufferSettings;
 use pingora_core::server::configuration::ServerConf;
@@ -223,7 +224,11 @@ fn data_service(
         max_retries: usize::from(limits::ATTEMPTS_MAX) + 1,
         ..ServerConf::default()
     });
-    let proxy = pingora_proxy::http_proxy(&conf, parts.proxy.clone());
+    let mut proxy = pingora_proxy::http_proxy(&conf, parts.proxy.clone());
+    // Our own refusal of CONNECT says which methods are served, and is logged as what it is.
+    let mut options = HttpServerOptions::default();
+    options.allow_connect_method_proxying = true;
+    proxy.server_options = Some(options);
     let limits = AcceptLimits {
         connections: config.limits.connections.get(),
         timeouts: LineTimeouts {
