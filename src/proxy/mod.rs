@@ -102,6 +102,9 @@ impl ProxyHttp for Proxy {
         if let Some(line) = line(session) {
             line.busy();
         }
+        // HTTP/1.0 knows no interim answers (RFC 9110 §15.2).
+        let of_1_0 = session.req_header().version == http::Version::HTTP_10;
+        session.as_downstream_mut().set_ignore_info_resp(of_1_0);
         head::identify(session.req_header_mut(), fastrand::u128(..))
     }
 
@@ -162,7 +165,7 @@ impl ProxyHttp for Proxy {
     ) -> Result<()> {
         let Some(client) = exchange.client() else { return Ok(()) };
         let trusted = &exchange.snapshot().trusted_proxies;
-        head::forward(request, client, trusted, session.req_header().version)
+        head::forward(request, session.req_header(), client, trusted)
     }
 
     async fn upstream_response_filter(

@@ -22,7 +22,7 @@ pub(super) fn head(session: &Session) -> Head<'_> {
         peer: peer(session),
         method: &request.method,
         version: request.version,
-        authority: request.uri.authority().map(http::uri::Authority::as_str),
+        authority: super::head::authority(request),
         path: request.uri.path(),
         headers: &request.headers,
     }
@@ -61,7 +61,7 @@ pub(super) fn with<T>(
 ) -> T {
     let request = session.req_header();
     let text = |name| request.headers.get(name).and_then(|value| value.to_str().ok());
-    let host = request.uri.authority().map(http::uri::Authority::as_str);
+    let host = super::head::authority(request);
     let status = match (ending, status(session)) {
         (Ending::ClientClosed, 0) => CLIENT_CLOSED,
         (_, status) => status,
