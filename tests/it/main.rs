@@ -2,4 +2,5 @@
 
 mod forwarding;
 mod framing;
+mod retry;
 mod support;
