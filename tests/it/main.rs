@@ -4,3 +4,4 @@ mod forwarding;
 mod framing;
 mod retry;
 mod support;
+mod timeouts;
