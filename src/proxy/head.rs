@@ -40,6 +40,16 @@ pub(super) fn authority(request: &RequestHeader) -> Option<&str> {
     absolute(request.raw_path()).and_then(|(authority, _)| str::from_utf8(authority).ok())
 }
 
+/// The path of the target. What is no path, such as `a` or `a:80`, is given as it came: Pingora
+/// would call it the path `/` of another host, and send it on.
+pub(super) fn path(request: &RequestHeader) -> &str {
+    let target = request.raw_path();
+    if target.starts_with(b"/") || absolute(target).is_some() {
+        return request.uri.path();
+    }
+    str::from_utf8(target).unwrap_or_default()
+}
+
 /// Authority and path of an absolute-form target (RFC 9112 §3.2.2).
 fn absolute(target: &[u8]) -> Option<(&[u8], &[u8])> {
     const AFTER_SCHEME: &[u8] = b"://";

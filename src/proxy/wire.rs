@@ -23,7 +23,7 @@ pub(super) fn head(session: &Session) -> Head<'_> {
         method: &request.method,
         version: request.version,
         authority: super::head::authority(request),
-        path: request.uri.path(),
+        path: super::head::path(request),
         headers: &request.headers,
     }
 }
@@ -71,7 +71,7 @@ pub(super) fn with<T>(
         method: request.method.as_str(),
         scheme: "http",
         host: host.or_else(|| text(header::HOST)).unwrap_or_default(),
-        path: request.uri.path(),
+        path: super::head::path(request),
         query: request.uri.query(),
         protocol: protocol(request.version),
         user_agent: text(header::USER_AGENT),
