@@ -3,6 +3,7 @@
 pub mod accept;
 mod answer;
 mod failure;
+mod fault;
 mod guard;
 mod head;
 pub mod line;
@@ -99,6 +100,7 @@ impl ProxyHttp for Proxy {
     }
 
     async fn early_request_filter(&self, session: &mut Session, _: &mut Exchange) -> Result<()> {
+        fault::at("early_request_filter", session);
         if let Some(line) = line(session) {
             line.busy();
         }
@@ -109,6 +111,7 @@ impl ProxyHttp for Proxy {
     }
 
     async fn request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> Result<bool> {
+        fault::at("request_filter", session);
         if let Err(refusal) = exchange.admit(&wire::head(session), self.clock.now()) {
             return answer::refuse(session, refusal).await.map(|()| true);
         }
@@ -120,9 +123,10 @@ impl ProxyHttp for Proxy {
 
     async fn upstream_peer(
         &self,
-        _: &mut Session,
+        session: &mut Session,
         exchange: &mut Exchange,
     ) -> Result<Box<HttpPeer>> {
+        fault::at("upstream_peer", session);
         let rolls = (fastrand::u64(..), fastrand::u64(..));
         let target = exchange.pick(self.clock.now(), rolls).map_err(answer::stop)?;
         if !target.backoff.is_zero() {
@@ -138,6 +142,7 @@ impl ProxyHttp for Proxy {
         exchange: &mut Exchange,
         mut error: Box<Error>,
     ) -> Box<Error> {
+        fault::at("fail_to_connect", session);
         let reason = failure::reason(&error);
         let again = exchange.failed(Failure::Connect, &reason, replay(session), self.clock.now());
         error.set_retry(again);
@@ -146,13 +151,14 @@ impl ProxyHttp for Proxy {
 
     async fn connected_to_upstream(
         &self,
-        _: &mut Session,
+        session: &mut Session,
         reused: bool,
         _: &HttpPeer,
         _: std::os::fd::RawFd,
         _: Option<&Digest>,
         exchange: &mut Exchange,
     ) -> Result<()> {
+        fault::at("connected_to_upstream", session);
         exchange.connected(reused, self.clock.now());
         Ok(())
     }
@@ -163,6 +169,7 @@ impl ProxyHttp for Proxy {
         request: &mut RequestHeader,
         exchange: &mut Exchange,
     ) -> Result<()> {
+        fault::at("upstream_request_filter", session);
         let Some(client) = exchange.client() else { return Ok(()) };
         let trusted = &exchange.snapshot().trusted_proxies;
         head::forward(request, session.req_header(), client, trusted)
@@ -174,6 +181,7 @@ impl ProxyHttp for Proxy {
         response: &mut ResponseHeader,
         exchange: &mut Exchange,
     ) -> Result<()> {
+        fault::at("upstream_response_filter", session);
         let status = response.status;
         let now = self.clock.now();
         if status.is_informational() || !exchange.responded(status.as_u16(), replay(session), now) {
@@ -188,6 +196,7 @@ impl ProxyHttp for Proxy {
         response: &mut ResponseHeader,
         _: &mut Exchange,
     ) -> Result<()> {
+        fault::at("response_filter", session);
         let request = session.req_header();
         let id = request.headers.get(&head::X_REQUEST_ID);
         let keep = head::backward(response, id, request.version)?;
@@ -199,11 +208,12 @@ impl ProxyHttp for Proxy {
 
     fn response_body_filter(
         &self,
-        _: &mut Session,
+        session: &mut Session,
         _: &mut Option<Bytes>,
         _: bool,
         exchange: &mut Exchange,
     ) -> Result<Option<Duration>> {
+        fault::at("response_body_filter", session);
         // Bytes that trickle must not outlive the deadline that silence would not.
         if self.clock.now() < exchange.deadline() { Ok(None) } else { Err(failure::late()) }
     }
@@ -216,6 +226,7 @@ impl ProxyHttp for Proxy {
         exchange: &mut Exchange,
         reused: bool,
     ) -> Box<Error> {
+        fault::at("error_while_proxy", session);
         failure::while_proxying(error, reused, |failed, reason| {
             exchange.failed(failed, reason, replay(session), self.clock.now())
         })
@@ -227,6 +238,7 @@ impl ProxyHttp for Proxy {
         error: &Error,
         exchange: &mut Exchange,
     ) -> FailToProxy {
+        fault::at("fail_to_proxy", session);
         answer::fail(session, error, exchange).await
     }
 
@@ -245,6 +257,7 @@ impl ProxyHttp for Proxy {
     }
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, exchange: &mut Exchange) {
+        fault::at("logging", session);
         let ending = wire::ending(session, error, exchange);
         wire::with(session, exchange, ending, |wire, exchange| {
             exchange.finished(ending, Some(wire), self.clock.now());

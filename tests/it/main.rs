@@ -1,5 +1,6 @@
 //! Integration tests: the real binary, real sockets, counted at the backend.
 
+mod faults;
 mod forwarding;
 mod framing;
 mod retry;
