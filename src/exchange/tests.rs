@@ -202,6 +202,19 @@ fn an_attempt_after_a_failure_goes_elsewhere_and_at_once() {
 }
 
 #[test]
+fn retries_take_no_turn_of_the_first_attempts() {
+    let world = snapshot(TWO);
+    let firsts = [0; 4].map(|_| {
+        let (mut exchange, _) = admitted(&world);
+        let first = exchange.pick(at(0), (0, 0)).unwrap();
+        assert!(exchange.failed(Failure::Connect, "refused", SAFE, at(0)));
+        exchange.pick(at(0), (0, 0)).unwrap();
+        first.address.to_string()
+    });
+    assert_eq!(firsts, ["10.1.0.1:80", "10.1.0.2:80", "10.1.0.1:80", "10.1.0.2:80"]);
+}
+
+#[test]
 fn a_second_attempt_at_the_same_backend_waits() {
     let (mut exchange, _) = admitted(&snapshot(TWO));
     for _ in 0..2 {

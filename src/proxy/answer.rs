@@ -1,7 +1,7 @@
 //! Our own answers: what a client gets when no backend answers (RFC 9110 §15).
 
 use bytes::Bytes;
-use http::header;
+use http::{Method, header};
 use pingora_core::protocols::Stream;
 use pingora_error::{Error, ErrorType, Result};
 use pingora_proxy::{FailToProxy, Session};
@@ -21,6 +21,10 @@ const ALLOW: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 /// read whole.
 pub(super) async fn refuse(session: &mut Session, refusal: Refusal) -> Result<()> {
     let (head, body) = answer(session, refusal)?;
+    if session.req_header().method == Method::CONNECT {
+        // What follows is not HTTP.
+        session.set_keepalive(None);
+    }
     session.write_response_header(Box::new(head), false).await?;
     session.write_response_body(Some(body), true).await
 }

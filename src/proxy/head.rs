@@ -1,7 +1,7 @@
 //! What we change in the heads that pass through.
 
 use http::header::{self, HeaderName, HeaderValue};
-use http::{HeaderMap, Uri, Version};
+use http::{HeaderMap, Version};
 use ipnet::IpNet;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora_error::{ErrorType, OrErr, Result};
@@ -25,22 +25,55 @@ const HTTP: HeaderValue = HeaderValue::from_static("http");
 
 /// Gives the request an id: the client's, if it is one that a log can carry, or a new one.
 pub(super) fn identify(request: &mut RequestHeader, roll: u128) -> Result<()> {
-    let given = request.headers.get(&X_REQUEST_ID).and_then(|value| value.to_str().ok());
-    if given.is_some_and(|value| request_id::accept(value).is_some()) {
-        return Ok(());
+    let given = request
+        .headers
+        .get(&X_REQUEST_ID)
+        .filter(|value| value.to_str().is_ok_and(|value| request_id::accept(value).is_some()));
+    // Put in also where it was there: of several, one is left.
+    match given.cloned() {
+        Some(given) => request.insert_header("X-Request-Id", given),
+        None => request.insert_header("X-Request-Id", request_id::from_roll(roll).as_str()),
     }
-    request.insert_header("X-Request-Id", request_id::from_roll(roll).as_str())
 }
 
-/// Makes a client's request head the one that a backend gets.
+/// The authority of an absolute-form target. Pingora keeps such a target whole, beside a URI that
+/// has its path alone.
+pub(super) fn authority(request: &RequestHeader) -> Option<&str> {
+    absolute(request.raw_path()).and_then(|(authority, _)| str::from_utf8(authority).ok())
+}
+
+/// The path of the target. What is no path, such as `a` or `a:80`, is given as it came: Pingora
+/// would call it the path `/` of another host, and send it on.
+pub(super) fn path(request: &RequestHeader) -> &str {
+    let target = request.raw_path();
+    if target.starts_with(b"/") || absolute(target).is_some() {
+        return request.uri.path();
+    }
+    str::from_utf8(target).unwrap_or_default()
+}
+
+/// Authority and path of an absolute-form target (RFC 9112 §3.2.2).
+fn absolute(target: &[u8]) -> Option<(&[u8], &[u8])> {
+    const AFTER_SCHEME: &[u8] = b"://";
+    // Of the other forms, one begins with a slash and none has two after a colon before that.
+    let scheme = target.iter().position(|byte| !byte.is_ascii_alphanumeric())?;
+    let rest = target.get(scheme..)?.strip_prefix(AFTER_SCHEME)?;
+    let end = rest.iter().position(|byte| matches!(byte, b'/' | b'?')).unwrap_or(rest.len());
+    rest.split_at_checked(end)
+}
+
+/// Makes the head that a client sent, and Pingora has copied, the one that a backend gets.
 pub(super) fn forward(
     request: &mut RequestHeader,
+    received: &RequestHeader,
     client: Client,
     trusted: &[IpNet],
-    received: Version,
 ) -> Result<()> {
     to_origin_form(request)?;
-    remove_hop_by_hop(request);
+    // The copy has lost its `Connection` already, and with it what that nominates.
+    for name in hop_by_hop::to_remove(&received.headers, Direction::Request) {
+        request.remove_header(&name);
+    }
     let from_trusted = forwarded::is_trusted(client.peer, trusted);
     if !from_trusted {
         remove_claims(request);
@@ -63,7 +96,7 @@ pub(super) fn forward(
     {
         request.insert_header("X-Forwarded-Host", host)?;
     }
-    request.insert_header("Via", via(request, received)?)
+    request.insert_header("Via", via(request, received.version)?)
 }
 
 fn value(text: String) -> Result<HeaderValue> {
@@ -77,20 +110,13 @@ fn via(request: &RequestHeader, received: Version) -> Result<HeaderValue> {
     value(via::append(text_lines(&request.headers, header::VIA), received, via::PSEUDONYM))
 }
 
-/// A backend is an origin: it gets the path, and the authority as `Host` (RFC 9112 §3.2.2).
+/// A backend is an origin: it gets the path, and the authority as `Host`.
 fn to_origin_form(request: &mut RequestHeader) -> Result<()> {
-    let Some(authority) = request.uri.authority().cloned() else { return Ok(()) };
-    let target = request.uri.path_and_query().map_or("/", |target| target.as_str());
-    let target: Uri =
-        target.parse().or_err(ErrorType::InvalidHTTPHeader, "target without a path")?;
-    request.set_uri(target);
-    request.insert_header(header::HOST, authority.as_str())
-}
-
-fn remove_hop_by_hop(request: &mut RequestHeader) {
-    for name in hop_by_hop::to_remove(&request.headers, Direction::Request) {
-        request.remove_header(&name);
-    }
+    let Some((authority, path)) = absolute(request.raw_path()) else { return Ok(()) };
+    let root: &[u8] = if path.starts_with(b"/") { b"" } else { b"/" };
+    let (authority, path) = (authority.to_vec(), [root, path].concat());
+    request.set_raw_path(&path)?;
+    request.insert_header(header::HOST, authority)
 }
 
 fn remove_claims(request: &mut RequestHeader) {

@@ -3,6 +3,7 @@
 pub mod accept;
 mod answer;
 mod failure;
+mod fault;
 mod guard;
 mod head;
 pub mod line;
@@ -111,13 +112,18 @@ impl ProxyHttp for Proxy {
     }
 
     async fn early_request_filter(&self, session: &mut Session, _: &mut Exchange) -> Result<()> {
+        fault::at("early_request_filter", session);
         if let Some(line) = line(session) {
             line.busy();
         }
+        // HTTP/1.0 knows no interim answers (RFC 9110 §15.2).
+        let of_1_0 = session.req_header().version == http::Version::HTTP_10;
+        session.as_downstream_mut().set_ignore_info_resp(of_1_0);
         head::identify(session.req_header_mut(), fastrand::u128(..))
     }
 
     async fn request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> Result<bool> {
+        fault::at("request_filter", session);
         if let Err(refusal) = exchange.admit(&wire::head(session), self.clock.now()) {
             return answer::refuse(session, refusal).await.map(|()| true);
         }
@@ -132,6 +138,7 @@ impl ProxyHttp for Proxy {
         session: &mut Session,
         exchange: &mut Exchange,
     ) -> Result<Box<HttpPeer>> {
+        fault::at("upstream_peer", session);
         let rolls = (fastrand::u64(..), fastrand::u64(..));
         let target = exchange.pick(self.clock.now(), rolls).map_err(answer::stop)?;
         if !target.backoff.is_zero() {
@@ -148,6 +155,7 @@ impl ProxyHttp for Proxy {
         exchange: &mut Exchange,
         mut error: Box<Error>,
     ) -> Box<Error> {
+        fault::at("fail_to_connect", session);
         let reason = failure::reason(&error);
         let again = exchange.failed(Failure::Connect, &reason, replay(session), self.clock.now());
         error.set_retry(again);
@@ -156,13 +164,14 @@ impl ProxyHttp for Proxy {
 
     async fn connected_to_upstream(
         &self,
-        _: &mut Session,
+        session: &mut Session,
         reused: bool,
         _: &HttpPeer,
         _: std::os::fd::RawFd,
         _: Option<&Digest>,
         exchange: &mut Exchange,
     ) -> Result<()> {
+        fault::at("connected_to_upstream", session);
         exchange.connected(reused, self.clock.now());
         Ok(())
     }
@@ -173,9 +182,10 @@ impl ProxyHttp for Proxy {
         request: &mut RequestHeader,
         exchange: &mut Exchange,
     ) -> Result<()> {
+        fault::at("upstream_request_filter", session);
         let Some(client) = exchange.client() else { return Ok(()) };
         let trusted = &exchange.snapshot().trusted_proxies;
-        head::forward(request, client, trusted, session.req_header().version)
+        head::forward(request, session.req_header(), client, trusted)
     }
 
     async fn upstream_response_filter(
@@ -184,6 +194,7 @@ impl ProxyHttp for Proxy {
         response: &mut ResponseHeader,
         exchange: &mut Exchange,
     ) -> Result<()> {
+        fault::at("upstream_response_filter", session);
         let status = response.status;
         let now = self.clock.now();
         if status.is_informational() || !exchange.responded(status.as_u16(), replay(session), now) {
@@ -198,6 +209,7 @@ impl ProxyHttp for Proxy {
         response: &mut ResponseHeader,
         _: &mut Exchange,
     ) -> Result<()> {
+        fault::at("response_filter", session);
         let request = session.req_header();
         let id = request.headers.get(&head::X_REQUEST_ID);
         let keep = head::backward(response, id, request.version)?;
@@ -209,11 +221,12 @@ impl ProxyHttp for Proxy {
 
     fn response_body_filter(
         &self,
-        _: &mut Session,
+        session: &mut Session,
         _: &mut Option<Bytes>,
         _: bool,
         exchange: &mut Exchange,
     ) -> Result<Option<Duration>> {
+        fault::at("response_body_filter", session);
         // Bytes that trickle must not outlive the deadline that silence would not.
         if self.clock.now() < exchange.deadline() { Ok(None) } else { Err(failure::late()) }
     }
@@ -226,6 +239,7 @@ impl ProxyHttp for Proxy {
         exchange: &mut Exchange,
         reused: bool,
     ) -> Box<Error> {
+        fault::at("error_while_proxy", session);
         failure::while_proxying(error, reused, late(session), |failed, reason| {
             exchange.failed(failed, reason, replay(session), self.clock.now())
         })
@@ -237,6 +251,7 @@ impl ProxyHttp for Proxy {
         error: &Error,
         exchange: &mut Exchange,
     ) -> FailToProxy {
+        fault::at("fail_to_proxy", session);
         answer::fail(session, error, exchange).await
     }
 
@@ -255,6 +270,7 @@ impl ProxyHttp for Proxy {
     }
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, exchange: &mut Exchange) {
+        fault::at("logging", session);
         let ending = wire::ending(session, error, exchange);
         wire::with(session, exchange, ending, |wire, exchange| {
             exchange.finished(ending, Some(wire), self.clock.now());

@@ -22,8 +22,8 @@ pub(super) fn head(session: &Session) -> Head<'_> {
         peer: peer(session),
         method: &request.method,
         version: request.version,
-        authority: request.uri.authority().map(http::uri::Authority::as_str),
-        path: request.uri.path(),
+        authority: super::head::authority(request),
+        path: super::head::path(request),
         headers: &request.headers,
     }
 }
@@ -67,7 +67,7 @@ pub(super) fn with<T>(
     // A byte that is no text must not take the rest of the field out of the log.
     let user_agent = request.headers.get(header::USER_AGENT);
     let user_agent = user_agent.map(|value| String::from_utf8_lossy(value.as_bytes()));
-    let host = request.uri.authority().map(http::uri::Authority::as_str);
+    let host = super::head::authority(request);
     let status = match (ending, status(session)) {
         (Ending::ClientClosed, 0) => CLIENT_CLOSED,
         (_, status) => status,
@@ -77,7 +77,7 @@ pub(super) fn with<T>(
         method: request.method.as_str(),
         scheme: "http",
         host: host.or_else(|| text(header::HOST)).unwrap_or_default(),
-        path: request.uri.path(),
+        path: super::head::path(request),
         query: request.uri.query(),
         protocol: protocol(request.version),
         user_agent: user_agent.as_deref(),

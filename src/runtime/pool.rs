@@ -21,8 +21,11 @@ pub struct Pool {
     pub name: PoolName,
     /// Who is in it.
     pub members: Vec<Member>,
-    /// Picks one.
+    /// Picks one for a first attempt.
     pub selector: Box<dyn Selector>,
+    /// Picks one for any other. A retry that took a turn of the first attempts would bring them
+    /// out of step: of two backends, the one that failed would have every next request.
+    pub retry_selector: Box<dyn Selector>,
     /// How its backends are probed, if they are.
     pub health_check: Option<HealthCheck>,
     /// When an exchange may be tried again.
@@ -55,7 +58,8 @@ impl Pool {
         let again = fresh.is_empty();
         let eligible = if again { healthy } else { fresh };
         let view = View { members: &self.members, eligible };
-        let index = self.selector.select(&view, key, roll)?;
+        let selector = if tried.is_empty() { &self.selector } else { &self.retry_selector };
+        let index = selector.select(&view, key, roll)?;
         let backend = self.members.get(index)?.backend.clone();
         Some(Pick { index, lease: Lease::new(backend), again })
     }

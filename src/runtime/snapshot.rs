@@ -113,6 +113,7 @@ fn build_pool(
         name: pool.name.clone(),
         members,
         selector: selector(pool.algorithm),
+        retry_selector: selector(pool.algorithm),
         health_check: pool.health_check.clone(),
         retry: RetryPolicy {
             attempts: pool.retry.attempts,

@@ -4,7 +4,12 @@ mod support;
 
 mod balancing;
 mod commands;
+mod faults;
+mod forwarding;
+mod framing;
 mod limits;
 mod metrics;
 mod probe;
+mod retry;
 mod shutdown;
+mod timeouts;

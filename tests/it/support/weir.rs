@@ -14,7 +14,7 @@ use super::metrics::Metrics;
 use super::{PATIENCE, eventually_some, ports, within};
 
 /// A file that Weir reads for its settings must be the test's, so none of these is inherited.
-const ENVIRONMENT: [&str; 7] = [
+const ENVIRONMENT: [&str; 8] = [
     "WEIR_CONFIG",
     "WEIR_LISTEN",
     "WEIR_ADMIN",
@@ -22,6 +22,7 @@ const ENVIRONMENT: [&str; 7] = [
     "WEIR_ALGORITHM",
     "WEIR_LOG",
     "WEIR_DEBUG",
+    "WEIR_FAULT",
 ];
 
 /// A running `weir run`. Dropping it kills it and everything it started.
@@ -51,6 +52,14 @@ impl Weir {
         weir
     }
 
+    /// The same, with these variables in its environment.
+    #[track_caller]
+    pub(crate) fn start_with(config: &str, env: &[(&str, &str)]) -> Self {
+        let mut weir = Self::spawn_with(config, env);
+        weir.until_ready();
+        weir
+    }
+
     /// Starts with this configuration, which is expected to be refused or to fail.
     #[track_caller]
     pub(crate) fn start_and_fail(config: &str) -> Ended {
@@ -62,10 +71,16 @@ impl Weir {
     /// Starts with this configuration and does not wait.
     #[track_caller]
     pub(crate) fn spawn(config: &str) -> Self {
+        Self::spawn_with(config, &[])
+    }
+
+    #[track_caller]
+    fn spawn_with(config: &str, env: &[(&str, &str)]) -> Self {
         let address = ports::own_address();
         let directory = Directory::new();
         fs::write(directory.path("weir.yaml"), whole_config(address, config)).unwrap();
         let child = command(&["run", "-c", &directory.name("weir.yaml")], &directory)
+            .envs(env.iter().copied())
             .stdout(File::create(directory.path("stdout")).unwrap())
             .stderr(File::create(directory.path("stderr")).unwrap())
             .spawn()

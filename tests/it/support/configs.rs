@@ -1,0 +1,15 @@
+//! Configurations that many tests want.
+
+use super::backend::Backend;
+
+/// One pool, `web`, of these backends and without probes. `more` is further keys of the pool, one
+/// a line.
+pub(crate) fn pool(backends: &[Backend], more: &str) -> String {
+    let urls: Vec<String> = backends.iter().map(Backend::url).collect();
+    let more: Vec<String> = more.lines().map(|line| format!("    {}\n", line.trim())).collect();
+    format!(
+        "pools:\n  - name: web\n    health_check: off\n    backends: [{}]\n{}",
+        urls.join(", "),
+        more.concat()
+    )
+}

@@ -1,0 +1,254 @@
+//! Nothing waits for ever: not for a backend, and not for a client.
+//!
+//! The deadlines are far apart (what should happen, after some hundred milliseconds; what must
+//! not, after many seconds or never), so that a busy machine does not change the outcome.
+
+use std::slice::from_ref;
+use std::time::Duration;
+
+use crate::support::backend::{Answer, Backend, Behaviour, Deaf};
+use crate::support::client::{Client, Failure, request_bytes};
+use crate::support::configs::pool;
+use crate::support::weir::Weir;
+use crate::support::{PATIENCE, eventually, eventually_some, now};
+
+fn one(pool_keys: &str, file_keys: &str) -> (Backend, Weir) {
+    let backend = Backend::start("one");
+    let weir = Weir::start(&format!("{}{file_keys}", pool(from_ref(&backend), pool_keys)));
+    (backend, weir)
+}
+
+/// The reason in the log's only line.
+fn reason(weir: &Weir) -> String {
+    let line = weir.until_logged("the request", |_| true);
+    line["reason"].as_str().unwrap_or_default().to_owned()
+}
+
+fn never_whole(failure: &Failure) -> bool {
+    matches!(failure, Failure::TruncatedBody { .. } | Failure::Reset { .. })
+}
+
+// ── connecting ──
+
+#[test]
+fn a_connection_that_does_not_come_about_ends_with_504() {
+    let keys = "retry: {attempts: 1}\ntimeouts: {connect: 200ms}";
+    let (backend, weir) = one(keys, "");
+    backend.stop();
+    let _deaf = Deaf::on(backend.address());
+    assert_eq!(weir.get("/").status(), 504);
+    assert_eq!(reason(&weir), "connect_timeout");
+}
+
+#[test]
+fn a_connection_that_does_not_come_about_is_tried_elsewhere() {
+    let backends = Backend::start_many(2);
+    let weir = Weir::start(&pool(&backends, "timeouts: {connect: 200ms}"));
+    backends[0].stop();
+    let _deaf = Deaf::on(backends[0].address());
+    for _ in 0..2 {
+        let answer = Client::connect(weir.address()).request("POST", "/", &[], b"once").unwrap();
+        assert_eq!(answer.text(), "b2");
+    }
+    assert_eq!(backends[1].count(), 2);
+}
+
+// ── waiting for an answer ──
+
+#[test]
+fn a_backend_that_does_not_answer_costs_its_own_request_alone() {
+    let keys = "retry: {attempts: 1}\ntimeouts: {response: 1s}";
+    let (backend, weir) = one(keys, "");
+    backend.on("/never", Behaviour::NeverAnswer);
+    let mut waiting = Client::connect(weir.address());
+    waiting.send(request_bytes("GET", "/never", &[], 0));
+    backend.until_count(1);
+    assert_eq!(weir.get("/").status(), 200);
+    assert_eq!(waiting.read_answer().status(), 504);
+    assert_eq!(weir.get("/").status(), 200);
+    weir.until_logged("the timeout", |line| line["reason"] == "response_timeout");
+    eventually(PATIENCE, "the backend is left alone", || backend.abandoned() == 1);
+}
+
+#[test]
+fn an_answer_in_time_is_not_cut() {
+    let (backend, weir) = one("timeouts: {response: 10s}", "limits: {header_timeout: 100ms}");
+    backend.set(Behaviour::slow(Duration::from_millis(400)));
+    assert_eq!(weir.get("/").status(), 200, "the timeout of a head is over once it has come");
+}
+
+#[test]
+fn a_body_that_stops_is_cut_after_the_response_timeout() {
+    let (backend, weir) = one("timeouts: {response: 200ms}", "");
+    let begun = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n".to_vec();
+    backend.set(Behaviour::Raw(begun));
+    let mut client = Client::connect(weir.address());
+    let failure = client.request("GET", "/", &[], b"").expect_err("the body has no end");
+    assert!(never_whole(&failure), "{failure:?}");
+    assert_eq!((backend.count(), reason(&weir).as_str()), (1, "response_cut"));
+}
+
+// ── the deadline of a whole request ──
+
+#[test]
+fn a_head_that_drips_ends_at_the_requests_deadline_with_504() {
+    let (backend, weir) = one("timeouts: {response: 30s, request: 400ms}", "");
+    backend.set(Behaviour::HalfHead { pause: Duration::from_millis(20) });
+    assert_eq!(weir.get("/").status(), 504);
+    assert_eq!(reason(&weir), "request_timeout");
+    assert_eq!(backend.count(), 1);
+}
+
+#[test]
+fn a_body_that_trickles_for_ever_is_cut_at_the_requests_deadline() {
+    let (backend, weir) = one("timeouts: {response: 30s, request: 400ms}", "");
+    let pieces = vec![b"x".to_vec(); 5000];
+    backend.set(Behaviour::Chunked { pieces, pause: Duration::from_millis(10) });
+    let mut client = Client::connect(weir.address());
+    let failure = client.request("GET", "/", &[], b"").expect_err("the body has no end");
+    assert!(never_whole(&failure), "{failure:?}");
+    eventually(PATIENCE, "the backend is left alone", || backend.abandoned() == 1);
+}
+
+#[test]
+fn every_attempt_is_within_the_one_deadline() {
+    let keys = "retry: {attempts: 16, backoff: 1ms}\ntimeouts: {response: 300ms, request: 700ms}";
+    let (backend, weir) = one(keys, "");
+    backend.set(Behaviour::NeverAnswer);
+    assert_eq!(weir.get("/").status(), 504);
+    let count = backend.count();
+    assert!((1..=8).contains(&count), "{count} attempts of 300 ms are in 700 ms");
+}
+
+#[test]
+fn every_wait_between_attempts_is_within_the_one_deadline() {
+    let keys = "retry: {attempts: 16, backoff: 10s}\ntimeouts: {request: 500ms}";
+    let (backend, weir) = one(keys, "");
+    backend.stop();
+    assert_eq!(weir.get("/").status(), 504);
+}
+
+#[test]
+fn a_client_that_does_not_read_is_cut_after_the_requests_deadline() {
+    let (backend, weir) = one("timeouts: {request: 400ms}", "");
+    backend.set(Behaviour::Answer(Answer::body(vec![b'x'; 64 << 20])));
+    let mut client = Client::connect(weir.address());
+    client.send(request_bytes("GET", "/", &[], 0));
+    backend.until_count(1);
+    eventually(PATIENCE, "nothing is in flight", || {
+        let metrics = weir.metrics();
+        metrics.sum("lb_active_connections", &[]) == 0.0
+            && metrics.sum("lb_downstream_connections", &[]) == 0.0
+    });
+    let failure = client.try_read_answer("GET").expect_err("the body was cut");
+    assert!(never_whole(&failure), "{failure:?}");
+}
+
+// ── waiting for a client ──
+
+const HEADER: &str = "limits: {header_timeout: 300ms}";
+
+#[test]
+fn half_a_head_ends_with_408_and_a_closed_connection() {
+    let (backend, weir) = one("", HEADER);
+    let mut client = Client::connect(weir.address());
+    client.send("GET / HTTP/1.1\r\nHost: a.test\r\n");
+    assert_eq!(client.read_answer().status(), 408);
+    assert!(client.is_closed_within(PATIENCE));
+    assert_eq!(reason(&weir), "slow_client");
+    assert_eq!(backend.count(), 0);
+}
+
+#[test]
+fn half_a_head_on_a_reused_connection_ends_with_408_too() {
+    let (backend, weir) = one("", HEADER);
+    let mut client = Client::connect(weir.address());
+    assert_eq!(client.get("/").status(), 200);
+    client.send("GET / HTTP/1.1\r\nHost: a.test\r\n");
+    assert_eq!(client.read_answer().status(), 408);
+    assert!(client.is_closed_within(PATIENCE));
+    assert_eq!(backend.count(), 1);
+}
+
+#[test]
+fn a_byte_every_now_and_then_does_not_stretch_the_time_for_a_head() {
+    let (_backend, weir) = one("", HEADER);
+    let mut client = Client::connect(weir.address());
+    client.send("GET / HTTP/1.1\r\nHost: a.test\r\nX-Slow: ");
+    client.set_patience(Duration::from_millis(30));
+    let answer = eventually_some(PATIENCE, "an answer to the slow head", || {
+        // Once it is closed, a byte may not go out any more; its answer is there all the same.
+        drop(client.try_send("x"));
+        client.read_some().ok()
+    });
+    assert!(answer.starts_with(b"HTTP/1.1 408"), "{:?}", String::from_utf8_lossy(&answer));
+}
+
+#[test]
+fn a_new_connection_that_says_nothing_is_closed() {
+    let (_backend, weir) = one("", HEADER);
+    let start = now();
+    assert!(Client::connect(weir.address()).is_closed_within(PATIENCE));
+    assert!(now() - start >= Duration::from_millis(290), "not before its time");
+}
+
+#[test]
+fn a_connection_that_is_not_used_is_closed_after_its_keepalive() {
+    let (_backend, weir) = one("", "limits: {keepalive: 300ms}");
+    let mut client = Client::connect(weir.address());
+    client.get("/");
+    let start = now();
+    assert!(client.is_closed_within(PATIENCE));
+    assert!(now() - start >= Duration::from_millis(200), "not before its time");
+}
+
+#[test]
+fn a_connection_is_kept_longer_than_a_head_may_take() {
+    let (backend, weir) = one("", "limits: {header_timeout: 100ms, keepalive: 30s}");
+    let mut client = Client::connect(weir.address());
+    client.get("/");
+    assert!(!client.is_closed_within(Duration::from_millis(400)));
+    client.get("/");
+    assert_eq!(backend.count(), 2);
+}
+
+#[test]
+fn a_request_body_that_stops_ends_with_504_at_the_requests_deadline() {
+    let (backend, weir) = one("timeouts: {request: 400ms}", "");
+    let mut client = Client::connect(weir.address());
+    client.send(request_bytes("POST", "/", &[], 1000));
+    client.send("only this");
+    backend.until_count(1);
+    assert_eq!(client.read_answer().status(), 504);
+    assert!(client.is_closed_within(PATIENCE));
+    assert!(!backend.requests()[0].is_whole);
+    eventually(PATIENCE, "nothing is in flight", || {
+        weir.metrics().sum("lb_active_connections", &[]) == 0.0
+    });
+}
+
+#[test]
+fn a_request_body_that_trickles_ends_at_the_requests_deadline_too() {
+    let (backend, weir) = one("timeouts: {request: 400ms}", "");
+    let mut client = Client::connect(weir.address());
+    client.send(request_bytes("POST", "/", &[], 1_000_000));
+    backend.until_count(1);
+    client.set_patience(Duration::from_millis(20));
+    let answer = eventually_some(PATIENCE, "an answer to the slow body", || {
+        drop(client.try_send("x"));
+        client.read_some().ok()
+    });
+    assert!(answer.starts_with(b"HTTP/1.1 504"), "{:?}", String::from_utf8_lossy(&answer));
+}
+
+// ── connections to backends ──
+
+#[test]
+fn a_connection_to_a_backend_is_not_used_after_its_idle_timeout() {
+    let (backend, weir) = one("timeouts: {idle: 200ms}", "");
+    let mut client = Client::connect(weir.address());
+    client.get("/");
+    eventually(PATIENCE, "the idle connection ends", || backend.connections_open() == 0);
+    client.get("/");
+    assert_eq!((backend.count(), backend.connections()), (2, 2));
+}
