@@ -132,7 +132,7 @@ fn ip_hash_moves_only_the_clients_of_a_backend_that_is_down() {
     let urls: Vec<String> = backends.iter().map(Backend::url).collect();
     let weir = Weir::start(&format!(
         "pools: [{{name: web, algorithm: ip_hash, backends: [{}],\n  \
-         health_check: {{interval: 100ms, unhealthy_after: 1}}}}]",
+         health_check: {{interval: 250ms}}}}]",
         urls.join(", ")
     ));
     let clients = own_addresses(60);
