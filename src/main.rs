@@ -149,6 +149,7 @@ fn serve(config: &Config, version: &str, ready: impl FnOnce()) -> Result<(), Str
     worker::run(config, version, ready).map_err(|error| format!("weir: {error}"))
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "the system's list of errors is open")]
 fn read(file: &Path) -> Result<Vec<u8>, String> {
     fs::read(file).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => {

@@ -39,6 +39,7 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "the system's list of errors is open")]
 fn reason(error: &io::Error, address: SocketAddr) -> String {
     match error.kind() {
         io::ErrorKind::AddrInUse => {

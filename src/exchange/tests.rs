@@ -30,6 +30,10 @@ impl Observer for Notes {
     }
 }
 
+fn observer(notes: &Arc<Notes>) -> Arc<dyn Observer> {
+    notes.clone()
+}
+
 const TWO: &str = "
 trusted_proxies: [10.0.0.0/8]
 routes: [{host: a.test, path: /api, pool: web}, {host: b.test, pool: web}]
@@ -91,7 +95,7 @@ impl Request {
 
 fn admitted(snapshot: &Arc<Snapshot>) -> (Exchange, Arc<Notes>) {
     let notes = Arc::new(Notes::default());
-    let mut exchange = Exchange::new(Arc::clone(snapshot), Arc::clone(&notes) as _, at(0));
+    let mut exchange = Exchange::new(Arc::clone(snapshot), observer(&notes), at(0));
     get("b.test", "/").admit(&mut exchange, at(0)).unwrap();
     (exchange, notes)
 }
@@ -183,7 +187,7 @@ fn a_pools_own_limit_is_asked_after_the_global_one() {
     let world = snapshot(&text);
     let notes = Arc::new(Notes::default());
     for _ in 0..2 {
-        let mut exchange = Exchange::new(Arc::clone(&world), Arc::clone(&notes) as _, at(0));
+        let mut exchange = Exchange::new(Arc::clone(&world), observer(&notes), at(0));
         let _first_is_admitted = get("b.test", "/").admit(&mut exchange, at(0));
     }
     assert_eq!(notes.take(), ["finished Dropped", "limited pool", "finished Dropped"]);

@@ -36,6 +36,7 @@ pub(super) enum Late {
     Backend,
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "Pingora's list of errors is open")]
 fn of_backend(error: &Error) -> Refusal {
     match error.etype() {
         ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout => Refusal::ConnectTimeout,
@@ -50,6 +51,7 @@ fn of_backend(error: &Error) -> Refusal {
     }
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "Pingora's list of errors is open")]
 fn of_client(error: &Error) -> Option<Refusal> {
     match error.etype() {
         ErrorType::ReadTimedout => Some(Refusal::SlowClient),
