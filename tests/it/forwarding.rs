@@ -181,7 +181,7 @@ fn every_refusal_carries_the_request_id() {
     let backend = Backend::start("one");
     backend.on("/reset", Behaviour::ResetBeforeAnswer);
     backend.on("/never", Behaviour::NeverAnswer);
-    let more = "retry: {attempts: 1}\ntimeouts: {response: 200ms}";
+    let more = "retry: {attempts: 1}\ntimeouts: {response: 1s}";
     let config = format!(
         "routes: [{{host: a.test, pool: web}}, {{host: b.test, pool: web, \
          rate_limit: {{requests_per_second: 0.001}}}}]\n{}",

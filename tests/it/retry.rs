@@ -1,5 +1,11 @@
 //! Retries: what is tried again, where, how often, and what never is. Counted at the backends.
 
+#![expect(
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a helper that finds something else fails the test, which is what a panic does"
+)]
+
 use std::slice::from_ref;
 use std::sync::Arc;
 use std::time::Duration;

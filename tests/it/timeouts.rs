@@ -3,6 +3,11 @@
 //! The deadlines are far apart (what should happen, after some hundred milliseconds; what must
 //! not, after many seconds or never), so that a busy machine does not change the outcome.
 
+#![expect(
+    clippy::indexing_slicing,
+    reason = "a helper that finds something else fails the test, which is what a panic does"
+)]
+
 use std::slice::from_ref;
 use std::time::Duration;
 
@@ -32,7 +37,7 @@ fn never_whole(failure: &Failure) -> bool {
 
 #[test]
 fn a_connection_that_does_not_come_about_ends_with_504() {
-    let keys = "retry: {attempts: 1}\ntimeouts: {connect: 200ms}";
+    let keys = "retry: {attempts: 1}\ntimeouts: {connect: 500ms}";
     let (backend, weir) = one(keys, "");
     backend.stop();
     let _deaf = Deaf::on(backend.address());
@@ -43,7 +48,7 @@ fn a_connection_that_does_not_come_about_ends_with_504() {
 #[test]
 fn a_connection_that_does_not_come_about_is_tried_elsewhere() {
     let backends = Backend::start_many(2);
-    let weir = Weir::start(&pool(&backends, "timeouts: {connect: 200ms}"));
+    let weir = Weir::start(&pool(&backends, "timeouts: {connect: 500ms}"));
     backends[0].stop();
     let _deaf = Deaf::on(backends[0].address());
     for _ in 0..2 {
@@ -79,7 +84,7 @@ fn an_answer_in_time_is_not_cut() {
 
 #[test]
 fn a_body_that_stops_is_cut_after_the_response_timeout() {
-    let (backend, weir) = one("timeouts: {response: 200ms}", "");
+    let (backend, weir) = one("timeouts: {response: 1s}", "");
     let begun = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n".to_vec();
     backend.set(Behaviour::Raw(begun));
     let mut client = Client::connect(weir.address());
@@ -92,7 +97,7 @@ fn a_body_that_stops_is_cut_after_the_response_timeout() {
 
 #[test]
 fn a_head_that_drips_ends_at_the_requests_deadline_with_504() {
-    let (backend, weir) = one("timeouts: {response: 30s, request: 400ms}", "");
+    let (backend, weir) = one("timeouts: {response: 30s, request: 1s}", "");
     backend.set(Behaviour::HalfHead { pause: Duration::from_millis(20) });
     assert_eq!(weir.get("/").status(), 504);
     assert_eq!(reason(&weir), "request_timeout");
@@ -101,7 +106,7 @@ fn a_head_that_drips_ends_at_the_requests_deadline_with_504() {
 
 #[test]
 fn a_body_that_trickles_for_ever_is_cut_at_the_requests_deadline() {
-    let (backend, weir) = one("timeouts: {response: 30s, request: 400ms}", "");
+    let (backend, weir) = one("timeouts: {response: 30s, request: 1s}", "");
     let pieces = vec![b"x".to_vec(); 5000];
     backend.set(Behaviour::Chunked { pieces, pause: Duration::from_millis(10) });
     let mut client = Client::connect(weir.address());
@@ -130,18 +135,21 @@ fn every_wait_between_attempts_is_within_the_one_deadline() {
 
 #[test]
 fn a_client_that_does_not_read_is_cut_after_the_requests_deadline() {
-    let (backend, weir) = one("timeouts: {request: 400ms}", "");
-    backend.set(Behaviour::Answer(Answer::body(vec![b'x'; 64 << 20])));
+    const BODY: usize = 32 << 20;
+    let (backend, weir) = one("timeouts: {request: 1s}", "");
+    backend.set(Behaviour::Answer(Answer::body(vec![b'x'; BODY])));
     let mut client = Client::connect(weir.address());
     client.send(request_bytes("GET", "/", &[], 0));
-    backend.until_count(1);
+    let mut got = client.read_some().unwrap().len();
     eventually(PATIENCE, "nothing is in flight", || {
         let metrics = weir.metrics();
         metrics.sum("lb_active_connections", &[]) == 0.0
             && metrics.sum("lb_downstream_connections", &[]) == 0.0
     });
-    let failure = client.try_read_answer("GET").expect_err("the body was cut");
-    assert!(never_whole(&failure), "{failure:?}");
+    while let Ok(more) = client.read_some() {
+        got += more.len();
+    }
+    assert!(got < BODY, "all {got} bytes came");
 }
 
 // ── waiting for a client ──
@@ -214,7 +222,7 @@ fn a_connection_is_kept_longer_than_a_head_may_take() {
 
 #[test]
 fn a_request_body_that_stops_ends_with_504_at_the_requests_deadline() {
-    let (backend, weir) = one("timeouts: {request: 400ms}", "");
+    let (backend, weir) = one("timeouts: {request: 1s}", "");
     let mut client = Client::connect(weir.address());
     client.send(request_bytes("POST", "/", &[], 1000));
     client.send("only this");
@@ -229,7 +237,7 @@ fn a_request_body_that_stops_ends_with_504_at_the_requests_deadline() {
 
 #[test]
 fn a_request_body_that_trickles_ends_at_the_requests_deadline_too() {
-    let (backend, weir) = one("timeouts: {request: 400ms}", "");
+    let (backend, weir) = one("timeouts: {request: 1s}", "");
     let mut client = Client::connect(weir.address());
     client.send(request_bytes("POST", "/", &[], 1_000_000));
     backend.until_count(1);
