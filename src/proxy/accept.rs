@@ -1,6 +1,6 @@
 //! The accept side: Pingora's `ServerApp` around its own `HttpProxy`.
 //!
-//! Every client connection is a [`Line`]: counted, timed and drained here. Pingora reads and
+//! Every client connection is a line (`line.rs`): counted, timed and drained here. Pingora reads and
 //! answers the requests. The connection's task polls both, Pingora first, so that a verdict of
 //! the line is carried out at once and no other task is ever involved.
 
@@ -28,6 +28,7 @@ use super::guard::GuardedStream;
 use super::line::{Line, LineTimeouts};
 use crate::clock::Clock;
 use crate::exchange::refusal::Refusal;
+use crate::http::request_id;
 use crate::time::Timestamp;
 
 /// How long the rest of an unwanted request body is read before its connection is closed.
@@ -182,8 +183,10 @@ impl ServerApp for Accept {
         let clock = self.shared.clock;
         let line = Arc::new(Line::new(peer(&stream), self.limits.timeouts, clock.now()));
         let Some(_place) = self.connections.enter(&line, self.limits.connections) else {
-            self.shared.refuse_connection(Refusal::TooManyConnections, line.peer);
-            super::answer::turn_away(stream).await;
+            let refusal = Refusal::TooManyConnections;
+            let id = request_id::from_roll(fastrand::u128(..));
+            self.shared.refused(refusal, id, line.peer);
+            super::answer::turn_away(stream, refusal, id).await;
             return None;
         };
         if *shutdown.borrow() {
@@ -192,7 +195,9 @@ impl ServerApp for Accept {
         let stream = GuardedStream::new(stream, Arc::clone(&line), clock);
         let serving = pin!(self.serve(stream, &line, shutdown));
         watched(serving, &line, clock).await;
-        self.shared.line_ended(&line);
+        if let Some((refusal, id)) = line.refusal() {
+            self.shared.refused(refusal, id, line.peer);
+        }
         None
     }
 

@@ -1,7 +1,7 @@
 //! Our own answers: what a client gets when no backend answers (RFC 9110 §15).
 
 use bytes::Bytes;
-use http::{Method, header};
+use http::{Method, StatusCode, header};
 use pingora_core::protocols::Stream;
 use pingora_error::{Error, ErrorType, Result};
 use pingora_proxy::{FailToProxy, Session};
@@ -12,6 +12,7 @@ use super::head::X_REQUEST_ID;
 use crate::exchange::Exchange;
 use crate::exchange::refusal::Refusal;
 use crate::http::accept::{Form, preferred};
+use crate::http::request_id::RequestId;
 use pingora::http::ResponseHeader;
 
 /// The methods that are served, for a 405 (RFC 9110 §15.5.6).
@@ -64,17 +65,24 @@ pub(super) fn stop(refusal: Refusal) -> Box<Error> {
     Error::explain(ErrorType::HTTPStatus(refusal.status()), refusal.code())
 }
 
-/// Answers a connection that is one too many, before anything is read from it.
-pub(super) async fn turn_away(mut stream: Stream) {
-    let refusal = Refusal::TooManyConnections;
+/// An answer to a connection that has no request yet, or none that can be read.
+pub(super) fn unasked(refusal: Refusal, id: RequestId) -> String {
     let (status, text) = (refusal.status(), refusal.text());
+    let reason = StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
+    let reason = reason.unwrap_or_default();
     let length = text.len() + 1;
-    let retry_after = refusal.retry_after().unwrap_or(1);
-    let answer = format!(
-        "HTTP/1.1 {status} Service Unavailable\r\nContent-Type: text/plain\r\n\
-         Content-Length: {length}\r\nCache-Control: no-store\r\nRetry-After: {retry_after}\r\n\
-         Connection: close\r\n\r\n{text}\n"
-    );
+    let retry_after = refusal.retry_after().map(|after| format!("Retry-After: {after}\r\n"));
+    let retry_after = retry_after.unwrap_or_default();
+    format!(
+        "HTTP/1.1 {status} {reason}\r\nContent-Type: text/plain; charset=utf-8\r\n\
+         Content-Length: {length}\r\nCache-Control: no-store\r\n{retry_after}\
+         X-Request-Id: {id}\r\nConnection: close\r\n\r\n{text}\n"
+    )
+}
+
+/// Answers a connection that is one too many, before anything is read from it.
+pub(super) async fn turn_away(mut stream: Stream, refusal: Refusal, id: RequestId) {
+    let answer = unasked(refusal, id);
     let sent = async {
         stream.write_all(answer.as_bytes()).await?;
         stream.flush().await?;
@@ -93,7 +101,7 @@ pub(super) async fn fail(
 ) -> FailToProxy {
     let begun = session.as_downstream().response_written();
     let begun = begun.is_some_and(|head| !head.status.is_informational());
-    let late = super::late(session);
+    let late = super::late(session, error);
     let refusal = exchange.refusal().or_else(|| failure::to_answer(error, late));
     let mut error_code = 0;
     if let (false, Some(refusal)) = (begun, refusal) {

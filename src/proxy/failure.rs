@@ -30,9 +30,9 @@ pub(super) fn to_answer(error: &Error, late: Option<Late>) -> Option<Refusal> {
 /// Who had not done its part when the request's time was up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Late {
-    /// It had not sent its whole body.
+    /// It had not sent its whole body, and was waited for.
     Client,
-    /// It had the whole request.
+    /// It had the whole request, or did not take it.
     Backend,
 }
 
@@ -61,6 +61,11 @@ fn of_client(error: &Error) -> Option<Refusal> {
         | ErrorType::ConnectionClosed => None,
         _ => Some(Refusal::BadRequest),
     }
+}
+
+/// Whether a backend said nothing for too long.
+pub(super) fn is_silence(error: &Error) -> bool {
+    *error.esource() == ErrorSource::Upstream && is_timeout(error)
 }
 
 fn is_timeout(error: &Error) -> bool {

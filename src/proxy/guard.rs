@@ -16,13 +16,11 @@ use pingora_core::protocols::{
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::answer;
 use super::line::{Line, Verdict};
 use crate::clock::Clock;
-
-/// What a client gets that did not send its head in time (RFC 9110 §15.5.9). It is written below
-/// Pingora, which has no request to answer yet.
-const REQUEST_TIMEOUT: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nContent-Type: text/plain\r\n\
-Content-Length: 16\r\nCache-Control: no-store\r\nConnection: close\r\n\r\nRequest Timeout\n";
+use crate::exchange::refusal::Refusal;
+use crate::http::request_id;
 
 /// A client's stream, watched.
 pub(super) struct GuardedStream {
@@ -41,12 +39,17 @@ impl GuardedStream {
         (**stream).as_any().downcast_ref::<Self>().map(|guarded| &guarded.line)
     }
 
-    /// The socket's buffer is empty at this point, so the few bytes go out at once; if they do
-    /// not, the client is cut without them.
-    fn answer_timeout(&mut self, context: &mut Context<'_>) {
-        let written = Pin::new(&mut self.inner).poll_write(context, REQUEST_TIMEOUT);
+    /// Answers for Pingora, which has no request to answer. The write buffer is empty at this point
+    /// and takes the few bytes at once; if it did not, the client would be cut without them.
+    fn refuse(&mut self, refusal: Refusal, context: &mut Context<'_>) {
+        let id = request_id::from_roll(fastrand::u128(..));
+        if !self.line.refuse(refusal, id) {
+            return;
+        }
+        let answer = answer::unasked(refusal, id);
+        let written = Pin::new(&mut self.inner).poll_write(context, answer.as_bytes());
         let flushed = Pin::new(&mut self.inner).poll_flush(context);
-        log::debug!("slow head: peer={:?} written={written:?} flushed={flushed:?}", self.line.peer);
+        log::debug!("refused: peer={:?} written={written:?} flushed={flushed:?}", self.line.peer);
     }
 }
 
@@ -70,13 +73,14 @@ impl AsyncRead for GuardedStream {
             Verdict::Open => {}
             Verdict::Close => return Poll::Ready(Ok(())),
             Verdict::HeadTimeout => {
-                this.answer_timeout(context);
+                this.refuse(Refusal::SlowClient, context);
                 return Poll::Ready(Ok(()));
             }
             Verdict::PastDeadline => return Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
         }
         let before = buffer.filled().len();
         let polled = Pin::new(&mut this.inner).poll_read(context, buffer);
+        this.line.read_pending(polled.is_pending());
         if buffer.filled().len() > before {
             this.line.bytes_read(|| this.clock.now());
         }
@@ -91,8 +95,12 @@ impl AsyncWrite for GuardedStream {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        this.line.bytes_written();
-        Pin::new(&mut this.inner).poll_write(context, bytes)
+        if this.line.is_busy() {
+            return Pin::new(&mut this.inner).poll_write(context, bytes);
+        }
+        // Before the first hook of a request, only Pingora's own 400 can come.
+        this.refuse(Refusal::BadRequest, context);
+        Poll::Ready(Ok(bytes.len()))
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -109,8 +117,11 @@ impl AsyncWrite for GuardedStream {
         pieces: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        this.line.bytes_written();
-        Pin::new(&mut this.inner).poll_write_vectored(context, pieces)
+        if this.line.is_busy() {
+            return Pin::new(&mut this.inner).poll_write_vectored(context, pieces);
+        }
+        this.refuse(Refusal::BadRequest, context);
+        Poll::Ready(Ok(pieces.iter().map(|piece| piece.len()).sum()))
     }
 
     fn is_write_vectored(&self) -> bool {

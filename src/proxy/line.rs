@@ -13,11 +13,14 @@
 //! below Pingora (`guard.rs`) carries out the verdict.
 
 use std::net::IpAddr;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use atomic_waker::AtomicWaker;
 
+use crate::exchange::refusal::Refusal;
+use crate::http::request_id::RequestId;
 use crate::time::Timestamp;
 
 /// How long an idle connection may still send its next request once draining began. Active
@@ -94,8 +97,10 @@ pub(super) struct Line {
     due_ns: AtomicU64,
     /// When draining began; the end of time if it has not.
     draining_since_ns: AtomicU64,
-    /// Pingora answered before a hook ran: the head was not valid.
-    refused: AtomicBool,
+    /// We answered before a hook ran.
+    refusal: OnceLock<(Refusal, RequestId)>,
+    /// The last read found nothing: the client is to say the next word.
+    awaited: AtomicBool,
     task: AtomicWaker,
 }
 
@@ -108,7 +113,8 @@ impl Line {
             verdict: AtomicU8::new(Verdict::Open.code()),
             due_ns: AtomicU64::new((now + timeouts.header).as_nanos()),
             draining_since_ns: AtomicU64::new(u64::MAX),
-            refused: AtomicBool::new(false),
+            refusal: OnceLock::new(),
+            awaited: AtomicBool::new(false),
             task: AtomicWaker::new(),
         }
     }
@@ -134,11 +140,24 @@ impl Line {
         }
     }
 
-    /// Bytes were written. Before the first hook of a request, that is Pingora's own refusal.
-    pub(super) fn bytes_written(&self) {
-        if !self.is(Phase::Busy) {
-            self.refused.store(true, Relaxed);
-        }
+    /// Something was asked of the client, and it had nothing.
+    pub(super) fn read_pending(&self, pending: bool) {
+        self.awaited.store(pending, Relaxed);
+    }
+
+    /// Whether the client is to say the next word.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.awaited.load(Relaxed)
+    }
+
+    /// Notes that the connection is refused without a request. Only the first refusal counts.
+    pub(super) fn refuse(&self, refusal: Refusal, id: RequestId) -> bool {
+        self.refusal.set((refusal, id)).is_ok()
+    }
+
+    /// Whether a request is being served.
+    pub(super) fn is_busy(&self) -> bool {
+        self.is(Phase::Busy)
     }
 
     /// A head is complete and its request begins. It has no deadline before its route is known.
@@ -205,9 +224,9 @@ impl Line {
         }
     }
 
-    /// Pingora answered before a hook ran.
-    pub(super) fn was_refused(&self) -> bool {
-        self.refused.load(Relaxed)
+    /// How it was refused without a request, if it was, and the id that the client was given.
+    pub(super) fn refusal(&self) -> Option<(Refusal, RequestId)> {
+        self.refusal.get().copied()
     }
 }
 

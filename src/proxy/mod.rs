@@ -30,6 +30,7 @@ use crate::exchange::event::Observer;
 use crate::exchange::refusal::{Ending, Refusal};
 use crate::exchange::{Exchange, Replay};
 use crate::http::method::is_idempotent;
+use crate::http::request_id::RequestId;
 use crate::live::Live;
 use crate::policy::retry::Failure;
 
@@ -56,25 +57,14 @@ impl Proxy {
     }
 
     /// Reports a connection that was refused before it had a request.
-    fn refuse_connection(&self, refusal: Refusal, peer: Option<IpAddr>) {
+    fn refused(&self, refusal: Refusal, id: RequestId, peer: Option<IpAddr>) {
         let mut exchange = self.exchange();
         if let Some(peer) = peer {
             exchange.peer(peer);
         }
         exchange.refuse(refusal);
-        let wire = wire::unread(refusal.status());
+        let wire = wire::unread(refusal.status(), id.as_str());
         exchange.finished(Ending::Refused(refusal), Some(&wire), self.clock.now());
-    }
-
-    /// Reports what a connection ended with, if no hook has seen it.
-    fn line_ended(&self, line: &Line) {
-        match line.verdict() {
-            Verdict::HeadTimeout => self.refuse_connection(Refusal::SlowClient, line.peer),
-            Verdict::Open | Verdict::Close | Verdict::PastDeadline if line.was_refused() => {
-                self.refuse_connection(Refusal::BadRequest, line.peer);
-            }
-            Verdict::Open | Verdict::Close | Verdict::PastDeadline => {}
-        }
     }
 }
 
@@ -83,10 +73,17 @@ fn line(session: &Session) -> Option<&Line> {
     GuardedStream::line(stream).map(Arc::as_ref)
 }
 
-/// Who was late, if the request's time is up.
-fn late(session: &mut Session) -> Option<Late> {
+/// Who was late, if somebody was. While a client's body is awaited, its silence is the backend's
+/// silence, too.
+fn late(session: &mut Session, error: &Error) -> Option<Late> {
     let heard = session.as_downstream_mut().is_body_done();
-    is_late(session).then_some(if heard { Late::Backend } else { Late::Client })
+    let awaited = !heard && line(session).is_some_and(Line::is_awaited);
+    match (is_late(session), awaited) {
+        (true, true) => Some(Late::Client),
+        (true, false) => Some(Late::Backend),
+        (false, true) if failure::is_silence(error) => Some(Late::Client),
+        (false, _) => None,
+    }
 }
 
 /// Whether the request's time is up.
@@ -144,7 +141,6 @@ impl ProxyHttp for Proxy {
         if !target.backoff.is_zero() {
             tokio::time::sleep(target.backoff).await;
         }
-        session.set_read_timeout(Some(peer::client_patience(&target)));
         Ok(peer::peer(&target))
     }
 
@@ -240,7 +236,8 @@ impl ProxyHttp for Proxy {
         reused: bool,
     ) -> Box<Error> {
         fault::at("error_while_proxy", session);
-        failure::while_proxying(error, reused, late(session), |failed, reason| {
+        let late = late(session, &error);
+        failure::while_proxying(error, reused, late, |failed, reason| {
             exchange.failed(failed, reason, replay(session), self.clock.now())
         })
     }

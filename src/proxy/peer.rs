@@ -1,7 +1,5 @@
 //! Where Pingora is to connect, and how long it may wait.
 
-use std::time::Duration;
-
 use pingora_core::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy};
 
 use crate::exchange::Target;
@@ -23,14 +21,4 @@ pub(super) fn peer(target: &Target) -> Box<HttpPeer> {
         ..HttpUpstreamRequestPolicy::deny_upgrades()
     };
     Box::new(peer)
-}
-
-/// By how much a client's silence is noticed before the backend's.
-const CLIENT_FIRST: Duration = Duration::from_millis(100);
-
-/// How long the client may be silent in the middle of its body: a little less than the backend
-/// may be, which waits for the same body. Else the backend would be blamed for the client.
-pub(super) fn client_patience(target: &Target) -> Duration {
-    let patience = target.response_timeout;
-    patience.saturating_sub(CLIENT_FIRST).max(patience / 2)
 }

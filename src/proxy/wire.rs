@@ -90,7 +90,7 @@ pub(super) fn with<T>(
 }
 
 /// A connection that was refused before a request could be read from it.
-pub(super) fn unread(status: u16) -> Wire<'static> {
+pub(super) fn unread(status: u16, request_id: &str) -> Wire<'_> {
     Wire {
         method_label: MethodLabel::Other,
         method: "",
@@ -100,7 +100,7 @@ pub(super) fn unread(status: u16) -> Wire<'static> {
         query: None,
         protocol: "",
         user_agent: None,
-        request_id: "",
+        request_id,
         status,
         bytes_in: 0,
         bytes_out: 0,

@@ -1,7 +1,7 @@
 //! A pool and the one place where eligibility is decided.
 //!
 //! A selector cannot know *why* a backend is not eligible. Health and what this request has
-//! tried already meet in [`View`], sampled once per pick, so that a backend which changes in the
+//! tried already meet in the `View`, sampled once per pick, so that a backend which changes in the
 //! middle of a pick cannot confuse it.
 
 use std::sync::Arc;

@@ -297,12 +297,14 @@ fn a_get_survives_a_kept_connection_that_the_backend_gives_up() {
 fn a_post_on_a_kept_connection_that_the_backend_gives_up_is_not_doubled() {
     let (backends, weir) = world(1, RETRY);
     backends[0].set(Behaviour::CloseAfterRequests(1));
+    // Which of them meets a kept connection depends on when the one before was put back.
     let mut statuses = Vec::new();
-    for number in 0..4 {
+    for number in 0..20 {
         statuses.push(ask(&weir, "POST", &format!("/{number}"), b"pay").status());
         assert_eq!(backends[0].count_of(&format!("/{number}")), 1);
     }
-    assert_eq!(statuses, [200, 502, 200, 502]);
+    assert!(statuses.contains(&502), "none met a kept connection: {statuses:?}");
+    assert!(statuses.iter().all(|status| [200, 502].contains(status)), "{statuses:?}");
 }
 
 #[test]

@@ -221,15 +221,16 @@ fn a_connection_is_kept_longer_than_a_head_may_take() {
 }
 
 #[test]
-fn a_request_body_that_stops_ends_with_504_at_the_requests_deadline() {
+fn a_request_body_that_stops_ends_with_408_at_the_requests_deadline() {
     let (backend, weir) = one("timeouts: {request: 1s}", "");
     let mut client = Client::connect(weir.address());
     client.send(request_bytes("POST", "/", &[], 1000));
     client.send("only this");
     backend.until_count(1);
-    assert_eq!(client.read_answer().status(), 504);
+    assert_eq!(client.read_answer().status(), 408);
     assert!(client.is_closed_within(PATIENCE));
     assert!(!backend.requests()[0].is_whole);
+    assert_eq!(weir.metrics().sum("lb_errors_total", &[]), 0.0, "not the backend's fault");
     eventually(PATIENCE, "nothing is in flight", || {
         weir.metrics().sum("lb_active_connections", &[]) == 0.0
     });
@@ -246,7 +247,19 @@ fn a_request_body_that_trickles_ends_at_the_requests_deadline_too() {
         drop(client.try_send("x"));
         client.read_some().ok()
     });
-    assert!(answer.starts_with(b"HTTP/1.1 504"), "{:?}", String::from_utf8_lossy(&answer));
+    assert!(answer.starts_with(b"HTTP/1.1 408"), "{:?}", String::from_utf8_lossy(&answer));
+}
+
+#[test]
+fn a_request_body_that_stops_is_not_the_backends_silence() {
+    let (backend, weir) = one("timeouts: {response: 300ms, request: 30s}", "");
+    let mut client = Client::connect(weir.address());
+    client.send(request_bytes("PUT", "/", &[], 1000));
+    client.send("only this");
+    backend.until_count(1);
+    assert_eq!(client.read_answer().status(), 408);
+    assert_eq!(backend.count(), 1, "and it is not tried again");
+    assert_eq!(weir.metrics().sum("lb_errors_total", &[]), 0.0);
 }
 
 // ── connections to backends ──

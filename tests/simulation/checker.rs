@@ -68,7 +68,7 @@ impl Observer for Checker {
             Event::Finished(summary) => {
                 let sums = &mut seen.sums;
                 sums.exchanges += 1;
-                sums.attempts += summary.exchange.attempts().len() as u64;
+                sums.attempts += count(summary.exchange.attempts().len());
                 match summary.ending {
                     Ending::Answered => sums.answered += 1,
                     Ending::Dropped => sums.cancelled += 1,
@@ -78,4 +78,8 @@ impl Observer for Checker {
             }
         }
     }
+}
+
+pub(crate) fn count(length: usize) -> u64 {
+    u64::try_from(length).unwrap()
 }

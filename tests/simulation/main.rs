@@ -8,8 +8,6 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::indexing_slicing,
-    clippy::panic,
-    clippy::print_stdout,
     reason = "a test stops at the first surprise"
 )]
 

@@ -20,9 +20,9 @@ use weir::name::PoolName;
 use weir::policy::retry::Failure;
 use weir::runtime::set::BackendSet;
 use weir::runtime::snapshot::Snapshot;
-use weir::time::Timestamp;
+use weir::time::{Timestamp, nanos};
 
-use crate::checker::{Checker, Sums};
+use crate::checker::{Checker, Sums, count};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const REQUESTS: usize = 150;
@@ -139,7 +139,7 @@ impl World {
     }
 
     fn within(&mut self, span: Duration) -> Duration {
-        Duration::from_nanos(self.dice.u64(0..=span.as_nanos() as u64))
+        Duration::from_nanos(self.dice.u64(0..=nanos(span)))
     }
 
     fn plan(&mut self, after: Duration, step: Step) {
@@ -180,7 +180,7 @@ impl World {
         for (p, pool) in self.snapshot.pools.iter().enumerate() {
             for (b, member) in pool.members.iter().enumerate() {
                 let here = |running: &&Running| (running.pool, running.backend) == (p, b);
-                let expected = self.running.values().filter(here).count() as u64;
+                let expected = count(self.running.values().filter(here).count());
                 assert_eq!(
                     member.backend.in_flight(),
                     expected,
