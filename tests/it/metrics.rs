@@ -441,7 +441,7 @@ fn refusals_have_their_line_with_the_reason() {
     let backends = Backend::start_many(1);
     backends[0].stop();
     let weir = Weir::start(&format!(
-        "{}routes: [{{path: /web, pool: web}}]\nlimits: {{header_timeout: 500ms}}",
+        "{}routes: [{{path: /web, pool: web}}]\nlimits: {{header_timeout: 1s}}",
         pool(&backends, ", retry: {attempts: 1}")
     ));
     let line = logged(&weir, "GET /no HTTP/1.1\r\nHost: a\r\n\r\n", 404);

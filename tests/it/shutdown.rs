@@ -39,6 +39,11 @@ fn waiting(weir: &Weir, backend: &Backend) -> Client {
     client
 }
 
+fn until_connected(weir: &Weir) {
+    let open = || weir.metrics().value("lb_downstream_connections", &[]);
+    eventually(PATIENCE, "the connection is accepted", || open() == Some(1.0));
+}
+
 fn is_accepting(address: SocketAddr) -> bool {
     TcpStream::connect(address).is_ok()
 }
@@ -107,8 +112,9 @@ fn an_answer_whose_body_is_under_way_comes_to_its_end() {
 fn a_head_that_is_half_sent_may_be_completed_and_is_answered() {
     let backend = Backend::start("one");
     let mut weir = start_with_drain(&backend);
-    let mut client = kept(&weir);
+    let mut client = Client::connect(weir.address());
     client.send("GET / HTTP/1.1\r\nHost: we");
+    until_connected(&weir);
     weir.signal("TERM");
     until_not_accepting(&weir);
     client.send("ir.test\r\n\r\n");
@@ -137,9 +143,10 @@ fn a_body_that_is_half_sent_may_be_completed_and_is_answered() {
 fn a_half_sent_head_is_not_cut_before_its_deadline_and_not_kept_beyond_it() {
     let backend = Backend::start("one");
     let mut weir = start(&backend, "limits: {header_timeout: 2s}\nshutdown: {drain: 30s}");
-    let mut client = kept(&weir);
+    let mut client = Client::connect(weir.address());
     let start = now();
     client.send("GET / HTTP/1.1\r\nHost: we");
+    until_connected(&weir);
     weir.signal("TERM");
     let answer = client.read_answer();
     assert_eq!(answer.status(), 408);
