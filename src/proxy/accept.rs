@@ -163,7 +163,7 @@ impl Accept {
             let done = self.proxy.process_new_http(session, shutdown).await;
             let Some(reusable) = done else { return };
             let (stream, settings) = reusable.consume();
-            line.idle(self.shared.clock.now());
+            line.answered(self.shared.clock.now());
             session = ServerSession::new_http1(stream);
             if let Some(settings) = settings {
                 settings.apply_to_session(&mut session);

@@ -74,9 +74,14 @@ fn is_timeout(error: &Error) -> bool {
 
 /// A few words for the operator, without addresses that are told elsewhere.
 pub(super) fn reason(error: &Error) -> String {
-    match error.root_cause().downcast_ref::<std::io::Error>() {
-        Some(cause) => cause.to_string(),
-        None => error.etype().as_str().to_owned(),
+    match (error.etype(), error.root_cause().downcast_ref::<std::io::Error>()) {
+        (ErrorType::ConnectRefused, _) => "connection refused".to_owned(),
+        (ErrorType::ConnectTimedout, _) => "no connection in time".to_owned(),
+        (ErrorType::ConnectNoRoute, _) => "no route to it".to_owned(),
+        (ErrorType::ReadTimedout, _) => "no answer in time".to_owned(),
+        (ErrorType::ConnectionClosed, None) => "it closed the connection".to_owned(),
+        (_, Some(cause)) => cause.to_string(),
+        (other, None) => other.as_str().to_owned(),
     }
 }
 

@@ -81,8 +81,9 @@ impl AsyncRead for GuardedStream {
         let before = buffer.filled().len();
         let polled = Pin::new(&mut this.inner).poll_read(context, buffer);
         this.line.read_pending(polled.is_pending());
-        if buffer.filled().len() > before {
-            this.line.bytes_read(|| this.clock.now());
+        let read = buffer.filled().len().saturating_sub(before);
+        if read > 0 {
+            this.line.bytes_read(u64::try_from(read).unwrap_or(u64::MAX), || this.clock.now());
         }
         polled
     }

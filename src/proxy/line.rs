@@ -101,6 +101,8 @@ pub(super) struct Line {
     refusal: OnceLock<(Refusal, RequestId)>,
     /// The last read found nothing: the client is to say the next word.
     awaited: AtomicBool,
+    /// Bytes that were read and belong to no request yet.
+    unparsed: AtomicU64,
     task: AtomicWaker,
 }
 
@@ -115,6 +117,7 @@ impl Line {
             draining_since_ns: AtomicU64::new(u64::MAX),
             refusal: OnceLock::new(),
             awaited: AtomicBool::new(false),
+            unparsed: AtomicU64::new(0),
             task: AtomicWaker::new(),
         }
     }
@@ -128,13 +131,24 @@ impl Line {
         self.phase.load(Relaxed) == phase.code()
     }
 
-    /// The answer was sent; the next request may come.
-    pub(super) fn idle(&self, now: Timestamp) {
-        self.enter(Phase::Idle, now + self.timeouts.keepalive);
+    /// The answer was sent; the next request may come. Some of its head may be here already.
+    pub(super) fn answered(&self, now: Timestamp) {
+        if self.unparsed.load(Relaxed) > 0 {
+            self.enter(Phase::Head, now + self.timeouts.header);
+        } else {
+            self.enter(Phase::Idle, now + self.timeouts.keepalive);
+        }
+    }
+
+    /// So many of the bytes that were read were the request's.
+    pub(super) fn parsed(&self, bytes: u64) {
+        let left = self.unparsed.load(Relaxed).saturating_sub(bytes);
+        self.unparsed.store(left, Relaxed);
     }
 
     /// Bytes were read. `now` is asked only if they are the first of a head.
-    pub(super) fn bytes_read(&self, now: impl FnOnce() -> Timestamp) {
+    pub(super) fn bytes_read(&self, bytes: u64, now: impl FnOnce() -> Timestamp) {
+        self.unparsed.fetch_add(bytes, Relaxed);
         if self.is(Phase::Idle) {
             self.enter(Phase::Head, now() + self.timeouts.header);
         }
@@ -256,8 +270,8 @@ mod tests {
     #[test]
     fn a_byte_now_and_then_does_not_stretch_a_heads_time() {
         let line = line();
-        line.bytes_read(|| at(4));
-        line.bytes_read(|| at(13));
+        line.bytes_read(9, || at(4));
+        line.bytes_read(1, || at(13));
         assert_eq!(line.due(), at(14));
         assert!(line.check(at(14)));
         assert_eq!(line.verdict(), Verdict::HeadTimeout);
@@ -266,12 +280,25 @@ mod tests {
     #[test]
     fn a_reused_connection_has_the_same_time_for_its_head() {
         let line = line();
-        line.bytes_read(|| at(1));
+        line.bytes_read(9, || at(1));
         line.busy();
-        line.idle(at(2));
+        line.parsed(9);
+        line.answered(at(2));
         assert_eq!(line.due(), at(77));
-        line.bytes_read(|| at(50));
+        line.bytes_read(1, || at(50));
         assert_eq!(line.due(), at(60));
+    }
+
+    #[test]
+    fn a_head_that_came_with_the_request_before_it_has_no_longer() {
+        let line = line();
+        line.bytes_read(12, || at(1));
+        line.busy();
+        line.parsed(9);
+        line.answered(at(5));
+        assert_eq!(line.due(), at(15));
+        line.drain(at(6));
+        assert_eq!(line.due(), at(15), "it is half a head, and draining leaves it its time");
     }
 
     #[test]
@@ -288,7 +315,7 @@ mod tests {
     #[test]
     fn draining_closes_an_idle_connection_after_a_moment() {
         let line = line();
-        line.idle(at(1));
+        line.answered(at(1));
         line.drain(at(20));
         assert_eq!(line.due(), at(20) + DRAIN_IDLE);
         assert!(line.check(at(20) + DRAIN_IDLE));
@@ -298,7 +325,7 @@ mod tests {
     #[test]
     fn draining_leaves_a_half_sent_head_its_time() {
         let line = line();
-        line.bytes_read(|| at(1));
+        line.bytes_read(1, || at(1));
         line.drain(at(2));
         assert_eq!(line.due(), at(11));
     }

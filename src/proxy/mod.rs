@@ -268,6 +268,9 @@ impl ProxyHttp for Proxy {
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, exchange: &mut Exchange) {
         fault::at("logging", session);
+        if let Some(line) = line(session) {
+            line.parsed(wire::length(session));
+        }
         let ending = wire::ending(session, error, exchange);
         wire::with(session, exchange, ending, |wire, exchange| {
             exchange.finished(ending, Some(wire), self.clock.now());

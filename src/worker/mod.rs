@@ -55,7 +55,7 @@ pub enum WorkerError {
     #[error("cannot register the metrics: {0}")]
     Metrics(#[from] prometheus::Error),
     /// A second signal came, or the drain deadline passed.
-    #[error("stopped with {0} connections still open")]
+    #[error("stopped before all was done: connections={0}")]
     Cut(usize),
 }
 

@@ -168,6 +168,16 @@ fn half_a_head_ends_with_408_and_a_closed_connection() {
 }
 
 #[test]
+fn half_a_head_behind_a_whole_request_ends_with_408_too() {
+    let (_backend, weir) = one("", "limits: {header_timeout: 500ms, keepalive: 30s}");
+    let mut client = Client::connect(weir.address());
+    client.send("GET / HTTP/1.1\r\nHost: a.test\r\n\r\nGET / HTTP/1.1\r\nHo");
+    assert_eq!(client.read_answer().status(), 200);
+    assert_eq!(client.read_answer().status(), 408);
+    assert!(client.is_closed_within(PATIENCE));
+}
+
+#[test]
 fn half_a_head_on_a_reused_connection_ends_with_408_too() {
     let (backend, weir) = one("", HEADER);
     let mut client = Client::connect(weir.address());
