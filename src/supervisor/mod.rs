@@ -1,0 +1,402 @@
+//! The process that owns the listening sockets and starts the workers that serve them.
+//!
+//! ```text
+//!            file checked, sockets bound, worker started
+//!   serving ───────────────────────────────────────────▶ a candidate warms up
+//!      ▲                                                        │ Warm
+//!      │ candidate failed, died or was late: it is ended,       ▼
+//!      ├◀──────────── the old worker goes on ────────── the old worker hands over its state
+//!      │                                                        │ State
+//!      │ Ready: the candidate serves, the old worker drains      ▼
+//!      └◀────────────────────────────────────────────── the candidate takes over
+//! ```
+//! It does one thing after the other, on one thread: everything that happens (a signal, a word of
+//! a worker, a command, a change of the file) is an event in one queue. It serves no request
+//! itself, so there is little that can make it die; and while it lives, the sockets stay open.
+
+mod child;
+pub mod control;
+mod reload;
+mod status;
+mod watch;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::thread;
+use std::time::Duration;
+
+use rustix::process::{WaitOptions, wait};
+use sd_notify::NotifyState;
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use self::child::Child;
+pub use self::child::Program;
+use self::control::{Answer, Request};
+use self::reload::{Candidate, Purpose};
+use crate::clock::Clock;
+use crate::config::{Config, Problems};
+use crate::link::{State, ToSupervisor, ToWorker};
+use crate::metrics::Supervision;
+use crate::sockets::BindError;
+use crate::time::Timestamp;
+
+/// Workers that may drain at once. One more, and the oldest is ended.
+const DRAINING_MAX: usize = 3;
+/// How long a worker may take beyond its own drain deadline before it is killed.
+const DRAIN_GRACE: Duration = Duration::from_secs(5);
+/// The wait before a worker that died is replaced: none if it had lived well, else this, doubled
+/// each time up to the longest.
+const RESTART_FIRST: Duration = Duration::from_millis(100);
+const RESTART_LONGEST: Duration = Duration::from_secs(10);
+/// A worker that lived so long did not die of its start.
+const LIVED_WELL: Duration = Duration::from_secs(10);
+/// How often the supervisor looks after what no event tells of.
+const TICK: Duration = Duration::from_secs(1);
+
+/// What to supervise.
+pub struct Options {
+    /// How a worker is started.
+    pub program: Program,
+    /// The configuration file; none if flags or environment say all.
+    pub file: Option<PathBuf>,
+    /// Turns the file's text into its meaning, flags and environment included.
+    pub load: Box<dyn Fn(Option<&[u8]>) -> Result<(Config, String), Problems>>,
+    /// The text of a file that does not exist, such as the demo's.
+    pub text: Option<String>,
+    /// Where commands come in.
+    pub control: control::Place,
+    /// How long a new worker may take until it serves.
+    pub ready_timeout: Duration,
+    /// Whether changes of the file are reloads.
+    pub watch: bool,
+    /// Called once, when requests are accepted for the first time.
+    pub ready: Option<Box<dyn FnOnce()>>,
+}
+
+impl Options {
+    /// Tells whoever waits for it that requests are accepted.
+    fn announce_ready(&mut self) {
+        if let Some(ready) = self.ready.take() {
+            ready();
+        }
+        notify(&[NotifyState::Ready]);
+    }
+}
+
+/// Tells systemd, if it started us (sd_notify(3)).
+fn notify(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        log::debug!("systemd not told: error=\"{error}\"");
+    }
+}
+
+/// The supervisor could not start, or ended otherwise than asked.
+#[derive(Debug, thiserror::Error)]
+pub enum SupervisorError {
+    /// The configuration is refused.
+    #[error("{0}")]
+    Refused(String),
+    /// An address could not be had.
+    #[error("weir: {0}")]
+    Bind(#[from] BindError),
+    /// The first worker could not serve.
+    #[error("weir: {0}")]
+    Worker(String),
+    /// The system refused something.
+    #[error("weir: cannot {doing}: {source}")]
+    System {
+        /// What we were doing.
+        doing: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A second signal, or a worker that did not drain in time.
+    #[error("weir: stopped before all was done")]
+    Cut,
+}
+
+/// Everything that can happen.
+#[derive(Debug)]
+enum Event {
+    /// A signal arrived.
+    Signal(i32),
+    /// A worker said something.
+    Said { generation: u64, said: ToSupervisor },
+    /// A command came over the control socket.
+    Command(Request, Sender<Answer>),
+    /// The watched file has other contents.
+    FileChanged,
+}
+
+/// What is being served.
+struct Served {
+    config: Config,
+    text: Option<String>,
+    version: String,
+}
+
+struct Supervisor {
+    options: Options,
+    clock: Clock,
+    events: Sender<Event>,
+    sockets: BTreeMap<SocketAddr, TcpListener>,
+    served: Served,
+    current: Option<Child>,
+    candidate: Option<Candidate>,
+    draining: VecDeque<Draining>,
+    checkpoint: State,
+    facts: Supervision,
+    restart_at: Option<Timestamp>,
+    restart_wait: Duration,
+    reload_again: bool,
+    waiting: Vec<Sender<Answer>>,
+    stopping: Option<Stopping>,
+    ever_ready: bool,
+}
+
+struct Draining {
+    child: Child,
+    until: Timestamp,
+}
+
+/// Asked to stop.
+struct Stopping {
+    /// A worker was cut, or failed.
+    cut: bool,
+}
+
+fn system(doing: &'static str) -> impl FnOnce(io::Error) -> SupervisorError {
+    move |source| SupervisorError::System { doing, source }
+}
+
+/// Serves until a signal says stop.
+///
+/// # Errors
+/// [`SupervisorError`]; its text is for the operator.
+pub fn run(options: Options) -> Result<(), SupervisorError> {
+    let (events, queue) = mpsc::channel();
+    // First of all: the kernel drops a signal for which process 1 has no handler.
+    listen_for_signals(&events).map_err(system("watch for signals"))?;
+    let text = reload::read(&options)?;
+    let (config, version) = reload::load(&options, text.as_deref())?;
+    let served = Served { config, text, version };
+    let mut supervisor = Supervisor::new(options, served, events);
+    supervisor.bind_first()?;
+    let _control = control::listen(&supervisor.options.control, &supervisor.events)
+        .map_err(system("open the control socket"))?;
+    if supervisor.options.watch
+        && let Some(file) = &supervisor.options.file
+    {
+        watch::start(file, &supervisor.events).map_err(system("watch the file"))?;
+    }
+    supervisor.start().map_err(SupervisorError::Worker)?;
+    supervisor.live(&queue)
+}
+
+fn listen_for_signals(events: &Sender<Event>) -> io::Result<()> {
+    let mut signals = Signals::new([SIGHUP, SIGTERM, SIGINT, SIGCHLD])?;
+    let events = events.clone();
+    let listen = move || {
+        for signal in signals.forever() {
+            if events.send(Event::Signal(signal)).is_err() {
+                return;
+            }
+        }
+    };
+    thread::Builder::new().name("signals".to_owned()).spawn(listen).map(drop)
+}
+
+impl Supervisor {
+    fn new(options: Options, served: Served, events: Sender<Event>) -> Self {
+        let clock = Clock::process();
+        Self {
+            options,
+            clock,
+            events,
+            sockets: BTreeMap::new(),
+            served,
+            current: None,
+            candidate: None,
+            draining: VecDeque::new(),
+            checkpoint: State::default(),
+            facts: Supervision { last_reload_ok: true, last_reload_at: clock.wall(clock.now()), ..Supervision::default() },
+            restart_at: None,
+            restart_wait: Duration::ZERO,
+            reload_again: false,
+            waiting: Vec::new(),
+            stopping: None,
+            ever_ready: false,
+        }
+    }
+
+    fn live(&mut self, queue: &Receiver<Event>) -> Result<(), SupervisorError> {
+        loop {
+            match queue.recv_timeout(self.patience()) {
+                Ok(event) => self.happened(event)?,
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return Err(SupervisorError::Cut),
+            }
+            self.look_after();
+            if let Some(stopping) = &self.stopping
+                && self.current.is_none()
+                && self.candidate.is_none()
+                && self.draining.is_empty()
+            {
+                return if stopping.cut { Err(SupervisorError::Cut) } else { Ok(()) };
+            }
+        }
+    }
+
+    /// How long nothing needs looking after.
+    fn patience(&self) -> Duration {
+        let now = self.clock.now();
+        let due = [self.restart_at, self.candidate.as_ref().map(|candidate| candidate.until)];
+        let next = due.into_iter().flatten().min();
+        next.map_or(TICK, |at| at.since(now).min(TICK))
+    }
+
+    fn happened(&mut self, event: Event) -> Result<(), SupervisorError> {
+        match event {
+            Event::Signal(SIGHUP) => self.reload(None),
+            Event::Signal(SIGTERM | SIGINT) => self.stop(),
+            Event::Signal(SIGCHLD) => return self.reap(),
+            Event::Signal(_) => {}
+            Event::Said { generation, said } => self.heard(generation, said),
+            Event::Command(request, answer) => self.command(request, answer),
+            Event::FileChanged => {
+                log::info!("file changed: reloading");
+                self.reload(None);
+            }
+        }
+        Ok(())
+    }
+
+    fn look_after(&mut self) {
+        let now = self.clock.now();
+        if self.candidate.as_ref().is_some_and(|candidate| candidate.until <= now) {
+            let patience = humantime::format_duration(self.options.ready_timeout);
+            self.candidate_failed(&format!("the new worker was not ready within {patience}"));
+        }
+        if self.restart_at.is_some_and(|at| at <= now) {
+            self.restart();
+        }
+        for draining in &self.draining {
+            if draining.until <= now {
+                log::warn!("worker killed, it did not drain: generation={}", draining.child.generation);
+                draining.child.kill();
+            }
+        }
+    }
+
+    fn stop(&mut self) {
+        if let Some(stopping) = &mut self.stopping {
+            log::warn!("stopping at once");
+            stopping.cut = true;
+            self.everyone().for_each(Child::kill);
+            return;
+        }
+        log::info!("stopping");
+        notify(&[NotifyState::Stopping]);
+        self.stopping = Some(Stopping { cut: false });
+        self.restart_at = None;
+        if let Some(candidate) = &self.candidate {
+            candidate.child.kill();
+        }
+        if let Some(current) = &self.current {
+            current.tell(&ToWorker::Stop);
+        }
+    }
+
+    fn everyone(&self) -> impl Iterator<Item = &Child> {
+        let candidate = self.candidate.as_ref().map(|candidate| &candidate.child);
+        let draining = self.draining.iter().map(|draining| &draining.child);
+        self.current.iter().chain(candidate).chain(draining)
+    }
+
+    /// Takes note of every child that has ended: workers, and as process 1 whoever was left over.
+    fn reap(&mut self) -> Result<(), SupervisorError> {
+        while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
+            let well = status.exit_status() == Some(0);
+            if self.current.as_ref().is_some_and(|current| current.pid == pid) {
+                self.current_ended(well, &format!("{status:?}"));
+            } else if self.candidate.as_ref().is_some_and(|candidate| candidate.child.pid == pid) {
+                let why = match self.candidate.as_mut().and_then(|candidate| candidate.why.take()) {
+                    Some(why) => why,
+                    None => format!("the new worker ended before it was ready ({status:?})"),
+                };
+                if !self.ever_ready {
+                    return Err(SupervisorError::Worker(why));
+                }
+                self.candidate_gone(&why);
+            } else if let Some(at) = self.draining.iter().position(|one| one.child.pid == pid) {
+                self.draining.remove(at);
+                self.tell_facts();
+                if let (false, Some(stopping)) = (well, &mut self.stopping) {
+                    stopping.cut = true;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn current_ended(&mut self, well: bool, status: &str) {
+        let Some(ended) = self.current.take() else { return };
+        if let Some(stopping) = &mut self.stopping {
+            stopping.cut |= !well;
+            return;
+        }
+        let lived = self.clock.now().since(ended.started);
+        log::error!("worker died: generation={} lived={lived:?} status=\"{status}\"", ended.generation);
+        self.facts.restarts += 1;
+        self.restart_wait = if lived >= LIVED_WELL {
+            Duration::ZERO
+        } else {
+            (self.restart_wait * 2).clamp(RESTART_FIRST, RESTART_LONGEST)
+        };
+        match &mut self.candidate {
+            // Its successor is on its way already; it starts from the last checkpoint.
+            Some(candidate) => {
+                if candidate.is_waiting_for_state() {
+                    candidate.take_over(&self.checkpoint);
+                }
+            }
+            None => self.restart_at = Some(self.clock.now() + self.restart_wait),
+        }
+    }
+
+    /// Starts a worker for what is served already.
+    fn start(&mut self) -> Result<(), String> {
+        let served = Served {
+            config: self.served.config.clone(),
+            text: self.served.text.clone(),
+            version: self.served.version.clone(),
+        };
+        self.launch(served, Purpose::Restart)
+    }
+
+    fn restart(&mut self) {
+        self.restart_at = None;
+        if let Err(why) = self.start() {
+            log::error!("worker not started: {why}");
+            self.restart_later();
+        }
+    }
+
+    fn restart_later(&mut self) {
+        self.restart_wait = (self.restart_wait * 2).clamp(RESTART_FIRST, RESTART_LONGEST);
+        self.restart_at = Some(self.clock.now() + self.restart_wait);
+    }
+
+    fn tell_facts(&mut self) {
+        self.facts.draining_workers = u64::try_from(self.draining.len()).unwrap_or(u64::MAX);
+        self.facts.draining_connections =
+            self.draining.iter().map(|draining| draining.child.connections).sum();
+        if let Some(current) = &self.current {
+            current.tell(&ToWorker::Supervised(self.facts.clone()));
+        }
+    }
+}
