@@ -165,7 +165,8 @@ impl Link {
         let sockets: Vec<BorrowedFd<'_>> = sockets.into_iter().map(AsFd::as_fd).collect();
         let _turn = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         for batch in sockets.chunks(SOCKETS_PER_MESSAGE) {
-            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(SOCKETS_PER_MESSAGE))];
+            let mut space =
+                [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(SOCKETS_PER_MESSAGE))];
             let mut ancillary = SendAncillaryBuffer::new(&mut space);
             ancillary.push(SendAncillaryMessage::ScmRights(batch));
             sendmsg(&self.stream, &[IoSlice::new(&[0])], &mut ancillary, SendFlags::empty())?;
@@ -180,7 +181,8 @@ impl Link {
     pub fn receive_sockets(&self, count: usize) -> io::Result<Vec<TcpListener>> {
         let mut sockets: Vec<TcpListener> = Vec::with_capacity(count);
         while sockets.len() < count {
-            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(SOCKETS_PER_MESSAGE))];
+            let mut space =
+                [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(SOCKETS_PER_MESSAGE))];
             let mut ancillary = RecvAncillaryBuffer::new(&mut space);
             let mut byte = [0];
             let read = recvmsg(

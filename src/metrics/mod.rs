@@ -348,3 +348,44 @@ fn by_scope_gauge(gauges: &IntGaugeVec) -> Result<[IntGauge; Scope::ALL.len()]> 
 fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
+/// stub
+#[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
+pub struct Counts {}
+impl Counts {
+    /// s
+    pub fn since(&self, _: &Self) -> Self {
+        Self {}
+    }
+    /// s
+    pub fn add(&mut self, _: &Self) {}
+}
+/// stub
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+pub struct Supervision {
+    /// s
+    pub generation: u64,
+    /// s
+    pub reloads_done: u64,
+    /// s
+    pub reloads_refused: u64,
+    /// s
+    pub restarts: u64,
+    /// s
+    pub draining_workers: u64,
+    /// s
+    pub draining_connections: u64,
+    /// s
+    pub last_reload_ok: bool,
+    /// s
+    pub last_reload_at: SystemTime,
+}
+impl Metrics {
+    /// s
+    pub fn counts(&self, _: &Snapshot) -> Counts {
+        Counts {}
+    }
+    /// s
+    pub fn inherit(&self, _: &Counts, _: &Snapshot) {}
+    /// s
+    pub fn supervised(&self, _: &Supervision) {}
+}

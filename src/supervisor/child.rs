@@ -55,8 +55,7 @@ impl Child {
             .spawn()?;
         let pid = i32::try_from(process.id()).ok().and_then(Pid::from_raw);
         let pid = pid.ok_or_else(|| io::Error::other("a process without a number"))?;
-        let child =
-            Self { generation, pid, started: now, connections: 0, link: Arc::new(link) };
+        let child = Self { generation, pid, started: now, connections: 0, link: Arc::new(link) };
         child.listen(events.clone())?;
         child.begin(start, sockets)?;
         Ok(child)

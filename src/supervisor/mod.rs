@@ -223,7 +223,16 @@ impl Supervisor {
             candidate: None,
             draining: VecDeque::new(),
             checkpoint: State::default(),
-            facts: Supervision { last_reload_ok: true, last_reload_at: clock.wall(clock.now()), ..Supervision::default() },
+            facts: Supervision {
+                generation: 0,
+                reloads_done: 0,
+                reloads_refused: 0,
+                restarts: 0,
+                draining_workers: 0,
+                draining_connections: 0,
+                last_reload_ok: true,
+                last_reload_at: clock.wall(clock.now()),
+            },
             restart_at: None,
             restart_wait: Duration::ZERO,
             reload_again: false,
@@ -286,7 +295,10 @@ impl Supervisor {
         }
         for draining in &self.draining {
             if draining.until <= now {
-                log::warn!("worker killed, it did not drain: generation={}", draining.child.generation);
+                log::warn!(
+                    "worker killed, it did not drain: generation={}",
+                    draining.child.generation
+                );
                 draining.child.kill();
             }
         }
@@ -350,7 +362,10 @@ impl Supervisor {
             return;
         }
         let lived = self.clock.now().since(ended.started);
-        log::error!("worker died: generation={} lived={lived:?} status=\"{status}\"", ended.generation);
+        log::error!(
+            "worker died: generation={} lived={lived:?} status=\"{status}\"",
+            ended.generation
+        );
         self.facts.restarts += 1;
         self.restart_wait = if lived >= LIVED_WELL {
             Duration::ZERO

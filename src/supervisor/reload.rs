@@ -6,9 +6,7 @@ use std::sync::mpsc::Sender;
 
 use super::child::Child;
 use super::control::{Answer, Request};
-use super::{
-    DRAIN_GRACE, DRAINING_MAX, Draining, Options, Served, Supervisor, SupervisorError,
-};
+use super::{DRAIN_GRACE, DRAINING_MAX, Draining, Options, Served, Supervisor, SupervisorError};
 use crate::config::{self, Config};
 use crate::link::{Start, State, ToSupervisor, ToWorker};
 use crate::sockets::{BindError, bind};
@@ -159,13 +157,8 @@ impl Supervisor {
         };
         let generation = self.facts.generation + 1;
         let now = self.clock.now();
-        let child = Child::start(
-            &self.options.program,
-            generation,
-            (&start, &sockets),
-            &self.events,
-            now,
-        );
+        let child =
+            Child::start(&self.options.program, generation, (&start, &sockets), &self.events, now);
         let child = child.map_err(|error| format!("a worker cannot be started: {error}"))?;
         self.facts.generation = generation;
         log::info!("worker started: generation={generation} config={}", served.version);

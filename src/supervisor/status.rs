@@ -21,12 +21,14 @@ impl Supervisor {
         let draining = self.draining.iter().map(|draining| &draining.child);
         let serving = self.current.iter().map(|child| (child, "serving"));
         let warming = candidate.into_iter().map(|child| (child, "warming"));
-        for (child, what) in serving.chain(warming).chain(draining.map(|child| (child, "draining"))) {
+        for (child, what) in serving.chain(warming).chain(draining.map(|child| (child, "draining")))
+        {
             self.describe(child, what, &mut text);
         }
         if let (None, Some(at)) = (&self.current, self.restart_at) {
             let wait = at.since(self.clock.now());
-            let _written = write!(text, "\nno worker: the last one died, the next starts in {wait:?}");
+            let _written =
+                write!(text, "\nno worker: the last one died, the next starts in {wait:?}");
         }
         match self.current {
             Some(_) => Answer::done(text),

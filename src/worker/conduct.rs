@@ -216,7 +216,8 @@ impl<'a> Conductor<'a> {
 
     fn state(&self) -> State {
         let snapshot = self.parts.proxy.live.load();
-        let handoff = crate::runtime::handoff::Handoff::take(&snapshot, self.parts.proxy.clock.now());
+        let handoff =
+            crate::runtime::handoff::Handoff::take(&snapshot, self.parts.proxy.clock.now());
         State { handoff, counts: self.admin.metrics.counts(&snapshot) }
     }
 

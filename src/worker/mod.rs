@@ -25,8 +25,8 @@ use crate::access_log::{AccessLog, Writer};
 use crate::admin::{Admin, Readiness};
 use crate::clock::Clock;
 use crate::config::{Config, Problems, Threads};
-use crate::link::{Link, Start, ToSupervisor, ToWorker};
 use crate::exchange::event::{Event, Observer};
+use crate::link::{Link, Start, ToSupervisor, ToWorker};
 use crate::live::Live;
 use crate::metrics::Metrics;
 use crate::probe::Prober;
@@ -71,9 +71,7 @@ const FLUSH_MAX: Duration = Duration::from_secs(2);
 ///
 /// # Errors
 /// [`WorkerError`]; the supervisor was told.
-pub fn run(
-    load: impl Fn(Option<&[u8]>) -> Result<Config, Problems>,
-) -> Result<(), WorkerError> {
+pub fn run(load: impl Fn(Option<&[u8]>) -> Result<Config, Problems>) -> Result<(), WorkerError> {
     let link = Arc::new(Link::standard_input().map_err(system("find the supervisor"))?);
     let served = serve(&link, load);
     if let Err(error) = &served

@@ -14,8 +14,12 @@ pub(super) fn listen(link: &Arc<Link>) -> io::Result<UnboundedReceiver<ToWorker>
     let link = Arc::clone(link);
     let listen = move || loop {
         match link.receive() {
-            Ok(Some(order)) if orders.send(order).is_ok() => {}
-            Ok(_) => return,
+            Ok(Some(order)) => {
+                if orders.send(order).is_err() {
+                    return;
+                }
+            }
+            Ok(None) => return,
             Err(error) => {
                 log::error!("supervisor unintelligible: error=\"{error}\"");
                 return;

@@ -10,8 +10,8 @@ use pingora_core::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, Ser
 use pingora_core::listeners::{ListenerConfig, Listeners};
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::protocols::l4::stream::L4BufferSettings;
-use pingora_core::server::{Fds, ShutdownWatch};
 use pingora_core::server::configuration::ServerConf;
+use pingora_core::server::{Fds, ShutdownWatch};
 use pingora_core::services::Service as _;
 use pingora_core::services::listening::Service;
 use pingora_runtime::{Runtime, RuntimeBuilder};
