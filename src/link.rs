@@ -45,6 +45,10 @@ pub enum ToWorker {
     Drain,
     /// Turn `/readyz` to 503, wait `pre_stop`, then drain.
     Stop,
+    /// Say nothing more after [`ToSupervisor::Held`]: the supervisor replaces itself.
+    Hold,
+    /// Speak again.
+    Speak,
     /// What a draining predecessor has counted meanwhile.
     Inherit(Box<Counts>),
     /// How things stand with the supervisor.
@@ -90,6 +94,8 @@ pub enum ToSupervisor {
     Draining(Box<Counts>, u64),
     /// How many client connections it has.
     Connections(u64),
+    /// The last word until [`ToWorker::Speak`].
+    Held,
 }
 
 /// One end of the link.

@@ -358,7 +358,3 @@ pub struct Shutdown {
     /// How long what is in flight may take to finish.
     pub drain: Duration,
 }
-/// stub
-pub fn diff(_: &Config, _: &Config) -> Vec<String> {
-    Vec::new()
-}

@@ -5,7 +5,6 @@
 //! one sees one world from its first byte to its last.
 
 pub mod backend;
-pub mod handoff;
 pub mod pool;
 pub mod routes;
 pub mod set;

@@ -3,6 +3,8 @@
 use std::ffi::OsString;
 use std::io;
 use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -59,6 +61,24 @@ impl Child {
         child.listen(events.clone())?;
         child.begin(start, sockets)?;
         Ok(child)
+    }
+
+    /// A worker that the image before this one started.
+    pub(super) fn adopt(
+        (generation, pid, connections): (u64, i32, u64),
+        link: OwnedFd,
+        events: &Sender<Event>,
+        started: Timestamp,
+    ) -> io::Result<Self> {
+        let pid = Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidData)?;
+        let link = Arc::new(Link::from(UnixStream::from(link)));
+        let child = Self { generation, pid, started, connections, link };
+        child.listen(events.clone())?;
+        Ok(child)
+    }
+
+    pub(super) fn link(&self) -> &Link {
+        &self.link
     }
 
     fn begin(&self, start: &Start, sockets: &[&TcpListener]) -> io::Result<()> {

@@ -18,9 +18,10 @@ mod child;
 pub mod control;
 mod reload;
 mod status;
+mod upgrade;
 mod watch;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -30,7 +31,7 @@ use std::time::Duration;
 
 use rustix::process::{WaitOptions, wait};
 use sd_notify::NotifyState;
-use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGUSR2};
 use signal_hook::iterator::Signals;
 
 use self::child::Child;
@@ -40,7 +41,7 @@ use self::reload::{Candidate, Purpose};
 use crate::clock::Clock;
 use crate::config::{Config, Problems};
 use crate::link::{State, ToSupervisor, ToWorker};
-use crate::metrics::Supervision;
+use crate::metrics::{Counts, Supervision};
 use crate::sockets::BindError;
 use crate::time::Timestamp;
 
@@ -115,8 +116,8 @@ pub enum SupervisorError {
         source: io::Error,
     },
     /// A second signal, or a worker that did not drain in time.
-    #[error("weir: stopped before all was done")]
-    Cut,
+    #[error("weir: {0}")]
+    Cut(String),
 }
 
 /// Everything that can happen.
@@ -154,6 +155,11 @@ struct Supervisor {
     restart_wait: Duration,
     reload_again: bool,
     waiting: Vec<Sender<Answer>>,
+    /// What drained workers counted while there was nobody to inherit it.
+    orphans: Vec<Box<Counts>>,
+    /// Workers that hold their tongue, and how long the others may take to.
+    silent: BTreeSet<u64>,
+    upgrade_until: Option<Timestamp>,
     stopping: Option<Stopping>,
     ever_ready: bool,
 }
@@ -165,8 +171,12 @@ struct Draining {
 
 /// Asked to stop.
 struct Stopping {
+    /// When our copies of the sockets are closed, so that nobody waits for an accept.
+    close_at: Timestamp,
     /// A worker was cut, or failed.
     cut: bool,
+    /// What it said of it.
+    why: Option<String>,
 }
 
 fn system(doing: &'static str) -> impl FnOnce(io::Error) -> SupervisorError {
@@ -181,11 +191,20 @@ pub fn run(options: Options) -> Result<(), SupervisorError> {
     let (events, queue) = mpsc::channel();
     // First of all: the kernel drops a signal for which process 1 has no handler.
     listen_for_signals(&events).map_err(system("watch for signals"))?;
-    let text = reload::read(&options)?;
-    let (config, version) = reload::load(&options, text.as_deref())?;
+    let memory = upgrade::remembered().map_err(system("remember what was served"))?;
+    let (text, version) = match &memory {
+        Some(memory) => memory.served(),
+        None => (reload::read(&options)?, String::new()),
+    };
+    let (config, loaded) = reload::load(&options, text.as_deref())?;
+    let version = if memory.is_some() { version } else { loaded };
     let served = Served { config, text, version };
     let mut supervisor = Supervisor::new(options, served, events);
-    supervisor.bind_first()?;
+    let resumed = memory.is_some();
+    match memory {
+        Some(memory) => supervisor.resume(memory).map_err(system("go on from before"))?,
+        None => supervisor.bind_first()?,
+    }
     let _control = control::listen(&supervisor.options.control, &supervisor.events)
         .map_err(system("open the control socket"))?;
     if supervisor.options.watch
@@ -193,12 +212,15 @@ pub fn run(options: Options) -> Result<(), SupervisorError> {
     {
         watch::start(file, &supervisor.events).map_err(system("watch the file"))?;
     }
-    supervisor.start().map_err(SupervisorError::Worker)?;
+    if !resumed {
+        supervisor.start().map_err(SupervisorError::Worker)?;
+    }
     supervisor.live(&queue)
 }
 
 fn listen_for_signals(events: &Sender<Event>) -> io::Result<()> {
-    let mut signals = Signals::new([SIGHUP, SIGTERM, SIGINT, SIGCHLD])?;
+    let mut signals = Signals::new([SIGHUP, SIGTERM, SIGINT, SIGCHLD, SIGUSR2])?;
+    upgrade::let_signals_in()?;
     let events = events.clone();
     let listen = move || {
         for signal in signals.forever() {
@@ -237,6 +259,9 @@ impl Supervisor {
             restart_wait: Duration::ZERO,
             reload_again: false,
             waiting: Vec::new(),
+            orphans: Vec::new(),
+            silent: BTreeSet::new(),
+            upgrade_until: None,
             stopping: None,
             ever_ready: false,
         }
@@ -247,7 +272,8 @@ impl Supervisor {
             match queue.recv_timeout(self.patience()) {
                 Ok(event) => self.happened(event)?,
                 Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return Err(SupervisorError::Cut),
+                // We hold a sender ourselves.
+                Err(RecvTimeoutError::Disconnected) => return Ok(()),
             }
             self.look_after();
             if let Some(stopping) = &self.stopping
@@ -255,7 +281,8 @@ impl Supervisor {
                 && self.candidate.is_none()
                 && self.draining.is_empty()
             {
-                return if stopping.cut { Err(SupervisorError::Cut) } else { Ok(()) };
+                let why = stopping.why.clone().unwrap_or_else(|| "stopped before all was done".to_owned());
+                return if stopping.cut { Err(SupervisorError::Cut(why)) } else { Ok(()) };
             }
         }
     }
@@ -263,7 +290,11 @@ impl Supervisor {
     /// How long nothing needs looking after.
     fn patience(&self) -> Duration {
         let now = self.clock.now();
-        let due = [self.restart_at, self.candidate.as_ref().map(|candidate| candidate.until)];
+        let due = [
+            self.restart_at,
+            self.candidate.as_ref().map(|candidate| candidate.until),
+            self.stopping.as_ref().map(|stopping| stopping.close_at),
+        ];
         let next = due.into_iter().flatten().min();
         next.map_or(TICK, |at| at.since(now).min(TICK))
     }
@@ -273,6 +304,7 @@ impl Supervisor {
             Event::Signal(SIGHUP) => self.reload(None),
             Event::Signal(SIGTERM | SIGINT) => self.stop(),
             Event::Signal(SIGCHLD) => return self.reap(),
+            Event::Signal(SIGUSR2) => self.upgrade(),
             Event::Signal(_) => {}
             Event::Said { generation, said } => self.heard(generation, said),
             Event::Command(request, answer) => self.command(request, answer),
@@ -290,8 +322,18 @@ impl Supervisor {
             let patience = humantime::format_duration(self.options.ready_timeout);
             self.candidate_failed(&format!("the new worker was not ready within {patience}"));
         }
+        if self.upgrade_until.is_some_and(|until| until <= now) {
+            log::error!("supervisor not replaced: a worker does not answer");
+            self.go_on();
+        }
         if self.restart_at.is_some_and(|at| at <= now) {
             self.restart();
+        }
+        if let Some(stopping) = &mut self.stopping
+            && stopping.close_at <= now
+        {
+            stopping.close_at = Timestamp::MAX;
+            self.sockets.clear();
         }
         for draining in &self.draining {
             if draining.until <= now {
@@ -313,7 +355,8 @@ impl Supervisor {
         }
         log::info!("stopping");
         notify(&[NotifyState::Stopping]);
-        self.stopping = Some(Stopping { cut: false });
+        let close_at = self.clock.now() + self.served.config.shutdown.pre_stop;
+        self.stopping = Some(Stopping { close_at, cut: false, why: None });
         self.restart_at = None;
         if let Some(candidate) = &self.candidate {
             candidate.child.kill();
@@ -340,7 +383,7 @@ impl Supervisor {
                     Some(why) => why,
                     None => format!("the new worker ended before it was ready ({status:?})"),
                 };
-                if !self.ever_ready {
+                if !self.ever_ready && self.stopping.is_none() {
                     return Err(SupervisorError::Worker(why));
                 }
                 self.candidate_gone(&why);

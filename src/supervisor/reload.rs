@@ -161,7 +161,7 @@ impl Supervisor {
             Child::start(&self.options.program, generation, (&start, &sockets), &self.events, now);
         let child = child.map_err(|error| format!("a worker cannot be started: {error}"))?;
         self.facts.generation = generation;
-        log::info!("worker started: generation={generation} config={}", served.version);
+        log::debug!("worker started: generation={generation} config={}", served.version);
         let until = now + self.options.ready_timeout;
         self.candidate =
             Some(Candidate { child, until, why: None, served, purpose, step: Step::Warming });
@@ -182,14 +182,17 @@ impl Supervisor {
             ToSupervisor::Failed(why) => {
                 if let Some(candidate) = self.candidate_of(generation) {
                     candidate.why = Some(why);
+                } else if let Some(stopping) = &mut self.stopping {
+                    stopping.why = Some(why);
                 }
             }
             ToSupervisor::Connections(open) => self.note_connections(generation, open),
+            ToSupervisor::Held => self.held(generation),
             ToSupervisor::Draining(counts, open) => {
                 self.note_connections(generation, open);
                 match &self.current {
                     Some(current) => current.tell(&ToWorker::Inherit(counts)),
-                    None => self.checkpoint.counts.add(&counts),
+                    None => self.orphans.push(counts),
                 }
                 self.tell_facts();
             }
@@ -259,6 +262,11 @@ impl Supervisor {
             let changes = config::diff(&before.config, &self.served.config);
             log::info!("reloaded: config={} changes={}", self.served.version, changes.len());
             answer(answers, &Answer::done(report(&changes, &self.served.version)));
+        }
+        for counts in std::mem::take(&mut self.orphans) {
+            if let Some(current) = &self.current {
+                current.tell(&ToWorker::Inherit(counts));
+            }
         }
         self.tell_facts();
         self.options.announce_ready();

@@ -43,6 +43,7 @@ pub(super) struct Conductor<'a> {
     /// The last one answers; a runtime cannot be ended from within another, so those before wait.
     admin_services: Vec<Running>,
     data_service: Option<Running>,
+    silent: bool,
     /// What the successor got of our counts.
     handed_over: Counts,
 }
@@ -64,6 +65,7 @@ impl<'a> Conductor<'a> {
             admin_address: config.admin.address,
             admin_services: Vec::new(),
             data_service: None,
+            silent: false,
             handed_over: Counts::default(),
         }
     }
@@ -92,7 +94,7 @@ impl<'a> Conductor<'a> {
         };
         self.take_over(&state)?;
         let end = self.serve(&mut orders, &mut signals).await?;
-        self.drain(end).await
+        self.drain(end, &mut orders).await
     }
 
     fn take_over(&mut self, state: &State) -> Result<(), WorkerError> {
@@ -141,6 +143,8 @@ impl<'a> Conductor<'a> {
             };
             match order {
                 Some(ToWorker::Drain) => return Ok(End::Replaced),
+                Some(ToWorker::Hold) => self.hold(),
+                Some(ToWorker::Speak) => self.silent = false,
                 // Without a supervisor nobody could ever stop us.
                 Some(ToWorker::Stop) | None => return Ok(End::Stopped),
                 Some(order) => self.obey(order)?,
@@ -166,12 +170,22 @@ impl<'a> Conductor<'a> {
                 self.admin.metrics.inherit(&counts, &self.parts.proxy.live.load());
             }
             ToWorker::Supervised(facts) => self.admin.metrics.supervised(&facts),
-            ToWorker::Start(_) | ToWorker::TakeOver(_) | ToWorker::Drain | ToWorker::Stop => {}
+            ToWorker::Start(_)
+            | ToWorker::TakeOver(_)
+            | ToWorker::Drain
+            | ToWorker::Stop
+            | ToWorker::Hold
+            | ToWorker::Speak => {}
         }
         Ok(())
     }
 
-    async fn drain(&mut self, end: End) -> Result<(), WorkerError> {
+    async fn drain(
+        &mut self,
+        end: End,
+        orders: &mut UnboundedReceiver<ToWorker>,
+    ) -> Result<(), WorkerError> {
+        let mut orders_open = true;
         log::info!("draining: connections={}", self.open());
         if end == End::Stopped {
             self.parts.readiness.drain();
@@ -185,6 +199,12 @@ impl<'a> Conductor<'a> {
                 tokio::select! {
                     () = data.drained() => break,
                     _ = report.tick() => self.report(&mut told),
+                    order = orders.recv(), if orders_open => match order {
+                        Some(ToWorker::Hold) => self.hold(),
+                        Some(ToWorker::Speak) => self.silent = false,
+                        Some(_) => {}
+                        None => orders_open = false,
+                    },
                 }
             }
             self.report(&mut told);
@@ -205,6 +225,9 @@ impl<'a> Conductor<'a> {
     }
 
     fn report(&self, told: &mut Counts) {
+        if self.silent {
+            return; // it is told later
+        }
         let counts = self.counts();
         self.tell(&ToSupervisor::Draining(Box::new(counts.since(told)), self.open()));
         *told = counts;
@@ -225,7 +248,16 @@ impl<'a> Conductor<'a> {
         u64::try_from(self.parts.connections.open()).unwrap_or(u64::MAX)
     }
 
+    /// The supervisor replaces itself and could lose what it has half read.
+    fn hold(&mut self) {
+        self.tell(&ToSupervisor::Held);
+        self.silent = true;
+    }
+
     fn tell(&self, said: &ToSupervisor) {
+        if self.silent {
+            return;
+        }
         if let Err(error) = self.link.send(said) {
             log::debug!("supervisor not told: error=\"{error}\"");
         }

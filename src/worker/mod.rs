@@ -98,7 +98,7 @@ fn serve(
     let state = start.state.unwrap_or_default();
     let seed = state.handoff.seed().unwrap_or_else(|| fastrand::u64(..));
     let snapshot = Snapshot::new(&config, &start.version, seed, look_up)?;
-    state.handoff.apply_health(&snapshot, Clock::process().now());
+    state.handoff.apply(&snapshot, Clock::process().now());
     let (parts, admin, log_writer) = assemble(&config, snapshot)?;
     let mut conductor = Conductor::new(&config, parts, admin, Arc::clone(link), sockets);
     let orders = orders::listen(link).map_err(system("listen to the supervisor"))?;
