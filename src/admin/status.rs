@@ -105,7 +105,10 @@ fn backend<'a>(
         active_connections: server.in_flight(),
         total_requests: server.attempts(),
         total_failures: server.failures(),
-        last_checked: health.last_checked.map(|at| format_rfc3339_millis(wall(at)).to_string()),
+        last_checked: health.last_checked.map(|moment| {
+            let at = wall(moment.at).checked_sub(moment.earlier);
+            format_rfc3339_millis(at.unwrap_or(SystemTime::UNIX_EPOCH)).to_string()
+        }),
         last_error: health.last_error,
     }
 }
