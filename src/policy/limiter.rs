@@ -38,9 +38,9 @@ use ipnet::{IpNet, Ipv4Net};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::bucket::Rate;
-use crate::sync::{Mutex, MutexGuard};
 use crate::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use crate::sync::atomic::{AtomicU64, AtomicUsize};
+use crate::sync::{Mutex, MutexGuard};
 use crate::time::Timestamp;
 
 /// What one client costs in memory, whether its slot is taken or not.
