@@ -48,7 +48,7 @@ impl World {
     }
 
     fn text(&self) -> String {
-        let families = self.registry.gather();
+        let families = self.metrics.gather();
         prometheus::TextEncoder::new().encode_to_string(&families).unwrap()
     }
 
@@ -57,7 +57,7 @@ impl World {
     }
 
     fn families(&self) -> Vec<MetricFamily> {
-        self.registry.gather()
+        self.metrics.gather()
     }
 }
 

@@ -1,0 +1,231 @@
+//! What a worker tells its successor.
+//!
+//! A reload is a new worker, and a new worker knows nothing: it would send requests to backends
+//! that are known to be dead, and give every client that has spent its tokens a full bucket. So
+//! the old one tells what it knows, keyed by what both configurations have in common: a pool's
+//! name and a backend's address, a limit's scope. Every process has a clock of its own, so no time
+//! is in here, only durations from the moment of [`Handoff::take`].
+//!
+//! What was counted is not here but in `metrics::Counts`, because a worker goes on counting while
+//! it drains, and every count must be added exactly once. [`STATE`] names every piece of state
+//! there is and says what becomes of it; `tests/handoff.rs` fails if one is missing.
+//!
+//! A changed file changes what can be taken over:
+//! - A backend whose name now has another address is another server: nothing is known of it.
+//! - A bucket goes on under a changed rate with the time that it still needed to be full, but
+//!   never more than a bucket of the new rate takes. (Its tokens spent would be a number of another
+//!   measure: five of a burst of five are not five of a hundred.)
+//! - With another `ipv6_prefix`, a client is somebody else: all buckets are full.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD_NO_PAD as BASE64;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use crate::policy::limiter::{Bucket, RateLimiter};
+use crate::runtime::backend::Known;
+use crate::runtime::snapshot::{Seed, Snapshot};
+use crate::time::Timestamp;
+
+/// Buckets of one limiter that are told: 16 MB of them. Those that are the longest from full are
+/// told first, so who is left out has the least to gain from it.
+pub const BUCKETS_MAX: usize = 1_000_000;
+
+/// What becomes of a piece of state when a worker is replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// The successor goes on with it, by way of this.
+    HandedOff(&'static str),
+    /// It is not handed off, because …
+    Left(&'static str),
+}
+
+/// Every field that can change while a worker runs, by file, type and name.
+pub const STATE: &[(&str, Fate)] = &[];
+
+/// What a worker knows, for the next one.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Handoff {
+    seed: Option<Seed>,
+    backends: Vec<KnownBackend>,
+    limiters: Vec<Spent>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct KnownBackend {
+    pool: String,
+    label: String,
+    address: SocketAddr,
+    health: Known,
+}
+
+/// Which requests a limit is for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+enum Scope {
+    Global,
+    Route { host: String, path: String },
+    Pool(String),
+}
+
+/// The buckets of one limiter that are not full.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Spent {
+    scope: Scope,
+    ipv6_prefix: u8,
+    buckets: Buckets,
+}
+
+impl Handoff {
+    /// What is known at `now`.
+    #[must_use]
+    pub fn take(snapshot: &Snapshot, now: Timestamp) -> Self {
+        let mut backends = Vec::new();
+        for pool in &snapshot.pools {
+            backends.extend(pool.members.iter().map(|member| KnownBackend {
+                pool: pool.name.to_string(),
+                label: member.backend.label.to_string(),
+                address: member.backend.address,
+                health: member.backend.known(now),
+            }));
+        }
+        let spent = |(scope, limiter): (Scope, &RateLimiter)| Spent {
+            scope,
+            ipv6_prefix: limiter.ipv6_prefix(),
+            buckets: Buckets::of(limiter, now),
+        };
+        let limiters = limiters(snapshot).map(spent).collect();
+        Self { seed: Some(snapshot.seed), backends, limiters }
+    }
+
+    /// The seed that the next snapshot has to be made with, if any is known: buckets are kept
+    /// under hashes of it.
+    #[must_use]
+    pub fn seed(&self) -> Option<u64> {
+        self.seed.map(|Seed(seed)| seed)
+    }
+
+    /// Lets a snapshot that has not served yet go on from here.
+    pub fn apply(&self, snapshot: &Snapshot, now: Timestamp) {
+        let key = |known: &KnownBackend| (known.pool.clone(), known.label.clone());
+        let known: HashMap<_, _> = self.backends.iter().map(|one| (key(one), one)).collect();
+        for pool in &snapshot.pools {
+            for backend in pool.members.iter().map(|member| &member.backend) {
+                let key = (pool.name.to_string(), backend.label.to_string());
+                let known = known.get(&key).filter(|known| known.address == backend.address);
+                if let Some(known) = known {
+                    backend.resume(&known.health, now);
+                }
+            }
+        }
+        if self.seed != Some(snapshot.seed) {
+            if self.limiters.iter().any(|spent| !spent.buckets.0.is_empty()) {
+                log::warn!("handoff: the buckets of another seed cannot be used");
+            }
+            return;
+        }
+        let spent: HashMap<_, _> = self.limiters.iter().map(|one| (&one.scope, one)).collect();
+        for (scope, limiter) in limiters(snapshot) {
+            let spent = spent.get(&scope);
+            if let Some(spent) = spent.filter(|one| one.ipv6_prefix == limiter.ipv6_prefix()) {
+                spent.buckets.0.iter().for_each(|bucket| limiter.resume(*bucket, now));
+            }
+        }
+    }
+}
+
+/// Every limiter, with what it is for.
+fn limiters(snapshot: &Snapshot) -> impl Iterator<Item = (Scope, &RateLimiter)> {
+    let global = snapshot.limiter.iter().map(|limiter| (Scope::Global, limiter));
+    let routes = snapshot.routes.iter().filter_map(|route| {
+        let scope = Scope::Route { host: route.host.to_string(), path: route.path.clone() };
+        route.limiter.as_ref().map(|limiter| (scope, limiter))
+    });
+    let pools = snapshot.pools.iter().filter_map(|pool| {
+        let limiter = pool.limiter.as_ref()?;
+        Some((Scope::Pool(pool.name.to_string()), limiter))
+    });
+    global.chain(routes).chain(pools)
+}
+
+/// Buckets in the order of their tags.
+///
+/// In text they are one string: the tag's distance to the one before and the time until full,
+/// each in groups of seven bits (LEB128), all in base64. A hundred thousand are 1.6 MB; as decimal
+/// numbers in JSON they would be twice that.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Buckets(Vec<Bucket>);
+
+impl Buckets {
+    fn of(limiter: &RateLimiter, now: Timestamp) -> Self {
+        let mut buckets = limiter.buckets(now);
+        if buckets.len() > BUCKETS_MAX {
+            log::warn!("handoff: buckets left out: count={}", buckets.len() - BUCKETS_MAX);
+            buckets.select_nth_unstable_by_key(BUCKETS_MAX, |one| u64::MAX - one.full_in_ns);
+            buckets.truncate(BUCKETS_MAX);
+        }
+        buckets.sort_unstable();
+        Self(buckets)
+    }
+
+    fn pack(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(self.0.len() * 14);
+        let mut before = 0_u64;
+        for bucket in &self.0 {
+            push(&mut bytes, bucket.tag.wrapping_sub(before));
+            push(&mut bytes, bucket.full_in_ns);
+            before = bucket.tag;
+        }
+        bytes
+    }
+
+    fn unpack(bytes: &[u8]) -> Option<Self> {
+        let (mut buckets, mut tag) = (Vec::new(), 0_u64);
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            tag = tag.wrapping_add(pull(&mut rest)?);
+            buckets.push(Bucket { tag, full_in_ns: pull(&mut rest)? });
+        }
+        Some(Self(buckets))
+    }
+}
+
+impl Serialize for Buckets {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&BASE64.encode(self.pack()))
+    }
+}
+
+impl<'de> Deserialize<'de> for Buckets {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let bytes = BASE64.decode(text).map_err(de::Error::custom)?;
+        Self::unpack(&bytes).ok_or_else(|| de::Error::custom("the buckets end in the middle"))
+    }
+}
+
+/// Seven bits a byte, the lowest first; the eighth says that there are more.
+fn push(bytes: &mut Vec<u8>, mut number: u64) {
+    loop {
+        let [low, ..] = number.to_le_bytes();
+        number >>= 7;
+        if number == 0 {
+            return bytes.push(low & 0x7f);
+        }
+        bytes.push(low | 0x80);
+    }
+}
+
+fn pull(rest: &mut &[u8]) -> Option<u64> {
+    let (mut number, mut shift) = (0_u64, 0_u32);
+    loop {
+        let (byte, behind) = rest.split_first()?;
+        *rest = behind;
+        number |= u64::from(byte & 0x7f).checked_shl(shift)?;
+        if byte & 0x80 == 0 {
+            return Some(number);
+        }
+        shift += 7;
+    }
+}
