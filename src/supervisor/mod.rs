@@ -281,7 +281,10 @@ impl Supervisor {
                 && self.candidate.is_none()
                 && self.draining.is_empty()
             {
-                let why = stopping.why.clone().unwrap_or_else(|| "stopped before all was done".to_owned());
+                let why = stopping
+                    .why
+                    .clone()
+                    .unwrap_or_else(|| "stopped before all was done".to_owned());
                 return if stopping.cut { Err(SupervisorError::Cut(why)) } else { Ok(()) };
             }
         }

@@ -98,7 +98,9 @@ impl Supervisor {
     /// A worker is silent.
     pub(super) fn held(&mut self, generation: u64) {
         self.silent.insert(generation);
-        if self.upgrade_until.is_some() && self.everyone().all(|child| self.silent.contains(&child.generation)) {
+        if self.upgrade_until.is_some()
+            && self.everyone().all(|child| self.silent.contains(&child.generation))
+        {
             self.upgrade_until = None;
             let error = self.replace();
             log::error!("supervisor not replaced: {error}");
