@@ -18,6 +18,7 @@ mod child;
 pub mod control;
 mod reload;
 mod status;
+mod systemd;
 mod upgrade;
 mod watch;
 
@@ -30,7 +31,6 @@ use std::thread;
 use std::time::Duration;
 
 use rustix::process::{WaitOptions, wait};
-use sd_notify::NotifyState;
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGUSR2};
 use signal_hook::iterator::Signals;
 
@@ -84,14 +84,7 @@ impl Options {
         if let Some(ready) = self.ready.take() {
             ready();
         }
-        notify(&[NotifyState::Ready]);
-    }
-}
-
-/// Tells systemd, if it started us (sd_notify(3)).
-fn notify(states: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(states) {
-        log::debug!("systemd not told: error=\"{error}\"");
+        systemd::ready();
     }
 }
 
@@ -162,6 +155,9 @@ struct Supervisor {
     upgrade_until: Option<Timestamp>,
     stopping: Option<Stopping>,
     ever_ready: bool,
+    /// How often systemd wants to hear that we live, and when next.
+    watchdog: Option<Duration>,
+    alive_at: Timestamp,
 }
 
 struct Draining {
@@ -203,7 +199,10 @@ pub fn run(options: Options) -> Result<(), SupervisorError> {
     let resumed = memory.is_some();
     match memory {
         Some(memory) => supervisor.resume(memory).map_err(system("go on from before"))?,
-        None => supervisor.bind_first()?,
+        None => {
+            let given = systemd::sockets().map_err(system("take systemd's sockets"))?;
+            supervisor.bind_first(given)?;
+        }
     }
     let _control = control::listen(&supervisor.options.control, &supervisor.events)
         .map_err(system("open the control socket"))?;
@@ -264,6 +263,8 @@ impl Supervisor {
             upgrade_until: None,
             stopping: None,
             ever_ready: false,
+            watchdog: systemd::watchdog(),
+            alive_at: Timestamp::ZERO,
         }
     }
 
@@ -297,6 +298,7 @@ impl Supervisor {
             self.restart_at,
             self.candidate.as_ref().map(|candidate| candidate.until),
             self.stopping.as_ref().map(|stopping| stopping.close_at),
+            self.watchdog.map(|_| self.alive_at),
         ];
         let next = due.into_iter().flatten().min();
         next.map_or(TICK, |at| at.since(now).min(TICK))
@@ -321,6 +323,12 @@ impl Supervisor {
 
     fn look_after(&mut self) {
         let now = self.clock.now();
+        if let Some(every) = self.watchdog
+            && self.alive_at <= now
+        {
+            systemd::alive();
+            self.alive_at = now + every;
+        }
         if self.candidate.as_ref().is_some_and(|candidate| candidate.until <= now) {
             let patience = humantime::format_duration(self.options.ready_timeout);
             self.candidate_failed(&format!("the new worker was not ready within {patience}"));
@@ -357,7 +365,7 @@ impl Supervisor {
             return;
         }
         log::info!("stopping");
-        notify(&[NotifyState::Stopping]);
+        systemd::stopping();
         let close_at = self.clock.now() + self.served.config.shutdown.pre_stop;
         self.stopping = Some(Stopping { close_at, cut: false, why: None });
         self.restart_at = None;

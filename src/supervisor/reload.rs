@@ -1,12 +1,15 @@
 //! From a changed file to a new worker, or to a clear word why not.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::mpsc::Sender;
 
 use super::child::Child;
 use super::control::{Answer, Request};
-use super::{DRAIN_GRACE, DRAINING_MAX, Draining, Options, Served, Supervisor, SupervisorError};
+use super::{
+    DRAIN_GRACE, DRAINING_MAX, Draining, Options, Served, Supervisor, SupervisorError, systemd,
+};
 use crate::config::{self, Config};
 use crate::link::{Start, State, ToSupervisor, ToWorker};
 use crate::sockets::{BindError, bind};
@@ -93,9 +96,19 @@ fn complaint(options: &Options, problems: &config::Problems) -> String {
 
 impl Supervisor {
     /// Binds what the first configuration asks for.
-    pub(super) fn bind_first(&mut self) -> Result<(), BindError> {
+    pub(super) fn bind_first(
+        &mut self,
+        mut given: BTreeMap<SocketAddr, TcpListener>,
+    ) -> Result<(), BindError> {
         for address in addresses(&self.served.config) {
-            self.sockets.insert(address, bind(address)?);
+            let socket = match given.remove(&address) {
+                Some(socket) => socket,
+                None => bind(address)?,
+            };
+            self.sockets.insert(address, socket);
+        }
+        for address in given.keys() {
+            log::warn!("systemd's socket not used: {address} (help: list it in `listeners`)");
         }
         Ok(())
     }
@@ -112,6 +125,7 @@ impl Supervisor {
             return;
         }
         let answers = answer.into_iter().chain(self.waiting.drain(..)).collect();
+        systemd::reloading();
         if let Err((why, answers)) = self.try_reload(answers) {
             self.refused(&why, answers);
         }
@@ -335,6 +349,7 @@ impl Supervisor {
         self.sockets.retain(|address, _| wanted.contains(address));
         answer(answers, &Answer::failed(why.to_owned()));
         self.tell_facts();
+        systemd::ready();
     }
 
     /// A command came over the control socket.
