@@ -42,11 +42,38 @@ pub enum Fate {
     Left(&'static str),
 }
 
+use Fate::{HandedOff, Left};
+
 /// Every field that can change while a worker runs, by file, type and name.
-pub const STATE: &[(&str, Fate)] = &[];
+#[rustfmt::skip]
+pub const STATE: &[(&str, Fate)] = &[
+    ("live.rs Live.current", Left("the successor makes its own from its own configuration")),
+    ("metrics/mod.rs Metrics.declined", HandedOff("metrics::Counts")),
+    ("metrics/mod.rs Metrics.failed", HandedOff("metrics::Counts")),
+    ("metrics/mod.rs Metrics.inherited", HandedOff("metrics::Counts")),
+    ("metrics/mod.rs Metrics.succeeded", HandedOff("metrics::Counts")),
+    ("metrics/mod.rs Metrics.supervision", Left("the supervisor tells every worker itself")),
+    ("metrics/series.rs Cell.0", HandedOff("metrics::Counts")),
+    ("metrics/series.rs PoolSeries.retries", HandedOff("metrics::Counts")),
+    ("metrics/series.rs Series.errors", HandedOff("metrics::Counts")),
+    ("metrics/series.rs Series.requests", HandedOff("metrics::Counts")),
+    ("policy/bucket.rs TokenBucket.full_at_ns", Left("no limit is made of it; the clients' buckets are in `Slot`")),
+    ("policy/limiter.rs RateLimiter.clients", HandedOff("counted anew while buckets are taken in")),
+    ("policy/limiter.rs RateLimiter.newcomers", Left("a lock around nothing")),
+    ("policy/limiter.rs Slot.full_at_ns", HandedOff("RateLimiter::buckets")),
+    ("policy/limiter.rs Slot.tag", HandedOff("RateLimiter::buckets")),
+    ("policy/select/round_robin.rs RoundRobin.stride", Left("a function of the weights")),
+    ("policy/select/round_robin.rs RoundRobin.turn", Left("a cycle that begins anew once per reload moves no share")),
+    ("runtime/backend.rs Backend.attempts", HandedOff("metrics::Counts")),
+    ("runtime/backend.rs Backend.checkup", HandedOff("Backend::known")),
+    ("runtime/backend.rs Backend.failures", HandedOff("metrics::Counts")),
+    ("runtime/backend.rs Backend.healthy", HandedOff("Backend::known")),
+    ("runtime/backend.rs Backend.in_flight", Left("the requests stay with the old worker")),
+];
 
 /// What a worker knows, for the next one.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Handoff {
     seed: Option<Seed>,
     backends: Vec<KnownBackend>,
