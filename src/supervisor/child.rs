@@ -88,18 +88,21 @@ impl Child {
 
     fn listen(&self, events: Sender<Event>) -> io::Result<()> {
         let (link, generation) = (Arc::clone(&self.link), self.generation);
-        let listen = move || loop {
-            let said = match link.receive::<ToSupervisor>() {
-                Ok(Some(said)) => said,
-                Ok(None) => return,
-                Err(error) => {
-                    log::error!("worker unintelligible: generation={generation} error=\"{error}\"");
-                    return;
+        let listen = move || {
+            loop {
+                match link.receive::<ToSupervisor>() {
+                    Ok(Some(said)) => {
+                        let _unheard = events.send(Event::Said { generation, said });
+                    }
+                    Ok(None) => break,
+                    Err(error) => {
+                        log::error!("worker unintelligible: generation={generation} {error}");
+                        break;
+                    }
                 }
-            };
-            if events.send(Event::Said { generation, said }).is_err() {
-                return;
             }
+            // Nobody hears it if the supervisor is gone, too.
+            let _unheard = events.send(Event::Silent { generation });
         };
         thread::Builder::new().name(format!("worker {generation}")).spawn(listen).map(drop)
     }

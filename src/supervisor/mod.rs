@@ -16,28 +16,30 @@
 
 mod child;
 pub mod control;
+mod lives;
 mod reload;
 mod status;
 mod systemd;
 mod upgrade;
 mod watch;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::num::NonZeroI32;
 use std::path::PathBuf;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::Duration;
 
-use rustix::process::{WaitOptions, wait};
+use rustix::process::WaitStatus;
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGUSR2};
 use signal_hook::iterator::Signals;
 
 use self::child::Child;
 pub use self::child::Program;
 use self::control::{Answer, Request};
-use self::reload::{Candidate, Purpose};
+use self::reload::Candidate;
 use crate::clock::Clock;
 use crate::config::{Config, Problems};
 use crate::link::{State, ToSupervisor, ToWorker};
@@ -120,6 +122,8 @@ enum Event {
     Signal(i32),
     /// A worker said something.
     Said { generation: u64, said: ToSupervisor },
+    /// A worker will say nothing more.
+    Silent { generation: u64 },
     /// A command came over the control socket.
     Command(Request, Sender<Answer>),
     /// The watched file has other contents.
@@ -152,6 +156,9 @@ struct Supervisor {
     orphans: Vec<Box<Counts>>,
     /// Workers that hold their tongue, and how long the others may take to.
     silent: BTreeSet<u64>,
+    /// Workers that will say nothing more, and processes that have ended.
+    mute: BTreeSet<u64>,
+    dead: HashMap<NonZeroI32, WaitStatus>,
     upgrade_until: Option<Timestamp>,
     stopping: Option<Stopping>,
     ever_ready: bool,
@@ -260,6 +267,8 @@ impl Supervisor {
             waiting: Vec::new(),
             orphans: Vec::new(),
             silent: BTreeSet::new(),
+            mute: BTreeSet::new(),
+            dead: HashMap::new(),
             upgrade_until: None,
             stopping: None,
             ever_ready: false,
@@ -312,6 +321,7 @@ impl Supervisor {
             Event::Signal(SIGUSR2) => self.upgrade(),
             Event::Signal(_) => {}
             Event::Said { generation, said } => self.heard(generation, said),
+            Event::Silent { generation } => return self.fell_silent(generation),
             Event::Command(request, answer) => self.command(request, answer),
             Event::FileChanged => {
                 log::info!("file changed: reloading");
@@ -357,107 +367,10 @@ impl Supervisor {
         }
     }
 
-    fn stop(&mut self) {
-        if let Some(stopping) = &mut self.stopping {
-            log::warn!("stopping at once");
-            stopping.cut = true;
-            self.everyone().for_each(Child::kill);
-            return;
-        }
-        log::info!("stopping");
-        systemd::stopping();
-        let close_at = self.clock.now() + self.served.config.shutdown.pre_stop;
-        self.stopping = Some(Stopping { close_at, cut: false, why: None });
-        self.restart_at = None;
-        if let Some(candidate) = &self.candidate {
-            candidate.child.kill();
-        }
-        if let Some(current) = &self.current {
-            current.tell(&ToWorker::Stop);
-        }
-    }
-
     fn everyone(&self) -> impl Iterator<Item = &Child> {
         let candidate = self.candidate.as_ref().map(|candidate| &candidate.child);
         let draining = self.draining.iter().map(|draining| &draining.child);
         self.current.iter().chain(candidate).chain(draining)
-    }
-
-    /// Takes note of every child that has ended: workers, and as process 1 whoever was left over.
-    fn reap(&mut self) -> Result<(), SupervisorError> {
-        while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
-            let well = status.exit_status() == Some(0);
-            if self.current.as_ref().is_some_and(|current| current.pid == pid) {
-                self.current_ended(well, &format!("{status:?}"));
-            } else if self.candidate.as_ref().is_some_and(|candidate| candidate.child.pid == pid) {
-                let why = match self.candidate.as_mut().and_then(|candidate| candidate.why.take()) {
-                    Some(why) => why,
-                    None => format!("the new worker ended before it was ready ({status:?})"),
-                };
-                if !self.ever_ready && self.stopping.is_none() {
-                    return Err(SupervisorError::Worker(why));
-                }
-                self.candidate_gone(&why);
-            } else if let Some(at) = self.draining.iter().position(|one| one.child.pid == pid) {
-                self.draining.remove(at);
-                self.tell_facts();
-                if let (false, Some(stopping)) = (well, &mut self.stopping) {
-                    stopping.cut = true;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn current_ended(&mut self, well: bool, status: &str) {
-        let Some(ended) = self.current.take() else { return };
-        if let Some(stopping) = &mut self.stopping {
-            stopping.cut |= !well;
-            return;
-        }
-        let lived = self.clock.now().since(ended.started);
-        log::error!(
-            "worker died: generation={} lived={lived:?} status=\"{status}\"",
-            ended.generation
-        );
-        self.facts.restarts += 1;
-        self.restart_wait = if lived >= LIVED_WELL {
-            Duration::ZERO
-        } else {
-            (self.restart_wait * 2).clamp(RESTART_FIRST, RESTART_LONGEST)
-        };
-        match &mut self.candidate {
-            // Its successor is on its way already; it starts from the last checkpoint.
-            Some(candidate) => {
-                if candidate.is_waiting_for_state() {
-                    candidate.take_over(&self.checkpoint);
-                }
-            }
-            None => self.restart_at = Some(self.clock.now() + self.restart_wait),
-        }
-    }
-
-    /// Starts a worker for what is served already.
-    fn start(&mut self) -> Result<(), String> {
-        let served = Served {
-            config: self.served.config.clone(),
-            text: self.served.text.clone(),
-            version: self.served.version.clone(),
-        };
-        self.launch(served, Purpose::Restart)
-    }
-
-    fn restart(&mut self) {
-        self.restart_at = None;
-        if let Err(why) = self.start() {
-            log::error!("worker not started: {why}");
-            self.restart_later();
-        }
-    }
-
-    fn restart_later(&mut self) {
-        self.restart_wait = (self.restart_wait * 2).clamp(RESTART_FIRST, RESTART_LONGEST);
-        self.restart_at = Some(self.clock.now() + self.restart_wait);
     }
 
     fn tell_facts(&mut self) {

@@ -221,7 +221,7 @@ impl Supervisor {
         }
     }
 
-    fn candidate_of(&mut self, generation: u64) -> Option<&mut Candidate> {
+    pub(super) fn candidate_of(&mut self, generation: u64) -> Option<&mut Candidate> {
         self.candidate.as_mut().filter(|candidate| candidate.child.generation == generation)
     }
 
