@@ -88,7 +88,7 @@ impl Counts {
     }
 
     /// The counters and histograms of these families.
-    fn of(gathered: &[MetricFamily], sums: Sums) -> Self {
+    pub(super) fn of(gathered: &[MetricFamily], sums: Sums) -> Self {
         let families = gathered.iter().filter(|family| is_counted(family));
         let families = families.map(|family| (family.name().to_owned(), Family::read(family)));
         Self { families: families.collect(), sums, backends: Vec::new() }
