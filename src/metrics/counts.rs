@@ -114,6 +114,10 @@ impl Metrics {
     /// Adds what another worker has counted. Each count may come once: at first all of
     /// [`Self::counts`], then what came [since](Counts::since).
     pub fn inherit(&self, counts: &Counts, snapshot: &Snapshot) {
+        // What a draining worker mostly has to say.
+        if *counts == Counts::default() {
+            return;
+        }
         let places = Places::of(snapshot);
         let own = Counts::of(&self.registry.gather(), Sums::default());
         {
