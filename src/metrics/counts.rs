@@ -88,7 +88,7 @@ impl Counts {
     }
 
     /// The counters and histograms of these families.
-    fn of(gathered: &[MetricFamily], sums: Sums) -> Self {
+    pub(super) fn of(gathered: &[MetricFamily], sums: Sums) -> Self {
         let families = gathered.iter().filter(|family| is_counted(family));
         let families = families.map(|family| (family.name().to_owned(), Family::read(family)));
         Self { families: families.collect(), sums, backends: Vec::new() }
@@ -114,6 +114,10 @@ impl Metrics {
     /// Adds what another worker has counted. Each count may come once: at first all of
     /// [`Self::counts`], then what came [since](Counts::since).
     pub fn inherit(&self, counts: &Counts, snapshot: &Snapshot) {
+        // What a draining worker mostly has to say.
+        if *counts == Counts::default() {
+            return;
+        }
         let places = Places::of(snapshot);
         let own = Counts::of(&self.registry.gather(), Sums::default());
         {
