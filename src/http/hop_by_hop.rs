@@ -10,6 +10,7 @@
 
 use ::http::HeaderMap;
 use ::http::header::{self, HeaderName};
+use smallvec::SmallVec;
 
 /// Which way a message goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,28 +21,28 @@ pub enum Direction {
     Response,
 }
 
-static ON_REQUESTS: [HeaderName; 9] = [
-    header::CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    header::PROXY_AUTHENTICATE,
-    header::PROXY_AUTHORIZATION,
-    header::TE,
-    header::TRAILER,
-    header::UPGRADE,
+const ON_REQUESTS: [&str; 9] = [
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "te",
+    "trailer",
+    "upgrade",
     // The other half of the h2c upgrade that RFC 9113 took away.
-    HeaderName::from_static("http2-settings"),
+    "http2-settings",
 ];
 
-static ON_RESPONSES: [HeaderName; 8] = [
-    header::CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    header::PROXY_AUTHENTICATE,
-    HeaderName::from_static("proxy-authentication-info"),
-    header::TE,
-    header::TRAILER,
-    header::UPGRADE,
+const ON_RESPONSES: [&str; 8] = [
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "proxy-authenticate",
+    "proxy-authentication-info",
+    "te",
+    "trailer",
+    "upgrade",
 ];
 
 /// What `Connection` may never take away, because the message would then be framed, routed
@@ -75,8 +76,8 @@ const PROTECTED: [&str; 26] = [
     "x-request-id",
 ];
 
-/// The fields to take out of a message before it is passed on: the fixed list, and whatever
-/// `Connection` nominates that is there and may be nominated.
+/// The fields to take out of a message before it is passed on: those of the fixed list, and
+/// whatever `Connection` nominates that may be nominated, as far as they are there.
 ///
 /// Where an upgrade is to go through, the caller puts `Connection` and `Upgrade` back; for
 /// gRPC likewise `TE: trailers`. Names can come twice.
@@ -86,15 +87,24 @@ pub fn to_remove(
     headers: &HeaderMap,
     direction: Direction,
 ) -> impl Iterator<Item = HeaderName> + use<> {
-    let fixed: &'static [HeaderName] = match direction {
+    let fixed: &[&str] = match direction {
         Direction::Request => &ON_REQUESTS,
         Direction::Response => &ON_RESPONSES,
     };
+    // Few of the list are ever there, so one walk over what is there costs less than to look
+    // each of them up.
+    let place = |name: &HeaderName| fixed.iter().position(|other| *other == name.as_str());
+    let mut found: SmallVec<[(usize, HeaderName); 2]> =
+        headers.keys().filter_map(|name| Some((place(name)?, name.clone()))).collect();
+    // A field that is removed leaves its place to the last one: the order of removal is seen in
+    // what is left, and is always that of the list.
+    found.sort_unstable_by_key(|&(place, _)| place);
     let nominated: Vec<HeaderName> = connection_options(headers)
+        .filter(|option| !fixed.iter().any(|name| name.eq_ignore_ascii_case(option)))
         .filter_map(|option| HeaderName::from_bytes(option.as_bytes()).ok())
-        .filter(|name| headers.contains_key(name) && !fixed.contains(name) && !is_protected(name))
+        .filter(|name| headers.contains_key(name) && !is_protected(name))
         .collect();
-    fixed.iter().cloned().chain(nominated)
+    found.into_iter().map(|(_, name)| name).chain(nominated)
 }
 
 /// Whether `Connection` has `option` (`close`, `upgrade`, …), in any case.
@@ -225,6 +235,18 @@ mod tests {
         map.append("connection", HeaderValue::from_bytes(b"x-one\xff").unwrap());
         map.append("connection", HeaderValue::from_static("x one, \"x-one\", ;"));
         assert!(to_remove(&map, Direction::Request).all(|name| name != "x-one"));
+    }
+
+    #[test]
+    fn only_what_is_there_is_named_in_the_order_of_the_list() {
+        let map = headers(&[
+            ("te", "trailers"),
+            ("accept", "*/*"),
+            ("keep-alive", "timeout=5"),
+            ("connection", "Keep-Alive, TE, close"),
+        ]);
+        let names: Vec<_> = to_remove(&map, Direction::Request).collect();
+        assert_eq!(names, ["connection", "keep-alive", "te"]);
     }
 
     #[test]
