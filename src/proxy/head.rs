@@ -69,11 +69,10 @@ pub(super) fn forward(
     client: Client,
     trusted: &[IpNet],
 ) -> Result<()> {
-    to_origin_form(request)?;
-    // The copy has lost its `Connection` already, and with it what that nominates.
-    for name in hop_by_hop::to_remove(&received.headers, Direction::Request) {
+    for name in hop_by_hop::to_remove(&request.headers, Direction::Request) {
         request.remove_header(&name);
     }
+    to_origin_form(request)?;
     let from_trusted = forwarded::is_trusted(client.peer, trusted);
     if !from_trusted {
         remove_claims(request);
