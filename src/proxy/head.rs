@@ -152,8 +152,8 @@ pub(super) fn backward(
     }
     // An HTTP/1.0 client knows no chunks: without a length, the end of the connection is the end
     // of the body (RFC 9112 §6.3).
-    let chunked = response.headers.contains_key(header::TRANSFER_ENCODING);
-    if client_speaks == Version::HTTP_10 && chunked {
+    if client_speaks == Version::HTTP_10 && response.headers.contains_key(header::TRANSFER_ENCODING)
+    {
         response.remove_header(&header::TRANSFER_ENCODING);
         return Ok(false);
     }
