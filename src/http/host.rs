@@ -49,13 +49,12 @@ pub fn canonical(authority: &str) -> Result<Cow<'_, str>, HostError> {
     if authority.starts_with('[') {
         return canonical_v6(authority);
     }
-    if authority.contains('@') {
+    if authority.bytes().any(|byte| byte == b'@') {
         return Err(HostError::UserInfo);
     }
-    let (host, port) = match authority.split_once(':') {
-        Some((host, port)) => (host, Some(port)),
-        None => (authority, None),
-    };
+    let colon = authority.bytes().position(|byte| byte == b':').unwrap_or(authority.len());
+    let (host, port) = authority.split_at(colon);
+    let port = port.strip_prefix(':');
     if let Some(byte) = host.bytes().find(|&byte| !is_host_byte(byte)) {
         return Err(HostError::Byte(byte));
     }
@@ -64,7 +63,8 @@ pub fn canonical(authority: &str) -> Result<Cow<'_, str>, HostError> {
     if host.is_empty() {
         return Err(HostError::Empty);
     }
-    if host.split('.').any(str::is_empty) {
+    let ends_in_a_dot = host.starts_with('.') || host.ends_with('.');
+    if ends_in_a_dot || host.as_bytes().windows(2).any(|pair| pair == b"..") {
         return Err(HostError::EmptyLabel);
     }
     if host.bytes().any(|byte| byte.is_ascii_uppercase()) {

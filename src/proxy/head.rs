@@ -8,7 +8,7 @@ use pingora_error::{ErrorType, OrErr, Result};
 
 use crate::exchange::{Client, X_FORWARDED_FOR};
 use crate::http::hop_by_hop::{self, Direction};
-use crate::http::{forwarded, request_id, via};
+use crate::http::{address, forwarded, request_id, via};
 
 /// Names a request through all hops.
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -69,17 +69,16 @@ pub(super) fn forward(
     client: Client,
     trusted: &[IpNet],
 ) -> Result<()> {
-    to_origin_form(request)?;
-    // The copy has lost its `Connection` already, and with it what that nominates.
-    for name in hop_by_hop::to_remove(&received.headers, Direction::Request) {
+    for name in hop_by_hop::to_remove(&request.headers, Direction::Request) {
         request.remove_header(&name);
     }
+    to_origin_form(request)?;
     let from_trusted = forwarded::is_trusted(client.peer, trusted);
     if !from_trusted {
         remove_claims(request);
     }
     // Names as text, because Pingora would copy a `HeaderName` and write it in lower case.
-    let real_ip = value(client.address.to_canonical().to_string())?;
+    let real_ip = value(address::text(client.address.to_canonical()))?;
     let forwarded_for = if from_trusted {
         let lines = text_lines(&request.headers, X_FORWARDED_FOR);
         value(forwarded::append_for(lines, client.peer, trusted))?
@@ -88,10 +87,12 @@ pub(super) fn forward(
     };
     request.insert_header("X-Forwarded-For", forwarded_for)?;
     request.insert_header("X-Real-IP", real_ip)?;
-    if !request.headers.contains_key(&X_FORWARDED_PROTO) {
+    // What nobody may claim is not there any more.
+    let told = |request: &RequestHeader, name| from_trusted && request.headers.contains_key(name);
+    if !told(request, X_FORWARDED_PROTO) {
         request.insert_header("X-Forwarded-Proto", HTTP)?;
     }
-    if !request.headers.contains_key(&X_FORWARDED_HOST)
+    if !told(request, X_FORWARDED_HOST)
         && let Some(host) = request.headers.get(header::HOST).cloned()
     {
         request.insert_header("X-Forwarded-Host", host)?;
@@ -151,8 +152,8 @@ pub(super) fn backward(
     }
     // An HTTP/1.0 client knows no chunks: without a length, the end of the connection is the end
     // of the body (RFC 9112 §6.3).
-    let chunked = response.headers.contains_key(header::TRANSFER_ENCODING);
-    if client_speaks == Version::HTTP_10 && chunked {
+    if client_speaks == Version::HTTP_10 && response.headers.contains_key(header::TRANSFER_ENCODING)
+    {
         response.remove_header(&header::TRANSFER_ENCODING);
         return Ok(false);
     }
