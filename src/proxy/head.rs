@@ -1,10 +1,10 @@
 //! What we change in the heads that pass through.
 
 use http::header::{self, HeaderName, HeaderValue};
-use http::{HeaderMap, Version};
+use http::{HeaderMap, StatusCode, Version};
 use ipnet::IpNet;
 use pingora::http::{RequestHeader, ResponseHeader};
-use pingora_error::{ErrorType, OrErr, Result};
+use pingora_error::{Error, ErrorType, OrErr, Result};
 
 use crate::exchange::{Client, X_FORWARDED_FOR};
 use crate::http::hop_by_hop::{self, Direction};
@@ -66,13 +66,17 @@ fn absolute(target: &[u8]) -> Option<(&[u8], &[u8])> {
 pub(super) fn forward(
     request: &mut RequestHeader,
     received: &RequestHeader,
-    client: Client,
+    (client, backend): (Client, &str),
     trusted: &[IpNet],
 ) -> Result<()> {
     for name in hop_by_hop::to_remove(&request.headers, Direction::Request) {
         request.remove_header(&name);
     }
     to_origin_form(request)?;
+    if !request.headers.contains_key(header::HOST) {
+        // An HTTP/1.0 client may leave it out; we, who speak HTTP/1.1, may not (RFC 9112 §3.2).
+        request.insert_header(header::HOST, backend)?;
+    }
     let from_trusted = forwarded::is_trusted(client.peer, trusted);
     if !from_trusted {
         remove_claims(request);
@@ -122,9 +126,9 @@ fn to_origin_form(request: &mut RequestHeader) -> Result<()> {
 
 fn remove_claims(request: &mut RequestHeader) {
     let claims = |name: &&HeaderName| {
-        name.as_str().starts_with(FORWARDED_PREFIX)
-            || **name == header::FORWARDED
-            || **name == X_REAL_IP
+        is_claim(name.as_str())
+            // Gateways that make variables of fields cannot tell the one from the other.
+            || (name.as_str().contains('_') && is_claim(&name.as_str().replace('_', "-")))
     };
     // Most requests claim nothing, and an empty list costs nothing.
     let claims: Vec<HeaderName> = request.headers.keys().filter(claims).cloned().collect();
@@ -133,8 +137,31 @@ fn remove_claims(request: &mut RequestHeader) {
     }
 }
 
+fn is_claim(name: &str) -> bool {
+    name.starts_with(FORWARDED_PREFIX) || name == "forwarded" || name == X_REAL_IP.as_str()
+}
+
 fn text_lines(headers: &HeaderMap, name: HeaderName) -> impl DoubleEndedIterator<Item = &str> {
     headers.get_all(name).iter().filter_map(|line| line.to_str().ok())
+}
+
+/// Refuses what no backend may answer to what we ask, and puts right what has one meaning only.
+pub(super) fn check_answer(response: &mut ResponseHeader) -> Result<()> {
+    if response.status == StatusCode::SWITCHING_PROTOCOLS {
+        // Nobody asked: upgrades are not passed on.
+        return Err(Error::explain(ErrorType::InvalidHTTPHeader, "101 unasked").into_up());
+    }
+    // Several that differ were refused by Pingora; several that agree are one (RFC 9112 §6.3).
+    let mut lengths = response.headers.get_all(header::CONTENT_LENGTH).iter();
+    let (first, second) = (lengths.next(), lengths.next());
+    let Some(first) = first.filter(|first| second.is_some() || first.as_bytes().contains(&b','))
+    else {
+        return Ok(());
+    };
+    let digits = first.as_bytes().split(|byte| *byte == b',').next().unwrap_or_default();
+    let length = HeaderValue::from_bytes(digits.trim_ascii());
+    let length = length.or_err(ErrorType::InvalidHTTPHeader, "a length")?;
+    response.insert_header(header::CONTENT_LENGTH, length)
 }
 
 /// Makes a backend's answer head the one that the client gets. Whether the client's connection

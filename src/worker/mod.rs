@@ -153,6 +153,7 @@ async fn conduct(
     }
     let mut data = start();
     parts.readiness.accept();
+    warn_of_file_limit(config);
     ready();
 
     signals.next().await;
@@ -205,6 +206,20 @@ fn raise_file_limit() {
     match rlimit::increase_nofile_limit(u64::MAX) {
         Ok(limit) => log::debug!("file descriptors: limit={limit}"),
         Err(error) => log::warn!("the limit of file descriptors could not be raised: {error}"),
+    }
+}
+
+/// Says so if there may be more clients than descriptors: a client's connection takes one, and one
+/// more to a backend for its request; and we need some ourselves.
+fn warn_of_file_limit(config: &Config) {
+    let wanted = u64::try_from(config.limits.connections.get()).unwrap_or(u64::MAX) * 2 + 256;
+    if let Ok((limit, _)) = rlimit::Resource::NOFILE.get()
+        && limit < wanted
+    {
+        log::warn!(
+            "too few file descriptors: limit={limit} wanted={wanted} (help: raise the limit, \
+             `ulimit -Hn` or LimitNOFILE=, or lower limits.connections)"
+        );
     }
 }
 
