@@ -7,6 +7,7 @@ mod commands;
 mod faults;
 mod forwarding;
 mod framing;
+mod hostile;
 mod limits;
 mod metrics;
 mod probe;
