@@ -114,7 +114,6 @@ impl Metrics {
     /// Adds what another worker has counted. Each count may come once: at first all of
     /// [`Self::counts`], then what came [since](Counts::since).
     pub fn inherit(&self, counts: &Counts, snapshot: &Snapshot) {
-        // What a draining worker mostly has to say.
         if *counts == Counts::default() {
             return;
         }
@@ -124,15 +123,13 @@ impl Metrics {
             let mut inherited = self.inherited.lock();
             inherited.sums.add(&counts.sums);
             for (name, theirs) in &counts.families {
-                let ours = inherited
-                    .families
-                    .entry(name.clone())
-                    .or_insert_with(|| Family { series: Series::default(), ..theirs.clone() });
-                let known = own.families.get(name).unwrap_or(ours);
-                if known.bounds != theirs.bounds {
+                let known = own.families.get(name).or_else(|| inherited.families.get(name));
+                if known.is_some_and(|known| known.bounds != theirs.bounds) {
                     log::warn!("a histogram with other buckets is not inherited: name={name}");
                     continue;
                 }
+                let empty = || Family { series: Series::default(), ..theirs.clone() };
+                let ours = inherited.families.entry(name.clone()).or_insert_with(empty);
                 for (labels, value) in theirs.series.0.iter().filter(|one| places.has(one.0)) {
                     ours.series.0.entry(labels.clone()).or_default().add(value);
                 }

@@ -534,16 +534,39 @@ fn a_histogram_with_other_buckets_is_not_inherited() {
     new.inherit(&Counts::of(&other.gather(), Sums::default()));
     assert!(new.has("lb_upstream_connect_seconds_count 0"), "{}", new.text());
     assert!(!new.text().contains(r#"lb_upstream_connect_seconds_bucket{le="2"}"#));
+    let old = world();
+    old.count_everything();
+    new.inherit(&old.counts());
+    assert!(new.has("lb_upstream_connect_seconds_count 1"), "one with ours, after that");
+}
+
+#[test]
+fn inherited_series_stand_in_the_order_of_their_labels() {
+    let (old, new, both) = (world(), world(), world());
+    for world in [&old, &both] {
+        world.answer(200);
+        world.answer(404);
+    }
+    for world in [&new, &both] {
+        world.answer(301);
+        world.answer(301);
+    }
+    new.inherit(&old.counts());
+    let requests = |world: &World| {
+        let families = world.counted().into_iter();
+        families.filter(|one| one.name() == "lb_requests_total").collect::<Vec<_>>()
+    };
+    assert_eq!(requests(&new), requests(&both));
 }
 
 #[test]
 fn a_counter_that_has_become_a_gauge_is_not_inherited() {
     let (other, new) = (Registry::new(), world());
     let named = ("lb_downstream_connections", "As a counter.");
-    counter(&other, named).unwrap().inc();
+    counters(&other, named, &["of"]).unwrap().with_label_values(&["a"]).inc();
     new.inherit(&Counts::of(&other.gather(), Sums::default()));
     assert!(new.has("lb_downstream_connections 0"), "{}", new.text());
-    assert_eq!(new.text().matches("# TYPE lb_downstream_connections ").count(), 1);
+    assert_eq!(new.text().matches("\nlb_downstream_connections").count(), 1);
 }
 
 #[test]
