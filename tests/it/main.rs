@@ -4,12 +4,18 @@ mod support;
 
 mod balancing;
 mod commands;
+mod control;
+mod crash;
 mod faults;
 mod forwarding;
 mod framing;
 mod limits;
 mod metrics;
 mod probe;
+mod refused;
+mod reload;
 mod retry;
 mod shutdown;
+mod state;
 mod timeouts;
+mod upgrade;
