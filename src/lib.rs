@@ -29,6 +29,8 @@ pub mod clock;
 #[cfg(feature = "server")]
 pub mod demo;
 #[cfg(feature = "server")]
+pub mod link;
+#[cfg(feature = "server")]
 pub mod live;
 #[cfg(feature = "server")]
 pub mod metrics;
@@ -38,6 +40,8 @@ pub mod probe;
 pub mod proxy;
 #[cfg(feature = "server")]
 pub mod sockets;
+#[cfg(feature = "server")]
+pub mod supervisor;
 #[cfg(feature = "server")]
 pub mod worker;
 

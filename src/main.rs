@@ -1,6 +1,7 @@
 //! The command line.
 
 use std::env;
+use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
@@ -9,8 +10,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use weir::config::{self, Config, Override, Overrides, Problems};
+use weir::config::{self, Override, Overrides, Problems};
 use weir::demo::{self, origin};
+use weir::supervisor::control::{self, Place, Request};
+use weir::supervisor::{self, Options, Program};
 use weir::worker;
 
 /// The libc allocator costs some ten per cent more per request.
@@ -33,6 +36,15 @@ struct Cli {
 enum Command {
     /// Balances requests over backends, by a file or by flags
     Run(Run),
+    /// Makes the running balancer read its file anew, and says what has come of it
+    Reload(Control),
+    /// Says how the running balancer is; fails unless it serves
+    Status(Control),
+    /// Stops the running balancer gracefully
+    Stop(Control),
+    /// What `run` starts to serve requests
+    #[command(hide = true)]
+    Worker(Run),
     /// Shows the main job with nothing else installed: origins, a balancer, the admin port
     Demo(Demo),
     /// Runs one test origin
@@ -66,6 +78,28 @@ struct Run {
     /// The admin port's address [env: WEIR_ADMIN]
     #[arg(long, value_name = "ADDRESS")]
     admin: Option<String>,
+    /// Reload when the file changes
+    #[arg(long)]
+    watch: bool,
+    /// How long a new worker may take until it serves
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = humantime::parse_duration)]
+    ready_timeout: Duration,
+    #[command(flatten)]
+    control: Control,
+}
+
+#[derive(Debug, Args)]
+struct Control {
+    /// The control socket [env: WEIR_CONTROL]
+    #[arg(long, value_name = "PATH")]
+    control: Option<PathBuf>,
+}
+
+impl Control {
+    fn place(&self) -> Place {
+        let given = self.control.clone().or_else(|| variable("WEIR_CONTROL").map(PathBuf::from));
+        given.map_or_else(|| Place::Usual(control::usual_path()), Place::Given)
+    }
 }
 
 #[derive(Debug, Args)]
@@ -79,6 +113,8 @@ struct Demo {
     /// How many origins
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=64))]
     backends: u16,
+    #[command(flatten)]
+    control: Control,
 }
 
 #[derive(Debug, Args)]
@@ -113,7 +149,11 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     start_log();
     let done = match cli.command {
-        Command::Run(flags) => run(&flags),
+        Command::Run(flags) => run(flags),
+        Command::Reload(flags) => ask(&flags, Request::Reload),
+        Command::Status(flags) => ask(&flags, Request::Status),
+        Command::Stop(flags) => ask(&flags, Request::Stop),
+        Command::Worker(flags) => work(&flags),
         Command::Demo(flags) => run_demo(&flags),
         Command::Origin(flags) => run_origin(flags),
         Command::Check(flags) => check(&flags),
@@ -122,7 +162,9 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(complaint) => {
             // Nobody is left to tell if standard error is gone.
-            let _gone = writeln!(io::stderr(), "{complaint}");
+            if !complaint.is_empty() {
+                let _gone = writeln!(io::stderr(), "{complaint}");
+            }
             ExitCode::FAILURE
         }
     }
@@ -135,18 +177,47 @@ fn start_log() {
     env_logger::Builder::new().parse_filters(&filter).format_timestamp_millis().init();
 }
 
-fn run(flags: &Run) -> Result<(), String> {
-    let file = flags.config.clone().or_else(|| variable("WEIR_CONFIG").map(PathBuf::from));
-    let text = file.as_deref().map(read).transpose()?;
-    let overrides = overrides(flags);
-    let loaded = config::load(text.as_deref(), &overrides);
-    let config = loaded.map_err(|problems| complain(file.as_deref(), &problems))?;
-    let version = config::version(text.as_deref(), &overrides);
-    serve(&config, &version, || log::info!("ready: config={version}"))
+fn run(flags: Run) -> Result<(), String> {
+    let overrides = overrides(&flags);
+    let load = move |text: Option<&[u8]>| {
+        Ok((config::load(text, &overrides)?, config::version(text, &overrides)))
+    };
+    supervise(Options {
+        // The worker is told the same flags, and finds the same environment.
+        program: program(env::args_os().skip(2).collect())?,
+        file: flags.config.or_else(|| variable("WEIR_CONFIG").map(PathBuf::from)),
+        load: Box::new(load),
+        text: None,
+        control: flags.control.place(),
+        ready_timeout: flags.ready_timeout,
+        watch: flags.watch,
+        ready: None,
+    })
 }
 
-fn serve(config: &Config, version: &str, ready: impl FnOnce()) -> Result<(), String> {
-    worker::run(config, version, ready).map_err(|error| format!("weir: {error}"))
+fn supervise(options: Options) -> Result<(), String> {
+    supervisor::run(options).map_err(|error| error.to_string())
+}
+
+/// This binary, as a worker.
+fn program(flags: Vec<OsString>) -> Result<Program, String> {
+    let path = env::current_exe().map_err(|error| format!("weir: cannot find itself: {error}"))?;
+    let arguments = [OsString::from("worker")].into_iter().chain(flags).collect();
+    Ok(Program { path, arguments })
+}
+
+fn work(flags: &Run) -> Result<(), String> {
+    let overrides = overrides(flags);
+    // The supervisor was told why and tells the operator.
+    worker::run(|text| config::load(text, &overrides)).map_err(|_told| String::new())
+}
+
+fn ask(flags: &Control, request: Request) -> Result<(), String> {
+    let place = flags.place();
+    let answer = control::ask(place.path(), request).map_err(|error| {
+        format!("weir: no balancer answers at {}: {error}", place.path().display())
+    })?;
+    if answer.done { say(&answer.text) } else { Err(answer.text) }
 }
 
 #[expect(clippy::wildcard_enum_match_arm, reason = "the system's list of errors is open")]
@@ -224,19 +295,31 @@ fn run_demo(flags: &Demo) -> Result<(), String> {
         .map_err(|error| format!("weir: the demo's origins cannot start: {error}"))?;
     let urls = origins.addresses().iter().map(|address| format!("http://{address}"));
     let text = demo::configuration(flags.listen, flags.admin, &urls.collect::<Vec<_>>());
-    let overrides = Overrides::default();
-    let config = config::load(Some(text.as_bytes()), &overrides)
-        .map_err(|problems| complain(None, &problems))?;
-    let version = config::version(Some(text.as_bytes()), &overrides);
-    let (listen, admin) = (flags.listen, flags.admin);
-    serve(&config, &version, || {
-        let hint = format!(
-            "{} origins behind http://{listen} -- try:\n  curl http://{listen}/\n  \
-             curl http://{admin}/status\n  curl http://{admin}/metrics\nCtrl-C stops it.",
-            flags.backends
-        );
-        let _nobody_reads = say(&hint);
+    let hint = demo_hint(flags);
+    supervise(Options {
+        program: program(Vec::new())?,
+        file: None,
+        load: Box::new(|text| {
+            let none = Overrides::default();
+            Ok((config::load(text, &none)?, config::version(text, &none)))
+        }),
+        text: Some(text),
+        control: flags.control.place(),
+        ready_timeout: Duration::from_secs(60),
+        watch: false,
+        ready: Some(Box::new(move || {
+            let _nobody_reads = say(&hint);
+        })),
     })
+}
+
+fn demo_hint(flags: &Demo) -> String {
+    let (listen, admin) = (flags.listen, flags.admin);
+    format!(
+        "{} origins behind http://{listen} -- try:\n  curl http://{listen}/\n  \
+         curl http://{admin}/status\n  curl http://{admin}/metrics\nCtrl-C stops it.",
+        flags.backends
+    )
 }
 
 fn run_origin(flags: Origin) -> Result<(), String> {

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd, RawFd};
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
@@ -57,6 +58,28 @@ fn reason(error: &io::Error, address: SocketAddr) -> String {
                 .to_owned()
         }
         _ => error.to_string(),
+    }
+}
+
+/// A descriptor that this process was started with, by its number.
+///
+/// # Errors
+/// There is no such descriptor.
+pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
+    if number < 0 {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    #[expect(unsafe_code, reason = "a number from the environment can only be taken on trust")]
+    // SAFETY: whoever started us says that the descriptor is ours, and it is taken once. That it
+    // is open at all is asked before it is given out.
+    let descriptor = unsafe { OwnedFd::from_raw_fd(number) };
+    match rustix::io::fcntl_getfd(&descriptor) {
+        Ok(_) => Ok(descriptor),
+        Err(error) => {
+            // Not ours to close.
+            let _number = descriptor.into_raw_fd();
+            Err(error.into())
+        }
     }
 }
 

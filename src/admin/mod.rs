@@ -109,7 +109,7 @@ impl Admin {
     fn exposition(&self) -> Page {
         self.metrics.refresh(&self.live.load());
         let mut body = Vec::new();
-        match TextEncoder::new().encode(&self.registry.gather(), &mut body) {
+        match TextEncoder::new().encode(&self.metrics.gather(), &mut body) {
             Ok(()) => Page { status: 200, content_type: TEXT_FORMAT, body },
             Err(error) => Page::text(500, format!("the metrics cannot be written: {error}\n")),
         }
@@ -119,6 +119,7 @@ impl Admin {
         let facts = status::Facts {
             snapshot: &self.live.load(),
             totals: self.metrics.totals(),
+            supervision: self.metrics.supervision(),
             downstream_connections: self.metrics.downstream_connections().get(),
             uptime: self.clock.now().since(Timestamp::ZERO),
             age: self.clock.now().since(self.loaded),

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use humantime::format_rfc3339_millis;
 use serde::Serialize;
 
-use crate::metrics::Totals;
+use crate::metrics::{Supervision, Totals};
 use crate::runtime::backend::Member;
 use crate::runtime::pool::Pool;
 use crate::runtime::snapshot::Snapshot;
@@ -15,6 +15,8 @@ use crate::time::Timestamp;
 pub(super) struct Facts<'a> {
     pub(super) snapshot: &'a Snapshot,
     pub(super) totals: Totals,
+    /// If a supervisor has said anything.
+    pub(super) supervision: Option<Supervision>,
     pub(super) downstream_connections: i64,
     pub(super) uptime: Duration,
     /// Of the configuration.
@@ -36,7 +38,18 @@ struct Status<'a> {
     total_backends: usize,
     downstream_connections: i64,
     config: Configuration<'a>,
+    supervisor: Option<Supervisor>,
     backends: Vec<Backend<'a>>,
+}
+
+#[derive(Serialize)]
+struct Supervisor {
+    generation: u64,
+    reloads_done: u64,
+    reloads_refused: u64,
+    restarts: u64,
+    draining_workers: u64,
+    draining_connections: u64,
 }
 
 #[derive(Serialize)]
@@ -79,11 +92,23 @@ pub(super) fn json(facts: &Facts<'_>) -> serde_json::Result<Vec<u8>> {
             version: &facts.snapshot.version,
             age_seconds: facts.age.as_secs(),
         },
+        supervisor: facts.supervision.as_ref().map(supervisor),
         backends: backends.collect(),
     };
     let mut body = serde_json::to_vec_pretty(&status)?;
     body.push(b'\n');
     Ok(body)
+}
+
+fn supervisor(told: &Supervision) -> Supervisor {
+    Supervisor {
+        generation: told.generation,
+        reloads_done: told.reloads_done,
+        reloads_refused: told.reloads_refused,
+        restarts: told.restarts,
+        draining_workers: told.draining_workers,
+        draining_connections: told.draining_connections,
+    }
 }
 
 fn backend<'a>(
@@ -105,7 +130,10 @@ fn backend<'a>(
         active_connections: server.in_flight(),
         total_requests: server.attempts(),
         total_failures: server.failures(),
-        last_checked: health.last_checked.map(|at| format_rfc3339_millis(wall(at)).to_string()),
+        last_checked: health.last_checked.map(|moment| {
+            let at = wall(moment.at).checked_sub(moment.earlier);
+            format_rfc3339_millis(at.unwrap_or(SystemTime::UNIX_EPOCH)).to_string()
+        }),
         last_error: health.last_error,
     }
 }
@@ -125,10 +153,15 @@ mod tests {
     use crate::config::Probe;
     use crate::fixture;
     use crate::runtime::backend::Lease;
+    use crate::runtime::handoff::Handoff;
 
     const START: Duration = Duration::from_secs(1_700_000_000);
 
     fn status(snapshot: &Snapshot) -> Value {
+        supervised(snapshot, None)
+    }
+
+    fn supervised(snapshot: &Snapshot, supervision: Option<Supervision>) -> Value {
         let facts = Facts {
             snapshot,
             totals: Totals {
@@ -139,6 +172,7 @@ mod tests {
                 rate_limited: 1,
                 latency_seconds: 0.001_234_56,
             },
+            supervision,
             downstream_connections: 5,
             uptime: Duration::from_secs(60),
             age: Duration::from_secs(59),
@@ -166,6 +200,7 @@ mod tests {
             "avg_latency_ms": 1.235, "healthy_backends": 1, "total_backends": 2,
             "downstream_connections": 5,
             "config": {"version": "v1", "age_seconds": 59},
+            "supervisor": null,
             "backends": [
                 {
                     "pool": "web", "url": "http://10.0.0.1:80", "state": "healthy", "weight": 1,
@@ -181,6 +216,36 @@ mod tests {
             ],
         });
         assert_eq!(status(&snapshot), expected);
+    }
+
+    #[test]
+    fn it_tells_what_the_supervisor_said() {
+        let told = Supervision {
+            generation: 4,
+            reloads_done: 2,
+            reloads_refused: 3,
+            restarts: 1,
+            draining_workers: 5,
+            draining_connections: 77,
+            last_reload_ok: true,
+            last_reload_at: UNIX_EPOCH,
+        };
+        let expected = json!({
+            "generation": 4, "reloads_done": 2, "reloads_refused": 3, "restarts": 1,
+            "draining_workers": 5, "draining_connections": 77,
+        });
+        assert_eq!(supervised(&probed(), Some(told))["supervisor"], expected);
+    }
+
+    #[test]
+    fn a_probe_of_the_former_worker_has_its_own_time() {
+        let (old, new) = (probed(), probed());
+        let at = Timestamp::from_nanos(9_000_000_000);
+        old.pools[0].backend(0).unwrap().probed(Ok(()), at);
+        let handoff = Handoff::take(&old, Timestamp::from_nanos(12_000_000_000));
+        handoff.apply(&new, Timestamp::from_nanos(500_000_000));
+        let checked = &status(&new)["backends"][0]["last_checked"];
+        assert_eq!(*checked, "2023-11-14T22:13:17.500Z", "2.5 s before our start");
     }
 
     #[test]

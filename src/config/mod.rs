@@ -7,6 +7,7 @@
 //! `Option` is something that really may be absent.
 
 mod check;
+mod diff;
 mod file;
 pub mod limits;
 mod manual;
@@ -27,6 +28,7 @@ use xxhash_rust::xxh3::Xxh3;
 use crate::name::PoolName;
 use problem::Found;
 
+pub use diff::diff;
 pub use manual::manual;
 pub use overrides::{Override, Overrides};
 pub use problem::{Position, Problem, Problems, Source};
@@ -149,6 +151,16 @@ pub enum HostPattern {
     Suffix(String),
     /// Every host.
     Any,
+}
+
+impl fmt::Display for HostPattern {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exact(host) => formatter.write_str(host),
+            Self::Suffix(host) => write!(formatter, "*.{host}"),
+            Self::Any => formatter.write_str("*"),
+        }
+    }
 }
 
 /// A named group of interchangeable backends.

@@ -8,14 +8,18 @@
 //! (method, status, kind of error) is looked up when that combination is first seen, and kept.
 //! Gauges that only repeat what the snapshot knows are set when somebody scrapes.
 
+mod counts;
+mod family;
 mod kind;
 mod series;
+mod supervision;
 #[cfg(test)]
 mod tests;
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use parking_lot::Mutex;
 use prometheus::core::Collector;
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
@@ -29,6 +33,9 @@ use crate::metrics::kind::ErrorKind;
 use crate::metrics::series::Table;
 use crate::policy::limiter::RateLimiter;
 use crate::runtime::snapshot::Snapshot;
+
+pub use counts::Counts;
+pub use supervision::Supervision;
 
 /// Bounds of the request histogram, in seconds: from an answer out of memory on the same network
 /// to the longest default timeout and one step beyond.
@@ -69,9 +76,15 @@ pub struct Metrics {
     succeeded: AtomicU64,
     failed: AtomicU64,
     declined: AtomicU64,
+    /// Where all of these are registered.
+    registry: Registry,
+    /// What others have counted.
+    inherited: Mutex<Counts>,
+    /// What the supervisor said.
+    supervision: Mutex<Option<Supervision>>,
 }
 
-/// What was counted since the start.
+/// What was counted since the start of the service.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Totals {
     /// Exchanges that are over.
@@ -156,6 +169,9 @@ impl Metrics {
             succeeded: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             declined: AtomicU64::new(0),
+            registry: registry.clone(),
+            inherited: Mutex::default(),
+            supervision: Mutex::default(),
         };
         describe_process(registry)?;
         Ok(metrics)
@@ -203,18 +219,19 @@ impl Metrics {
         }
     }
 
-    /// What was counted since the start.
+    /// What was counted since the start of the service.
     #[must_use]
     pub fn totals(&self) -> Totals {
-        let success = self.succeeded.load(Relaxed);
-        let failed = self.failed.load(Relaxed);
+        let sums = self.sums();
+        #[expect(clippy::as_conversions, reason = "an average does not need the last of 53 bits")]
+        let durations = sums.durations.max(1) as f64;
         Totals {
-            requests: success + failed + self.declined.load(Relaxed),
-            success,
-            failed,
-            retries: self.table.retries(),
-            rate_limited: self.rate_limited.iter().map(IntCounter::get).sum(),
-            latency_seconds: self.table.mean_duration(),
+            requests: sums.succeeded + sums.failed + sums.declined,
+            success: sums.succeeded,
+            failed: sums.failed,
+            retries: sums.retries,
+            rate_limited: sums.rate_limited,
+            latency_seconds: sums.seconds / durations,
         }
     }
 

@@ -125,16 +125,14 @@ impl Table {
         self.pools.iter().flat_map(|pool| &pool.retries).map(Cell::get).sum()
     }
 
-    /// The average of all durations, in seconds; 0 if there is none.
-    pub(super) fn mean_duration(&self) -> f64 {
+    /// The sum of all durations, in seconds, and their number.
+    pub(super) fn durations(&self) -> (f64, u64) {
         let (mut sum, mut count) = (0.0, 0_u64);
         for series in self.all() {
             sum += series.duration.get_sample_sum();
             count += series.duration.get_sample_count();
         }
-        #[expect(clippy::as_conversions, reason = "an average does not need the last of 53 bits")]
-        let count = count.max(1) as f64;
-        sum / count
+        (sum, count)
     }
 
     fn all(&self) -> impl Iterator<Item = &Series> {

@@ -16,6 +16,8 @@
 
 use std::num::NonZeroU32;
 
+use serde::{Deserialize, Serialize};
+
 /// One backend's health as its probes tell it.
 #[derive(Debug, Clone)]
 pub struct Hysteresis {
@@ -29,6 +31,15 @@ enum State {
     Unknown,
     Healthy { failures: u32 },
     Unhealthy { passes: u32 },
+}
+
+/// What the results so far amount to, without the numbers that they are judged by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Standing {
+    /// Whether it counts as healthy.
+    pub healthy: bool,
+    /// How many results in a row speak against that.
+    pub run: u32,
 }
 
 impl Hysteresis {
@@ -72,6 +83,28 @@ impl Hysteresis {
     #[must_use]
     pub const fn is_known(&self) -> bool {
         !matches!(self.state, State::Unknown)
+    }
+
+    /// Where it stands; `None` if there was no result at all.
+    #[must_use]
+    pub const fn standing(&self) -> Option<Standing> {
+        if !self.is_known() {
+            return None;
+        }
+        Some(Standing { healthy: self.is_healthy(), run: self.run() })
+    }
+
+    /// Goes on from where another one stood. With a `rise` or `fall` below that one's, a run may
+    /// be long enough already: it is cut to one less, because only a result decides, and the next
+    /// one then does.
+    pub fn resume(&mut self, standing: Standing) {
+        let needed = if standing.healthy { self.fall } else { self.rise };
+        let run = standing.run.min(needed.get() - 1);
+        self.state = if standing.healthy {
+            State::Healthy { failures: run }
+        } else {
+            State::Unhealthy { passes: run }
+        };
     }
 
     /// How many results in a row spoke against the current state.
@@ -169,6 +202,42 @@ mod tests {
         assert_eq!(after(&[true, false, false, true]).run(), 0);
         assert_eq!(after(&[true, false, false, false]).run(), 0);
         assert_eq!(after(&[false, true]).run(), 1);
+    }
+
+    /// One that goes on, with the same numbers, where `results` have left another.
+    fn resumed(results: &[bool]) -> Hysteresis {
+        let mut hysteresis = hysteresis();
+        hysteresis.resume(after(results).standing().unwrap());
+        hysteresis
+    }
+
+    #[test]
+    fn what_is_unknown_stands_nowhere() {
+        assert_eq!(hysteresis().standing(), None);
+    }
+
+    #[test]
+    fn a_fall_goes_on_where_it_was() {
+        let mut hysteresis = resumed(&[true, false]);
+        assert!(hysteresis.is_healthy());
+        assert_eq!(hysteresis.observe(false), None);
+        assert_eq!(hysteresis.observe(false), Some(false));
+    }
+
+    #[test]
+    fn a_rise_goes_on_where_it_was() {
+        let mut hysteresis = resumed(&[false, true]);
+        assert!(!hysteresis.is_healthy());
+        assert_eq!(hysteresis.observe(true), Some(true));
+    }
+
+    #[test]
+    fn a_run_beyond_a_lower_fall_decides_with_the_next_failure_and_not_before() {
+        let mut hysteresis = Hysteresis::new(NonZeroU32::MIN, NonZeroU32::new(2).unwrap());
+        hysteresis.resume(Standing { healthy: true, run: 7 });
+        assert!(hysteresis.is_healthy());
+        assert_eq!(hysteresis.run(), 1);
+        assert_eq!(hysteresis.observe(false), Some(false));
     }
 
     #[test]

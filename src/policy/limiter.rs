@@ -38,9 +38,9 @@ use ipnet::{IpNet, Ipv4Net};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::bucket::Rate;
-use crate::sync::Mutex;
 use crate::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use crate::sync::atomic::{AtomicU64, AtomicUsize};
+use crate::sync::{Mutex, MutexGuard};
 use crate::time::Timestamp;
 
 /// What one client costs in memory, whether its slot is taken or not.
@@ -73,9 +73,19 @@ pub struct Params {
     pub exempt: Vec<IpNet>,
 }
 
+/// One client's bucket, for whoever goes on with it: under another clock, but with the same seed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Bucket {
+    /// The client's hash.
+    pub tag: u64,
+    /// How long until the bucket is full.
+    pub full_in_ns: u64,
+}
+
 /// A token bucket per client.
 pub struct RateLimiter {
     rate: Rate,
+    ipv6_prefix: u8,
     ipv6_mask: u128,
     exempt: Vec<IpNet>,
     seed: u64,
@@ -94,6 +104,7 @@ impl RateLimiter {
         let sets = clients_max.get().div_ceil(WAYS_MAX);
         Self {
             rate,
+            ipv6_prefix,
             ipv6_mask: u128::MAX
                 .checked_shl(128_u32.saturating_sub(u32::from(ipv6_prefix)))
                 .unwrap_or(0),
@@ -132,6 +143,62 @@ impl RateLimiter {
         self.slots.len()
     }
 
+    /// What each client's bucket earns and holds.
+    #[must_use]
+    pub fn rate(&self) -> Rate {
+        self.rate
+    }
+
+    /// How many leading bits tell IPv6 clients apart; see [`Params::ipv6_prefix`].
+    #[must_use]
+    pub fn ipv6_prefix(&self) -> u8 {
+        self.ipv6_prefix
+    }
+
+    /// Every bucket that is not full at `now`. To forget the others changes nothing.
+    #[must_use]
+    pub fn buckets(&self, now: Timestamp) -> Vec<Bucket> {
+        let mut buckets = Vec::new();
+        for set in 0..self.sets.get() {
+            // Under the set's lock, so that no slot is just on its way to another client.
+            let _held = self.lock(set);
+            buckets.extend(self.slots(set).iter().filter_map(|slot| slot.bucket(now)));
+        }
+        buckets
+    }
+
+    /// Goes on with a bucket of a limiter with the same seed. A client that is here already keeps
+    /// the emptier of its two buckets; where the table has no room, the fuller buckets are
+    /// forgotten, as ever.
+    pub fn resume(&self, bucket: Bucket, now: Timestamp) {
+        let full_in_ns = bucket.full_in_ns.min(self.rate.full_ns());
+        let full_at_ns = now.as_nanos().saturating_add(full_in_ns);
+        let is_client = bucket.tag >= CLIENT_MIN;
+        if !is_client || full_in_ns == 0 {
+            return;
+        }
+        let set = self.set(bucket.tag);
+        let slots = self.slots(set);
+        let _held = self.lock(set);
+        if let Some(slot) = slots.iter().find(|slot| slot.tag.load(Acquire) == bucket.tag) {
+            slot.full_at_ns.fetch_max(full_at_ns, AcqRel);
+            return;
+        }
+        // Every further round means that a request was admitted in between.
+        while let Some((chosen_ns, slot)) = fullest(slots).filter(|one| one.0 < full_at_ns) {
+            if let Some(former) = slot.give(chosen_ns, bucket.tag, full_at_ns) {
+                self.clients.fetch_add(usize::from(former == EMPTY), Relaxed);
+                return;
+            }
+        }
+    }
+
+    /// Held by who gives a slot of this set to another client.
+    fn lock(&self, set: usize) -> Option<MutexGuard<'_, ()>> {
+        let lock = self.newcomers.get(set % self.newcomers.len());
+        lock.map(|lock| lock.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     fn admit_newcomer(
         &self,
         tag: u64,
@@ -139,8 +206,7 @@ impl RateLimiter {
         slots: &[Slot],
         now: Timestamp,
     ) -> Result<(), Duration> {
-        let lock = self.newcomers.get(set % self.newcomers.len());
-        let _held = lock.map(|lock| lock.lock().unwrap_or_else(PoisonError::into_inner));
+        let _held = self.lock(set);
         let first_token_spent = self.rate.spend(0, now)?;
         // Every further round means that another request was admitted in between.
         loop {
@@ -148,9 +214,7 @@ impl RateLimiter {
             if let Some(decision) = charge(slots, tag, self.rate, now) {
                 return decision;
             }
-            let fullness = |slot: &Slot| slot.full_at_ns.load(Relaxed);
-            let fullest = slots.iter().map(|slot| (fullness(slot), slot)).min_by_key(|one| one.0);
-            let Some((full_at_ns, slot)) = fullest else {
+            let Some((full_at_ns, slot)) = fullest(slots) else {
                 return Ok(());
             };
             match slot.give(full_at_ns, tag, first_token_spent) {
@@ -219,6 +283,12 @@ fn charge(slots: &[Slot], tag: u64, rate: Rate, now: Timestamp) -> Option<Result
     slots.iter().find_map(|slot| slot.charge(tag, rate, now))
 }
 
+/// The slot whose bucket is the fullest, with when it will be full.
+fn fullest(slots: &[Slot]) -> Option<(u64, &Slot)> {
+    let fullness = |slot: &Slot| slot.full_at_ns.load(Relaxed);
+    slots.iter().map(|slot| (fullness(slot), slot)).min_by_key(|one| one.0)
+}
+
 /// One client: its tag, and its bucket as in [`super::bucket`].
 #[derive(Debug)]
 struct Slot {
@@ -229,6 +299,13 @@ struct Slot {
 impl Slot {
     fn new() -> Self {
         Self { tag: AtomicU64::new(EMPTY), full_at_ns: AtomicU64::new(0) }
+    }
+
+    /// The bucket of who has the slot, unless it is full. Only for who holds the set's lock.
+    fn bucket(&self, now: Timestamp) -> Option<Bucket> {
+        let tag = self.tag.load(Acquire);
+        let full_in_ns = self.full_at_ns.load(Acquire).saturating_sub(now.as_nanos());
+        (tag >= CLIENT_MIN && full_in_ns > 0).then_some(Bucket { tag, full_in_ns })
     }
 
     fn charge(&self, tag: u64, rate: Rate, now: Timestamp) -> Option<Result<(), Duration>> {
@@ -404,6 +481,66 @@ mod tests {
         let rate = Rate::new(10.0, NonZeroU32::MIN).unwrap();
         assert!(slot.charge(8, rate, at_ms(0)).is_none());
         assert!(slot.charge(7, rate, at_ms(1)).is_some());
+    }
+
+    #[test]
+    fn an_empty_bucket_is_refused_exactly_as_long_under_another_clock() {
+        let old = limiter(2, 100, 64, &[]);
+        for _ in 0..2 {
+            assert_eq!(old.admit(ip("10.0.0.1"), at_ms(3_600_000)), Ok(()));
+        }
+        let new = limiter(2, 100, 64, &[]);
+        let told = old.buckets(at_ms(3_600_030));
+        told.into_iter().for_each(|bucket| new.resume(bucket, at_ms(7)));
+        assert_eq!(new.clients(), 1);
+        assert_eq!(new.admit(ip("10.0.0.1"), at_ms(7)), Err(Duration::from_millis(70)));
+        assert_eq!(new.admit(ip("10.0.0.1"), at_ms(77)), Ok(()));
+    }
+
+    #[test]
+    fn a_full_bucket_is_not_worth_telling() {
+        let old = limiter(2, 100, 64, &[]);
+        assert_eq!(old.admit(ip("10.0.0.1"), at_ms(0)), Ok(()));
+        assert_eq!(old.buckets(at_ms(99)).len(), 1);
+        assert_eq!(old.buckets(at_ms(100)), []);
+    }
+
+    #[test]
+    fn a_smaller_table_goes_on_with_the_emptiest_buckets() {
+        let limiter = limiter(2, 1, 64, &[]);
+        for (tag, full_in_ns) in [(7, 10), (8, 30), (9, 20)] {
+            limiter.resume(Bucket { tag, full_in_ns }, at_ms(0));
+        }
+        assert_eq!(limiter.buckets(at_ms(0)), [Bucket { tag: 8, full_in_ns: 30 }]);
+        assert_eq!(limiter.clients(), 1);
+    }
+
+    #[test]
+    fn who_is_here_already_keeps_the_emptier_bucket() {
+        let limiter = limiter(1, 100, 64, &[]);
+        for full_in_ns in [20, 10, 30, 5] {
+            limiter.resume(Bucket { tag: 7, full_in_ns }, at_ms(0));
+        }
+        assert_eq!(limiter.buckets(at_ms(0)), [Bucket { tag: 7, full_in_ns: 30 }]);
+        assert_eq!(limiter.clients(), 1);
+    }
+
+    #[test]
+    fn no_bucket_is_emptier_than_empty() {
+        let limiter = limiter(2, 100, 64, &[]);
+        limiter.resume(Bucket { tag: 9, full_in_ns: u64::MAX }, at_ms(0));
+        let full_in_ns = 200_000_000;
+        assert_eq!(limiter.buckets(at_ms(0)), [Bucket { tag: 9, full_in_ns }]);
+    }
+
+    #[test]
+    fn a_tag_that_no_client_can_have_is_not_taken_in() {
+        let limiter = limiter(2, 100, 64, &[]);
+        for tag in [EMPTY, MOVING] {
+            limiter.resume(Bucket { tag, full_in_ns: 5 }, at_ms(0));
+        }
+        assert_eq!(limiter.clients(), 0);
+        assert_eq!(limiter.buckets(at_ms(0)), []);
     }
 
     #[test]

@@ -7,11 +7,13 @@
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::config::HealthCheck;
-use crate::policy::hysteresis::Hysteresis;
+use crate::policy::hysteresis::{Hysteresis, Standing};
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use crate::time::Timestamp;
 
@@ -36,7 +38,7 @@ pub struct Backend {
 struct Checkup {
     /// `None` if nobody probes this backend.
     hysteresis: Option<Hysteresis>,
-    last_checked: Option<Timestamp>,
+    last_checked: Option<Moment>,
     last_error: Option<String>,
 }
 
@@ -48,7 +50,35 @@ pub struct Health {
     /// Whether a probe has ever reported, or none is configured.
     pub known: bool,
     /// When the last probe ended.
-    pub last_checked: Option<Timestamp>,
+    pub last_checked: Option<Moment>,
+    /// Why the last failed probe or attempt failed.
+    pub last_error: Option<String>,
+}
+
+/// A moment that may lie before the clock's start, as what another process saw does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Moment {
+    /// A moment of this clock,
+    pub at: Timestamp,
+    /// and how long before it.
+    pub earlier: Duration,
+}
+
+impl Moment {
+    /// How long ago it was.
+    #[must_use]
+    pub fn ago(self, now: Timestamp) -> Duration {
+        now.since(self.at).saturating_add(self.earlier)
+    }
+}
+
+/// What a successor is told of a backend's health, with times as durations: it has another clock.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Known {
+    /// `None` if no probe has ever reported, or nobody probes it.
+    pub standing: Option<Standing>,
+    /// How long ago the last probe ended.
+    pub checked_ago: Option<Duration>,
     /// Why the last failed probe or attempt failed.
     pub last_error: Option<String>,
 }
@@ -108,7 +138,7 @@ impl Backend {
     pub fn probed(&self, result: Result<(), String>, now: Timestamp) -> Option<bool> {
         let mut checkup = self.checkup.lock().unwrap_or_else(PoisonError::into_inner);
         let passed = result.is_ok();
-        checkup.last_checked = Some(now);
+        checkup.last_checked = Some(Moment { at: now, earlier: Duration::ZERO });
         if let Err(reason) = result {
             checkup.last_error = Some(reason);
         }
@@ -129,6 +159,40 @@ impl Backend {
             last_checked: checkup.last_checked,
             last_error: checkup.last_error.clone(),
         }
+    }
+}
+
+impl Backend {
+    /// What a successor should know of its health.
+    #[must_use]
+    pub fn known(&self, now: Timestamp) -> Known {
+        let checkup = self.checkup.lock().unwrap_or_else(PoisonError::into_inner);
+        Known {
+            standing: checkup.hysteresis.as_ref().and_then(Hysteresis::standing),
+            checked_ago: checkup.last_checked.map(|moment| moment.ago(now)),
+            last_error: checkup.last_error.clone(),
+        }
+    }
+
+    /// Goes on from what a predecessor knew. What our own probes found is newer and stays. Who is
+    /// not probed here stays healthy; who was not probed there stays unknown until it passes.
+    pub fn resume(&self, known: &Known, now: Timestamp) {
+        let mut guard = self.checkup.lock().unwrap_or_else(PoisonError::into_inner);
+        let checkup = &mut *guard;
+        if checkup.last_error.is_none() {
+            checkup.last_error.clone_from(&known.last_error);
+        }
+        let unknown = checkup.hysteresis.as_mut().filter(|hysteresis| !hysteresis.is_known());
+        let (Some(hysteresis), Some(standing)) = (unknown, known.standing) else { return };
+        hysteresis.resume(standing);
+        checkup.last_checked = known.checked_ago.map(|ago| Moment { at: now, earlier: ago });
+        self.healthy.store(standing.healthy, Relaxed);
+    }
+
+    /// Adds what others have counted for it.
+    pub fn add_counts(&self, attempts: u64, failures: u64) {
+        self.attempts.fetch_add(attempts, Relaxed);
+        self.failures.fetch_add(failures, Relaxed);
     }
 }
 
@@ -244,7 +308,7 @@ mod tests {
         assert_eq!(backend.probed(Err("refused".into()), now), None);
         assert!(backend.is_healthy());
         assert_eq!(backend.health().last_error.as_deref(), Some("refused"));
-        assert_eq!(backend.health().last_checked, Some(now));
+        assert_eq!(backend.health().last_checked.unwrap().at, now);
         assert_eq!(backend.probed(Err("refused".into()), now), Some(false));
     }
 }

@@ -5,6 +5,7 @@
 //! one sees one world from its first byte to its last.
 
 pub mod backend;
+pub mod handoff;
 pub mod pool;
 pub mod routes;
 pub mod set;

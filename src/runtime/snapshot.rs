@@ -1,11 +1,13 @@
 //! Everything that a request needs, at one version.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 
-use crate::config::{self, BackendAddress, Config};
+use crate::config::{self, BackendAddress, Config, HostPattern};
 use crate::policy::bucket::Rate;
 use crate::policy::limiter::{Params, RateLimiter};
 use crate::policy::retry::RetryPolicy;
@@ -28,6 +30,21 @@ pub struct Snapshot {
     pub limiter: Option<RateLimiter>,
     /// Whose forwarding headers are believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// Keys the limiters' tables.
+    pub seed: Seed,
+}
+
+/// The key of the limiters' tables. It stays the same from worker to worker, or else the buckets
+/// that one worker tells the next would belong to nobody.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Seed(pub u64);
+
+impl fmt::Debug for Seed {
+    /// It is secret, so it does not get into logs.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Seed")
+    }
 }
 
 /// Where a matching request goes.
@@ -35,6 +52,10 @@ pub struct Snapshot {
 pub struct Route {
     /// An index into [`Snapshot::pools`].
     pub pool: usize,
+    /// Which `Host`. With the path, what tells the route from all others.
+    pub host: HostPattern,
+    /// The path prefix.
+    pub path: String,
     /// For the requests of this route.
     pub limiter: Option<RateLimiter>,
 }
@@ -68,6 +89,8 @@ impl Snapshot {
         let pools = config.pools.iter().map(|pool| build_pool(pool, seed, &mut lookup));
         let routes = config.routes.iter().map(|route| Route {
             pool: route.pool,
+            host: route.host.clone(),
+            path: route.path.clone(),
             limiter: route.rate_limit.as_ref().and_then(|limit| limiter(limit, seed)),
         });
         Ok(Self {
@@ -77,6 +100,7 @@ impl Snapshot {
             table: Routes::new(&config.routes),
             limiter: config.rate_limit.as_ref().and_then(|limit| limiter(limit, seed)),
             trusted_proxies: config.trusted_proxies.clone(),
+            seed: Seed(seed),
         })
     }
 

@@ -1,45 +1,42 @@
 //! The process that serves: it wires everything, and is the only place that names all edges.
 //!
 //! ```text
-//! bind ─▶ look names up ─▶ first probes ─▶ accept ─▶ signal ─▶ pre_stop ─▶ drain ─▶ exit
+//! start ─▶ look names up ─▶ first probes ─▶ warm ─▶ take over ─▶ ready ─▶ drain ─▶ exit
 //! ```
 //! Three runtimes keep what must not wait for each other apart: requests, the admin port, and
-//! probes with signals. The supervisor, which will own the sockets over reloads, stands above.
+//! probes with the supervisor's orders. The sockets are the supervisor's; a worker has copies.
 
+mod conduct;
+mod orders;
 mod services;
 mod signals;
 
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use pingora_core::services::background::BackgroundService as _;
 use pingora_runtime::RuntimeBuilder;
 use prometheus::Registry;
-use tokio::sync::watch;
 
-use self::services::{Running, Sockets};
+use self::conduct::Conductor;
+use self::services::Sockets;
 use self::signals::Signals;
 use crate::access_log::{AccessLog, Writer};
 use crate::admin::{Admin, Readiness};
 use crate::clock::Clock;
-use crate::config::{Config, Threads};
+use crate::config::{Config, Problems, Threads};
 use crate::exchange::event::{Event, Observer};
+use crate::link::{Link, Start, ToSupervisor, ToWorker};
 use crate::live::Live;
 use crate::metrics::Metrics;
 use crate::probe::Prober;
 use crate::proxy::Proxy;
 use crate::proxy::accept::Connections;
 use crate::runtime::snapshot::{LookupError, Snapshot};
-use crate::sockets::{BindError, bind};
 
 /// The worker could not start, or did not end well.
 #[derive(Debug, thiserror::Error)]
 pub enum WorkerError {
-    /// An address could not be had.
-    #[error(transparent)]
-    Bind(#[from] BindError),
     /// A backend's name could not be looked up.
     #[error(transparent)]
     Lookup(#[from] LookupError),
@@ -54,7 +51,11 @@ pub enum WorkerError {
     /// A metric could not be registered.
     #[error("cannot register the metrics: {0}")]
     Metrics(#[from] prometheus::Error),
-    /// A second signal came, or the drain deadline passed.
+    /// The configuration is refused. The supervisor would not have sent it, but a newer binary may
+    /// be of another mind.
+    #[error("the configuration is refused:\n{0}")]
+    Config(String),
+    /// The drain deadline passed.
     #[error("stopped before all was done: connections={0}")]
     Cut(usize),
 }
@@ -66,39 +67,58 @@ fn system(doing: &'static str) -> impl FnOnce(std::io::Error) -> WorkerError {
 /// How long the last log lines may take to be written, and the last scrape to be answered.
 const FLUSH_MAX: Duration = Duration::from_secs(2);
 
-/// Serves until a signal says stop. `ready` is called once requests are accepted.
+/// Serves what the supervisor says, until it says stop. `load` turns a text into its meaning.
 ///
 /// # Errors
-/// [`WorkerError`], before anything is served if the start fails.
-pub fn run(config: &Config, version: &str, ready: impl FnOnce()) -> Result<(), WorkerError> {
+/// [`WorkerError`]; the supervisor was told.
+pub fn run(load: impl Fn(Option<&[u8]>) -> Result<Config, Problems>) -> Result<(), WorkerError> {
+    let link = Arc::new(Link::standard_input().map_err(system("find the supervisor"))?);
+    let served = serve(&link, load);
+    if let Err(error) = &served
+        && let Err(gone) = link.send(&ToSupervisor::Failed(error.to_string()))
+    {
+        log::debug!("supervisor not told: error=\"{gone}\"");
+    }
+    served
+}
+
+fn serve(
+    link: &Arc<Link>,
+    load: impl Fn(Option<&[u8]>) -> Result<Config, Problems>,
+) -> Result<(), WorkerError> {
     let control = RuntimeBuilder::new(1, "weir-control").build();
-    // First of all: the kernel drops a signal for which process 1 has no handler.
     let signals = {
         let _inside = control.get_handle().enter();
         Signals::new().map_err(system("watch for signals"))?
     };
     raise_file_limit();
-    let (data_sockets, admin_sockets) = bind_all(config)?;
-    let snapshot = Snapshot::new(config, version, fastrand::u64(..), look_up)?;
-    let (parts, admin, log_writer) = assemble(config, snapshot)?;
-    let admin = Running::start("admin", 1, admin_sockets, admin);
-    let threads = threads(config.threads);
-    let start = || {
-        let accept = services::accept(config, &parts, threads);
-        Running::start("data", threads, data_sockets, accept)
-    };
-    let (done, data) =
-        control.get_handle().block_on(conduct(config, &parts, signals, start, ready));
-    // What still runs was given its time.
-    if let Some(data) = data {
-        data.stop(Duration::ZERO);
-    }
-    admin.stop(FLUSH_MAX);
+    let (start, sockets) = begin(link).map_err(system("hear what to serve"))?;
+    let config = load(start.text.as_deref().map(str::as_bytes))
+        .map_err(|problems| WorkerError::Config(problems.to_string()))?;
+    let state = start.state.unwrap_or_default();
+    let seed = state.handoff.seed().unwrap_or_else(|| fastrand::u64(..));
+    let snapshot = Snapshot::new(&config, &start.version, seed, look_up)?;
+    state.handoff.apply(&snapshot, Clock::process().now());
+    let (parts, admin, log_writer) = assemble(&config, snapshot)?;
+    let mut conductor = Conductor::new(&config, parts, admin, Arc::clone(link), sockets);
+    let orders = orders::listen(link).map_err(system("listen to the supervisor"))?;
+    let done = control.get_handle().block_on(conductor.conduct(orders, signals));
+    conductor.end();
     control.shutdown_timeout(Duration::ZERO);
     if !log_writer.stop(FLUSH_MAX) {
         log::warn!("access log: its last lines could not be written in time");
     }
     done
+}
+
+/// The first message, and the sockets that come with it.
+fn begin(link: &Link) -> std::io::Result<(Start, Sockets)> {
+    let Some(ToWorker::Start(start)) = link.receive()? else {
+        return Err(std::io::Error::other("a worker is started by the supervisor alone"));
+    };
+    let sockets = link.receive_sockets(start.sockets.len())?;
+    let sockets = start.sockets.iter().copied().zip(sockets).collect();
+    Ok((*start, sockets))
 }
 
 /// What the parts of a worker share.
@@ -133,54 +153,6 @@ fn assemble(config: &Config, snapshot: Snapshot) -> Result<(Parts, Admin, Writer
     };
     let admin = Admin { live, metrics, registry, readiness, clock, loaded: clock.now() };
     Ok((parts, admin, log_writer))
-}
-
-/// From the first probe to the last connection. The service is given back, because a runtime
-/// cannot be ended from within another.
-async fn conduct(
-    config: &Config,
-    parts: &Parts,
-    mut signals: Signals,
-    start: impl FnOnce() -> Running,
-    ready: impl FnOnce(),
-) -> (Result<(), WorkerError>, Option<Running>) {
-    let (_stops_with_us, probing) = watch::channel(false);
-    let prober = Arc::clone(&parts.prober);
-    tokio::spawn(async move { prober.start(probing).await });
-    tokio::select! {
-        () = parts.prober.first_pass() => {}
-        () = signals.next() => return (Ok(()), None),
-    }
-    let mut data = start();
-    parts.readiness.accept();
-    warn_of_file_limit(config);
-    ready();
-
-    signals.next().await;
-    log::info!("stopping: connections={}", parts.connections.open());
-    parts.readiness.drain();
-    tokio::select! {
-        () = drain(config, parts, &mut data) => {}
-        () = signals.next() => {}
-    }
-    let done = match parts.connections.open() {
-        0 => Ok(()),
-        open => Err(WorkerError::Cut(open)),
-    };
-    (done, Some(data))
-}
-
-async fn drain(config: &Config, parts: &Parts, data: &mut Running) {
-    tokio::time::sleep(config.shutdown.pre_stop).await;
-    parts.proxy.draining.store(true, Relaxed);
-    data.drained().await;
-}
-
-/// The sockets for clients, and that of the admin port.
-fn bind_all(config: &Config) -> Result<(Sockets, Sockets), BindError> {
-    let one = |address: SocketAddr| bind(address).map(|socket| (address, socket));
-    let data = config.listeners.iter().map(|listener| one(listener.address));
-    Ok((data.collect::<Result<_, _>>()?, vec![one(config.admin.address)?]))
 }
 
 /// The first address of a name, an IPv4 one if there is any: a backend that listens on both is

@@ -5,11 +5,13 @@ use std::os::fd::IntoRawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pingora_core::apps::{HttpServerOptions, ServerApp};
+use async_trait::async_trait;
+use pingora_core::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp};
 use pingora_core::listeners::{ListenerConfig, Listeners};
+use pingora_core::protocols::http::ServerSession;
 use pingora_core::protocols::l4::stream::L4BufferSettings;
-use pingora_core::server::Fds;
 use pingora_core::server::configuration::ServerConf;
+use pingora_core::server::{Fds, ShutdownWatch};
 use pingora_core::services::Service as _;
 use pingora_core::services::listening::Service;
 use pingora_runtime::{Runtime, RuntimeBuilder};
@@ -65,9 +67,14 @@ impl Running {
         Self { runtime, ended, stop }
     }
 
+    /// Stops accepting.
+    pub(super) fn close(&self) {
+        self.stop.send_replace(true);
+    }
+
     /// Stops accepting, and returns when the app has cleaned up after its last connection.
     pub(super) async fn drained(&mut self) {
-        self.stop.send_replace(true);
+        self.close();
         if let Err(error) = (&mut self.ended).await {
             log::error!("a service did not end well: error=\"{error}\"");
         }
@@ -103,4 +110,18 @@ pub(super) fn accept(config: &Config, parts: &Parts, threads: usize) -> Accept {
         drain: config.shutdown.drain,
     };
     Accept::new(proxy, parts.proxy.clone(), Arc::clone(&parts.connections), limits)
+}
+
+/// An app that several services share.
+pub(super) struct Shared<A>(pub(super) Arc<A>);
+
+#[async_trait]
+impl<A: HttpServerApp + Send + Sync + 'static> HttpServerApp for Shared<A> {
+    async fn process_new_http(
+        self: &Arc<Self>,
+        session: ServerSession,
+        shutdown: &ShutdownWatch,
+    ) -> Option<ReusedHttpStream> {
+        self.0.process_new_http(session, shutdown).await
+    }
 }

@@ -460,7 +460,7 @@ fn the_access_log_goes_to_standard_output_and_what_happens_to_standard_error() {
     weir.until_logged("its line", |line| line["path"] == "/seen");
     assert_eq!(weir.stdout().lines().count(), 1, "{}", weir.stdout());
     assert!(!weir.stderr().contains("/seen"), "{}", weir.stderr());
-    assert!(weir.stderr().contains("ready: config="), "{}", weir.stderr());
+    assert!(weir.stderr().contains("worker ready: generation=1 config="), "{}", weir.stderr());
 }
 
 #[test]

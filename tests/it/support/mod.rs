@@ -19,6 +19,7 @@ pub(crate) mod configs;
 pub(crate) mod load;
 pub(crate) mod message;
 pub(crate) mod metrics;
+pub(crate) mod mix;
 pub(crate) mod ports;
 pub(crate) mod weir;
 

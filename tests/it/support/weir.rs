@@ -14,7 +14,7 @@ use super::metrics::Metrics;
 use super::{PATIENCE, eventually_some, ports, within};
 
 /// A file that Weir reads for its settings must be the test's, so none of these is inherited.
-const ENVIRONMENT: [&str; 8] = [
+const ENVIRONMENT: [&str; 9] = [
     "WEIR_CONFIG",
     "WEIR_LISTEN",
     "WEIR_ADMIN",
@@ -22,8 +22,12 @@ const ENVIRONMENT: [&str; 8] = [
     "WEIR_ALGORITHM",
     "WEIR_LOG",
     "WEIR_DEBUG",
+    "WEIR_CONTROL",
     "WEIR_FAULT",
 ];
+
+/// The binary that is tested.
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_weir");
 
 /// A running `weir run`. Dropping it kills it and everything it started.
 pub(crate) struct Weir {
@@ -40,6 +44,16 @@ pub(crate) struct Ended {
     pub(crate) code: Option<i32>,
     pub(crate) stdout: String,
     pub(crate) stderr: String,
+}
+
+/// A worker, as `weir status` tells it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Worker {
+    pub(crate) generation: u64,
+    /// `serving`, `warming` or `draining`.
+    pub(crate) what: String,
+    pub(crate) pid: u32,
+    pub(crate) connections: u64,
 }
 
 impl Weir {
@@ -74,12 +88,35 @@ impl Weir {
         Self::spawn_with(config, &[])
     }
 
+    /// Starts with further flags of `run` and waits until it is ready.
+    #[track_caller]
+    pub(crate) fn start_flagged(config: &str, flags: &[&str]) -> Self {
+        let mut weir = Self::spawn_as(Command::new(BINARY), config, flags, &[]);
+        weir.until_ready();
+        weir
+    }
+
+    /// Starts by this command, which is (or ends in) the binary, and waits until it is ready.
+    #[track_caller]
+    pub(crate) fn start_by(launcher: Command, config: &str) -> Self {
+        let mut weir = Self::spawn_as(launcher, config, &[], &[]);
+        weir.until_ready();
+        weir
+    }
+
     #[track_caller]
     fn spawn_with(config: &str, env: &[(&str, &str)]) -> Self {
+        Self::spawn_as(Command::new(BINARY), config, &[], env)
+    }
+
+    #[track_caller]
+    fn spawn_as(launcher: Command, config: &str, flags: &[&str], env: &[(&str, &str)]) -> Self {
         let address = ports::own_address();
         let directory = Directory::new();
         fs::write(directory.path("weir.yaml"), whole_config(address, config)).unwrap();
-        let child = command(&["run", "-c", &directory.name("weir.yaml")], &directory)
+        let file = directory.name("weir.yaml");
+        let args = [&["run", "-c", &file], flags].concat();
+        let child = surrounded(launcher, &args, &directory)
             .envs(env.iter().copied())
             .stdout(File::create(directory.path("stdout")).unwrap())
             .stderr(File::create(directory.path("stderr")).unwrap())
@@ -176,6 +213,37 @@ impl Weir {
         self.directory.path("weir.yaml")
     }
 
+    /// A file of its directory, where sockets and files that it makes up by itself are too.
+    pub(crate) fn path(&self, file: &str) -> PathBuf {
+        self.directory.path(file)
+    }
+
+    /// `weir reload`; fails the test unless it is done.
+    #[track_caller]
+    pub(crate) fn reload(&self) -> String {
+        let ended = self.command(&["reload"]);
+        assert_eq!(ended.code, Some(0), "reload: {}{}", ended.stdout, ended.stderr);
+        ended.stdout
+    }
+
+    /// The workers as `weir status` tells them.
+    #[track_caller]
+    pub(crate) fn workers(&self) -> Vec<Worker> {
+        let ended = self.command(&["status"]);
+        (ended.stdout + &ended.stderr).lines().filter_map(Worker::parse).collect()
+    }
+
+    /// The worker that serves, if one does.
+    pub(crate) fn serving(&self) -> Option<Worker> {
+        self.workers().into_iter().find(|worker| worker.is("serving"))
+    }
+
+    /// The number of the process that serves; waits until there is one.
+    #[track_caller]
+    pub(crate) fn worker_pid(&self) -> u32 {
+        eventually_some(PATIENCE, "a worker serves", || self.serving()).pid
+    }
+
     /// Runs another command of the binary, such as `reload`, with the surroundings of this one:
     /// they find each other by default.
     #[track_caller]
@@ -221,6 +289,23 @@ impl Weir {
     #[track_caller]
     pub(crate) fn until_logged(&self, what: &str, is_it: impl Fn(&Value) -> bool) -> Value {
         eventually_some(PATIENCE, what, || self.access_log().into_iter().find(&is_it))
+    }
+}
+
+impl Worker {
+    /// `worker 2: serving pid=17 age=3s connections=0`.
+    fn parse(line: &str) -> Option<Self> {
+        let (generation, rest) = line.strip_prefix("worker ")?.split_once(": ")?;
+        let mut words = rest.split(' ');
+        let what = words.next()?.to_owned();
+        let pid = words.next()?.strip_prefix("pid=")?.parse().ok()?;
+        let _age = words.next()?;
+        let connections = words.next()?.strip_prefix("connections=")?.parse().ok()?;
+        Some(Self { generation: generation.parse().ok()?, what, pid, connections })
+    }
+
+    pub(crate) fn is(&self, what: &str) -> bool {
+        self.what == what
     }
 }
 
@@ -294,7 +379,10 @@ fn whole_config(address: Ipv4Addr, config: &str) -> String {
 /// The binary, with nothing of our own surroundings but the path. Sockets and files that it
 /// makes up by itself go to `directory`.
 fn command(args: &[&str], directory: &Directory) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_weir"));
+    surrounded(Command::new(BINARY), args, directory)
+}
+
+fn surrounded(mut command: Command, args: &[&str], directory: &Directory) -> Command {
     for variable in ENVIRONMENT {
         command.env_remove(variable);
     }
@@ -324,7 +412,8 @@ fn finish(mut command: Command, directory: &Directory, deadline: Duration) -> En
     Ended { code: status.code(), stdout, stderr }
 }
 
-fn kill(signal: &str, pids: &[u32]) -> std::io::Result<ExitStatus> {
+/// Sends a signal to processes.
+pub(crate) fn kill(signal: &str, pids: &[u32]) -> std::io::Result<ExitStatus> {
     let pids = pids.iter().map(u32::to_string);
     Command::new("kill").args(["-s", signal]).args(pids).stderr(Stdio::null()).status()
 }

@@ -1,0 +1,416 @@
+//! What a new configuration changes, in lines for the operator who asked for the reload.
+//!
+//! Each line says what a worker with the new configuration does differently, and of what it knew
+//! what it keeps; see `runtime::handoff` for the rules. (A backend that was written as a name keeps
+//! its health only if the name still has the same address, which nobody knows before it is looked
+//! up.)
+
+use std::fmt::Display;
+use std::time::Duration;
+
+use super::read::Choice;
+use super::value::spell;
+use super::{
+    Backend, Config, HealthCheck, Pool, Probe, RateLimit, Retry, Route, StatusSet, Threads,
+};
+
+/// One line for each change, in the order of the file's keys; none if nothing changed.
+#[must_use]
+pub fn diff(old: &Config, new: &Config) -> Vec<String> {
+    let mut lines = Lines(Vec::new());
+    let listener = |listener: &super::Listener| format!("listener {}", listener.address);
+    added_and_removed(&mut lines, (&old.listeners, &new.listeners), listener, |_| String::new());
+    if old.admin != new.admin {
+        lines.say(format!("admin moved: {} → {}", old.admin.address, new.admin.address));
+    }
+    lines.change("threads", threads(old.threads), threads(new.threads));
+    lines.change("trusted_proxies", list(&old.trusted_proxies), list(&new.trusted_proxies));
+    routes(&mut lines, old, new);
+    let pool = |pool: &Pool| format!("pool {}", pool.name);
+    let size = |pool: &Pool| format!(": {}", count(pool.backends.len(), "backend"));
+    added_and_removed(&mut lines, (&old.pools, &new.pools), pool, size);
+    for now in &new.pools {
+        if let Some(before) = old.pools.iter().find(|before| before.name == now.name) {
+            changed_pool(&mut lines, before, now);
+        }
+    }
+    rate_limit(&mut lines, "", old.rate_limit.as_ref(), new.rate_limit.as_ref());
+    let (before, now) = (old.limits, new.limits);
+    lines.change("limits.connections", before.connections, now.connections);
+    lines.wait("limits.header_timeout", before.header_timeout, now.header_timeout);
+    lines.wait("limits.keepalive", before.keepalive, now.keepalive);
+    let (before, now) = (old.access_log, new.access_log);
+    lines.change("access_log.format", word(before.format), word(now.format));
+    lines.change("access_log.target", word(before.target), word(now.target));
+    lines.wait("shutdown.pre_stop", old.shutdown.pre_stop, new.shutdown.pre_stop);
+    lines.wait("shutdown.drain", old.shutdown.drain, new.shutdown.drain);
+    lines.0
+}
+
+/// What was found so far.
+struct Lines(Vec<String>);
+
+impl Lines {
+    fn say(&mut self, line: String) {
+        self.0.push(line);
+    }
+
+    fn change<T: Display + PartialEq>(&mut self, what: &str, old: T, new: T) {
+        self.change_and(what, old, new, "");
+    }
+
+    /// With what the change does to what is known.
+    fn change_and<T: Display + PartialEq>(&mut self, what: &str, old: T, new: T, effect: &str) {
+        if old != new {
+            self.say(format!("{what}: {old} → {new}{effect}"));
+        }
+    }
+
+    fn wait(&mut self, what: &str, old: Duration, new: Duration) {
+        self.change(what, spell(old), spell(new));
+    }
+}
+
+/// Things that are told apart by `name`: those that only one side has.
+fn added_and_removed<T>(
+    lines: &mut Lines,
+    (old, new): (&[T], &[T]),
+    name: impl Fn(&T) -> String,
+    more: impl Fn(&T) -> String,
+) {
+    let is_in = |list: &[T], one: &T| list.iter().any(|other| name(other) == name(one));
+    for one in new.iter().filter(|one| !is_in(old, one)) {
+        lines.say(format!("{} added{}", name(one), more(one)));
+    }
+    for one in old.iter().filter(|one| !is_in(new, one)) {
+        lines.say(format!("{} removed", name(one)));
+    }
+}
+
+fn routes(lines: &mut Lines, old: &Config, new: &Config) {
+    let name = |route: &Route| format!("route {}{}", route.host, route.path);
+    let target = |config: &Config, route: &Route| {
+        config.pools.get(route.pool).map_or_else(String::new, |pool| pool.name.to_string())
+    };
+    let to = |route: &Route| format!(": pool {}", target(new, route));
+    added_and_removed(lines, (&old.routes, &new.routes), name, to);
+    for now in &new.routes {
+        let same = |before: &&Route| before.host == now.host && before.path == now.path;
+        let Some(before) = old.routes.iter().find(same) else { continue };
+        let what = name(now);
+        lines.change(&format!("{what}: pool"), target(old, before), target(new, now));
+        let limits = (before.rate_limit.as_ref(), now.rate_limit.as_ref());
+        rate_limit(lines, &format!("{what}: "), limits.0, limits.1);
+    }
+}
+
+fn changed_pool(lines: &mut Lines, old: &Pool, new: &Pool) {
+    let told_before = lines.0.len();
+    let pool = format!("pool {}: ", new.name);
+    let key = |name: &str| format!("{pool}{name}");
+    lines.change(&key("algorithm"), word(old.algorithm), word(new.algorithm));
+    let name = |backend: &Backend| format!("{pool}backend {}", backend.address);
+    let weight = |backend: &Backend| format!(": weight {}", backend.weight);
+    added_and_removed(lines, (&old.backends, &new.backends), name, weight);
+    let kept = match (&old.health_check, &new.health_check) {
+        (None, Some(_)) => "counts kept, health unknown until the first probe",
+        (Some(_), None) => "counts kept, healthy from now on",
+        (Some(_), Some(_)) | (None, None) => "health and counts kept",
+    };
+    let mut unchanged = 0;
+    for now in &new.backends {
+        let before = old.backends.iter().find(|before| before.address == now.address);
+        match before.map(|before| before.weight) {
+            Some(weight) if weight == now.weight => unchanged += 1,
+            Some(weight) => {
+                let effect = format!(", {kept}");
+                lines.change_and(&format!("{}: weight", name(now)), weight, now.weight, &effect);
+            }
+            None => {}
+        }
+    }
+    let check = |pool: &Pool| pool.health_check.as_ref().map_or_else(off, health_check);
+    lines.change(&key("health_check"), check(old), check(new));
+    lines.change(&key("retry"), retry(&old.retry), retry(&new.retry));
+    let (before, now) = (old.timeouts, new.timeouts);
+    lines.wait(&key("timeouts.connect"), before.connect, now.connect);
+    lines.wait(&key("timeouts.response"), before.response, now.response);
+    let request = |patience: Option<Duration>| patience.map_or_else(off, spell);
+    lines.change(&key("timeouts.request"), request(before.request), request(now.request));
+    lines.wait(&key("timeouts.idle"), before.idle, now.idle);
+    rate_limit(lines, &pool, old.rate_limit.as_ref(), new.rate_limit.as_ref());
+    if lines.0.len() > told_before && unchanged > 0 {
+        lines.say(format!("{pool}{} unchanged, {kept}", count(unchanged, "backend")));
+    }
+}
+
+fn rate_limit(lines: &mut Lines, place: &str, old: Option<&RateLimit>, new: Option<&RateLimit>) {
+    let effect = match (old, new) {
+        (Some(old), Some(new)) if old.ipv6_prefix == new.ipv6_prefix => ", buckets kept",
+        (Some(_), Some(_)) => ", buckets forgotten: clients are told apart otherwise",
+        (None, _) | (_, None) => "",
+    };
+    let spelled = |limit: Option<&RateLimit>| {
+        limit.map_or_else(off, |limit| {
+            format!(
+                "{}/s, burst {}, ipv6_prefix {}, clients_max {}, exempt {}",
+                limit.requests_per_second,
+                limit.burst,
+                limit.ipv6_prefix,
+                limit.clients_max,
+                list(&limit.exempt)
+            )
+        })
+    };
+    lines.change_and(&format!("{place}rate_limit"), spelled(old), spelled(new), effect);
+}
+
+fn health_check(check: &HealthCheck) -> String {
+    let probe = match &check.probe {
+        Probe::Tcp => "tcp".to_owned(),
+        Probe::Http { path, host, status, body } => {
+            let host = host.as_ref().map_or_else(String::new, |host| format!(" host {host}"));
+            let body = body.as_ref().map_or_else(String::new, |body| format!(" body {body:?}"));
+            format!("http {path}{host} status {}{body}", statuses(status))
+        }
+    };
+    format!(
+        "{probe} every {}, timeout {}, unhealthy_after {}, healthy_after {}",
+        spell(check.interval),
+        spell(check.timeout),
+        check.unhealthy_after,
+        check.healthy_after
+    )
+}
+
+fn statuses(set: &StatusSet) -> String {
+    list(set.0.iter().map(|(first, last)| match first == last {
+        true => first.to_string(),
+        false => format!("{first}-{last}"),
+    }))
+}
+
+fn retry(retry: &Retry) -> String {
+    let on = &retry.on;
+    let words = [("connect", on.connect), ("reset", on.reset), ("timeout", on.timeout)];
+    let words = words.iter().filter(|(_, is_on)| *is_on).map(|(word, _)| (*word).to_owned());
+    let on = list(words.chain(on.status.iter().map(u16::to_string)));
+    format!("{} attempts, backoff {}, on {on}", retry.attempts, spell(retry.backoff))
+}
+
+fn threads(threads: Threads) -> String {
+    match threads {
+        Threads::Auto => "auto".to_owned(),
+        Threads::Count(count) => count.to_string(),
+    }
+}
+
+/// The word of a choice.
+fn word<T: Choice + PartialEq>(value: T) -> &'static str {
+    let word = T::WORDS.iter().find(|(_, meaning)| *meaning == value);
+    word.map_or("", |(word, _)| word)
+}
+
+fn list(items: impl IntoIterator<Item = impl Display>) -> String {
+    let items: Vec<String> = items.into_iter().map(|item| item.to_string()).collect();
+    format!("[{}]", items.join(", "))
+}
+
+fn count(number: usize, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+}
+
+fn off() -> String {
+    "off".to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Overrides, load};
+
+    const WEB: &str = "pools: [{name: web, backends: [http://10.0.0.1:80, http://10.0.0.2:80]}]\n";
+
+    fn config(text: &str) -> Config {
+        load(Some(text.as_bytes()), &Overrides::default()).unwrap()
+    }
+
+    fn lines(old: &str, new: &str) -> Vec<String> {
+        diff(&config(old), &config(new))
+    }
+
+    /// The lines for a key that is added to a file, and for its removal.
+    fn with(text: &str) -> Vec<String> {
+        lines(WEB, &format!("{WEB}{text}"))
+    }
+
+    /// The lines for two files of one pool with these keys.
+    fn of_pool(old: &str, new: &str) -> Vec<String> {
+        let text = |keys| format!("pools: [{{name: web, backends: [http://a:80], {keys}}}]");
+        lines(&text(old), &text(new))
+    }
+
+    const KEPT: &str = "pool web: 1 backend unchanged, health and counts kept";
+
+    #[test]
+    fn the_same_file_changes_nothing() {
+        assert_eq!(lines(WEB, WEB), [""; 0]);
+        assert_eq!(with("# a comment\nlisteners: [0.0.0.0:8080]"), [""; 0]);
+    }
+
+    #[test]
+    fn listeners_come_and_go() {
+        assert_eq!(
+            with("listeners: [127.0.0.1:1]"),
+            ["listener 127.0.0.1:1 added", "listener 0.0.0.0:8080 removed"]
+        );
+    }
+
+    #[test]
+    fn the_admin_port_moves() {
+        assert_eq!(
+            with("admin: {address: 127.0.0.1:9}"),
+            ["admin moved: 127.0.0.1:9090 → 127.0.0.1:9"]
+        );
+    }
+
+    #[test]
+    fn what_concerns_the_whole_process_is_told() {
+        let text = "threads: 2\ntrusted_proxies: [10.0.0.0/8]\nlimits: {connections: 5, keepalive: 2s, header_timeout: 1s}\naccess_log: {format: text, target: stderr}\nshutdown: {pre_stop: 1s, drain: 2m}";
+        assert_eq!(
+            with(text),
+            [
+                "threads: auto → 2",
+                "trusted_proxies: [] → [10.0.0.0/8]",
+                "limits.connections: 20000 → 5",
+                "limits.header_timeout: 10s → 1s",
+                "limits.keepalive: 75s → 2s",
+                "access_log.format: json → text",
+                "access_log.target: stdout → stderr",
+                "shutdown.pre_stop: 0s → 1s",
+                "shutdown.drain: 30s → 2m",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_pool_comes_with_its_route_and_goes_with_it() {
+        let both = "routes: [{pool: web}, {host: api.example, path: /v1, pool: api}]\npools: [{name: web, backends: [http://10.0.0.1:80, http://10.0.0.2:80]}, {name: api, backends: [http://b:1]}]";
+        assert_eq!(
+            lines(WEB, both),
+            ["route api.example/v1 added: pool api", "pool api added: 1 backend"]
+        );
+        assert_eq!(lines(both, WEB), ["route api.example/v1 removed", "pool api removed"]);
+    }
+
+    #[test]
+    fn a_route_gets_another_pool_and_a_limit() {
+        let file = |route: &str| {
+            format!(
+                "routes: [{{pool: b, path: /b}}, {{pool: a, path: /c}}, {route}]\npools: [{{name: a, backends: [http://a:1]}}, {{name: b, backends: [http://b:1]}}]"
+            )
+        };
+        let old = file("{host: '*.x.example', pool: a}");
+        let new = file("{host: '*.x.example', pool: b, rate_limit: {requests_per_second: 0.5}}");
+        assert_eq!(
+            lines(&old, &new),
+            [
+                "route *.x.example/: pool: a → b",
+                "route *.x.example/: rate_limit: off → 0.5/s, burst 1, ipv6_prefix 64, clients_max 100000, exempt []",
+            ]
+        );
+    }
+
+    #[test]
+    fn backends_come_go_and_change_their_weight() {
+        let new = "pools: [{name: web, backends: [{url: http://10.0.0.2:80, weight: 3}, http://10.0.0.3:80]}]";
+        assert_eq!(
+            lines(WEB, new),
+            [
+                "pool web: backend 10.0.0.3:80 added: weight 1",
+                "pool web: backend 10.0.0.1:80 removed",
+                "pool web: backend 10.0.0.2:80: weight: 1 → 3, health and counts kept",
+            ]
+        );
+    }
+
+    #[test]
+    fn the_order_of_backends_is_no_change() {
+        let turned = "pools: [{name: web, backends: [http://10.0.0.2:80, http://10.0.0.1:80]}]";
+        assert_eq!(lines(WEB, turned), [""; 0]);
+    }
+
+    #[test]
+    fn what_else_a_pool_has_is_told_with_who_is_unchanged() {
+        assert_eq!(
+            of_pool("", "algorithm: ip_hash"),
+            ["pool web: algorithm: round_robin → ip_hash", KEPT]
+        );
+        assert_eq!(
+            of_pool("", "timeouts: {connect: 1s, response: 2s, request: off, idle: 3s}"),
+            [
+                "pool web: timeouts.connect: 2s → 1s",
+                "pool web: timeouts.response: 30s → 2s",
+                "pool web: timeouts.request: 60s → off",
+                "pool web: timeouts.idle: 55s → 3s",
+                KEPT
+            ]
+        );
+        assert_eq!(
+            of_pool("", "retry: {attempts: 2, on: [connect, 503]}"),
+            [
+                "pool web: retry: 3 attempts, backoff 50ms, on [connect, reset, timeout, 502, 503, 504] → 2 attempts, backoff 50ms, on [connect, 503]",
+                KEPT
+            ]
+        );
+    }
+
+    #[test]
+    fn a_health_check_that_is_switched_on_or_off_says_what_becomes_of_health() {
+        let tcp = "tcp every 10s, timeout 3s, unhealthy_after 2, healthy_after 2";
+        assert_eq!(
+            of_pool("health_check: off", ""),
+            [
+                format!("pool web: health_check: off → {tcp}"),
+                "pool web: 1 backend unchanged, counts kept, health unknown until the first probe"
+                    .to_owned()
+            ]
+        );
+        assert_eq!(
+            of_pool("", "health_check: off"),
+            [
+                format!("pool web: health_check: {tcp} → off"),
+                "pool web: 1 backend unchanged, counts kept, healthy from now on".to_owned()
+            ]
+        );
+        assert_eq!(
+            of_pool(
+                "",
+                "health_check: {type: http, path: /up, host: x, status: [200, 300-399], body: ok}"
+            )[0],
+            format!(
+                "pool web: health_check: {tcp} → http /up host x status [200, 300-399] body \"ok\" every 10s, timeout 3s, unhealthy_after 2, healthy_after 2"
+            )
+        );
+    }
+
+    #[test]
+    fn a_changed_limit_says_whether_buckets_are_kept() {
+        let limit = |keys| format!("{WEB}rate_limit: {{requests_per_second: 5, {keys}}}");
+        let spelled = |prefix, burst| {
+            format!("5/s, burst {burst}, ipv6_prefix {prefix}, clients_max 100000, exempt []")
+        };
+        assert_eq!(
+            lines(&limit("burst: 5"), &limit("burst: 7")),
+            [format!("rate_limit: {} → {}, buckets kept", spelled(64, 5), spelled(64, 7))]
+        );
+        assert_eq!(
+            lines(&limit("ipv6_prefix: 64"), &limit("ipv6_prefix: 56")),
+            [format!(
+                "rate_limit: {} → {}, buckets forgotten: clients are told apart otherwise",
+                spelled(64, 5),
+                spelled(56, 5)
+            )]
+        );
+    }
+}

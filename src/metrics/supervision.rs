@@ -1,0 +1,117 @@
+//! What the supervisor says of itself.
+//!
+//! It lives as long as the service does, and its counts are its own: they are shown by whichever
+//! worker it told last, and never inherited from one worker by the next.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
+use serde::{Deserialize, Serialize};
+
+use crate::metrics::Metrics;
+
+/// What a supervisor tells a worker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Supervision {
+    /// Which worker this is, from 1.
+    pub generation: u64,
+    /// Configurations that were put in place of another.
+    pub reloads_done: u64,
+    /// Configurations that could not be used.
+    pub reloads_refused: u64,
+    /// Workers that died and were replaced.
+    pub restarts: u64,
+    /// Former workers that still serve what they have.
+    pub draining_workers: u64,
+    /// Their connections.
+    pub draining_connections: u64,
+    /// Whether the configuration that was last given could be used.
+    pub last_reload_ok: bool,
+    /// When the configuration in use was loaded.
+    pub last_reload_at: SystemTime,
+}
+
+impl Metrics {
+    /// Takes in what the supervisor says now.
+    pub fn supervised(&self, supervision: &Supervision) {
+        self.reload_success.set(i64::from(supervision.last_reload_ok));
+        let at = supervision.last_reload_at.duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.reload_timestamp.set(super::signed(at.as_secs()));
+        *self.supervision.lock() = Some(supervision.clone());
+    }
+
+    /// What the supervisor said last; `None` if there is none.
+    #[must_use]
+    pub fn supervision(&self) -> Option<Supervision> {
+        self.supervision.lock().clone()
+    }
+
+    pub(super) fn supervisors_families(&self) -> Vec<MetricFamily> {
+        let Some(told) = self.supervision() else { return Vec::new() };
+        vec![
+            family(
+                "lb_config_reloads_total",
+                "Configurations that were given while the service ran, by what became of them.",
+                vec![
+                    counter(Some(("outcome", "done")), told.reloads_done),
+                    counter(Some(("outcome", "refused")), told.reloads_refused),
+                ],
+            ),
+            family(
+                "lb_worker_restarts_total",
+                "Workers that died and were replaced.",
+                vec![counter(None, told.restarts)],
+            ),
+            family(
+                "lb_worker_generation",
+                "Which worker serves, counted from the start of the service.",
+                vec![gauge(told.generation)],
+            ),
+            family(
+                "lb_draining_workers",
+                "Former workers that still serve what they have.",
+                vec![gauge(told.draining_workers)],
+            ),
+            family(
+                "lb_draining_connections",
+                "Client connections of draining workers.",
+                vec![gauge(told.draining_connections)],
+            ),
+        ]
+    }
+}
+
+fn family(name: &str, help: &str, metrics: Vec<Metric>) -> MetricFamily {
+    let is_counter = name.ends_with("_total");
+    let mut family = MetricFamily::default();
+    family.set_name(name.to_owned());
+    family.set_help(help.to_owned());
+    family.set_field_type(if is_counter { MetricType::COUNTER } else { MetricType::GAUGE });
+    family.set_metric(metrics);
+    family
+}
+
+fn counter(label: Option<(&str, &str)>, number: u64) -> Metric {
+    let pairs = label.into_iter().map(|(name, value)| {
+        let mut pair = LabelPair::default();
+        pair.set_name(name.to_owned());
+        pair.set_value(value.to_owned());
+        pair
+    });
+    let mut counter = Counter::default();
+    counter.set_value(float(number));
+    let mut metric = Metric::from_label(pairs.collect());
+    metric.set_counter(counter);
+    metric
+}
+
+fn gauge(number: u64) -> Metric {
+    let mut gauge = Gauge::default();
+    gauge.set_value(float(number));
+    Metric::from_gauge(gauge)
+}
+
+#[expect(clippy::as_conversions, reason = "the format knows no other numbers")]
+fn float(number: u64) -> f64 {
+    number as f64
+}

@@ -1,0 +1,290 @@
+//! What a worker tells its successor.
+//!
+//! A reload is a new worker, and a new worker knows nothing: it would send requests to backends
+//! that are known to be dead, and give every client that has spent its tokens a full bucket. So
+//! the old one tells what it knows, keyed by what both configurations have in common: a pool's
+//! name and a backend's address, a limit's scope. Every process has a clock of its own, so no time
+//! is in here, only durations from the moment of [`Handoff::take`].
+//!
+//! What was counted is not here but in `metrics::Counts`, because a worker goes on counting while
+//! it drains, and every count must be added exactly once. [`STATE`] names every piece of state
+//! there is and says what becomes of it; `tests/handoff.rs` fails if one is missing.
+//!
+//! A changed file changes what can be taken over:
+//! - A backend whose name now has another address is another server: nothing is known of it.
+//! - A bucket goes on under a changed rate with the time that it still needed to be full, but
+//!   never more than a bucket of the new rate takes. (Its tokens spent would be a number of another
+//!   measure: five of a burst of five are not five of a hundred.)
+//! - With another `ipv6_prefix`, a client is somebody else: all buckets are full.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD_NO_PAD as BASE64;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use Fate::{HandedOff, Left};
+
+use crate::policy::limiter::{Bucket, RateLimiter};
+use crate::runtime::backend::Known;
+use crate::runtime::snapshot::{Seed, Snapshot};
+use crate::time::Timestamp;
+
+/// Buckets of one limiter that are told: 16 MB of them. Those that are the longest from full are
+/// told first, so who is left out has the least to gain from it.
+pub const BUCKETS_MAX: usize = 1_000_000;
+
+/// What becomes of a piece of state when a worker is replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// The successor goes on with it, by way of this.
+    HandedOff(&'static str),
+    /// It is not handed off, because …
+    Left(&'static str),
+}
+
+/// Every field that can change while a worker runs, by file, type and name.
+#[rustfmt::skip]
+pub const STATE: &[(&str, Fate)] = &[
+    ("live.rs Live.current", Left("the successor makes its own from its own configuration")),
+    ("metrics/mod.rs Metrics.declined", HandedOff("metrics::Counts")),
+    ("metrics/mod.rs Metrics.failed", HandedOff("metrics::Counts")),
+    ("metrics/mod.rs Metrics.inherited", HandedOff("metrics::Counts")),
+    ("metrics/mod.rs Metrics.succeeded", HandedOff("metrics::Counts")),
+    ("metrics/mod.rs Metrics.supervision", Left("the supervisor tells every worker itself")),
+    ("metrics/series.rs Cell.0", HandedOff("metrics::Counts")),
+    ("metrics/series.rs PoolSeries.retries", HandedOff("metrics::Counts")),
+    ("metrics/series.rs Series.errors", HandedOff("metrics::Counts")),
+    ("metrics/series.rs Series.requests", HandedOff("metrics::Counts")),
+    ("policy/bucket.rs TokenBucket.full_at_ns", Left("no limit is made of it; the clients' buckets are in `Slot`")),
+    ("policy/limiter.rs RateLimiter.clients", HandedOff("counted anew while buckets are taken in")),
+    ("policy/limiter.rs RateLimiter.newcomers", Left("a lock around nothing")),
+    ("policy/limiter.rs Slot.full_at_ns", HandedOff("RateLimiter::buckets")),
+    ("policy/limiter.rs Slot.tag", HandedOff("RateLimiter::buckets")),
+    ("policy/select/round_robin.rs RoundRobin.stride", Left("a function of the weights")),
+    ("policy/select/round_robin.rs RoundRobin.turn", Left("a cycle that begins anew once per reload moves no share")),
+    ("runtime/backend.rs Backend.attempts", HandedOff("metrics::Counts")),
+    ("runtime/backend.rs Backend.checkup", HandedOff("Backend::known")),
+    ("runtime/backend.rs Backend.failures", HandedOff("metrics::Counts")),
+    ("runtime/backend.rs Backend.healthy", HandedOff("Backend::known")),
+    ("runtime/backend.rs Backend.in_flight", Left("the requests stay with the old worker")),
+];
+
+/// What a worker knows, for the next one.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Handoff {
+    seed: Option<Seed>,
+    backends: Vec<KnownBackend>,
+    limiters: Vec<Spent>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct KnownBackend {
+    pool: String,
+    label: String,
+    address: SocketAddr,
+    health: Known,
+}
+
+/// Which requests a limit is for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+enum Scope {
+    Global,
+    Route { host: String, path: String },
+    Pool(String),
+}
+
+/// The buckets of one limiter that are not full.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Spent {
+    scope: Scope,
+    ipv6_prefix: u8,
+    buckets: Buckets,
+}
+
+impl Handoff {
+    /// What is known at `now`.
+    #[must_use]
+    pub fn take(snapshot: &Snapshot, now: Timestamp) -> Self {
+        let mut backends = Vec::new();
+        for pool in &snapshot.pools {
+            backends.extend(pool.members.iter().map(|member| KnownBackend {
+                pool: pool.name.to_string(),
+                label: member.backend.label.to_string(),
+                address: member.backend.address,
+                health: member.backend.known(now),
+            }));
+        }
+        let spent = |(scope, limiter): (Scope, &RateLimiter)| Spent {
+            scope,
+            ipv6_prefix: limiter.ipv6_prefix(),
+            buckets: Buckets::emptiest(limiter.buckets(now), BUCKETS_MAX),
+        };
+        let limiters = limiters(snapshot).map(spent).collect();
+        Self { seed: Some(snapshot.seed), backends, limiters }
+    }
+
+    /// The seed that the next snapshot has to be made with, if any is known: buckets are kept
+    /// under hashes of it.
+    #[must_use]
+    pub fn seed(&self) -> Option<u64> {
+        self.seed.map(|Seed(seed)| seed)
+    }
+
+    /// Lets a snapshot that has not served yet go on from here.
+    pub fn apply(&self, snapshot: &Snapshot, now: Timestamp) {
+        let key = |known: &KnownBackend| (known.pool.clone(), known.label.clone());
+        let known: HashMap<_, _> = self.backends.iter().map(|one| (key(one), one)).collect();
+        for pool in &snapshot.pools {
+            for backend in pool.members.iter().map(|member| &member.backend) {
+                let key = (pool.name.to_string(), backend.label.to_string());
+                let known = known.get(&key).filter(|known| known.address == backend.address);
+                if let Some(known) = known {
+                    backend.resume(&known.health, now);
+                }
+            }
+        }
+        if self.seed != Some(snapshot.seed) {
+            if self.limiters.iter().any(|spent| !spent.buckets.0.is_empty()) {
+                log::warn!("handoff: the buckets of another seed cannot be used");
+            }
+            return;
+        }
+        let spent: HashMap<_, _> = self.limiters.iter().map(|one| (&one.scope, one)).collect();
+        for (scope, limiter) in limiters(snapshot) {
+            let spent = spent.get(&scope);
+            if let Some(spent) = spent.filter(|one| one.ipv6_prefix == limiter.ipv6_prefix()) {
+                spent.buckets.0.iter().for_each(|bucket| limiter.resume(*bucket, now));
+            }
+        }
+    }
+}
+
+/// Every limiter, with what it is for.
+fn limiters(snapshot: &Snapshot) -> impl Iterator<Item = (Scope, &RateLimiter)> {
+    let global = snapshot.limiter.iter().map(|limiter| (Scope::Global, limiter));
+    let routes = snapshot.routes.iter().filter_map(|route| {
+        let scope = Scope::Route { host: route.host.to_string(), path: route.path.clone() };
+        route.limiter.as_ref().map(|limiter| (scope, limiter))
+    });
+    let pools = snapshot.pools.iter().filter_map(|pool| {
+        let limiter = pool.limiter.as_ref()?;
+        Some((Scope::Pool(pool.name.to_string()), limiter))
+    });
+    global.chain(routes).chain(pools)
+}
+
+/// Buckets in the order of their tags.
+///
+/// In text they are one string: the tag's distance to the one before and the time until full,
+/// each in groups of seven bits (LEB128), all in base64. A hundred thousand are 1.6 MB; as decimal
+/// numbers in JSON they would be twice that.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Buckets(Vec<Bucket>);
+
+impl Buckets {
+    /// Those that are the longest from full, `max` at most.
+    fn emptiest(mut buckets: Vec<Bucket>, max: usize) -> Self {
+        if buckets.len() > max {
+            log::warn!("handoff: buckets left out: count={}", buckets.len() - max);
+            buckets.select_nth_unstable_by_key(max, |one| u64::MAX - one.full_in_ns);
+            buckets.truncate(max);
+        }
+        buckets.sort_unstable();
+        Self(buckets)
+    }
+
+    fn pack(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(self.0.len() * 14);
+        let mut before = 0_u64;
+        for bucket in &self.0 {
+            push(&mut bytes, bucket.tag.wrapping_sub(before));
+            push(&mut bytes, bucket.full_in_ns);
+            before = bucket.tag;
+        }
+        bytes
+    }
+
+    fn unpack(bytes: &[u8]) -> Option<Self> {
+        let (mut buckets, mut tag) = (Vec::new(), 0_u64);
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            tag = tag.wrapping_add(pull(&mut rest)?);
+            buckets.push(Bucket { tag, full_in_ns: pull(&mut rest)? });
+        }
+        Some(Self(buckets))
+    }
+}
+
+impl Serialize for Buckets {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&BASE64.encode(self.pack()))
+    }
+}
+
+impl<'de> Deserialize<'de> for Buckets {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let bytes = BASE64.decode(text).map_err(de::Error::custom)?;
+        Self::unpack(&bytes).ok_or_else(|| de::Error::custom("the buckets end in the middle"))
+    }
+}
+
+/// Seven bits a byte, the lowest first; the eighth says that there are more.
+fn push(bytes: &mut Vec<u8>, mut number: u64) {
+    loop {
+        let [low, ..] = number.to_le_bytes();
+        number >>= 7;
+        if number == 0 {
+            return bytes.push(low & 0x7f);
+        }
+        bytes.push(low | 0x80);
+    }
+}
+
+fn pull(rest: &mut &[u8]) -> Option<u64> {
+    let (mut number, mut shift) = (0_u64, 0_u32);
+    loop {
+        let (byte, behind) = rest.split_first()?;
+        *rest = behind;
+        number |= u64::from(byte & 0x7f).checked_shl(shift)?;
+        if byte & 0x80 == 0 {
+            return Some(number);
+        }
+        shift += 7;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bucket(tag: u64, full_in_ns: u64) -> Bucket {
+        Bucket { tag, full_in_ns }
+    }
+
+    #[test]
+    fn of_too_many_buckets_the_emptiest_are_told() {
+        let all = vec![bucket(9, 10), bucket(2, 30), bucket(7, 20), bucket(5, 40)];
+        let told = Buckets::emptiest(all, 2);
+        assert_eq!(told.0, [bucket(2, 30), bucket(5, 40)]);
+    }
+
+    #[test]
+    fn the_largest_numbers_are_packed_and_unpacked() {
+        let all = [bucket(2, 1), bucket(3, u64::MAX), bucket(u64::MAX, 127), bucket(u64::MAX, 128)];
+        let packed = Buckets(all.to_vec()).pack();
+        assert_eq!(Buckets::unpack(&packed), Some(Buckets(all.to_vec())));
+    }
+
+    #[test]
+    fn bytes_that_end_in_the_middle_are_no_buckets() {
+        let packed = Buckets(vec![bucket(300, 300)]).pack();
+        assert_eq!(packed.len(), 4);
+        for end in 1..4 {
+            assert_eq!(Buckets::unpack(&packed[..end]), None, "{end} of 4 bytes");
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! A worker process, as the supervisor sees it.
+
+use std::ffi::OsString;
+use std::io;
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::thread;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::Event;
+use crate::link::{Link, Start, ToSupervisor, ToWorker};
+use crate::time::Timestamp;
+
+/// How a worker is started: the binary's path and what it is told on its command line. The path
+/// and not the running image, so that a reload starts what is on disk by then.
+#[derive(Debug, Clone)]
+pub struct Program {
+    /// Where the binary is.
+    pub path: PathBuf,
+    /// Its arguments.
+    pub arguments: Vec<OsString>,
+}
+
+/// A worker process.
+#[derive(Debug)]
+pub(super) struct Child {
+    pub(super) generation: u64,
+    pub(super) pid: Pid,
+    pub(super) started: Timestamp,
+    /// Client connections, as it last told.
+    pub(super) connections: u64,
+    link: Arc<Link>,
+}
+
+impl Child {
+    /// Starts a worker and tells it what to serve. What it says comes as events.
+    pub(super) fn start(
+        program: &Program,
+        generation: u64,
+        (start, sockets): (&Start, &[&TcpListener]),
+        events: &Sender<Event>,
+        now: Timestamp,
+    ) -> io::Result<Self> {
+        let (link, theirs) = Link::pair()?;
+        let process = Command::new(&program.path)
+            .args(&program.arguments)
+            .stdin(Stdio::from(theirs))
+            // A terminal's Ctrl-C is for the supervisor, which tells the workers.
+            .process_group(0)
+            .spawn()?;
+        let pid = i32::try_from(process.id()).ok().and_then(Pid::from_raw);
+        let pid = pid.ok_or_else(|| io::Error::other("a process without a number"))?;
+        let child = Self { generation, pid, started: now, connections: 0, link: Arc::new(link) };
+        child.listen(events.clone())?;
+        child.begin(start, sockets)?;
+        Ok(child)
+    }
+
+    /// A worker that the image before this one started.
+    pub(super) fn adopt(
+        (generation, pid, connections): (u64, i32, u64),
+        link: OwnedFd,
+        events: &Sender<Event>,
+        started: Timestamp,
+    ) -> io::Result<Self> {
+        let pid = Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidData)?;
+        let link = Arc::new(Link::from(UnixStream::from(link)));
+        let child = Self { generation, pid, started, connections, link };
+        child.listen(events.clone())?;
+        Ok(child)
+    }
+
+    pub(super) fn link(&self) -> &Link {
+        &self.link
+    }
+
+    fn begin(&self, start: &Start, sockets: &[&TcpListener]) -> io::Result<()> {
+        self.link.send(&ToWorker::Start(Box::new(start.clone())))?;
+        self.link.send_sockets(sockets.iter().copied())
+    }
+
+    fn listen(&self, events: Sender<Event>) -> io::Result<()> {
+        let (link, generation) = (Arc::clone(&self.link), self.generation);
+        let listen = move || {
+            loop {
+                match link.receive::<ToSupervisor>() {
+                    Ok(Some(said)) => {
+                        let _unheard = events.send(Event::Said { generation, said });
+                    }
+                    Ok(None) => break,
+                    Err(error) => {
+                        log::error!("worker unintelligible: generation={generation} {error}");
+                        break;
+                    }
+                }
+            }
+            // Nobody hears it if the supervisor is gone, too.
+            let _unheard = events.send(Event::Silent { generation });
+        };
+        thread::Builder::new().name(format!("worker {generation}")).spawn(listen).map(drop)
+    }
+
+    /// Tells it something. A worker that is gone is noticed when it is reaped.
+    pub(super) fn tell(&self, message: &ToWorker) {
+        if let Err(error) = self.link.send(message) {
+            log::debug!("worker not told: generation={} error=\"{error}\"", self.generation);
+        }
+    }
+
+    /// Ends it at once.
+    pub(super) fn kill(&self) {
+        if let Err(error) = kill_process(self.pid, Signal::KILL) {
+            log::debug!("worker not killed: generation={} error=\"{error}\"", self.generation);
+        }
+    }
+}

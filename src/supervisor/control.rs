@@ -1,0 +1,163 @@
+//! The control socket: how `weir reload`, `weir status` and `weir stop` reach the supervisor.
+//!
+//! A Unix socket in a directory that only the user may enter. One line of JSON asks, one line
+//! answers; nobody who can connect is a stranger.
+
+use std::fs::{self, DirBuilder, Permissions};
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, Sender};
+use std::thread;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::Event;
+
+/// How long a client may take to ask.
+const ASK_MAX: Duration = Duration::from_secs(5);
+
+/// What can be asked of a supervisor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Request {
+    /// Read the file anew; the answer waits for the outcome.
+    Reload,
+    /// How things stand.
+    Status,
+    /// Stop gracefully.
+    Stop,
+}
+
+/// What came of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answer {
+    /// Whether it was done.
+    pub done: bool,
+    /// For the operator.
+    pub text: String,
+}
+
+impl Answer {
+    pub(super) fn done(text: String) -> Self {
+        Self { done: true, text }
+    }
+
+    pub(super) fn failed(text: String) -> Self {
+        Self { done: false, text }
+    }
+}
+
+/// Where the socket is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// Where it was asked for; it has to be had.
+    Given(PathBuf),
+    /// The usual place; if another supervisor has it, this one goes without.
+    Usual(PathBuf),
+}
+
+impl Place {
+    /// The path.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        let (Self::Given(path) | Self::Usual(path)) = self;
+        path
+    }
+}
+
+/// The usual path: `$XDG_RUNTIME_DIR/weir/control.sock`, or a directory of the user's own below
+/// the directory for temporary files.
+#[must_use]
+pub fn usual_path() -> PathBuf {
+    let runtime = std::env::var_os("XDG_RUNTIME_DIR").filter(|directory| !directory.is_empty());
+    let directory = match runtime {
+        Some(directory) => PathBuf::from(directory).join("weir"),
+        None => std::env::temp_dir().join(format!("weir-{}", rustix::process::geteuid().as_raw())),
+    };
+    directory.join("control.sock")
+}
+
+/// The open socket; it goes away with this.
+#[derive(Debug)]
+pub(super) struct Open {
+    path: PathBuf,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_file(&self.path) {
+            log::debug!("control socket not removed: error=\"{error}\"");
+        }
+    }
+}
+
+/// Takes commands.
+pub(super) fn listen(place: &Place, events: &Sender<Event>) -> io::Result<Option<Open>> {
+    let path = place.path();
+    if UnixStream::connect(path).is_ok() {
+        let taken = format!("{} belongs to another supervisor that runs", path.display());
+        return match place {
+            Place::Given(_) => Err(io::Error::new(io::ErrorKind::AddrInUse, taken)),
+            Place::Usual(_) => {
+                log::warn!("no control socket: {taken} (help: give this one its own by --control)");
+                Ok(None)
+            }
+        };
+    }
+    if let Some(directory) = path.parent().filter(|directory| !directory.exists()) {
+        DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+    }
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _removed => {}
+    }
+    let listener = UnixListener::bind(path)?;
+    fs::set_permissions(path, Permissions::from_mode(0o600))?;
+    let events = events.clone();
+    let serve = move || {
+        for stream in listener.incoming() {
+            let events = events.clone();
+            let converse = move || match stream.and_then(|stream| converse(&stream, &events)) {
+                Ok(()) => {}
+                Err(error) => log::debug!("command not answered: error=\"{error}\""),
+            };
+            if let Err(error) = thread::Builder::new().spawn(converse) {
+                log::error!("command not taken: error=\"{error}\"");
+            }
+        }
+    };
+    thread::Builder::new().name("control".to_owned()).spawn(serve)?;
+    Ok(Some(Open { path: path.to_owned() }))
+}
+
+fn converse(stream: &UnixStream, events: &Sender<Event>) -> io::Result<()> {
+    stream.set_read_timeout(Some(ASK_MAX))?;
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line)?;
+    let request: Request = serde_json::from_str(&line)?;
+    let (reply, answer) = mpsc::channel();
+    events.send(Event::Command(request, reply)).map_err(io::Error::other)?;
+    let answer = answer.recv().map_err(io::Error::other)?;
+    let mut stream = stream;
+    stream.write_all(&serde_json::to_vec(&answer)?)?;
+    stream.write_all(b"\n")
+}
+
+/// Asks a running supervisor.
+///
+/// # Errors
+/// There is none, or it went away.
+pub fn ask(path: &Path, request: Request) -> io::Result<Answer> {
+    let mut stream = UnixStream::connect(path)?;
+    stream.write_all(&serde_json::to_vec(&request)?)?;
+    stream.write_all(b"\n")?;
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line)?;
+    if line.is_empty() {
+        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it ended before it answered"));
+    }
+    Ok(serde_json::from_str(&line)?)
+}

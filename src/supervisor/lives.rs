@@ -1,0 +1,148 @@
+//! How workers end, and what follows from it.
+
+use std::num::NonZeroI32;
+use std::time::Duration;
+
+use rustix::process::{WaitOptions, WaitStatus, wait};
+
+use super::child::Child;
+use super::reload::Purpose;
+use super::{
+    LIVED_WELL, RESTART_FIRST, RESTART_LONGEST, Served, Stopping, Supervisor, SupervisorError,
+    systemd,
+};
+use crate::link::ToWorker;
+
+impl Supervisor {
+    pub(super) fn stop(&mut self) {
+        if let Some(stopping) = &mut self.stopping {
+            log::warn!("stopping at once");
+            stopping.cut = true;
+            self.everyone().for_each(Child::kill);
+            return;
+        }
+        log::info!("stopping");
+        systemd::stopping();
+        let close_at = self.clock.now() + self.served.config.shutdown.pre_stop;
+        self.stopping = Some(Stopping { close_at, cut: false, why: None });
+        self.restart_at = None;
+        if let Some(candidate) = &self.candidate {
+            candidate.child.kill();
+        }
+        if let Some(current) = &self.current {
+            current.tell(&ToWorker::Stop);
+        }
+    }
+
+    /// Takes note of every child that has ended: workers, and as process 1 whoever was left over.
+    pub(super) fn reap(&mut self) -> Result<(), SupervisorError> {
+        while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
+            self.dead.insert(pid.as_raw_nonzero(), status);
+        }
+        self.bury()
+    }
+
+    /// A worker has said its last word.
+    pub(super) fn fell_silent(&mut self, generation: u64) -> Result<(), SupervisorError> {
+        self.mute.insert(generation);
+        self.bury()
+    }
+
+    /// A worker has ended when it is reaped and all that it said was heard: its last word may be
+    /// why.
+    fn bury(&mut self) -> Result<(), SupervisorError> {
+        let ours: Vec<(u64, NonZeroI32)> =
+            self.everyone().map(|child| (child.generation, child.pid.as_raw_nonzero())).collect();
+        self.dead.retain(|pid, _| ours.iter().any(|(_, our)| our == pid));
+        for (generation, pid) in ours {
+            if self.mute.contains(&generation)
+                && let Some(status) = self.dead.remove(&pid)
+            {
+                self.mute.remove(&generation);
+                self.ended(generation, status)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn ended(&mut self, generation: u64, status: WaitStatus) -> Result<(), SupervisorError> {
+        let well = status.exit_status() == Some(0);
+        if self.current.as_ref().is_some_and(|current| current.generation == generation) {
+            self.current_ended(well, &words(status));
+        } else if let Some(candidate) = self.candidate_of(generation) {
+            let why = candidate.why.take();
+            let why = why.unwrap_or_else(|| format!("the new worker ended: {}", words(status)));
+            if !self.ever_ready && self.stopping.is_none() {
+                return Err(SupervisorError::Worker(why));
+            }
+            self.candidate_gone(&why);
+        } else {
+            self.draining.retain(|one| one.child.generation != generation);
+            self.tell_facts();
+            if let (false, Some(stopping)) = (well, &mut self.stopping) {
+                stopping.cut = true;
+            }
+        }
+        Ok(())
+    }
+
+    fn current_ended(&mut self, well: bool, status: &str) {
+        let Some(ended) = self.current.take() else { return };
+        if let Some(stopping) = &mut self.stopping {
+            stopping.cut |= !well;
+            return;
+        }
+        let lived = self.clock.now().since(ended.started);
+        log::error!(
+            "worker died: generation={} lived={lived:?} status=\"{status}\"",
+            ended.generation
+        );
+        self.facts.restarts += 1;
+        self.restart_wait = if lived >= LIVED_WELL {
+            Duration::ZERO
+        } else {
+            (self.restart_wait * 2).clamp(RESTART_FIRST, RESTART_LONGEST)
+        };
+        match &mut self.candidate {
+            // Its successor is on its way already; it starts from the last checkpoint.
+            Some(candidate) => {
+                if candidate.is_waiting_for_state() {
+                    candidate.take_over(&self.checkpoint);
+                }
+            }
+            None => self.restart_at = Some(self.clock.now() + self.restart_wait),
+        }
+    }
+
+    /// Starts a worker for what is served already.
+    pub(super) fn start(&mut self) -> Result<(), String> {
+        let served = Served {
+            config: self.served.config.clone(),
+            text: self.served.text.clone(),
+            version: self.served.version.clone(),
+        };
+        self.launch(served, Purpose::Restart)
+    }
+
+    pub(super) fn restart(&mut self) {
+        self.restart_at = None;
+        if let Err(why) = self.start() {
+            log::error!("worker not started: {why}");
+            self.restart_later();
+        }
+    }
+
+    pub(super) fn restart_later(&mut self) {
+        self.restart_wait = (self.restart_wait * 2).clamp(RESTART_FIRST, RESTART_LONGEST);
+        self.restart_at = Some(self.clock.now() + self.restart_wait);
+    }
+}
+
+/// A process's end, in words.
+fn words(status: WaitStatus) -> String {
+    match (status.exit_status(), status.terminating_signal()) {
+        (Some(code), _) => format!("exit code {code}"),
+        (None, Some(signal)) => format!("signal {signal}"),
+        (None, None) => "unknown".to_owned(),
+    }
+}

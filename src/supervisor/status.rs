@@ -1,0 +1,47 @@
+//! What `weir status` prints.
+
+use std::fmt::Write as _;
+
+use super::Supervisor;
+use super::child::Child;
+use super::control::Answer;
+
+impl Supervisor {
+    /// How things stand. It is `done` only while a worker serves.
+    pub(super) fn status(&self) -> Answer {
+        let mut text = String::new();
+        let facts = &self.facts;
+        // Writing into a String cannot fail.
+        let _written = write!(
+            text,
+            "configuration {}\nreloads: done={} refused={}\nrestarts: {}",
+            self.served.version, facts.reloads_done, facts.reloads_refused, facts.restarts
+        );
+        let candidate = self.candidate.as_ref().map(|candidate| &candidate.child);
+        let draining = self.draining.iter().map(|draining| &draining.child);
+        let serving = self.current.iter().map(|child| (child, "serving"));
+        let warming = candidate.into_iter().map(|child| (child, "warming"));
+        for (child, what) in serving.chain(warming).chain(draining.map(|child| (child, "draining")))
+        {
+            self.describe(child, what, &mut text);
+        }
+        if let (None, Some(at)) = (&self.current, self.restart_at) {
+            let wait = at.since(self.clock.now());
+            let _written =
+                write!(text, "\nno worker: the last one died, the next starts in {wait:?}");
+        }
+        match self.current {
+            Some(_) => Answer::done(text),
+            None => Answer::failed(text),
+        }
+    }
+
+    fn describe(&self, child: &Child, what: &str, text: &mut String) {
+        let age = self.clock.now().since(child.started).as_secs();
+        let _written = write!(
+            text,
+            "\nworker {}: {what} pid={} age={age}s connections={}",
+            child.generation, child.pid, child.connections
+        );
+    }
+}

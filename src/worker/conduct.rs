@@ -1,0 +1,276 @@
+//! A worker's life, order by order.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use pingora_core::services::background::BackgroundService as _;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::watch;
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::services::{self, Running, Sockets};
+use super::signals::Signals;
+use super::{FLUSH_MAX, Parts, WorkerError, threads};
+use crate::admin::Admin;
+use crate::config::Config;
+use crate::link::{Link, State, ToSupervisor, ToWorker};
+use crate::metrics::Counts;
+
+/// How often the supervisor is told everything, for the case that this process dies.
+const CHECKPOINT_EVERY: Duration = Duration::from_secs(2);
+/// How often it is told what is counted while draining: the totals of the successor lag by this.
+const DRAIN_REPORT_EVERY: Duration = Duration::from_millis(100);
+
+/// How a life ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// A successor serves: drain at once.
+    Replaced,
+    /// The service stops: say so first, then drain.
+    Stopped,
+}
+
+/// Carries out orders.
+pub(super) struct Conductor<'a> {
+    config: &'a Config,
+    parts: Parts,
+    admin: Arc<Admin>,
+    link: Arc<Link>,
+    sockets: Option<Sockets>,
+    admin_address: SocketAddr,
+    /// The last one answers; a runtime cannot be ended from within another, so those before wait.
+    admin_services: Vec<Running>,
+    data_service: Option<Running>,
+    silent: bool,
+    /// What the successor got of our counts.
+    handed_over: Counts,
+}
+
+impl<'a> Conductor<'a> {
+    pub(super) fn new(
+        config: &'a Config,
+        parts: Parts,
+        admin: Admin,
+        link: Arc<Link>,
+        sockets: Sockets,
+    ) -> Self {
+        Self {
+            config,
+            parts,
+            admin: Arc::new(admin),
+            link,
+            sockets: Some(sockets),
+            admin_address: config.admin.address,
+            admin_services: Vec::new(),
+            data_service: None,
+            silent: false,
+            handed_over: Counts::default(),
+        }
+    }
+
+    /// From the first probe to the last connection.
+    pub(super) async fn conduct(
+        &mut self,
+        mut orders: UnboundedReceiver<ToWorker>,
+        mut signals: Signals,
+    ) -> Result<(), WorkerError> {
+        let (_stops_with_us, probing) = watch::channel(false);
+        let prober = Arc::clone(&self.parts.prober);
+        tokio::spawn(async move { prober.start(probing).await });
+        tokio::select! {
+            () = self.parts.prober.first_pass() => {}
+            _order = orders.recv() => return Ok(()),
+            () = signals.next() => return Ok(()),
+        }
+        self.tell(&ToSupervisor::Warm);
+        let state = tokio::select! {
+            order = orders.recv() => match order {
+                Some(ToWorker::TakeOver(state)) => state,
+                _ => return Ok(()),
+            },
+            () = signals.next() => return Ok(()),
+        };
+        self.take_over(&state)?;
+        let end = self.serve(&mut orders, &mut signals).await?;
+        self.drain(end, &mut orders).await
+    }
+
+    fn take_over(&mut self, state: &State) -> Result<(), WorkerError> {
+        let snapshot = self.parts.proxy.live.load();
+        state.handoff.apply(&snapshot, self.parts.proxy.clock.now());
+        self.admin.metrics.inherit(&state.counts, &snapshot);
+        let sockets = self.sockets.take().unwrap_or_default();
+        let (admin, data): (Sockets, Sockets) =
+            sockets.into_iter().partition(|(address, _)| *address == self.admin_address);
+        let threads = threads(self.config.threads);
+        let accept = services::accept(self.config, &self.parts, threads);
+        self.data_service = Some(Running::start("data", threads, data, accept));
+        self.answer_admin(admin)?;
+        self.parts.readiness.accept();
+        super::warn_of_file_limit(self.config);
+        self.tell(&ToSupervisor::Ready);
+        Ok(())
+    }
+
+    /// Serves the admin port. A copy of its socket is kept, for the case that a successor fails
+    /// after we have given it up.
+    fn answer_admin(&mut self, sockets: Sockets) -> Result<(), WorkerError> {
+        let copies = sockets.iter().map(|(address, socket)| Ok((*address, socket.try_clone()?)));
+        let copies: std::io::Result<Sockets> = copies.collect();
+        self.sockets = Some(copies.map_err(super::system("keep the admin socket"))?);
+        let admin = services::Shared(Arc::clone(&self.admin));
+        self.admin_services.push(Running::start("admin", 1, sockets, admin));
+        Ok(())
+    }
+
+    async fn serve(
+        &mut self,
+        orders: &mut UnboundedReceiver<ToWorker>,
+        signals: &mut Signals,
+    ) -> Result<End, WorkerError> {
+        let mut checkpoint = interval(CHECKPOINT_EVERY);
+        checkpoint.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let order = tokio::select! {
+                order = orders.recv() => order,
+                () = signals.next() => Some(ToWorker::Stop),
+                _ = checkpoint.tick() => {
+                    self.tell(&ToSupervisor::Checkpoint(Box::new(self.state())));
+                    self.tell(&ToSupervisor::Connections(self.open()));
+                    continue;
+                }
+            };
+            match order {
+                Some(ToWorker::Drain) => return Ok(End::Replaced),
+                Some(ToWorker::Hold) => self.hold(),
+                Some(ToWorker::Speak) => self.silent = false,
+                // Without a supervisor nobody could ever stop us.
+                Some(ToWorker::Stop) | None => return Ok(End::Stopped),
+                Some(order) => self.obey(order)?,
+            }
+        }
+    }
+
+    fn obey(&mut self, order: ToWorker) -> Result<(), WorkerError> {
+        match order {
+            ToWorker::HandOver => {
+                if let Some(admin) = self.admin_services.last() {
+                    admin.close();
+                }
+                let state = self.state();
+                self.handed_over = state.counts.clone();
+                self.tell(&ToSupervisor::State(Box::new(state)));
+            }
+            ToWorker::Resume => {
+                let sockets = self.sockets.take().unwrap_or_default();
+                self.answer_admin(sockets)?;
+            }
+            ToWorker::Inherit(counts) => {
+                self.admin.metrics.inherit(&counts, &self.parts.proxy.live.load());
+            }
+            ToWorker::Supervised(facts) => self.admin.metrics.supervised(&facts),
+            ToWorker::Start(_)
+            | ToWorker::TakeOver(_)
+            | ToWorker::Drain
+            | ToWorker::Stop
+            | ToWorker::Hold
+            | ToWorker::Speak => {}
+        }
+        Ok(())
+    }
+
+    async fn drain(
+        &mut self,
+        end: End,
+        orders: &mut UnboundedReceiver<ToWorker>,
+    ) -> Result<(), WorkerError> {
+        let mut orders_open = true;
+        log::info!("draining: connections={}", self.open());
+        if end == End::Stopped {
+            self.parts.readiness.drain();
+            tokio::time::sleep(self.config.shutdown.pre_stop).await;
+        }
+        self.parts.proxy.draining.store(true, Relaxed);
+        if let Some(mut data) = self.data_service.take() {
+            let mut told = self.told(end);
+            let mut report = interval(DRAIN_REPORT_EVERY);
+            loop {
+                tokio::select! {
+                    () = data.drained() => break,
+                    _ = report.tick() => self.report(&mut told),
+                    order = orders.recv(), if orders_open => match order {
+                        Some(ToWorker::Hold) => self.hold(),
+                        Some(ToWorker::Speak) => self.silent = false,
+                        Some(_) => {}
+                        None => orders_open = false,
+                    },
+                }
+            }
+            self.report(&mut told);
+            self.data_service = Some(data);
+        }
+        match self.parts.connections.open() {
+            0 => Ok(()),
+            open => Err(WorkerError::Cut(open)),
+        }
+    }
+
+    /// What the supervisor knows of our counts.
+    fn told(&self, end: End) -> Counts {
+        match end {
+            End::Replaced => self.handed_over.clone(),
+            End::Stopped => self.counts(),
+        }
+    }
+
+    fn report(&self, told: &mut Counts) {
+        if self.silent {
+            return; // it is told later
+        }
+        let counts = self.counts();
+        self.tell(&ToSupervisor::Draining(Box::new(counts.since(told)), self.open()));
+        *told = counts;
+    }
+
+    fn counts(&self) -> Counts {
+        self.admin.metrics.counts(&self.parts.proxy.live.load())
+    }
+
+    fn state(&self) -> State {
+        let snapshot = self.parts.proxy.live.load();
+        let handoff =
+            crate::runtime::handoff::Handoff::take(&snapshot, self.parts.proxy.clock.now());
+        State { handoff, counts: self.admin.metrics.counts(&snapshot) }
+    }
+
+    fn open(&self) -> u64 {
+        u64::try_from(self.parts.connections.open()).unwrap_or(u64::MAX)
+    }
+
+    /// The supervisor replaces itself and could lose what it has half read.
+    fn hold(&mut self) {
+        self.tell(&ToSupervisor::Held);
+        self.silent = true;
+    }
+
+    fn tell(&self, said: &ToSupervisor) {
+        if self.silent {
+            return;
+        }
+        if let Err(error) = self.link.send(said) {
+            log::debug!("supervisor not told: error=\"{error}\"");
+        }
+    }
+
+    /// Ends what still runs; it was given its time.
+    pub(super) fn end(&mut self) {
+        if let Some(data) = self.data_service.take() {
+            data.stop(Duration::ZERO);
+        }
+        for admin in self.admin_services.drain(..) {
+            admin.stop(FLUSH_MAX);
+        }
+    }
+}

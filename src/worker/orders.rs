@@ -1,0 +1,31 @@
+//! What the supervisor says, as it comes.
+
+use std::io;
+use std::sync::Arc;
+use std::thread;
+
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+use crate::link::{Link, ToWorker};
+
+/// Every order from now on. The channel ends when the supervisor is gone.
+pub(super) fn listen(link: &Arc<Link>) -> io::Result<UnboundedReceiver<ToWorker>> {
+    let (orders, heard) = unbounded_channel();
+    let link = Arc::clone(link);
+    let listen = move || loop {
+        match link.receive() {
+            Ok(Some(order)) => {
+                if orders.send(order).is_err() {
+                    return;
+                }
+            }
+            Ok(None) => return,
+            Err(error) => {
+                log::error!("supervisor unintelligible: error=\"{error}\"");
+                return;
+            }
+        }
+    };
+    thread::Builder::new().name("orders".to_owned()).spawn(listen)?;
+    Ok(heard)
+}

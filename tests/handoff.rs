@@ -1,0 +1,611 @@
+//! A reload forgets nothing: what one snapshot knows, the next one goes on with; and no piece of
+//! state is forgotten by who adds it.
+
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may fail by panicking")]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use weir::config::{Overrides, load};
+use weir::policy::limiter::RateLimiter;
+use weir::runtime::backend::Backend;
+use weir::runtime::handoff::{Fate, Handoff, STATE};
+use weir::runtime::snapshot::Snapshot;
+use weir::time::Timestamp;
+
+const SEED: u64 = 0x5EED_5EED_5EED_5EED;
+/// When the old worker is asked, on its clock.
+const OLD: Timestamp = Timestamp::from_nanos(3_600_000_000_000);
+/// The same moment on the new worker's clock.
+const NEW: Timestamp = Timestamp::from_nanos(12_345_678);
+
+// ── nothing is forgotten by who adds it ──
+
+/// Types behind which a value changes while others look.
+const CHANGEABLE: [&str; 9] = [
+    "Mutex",
+    "RwLock",
+    "OnceLock",
+    "LazyLock",
+    "OnceCell",
+    "RefCell",
+    "Cell",
+    "UnsafeCell",
+    "ArcSwap",
+];
+
+#[test]
+fn every_piece_of_state_is_handed_off_or_says_why_not() {
+    let found = state_of_the_tree();
+    let listed: BTreeSet<String> = STATE.iter().map(|(name, _)| (*name).to_owned()).collect();
+    let missing: Vec<_> = found.difference(&listed).collect();
+    assert!(
+        missing.is_empty(),
+        "state that a reload would lose: hand it off, or say in runtime::handoff::STATE why not: \
+         {missing:#?}"
+    );
+    let stale: Vec<_> = listed.difference(&found).collect();
+    assert!(stale.is_empty(), "in runtime::handoff::STATE, but not in the code: {stale:#?}");
+}
+
+#[test]
+fn every_fate_has_its_reason() {
+    for (name, fate) in STATE {
+        let (Fate::HandedOff(words) | Fate::Left(words)) = fate;
+        assert!(words.len() > 10, "{name}: `{words}` explains nothing");
+    }
+    assert_eq!(STATE.iter().map(|one| one.0).collect::<BTreeSet<_>>().len(), STATE.len());
+}
+
+#[test]
+fn state_is_found_wherever_it_hides() {
+    let code = "
+        pub struct Plain { a: u64, b: Vec<String> }
+        pub struct Named<'a, T> { a: T, pub(crate) b: Vec<std::sync::atomic::AtomicU8>, // Mutex
+            #[doc = x] c: Arc<Mutex<(u8, u8)>>, d: &'a str }
+        struct Tuple(u8, RwLock<u8>);
+        struct Unit;
+        enum Either { Left(u8), Right { inner: RefCell<u8> } }
+        fn not_a_field(cell: &Cell<u8>) -> OnceLock<u8> { todo() }
+        static EVERYWHERE: AtomicBool = AtomicBool::new(true);
+        #[cfg(test)]
+        mod tests { struct OfATest { a: Mutex<u8> } }
+    ";
+    let expected = ["Either.Right", "Named.b", "Named.c", "Tuple.1", "static EVERYWHERE"];
+    assert_eq!(state(code), expected);
+}
+
+fn state_of_the_tree() -> BTreeSet<String> {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut found = BTreeSet::new();
+    let mut paths = vec![source.join("live.rs")];
+    for room in ["policy", "runtime", "metrics"] {
+        paths.extend(files(&source.join(room)));
+    }
+    assert!(paths.len() > 15, "looked in the wrong place: {paths:?}");
+    for path in paths {
+        let name = path.strip_prefix(&source).unwrap().display().to_string();
+        let is_a_test = name.ends_with("/tests.rs") || name.ends_with("/fake.rs");
+        if !is_a_test {
+            let code = fs::read_to_string(&path).unwrap();
+            found.extend(state(&code).into_iter().map(|field| format!("{name} {field}")));
+        }
+    }
+    found
+}
+
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files(&path));
+        } else if path.extension().is_some_and(|has| has == "rs") {
+            found.push(path);
+        }
+    }
+    found
+}
+
+/// The fields and statics of a source whose type says that they change, in order of their names.
+fn state(source: &str) -> Vec<String> {
+    let lines = source.lines().map(str::trim);
+    let product = lines.take_while(|line| !line.starts_with("mod tests {"));
+    let code: Vec<&str> = product.map(|line| line.split("//").next().unwrap()).collect();
+    let code = code.join("\n");
+    let mut found = BTreeSet::new();
+    for keyword in ["struct", "enum", "union"] {
+        for after in following(&code, keyword) {
+            let name = words(after)[0];
+            let Some(at) = after.find(['{', '(', ';']) else { continue };
+            let body = after.get(at..).unwrap();
+            let fields = body.get(1..end_of_group(body)).unwrap_or_default();
+            for (index, field) in split(fields).into_iter().enumerate() {
+                let field = without_attributes(field);
+                if words(field).into_iter().any(is_changeable) {
+                    found.insert(format!("{name}.{}", name_of(field, index)));
+                }
+            }
+        }
+    }
+    for after in following(&code, "static") {
+        let declared = after.split('=').next().unwrap();
+        if words(declared).into_iter().any(is_changeable) {
+            found.insert(format!("static {}", words(declared)[0]));
+        }
+    }
+    found.into_iter().collect()
+}
+
+fn is_changeable(word: &str) -> bool {
+    word.starts_with("Atomic") || CHANGEABLE.contains(&word)
+}
+
+/// What follows each `keyword` at the start of an item.
+fn following<'a>(code: &'a str, keyword: &str) -> Vec<&'a str> {
+    let mut found = Vec::new();
+    for (at, _) in code.match_indices(keyword) {
+        let before = code.get(..at).unwrap();
+        let after = code.get(at + keyword.len()..).unwrap();
+        let line = before.rsplit('\n').next().unwrap().trim();
+        if (line.is_empty() || line.starts_with("pub")) && after.starts_with(' ') {
+            found.push(after);
+        }
+    }
+    found
+}
+
+/// Where the bracket that `text` begins with is closed; 1 if it begins with none.
+fn end_of_group(text: &str) -> usize {
+    let mut depth = 0_usize;
+    for (at, c) in text.char_indices() {
+        depth += usize::from(matches!(c, '(' | '{' | '['));
+        depth -= usize::from(matches!(c, ')' | '}' | ']'));
+        if depth == 0 {
+            return at.max(1);
+        }
+    }
+    text.len()
+}
+
+/// What stands between the outermost commas.
+fn split(fields: &str) -> Vec<&str> {
+    let mut depth = 0_i32;
+    let parts = fields.split(|c| {
+        depth += i32::from(matches!(c, '(' | '{' | '[' | '<'));
+        depth -= i32::from(matches!(c, ')' | '}' | ']' | '>'));
+        c == ',' && depth == 0
+    });
+    parts.map(str::trim).filter(|part| !part.is_empty()).collect()
+}
+
+fn without_attributes(mut field: &str) -> &str {
+    while let Some(attribute) = field.strip_prefix('#') {
+        field = attribute.get(end_of_group(attribute) + 1..).unwrap().trim();
+    }
+    field
+}
+
+/// The name of a field or variant; its place, if it has none.
+fn name_of(field: &str, index: usize) -> String {
+    let colon = field.find(':').filter(|at| !field.get(at + 1..).unwrap().starts_with(':'));
+    let bracket = field.find(['(', '{', '<']);
+    let named = match (colon, bracket) {
+        (Some(colon), Some(bracket)) if field.starts_with("pub(") => colon > bracket,
+        (Some(colon), Some(bracket)) => colon < bracket,
+        (colon, _) => colon.is_some(),
+    };
+    let is_variant = field.starts_with(char::is_uppercase) && bracket.is_some();
+    match colon {
+        Some(colon) if named => (*words(field.get(..colon).unwrap()).last().unwrap()).to_owned(),
+        _ if is_variant && !is_changeable(words(field)[0]) => words(field)[0].to_owned(),
+        _ => index.to_string(),
+    }
+}
+
+fn words(text: &str) -> Vec<&str> {
+    let words = text.split(|c: char| !c.is_alphanumeric() && c != '_');
+    words.filter(|word| !word.is_empty()).collect()
+}
+
+// ── what is known goes on ──
+
+fn snapshot(text: &str) -> Snapshot {
+    let config = load(Some(text.as_bytes()), &Overrides::default()).unwrap();
+    let look_up = |name: &str, port| Ok(format!("10.9.9.{}:{port}", name.len()).parse().unwrap());
+    Snapshot::new(&config, "v", SEED, look_up).unwrap()
+}
+
+/// One pool with two backends, and these keys.
+fn web(keys: &str) -> Snapshot {
+    snapshot(&format!(
+        "pools: [{{name: web, backends: [http://10.0.0.1:80, http://10.0.0.2:80], {keys}}}]"
+    ))
+}
+
+/// By its name, whose length is the last part of its address.
+fn named(text: &str) -> Snapshot {
+    snapshot(&format!("pools: [{{name: web, backends: ['http://{text}:80']}}]"))
+}
+
+fn limited(keys: &str) -> Snapshot {
+    snapshot(&format!(
+        "{{rate_limit: {{{keys}}}, pools: [{{name: web, backends: [http://a:80]}}]}}"
+    ))
+}
+
+/// Over the wire, as between two processes.
+fn hand(old: &Snapshot, new: &Snapshot) {
+    let handoff = Handoff::take(old, OLD);
+    let text = serde_json::to_string(&handoff).unwrap();
+    let read: Handoff = serde_json::from_str(&text).unwrap();
+    assert_eq!(read, handoff);
+    read.apply(new, NEW);
+}
+
+fn backend(snapshot: &Snapshot, index: usize) -> &Arc<Backend> {
+    snapshot.pools[0].backend(index).unwrap()
+}
+
+fn probe(backend: &Backend, results: &[bool]) {
+    for passed in results {
+        let result = if *passed { Ok(()) } else { Err("refused".to_owned()) };
+        backend.probed(result, Timestamp::from_nanos(3_599_000_000_000));
+    }
+}
+
+fn spend(limiter: Option<&RateLimiter>, now: Timestamp) -> Result<(), Duration> {
+    limiter.unwrap().admit(IpAddr::from([192, 0, 2, 7]), now)
+}
+
+#[test]
+fn an_unhealthy_backend_stays_unhealthy() {
+    let (old, new) = (web(""), web(""));
+    probe(backend(&old, 0), &[false]);
+    probe(backend(&old, 1), &[true]);
+    hand(&old, &new);
+    assert!(!backend(&new, 0).is_healthy());
+    assert!(backend(&new, 0).health().known);
+    assert_eq!(backend(&new, 0).health().last_error.as_deref(), Some("refused"));
+    assert!(backend(&new, 1).is_healthy());
+}
+
+#[test]
+fn the_last_probe_was_as_long_ago_as_it_was() {
+    let (old, new) = (web(""), web(""));
+    probe(backend(&old, 0), &[true]);
+    hand(&old, &new);
+    let moment = backend(&new, 0).health().last_checked.unwrap();
+    assert_eq!(moment.ago(NEW), Duration::from_secs(1));
+    assert_eq!(moment.ago(NEW + Duration::from_secs(2)), Duration::from_secs(3));
+}
+
+#[test]
+fn who_was_never_probed_is_unknown_to_the_next_as_well() {
+    let (old, new) = (web(""), web(""));
+    hand(&old, &new);
+    assert!(!backend(&new, 0).health().known);
+    assert!(!backend(&new, 0).is_healthy());
+}
+
+#[test]
+fn a_run_of_failures_goes_on() {
+    let keys = "health_check: {unhealthy_after: 3}";
+    let (old, new) = (web(keys), web(keys));
+    probe(backend(&old, 0), &[true, false, false]);
+    hand(&old, &new);
+    assert!(backend(&new, 0).is_healthy());
+    assert_eq!(backend(&new, 0).probed(Err("refused".to_owned()), NEW), Some(false));
+}
+
+#[test]
+fn a_run_that_a_lower_fall_has_passed_needs_one_more_failure() {
+    let (old, new) =
+        (web("health_check: {unhealthy_after: 9}"), web("health_check: {unhealthy_after: 2}"));
+    probe(backend(&old, 0), &[true, false, false, false, false]);
+    hand(&old, &new);
+    assert!(backend(&new, 0).is_healthy());
+    assert_eq!(backend(&new, 0).probed(Err("refused".to_owned()), NEW), Some(false));
+}
+
+#[test]
+fn without_a_health_check_everyone_counts_as_healthy() {
+    let (old, new) = (web(""), web("health_check: off"));
+    probe(backend(&old, 0), &[false]);
+    hand(&old, &new);
+    assert!(backend(&new, 0).is_healthy());
+    assert_eq!(backend(&new, 0).health().last_checked, None);
+}
+
+#[test]
+fn who_was_not_probed_before_must_pass_a_probe_first() {
+    let (old, new) = (web("health_check: off"), web(""));
+    hand(&old, &new);
+    assert!(!backend(&new, 0).is_healthy());
+    assert_eq!(backend(&new, 0).probed(Ok(()), NEW), Some(true));
+}
+
+#[test]
+fn what_our_own_probe_has_found_is_newer() {
+    let (old, new) = (web(""), web(""));
+    probe(backend(&old, 0), &[false]);
+    backend(&new, 0).probed(Ok(()), NEW);
+    hand(&old, &new);
+    assert!(backend(&new, 0).is_healthy());
+}
+
+#[test]
+fn a_name_with_another_address_is_another_server() {
+    let old = named("web.internal");
+    probe(backend(&old, 0), &[true]);
+    let moved = load(
+        Some(b"pools: [{name: web, backends: ['http://web.internal:80']}]"),
+        &Overrides::default(),
+    );
+    let new = Snapshot::new(&moved.unwrap(), "v", SEED, |_, port| {
+        Ok(format!("10.9.9.99:{port}").parse().unwrap())
+    });
+    let (new, same) = (new.unwrap(), named("web.internal"));
+    hand(&old, &new);
+    hand(&old, &same);
+    assert!(!backend(&new, 0).health().known);
+    assert!(backend(&same, 0).is_healthy());
+}
+
+#[test]
+fn backends_are_known_by_pool_and_address_and_not_by_place_or_weight() {
+    let old = snapshot(
+        "routes: [{pool: a}, {path: /b, pool: b}]\npools: [{name: a, backends: [http://10.0.0.1:80, http://10.0.0.2:80]}, {name: b, backends: [http://10.0.0.1:80]}]",
+    );
+    let new = snapshot(
+        "routes: [{pool: a}, {path: /b, pool: b}]\npools: [{name: b, backends: [http://10.0.0.1:80]}, {name: a, backends: [http://10.0.0.3:80, {url: http://10.0.0.2:80, weight: 9}, http://10.0.0.1:80]}]",
+    );
+    probe(old.pools[0].backend(0).unwrap(), &[true]);
+    probe(old.pools[0].backend(1).unwrap(), &[false]);
+    probe(old.pools[1].backend(0).unwrap(), &[false]);
+    hand(&old, &new);
+    let health = |pool: usize, index: usize| {
+        let health = new.pools[pool].backend(index).unwrap().health();
+        (health.known, health.healthy)
+    };
+    assert_eq!(health(0, 0), (true, false), "10.0.0.1 of pool b");
+    assert_eq!(health(1, 0), (false, false), "10.0.0.3 is new");
+    assert_eq!(health(1, 1), (true, false), "10.0.0.2 of pool a");
+    assert_eq!(health(1, 2), (true, true), "10.0.0.1 of pool a");
+}
+
+#[test]
+fn an_empty_bucket_is_refused_exactly_as_long_in_every_scope() {
+    let text = "rate_limit: {requests_per_second: 3, burst: 2}\nroutes: [{pool: web}, {host: '*.x.example', path: /a, pool: web, rate_limit: {requests_per_second: 7, burst: 2}}]\npools: [{name: web, backends: [http://a:80], rate_limit: {requests_per_second: 11, burst: 2}}]";
+    let (old, new) = (snapshot(text), snapshot(text));
+    fn scopes(snapshot: &Snapshot) -> [Option<&RateLimiter>; 3] {
+        let route = snapshot.routes[1].limiter.as_ref();
+        [snapshot.limiter.as_ref(), route, snapshot.pools[0].limiter.as_ref()]
+    }
+    let earlier = Timestamp::from_nanos(OLD.as_nanos() - 1_234_567);
+    for limiter in scopes(&old) {
+        assert_eq!(spend(limiter, earlier), Ok(()));
+        assert_eq!(spend(limiter, earlier), Ok(()));
+    }
+    hand(&old, &new);
+    for (old, new) in scopes(&old).into_iter().zip(scopes(&new)) {
+        let wait = spend(old, OLD).unwrap_err();
+        assert_eq!(spend(new, NEW), Err(wait));
+        let early = Timestamp::from_nanos((NEW + wait).as_nanos() - 1);
+        assert_eq!(spend(new, early), Err(Duration::from_nanos(1)));
+        assert_eq!(spend(new, NEW + wait), Ok(()));
+    }
+}
+
+#[test]
+fn under_a_lower_burst_a_bucket_is_at_most_empty() {
+    let old = limited("requests_per_second: 1, burst: 100");
+    let new = limited("requests_per_second: 1, burst: 2");
+    for _ in 0..100 {
+        assert_eq!(spend(old.limiter.as_ref(), OLD), Ok(()));
+    }
+    hand(&old, &new);
+    assert_eq!(spend(new.limiter.as_ref(), NEW), Err(Duration::from_secs(1)));
+}
+
+#[test]
+fn under_another_rate_a_bucket_is_full_when_it_would_have_been() {
+    let old = limited("requests_per_second: 1, burst: 5");
+    let new = limited("requests_per_second: 2, burst: 10");
+    for _ in 0..3 {
+        assert_eq!(spend(old.limiter.as_ref(), OLD), Ok(()));
+    }
+    hand(&old, &new);
+    // 3 s to go until full, which are six of ten tokens.
+    let taken = (0..20).filter(|_| spend(new.limiter.as_ref(), NEW).is_ok()).count();
+    assert_eq!(taken, 4);
+}
+
+#[test]
+fn another_size_of_the_table_changes_nothing() {
+    let old = limited("requests_per_second: 1, burst: 1, clients_max: 1000");
+    let new = limited("requests_per_second: 1, burst: 1, clients_max: 31");
+    assert_eq!(spend(old.limiter.as_ref(), OLD), Ok(()));
+    hand(&old, &new);
+    assert_eq!(spend(new.limiter.as_ref(), NEW), Err(Duration::from_secs(1)));
+}
+
+#[test]
+fn with_another_prefix_every_client_starts_anew() {
+    let old = limited("requests_per_second: 1, burst: 1");
+    let new = limited("requests_per_second: 1, burst: 1, ipv6_prefix: 48");
+    assert_eq!(spend(old.limiter.as_ref(), OLD), Ok(()));
+    hand(&old, &new);
+    assert_eq!(spend(new.limiter.as_ref(), NEW), Ok(()));
+}
+
+#[test]
+fn the_seed_is_told_but_not_shown() {
+    let handoff = Handoff::take(&web(""), OLD);
+    assert_eq!(handoff.seed(), Some(SEED));
+    assert_eq!(Handoff::default().seed(), None);
+    let shown = format!("{handoff:?}");
+    assert!(!shown.contains(&SEED.to_string()), "{shown}");
+}
+
+#[test]
+fn buckets_under_another_seed_are_nobodys() {
+    let old = limited("requests_per_second: 1, burst: 1");
+    let config = load(
+        Some(b"{rate_limit: {requests_per_second: 1, burst: 1}, pools: [{name: web, backends: [http://10.0.0.1:80]}]}"),
+        &Overrides::default(),
+    );
+    let new = Snapshot::new(&config.unwrap(), "v", 1, |_, _| Err("no names".to_owned())).unwrap();
+    assert_eq!(spend(old.limiter.as_ref(), OLD), Ok(()));
+    Handoff::take(&old, OLD).apply(&new, NEW);
+    assert_eq!(new.limiter.as_ref().unwrap().clients(), 0);
+}
+
+#[test]
+fn what_an_older_version_does_not_tell_is_unknown() {
+    let handoff: Handoff = serde_json::from_str("{}").unwrap();
+    assert_eq!(handoff, Handoff::default());
+}
+
+#[test]
+fn text_that_is_no_buckets_is_refused() {
+    let old = limited("requests_per_second: 1, burst: 1");
+    assert_eq!(spend(old.limiter.as_ref(), OLD), Ok(()));
+    let text = serde_json::to_string(&Handoff::take(&old, OLD)).unwrap();
+    let (head, tail) = text.split_once(r#""buckets":""#).unwrap();
+    let broken = |packed: &str| {
+        let tail = tail.split_once('"').unwrap().1;
+        serde_json::from_str::<Handoff>(&format!(r#"{head}"buckets":"{packed}"{tail}"#))
+    };
+    assert!(broken("").is_ok());
+    assert!(broken("*").is_err(), "not base64");
+    assert!(broken("gA").is_err(), "a number without its end");
+    assert!(broken("////////////////////").is_err(), "a number without end");
+}
+
+#[test]
+fn a_hundred_thousand_buckets_are_a_small_message() {
+    let old = limited("requests_per_second: 10, burst: 50, clients_max: 1000000");
+    let limiter = old.limiter.as_ref().unwrap();
+    for client in 0..100_000_u32 {
+        let now = Timestamp::from_nanos(OLD.as_nanos() - u64::from(client));
+        for _ in 0..=client % 50 {
+            assert_eq!(limiter.admit(IpAddr::V4(client.into()), now), Ok(()));
+        }
+    }
+    let handoff = Handoff::take(&old, OLD);
+    let text = serde_json::to_string(&handoff).unwrap();
+    println!("a handoff of 100,000 buckets has {} bytes", text.len());
+    assert!(text.len() < 2_000_000, "{} bytes", text.len());
+    let new = limited("requests_per_second: 10, burst: 50, clients_max: 1000000");
+    serde_json::from_str::<Handoff>(&text).unwrap().apply(&new, NEW);
+    assert_eq!(new.limiter.as_ref().unwrap().clients(), 100_000);
+}
+
+/// What happens to one of four backends, or what one of six clients does.
+#[derive(Debug, Clone, Copy)]
+enum Event {
+    Probe(usize, bool),
+    Ask(u8),
+    Pass(u64),
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        (0_usize..4, any::<bool>()).prop_map(|(backend, passed)| Event::Probe(backend, passed)),
+        (0_u8..6).prop_map(Event::Ask),
+        (0_u64..2_000_000_000).prop_map(Event::Pass),
+    ]
+}
+
+/// Who is in the pool, with which weights.
+fn members() -> impl Strategy<Value = Vec<(usize, u32)>> {
+    proptest::collection::btree_map(0_usize..4, 1_u32..9, 1..=4)
+        .prop_map(|members| members.into_iter().collect())
+}
+
+fn drawn(members: &[(usize, u32)]) -> Snapshot {
+    let backend =
+        |(id, weight): &(usize, u32)| format!("{{url: 'http://10.0.0.{id}:80', weight: {weight}}}");
+    let backends: Vec<String> = members.iter().map(backend).collect();
+    snapshot(&format!(
+        "{{rate_limit: {{requests_per_second: 1.7, burst: 3}}, pools: [{{name: web, backends: [{}], health_check: {{unhealthy_after: 3, healthy_after: 2}}}}]}}",
+        backends.join(", ")
+    ))
+}
+
+/// What is decided, event by event.
+fn run(
+    snapshot: &Snapshot,
+    ids: &[usize],
+    events: &[Event],
+    now: &mut Timestamp,
+    both: &BTreeSet<usize>,
+) -> Vec<String> {
+    let mut decisions = Vec::new();
+    for event in events {
+        match *event {
+            Event::Probe(id, passed) if both.contains(&id) => {
+                let index = ids.iter().position(|one| *one == id).unwrap();
+                let backend = backend(snapshot, index);
+                let result = if passed { Ok(()) } else { Err("refused".to_owned()) };
+                let flipped = backend.probed(result, *now);
+                decisions.push(format!("{id}: {flipped:?} {}", backend.is_healthy()));
+            }
+            Event::Probe(..) => {}
+            Event::Ask(client) => {
+                let limiter = snapshot.limiter.as_ref().unwrap();
+                let decision = limiter.admit(IpAddr::from([192, 0, 2, client]), *now);
+                decisions.push(format!("{client}: {decision:?}"));
+            }
+            Event::Pass(ns) => *now = *now + Duration::from_nanos(ns),
+        }
+    }
+    decisions
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_successor_decides_as_its_predecessor_would_have(
+        (old, new) in (members(), members()),
+        before in proptest::collection::vec(event(), 0..60),
+        after in proptest::collection::vec(event(), 0..60),
+    ) {
+        let ids = |members: &[(usize, u32)]| members.iter().map(|one| one.0).collect::<Vec<_>>();
+        let (old_ids, new_ids) = (ids(&old), ids(&new));
+        let all: BTreeSet<usize> = old_ids.iter().copied().collect();
+        let both = new_ids.iter().copied().filter(|id| all.contains(id)).collect();
+        let (old, new) = (drawn(&old), drawn(&new));
+        let mut old_now = OLD;
+        run(&old, &old_ids, &before, &mut old_now, &all);
+        let handoff = Handoff::take(&old, old_now);
+        handoff.apply(&new, NEW);
+        let mut new_now = NEW;
+        let expected = run(&old, &old_ids, &after, &mut old_now, &both);
+        prop_assert_eq!(run(&new, &new_ids, &after, &mut new_now, &both), expected);
+    }
+
+    #[test]
+    fn what_was_handed_off_can_be_handed_off_again(
+        members in members(),
+        events in proptest::collection::vec(event(), 0..60),
+    ) {
+        let ids: Vec<usize> = members.iter().map(|one| one.0).collect();
+        let (old, new) = (drawn(&members), drawn(&members));
+        let mut now = OLD;
+        run(&old, &ids, &events, &mut now, &ids.iter().copied().collect());
+        let handoff = Handoff::take(&old, now);
+        handoff.apply(&new, NEW);
+        prop_assert_eq!(Handoff::take(&new, NEW), handoff.clone());
+        let text = serde_json::to_string(&handoff).unwrap();
+        prop_assert_eq!(serde_json::from_str::<Handoff>(&text).unwrap(), handoff);
+    }
+}

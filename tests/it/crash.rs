@@ -1,0 +1,154 @@
+//! Workers that die: the sockets stay open, and a successor goes on from the last checkpoint.
+
+use std::fs;
+use std::time::Duration;
+
+use crate::support::backend::{Backend, Behaviour};
+use crate::support::client::{self, Client, Failure};
+use crate::support::configs::pool;
+use crate::support::load::Load;
+use crate::support::mix::{self, Mix};
+use crate::support::weir::{Weir, kill};
+use crate::support::{PATIENCE, eventually, eventually_some, now};
+
+/// A new connection must be answered by then. (Within a second on a machine that is not busy.)
+const SOON: Duration = Duration::from_secs(3);
+
+fn restarts(weir: &Weir) -> f64 {
+    weir.metrics().sum("lb_worker_restarts_total", &[])
+}
+
+#[test]
+fn a_killed_worker_costs_only_the_requests_in_flight_and_no_connection_is_refused() {
+    let backends = Backend::start_many(2);
+    mix::pace(&backends);
+    let weir = Weir::start(&pool(&backends, ""));
+    let mix = Mix::start(weir.address());
+    kill("KILL", &[weir.worker_pid()]).unwrap();
+    let (killed, answer) = (now(), client::get(weir.address(), "/new"));
+    assert_eq!(answer.status(), 200);
+    assert!(now() - killed < SOON, "answered after {:?}", now() - killed);
+    mix.go_on();
+    let account = mix.stop();
+    // Twelve clients; a connection that had not been accepted yet is not lost but waits.
+    assert!(account.failures.len() <= 12, "{:?}", account.failures);
+    let is_cut = |failure: &Failure| {
+        matches!(failure, Failure::NoAnswer | Failure::Reset { .. } | Failure::TruncatedBody { .. })
+    };
+    assert!(account.failures.iter().all(|(_, failure)| is_cut(failure)), "{account:?}");
+    eventually(PATIENCE, "it is counted", || restarts(&weir) == 1.0);
+}
+
+#[test]
+fn a_worker_that_keeps_dying_is_replaced_ever_more_slowly_and_status_says_so() {
+    let backends = Backend::start_many(1);
+    let weir = Weir::start(&pool(&backends, ""));
+    let mut said = String::new();
+    for _ in 0..5 {
+        kill("KILL", &[weir.worker_pid()]).unwrap();
+        eventually(PATIENCE, "no worker serves", || {
+            let status = weir.command(&["status"]);
+            said = status.stderr;
+            status.code == Some(1) && said.contains("no worker: ")
+        });
+    }
+    assert!(said.contains("no worker: the last one died, the next starts in "), "{said}");
+    let asked = now();
+    assert_eq!(weir.get("/").status(), 200, "who connects meanwhile waits and is answered");
+    // 0.1 s, doubled with each of five deaths.
+    assert!(now() - asked > Duration::from_millis(500), "after {:?}", now() - asked);
+    eventually(PATIENCE, "they are counted", || restarts(&weir) == 5.0);
+    assert_eq!(weir.command(&["status"]).code, Some(0));
+}
+
+/// A reload that hangs in its first probe: the new worker warms up until `hung` is released.
+fn warming(weir: &Weir, hung: &Backend) {
+    hung.on("/health", Behaviour::NeverAnswer);
+    let check = "{type: http, path: /health, interval: 60s, timeout: 60s, healthy_after: 1}";
+    weir.write_config(&format!(
+        "pools: [{{name: web, health_check: {check}, backends: [{}]}}]",
+        hung.url()
+    ));
+    weir.signal("HUP");
+    eventually(PATIENCE, "the new worker probes", || hung.count_of("/health") == 1);
+}
+
+#[test]
+fn when_the_worker_dies_while_its_successor_warms_up_the_successor_serves() {
+    let (backends, hung) = ([Backend::start("one")], Backend::start("hung"));
+    let weir = Weir::start(&pool(&backends, ""));
+    let worker = weir.worker_pid();
+    warming(&weir, &hung);
+    kill("KILL", &[worker]).unwrap();
+    eventually(PATIENCE, "it is noticed", || weir.stderr().contains("worker died"));
+    hung.release();
+    assert_eq!(weir.get("/").text(), "hung", "a client that waited is served");
+    let serving = weir.serving().unwrap();
+    assert_eq!(serving.generation, 2);
+    assert_eq!(weir.workers().len(), 1);
+}
+
+#[test]
+fn when_a_new_worker_dies_while_it_warms_up_the_reload_is_refused() {
+    let (backends, hung) = ([Backend::start("one")], Backend::start("hung"));
+    let weir = Weir::start(&pool(&backends, ""));
+    let worker = weir.worker_pid();
+    let load = Load { threads: 2, count: None, ..Load::on(weir.address()) }.start();
+    warming(&weir, &hung);
+    let new = weir.workers().into_iter().find(|worker| worker.is("warming")).unwrap();
+    kill("KILL", &[new.pid]).unwrap();
+    eventually(PATIENCE, "it is said", || {
+        weir.stderr().contains("reload refused: the new worker ended: ")
+    });
+    assert_eq!((weir.worker_pid(), weir.get("/").text()), (worker, "one".to_owned()));
+    let tally = load.stop();
+    assert_eq!((tally.failed(), tally.errors.clone()), (0, [].into()));
+}
+
+/// Whether a worker has come as far as to listen for orders, after which it says that it is warm
+/// at once if it has nobody to probe.
+fn listens(pid: u32) -> bool {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let name = |task: fs::DirEntry| fs::read_to_string(task.path().join("comm"));
+    tasks.filter_map(|task| name(task).ok()).any(|name| name.trim() == "orders")
+}
+
+#[test]
+fn when_a_new_worker_dies_while_it_takes_over_the_old_one_serves_on_with_its_admin_port() {
+    let backends = Backend::start_many(1);
+    let weir = Weir::start(&pool(&backends, ""));
+    let old = weir.worker_pid();
+    // The old worker stands still and does not hand over, so the new one is caught just there.
+    kill("STOP", &[old]).unwrap();
+    weir.signal("HUP");
+    let warming = || weir.workers().into_iter().find(|worker| worker.is("warming"));
+    let new = eventually_some(PATIENCE, "a new worker is there", warming).pid;
+    eventually(PATIENCE, "it is warm", || listens(new));
+    kill("KILL", &[new]).unwrap();
+    kill("CONT", &[old]).unwrap();
+    eventually(PATIENCE, "the reload is refused", || weir.stderr().contains("reload refused"));
+    assert_eq!(weir.get("/").status(), 200);
+    eventually(PATIENCE, "the admin port answers", || {
+        client::try_get(weir.admin(), "/metrics").is_ok_and(|answer| answer.status() == 200)
+    });
+    assert_eq!(weir.worker_pid(), old);
+    weir.reload();
+    assert_ne!(weir.worker_pid(), old);
+}
+
+#[test]
+fn when_the_supervisor_is_gone_its_worker_drains_and_ends() {
+    let backends = Backend::start_many(1);
+    let mut weir = Weir::start(&pool(&backends, ""));
+    let worker = weir.worker_pid();
+    let mut client = Client::connect(weir.address());
+    backends.iter().for_each(|backend| backend.on("/slow", Behaviour::NeverAnswer));
+    client.send("GET /slow HTTP/1.1\r\nHost: weir.test\r\n\r\n");
+    backends.iter().for_each(|backend| backend.until_count(1));
+    weir.signal("KILL");
+    weir.wait(PATIENCE);
+    backends.iter().for_each(Backend::release);
+    assert_eq!(client.read_answer().status(), 200, "what was in flight is finished");
+    let is_there = || fs::metadata(format!("/proc/{worker}/exe")).is_ok();
+    eventually(PATIENCE, "the worker ends", || !is_there());
+}

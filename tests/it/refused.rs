@@ -1,0 +1,100 @@
+//! Reloads that come to nothing: what was served is served on, and whoever asked is told why.
+
+use std::fs;
+use std::net::TcpListener;
+use std::time::Duration;
+
+use crate::support::backend::{Backend, Behaviour};
+use crate::support::configs::pool;
+use crate::support::mix::{self, Mix};
+use crate::support::ports::own_socket;
+use crate::support::weir::{Ended, Weir};
+use crate::support::{PATIENCE, eventually, now};
+
+/// What `lb_config_reload_success` is; the worker is told just after whoever asked.
+fn until_success_is(weir: &Weir, expected: f64) {
+    let success = || weir.metrics().value("lb_config_reload_success", &[]);
+    eventually(PATIENCE, "the metric tells it", || success() == Some(expected));
+}
+
+/// Under load, makes the file one that is refused; gives back what `weir reload` said. Nothing
+/// must be lost, the former configuration must be served, and a good file must work afterwards.
+fn refused_under_load(flags: &[&str], spoil: impl Fn(&Weir)) -> Ended {
+    let backends = Backend::start_many(2);
+    mix::pace(&backends);
+    let weir = Weir::start_flagged(&pool(&backends, ""), flags);
+    let worker = weir.worker_pid();
+    let mix = Mix::start(weir.address());
+    spoil(&weir);
+    let said = weir.command(&["reload"]);
+    assert_eq!((said.code, said.stdout.as_str()), (Some(1), ""), "{said:?}");
+    until_success_is(&weir, 0.0);
+    mix.go_on();
+    assert_eq!(weir.worker_pid(), worker, "the same worker serves");
+    assert_eq!(weir.workers().len(), 1, "and no other is left");
+    weir.write_config(&pool(&backends, "timeouts: {idle: 7s}"));
+    weir.reload();
+    until_success_is(&weir, 1.0);
+    mix.go_on();
+    let backends: Vec<&Backend> = backends.iter().collect();
+    mix.stop().assert_flawless(&backends);
+    let outcomes = |outcome| weir.metrics().sum("lb_config_reloads_total", &[("outcome", outcome)]);
+    assert_eq!((outcomes("refused"), outcomes("done")), (1.0, 1.0));
+    said
+}
+
+#[test]
+fn a_bad_file_is_refused_with_the_place_of_each_problem() {
+    let said = refused_under_load(&[], |weir| {
+        weir.write_config("pools:\n  - name: web\n    algorithm: fair\n    backends: [nowhere]\n");
+    });
+    let lines: Vec<&str> = said.stderr.lines().filter(|line| line.contains("weir.yaml:")).collect();
+    assert!(lines.iter().any(|line| line.contains("weir.yaml:3:16: ")), "{said:?}");
+    assert!(lines.iter().any(|line| line.contains("weir.yaml:4:16: ")), "{said:?}");
+}
+
+#[test]
+fn a_file_that_is_gone_is_refused() {
+    let said = refused_under_load(&[], |weir| fs::remove_file(weir.config_path()).unwrap());
+    assert!(said.stderr.contains("weir.yaml: there is no such file"), "{said:?}");
+}
+
+#[test]
+fn a_port_that_is_taken_refuses_the_reload() {
+    let taken = TcpListener::bind(own_socket(8000)).unwrap();
+    let address = taken.local_addr().unwrap();
+    let said = refused_under_load(&[], |weir| {
+        let (kept, admin) = (weir.address(), weir.admin());
+        let text = format!(
+            "pools: [{{name: web, backends: [http://127.0.0.1:1]}}]\n\
+             listeners: [\"{kept}\", \"{address}\"]\nadmin: {{address: \"{admin}\"}}\n"
+        );
+        fs::write(weir.config_path(), text).unwrap();
+    });
+    assert!(said.stderr.contains(&format!("cannot listen on {address}: ")), "{said:?}");
+    assert!(said.stderr.contains("another process has this port"), "{said:?}");
+}
+
+#[test]
+fn a_worker_that_ends_at_its_start_refuses_the_reload() {
+    let said = refused_under_load(&[], |weir| {
+        weir.write_config("pools: [{name: web, backends: [http://no-such-name.invalid:80]}]");
+    });
+    assert!(said.stderr.contains("no-such-name.invalid"), "{said:?}");
+}
+
+#[test]
+fn a_worker_that_is_not_ready_in_time_refuses_the_reload() {
+    let hung = Backend::start("hung");
+    hung.on("/health", Behaviour::NeverAnswer);
+    let start = now();
+    let said = refused_under_load(&["--ready-timeout", "1s"], |weir| {
+        let check = "{type: http, path: /health, interval: 60s, timeout: 60s}";
+        let url = hung.url();
+        weir.write_config(&format!(
+            "pools: [{{name: web, health_check: {check}, backends: [{url}]}}]"
+        ));
+    });
+    assert!(said.stderr.contains("was not ready within 1s"), "{said:?}");
+    assert!(now() - start < Duration::from_secs(20), "the caller is told in time");
+}
