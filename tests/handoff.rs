@@ -116,7 +116,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 /// The fields and statics of a source whose type says that they change, in order of their names.
 fn state(source: &str) -> Vec<String> {
     let lines = source.lines().map(str::trim);
-    let product = lines.take_while(|line| *line != "#[cfg(test)]");
+    let product = lines.take_while(|line| !line.starts_with("mod tests {"));
     let code: Vec<&str> = product.map(|line| line.split("//").next().unwrap()).collect();
     let code = code.join("\n");
     let mut found = BTreeSet::new();
@@ -503,7 +503,7 @@ fn text_that_is_no_buckets_is_refused() {
 
 #[test]
 fn a_hundred_thousand_buckets_are_a_small_message() {
-    let old = limited("requests_per_second: 10, burst: 50, clients_max: 200000");
+    let old = limited("requests_per_second: 10, burst: 50, clients_max: 1000000");
     let limiter = old.limiter.as_ref().unwrap();
     for client in 0..100_000_u32 {
         let now = Timestamp::from_nanos(OLD.as_nanos() - u64::from(client));
@@ -515,7 +515,7 @@ fn a_hundred_thousand_buckets_are_a_small_message() {
     let text = serde_json::to_string(&handoff).unwrap();
     println!("a handoff of 100,000 buckets has {} bytes", text.len());
     assert!(text.len() < 2_000_000, "{} bytes", text.len());
-    let new = limited("requests_per_second: 10, burst: 50, clients_max: 200000");
+    let new = limited("requests_per_second: 10, burst: 50, clients_max: 1000000");
     serde_json::from_str::<Handoff>(&text).unwrap().apply(&new, NEW);
     assert_eq!(new.limiter.as_ref().unwrap().clients(), 100_000);
 }

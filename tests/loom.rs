@@ -4,7 +4,7 @@
 //! `RUSTFLAGS="--cfg loom" cargo test --release --no-default-features --test loom`
 
 #![cfg(loom)]
-#![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may fail by panicking")]
 
 use std::net::IpAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
@@ -13,7 +13,7 @@ use loom::sync::Arc;
 use loom::thread;
 
 use weir::policy::bucket::{Rate, TokenBucket};
-use weir::policy::limiter::{Params, RateLimiter};
+use weir::policy::limiter::{Bucket, Params, RateLimiter};
 use weir::time::Timestamp;
 
 const A: u32 = 1;
@@ -133,5 +133,38 @@ fn a_bucket_that_is_spent_from_is_not_the_one_forgotten() {
         assert!(a.join().unwrap());
         assert_eq!(tokens_left(&limiter, B, 1001), 1);
         assert_eq!(tokens_left(&limiter, A, 1001), 1, "A's last request was forgotten");
+    });
+}
+
+/// What a predecessor says of A, who has spent one of two tokens.
+fn told_of_a() -> Bucket {
+    let predecessor = limiter(2, 2);
+    assert!(admitted(&predecessor, A, 0));
+    predecessor.buckets(Timestamp::ZERO)[0]
+}
+
+#[test]
+fn a_client_that_asks_while_its_bucket_is_taken_over_is_one_client() {
+    loom::model(|| {
+        let limiter = limiter(2, 2);
+        let told = told_of_a();
+        let asked = ask(&limiter, A, 0);
+        limiter.resume(told, Timestamp::ZERO);
+        assert!(asked.join().unwrap(), "A had a token either way");
+        assert_eq!(limiter.clients(), 1);
+        assert!(tokens_left(&limiter, A, 0) < 2, "A has spent at least one of two");
+    });
+}
+
+#[test]
+fn a_client_that_asks_while_buckets_are_told_is_told_whole_or_not_at_all() {
+    loom::model(|| {
+        let limiter = limiter(2, 1);
+        assert!(admitted(&limiter, A, 0));
+        let (a, asked) = (told_of_a(), ask(&limiter, B, 0));
+        let told = limiter.buckets(Timestamp::ZERO);
+        assert!(asked.join().unwrap());
+        let b = limiter.buckets(Timestamp::ZERO);
+        assert!(told == [a] || told == b, "{told:?} is neither {a:?} nor {b:?}");
     });
 }

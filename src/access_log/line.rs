@@ -12,13 +12,15 @@
 //! printable ASCII is written as in JSON (`\"`, `\\`, `\u001b`): a client can neither begin a line
 //! of its own nor tell the reader's terminal what to do.
 
-use std::fmt::{self, Display, Formatter, Write};
+use std::fmt::{self, Write as _};
+use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
 use humantime::format_rfc3339_millis;
 
 use crate::exchange::event::{Summary, Wire};
 use crate::exchange::{Attempt, Exchange};
+use crate::http::address;
 use crate::policy::retry::Failure;
 use crate::runtime::pool::Pool;
 
@@ -37,62 +39,63 @@ pub(super) fn json(line: &mut String, summary: &Summary<'_>, started: SystemTime
     write!(line, "{}", format_rfc3339_millis(started))?;
     line.push('"');
     if let Some(client) = exchange.client() {
-        write!(line, r#","client":"{}""#, client.address)?;
-        write!(line, r#","peer":"{}""#, client.peer)?;
+        json_address(line, r#","client":"#, client.address);
+        json_address(line, r#","peer":"#, client.peer);
     }
     if let Some(wire) = summary.wire {
-        json_wire(line, wire)?;
+        json_wire(line, wire);
     }
-    let took = summary.ended.since(exchange.started());
-    write!(line, r#","duration_ms":{}"#, Millis(took))?;
+    line.push_str(r#","duration_ms":"#);
+    millis(line, summary.ended.since(exchange.started()));
     if let Some(first_byte) = exchange.first_byte() {
-        write!(line, r#","ttfb_ms":{}"#, Millis(first_byte.since(exchange.started())))?;
+        line.push_str(r#","ttfb_ms":"#);
+        millis(line, first_byte.since(exchange.started()));
     }
     if let Some(pool) = pool(exchange) {
-        json_field(line, r#","pool":"#, pool.name.as_str());
-        json_attempts(line, pool, exchange.attempts())?;
+        json_word(line, r#","pool":"#, pool.name.as_str());
+        json_attempts(line, pool, exchange.attempts());
     }
     if let Some(reason) = summary.ending.code() {
-        json_field(line, r#","reason":"#, reason);
+        json_word(line, r#","reason":"#, reason);
     }
     line.push_str("}\n");
     Ok(())
 }
 
-fn json_wire(line: &mut String, wire: &Wire<'_>) -> fmt::Result {
+fn json_wire(line: &mut String, wire: &Wire<'_>) {
     json_field(line, r#","method":"#, wire.method);
-    json_field(line, r#","scheme":"#, wire.scheme);
+    json_word(line, r#","scheme":"#, wire.scheme);
     json_field(line, r#","host":"#, wire.host);
     json_field(line, r#","path":"#, wire.path);
     if let Some(query) = wire.query {
         json_field(line, r#","query":"#, query);
     }
-    json_field(line, r#","protocol":"#, wire.protocol);
-    write!(line, r#","status":{}"#, wire.status)?;
-    write!(line, r#","bytes_in":{}"#, wire.bytes_in)?;
-    write!(line, r#","bytes_out":{}"#, wire.bytes_out)?;
+    json_word(line, r#","protocol":"#, wire.protocol);
+    json_number(line, r#","status":"#, wire.status.into());
+    json_number(line, r#","bytes_in":"#, wire.bytes_in);
+    json_number(line, r#","bytes_out":"#, wire.bytes_out);
     json_field(line, r#","request_id":"#, wire.request_id);
     if let Some(user_agent) = wire.user_agent {
         json_field(line, r#","user_agent":"#, user_agent);
     }
-    Ok(())
 }
 
-fn json_attempts(line: &mut String, pool: &Pool, attempts: &[Attempt]) -> fmt::Result {
+fn json_attempts(line: &mut String, pool: &Pool, attempts: &[Attempt]) {
     if let Some(last) = attempts.last() {
-        json_field(line, r#","backend":"#, label(pool, *last));
+        json_word(line, r#","backend":"#, label(pool, *last));
     }
     line.push_str(r#","attempts":["#);
     for (index, attempt) in attempts.iter().enumerate() {
         let key = if index == 0 { r#"{"backend":"# } else { r#",{"backend":"# };
-        json_field(line, key, label(pool, *attempt));
+        json_word(line, key, label(pool, *attempt));
         if let Some(failure) = attempt.failure {
-            write!(line, r#","failure":"{}""#, Code(failure))?;
+            line.push_str(r#","failure":""#);
+            code(line, failure);
+            line.push('"');
         }
         line.push('}');
     }
     line.push(']');
-    Ok(())
 }
 
 /// What comes before a value, with its key, and the value in quotes.
@@ -101,24 +104,47 @@ fn json_field(line: &mut String, key: &str, value: &str) {
     quoted(line, value);
 }
 
+/// The same for a word of ours, or a name that the configuration was checked for: nothing in it
+/// needs escaping.
+fn json_word(line: &mut String, key: &str, word: &str) {
+    line.push_str(key);
+    line.push('"');
+    line.push_str(word);
+    line.push('"');
+}
+
+fn json_address(line: &mut String, key: &str, value: IpAddr) {
+    line.push_str(key);
+    line.push('"');
+    address::push(line, value);
+    line.push('"');
+}
+
+fn json_number(line: &mut String, key: &str, value: u64) {
+    line.push_str(key);
+    number(line, value);
+}
+
 /// Appends a line of text. `started` is when the request's first byte came.
 pub(super) fn text(line: &mut String, summary: &Summary<'_>, started: SystemTime) -> fmt::Result {
     let exchange = summary.exchange;
     let client = exchange.client();
     let wire = summary.wire;
-    let took = summary.ended.since(exchange.started());
-    let first_byte = exchange.first_byte().map(|at| Millis(at.since(exchange.started())));
-    write!(line, "{} {} ", format_rfc3339_millis(started), Or(client.map(|known| known.address)))?;
+    let first_byte = exchange.first_byte().map(|at| at.since(exchange.started()));
+    write!(line, "{} ", format_rfc3339_millis(started))?;
+    known(line, "", client.map(|known| known.address), address::push);
     match wire {
         Some(wire) => text_request(line, wire),
-        None => line.push_str(r#""-""#),
+        None => line.push_str(r#" "-""#),
     }
-    write!(line, " {}", Or(wire.map(|wire| wire.status)))?;
-    write!(line, " in={}", Or(wire.map(|wire| wire.bytes_in)))?;
-    write!(line, " out={}", Or(wire.map(|wire| wire.bytes_out)))?;
-    write!(line, " ms={} ttfb={}", Millis(took), Or(first_byte))?;
-    write!(line, " peer={}", Or(client.map(|known| known.peer)))?;
-    text_attempts(line, exchange)?;
+    known(line, " ", wire.map(|wire| wire.status.into()), number);
+    known(line, " in=", wire.map(|wire| wire.bytes_in), number);
+    known(line, " out=", wire.map(|wire| wire.bytes_out), number);
+    line.push_str(" ms=");
+    millis(line, summary.ended.since(exchange.started()));
+    known(line, " ttfb=", first_byte, millis);
+    known(line, " peer=", client.map(|known| known.peer), address::push);
+    text_attempts(line, exchange);
     line.push_str(" reason=");
     line.push_str(summary.ending.code().unwrap_or("-"));
     line.push_str(" id=");
@@ -130,7 +156,7 @@ pub(super) fn text(line: &mut String, summary: &Summary<'_>, started: SystemTime
 }
 
 fn text_request(line: &mut String, wire: &Wire<'_>) {
-    line.push('"');
+    line.push_str(" \"");
     escaped(line, wire.method);
     line.push(' ');
     line.push_str(wire.scheme);
@@ -147,20 +173,35 @@ fn text_request(line: &mut String, wire: &Wire<'_>) {
     line.push('"');
 }
 
-fn text_attempts(line: &mut String, exchange: &Exchange) -> fmt::Result {
+fn text_attempts(line: &mut String, exchange: &Exchange) {
     let Some(pool) = pool(exchange) else {
-        return line.write_str(" pool=- backend=- attempts=-");
+        return line.push_str(" pool=- backend=- attempts=-");
     };
     let last = exchange.attempts().last().map(|last| label(pool, *last));
-    write!(line, " pool={} backend={} attempts=", pool.name, Or(last))?;
+    line.push_str(" pool=");
+    line.push_str(pool.name.as_str());
+    known(line, " backend=", last, String::push_str);
+    line.push_str(" attempts=");
     for (index, attempt) in exchange.attempts().iter().enumerate() {
-        let comma = if index == 0 { "" } else { "," };
-        write!(line, "{comma}{}", label(pool, *attempt))?;
+        line.push_str(if index == 0 { "" } else { "," });
+        line.push_str(label(pool, *attempt));
         if let Some(failure) = attempt.failure {
-            write!(line, "/{}", Code(failure))?;
+            line.push('/');
+            code(line, failure);
         }
     }
-    if last.is_none() { line.write_char('-') } else { Ok(()) }
+    if last.is_none() {
+        line.push('-');
+    }
+}
+
+/// What comes before a value, and the value or `-`.
+fn known<T>(line: &mut String, key: &str, value: Option<T>, push: impl FnOnce(&mut String, T)) {
+    line.push_str(key);
+    match value {
+        Some(value) => push(line, value),
+        None => line.push('-'),
+    }
 }
 
 fn pool(exchange: &Exchange) -> Option<&Pool> {
@@ -171,37 +212,32 @@ fn label(pool: &Pool, attempt: Attempt) -> &str {
     pool.backend(attempt.backend).map_or("-", |backend| &backend.label)
 }
 
-/// A value, or `-`.
-struct Or<T>(Option<T>);
+// Numbers are not left to `fmt`, which took more than half of a line's time.
 
-impl<T: Display> Display for Or<T> {
-    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
-        match &self.0 {
-            Some(value) => value.fmt(formatter),
-            None => formatter.write_str("-"),
-        }
-    }
+fn number(line: &mut String, value: u64) {
+    line.push_str(itoa::Buffer::new().format(value));
 }
 
 /// Milliseconds, with the microseconds behind the point.
-struct Millis(Duration);
-
-impl Display for Millis {
-    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}.{:03}", self.0.as_millis(), self.0.subsec_micros() % 1000)
+fn millis(line: &mut String, duration: Duration) {
+    let whole = duration.as_secs().saturating_mul(1000);
+    number(line, whole.saturating_add(duration.subsec_millis().into()));
+    line.push('.');
+    let micros = duration.subsec_micros();
+    for unit in [100, 10, 1] {
+        line.push(char::from_digit(micros / unit % 10, 10).unwrap_or('0'));
     }
 }
 
 /// The stable code of an attempt's failure.
-struct Code(Failure);
-
-impl Display for Code {
-    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Failure::Connect => formatter.write_str("connect"),
-            Failure::Reset => formatter.write_str("reset"),
-            Failure::Timeout => formatter.write_str("timeout"),
-            Failure::Status(status) => write!(formatter, "status_{status}"),
+fn code(line: &mut String, failure: Failure) {
+    match failure {
+        Failure::Connect => line.push_str("connect"),
+        Failure::Reset => line.push_str("reset"),
+        Failure::Timeout => line.push_str("timeout"),
+        Failure::Status(status) => {
+            line.push_str("status_");
+            number(line, status.into());
         }
     }
 }
@@ -216,7 +252,10 @@ fn quoted(line: &mut String, value: &str) {
 /// The same without the quotes.
 fn escaped(line: &mut String, value: &str) {
     let (mut rest, beyond) = value.split_at(value.floor_char_boundary(FIELD_BYTES_MAX));
-    while let Some(at) = rest.bytes().position(needs_escape) {
+    // Nearly every field is clean. A look at all of it, without a stop at the first that is not,
+    // is done many bytes at a time.
+    let dirty = rest.bytes().fold(false, |dirty, byte| dirty | needs_escape(byte));
+    while dirty && let Some(at) = rest.bytes().position(needs_escape) {
         let (clean, tail) = rest.split_at(at);
         line.push_str(clean);
         let mut chars = tail.chars();

@@ -153,10 +153,15 @@ mod tests {
     use crate::config::Probe;
     use crate::fixture;
     use crate::runtime::backend::Lease;
+    use crate::runtime::handoff::Handoff;
 
     const START: Duration = Duration::from_secs(1_700_000_000);
 
     fn status(snapshot: &Snapshot) -> Value {
+        supervised(snapshot, None)
+    }
+
+    fn supervised(snapshot: &Snapshot, supervision: Option<Supervision>) -> Value {
         let facts = Facts {
             snapshot,
             totals: Totals {
@@ -167,7 +172,7 @@ mod tests {
                 rate_limited: 1,
                 latency_seconds: 0.001_234_56,
             },
-            supervision: None,
+            supervision,
             downstream_connections: 5,
             uptime: Duration::from_secs(60),
             age: Duration::from_secs(59),
@@ -211,6 +216,36 @@ mod tests {
             ],
         });
         assert_eq!(status(&snapshot), expected);
+    }
+
+    #[test]
+    fn it_tells_what_the_supervisor_said() {
+        let told = Supervision {
+            generation: 4,
+            reloads_done: 2,
+            reloads_refused: 3,
+            restarts: 1,
+            draining_workers: 5,
+            draining_connections: 77,
+            last_reload_ok: true,
+            last_reload_at: UNIX_EPOCH,
+        };
+        let expected = json!({
+            "generation": 4, "reloads_done": 2, "reloads_refused": 3, "restarts": 1,
+            "draining_workers": 5, "draining_connections": 77,
+        });
+        assert_eq!(supervised(&probed(), Some(told))["supervisor"], expected);
+    }
+
+    #[test]
+    fn a_probe_of_the_former_worker_has_its_own_time() {
+        let (old, new) = (probed(), probed());
+        let at = Timestamp::from_nanos(9_000_000_000);
+        old.pools[0].backend(0).unwrap().probed(Ok(()), at);
+        let handoff = Handoff::take(&old, Timestamp::from_nanos(12_000_000_000));
+        handoff.apply(&new, Timestamp::from_nanos(500_000_000));
+        let checked = &status(&new)["backends"][0]["last_checked"];
+        assert_eq!(*checked, "2023-11-14T22:13:17.500Z", "2.5 s before our start");
     }
 
     #[test]

@@ -3,12 +3,12 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 
-use ::http::header::{HOST, HeaderMap, HeaderName};
+use ::http::header::{CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, VIA};
 use ::http::{Method, Version};
 use ipnet::IpNet;
 
 use crate::exchange::refusal::Refusal;
-use crate::http::{forwarded, path};
+use crate::http::{forwarded, path, via};
 
 /// Where proxies in front of us put the client's address.
 pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -39,6 +39,9 @@ pub struct Head<'a> {
     pub headers: &'a HeaderMap,
 }
 
+/// How often a request may pass by: chains of balancers are shorter, loops are not.
+const PASSES_MAX: usize = 8;
+
 /// Stands for the host of an HTTP/1.0 request that names none; no route can name it (RFC 2606).
 const NO_HOST: &str = "host.invalid";
 
@@ -49,6 +52,19 @@ impl<'a> Head<'a> {
         // A line that is not text ends the walk, as an element that is no address does.
         let lines = lines.iter().map(|line| line.to_str().unwrap_or("?"));
         Client { peer: self.peer, address: forwarded::client_ip(self.peer, lines, trusted) }
+    }
+
+    /// Whether the request keeps coming back. Some passes are a chain of balancers.
+    pub(super) fn loops(&self) -> bool {
+        let lines = self.headers.get_all(VIA).iter().filter_map(|line| line.to_str().ok());
+        via::loops(lines, via::PSEUDONYM) > PASSES_MAX
+    }
+
+    /// Whether it is told how long the body is, and once (RFC 9112 §6.3).
+    pub(super) fn has_one_length(&self) -> bool {
+        let mut lengths = self.headers.get_all(CONTENT_LENGTH).iter();
+        let several = |line: &HeaderValue| line.as_bytes().contains(&b',');
+        !lengths.next().is_some_and(several) && lengths.next().is_none()
     }
 
     /// The host that the request names. Only HTTP/1.0 may go without one (RFC 9112 §3.2).

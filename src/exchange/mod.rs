@@ -124,6 +124,12 @@ impl Exchange {
         if matches!(*head.method, Method::TRACE | Method::CONNECT) {
             return Err(Refusal::MethodNotAllowed);
         }
+        if !head.has_one_length() {
+            return Err(Refusal::BadRequest);
+        }
+        if head.loops() {
+            return Err(Refusal::Loop);
+        }
         let host = host::canonical(head.host()?).map_err(|_invalid| Refusal::BadRequest)?;
         let path = head.routing_path()?;
         self.limit(snapshot.limiter.as_ref(), Scope::Global, now)?;
@@ -317,6 +323,12 @@ impl Exchange {
     #[must_use]
     pub fn pool_index(&self) -> Option<usize> {
         self.pool
+    }
+
+    /// Whom the current attempt is at.
+    #[must_use]
+    pub fn backend(&self) -> Option<&Backend> {
+        self.lease.as_ref().map(|lease| lease.backend().as_ref())
     }
 
     /// Every attempt so far, in order.

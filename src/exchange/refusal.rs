@@ -35,6 +35,8 @@ pub enum Refusal {
     BadRequest,
     /// No route matches.
     NoRoute,
+    /// It has been here too often already.
+    Loop,
     /// TRACE and CONNECT are not served.
     MethodNotAllowed,
     /// The client did not send the rest of its request in time.
@@ -70,6 +72,7 @@ impl Refusal {
             Self::NoRoute => 404,
             Self::MethodNotAllowed => 405,
             Self::SlowClient => 408,
+            Self::Loop => 508,
             Self::RateLimited(..) => 429,
             Self::Internal => 500,
             Self::ConnectFailed | Self::ConnectionReset | Self::InvalidResponse => 502,
@@ -84,6 +87,7 @@ impl Refusal {
         match self {
             Self::BadRequest => "bad_request",
             Self::NoRoute => "no_route",
+            Self::Loop => "loop",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::SlowClient => "slow_client",
             Self::RateLimited(..) => "rate_limited",
@@ -104,6 +108,7 @@ impl Refusal {
     pub const fn text(self) -> &'static str {
         match self {
             Self::BadRequest => "Bad Request",
+            Self::Loop => "Loop Detected: the backends lead back here",
             Self::NoRoute => "Not Found: no route matches this request",
             Self::MethodNotAllowed => "Method Not Allowed",
             Self::SlowClient => "Request Timeout",
@@ -130,6 +135,7 @@ impl Refusal {
             Self::NoBackend | Self::TooManyConnections => Some(1),
             Self::BadRequest
             | Self::NoRoute
+            | Self::Loop
             | Self::MethodNotAllowed
             | Self::SlowClient
             | Self::Internal
@@ -158,6 +164,8 @@ pub enum Ending {
     Cut,
     /// The client left before it had its answer.
     ClientClosed,
+    /// The client did not take its answer in time.
+    ClientStalled,
     /// The exchange was abandoned: a panic, or the process stopped.
     Dropped,
 }
@@ -171,6 +179,7 @@ impl Ending {
             Self::Refused(refusal) => Some(refusal.code()),
             Self::Cut => Some("response_cut"),
             Self::ClientClosed => Some("client_closed"),
+            Self::ClientStalled => Some("client_stalled"),
             Self::Dropped => Some("dropped"),
         }
     }

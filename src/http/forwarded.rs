@@ -6,10 +6,11 @@
 //! What stands further left was written by the client itself, who would else choose whom
 //! a rate limit or an address hash takes it for.
 
-use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
+
+use crate::http::address;
 
 /// The client's address: the first that is not trusted, from the connection's peer and then
 /// from the right of `x_forwarded_for` (the lines in the order they came, each a list).
@@ -25,7 +26,7 @@ pub fn client_ip<'a>(
     let mut client = peer.to_canonical();
     let mut elements = x_forwarded_for.rev().flat_map(|line| line.rsplit(',')).filter_map(element);
     while is_trusted(client, trusted) {
-        let Some(further) = elements.next().and_then(address) else { break };
+        let Some(further) = elements.next().and_then(parsed) else { break };
         client = further;
     }
     client
@@ -53,8 +54,7 @@ pub fn append_for<'a>(
             combined.push_str(", ");
         }
     }
-    // Writing into a String cannot fail.
-    let _written: Result<(), _> = write!(combined, "{}", peer.to_canonical());
+    address::push(&mut combined, peer.to_canonical());
     combined
 }
 
@@ -65,7 +65,7 @@ fn element(text: &str) -> Option<&str> {
 }
 
 /// `1.2.3.4`, `1.2.3.4:567`, `2001:db8::1`, `[2001:db8::1]`, `[2001:db8::1]:443`.
-fn address(element: &str) -> Option<IpAddr> {
+fn parsed(element: &str) -> Option<IpAddr> {
     let ip = if let Some(bracketed) = element.strip_prefix('[') {
         let (inner, port) = bracketed.split_once(']')?;
         let is_whole = port.is_empty() || port.strip_prefix(':').is_some_and(is_port);

@@ -5,11 +5,13 @@
 //! `Connection`. That is also a trick: `Connection: X-Forwarded-For` asks the proxy to erase
 //! what it tells the backend about the client. Such a nomination is not obeyed.
 //!
-//! `Transfer-Encoding` and `Content-Length` are not in the list although the RFC has the
-//! first in its own: they are framing, and belong to the library that writes the message.
+//! Framing belongs to the library that writes the message. `Content-Length` is therefore never
+//! in the list, and `Transfer-Encoding` only on requests: those the library frames anew, after
+//! us, by what it has read of the body.
 
 use ::http::HeaderMap;
 use ::http::header::{self, HeaderName};
+use smallvec::SmallVec;
 
 /// Which way a message goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,28 +22,29 @@ pub enum Direction {
     Response,
 }
 
-static ON_REQUESTS: [HeaderName; 9] = [
-    header::CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    header::PROXY_AUTHENTICATE,
-    header::PROXY_AUTHORIZATION,
-    header::TE,
-    header::TRAILER,
-    header::UPGRADE,
+const ON_REQUESTS: [&str; 10] = [
+    "keep-alive",
+    "proxy-connection",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "connection",
+    "upgrade",
     // The other half of the h2c upgrade that RFC 9113 took away.
-    HeaderName::from_static("http2-settings"),
+    "http2-settings",
 ];
 
-static ON_RESPONSES: [HeaderName; 8] = [
-    header::CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    header::PROXY_AUTHENTICATE,
-    HeaderName::from_static("proxy-authentication-info"),
-    header::TE,
-    header::TRAILER,
-    header::UPGRADE,
+const ON_RESPONSES: [&str; 8] = [
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "proxy-authenticate",
+    "proxy-authentication-info",
+    "te",
+    "trailer",
+    "upgrade",
 ];
 
 /// What `Connection` may never take away, because the message would then be framed, routed
@@ -75,8 +78,8 @@ const PROTECTED: [&str; 26] = [
     "x-request-id",
 ];
 
-/// The fields to take out of a message before it is passed on: the fixed list, and whatever
-/// `Connection` nominates that is there and may be nominated.
+/// The fields to take out of a message before it is passed on: those of the fixed list, and
+/// whatever `Connection` nominates that may be nominated, as far as they are there.
 ///
 /// Where an upgrade is to go through, the caller puts `Connection` and `Upgrade` back; for
 /// gRPC likewise `TE: trailers`. Names can come twice.
@@ -86,15 +89,24 @@ pub fn to_remove(
     headers: &HeaderMap,
     direction: Direction,
 ) -> impl Iterator<Item = HeaderName> + use<> {
-    let fixed: &'static [HeaderName] = match direction {
+    let fixed: &[&str] = match direction {
         Direction::Request => &ON_REQUESTS,
         Direction::Response => &ON_RESPONSES,
     };
+    // Few of the list are ever there, so one walk over what is there costs less than to look
+    // each of them up.
+    let place = |name: &HeaderName| fixed.iter().position(|other| *other == name.as_str());
+    let mut found: SmallVec<[(usize, HeaderName); 2]> =
+        headers.keys().filter_map(|name| Some((place(name)?, name.clone()))).collect();
+    // A field that is removed leaves its place to the last one: the order of removal is seen in
+    // what is left, and is always that of the list.
+    found.sort_unstable_by_key(|&(place, _)| place);
     let nominated: Vec<HeaderName> = connection_options(headers)
+        .filter(|option| !fixed.iter().any(|name| name.eq_ignore_ascii_case(option)))
         .filter_map(|option| HeaderName::from_bytes(option.as_bytes()).ok())
-        .filter(|name| headers.contains_key(name) && !fixed.contains(name) && !is_protected(name))
+        .filter(|name| headers.contains_key(name) && !is_protected(name))
         .collect();
-    fixed.iter().cloned().chain(nominated)
+    found.into_iter().map(|(_, name)| name).chain(nominated)
 }
 
 /// Whether `Connection` has `option` (`close`, `upgrade`, …), in any case.
@@ -172,9 +184,8 @@ mod tests {
     #[test]
     fn framing_belongs_to_the_library() {
         let lines = [("transfer-encoding", "chunked"), ("content-length", "5")];
-        let all = ["content-length", "transfer-encoding"];
-        assert_eq!(left(Direction::Request, &lines), all);
-        assert_eq!(left(Direction::Response, &lines), all);
+        assert_eq!(left(Direction::Request, &lines), ["content-length"]);
+        assert_eq!(left(Direction::Response, &lines), ["content-length", "transfer-encoding"]);
     }
 
     #[test]
@@ -216,7 +227,8 @@ mod tests {
             ("authorization", "Bearer x"),
             ("cookie", "a=b"),
         ];
-        assert_eq!(left(Direction::Request, &lines).len(), 5);
+        assert_eq!(left(Direction::Response, &lines).len(), 5);
+        assert_eq!(left(Direction::Request, &lines).len(), 4, "all but Transfer-Encoding");
     }
 
     #[test]
@@ -225,6 +237,18 @@ mod tests {
         map.append("connection", HeaderValue::from_bytes(b"x-one\xff").unwrap());
         map.append("connection", HeaderValue::from_static("x one, \"x-one\", ;"));
         assert!(to_remove(&map, Direction::Request).all(|name| name != "x-one"));
+    }
+
+    #[test]
+    fn only_what_is_there_is_named_in_the_order_of_the_list() {
+        let map = headers(&[
+            ("te", "trailers"),
+            ("accept", "*/*"),
+            ("keep-alive", "timeout=5"),
+            ("connection", "Keep-Alive, TE, close"),
+        ]);
+        let names: Vec<_> = to_remove(&map, Direction::Request).collect();
+        assert_eq!(names, ["keep-alive", "te", "connection"]);
     }
 
     #[test]

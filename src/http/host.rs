@@ -12,6 +12,10 @@ use std::net::Ipv6Addr;
 /// Why a `Host` or `:authority` value is no host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum HostError {
+    /// Longer than any name can be (RFC 1035 §2.3.4), port and all. Whatever looks names up may
+    /// count on it.
+    #[error("a host has at most {LENGTH_MAX} bytes")]
+    Long,
     /// Nothing before the port, or nothing at all.
     #[error("the host is empty")]
     Empty,
@@ -32,6 +36,9 @@ pub enum HostError {
     Bracket,
 }
 
+/// The longest name, its final dot and a port.
+const LENGTH_MAX: usize = 254 + ":65535".len();
+
 /// The host of an authority (`host`, `host:port`, `[v6]:port`) in its one spelling: lower
 /// case, without port, without one trailing dot, an IPv6 address in brackets as RFC 5952
 /// writes it.
@@ -46,16 +53,18 @@ pub enum HostError {
 /// # Errors
 /// [`HostError`] says which rule the value breaks.
 pub fn canonical(authority: &str) -> Result<Cow<'_, str>, HostError> {
+    if authority.len() > LENGTH_MAX {
+        return Err(HostError::Long);
+    }
     if authority.starts_with('[') {
         return canonical_v6(authority);
     }
-    if authority.contains('@') {
+    if authority.bytes().any(|byte| byte == b'@') {
         return Err(HostError::UserInfo);
     }
-    let (host, port) = match authority.split_once(':') {
-        Some((host, port)) => (host, Some(port)),
-        None => (authority, None),
-    };
+    let colon = authority.bytes().position(|byte| byte == b':').unwrap_or(authority.len());
+    let (host, port) = authority.split_at(colon);
+    let port = port.strip_prefix(':');
     if let Some(byte) = host.bytes().find(|&byte| !is_host_byte(byte)) {
         return Err(HostError::Byte(byte));
     }
@@ -64,7 +73,8 @@ pub fn canonical(authority: &str) -> Result<Cow<'_, str>, HostError> {
     if host.is_empty() {
         return Err(HostError::Empty);
     }
-    if host.split('.').any(str::is_empty) {
+    let ends_in_a_dot = host.starts_with('.') || host.ends_with('.');
+    if ends_in_a_dot || host.as_bytes().windows(2).any(|pair| pair == b"..") {
         return Err(HostError::EmptyLabel);
     }
     if host.bytes().any(|byte| byte.is_ascii_uppercase()) {
@@ -122,6 +132,13 @@ impl fmt::Write for Unread<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_host_longer_than_any_name_is_refused() {
+        let long = "a.".repeat(127);
+        assert!(canonical(&long).is_ok());
+        assert_eq!(canonical(&"a.".repeat(200)), Err(HostError::Long));
+    }
     use proptest::prelude::*;
 
     fn host(authority: &str) -> Result<String, HostError> {

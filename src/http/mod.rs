@@ -7,6 +7,7 @@
 //! walk over its input.
 
 pub mod accept;
+pub mod address;
 pub mod forwarded;
 pub mod hop_by_hop;
 pub mod host;

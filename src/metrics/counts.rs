@@ -88,7 +88,7 @@ impl Counts {
     }
 
     /// The counters and histograms of these families.
-    fn of(gathered: &[MetricFamily], sums: Sums) -> Self {
+    pub(super) fn of(gathered: &[MetricFamily], sums: Sums) -> Self {
         let families = gathered.iter().filter(|family| is_counted(family));
         let families = families.map(|family| (family.name().to_owned(), Family::read(family)));
         Self { families: families.collect(), sums, backends: Vec::new() }
@@ -114,21 +114,22 @@ impl Metrics {
     /// Adds what another worker has counted. Each count may come once: at first all of
     /// [`Self::counts`], then what came [since](Counts::since).
     pub fn inherit(&self, counts: &Counts, snapshot: &Snapshot) {
+        if *counts == Counts::default() {
+            return;
+        }
         let places = Places::of(snapshot);
         let own = Counts::of(&self.registry.gather(), Sums::default());
         {
             let mut inherited = self.inherited.lock();
             inherited.sums.add(&counts.sums);
             for (name, theirs) in &counts.families {
-                let ours = inherited
-                    .families
-                    .entry(name.clone())
-                    .or_insert_with(|| Family { series: Series::default(), ..theirs.clone() });
-                let known = own.families.get(name).unwrap_or(ours);
-                if known.bounds != theirs.bounds {
+                let known = own.families.get(name).or_else(|| inherited.families.get(name));
+                if known.is_some_and(|known| known.bounds != theirs.bounds) {
                     log::warn!("a histogram with other buckets is not inherited: name={name}");
                     continue;
                 }
+                let empty = || Family { series: Series::default(), ..theirs.clone() };
+                let ours = inherited.families.entry(name.clone()).or_insert_with(empty);
                 for (labels, value) in theirs.series.0.iter().filter(|one| places.has(one.0)) {
                     ours.series.0.entry(labels.clone()).or_default().add(value);
                 }

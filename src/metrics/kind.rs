@@ -48,7 +48,7 @@ impl ErrorKind {
     /// `None` for what is no error, or was counted with the attempt.
     pub(super) const fn of_ending(ending: Ending) -> Option<Self> {
         match ending {
-            Ending::Answered | Ending::ClientClosed => None,
+            Ending::Answered | Ending::ClientClosed | Ending::ClientStalled => None,
             Ending::Cut => Some(Self::ResponseCut),
             Ending::Dropped => Some(Self::Dropped),
             Ending::Refused(refusal) => match refusal {
@@ -59,6 +59,7 @@ impl ErrorKind {
                 Refusal::Internal => Some(Self::Internal),
                 Refusal::BadRequest
                 | Refusal::NoRoute
+                | Refusal::Loop
                 | Refusal::MethodNotAllowed
                 | Refusal::SlowClient
                 | Refusal::RateLimited(..)

@@ -255,7 +255,7 @@ impl Metrics {
         match ending {
             Ending::Answered if status.is_some_and(|status| status < 500) => &self.succeeded,
             Ending::Refused(refusal) if refusal.status() < 500 => &self.declined,
-            Ending::ClientClosed => &self.declined,
+            Ending::ClientClosed | Ending::ClientStalled => &self.declined,
             Ending::Answered | Ending::Refused(_) | Ending::Cut | Ending::Dropped => &self.failed,
         }
     }

@@ -1,9 +1,10 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
-use prometheus::proto::MetricFamily;
+use prometheus::proto::{MetricFamily, MetricType};
 
+use super::counts::Sums;
 use super::*;
 use crate::exchange::Replay;
 use crate::exchange::event::Wire;
@@ -24,8 +25,11 @@ struct World {
 }
 
 fn world() -> World {
+    world_of(fixture::web())
+}
+
+fn world_of(snapshot: Arc<Snapshot>) -> World {
     let registry = Registry::new();
-    let snapshot = fixture::web();
     let metrics = Arc::new(Metrics::new(&registry, &snapshot).unwrap());
     let observer: Arc<dyn Observer> = metrics.clone();
     World { registry, snapshot, metrics, observer }
@@ -267,10 +271,11 @@ fn every_name_has_the_prefix_and_every_counter_ends_in_total() {
     let world = world();
     world.answer(200);
     world.metrics.observe(&Event::RateLimited(Scope::Pool));
+    world.metrics.supervised(&supervision());
     for family in world.families() {
         let name = family.name();
         assert!(name.starts_with("lb_") || name.starts_with("process_"), "{name}");
-        let counter = family.get_field_type() == prometheus::proto::MetricType::COUNTER;
+        let counter = family.get_field_type() == MetricType::COUNTER;
         assert_eq!(counter, name.ends_with("_total"), "{name}");
         assert!(!family.help().is_empty(), "{name}");
     }
@@ -300,4 +305,321 @@ fn every_kind_of_error_has_its_own_place() {
     let places: BTreeSet<usize> = kinds.iter().map(|kind| kind.index()).collect();
     assert_eq!(places.len(), ErrorKind::COUNT);
     assert!(places.iter().all(|place| *place < ErrorKind::COUNT));
+}
+
+/// A worker that serves what is left of the world above: two pools, of other backends.
+fn changed() -> World {
+    let backend = |name, address| fixture::pool(name, &[fixture::address(address)], None);
+    let pools = vec![backend("web", "10.0.0.2:3000"), backend("new", "10.0.0.1:3000")];
+    world_of(Arc::new(fixture::snapshot(pools)))
+}
+
+impl World {
+    /// Goes on with what `other` has counted, by way of a text between two processes.
+    fn inherit(&self, other: &Counts) {
+        let text = serde_json::to_string(other).unwrap();
+        let read: Counts = serde_json::from_str(&text).unwrap();
+        assert_eq!(&read, other);
+        self.metrics.inherit(&read, &self.snapshot);
+    }
+
+    fn counts(&self) -> Counts {
+        self.metrics.counts(&self.snapshot)
+    }
+
+    /// One of everything that can be counted.
+    fn count_everything(&self) {
+        self.answer(200);
+        self.answer(500);
+        self.refuse(Refusal::NoBackend);
+        let mut exchange = self.admitted();
+        exchange.pick(Timestamp::ZERO, (0, 0)).unwrap();
+        exchange.connected(false, Timestamp::from_nanos(100_000_003));
+        assert!(exchange.failed(Failure::Connect, "refused", IDEMPOTENT, NOW));
+        exchange.pick(NOW, (0, 0)).unwrap();
+        let late = Timestamp::from_nanos(777_777_777);
+        exchange.finished(Ending::Answered, Some(&fixture::wire(200)), late);
+        for scope in Scope::ALL {
+            self.metrics.observe(&Event::RateLimited(scope));
+        }
+        self.metrics.panics().inc();
+        self.metrics.access_log_dropped().inc_by(3);
+    }
+
+    /// Every counter and histogram but those of the process, which go on while one looks.
+    fn counted(&self) -> Vec<MetricFamily> {
+        let mut families = self.families();
+        families.retain(|family| {
+            family.get_field_type() != MetricType::GAUGE && !family.name().starts_with("process_")
+        });
+        families
+    }
+
+    /// How many of the lines are of this metric, and their sum.
+    fn sum(&self, metric: &str) -> f64 {
+        let text = self.text();
+        let lines = text.lines().filter(|line| line.starts_with(metric));
+        lines.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
+    }
+}
+
+#[test]
+fn every_counter_and_histogram_is_inherited_unchanged() {
+    let (old, new) = (world(), world());
+    old.count_everything();
+    for family in old.counted() {
+        let seen = family.get_metric().iter().any(|metric| {
+            metric.get_counter().get_value() > 0.0 || metric.get_histogram().get_sample_count() > 0
+        });
+        assert!(seen, "nothing was counted, so nothing is shown: {}", family.name());
+    }
+    new.inherit(&old.counts());
+    assert_eq!(new.counted(), old.counted());
+    assert_eq!(new.metrics.totals(), old.metrics.totals());
+}
+
+#[test]
+fn a_metric_that_nobody_has_thought_of_yet_is_inherited_as_well() {
+    let (old, new) = (world(), world());
+    for (world, count) in [(&old, 7), (&new, 1)] {
+        let later = IntCounterVec::new(Opts::new("lb_later_total", "Added later."), &["of"]);
+        let later = register(&world.registry, later.unwrap()).unwrap();
+        later.with_label_values(&["a"]).inc_by(count);
+        let options = HistogramOpts::new("lb_later_seconds", "Added later.");
+        let later = Histogram::with_opts(options.buckets(vec![1.0, 2.0])).unwrap();
+        register(&world.registry, later).unwrap().observe(1.5);
+    }
+    new.inherit(&old.counts());
+    assert!(new.has(r#"lb_later_total{of="a"} 8"#), "{}", new.text());
+    assert!(new.has(r#"lb_later_seconds_bucket{le="1"} 0"#), "{}", new.text());
+    assert!(new.has(r#"lb_later_seconds_bucket{le="2"} 2"#), "{}", new.text());
+    assert!(new.has("lb_later_seconds_sum 3"), "{}", new.text());
+}
+
+#[test]
+fn a_metric_that_only_an_older_version_had_is_shown_as_it_was() {
+    let (old, new) = (world(), world());
+    let options = HistogramOpts::new("lb_former_seconds", "Was there before.");
+    let former = Histogram::with_opts(options.buckets(vec![1.0])).unwrap();
+    register(&old.registry, former).unwrap().observe(0.5);
+    new.inherit(&old.counts());
+    assert_eq!(new.counted(), old.counted());
+}
+
+#[test]
+fn own_and_inherited_add_up() {
+    let (old, new) = (world(), world());
+    old.count_everything();
+    new.count_everything();
+    new.inherit(&old.counts());
+    let (one, both) = (old.metrics.totals(), new.metrics.totals());
+    assert_eq!(both.requests, 2 * one.requests);
+    assert_eq!(both.success, 2 * one.success);
+    assert_eq!(both.failed, 2 * one.failed);
+    assert_eq!(both.retries, 2 * one.retries);
+    assert_eq!(both.rate_limited, 2 * one.rate_limited);
+    assert!((both.latency_seconds - one.latency_seconds).abs() < 1e-9);
+    for name in ["lb_requests_total", "lb_errors_total", "lb_request_duration_seconds_bucket"] {
+        assert_eq!(new.sum(name), 2.0 * old.sum(name), "{name}");
+    }
+}
+
+#[test]
+fn what_a_draining_worker_counts_is_added_once() {
+    let (old, new) = (world(), world());
+    old.count_everything();
+    let mut told = old.counts();
+    new.inherit(&told);
+    for _ in 0..3 {
+        old.count_everything();
+        let now = old.counts();
+        new.inherit(&now.since(&told));
+        told = now;
+    }
+    new.inherit(&old.counts().since(&told));
+    assert_eq!(new.metrics.totals().requests, 16);
+    assert_eq!(new.sum("lb_requests_total"), 16.0);
+    assert_eq!(new.sum("lb_request_duration_seconds_count"), 16.0);
+    assert_eq!(
+        new.sum("lb_request_duration_seconds_bucket"),
+        old.sum("lb_request_duration_seconds_bucket")
+    );
+    let of_backends = |world: &World| {
+        let members = world.snapshot.pools[0].members.iter();
+        members.map(|one| (one.backend.attempts(), one.backend.failures())).collect::<Vec<_>>()
+    };
+    assert_eq!(of_backends(&new), of_backends(&old));
+}
+
+#[test]
+fn what_is_inherited_is_passed_on() {
+    let (first, second, third) = (world(), world(), world());
+    first.count_everything();
+    second.inherit(&first.counts());
+    second.count_everything();
+    third.inherit(&second.counts());
+    assert_eq!(third.counted(), second.counted());
+    assert_eq!(third.metrics.totals(), second.metrics.totals());
+    assert_eq!(third.sum("lb_requests_total"), 8.0);
+}
+
+#[test]
+fn nothing_new_is_a_small_message() {
+    let world = world();
+    world.count_everything();
+    let before = world.counts();
+    let new = world.counts().since(&before);
+    assert!(serde_json::to_string(&new).unwrap().len() < 1000, "{new:?}");
+    assert_eq!(world.counts().since(&Counts::default()).sums, before.sums);
+}
+
+#[test]
+fn a_sum_is_not_a_hair_smaller_on_the_other_side() {
+    let (old, new) = (world(), world());
+    for nanos in 1..2000_u64 {
+        let mut exchange = old.admitted();
+        exchange.pick(Timestamp::ZERO, (0, 0)).unwrap();
+        exchange.connected(false, Timestamp::from_nanos(nanos * 1_000_003 / 7));
+    }
+    new.inherit(&old.counts());
+    let sum = |world: &World| {
+        let families = world.families();
+        let connect = families.iter().find(|one| one.name() == "lb_upstream_connect_seconds");
+        connect.unwrap().get_metric()[0].get_histogram().get_sample_sum()
+    };
+    assert_eq!(sum(&new).to_bits(), sum(&old).to_bits());
+}
+
+#[test]
+fn series_of_who_is_gone_are_dropped_but_stay_in_the_totals() {
+    let (old, new) = (world(), changed());
+    old.answer(200);
+    old.answer(200);
+    old.refuse(Refusal::NoBackend);
+    new.inherit(&old.counts());
+    let text = new.text();
+    assert!(!text.contains(r#"backend="10.0.0.1:3000",method="GET",pool="web""#), "{text}");
+    assert!(new.has(
+        r#"lb_requests_total{backend="10.0.0.2:3000",method="GET",pool="web",status="200"} 1"#
+    ));
+    assert!(new.has(r#"lb_requests_total{backend="",method="GET",pool="web",status="503"} 1"#));
+    assert_eq!(new.metrics.totals().requests, 3);
+    assert_eq!(new.snapshot.pools[0].members[0].backend.attempts(), 1);
+    assert_eq!(new.snapshot.pools[1].members[0].backend.attempts(), 0, "of another pool");
+}
+
+#[test]
+fn what_belongs_to_no_pool_stays() {
+    let (old, new) = (world(), changed());
+    old.metrics.panics().inc();
+    old.metrics.observe(&Event::RateLimited(Scope::Global));
+    let mut exchange = crate::exchange::Exchange::new(
+        Arc::clone(&old.snapshot),
+        Arc::clone(&old.observer),
+        Timestamp::ZERO,
+    );
+    exchange.finished(Ending::Refused(Refusal::NoRoute), Some(&fixture::wire(404)), NOW);
+    new.inherit(&old.counts());
+    assert!(new.has(r#"lb_requests_total{backend="",method="GET",pool="",status="404"} 1"#));
+    assert!(new.has(r#"lb_rate_limited_requests_total{scope="global"} 1"#));
+    assert!(new.has("lb_panics_total 1"));
+}
+
+#[test]
+fn a_histogram_with_other_buckets_is_not_inherited() {
+    let (other, new) = (Registry::new(), world());
+    let options = HistogramOpts::new("lb_upstream_connect_seconds", "With other buckets.");
+    let histogram = Histogram::with_opts(options.buckets(vec![1.0, 2.0])).unwrap();
+    register(&other, histogram).unwrap().observe(1.5);
+    new.inherit(&Counts::of(&other.gather(), Sums::default()));
+    assert!(new.has("lb_upstream_connect_seconds_count 0"), "{}", new.text());
+    assert!(!new.text().contains(r#"lb_upstream_connect_seconds_bucket{le="2"}"#));
+    let old = world();
+    old.count_everything();
+    new.inherit(&old.counts());
+    assert!(new.has("lb_upstream_connect_seconds_count 1"), "one with ours, after that");
+}
+
+#[test]
+fn inherited_series_stand_in_the_order_of_their_labels() {
+    let (old, new, both) = (world(), world(), world());
+    for world in [&old, &both] {
+        world.answer(200);
+        world.answer(404);
+    }
+    for world in [&new, &both] {
+        world.answer(301);
+        world.answer(301);
+    }
+    new.inherit(&old.counts());
+    let requests = |world: &World| {
+        let families = world.counted().into_iter();
+        families.filter(|one| one.name() == "lb_requests_total").collect::<Vec<_>>()
+    };
+    assert_eq!(requests(&new), requests(&both));
+}
+
+#[test]
+fn a_counter_that_has_become_a_gauge_is_not_inherited() {
+    let (other, new) = (Registry::new(), world());
+    let named = ("lb_downstream_connections", "As a counter.");
+    counters(&other, named, &["of"]).unwrap().with_label_values(&["a"]).inc();
+    new.inherit(&Counts::of(&other.gather(), Sums::default()));
+    assert!(new.has("lb_downstream_connections 0"), "{}", new.text());
+    assert_eq!(new.text().matches("\nlb_downstream_connections").count(), 1);
+}
+
+#[test]
+fn gauges_are_not_inherited() {
+    let (old, new) = (world(), world());
+    old.metrics.downstream_connections().set(5);
+    old.metrics.config_refused();
+    old.metrics.refresh(&old.snapshot);
+    new.inherit(&old.counts());
+    assert!(new.has("lb_downstream_connections 0"), "{}", new.text());
+    assert!(new.has("lb_healthy_backends{pool=\"web\"} 0"), "{}", new.text());
+}
+
+fn supervision() -> Supervision {
+    Supervision {
+        generation: 4,
+        reloads_done: 2,
+        reloads_refused: 3,
+        restarts: 1,
+        draining_workers: 2,
+        draining_connections: 77,
+        last_reload_ok: false,
+        last_reload_at: UNIX_EPOCH + Duration::from_secs(1_700_000_000),
+    }
+}
+
+#[test]
+fn what_the_supervisor_says_is_shown() {
+    let world = world();
+    assert!(!world.text().contains("lb_worker_generation"), "{}", world.text());
+    world.metrics.supervised(&supervision());
+    assert!(world.has("lb_worker_generation 4"), "{}", world.text());
+    assert!(world.has(r#"lb_config_reloads_total{outcome="done"} 2"#));
+    assert!(world.has(r#"lb_config_reloads_total{outcome="refused"} 3"#));
+    assert!(world.has("lb_worker_restarts_total 1"));
+    assert!(world.has("lb_draining_workers 2"));
+    assert!(world.has("lb_draining_connections 77"));
+    assert!(world.has("lb_config_reload_success 0"));
+    assert!(world.has("lb_config_last_reload_timestamp_seconds 1700000000"));
+}
+
+#[test]
+fn what_the_supervisor_counts_is_not_inherited() {
+    let (old, new) = (world(), world());
+    old.metrics.supervised(&supervision());
+    new.metrics.supervised(&supervision());
+    new.inherit(&old.counts());
+    assert!(new.has(r#"lb_config_reloads_total{outcome="done"} 2"#), "{}", new.text());
+    assert!(new.has("lb_worker_restarts_total 1"));
+}
+
+#[test]
+fn what_the_supervisor_says_goes_over_the_wire() {
+    let text = serde_json::to_string(&supervision()).unwrap();
+    assert_eq!(serde_json::from_str::<Supervision>(&text).unwrap(), supervision());
 }

@@ -483,20 +483,15 @@ mod tests {
         assert!(slot.charge(7, rate, at_ms(1)).is_some());
     }
 
-    /// A limiter that goes on, an hour earlier on its own clock, with the buckets of `from`.
-    fn resumed(from: &RateLimiter, now: Timestamp, clients_max: usize) -> RateLimiter {
-        let limiter = limiter(2, clients_max, 64, &[]);
-        from.buckets(now).into_iter().for_each(|bucket| limiter.resume(bucket, at_ms(7)));
-        limiter
-    }
-
     #[test]
     fn an_empty_bucket_is_refused_exactly_as_long_under_another_clock() {
         let old = limiter(2, 100, 64, &[]);
         for _ in 0..2 {
             assert_eq!(old.admit(ip("10.0.0.1"), at_ms(3_600_000)), Ok(()));
         }
-        let new = resumed(&old, at_ms(3_600_030), 100);
+        let new = limiter(2, 100, 64, &[]);
+        let told = old.buckets(at_ms(3_600_030));
+        told.into_iter().for_each(|bucket| new.resume(bucket, at_ms(7)));
         assert_eq!(new.clients(), 1);
         assert_eq!(new.admit(ip("10.0.0.1"), at_ms(7)), Err(Duration::from_millis(70)));
         assert_eq!(new.admit(ip("10.0.0.1"), at_ms(77)), Ok(()));
@@ -512,23 +507,21 @@ mod tests {
 
     #[test]
     fn a_smaller_table_goes_on_with_the_emptiest_buckets() {
-        let old = limiter(2, 100, 64, &[]);
-        for (client, ms) in [("10.0.0.1", 0), ("10.0.0.2", 50), ("10.0.0.3", 20)] {
-            assert_eq!(old.admit(ip(client), at_ms(ms)), Ok(()));
-            assert_eq!(old.admit(ip(client), at_ms(ms)), Ok(()));
+        let limiter = limiter(2, 1, 64, &[]);
+        for (tag, full_in_ns) in [(7, 10), (8, 30), (9, 20)] {
+            limiter.resume(Bucket { tag, full_in_ns }, at_ms(0));
         }
-        let new = resumed(&old, at_ms(60), 1);
-        assert_eq!(new.clients(), 1);
-        assert_eq!(new.admit(ip("10.0.0.2"), at_ms(7)), Err(Duration::from_millis(90)));
+        assert_eq!(limiter.buckets(at_ms(0)), [Bucket { tag: 8, full_in_ns: 30 }]);
+        assert_eq!(limiter.clients(), 1);
     }
 
     #[test]
     fn who_is_here_already_keeps_the_emptier_bucket() {
         let limiter = limiter(1, 100, 64, &[]);
-        assert_eq!(limiter.admit(ip("10.0.0.1"), at_ms(0)), Ok(()));
-        let [mine] = limiter.buckets(at_ms(0))[..] else { panic!("one bucket") };
-        limiter.resume(Bucket { full_in_ns: 1, ..mine }, at_ms(0));
-        assert_eq!(limiter.buckets(at_ms(0)), [mine]);
+        for full_in_ns in [20, 10, 30, 5] {
+            limiter.resume(Bucket { tag: 7, full_in_ns }, at_ms(0));
+        }
+        assert_eq!(limiter.buckets(at_ms(0)), [Bucket { tag: 7, full_in_ns: 30 }]);
         assert_eq!(limiter.clients(), 1);
     }
 

@@ -13,7 +13,7 @@ use pingora_error::Result;
 
 use crate::config::StatusSet;
 use crate::config::limits::PROBE_BODY_BYTES_MAX;
-use crate::probe::{Probe, explain};
+use crate::probe::{Failure, Probe, explain};
 use crate::runtime::backend::Backend;
 
 const USER_AGENT: &str = concat!("weir-probe/", env!("CARGO_PKG_VERSION"));
@@ -74,15 +74,18 @@ impl HttpProbe {
 
 #[async_trait]
 impl Probe for HttpProbe {
-    async fn probe(&self, backend: &Backend) -> Result<(), String> {
+    async fn probe(&self, backend: &Backend) -> Result<(), Failure> {
         let (status, mut session) = self.ask(backend).await.map_err(|error| explain(&error))?;
         if !self.status.contains(status) {
-            return Err(format!("status {status}, expected {}", ranges(&self.status)));
+            return Err(Failure::Backend(format!(
+                "status {status}, expected {}",
+                ranges(&self.status)
+            )));
         }
         let body = body(&mut session).await.map_err(|error| explain(&error))?;
         match &self.body {
             Some(expected) if !contains(&body, expected.as_bytes()) => {
-                Err("the body does not have the expected text".to_owned())
+                Err(Failure::Backend("the body does not have the expected text".to_owned()))
             }
             Some(_) | None => Ok(()),
         }

@@ -10,6 +10,7 @@ mod tcp;
 #[cfg(test)]
 mod tests;
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,7 +37,16 @@ use crate::runtime::backend::Backend;
 trait Probe: Send + Sync {
     /// # Errors
     /// Why the backend does not work, in a few words for the operator.
-    async fn probe(&self, backend: &Backend) -> Result<(), String>;
+    async fn probe(&self, backend: &Backend) -> Result<(), Failure>;
+}
+
+/// Why a probe did not pass.
+#[derive(Debug)]
+enum Failure {
+    /// The backend does not work.
+    Backend(String),
+    /// We could not ask, for want of a descriptor or memory. That says nothing about the backend.
+    Ours(String),
 }
 
 /// Probes every backend of every pool that has a health check.
@@ -126,7 +136,15 @@ impl Rounds {
     }
 
     async fn round(&self) {
-        let result = self.ask().await;
+        let result = match self.ask().await {
+            Ok(()) => Ok(()),
+            Err(Failure::Backend(reason)) => Err(reason),
+            Err(Failure::Ours(reason)) => {
+                let (pool, backend) = (&self.pool, &self.backend.label);
+                warn!("probe not made: pool={pool} backend={backend} reason=\"{reason}\"");
+                return;
+            }
+        };
         let now = self.clock.now();
         let (pool, backend) = (&self.pool, &self.backend.label);
         let reason = result.as_ref().err().cloned().unwrap_or_default();
@@ -140,16 +158,20 @@ impl Rounds {
     }
 
     /// In a task of its own: a probe that panics has failed, and the next one comes all the same.
-    async fn ask(&self) -> Result<(), String> {
+    async fn ask(&self) -> Result<(), Failure> {
         let (probe, backend) = (Arc::clone(&self.probe), Arc::clone(&self.backend));
         let patience = self.check.timeout;
         let mut task = JoinSet::new();
         task.spawn(async move {
-            let late = |_| Err(format!("timed out after {}", format_duration(patience)));
+            let late = |_| {
+                let after = format_duration(patience);
+                Err(Failure::Backend(format!("timed out after {after}")))
+            };
             timeout(patience, probe.probe(&backend)).await.unwrap_or_else(late)
         });
         let ended = task.join_next().await;
-        ended.and_then(Result::ok).unwrap_or_else(|| Err("the probe itself failed".to_owned()))
+        let broken = || Err(Failure::Backend("the probe itself failed".to_owned()));
+        ended.and_then(Result::ok).unwrap_or_else(broken)
     }
 }
 
@@ -159,10 +181,19 @@ fn jittered(interval: Duration, roll: f64) -> Duration {
 }
 
 /// What an operator reads of an error on the wire.
-fn explain(error: &Error) -> String {
+fn explain(error: &Error) -> Failure {
     let known = EXPLANATIONS.iter().find(|(kind, _)| kind == error.etype());
-    known.map_or_else(|| error.etype().as_str().to_owned(), |(_, text)| (*text).to_owned())
+    let text = known.map_or_else(|| error.etype().as_str(), |(_, text)| text).to_owned();
+    let cause = error.root_cause().downcast_ref::<io::Error>().and_then(io::Error::raw_os_error);
+    if cause.is_some_and(|code| OURS.contains(&code)) || *error.etype() == ErrorType::InternalError
+    {
+        return Failure::Ours(text);
+    }
+    Failure::Backend(text)
 }
+
+/// Too many open files, here or in the whole system; no buffers; no memory (errno(3), Linux).
+const OURS: [i32; 4] = [24, 23, 105, 12];
 
 const EXPLANATIONS: [(ErrorType, &str); 10] = [
     (ErrorType::ConnectRefused, "connection refused"),

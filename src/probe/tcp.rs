@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use pingora_load_balancing as lb;
 use pingora_load_balancing::health_check::{HealthCheck as _, TcpHealthCheck};
 
-use crate::probe::{Probe, explain};
+use crate::probe::{Failure, Probe, explain};
 use crate::runtime::backend::Backend;
 
 /// Connects, and closes the connection at once.
@@ -23,7 +23,7 @@ impl TcpProbe {
 
 #[async_trait]
 impl Probe for TcpProbe {
-    async fn probe(&self, backend: &Backend) -> Result<(), String> {
+    async fn probe(&self, backend: &Backend) -> Result<(), Failure> {
         let target = lb::Backend::new(&backend.address.to_string());
         let target = target.map_err(|error| explain(&error))?;
         self.check.check(&target).await.map_err(|error| explain(&error))

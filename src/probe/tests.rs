@@ -305,7 +305,7 @@ struct Panics;
 
 #[async_trait]
 impl Probe for Panics {
-    async fn probe(&self, _backend: &Backend) -> Result<(), String> {
+    async fn probe(&self, _backend: &Backend) -> Result<(), Failure> {
         panic!("a probe that goes wrong");
     }
 }

@@ -185,7 +185,7 @@ impl ServerApp for Accept {
         let Some(_place) = self.connections.enter(&line, self.limits.connections) else {
             let refusal = Refusal::TooManyConnections;
             let id = request_id::from_roll(fastrand::u128(..));
-            self.shared.refused(refusal, id, line.peer);
+            self.shared.refused(refusal, id, &line);
             super::answer::turn_away(stream, refusal, id).await;
             return None;
         };
@@ -196,7 +196,7 @@ impl ServerApp for Accept {
         let serving = pin!(self.serve(stream, &line, shutdown));
         watched(serving, &line, clock).await;
         if let Some((refusal, id)) = line.refusal() {
-            self.shared.refused(refusal, id, line.peer);
+            self.shared.refused(refusal, id, &line);
         }
         None
     }

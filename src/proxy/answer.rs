@@ -22,8 +22,8 @@ const ALLOW: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 /// read whole.
 pub(super) async fn refuse(session: &mut Session, refusal: Refusal) -> Result<()> {
     let (head, body) = answer(session, refusal)?;
-    if session.req_header().method == Method::CONNECT {
-        // What follows is not HTTP.
+    if session.req_header().method == Method::CONNECT || refusal == Refusal::BadRequest {
+        // What follows is not HTTP, or nobody knows where it begins.
         session.set_keepalive(None);
     }
     session.write_response_header(Box::new(head), false).await?;

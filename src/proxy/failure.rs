@@ -15,6 +15,11 @@ pub(super) fn blames_client(error: &Error) -> bool {
     *error.esource() == ErrorSource::Downstream
 }
 
+/// Whether the client did not take what was written for it.
+pub(super) fn is_stalled_client(error: &Error) -> bool {
+    blames_client(error) && matches!(error.etype(), ErrorType::WriteTimedout)
+}
+
 /// What to answer once an exchange has failed for good; `None` if the client has left. `late`
 /// tells whose time it was that ran out.
 pub(super) fn to_answer(error: &Error, late: Option<Late>) -> Option<Refusal> {

@@ -1,14 +1,14 @@
 //! What we change in the heads that pass through.
 
 use http::header::{self, HeaderName, HeaderValue};
-use http::{HeaderMap, Version};
+use http::{HeaderMap, StatusCode, Version};
 use ipnet::IpNet;
 use pingora::http::{RequestHeader, ResponseHeader};
-use pingora_error::{ErrorType, OrErr, Result};
+use pingora_error::{Error, ErrorType, OrErr, Result};
 
 use crate::exchange::{Client, X_FORWARDED_FOR};
 use crate::http::hop_by_hop::{self, Direction};
-use crate::http::{forwarded, request_id, via};
+use crate::http::{address, forwarded, request_id, via};
 
 /// Names a request through all hops.
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -66,20 +66,23 @@ fn absolute(target: &[u8]) -> Option<(&[u8], &[u8])> {
 pub(super) fn forward(
     request: &mut RequestHeader,
     received: &RequestHeader,
-    client: Client,
+    (client, backend): (Client, &str),
     trusted: &[IpNet],
 ) -> Result<()> {
-    to_origin_form(request)?;
-    // The copy has lost its `Connection` already, and with it what that nominates.
-    for name in hop_by_hop::to_remove(&received.headers, Direction::Request) {
+    for name in hop_by_hop::to_remove(&request.headers, Direction::Request) {
         request.remove_header(&name);
+    }
+    to_origin_form(request)?;
+    if !request.headers.contains_key(header::HOST) {
+        // An HTTP/1.0 client may leave it out; we, who speak HTTP/1.1, may not (RFC 9112 §3.2).
+        request.insert_header(header::HOST, backend)?;
     }
     let from_trusted = forwarded::is_trusted(client.peer, trusted);
     if !from_trusted {
         remove_claims(request);
     }
     // Names as text, because Pingora would copy a `HeaderName` and write it in lower case.
-    let real_ip = value(client.address.to_canonical().to_string())?;
+    let real_ip = value(address::text(client.address.to_canonical()))?;
     let forwarded_for = if from_trusted {
         let lines = text_lines(&request.headers, X_FORWARDED_FOR);
         value(forwarded::append_for(lines, client.peer, trusted))?
@@ -88,10 +91,12 @@ pub(super) fn forward(
     };
     request.insert_header("X-Forwarded-For", forwarded_for)?;
     request.insert_header("X-Real-IP", real_ip)?;
-    if !request.headers.contains_key(&X_FORWARDED_PROTO) {
+    // What nobody may claim is not there any more.
+    let told = |request: &RequestHeader, name| from_trusted && request.headers.contains_key(name);
+    if !told(request, X_FORWARDED_PROTO) {
         request.insert_header("X-Forwarded-Proto", HTTP)?;
     }
-    if !request.headers.contains_key(&X_FORWARDED_HOST)
+    if !told(request, X_FORWARDED_HOST)
         && let Some(host) = request.headers.get(header::HOST).cloned()
     {
         request.insert_header("X-Forwarded-Host", host)?;
@@ -121,9 +126,9 @@ fn to_origin_form(request: &mut RequestHeader) -> Result<()> {
 
 fn remove_claims(request: &mut RequestHeader) {
     let claims = |name: &&HeaderName| {
-        name.as_str().starts_with(FORWARDED_PREFIX)
-            || **name == header::FORWARDED
-            || **name == X_REAL_IP
+        is_claim(name.as_str())
+            // Gateways that make variables of fields cannot tell the one from the other.
+            || (name.as_str().contains('_') && is_claim(&name.as_str().replace('_', "-")))
     };
     // Most requests claim nothing, and an empty list costs nothing.
     let claims: Vec<HeaderName> = request.headers.keys().filter(claims).cloned().collect();
@@ -132,8 +137,31 @@ fn remove_claims(request: &mut RequestHeader) {
     }
 }
 
+fn is_claim(name: &str) -> bool {
+    name.starts_with(FORWARDED_PREFIX) || name == "forwarded" || name == X_REAL_IP.as_str()
+}
+
 fn text_lines(headers: &HeaderMap, name: HeaderName) -> impl DoubleEndedIterator<Item = &str> {
     headers.get_all(name).iter().filter_map(|line| line.to_str().ok())
+}
+
+/// Refuses what no backend may answer to what we ask, and puts right what has one meaning only.
+pub(super) fn check_answer(response: &mut ResponseHeader) -> Result<()> {
+    if response.status == StatusCode::SWITCHING_PROTOCOLS {
+        // Nobody asked: upgrades are not passed on.
+        return Err(Error::explain(ErrorType::InvalidHTTPHeader, "101 unasked").into_up());
+    }
+    // Several that differ were refused by Pingora; several that agree are one (RFC 9112 §6.3).
+    let mut lengths = response.headers.get_all(header::CONTENT_LENGTH).iter();
+    let (first, second) = (lengths.next(), lengths.next());
+    let Some(first) = first.filter(|first| second.is_some() || first.as_bytes().contains(&b','))
+    else {
+        return Ok(());
+    };
+    let digits = first.as_bytes().split(|byte| *byte == b',').next().unwrap_or_default();
+    let length = HeaderValue::from_bytes(digits.trim_ascii());
+    let length = length.or_err(ErrorType::InvalidHTTPHeader, "a length")?;
+    response.insert_header(header::CONTENT_LENGTH, length)
 }
 
 /// Makes a backend's answer head the one that the client gets. Whether the client's connection
@@ -151,8 +179,8 @@ pub(super) fn backward(
     }
     // An HTTP/1.0 client knows no chunks: without a length, the end of the connection is the end
     // of the body (RFC 9112 §6.3).
-    let chunked = response.headers.contains_key(header::TRANSFER_ENCODING);
-    if client_speaks == Version::HTTP_10 && chunked {
+    if client_speaks == Version::HTTP_10 && response.headers.contains_key(header::TRANSFER_ENCODING)
+    {
         response.remove_header(&header::TRANSFER_ENCODING);
         return Ok(false);
     }

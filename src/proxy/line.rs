@@ -32,6 +32,9 @@ const DRAIN_IDLE: Duration = Duration::from_secs(1);
 /// connection is cut.
 const CUT_AFTER: Duration = Duration::from_secs(1);
 
+/// An empty line behind a request is not yet another one (RFC 9112 §2.2).
+const STRAY_MAX: u64 = 2;
+
 /// What a connection is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
@@ -103,6 +106,8 @@ pub(super) struct Line {
     awaited: AtomicBool,
     /// Bytes that were read and belong to no request yet.
     unparsed: AtomicU64,
+    /// When the head began, or the connection.
+    began_ns: AtomicU64,
     task: AtomicWaker,
 }
 
@@ -118,6 +123,7 @@ impl Line {
             refusal: OnceLock::new(),
             awaited: AtomicBool::new(false),
             unparsed: AtomicU64::new(0),
+            began_ns: AtomicU64::new(now.as_nanos()),
             task: AtomicWaker::new(),
         }
     }
@@ -133,8 +139,8 @@ impl Line {
 
     /// The answer was sent; the next request may come. Some of its head may be here already.
     pub(super) fn answered(&self, now: Timestamp) {
-        if self.unparsed.load(Relaxed) > 0 {
-            self.enter(Phase::Head, now + self.timeouts.header);
+        if self.unparsed.load(Relaxed) > STRAY_MAX {
+            self.began(now);
         } else {
             self.enter(Phase::Idle, now + self.timeouts.keepalive);
         }
@@ -150,8 +156,18 @@ impl Line {
     pub(super) fn bytes_read(&self, bytes: u64, now: impl FnOnce() -> Timestamp) {
         self.unparsed.fetch_add(bytes, Relaxed);
         if self.is(Phase::Idle) {
-            self.enter(Phase::Head, now() + self.timeouts.header);
+            self.began(now());
         }
+    }
+
+    fn began(&self, now: Timestamp) {
+        self.began_ns.store(now.as_nanos(), Relaxed);
+        self.enter(Phase::Head, now + self.timeouts.header);
+    }
+
+    /// When the head began that is being read, or the connection if none has.
+    pub(super) fn since(&self) -> Timestamp {
+        Timestamp::from_nanos(self.began_ns.load(Relaxed))
     }
 
     /// Something was asked of the client, and it had nothing.

@@ -10,7 +10,6 @@ pub mod line;
 mod peer;
 mod wire;
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -57,9 +56,10 @@ impl Proxy {
     }
 
     /// Reports a connection that was refused before it had a request.
-    fn refused(&self, refusal: Refusal, id: RequestId, peer: Option<IpAddr>) {
-        let mut exchange = self.exchange();
-        if let Some(peer) = peer {
+    fn refused(&self, refusal: Refusal, id: RequestId, line: &Line) {
+        let observer = Arc::clone(&self.observer);
+        let mut exchange = Exchange::new(self.live.load(), observer, line.since());
+        if let Some(peer) = line.peer {
             exchange.peer(peer);
         }
         exchange.refuse(refusal);
@@ -138,6 +138,8 @@ impl ProxyHttp for Proxy {
         fault::at("upstream_peer", session);
         let rolls = (fastrand::u64(..), fastrand::u64(..));
         let target = exchange.pick(self.clock.now(), rolls).map_err(answer::stop)?;
+        // A client that does not take its answer is as silent as a backend that gives none.
+        session.set_write_timeout(Some(target.response_timeout));
         if !target.backoff.is_zero() {
             tokio::time::sleep(target.backoff).await;
         }
@@ -181,7 +183,8 @@ impl ProxyHttp for Proxy {
         fault::at("upstream_request_filter", session);
         let Some(client) = exchange.client() else { return Ok(()) };
         let trusted = &exchange.snapshot().trusted_proxies;
-        head::forward(request, session.req_header(), client, trusted)
+        let backend = exchange.backend().map_or("", |backend| &backend.label);
+        head::forward(request, session.req_header(), (client, backend), trusted)
     }
 
     async fn upstream_response_filter(
@@ -191,6 +194,7 @@ impl ProxyHttp for Proxy {
         exchange: &mut Exchange,
     ) -> Result<()> {
         fault::at("upstream_response_filter", session);
+        head::check_answer(response)?;
         let status = response.status;
         let now = self.clock.now();
         if status.is_informational() || !exchange.responded(status.as_u16(), replay(session), now) {

@@ -11,14 +11,11 @@ pub(super) fn peer(target: &Target) -> Box<HttpPeer> {
     options.connection_timeout = Some(target.connect_timeout);
     options.total_connection_timeout = Some(target.connect_timeout);
     options.read_timeout = Some(target.response_timeout);
-    // None for writes: the request's deadline ends a write that does not get on, and a timer for
-    // each write costs more than it would tell.
+    options.write_timeout = Some(target.response_timeout);
     options.idle_timeout = Some(target.idle_timeout);
-    // Tunnels have no limits of their own in this version, so there are none. What `Connection`
-    // nominates is for `hop_by_hop` to judge: Pingora would take `Cookie` or `X-Request-Id`.
-    options.http_upstream_request_policy = HttpUpstreamRequestPolicy {
-        strip_connection_nominated: false,
-        ..HttpUpstreamRequestPolicy::deny_upgrades()
-    };
+    // Tunnels have no limits of their own in this version, so there are none. That and all else
+    // about hops is for `hop_by_hop` to judge: Pingora would take `Cookie` or `X-Request-Id` where
+    // `Connection` nominates them, and look for each field of the list before we do.
+    options.http_upstream_request_policy = HttpUpstreamRequestPolicy::preserve();
     Box::new(peer)
 }

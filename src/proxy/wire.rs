@@ -53,6 +53,7 @@ pub(super) fn ending(session: &Session, error: Option<&Error>, exchange: &Exchan
     let begun = status(session) != 0;
     match error {
         None => Ending::Answered,
+        Some(error) if super::failure::is_stalled_client(error) => Ending::ClientStalled,
         // Our own end of it, carried out on the client's side.
         Some(_) if begun && super::is_late(session) => Ending::Cut,
         Some(error) if super::failure::blames_client(error) => Ending::ClientClosed,

@@ -24,6 +24,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD as BASE64;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+use Fate::{HandedOff, Left};
+
 use crate::policy::limiter::{Bucket, RateLimiter};
 use crate::runtime::backend::Known;
 use crate::runtime::snapshot::{Seed, Snapshot};
@@ -41,8 +43,6 @@ pub enum Fate {
     /// It is not handed off, because …
     Left(&'static str),
 }
-
-use Fate::{HandedOff, Left};
 
 /// Every field that can change while a worker runs, by file, type and name.
 #[rustfmt::skip]
@@ -120,7 +120,7 @@ impl Handoff {
         let spent = |(scope, limiter): (Scope, &RateLimiter)| Spent {
             scope,
             ipv6_prefix: limiter.ipv6_prefix(),
-            buckets: Buckets::of(limiter, now),
+            buckets: Buckets::emptiest(limiter.buckets(now), BUCKETS_MAX),
         };
         let limiters = limiters(snapshot).map(spent).collect();
         Self { seed: Some(snapshot.seed), backends, limiters }
@@ -185,12 +185,12 @@ fn limiters(snapshot: &Snapshot) -> impl Iterator<Item = (Scope, &RateLimiter)> 
 struct Buckets(Vec<Bucket>);
 
 impl Buckets {
-    fn of(limiter: &RateLimiter, now: Timestamp) -> Self {
-        let mut buckets = limiter.buckets(now);
-        if buckets.len() > BUCKETS_MAX {
-            log::warn!("handoff: buckets left out: count={}", buckets.len() - BUCKETS_MAX);
-            buckets.select_nth_unstable_by_key(BUCKETS_MAX, |one| u64::MAX - one.full_in_ns);
-            buckets.truncate(BUCKETS_MAX);
+    /// Those that are the longest from full, `max` at most.
+    fn emptiest(mut buckets: Vec<Bucket>, max: usize) -> Self {
+        if buckets.len() > max {
+            log::warn!("handoff: buckets left out: count={}", buckets.len() - max);
+            buckets.select_nth_unstable_by_key(max, |one| u64::MAX - one.full_in_ns);
+            buckets.truncate(max);
         }
         buckets.sort_unstable();
         Self(buckets)
@@ -254,5 +254,37 @@ fn pull(rest: &mut &[u8]) -> Option<u64> {
             return Some(number);
         }
         shift += 7;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bucket(tag: u64, full_in_ns: u64) -> Bucket {
+        Bucket { tag, full_in_ns }
+    }
+
+    #[test]
+    fn of_too_many_buckets_the_emptiest_are_told() {
+        let all = vec![bucket(9, 10), bucket(2, 30), bucket(7, 20), bucket(5, 40)];
+        let told = Buckets::emptiest(all, 2);
+        assert_eq!(told.0, [bucket(2, 30), bucket(5, 40)]);
+    }
+
+    #[test]
+    fn the_largest_numbers_are_packed_and_unpacked() {
+        let all = [bucket(2, 1), bucket(3, u64::MAX), bucket(u64::MAX, 127), bucket(u64::MAX, 128)];
+        let packed = Buckets(all.to_vec()).pack();
+        assert_eq!(Buckets::unpack(&packed), Some(Buckets(all.to_vec())));
+    }
+
+    #[test]
+    fn bytes_that_end_in_the_middle_are_no_buckets() {
+        let packed = Buckets(vec![bucket(300, 300)]).pack();
+        assert_eq!(packed.len(), 4);
+        for end in 1..4 {
+            assert_eq!(Buckets::unpack(&packed[..end]), None, "{end} of 4 bytes");
+        }
     }
 }

@@ -57,6 +57,8 @@ impl Routes {
             let dots = host.match_indices('.').filter_map(|(at, _)| host.get(at + 1..));
             dots.filter_map(|parent| self.suffix.get(parent)).find_map(|paths| paths.find(path))
         };
+        // Most tables have no suffix, and need no look at the host's labels.
+        let suffix = || if self.suffix.is_empty() { None } else { suffix() };
         exact().or_else(suffix).or_else(|| self.any.find(path))
     }
 }

@@ -60,6 +60,9 @@ const LIVED_WELL: Duration = Duration::from_secs(10);
 /// How often the supervisor looks after what no event tells of.
 const TICK: Duration = Duration::from_secs(1);
 
+/// Turns a text into its meaning and its version.
+pub type Load = Box<dyn Fn(Option<&[u8]>) -> Result<(Config, String), Problems>>;
+
 /// What to supervise.
 pub struct Options {
     /// How a worker is started.
@@ -67,7 +70,7 @@ pub struct Options {
     /// The configuration file; none if flags or environment say all.
     pub file: Option<PathBuf>,
     /// Turns the file's text into its meaning, flags and environment included.
-    pub load: Box<dyn Fn(Option<&[u8]>) -> Result<(Config, String), Problems>>,
+    pub load: Load,
     /// The text of a file that does not exist, such as the demo's.
     pub text: Option<String>,
     /// Where commands come in.
@@ -153,7 +156,7 @@ struct Supervisor {
     reload_again: bool,
     waiting: Vec<Sender<Answer>>,
     /// What drained workers counted while there was nobody to inherit it.
-    orphans: Vec<Box<Counts>>,
+    orphans: Vec<Counts>,
     /// Workers that hold their tongue, and how long the others may take to.
     silent: BTreeSet<u64>,
     /// Workers that will say nothing more, and processes that have ended.

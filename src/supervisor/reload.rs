@@ -1,6 +1,7 @@
 //! From a changed file to a new worker, or to a clear word why not.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::mpsc::Sender;
@@ -141,9 +142,9 @@ impl Supervisor {
             Err(error) => return Err((error.to_string(), answers)),
         };
         for address in addresses(&served.config) {
-            if !self.sockets.contains_key(&address) {
+            if let Entry::Vacant(place) = self.sockets.entry(address) {
                 match bind(address) {
-                    Ok(socket) => drop(self.sockets.insert(address, socket)),
+                    Ok(socket) => drop(place.insert(socket)),
                     Err(error) => return Err((error.to_string(), answers)),
                 }
             }
@@ -208,7 +209,7 @@ impl Supervisor {
                 self.note_connections(generation, open);
                 match &self.current {
                     Some(current) => current.tell(&ToWorker::Inherit(counts)),
-                    None => self.orphans.push(counts),
+                    None => self.orphans.push(*counts),
                 }
                 self.tell_facts();
             }
@@ -281,7 +282,7 @@ impl Supervisor {
         }
         for counts in std::mem::take(&mut self.orphans) {
             if let Some(current) = &self.current {
-                current.tell(&ToWorker::Inherit(counts));
+                current.tell(&ToWorker::Inherit(Box::new(counts)));
             }
         }
         self.tell_facts();

@@ -109,6 +109,7 @@ impl<'a> Conductor<'a> {
         self.data_service = Some(Running::start("data", threads, data, accept));
         self.answer_admin(admin)?;
         self.parts.readiness.accept();
+        super::warn_of_file_limit(self.config);
         self.tell(&ToSupervisor::Ready);
         Ok(())
     }

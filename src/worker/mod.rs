@@ -191,6 +191,20 @@ fn raise_file_limit() {
     }
 }
 
+/// Says so if there may be more clients than descriptors: a client's connection takes one, and one
+/// more to a backend for its request; and we need some ourselves.
+fn warn_of_file_limit(config: &Config) {
+    let wanted = u64::try_from(config.limits.connections.get()).unwrap_or(u64::MAX) * 2 + 256;
+    if let Ok((limit, _)) = rlimit::Resource::NOFILE.get()
+        && limit < wanted
+    {
+        log::warn!(
+            "too few file descriptors: limit={limit} wanted={wanted} (help: raise the limit, \
+             `ulimit -Hn` or LimitNOFILE=, or lower limits.connections)"
+        );
+    }
+}
+
 /// A panic in a hook ends one request. It must not go unseen.
 fn count_panics(metrics: &Metrics) {
     let panics = metrics.panics();

@@ -1,10 +1,5 @@
 //! Workers that die: the sockets stay open, and a successor goes on from the last checkpoint.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test that cannot go on fails, which is what a panic does"
-)]
-
 use std::fs;
 use std::time::Duration;
 

@@ -9,6 +9,7 @@ mod crash;
 mod faults;
 mod forwarding;
 mod framing;
+mod hostile;
 mod limits;
 mod metrics;
 mod probe;

@@ -1,10 +1,5 @@
 //! Reloads that come to nothing: what was served is served on, and whoever asked is told why.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test that cannot go on fails, which is what a panic does"
-)]
-
 use std::fs;
 use std::net::TcpListener;
 use std::time::Duration;

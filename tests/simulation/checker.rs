@@ -73,7 +73,10 @@ impl Observer for Checker {
                     Ending::Answered => sums.answered += 1,
                     Ending::Dropped => sums.cancelled += 1,
                     Ending::Refused(Refusal::NoBackend) => sums.unserved += 1,
-                    Ending::Refused(_) | Ending::Cut | Ending::ClientClosed => {}
+                    Ending::Refused(_)
+                    | Ending::Cut
+                    | Ending::ClientClosed
+                    | Ending::ClientStalled => {}
                 }
             }
         }

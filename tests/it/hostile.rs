@@ -1,0 +1,138 @@
+//! What clients and backends may not do, and what comes of it.
+
+use std::slice::from_ref;
+use std::time::Duration;
+
+use crate::support::PATIENCE;
+use crate::support::backend::{Answer, Backend, Behaviour};
+use crate::support::client::Client;
+use crate::support::configs::pool;
+use crate::support::ports::own_socket;
+use crate::support::weir::Weir;
+use crate::support::{eventually, eventually_some};
+
+fn one(pool_keys: &str) -> (Backend, Weir) {
+    let backend = Backend::start("one");
+    let weir = Weir::start(&pool(from_ref(&backend), pool_keys));
+    (backend, weir)
+}
+
+fn ask(weir: &Weir, request: &str) -> u16 {
+    let mut client = Client::connect(weir.address());
+    client.send(request);
+    client.read_answer().status()
+}
+
+#[test]
+fn a_host_longer_than_any_name_is_refused_before_anything_looks_at_it() {
+    let (backend, weir) = one("");
+    let host = "a.".repeat(100_000);
+    assert_eq!(ask(&weir, &format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n")), 400);
+    assert_eq!(backend.count(), 0);
+}
+
+#[test]
+fn a_length_that_is_told_twice_is_refused_and_the_connection_ends() {
+    let (backend, weir) = one("");
+    for lengths in ["Content-Length: 2\r\nContent-Length: 2\r\n", "Content-Length: 2, 2\r\n"] {
+        let mut client = Client::connect(weir.address());
+        client.send(format!("POST / HTTP/1.1\r\nHost: a.test\r\n{lengths}\r\nhi"));
+        assert_eq!(client.read_answer().status(), 400, "{lengths}");
+        assert!(client.is_closed_within(PATIENCE));
+    }
+    assert_eq!(backend.count(), 0);
+}
+
+#[test]
+fn a_length_that_a_backend_tells_twice_reaches_the_client_once() {
+    let (backend, weir) = one("");
+    let answer = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nhi";
+    backend.set(Behaviour::Raw(answer.into()));
+    let answer = Client::connect(weir.address()).get("/");
+    assert_eq!(answer.head.header_values("content-length"), ["2"]);
+    assert_eq!(answer.text(), "hi");
+}
+
+#[test]
+fn a_switch_of_protocols_that_nobody_asked_for_is_no_answer() {
+    let (backend, weir) = one("retry: {attempts: 1}");
+    backend.set(Behaviour::Raw(b"HTTP/1.1 101 Switching Protocols\r\n\r\n".to_vec()));
+    let mut client = Client::connect(weir.address());
+    let answer = client.get("/");
+    assert_eq!(answer.status(), 502);
+    assert!(answer.interim.is_empty(), "{:?}", answer.interim);
+}
+
+#[test]
+fn a_client_of_http_1_0_without_a_host_is_passed_on_with_the_backends() {
+    let (backend, weir) = one("");
+    assert_eq!(ask(&weir, "GET / HTTP/1.0\r\n\r\n"), 200);
+    let host = backend.url().trim_start_matches("http://").to_owned();
+    assert_eq!(backend.requests()[0].header("host"), Some(host.as_str()));
+}
+
+#[test]
+fn a_claim_is_a_claim_with_underscores_too() {
+    let (backend, weir) = one("");
+    let claims = "X_Forwarded_For: 6.6.6.6\r\nX_Real_IP: 6.6.6.6\r\nMy_Own: kept\r\n";
+    assert_eq!(ask(&weir, &format!("GET / HTTP/1.1\r\nHost: a.test\r\n{claims}\r\n")), 200);
+    let seen = &backend.requests()[0];
+    assert_eq!(seen.header("x_forwarded_for"), None);
+    assert_eq!(seen.header("x_real_ip"), None);
+    assert_eq!(seen.header("my_own"), Some("kept"));
+}
+
+#[test]
+fn a_request_that_keeps_coming_back_is_stopped() {
+    let address = own_socket(8080);
+    let weir = Weir::start(&format!(
+        "pools: [{{name: web, backends: [http://{address}], health_check: off}}]\n"
+    ));
+    let passes = "1.1 weir, ".repeat(9);
+    let request = format!("GET / HTTP/1.1\r\nHost: a.test\r\nVia: {passes}1.1 x\r\n\r\n");
+    assert_eq!(ask(&weir, &request), 508);
+}
+
+#[test]
+fn a_client_that_takes_nothing_is_let_go_and_told_of_in_full() {
+    let (backend, weir) = one("timeouts: {response: 500ms, request: off}");
+    backend.set(Behaviour::Answer(Answer::body(vec![b'x'; 30_000_000])));
+    let mut client = Client::connect(weir.address());
+    client.send("GET /big HTTP/1.1\r\nHost: a.test\r\n\r\n");
+    let line = weir.until_logged("its line", |line| line["path"] == "/big");
+    assert_eq!(
+        (line["reason"].as_str(), line["status"].as_u64()),
+        (Some("client_stalled"), Some(200))
+    );
+    eventually(PATIENCE, "nothing is in flight", || {
+        weir.metrics().sum("lb_active_connections", &[]) == 0.0
+    });
+}
+
+#[test]
+fn a_backend_that_takes_nothing_is_let_go() {
+    let (backend, weir) =
+        one("timeouts: {response: 500ms, request: off}\n    retry: {attempts: 1}");
+    backend.set(Behaviour::NeverAnswer);
+    let mut client = Client::connect(weir.address());
+    client.send("POST /big HTTP/1.1\r\nHost: a.test\r\nContent-Length: 50000000\r\n\r\n");
+    let line = eventually_some(PATIENCE, "its line", || {
+        let _refused_at_some_point = client.try_send(vec![b'x'; 65_536]);
+        weir.access_log().into_iter().find(|line| line["path"] == "/big")
+    });
+    assert!(line["reason"].is_string(), "{line}");
+    eventually(PATIENCE, "nothing is in flight", || {
+        weir.metrics().sum("lb_active_connections", &[]) == 0.0
+    });
+}
+
+#[test]
+fn an_empty_line_behind_a_request_is_not_half_a_head() {
+    let backend = Backend::start("one");
+    let limits = "limits: {header_timeout: 300ms, keepalive: 30s}";
+    let weir = Weir::start(&format!("{}{limits}", pool(from_ref(&backend), "")));
+    let mut client = Client::connect(weir.address());
+    client.send("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n\r\n");
+    assert_eq!(client.read_answer().status(), 200);
+    assert!(!client.is_closed_within(Duration::from_millis(900)));
+}
