@@ -66,6 +66,8 @@ pub struct Start {
     pub sockets: Vec<SocketAddr>,
     /// What a predecessor knew some moments ago.
     pub state: Option<State>,
+    /// How things stand with the supervisor, so that no scrape misses it.
+    pub supervision: Supervision,
 }
 
 /// What a worker knows that its successor has to know.

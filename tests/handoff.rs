@@ -332,12 +332,24 @@ fn who_was_not_probed_before_must_pass_a_probe_first() {
 }
 
 #[test]
-fn what_our_own_probe_has_found_is_newer() {
+fn what_our_own_failed_probe_has_found_is_newer() {
     let (old, new) = (web(""), web(""));
+    probe(backend(&old, 0), &[true]);
+    backend(&new, 0).probed(Err("refused".to_owned()), NEW);
+    hand(&old, &new);
+    assert!(!backend(&new, 0).is_healthy());
+}
+
+#[test]
+fn one_pass_of_our_own_does_not_outweigh_that_it_is_unhealthy() {
+    let keys = "health_check: {healthy_after: 2}";
+    let (old, new) = (web(keys), web(keys));
     probe(backend(&old, 0), &[false]);
     backend(&new, 0).probed(Ok(()), NEW);
     hand(&old, &new);
-    assert!(backend(&new, 0).is_healthy());
+    assert!(!backend(&new, 0).is_healthy());
+    assert_eq!(backend(&new, 0).probed(Ok(()), NEW), None);
+    assert_eq!(backend(&new, 0).probed(Ok(()), NEW), Some(true));
 }
 
 #[test]

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use log::debug;
+use parking_lot::RwLock;
 use pingora::http::{Method, ResponseHeader};
 use pingora_core::apps::{HttpPersistentSettings, HttpServerApp, ReusedHttpStream};
 use pingora_core::protocols::http::ServerSession;
@@ -59,9 +60,19 @@ pub struct Admin {
     pub clock: Clock,
     /// When the configuration was loaded.
     pub loaded: Timestamp,
+    /// What is told from the moment on at which a successor was.
+    pub last_word: RwLock<Option<LastWord>>,
+}
+
+/// The pages with totals, as they were just before a successor was told these.
+#[derive(Debug)]
+pub struct LastWord {
+    metrics: Page,
+    status: Page,
 }
 
 /// An answer.
+#[derive(Debug, Clone)]
 struct Page {
     status: u16,
     content_type: &'static str,
@@ -86,15 +97,33 @@ impl Page {
 }
 
 impl Admin {
+    /// What `hand_over` takes is never less than what anybody was or will be told here: a scrape
+    /// that comes late must not see totals that the successor has yet to hear of.
+    pub fn fall_silent<T>(&self, hand_over: impl FnOnce() -> T) -> T {
+        let mut last_word = self.last_word.write();
+        *last_word = Some(LastWord { metrics: self.exposition(), status: self.status() });
+        hand_over()
+    }
+
+    /// There is no successor after all.
+    pub fn speak_again(&self) {
+        *self.last_word.write() = None;
+    }
+
     fn page(&self, method: &Method, path: &str) -> Page {
         if !matches!(*method, Method::GET | Method::HEAD) {
             return Page::text(405, "only GET and HEAD\n");
         }
+        let last_word = self.last_word.read();
         match path {
             "/healthz" => Page::text(200, "ok\n"),
             "/readyz" => self.readyz(),
-            "/metrics" => self.exposition(),
-            "/status" | "/lb-metrics" => self.status(),
+            "/metrics" => {
+                last_word.as_ref().map_or_else(|| self.exposition(), |last| last.metrics.clone())
+            }
+            "/status" | "/lb-metrics" => {
+                last_word.as_ref().map_or_else(|| self.status(), |last| last.status.clone())
+            }
             _ => Page::text(404, PATHS),
         }
     }

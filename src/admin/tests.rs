@@ -1,5 +1,6 @@
 use std::sync::Arc;
 
+use parking_lot::RwLock;
 use pingora_core::apps::ServerApp;
 use pingora_core::protocols::l4::stream::Stream;
 use serde_json::Value;
@@ -24,6 +25,7 @@ fn admin() -> Arc<Admin> {
         readiness: Arc::new(Readiness::new()),
         clock: Clock::process(),
         loaded: Timestamp::ZERO,
+        last_word: RwLock::default(),
     })
 }
 

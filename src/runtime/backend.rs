@@ -174,16 +174,23 @@ impl Backend {
         }
     }
 
-    /// Goes on from what a predecessor knew. What our own probes found is newer and stays. Who is
-    /// not probed here stays healthy; who was not probed there stays unknown until it passes.
+    /// Goes on from what a predecessor knew. What our own probes found is newer and stays, but for
+    /// a pass of one that is known to be unhealthy there: it has to pass as often as anywhere. Who
+    /// is not probed here stays healthy; who was not probed there stays unknown until it passes.
     pub fn resume(&self, known: &Known, now: Timestamp) {
         let mut guard = self.checkup.lock().unwrap_or_else(PoisonError::into_inner);
         let checkup = &mut *guard;
         if checkup.last_error.is_none() {
             checkup.last_error.clone_from(&known.last_error);
         }
-        let unknown = checkup.hysteresis.as_mut().filter(|hysteresis| !hysteresis.is_known());
-        let (Some(hysteresis), Some(standing)) = (unknown, known.standing) else { return };
+        let (Some(hysteresis), Some(standing)) = (&mut checkup.hysteresis, known.standing) else {
+            return;
+        };
+        // We may have started from what was known some moments before it fell.
+        let is_outdated = hysteresis.is_healthy() && !standing.healthy;
+        if hysteresis.is_known() && !is_outdated {
+            return;
+        }
         hysteresis.resume(standing);
         checkup.last_checked = known.checked_ago.map(|ago| Moment { at: now, earlier: ago });
         self.healthy.store(standing.healthy, Relaxed);

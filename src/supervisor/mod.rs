@@ -346,6 +346,7 @@ impl Supervisor {
             let patience = humantime::format_duration(self.options.ready_timeout);
             self.candidate_failed(&format!("the new worker was not ready within {patience}"));
         }
+        self.replace_if_silent();
         if self.upgrade_until.is_some_and(|until| until <= now) {
             log::error!("supervisor not replaced: a worker does not answer");
             self.go_on();

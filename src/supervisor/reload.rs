@@ -13,6 +13,7 @@ use super::{
 };
 use crate::config::{self, Config};
 use crate::link::{Start, State, ToSupervisor, ToWorker};
+use crate::metrics::Supervision;
 use crate::sockets::{BindError, bind};
 use crate::time::Timestamp;
 
@@ -164,13 +165,14 @@ impl Supervisor {
         let wanted = addresses(&served.config);
         let sockets: Vec<&TcpListener> =
             wanted.iter().filter_map(|address| self.sockets.get(address)).collect();
+        let generation = self.facts.generation + 1;
         let start = Start {
             text: served.text.clone(),
             version: served.version.clone(),
             sockets: wanted,
             state: Some(self.checkpoint.clone()),
+            supervision: Supervision { generation, ..self.facts.clone() },
         };
-        let generation = self.facts.generation + 1;
         let now = self.clock.now();
         let child =
             Child::start(&self.options.program, generation, (&start, &sockets), &self.events, now);

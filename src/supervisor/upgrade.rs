@@ -98,6 +98,11 @@ impl Supervisor {
     /// A worker is silent.
     pub(super) fn held(&mut self, generation: u64) {
         self.silent.insert(generation);
+        self.replace_if_silent();
+    }
+
+    /// Nobody is left whose word could be lost. One that has ended says nothing either.
+    pub(super) fn replace_if_silent(&mut self) {
         if self.upgrade_until.is_some()
             && self.everyone().all(|child| self.silent.contains(&child.generation))
         {

@@ -159,11 +159,12 @@ impl<'a> Conductor<'a> {
                 if let Some(admin) = self.admin_services.last() {
                     admin.close();
                 }
-                let state = self.state();
+                let state = self.admin.fall_silent(|| self.state());
                 self.handed_over = state.counts.clone();
                 self.tell(&ToSupervisor::State(Box::new(state)));
             }
             ToWorker::Resume => {
+                self.admin.speak_again();
                 let sockets = self.sockets.take().unwrap_or_default();
                 self.answer_admin(sockets)?;
             }

@@ -15,6 +15,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::RwLock;
 use pingora_runtime::RuntimeBuilder;
 use prometheus::Registry;
 
@@ -100,6 +101,7 @@ fn serve(
     let snapshot = Snapshot::new(&config, &start.version, seed, look_up)?;
     state.handoff.apply(&snapshot, Clock::process().now());
     let (parts, admin, log_writer) = assemble(&config, snapshot)?;
+    admin.metrics.supervised(&start.supervision);
     let mut conductor = Conductor::new(&config, parts, admin, Arc::clone(link), sockets);
     let orders = orders::listen(link).map_err(system("listen to the supervisor"))?;
     let done = control.get_handle().block_on(conductor.conduct(orders, signals));
@@ -151,7 +153,15 @@ fn assemble(config: &Config, snapshot: Snapshot) -> Result<(Parts, Admin, Writer
         readiness: Arc::clone(&readiness),
         prober: Arc::new(Prober::new(Arc::clone(&live), clock)),
     };
-    let admin = Admin { live, metrics, registry, readiness, clock, loaded: clock.now() };
+    let admin = Admin {
+        live,
+        metrics,
+        registry,
+        readiness,
+        clock,
+        loaded: clock.now(),
+        last_word: RwLock::default(),
+    };
     Ok((parts, admin, log_writer))
 }
 

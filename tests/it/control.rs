@@ -1,1 +1,197 @@
+//! The control socket, and life as process 1.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on fails, which is what a panic does"
+)]
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::{Command, Stdio};
+
+use crate::support::backend::{Backend, Behaviour};
+use crate::support::client::Client;
+use crate::support::configs::pool;
+use crate::support::weir::{BINARY, Directory, Weir, kill, run_to_end};
+use crate::support::{PATIENCE, eventually};
+
+fn mode(path: &std::path::Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+#[test]
+fn the_control_socket_is_the_users_alone_and_goes_when_it_ends() {
+    let backends = Backend::start_many(1);
+    let mut weir = Weir::start(&pool(&backends, ""));
+    let socket = weir.path("weir/control.sock");
+    assert_eq!((mode(&socket), mode(&weir.path("weir"))), (0o600, 0o700));
+    weir.signal("TERM");
+    assert_eq!(weir.wait(PATIENCE).code(), Some(0));
+    assert!(!socket.exists());
+}
+
+#[test]
+fn with_nobody_running_each_command_says_so_in_one_line() {
+    let directory = Directory::new();
+    let path = directory.name("control.sock");
+    for command in ["reload", "status", "stop"] {
+        let ended = run_to_end(&[command, "--control", &path], &[], PATIENCE);
+        assert_eq!((ended.code, ended.stdout.as_str()), (Some(1), ""), "{command}");
+        let start = format!("weir: no balancer answers at {path}: ");
+        assert!(ended.stderr.starts_with(&start), "{command}: {}", ended.stderr);
+        assert_eq!(ended.stderr.lines().count(), 1, "{command}: {}", ended.stderr);
+    }
+}
+
+#[test]
+fn a_socket_that_a_killed_supervisor_left_behind_is_taken_over() {
+    let backends = Backend::start_many(1);
+    let directory = Directory::new();
+    let path = directory.name("control.sock");
+    let mut first = Weir::start_flagged(&pool(&backends, ""), &["--control", &path]);
+    first.signal("KILL");
+    first.wait(PATIENCE);
+    assert!(directory.path("control.sock").exists(), "it could not clean up");
+    let second = Weir::start_flagged(&pool(&backends, ""), &["--control", &path]);
+    assert_eq!(second.command(&["status", "--control", &path]).code, Some(0));
+}
+
+#[test]
+fn a_second_one_in_the_same_surroundings_serves_without_a_control_socket() {
+    let backends = Backend::start_many(1);
+    let first = Weir::start(&pool(&backends, ""));
+    let shared = first.path("").display().to_string();
+    let mut second = Weir::start_with(&pool(&backends, ""), &[("XDG_RUNTIME_DIR", &shared)]);
+    assert_eq!(second.get("/").status(), 200);
+    assert!(second.stderr().contains("WARN"), "{}", second.stderr());
+    assert!(second.stderr().contains("belongs to another supervisor that runs"));
+    second.signal("TERM");
+    assert_eq!(second.wait(PATIENCE).code(), Some(0));
+    assert_eq!(first.command(&["status"]).code, Some(0), "the first one's socket is there still");
+}
+
+#[test]
+fn a_control_socket_that_was_asked_for_and_is_taken_is_an_error() {
+    let backends = Backend::start_many(1);
+    let directory = Directory::new();
+    let path = directory.name("control.sock");
+    let first = Weir::start_flagged(&pool(&backends, ""), &["--control", &path]);
+    let other = Weir::start(&pool(&backends, ""));
+    let second = Directory::new();
+    let (file, address) = (second.name("weir.yaml"), other.address().ip());
+    let text = format!(
+        "{}\nlisteners: [\"{address}:8081\"]\nadmin: {{address: \"{address}:9091\"}}\n",
+        pool(&backends, "")
+    );
+    fs::write(&file, text).unwrap();
+    let ended = run_to_end(&["run", "-c", &file, "--control", &path], &[], PATIENCE);
+    assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+    assert!(ended.stderr.contains(&format!("{path} belongs to another supervisor that runs")));
+    assert_eq!(first.command(&["status", "--control", &path]).code, Some(0));
+}
+
+#[test]
+fn status_tells_version_and_workers() {
+    let backends = Backend::start_many(1);
+    let weir = Weir::start(&pool(&backends, ""));
+    let said = weir.command(&["status"]);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    let status = weir.status();
+    let version = status["config"]["version"].as_str().unwrap();
+    assert!(said.stdout.contains(&format!("configuration {version}")), "{said:?}");
+    let workers = weir.workers();
+    assert_eq!((workers.len(), workers[0].generation), (1, 1));
+    assert!(weir.process_tree().contains(&workers[0].pid));
+}
+
+#[test]
+fn stop_drains_and_the_run_ends_with_0() {
+    let backends = Backend::start_many(1);
+    backends[0].on("/hang", Behaviour::NeverAnswer);
+    let mut weir = Weir::start(&pool(&backends, ""));
+    let mut client = Client::connect(weir.address());
+    client.send("GET /hang HTTP/1.1\r\nHost: weir.test\r\n\r\n");
+    backends[0].until_count(1);
+    let said = weir.command(&["stop"]);
+    assert_eq!((said.code, said.stdout.as_str()), (Some(0), "stopping\n"));
+    let again = weir.command(&["reload"]);
+    assert_eq!(again.code, Some(1), "a reload is refused while it stops: {again:?}");
+    assert!(weir.is_running(), "a request is in flight");
+    backends[0].release();
+    assert_eq!(client.read_answer().status(), 200);
+    assert_eq!(weir.wait(PATIENCE).code(), Some(0), "{}", weir.stderr());
+}
+
+/// The flags that make a program process 1 of its own namespace.
+const NAMESPACE: [&str; 4] = ["--pid", "--fork", "--kill-child", "--mount-proc"];
+
+/// Whether this machine lets us; says why if it does not.
+fn namespaces() -> bool {
+    let tried = Command::new("unshare").args(NAMESPACE).arg("true").stderr(Stdio::null()).status();
+    let may = tried.is_ok_and(|status| status.success());
+    if !may {
+        eprintln!("skipped: no process namespace can be made here (unshare needs root)");
+    }
+    may
+}
+
+/// A balancer that is process 1, and the number by which we know it.
+fn process_1(config: &str) -> (Weir, u32) {
+    let mut launcher = Command::new("unshare");
+    launcher.args(NAMESPACE).arg(BINARY);
+    let weir = Weir::start_by(launcher, config);
+    let process = weir.process_tree()[1];
+    (weir, process)
+}
+
+#[test]
+fn as_process_1_it_stops_on_term_when_what_is_in_flight_is_done() {
+    if !namespaces() {
+        return;
+    }
+    let backends = Backend::start_many(1);
+    backends[0].on("/hang", Behaviour::NeverAnswer);
+    let (mut weir, process) = process_1(&pool(&backends, ""));
+    let mut client = Client::connect(weir.address());
+    client.send("GET /hang HTTP/1.1\r\nHost: weir.test\r\n\r\n");
+    backends[0].until_count(1);
+    kill("TERM", &[process]).unwrap();
+    eventually(PATIENCE, "it drains", || weir.stderr().contains("draining: connections=1"));
+    backends[0].release();
+    assert_eq!(client.read_answer().status(), 200);
+    assert_eq!(weir.wait(PATIENCE).code(), Some(0), "{}", weir.stderr());
+}
+
+#[test]
+fn as_process_1_it_stops_at_once_on_a_second_term() {
+    if !namespaces() {
+        return;
+    }
+    let backends = Backend::start_many(1);
+    backends[0].on("/hang", Behaviour::NeverAnswer);
+    let (mut weir, process) = process_1(&pool(&backends, ""));
+    let mut client = Client::connect(weir.address());
+    client.send("GET /hang HTTP/1.1\r\nHost: weir.test\r\n\r\n");
+    backends[0].until_count(1);
+    kill("TERM", &[process]).unwrap();
+    eventually(PATIENCE, "it drains", || weir.stderr().contains("draining: connections=1"));
+    kill("TERM", &[process]).unwrap();
+    assert_eq!(weir.wait(PATIENCE).code(), Some(1), "{}", weir.stderr());
+}
+
+#[test]
+fn as_process_1_it_leaves_no_zombie_of_workers_and_of_orphans() {
+    if !namespaces() {
+        return;
+    }
+    let backends = Backend::start_many(1);
+    let (weir, process) = process_1(&pool(&backends, ""));
+    assert_eq!(weir.process_tree().len(), 3, "unshare, a supervisor, a worker");
+    let orphan = ["-t", &process.to_string(), "-p", "sh", "-c", "sleep 1 & sleep 1 &"];
+    assert!(Command::new("nsenter").args(orphan).status().unwrap().success());
+    eventually(PATIENCE, "it has adopted them", || weir.process_tree().len() == 5);
+    kill("HUP", &[process]).unwrap();
+    eventually(PATIENCE, "it reloads", || weir.stderr().contains("reloaded: "));
+    eventually(PATIENCE, "nobody is left over", || weir.process_tree().len() == 3);
+}
