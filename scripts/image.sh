@@ -10,7 +10,7 @@
 #   check  the image, run by process 1 of its own namespaces: scripts/image_check.py says what of
 #   clean  removes the images
 #
-# Needs root, buildah, debootstrap, Debian's mirror, and some 15 GB below $IMAGE_DIR (default: a
+# Needs root, buildah, debootstrap, Debian's mirror, and some 5 GB below $IMAGE_DIR (default: a
 # directory for it in $TMPDIR). Takes a quarter of an hour on two processors, most of it the
 # release build, so no other script calls it.
 set -euo pipefail
