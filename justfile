@@ -33,3 +33,7 @@ deny:
 
 run:
     cargo run -- run --config conf/minimal.yaml
+
+# As root, a quarter of an hour: docs/TESTING.md
+image:
+    scripts/image.sh

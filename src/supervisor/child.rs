@@ -11,6 +11,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::thread;
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -33,7 +34,9 @@ pub struct Program {
 pub(super) struct Child {
     pub(super) generation: u64,
     pub(super) pid: Pid,
-    pub(super) started: Timestamp,
+    started: Timestamp,
+    /// How long it had lived when this image of the supervisor began.
+    lived_before: Duration,
     /// Client connections, as it last told.
     pub(super) connections: u64,
     link: Arc<Link>,
@@ -57,7 +60,14 @@ impl Child {
             .spawn()?;
         let pid = i32::try_from(process.id()).ok().and_then(Pid::from_raw);
         let pid = pid.ok_or_else(|| io::Error::other("a process without a number"))?;
-        let child = Self { generation, pid, started: now, connections: 0, link: Arc::new(link) };
+        let child = Self {
+            generation,
+            pid,
+            started: now,
+            lived_before: Duration::ZERO,
+            connections: 0,
+            link: Arc::new(link),
+        };
         child.listen(events.clone())?;
         child.begin(start, sockets)?;
         Ok(child)
@@ -65,16 +75,21 @@ impl Child {
 
     /// A worker that the image before this one started.
     pub(super) fn adopt(
-        (generation, pid, connections): (u64, i32, u64),
+        (generation, pid, connections, lived_before): (u64, i32, u64, Duration),
         link: OwnedFd,
         events: &Sender<Event>,
         started: Timestamp,
     ) -> io::Result<Self> {
         let pid = Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidData)?;
         let link = Arc::new(Link::from(UnixStream::from(link)));
-        let child = Self { generation, pid, started, connections, link };
+        let child = Self { generation, pid, started, lived_before, connections, link };
         child.listen(events.clone())?;
         Ok(child)
+    }
+
+    /// How long it has lived.
+    pub(super) fn age(&self, now: Timestamp) -> Duration {
+        now.since(self.started) + self.lived_before
     }
 
     pub(super) fn link(&self) -> &Link {

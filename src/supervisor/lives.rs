@@ -92,7 +92,7 @@ impl Supervisor {
             stopping.cut |= !well;
             return;
         }
-        let lived = self.clock.now().since(ended.started);
+        let lived = ended.age(self.clock.now());
         log::error!(
             "worker died: generation={} lived={lived:?} status=\"{status}\"",
             ended.generation

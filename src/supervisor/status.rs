@@ -37,7 +37,7 @@ impl Supervisor {
     }
 
     fn describe(&self, child: &Child, what: &str, text: &mut String) {
-        let age = self.clock.now().since(child.started).as_secs();
+        let age = child.age(self.clock.now()).as_secs();
         let _written = write!(
             text,
             "\nworker {}: {what} pid={} age={age}s connections={}",

@@ -149,7 +149,7 @@ impl Supervisor {
             generation: child.generation,
             pid: child.pid.as_raw_nonzero().get(),
             link: child.link().as_fd().as_raw_fd(),
-            age: now.since(child.started),
+            age: child.age(now),
             connections: child.connections,
         };
         let sockets = self.sockets.iter();
@@ -192,7 +192,7 @@ impl Supervisor {
     fn adopt(&self, worker: &Worker) -> io::Result<Child> {
         let link = kept(worker.link)?;
         Child::adopt(
-            (worker.generation, worker.pid, worker.connections),
+            (worker.generation, worker.pid, worker.connections, worker.age),
             link,
             &self.events,
             self.clock.now(),
