@@ -120,7 +120,7 @@ impl Supervisor {
         if self.stopping.is_some() {
             return refuse(answer, "the supervisor is stopping");
         }
-        if self.candidate.is_some() || self.current.is_none() {
+        if self.candidate.is_some() {
             // One at a time; of several that wait, one reads what all of them wrote.
             self.reload_again = true;
             self.waiting.extend(answer);
@@ -179,6 +179,7 @@ impl Supervisor {
         let child = child.map_err(|error| format!("a worker cannot be started: {error}"))?;
         self.facts.generation = generation;
         log::debug!("worker started: generation={generation} config={}", served.version);
+        self.restart_at = None;
         let until = now + self.options.ready_timeout;
         self.candidate =
             Some(Candidate { child, until, why: None, served, purpose, step: Step::Warming });
