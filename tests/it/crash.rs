@@ -1,6 +1,7 @@
 //! Workers that die: the sockets stay open, and a successor goes on from the last checkpoint.
 
 use std::fs;
+use std::process::Command;
 use std::time::Duration;
 
 use crate::support::backend::{Backend, Behaviour};
@@ -8,7 +9,7 @@ use crate::support::client::{self, Client, Failure};
 use crate::support::configs::pool;
 use crate::support::load::Load;
 use crate::support::mix::{self, Mix};
-use crate::support::weir::{Weir, kill};
+use crate::support::weir::{BINARY, Directory, Weir, kill};
 use crate::support::{PATIENCE, eventually, eventually_some, now};
 
 /// A new connection must be answered by then. (Within a second on a machine that is not busy.)
@@ -151,4 +152,24 @@ fn when_the_supervisor_is_gone_its_worker_drains_and_ends() {
     assert_eq!(client.read_answer().status(), 200, "what was in flight is finished");
     let is_there = || fs::metadata(format!("/proc/{worker}/exe")).is_ok();
     eventually(PATIENCE, "the worker ends", || !is_there());
+}
+
+#[test]
+fn while_no_worker_can_be_started_a_reload_says_why_and_a_later_one_works() {
+    let backends = Backend::start_many(1);
+    let directory = Directory::new();
+    let (binary, elsewhere) = (directory.path("weir"), directory.path("elsewhere"));
+    fs::copy(BINARY, &binary).unwrap();
+    let weir = Weir::start_by(Command::new(&binary), &pool(&backends, ""));
+    let worker = weir.worker_pid();
+    fs::rename(&binary, &elsewhere).unwrap();
+    kill("KILL", &[worker]).unwrap();
+    eventually(PATIENCE, "it is tried", || weir.stderr().contains("worker not started: "));
+    let said = weir.command(&["reload"]);
+    assert_eq!(said.code, Some(1), "{said:?}");
+    assert!(said.stderr.contains("a worker cannot be started: "), "{said:?}");
+    fs::rename(&elsewhere, &binary).unwrap();
+    weir.reload();
+    assert_eq!(weir.get("/").status(), 200);
+    assert_eq!(weir.workers().len(), 1);
 }
