@@ -295,9 +295,9 @@ impl Supervisor {
         old.tell(&ToWorker::Drain);
         let until = self.clock.now() + config.shutdown.drain + DRAIN_GRACE;
         self.draining.push_back(Draining { child: old, until });
-        if self.draining.len() > DRAINING_MAX
-            && let Some(oldest) = self.draining.front()
-        {
+        let excess = self.draining.len().saturating_sub(DRAINING_MAX);
+        // One that was ended the last time may not be gone yet.
+        for oldest in self.draining.iter().take(excess) {
             log::warn!(
                 "worker ended, too many drain: generation={} connections={}",
                 oldest.child.generation,
