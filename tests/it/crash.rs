@@ -9,7 +9,7 @@ use crate::support::client::{self, Client, Failure};
 use crate::support::configs::pool;
 use crate::support::load::Load;
 use crate::support::mix::{self, Mix};
-use crate::support::weir::{BINARY, Directory, Weir, kill};
+use crate::support::weir::{Directory, Weir, copy_binary, kill};
 use crate::support::{PATIENCE, eventually, eventually_some, now};
 
 /// A new connection must be answered by then. (Within a second on a machine that is not busy.)
@@ -44,20 +44,20 @@ fn a_killed_worker_costs_only_the_requests_in_flight_and_no_connection_is_refuse
 fn a_worker_that_keeps_dying_is_replaced_ever_more_slowly_and_status_says_so() {
     let backends = Backend::start_many(1);
     let weir = Weir::start(&pool(&backends, ""));
-    let mut said = String::new();
-    for _ in 0..5 {
+    for turn in 1..=5 {
         kill("KILL", &[weir.worker_pid()]).unwrap();
-        eventually(PATIENCE, "no worker serves", || {
-            let status = weir.command(&["status"]);
-            said = status.stderr;
-            status.code == Some(1) && said.contains("no worker: ")
+        eventually(PATIENCE, "it is noticed", || {
+            weir.stderr().matches("worker died: ").count() == turn
         });
     }
+    let said = weir.command(&["status"]);
+    assert_eq!(said.code, Some(1), "{said:?}");
+    let said = said.stderr;
     assert!(said.contains("no worker: the last one died, the next starts in "), "{said}");
     let asked = now();
     assert_eq!(weir.get("/").status(), 200, "who connects meanwhile waits and is answered");
-    // 0.1 s, doubled with each of five deaths.
-    assert!(now() - asked > Duration::from_millis(500), "after {:?}", now() - asked);
+    // 1.6 s by now: 0.1 s, doubled with each death after the first.
+    assert!(now() - asked > Duration::from_millis(300), "after {:?}", now() - asked);
     eventually(PATIENCE, "they are counted", || restarts(&weir) == 5.0);
     assert_eq!(weir.command(&["status"]).code, Some(0));
 }
@@ -159,7 +159,7 @@ fn while_no_worker_can_be_started_a_reload_says_why_and_a_later_one_works() {
     let backends = Backend::start_many(1);
     let directory = Directory::new();
     let (binary, elsewhere) = (directory.path("weir"), directory.path("elsewhere"));
-    fs::copy(BINARY, &binary).unwrap();
+    copy_binary(&binary, "");
     let weir = Weir::start_by(Command::new(&binary), &pool(&backends, ""));
     let worker = weir.worker_pid();
     fs::rename(&binary, &elsewhere).unwrap();
