@@ -34,6 +34,10 @@ use crate::time::Timestamp;
 /// How long the rest of an unwanted request body is read before its connection is closed.
 const BODY_DRAIN: Duration = Duration::from_secs(5);
 
+/// A connection that was accepted last is counted only when its task first runs. That long it gets
+/// before a worker without any other may end.
+const SETTLE: Duration = Duration::from_millis(50);
+
 /// Pingora's word for "keep the connection, without a timeout of yours".
 const KEEPALIVE: Option<u64> = Some(0);
 
@@ -204,6 +208,7 @@ impl ServerApp for Accept {
     async fn cleanup(&self) {
         // Accepting has stopped. Whoever is left finishes, but not for ever.
         self.connections.drain(self.shared.clock.now());
+        tokio::time::sleep(SETTLE).await;
         let drained = tokio::time::timeout(self.limits.drain, self.connections.empty()).await;
         if drained.is_err() {
             log::warn!("drain deadline passed: connections={}", self.connections.open());

@@ -120,7 +120,7 @@ impl Supervisor {
         if self.stopping.is_some() {
             return refuse(answer, "the supervisor is stopping");
         }
-        if self.candidate.is_some() || self.current.is_none() {
+        if self.candidate.is_some() {
             // One at a time; of several that wait, one reads what all of them wrote.
             self.reload_again = true;
             self.waiting.extend(answer);
@@ -179,6 +179,7 @@ impl Supervisor {
         let child = child.map_err(|error| format!("a worker cannot be started: {error}"))?;
         self.facts.generation = generation;
         log::debug!("worker started: generation={generation} config={}", served.version);
+        self.restart_at = None;
         let until = now + self.options.ready_timeout;
         self.candidate =
             Some(Candidate { child, until, why: None, served, purpose, step: Step::Warming });
@@ -294,9 +295,9 @@ impl Supervisor {
         old.tell(&ToWorker::Drain);
         let until = self.clock.now() + config.shutdown.drain + DRAIN_GRACE;
         self.draining.push_back(Draining { child: old, until });
-        if self.draining.len() > DRAINING_MAX
-            && let Some(oldest) = self.draining.front()
-        {
+        let excess = self.draining.len().saturating_sub(DRAINING_MAX);
+        // One that was ended the last time may not be gone yet.
+        for oldest in self.draining.iter().take(excess) {
             log::warn!(
                 "worker ended, too many drain: generation={} connections={}",
                 oldest.child.generation,

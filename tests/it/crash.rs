@@ -1,6 +1,7 @@
 //! Workers that die: the sockets stay open, and a successor goes on from the last checkpoint.
 
 use std::fs;
+use std::process::Command;
 use std::time::Duration;
 
 use crate::support::backend::{Backend, Behaviour};
@@ -8,7 +9,7 @@ use crate::support::client::{self, Client, Failure};
 use crate::support::configs::pool;
 use crate::support::load::Load;
 use crate::support::mix::{self, Mix};
-use crate::support::weir::{Weir, kill};
+use crate::support::weir::{Directory, Weir, copy_binary, kill};
 use crate::support::{PATIENCE, eventually, eventually_some, now};
 
 /// A new connection must be answered by then. (Within a second on a machine that is not busy.)
@@ -43,20 +44,20 @@ fn a_killed_worker_costs_only_the_requests_in_flight_and_no_connection_is_refuse
 fn a_worker_that_keeps_dying_is_replaced_ever_more_slowly_and_status_says_so() {
     let backends = Backend::start_many(1);
     let weir = Weir::start(&pool(&backends, ""));
-    let mut said = String::new();
-    for _ in 0..5 {
+    for turn in 1..=5 {
         kill("KILL", &[weir.worker_pid()]).unwrap();
-        eventually(PATIENCE, "no worker serves", || {
-            let status = weir.command(&["status"]);
-            said = status.stderr;
-            status.code == Some(1) && said.contains("no worker: ")
+        eventually(PATIENCE, "it is noticed", || {
+            weir.stderr().matches("worker died: ").count() == turn
         });
     }
+    let said = weir.command(&["status"]);
+    assert_eq!(said.code, Some(1), "{said:?}");
+    let said = said.stderr;
     assert!(said.contains("no worker: the last one died, the next starts in "), "{said}");
     let asked = now();
     assert_eq!(weir.get("/").status(), 200, "who connects meanwhile waits and is answered");
-    // 0.1 s, doubled with each of five deaths.
-    assert!(now() - asked > Duration::from_millis(500), "after {:?}", now() - asked);
+    // 1.6 s by now: 0.1 s, doubled with each death after the first.
+    assert!(now() - asked > Duration::from_millis(300), "after {:?}", now() - asked);
     eventually(PATIENCE, "they are counted", || restarts(&weir) == 5.0);
     assert_eq!(weir.command(&["status"]).code, Some(0));
 }
@@ -151,4 +152,24 @@ fn when_the_supervisor_is_gone_its_worker_drains_and_ends() {
     assert_eq!(client.read_answer().status(), 200, "what was in flight is finished");
     let is_there = || fs::metadata(format!("/proc/{worker}/exe")).is_ok();
     eventually(PATIENCE, "the worker ends", || !is_there());
+}
+
+#[test]
+fn while_no_worker_can_be_started_a_reload_says_why_and_a_later_one_works() {
+    let backends = Backend::start_many(1);
+    let directory = Directory::new();
+    let (binary, elsewhere) = (directory.path("weir"), directory.path("elsewhere"));
+    copy_binary(&binary, "");
+    let weir = Weir::start_by(Command::new(&binary), &pool(&backends, ""));
+    let worker = weir.worker_pid();
+    fs::rename(&binary, &elsewhere).unwrap();
+    kill("KILL", &[worker]).unwrap();
+    eventually(PATIENCE, "it is tried", || weir.stderr().contains("worker not started: "));
+    let said = weir.command(&["reload"]);
+    assert_eq!(said.code, Some(1), "{said:?}");
+    assert!(said.stderr.contains("a worker cannot be started: "), "{said:?}");
+    fs::rename(&elsewhere, &binary).unwrap();
+    weir.reload();
+    assert_eq!(weir.get("/").status(), 200);
+    assert_eq!(weir.workers().len(), 1);
 }

@@ -29,6 +29,17 @@ const ENVIRONMENT: [&str; 9] = [
 /// The binary that is tested.
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_weir");
 
+/// Puts a copy of the binary at `path`, with `more` behind it. By another process: a file that this
+/// one has open for writing, and so for a moment every child that another test starts, cannot be
+/// run.
+#[track_caller]
+pub(crate) fn copy_binary(path: &Path, more: &str) {
+    let script = "cp \"$1\" \"$2.new\" && printf %s \"$3\" >>\"$2.new\" && mv \"$2.new\" \"$2\"";
+    let mut shell = Command::new("sh");
+    shell.args(["-c", script, "sh", BINARY]).arg(path).arg(more);
+    assert!(shell.status().expect("starting a shell").success(), "copying the binary");
+}
+
 /// A running `weir run`. Dropping it kills it and everything it started.
 pub(crate) struct Weir {
     child: Child,
