@@ -4,7 +4,7 @@ import contextlib
 import signal
 import time
 
-from e2e.servers import Weir, WeirOrigin
+from e2e.servers import Weir, NamedOrigin
 from e2e.world import Load, ask, expect, get, metrics, send, total, until
 
 # Two failed probes of half a second each, and some room for the jitter.
@@ -18,12 +18,12 @@ UNCHECKED = "health_check: {type: http, path: /health, interval: 1h}"
 
 @contextlib.contextmanager
 def three_origins(env, pool):
-    """Three `weir origin` and a Weir in front of them; `pool` is more of the pool's settings."""
+    """Three origins and a Weir in front of them; `pool` is more of the pool's settings."""
     running = []
     try:
         origins = []
         for number in (1, 2, 3):
-            origins.append(WeirOrigin(env.world, env.binary, f"o{number}"))
+            origins.append(NamedOrigin(env.world, f"o{number}"))
             running.append(origins[-1])
         urls = ", ".join(f"http://{origin.address}" for origin in origins)
         config = f"pools:\n  - name: web\n    backends: [{urls}]\n    {pool}\n"

@@ -134,17 +134,17 @@ class Weir:
         self.world.end(self.process)
 
 
-class WeirOrigin:
-    """One `weir origin`, which can be killed and started again where it was."""
+class NamedOrigin:
+    """An origin that says its name, and can be killed and started again where it was."""
 
-    def __init__(self, world, binary, name):
-        self.world, self.binary, self.name = world, binary, name
+    def __init__(self, world, name):
+        self.world, self.name = world, name
         self.port = free_port()
         self.address = f"127.0.0.1:{self.port}"
         self.start()
 
     def start(self):
-        command = [self.binary, "origin", "--port", str(self.port), "--name", self.name]
+        command = [tool("node"), os.path.join(HERE, "one.mjs"), str(self.port), self.name]
         self.process = self.world.run(f"origin-{self.name}", command)
         self.world.until_serving(self.process, self.address, "/health")
 
