@@ -1,11 +1,14 @@
 """Checks of what Prometheus sees, with the tools that read it in production."""
 
 import contextlib
+import functools
 import http.client
 import json
 import random
+import signal
 import string
 import subprocess
+import time
 import urllib.parse
 
 from e2e.servers import tool
@@ -14,6 +17,7 @@ from e2e.world import expect, get, metrics, until
 # The labels that may take a new value because of traffic: closed sets both.
 CLOSED = {"method", "status"}
 SERIES_REQUESTS = 500
+RELOADS = 20
 
 
 def promtool_has_nothing_to_say(env):
@@ -26,13 +30,13 @@ def promtool_has_nothing_to_say(env):
     expect(done.returncode == 0 and not said, f"exit {done.returncode}: {said}")
 
 
-def prometheus_scrapes_and_answers(env):
-    world = env.world
-    get(env.address("/nginx/"), "/nginx/small.txt")
+@contextlib.contextmanager
+def prometheus(world, target):
+    """A real Prometheus that scrapes `target` every second; gives a function that asks it."""
     config = (
         "global: {scrape_interval: 1s}\n"
         "scrape_configs:\n"
-        f"  - {{job_name: weir, static_configs: [{{targets: ['{env.weir.admin}']}}]}}\n"
+        f"  - {{job_name: weir, static_configs: [{{targets: ['{target}']}}]}}\n"
     )
     address = f"{world.address()}:9091"
     process = world.run(
@@ -45,17 +49,42 @@ def prometheus_scrapes_and_answers(env):
             "--log.level=error",
         ],
     )
+
+    def ask(query):
+        answer = get(address, "/api/v1/query?" + urllib.parse.urlencode({"query": query}))
+        return answer.status == 200 and json.loads(answer.body)["data"]["result"]
+
     try:
-        query = "/api/v1/query?" + urllib.parse.urlencode({"query": "lb_requests_total"})
-
-        def look():
-            answer = get(address, query)
-            return answer.status == 200 and json.loads(answer.body)["data"]["result"]
-
-        found = until("Prometheus knows lb_requests_total", 30, look)
+        yield ask
     finally:
         world.end(process)
+
+
+def prometheus_scrapes_and_answers(env):
+    get(env.address("/nginx/"), "/nginx/small.txt")
+    with prometheus(env.world, env.weir.admin) as ask:
+        asked = functools.partial(ask, "lb_requests_total")
+        found = until("Prometheus knows lb_requests_total", 30, asked)
     expect(any(float(one["value"][1]) > 0 for one in found), f"all zero: {found}")
+
+
+def prometheus_sees_no_reset_over_reloads(env):
+    """Twenty reloads while it is asked all the time: nothing that counts may begin anew."""
+    with prometheus(env.world, env.weir.admin) as ask:
+        until("Prometheus knows Weir", 30, functools.partial(ask, "lb_requests_total"))
+        for _ in range(RELOADS):
+            env.weir.process.send_signal(signal.SIGHUP)
+            end = time.monotonic() + 0.8
+            while time.monotonic() < end:
+                answer = get(env.address("/nginx/"), "/nginx/small.txt")
+                expect(answer.status == 200, f"status {answer.status} over a reload")
+        until(
+            f"{RELOADS} reloads in Prometheus",
+            30,
+            lambda: ask(f'lb_config_reloads_total{{outcome="done"}} >= {RELOADS // 2}'),
+        )
+        resets = ask('sum by (__name__) (resets({__name__=~"lb_.*_(total|count|sum|bucket)"}[5m])) > 0')
+    expect(not resets, f"Prometheus saw resets: {resets}")
 
 
 def no_request_makes_a_series(env):
@@ -110,5 +139,6 @@ def ask_anything(address, dice):
 CHECKS = [
     promtool_has_nothing_to_say,
     prometheus_scrapes_and_answers,
+    prometheus_sees_no_reset_over_reloads,
     no_request_makes_a_series,
 ]
