@@ -69,8 +69,13 @@ impl Child {
             link: Arc::new(link),
         };
         child.listen(events.clone())?;
-        child.begin(start, sockets)?;
-        Ok(child)
+        match child.begin(start, sockets) {
+            Ok(()) => Ok(child),
+            Err(error) => {
+                child.kill();
+                Err(error)
+            }
+        }
     }
 
     /// A worker that the image before this one started.
@@ -124,8 +129,12 @@ impl Child {
 
     /// Tells it something. A worker that is gone is noticed when it is reaped.
     pub(super) fn tell(&self, message: &ToWorker) {
-        if let Err(error) = self.link.send(message) {
-            log::debug!("worker not told: generation={} error=\"{error}\"", self.generation);
+        let Err(error) = self.link.send(message) else { return };
+        log::debug!("worker not told: generation={} error=\"{error}\"", self.generation);
+        if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) {
+            // It hangs, and half a message is worse than none.
+            log::error!("worker killed, it does not listen: generation={}", self.generation);
+            self.kill();
         }
     }
 

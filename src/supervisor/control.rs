@@ -5,7 +5,7 @@
 
 use std::fs::{self, DirBuilder, Permissions};
 use std::io::{self, BufRead, BufReader, Write};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Sender};
@@ -110,9 +110,19 @@ pub(super) fn listen(place: &Place, events: &Sender<Event>) -> io::Result<Option
     if let Some(directory) = path.parent().filter(|directory| !directory.exists()) {
         DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
     }
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _removed => {}
+    if let Place::Usual(_) = place
+        && !is_private(path.parent().unwrap_or(path))?
+    {
+        log::warn!("no control socket: its directory is not this user's alone (help: --control)");
+        return Ok(None);
+    }
+    match fs::symlink_metadata(path) {
+        Ok(found) if found.file_type().is_socket() => fs::remove_file(path)?,
+        Ok(_) => {
+            let taken = format!("{} is there and is no socket", path.display());
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, taken));
+        }
+        Err(_nothing_there) => {}
     }
     let listener = UnixListener::bind(path)?;
     fs::set_permissions(path, Permissions::from_mode(0o600))?;
@@ -131,6 +141,13 @@ pub(super) fn listen(place: &Place, events: &Sender<Event>) -> io::Result<Option
     };
     thread::Builder::new().name("control".to_owned()).spawn(serve)?;
     Ok(Some(Open { path: path.to_owned() }))
+}
+
+/// Whether a directory is this user's and nobody else may enter it.
+fn is_private(directory: &Path) -> io::Result<bool> {
+    let found = fs::symlink_metadata(directory)?;
+    let ours = found.uid() == rustix::process::geteuid().as_raw();
+    Ok(found.is_dir() && ours && found.mode() & 0o077 == 0)
 }
 
 fn converse(stream: &UnixStream, events: &Sender<Event>) -> io::Result<()> {

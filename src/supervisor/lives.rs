@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use rustix::process::{WaitOptions, WaitStatus, wait};
 
+use super::candidate::Purpose;
 use super::child::Child;
-use super::reload::Purpose;
 use super::{
-    LIVED_WELL, RESTART_FIRST, RESTART_LONGEST, Served, Stopping, Supervisor, SupervisorError,
-    systemd,
+    DRAIN_GRACE, LIVED_WELL, RESTART_FIRST, RESTART_LONGEST, Served, Stopping, Supervisor,
+    SupervisorError, systemd,
 };
 use crate::link::ToWorker;
 
@@ -23,8 +23,13 @@ impl Supervisor {
         }
         log::info!("stopping");
         systemd::stopping();
-        let close_at = self.clock.now() + self.served.config.shutdown.pre_stop;
-        self.stopping = Some(Stopping { close_at, cut: false, why: None });
+        if self.upgrade_until.is_some() {
+            self.go_on();
+        }
+        let shutdown = self.served.config.shutdown;
+        let close_at = self.clock.now() + shutdown.pre_stop;
+        let kill_at = close_at + shutdown.drain + DRAIN_GRACE;
+        self.stopping = Some(Stopping { close_at, kill_at, cut: false, why: None });
         self.restart_at = None;
         if let Some(candidate) = &self.candidate {
             candidate.child.kill();
@@ -88,6 +93,9 @@ impl Supervisor {
 
     fn current_ended(&mut self, well: bool, status: &str) {
         let Some(ended) = self.current.take() else { return };
+        if self.upgrade_until.is_some() {
+            self.go_on();
+        }
         if let Some(stopping) = &mut self.stopping {
             stopping.cut |= !well;
             return;

@@ -14,10 +14,12 @@
 //! a worker, a command, a change of the file) is an event in one queue. It serves no request
 //! itself, so there is little that can make it die; and while it lives, the sockets stay open.
 
+mod candidate;
 mod child;
 pub mod control;
 mod lives;
 mod reload;
+mod signals;
 mod status;
 mod systemd;
 mod upgrade;
@@ -29,17 +31,15 @@ use std::net::{SocketAddr, TcpListener};
 use std::num::NonZeroI32;
 use std::path::PathBuf;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
-use std::thread;
 use std::time::Duration;
 
 use rustix::process::WaitStatus;
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGUSR2};
-use signal_hook::iterator::Signals;
 
+use self::candidate::Candidate;
 use self::child::Child;
 pub use self::child::Program;
 use self::control::{Answer, Request};
-use self::reload::Candidate;
 use crate::clock::Clock;
 use crate::config::{Config, Problems};
 use crate::link::{State, ToSupervisor, ToWorker};
@@ -179,6 +179,8 @@ struct Draining {
 struct Stopping {
     /// When our copies of the sockets are closed, so that nobody waits for an accept.
     close_at: Timestamp,
+    /// When a worker that has not ended is killed.
+    kill_at: Timestamp,
     /// A worker was cut, or failed.
     cut: bool,
     /// What it said of it.
@@ -196,7 +198,7 @@ fn system(doing: &'static str) -> impl FnOnce(io::Error) -> SupervisorError {
 pub fn run(options: Options) -> Result<(), SupervisorError> {
     let (events, queue) = mpsc::channel();
     // First of all: the kernel drops a signal for which process 1 has no handler.
-    listen_for_signals(&events).map_err(system("watch for signals"))?;
+    signals::listen(&events).map_err(system("watch for signals"))?;
     let memory = upgrade::remembered().map_err(system("remember what was served"))?;
     let (text, version) = match &memory {
         Some(memory) => memory.served(),
@@ -225,20 +227,6 @@ pub fn run(options: Options) -> Result<(), SupervisorError> {
         supervisor.start().map_err(SupervisorError::Worker)?;
     }
     supervisor.live(&queue)
-}
-
-fn listen_for_signals(events: &Sender<Event>) -> io::Result<()> {
-    let mut signals = Signals::new([SIGHUP, SIGTERM, SIGINT, SIGCHLD, SIGUSR2])?;
-    upgrade::let_signals_in()?;
-    let events = events.clone();
-    let listen = move || {
-        for signal in signals.forever() {
-            if events.send(Event::Signal(signal)).is_err() {
-                return;
-            }
-        }
-    };
-    thread::Builder::new().name("signals".to_owned()).spawn(listen).map(drop)
 }
 
 impl Supervisor {
@@ -283,7 +271,13 @@ impl Supervisor {
     fn live(&mut self, queue: &Receiver<Event>) -> Result<(), SupervisorError> {
         loop {
             match queue.recv_timeout(self.patience()) {
-                Ok(event) => self.happened(event)?,
+                Ok(event) => {
+                    self.happened(event)?;
+                    // All there is, before anything is done that would lose the rest.
+                    while let Ok(event) = queue.try_recv() {
+                        self.happened(event)?;
+                    }
+                }
                 Err(RecvTimeoutError::Timeout) => {}
                 // We hold a sender ourselves.
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
@@ -346,6 +340,7 @@ impl Supervisor {
             let patience = humantime::format_duration(self.options.ready_timeout);
             self.candidate_failed(&format!("the new worker was not ready within {patience}"));
         }
+        self.hurry_candidate(now);
         self.replace_if_silent();
         if self.upgrade_until.is_some_and(|until| until <= now) {
             log::error!("supervisor not replaced: a worker does not answer");
@@ -359,6 +354,14 @@ impl Supervisor {
         {
             stopping.close_at = Timestamp::MAX;
             self.sockets.clear();
+        }
+        if let Some(stopping) = &mut self.stopping
+            && stopping.kill_at <= now
+        {
+            log::warn!("workers killed, they did not stop");
+            stopping.kill_at = Timestamp::MAX;
+            stopping.cut = true;
+            self.everyone().for_each(Child::kill);
         }
         for draining in &self.draining {
             if draining.until <= now {

@@ -6,6 +6,7 @@ use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::mpsc::Sender;
 
+use super::candidate::{Candidate, Purpose, STATE_MAX, Step};
 use super::child::Child;
 use super::control::{Answer, Request};
 use super::{
@@ -16,46 +17,6 @@ use crate::link::{Start, State, ToSupervisor, ToWorker};
 use crate::metrics::Supervision;
 use crate::sockets::{BindError, bind};
 use crate::time::Timestamp;
-
-/// A worker that does not serve yet.
-pub(super) struct Candidate {
-    pub(super) child: Child,
-    pub(super) until: Timestamp,
-    /// What it said of its failure.
-    pub(super) why: Option<String>,
-    served: Served,
-    purpose: Purpose,
-    step: Step,
-}
-
-/// Why a worker is started.
-pub(super) enum Purpose {
-    /// There is none: at the start, or after one died.
-    Restart,
-    /// The file may have changed; whoever asked waits for an answer.
-    Reload(Vec<Sender<Answer>>),
-}
-
-#[derive(PartialEq, Eq)]
-enum Step {
-    /// It loads, looks names up, probes.
-    Warming,
-    /// The old worker was asked for its state.
-    WaitingForState,
-    /// It was told to take over.
-    TakingOver,
-}
-
-impl Candidate {
-    pub(super) fn is_waiting_for_state(&self) -> bool {
-        self.step == Step::WaitingForState
-    }
-
-    pub(super) fn take_over(&mut self, state: &State) {
-        self.child.tell(&ToWorker::TakeOver(Box::new(state.clone())));
-        self.step = Step::TakingOver;
-    }
-}
 
 /// The file's text.
 pub(super) fn read(options: &Options) -> Result<Option<String>, SupervisorError> {
@@ -120,7 +81,7 @@ impl Supervisor {
         if self.stopping.is_some() {
             return refuse(answer, "the supervisor is stopping");
         }
-        if self.candidate.is_some() {
+        if self.candidate.is_some() || self.upgrade_until.is_some() {
             // One at a time; of several that wait, one reads what all of them wrote.
             self.reload_again = true;
             self.waiting.extend(answer);
@@ -165,7 +126,9 @@ impl Supervisor {
         let wanted = addresses(&served.config);
         let sockets: Vec<&TcpListener> =
             wanted.iter().filter_map(|address| self.sockets.get(address)).collect();
-        let generation = self.facts.generation + 1;
+        // Taken even if the start fails: what one that failed says must not be taken for another's.
+        self.facts.generation += 1;
+        let generation = self.facts.generation;
         let start = Start {
             text: served.text.clone(),
             version: served.version.clone(),
@@ -177,12 +140,18 @@ impl Supervisor {
         let child =
             Child::start(&self.options.program, generation, (&start, &sockets), &self.events, now);
         let child = child.map_err(|error| format!("a worker cannot be started: {error}"))?;
-        self.facts.generation = generation;
         log::debug!("worker started: generation={generation} config={}", served.version);
         self.restart_at = None;
         let until = now + self.options.ready_timeout;
-        self.candidate =
-            Some(Candidate { child, until, why: None, served, purpose, step: Step::Warming });
+        self.candidate = Some(Candidate {
+            child,
+            until,
+            why: None,
+            served,
+            purpose,
+            step: Step::Warming,
+            asked: now,
+        });
         Ok(())
     }
 
@@ -230,6 +199,7 @@ impl Supervisor {
     }
 
     fn warm(&mut self, generation: u64) {
+        let now = self.clock.now();
         let asked = match &self.current {
             Some(current) => {
                 current.tell(&ToWorker::HandOver);
@@ -241,6 +211,7 @@ impl Supervisor {
         let Some(candidate) = self.candidate_of(generation) else { return };
         if asked {
             candidate.step = Step::WaitingForState;
+            candidate.asked = now;
         } else {
             candidate.take_over(&checkpoint);
         }
@@ -337,7 +308,16 @@ impl Supervisor {
         self.next_reload();
     }
 
-    fn next_reload(&mut self) {
+    /// An old worker that does not hand over in time is replaced by what it said last.
+    pub(super) fn hurry_candidate(&mut self, now: Timestamp) {
+        let Some(candidate) = &mut self.candidate else { return };
+        if candidate.is_waiting_for_state() && candidate.asked + STATE_MAX <= now {
+            log::warn!("worker does not hand over: its last checkpoint is taken");
+            candidate.take_over(&self.checkpoint);
+        }
+    }
+
+    pub(super) fn next_reload(&mut self) {
         if std::mem::take(&mut self.reload_again) {
             self.reload(None);
         }

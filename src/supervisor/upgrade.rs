@@ -98,12 +98,13 @@ impl Supervisor {
     /// A worker is silent.
     pub(super) fn held(&mut self, generation: u64) {
         self.silent.insert(generation);
-        self.replace_if_silent();
     }
 
     /// Nobody is left whose word could be lost. One that has ended says nothing either.
     pub(super) fn replace_if_silent(&mut self) {
+        let settled = self.current.is_some() && self.candidate.is_none() && self.stopping.is_none();
         if self.upgrade_until.is_some()
+            && settled
             && self.everyone().all(|child| self.silent.contains(&child.generation))
         {
             self.upgrade_until = None;
@@ -117,6 +118,7 @@ impl Supervisor {
     pub(super) fn go_on(&mut self) {
         self.upgrade_until = None;
         self.everyone().for_each(|child| child.tell(&ToWorker::Speak));
+        self.next_reload();
     }
 
     /// Returns only if it failed.
@@ -128,11 +130,23 @@ impl Supervisor {
         let memory = self.memory();
         let mut file = File::from(memfd_create("weir", MemfdFlags::CLOEXEC)?);
         file.write_all(&serde_json::to_vec(&memory)?)?;
+        let error = self.exec(&file);
+        // Whatever failed, no worker may inherit what was meant for the next image.
+        self.keep_over_exec(&file, FdFlags::CLOEXEC)?;
+        Err(error.err().unwrap_or_else(|| io::Error::other("exec returned")))
+    }
+
+    fn keep_over_exec(&self, file: &File, flags: FdFlags) -> io::Result<()> {
         let links = self.everyone().map(|child| child.link().as_fd());
         let sockets = self.sockets.values().map(AsFd::as_fd);
         for descriptor in links.chain(sockets).chain([file.as_fd()]) {
-            fcntl_setfd(descriptor, FdFlags::empty())?;
+            fcntl_setfd(descriptor, flags)?;
         }
+        Ok(())
+    }
+
+    fn exec(&self, file: &File) -> io::Result<()> {
+        self.keep_over_exec(file, FdFlags::empty())?;
         let arguments: Vec<OsString> = env::args_os().skip(1).collect();
         pthread_sigmask(SigmaskHow::SIG_BLOCK, Some(&signals()), None)?;
         let error = Command::new(&self.options.program.path)
@@ -171,8 +185,9 @@ impl Supervisor {
             self.sockets.insert(address, TcpListener::from(kept(number)?));
         }
         let now = self.clock.now();
-        if let Some(worker) = memory.current {
-            self.current = Some(self.adopt(&worker)?);
+        match memory.current {
+            Some(worker) => self.current = Some(self.adopt(&worker)?),
+            None => self.restart_at = Some(now),
         }
         for (worker, left) in memory.draining {
             let child = self.adopt(&worker)?;

@@ -13,6 +13,7 @@ use std::process::{Command, Stdio};
 use crate::support::backend::{Backend, Behaviour};
 use crate::support::client::Client;
 use crate::support::configs::pool;
+use crate::support::ports::own_socket;
 use crate::support::weir::{BINARY, Directory, Weir, kill, run_to_end};
 use crate::support::{PATIENCE, eventually};
 
@@ -194,4 +195,19 @@ fn as_process_1_it_leaves_no_zombie_of_workers_and_of_orphans() {
     kill("HUP", &[process]).unwrap();
     eventually(PATIENCE, "it reloads", || weir.stderr().contains("reloaded: "));
     eventually(PATIENCE, "nobody is left over", || weir.process_tree().len() == 3);
+}
+
+#[test]
+fn a_file_that_is_no_socket_is_not_taken_for_one() {
+    let file = std::env::temp_dir().join(format!("weir-no-socket-{}", std::process::id()));
+    fs::write(&file, "precious").unwrap();
+    let path = file.display().to_string();
+    let args = ["run", "--backend", "http://127.0.0.1:1", "--control", &path];
+    let (listen, admin) = (own_socket(8080).to_string(), own_socket(9090).to_string());
+    let args = [&args[..], &["--listen", &listen, "--admin", &admin]].concat();
+    let ended = run_to_end(&args, &[], PATIENCE);
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(ended.stderr.contains("is no socket"), "{}", ended.stderr);
+    assert_eq!(fs::read_to_string(&file).unwrap(), "precious");
+    fs::remove_file(&file).unwrap();
 }

@@ -6,7 +6,7 @@ use crate::support::backend::{Backend, Behaviour};
 use crate::support::client::Client;
 use crate::support::configs::pool;
 use crate::support::mix::{self, Mix};
-use crate::support::weir::Weir;
+use crate::support::weir::{Weir, kill};
 use crate::support::{PATIENCE, eventually};
 
 /// Replaces it, for the `turn`th time.
@@ -74,4 +74,27 @@ fn a_stop_after_an_upgrade_ends_it_with_0() {
     upgrade(&weir, 1);
     weir.signal("TERM");
     assert_eq!(weir.wait(PATIENCE).code(), Some(0), "{}", weir.stderr());
+}
+
+#[test]
+fn a_worker_that_dies_in_the_middle_of_an_upgrade_is_replaced() {
+    let backends = Backend::start_many(1);
+    let weir = Weir::start(&pool(&backends, ""));
+    let worker = weir.worker_pid();
+    weir.signal("USR2");
+    kill("KILL", &[worker]).unwrap();
+    eventually(PATIENCE, "another one serves", || {
+        weir.command(&["status"]).code == Some(0) && weir.worker_pid() != worker
+    });
+    assert_eq!(Client::connect(weir.address()).get("/").status(), 200);
+}
+
+#[test]
+fn a_worker_that_hangs_does_not_outlive_a_stop() {
+    let backends = Backend::start_many(1);
+    let mut weir = Weir::start(&format!("{}shutdown: {{drain: 0s}}\n", pool(&backends, "")));
+    let worker = weir.worker_pid();
+    kill("STOP", &[worker]).unwrap();
+    weir.signal("TERM");
+    assert_eq!(weir.wait(PATIENCE).code(), Some(1), "{}", weir.stderr());
 }
