@@ -43,6 +43,8 @@ pub mod sockets;
 #[cfg(feature = "server")]
 pub mod supervisor;
 #[cfg(feature = "server")]
+pub mod tls;
+#[cfg(feature = "server")]
 pub mod worker;
 
 #[cfg(all(test, feature = "server"))]

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
+use weir::http::proxy_protocol::{self, Addresses};
 use weir::policy::backoff;
 use weir::policy::bucket::{Rate, TokenBucket};
 use weir::policy::hysteresis::Hysteresis;
@@ -435,4 +436,49 @@ fn a_million_addresses_stay_within_the_table_and_no_new_one_is_refused() {
         assert!(limiter.clients() <= 5_000);
     }
     assert_eq!(limiter.clients(), 5_000);
+}
+
+fn socket_address() -> impl Strategy<Value = std::net::SocketAddr> {
+    (any::<IpAddr>(), any::<u16>()).prop_map(std::net::SocketAddr::from)
+}
+
+proptest! {
+    #[test]
+    fn a_proxy_header_says_what_was_written_and_takes_nothing_of_what_follows(
+        source in socket_address(),
+        destination in socket_address(),
+        more in proptest::collection::vec(any::<u8>(), 0..64),
+    ) {
+        let mut bytes = proxy_protocol::version_2_header(Some(Addresses { source, destination }));
+        let length = bytes.len();
+        for part in 0..length {
+            prop_assert_eq!(proxy_protocol::parse(&bytes[..part]), Ok(None));
+        }
+        bytes.extend(more);
+        let header = proxy_protocol::parse(&bytes).unwrap().unwrap();
+        prop_assert_eq!(header.length, length);
+        let read = header.addresses.unwrap();
+        prop_assert_eq!(read.source.ip().to_canonical(), source.ip().to_canonical());
+        prop_assert_eq!(read.destination.ip().to_canonical(), destination.ip().to_canonical());
+        prop_assert_eq!((read.source.port(), read.destination.port()), (source.port(), destination.port()));
+    }
+
+    #[test]
+    fn no_bytes_confuse_the_parser_of_proxy_headers(
+        version_2 in any::<bool>(),
+        command in 0x1e_u8..0x24,
+        bytes in proptest::collection::vec(any::<u8>(), 0..300),
+    ) {
+        let start: &[u8] = if version_2 { b"\r\n\r\n\0\r\nQUIT\n" } else { b"PROXY " };
+        let bytes = [start, if version_2 { std::slice::from_ref(&command) } else { b"" }, &bytes].concat();
+        // Whatever it says of the whole, it said of each part, or it wanted more.
+        let whole = proxy_protocol::parse(&bytes);
+        for length in 0..bytes.len() {
+            let part = proxy_protocol::parse(&bytes[..length]);
+            prop_assert!(part == Ok(None) || part == whole, "{:?}, then {:?}", part, whole);
+        }
+        if let Ok(Some(header)) = whole {
+            prop_assert!(header.length <= bytes.len().min(proxy_protocol::LENGTH_MAX));
+        }
+    }
 }

@@ -10,7 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Every room of the house and its floor. A room imports from lower floors only.
-const ROOMS: [(&str, u8); 19] = [
+const ROOMS: [(&str, u8); 20] = [
     ("main", 8),
     ("supervisor", 7),
     ("link", 6),
@@ -23,6 +23,7 @@ const ROOMS: [(&str, u8); 19] = [
     ("metrics", 5),
     ("access_log", 5),
     ("sockets", 5),
+    ("tls", 5),
     ("clock", 4),
     // The small world of the edges' own unit tests.
     ("fixture", 4),

@@ -149,7 +149,7 @@ impl Admin {
             snapshot: &self.live.load(),
             totals: self.metrics.totals(),
             supervision: self.metrics.supervision(),
-            downstream_connections: self.metrics.downstream_connections().get(),
+            downstream_connections: self.metrics.connections().open.get(),
             uptime: self.clock.now().since(Timestamp::ZERO),
             age: self.clock.now().since(self.loaded),
             wall: &|at| self.clock.wall(at),

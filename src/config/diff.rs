@@ -20,6 +20,13 @@ pub fn diff(old: &Config, new: &Config) -> Vec<String> {
     let mut lines = Lines(Vec::new());
     let listener = |listener: &super::Listener| format!("listener {}", listener.address);
     added_and_removed(&mut lines, (&old.listeners, &new.listeners), listener, |_| String::new());
+    for now in &new.listeners {
+        let before = old.listeners.iter().find(|before| before.address == now.address);
+        if let Some(before) = before {
+            let what = format!("{}: proxy_protocol.from", listener(now));
+            lines.change(&what, list(&before.proxy_protocol), list(&now.proxy_protocol));
+        }
+    }
     if old.admin != new.admin {
         lines.say(format!("admin moved: {} → {}", old.admin.address, new.admin.address));
     }
@@ -251,6 +258,16 @@ mod tests {
     }
 
     const KEPT: &str = "pool web: 1 backend unchanged, health and counts kept";
+
+    #[test]
+    fn who_must_send_a_proxy_header_is_told() {
+        let text = |keys| format!("listeners: [{{address: 10.0.0.9:80{keys}}}]\n{WEB}");
+        let (without, with) = (text(""), text(", proxy_protocol: {from: [10.0.0.0/8]}"));
+        assert_eq!(
+            lines(&without, &with),
+            ["listener 10.0.0.9:80: proxy_protocol.from: [] → [10.0.0.0/8]"]
+        );
+    }
 
     #[test]
     fn the_same_file_changes_nothing() {

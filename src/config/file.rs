@@ -24,6 +24,7 @@ use super::{Algorithm, BackendAddress, HostPattern, LogFormat, LogTarget, PoolNa
 pub(super) const SECTIONS: &[Section] = &[
     File::SECTION,
     Listener::SECTION,
+    ProxyProtocol::SECTION,
     Admin::SECTION,
     Route::SECTION,
     Pool::SECTION,
@@ -90,11 +91,24 @@ section! {
 
 section! {
     /// An address that clients connect to. A bare address stands for `{address: …}`.
-    Listener at "listeners[]" or address: SocketAddr, later ["tls", "http2", "proxy_protocol"];
+    Listener at "listeners[]" or address: SocketAddr, later ["tls", "http2"];
 
     /// IP address and port. `0.0.0.0` is every IPv4 address of the machine, `[::]`
     /// every IPv6 address.
     address: SocketAddr = Required, "0.0.0.0:8080";
+    /// Whether proxies in front of this one say by the PROXY protocol who the client is.
+    proxy_protocol: ProxyProtocol = Otherwise("nobody may say so"), "{from: [10.0.0.0/8]}";
+}
+
+section! {
+    /// The PROXY protocol, version 1 or 2, ahead of anything else on a connection.
+    ProxyProtocol at "listeners[].proxy_protocol", later [];
+
+    /// From these networks every connection must begin with a PROXY header within
+    /// `limits.header_timeout`, or it is closed. The address that it names takes the place of the
+    /// connection's other end: for limits, hashes, logs and `trusted_proxies`. From anywhere else a
+    /// PROXY header is a bad request.
+    from: List<IpNet> = Required, "[10.0.0.0/8]";
 }
 
 section! {

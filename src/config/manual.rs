@@ -97,7 +97,13 @@ mod tests {
     fn around(path: &str) -> &'static str {
         match path {
             "" => "pools: [{name: web, backends: [http://a]}]\n@",
-            "listeners[]" => "pools: [{name: web, backends: [http://a]}]\nlisteners: [{@}]",
+            "listeners[]" => {
+                "pools: [{name: web, backends: [http://a]}]\nlisteners: [{address: 0.0.0.0:80, @}]"
+            }
+            "listeners[].proxy_protocol" => {
+                "pools: [{name: web, backends: [http://a]}]\n\
+                 listeners: [{address: 0.0.0.0:80, proxy_protocol: {@}}]"
+            }
             "admin" => "pools: [{name: web, backends: [http://a]}]\nadmin: {@}",
             "routes[]" => "pools: [{name: web, backends: [http://a]}]\nroutes: [{pool: web, @}]",
             "pools[]" => "pools: [{name: web, backends: [http://a], @}]",
@@ -150,7 +156,7 @@ mod tests {
                 written += 1;
             }
         }
-        assert_eq!(written, 46, "keys that the files here do not have anyway");
+        assert_eq!(written, 47, "keys that the files here do not have anyway");
     }
 
     #[test]

@@ -106,10 +106,20 @@ pub struct Config {
 }
 
 /// An address that clients connect to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listener {
     /// IP address and port.
     pub address: SocketAddr,
+    /// Who must begin with a PROXY header. Nobody else may.
+    pub proxy_protocol: Vec<IpNet>,
+}
+
+impl Listener {
+    /// One that speaks clear HTTP with everybody.
+    #[must_use]
+    pub fn clear(address: SocketAddr) -> Self {
+        Self { address, proxy_protocol: Vec::new() }
+    }
 }
 
 /// The operator's port.

@@ -14,5 +14,6 @@ pub mod host;
 pub mod label;
 pub mod method;
 pub mod path;
+pub mod proxy_protocol;
 pub mod request_id;
 pub mod via;

@@ -8,6 +8,7 @@
 //! (method, status, kind of error) is looked up when that combination is first seen, and kept.
 //! Gauges that only repeat what the snapshot knows are set when somebody scrapes.
 
+mod connections;
 mod counts;
 mod family;
 mod kind;
@@ -34,6 +35,7 @@ use crate::metrics::series::Table;
 use crate::policy::limiter::RateLimiter;
 use crate::runtime::snapshot::Snapshot;
 
+pub use connections::ConnectionMetrics;
 pub use counts::Counts;
 pub use supervision::Supervision;
 
@@ -63,8 +65,8 @@ pub struct Metrics {
     rate_limit_clients: [IntGauge; Scope::ALL.len()], // lb_rate_limit_clients{scope}
     /// Time to make a new connection to a backend; one that is used again is not counted.
     connect: Histogram, // lb_upstream_connect_seconds
-    /// Client connections that are open.
-    downstream: IntGauge, // lb_downstream_connections
+    /// Client connections.
+    connections: ConnectionMetrics,
     /// Access log lines that could not be written.
     log_dropped: IntCounter, // lb_access_log_dropped_total
     /// Panics that were caught; each has cost one request.
@@ -146,10 +148,7 @@ impl Metrics {
                     .buckets(CONNECT_SECONDS.to_vec()),
                 )?,
             )?,
-            downstream: gauge(
-                registry,
-                ("lb_downstream_connections", "Client connections that are open."),
-            )?,
+            connections: ConnectionMetrics::new(registry)?,
             log_dropped: counter(
                 registry,
                 ("lb_access_log_dropped_total", "Access log lines that could not be written."),
@@ -189,10 +188,10 @@ impl Metrics {
         self.reload_success.set(0);
     }
 
-    /// To be kept at the number of open client connections by whoever accepts them.
+    /// To be counted by whoever accepts connections.
     #[must_use]
-    pub fn downstream_connections(&self) -> IntGauge {
-        self.downstream.clone()
+    pub fn connections(&self) -> &ConnectionMetrics {
+        &self.connections
     }
 
     /// To be counted up for each access log line that is lost.

@@ -215,7 +215,7 @@ fn health_and_leases_are_read_from_the_snapshot_at_a_scrape() {
 #[test]
 fn the_handles_given_out_count_into_the_exposition() {
     let world = world();
-    world.metrics.downstream_connections().inc();
+    world.metrics.connections().open.inc();
     world.metrics.panics().inc();
     world.metrics.access_log_dropped().inc_by(3);
     world.metrics.config_loaded(UNIX_EPOCH + Duration::from_secs(1_700_000_000));
@@ -572,7 +572,7 @@ fn a_counter_that_has_become_a_gauge_is_not_inherited() {
 #[test]
 fn gauges_are_not_inherited() {
     let (old, new) = (world(), world());
-    old.metrics.downstream_connections().set(5);
+    old.metrics.connections().open.set(5);
     old.metrics.config_refused();
     old.metrics.refresh(&old.snapshot);
     new.inherit(&old.counts());

@@ -16,8 +16,8 @@ use pingora_core::protocols::{
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::answer;
 use super::line::{Line, Verdict};
+use super::{answer, connection};
 use crate::clock::Clock;
 use crate::exchange::refusal::Refusal;
 use crate::http::request_id;
@@ -26,17 +26,14 @@ use crate::http::request_id;
 pub(super) struct GuardedStream {
     inner: Stream,
     line: Arc<Line>,
+    digest: Option<Arc<ProxyDigest>>,
     clock: Clock,
 }
 
 impl GuardedStream {
     pub(super) fn new(inner: Stream, line: Arc<Line>, clock: Clock) -> Self {
-        Self { inner, line, clock }
-    }
-
-    /// The line of a stream that Pingora hands back.
-    pub(super) fn line(stream: &Stream) -> Option<&Arc<Line>> {
-        (**stream).as_any().downcast_ref::<Self>().map(|guarded| &guarded.line)
+        let digest = connection::digest(&line);
+        Self { inner, line, digest, clock }
     }
 
     /// Answers for Pingora, which has no request to answer. The write buffer is empty at this point
@@ -49,7 +46,10 @@ impl GuardedStream {
         let answer = answer::unasked(refusal, id);
         let written = Pin::new(&mut self.inner).poll_write(context, answer.as_bytes());
         let flushed = Pin::new(&mut self.inner).poll_flush(context);
-        log::debug!("refused: peer={:?} written={written:?} flushed={flushed:?}", self.line.peer);
+        log::debug!(
+            "refused: peer={} written={written:?} flushed={flushed:?}",
+            self.line.connection.peer
+        );
     }
 }
 
@@ -57,7 +57,7 @@ impl fmt::Debug for GuardedStream {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
             .debug_struct("GuardedStream")
-            .field("peer", &self.line.peer)
+            .field("peer", &self.line.connection.peer)
             .finish_non_exhaustive()
     }
 }
@@ -169,7 +169,7 @@ impl GetTimingDigest for GuardedStream {
 
 impl GetProxyDigest for GuardedStream {
     fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
-        self.inner.get_proxy_digest()
+        self.digest.clone() // it leads to the line
     }
 }
 

@@ -21,7 +21,6 @@ const FORWARDED_PREFIX: &str = "x-forwarded-";
 
 /// What `Via` says of a request that comes straight from a client of HTTP/1.1: nearly all.
 const VIA_FIRST: HeaderValue = HeaderValue::from_static("1.1 weir");
-const HTTP: HeaderValue = HeaderValue::from_static("http");
 
 /// Gives the request an id: the client's, if it is one that a log can carry, or a new one.
 pub(super) fn identify(request: &mut RequestHeader, roll: u128) -> Result<()> {
@@ -65,7 +64,7 @@ fn absolute(target: &[u8]) -> Option<(&[u8], &[u8])> {
 /// Makes the head that a client sent, and Pingora has copied, the one that a backend gets.
 pub(super) fn forward(
     request: &mut RequestHeader,
-    received: &RequestHeader,
+    (received, scheme): (&RequestHeader, &'static str),
     (client, backend): (Client, &str),
     trusted: &[IpNet],
 ) -> Result<()> {
@@ -94,7 +93,7 @@ pub(super) fn forward(
     // What nobody may claim is not there any more.
     let told = |request: &RequestHeader, name| from_trusted && request.headers.contains_key(name);
     if !told(request, X_FORWARDED_PROTO) {
-        request.insert_header("X-Forwarded-Proto", HTTP)?;
+        request.insert_header("X-Forwarded-Proto", HeaderValue::from_static(scheme))?;
     }
     if !told(request, X_FORWARDED_HOST)
         && let Some(host) = request.headers.get(header::HOST).cloned()

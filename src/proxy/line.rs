@@ -12,13 +12,13 @@
 //! keeps the time itself: the connection's own task watches it (`accept.rs`), and the stream
 //! below Pingora (`guard.rs`) carries out the verdict.
 
-use std::net::IpAddr;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use atomic_waker::AtomicWaker;
 
+use super::connection::Connection;
 use crate::exchange::refusal::Refusal;
 use crate::http::request_id::RequestId;
 use crate::time::Timestamp;
@@ -92,7 +92,7 @@ pub struct LineTimeouts {
 /// One client connection. Only its own task changes it; others may start its draining.
 #[derive(Debug)]
 pub(super) struct Line {
-    pub(super) peer: Option<IpAddr>,
+    pub(super) connection: Arc<Connection>,
     timeouts: LineTimeouts,
     phase: AtomicU8,
     verdict: AtomicU8,
@@ -112,9 +112,9 @@ pub(super) struct Line {
 }
 
 impl Line {
-    pub(super) fn new(peer: Option<IpAddr>, timeouts: LineTimeouts, now: Timestamp) -> Self {
+    pub(super) fn new(connection: Arc<Connection>, timeouts: LineTimeouts, now: Timestamp) -> Self {
         Self {
-            peer,
+            connection,
             timeouts,
             phase: AtomicU8::new(Phase::Idle.code()),
             verdict: AtomicU8::new(Verdict::Open.code()),
@@ -272,7 +272,8 @@ mod tests {
     }
 
     fn line() -> Line {
-        Line::new(None, TIMEOUTS, at(0))
+        let end = "127.0.0.1:1".parse().unwrap();
+        Line::new(Arc::new(Connection::new(end, end)), TIMEOUTS, at(0))
     }
 
     #[test]

@@ -2,12 +2,16 @@
 
 pub mod accept;
 mod answer;
+mod connection;
+pub mod connections;
 mod failure;
 mod fault;
 mod guard;
 mod head;
 pub mod line;
+mod opening;
 mod peer;
+mod watch;
 mod wire;
 
 use std::sync::Arc;
@@ -22,7 +26,6 @@ use pingora_error::{Error, Result};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
 use self::failure::Late;
-use self::guard::GuardedStream;
 use self::line::{Line, Verdict};
 use crate::clock::Clock;
 use crate::exchange::event::Observer;
@@ -59,18 +62,15 @@ impl Proxy {
     fn refused(&self, refusal: Refusal, id: RequestId, line: &Line) {
         let observer = Arc::clone(&self.observer);
         let mut exchange = Exchange::new(self.live.load(), observer, line.since());
-        if let Some(peer) = line.peer {
-            exchange.peer(peer);
-        }
+        exchange.peer(line.connection.client_ip());
         exchange.refuse(refusal);
-        let wire = wire::unread(refusal.status(), id.as_str());
+        let wire = wire::unread(refusal.status(), id.as_str(), line.connection.scheme());
         exchange.finished(Ending::Refused(refusal), Some(&wire), self.clock.now());
     }
 }
 
 fn line(session: &Session) -> Option<&Line> {
-    let stream = session.as_downstream().stream()?;
-    GuardedStream::line(stream).map(Arc::as_ref)
+    connection::line(session).map(Arc::as_ref)
 }
 
 /// Who was late, if somebody was. While a client's body is awaited, its silence is the backend's
@@ -184,7 +184,8 @@ impl ProxyHttp for Proxy {
         let Some(client) = exchange.client() else { return Ok(()) };
         let trusted = &exchange.snapshot().trusted_proxies;
         let backend = exchange.backend().map_or("", |backend| &backend.label);
-        head::forward(request, session.req_header(), (client, backend), trusted)
+        let scheme = wire::scheme(session);
+        head::forward(request, (session.req_header(), scheme), (client, backend), trusted)
     }
 
     async fn upstream_response_filter(

@@ -6,6 +6,7 @@ use http::{Version, header};
 use pingora_error::Error;
 use pingora_proxy::Session;
 
+use super::connection::{self, Connection};
 use super::head::X_REQUEST_ID;
 use crate::exchange::event::Wire;
 use crate::exchange::refusal::Ending;
@@ -31,8 +32,13 @@ pub(super) fn head(session: &Session) -> Head<'_> {
 /// A connection whose other end is unknown counts as one client: it is limited and hashed like
 /// any other, and never trusted by accident.
 fn peer(session: &Session) -> IpAddr {
-    let address = session.as_downstream().client_addr().and_then(|address| address.as_inet());
-    address.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |address| address.ip().to_canonical())
+    let unknown = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+    connection::of(session).map_or(unknown, Connection::client_ip)
+}
+
+/// `http` or `https`, as the client came.
+pub(super) fn scheme(session: &Session) -> &'static str {
+    connection::of(session).map_or("http", Connection::scheme)
 }
 
 /// How many bytes of the connection were this request. Of chunks only the content is known, so
@@ -86,7 +92,7 @@ pub(super) fn with<T>(
     let wire = Wire {
         method_label: MethodLabel::from(&request.method),
         method: request.method.as_str(),
-        scheme: "http",
+        scheme: scheme(session),
         host: host.or_else(|| text(header::HOST)).unwrap_or_default(),
         path: super::head::path(request),
         query: request.uri.query(),
@@ -101,11 +107,11 @@ pub(super) fn with<T>(
 }
 
 /// A connection that was refused before a request could be read from it.
-pub(super) fn unread(status: u16, request_id: &str) -> Wire<'_> {
+pub(super) fn unread<'a>(status: u16, request_id: &'a str, scheme: &'static str) -> Wire<'a> {
     Wire {
         method_label: MethodLabel::Other,
         method: "",
-        scheme: "http",
+        scheme,
         host: "",
         path: "",
         query: None,

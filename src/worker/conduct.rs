@@ -105,8 +105,8 @@ impl<'a> Conductor<'a> {
         let (admin, data): (Sockets, Sockets) =
             sockets.into_iter().partition(|(address, _)| *address == self.admin_address);
         let threads = threads(self.config.threads);
-        let accept = services::accept(self.config, &self.parts, threads);
-        self.data_service = Some(Running::start("data", threads, data, accept));
+        let accept = services::accept(self.config, &self.parts, threads, data);
+        self.data_service = Some(Running::start("data", threads, accept));
         self.answer_admin(admin)?;
         self.parts.readiness.accept();
         super::warn_of_file_limit(self.config);
@@ -121,7 +121,7 @@ impl<'a> Conductor<'a> {
         let copies: std::io::Result<Sockets> = copies.collect();
         self.sockets = Some(copies.map_err(super::system("keep the admin socket"))?);
         let admin = services::Shared(Arc::clone(&self.admin));
-        self.admin_services.push(Running::start("admin", 1, sockets, admin));
+        self.admin_services.push(Running::start("admin", 1, vec![(sockets, admin)]));
         Ok(())
     }
 

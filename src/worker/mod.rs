@@ -29,10 +29,10 @@ use crate::config::{Config, Problems, Threads};
 use crate::exchange::event::{Event, Observer};
 use crate::link::{Link, Start, ToSupervisor, ToWorker};
 use crate::live::Live;
-use crate::metrics::Metrics;
+use crate::metrics::{ConnectionMetrics, Metrics};
 use crate::probe::Prober;
 use crate::proxy::Proxy;
-use crate::proxy::accept::Connections;
+use crate::proxy::connections::Connections;
 use crate::runtime::snapshot::{LookupError, Snapshot};
 
 /// The worker could not start, or did not end well.
@@ -127,6 +127,7 @@ fn begin(link: &Link) -> std::io::Result<(Start, Sockets)> {
 struct Parts {
     proxy: Proxy,
     connections: Arc<Connections>,
+    connection_metrics: ConnectionMetrics,
     readiness: Arc<Readiness>,
     prober: Arc<Prober>,
 }
@@ -149,7 +150,8 @@ fn assemble(config: &Config, snapshot: Snapshot) -> Result<(Parts, Admin, Writer
             clock,
             draining: Arc::default(),
         },
-        connections: Arc::new(Connections::new(metrics.downstream_connections())),
+        connections: Arc::new(Connections::new(metrics.connections().open.clone())),
+        connection_metrics: metrics.connections().clone(),
         readiness: Arc::clone(&readiness),
         prober: Arc::new(Prober::new(Arc::clone(&live), clock)),
     };

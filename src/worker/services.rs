@@ -11,16 +11,16 @@ use pingora_core::listeners::{ListenerConfig, Listeners};
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::protocols::l4::stream::L4BufferSettings;
 use pingora_core::server::configuration::ServerConf;
-use pingora_core::server::{Fds, ShutdownWatch};
+use pingora_core::server::{Fds, ListenFds, ShutdownWatch};
 use pingora_core::services::Service as _;
 use pingora_core::services::listening::Service;
 use pingora_runtime::{Runtime, RuntimeBuilder};
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 
 use super::Parts;
-use crate::config::{Config, limits};
-use crate::proxy::accept::{Accept, AcceptLimits};
+use crate::config::{Config, Listener, limits};
+use crate::proxy::accept::{Accept, AcceptLimits, Server};
 use crate::proxy::line::LineTimeouts;
 
 /// The read buffer of a client connection. Small heads fit; a large one saves nothing and costs
@@ -37,34 +37,32 @@ pub(super) type Sockets = Vec<(SocketAddr, TcpListener)>;
 /// A service on a runtime of its own.
 pub(super) struct Running {
     runtime: Runtime,
-    ended: JoinHandle<()>,
+    services: JoinSet<()>,
     stop: watch::Sender<bool>,
 }
 
 impl Running {
-    /// Serves `sockets` with `app`. They are Pingora's from now on, which looks them up by the
-    /// address as written.
-    pub(super) fn start<A>(name: &str, threads: usize, sockets: Sockets, app: A) -> Self
+    /// Serves each listener's sockets with its app. They are Pingora's from now on, which looks
+    /// them up by the address as written.
+    pub(super) fn start<A>(name: &str, threads: usize, listeners: Vec<(Sockets, A)>) -> Self
     where
         A: ServerApp + Send + Sync + 'static,
     {
-        let mut fds = Fds::new();
-        let mut endpoints = Listeners::new();
-        for (address, socket) in sockets {
-            let buffers = L4BufferSettings::new(READ_BUFFER, WRITE_BUFFER);
-            endpoints.add_listener(ListenerConfig::tcp(address.to_string()).l4_buffer(buffers));
-            fds.add(address.to_string(), socket.into_raw_fd());
-        }
-        let mut service = Service::with_listeners(name.to_owned(), endpoints, app);
         // With one thread there is nothing to steal, and the simpler scheduler is cheaper.
         let steal = threads > 1;
         let runtime =
             RuntimeBuilder::new(threads, &format!("weir-{name}")).work_steal(steal).build();
-        let (stop, stopped) = watch::channel(false);
-        let fds = Some(Arc::new(parking_lot::Mutex::new(fds)));
-        let ended =
-            runtime.get_handle().spawn(async move { service.start_service(fds, stopped, 1).await });
-        Self { runtime, ended, stop }
+        let (stop, _) = watch::channel(false);
+        let mut services = JoinSet::new();
+        for (sockets, app) in listeners {
+            let (mut service, fds) = service(name, sockets, app);
+            let stopped = stop.subscribe();
+            services.spawn_on(
+                async move { service.start_service(fds, stopped, 1).await },
+                runtime.get_handle(),
+            );
+        }
+        Self { runtime, services, stop }
     }
 
     /// Stops accepting.
@@ -75,8 +73,10 @@ impl Running {
     /// Stops accepting, and returns when the app has cleaned up after its last connection.
     pub(super) async fn drained(&mut self) {
         self.close();
-        if let Err(error) = (&mut self.ended).await {
-            log::error!("a service did not end well: error=\"{error}\"");
+        while let Some(ended) = self.services.join_next().await {
+            if let Err(error) = ended {
+                log::error!("a service did not end well: error=\"{error}\"");
+            }
         }
     }
 
@@ -87,8 +87,39 @@ impl Running {
     }
 }
 
-/// What serves clients.
-pub(super) fn accept(config: &Config, parts: &Parts, threads: usize) -> Accept {
+/// A service of Pingora's over sockets that are bound already.
+fn service<A>(name: &str, sockets: Sockets, app: A) -> (Service<A>, Option<ListenFds>)
+where
+    A: ServerApp + Send + Sync + 'static,
+{
+    let mut fds = Fds::new();
+    let mut endpoints = Listeners::new();
+    for (address, socket) in sockets {
+        let buffers = L4BufferSettings::new(READ_BUFFER, WRITE_BUFFER);
+        endpoints.add_listener(ListenerConfig::tcp(address.to_string()).l4_buffer(buffers));
+        fds.add(address.to_string(), socket.into_raw_fd());
+    }
+    let service = Service::with_listeners(name.to_owned(), endpoints, app);
+    (service, Some(Arc::new(parking_lot::Mutex::new(fds))))
+}
+
+/// What serves clients: one app for each listener, with its socket.
+pub(super) fn accept(
+    config: &Config,
+    parts: &Parts,
+    threads: usize,
+    sockets: Sockets,
+) -> Vec<(Sockets, Accept)> {
+    let server = Arc::new(server(config, parts, threads));
+    let app = |(address, socket): (SocketAddr, TcpListener)| {
+        let listener = config.listeners.iter().find(|listener| listener.address == address);
+        let listener = listener.cloned().unwrap_or_else(|| Listener::clear(address));
+        (vec![(address, socket)], Accept::new(Arc::clone(&server), listener))
+    };
+    sockets.into_iter().map(app).collect()
+}
+
+fn server(config: &Config, parts: &Parts, threads: usize) -> Server {
     let conf = Arc::new(ServerConf {
         threads,
         upstream_keepalive_pool_size: KEPT_CONNECTIONS,
@@ -109,7 +140,8 @@ pub(super) fn accept(config: &Config, parts: &Parts, threads: usize) -> Accept {
         },
         drain: config.shutdown.drain,
     };
-    Accept::new(proxy, parts.proxy.clone(), Arc::clone(&parts.connections), limits)
+    let connections = Arc::clone(&parts.connections);
+    Server::new(proxy, parts.proxy.clone(), connections, &parts.connection_metrics, limits)
 }
 
 /// An app that several services share.

@@ -13,6 +13,7 @@ mod hostile;
 mod limits;
 mod metrics;
 mod probe;
+mod proxy_protocol;
 mod refused;
 mod reload;
 mod retry;

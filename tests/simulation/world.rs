@@ -357,7 +357,7 @@ fn draw_config(dice: &mut Rng) -> Config {
     };
     let last = pools.len() - 1;
     Config {
-        listeners: vec![Listener { address: local(1) }],
+        listeners: vec![Listener::clear(local(1))],
         admin: Admin { address: local(2) },
         threads: Threads::Auto,
         trusted_proxies: Vec::new(),

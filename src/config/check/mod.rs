@@ -84,7 +84,7 @@ fn listeners(
 ) -> Vec<Listener> {
     let Some(typed) = typed else {
         bound.add(Bound { address: DEFAULT_LISTENER, at: None, admin: false }, found);
-        return vec![Listener { address: DEFAULT_LISTENER }];
+        return vec![Listener::clear(DEFAULT_LISTENER)];
     };
     if typed.value.typed == 0 {
         let problem = Problem::new(typed.at, "with no listener nobody could connect");
@@ -97,11 +97,22 @@ fn listeners(
         return Vec::new();
     }
     let mut listeners = Vec::new();
-    for address in typed.value.entries.into_iter().filter_map(|listener| listener.value.address) {
+    for typed in typed.value.entries {
+        let Some(address) = typed.value.address else { continue };
         bound.add(Bound { address: address.value, at: Some(address.at), admin: false }, found);
-        listeners.push(Listener { address: address.value });
+        let proxy_protocol = proxy_protocol(typed.value.proxy_protocol, found);
+        listeners.push(Listener { address: address.value, proxy_protocol });
     }
     listeners
+}
+
+fn proxy_protocol(typed: Option<Spanned<file::ProxyProtocol>>, found: &mut Found) -> Vec<IpNet> {
+    let from = typed.and_then(|typed| typed.value.from);
+    if let Some(from) = from.as_ref().filter(|from| from.value.typed == 0) {
+        let problem = Problem::new(from.at, "from no network no PROXY header could come");
+        found.add(problem.help("leave `proxy_protocol` out to take none"));
+    }
+    networks(from)
 }
 
 /// Who listens where, to tell who gets in whose way. At most [`limits::LISTENERS_MAX`] and one.

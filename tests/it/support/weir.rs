@@ -26,6 +26,9 @@ const ENVIRONMENT: [&str; 9] = [
     "WEIR_FAULT",
 ];
 
+/// A line of a test's configuration that begins so goes on with further keys of the listener.
+pub(crate) const LISTENER_KEYS: &str = "#listener: ";
+
 /// The binary that is tested.
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_weir");
 
@@ -384,7 +387,10 @@ fn addresses(address: Ipv4Addr) -> (SocketAddr, SocketAddr) {
 fn whole_config(address: Ipv4Addr, config: &str) -> String {
     let (listener, admin) = addresses(address);
     // At the end, so that a line number in a complaint is one of the test's own text.
-    format!("{config}\nlisteners: [\"{listener}\"]\nadmin: {{address: \"{admin}\"}}\n")
+    let keys = config.lines().find_map(|line| line.strip_prefix(LISTENER_KEYS)).unwrap_or_default();
+    let listener =
+        format!("{{address: \"{listener}\"{}{keys}}}", if keys.is_empty() { "" } else { ", " });
+    format!("{config}\nlisteners: [{listener}]\nadmin: {{address: \"{admin}\"}}\n")
 }
 
 /// The binary, with nothing of our own surroundings but the path. Sockets and files that it

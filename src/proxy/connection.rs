@@ -1,0 +1,88 @@
+//! What is known of a client's connection, and how a request finds it.
+//!
+//! A request knows its connection by Pingora's `Digest`, the one thing that every session carries:
+//! of HTTP/1 it is asked of the stream, of HTTP/2 it is handed in with each stream. So it is found
+//! in the same way for both, and goes where the session goes; a task-local value would be lost
+//! wherever a session is taken to another task.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use http::StatusCode;
+use pingora::http::ResponseHeader;
+use pingora_core::protocols::raw_connect::ProxyDigest;
+use pingora_proxy::Session;
+
+use super::line::Line;
+use crate::http::proxy_protocol::Addresses;
+use crate::tls::facts::Facts;
+
+/// A client's connection, once it may speak HTTP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Connection {
+    /// The other end of the socket.
+    pub(super) peer: SocketAddr,
+    /// Our end of the socket.
+    pub(super) local: SocketAddr,
+    /// Whom a PROXY header named: the client and what it connected to.
+    pub(super) proxied: Option<Addresses>,
+    /// What the handshake found out; `None` if the connection is clear.
+    pub(super) tls: Option<Facts>,
+}
+
+impl Connection {
+    /// A clear one without a PROXY header.
+    pub(super) fn new(peer: SocketAddr, local: SocketAddr) -> Self {
+        Self { peer, local, proxied: None, tls: None }
+    }
+
+    /// Who connected: by the PROXY header, else the other end of the socket.
+    pub(super) fn client(&self) -> SocketAddr {
+        self.proxied.map_or(self.peer, |addresses| addresses.source)
+    }
+
+    /// Its address as limits, hashes and logs know it.
+    pub(super) fn client_ip(&self) -> IpAddr {
+        self.client().ip().to_canonical()
+    }
+
+    /// `http` or `https`.
+    pub(super) fn scheme(&self) -> &'static str {
+        if self.tls.is_some() { "https" } else { "http" }
+    }
+}
+
+/// What a session carries so that its line is found again.
+pub(super) fn digest(line: &Arc<Line>) -> Option<Arc<ProxyDigest>> {
+    // The digest is meant for an answer to CONNECT, so there must be one.
+    let head = ResponseHeader::build(StatusCode::OK, Some(0)).ok()?;
+    Some(Arc::new(ProxyDigest::new(Box::new(head), Some(Box::new(Arc::clone(line))))))
+}
+
+/// The line that a session's request came on.
+pub(super) fn line(session: &Session) -> Option<&Arc<Line>> {
+    let digest = session.as_downstream().digest()?.proxy_digest.as_ref()?;
+    digest.user_data.as_ref()?.downcast_ref()
+}
+
+/// The connection that a session's request came on.
+pub(super) fn of(session: &Session) -> Option<&Connection> {
+    line(session).map(|line| &*line.connection)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_client_is_whom_the_proxy_header_names() {
+        let peer = "10.0.0.1:1".parse().unwrap();
+        let mut connection = Connection::new(peer, "10.0.0.2:443".parse().unwrap());
+        assert_eq!(connection.client(), peer);
+        let source = "[::ffff:192.0.2.1]:4711".parse().unwrap();
+        let destination = "198.51.100.2:443".parse().unwrap();
+        connection.proxied = Some(Addresses { source, destination });
+        assert_eq!(connection.client(), source);
+        assert_eq!(connection.client_ip(), "192.0.2.1".parse::<IpAddr>().unwrap());
+    }
+}

@@ -1,0 +1,141 @@
+//! From an accepted socket to a connection that may speak HTTP: the PROXY header, if there has to
+//! be one. All of it within the time that a first head may take.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use pingora_core::protocols::l4::stream::Stream as Socket;
+use pingora_core::protocols::{GetSocketDigest as _, SocketDigest, Stream};
+use prometheus::{IntCounter, IntCounterVec};
+use tokio::io::AsyncReadExt as _;
+
+use super::connection::Connection;
+use crate::config::Listener;
+use crate::http::forwarded::is_trusted;
+use crate::http::proxy_protocol::{self, Addresses, Invalid, LENGTH_MAX};
+
+/// Why a connection came to nothing before its first request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unopened {
+    /// It ended before it had said anything, as the probes of other balancers do.
+    Silent,
+    /// There had to be a PROXY header, and there was something else.
+    NoProxyHeader,
+    /// The PROXY header could not be read.
+    BadProxyHeader(Invalid),
+    /// It took too long.
+    Slow,
+    /// It broke.
+    Broken,
+}
+
+impl Unopened {
+    /// The metric's label; `None` if it is nothing to speak of.
+    const fn label(self) -> Option<&'static str> {
+        match self {
+            Self::Silent => None,
+            Self::NoProxyHeader => Some("proxy_header_missing"),
+            Self::BadProxyHeader(_) => Some("proxy_header_invalid"),
+            Self::Slow => Some("timeout"),
+            Self::Broken => Some("broken"),
+        }
+    }
+
+    const LABELS: [&'static str; 4] =
+        ["proxy_header_missing", "proxy_header_invalid", "timeout", "broken"];
+
+    /// Whether the operator of a proxy in front of us should hear of it.
+    const fn is_misconfigured(self) -> bool {
+        matches!(self, Self::NoProxyHeader | Self::BadProxyHeader(_))
+    }
+}
+
+impl fmt::Display for Unopened {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Silent => formatter.write_str("closed without a word"),
+            Self::NoProxyHeader => Invalid::Missing.fmt(formatter),
+            Self::BadProxyHeader(invalid) => invalid.fmt(formatter),
+            Self::Slow => formatter.write_str("not opened in time"),
+            Self::Broken => formatter.write_str("broken"),
+        }
+    }
+}
+
+/// Counts connections that came to nothing.
+#[derive(Debug, Clone)]
+pub(super) struct Failures([(&'static str, IntCounter); Unopened::LABELS.len()]);
+
+impl Failures {
+    pub(super) fn new(counters: &IntCounterVec) -> Self {
+        Self(Unopened::LABELS.map(|label| (label, counters.with_label_values(&[label]))))
+    }
+
+    /// Counts one, and tells of it.
+    pub(super) fn tell(&self, why: Unopened, peer: SocketAddr, listener: SocketAddr) {
+        let counter = why.label().and_then(|label| self.0.iter().find(|(name, _)| *name == label));
+        if let Some((_, counter)) = counter {
+            counter.inc();
+        }
+        let level = if why.is_misconfigured() { log::Level::Warn } else { log::Level::Debug };
+        log::log!(level, "connection closed: listener={listener} peer={peer} error=\"{why}\"");
+    }
+}
+
+/// The socket below a stream of Pingora's, and its two ends. `None` if the other end is gone.
+pub(super) fn socket(stream: Stream) -> Option<(Box<Socket>, Connection)> {
+    let socket = stream.into_any().downcast::<Socket>().ok()?;
+    let digest = socket.get_socket_digest()?;
+    let connection = Connection::new(end(&digest, true)?, end(&digest, false)?);
+    Some((socket, connection))
+}
+
+fn end(digest: &SocketDigest, peer: bool) -> Option<SocketAddr> {
+    let address = if peer { digest.peer_addr() } else { digest.local_addr() };
+    address?.as_inet().copied()
+}
+
+/// Opens a connection within `patience`.
+pub(super) async fn open(
+    socket: &mut Socket,
+    connection: &mut Connection,
+    listener: &Listener,
+    patience: Duration,
+) -> Result<(), Unopened> {
+    let opened = async {
+        let from = &listener.proxy_protocol;
+        if !from.is_empty() && is_trusted(connection.peer.ip(), from) {
+            connection.proxied = proxy_header(socket).await?;
+        }
+        Ok(())
+    };
+    tokio::time::timeout(patience, opened).await.map_err(|_elapsed| Unopened::Slow)?
+}
+
+async fn proxy_header(socket: &mut Socket) -> Result<Option<Addresses>, Unopened> {
+    let mut bytes = Vec::with_capacity(256);
+    loop {
+        let read = socket.take(room(&bytes)).read_buf(&mut bytes).await;
+        match read {
+            Ok(0) if bytes.is_empty() => return Err(Unopened::Silent),
+            Ok(0) => return Err(Unopened::BadProxyHeader(Invalid::Length)),
+            Ok(_) => {}
+            Err(_broken) => return Err(Unopened::Broken),
+        }
+        match proxy_protocol::parse(&bytes) {
+            Ok(None) => {}
+            Ok(Some(header)) => {
+                socket.rewind(bytes.get(header.length..).unwrap_or_default());
+                return Ok(header.addresses);
+            }
+            Err(Invalid::Missing) => return Err(Unopened::NoProxyHeader),
+            Err(invalid) => return Err(Unopened::BadProxyHeader(invalid)),
+        }
+    }
+}
+
+/// How much more may be read of a header.
+fn room(bytes: &[u8]) -> u64 {
+    u64::try_from(LENGTH_MAX.saturating_sub(bytes.len())).unwrap_or(0)
+}

@@ -1,0 +1,3 @@
+//! TLS towards clients: what a handshake has found out.
+
+pub mod facts;
