@@ -50,6 +50,7 @@ pub(crate) fn pool(
             response: Duration::from_secs(1),
             request: Some(Duration::from_secs(5)),
             idle: Duration::from_secs(1),
+            tunnel: Duration::from_secs(3600),
         },
         rate_limit: None,
     }
@@ -87,7 +88,11 @@ pub(crate) fn snapshot(pools: Vec<config::Pool>) -> Snapshot {
             keepalive: Duration::from_secs(1),
         },
         access_log: AccessLog { format: LogFormat::Off, target: LogTarget::Stdout },
-        shutdown: Shutdown { pre_stop: Duration::ZERO, drain: Duration::ZERO },
+        shutdown: Shutdown {
+            pre_stop: Duration::ZERO,
+            drain: Duration::ZERO,
+            tunnels: Duration::ZERO,
+        },
     };
     Snapshot::new(&config, "v1", 7, |_, _| Err("no names in tests".to_owned())).unwrap()
 }

@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! TIME CLIENT "METHOD SCHEME://HOST PATH?QUERY PROTOCOL" STATUS in=BYTES out=BYTES ms=DURATION
-//!   ttfb=DURATION peer=ADDRESS pool=NAME backend=ADDRESS attempts=ADDRESS/FAILURE,ADDRESS
+//!   ttfb=DURATION [tunnel=DURATION] peer=ADDRESS pool=NAME backend=ADDRESS attempts=ADDRESS/FAILURE,ADDRESS
 //!   reason=CODE id="REQUEST ID" agent="USER AGENT"
 //! ```
 //! on one line. Everything a client can choose stands in quotes, and inside of them everything but
@@ -50,6 +50,10 @@ pub(super) fn json(line: &mut String, summary: &Summary<'_>, started: SystemTime
     if let Some(first_byte) = exchange.first_byte() {
         line.push_str(r#","ttfb_ms":"#);
         millis(line, first_byte.since(exchange.started()));
+    }
+    if let Some(since) = exchange.tunnel_since() {
+        line.push_str(r#","tunnel_ms":"#);
+        millis(line, summary.ended.since(since));
     }
     if let Some(pool) = pool(exchange) {
         json_word(line, r#","pool":"#, pool.name.as_str());
@@ -143,6 +147,10 @@ pub(super) fn text(line: &mut String, summary: &Summary<'_>, started: SystemTime
     line.push_str(" ms=");
     millis(line, summary.ended.since(exchange.started()));
     known(line, " ttfb=", first_byte, millis);
+    if let Some(since) = exchange.tunnel_since() {
+        line.push_str(" tunnel=");
+        millis(line, summary.ended.since(since));
+    }
     known(line, " peer=", client.map(|known| known.peer), address::push);
     text_attempts(line, exchange);
     line.push_str(" reason=");

@@ -51,6 +51,7 @@ pub fn diff(old: &Config, new: &Config) -> Vec<String> {
     lines.change("access_log.target", word(before.target), word(now.target));
     lines.wait("shutdown.pre_stop", old.shutdown.pre_stop, new.shutdown.pre_stop);
     lines.wait("shutdown.drain", old.shutdown.drain, new.shutdown.drain);
+    lines.wait("shutdown.tunnels", old.shutdown.tunnels, new.shutdown.tunnels);
     lines.0
 }
 
@@ -145,6 +146,7 @@ fn changed_pool(lines: &mut Lines, old: &Pool, new: &Pool) {
     let request = |patience: Option<Duration>| patience.map_or_else(off, spell);
     lines.change(&key("timeouts.request"), request(before.request), request(now.request));
     lines.wait(&key("timeouts.idle"), before.idle, now.idle);
+    lines.wait(&key("timeouts.tunnel"), before.tunnel, now.tunnel);
     rate_limit(lines, &pool, old.rate_limit.as_ref(), new.rate_limit.as_ref());
     if lines.0.len() > told_before && unchanged > 0 {
         lines.say(format!("{pool}{} unchanged, {kept}", count(unchanged, "backend")));
@@ -293,7 +295,7 @@ mod tests {
 
     #[test]
     fn what_concerns_the_whole_process_is_told() {
-        let text = "threads: 2\ntrusted_proxies: [10.0.0.0/8]\nlimits: {connections: 5, keepalive: 2s, header_timeout: 1s}\naccess_log: {format: text, target: stderr}\nshutdown: {pre_stop: 1s, drain: 2m}";
+        let text = "threads: 2\ntrusted_proxies: [10.0.0.0/8]\nlimits: {connections: 5, keepalive: 2s, header_timeout: 1s}\naccess_log: {format: text, target: stderr}\nshutdown: {pre_stop: 1s, drain: 2m, tunnels: 1m}";
         assert_eq!(
             with(text),
             [
@@ -306,6 +308,7 @@ mod tests {
                 "access_log.target: stdout → stderr",
                 "shutdown.pre_stop: 0s → 1s",
                 "shutdown.drain: 30s → 2m",
+                "shutdown.tunnels: 30s → 60s",
             ]
         );
     }

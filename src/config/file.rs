@@ -222,6 +222,9 @@ section! {
     request: Patience = Same("60s"), "2m";
     /// How long an unused connection to a backend is kept. Keep it shorter than the backend does.
     idle: Duration = Same("55s"), "20s";
+    /// How long a WebSocket may be silent in both directions before it is closed. `request` ends
+    /// with the backend's 101 and `response` with it, so this is all that bounds a WebSocket.
+    tunnel: Duration = Same("1h"), "10m";
 }
 
 section! {
@@ -273,6 +276,9 @@ section! {
     pre_stop: Duration = Same("0s"), "5s";
     /// How long what is in flight may take to finish. May be `0s`.
     drain: Duration = Same("30s"), "1m";
+    /// How long WebSockets may go on while a worker drains, at a reload as at a stop. They never
+    /// end by themselves, so at a stop it takes as long as this while one is open. May be `0s`.
+    tunnels: Duration = Otherwise("as long as `drain`"), "5m";
 }
 
 /// What a probe is.

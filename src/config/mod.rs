@@ -314,6 +314,8 @@ pub struct Timeouts {
     pub request: Option<Duration>,
     /// How long an unused connection to a backend is kept.
     pub idle: Duration,
+    /// How long a tunnel may be silent in both directions.
+    pub tunnel: Duration,
 }
 
 /// How much one client may ask for: a token bucket per client.
@@ -379,4 +381,14 @@ pub struct Shutdown {
     pub pre_stop: Duration,
     /// How long what is in flight may take to finish.
     pub drain: Duration,
+    /// How long tunnels may go on meanwhile.
+    pub tunnels: Duration,
+}
+
+impl Shutdown {
+    /// How long a worker that drains may take.
+    #[must_use]
+    pub fn longest(&self) -> Duration {
+        self.drain.max(self.tunnels)
+    }
 }

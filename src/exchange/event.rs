@@ -31,6 +31,11 @@ pub enum Event<'a> {
         /// Another attempt follows.
         retried: bool,
     },
+    /// The current attempt has become a tunnel.
+    Tunnelled {
+        /// Which pool.
+        pool: usize,
+    },
     /// A client was told to slow down.
     RateLimited(Scope),
     /// The exchange is over. Comes exactly once, and last.

@@ -16,6 +16,7 @@ mod attempts;
 pub mod event;
 mod head;
 pub mod refusal;
+mod tunnel;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -29,7 +30,7 @@ use crate::config::limits::BACKOFF_MAX;
 use crate::exchange::attempts::Attempts;
 use crate::exchange::event::{Event, Observer, Summary, Wire};
 use crate::exchange::refusal::{Ending, Refusal, Scope};
-use crate::http::host;
+use crate::http::{host, upgrade};
 use crate::policy::backoff;
 use crate::policy::limiter::RateLimiter;
 use crate::policy::retry::{Facts, Failure};
@@ -52,6 +53,8 @@ pub struct Exchange {
     pool: Option<usize>,
     attempts: Attempts,
     lease: Option<Lease>,
+    asks_tunnel: bool,
+    tunnel: Option<tunnel::Tunnel>,
     picked: Timestamp,
     first_byte: Option<Timestamp>,
     refusal: Option<Refusal>,
@@ -85,6 +88,8 @@ pub struct Target {
     pub response_timeout: Duration,
     /// How long the connection may be kept unused afterwards.
     pub idle_timeout: Duration,
+    /// How long it may be silent if it becomes a tunnel, which the client asks for.
+    pub tunnel_timeout: Option<Duration>,
 }
 
 impl Exchange {
@@ -100,6 +105,8 @@ impl Exchange {
             pool: None,
             attempts: Attempts::default(),
             lease: None,
+            asks_tunnel: false,
+            tunnel: None,
             picked: now,
             first_byte: None,
             refusal: None,
@@ -121,6 +128,7 @@ impl Exchange {
         self.last_seen = now;
         let snapshot = Arc::clone(&self.snapshot);
         self.client = Some(head.client(&snapshot.trusted_proxies));
+        self.asks_tunnel = upgrade::asks_for_websocket(head.method, head.version, head.headers);
         if matches!(*head.method, Method::TRACE | Method::CONNECT) {
             return Err(Refusal::MethodNotAllowed);
         }
@@ -199,6 +207,7 @@ impl Exchange {
             connect_timeout: pool.timeouts.connect.min(left),
             response_timeout: pool.timeouts.response.min(left),
             idle_timeout: pool.timeouts.idle,
+            tunnel_timeout: self.asks_tunnel.then_some(pool.timeouts.tunnel),
         })
     }
 
@@ -223,6 +232,9 @@ impl Exchange {
         now: Timestamp,
     ) -> bool {
         self.last_seen = now;
+        if self.tunnel.is_some() {
+            return false; // the attempt succeeded when the tunnel began
+        }
         let retried = self.may_retry(failure, replay, now);
         let (Some(pool), Some(attempt)) = (self.pool, self.attempts.last_mut()) else {
             return false;
@@ -270,6 +282,9 @@ impl Exchange {
     pub fn finished(&mut self, ending: Ending, wire: Option<&Wire<'_>>, now: Timestamp) {
         self.last_seen = now;
         self.lease = None;
+        if let Some(tunnel) = &mut self.tunnel {
+            tunnel.ended();
+        }
         if !std::mem::replace(&mut self.finished, true) {
             let summary = Summary { exchange: self, ending, wire, ended: now };
             self.observer.observe(&Event::Finished(summary));

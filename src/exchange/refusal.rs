@@ -166,6 +166,10 @@ pub enum Ending {
     ClientClosed,
     /// The client did not take its answer in time.
     ClientStalled,
+    /// The exchange was a tunnel, and silent for too long.
+    TunnelIdle,
+    /// The exchange was a tunnel, and its time was up while draining.
+    TunnelDrained,
     /// The exchange was abandoned: a panic, or the process stopped.
     Dropped,
 }
@@ -180,6 +184,8 @@ impl Ending {
             Self::Cut => Some("response_cut"),
             Self::ClientClosed => Some("client_closed"),
             Self::ClientStalled => Some("client_stalled"),
+            Self::TunnelIdle => Some("tunnel_idle"),
+            Self::TunnelDrained => Some("tunnel_drained"),
             Self::Dropped => Some("dropped"),
         }
     }

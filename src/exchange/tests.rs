@@ -23,6 +23,7 @@ impl Observer for Notes {
             Event::AttemptFailed { backend, failure, retried, .. } => {
                 format!("failed {backend} {failure:?} retried={retried}")
             }
+            Event::Tunnelled { pool } => format!("tunnel in {pool}"),
             Event::RateLimited(scope) => format!("limited {}", scope.as_str()),
             Event::Finished(summary) => format!("finished {:?}", summary.ending),
         };

@@ -16,4 +16,5 @@ pub mod method;
 pub mod path;
 pub mod proxy_protocol;
 pub mod request_id;
+pub mod upgrade;
 pub mod via;

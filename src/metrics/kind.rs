@@ -48,7 +48,11 @@ impl ErrorKind {
     /// `None` for what is no error, or was counted with the attempt.
     pub(super) const fn of_ending(ending: Ending) -> Option<Self> {
         match ending {
-            Ending::Answered | Ending::ClientClosed | Ending::ClientStalled => None,
+            Ending::Answered
+            | Ending::ClientClosed
+            | Ending::ClientStalled
+            | Ending::TunnelIdle
+            | Ending::TunnelDrained => None,
             Ending::Cut => Some(Self::ResponseCut),
             Ending::Dropped => Some(Self::Dropped),
             Ending::Refused(refusal) => match refusal {

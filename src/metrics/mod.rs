@@ -57,7 +57,7 @@ pub struct Metrics {
     /// Attempts that were followed by another one, by the attempt's [`ErrorKind`].
     retries: IntCounterVec, // lb_retries_total{pool,reason}
     /// Of one (pool, backend), with `lb_request_duration_seconds`, `lb_backend_up` and
-    /// `lb_active_connections`.
+    /// `lb_active_connections`; of one pool, `lb_tunnels` and `lb_tunnels_total`.
     table: Table,
     /// Requests refused by a rate limit, one for each [`Scope`].
     rate_limited: [IntCounter; Scope::ALL.len()], // lb_rate_limited_requests_total{scope}
@@ -240,7 +240,9 @@ impl Metrics {
         let series = self.table.series(exchange.pool_index(), last);
         let status = summary.wire.map(|wire| wire.status);
         if let Some(wire) = summary.wire {
-            let took = summary.ended.since(exchange.started());
+            // How long a tunnel was open says nothing about how fast anybody was.
+            let ended = exchange.tunnel_since().unwrap_or(summary.ended);
+            let took = ended.since(exchange.started());
             series.took(took.as_secs_f64());
             series.answered(&self.requests, wire.method_label, StatusLabel::from(wire.status));
         }
@@ -254,6 +256,7 @@ impl Metrics {
         match ending {
             Ending::Answered if status.is_some_and(|status| status < 500) => &self.succeeded,
             Ending::Refused(refusal) if refusal.status() < 500 => &self.declined,
+            Ending::TunnelIdle | Ending::TunnelDrained => &self.succeeded,
             Ending::ClientClosed | Ending::ClientStalled => &self.declined,
             Ending::Answered | Ending::Refused(_) | Ending::Cut | Ending::Dropped => &self.failed,
         }
@@ -271,6 +274,7 @@ impl Observer for Metrics {
                     self.table.retried(&self.retries, *pool, kind);
                 }
             }
+            Event::Tunnelled { pool } => self.table.tunnelled(*pool),
             Event::RateLimited(scope) => {
                 let [global, route, pool] = &self.rate_limited;
                 match scope {
@@ -311,6 +315,12 @@ fn table(registry: &Registry, snapshot: &Snapshot) -> Result<Table> {
         healthy: gauges(
             registry,
             ("lb_healthy_backends", "How many backends of a pool are healthy."),
+            &["pool"],
+        )?,
+        tunnels: gauges(registry, ("lb_tunnels", "WebSockets that are open."), &["pool"])?,
+        tunnelled: counters(
+            registry,
+            ("lb_tunnels_total", "Exchanges that became a WebSocket."),
             &["pool"],
         )?,
     };

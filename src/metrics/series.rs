@@ -22,6 +22,8 @@ pub(super) struct Families {
     pub(super) up: IntGaugeVec,
     pub(super) active: IntGaugeVec,
     pub(super) healthy: IntGaugeVec,
+    pub(super) tunnels: IntGaugeVec,
+    pub(super) tunnelled: IntCounterVec,
 }
 
 /// Every series of one snapshot, at the indices that exchanges know.
@@ -38,6 +40,8 @@ struct PoolSeries {
     backends: Vec<(Series, BackendGauges)>,
     no_backend: Series,
     healthy: IntGauge,
+    tunnels: IntGauge,
+    tunnelled: IntCounter,
     retries: [Cell; ErrorKind::COUNT],
 }
 
@@ -94,6 +98,8 @@ impl Table {
             pools.push(PoolSeries {
                 no_backend: Series::new(families, &name, &nobody)?,
                 healthy: families.healthy.get_metric_with_label_values(&[&*name])?,
+                tunnels: families.tunnels.get_metric_with_label_values(&[&*name])?,
+                tunnelled: families.tunnelled.get_metric_with_label_values(&[&*name])?,
                 retries: Default::default(),
                 backends,
                 name,
@@ -117,6 +123,13 @@ impl Table {
             && let Some(cell) = pool.retries.get(kind.index())
         {
             cell.inc(family, &[&*pool.name, kind.as_str()]);
+        }
+    }
+
+    /// Counts another tunnel, in this pool.
+    pub(super) fn tunnelled(&self, pool: usize) {
+        if let Some(pool) = self.pools.get(pool) {
+            pool.tunnelled.inc();
         }
     }
 
@@ -152,6 +165,7 @@ impl Table {
                 gauges.active.set(signed(member.backend.in_flight()));
             }
             series.healthy.set(healthy);
+            series.tunnels.set(signed(pool.tunnels.open()));
         }
     }
 }

@@ -342,6 +342,7 @@ impl World {
         for scope in Scope::ALL {
             self.metrics.observe(&Event::RateLimited(scope));
         }
+        self.metrics.observe(&Event::Tunnelled { pool: 0 });
         self.metrics.panics().inc();
         self.metrics.access_log_dropped().inc_by(3);
     }

@@ -34,6 +34,9 @@ const BODY_DRAIN: Duration = Duration::from_secs(5);
 /// before a worker without any other may end.
 const SETTLE: Duration = Duration::from_millis(50);
 
+/// How long tunnels may take to end once their time is up.
+const TUNNELS_END: Duration = Duration::from_secs(2);
+
 /// Pingora's word for "keep the connection, without a timeout of yours".
 const KEEPALIVE: Option<u64> = Some(0);
 
@@ -70,6 +73,22 @@ impl Server {
     ) -> Self {
         let failures = Failures::new(&metrics.failures);
         Self { proxy: Arc::new(proxy), shared, connections, failures, limits }
+    }
+
+    /// The drain's deadline has passed. Tunnels have one of their own, which their lines watch.
+    async fn only_tunnels(&self) {
+        let (tunnels, others) = self.connections.tunnels();
+        if others > 0 {
+            log::warn!("drain deadline passed: connections={others}");
+        }
+        if tunnels > 0 {
+            self.connections.cut_others(self.shared.clock.now());
+            let longer = self.limits.timeouts.tunnels.saturating_sub(self.limits.drain);
+            let ended = self.connections.empty();
+            if tokio::time::timeout(longer + TUNNELS_END, ended).await.is_err() {
+                log::warn!("tunnels did not end: connections={}", self.connections.open());
+            }
+        }
     }
 
     async fn serve(&self, stream: GuardedStream, line: &Line, shutdown: &ShutdownWatch) {
@@ -164,7 +183,7 @@ impl ServerApp for Accept {
         tokio::time::sleep(SETTLE).await;
         let drained = tokio::time::timeout(limits.drain, connections.empty()).await;
         if drained.is_err() {
-            log::warn!("drain deadline passed: connections={}", connections.open());
+            self.server.only_tunnels().await;
         }
         proxy.http_cleanup().await;
     }

@@ -100,7 +100,8 @@ pub(super) async fn fail(
     exchange: &mut Exchange,
 ) -> FailToProxy {
     let begun = session.as_downstream().response_written();
-    let begun = begun.is_some_and(|head| !head.status.is_informational());
+    let begun = begun.is_some_and(|head| !head.status.is_informational())
+        || exchange.tunnel_since().is_some();
     let late = super::late(session, error);
     let refusal = exchange.refusal().or_else(|| failure::to_answer(error, late));
     let mut error_code = 0;

@@ -17,6 +17,8 @@ pub struct Connections {
     lines: Mutex<Lines>,
     next: AtomicU64,
     open: AtomicUsize,
+    /// Ended before they were done.
+    cut: AtomicUsize,
     gauge: IntGauge,
     emptied: Notify,
 }
@@ -36,6 +38,7 @@ impl Connections {
             lines: Mutex::default(),
             next: AtomicU64::new(0),
             open: AtomicUsize::new(0),
+            cut: AtomicUsize::new(0),
             gauge,
             emptied: Notify::new(),
         }
@@ -65,6 +68,26 @@ impl Connections {
         let mut lines = self.lines();
         let since = *lines.draining_since.get_or_insert(now);
         lines.by_place.values().for_each(|line| line.drain(since));
+    }
+
+    /// How many are tunnels, and how many are not.
+    pub(super) fn tunnels(&self) -> (usize, usize) {
+        let tunnels = self.lines().by_place.values().filter(|line| line.is_tunnel()).count();
+        (tunnels, self.open().saturating_sub(tunnels))
+    }
+
+    /// Ends those that are no tunnels.
+    pub(super) fn cut_others(&self, now: Timestamp) {
+        for line in self.lines().by_place.values().filter(|line| !line.is_tunnel()) {
+            line.cut(now);
+            self.cut.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// How many had to be cut, or will be if the process ends now.
+    #[must_use]
+    pub fn unfinished(&self) -> usize {
+        self.open() + self.cut.load(Relaxed)
     }
 
     /// A place for one more, unless there are `most` already.

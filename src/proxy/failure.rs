@@ -73,7 +73,7 @@ pub(super) fn is_silence(error: &Error) -> bool {
     *error.esource() == ErrorSource::Upstream && is_timeout(error)
 }
 
-fn is_timeout(error: &Error) -> bool {
+pub(super) fn is_timeout(error: &Error) -> bool {
     matches!(error.etype(), ErrorType::ReadTimedout | ErrorType::WriteTimedout)
 }
 

@@ -1,10 +1,10 @@
 //! What we change in the heads that pass through.
 
 use http::header::{self, HeaderName, HeaderValue};
-use http::{HeaderMap, StatusCode, Version};
+use http::{HeaderMap, Version};
 use ipnet::IpNet;
 use pingora::http::{RequestHeader, ResponseHeader};
-use pingora_error::{Error, ErrorType, OrErr, Result};
+use pingora_error::{ErrorType, OrErr, Result};
 
 use crate::exchange::{Client, X_FORWARDED_FOR};
 use crate::http::hop_by_hop::{self, Direction};
@@ -144,12 +144,8 @@ fn text_lines(headers: &HeaderMap, name: HeaderName) -> impl DoubleEndedIterator
     headers.get_all(name).iter().filter_map(|line| line.to_str().ok())
 }
 
-/// Refuses what no backend may answer to what we ask, and puts right what has one meaning only.
+/// Puts right what has one meaning only.
 pub(super) fn check_answer(response: &mut ResponseHeader) -> Result<()> {
-    if response.status == StatusCode::SWITCHING_PROTOCOLS {
-        // Nobody asked: upgrades are not passed on.
-        return Err(Error::explain(ErrorType::InvalidHTTPHeader, "101 unasked").into_up());
-    }
     // Several that differ were refused by Pingora; several that agree are one (RFC 9112 §6.3).
     let mut lengths = response.headers.get_all(header::CONTENT_LENGTH).iter();
     let (first, second) = (lengths.next(), lengths.next());

@@ -8,6 +8,8 @@
 //!    │ closed                        closed                      closed
 //!    └──────────────────────────────────────────────── answer sent ┘
 //! ```
+//! A request that becomes a tunnel has no deadline any more, but for the one of a drain.
+//!
 //! Pingora times each read but not a whole head, and a reused connection not at all. So the line
 //! keeps the time itself: the connection's own task watches it (`accept.rs`), and the stream
 //! below Pingora (`guard.rs`) carries out the verdict.
@@ -44,6 +46,8 @@ enum Phase {
     Head,
     /// A request is being served.
     Busy,
+    /// What is read and written is no HTTP any more.
+    Tunnel,
 }
 
 impl Phase {
@@ -52,6 +56,7 @@ impl Phase {
             Self::Idle => 0,
             Self::Head => 1,
             Self::Busy => 2,
+            Self::Tunnel => 3,
         }
     }
 }
@@ -65,7 +70,7 @@ pub(super) enum Verdict {
     Close,
     /// Answer 408 and end: the head took too long.
     HeadTimeout,
-    /// Fail the next read: the request is past its deadline.
+    /// Fail the next read: the request is past its deadline, or a tunnel is past its drain's.
     PastDeadline,
 }
 
@@ -87,6 +92,8 @@ pub struct LineTimeouts {
     pub header: Duration,
     /// Between requests.
     pub keepalive: Duration,
+    /// How long a tunnel may go on once draining began.
+    pub tunnels: Duration,
 }
 
 /// One client connection. Only its own task changes it; others may start its draining.
@@ -185,9 +192,21 @@ impl Line {
         self.refusal.set((refusal, id)).is_ok()
     }
 
-    /// Whether a request is being served.
+    /// Whether a request is being served, or a tunnel that it became.
     pub(super) fn is_busy(&self) -> bool {
-        self.is(Phase::Busy)
+        self.is(Phase::Busy) || self.is_tunnel()
+    }
+
+    /// Whether what is read and written is no HTTP any more.
+    pub(super) fn is_tunnel(&self) -> bool {
+        self.is(Phase::Tunnel)
+    }
+
+    /// The request has become a tunnel: no deadline holds, and nothing that is read is HTTP.
+    pub(super) fn tunnel(&self) {
+        if self.verdict() == Verdict::Open {
+            self.enter(Phase::Tunnel, Timestamp::MAX);
+        }
     }
 
     /// A head is complete and its request begins. It has no deadline before its route is known.
@@ -206,6 +225,12 @@ impl Line {
         self.task.wake();
     }
 
+    /// What the connection is doing has taken too long, whatever it is.
+    pub(super) fn cut(&self, now: Timestamp) {
+        self.due_ns.store(now.as_nanos(), Relaxed);
+        self.task.wake();
+    }
+
     pub(super) fn register(&self, waker: &std::task::Waker) {
         self.task.register(waker);
     }
@@ -215,6 +240,7 @@ impl Line {
         let due = Timestamp::from_nanos(self.due_ns.load(Relaxed));
         match self.draining_since() {
             Some(since) if self.is(Phase::Idle) => due.min(since + DRAIN_IDLE),
+            Some(since) if self.is_tunnel() => due.min(since + self.timeouts.tunnels),
             _ => due,
         }
     }
@@ -264,8 +290,11 @@ impl Line {
 mod tests {
     use super::*;
 
-    const TIMEOUTS: LineTimeouts =
-        LineTimeouts { header: Duration::from_secs(10), keepalive: Duration::from_secs(75) };
+    const TIMEOUTS: LineTimeouts = LineTimeouts {
+        header: Duration::from_secs(10),
+        keepalive: Duration::from_secs(75),
+        tunnels: Duration::from_secs(40),
+    };
 
     fn at(seconds: u64) -> Timestamp {
         Timestamp::ZERO + Duration::from_secs(seconds)
@@ -345,5 +374,20 @@ mod tests {
         line.bytes_read(1, || at(1));
         line.drain(at(2));
         assert_eq!(line.due(), at(11));
+    }
+
+    #[test]
+    fn a_tunnel_has_no_deadline_until_draining_begins() {
+        let line = line();
+        line.busy();
+        line.deadline(at(30));
+        line.tunnel();
+        assert!(line.check(at(1000)));
+        assert_eq!(line.verdict(), Verdict::Open);
+        line.drain(at(2000));
+        assert_eq!(line.due(), at(2040));
+        assert!(line.check(at(2040)));
+        assert_eq!(line.verdict(), Verdict::PastDeadline);
+        assert!(!line.check(at(2041)), "now it is cut");
     }
 }

@@ -11,6 +11,7 @@ mod head;
 pub mod line;
 mod opening;
 mod peer;
+mod tunnel;
 mod watch;
 mod wire;
 
@@ -137,7 +138,9 @@ impl ProxyHttp for Proxy {
     ) -> Result<Box<HttpPeer>> {
         fault::at("upstream_peer", session);
         let rolls = (fastrand::u64(..), fastrand::u64(..));
-        let target = exchange.pick(self.clock.now(), rolls).map_err(answer::stop)?;
+        let now = self.clock.now();
+        let target = exchange.pick(now, rolls).map_err(answer::stop)?;
+        tunnel::await_answer(session, exchange, &target, now);
         // A client that does not take its answer is as silent as a backend that gives none.
         session.set_write_timeout(Some(target.response_timeout));
         if !target.backoff.is_zero() {
@@ -185,7 +188,8 @@ impl ProxyHttp for Proxy {
         let trusted = &exchange.snapshot().trusted_proxies;
         let backend = exchange.backend().map_or("", |backend| &backend.label);
         let scheme = wire::scheme(session);
-        head::forward(request, (session.req_header(), scheme), (client, backend), trusted)
+        head::forward(request, (session.req_header(), scheme), (client, backend), trusted)?;
+        tunnel::ask(request, exchange)
     }
 
     async fn upstream_response_filter(
@@ -198,6 +202,7 @@ impl ProxyHttp for Proxy {
         head::check_answer(response)?;
         let status = response.status;
         let now = self.clock.now();
+        tunnel::answered(session, response, exchange, now)?;
         if status.is_informational() || !exchange.responded(status.as_u16(), replay(session), now) {
             return Ok(());
         }
@@ -214,6 +219,7 @@ impl ProxyHttp for Proxy {
         let request = session.req_header();
         let id = request.headers.get(&head::X_REQUEST_ID);
         let keep = head::backward(response, id, request.version)?;
+        tunnel::agree(response)?;
         if !keep || self.is_draining() {
             session.set_keepalive(None);
         }

@@ -10,12 +10,13 @@ pub(super) fn peer(target: &Target) -> Box<HttpPeer> {
     let options = &mut peer.options;
     options.connection_timeout = Some(target.connect_timeout);
     options.total_connection_timeout = Some(target.connect_timeout);
-    options.read_timeout = Some(target.response_timeout);
-    options.write_timeout = Some(target.response_timeout);
+    let patience = target.tunnel_timeout.unwrap_or(target.response_timeout);
+    options.read_timeout = Some(patience);
+    options.write_timeout = Some(patience);
     options.idle_timeout = Some(target.idle_timeout);
-    // Tunnels have no limits of their own in this version, so there are none. That and all else
-    // about hops is for `hop_by_hop` to judge: Pingora would take `Cookie` or `X-Request-Id` where
-    // `Connection` nominates them, and look for each field of the list before we do.
+    // All about hops is for `hop_by_hop` and `tunnel.rs` to judge: Pingora would take `Cookie` or
+    // `X-Request-Id` where `Connection` nominates them, and look for each field of the list before
+    // we do.
     options.http_upstream_request_policy = HttpUpstreamRequestPolicy::preserve();
     Box::new(peer)
 }

@@ -56,6 +56,9 @@ pub(super) fn ending(session: &Session, error: Option<&Error>, exchange: &Exchan
     if let Some(refusal) = exchange.refusal() {
         return Ending::Refused(refusal);
     }
+    if exchange.tunnel_since().is_some() {
+        return super::tunnel::ending(session, error);
+    }
     let begun = status(session) != 0;
     match error {
         None => Ending::Answered,

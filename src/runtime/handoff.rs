@@ -69,6 +69,8 @@ pub const STATE: &[(&str, Fate)] = &[
     ("runtime/backend.rs Backend.failures", HandedOff("metrics::Counts")),
     ("runtime/backend.rs Backend.healthy", HandedOff("Backend::known")),
     ("runtime/backend.rs Backend.in_flight", Left("the requests stay with the old worker")),
+    ("runtime/tunnels.rs Tunnel.open", Left("a tunnel stays with the old worker")),
+    ("runtime/tunnels.rs Tunnels.open", Left("the tunnels stay with the old worker")),
 ];
 
 /// What a worker knows, for the next one.

@@ -10,3 +10,4 @@ pub mod pool;
 pub mod routes;
 pub mod set;
 pub mod snapshot;
+pub mod tunnels;

@@ -13,6 +13,7 @@ use crate::policy::retry::RetryPolicy;
 use crate::policy::select::{Candidates, IpHash, LeastConnections, Random, RoundRobin, Selector};
 use crate::runtime::backend::{Backend, Lease, Member};
 use crate::runtime::set::BackendSet;
+use crate::runtime::tunnels::Tunnels;
 
 /// A named group of interchangeable backends.
 #[derive(Debug)]
@@ -36,6 +37,8 @@ pub struct Pool {
     pub timeouts: Timeouts,
     /// For the requests of this pool.
     pub limiter: Option<RateLimiter>,
+    /// Those that are open.
+    pub tunnels: Tunnels,
 }
 
 /// A backend that was picked.

@@ -14,6 +14,7 @@ use crate::policy::retry::RetryPolicy;
 use crate::runtime::backend::{Backend, Member};
 use crate::runtime::pool::{Pool, selector};
 use crate::runtime::routes::Routes;
+use crate::runtime::tunnels::Tunnels;
 
 /// One version of the world. Immutable but for the atomics inside backends and limiters.
 #[derive(Debug)]
@@ -149,6 +150,7 @@ fn build_pool(
         backoff: pool.retry.backoff,
         timeouts: pool.timeouts,
         limiter: pool.rate_limit.as_ref().and_then(|limit| limiter(limit, seed)),
+        tunnels: Tunnels::default(),
     })
 }
 

@@ -28,7 +28,7 @@ impl Supervisor {
         }
         let shutdown = self.served.config.shutdown;
         let close_at = self.clock.now() + shutdown.pre_stop;
-        let kill_at = close_at + shutdown.drain + DRAIN_GRACE;
+        let kill_at = close_at + shutdown.longest() + DRAIN_GRACE;
         self.stopping = Some(Stopping { close_at, kill_at, cut: false, why: None });
         self.restart_at = None;
         if let Some(candidate) = &self.candidate {

@@ -264,7 +264,7 @@ impl Supervisor {
 
     fn drain(&mut self, old: Child, config: &Config) {
         old.tell(&ToWorker::Drain);
-        let until = self.clock.now() + config.shutdown.drain + DRAIN_GRACE;
+        let until = self.clock.now() + config.shutdown.longest() + DRAIN_GRACE;
         self.draining.push_back(Draining { child: old, until });
         let excess = self.draining.len().saturating_sub(DRAINING_MAX);
         // One that was ended the last time may not be gone yet.

@@ -212,7 +212,7 @@ impl<'a> Conductor<'a> {
             self.report(&mut told);
             self.data_service = Some(data);
         }
-        match self.parts.connections.open() {
+        match self.parts.connections.unfinished() {
             0 => Ok(()),
             open => Err(WorkerError::Cut(open)),
         }

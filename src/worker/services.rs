@@ -137,6 +137,7 @@ fn server(config: &Config, parts: &Parts, threads: usize) -> Server {
         timeouts: LineTimeouts {
             header: config.limits.header_timeout,
             keepalive: config.limits.keepalive,
+            tunnels: config.shutdown.tunnels,
         },
         drain: config.shutdown.drain,
     };

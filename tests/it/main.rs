@@ -21,3 +21,4 @@ mod shutdown;
 mod state;
 mod timeouts;
 mod upgrade;
+mod websocket;

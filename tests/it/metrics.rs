@@ -357,6 +357,8 @@ fn every_metric_of_this_version_is_there() {
         "lb_request_duration_seconds_count",
         "lb_backend_up",
         "lb_active_connections",
+        "lb_tunnels",
+        "lb_tunnels_total",
         "lb_rate_limited_requests_total",
         "lb_retries_total",
         "lb_errors_total",

@@ -64,6 +64,8 @@ impl Observer for Checker {
                 *seen.failed.entry((*pool, *backend)).or_default() += 1;
                 seen.sums.retries += u64::from(*retried);
             }
+            // Nobody in the simulated days asks for a tunnel.
+            Event::Tunnelled { .. } => {}
             Event::RateLimited(_) => seen.sums.limited += 1,
             Event::Finished(summary) => {
                 let sums = &mut seen.sums;
@@ -76,7 +78,9 @@ impl Observer for Checker {
                     Ending::Refused(_)
                     | Ending::Cut
                     | Ending::ClientClosed
-                    | Ending::ClientStalled => {}
+                    | Ending::ClientStalled
+                    | Ending::TunnelIdle
+                    | Ending::TunnelDrained => {}
                 }
             }
         }

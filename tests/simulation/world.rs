@@ -376,7 +376,11 @@ fn draw_config(dice: &mut Rng) -> Config {
             keepalive: Duration::from_secs(75),
         },
         access_log: AccessLog { format: LogFormat::Off, target: LogTarget::Stdout },
-        shutdown: Shutdown { pre_stop: Duration::ZERO, drain: Duration::ZERO },
+        shutdown: Shutdown {
+            pre_stop: Duration::ZERO,
+            drain: Duration::ZERO,
+            tunnels: Duration::ZERO,
+        },
     }
 }
 
@@ -412,6 +416,7 @@ fn draw_pool(dice: &mut Rng, number: u8) -> Pool {
             response: Duration::from_secs(2),
             request: (dice.u8(0..5) > 0).then(|| Duration::from_secs(dice.u64(1..=10))),
             idle: Duration::from_secs(55),
+            tunnel: Duration::from_secs(3600),
         },
         rate_limit: None,
     }

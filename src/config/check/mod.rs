@@ -205,9 +205,11 @@ fn access_log(typed: file::AccessLog) -> AccessLog {
 }
 
 fn shutdown(typed: file::Shutdown) -> Shutdown {
+    let drain = typed.drain.map_or(secs(30), |drain| drain.value);
     Shutdown {
         pre_stop: typed.pre_stop.map_or(Duration::ZERO, |pre_stop| pre_stop.value),
-        drain: typed.drain.map_or(secs(30), |drain| drain.value),
+        drain,
+        tunnels: typed.tunnels.map_or(drain, |tunnels| tunnels.value),
     }
 }
 

@@ -252,10 +252,12 @@ fn timeouts(typed: file::Timeouts, found: &mut Found) -> Timeouts {
     let connect = "a timeout of 0 would fail every connection";
     let request = "a timeout of 0 would fail every request";
     let idle = "a timeout of 0 would keep no connection for the next request";
+    let tunnel = "a timeout of 0 would close every WebSocket";
     Timeouts {
         connect: positive(typed.connect, secs(2), connect, found),
         response: positive(typed.response, secs(30), request, found),
         request: patience(typed.request, request, found),
         idle: positive(typed.idle, secs(55), idle, found),
+        tunnel: positive(typed.tunnel, secs(60 * 60), tunnel, found),
     }
 }

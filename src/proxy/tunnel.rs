@@ -1,0 +1,93 @@
+//! WebSocket: a request that becomes a tunnel once the backend agrees, and not a byte before.
+//!
+//! Pingora carries the bytes, and goes on timing each read after the 101. Its patience with the
+//! backend is fixed before the connection is made, so a request that asks for a tunnel gets a
+//! tunnel's patience from the start (`peer.rs`), and the line keeps the time until the answer.
+
+use http::{StatusCode, header};
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora_error::{Error, ErrorType, Result};
+use pingora_proxy::Session;
+
+use super::{failure, is_late, line};
+use crate::exchange::refusal::Ending;
+use crate::exchange::{Exchange, Target};
+use crate::http::upgrade::{WEBSOCKET, agrees_to_websocket};
+use crate::time::Timestamp;
+
+/// An attempt begins. If it is to become a tunnel, the backend has so long to say so.
+pub(super) fn await_answer(
+    session: &Session,
+    exchange: &Exchange,
+    target: &Target,
+    now: Timestamp,
+) {
+    if exchange.wants_tunnel()
+        && let Some(line) = line(session)
+    {
+        line.deadline(exchange.agree_by(target, now));
+    }
+}
+
+/// Puts back what speaks about the connection and was removed from the request, if the client asks
+/// for a tunnel.
+pub(super) fn ask(request: &mut RequestHeader, exchange: &Exchange) -> Result<()> {
+    if exchange.wants_tunnel() {
+        request.insert_header("Connection", "Upgrade")?;
+        request.insert_header("Upgrade", WEBSOCKET)?;
+    }
+    Ok(())
+}
+
+/// The backend has answered: with a 101 that fits, which opens the tunnel; or otherwise, and the
+/// exchange is one like any other.
+///
+/// # Errors
+/// A 101 that nobody asked for, or to something else.
+pub(super) fn answered(
+    session: &mut Session,
+    response: &ResponseHeader,
+    exchange: &mut Exchange,
+    now: Timestamp,
+) -> Result<()> {
+    if response.status != StatusCode::SWITCHING_PROTOCOLS {
+        if exchange.wants_tunnel()
+            && !response.status.is_informational()
+            && let Some(line) = line(session)
+        {
+            line.deadline(exchange.deadline());
+        }
+        return Ok(());
+    }
+    if !exchange.wants_tunnel() || !agrees_to_websocket(&response.headers) {
+        return Err(Error::explain(ErrorType::InvalidHTTPHeader, "101 unasked").into_up());
+    }
+    let silence = exchange.tunnelled(now);
+    session.set_read_timeout(Some(silence));
+    session.set_write_timeout(Some(silence));
+    if let Some(line) = line(session) {
+        line.tunnel();
+    }
+    Ok(())
+}
+
+/// Puts back what speaks about the connection and was removed from the 101.
+pub(super) fn agree(response: &mut ResponseHeader) -> Result<()> {
+    if response.status == StatusCode::SWITCHING_PROTOCOLS {
+        response.insert_header(header::CONNECTION, "Upgrade")?;
+        response.insert_header(header::UPGRADE, WEBSOCKET)?;
+    }
+    Ok(())
+}
+
+/// How a tunnel ended.
+pub(super) fn ending(session: &Session, error: Option<&Error>) -> Ending {
+    match error {
+        None => Ending::Answered,
+        // Only a drain sets a tunnel a time.
+        Some(_) if is_late(session) => Ending::TunnelDrained,
+        Some(error) if failure::is_timeout(error) => Ending::TunnelIdle,
+        Some(error) if failure::blames_client(error) => Ending::ClientClosed,
+        Some(_) => Ending::Cut,
+    }
+}
