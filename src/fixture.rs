@@ -12,8 +12,9 @@ use ::http::header::HOST;
 use ::http::{HeaderMap, HeaderValue, Method, Version};
 
 use crate::config::{
-    self, AccessLog, Admin, Algorithm, BackendAddress, Config, HealthCheck, HostPattern, Limits,
-    LogFormat, LogTarget, Probe, Retry, RetryOn, Shutdown, Threads, Timeouts,
+    self, AccessLog, Admin, Algorithm, BackendAddress, Conditions, Config, HealthCheck,
+    HostPattern, Limits, LogFormat, LogTarget, PathPattern, Probe, Retry, RetryOn, Shutdown,
+    Threads, Timeouts,
 };
 use crate::exchange::event::{Observer, Wire};
 use crate::exchange::{Exchange, Head};
@@ -76,7 +77,8 @@ pub(crate) fn snapshot(pools: Vec<config::Pool>) -> Snapshot {
         trusted_proxies: Vec::new(),
         routes: vec![config::Route {
             host: HostPattern::Any,
-            path: "/".to_owned(),
+            path: PathPattern::Prefix("/".to_owned()),
+            conditions: Conditions::default(),
             pool: 0,
             rate_limit: None,
         }],
@@ -118,6 +120,7 @@ pub(crate) fn admitted(snapshot: &Arc<Snapshot>, observer: &Arc<dyn Observer>) -
         version: Version::HTTP_11,
         authority: None,
         path: "/",
+        query: None,
         headers: &headers,
     };
     exchange.admit(&head, Timestamp::ZERO).unwrap();

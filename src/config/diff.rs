@@ -96,14 +96,14 @@ fn added_and_removed<T>(
 }
 
 fn routes(lines: &mut Lines, old: &Config, new: &Config) {
-    let name = |route: &Route| format!("route {}{}", route.host, route.path);
+    let name = |route: &Route| format!("route {route}");
     let target = |config: &Config, route: &Route| {
         config.pools.get(route.pool).map_or_else(String::new, |pool| pool.name.to_string())
     };
     let to = |route: &Route| format!(": pool {}", target(new, route));
     added_and_removed(lines, (&old.routes, &new.routes), name, to);
     for now in &new.routes {
-        let same = |before: &&Route| before.host == now.host && before.path == now.path;
+        let same = |before: &&Route| name(before) == name(now);
         let Some(before) = old.routes.iter().find(same) else { continue };
         let what = name(now);
         lines.change(&format!("{what}: pool"), target(old, before), target(new, now));

@@ -8,6 +8,8 @@
 //! name: type = what leaving it out means, an example;
 //! ```
 
+mod route;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -16,9 +18,10 @@ use ipnet::IpNet;
 use super::problem::{Found, Problem};
 use super::read::Presence::{Default as Same, Otherwise, Required};
 use super::read::{Choice, Field, FromNode, List, Section, Switch, Word, section};
-use super::value::{Failure, HostName, Path, Patience, ProbePath, Statuses, Text, Threads};
+use super::value::{Failure, HostName, Patience, ProbePath, Statuses, Text, Threads};
 use super::yaml::{Node, Value};
-use super::{Algorithm, BackendAddress, HostPattern, LogFormat, LogTarget, PoolName};
+use super::{Algorithm, BackendAddress, LogFormat, LogTarget, PoolName};
+pub(super) use route::{Match, Route};
 
 /// Each section, in the order of the manual.
 pub(super) const SECTIONS: &[Section] = &[
@@ -27,6 +30,7 @@ pub(super) const SECTIONS: &[Section] = &[
     ProxyProtocol::SECTION,
     Admin::SECTION,
     Route::SECTION,
+    Match::SECTION,
     Pool::SECTION,
     Backend::SECTION,
     HealthCheck::SECTION,
@@ -72,8 +76,8 @@ section! {
     /// it is removed. Name your own proxies alone: whoever is in here can pretend to be any
     /// client.
     trusted_proxies: List<IpNet> = Same("[]"), "[10.0.0.0/8]";
-    /// Which requests go to which pool. The most specific host wins, then the longest path; the
-    /// order does not matter.
+    /// Which requests go to which pool. The most specific host wins, then the most specific path,
+    /// then the most conditions; see `routes[]` below.
     routes: List<Route> = Otherwise("every request goes to the only pool"),
         "[{path: /api, pool: web}]";
     /// Groups of interchangeable backends.
@@ -117,22 +121,6 @@ section! {
 
     /// IP address and port.
     address: SocketAddr = Same("127.0.0.1:9090"), "127.0.0.1:9090";
-}
-
-section! {
-    /// Which requests go to which pool. Two routes cannot have the same host and path, and each
-    /// pool must have a route.
-    Route at "routes[]", later ["path_exact", "methods", "headers", "redirect"];
-
-    /// A host name, or `"*.example.com"` (in quotes, as YAML gives `*` a meaning) for every name
-    /// that ends so.
-    host: HostPattern = Otherwise("every host"), "api.example.com";
-    /// The start of the path, whole segments: `/v1` is for `/v1` and `/v1/users`, not for `/v10`.
-    path: Path = Same("/"), "/v1";
-    /// The name of the pool that answers.
-    pool: Text = Required, "web";
-    /// How much one client may ask of this route, after the limit of the whole file.
-    rate_limit: RateLimit = Otherwise("no further limit"), "{requests_per_second: 5}";
 }
 
 section! {

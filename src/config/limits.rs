@@ -47,3 +47,9 @@ pub const BURST_MAX: u32 = 1_000_000;
 pub const CONNECTIONS_MAX: usize = 1_048_576;
 /// Runs of equal probe results. At an interval of a second this is a quarter of an hour.
 pub const RUN_MAX: u32 = 1000;
+/// Routes by `path_regex`. They are tried one after the other, some 20 ns each if they begin with
+/// the same text as the path.
+pub const PATTERNS_MAX: usize = 1000;
+/// Routes with the same host and path, told apart by their conditions. They are tried one after the
+/// other, and whether one hides another takes the product of them to find out.
+pub const ALTERNATIVES_MAX: usize = 256;

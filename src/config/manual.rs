@@ -55,6 +55,7 @@ fn describe(section: &Section, text: &mut String) {
     let title = match section.path {
         "" => "The whole file".to_owned(),
         // A limit can stand in three places and is the same in each.
+        "routes[].headers" => "`routes[].headers.NAME`, `routes[].query.NAME`".to_owned(),
         "rate_limit" => "`rate_limit`, `routes[].rate_limit`, `pools[].rate_limit`".to_owned(),
         path => format!("`{path}`"),
     };
@@ -83,9 +84,22 @@ fn row(key: &Key) -> String {
     )
 }
 
-/// Lines of a doc comment as one paragraph.
+/// Lines of a doc comment as paragraphs and the points of lists.
 fn joined(lines: &[&str]) -> String {
-    lines.iter().map(|line| line.trim()).collect::<Vec<_>>().join(" ")
+    let mut text = String::new();
+    for line in lines {
+        let trimmed = line.trim();
+        let point = trimmed.split_once(". ").is_some_and(|(n, _)| n.parse::<u8>().is_ok());
+        let gap = match (text.is_empty() || text.ends_with('\n'), trimmed.is_empty(), point) {
+            (_, true, _) => "\n\n",
+            (false, false, true) => "\n",
+            (false, false, false) => " ",
+            (true, false, _) => "",
+        };
+        text.push_str(gap);
+        text.push_str(trimmed);
+    }
+    text
 }
 
 #[cfg(test)]
@@ -106,6 +120,9 @@ mod tests {
             }
             "admin" => "pools: [{name: web, backends: [http://a]}]\nadmin: {@}",
             "routes[]" => "pools: [{name: web, backends: [http://a]}]\nroutes: [{pool: web, @}]",
+            "routes[].headers" => {
+                "pools: [{name: web, backends: [http://a]}]\nroutes: [{pool: web, headers: {a: {@}}}]"
+            }
             "pools[]" => "pools: [{name: web, backends: [http://a], @}]",
             "pools[].backends[]" => "pools: [{name: web, backends: [{url: http://a, @}]}]",
             "pools[].health_check" => {

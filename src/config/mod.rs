@@ -14,6 +14,7 @@ mod manual;
 mod overrides;
 mod problem;
 mod read;
+mod route;
 mod value;
 mod yaml;
 
@@ -32,6 +33,7 @@ pub use diff::diff;
 pub use manual::manual;
 pub use overrides::{Override, Overrides};
 pub use problem::{Position, Problem, Problems, Source};
+pub use route::{Condition, Conditions, HostPattern, PathPattern, Route, Test};
 
 /// What a file and the values that win over it mean; the file may be left out.
 ///
@@ -136,41 +138,6 @@ pub enum Threads {
     Auto,
     /// This many.
     Count(NonZeroUsize),
-}
-
-/// Which requests go to which pool.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Route {
-    /// Which `Host`.
-    pub host: HostPattern,
-    /// A path prefix that ends on a segment boundary: `/v1` matches `/v1` and `/v1/x`, not
-    /// `/v10`. `/` matches every path. Starts with `/`, has no trailing `/` unless it is `/`.
-    pub path: String,
-    /// An index into [`Config::pools`].
-    pub pool: usize,
-    /// For the requests of this route alone, after the global limit.
-    pub rate_limit: Option<RateLimit>,
-}
-
-/// Which host names a route is for. Names are lower case, without port and trailing dot.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum HostPattern {
-    /// `api.example.com`
-    Exact(String),
-    /// `*.example.com`, kept as `example.com`: one or more labels in front of it.
-    Suffix(String),
-    /// Every host.
-    Any,
-}
-
-impl fmt::Display for HostPattern {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Exact(host) => formatter.write_str(host),
-            Self::Suffix(host) => write!(formatter, "*.{host}"),
-            Self::Any => formatter.write_str("*"),
-        }
-    }
 }
 
 /// A named group of interchangeable backends.

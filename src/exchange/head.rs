@@ -9,6 +9,7 @@ use ipnet::IpNet;
 
 use crate::exchange::refusal::Refusal;
 use crate::http::{forwarded, path, via};
+use crate::runtime::routes::Asked;
 
 /// Where proxies in front of us put the client's address.
 pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -35,6 +36,8 @@ pub struct Head<'a> {
     pub authority: Option<&'a str>,
     /// The target's path, without the query.
     pub path: &'a str,
+    /// The target's query, without the `?`.
+    pub query: Option<&'a str>,
     /// Every field.
     pub headers: &'a HeaderMap,
 }
@@ -52,6 +55,12 @@ impl<'a> Head<'a> {
         // A line that is not text ends the walk, as an element that is no address does.
         let lines = lines.iter().map(|line| line.to_str().unwrap_or("?"));
         Client { peer: self.peer, address: forwarded::client_ip(self.peer, lines, trusted) }
+    }
+
+    /// What routes are matched against.
+    pub(super) fn asked<'b>(&'b self, host: &'b str, path: &'b str) -> Asked<'b> {
+        let Self { query, method, headers, .. } = *self;
+        Asked { host, path, query, method, headers }
     }
 
     /// Whether the request keeps coming back. Some passes are a chain of balancers.

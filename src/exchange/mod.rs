@@ -141,8 +141,8 @@ impl Exchange {
         let host = host::canonical(head.host()?).map_err(|_invalid| Refusal::BadRequest)?;
         let path = head.routing_path()?;
         self.limit(snapshot.limiter.as_ref(), Scope::Global, now)?;
-        let route = snapshot.table.find(&host, &path).and_then(|index| snapshot.routes.get(index));
-        let route = route.ok_or(Refusal::NoRoute)?;
+        let route = snapshot.table.find(&head.asked(&host, &path));
+        let route = route.and_then(|index| snapshot.routes.get(index)).ok_or(Refusal::NoRoute)?;
         let pool = snapshot.pools.get(route.pool).ok_or(Refusal::NoRoute)?;
         self.pool = Some(route.pool);
         if let Some(patience) = pool.timeouts.request {

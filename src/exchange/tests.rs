@@ -82,6 +82,7 @@ impl Request {
             method: &self.method,
             version: self.version,
             authority: self.authority,
+            query: None,
             path: self.path,
             headers: &self.headers,
         };

@@ -25,6 +25,7 @@ pub(super) fn head(session: &Session) -> Head<'_> {
         version: request.version,
         authority: super::head::authority(request),
         path: super::head::path(request),
+        query: request.uri.query(),
         headers: &request.headers,
     }
 }

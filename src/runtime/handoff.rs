@@ -28,7 +28,7 @@ use Fate::{HandedOff, Left};
 
 use crate::policy::limiter::{Bucket, RateLimiter};
 use crate::runtime::backend::Known;
-use crate::runtime::snapshot::{Seed, Snapshot};
+use crate::runtime::snapshot::{Identity, Seed, Snapshot};
 use crate::time::Timestamp;
 
 /// Buckets of one limiter that are told: 16 MB of them. Those that are the longest from full are
@@ -94,7 +94,7 @@ struct KnownBackend {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 enum Scope {
     Global,
-    Route { host: String, path: String },
+    Route(Identity),
     Pool(String),
 }
 
@@ -168,7 +168,7 @@ impl Handoff {
 fn limiters(snapshot: &Snapshot) -> impl Iterator<Item = (Scope, &RateLimiter)> {
     let global = snapshot.limiter.iter().map(|limiter| (Scope::Global, limiter));
     let routes = snapshot.routes.iter().filter_map(|route| {
-        let scope = Scope::Route { host: route.host.to_string(), path: route.path.clone() };
+        let scope = Scope::Route(route.identity.clone());
         route.limiter.as_ref().map(|limiter| (scope, limiter))
     });
     let pools = snapshot.pools.iter().filter_map(|pool| {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::config::{self, BackendAddress, Config, HostPattern};
+use crate::config::{self, BackendAddress, Config};
 use crate::policy::bucket::Rate;
 use crate::policy::limiter::{Params, RateLimiter};
 use crate::policy::retry::RetryPolicy;
@@ -53,12 +53,25 @@ impl fmt::Debug for Seed {
 pub struct Route {
     /// An index into [`Snapshot::pools`].
     pub pool: usize,
-    /// Which `Host`. With the path, what tells the route from all others.
-    pub host: HostPattern,
-    /// The path prefix.
-    pub path: String,
+    /// Which requests, as text: what tells the route from all others.
+    pub identity: Identity,
     /// For the requests of this route.
     pub limiter: Option<RateLimiter>,
+}
+
+/// Which requests a route is for, as text.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Identity {
+    /// The host, `*.` and the suffix, or `*` for every host.
+    pub host: String,
+    /// The path, and what else a request must have.
+    pub path: String,
+}
+
+impl Identity {
+    fn of(route: &config::Route) -> Self {
+        Self { host: route.host.to_string(), path: format!("{}{}", route.path, route.conditions) }
+    }
 }
 
 /// A backend's name could not be turned into an address.
@@ -90,8 +103,7 @@ impl Snapshot {
         let pools = config.pools.iter().map(|pool| build_pool(pool, seed, &mut lookup));
         let routes = config.routes.iter().map(|route| Route {
             pool: route.pool,
-            host: route.host.clone(),
-            path: route.path.clone(),
+            identity: Identity::of(route),
             limiter: route.rate_limit.as_ref().and_then(|limit| limiter(limit, seed)),
         });
         Ok(Self {

@@ -17,6 +17,7 @@ mod proxy_protocol;
 mod refused;
 mod reload;
 mod retry;
+mod routing;
 mod shutdown;
 mod state;
 mod timeouts;

@@ -10,9 +10,9 @@ use std::time::Duration;
 use fastrand::Rng;
 use http::{HeaderMap, HeaderValue, Method, Version};
 use weir::config::{
-    AccessLog, Admin, Algorithm, Backend, BackendAddress, Config, HealthCheck, HostPattern, Limits,
-    Listener, LogFormat, LogTarget, Pool, Probe, RateLimit, Retry, RetryOn, Route, Shutdown,
-    Threads, Timeouts,
+    AccessLog, Admin, Algorithm, Backend, BackendAddress, Conditions, Config, HealthCheck,
+    HostPattern, Limits, Listener, LogFormat, LogTarget, PathPattern, Pool, Probe, RateLimit,
+    Retry, RetryOn, Route, Shutdown, Threads, Timeouts,
 };
 use weir::exchange::refusal::Refusal;
 use weir::exchange::{Exchange, Head, Replay};
@@ -237,6 +237,7 @@ impl World {
             method: &method,
             version: Version::HTTP_11,
             authority: None,
+            query: None,
             path: "/",
             headers: &headers,
         };
@@ -351,7 +352,8 @@ fn draw_config(dice: &mut Rng) -> Config {
     let pools: Vec<Pool> = (0..dice.u8(1..=2)).map(|number| draw_pool(dice, number)).collect();
     let route = |host: &str, pool| Route {
         host: HostPattern::Exact(host.to_owned()),
-        path: "/".to_owned(),
+        path: PathPattern::Prefix("/".to_owned()),
+        conditions: Conditions::default(),
         pool,
         rate_limit: None,
     };

@@ -4,8 +4,10 @@
 //! counts as left out from then on, so that each mistake is reported once and the rest of the file
 //! is still looked at; the result is thrown away if there was any problem.
 
+mod conditions;
 mod pool;
 mod rate;
+mod reach;
 mod route;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

@@ -1,15 +1,17 @@
 //! Routes, and whether they and the pools fit together.
 
-use std::collections::hash_map::Entry;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use super::super::file;
+use super::super::limits;
 use super::super::problem::{Found, Origin, Problem, Spanned, nearest, quote};
 use super::super::read::List;
 use super::super::value::Text;
-use super::super::{HostPattern, Route};
+use super::super::{Conditions, HostPattern, PathPattern, Route};
+use super::conditions::conditions;
 use super::pool::Names;
 use super::rate::rate_limit;
+use super::reach::Reach;
 
 pub(super) fn routes(
     typed: Option<Spanned<List<file::Route>>>,
@@ -25,35 +27,68 @@ pub(super) fn routes(
     }
     // A route that was refused may have led to any pool.
     let mut whole = names.complete && typed.value.entries.len() == typed.value.typed;
-    let mut seen: HashMap<(HostPattern, String), Origin> = HashMap::new();
+    let mut reach = Reach::default();
     let mut named = HashSet::new();
     let mut routes = Vec::new();
+    let mut patterns = 0;
     for route in typed.value.entries {
-        let Spanned { at, value: route } = route;
-        let host = route.host.map_or(HostPattern::Any, |host| host.value);
-        let path = route.path.map_or_else(|| "/".to_owned(), |path| path.value.0);
-        if !route.refused.contains(&"host") && !route.refused.contains(&"path") {
-            match seen.entry((host.clone(), path.clone())) {
-                Entry::Vacant(new) => {
-                    new.insert(at);
-                }
-                Entry::Occupied(first) => {
-                    let what = "this route has the host and the path of an earlier one";
-                    let help = format!("the first is at {}", first.get());
-                    found.add(Problem::new(at, what).help(help));
-                }
+        let Spanned { at, value: mut route } = route;
+        let (path, conditions) = (path(&mut route, found), conditions(&mut route, found));
+        if matches!(path, Some(PathPattern::Regex(_))) {
+            patterns += 1;
+            if patterns == limits::PATTERNS_MAX + 1 {
+                let what = format!("more than {} routes by `path_regex`", limits::PATTERNS_MAX);
+                let problem = Problem::new(at, what);
+                found.add(
+                    problem.help("they are tried one after the other: use `path` where it does"),
+                );
             }
         }
+        let unclear = ["host", "path", "path_exact", "path_regex", "methods", "headers", "query"];
+        let known = !route.refused.iter().any(|key| unclear.contains(key));
+        let host = route.host.map_or(HostPattern::Any, |host| host.value);
         whole &= route.pool.is_some();
         let rate_limit = route.rate_limit.and_then(|rate| rate_limit(rate.value, found));
         let pool = route.pool.and_then(|pool| find(&pool, names, found));
         named.extend(pool);
-        routes.push(Route { host, path, pool: pool.unwrap_or(0), rate_limit });
+        let clear = known && path.is_some() && conditions.is_some();
+        let path = path.unwrap_or_else(|| PathPattern::Prefix("/".to_owned()));
+        let conditions = conditions.unwrap_or_default();
+        let route = Route { host, path, conditions, pool: pool.unwrap_or(0), rate_limit };
+        if clear {
+            reach.add(&route, at);
+        }
+        routes.push(route);
     }
+    reach.check(found);
     if whole {
         unnamed(names, &named, found);
     }
     routes
+}
+
+/// Which paths; `None` if that is not clear.
+fn path(route: &mut file::Route, found: &mut Found) -> Option<PathPattern> {
+    let keys = [
+        ("path", route.path.as_ref().map(|path| path.at)),
+        ("path_exact", route.path_exact.as_ref().map(|path| path.at)),
+        ("path_regex", route.path_regex.as_ref().map(|path| path.at)),
+    ];
+    only_one(&keys, found)?;
+    let exact = route.path_exact.take().map(|path| PathPattern::Exact(path.value.0));
+    let regex = route.path_regex.take().map(|pattern| PathPattern::Regex(pattern.value.0));
+    let prefix = route.path.take().map(|path| PathPattern::Prefix(path.value.0));
+    Some(exact.or(regex).or(prefix).unwrap_or_else(|| PathPattern::Prefix("/".to_owned())))
+}
+
+/// Complains if more than one of these keys is there.
+pub(super) fn only_one(keys: &[(&str, Option<Origin>)], found: &mut Found) -> Option<()> {
+    let mut there = keys.iter().filter_map(|&(name, at)| Some((name, at?)));
+    let first = there.next();
+    let (Some((one, _)), Some((other, at))) = (first, there.next()) else { return Some(()) };
+    let what = format!("`{other}` and `{one}` cannot stand together");
+    found.add(Problem::new(at, what).help("keep one of the two"));
+    None
 }
 
 /// Without routes everything goes to the only pool.
@@ -67,7 +102,13 @@ fn default_route(names: &Names, found: &mut Found) -> Vec<Route> {
                 .help(format!("for example `routes: [{{path: /, pool: {first}}}]`")),
         );
     }
-    vec![Route { host: HostPattern::Any, path: "/".to_owned(), pool: 0, rate_limit: None }]
+    vec![Route {
+        host: HostPattern::Any,
+        path: PathPattern::Prefix("/".to_owned()),
+        conditions: Conditions::default(),
+        pool: 0,
+        rate_limit: None,
+    }]
 }
 
 /// The index of the pool that a route names, or of the one that it probably means.

@@ -6,9 +6,11 @@
 
 mod choice;
 mod section;
+mod table;
 
 pub(super) use choice::{Choice, Switch, Word};
 pub(super) use section::{Entries, Key, Presence, Section, section};
+pub(super) use table::Table;
 
 use super::problem::{Found, Origin, Problem, Spanned, quote};
 use super::yaml::{Node, Value};
@@ -160,6 +162,20 @@ impl FromNode for f64 {
             | Value::Map(_) => {}
         }
         found.add(not_a_number(node, field, &Self::expected()));
+        None
+    }
+}
+
+impl FromNode for bool {
+    fn expected() -> String {
+        "`true` or `false`".to_owned()
+    }
+
+    fn from_node(node: &Node, field: Field, found: &mut Found) -> Option<Self> {
+        if let Value::Bool(value) = node.value {
+            return Some(value);
+        }
+        found.add(field.wrong_type(node, &Self::expected()));
         None
     }
 }

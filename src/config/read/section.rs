@@ -164,18 +164,18 @@ macro_rules! section {
     ) => {
         $(#[doc = $doc])+
         #[derive(Debug, Clone, Default, PartialEq)]
-        pub(super) struct $section {
+        pub(in $crate::config) struct $section {
             $(
                 $(#[doc = $key_doc])+
-                pub(super) $field: Option<$crate::config::problem::Spanned<$type>>,
+                pub(in $crate::config) $field: Option<$crate::config::problem::Spanned<$type>>,
             )+
             /// Keys that were typed but could not be read. What they mean together with others
             /// is not known, so nothing is said of it.
-            pub(super) refused: Vec<&'static str>,
+            pub(in $crate::config) refused: Vec<&'static str>,
         }
 
         impl $section {
-            pub(super) const SECTION: $crate::config::read::Section =
+            pub(in $crate::config) const SECTION: $crate::config::read::Section =
                 $crate::config::read::Section {
                     path: $path,
                     doc: &[$($doc),+],

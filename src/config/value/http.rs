@@ -4,6 +4,7 @@ use super::super::HostPattern;
 use super::super::problem::{Found, Problem, nearest, quote};
 use super::super::read::{Field, FromNode, FromText, Wrong};
 use super::super::yaml::{Node, Value};
+use super::matching::as_routed;
 use super::normal_host;
 
 impl FromText for HostPattern {
@@ -67,7 +68,8 @@ impl FromText for Path {
                 .help(format!("a path is the start of what it matches: {}", quote(start))));
         }
         if path.contains('?') {
-            return Err(wrong("has a query").help("a route looks at the path alone"));
+            return Err(wrong("has a query")
+                .help("a path ends before the `?`; for parameters there is `query`"));
         }
         if path == "/" {
             return Ok(Self(path.to_owned()));
@@ -84,7 +86,7 @@ impl FromText for Path {
                 "requests are compared without `//`, `/./` and `/../`, so it would match none",
             ));
         }
-        Ok(Self(path.to_owned()))
+        as_routed(path).map(Self)
     }
 }
 
@@ -101,7 +103,7 @@ impl FromText for ProbePath {
 }
 
 /// `text`, if it can stand in a request line.
-fn absolute(text: &str) -> Result<&str, Wrong> {
+pub(super) fn absolute(text: &str) -> Result<&str, Wrong> {
     let wrong = |what: &str| Wrong::new(format!("the path {} {what}", quote(text)));
     if !text.starts_with('/') {
         let path = text

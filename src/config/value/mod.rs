@@ -6,10 +6,12 @@
 mod address;
 mod duration;
 mod http;
+mod matching;
 
 use address::normal_host;
 pub(super) use duration::{Patience, spell};
 pub(super) use http::{Failure, HostName, Path, ProbePath, Statuses};
+pub(super) use matching::{ExactPath, FieldName, PathRegex};
 
 use super::PoolName;
 use super::problem::{Found, Problem, quote};

@@ -1,0 +1,95 @@
+//! What a search of the table of routes costs. `cargo bench --manifest-path benches/Cargo.toml --bench routes`
+
+use std::hint::black_box;
+
+use divan::Bencher;
+use http::{HeaderMap, Method};
+
+use weir::config::{Conditions, HostPattern, PathPattern, Route};
+use weir::http::pattern::Pattern;
+use weir::runtime::routes::{Asked, Routes};
+
+fn main() {
+    divan::main();
+}
+
+const SIZES: [usize; 3] = [10, 1_000, 10_000];
+
+fn route(host: HostPattern, path: PathPattern) -> Route {
+    Route { host, path, conditions: Conditions::default(), pool: 0, rate_limit: None }
+}
+
+fn search(bencher: Bencher, routes: &[Route], asked: impl Fn(usize) -> (String, String)) {
+    let table = Routes::new(routes);
+    let questions: Vec<(String, String)> = (0..1024).map(asked).collect();
+    let headers = HeaderMap::new();
+    let mut turn = 0;
+    bencher.bench_local(|| {
+        turn = (turn + 1) % questions.len();
+        let (host, path) = &questions[turn];
+        let method = &Method::GET;
+        let asked = Asked { host, path, query: None, method, headers: &headers };
+        table.find(black_box(&asked))
+    });
+}
+
+/// One host, so many prefixes: `/team-7/service-123`.
+#[divan::bench(args = SIZES)]
+fn prefixes(bencher: Bencher, count: usize) {
+    let path = |n: usize| format!("/team-{}/service-{n}", n % 97);
+    let routes: Vec<Route> =
+        (0..count).map(|n| route(HostPattern::Any, PathPattern::Prefix(path(n)))).collect();
+    let asked = |n: usize| {
+        let n = n * 7919 % count;
+        ("api.example.com".to_owned(), format!("{}/v1/users/42", path(n)))
+    };
+    search(bencher, &routes, asked);
+}
+
+/// So many hosts, of one route each.
+#[divan::bench(args = SIZES)]
+fn hosts(bencher: Bencher, count: usize) {
+    let host = |n: usize| format!("shop-{n}.example.com");
+    let routes: Vec<Route> = (0..count)
+        .map(|n| route(HostPattern::Exact(host(n)), PathPattern::Prefix("/".to_owned())))
+        .collect();
+    search(bencher, &routes, |n| (host(n * 7919 % count), "/cart/items/42".to_owned()));
+}
+
+/// So many wildcards and exact paths, asked for with a host of four labels.
+#[divan::bench(args = SIZES)]
+fn wildcards_and_exact_paths(bencher: Bencher, count: usize) {
+    let routes: Vec<Route> = (0..count)
+        .map(|n| {
+            let host = HostPattern::Suffix(format!("zone-{}.example.com", n / 10));
+            route(host, PathPattern::Exact(format!("/page-{n}")))
+        })
+        .collect();
+    let asked = |n: usize| {
+        let n = n * 7919 % count;
+        (format!("www.zone-{}.example.com", n / 10), format!("/page-{n}"))
+    };
+    search(bencher, &routes, asked);
+}
+
+/// Nothing is found after every place was looked at.
+#[divan::bench(args = SIZES)]
+fn not_found(bencher: Bencher, count: usize) {
+    let routes: Vec<Route> = (0..count)
+        .map(|n| route(HostPattern::Any, PathPattern::Prefix(format!("/a/b/c-{n}"))))
+        .collect();
+    search(bencher, &routes, |_| ("h.example.com".to_owned(), "/a/b/x/y".to_owned()));
+}
+
+/// The last of so many patterns, which are tried in turn.
+#[divan::bench(args = [10, 100, 1_000])]
+fn patterns(bencher: Bencher, count: usize) {
+    let routes: Vec<Route> = (0..count)
+        .map(|n| {
+            let pattern = Pattern::new(&format!("/service-{n}/[a-z]+/[0-9]+")).unwrap();
+            route(HostPattern::Any, PathPattern::Regex(pattern))
+        })
+        .collect();
+    let path = format!("/service-{}/users/42", count - 1);
+    search(bencher, &routes, |_| ("h.example.com".to_owned(), path.clone()));
+}

@@ -1,0 +1,87 @@
+//! Routes that no request could reach.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt::Display;
+
+use ::http::Method;
+
+use super::super::limits;
+use super::super::problem::{Found, Origin, Problem};
+use super::super::{Condition, Conditions, Route};
+
+/// The routes of each host and path, which are told apart by their conditions alone.
+#[derive(Default)]
+pub(super) struct Reach(HashMap<String, Vec<(Conditions, Origin)>>);
+
+impl Reach {
+    /// The routes have to come in the order of the file.
+    pub(super) fn add(&mut self, route: &Route, at: Origin) {
+        // A space is in no host, and cannot be in a prefix or an exact path.
+        let place = format!("{} {}", route.host, route.path);
+        self.0.entry(place).or_default().push((route.conditions.clone(), at));
+    }
+
+    pub(super) fn check(self, found: &mut Found) {
+        self.0.into_values().for_each(|routes| check(routes, found));
+    }
+}
+
+fn check(mut routes: Vec<(Conditions, Origin)>, found: &mut Found) {
+    if let Some((_, at)) = routes.get(limits::ALTERNATIVES_MAX) {
+        let max = limits::ALTERNATIVES_MAX;
+        let problem = Problem::new(*at, format!("more than {max} routes for one path"));
+        found.add(
+            problem.help("they are tried one after the other: tell them apart by their paths"),
+        );
+        return;
+    }
+    // The order in which they are asked.
+    routes.sort_by_key(|(conditions, _)| conditions.rank());
+    for (index, (later, at)) in routes.iter().enumerate() {
+        let mut earlier = routes.iter().take(index);
+        let Some((first, first_at)) = earlier.find(|(earlier, _)| covers(earlier, later)) else {
+            continue;
+        };
+        let (what, help) = if first.is_empty() {
+            ("this route has the host and the path of an earlier one", "the first is at")
+        } else if same(first, later) {
+            ("this route matches the same requests as an earlier one", "the first is at")
+        } else {
+            (
+                "no request can reach this route: another one takes all that it matches",
+                "remove one of the two, or write this one first; the other is at",
+            )
+        };
+        found.add(Problem::new(*at, what).help(format!("{help} {first_at}")));
+    }
+}
+
+/// Whether every request that meets `narrow` also meets `wide`.
+fn covers(wide: &Conditions, narrow: &Conditions) -> bool {
+    let takes = |method: &Method| {
+        wide.methods.contains(method)
+            || (*method == Method::HEAD && wide.methods.contains(&Method::GET))
+    };
+    let methods =
+        wide.methods.is_empty() || (!narrow.methods.is_empty() && narrow.methods.iter().all(takes));
+    methods
+        && all_implied(&wide.headers, &narrow.headers)
+        && all_implied(&wide.query, &narrow.query)
+}
+
+fn all_implied<Name: PartialEq>(wide: &[Condition<Name>], narrow: &[Condition<Name>]) -> bool {
+    let implied = |wanted: &Condition<Name>| {
+        narrow.iter().any(|has| has.name == wanted.name && has.test.implies(&wanted.test))
+    };
+    wide.iter().all(implied)
+}
+
+fn same(one: &Conditions, other: &Conditions) -> bool {
+    fn set<Name: Display>(list: &[Condition<Name>]) -> HashSet<String> {
+        list.iter().map(|Condition { name, test }| format!("{name} {test}")).collect()
+    }
+    let methods = |of: &Conditions| of.methods.iter().cloned().collect::<HashSet<Method>>();
+    methods(one) == methods(other)
+        && set(&one.headers) == set(&other.headers)
+        && set(&one.query) == set(&other.query)
+}

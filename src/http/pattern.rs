@@ -1,0 +1,159 @@
+//! Regular expressions that an operator wrote, over whole texts.
+//!
+//! A pattern always takes the whole text, from its first byte to its last: half of the holes in
+//! rules made of regular expressions are a forgotten anchor. Matching takes time linear in the text
+//! whatever the pattern is, so no client can find a text that takes for ever; what a pattern may
+//! cost in memory is bounded when it is read.
+
+use std::borrow::Cow;
+
+use regex::{Regex, RegexBuilder};
+
+/// The longest pattern, in bytes.
+pub const LENGTH_MAX: usize = 1024;
+/// What one compiled pattern may take. `\w{1,100}` over all of Unicode takes more.
+const COMPILED_BYTES_MAX: usize = 256 * 1024;
+/// What each thread may keep of the states that it has met.
+const CACHE_BYTES_MAX: usize = 512 * 1024;
+
+/// A regular expression that takes the whole text.
+#[derive(Debug, Clone)]
+pub struct Pattern {
+    source: String,
+    regex: Regex,
+    /// What every text that matches begins with: far cheaper to look at.
+    start: String,
+}
+
+/// Why a text is no pattern, in one line.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct PatternError(String);
+
+impl PartialEq for Pattern {
+    fn eq(&self, other: &Self) -> bool {
+        self.source == other.source
+    }
+}
+
+impl Eq for Pattern {}
+
+impl Pattern {
+    /// Reads a pattern.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn new(source: &str) -> Result<Self, PatternError> {
+        if source.len() > LENGTH_MAX {
+            return Err(PatternError(format!("a pattern has at most {LENGTH_MAX} bytes")));
+        }
+        // On its own first: `a)(b` must not be made whole by what is put around it.
+        compiled(source)?;
+        let regex = compiled(&format!(r"\A(?:{source})\z"))?;
+        Ok(Self { source: source.to_owned(), regex, start: literal_start(source) })
+    }
+
+    /// Whether it takes the whole of `text`.
+    #[must_use]
+    pub fn matches(&self, text: &str) -> bool {
+        text.starts_with(&self.start) && self.regex.is_match(text)
+    }
+
+    /// As written.
+    #[must_use]
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+}
+
+fn compiled(source: &str) -> Result<Regex, PatternError> {
+    RegexBuilder::new(source)
+        .size_limit(COMPILED_BYTES_MAX)
+        .dfa_size_limit(CACHE_BYTES_MAX)
+        .build()
+        .map_err(|error| PatternError(words(&error)))
+}
+
+/// The last line of what the parser says has the reason; those before it draw the place.
+fn words(error: &regex::Error) -> String {
+    match error {
+        regex::Error::CompiledTooBig(_) => "it would take too much memory".to_owned(),
+        regex::Error::Syntax(_) | _ => {
+            let text = error.to_string();
+            let last = text.lines().last().unwrap_or(&text);
+            last.trim_start_matches("error: ").to_owned()
+        }
+    }
+}
+
+/// The plain text that `source` begins with: letters, digits and the like, up to the first
+/// character that means something, less the one before a `?`, `*` or `{`. Empty if the pattern has
+/// alternatives anywhere, or flags.
+fn literal_start(source: &str) -> String {
+    if source.contains('|') || source.contains("(?") {
+        return String::new();
+    }
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '_' | '-' | '~' | '%');
+    let end = source.find(|c| !plain(c)).unwrap_or(source.len());
+    let (start, rest) = source.split_at(end);
+    let repeated = rest.starts_with(['?', '*', '{', '+']);
+    let mut start = Cow::Borrowed(start);
+    if repeated {
+        start.to_mut().pop();
+    }
+    start.into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn pattern(source: &str) -> Pattern {
+        Pattern::new(source).unwrap()
+    }
+
+    #[test]
+    fn a_pattern_takes_the_whole_text() {
+        assert!(pattern("/users/[0-9]+").matches("/users/42"));
+        assert!(!pattern("/users/[0-9]+").matches("/users/42/x"));
+        assert!(!pattern("/users/[0-9]+").matches("/x/users/42"));
+        assert!(!pattern("a|b").matches("ax"), "the anchors hold for each alternative");
+        assert!(!pattern("a").matches("a\n"), "a line's end is a character");
+        assert!(!pattern("(?m)a").matches("a\nb"));
+    }
+
+    #[test]
+    fn what_is_no_pattern_is_told_in_one_line() {
+        assert_eq!(Pattern::new("a(b").unwrap_err().to_string(), "unclosed group");
+        assert_eq!(Pattern::new("a)(b").unwrap_err().to_string(), "unopened group");
+        assert_eq!(
+            Pattern::new("(?=a)").unwrap_err().to_string(),
+            "look-around, including look-ahead and look-behind, is not supported"
+        );
+        assert_eq!(
+            Pattern::new(r"\w{1000}").unwrap_err().to_string(),
+            "it would take too much memory"
+        );
+        assert!(Pattern::new(&"a".repeat(1025)).is_err());
+    }
+
+    #[test]
+    fn patterns_are_the_same_if_they_are_written_the_same() {
+        assert_eq!(pattern("a+"), pattern("a+"));
+        assert_ne!(pattern("a+"), pattern("aa*"));
+    }
+
+    proptest! {
+        #[test]
+        fn the_plain_start_of_a_pattern_changes_no_answer(
+            source in r"[a-c/]{0,4}[a-c/.?*+|(){}\[\]^$]{0,6}",
+            text in "[a-c/]{0,6}",
+        ) {
+            if let Ok(pattern) = Pattern::new(&source) {
+                let expected = Regex::new(&format!(r"\A(?:{source})\z")).unwrap().is_match(&text);
+                prop_assert_eq!(pattern.matches(&text), expected, "{} on {}", source, text);
+            }
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! From a request to a route.
+//!
+//! The most specific host comes first: the exact name, then the longest `*.` suffix, then the
+//! routes for every host. Within one host the most specific path does: the exact one, then the
+//! patterns in the order of the file, then the longest prefix. Within one path it is the route with
+//! the most conditions. A route whose conditions are not met does not end the search, nor does a
+//! host whose routes do not match: the next less specific one is asked.
+//!
+//! This is the order of the Gateway API's `HTTPRoute`; for patterns, which that leaves open, it is
+//! the one of nginx. (Below the prefixes, a pattern could never win against a route for `/`.)
+//!
+//! A search costs a hash for each way to shorten the host and one for each segment of the path, as
+//! far as there are routes that deep; the number of routes does not matter. Only patterns, and
+//! routes of the same path, are tried one after the other, and `check` bounds both.
+
+mod conditions;
+mod hash;
+mod trie;
+
+use std::cmp::Reverse;
+
+use ::http::{HeaderMap, Method};
+use smallvec::SmallVec;
+
+use crate::config::{HostPattern, PathPattern, Route};
+use crate::http::pattern::Pattern;
+use conditions::Candidates;
+use hash::Map;
+use trie::Trie;
+
+/// What a request asks for.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'a> {
+    /// Lower case, without port.
+    pub host: &'a str,
+    /// Prepared for routing.
+    pub path: &'a str,
+    /// As sent, without the `?`.
+    pub query: Option<&'a str>,
+    /// As sent.
+    pub method: &'a Method,
+    /// Every field.
+    pub headers: &'a HeaderMap,
+}
+
+/// The table of routes.
+#[derive(Debug, Default)]
+pub struct Routes {
+    exact: Map<Paths>,
+    suffix: Map<Paths>,
+    any: Paths,
+}
+
+/// The routes of one host.
+#[derive(Debug, Default)]
+struct Paths {
+    exact: Map<Candidates>,
+    patterns: Vec<(Pattern, Candidates)>,
+    prefixes: Trie,
+}
+
+impl Paths {
+    fn insert(&mut self, route: &Route, index: usize) {
+        match &route.path {
+            PathPattern::Exact(path) => {
+                self.exact
+                    .entry(path.as_str().into())
+                    .or_default()
+                    .insert(&route.conditions, index);
+            }
+            PathPattern::Prefix(path) => {
+                self.prefixes.entry(path).insert(&route.conditions, index);
+            }
+            PathPattern::Regex(pattern) => {
+                let known = self.patterns.iter().position(|(other, _)| other == pattern);
+                if known.is_none() {
+                    self.patterns.push((pattern.clone(), Candidates::default()));
+                }
+                let place = known.unwrap_or(self.patterns.len().saturating_sub(1));
+                if let Some((_, candidates)) = self.patterns.get_mut(place) {
+                    candidates.insert(&route.conditions, index);
+                }
+            }
+        }
+    }
+
+    fn find(&self, asked: &Asked<'_>) -> Option<usize> {
+        // Most tables have one kind of path, and need no look at the others.
+        let exact = || {
+            if self.exact.is_empty() { None } else { self.exact.get(asked.path)?.find(asked) }
+        };
+        let pattern = || {
+            let matching = self.patterns.iter().filter(|(pattern, _)| pattern.matches(asked.path));
+            matching.map(|(_, candidates)| candidates).find_map(|one| one.find(asked))
+        };
+        exact().or_else(pattern).or_else(|| self.prefixes.find(asked))
+    }
+}
+
+impl Routes {
+    /// The table of these routes; a lookup answers with an index into them.
+    #[must_use]
+    pub fn new(routes: &[Route]) -> Self {
+        let mut table = Self::default();
+        for (index, route) in routes.iter().enumerate() {
+            let paths = match &route.host {
+                HostPattern::Exact(host) => table.exact.entry(host.as_str().into()).or_default(),
+                HostPattern::Suffix(host) => table.suffix.entry(host.as_str().into()).or_default(),
+                HostPattern::Any => &mut table.any,
+            };
+            paths.insert(route, index);
+        }
+        table
+    }
+
+    /// The route for a request.
+    #[must_use]
+    pub fn find(&self, asked: &Asked<'_>) -> Option<usize> {
+        let host = asked.host;
+        // Most tables have no suffix, and need no look at the host's labels; many have no host.
+        let exact = || {
+            if self.exact.is_empty() { None } else { self.exact.get(host)?.find(asked) }
+        };
+        let suffix = || {
+            let dots = host.match_indices('.').filter_map(|(at, _)| host.get(at + 1..));
+            dots.filter_map(|parent| self.suffix.get(parent)).find_map(|paths| paths.find(asked))
+        };
+        let suffix = || if self.suffix.is_empty() { None } else { suffix() };
+        exact().or_else(suffix).or_else(|| self.any.find(asked))
+    }
+}
+
+/// The indices of `routes` in the order in which they are asked, for a reader: host by host, and
+/// within a host from the most specific path to the least. Exact.
+#[must_use]
+pub fn precedence(routes: &[Route]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..routes.len()).collect();
+    order.sort_by_cached_key(|&index| routes.get(index).map(|route| rank(routes, route)));
+    order
+}
+
+/// The lower, the earlier.
+fn rank(routes: &[Route], route: &Route) -> impl Ord + use<> {
+    let host = match &route.host {
+        HostPattern::Exact(host) => (0, Reverse(0), host.clone()),
+        HostPattern::Suffix(host) => (1, Reverse(host.len()), host.clone()),
+        HostPattern::Any => (2, Reverse(0), String::new()),
+    };
+    let path = match &route.path {
+        PathPattern::Exact(path) => (0, 0, Reverse(0), path.clone()),
+        // The place of the first route with the same host and pattern.
+        PathPattern::Regex(_) => {
+            let same = |other: &Route| other.host == route.host && other.path == route.path;
+            (1, routes.iter().position(same).unwrap_or(0), Reverse(0), String::new())
+        }
+        PathPattern::Prefix(path) => (2, 0, Reverse(path.len()), path.clone()),
+    };
+    (host, path, route.conditions.rank())
+}
+
+/// Most paths have fewer segments that lead to a route.
+type Depths<'a> = SmallVec<[&'a Candidates; 8]>;
+
+#[cfg(test)]
+mod tests;

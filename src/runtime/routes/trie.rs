@@ -1,0 +1,43 @@
+//! Path prefixes, segment by segment.
+
+use super::conditions::Candidates;
+use super::hash::Map;
+use super::{Asked, Depths};
+
+/// The routes whose prefix is the path from the root to here, and what lies below.
+#[derive(Debug, Default)]
+pub(super) struct Trie {
+    here: Candidates,
+    below: Map<Trie>,
+}
+
+impl Trie {
+    /// The place of a prefix, which begins with `/`.
+    pub(super) fn entry(&mut self, prefix: &str) -> &mut Candidates {
+        let mut node = self;
+        for segment in prefix.split('/').filter(|segment| !segment.is_empty()) {
+            node = node.below.entry(segment.into()).or_default();
+        }
+        &mut node.here
+    }
+
+    /// The route with the longest prefix whose conditions are met.
+    pub(super) fn find(&self, asked: &Asked<'_>) -> Option<usize> {
+        let mut depths = Depths::new();
+        let mut node = self;
+        let mut segments = asked.path.split('/').skip(1);
+        loop {
+            if !node.here.is_empty() {
+                depths.push(&node.here);
+            }
+            if node.below.is_empty() {
+                break;
+            }
+            let Some(below) = segments.next().and_then(|segment| node.below.get(segment)) else {
+                break;
+            };
+            node = below;
+        }
+        depths.iter().rev().find_map(|candidates| candidates.find(asked))
+    }
+}

@@ -1,0 +1,272 @@
+//! The table of routes against the slowest way to find one: look at all of them.
+
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may fail by panicking")]
+
+use std::cmp::Reverse;
+use std::sync::LazyLock;
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use proptest::prelude::*;
+use weir::config::{self, Condition, Conditions, HostPattern, Overrides, PathPattern, Route, Test};
+use weir::http::path::has_prefix;
+use weir::http::pattern::Pattern;
+use weir::runtime::routes::{Asked, Routes, precedence};
+
+/// A request, as the strategies below make it.
+#[derive(Debug, Clone)]
+struct Request {
+    host: String,
+    path: String,
+    method: Method,
+    headers: HeaderMap,
+    query: Option<String>,
+}
+
+/// Which route a reader of the manual would expect.
+fn oracle(routes: &[Route], request: &Request) -> Option<usize> {
+    let matching = (0..routes.len()).filter(|&index| matches(&routes[index], request));
+    matching.min_by_key(|&index| (rank(routes, index), index))
+}
+
+fn matches(route: &Route, request: &Request) -> bool {
+    let host = match &route.host {
+        HostPattern::Exact(host) => request.host == *host,
+        HostPattern::Suffix(suffix) => request.host.ends_with(&format!(".{suffix}")),
+        HostPattern::Any => true,
+    };
+    let path = match &route.path {
+        PathPattern::Exact(path) => request.path == *path,
+        PathPattern::Regex(pattern) => pattern.matches(&request.path),
+        PathPattern::Prefix(prefix) => has_prefix(&request.path, prefix),
+    };
+    let conditions = &route.conditions;
+    let method = conditions.methods.is_empty()
+        || conditions.methods.iter().any(|method| {
+            *method == request.method || (*method == Method::GET && request.method == Method::HEAD)
+        });
+    let headers = conditions.headers.iter().all(|Condition { name, test }| {
+        test.passes(request.headers.get(name).map(|value| value.to_str().unwrap()))
+    });
+    let query = conditions.query.iter().all(|Condition { name, test }| {
+        let query = request.query.as_deref().unwrap_or_default();
+        let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+        test.passes(pairs.into_iter().find(|(other, _)| other == name).map(|(_, value)| value))
+    });
+    host && path && method && headers && query
+}
+
+fn rank(routes: &[Route], index: usize) -> impl Ord + use<> {
+    let route = &routes[index];
+    let host = match &route.host {
+        HostPattern::Exact(_) => (0, Reverse(0)),
+        HostPattern::Suffix(suffix) => (1, Reverse(suffix.len())),
+        HostPattern::Any => (2, Reverse(0)),
+    };
+    let path = match &route.path {
+        PathPattern::Exact(_) => (0, 0, Reverse(0)),
+        PathPattern::Regex(_) => {
+            let same = |other: &Route| other.host == route.host && other.path == route.path;
+            (1, routes.iter().position(same).unwrap(), Reverse(0))
+        }
+        PathPattern::Prefix(prefix) => (2, 0, Reverse(prefix.len())),
+    };
+    (host, path, route.conditions.rank())
+}
+
+/// Two hosts, three suffixes, so that they meet often.
+fn host() -> impl Strategy<Value = HostPattern> {
+    prop_oneof![
+        Just(HostPattern::Any),
+        "(a|b)\\.(x|y\\.x)".prop_map(HostPattern::Exact),
+        "(x|y\\.x|a\\.x)".prop_map(HostPattern::Suffix),
+    ]
+}
+
+/// Made once: that takes longer than all the rest.
+static PATTERNS: LazyLock<Vec<Pattern>> = LazyLock::new(|| {
+    let sources = ["/a+", "/[ab]*", "/a/.*", "/a|/b", "(?i)/A/b", "/(a|b)(/.*)?", "^/a/b?$"];
+    sources.iter().map(|source| Pattern::new(source).unwrap()).collect()
+});
+static DIGITS: LazyLock<Pattern> = LazyLock::new(|| Pattern::new("[12]+").unwrap());
+
+fn path() -> impl Strategy<Value = PathPattern> {
+    prop_oneof![
+        3 => "(/[ab]){0,3}".prop_map(|path| PathPattern::Prefix(rooted(path))),
+        1 => "(/[ab]){0,2}/?".prop_map(|path| PathPattern::Exact(rooted(path))),
+        1 => prop::sample::select(PATTERNS.clone()).prop_map(PathPattern::Regex),
+    ]
+}
+
+fn rooted(path: String) -> String {
+    if path.is_empty() { "/".to_owned() } else { path }
+}
+
+fn test() -> impl Strategy<Value = Test> {
+    prop_oneof![
+        "[12]".prop_map(Test::Exact),
+        "[12]".prop_map(Test::Prefix),
+        Just(Test::Regex(DIGITS.clone())),
+        any::<bool>().prop_map(Test::Present),
+    ]
+}
+
+fn conditions() -> impl Strategy<Value = Conditions> {
+    let methods = prop::sample::subsequence(vec![Method::GET, Method::POST, Method::HEAD], 0..3);
+    let headers = prop::sample::subsequence(vec!["x-a", "x-b"], 0..=2);
+    let query = prop::sample::subsequence(vec!["p", "q"], 0..=2);
+    let tests = prop::collection::vec(test(), 4);
+    (methods, headers, query, tests).prop_map(|(methods, headers, query, tests)| {
+        let mut tests = tests.into_iter();
+        let headers = headers.into_iter().map(|name| Condition {
+            name: HeaderName::from_static(name),
+            test: tests.next().unwrap(),
+        });
+        let headers = headers.collect();
+        let query = query
+            .into_iter()
+            .map(|name| Condition { name: name.to_owned(), test: tests.next().unwrap() });
+        let query = query.collect();
+        Conditions { methods, headers, query }
+    })
+}
+
+fn route() -> impl Strategy<Value = Route> {
+    let conditions = prop_oneof![2 => Just(Conditions::default()), 1 => conditions()];
+    (host(), path(), conditions).prop_map(|(host, path, conditions)| Route {
+        host,
+        path,
+        conditions,
+        pool: 0,
+        rate_limit: None,
+    })
+}
+
+fn request() -> impl Strategy<Value = Request> {
+    let method = prop::sample::select(vec![Method::GET, Method::POST, Method::HEAD, Method::PUT]);
+    let values = prop::collection::vec(prop::option::of("[12]{0,2}"), 4);
+    ("([abc]\\.)?[ab]\\.(x|y\\.x)|x|a", "(/[abc]{1,2}){0,4}/?", method, values).prop_map(
+        |(host, path, method, values)| {
+            let mut headers = HeaderMap::new();
+            for (name, value) in ["x-a", "x-b"].into_iter().zip(&values) {
+                if let Some(value) = value {
+                    headers.insert(name, HeaderValue::from_str(value).unwrap());
+                }
+            }
+            let query = ["p", "q"].into_iter().zip(&values[2..]);
+            let query: Vec<String> = query
+                .filter_map(|(name, value)| Some(format!("{name}={}", value.as_ref()?)))
+                .collect();
+            let query = (!query.is_empty()).then(|| query.join("&"));
+            Request { host, path: rooted(path), method, headers, query }
+        },
+    )
+}
+
+fn find(table: &Routes, request: &Request) -> Option<usize> {
+    table.find(&Asked {
+        host: &request.host,
+        path: &request.path,
+        query: request.query.as_deref(),
+        method: &request.method,
+        headers: &request.headers,
+    })
+}
+
+proptest! {
+    #[test]
+    fn the_table_finds_what_a_look_at_every_route_finds(
+        routes in prop::collection::vec(route(), 0..24),
+        requests in prop::collection::vec(request(), 1..8),
+    ) {
+        let table = Routes::new(&routes);
+        for request in &requests {
+            prop_assert_eq!(find(&table, request), oracle(&routes, request), "{:?}", request);
+        }
+    }
+
+    #[test]
+    fn the_order_that_is_shown_is_the_order_that_decides(
+        routes in prop::collection::vec(route(), 1..12),
+        request in request(),
+    ) {
+        let order = precedence(&routes);
+        let first = order.iter().copied().find(|&index| matches(&routes[index], &request));
+        prop_assert_eq!(find(&Routes::new(&routes), &request), first);
+    }
+}
+
+fn file(routes: impl Iterator<Item = String>) -> Result<config::Config, String> {
+    let routes: Vec<String> = routes.collect();
+    let text = format!(
+        "routes:\n{}\npools: [{{name: web, backends: [http://10.0.0.1]}}]",
+        routes.join("\n")
+    );
+    config::load(Some(text.as_bytes()), &Overrides::default()).map_err(|error| error.to_string())
+}
+
+proptest! {
+    /// What `check` calls unreachable is never found, and never the only way to an answer.
+    #[test]
+    fn a_route_that_is_refused_as_unreachable_really_is(
+        conditions in prop::collection::vec(conditions(), 2..5),
+        requests in prop::collection::vec(request(), 32),
+    ) {
+        let route = |conditions: &Conditions| Route {
+            host: HostPattern::Any,
+            path: PathPattern::Prefix("/".to_owned()),
+            conditions: conditions.clone(),
+            pool: 0,
+            rate_limit: None,
+        };
+        let routes: Vec<Route> = conditions.iter().map(route).collect();
+        let typed = conditions.iter().map(|conditions| format!("  - {}", written(conditions)));
+        let said = file(typed).err().unwrap_or_default();
+        let table = Routes::new(&routes);
+        for (index, _) in routes.iter().enumerate() {
+            if said.contains(&format!("{}:5: ", index + 2)) {
+                for request in &requests {
+                    prop_assert_ne!(find(&table, request), Some(index), "{}\n{:?}", said, request);
+                }
+            }
+        }
+    }
+}
+
+/// Conditions as an entry of `routes`.
+fn written(conditions: &Conditions) -> String {
+    fn table<N: std::fmt::Display>(list: &[Condition<N>]) -> String {
+        let entries: Vec<String> =
+            list.iter().map(|Condition { name, test }| format!("{name}: {test}")).collect();
+        format!("{{{}}}", entries.join(", "))
+    }
+    let mut keys = vec!["pool: web".to_owned()];
+    if !conditions.methods.is_empty() {
+        let methods: Vec<&str> = conditions.methods.iter().map(Method::as_str).collect();
+        keys.push(format!("methods: [{}]", methods.join(", ")));
+    }
+    if !conditions.headers.is_empty() {
+        keys.push(format!("headers: {}", table(&conditions.headers)));
+    }
+    if !conditions.query.is_empty() {
+        keys.push(format!("query: {}", table(&conditions.query)));
+    }
+    format!("{{{}}}", keys.join(", "))
+}
+
+#[test]
+fn what_is_tried_one_after_the_other_is_bounded() {
+    let patterns = |count| (0..count).map(|n| format!("  - {{path_regex: '/{n}x*', pool: web}}"));
+    assert!(file(patterns(1000)).is_ok());
+    assert_eq!(
+        file(patterns(1001)).unwrap_err(),
+        "1002:5: more than 1000 routes by `path_regex` (help: they are tried one after the other: \
+         use `path` where it does)"
+    );
+    let tenants = |count| (0..count).map(|n| format!("  - {{headers: {{X-T: t{n}}}, pool: web}}"));
+    assert!(file(tenants(256)).is_ok());
+    assert_eq!(
+        file(tenants(257)).unwrap_err(),
+        "258:5: more than 256 routes for one path (help: they are tried one after the other: tell \
+         them apart by their paths)"
+    );
+}
