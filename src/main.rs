@@ -45,6 +45,9 @@ enum Command {
     /// What `run` starts to serve requests
     #[command(hide = true)]
     Worker(Run),
+    /// Says whether it could go on in a supervisor's place
+    #[command(hide = true)]
+    UpgradeCheck(Run),
     /// Shows the main job with nothing else installed: origins, a balancer, the admin port
     Demo(Demo),
     /// Runs one test origin
@@ -154,6 +157,7 @@ fn main() -> ExitCode {
         Command::Status(flags) => ask(&flags, Request::Status),
         Command::Stop(flags) => ask(&flags, Request::Stop),
         Command::Worker(flags) => work(&flags),
+        Command::UpgradeCheck(flags) => check_upgrade(&flags),
         Command::Demo(flags) => run_demo(&flags),
         Command::Origin(flags) => run_origin(flags),
         Command::Check(flags) => check(&flags),
@@ -178,21 +182,40 @@ fn start_log() {
 }
 
 fn run(flags: Run) -> Result<(), String> {
-    let overrides = overrides(&flags);
-    let load = move |text: Option<&[u8]>| {
-        Ok((config::load(text, &overrides)?, config::version(text, &overrides)))
-    };
+    hold_signals()?;
     supervise(Options {
         // The worker is told the same flags, and finds the same environment.
         program: program(env::args_os().skip(2).collect())?,
+        load: loader(overrides(&flags)),
         file: flags.config.or_else(|| variable("WEIR_CONFIG").map(PathBuf::from)),
-        load: Box::new(load),
         text: None,
         control: flags.control.place(),
         ready_timeout: flags.ready_timeout,
         watch: flags.watch,
         ready: None,
     })
+}
+
+/// Turns a file's text into its meaning and its version.
+fn loader(overrides: Overrides) -> supervisor::Load {
+    Box::new(move |text| Ok((config::load(text, &overrides)?, config::version(text, &overrides))))
+}
+
+/// Before any thread is started.
+fn hold_signals() -> Result<(), String> {
+    supervisor::hold_signals().map_err(no_signals)
+}
+
+fn no_signals(error: io::Error) -> String {
+    format!("weir: cannot watch for signals: {error}")
+}
+
+fn check_upgrade(flags: &Run) -> Result<(), String> {
+    // Both are for the supervisor that asks, which reads standard output.
+    match supervisor::understands(io::stdin().lock(), &loader(overrides(flags))) {
+        Ok(word) => say(word),
+        Err(why) => say(&why).and(Err(String::new())),
+    }
 }
 
 fn supervise(options: Options) -> Result<(), String> {
@@ -207,6 +230,7 @@ fn program(flags: Vec<OsString>) -> Result<Program, String> {
 }
 
 fn work(flags: &Run) -> Result<(), String> {
+    supervisor::let_signals_in().map_err(no_signals)?;
     let overrides = overrides(flags);
     // The supervisor was told why and tells the operator.
     worker::run(|text| config::load(text, &overrides)).map_err(|_told| String::new())
@@ -291,6 +315,7 @@ fn say(line: &str) -> Result<(), String> {
 }
 
 fn run_demo(flags: &Demo) -> Result<(), String> {
+    hold_signals()?;
     let origins = demo::start(usize::from(flags.backends))
         .map_err(|error| format!("weir: the demo's origins cannot start: {error}"))?;
     let urls = origins.addresses().iter().map(|address| format!("http://{address}"));
@@ -299,10 +324,7 @@ fn run_demo(flags: &Demo) -> Result<(), String> {
     supervise(Options {
         program: program(Vec::new())?,
         file: None,
-        load: Box::new(|text| {
-            let none = Overrides::default();
-            Ok((config::load(text, &none)?, config::version(text, &none)))
-        }),
+        load: loader(Overrides::default()),
         text: Some(text),
         control: flags.control.place(),
         ready_timeout: Duration::from_secs(60),

@@ -83,6 +83,17 @@ pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
     }
 }
 
+/// A copy of a descriptor that this process was started with. The original stays open.
+///
+/// # Errors
+/// There is no such descriptor.
+pub fn lent(number: RawFd) -> io::Result<OwnedFd> {
+    let original = inherited(number)?;
+    let copy = rustix::io::fcntl_dupfd_cloexec(&original, 3);
+    let _number = original.into_raw_fd();
+    Ok(copy?)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

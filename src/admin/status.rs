@@ -47,6 +47,8 @@ struct Supervisor {
     generation: u64,
     reloads_done: u64,
     reloads_refused: u64,
+    upgrades_done: u64,
+    upgrades_refused: u64,
     restarts: u64,
     draining_workers: u64,
     draining_connections: u64,
@@ -105,6 +107,8 @@ fn supervisor(told: &Supervision) -> Supervisor {
         generation: told.generation,
         reloads_done: told.reloads_done,
         reloads_refused: told.reloads_refused,
+        upgrades_done: told.upgrades_done,
+        upgrades_refused: told.upgrades_refused,
         restarts: told.restarts,
         draining_workers: told.draining_workers,
         draining_connections: told.draining_connections,
@@ -224,6 +228,8 @@ mod tests {
             generation: 4,
             reloads_done: 2,
             reloads_refused: 3,
+            upgrades_done: 6,
+            upgrades_refused: 7,
             restarts: 1,
             draining_workers: 5,
             draining_connections: 77,
@@ -232,7 +238,7 @@ mod tests {
         };
         let expected = json!({
             "generation": 4, "reloads_done": 2, "reloads_refused": 3, "restarts": 1,
-            "draining_workers": 5, "draining_connections": 77,
+            "upgrades_done": 6, "upgrades_refused": 7, "draining_workers": 5, "draining_connections": 77,
         });
         assert_eq!(supervised(&probed(), Some(told))["supervisor"], expected);
     }

@@ -183,11 +183,6 @@ impl Metrics {
         self.reload_timestamp.set(signed(seconds));
     }
 
-    /// Notes that a new configuration was given and could not be used.
-    pub fn config_refused(&self) {
-        self.reload_success.set(0);
-    }
-
     /// To be counted by whoever accepts connections.
     #[must_use]
     pub fn connections(&self) -> &ConnectionMetrics {

@@ -19,6 +19,12 @@ pub struct Supervision {
     pub reloads_done: u64,
     /// Configurations that could not be used.
     pub reloads_refused: u64,
+    /// Replacements of the supervisor itself.
+    #[serde(default)]
+    pub upgrades_done: u64,
+    /// Binaries that it would not make way for.
+    #[serde(default)]
+    pub upgrades_refused: u64,
     /// Workers that died and were replaced.
     pub restarts: u64,
     /// Former workers that still serve what they have.
@@ -29,6 +35,25 @@ pub struct Supervision {
     pub last_reload_ok: bool,
     /// When the configuration in use was loaded.
     pub last_reload_at: SystemTime,
+}
+
+impl Supervision {
+    /// Of a service that begins.
+    #[must_use]
+    pub const fn at(now: SystemTime) -> Self {
+        Self {
+            generation: 0,
+            reloads_done: 0,
+            reloads_refused: 0,
+            upgrades_done: 0,
+            upgrades_refused: 0,
+            restarts: 0,
+            draining_workers: 0,
+            draining_connections: 0,
+            last_reload_ok: true,
+            last_reload_at: now,
+        }
+    }
 }
 
 impl Metrics {
@@ -55,6 +80,14 @@ impl Metrics {
                 vec![
                     counter(Some(("outcome", "done")), told.reloads_done),
                     counter(Some(("outcome", "refused")), told.reloads_refused),
+                ],
+            ),
+            family(
+                "lb_supervisor_upgrades_total",
+                "Times the supervisor was to be replaced by another binary, by what became of it.",
+                vec![
+                    counter(Some(("outcome", "done")), told.upgrades_done),
+                    counter(Some(("outcome", "refused")), told.upgrades_refused),
                 ],
             ),
             family(

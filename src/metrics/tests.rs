@@ -224,8 +224,6 @@ fn the_handles_given_out_count_into_the_exposition() {
     assert!(world.has("lb_access_log_dropped_total 3"));
     assert!(world.has("lb_config_reload_success 1"));
     assert!(world.has("lb_config_last_reload_timestamp_seconds 1700000000"));
-    world.metrics.config_refused();
-    assert!(world.has("lb_config_reload_success 0"));
 }
 
 #[test]
@@ -573,11 +571,13 @@ fn a_counter_that_has_become_a_gauge_is_not_inherited() {
 #[test]
 fn gauges_are_not_inherited() {
     let (old, new) = (world(), world());
+    new.metrics.config_loaded(UNIX_EPOCH);
     old.metrics.connections().open.set(5);
-    old.metrics.config_refused();
+    old.metrics.supervised(&supervision());
     old.metrics.refresh(&old.snapshot);
     new.inherit(&old.counts());
     assert!(new.has("lb_downstream_connections 0"), "{}", new.text());
+    assert!(new.has("lb_config_reload_success 1"), "{}", new.text());
     assert!(new.has("lb_healthy_backends{pool=\"web\"} 0"), "{}", new.text());
 }
 
@@ -586,6 +586,8 @@ fn supervision() -> Supervision {
         generation: 4,
         reloads_done: 2,
         reloads_refused: 3,
+        upgrades_done: 5,
+        upgrades_refused: 6,
         restarts: 1,
         draining_workers: 2,
         draining_connections: 77,
@@ -602,6 +604,8 @@ fn what_the_supervisor_says_is_shown() {
     assert!(world.has("lb_worker_generation 4"), "{}", world.text());
     assert!(world.has(r#"lb_config_reloads_total{outcome="done"} 2"#));
     assert!(world.has(r#"lb_config_reloads_total{outcome="refused"} 3"#));
+    assert!(world.has(r#"lb_supervisor_upgrades_total{outcome="done"} 5"#));
+    assert!(world.has(r#"lb_supervisor_upgrades_total{outcome="refused"} 6"#));
     assert!(world.has("lb_worker_restarts_total 1"));
     assert!(world.has("lb_draining_workers 2"));
     assert!(world.has("lb_draining_connections 77"));

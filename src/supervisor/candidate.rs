@@ -37,10 +37,22 @@ pub(super) enum Purpose {
 pub(super) enum Step {
     /// It loads, looks names up, probes.
     Warming,
+    /// It could serve, and another one is just taking over.
+    Waiting,
     /// The old worker was asked for its state.
     WaitingForState,
     /// It was told to take over.
     TakingOver,
+}
+
+impl Step {
+    pub(super) const fn word(&self) -> &'static str {
+        match self {
+            Self::Warming => "warming",
+            Self::Waiting | Self::WaitingForState => "warm",
+            Self::TakingOver => "taking_over",
+        }
+    }
 }
 
 impl Candidate {
@@ -48,8 +60,20 @@ impl Candidate {
         self.step == Step::WaitingForState
     }
 
+    /// Whether it may accept already.
+    pub(super) fn is_taking_over(&self) -> bool {
+        self.step == Step::TakingOver
+    }
+
     pub(super) fn take_over(&mut self, state: &State) {
         self.child.tell(&ToWorker::TakeOver(Box::new(state.clone())));
         self.step = Step::TakingOver;
+    }
+
+    /// It will not serve: it is ended, and counts as failed when it is gone.
+    pub(super) fn fail(&mut self, why: &str) {
+        self.why = Some(why.to_owned());
+        self.until = Timestamp::MAX;
+        self.child.kill();
     }
 }

@@ -5,6 +5,7 @@
 
 use std::fs::{self, DirBuilder, Permissions};
 use std::io::{self, BufRead, BufReader, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -18,6 +19,11 @@ use super::Event;
 
 /// How long a client may take to ask.
 const ASK_MAX: Duration = Duration::from_secs(5);
+/// How long nobody is accepted after the system could not: it has no descriptors, and asking it
+/// again at once would take a whole processor.
+const PAUSE: Duration = Duration::from_millis(200);
+/// How long a supervisor that went away before it answered may take to be back, as another image.
+const BACK_MAX: Duration = Duration::from_secs(3);
 
 /// What can be asked of a supervisor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -84,6 +90,13 @@ pub fn usual_path() -> PathBuf {
 #[derive(Debug)]
 pub(super) struct Open {
     path: PathBuf,
+    listener: UnixListener,
+}
+
+impl AsFd for Open {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
+    }
 }
 
 impl Drop for Open {
@@ -126,21 +139,19 @@ pub(super) fn listen(place: &Place, events: &Sender<Event>) -> io::Result<Option
     }
     let listener = UnixListener::bind(path)?;
     fs::set_permissions(path, Permissions::from_mode(0o600))?;
-    let events = events.clone();
-    let serve = move || {
-        for stream in listener.incoming() {
-            let events = events.clone();
-            let converse = move || match stream.and_then(|stream| converse(&stream, &events)) {
-                Ok(()) => {}
-                Err(error) => log::debug!("command not answered: error=\"{error}\""),
-            };
-            if let Err(error) = thread::Builder::new().spawn(converse) {
-                log::error!("command not taken: error=\"{error}\"");
-            }
-        }
-    };
+    serve(listener, path, events).map(Some)
+}
+
+/// Takes commands from a socket that is open already.
+pub(super) fn serve(
+    listener: UnixListener,
+    path: &Path,
+    events: &Sender<Event>,
+) -> io::Result<Open> {
+    let (ours, events) = (listener.try_clone()?, events.clone());
+    let serve = move || ours.incoming().for_each(|stream| take(stream, &events));
     thread::Builder::new().name("control".to_owned()).spawn(serve)?;
-    Ok(Some(Open { path: path.to_owned() }))
+    Ok(Open { path: path.to_owned(), listener })
 }
 
 /// Whether a directory is this user's and nobody else may enter it.
@@ -148,6 +159,22 @@ fn is_private(directory: &Path) -> io::Result<bool> {
     let found = fs::symlink_metadata(directory)?;
     let ours = found.uid() == rustix::process::geteuid().as_raw();
     Ok(found.is_dir() && ours && found.mode() & 0o077 == 0)
+}
+
+fn take(stream: io::Result<UnixStream>, events: &Sender<Event>) {
+    let events = events.clone();
+    let taken = stream.and_then(|stream| {
+        let converse = move || {
+            if let Err(error) = converse(&stream, &events) {
+                log::debug!("command not answered: error=\"{error}\"");
+            }
+        };
+        thread::Builder::new().spawn(converse)
+    });
+    if let Err(error) = taken {
+        log::error!("command not taken: error=\"{error}\"");
+        thread::park_timeout(PAUSE);
+    }
 }
 
 fn converse(stream: &UnixStream, events: &Sender<Event>) -> io::Result<()> {
@@ -163,18 +190,39 @@ fn converse(stream: &UnixStream, events: &Sender<Event>) -> io::Result<()> {
     stream.write_all(b"\n")
 }
 
-/// Asks a running supervisor.
+/// Asks a running supervisor. One that is replaced meanwhile is asked again, unless it was to stop.
 ///
 /// # Errors
 /// There is none, or it went away.
 pub fn ask(path: &Path, request: Request) -> io::Result<Answer> {
-    let mut stream = UnixStream::connect(path)?;
-    stream.write_all(&serde_json::to_vec(&request)?)?;
-    stream.write_all(b"\n")?;
-    let mut line = String::new();
-    BufReader::new(stream).read_line(&mut line)?;
-    if line.is_empty() {
-        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it ended before it answered"));
+    let mut answer = ask_once(path, request)?;
+    let mut waited = Duration::ZERO;
+    while answer.is_none() && request != Request::Stop && waited < BACK_MAX {
+        thread::park_timeout(PAUSE);
+        waited += PAUSE;
+        answer = ask_once(path, request).unwrap_or_default();
     }
-    Ok(serde_json::from_str(&line)?)
+    let gone = || io::Error::new(io::ErrorKind::UnexpectedEof, "it ended before it answered");
+    answer.ok_or_else(gone)
+}
+
+/// `None` if it went away before it answered.
+fn ask_once(path: &Path, request: Request) -> io::Result<Option<Answer>> {
+    let mut stream = UnixStream::connect(path)?;
+    let mut line = String::new();
+    let asked = (|| {
+        stream.write_all(&serde_json::to_vec(&request)?)?;
+        stream.write_all(b"\n")?;
+        BufReader::new(stream).read_line(&mut line)
+    })();
+    match asked {
+        Ok(0) => Ok(None),
+        Ok(_) => Ok(Some(serde_json::from_str(&line)?)),
+        Err(error) if is_gone(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
 }

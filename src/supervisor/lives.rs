@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use rustix::process::{WaitOptions, WaitStatus, wait};
 
-use super::candidate::Purpose;
+use super::candidate::{Candidate, Purpose};
 use super::child::Child;
+use super::control::Answer;
+use super::reload::answer;
 use super::{
     DRAIN_GRACE, LIVED_WELL, RESTART_FIRST, RESTART_LONGEST, Served, Stopping, Supervisor,
     SupervisorError, systemd,
@@ -14,6 +16,7 @@ use super::{
 use crate::link::ToWorker;
 
 impl Supervisor {
+    /// In order; the second time at once.
     pub(super) fn stop(&mut self) {
         if let Some(stopping) = &mut self.stopping {
             log::warn!("stopping at once");
@@ -23,26 +26,37 @@ impl Supervisor {
         }
         log::info!("stopping");
         systemd::stopping();
-        if self.upgrade_until.is_some() {
-            self.go_on();
-        }
-        let shutdown = self.served.config.shutdown;
-        let close_at = self.clock.now() + shutdown.pre_stop;
-        let kill_at = close_at + shutdown.longest() + DRAIN_GRACE;
+        // One that may have accepted already is stopped like the one that it takes over from.
+        let accepting = self.candidates().filter(|candidate| candidate.is_taking_over());
+        let configs = accepting.map(|candidate| &candidate.served.config);
+        let times = configs.chain([&self.served.config]).map(|config| config.shutdown);
+        let (pre_stop, drain) = times.fold((Duration::ZERO, Duration::ZERO), |longest, one| {
+            (longest.0.max(one.pre_stop), longest.1.max(one.longest()))
+        });
+        let close_at = self.clock.now() + pre_stop;
+        let kill_at = close_at + drain + DRAIN_GRACE;
         self.stopping = Some(Stopping { close_at, kill_at, cut: false, why: None });
         self.restart_at = None;
-        if let Some(candidate) = &self.candidate {
-            candidate.child.kill();
+        self.give_up_upgrade();
+        for candidate in self.candidates() {
+            if candidate.is_taking_over() {
+                candidate.child.tell(&ToWorker::Stop);
+            } else {
+                candidate.child.kill();
+            }
         }
         if let Some(current) = &self.current {
             current.tell(&ToWorker::Stop);
         }
+        let waiting = std::mem::take(&mut self.waiting);
+        answer(waiting, &Answer::failed("the supervisor is stopping".to_owned()));
     }
 
     /// Takes note of every child that has ended: workers, and as process 1 whoever was left over.
     pub(super) fn reap(&mut self) -> Result<(), SupervisorError> {
         while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
             self.dead.insert(pid.as_raw_nonzero(), status);
+            self.trial_ended(pid);
         }
         self.bury()
     }
@@ -80,7 +94,9 @@ impl Supervisor {
             if !self.ever_ready && self.stopping.is_none() {
                 return Err(SupervisorError::Worker(why));
             }
-            self.candidate_gone(&why);
+            self.candidate_gone(generation, well, &why);
+        } else if self.discarded.iter().any(|child| child.generation == generation) {
+            self.discarded.retain(|child| child.generation != generation);
         } else {
             self.draining.retain(|one| one.child.generation != generation);
             self.tell_facts();
@@ -93,9 +109,6 @@ impl Supervisor {
 
     fn current_ended(&mut self, well: bool, status: &str) {
         let Some(ended) = self.current.take() else { return };
-        if self.upgrade_until.is_some() {
-            self.go_on();
-        }
         if let Some(stopping) = &mut self.stopping {
             stopping.cut |= !well;
             return;
@@ -111,15 +124,13 @@ impl Supervisor {
         } else {
             (self.restart_wait * 2).clamp(RESTART_FIRST, RESTART_LONGEST)
         };
-        match &mut self.candidate {
-            // Its successor is on its way already; it starts from the last checkpoint.
-            Some(candidate) => {
-                if candidate.is_waiting_for_state() {
-                    candidate.take_over(&self.checkpoint);
-                }
-            }
-            None => self.restart_at = Some(self.clock.now() + self.restart_wait),
+        // Its successor may be warm already, and starts from the last checkpoint. One that still
+        // warms up may take its time: it is not waited for.
+        self.take_over_at_last();
+        if !self.candidates().any(Candidate::is_taking_over) {
+            self.restart_at = Some(self.clock.now() + self.restart_wait);
         }
+        self.put_off_upgrade();
     }
 
     /// Starts a worker for what is served already.

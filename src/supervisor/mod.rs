@@ -15,13 +15,17 @@
 //! itself, so there is little that can make it die; and while it lives, the sockets stay open.
 
 mod candidate;
+mod care;
 mod child;
 pub mod control;
+mod handover;
 mod lives;
+mod memory;
 mod reload;
 mod signals;
 mod status;
 mod systemd;
+mod trial;
 mod upgrade;
 mod watch;
 
@@ -33,13 +37,17 @@ use std::path::PathBuf;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use rustix::process::WaitStatus;
-use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGUSR2};
 
 use self::candidate::Candidate;
 use self::child::Child;
 pub use self::child::Program;
 use self::control::{Answer, Request};
+pub use self::memory::understands;
+use self::signals::Signals;
+pub use self::signals::{hold as hold_signals, let_in as let_signals_in};
+use self::upgrade::Upgrade;
 use crate::clock::Clock;
 use crate::config::{Config, Problems};
 use crate::link::{State, ToSupervisor, ToWorker};
@@ -121,8 +129,8 @@ pub enum SupervisorError {
 /// Everything that can happen.
 #[derive(Debug)]
 enum Event {
-    /// A signal arrived.
-    Signal(i32),
+    /// Signals wait.
+    Signals,
     /// A worker said something.
     Said { generation: u64, said: ToSupervisor },
     /// A worker will say nothing more.
@@ -131,6 +139,8 @@ enum Event {
     Command(Request, Sender<Answer>),
     /// The watched file has other contents.
     FileChanged,
+    /// What a binary said that was tried, and which trial that was.
+    Tried { number: u64, said: String },
 }
 
 /// What is being served.
@@ -144,25 +154,33 @@ struct Supervisor {
     options: Options,
     clock: Clock,
     events: Sender<Event>,
+    signals: Signals,
     sockets: BTreeMap<SocketAddr, TcpListener>,
+    control: Option<control::Open>,
     served: Served,
     current: Option<Child>,
+    /// The worker of a reload, and one for what is served, which has none.
     candidate: Option<Candidate>,
+    replacement: Option<Candidate>,
+    /// Killed, and not gone yet.
+    discarded: Vec<Child>,
     draining: VecDeque<Draining>,
     checkpoint: State,
     facts: Supervision,
     restart_at: Option<Timestamp>,
     restart_wait: Duration,
     reload_again: bool,
+    upgrade_again: bool,
     waiting: Vec<Sender<Answer>>,
     /// What drained workers counted while there was nobody to inherit it.
     orphans: Vec<Counts>,
-    /// Workers that hold their tongue, and how long the others may take to.
-    silent: BTreeSet<u64>,
     /// Workers that will say nothing more, and processes that have ended.
     mute: BTreeSet<u64>,
     dead: HashMap<NonZeroI32, WaitStatus>,
-    upgrade_until: Option<Timestamp>,
+    upgrade: Option<Upgrade>,
+    /// Why the last one was refused.
+    upgrade_refusal: Option<String>,
+    trials: u64,
     stopping: Option<Stopping>,
     ever_ready: bool,
     /// How often systemd wants to hear that we live, and when next.
@@ -198,73 +216,96 @@ fn system(doing: &'static str) -> impl FnOnce(io::Error) -> SupervisorError {
 pub fn run(options: Options) -> Result<(), SupervisorError> {
     let (events, queue) = mpsc::channel();
     // First of all: the kernel drops a signal for which process 1 has no handler.
-    signals::listen(&events).map_err(system("watch for signals"))?;
-    let memory = upgrade::remembered().map_err(system("remember what was served"))?;
-    let (text, version) = match &memory {
-        Some(memory) => memory.served(),
-        None => (reload::read(&options)?, String::new()),
+    let signals = Signals::listen(&events).map_err(system("watch for signals"))?;
+    let left = memory::left_behind();
+    let resumed = left.is_some();
+    let mut supervisor = match left {
+        Some(left) => match Supervisor::resume(options, events, signals, &left) {
+            Ok(supervisor) => supervisor,
+            Err(error) => return Err(left.go_back(error)),
+        },
+        None => Supervisor::begin(options, events, signals)?,
     };
-    let (config, loaded) = reload::load(&options, text.as_deref())?;
-    let version = if memory.is_some() { version } else { loaded };
-    let served = Served { config, text, version };
-    let mut supervisor = Supervisor::new(options, served, events);
-    let resumed = memory.is_some();
-    match memory {
-        Some(memory) => supervisor.resume(memory).map_err(system("go on from before"))?,
-        None => {
-            let given = systemd::sockets().map_err(system("take systemd's sockets"))?;
-            supervisor.bind_first(given)?;
+    let opened = supervisor.open().map_err(system("open the control socket"));
+    let watched = supervisor.watch().map_err(system("watch the file"));
+    if resumed {
+        // What is served is not given up for these.
+        for error in [opened, watched].into_iter().filter_map(Result::err) {
+            log::error!("{error}");
         }
-    }
-    let _control = control::listen(&supervisor.options.control, &supervisor.events)
-        .map_err(system("open the control socket"))?;
-    if supervisor.options.watch
-        && let Some(file) = &supervisor.options.file
-    {
-        watch::start(file, &supervisor.events).map_err(system("watch the file"))?;
-    }
-    if !resumed {
+    } else {
+        opened?;
+        watched?;
         supervisor.start().map_err(SupervisorError::Worker)?;
     }
     supervisor.live(&queue)
 }
 
 impl Supervisor {
-    fn new(options: Options, served: Served, events: Sender<Event>) -> Self {
+    /// The first image of a service.
+    fn begin(
+        options: Options,
+        events: Sender<Event>,
+        signals: Signals,
+    ) -> Result<Self, SupervisorError> {
+        let text = reload::read(&options)?;
+        let (config, version) = reload::load(&options, text.as_deref())?;
+        let served = Served { config, text, version };
+        let mut supervisor = Self::new(options, served, events, signals);
+        let given = systemd::sockets().map_err(system("take systemd's sockets"))?;
+        supervisor.bind_first(given)?;
+        Ok(supervisor)
+    }
+
+    fn new(options: Options, served: Served, events: Sender<Event>, signals: Signals) -> Self {
         let clock = Clock::process();
         Self {
             options,
             clock,
             events,
+            signals,
             sockets: BTreeMap::new(),
+            control: None,
             served,
             current: None,
             candidate: None,
+            replacement: None,
+            discarded: Vec::new(),
             draining: VecDeque::new(),
             checkpoint: State::default(),
-            facts: Supervision {
-                generation: 0,
-                reloads_done: 0,
-                reloads_refused: 0,
-                restarts: 0,
-                draining_workers: 0,
-                draining_connections: 0,
-                last_reload_ok: true,
-                last_reload_at: clock.wall(clock.now()),
-            },
+            facts: Supervision::at(clock.wall(clock.now())),
             restart_at: None,
             restart_wait: Duration::ZERO,
             reload_again: false,
+            upgrade_again: false,
             waiting: Vec::new(),
             orphans: Vec::new(),
-            silent: BTreeSet::new(),
             mute: BTreeSet::new(),
             dead: HashMap::new(),
-            upgrade_until: None,
+            upgrade: None,
+            upgrade_refusal: None,
+            trials: 0,
             stopping: None,
             ever_ready: false,
             watchdog: systemd::watchdog(),
             alive_at: Timestamp::ZERO,
+        }
+    }
+
+    /// Opens the control socket, unless it is open.
+    fn open(&mut self) -> io::Result<()> {
+        if self.control.is_none() {
+            self.control = control::listen(&self.options.control, &self.events)?;
+        }
+        Ok(())
+    }
+
+    fn watch(&self) -> io::Result<()> {
+        match &self.options.file {
+            Some(file) if self.options.watch => {
+                watch::start(file, self.served.text.as_deref(), &self.events)
+            }
+            _ => Ok(()),
         }
     }
 
@@ -285,7 +326,7 @@ impl Supervisor {
             self.look_after();
             if let Some(stopping) = &self.stopping
                 && self.current.is_none()
-                && self.candidate.is_none()
+                && self.candidates().next().is_none()
                 && self.draining.is_empty()
             {
                 let why = stopping
@@ -297,26 +338,9 @@ impl Supervisor {
         }
     }
 
-    /// How long nothing needs looking after.
-    fn patience(&self) -> Duration {
-        let now = self.clock.now();
-        let due = [
-            self.restart_at,
-            self.candidate.as_ref().map(|candidate| candidate.until),
-            self.stopping.as_ref().map(|stopping| stopping.close_at),
-            self.watchdog.map(|_| self.alive_at),
-        ];
-        let next = due.into_iter().flatten().min();
-        next.map_or(TICK, |at| at.since(now).min(TICK))
-    }
-
     fn happened(&mut self, event: Event) -> Result<(), SupervisorError> {
         match event {
-            Event::Signal(SIGHUP) => self.reload(None),
-            Event::Signal(SIGTERM | SIGINT) => self.stop(),
-            Event::Signal(SIGCHLD) => return self.reap(),
-            Event::Signal(SIGUSR2) => self.upgrade(),
-            Event::Signal(_) => {}
+            Event::Signals => return self.take_signals(),
             Event::Said { generation, said } => self.heard(generation, said),
             Event::Silent { generation } => return self.fell_silent(generation),
             Event::Command(request, answer) => self.command(request, answer),
@@ -324,60 +348,35 @@ impl Supervisor {
                 log::info!("file changed: reloading");
                 self.reload(None);
             }
+            Event::Tried { number, said } => self.tried(number, &said),
         }
         Ok(())
     }
 
-    fn look_after(&mut self) {
-        let now = self.clock.now();
-        if let Some(every) = self.watchdog
-            && self.alive_at <= now
-        {
-            systemd::alive();
-            self.alive_at = now + every;
+    fn take_signals(&mut self) -> Result<(), SupervisorError> {
+        while let Some(signal) = self.signals.next().map_err(system("read signals"))? {
+            self.signalled(signal)?;
         }
-        if self.candidate.as_ref().is_some_and(|candidate| candidate.until <= now) {
-            let patience = humantime::format_duration(self.options.ready_timeout);
-            self.candidate_failed(&format!("the new worker was not ready within {patience}"));
+        self.signals.answer();
+        Ok(())
+    }
+
+    #[expect(clippy::wildcard_enum_match_arm, reason = "only ours are read")]
+    fn signalled(&mut self, signal: Signal) -> Result<(), SupervisorError> {
+        match signal {
+            Signal::SIGHUP => self.reload(None),
+            Signal::SIGTERM | Signal::SIGINT => self.stop(),
+            Signal::SIGCHLD => return self.reap(),
+            Signal::SIGUSR2 => self.upgrade(),
+            _ => {}
         }
-        self.hurry_candidate(now);
-        self.replace_if_silent();
-        if self.upgrade_until.is_some_and(|until| until <= now) {
-            log::error!("supervisor not replaced: a worker does not answer");
-            self.go_on();
-        }
-        if self.restart_at.is_some_and(|at| at <= now) {
-            self.restart();
-        }
-        if let Some(stopping) = &mut self.stopping
-            && stopping.close_at <= now
-        {
-            stopping.close_at = Timestamp::MAX;
-            self.sockets.clear();
-        }
-        if let Some(stopping) = &mut self.stopping
-            && stopping.kill_at <= now
-        {
-            log::warn!("workers killed, they did not stop");
-            stopping.kill_at = Timestamp::MAX;
-            stopping.cut = true;
-            self.everyone().for_each(Child::kill);
-        }
-        for draining in &self.draining {
-            if draining.until <= now {
-                log::warn!(
-                    "worker killed, it did not drain: generation={}",
-                    draining.child.generation
-                );
-                draining.child.kill();
-            }
-        }
+        Ok(())
     }
 
     fn everyone(&self) -> impl Iterator<Item = &Child> {
-        let candidate = self.candidate.as_ref().map(|candidate| &candidate.child);
+        let candidates = self.candidates().map(|candidate| &candidate.child);
         let draining = self.draining.iter().map(|draining| &draining.child);
-        self.current.iter().chain(candidate).chain(draining)
+        self.current.iter().chain(candidates).chain(draining).chain(&self.discarded)
     }
 
     fn tell_facts(&mut self) {

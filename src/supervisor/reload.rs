@@ -6,17 +6,14 @@ use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::mpsc::Sender;
 
-use super::candidate::{Candidate, Purpose, STATE_MAX, Step};
+use super::candidate::{Candidate, Purpose, Step};
 use super::child::Child;
 use super::control::{Answer, Request};
-use super::{
-    DRAIN_GRACE, DRAINING_MAX, Draining, Options, Served, Supervisor, SupervisorError, systemd,
-};
+use super::{Options, Served, Supervisor, SupervisorError, systemd};
 use crate::config::{self, Config};
-use crate::link::{Start, State, ToSupervisor, ToWorker};
+use crate::link::Start;
 use crate::metrics::Supervision;
 use crate::sockets::{BindError, bind};
-use crate::time::Timestamp;
 
 /// The file's text.
 pub(super) fn read(options: &Options) -> Result<Option<String>, SupervisorError> {
@@ -81,7 +78,7 @@ impl Supervisor {
         if self.stopping.is_some() {
             return refuse(answer, "the supervisor is stopping");
         }
-        if self.candidate.is_some() || self.upgrade_until.is_some() {
+        if self.candidates().next().is_some() || self.upgrade.is_some() {
             // One at a time; of several that wait, one reads what all of them wrote.
             self.reload_again = true;
             self.waiting.extend(answer);
@@ -141,190 +138,21 @@ impl Supervisor {
             Child::start(&self.options.program, generation, (&start, &sockets), &self.events, now);
         let child = child.map_err(|error| format!("a worker cannot be started: {error}"))?;
         log::debug!("worker started: generation={generation} config={}", served.version);
-        self.restart_at = None;
         let until = now + self.options.ready_timeout;
-        self.candidate = Some(Candidate {
-            child,
-            until,
-            why: None,
-            served,
-            purpose,
-            step: Step::Warming,
-            asked: now,
-        });
+        let is_reload = matches!(purpose, Purpose::Reload(_));
+        let (step, why) = (Step::Warming, None);
+        let candidate = Candidate { child, until, why, served, purpose, step, asked: now };
+        if is_reload {
+            self.candidate = Some(candidate);
+        } else {
+            self.restart_at = None;
+            self.replacement = Some(candidate);
+        }
         Ok(())
     }
 
-    /// A worker said something.
-    pub(super) fn heard(&mut self, generation: u64, said: ToSupervisor) {
-        match said {
-            ToSupervisor::Warm => self.warm(generation),
-            ToSupervisor::Ready => self.ready(generation),
-            ToSupervisor::State(state) => self.handed_over(generation, *state),
-            ToSupervisor::Checkpoint(state) => {
-                if self.current.as_ref().is_some_and(|child| child.generation == generation) {
-                    self.checkpoint = *state;
-                }
-            }
-            ToSupervisor::Failed(why) => {
-                if let Some(candidate) = self.candidate_of(generation) {
-                    candidate.why = Some(why);
-                } else if let Some(stopping) = &mut self.stopping {
-                    stopping.why = Some(why);
-                }
-            }
-            ToSupervisor::Connections(open) => self.note_connections(generation, open),
-            ToSupervisor::Held => self.held(generation),
-            ToSupervisor::Draining(counts, open) => {
-                self.note_connections(generation, open);
-                match &self.current {
-                    Some(current) => current.tell(&ToWorker::Inherit(counts)),
-                    None => self.orphans.push(*counts),
-                }
-                self.tell_facts();
-            }
-        }
-    }
-
-    fn note_connections(&mut self, generation: u64, open: u64) {
-        let draining = self.draining.iter_mut().map(|draining| &mut draining.child);
-        let mut all = self.current.iter_mut().chain(draining);
-        if let Some(child) = all.find(|child| child.generation == generation) {
-            child.connections = open;
-        }
-    }
-
-    pub(super) fn candidate_of(&mut self, generation: u64) -> Option<&mut Candidate> {
-        self.candidate.as_mut().filter(|candidate| candidate.child.generation == generation)
-    }
-
-    fn warm(&mut self, generation: u64) {
-        let now = self.clock.now();
-        let asked = match &self.current {
-            Some(current) => {
-                current.tell(&ToWorker::HandOver);
-                true
-            }
-            None => false,
-        };
-        let checkpoint = self.checkpoint.clone();
-        let Some(candidate) = self.candidate_of(generation) else { return };
-        if asked {
-            candidate.step = Step::WaitingForState;
-            candidate.asked = now;
-        } else {
-            candidate.take_over(&checkpoint);
-        }
-    }
-
-    fn handed_over(&mut self, generation: u64, state: State) {
-        if self.current.as_ref().is_none_or(|current| current.generation != generation) {
-            return;
-        }
-        self.checkpoint = state;
-        if let Some(candidate) = &mut self.candidate
-            && candidate.is_waiting_for_state()
-        {
-            candidate.take_over(&self.checkpoint);
-        }
-    }
-
-    /// The candidate serves: it is the current worker now, and the old one drains.
-    fn ready(&mut self, generation: u64) {
-        if self.candidate_of(generation).is_none() {
-            return;
-        }
-        let Some(candidate) = self.candidate.take() else { return };
-        let before = std::mem::replace(&mut self.served, candidate.served);
-        let old = self.current.replace(candidate.child);
-        log::info!("worker ready: generation={generation} config={}", self.served.version);
-        self.ever_ready = true;
-        let wanted = addresses(&self.served.config);
-        self.sockets.retain(|address, _| wanted.contains(address));
-        if let Some(old) = old {
-            self.drain(old, &before.config);
-        }
-        if let Purpose::Reload(answers) = candidate.purpose {
-            self.facts.reloads_done += 1;
-            self.facts.last_reload_ok = true;
-            self.facts.last_reload_at = self.clock.wall(self.clock.now());
-            let changes = config::diff(&before.config, &self.served.config);
-            log::info!("reloaded: config={} changes={}", self.served.version, changes.len());
-            answer(answers, &Answer::done(report(&changes, &self.served.version)));
-        }
-        for counts in std::mem::take(&mut self.orphans) {
-            if let Some(current) = &self.current {
-                current.tell(&ToWorker::Inherit(Box::new(counts)));
-            }
-        }
-        self.tell_facts();
-        self.options.announce_ready();
-        self.next_reload();
-    }
-
-    fn drain(&mut self, old: Child, config: &Config) {
-        old.tell(&ToWorker::Drain);
-        let until = self.clock.now() + config.shutdown.longest() + DRAIN_GRACE;
-        self.draining.push_back(Draining { child: old, until });
-        let excess = self.draining.len().saturating_sub(DRAINING_MAX);
-        // One that was ended the last time may not be gone yet.
-        for oldest in self.draining.iter().take(excess) {
-            log::warn!(
-                "worker ended, too many drain: generation={} connections={}",
-                oldest.child.generation,
-                oldest.child.connections,
-            );
-            oldest.child.kill();
-        }
-    }
-
-    /// The candidate did not get ready in time: it is ended, and counts as failed when it is gone.
-    pub(super) fn candidate_failed(&mut self, why: &str) {
-        if let Some(candidate) = &mut self.candidate {
-            candidate.why = Some(why.to_owned());
-            candidate.until = Timestamp::MAX;
-            candidate.child.kill();
-        }
-    }
-
-    /// The candidate is gone: whatever served before goes on.
-    pub(super) fn candidate_gone(&mut self, why: &str) {
-        let Some(candidate) = self.candidate.take() else { return };
-        if candidate.step != Step::Warming
-            && let Some(current) = &self.current
-        {
-            current.tell(&ToWorker::Resume);
-        }
-        if self.stopping.is_some() {
-            return;
-        }
-        match candidate.purpose {
-            Purpose::Reload(answers) => self.refused(why, answers),
-            Purpose::Restart => log::error!("worker not ready: {why}"),
-        }
-        if self.current.is_none() {
-            self.restart_later();
-        }
-        self.next_reload();
-    }
-
-    /// An old worker that does not hand over in time is replaced by what it said last.
-    pub(super) fn hurry_candidate(&mut self, now: Timestamp) {
-        let Some(candidate) = &mut self.candidate else { return };
-        if candidate.is_waiting_for_state() && candidate.asked + STATE_MAX <= now {
-            log::warn!("worker does not hand over: its last checkpoint is taken");
-            candidate.take_over(&self.checkpoint);
-        }
-    }
-
-    pub(super) fn next_reload(&mut self) {
-        if std::mem::take(&mut self.reload_again) {
-            self.reload(None);
-        }
-    }
-
     /// A reload came to nothing: what was served is served on, and whoever asked is told why.
-    fn refused(&mut self, why: &str, answers: Vec<Sender<Answer>>) {
+    pub(super) fn refused(&mut self, why: &str, answers: Vec<Sender<Answer>>) {
         log::error!("reload refused: {why}");
         self.facts.reloads_refused += 1;
         self.facts.last_reload_ok = false;
@@ -357,7 +185,7 @@ pub(super) fn addresses(config: &Config) -> Vec<SocketAddr> {
     listeners.chain([config.admin.address]).collect()
 }
 
-fn report(changes: &[String], version: &str) -> String {
+pub(super) fn report(changes: &[String], version: &str) -> String {
     if changes.is_empty() {
         return format!("reloaded, nothing changed (configuration {version})");
     }
@@ -369,7 +197,7 @@ fn refuse(answer_to: Option<Sender<Answer>>, why: &str) {
 }
 
 /// Whoever asked may have left.
-fn answer(to: Vec<Sender<Answer>>, what: &Answer) {
+pub(super) fn answer(to: Vec<Sender<Answer>>, what: &Answer) {
     for one in to {
         let _left = one.send(what.clone());
     }

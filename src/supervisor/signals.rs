@@ -1,26 +1,112 @@
-//! Signals, as they come.
+//! Signals, taken out of the kernel by the thread that acts on them.
+//!
+//! They are blocked in every thread, from before there is a second one, and read from a descriptor
+//! (signalfd(2)). One that nobody has read stays with the process over an exec, where the next
+//! image finds it: none can be lost between the two. A worker inherits that, and lets them in
+//! first of all.
 
 use std::io;
-use std::sync::mpsc::Sender;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 
-use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGUSR2};
-use signal_hook::iterator::Signals;
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, pthread_sigmask};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use rustix::event::{PollFd, PollFlags, poll};
 
 use super::Event;
-use super::upgrade::let_signals_in;
 
-/// Makes events of them.
-pub(super) fn listen(events: &Sender<Event>) -> io::Result<()> {
-    let mut signals = Signals::new([SIGHUP, SIGTERM, SIGINT, SIGCHLD, SIGUSR2])?;
-    let_signals_in()?;
-    let events = events.clone();
-    let listen = move || {
-        for signal in signals.forever() {
-            if events.send(Event::Signal(signal)).is_err() {
+/// What a supervisor is sent.
+fn ours() -> SigSet {
+    [Signal::SIGHUP, Signal::SIGTERM, Signal::SIGINT, Signal::SIGCHLD, Signal::SIGUSR2]
+        .into_iter()
+        .collect()
+}
+
+/// Makes the signals of a supervisor wait until they are read. To be called before any thread is
+/// started: threads inherit it.
+///
+/// # Errors
+/// The system refuses.
+pub fn hold() -> io::Result<()> {
+    Ok(pthread_sigmask(SigmaskHow::SIG_BLOCK, Some(&ours()), None)?)
+}
+
+/// Lets in the signals that a supervisor holds; what it starts inherits that.
+///
+/// # Errors
+/// The system refuses.
+pub fn let_in() -> io::Result<()> {
+    Ok(pthread_sigmask(SigmaskHow::SIG_UNBLOCK, Some(&ours()), None)?)
+}
+
+/// The signals that wait.
+#[derive(Debug)]
+pub(super) struct Signals {
+    waiting: Arc<SignalFd>,
+    answered: Sender<()>,
+}
+
+impl Signals {
+    /// Rings, by an event, when a signal waits.
+    pub(super) fn listen(events: &Sender<Event>) -> io::Result<Self> {
+        hold()?;
+        // Whoever started us may ignore it, and then the system would reap our children itself.
+        signal_hook::flag::register(
+            libc_number(Signal::SIGCHLD),
+            Arc::new(AtomicBool::new(false)),
+        )?;
+        let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
+        let waiting = Arc::new(SignalFd::with_flags(&ours(), flags)?);
+        let (answered, heard) = channel();
+        let (bell, events) = (Arc::clone(&waiting), events.clone());
+        let ring = move || ring(&bell, &events, &heard);
+        thread::Builder::new().name("signals".to_owned()).spawn(ring)?;
+        Ok(Self { waiting, answered })
+    }
+
+    /// The next signal that waits.
+    pub(super) fn next(&self) -> io::Result<Option<Signal>> {
+        loop {
+            match self.waiting.read_signal() {
+                Ok(None) => return Ok(None),
+                Ok(Some(found)) => {
+                    let number = i32::try_from(found.ssi_signo).unwrap_or_default();
+                    if let Ok(signal) = Signal::try_from(number) {
+                        return Ok(Some(signal));
+                    }
+                }
+                Err(nix::errno::Errno::EINTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// None waits any more: ring for the next.
+    pub(super) fn answer(&self) {
+        // The bell is gone only if the events' queue is.
+        let _gone = self.answered.send(());
+    }
+}
+
+fn ring(waiting: &SignalFd, events: &Sender<Event>, heard: &Receiver<()>) {
+    loop {
+        match poll(&mut [PollFd::new(waiting, PollFlags::IN)], None) {
+            Ok(_) => {}
+            Err(rustix::io::Errno::INTR) => continue,
+            Err(error) => {
+                log::error!("signals not heard any more: error=\"{error}\"");
                 return;
             }
         }
-    };
-    thread::Builder::new().name("signals".to_owned()).spawn(listen).map(drop)
+        if events.send(Event::Signals).is_err() || heard.recv().is_err() {
+            return;
+        }
+    }
+}
+
+#[expect(clippy::as_conversions, reason = "the number is what the enum is")]
+fn libc_number(signal: Signal) -> i32 {
+    signal as i32
 }

@@ -14,14 +14,21 @@ impl Supervisor {
         // Writing into a String cannot fail.
         let _written = write!(
             text,
-            "configuration {}\nreloads: done={} refused={}\nrestarts: {}",
-            self.served.version, facts.reloads_done, facts.reloads_refused, facts.restarts
+            "configuration {}\nreloads: done={} refused={}\nupgrades: done={} refused={}{}\n\
+             restarts: {}",
+            self.served.version,
+            facts.reloads_done,
+            facts.reloads_refused,
+            facts.upgrades_done,
+            facts.upgrades_refused,
+            self.upgrade_refusal.as_deref().map(|why| format!(" ({why})")).unwrap_or_default(),
+            facts.restarts
         );
-        let candidate = self.candidate.as_ref().map(|candidate| &candidate.child);
+        let candidates = self.candidates().map(|one| (&one.child, one.step.word()));
         let draining = self.draining.iter().map(|draining| &draining.child);
         let serving = self.current.iter().map(|child| (child, "serving"));
-        let warming = candidate.into_iter().map(|child| (child, "warming"));
-        for (child, what) in serving.chain(warming).chain(draining.map(|child| (child, "draining")))
+        for (child, what) in
+            serving.chain(candidates).chain(draining.map(|child| (child, "draining")))
         {
             self.describe(child, what, &mut text);
         }

@@ -1,223 +1,236 @@
 //! Replacing the supervisor itself, by exec: same process number, sockets and workers kept.
 //!
+//! ```text
+//!   SIGUSR2 ─▶ the binary is tried (trial.rs) ─▶ workers hold their tongue ─▶ exec ─▶ they speak
+//!                     │ it does not understand         │ one does not              │ the new image
+//!                     ▼                                ▼                           ▼ cannot go on
+//!                  refused: everything goes on as it was        exec back to this image, refused
+//! ```
 //! Everything that it knows goes into a file in memory whose descriptor the new image finds in its
 //! environment, and every descriptor that it needs is kept open over the exec. Workers are told to
-//! hold their tongue first, because a message half read would be lost with the old image.
+//! hold their tongue first, because a message half read would be lost with the old image. This
+//! image's own binary is kept open as well, in case the new one cannot go on after all. One that
+//! crashes there cannot be helped: the workers then finish what they have and end.
 
+use std::collections::BTreeSet;
+use std::convert::Infallible;
 use std::env;
-use std::ffi::OsString;
+use std::ffi::CString;
 use std::fs::File;
-use std::io::{self, Read, Seek, Write};
-use std::net::{SocketAddr, TcpListener};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
-use std::os::unix::process::CommandExt as _;
-use std::process::Command;
+use std::io::{self, Seek, Write};
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::ffi::OsStringExt as _;
+use std::sync::mpsc::Sender;
 use std::time::Duration;
 
-use nix::sys::signal::{SigSet, SigmaskHow, Signal, pthread_sigmask};
+use nix::unistd::execve;
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::io::{FdFlags, fcntl_setfd};
-use serde::{Deserialize, Serialize};
 
-use super::child::Child;
-use super::{Draining, Supervisor, reload};
-use crate::link::{State, ToWorker};
-use crate::metrics::Supervision;
-use crate::sockets::inherited;
+use super::memory::{FORMER, Left, MEMORY, Memory, WENT_BACK, arguments, environment};
+use super::signals::Signals;
+use super::trial::Trial;
+use super::{Event, Options, Served, Supervisor, SupervisorError, reload, system};
+use crate::link::ToWorker;
+use crate::time::Timestamp;
 
-/// Where the new image finds what the old one knew.
-const VARIABLE: &str = "WEIR_RESUME";
 /// How long workers may take to fall silent.
 const HOLD_MAX: Duration = Duration::from_secs(2);
 
-/// What the old image knew.
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Memory {
-    sockets: Vec<(SocketAddr, RawFd)>,
-    current: Option<Worker>,
-    draining: Vec<(Worker, Duration)>,
-    text: Option<String>,
-    version: String,
-    checkpoint: State,
-    facts: Supervision,
+/// A replacement that is under way.
+pub(super) enum Upgrade {
+    /// The binary is being tried.
+    Trying(Trial),
+    /// Workers fall silent: those who are, and how long the others may take to.
+    Holding { silent: BTreeSet<u64>, until: Timestamp },
 }
 
-#[derive(Debug, Serialize, Deserialize)]
-struct Worker {
-    generation: u64,
-    pid: i32,
-    link: RawFd,
-    age: Duration,
-    connections: u64,
-}
-
-/// Signals must wait while no image has a handler for them.
-fn signals() -> SigSet {
-    [Signal::SIGHUP, Signal::SIGTERM, Signal::SIGINT, Signal::SIGCHLD, Signal::SIGUSR2]
-        .into_iter()
-        .collect()
-}
-
-/// Lets in the signals that were kept waiting over an exec.
-pub(super) fn let_signals_in() -> io::Result<()> {
-    Ok(pthread_sigmask(SigmaskHow::SIG_UNBLOCK, Some(&signals()), None)?)
-}
-
-/// What the image before this one left, if there was one.
-pub(super) fn remembered() -> io::Result<Option<Memory>> {
-    let Some(number) = env::var(VARIABLE).ok().and_then(|text| text.parse().ok()) else {
-        return Ok(None);
-    };
-    let mut file = File::from(inherited(number)?);
-    let mut text = Vec::new();
-    file.rewind()?;
-    file.read_to_end(&mut text)?;
-    Ok(Some(serde_json::from_slice(&text)?))
-}
-
-impl Memory {
-    /// The text and the version that the workers serve.
-    pub(super) fn served(&self) -> (Option<String>, String) {
-        (self.text.clone(), self.version.clone())
+impl Upgrade {
+    pub(super) const fn until(&self) -> Timestamp {
+        match self {
+            Self::Trying(trial) => trial.until,
+            Self::Holding { until, .. } => *until,
+        }
     }
 }
 
 impl Supervisor {
-    /// Begins to replace this image: waits until the workers are silent.
+    /// Replaces this image by the binary on disk, if that understands.
     pub(super) fn upgrade(&mut self) {
-        if self.candidate.is_some() || self.current.is_none() || self.stopping.is_some() {
-            log::error!("supervisor not replaced: a worker is just being started or stopped");
+        if self.stopping.is_some() || self.upgrade.is_some() {
+            return; // one that is under way does for both
+        }
+        if self.options.text.is_some() {
+            return self.refuse_upgrade("the demo's origins would end with this image");
+        }
+        if !self.is_settled() {
+            log::info!("supervisor to be replaced once a worker serves and no other is on its way");
+            self.upgrade_again = true;
             return;
         }
         log::info!("replacing the supervisor");
+        self.try_binary();
+    }
+
+    fn is_settled(&self) -> bool {
+        self.current.is_some() && self.candidates().next().is_none() && self.stopping.is_none()
+    }
+
+    /// The binary is good: waits until the workers are silent.
+    pub(super) fn silence_workers(&mut self) {
+        if !self.is_settled() {
+            self.put_off_upgrade();
+            return;
+        }
         self.everyone().for_each(|child| child.tell(&ToWorker::Hold));
-        self.silent.clear();
-        self.upgrade_until = Some(self.clock.now() + HOLD_MAX);
+        let (silent, until) = (BTreeSet::new(), self.clock.now() + HOLD_MAX);
+        self.upgrade = Some(Upgrade::Holding { silent, until });
     }
 
     /// A worker is silent.
     pub(super) fn held(&mut self, generation: u64) {
-        self.silent.insert(generation);
+        if let Some(Upgrade::Holding { silent, .. }) = &mut self.upgrade {
+            silent.insert(generation);
+        }
     }
 
     /// Nobody is left whose word could be lost. One that has ended says nothing either.
     pub(super) fn replace_if_silent(&mut self) {
-        let settled = self.current.is_some() && self.candidate.is_none() && self.stopping.is_none();
-        if self.upgrade_until.is_some()
-            && settled
-            && self.everyone().all(|child| self.silent.contains(&child.generation))
-        {
-            self.upgrade_until = None;
-            let error = self.replace();
-            log::error!("supervisor not replaced: {error}");
-            self.go_on();
+        let Some(Upgrade::Holding { silent, .. }) = &self.upgrade else { return };
+        if self.is_settled() && self.everyone().all(|child| silent.contains(&child.generation)) {
+            let Err(error) = self.replace();
+            self.refuse_upgrade(&error.to_string());
         }
     }
 
-    /// The replacement came to nothing.
-    pub(super) fn go_on(&mut self) {
-        self.upgrade_until = None;
-        self.everyone().for_each(|child| child.tell(&ToWorker::Speak));
-        self.next_reload();
+    /// What takes too long is not waited for.
+    pub(super) fn hurry_upgrade(&mut self, now: Timestamp) {
+        match &self.upgrade {
+            Some(upgrade) if upgrade.until() > now => {}
+            Some(Upgrade::Trying(_)) => {
+                self.end_trial();
+                self.refuse_upgrade("the new binary does not say whether it understands");
+            }
+            Some(Upgrade::Holding { .. }) => self.refuse_upgrade("a worker does not answer"),
+            None => {}
+        }
+    }
+
+    /// The replacement came to nothing: everything goes on.
+    pub(super) fn refuse_upgrade(&mut self, why: &str) {
+        log::error!("upgrade refused: {why}");
+        self.facts.upgrades_refused += 1;
+        self.upgrade_refusal = Some(why.to_owned());
+        self.give_up_upgrade();
+        self.tell_facts();
+        self.next();
+    }
+
+    pub(super) fn give_up_upgrade(&mut self) {
+        self.end_trial();
+        if let Some(Upgrade::Holding { .. }) = self.upgrade.take() {
+            self.everyone().for_each(|child| child.tell(&ToWorker::Speak));
+        }
+    }
+
+    /// There is something to be done first.
+    pub(super) fn put_off_upgrade(&mut self) {
+        if self.upgrade.is_some() {
+            self.give_up_upgrade();
+            self.upgrade_again = true;
+        }
     }
 
     /// Returns only if it failed.
-    fn replace(&self) -> io::Error {
-        self.try_replace().err().unwrap_or_else(|| io::Error::other("exec returned"))
-    }
-
-    fn try_replace(&self) -> io::Result<()> {
-        let memory = self.memory();
-        let mut file = File::from(memfd_create("weir", MemfdFlags::CLOEXEC)?);
-        file.write_all(&serde_json::to_vec(&memory)?)?;
-        let error = self.exec(&file);
+    fn replace(&self) -> io::Result<Infallible> {
+        let file = self.remember()?;
+        // Not by its path: the file there is another by now.
+        let former = File::open("/proc/self/exe")?;
+        let failed = self.exec(&file, &former);
         // Whatever failed, no worker may inherit what was meant for the next image.
-        self.keep_over_exec(&file, FdFlags::CLOEXEC)?;
-        Err(error.err().unwrap_or_else(|| io::Error::other("exec returned")))
+        self.keep_over_exec(&[&file, &former], FdFlags::CLOEXEC)?;
+        failed
     }
 
-    fn keep_over_exec(&self, file: &File, flags: FdFlags) -> io::Result<()> {
+    /// A file in memory, from its beginning.
+    pub(super) fn remember(&self) -> io::Result<File> {
+        let mut file = File::from(memfd_create("weir", MemfdFlags::CLOEXEC)?);
+        file.write_all(&serde_json::to_vec(&self.memory())?)?;
+        file.rewind()?;
+        Ok(file)
+    }
+
+    fn keep_over_exec(&self, files: &[&File], flags: FdFlags) -> io::Result<()> {
         let links = self.everyone().map(|child| child.link().as_fd());
         let sockets = self.sockets.values().map(AsFd::as_fd);
-        for descriptor in links.chain(sockets).chain([file.as_fd()]) {
+        let control = self.control.iter().map(AsFd::as_fd);
+        for descriptor in
+            links.chain(sockets).chain(control).chain(files.iter().map(|file| file.as_fd()))
+        {
             fcntl_setfd(descriptor, flags)?;
         }
         Ok(())
     }
 
-    fn exec(&self, file: &File) -> io::Result<()> {
-        self.keep_over_exec(file, FdFlags::empty())?;
-        let arguments: Vec<OsString> = env::args_os().skip(1).collect();
-        pthread_sigmask(SigmaskHow::SIG_BLOCK, Some(&signals()), None)?;
-        let error = Command::new(&self.options.program.path)
-            .args(arguments)
-            .env(VARIABLE, file.as_raw_fd().to_string())
-            .exec();
-        let_signals_in()?;
-        Err(error)
+    fn exec(&self, file: &File, former: &File) -> io::Result<Infallible> {
+        self.keep_over_exec(&[file, former], FdFlags::empty())?;
+        let path = CString::new(self.options.program.path.clone().into_os_string().into_vec())?;
+        let number = |file: &File| file.as_raw_fd().to_string();
+        let variables = [(MEMORY, number(file)), (FORMER, number(former))];
+        // Unlike the standard library's, this exec leaves the signals blocked.
+        Ok(execve(&path, &arguments()?, &environment(&variables)?)?)
     }
 
-    fn memory(&self) -> Memory {
-        let now = self.clock.now();
-        let worker = |child: &Child| Worker {
-            generation: child.generation,
-            pid: child.pid.as_raw_nonzero().get(),
-            link: child.link().as_fd().as_raw_fd(),
-            age: child.age(now),
-            connections: child.connections,
-        };
-        let sockets = self.sockets.iter();
-        let draining = self.draining.iter();
-        Memory {
-            sockets: sockets.map(|(address, socket)| (*address, socket.as_raw_fd())).collect(),
-            current: self.current.as_ref().map(worker),
-            draining: draining.map(|one| (worker(&one.child), one.until.since(now))).collect(),
-            text: self.served.text.clone(),
-            version: self.served.version.clone(),
-            checkpoint: self.checkpoint.clone(),
-            facts: self.facts.clone(),
-        }
+    /// Goes on where the image before left off. Whatever fails, everything is as it was before.
+    pub(super) fn resume(
+        mut options: Options,
+        events: Sender<Event>,
+        signals: Signals,
+        left: &Left,
+    ) -> Result<Self, SupervisorError> {
+        fault().map_err(system("go on"))?;
+        let memory = left.read().map_err(system("remember what was served"))?;
+        let text = memory.text.clone();
+        let (config, _) = reload::load(&options, text.as_deref())?;
+        let served = Served { config, text, version: memory.version.clone() };
+        // The one before may run from a file that has no path any more.
+        options.program.path.clone_from(&memory.program);
+        let mut supervisor = Self::new(options, served, events, signals);
+        supervisor.recall(&memory).map_err(system("go on from before"))?;
+        left.close(&memory).map_err(system("close what was left"))?;
+        supervisor.go_on(memory);
+        Ok(supervisor)
     }
 
-    /// Goes on where the image before left off.
-    pub(super) fn resume(&mut self, memory: Memory) -> io::Result<()> {
-        for (address, number) in memory.sockets {
-            self.sockets.insert(address, TcpListener::from(kept(number)?));
-        }
-        let now = self.clock.now();
-        match memory.current {
-            Some(worker) => self.current = Some(self.adopt(&worker)?),
-            None => self.restart_at = Some(now),
-        }
-        for (worker, left) in memory.draining {
-            let child = self.adopt(&worker)?;
-            self.draining.push_back(Draining { child, until: now + left });
-        }
+    fn go_on(&mut self, memory: Memory) {
         self.checkpoint = memory.checkpoint;
         self.facts = memory.facts;
         self.ever_ready = true;
-        self.go_on();
-        self.tell_facts();
+        self.reload_again = memory.reload_again;
+        self.upgrade_again = memory.upgrade_again;
         let wanted = reload::addresses(&self.served.config);
         self.sockets.retain(|address, _| wanted.contains(address));
+        self.everyone().for_each(|child| child.tell(&ToWorker::Speak));
+        if let Ok(why) = env::var(WENT_BACK) {
+            // It is named after the number of a descriptor.
+            if let Err(error) = rustix::thread::set_name(c"weir") {
+                log::debug!("not named: error=\"{error}\"");
+            }
+            return self.refuse_upgrade(&format!("the new binary could not go on: {why}"));
+        }
+        self.facts.upgrades_done += 1;
+        self.tell_facts();
         log::info!("supervisor replaced: workers={}", self.everyone().count());
-        Ok(())
-    }
-
-    fn adopt(&self, worker: &Worker) -> io::Result<Child> {
-        let link = kept(worker.link)?;
-        Child::adopt(
-            (worker.generation, worker.pid, worker.connections, worker.age),
-            link,
-            &self.events,
-            self.clock.now(),
-        )
+        self.next();
     }
 }
 
-/// A descriptor that was kept open over the exec; it is not to be inherited any further.
-fn kept(number: RawFd) -> io::Result<OwnedFd> {
-    let descriptor = inherited(number)?;
-    fcntl_setfd(&descriptor, FdFlags::CLOEXEC)?;
-    Ok(descriptor)
+/// Whether this image is to fail just after the exec: where debug assertions are compiled in, the
+/// environment may ask for it (`WEIR_FAULT=resume`), because nothing else can be made to.
+fn fault() -> io::Result<()> {
+    let asked = || env::var("WEIR_FAULT").is_ok_and(|fault| fault == "resume");
+    if cfg!(debug_assertions) && env::var_os(WENT_BACK).is_none() && asked() {
+        return Err(io::Error::other("a fault, as the environment asks"));
+    }
+    Ok(())
 }

@@ -19,9 +19,10 @@ const INTERVAL: Duration = Duration::from_secs(1);
 
 /// Tells of every change of the contents of `file`, once they have been the same for two looks:
 /// a file that is being written is not read in the middle.
-pub(super) fn start(file: &Path, events: &Sender<Event>) -> io::Result<()> {
+pub(super) fn start(file: &Path, known: Option<&str>, events: &Sender<Event>) -> io::Result<()> {
     let (file, events) = (PathBuf::from(file), events.clone());
-    let mut told = contents(&file);
+    // What is served, and not what is there now: a change since then is one.
+    let mut told = known.map(|text| xxh3_64(text.as_bytes()));
     let mut seen = told;
     let look = move || loop {
         thread::park_timeout(INTERVAL);

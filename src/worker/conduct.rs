@@ -45,7 +45,7 @@ pub(super) struct Conductor<'a> {
     data_service: Option<Running>,
     silent: bool,
     /// What the successor got of our counts.
-    handed_over: Counts,
+    handed_over: Option<Counts>,
 }
 
 impl<'a> Conductor<'a> {
@@ -66,7 +66,7 @@ impl<'a> Conductor<'a> {
             admin_services: Vec::new(),
             data_service: None,
             silent: false,
-            handed_over: Counts::default(),
+            handed_over: None,
         }
     }
 
@@ -106,7 +106,8 @@ impl<'a> Conductor<'a> {
             sockets.into_iter().partition(|(address, _)| *address == self.admin_address);
         let threads = threads(self.config.threads);
         let accept = services::accept(self.config, &self.parts, threads, data);
-        self.data_service = Some(Running::start("data", threads, accept));
+        // With one thread there is nothing to steal, and the simpler scheduler is cheaper.
+        self.data_service = Some(Running::start(("data", threads, threads > 1), accept));
         self.answer_admin(admin)?;
         self.parts.readiness.accept();
         super::warn_of_file_limit(self.config);
@@ -121,8 +122,19 @@ impl<'a> Conductor<'a> {
         let copies: std::io::Result<Sockets> = copies.collect();
         self.sockets = Some(copies.map_err(super::system("keep the admin socket"))?);
         let admin = services::Shared(Arc::clone(&self.admin));
-        self.admin_services.push(Running::start("admin", 1, vec![(sockets, admin)]));
+        let services = vec![(sockets, admin)];
+        self.admin_services.push(Running::start(("admin", 1, true), services));
         Ok(())
+    }
+
+    /// Ends the admin services that have been closed. From a thread of its own: a runtime cannot
+    /// be ended from within another.
+    fn end_former_admin(&mut self) {
+        let former = std::mem::take(&mut self.admin_services);
+        let end = move || former.into_iter().for_each(|admin| admin.stop(FLUSH_MAX));
+        if let Err(error) = std::thread::Builder::new().name("admin end".to_owned()).spawn(end) {
+            log::warn!("a former admin service goes on: error=\"{error}\"");
+        }
     }
 
     async fn serve(
@@ -160,11 +172,13 @@ impl<'a> Conductor<'a> {
                     admin.close();
                 }
                 let state = self.admin.fall_silent(|| self.state());
-                self.handed_over = state.counts.clone();
+                self.handed_over = Some(state.counts.clone());
                 self.tell(&ToSupervisor::State(Box::new(state)));
             }
             ToWorker::Resume => {
+                self.handed_over = None;
                 self.admin.speak_again();
+                self.end_former_admin();
                 let sockets = self.sockets.take().unwrap_or_default();
                 self.answer_admin(sockets)?;
             }
@@ -191,22 +205,28 @@ impl<'a> Conductor<'a> {
         log::info!("draining: connections={}", self.open());
         if end == End::Stopped {
             self.parts.readiness.drain();
-            tokio::time::sleep(self.config.shutdown.pre_stop).await;
+            let pre_stop = tokio::time::sleep(self.config.shutdown.pre_stop);
+            tokio::pin!(pre_stop);
+            loop {
+                tokio::select! {
+                    () = &mut pre_stop => break,
+                    order = orders.recv(), if orders_open => {
+                        orders_open = self.obey_late(order, end)?;
+                    }
+                }
+            }
         }
         self.parts.proxy.draining.store(true, Relaxed);
         if let Some(mut data) = self.data_service.take() {
-            let mut told = self.told(end);
+            let mut told = self.told();
             let mut report = interval(DRAIN_REPORT_EVERY);
             loop {
                 tokio::select! {
                     () = data.drained() => break,
                     _ = report.tick() => self.report(&mut told),
-                    order = orders.recv(), if orders_open => match order {
-                        Some(ToWorker::Hold) => self.hold(),
-                        Some(ToWorker::Speak) => self.silent = false,
-                        Some(_) => {}
-                        None => orders_open = false,
-                    },
+                    order = orders.recv(), if orders_open => {
+                        orders_open = self.obey_late(order, end)?;
+                    }
                 }
             }
             self.report(&mut told);
@@ -218,12 +238,22 @@ impl<'a> Conductor<'a> {
         }
     }
 
-    /// What the supervisor knows of our counts.
-    fn told(&self, end: End) -> Counts {
-        match end {
-            End::Replaced => self.handed_over.clone(),
-            End::Stopped => self.counts(),
+    /// Obeys one that is about to end; whether there may be more orders. The last worker of a
+    /// service still tells everything on its admin port, its predecessors' counts included.
+    fn obey_late(&mut self, order: Option<ToWorker>, end: End) -> Result<bool, WorkerError> {
+        match order {
+            None => return Ok(false),
+            Some(ToWorker::Hold) => self.hold(),
+            Some(ToWorker::Speak) => self.silent = false,
+            Some(order) if end == End::Stopped => self.obey(order)?,
+            Some(_) => {}
         }
+        Ok(true)
+    }
+
+    /// What others know of our counts.
+    fn told(&self) -> Counts {
+        self.handed_over.clone().unwrap_or_else(|| self.counts())
     }
 
     fn report(&self, told: &mut Counts) {

@@ -44,12 +44,17 @@ pub(super) struct Running {
 impl Running {
     /// Serves each listener's sockets with its app. They are Pingora's from now on, which looks
     /// them up by the address as written.
-    pub(super) fn start<A>(name: &str, threads: usize, listeners: Vec<(Sockets, A)>) -> Self
+    ///
+    /// One that may end before the process does needs a runtime that can `steal`: a thread of the
+    /// other kind leaves its runtime behind for the next thread with its number (Pingora's
+    /// `CURRENT_HANDLE`), and whatever that one spawns is lost.
+    pub(super) fn start<A>(
+        (name, threads, steal): (&str, usize, bool),
+        listeners: Vec<(Sockets, A)>,
+    ) -> Self
     where
         A: ServerApp + Send + Sync + 'static,
     {
-        // With one thread there is nothing to steal, and the simpler scheduler is cheaper.
-        let steal = threads > 1;
         let runtime =
             RuntimeBuilder::new(threads, &format!("weir-{name}")).work_steal(steal).build();
         let (stop, _) = watch::channel(false);

@@ -7,7 +7,9 @@
 )]
 
 use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 
 use crate::support::backend::{Backend, Behaviour};
@@ -15,7 +17,7 @@ use crate::support::client::Client;
 use crate::support::configs::pool;
 use crate::support::ports::own_socket;
 use crate::support::weir::{BINARY, Directory, Weir, kill, run_to_end};
-use crate::support::{PATIENCE, eventually};
+use crate::support::{PATIENCE, eventually, now};
 
 fn mode(path: &std::path::Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o777
@@ -195,6 +197,36 @@ fn as_process_1_it_leaves_no_zombie_of_workers_and_of_orphans() {
     kill("HUP", &[process]).unwrap();
     eventually(PATIENCE, "it reloads", || weir.stderr().contains("reloaded: "));
     eventually(PATIENCE, "nobody is left over", || weir.process_tree().len() == 3);
+}
+
+#[test]
+fn without_descriptors_commands_wait_and_are_not_asked_for_in_a_hurry() {
+    let backends = Backend::start_many(1);
+    let weir = Weir::start(&pool(&backends, ""));
+    let descriptors = fs::read_dir(format!("/proc/{}/fd", weir.pid())).unwrap();
+    let taken: Vec<u32> = descriptors
+        .filter_map(|entry| entry.unwrap().file_name().to_str().unwrap().parse().ok())
+        .collect();
+    let free = (0..).find(|number| !taken.contains(number)).unwrap();
+    let limit = |soft: &str| {
+        let pid = weir.pid().to_string();
+        let nofile = format!("--nofile={soft}");
+        let done = Command::new("prlimit").args(["--pid", &pid, &nofile]).status().unwrap();
+        assert!(done.success());
+    };
+    let missed = || weir.stderr().matches("command not taken: ").count();
+    limit(&format!("{free}:"));
+    let start = now();
+    let mut client = UnixStream::connect(weir.path("weir/control.sock")).unwrap();
+    client.write_all(b"\"status\"\n").unwrap();
+    eventually(PATIENCE, "it is tried again", || missed() >= 4);
+    let (tries, time) = (missed(), now() - start);
+    let most = time.as_millis() / 200 + 2;
+    assert!(u128::try_from(tries).unwrap() <= most, "{tries} tries in {time:?}");
+    limit(&format!("{}:", free + 100));
+    let mut answer = String::new();
+    BufReader::new(client).read_line(&mut answer).unwrap();
+    assert!(answer.contains("serving"), "{answer}");
 }
 
 #[test]

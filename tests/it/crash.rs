@@ -9,7 +9,7 @@ use crate::support::client::{self, Client, Failure};
 use crate::support::configs::pool;
 use crate::support::load::Load;
 use crate::support::mix::{self, Mix};
-use crate::support::weir::{Directory, Weir, copy_binary, kill};
+use crate::support::weir::{Directory, Weir, copy_binary, kill, put_script};
 use crate::support::{PATIENCE, eventually, eventually_some, now};
 
 /// A new connection must be answered by then. (Within a second on a machine that is not busy.)
@@ -75,18 +75,37 @@ fn warming(weir: &Weir, hung: &Backend) {
 }
 
 #[test]
-fn when_the_worker_dies_while_its_successor_warms_up_the_successor_serves() {
+fn when_the_worker_dies_while_its_successor_warms_up_what_is_served_is_served_on_meanwhile() {
     let (backends, hung) = ([Backend::start("one")], Backend::start("hung"));
     let weir = Weir::start(&pool(&backends, ""));
     let worker = weir.worker_pid();
     warming(&weir, &hung);
     kill("KILL", &[worker]).unwrap();
-    eventually(PATIENCE, "it is noticed", || weir.stderr().contains("worker died"));
+    assert_eq!(weir.get("/").text(), "one", "a client that waited is served");
+    assert_eq!(weir.serving().map(|worker| worker.generation), Some(3));
+    assert!(weir.workers().iter().any(|worker| worker.is("warming") && worker.generation == 2));
     hung.release();
-    assert_eq!(weir.get("/").text(), "hung", "a client that waited is served");
-    let serving = weir.serving().unwrap();
-    assert_eq!(serving.generation, 2);
-    assert_eq!(weir.workers().len(), 1);
+    eventually(PATIENCE, "the reload is done", || weir.get("/").text() == "hung");
+    eventually(PATIENCE, "nobody else is left", || weir.workers().len() == 1);
+    assert_eq!(weir.serving().map(|worker| worker.generation), Some(2));
+}
+
+#[test]
+fn when_the_replacement_is_not_ready_before_the_successor_it_is_not_waited_for() {
+    let (backends, hung) = ([Backend::start("one")], Backend::start("hung"));
+    let directory = Directory::new();
+    let binary = directory.path("weir");
+    copy_binary(&binary, "");
+    let weir = Weir::start_by(Command::new(&binary), &pool(&backends, ""));
+    let worker = weir.worker_pid();
+    warming(&weir, &hung);
+    put_script(&binary, "exec sleep 60");
+    kill("KILL", &[worker]).unwrap();
+    eventually(PATIENCE, "a replacement starts", || weir.workers().len() == 2);
+    hung.release();
+    eventually(PATIENCE, "the reload is done", || weir.get("/").text() == "hung");
+    eventually(PATIENCE, "nobody else is left", || weir.process_tree().len() == 2);
+    assert_eq!(weir.serving().map(|worker| worker.generation), Some(2));
 }
 
 #[test]
@@ -106,12 +125,11 @@ fn when_a_new_worker_dies_while_it_warms_up_the_reload_is_refused() {
     assert_eq!((tally.failed(), tally.errors.clone()), (0, [].into()));
 }
 
-/// Whether a worker has come as far as to listen for orders, after which it says that it is warm
-/// at once if it has nobody to probe.
-fn listens(pid: u32) -> bool {
+/// How many threads of a process have a name that begins so.
+fn threads(pid: u32, start: &str) -> usize {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     let name = |task: fs::DirEntry| fs::read_to_string(task.path().join("comm"));
-    tasks.filter_map(|task| name(task).ok()).any(|name| name.trim() == "orders")
+    tasks.filter_map(|task| name(task).ok()).filter(|name| name.starts_with(start)).count()
 }
 
 #[test]
@@ -122,9 +140,8 @@ fn when_a_new_worker_dies_while_it_takes_over_the_old_one_serves_on_with_its_adm
     // The old worker stands still and does not hand over, so the new one is caught just there.
     kill("STOP", &[old]).unwrap();
     weir.signal("HUP");
-    let warming = || weir.workers().into_iter().find(|worker| worker.is("warming"));
-    let new = eventually_some(PATIENCE, "a new worker is there", warming).pid;
-    eventually(PATIENCE, "it is warm", || listens(new));
+    let warm = || weir.workers().into_iter().find(|worker| worker.is("warm"));
+    let new = eventually_some(PATIENCE, "a new worker is warm", warm).pid;
     kill("KILL", &[new]).unwrap();
     kill("CONT", &[old]).unwrap();
     eventually(PATIENCE, "the reload is refused", || weir.stderr().contains("reload refused"));
@@ -133,6 +150,7 @@ fn when_a_new_worker_dies_while_it_takes_over_the_old_one_serves_on_with_its_adm
         client::try_get(weir.admin(), "/metrics").is_ok_and(|answer| answer.status() == 200)
     });
     assert_eq!(weir.worker_pid(), old);
+    eventually(PATIENCE, "one admin service is left", || threads(old, "weir-admin") == 1);
     weir.reload();
     assert_ne!(weir.worker_pid(), old);
 }
@@ -171,5 +189,5 @@ fn while_no_worker_can_be_started_a_reload_says_why_and_a_later_one_works() {
     fs::rename(&elsewhere, &binary).unwrap();
     weir.reload();
     assert_eq!(weir.get("/").status(), 200);
-    assert_eq!(weir.workers().len(), 1);
+    eventually(PATIENCE, "one worker is left", || weir.workers().len() == 1);
 }

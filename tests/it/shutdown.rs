@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use crate::support::backend::{Backend, Behaviour};
 use crate::support::client::{self, Client, Failure};
-use crate::support::weir::Weir;
-use crate::support::{PATIENCE, eventually, now};
+use crate::support::weir::{Weir, kill};
+use crate::support::{PATIENCE, eventually, eventually_some, now};
 
 /// A stop that takes this long was no prompt one: each drain here may take half a minute.
 const PROMPT: Duration = Duration::from_secs(8);
@@ -242,6 +242,48 @@ fn before_it_stops_accepting_it_says_so_and_serves_on() {
     assert_eq!(weir.get("/").status(), 200, "new connections are served");
     until_not_accepting(&weir);
     assert!(now() - start >= Duration::from_millis(1500), "after {:?}", now() - start);
+    ends_with(&mut weir, 0);
+}
+
+#[test]
+fn what_a_former_worker_counts_meanwhile_is_told_until_the_end() {
+    let backend = Backend::start("one");
+    let mut weir = start(&backend, "shutdown: {pre_stop: 60s, drain: 30s}");
+    let mut client = waiting(&weir, &backend);
+    weir.reload();
+    weir.signal("TERM");
+    weir.until_admin_says("/readyz", 503);
+    backend.release();
+    assert_eq!(client.read_answer().status(), 200);
+    let counted = || weir.metrics().sum("lb_requests_total", &[]);
+    eventually(PATIENCE, "it is counted", || counted() == 1.0);
+    assert!(weir.is_running(), "it waits still");
+    weir.signal("TERM");
+    ends_with(&mut weir, 1);
+}
+
+#[test]
+fn a_worker_that_is_just_taking_over_is_stopped_in_order_as_well() {
+    let backend = Backend::start("one");
+    let mut weir = start(&backend, "shutdown: {pre_stop: 2s, drain: 30s}");
+    let old = weir.worker_pid();
+    // The old worker stands still and does not hand over until the new one stands still, too.
+    kill("STOP", &[old]).unwrap();
+    weir.signal("HUP");
+    let until = |what: &str| {
+        let find = || weir.workers().into_iter().find(|worker| worker.is(what));
+        eventually_some(PATIENCE, what, find).pid
+    };
+    let new = until("warm");
+    kill("STOP", &[new]).unwrap();
+    kill("CONT", &[old]).unwrap();
+    assert_eq!(until("taking_over"), new);
+    weir.signal("TERM");
+    eventually(PATIENCE, "it stops", || weir.stderr().contains("stopping"));
+    kill("CONT", &[new]).unwrap();
+    let ready = || weir.stderr().contains("worker ready: generation=2");
+    eventually(PATIENCE, "it was not killed", ready);
+    assert_eq!(weir.get("/").status(), 200);
     ends_with(&mut weir, 0);
 }
 

@@ -1,13 +1,16 @@
 //! SIGUSR2: the supervisor replaces itself, and nothing else changes.
 
 use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
 
 use crate::support::backend::{Backend, Behaviour};
-use crate::support::client::Client;
+use crate::support::client::{self, Client};
 use crate::support::configs::pool;
 use crate::support::mix::{self, Mix};
-use crate::support::weir::{Weir, kill};
-use crate::support::{PATIENCE, eventually};
+use crate::support::weir::{BINARY, Directory, Weir, copy_binary, kill, put_script};
+use crate::support::{PATIENCE, eventually, now};
 
 /// Replaces it, for the `turn`th time.
 fn upgrade(weir: &Weir, turn: usize) {
@@ -97,4 +100,234 @@ fn a_worker_that_hangs_does_not_outlive_a_stop() {
     kill("STOP", &[worker]).unwrap();
     weir.signal("TERM");
     assert_eq!(weir.wait(PATIENCE).code(), Some(1), "{}", weir.stderr());
+}
+
+/// How long an upgrade takes here, so that signals can be sent at each moment of one.
+fn length_of_an_upgrade(weir: &Weir) -> Duration {
+    let start = now();
+    upgrade(weir, 1);
+    now() - start
+}
+
+/// Sends USR2, and another signal so much later.
+fn upgrade_and_signal(weir: &Weir, signal: &str, later: Duration) {
+    weir.signal("USR2");
+    let sent = now();
+    eventually(PATIENCE, "it is time", || now() - sent >= later);
+    weir.signal(signal);
+}
+
+/// The number that `weir status` gives for a word such as `reloads: done=`.
+fn told(weir: &Weir, word: &str) -> usize {
+    let said = weir.command(&["status"]).stdout;
+    let number = said.split_once(word).and_then(|(_, after)| after.split([' ', '\n']).next());
+    number.and_then(|number| number.parse().ok()).unwrap_or(0)
+}
+
+#[test]
+fn each_reload_that_is_asked_for_in_the_course_of_an_upgrade_is_done() {
+    let backends = Backend::start_many(1);
+    let mut weir = Weir::start(&pool(&backends, ""));
+    let length = length_of_an_upgrade(&weir);
+    for turn in 1_u32..=20 {
+        upgrade_and_signal(&weir, "HUP", length * turn / 18);
+        let turn = usize::try_from(turn).unwrap();
+        eventually(PATIENCE, "the reload is done", || told(&weir, "reloads: done=") == turn);
+        eventually(PATIENCE, "the upgrade, too", || told(&weir, "upgrades: done=") == turn + 1);
+    }
+    assert!(weir.is_running());
+}
+
+#[test]
+fn a_stop_in_the_course_of_an_upgrade_is_a_stop_in_order() {
+    let backends = Backend::start_many(1);
+    let length = length_of_an_upgrade(&Weir::start(&pool(&backends, "")));
+    for turn in 0..10 {
+        let mut weir = Weir::start(&pool(&backends, ""));
+        upgrade_and_signal(&weir, "TERM", length * turn / 9);
+        assert_eq!(weir.wait(PATIENCE).code(), Some(0), "turn {turn}: {}", weir.stderr());
+    }
+}
+
+#[test]
+fn a_command_in_the_course_of_an_upgrade_is_answered() {
+    let backends = Backend::start_many(1);
+    let weir = Weir::start(&pool(&backends, ""));
+    for turn in 1..=3 {
+        weir.signal("USR2");
+        weir.reload();
+        eventually(PATIENCE, "it is replaced", || told(&weir, "upgrades: done=") == turn);
+    }
+}
+
+#[test]
+fn signals_are_blocked_in_the_supervisor_and_not_in_workers() {
+    let backends = Backend::start_many(1);
+    let weir = Weir::start(&pool(&backends, ""));
+    upgrade(&weir, 1);
+    let blocked = |pid: u32, thread: &str| {
+        let status = fs::read_to_string(format!("/proc/{pid}/task/{thread}/status")).unwrap();
+        let mask = status.lines().find_map(|line| line.strip_prefix("SigBlk:\t")).unwrap();
+        u64::from_str_radix(mask, 16).unwrap()
+    };
+    // HUP 1, INT 2, USR2 12, TERM 15, CHLD 17.
+    let ours = [1, 2, 12, 15, 17].iter().fold(0, |mask, signal| mask | 1_u64 << (signal - 1));
+    for thread in fs::read_dir(format!("/proc/{}/task", weir.pid())).unwrap() {
+        let thread = thread.unwrap().file_name().into_string().unwrap();
+        assert_eq!(blocked(weir.pid(), &thread) & ours, ours, "thread {thread}");
+    }
+    let worker = weir.worker_pid();
+    assert_eq!(blocked(worker, &worker.to_string()), 0);
+}
+
+#[test]
+fn an_upgrade_that_is_asked_for_while_a_worker_warms_up_waits_for_it() {
+    let (backends, hung) = ([Backend::start("one")], Backend::start("hung"));
+    let weir = Weir::start(&pool(&backends, ""));
+    hung.on("/health", Behaviour::NeverAnswer);
+    let check = "{type: http, path: /health, interval: 60s, timeout: 60s, healthy_after: 1}";
+    let url = hung.url();
+    weir.write_config(&format!("pools: [{{name: web, health_check: {check}, backends: [{url}]}}]"));
+    weir.signal("HUP");
+    eventually(PATIENCE, "the new worker probes", || hung.count_of("/health") == 1);
+    weir.signal("USR2");
+    eventually(PATIENCE, "it is said", || weir.stderr().contains("supervisor to be replaced once"));
+    assert_eq!(told(&weir, "upgrades: done="), 0);
+    hung.release();
+    eventually(PATIENCE, "it is replaced", || told(&weir, "upgrades: done=") == 1);
+    assert_eq!(weir.get("/").text(), "hung");
+}
+
+/// A balancer that runs from a file of its own, which can be replaced by a script.
+struct Own {
+    directory: Directory,
+    weir: Weir,
+    backends: Vec<Backend>,
+}
+
+impl Own {
+    fn start() -> Self {
+        let (directory, backends) = (Directory::new(), Backend::start_many(1));
+        copy_binary(&directory.path("weir"), "");
+        let launcher = Command::new(directory.path("weir"));
+        let weir = Weir::start_by(launcher, &pool(&backends, ""));
+        Self { directory, weir, backends }
+    }
+
+    fn binary(&self) -> PathBuf {
+        self.directory.path("weir")
+    }
+
+    /// Puts a script in the place of the binary. `$real` is the true one.
+    fn replace_by(&self, script: &str) {
+        put_script(&self.binary(), script);
+    }
+
+    /// Under load, an upgrade is refused for this reason; a good one works afterwards.
+    fn refuses(mut self, why: &str) {
+        mix::pace(&self.backends);
+        let (supervisor, worker) = (self.weir.pid(), self.weir.worker_pid());
+        let mix = Mix::start(self.weir.address());
+        self.weir.signal("USR2");
+        eventually(PATIENCE, "it is refused", || self.weir.stderr().contains("upgrade refused: "));
+        assert!(self.weir.stderr().contains(why), "{}", self.weir.stderr());
+        let refused = || {
+            let labels = [("outcome", "refused")];
+            self.weir.metrics().sum("lb_supervisor_upgrades_total", &labels)
+        };
+        eventually(PATIENCE, "the metric tells it", || refused() == 1.0);
+        let said = self.weir.command(&["status"]);
+        assert!(said.stdout.contains("upgrades: done=0 refused=1 ("), "{said:?}");
+        assert!(said.stdout.contains(why), "{said:?}");
+        mix.go_on();
+        assert_eq!(self.weir.worker_pid(), worker, "the worker is kept");
+        self.replace_by("unset WEIR_FAULT");
+        self.weir.reload();
+        upgrade(&self.weir, 1);
+        mix.go_on();
+        mix.stop().assert_flawless(&self.backends.iter().collect::<Vec<_>>());
+        assert!(self.weir.is_running() && self.weir.pid() == supervisor);
+    }
+}
+
+#[test]
+fn a_binary_that_is_not_weir_does_not_take_over() {
+    let own = Own::start();
+    own.replace_by("exec false");
+    own.refuses("the new binary ended without a word");
+}
+
+#[test]
+fn a_binary_that_refuses_the_configuration_does_not_take_over() {
+    let own = Own::start();
+    own.replace_by("[ $1 = upgrade-check ] && export WEIR_ALGORITHM=fair");
+    own.refuses("the new binary: the configuration is refused: ");
+}
+
+#[test]
+fn a_binary_that_does_not_understand_the_memory_does_not_take_over() {
+    let own = Own::start();
+    own.replace_by(
+        "[ $1 = upgrade-check ] && sed 's/\"form\":1/\"form\":99/' | exec \"$real\" \"$@\" && exit",
+    );
+    own.refuses("the new binary: the memory has form 99, only 1 is understood");
+}
+
+#[test]
+fn a_binary_that_says_nothing_is_not_waited_for() {
+    let own = Own::start();
+    own.replace_by("[ $1 = upgrade-check ] && exec sleep 60");
+    own.refuses("the new binary does not say whether it understands");
+}
+
+#[test]
+fn a_binary_that_is_gone_does_not_take_over() {
+    let own = Own::start();
+    fs::remove_file(own.binary()).unwrap();
+    own.refuses("the binary cannot be tried: ");
+}
+
+#[test]
+fn an_image_that_cannot_go_on_after_all_makes_way_for_the_one_before() {
+    let own = Own::start();
+    own.replace_by("[ $1 = run ] && export WEIR_FAULT=resume");
+    own.refuses("the new binary could not go on: ");
+}
+
+#[test]
+fn going_back_leaves_no_descriptor_behind() {
+    let own = Own::start();
+    let open = || fs::read_dir(format!("/proc/{}/fd", own.weir.pid())).map_or(0, Iterator::count);
+    let before = open();
+    own.replace_by("[ $1 = run ] && export WEIR_FAULT=resume");
+    own.weir.signal("USR2");
+    eventually(PATIENCE, "it is refused", || own.weir.stderr().contains("upgrade refused: "));
+    assert_eq!(own.weir.command(&["status"]).code, Some(0));
+    eventually(PATIENCE, "as many descriptors as before", || open() == before);
+    let name = fs::read_to_string(format!("/proc/{}/comm", own.weir.pid())).unwrap();
+    assert_eq!(name.trim(), "weir");
+}
+
+#[test]
+fn the_demo_is_not_replaced_because_its_origins_would_go() {
+    let backends = Backend::start_many(1);
+    let other = Weir::start(&pool(&backends, ""));
+    let ip = other.address().ip();
+    let (listen, admin) = (format!("{ip}:8081"), format!("{ip}:9091"));
+    let directory = Directory::new();
+    let mut demo = Command::new(BINARY)
+        .args(["demo", "--listen", &listen, "--admin", &admin])
+        .args(["--control", &directory.name("control.sock")])
+        .stdout(fs::File::create(directory.path("out")).unwrap())
+        .stderr(fs::File::create(directory.path("err")).unwrap())
+        .spawn()
+        .unwrap();
+    let answers =
+        || client::try_get(listen.parse().unwrap(), "/").is_ok_and(|answer| answer.status() == 200);
+    eventually(PATIENCE, "the demo serves", answers);
+    kill("USR2", &[demo.id()]).unwrap();
+    eventually(PATIENCE, "it is refused", || directory.text("err").contains("upgrade refused: "));
+    assert!(answers());
+    kill("TERM", &[demo.id()]).unwrap();
+    assert_eq!(demo.wait().unwrap().code(), Some(0));
 }

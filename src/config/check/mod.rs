@@ -50,7 +50,7 @@ pub(super) fn check(file: File, found: &mut Found) -> Config {
         pools,
         rate_limit: file.rate_limit.and_then(|rate| rate::rate_limit(rate.value, found)),
         limits: limits(file.limits.map(|limits| limits.value).unwrap_or_default(), found),
-        access_log: access_log(file.access_log.map(|log| log.value).unwrap_or_default()),
+        access_log: access_log(file.access_log.map(|log| log.value).unwrap_or_default(), found),
         shutdown: shutdown(file.shutdown.map(|shutdown| shutdown.value).unwrap_or_default()),
     }
 }
@@ -199,7 +199,12 @@ fn limits(typed: file::Limits, found: &mut Found) -> Limits {
     }
 }
 
-fn access_log(typed: file::AccessLog) -> AccessLog {
+fn access_log(typed: file::AccessLog, found: &mut Found) -> AccessLog {
+    let is_off = typed.format.as_ref().is_some_and(|format| format.value.0 == LogFormat::Off);
+    if let (true, Some(target)) = (is_off, &typed.target) {
+        let what = "`target` does nothing, because with `format: off` nothing is written";
+        found.add(Problem::new(target.at, what).help("leave it out, or choose a format"));
+    }
     AccessLog {
         format: typed.format.map_or(LogFormat::Json, |format| format.value.0),
         target: typed.target.map_or(LogTarget::Stdout, |target| target.value.0),

@@ -195,6 +195,14 @@ fn probe(typed: &file::HealthCheck, found: &mut Found) -> Probe {
 }
 
 fn retry(typed: file::Retry, found: &mut Found) -> Retry {
+    if typed.attempts.as_ref().is_some_and(|attempts| attempts.value == 1) {
+        let backoff = typed.backoff.as_ref().map(|backoff| ("backoff", backoff.at));
+        for (key, at) in backoff.into_iter().chain(typed.on.as_ref().map(|on| ("on", on.at))) {
+            let what =
+                format!("`{key}` does nothing, because with `attempts: 1` nothing is retried");
+            found.add(Problem::new(at, what).help("leave it out, or raise `attempts`"));
+        }
+    }
     let range = Range { name: "attempts", first: 1, last: u64::from(limits::ATTEMPTS_MAX) };
     let backoff = typed.backoff.map_or(Duration::from_millis(50), |backoff| {
         if backoff.value > limits::BACKOFF_MAX {

@@ -43,6 +43,17 @@ pub(crate) fn copy_binary(path: &Path, more: &str) {
     assert!(shell.status().expect("starting a shell").success(), "copying the binary");
 }
 
+/// Puts a script at `path` that ends in the binary, which it knows as `$real`.
+#[track_caller]
+pub(crate) fn put_script(path: &Path, script: &str) {
+    let text = format!("#!/bin/sh\nreal={BINARY}\n{script}\nexec \"$real\" \"$@\"\n");
+    // By another process, for the same reason.
+    let write = "printf %s \"$2\" >\"$1.new\" && chmod 755 \"$1.new\" && mv \"$1.new\" \"$1\"";
+    let mut shell = Command::new("sh");
+    shell.args(["-c", write, "sh"]).arg(path).arg(text);
+    assert!(shell.status().expect("starting a shell").success(), "writing a script");
+}
+
 /// A running `weir run`. Dropping it kills it and everything it started.
 pub(crate) struct Weir {
     child: Child,
