@@ -19,6 +19,7 @@ use crate::config::{
 use crate::exchange::event::{Observer, Wire};
 use crate::exchange::{Exchange, Head};
 use crate::http::label::MethodLabel;
+use crate::http::scan::Limits as HeadLimits;
 use crate::name::PoolName;
 use crate::runtime::snapshot::Snapshot;
 use crate::time::Timestamp;
@@ -86,6 +87,8 @@ pub(crate) fn snapshot(pools: Vec<config::Pool>) -> Snapshot {
         rate_limit: None,
         limits: Limits {
             connections: NonZeroUsize::MIN,
+            head: HeadLimits { target_bytes: 8192, header_bytes: 65_536, headers: 100 },
+            body: None,
             header_timeout: Duration::from_secs(1),
             keepalive: Duration::from_secs(1),
         },

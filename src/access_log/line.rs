@@ -6,7 +6,7 @@
 //! ```text
 //! TIME CLIENT "METHOD SCHEME://HOST PATH?QUERY PROTOCOL" STATUS in=BYTES out=BYTES ms=DURATION
 //!   ttfb=DURATION [tunnel=DURATION] peer=ADDRESS pool=NAME backend=ADDRESS attempts=ADDRESS/FAILURE,ADDRESS
-//!   reason=CODE id="REQUEST ID" agent="USER AGENT"
+//!   reason=CODE/DETAIL id="REQUEST ID" agent="USER AGENT"
 //! ```
 //! on one line. Everything a client can choose stands in quotes, and inside of them everything but
 //! printable ASCII is written as in JSON (`\"`, `\\`, `\u001b`): a client can neither begin a line
@@ -61,6 +61,9 @@ pub(super) fn json(line: &mut String, summary: &Summary<'_>, started: SystemTime
     }
     if let Some(reason) = summary.ending.code() {
         json_word(line, r#","reason":"#, reason);
+    }
+    if let Some(detail) = exchange.detail() {
+        json_word(line, r#","detail":"#, detail);
     }
     line.push_str("}\n");
     Ok(())
@@ -155,6 +158,10 @@ pub(super) fn text(line: &mut String, summary: &Summary<'_>, started: SystemTime
     text_attempts(line, exchange);
     line.push_str(" reason=");
     line.push_str(summary.ending.code().unwrap_or("-"));
+    if let Some(detail) = exchange.detail() {
+        line.push('/');
+        line.push_str(detail);
+    }
     line.push_str(" id=");
     quoted(line, wire.map_or("-", |wire| wire.request_id));
     line.push_str(" agent=");

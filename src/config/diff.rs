@@ -9,9 +9,9 @@ use std::fmt::Display;
 use std::time::Duration;
 
 use super::read::Choice;
-use super::value::spell;
+use super::value::{spell, spell_size};
 use super::{
-    Backend, Config, HealthCheck, Pool, Probe, RateLimit, Retry, Route, StatusSet, Threads,
+    Backend, Config, HealthCheck, Limits, Pool, Probe, RateLimit, Retry, Route, StatusSet, Threads,
 };
 
 /// One line for each change, in the order of the file's keys; none if nothing changed.
@@ -44,6 +44,20 @@ pub fn diff(old: &Config, new: &Config) -> Vec<String> {
     rate_limit(&mut lines, "", old.rate_limit.as_ref(), new.rate_limit.as_ref());
     let (before, now) = (old.limits, new.limits);
     lines.change("limits.connections", before.connections, now.connections);
+    let bytes = |bytes: usize| spell_size(u64::try_from(bytes).unwrap_or(u64::MAX));
+    lines.change(
+        "limits.target_bytes",
+        bytes(before.head.target_bytes),
+        bytes(now.head.target_bytes),
+    );
+    lines.change(
+        "limits.header_bytes",
+        bytes(before.head.header_bytes),
+        bytes(now.head.header_bytes),
+    );
+    lines.change("limits.headers", before.head.headers, now.head.headers);
+    let body = |limits: Limits| limits.body.map_or_else(off, spell_size);
+    lines.change("limits.body", body(before), body(now));
     lines.wait("limits.header_timeout", before.header_timeout, now.header_timeout);
     lines.wait("limits.keepalive", before.keepalive, now.keepalive);
     let (before, now) = (old.access_log, new.access_log);
@@ -295,13 +309,17 @@ mod tests {
 
     #[test]
     fn what_concerns_the_whole_process_is_told() {
-        let text = "threads: 2\ntrusted_proxies: [10.0.0.0/8]\nlimits: {connections: 5, keepalive: 2s, header_timeout: 1s}\naccess_log: {format: text, target: stderr}\nshutdown: {pre_stop: 1s, drain: 2m, tunnels: 1m}";
+        let text = "threads: 2\ntrusted_proxies: [10.0.0.0/8]\nlimits: {connections: 5, keepalive: 2s, header_timeout: 1s, target_bytes: 1KiB, header_bytes: 1000, headers: 7, body: 1MiB}\naccess_log: {format: text, target: stderr}\nshutdown: {pre_stop: 1s, drain: 2m, tunnels: 1m}";
         assert_eq!(
             with(text),
             [
                 "threads: auto → 2",
                 "trusted_proxies: [] → [10.0.0.0/8]",
                 "limits.connections: 20000 → 5",
+                "limits.target_bytes: 8KiB → 1KiB",
+                "limits.header_bytes: 64KiB → 1000",
+                "limits.headers: 100 → 7",
+                "limits.body: off → 1MiB",
                 "limits.header_timeout: 10s → 1s",
                 "limits.keepalive: 75s → 2s",
                 "access_log.format: json → text",

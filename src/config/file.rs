@@ -18,7 +18,7 @@ use ipnet::IpNet;
 use super::problem::{Found, Problem};
 use super::read::Presence::{Default as Same, Otherwise, Required};
 use super::read::{Choice, Field, FromNode, List, Section, Switch, Word, section};
-use super::value::{Failure, HostName, Patience, ProbePath, Statuses, Text, Threads};
+use super::value::{Cap, Failure, HostName, Patience, ProbePath, Size, Statuses, Text, Threads};
 use super::yaml::{Node, Value};
 use super::{Algorithm, BackendAddress, LogFormat, LogTarget, PoolName};
 pub(super) use route::{Match, Route};
@@ -234,13 +234,22 @@ section! {
 
 section! {
     /// What clients may ask of the balancer itself.
-    Limits at "limits", later ["header_bytes", "headers", "body"];
+    Limits at "limits", later [];
 
     /// Client connections at once: 1 to 1048576. One more is answered 503 and closed.
     connections: u64 = Same("20000"), "5000";
     /// From the first byte of a request's head to its end; also how long a new connection may be
     /// silent.
     header_timeout: Duration = Same("10s"), "5s";
+    /// The longest request target, in bytes: 1 to 65534. A longer one is answered 414.
+    target_bytes: Size = Same("8KiB"), "4KiB";
+    /// All fields of a request in bytes, line ends included: 256 to 512KiB. More are answered 431.
+    header_bytes: Size = Same("64KiB"), "16KiB";
+    /// How many fields a request may have: 1 to 250. More are answered 431.
+    headers: u64 = Same("100"), "50";
+    /// The longest body of a request. A longer one is answered 413: at once if its length is told,
+    /// otherwise as soon as it has come, and the backend is cut off. `off` is for no limit.
+    body: Cap = Same("off"), "10MiB";
     /// How long a client connection is kept between two requests.
     keepalive: Duration = Same("75s"), "30s";
 }

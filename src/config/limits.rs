@@ -45,6 +45,14 @@ pub const BURST_MAX: u32 = 1_000_000;
 /// Client connections at once. A process on Linux gets no more file descriptors than this unless
 /// the kernel is told otherwise.
 pub const CONNECTIONS_MAX: usize = 1_048_576;
+/// The longest request target that may be allowed: what the type of a URI can hold.
+pub const TARGET_BYTES_MAX: usize = 65_534;
+/// The smallest limit of all fields: less would refuse every client there is.
+pub const HEADER_BYTES_MIN: usize = 256;
+/// The largest limit of all fields. Pingora takes a head of 1 MiB, request line and all.
+pub const HEADER_BYTES_MAX: usize = 512 * 1024;
+/// The most fields that may be allowed. Pingora takes 256.
+pub const HEADERS_MAX: usize = 250;
 /// Runs of equal probe results. At an interval of a second this is a quarter of an hour.
 pub const RUN_MAX: u32 = 1000;
 /// Routes by `path_regex`. They are tried one after the other, some 20 ns each if they begin with

@@ -26,6 +26,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use xxhash_rust::xxh3::Xxh3;
 
+use crate::http::scan::Limits as HeadLimits;
 use crate::name::PoolName;
 use problem::Found;
 
@@ -305,8 +306,11 @@ pub struct RateLimit {
 pub struct Limits {
     /// Client connections at once; one more is answered 503 and closed.
     pub connections: NonZeroUsize,
-    /// From the first byte of a request's head to its end; also how long a new connection may be
-    /// silent.
+    /// How much the head of a request may have.
+    pub head: HeadLimits,
+    /// Bytes of a request's body.
+    pub body: Option<u64>,
+    /// For a whole head; also how long a new connection may be silent.
     pub header_timeout: Duration,
     /// How long an idle client connection is kept between requests.
     pub keepalive: Duration,

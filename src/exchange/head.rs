@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 
-use ::http::header::{CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, VIA};
+use ::http::header::{CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, VIA};
 use ::http::{Method, Version};
 use ipnet::IpNet;
 
@@ -74,6 +74,29 @@ impl<'a> Head<'a> {
         let mut lengths = self.headers.get_all(CONTENT_LENGTH).iter();
         let several = |line: &HeaderValue| line.as_bytes().contains(&b',');
         !lengths.next().is_some_and(several) && lengths.next().is_none()
+    }
+
+    /// Only leave to send the body can be expected, and not of HTTP/1.0 (RFC 9110 §10.1.1).
+    pub(super) fn check_expectation(&self) -> Result<(), Refusal> {
+        let mut lines = self.headers.get_all(EXPECT).iter();
+        let is_known = |line: &HeaderValue| line.as_bytes().eq_ignore_ascii_case(b"100-continue");
+        if self.version == Version::HTTP_10 || lines.all(is_known) {
+            return Ok(());
+        }
+        Err(Refusal::ExpectationFailed)
+    }
+
+    /// Whether the body may be as long as it is told to be.
+    pub(super) fn check_length(&self, most: Option<u64>) -> Result<(), Refusal> {
+        let (Some(most), Some(length)) = (most, self.headers.get(CONTENT_LENGTH)) else {
+            return Ok(());
+        };
+        let length = length.to_str().ok().and_then(|length| length.parse::<u64>().ok());
+        match length {
+            Some(length) if length <= most => Ok(()),
+            Some(_) => Err(Refusal::BodyTooLarge),
+            None => Err(Refusal::BadRequest),
+        }
     }
 
     /// The host that the request names. Only HTTP/1.0 may go without one (RFC 9112 §3.2).

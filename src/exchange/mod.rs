@@ -14,6 +14,7 @@
 
 mod attempts;
 pub mod event;
+mod facts;
 mod head;
 pub mod refusal;
 mod tunnel;
@@ -58,6 +59,9 @@ pub struct Exchange {
     picked: Timestamp,
     first_byte: Option<Timestamp>,
     refusal: Option<Refusal>,
+    detail: Option<&'static str>,
+    /// Of the request's body, in the current attempt.
+    body_bytes: u64,
     last_seen: Timestamp,
     finished: bool,
 }
@@ -110,6 +114,8 @@ impl Exchange {
             picked: now,
             first_byte: None,
             refusal: None,
+            detail: None,
+            body_bytes: 0,
             last_seen: now,
             finished: false,
         }
@@ -138,6 +144,8 @@ impl Exchange {
         if head.loops() {
             return Err(Refusal::Loop);
         }
+        head.check_expectation()?;
+        head.check_length(snapshot.body_bytes_max)?;
         let host = host::canonical(head.host()?).map_err(|_invalid| Refusal::BadRequest)?;
         let path = head.routing_path()?;
         self.limit(snapshot.limiter.as_ref(), Scope::Global, now)?;
@@ -180,6 +188,7 @@ impl Exchange {
     fn pick_or_refuse(&mut self, now: Timestamp, rolls: (u64, u64)) -> Result<Target, Refusal> {
         self.last_seen = now;
         self.lease = None;
+        self.body_bytes = 0;
         let snapshot = Arc::clone(&self.snapshot);
         let pool = self.pool_in(&snapshot).ok_or(Refusal::NoRoute)?;
         let left = self.deadline.since(now);
@@ -308,70 +317,6 @@ impl Exchange {
 
     fn pool_in<'a>(&self, snapshot: &'a Snapshot) -> Option<&'a Pool> {
         snapshot.pools.get(self.pool?)
-    }
-
-    /// The pinned snapshot.
-    #[must_use]
-    pub fn snapshot(&self) -> &Arc<Snapshot> {
-        &self.snapshot
-    }
-
-    /// When the first byte of the request arrived.
-    #[must_use]
-    pub fn started(&self) -> Timestamp {
-        self.started
-    }
-
-    /// When it has to be over; the end of time before a route is found.
-    #[must_use]
-    pub fn deadline(&self) -> Timestamp {
-        self.deadline
-    }
-
-    /// Who asks; known once the request was looked at.
-    #[must_use]
-    pub fn client(&self) -> Option<Client> {
-        self.client
-    }
-
-    /// The index of the pool that it goes to.
-    #[must_use]
-    pub fn pool_index(&self) -> Option<usize> {
-        self.pool
-    }
-
-    /// Whom the current attempt is at.
-    #[must_use]
-    pub fn backend(&self) -> Option<&Backend> {
-        self.lease.as_ref().map(|lease| lease.backend().as_ref())
-    }
-
-    /// Every attempt so far, in order.
-    #[must_use]
-    pub fn attempts(&self) -> &[Attempt] {
-        self.attempts.as_slice()
-    }
-
-    /// When the head of the answer came that the client gets.
-    #[must_use]
-    pub fn first_byte(&self) -> Option<Timestamp> {
-        self.first_byte
-    }
-
-    /// Why it was refused, if it was.
-    #[must_use]
-    pub fn refusal(&self) -> Option<Refusal> {
-        self.refusal
-    }
-
-    /// Notes who is at the other end of a connection that has no request yet.
-    pub fn peer(&mut self, peer: IpAddr) {
-        self.client = Some(Client { peer, address: peer.to_canonical() });
-    }
-
-    /// Notes that the edge answers with this refusal.
-    pub fn refuse(&mut self, refusal: Refusal) {
-        self.refusal = Some(refusal);
     }
 }
 

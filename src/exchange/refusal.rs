@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::http::scan::Violation;
+
 /// Which rate limit was hit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Scope {
@@ -41,6 +43,16 @@ pub enum Refusal {
     MethodNotAllowed,
     /// The client did not send the rest of its request in time.
     SlowClient,
+    /// The body is longer than it may be.
+    BodyTooLarge,
+    /// The target is longer than it may be.
+    TargetTooLong,
+    /// It is expected what nobody here can do.
+    ExpectationFailed,
+    /// The fields are more, or longer, than they may be.
+    HeadersTooLarge,
+    /// A version of HTTP that is neither 1.0 nor 1.1.
+    VersionNotSupported,
     /// The client asked too often; it may come back after the wait.
     RateLimited(Scope, Duration),
     /// Something went wrong on our side.
@@ -64,7 +76,7 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// The status that the client gets (RFC 9110 §15; 429: RFC 6585 §4).
+    /// The status that the client gets (RFC 9110 §15; 429 and 431: RFC 6585).
     #[must_use]
     pub const fn status(self) -> u16 {
         match self {
@@ -72,6 +84,11 @@ impl Refusal {
             Self::NoRoute => 404,
             Self::MethodNotAllowed => 405,
             Self::SlowClient => 408,
+            Self::BodyTooLarge => 413,
+            Self::TargetTooLong => 414,
+            Self::ExpectationFailed => 417,
+            Self::HeadersTooLarge => 431,
+            Self::VersionNotSupported => 505,
             Self::Loop => 508,
             Self::RateLimited(..) => 429,
             Self::Internal => 500,
@@ -90,6 +107,11 @@ impl Refusal {
             Self::Loop => "loop",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::SlowClient => "slow_client",
+            Self::BodyTooLarge => "body_too_large",
+            Self::TargetTooLong => "target_too_long",
+            Self::ExpectationFailed => "expectation_failed",
+            Self::HeadersTooLarge => "headers_too_large",
+            Self::VersionNotSupported => "version_not_supported",
             Self::RateLimited(..) => "rate_limited",
             Self::Internal => "internal",
             Self::ConnectFailed => "connect_failed",
@@ -112,6 +134,11 @@ impl Refusal {
             Self::NoRoute => "Not Found: no route matches this request",
             Self::MethodNotAllowed => "Method Not Allowed",
             Self::SlowClient => "Request Timeout",
+            Self::BodyTooLarge => "Content Too Large",
+            Self::TargetTooLong => "URI Too Long",
+            Self::ExpectationFailed => "Expectation Failed",
+            Self::HeadersTooLarge => "Request Header Fields Too Large",
+            Self::VersionNotSupported => "HTTP Version Not Supported",
             Self::RateLimited(..) => "Too Many Requests",
             Self::Internal => "Internal Server Error",
             Self::ConnectFailed => "Bad Gateway: the backend could not be reached",
@@ -138,6 +165,11 @@ impl Refusal {
             | Self::Loop
             | Self::MethodNotAllowed
             | Self::SlowClient
+            | Self::BodyTooLarge
+            | Self::TargetTooLong
+            | Self::ExpectationFailed
+            | Self::HeadersTooLarge
+            | Self::VersionNotSupported
             | Self::Internal
             | Self::ConnectFailed
             | Self::ConnectionReset
@@ -145,6 +177,17 @@ impl Refusal {
             | Self::ConnectTimeout
             | Self::ResponseTimeout
             | Self::RequestTimeout => None,
+        }
+    }
+}
+
+impl From<Violation> for Refusal {
+    fn from(violation: Violation) -> Self {
+        match violation.status() {
+            414 => Self::TargetTooLong,
+            431 => Self::HeadersTooLarge,
+            505 => Self::VersionNotSupported,
+            _ => Self::BadRequest,
         }
     }
 }

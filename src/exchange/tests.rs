@@ -297,3 +297,46 @@ fn an_exchange_dropped_in_flight_gives_its_lease_back_and_tells() {
     assert_eq!(target.backend.in_flight(), 0);
     assert_eq!(notes.take(), ["finished Dropped"]);
 }
+
+const SMALL: &str = "
+limits: {body: 10}
+pools: [{name: web, health_check: off, backends: [http://10.1.0.1:80, http://10.1.0.2:80]}]
+";
+
+#[test]
+fn a_body_that_is_told_to_be_too_long_is_refused_at_once() {
+    let ask = |length| {
+        let mut request = get("a.test", "/");
+        request.headers.insert("content-length", HeaderValue::from_static(length));
+        let mut exchange = Exchange::new(snapshot(SMALL), Arc::new(Notes::default()), at(0));
+        request.admit(&mut exchange, at(0))
+    };
+    assert_eq!(ask("10"), Ok(()));
+    assert_eq!(ask("11"), Err(Refusal::BodyTooLarge));
+    assert_eq!(ask("99999999999999999999999"), Err(Refusal::BadRequest));
+}
+
+#[test]
+fn a_body_that_turns_out_to_be_too_long_is_refused_and_another_attempt_counts_anew() {
+    let mut exchange = Exchange::new(snapshot(SMALL), Arc::new(Notes::default()), at(0));
+    get("a.test", "/").admit(&mut exchange, at(0)).unwrap();
+    exchange.pick(at(0), (0, 0)).unwrap();
+    assert_eq!((exchange.body(6), exchange.body(4)), (Ok(()), Ok(())));
+    exchange.pick(at(0), (0, 0)).unwrap();
+    assert_eq!((exchange.body(10), exchange.refusal()), (Ok(()), None));
+    assert_eq!(exchange.body(1), Err(Refusal::BodyTooLarge));
+    assert_eq!(exchange.refusal(), Some(Refusal::BodyTooLarge));
+}
+
+#[test]
+fn only_leave_to_send_a_body_can_be_expected() {
+    let ask = |version, expects| {
+        let mut request = get("b.test", "/");
+        request.version = version;
+        request.headers.insert("expect", HeaderValue::from_static(expects));
+        request.ask()
+    };
+    assert_eq!(ask(Version::HTTP_11, "100-Continue"), Ok(()));
+    assert_eq!(ask(Version::HTTP_11, "200-ok"), Err(Refusal::ExpectationFailed));
+    assert_eq!(ask(Version::HTTP_10, "200-ok"), Ok(()));
+}

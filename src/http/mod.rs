@@ -18,5 +18,6 @@ pub mod pattern;
 pub mod proxy_protocol;
 pub mod query;
 pub mod request_id;
+pub mod scan;
 pub mod upgrade;
 pub mod via;

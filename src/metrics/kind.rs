@@ -4,8 +4,8 @@ use crate::exchange::refusal::{Ending, Refusal};
 use crate::policy::retry::Failure;
 
 /// What goes into `lb_errors_total{type}`: every attempt that failed, by how; and every exchange
-/// whose end says more than its attempts do. What a client brought on itself is no error of ours
-/// and shows in `lb_requests_total` alone. The reasons of `lb_retries_total` are those of attempts.
+/// whose end says more than its attempts do. What a client brought on itself is counted where it
+/// shows an attack, or a limit that is too low; the rest is in `lb_requests_total` alone. The reasons of `lb_retries_total` are those of attempts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ErrorKind {
     /// An attempt: no connection.
@@ -30,11 +30,19 @@ pub(super) enum ErrorKind {
     Dropped,
     /// A connection: one too many.
     TooManyConnections,
+    /// A request: not what RFC 9112 calls one.
+    BadRequest,
+    /// A request: more than it may be; see `limits`.
+    TooLarge,
+    /// A request: not sent in time.
+    SlowClient,
+    /// An exchange: the client did not take its answer.
+    ClientStalled,
 }
 
 impl ErrorKind {
     /// How many there are.
-    pub(super) const COUNT: usize = 11;
+    pub(super) const COUNT: usize = 15;
 
     pub(super) const fn of_attempt(failure: Failure) -> Self {
         match failure {
@@ -50,9 +58,9 @@ impl ErrorKind {
         match ending {
             Ending::Answered
             | Ending::ClientClosed
-            | Ending::ClientStalled
             | Ending::TunnelIdle
             | Ending::TunnelDrained => None,
+            Ending::ClientStalled => Some(Self::ClientStalled),
             Ending::Cut => Some(Self::ResponseCut),
             Ending::Dropped => Some(Self::Dropped),
             Ending::Refused(refusal) => match refusal {
@@ -61,11 +69,16 @@ impl ErrorKind {
                 Refusal::RequestTimeout => Some(Self::RequestTimeout),
                 Refusal::InvalidResponse => Some(Self::InvalidResponse),
                 Refusal::Internal => Some(Self::Internal),
-                Refusal::BadRequest
-                | Refusal::NoRoute
+                Refusal::BadRequest | Refusal::ExpectationFailed | Refusal::VersionNotSupported => {
+                    Some(Self::BadRequest)
+                }
+                Refusal::BodyTooLarge | Refusal::TargetTooLong | Refusal::HeadersTooLarge => {
+                    Some(Self::TooLarge)
+                }
+                Refusal::SlowClient => Some(Self::SlowClient),
+                Refusal::NoRoute
                 | Refusal::Loop
                 | Refusal::MethodNotAllowed
-                | Refusal::SlowClient
                 | Refusal::RateLimited(..)
                 | Refusal::ConnectFailed
                 | Refusal::ConnectionReset
@@ -88,6 +101,10 @@ impl ErrorKind {
             Self::Internal => 8,
             Self::Dropped => 9,
             Self::TooManyConnections => 10,
+            Self::BadRequest => 11,
+            Self::TooLarge => 12,
+            Self::SlowClient => 13,
+            Self::ClientStalled => 14,
         }
     }
 
@@ -104,6 +121,10 @@ impl ErrorKind {
             Self::Internal => "internal",
             Self::Dropped => "dropped",
             Self::TooManyConnections => "too_many_connections",
+            Self::BadRequest => "bad_request",
+            Self::TooLarge => "too_large",
+            Self::SlowClient => "slow_client",
+            Self::ClientStalled => "client_stalled",
         }
     }
 }

@@ -299,6 +299,10 @@ fn every_kind_of_error_has_its_own_place() {
         ErrorKind::Internal,
         ErrorKind::Dropped,
         ErrorKind::TooManyConnections,
+        ErrorKind::BadRequest,
+        ErrorKind::TooLarge,
+        ErrorKind::SlowClient,
+        ErrorKind::ClientStalled,
     ];
     let places: BTreeSet<usize> = kinds.iter().map(|kind| kind.index()).collect();
     assert_eq!(places.len(), ErrorKind::COUNT);

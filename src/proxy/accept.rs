@@ -4,7 +4,6 @@
 //! answers the requests. The connection's task polls both, Pingora first, so that a verdict of
 //! the line is carried out at once and no other task is ever involved.
 
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,13 +17,14 @@ use pingora_proxy::HttpProxy;
 use super::Proxy;
 use super::connection::Connection;
 use super::connections::{Connections, Place};
-use super::guard::GuardedStream;
+use super::guard::{self, GuardedStream};
 use super::line::{Line, LineTimeouts};
 use super::opening::{self, Failures};
-use super::watch::watched;
+use super::watch::{Ended, watched};
 use crate::config::Listener;
 use crate::exchange::refusal::Refusal;
 use crate::http::request_id;
+use crate::http::scan::{Limits as HeadLimits, Scanner};
 use crate::metrics::ConnectionMetrics;
 
 /// How long the rest of an unwanted request body is read before its connection is closed.
@@ -45,6 +45,8 @@ const KEEPALIVE: Option<u64> = Some(0);
 pub struct AcceptLimits {
     /// Client connections at once.
     pub connections: usize,
+    /// How much the head of a request may have.
+    pub head: HeadLimits,
     /// How long a client may take for what.
     pub timeouts: LineTimeouts,
     /// How long connections may take to end once accepting has stopped.
@@ -146,11 +148,14 @@ impl Accept {
         let clock = shared.clock;
         let line = Arc::new(Line::new(Arc::new(connection), limits.timeouts, clock.now()));
         place.speaks(&line);
-        let stream = GuardedStream::new(stream, Arc::clone(&line), clock);
-        let serving = pin!(self.server.serve(stream, &line, shutdown));
-        watched(serving, &line, clock).await;
+        let scanner = Some(Scanner::new(limits.head));
+        let stream = GuardedStream::new(stream, Arc::clone(&line), clock, scanner);
+        let ended = watched(self.server.serve(stream, &line, shutdown), &line, clock).await;
         if let Some((refusal, id)) = line.refusal() {
             shared.refused(refusal, id, &line);
+        }
+        if let (Ended::ByItself, Some(stream)) = (ended, line.take_left()) {
+            guard::linger(stream).await;
         }
     }
 }

@@ -9,6 +9,7 @@ use tokio::io::AsyncWriteExt;
 
 use super::failure;
 use super::head::X_REQUEST_ID;
+use super::line::Line;
 use crate::exchange::Exchange;
 use crate::exchange::refusal::Refusal;
 use crate::http::accept::{Form, preferred};
@@ -22,8 +23,9 @@ const ALLOW: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 /// read whole.
 pub(super) async fn refuse(session: &mut Session, refusal: Refusal) -> Result<()> {
     let (head, body) = answer(session, refusal)?;
-    if session.req_header().method == Method::CONNECT || refusal == Refusal::BadRequest {
-        // What follows is not HTTP, or nobody knows where it begins.
+    let is_end = matches!(refusal, Refusal::BadRequest | Refusal::BodyTooLarge);
+    if session.req_header().method == Method::CONNECT || is_end {
+        // What follows is not HTTP, or nobody knows where it begins, or it is too much to read.
         session.set_keepalive(None);
     }
     session.write_response_header(Box::new(head), false).await?;
@@ -103,7 +105,12 @@ pub(super) async fn fail(
     let begun = begun.is_some_and(|head| !head.status.is_informational())
         || exchange.tunnel_since().is_some();
     let late = super::late(session, error);
-    let refusal = exchange.refusal().or_else(|| failure::to_answer(error, late));
+    let violation = super::line(session).and_then(Line::violation);
+    if let Some(violation) = violation {
+        exchange.because(violation.code());
+    }
+    let refusal = exchange.refusal().or_else(|| violation.map(Refusal::from));
+    let refusal = refusal.or_else(|| failure::to_answer(error, late));
     let mut error_code = 0;
     if let (false, Some(refusal)) = (begun, refusal) {
         exchange.refuse(refusal);

@@ -16,11 +16,12 @@ use pingora_core::protocols::{
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::line::{Line, Verdict};
+use super::line::{LINGER, Line, Verdict};
 use super::{answer, connection};
 use crate::clock::Clock;
 use crate::exchange::refusal::Refusal;
 use crate::http::request_id;
+use crate::http::scan::{Broken, Scanner, Within};
 
 /// A client's stream, watched.
 pub(super) struct GuardedStream {
@@ -28,12 +29,21 @@ pub(super) struct GuardedStream {
     line: Arc<Line>,
     digest: Option<Arc<ProxyDigest>>,
     clock: Clock,
+    /// Reads along; `None` where the bytes are not those of HTTP/1.
+    scanner: Option<Scanner>,
+    /// From here on, the bytes are not HTTP.
+    broken: Option<Broken>,
 }
 
 impl GuardedStream {
-    pub(super) fn new(inner: Stream, line: Arc<Line>, clock: Clock) -> Self {
+    pub(super) fn new(
+        inner: Stream,
+        line: Arc<Line>,
+        clock: Clock,
+        scanner: Option<Scanner>,
+    ) -> Self {
         let digest = connection::digest(&line);
-        Self { inner, line, digest, clock }
+        Self { inner, line, digest, clock, scanner, broken: None }
     }
 
     /// Answers for Pingora, which has no request to answer. The write buffer is empty at this point
@@ -50,6 +60,72 @@ impl GuardedStream {
             "refused: peer={} written={written:?} flushed={flushed:?}",
             self.line.connection.peer
         );
+    }
+
+    /// Looks at what was read behind `before`, and takes back what Pingora must not see.
+    fn scan(&mut self, buffer: &mut ReadBuf<'_>, before: usize) {
+        if self.line.is_tunnel() {
+            self.scanner = None;
+        }
+        let Some(scanner) = &mut self.scanner else { return };
+        let read = buffer.filled().get(before..).unwrap_or_default();
+        if read.is_empty() {
+            return;
+        }
+        if let Err(broken) = scanner.feed(read) {
+            buffer.set_filled(before + broken.pass);
+            self.broken = Some(broken);
+        }
+        self.line.bytes_read(scanner.begun(), || self.clock.now());
+    }
+
+    /// What a read brings once the bytes are not HTTP any more.
+    fn read_broken(&mut self, broken: Broken, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let is_served = self.line.served() == broken.message;
+        match (self.line.is_busy(), broken.within) {
+            // It was sent before there was a tunnel that it could have been meant for.
+            (true, _) if self.line.is_tunnel() => Poll::Ready(Ok(())),
+            // The requests before it come first. Whoever has served them reads again, in the same
+            // task; so nobody has to be woken.
+            (true, _) if !is_served => Poll::Pending,
+            // Without this the end of a body would be awaited that cannot come.
+            (true, Within::Body) => {
+                self.line.violated(broken.violation);
+                Poll::Ready(Err(io::ErrorKind::InvalidData.into()))
+            }
+            (true, Within::Head) => Poll::Pending,
+            (false, _) => {
+                self.line.violated(broken.violation);
+                self.refuse(broken.violation.into(), context);
+                Poll::Ready(Ok(()))
+            }
+        }
+    }
+
+    /// Whether the client may be sending what nobody is going to read.
+    fn is_in_the_middle(&self) -> bool {
+        let is_whole = self.scanner.as_ref().is_none_or(Scanner::is_between);
+        !is_whole || self.broken.is_some() || self.line.refusal().is_some()
+    }
+}
+
+impl Drop for GuardedStream {
+    fn drop(&mut self) {
+        if self.is_in_the_middle() {
+            let nothing = Box::new(io::Cursor::new(Vec::<u8>::new()));
+            self.line.leave(std::mem::replace(&mut self.inner, nothing));
+        }
+    }
+}
+
+/// Says that nothing more is coming, and reads what still comes.
+pub(super) async fn linger(mut stream: Stream) {
+    let lingering = async {
+        tokio::io::AsyncWriteExt::shutdown(&mut stream).await?;
+        tokio::io::copy(&mut stream, &mut tokio::io::sink()).await
+    };
+    if let Ok(Err(error)) = tokio::time::timeout(LINGER, lingering).await {
+        log::debug!("client left: {error}");
     }
 }
 
@@ -78,14 +154,18 @@ impl AsyncRead for GuardedStream {
             }
             Verdict::PastDeadline => return Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
         }
+        if let Some(broken) = this.broken {
+            return this.read_broken(broken, context);
+        }
         let before = buffer.filled().len();
         let polled = Pin::new(&mut this.inner).poll_read(context, buffer);
         this.line.read_pending(polled.is_pending());
-        let read = buffer.filled().len().saturating_sub(before);
-        if read > 0 {
-            this.line.bytes_read(u64::try_from(read).unwrap_or(u64::MAX), || this.clock.now());
+        this.scan(buffer, before);
+        match this.broken {
+            // Nothing is left of it, and nothing is the end to whoever reads.
+            Some(broken) if buffer.filled().len() == before => this.read_broken(broken, context),
+            _ => polled,
         }
-        polled
     }
 }
 

@@ -15,14 +15,16 @@
 //! below Pingora (`guard.rs`) carries out the verdict.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use atomic_waker::AtomicWaker;
+use pingora_core::protocols::Stream;
 
 use super::connection::Connection;
 use crate::exchange::refusal::Refusal;
 use crate::http::request_id::RequestId;
+use crate::http::scan::Violation;
 use crate::time::Timestamp;
 
 /// How long an idle connection may still send its next request once draining began. Active
@@ -34,8 +36,10 @@ const DRAIN_IDLE: Duration = Duration::from_secs(1);
 /// connection is cut.
 const CUT_AFTER: Duration = Duration::from_secs(1);
 
-/// An empty line behind a request is not yet another one (RFC 9112 §2.2).
-const STRAY_MAX: u64 = 2;
+/// How long what a client still sends is read and thrown away, once it has been answered and is not
+/// listened to any more. To close at once would be a reset, and a reset takes the answer away that
+/// the client has not read yet (RFC 9112 §9.6).
+pub(super) const LINGER: Duration = Duration::from_secs(2);
 
 /// What a connection is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,13 +113,19 @@ pub(super) struct Line {
     draining_since_ns: AtomicU64,
     /// We answered before a hook ran.
     refusal: OnceLock<(Refusal, RequestId)>,
+    /// What the client sent that is not HTTP.
+    violation: OnceLock<Violation>,
     /// The last read found nothing: the client is to say the next word.
     awaited: AtomicBool,
-    /// Bytes that were read and belong to no request yet.
-    unparsed: AtomicU64,
+    /// Requests of which at least a byte was read.
+    begun: AtomicU64,
+    /// Requests that were served, or are being served.
+    served: AtomicU64,
     /// When the head began, or the connection.
     began_ns: AtomicU64,
     task: AtomicWaker,
+    /// The stream, once nobody serves it any more and the client may still be sending.
+    left: Mutex<Option<Stream>>,
 }
 
 impl Line {
@@ -128,10 +138,13 @@ impl Line {
             due_ns: AtomicU64::new((now + timeouts.header).as_nanos()),
             draining_since_ns: AtomicU64::new(u64::MAX),
             refusal: OnceLock::new(),
+            violation: OnceLock::new(),
             awaited: AtomicBool::new(false),
-            unparsed: AtomicU64::new(0),
+            begun: AtomicU64::new(0),
+            served: AtomicU64::new(0),
             began_ns: AtomicU64::new(now.as_nanos()),
             task: AtomicWaker::new(),
+            left: Mutex::default(),
         }
     }
 
@@ -146,25 +159,25 @@ impl Line {
 
     /// The answer was sent; the next request may come. Some of its head may be here already.
     pub(super) fn answered(&self, now: Timestamp) {
-        if self.unparsed.load(Relaxed) > STRAY_MAX {
+        if self.begun.load(Relaxed) > self.served() {
             self.began(now);
         } else {
             self.enter(Phase::Idle, now + self.timeouts.keepalive);
         }
     }
 
-    /// So many of the bytes that were read were the request's.
-    pub(super) fn parsed(&self, bytes: u64) {
-        let left = self.unparsed.load(Relaxed).saturating_sub(bytes);
-        self.unparsed.store(left, Relaxed);
-    }
-
-    /// Bytes were read. `now` is asked only if they are the first of a head.
-    pub(super) fn bytes_read(&self, bytes: u64, now: impl FnOnce() -> Timestamp) {
-        self.unparsed.fetch_add(bytes, Relaxed);
-        if self.is(Phase::Idle) {
+    /// Bytes were read, and so many requests have begun by now. `now` is asked only if one of them
+    /// begins a head that is waited for.
+    pub(super) fn bytes_read(&self, begun: u64, now: impl FnOnce() -> Timestamp) {
+        self.begun.store(begun, Relaxed);
+        if self.is(Phase::Idle) && begun > self.served() {
             self.began(now());
         }
+    }
+
+    /// Requests that were served, or are being served.
+    pub(super) fn served(&self) -> u64 {
+        self.served.load(Relaxed)
     }
 
     fn began(&self, now: Timestamp) {
@@ -192,6 +205,26 @@ impl Line {
         self.refusal.set((refusal, id)).is_ok()
     }
 
+    /// Notes what the client sent that is not HTTP.
+    pub(super) fn violated(&self, violation: Violation) {
+        self.violation.get_or_init(|| violation);
+    }
+
+    /// What the client sent that is not HTTP.
+    pub(super) fn violation(&self) -> Option<Violation> {
+        self.violation.get().copied()
+    }
+
+    /// Nobody serves the stream any more, but the client may still be sending.
+    pub(super) fn leave(&self, stream: Stream) {
+        *self.left.lock().unwrap_or_else(PoisonError::into_inner) = Some(stream);
+    }
+
+    /// The stream that was left.
+    pub(super) fn take_left(&self) -> Option<Stream> {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
     /// Whether a request is being served, or a tunnel that it became.
     pub(super) fn is_busy(&self) -> bool {
         self.is(Phase::Busy) || self.is_tunnel()
@@ -211,6 +244,7 @@ impl Line {
 
     /// A head is complete and its request begins. It has no deadline before its route is known.
     pub(super) fn busy(&self) {
+        self.served.fetch_add(1, Relaxed);
         self.enter(Phase::Busy, Timestamp::MAX);
     }
 
@@ -316,7 +350,7 @@ mod tests {
     #[test]
     fn a_byte_now_and_then_does_not_stretch_a_heads_time() {
         let line = line();
-        line.bytes_read(9, || at(4));
+        line.bytes_read(1, || at(4));
         line.bytes_read(1, || at(13));
         assert_eq!(line.due(), at(14));
         assert!(line.check(at(14)));
@@ -326,25 +360,33 @@ mod tests {
     #[test]
     fn a_reused_connection_has_the_same_time_for_its_head() {
         let line = line();
-        line.bytes_read(9, || at(1));
+        line.bytes_read(1, || at(1));
         line.busy();
-        line.parsed(9);
         line.answered(at(2));
         assert_eq!(line.due(), at(77));
-        line.bytes_read(1, || at(50));
+        line.bytes_read(2, || at(50));
         assert_eq!(line.due(), at(60));
     }
 
     #[test]
     fn a_head_that_came_with_the_request_before_it_has_no_longer() {
         let line = line();
-        line.bytes_read(12, || at(1));
+        line.bytes_read(2, || at(1));
         line.busy();
-        line.parsed(9);
         line.answered(at(5));
         assert_eq!(line.due(), at(15));
         line.drain(at(6));
         assert_eq!(line.due(), at(15), "it is half a head, and draining leaves it its time");
+    }
+
+    #[test]
+    fn an_empty_line_begins_no_head() {
+        let line = line();
+        line.bytes_read(1, || at(1));
+        line.busy();
+        line.answered(at(2));
+        line.bytes_read(1, || at(3));
+        assert_eq!(line.due(), at(77));
     }
 
     #[test]

@@ -65,6 +65,9 @@ impl Proxy {
         let mut exchange = Exchange::new(self.live.load(), observer, line.since());
         exchange.peer(line.connection.client_ip());
         exchange.refuse(refusal);
+        if let Some(violation) = line.violation() {
+            exchange.because(violation.code());
+        }
         let wire = wire::unread(refusal.status(), id.as_str(), line.connection.scheme());
         exchange.finished(Ending::Refused(refusal), Some(&wire), self.clock.now());
     }
@@ -147,6 +150,17 @@ impl ProxyHttp for Proxy {
             tokio::time::sleep(target.backoff).await;
         }
         Ok(peer::peer(&target))
+    }
+
+    async fn request_body_filter(
+        &self,
+        session: &mut Session,
+        body: &mut Option<Bytes>,
+        _: bool,
+        exchange: &mut Exchange,
+    ) -> Result<()> {
+        fault::at("request_body_filter", session);
+        exchange.body(body.as_ref().map_or(0, Bytes::len)).map_err(answer::stop)
     }
 
     fn fail_to_connect(
@@ -279,9 +293,6 @@ impl ProxyHttp for Proxy {
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, exchange: &mut Exchange) {
         fault::at("logging", session);
-        if let Some(line) = line(session) {
-            line.parsed(wire::length(session));
-        }
         let ending = wire::ending(session, error, exchange);
         wire::with(session, exchange, ending, |wire, exchange| {
             exchange.finished(ending, Some(wire), self.clock.now());

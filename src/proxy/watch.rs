@@ -1,7 +1,7 @@
 //! The alarm of a line: it rings when a request or a silence has taken too long.
 
 use std::future::{Future, poll_fn};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -15,26 +15,31 @@ use crate::time::Timestamp;
 const ALARM_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Runs `serving` until it ends, or until the line has to be cut.
-pub(super) async fn watched(
-    mut serving: Pin<&mut impl Future<Output = ()>>,
-    line: &Line,
-    clock: Clock,
-) {
+pub(super) async fn watched(serving: impl Future<Output = ()>, line: &Line, clock: Clock) -> Ended {
+    let mut serving = pin!(serving);
     let mut alarm = Alarm { sleep: Box::pin(tokio::time::sleep(Duration::ZERO)), at: None, clock };
     poll_fn(|context| {
         line.register(context.waker());
         loop {
             if serving.as_mut().poll(context).is_ready() {
-                return Poll::Ready(());
+                return Poll::Ready(Ended::ByItself);
             }
             match alarm.attend(line, context) {
                 Attended::Wait => return Poll::Pending,
                 Attended::Verdict => {}
-                Attended::Cut => return Poll::Ready(()),
+                Attended::Cut => return Poll::Ready(Ended::Cut),
             }
         }
     })
-    .await;
+    .await
+}
+
+/// How the service of a connection ended.
+pub(super) enum Ended {
+    /// It was over.
+    ByItself,
+    /// It did not hear the line's verdict in time.
+    Cut,
 }
 
 /// What has come of a look at the line.

@@ -42,16 +42,6 @@ pub(super) fn scheme(session: &Session) -> &'static str {
     connection::of(session).map_or("http", Connection::scheme)
 }
 
-/// How many bytes of the connection were this request. Of chunks only the content is known, so
-/// what came with them is taken for theirs.
-pub(super) fn length(session: &Session) -> u64 {
-    if session.req_header().headers.contains_key(header::TRANSFER_ENCODING) {
-        return u64::MAX;
-    }
-    let session = session.as_downstream();
-    count(session.to_h1_raw().len()).saturating_add(count(session.body_bytes_read()))
-}
-
 /// How the exchange ended.
 pub(super) fn ending(session: &Session, error: Option<&Error>, exchange: &Exchange) -> Ending {
     if let Some(refusal) = exchange.refusal() {

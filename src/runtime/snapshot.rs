@@ -31,6 +31,8 @@ pub struct Snapshot {
     pub limiter: Option<RateLimiter>,
     /// Whose forwarding headers are believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// The longest body of a request.
+    pub body_bytes_max: Option<u64>,
     /// Keys the limiters' tables.
     pub seed: Seed,
 }
@@ -112,6 +114,7 @@ impl Snapshot {
             routes: routes.collect(),
             table: Routes::new(&config.routes),
             limiter: config.rate_limit.as_ref().and_then(|limit| limiter(limit, seed)),
+            body_bytes_max: config.limits.body,
             trusted_proxies: config.trusted_proxies.clone(),
             seed: Seed(seed),
         })

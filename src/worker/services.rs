@@ -139,6 +139,7 @@ fn server(config: &Config, parts: &Parts, threads: usize) -> Server {
     proxy.server_options = Some(options);
     let limits = AcceptLimits {
         connections: config.limits.connections.get(),
+        head: config.limits.head,
         timeouts: LineTimeouts {
             header: config.limits.header_timeout,
             keepalive: config.limits.keepalive,

@@ -240,7 +240,8 @@ fn a_request_body_that_stops_ends_with_408_at_the_requests_deadline() {
     assert_eq!(client.read_answer().status(), 408);
     assert!(client.is_closed_within(PATIENCE));
     assert!(!backend.requests()[0].is_whole);
-    assert_eq!(weir.metrics().sum("lb_errors_total", &[]), 0.0, "not the backend's fault");
+    let errors = |labels| weir.metrics().sum("lb_errors_total", labels);
+    assert_eq!((errors(&[]), errors(&[("type", "slow_client")])), (1.0, 1.0), "it is the client's");
     eventually(PATIENCE, "nothing is in flight", || {
         weir.metrics().sum("lb_active_connections", &[]) == 0.0
     });
@@ -269,7 +270,8 @@ fn a_request_body_that_stops_is_not_the_backends_silence() {
     backend.until_count(1);
     assert_eq!(client.read_answer().status(), 408);
     assert_eq!(backend.count(), 1, "and it is not tried again");
-    assert_eq!(weir.metrics().sum("lb_errors_total", &[]), 0.0);
+    let errors = |labels| weir.metrics().sum("lb_errors_total", labels);
+    assert_eq!((errors(&[]), errors(&[("type", "slow_client")])), (1.0, 1.0));
 }
 
 // ── connections to backends ──

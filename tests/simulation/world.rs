@@ -16,6 +16,7 @@ use weir::config::{
 };
 use weir::exchange::refusal::Refusal;
 use weir::exchange::{Exchange, Head, Replay};
+use weir::http::scan::Limits as HeadLimits;
 use weir::name::PoolName;
 use weir::policy::retry::Failure;
 use weir::runtime::set::BackendSet;
@@ -374,6 +375,8 @@ fn draw_config(dice: &mut Rng) -> Config {
         }),
         limits: Limits {
             connections: NonZeroUsize::new(100).unwrap(),
+            head: HeadLimits { target_bytes: 8192, header_bytes: 65_536, headers: 100 },
+            body: None,
             header_timeout: Duration::from_secs(10),
             keepalive: Duration::from_secs(75),
         },

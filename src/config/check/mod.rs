@@ -20,8 +20,9 @@ use super::file::{self, File};
 use super::limits;
 use super::problem::{Found, Origin, Problem, Spanned};
 use super::read::List;
-use super::value::{Threads as TypedThreads, spell};
+use super::value::{Cap, Size, Threads as TypedThreads, spell, spell_size};
 use super::{AccessLog, Admin, Config, Limits, Listener, LogFormat, LogTarget, Shutdown, Threads};
+use crate::http::scan::Limits as HeadLimits;
 
 const DEFAULT_LISTENER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8080);
 const DEFAULT_ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9090);
@@ -181,9 +182,27 @@ fn threads(typed: Option<Spanned<TypedThreads>>, found: &mut Found) -> Threads {
 
 fn limits(typed: file::Limits, found: &mut Found) -> Limits {
     let range = Range { name: "connections", first: 1, last: size(limits::CONNECTIONS_MAX) };
+    let headers = Range { name: "headers", first: 1, last: size(limits::HEADERS_MAX) };
     let why = |what| format!("a timeout of 0 would {what}");
     Limits {
         connections: range.count(typed.connections, 20_000, found),
+        head: HeadLimits {
+            target_bytes: bytes(
+                ("target_bytes", typed.target_bytes),
+                (1, limits::TARGET_BYTES_MAX, 8 * 1024),
+                found,
+            ),
+            header_bytes: bytes(
+                ("header_bytes", typed.header_bytes),
+                (limits::HEADER_BYTES_MIN, limits::HEADER_BYTES_MAX, 64 * 1024),
+                found,
+            ),
+            headers: headers.count::<NonZeroUsize>(typed.headers, 100, found).get(),
+        },
+        body: match typed.body.map(|body| body.value) {
+            None | Some(Cap::Off) => None,
+            Some(Cap::Bytes(bytes)) => Some(bytes),
+        },
         header_timeout: positive(
             typed.header_timeout,
             secs(10),
@@ -196,6 +215,24 @@ fn limits(typed: file::Limits, found: &mut Found) -> Limits {
             &why("close every connection after its first request"),
             found,
         ),
+    }
+}
+
+/// A size that has its bounds, both included, and its default.
+fn bytes(
+    (name, typed): (&str, Option<Spanned<Size>>),
+    (least, most, default): (usize, usize, usize),
+    found: &mut Found,
+) -> usize {
+    let Some(Spanned { at, value: Size(bytes) }) = typed else { return default };
+    match usize::try_from(bytes) {
+        Ok(bytes) if (least..=most).contains(&bytes) => bytes,
+        _ => {
+            let (least, most) = (spell_size(size(least)), spell_size(size(most)));
+            let problem = Problem::new(at, format!("`{name}` cannot be {}", spell_size(bytes)));
+            found.add(problem.help(format!("a size from {least} to {most}")));
+            default
+        }
     }
 }
 

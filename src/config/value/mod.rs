@@ -7,11 +7,13 @@ mod address;
 mod duration;
 mod http;
 mod matching;
+mod size;
 
 use address::normal_host;
 pub(super) use duration::{Patience, spell};
 pub(super) use http::{Failure, HostName, Path, ProbePath, Statuses};
 pub(super) use matching::{ExactPath, FieldName, PathRegex};
+pub(super) use size::{Cap, Size, spell_size};
 
 use super::PoolName;
 use super::problem::{Found, Problem, quote};

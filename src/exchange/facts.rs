@@ -1,0 +1,98 @@
+//! What is known of an exchange, and what the edge adds to it.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::{Attempt, Client, Exchange};
+use crate::exchange::refusal::Refusal;
+use crate::runtime::backend::Backend;
+use crate::runtime::snapshot::Snapshot;
+use crate::time::Timestamp;
+
+impl Exchange {
+    /// More of the request's body is about to be sent.
+    ///
+    /// # Errors
+    /// [`Refusal::BodyTooLarge`], once it is longer than it may be.
+    pub fn body(&mut self, bytes: usize) -> Result<(), Refusal> {
+        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+        self.body_bytes = self.body_bytes.saturating_add(bytes);
+        let most = self.snapshot.body_bytes_max.unwrap_or(u64::MAX);
+        self.note(if self.body_bytes > most { Err(Refusal::BodyTooLarge) } else { Ok(()) })
+    }
+
+    /// The pinned snapshot.
+    #[must_use]
+    pub fn snapshot(&self) -> &Arc<Snapshot> {
+        &self.snapshot
+    }
+
+    /// When the first byte of the request arrived.
+    #[must_use]
+    pub fn started(&self) -> Timestamp {
+        self.started
+    }
+
+    /// When it has to be over; the end of time before a route is found.
+    #[must_use]
+    pub fn deadline(&self) -> Timestamp {
+        self.deadline
+    }
+
+    /// Who asks; known once the request was looked at.
+    #[must_use]
+    pub fn client(&self) -> Option<Client> {
+        self.client
+    }
+
+    /// The index of the pool that it goes to.
+    #[must_use]
+    pub fn pool_index(&self) -> Option<usize> {
+        self.pool
+    }
+
+    /// Whom the current attempt is at.
+    #[must_use]
+    pub fn backend(&self) -> Option<&Backend> {
+        self.lease.as_ref().map(|lease| lease.backend().as_ref())
+    }
+
+    /// Every attempt so far, in order.
+    #[must_use]
+    pub fn attempts(&self) -> &[Attempt] {
+        self.attempts.as_slice()
+    }
+
+    /// When the head of the answer came that the client gets.
+    #[must_use]
+    pub fn first_byte(&self) -> Option<Timestamp> {
+        self.first_byte
+    }
+
+    /// Why it was refused, if it was.
+    #[must_use]
+    pub fn refusal(&self) -> Option<Refusal> {
+        self.refusal
+    }
+
+    /// What exactly was refused, by a stable code.
+    #[must_use]
+    pub fn detail(&self) -> Option<&'static str> {
+        self.detail
+    }
+
+    /// Notes what exactly is refused.
+    pub fn because(&mut self, detail: &'static str) {
+        self.detail = Some(detail);
+    }
+
+    /// Notes who is at the other end of a connection that has no request yet.
+    pub fn peer(&mut self, peer: IpAddr) {
+        self.client = Some(Client { peer, address: peer.to_canonical() });
+    }
+
+    /// Notes that the edge answers with this refusal.
+    pub fn refuse(&mut self, refusal: Refusal) {
+        self.refusal = Some(refusal);
+    }
+}

@@ -1,0 +1,103 @@
+//! Which bytes may be where, and how to pass over many that may.
+//!
+//! Values and targets are looked at eight bytes at a time. In each sum below a byte that is looked
+//! for raises the highest bit of its place. A borrow can raise the bit of a later place by mistake,
+//! but only behind one that was raised rightly; and only the first is asked for.
+
+const ONES: u64 = u64::from_ne_bytes([1; 8]);
+const HIGHEST: u64 = u64::from_ne_bytes([0x80; 8]);
+
+/// Where the value of a field meets its end, or a byte that it must not have: any control
+/// character, a tab included.
+pub(super) fn value_end(bytes: &[u8]) -> Option<usize> {
+    find(bytes, |word| below(word, 0x20) | equal(word, 0x7f), is_control)
+}
+
+/// Where a target meets its end, or a byte that it must not have: what is neither visible ASCII
+/// nor, as `#`, left to the client (RFC 9110 §4.1).
+pub(super) fn target_end(bytes: &[u8]) -> Option<usize> {
+    let ends = |word| {
+        below(word, 0x21) | equal(word, 0x7f) | equal(word, u64::from(b'#')) | (word & HIGHEST)
+    };
+    find(bytes, ends, |byte| !byte.is_ascii_graphic() || byte == b'#')
+}
+
+const fn is_control(byte: u8) -> bool {
+    byte.is_ascii_control()
+}
+
+fn find(bytes: &[u8], mark: impl Fn(u64) -> u64, is_it: impl Fn(u8) -> bool) -> Option<usize> {
+    let (words, rest) = bytes.as_chunks::<8>();
+    for (at, word) in words.iter().enumerate() {
+        let marked = mark(u64::from_le_bytes(*word));
+        if marked != 0 {
+            let place = usize::try_from(marked.trailing_zeros() / 8).unwrap_or(0);
+            return Some(at * 8 + place);
+        }
+    }
+    let at = rest.iter().position(|byte| is_it(*byte))?;
+    Some(words.len() * 8 + at)
+}
+
+const fn below(word: u64, bound: u64) -> u64 {
+    word.wrapping_sub(ONES.wrapping_mul(bound)) & !word & HIGHEST
+}
+
+const fn equal(word: u64, byte: u64) -> u64 {
+    let differs = word ^ ONES.wrapping_mul(byte);
+    differs.wrapping_sub(ONES) & !differs & HIGHEST
+}
+
+/// Whether a name may have it (RFC 9110 §5.6.2).
+pub(super) fn is_token(byte: u8) -> bool {
+    TOKEN.get(usize::from(byte)).copied().unwrap_or(false)
+}
+
+const TOKEN: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut rest: &[u8] = b"!#$%&'*+-.^_`|~0123456789\
+        ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+    while let [byte, tail @ ..] = rest {
+        // No conversion but `as` is known at compile time; it only widens.
+        #[expect(clippy::as_conversions, clippy::indexing_slicing, reason = "at compile time")]
+        {
+            table[*byte as usize] = true;
+        }
+        rest = tail;
+    }
+    table
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_byte_is_found_at_every_place_or_nowhere() {
+        for byte in 0..=255_u8 {
+            for place in 0..20 {
+                let mut text = [b'a'; 20];
+                text[place] = byte;
+                let control = byte < 0x20 || byte == 0x7f;
+                assert_eq!(value_end(&text), control.then_some(place), "{byte:#x} at {place}");
+                let visible = (0x21..=0x7e).contains(&byte) && byte != b'#';
+                assert_eq!(target_end(&text), (!visible).then_some(place), "{byte:#x} at {place}");
+            }
+        }
+    }
+
+    #[test]
+    fn of_several_the_first_is_found() {
+        assert_eq!(value_end(b"ab\r\n\r\n\r\n"), Some(2));
+        assert_eq!(value_end(b"\x7f\x01\x01\x01\x01\x01\x01\x01"), Some(0));
+        assert_eq!(value_end(b"aaaaaa \x7f\0"), Some(7));
+        assert_eq!(target_end(b"/a\xff# \0\0\0"), Some(2));
+    }
+
+    #[test]
+    fn a_token_has_letters_digits_and_fifteen_more() {
+        let all: Vec<u8> = (0..=255).filter(|byte| is_token(*byte)).collect();
+        assert_eq!(all.len(), 26 * 2 + 10 + 15);
+        assert!(!is_token(b':') && !is_token(b' ') && !is_token(b'"') && !is_token(0x80));
+    }
+}

@@ -1,0 +1,218 @@
+//! A body in chunks (RFC 9112 §7.1).
+//!
+//! ```text
+//!   Size ─── ; ──▶ Extension        0 was the last: Trailers ──▶ done
+//!     │ CR            │ CR           ▲
+//!     ▼               ▼              │
+//!   SizeEnd ─── LF ──┴──▶ Data ──────┘
+//!                          │ all of it
+//!                          ▼
+//!                        DataEnd ─── CR LF ──▶ Size
+//! ```
+
+use super::fields::{Fields, Sink};
+use super::{At, Limits, Step, Violation, skip};
+
+/// Extensions of one body in all. Nobody uses them; each costs whoever reads it.
+const EXTENSION_BYTES_MAX: usize = 4096;
+/// Digits of a size: 2⁶⁰ is more than anybody sends, and far from where numbers overflow.
+const DIGITS_MAX: u8 = 15;
+
+/// Where in the body we are.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Chunks {
+    place: Place,
+    /// Of the current chunk: what it said, then what is missing.
+    size: u64,
+    digits: u8,
+    extension: Extension,
+    extension_bytes: usize,
+    fields: Fields,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Place {
+    #[default]
+    Size,
+    Extension,
+    SizeEnd,
+    Data,
+    DataReturn,
+    DataNewline,
+    Trailers,
+}
+
+/// Where in an extension, `;` name or `;` name `=` value, we are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Extension {
+    /// Behind the semicolon: a name must come.
+    #[default]
+    BeforeName,
+    Name,
+    /// Space behind a name: `=`, `;` or the end must come.
+    AfterName,
+    BeforeValue,
+    Value,
+    Quoted,
+    Escaped,
+    /// Behind a value: `;` or the end must come.
+    AfterValue,
+    /// Space, where only a semicolon can follow.
+    BeforeSemicolon,
+}
+
+impl Chunks {
+    /// Reads on. `Done` is said of the byte behind the body.
+    pub(super) fn step(&mut self, bytes: &[u8], limits: Limits) -> Result<Step, At> {
+        let mut at = 0;
+        while let Some(rest @ [byte, ..]) = bytes.get(at..) {
+            match self.place {
+                Place::Data => match skip(&mut self.size, rest) {
+                    Step::More => return Ok(Step::More),
+                    Step::Done(used) => {
+                        self.place = Place::DataReturn;
+                        at += used;
+                    }
+                },
+                Place::Trailers => {
+                    return match self.fields.step(rest, &mut Trailers, limits) {
+                        Ok(Step::Done(used)) => Ok(Step::Done(at + used)),
+                        Ok(Step::More) => Ok(Step::More),
+                        Err(At(used, violation)) => Err(At(at + used, violation)),
+                    };
+                }
+                Place::Size
+                | Place::Extension
+                | Place::SizeEnd
+                | Place::DataReturn
+                | Place::DataNewline => {
+                    self.byte(*byte).map_err(|violation| At(at, violation))?;
+                    at += 1;
+                }
+            }
+        }
+        Ok(Step::More)
+    }
+
+    fn byte(&mut self, byte: u8) -> Result<(), Violation> {
+        self.place = match (self.place, byte) {
+            (Place::Size, byte) => self.size(byte)?,
+            (Place::Extension, byte) => self.extension(byte)?,
+            (Place::SizeEnd, b'\n') if self.size == 0 => Place::Trailers,
+            (Place::SizeEnd, b'\n') => Place::Data,
+            (Place::DataReturn, b'\r') => Place::DataNewline,
+            (Place::DataNewline, b'\n') => {
+                (self.size, self.digits) = (0, 0);
+                Place::Size
+            }
+            (Place::SizeEnd, _) => return Err(Violation::BareReturn),
+            _ => return Err(Violation::ChunkEnd),
+        };
+        Ok(())
+    }
+
+    fn size(&mut self, byte: u8) -> Result<Place, Violation> {
+        let digit = match byte {
+            b'0'..=b'9' => byte - b'0',
+            b'a'..=b'f' => byte - b'a' + 10,
+            b'A'..=b'F' => byte - b'A' + 10,
+            b'\n' if self.digits > 0 => return Err(Violation::BareNewline),
+            b'\r' if self.digits > 0 => return Ok(Place::SizeEnd),
+            b';' if self.digits > 0 => {
+                self.extension = Extension::BeforeName;
+                return self.count_extension();
+            }
+            b' ' | b'\t' if self.digits > 0 => {
+                self.extension = Extension::BeforeSemicolon;
+                return self.count_extension();
+            }
+            _ => return Err(Violation::ChunkSize),
+        };
+        if self.digits == DIGITS_MAX {
+            return Err(Violation::ChunkSize);
+        }
+        self.digits += 1;
+        self.size = self.size << 4 | u64::from(digit);
+        Ok(Place::Size)
+    }
+
+    fn count_extension(&mut self) -> Result<Place, Violation> {
+        self.extension_bytes += 1;
+        if self.extension_bytes > EXTENSION_BYTES_MAX {
+            return Err(Violation::ChunkExtensionBytes);
+        }
+        Ok(Place::Extension)
+    }
+
+    fn extension(&mut self, byte: u8) -> Result<Place, Violation> {
+        use Extension as E;
+        match (self.extension, byte) {
+            (E::Name | E::AfterName | E::Value | E::AfterValue, b'\r') => {
+                return Ok(Place::SizeEnd);
+            }
+            (_, b'\n') => return Err(Violation::BareNewline),
+            _ => {}
+        }
+        self.extension = match (self.extension, byte) {
+            (E::BeforeName, b' ' | b'\t') => E::BeforeName,
+            (E::BeforeName | E::Name, byte) if super::bytes::is_token(byte) => E::Name,
+            (E::Name | E::AfterName, b'=') => E::BeforeValue,
+            (E::Name | E::AfterName, b' ' | b'\t') => E::AfterName,
+            (E::BeforeValue, b' ' | b'\t') => E::BeforeValue,
+            (E::BeforeValue, b'"') => E::Quoted,
+            (E::BeforeValue | E::Value, byte) if super::bytes::is_token(byte) => E::Value,
+            (E::Quoted, b'"') => E::AfterValue,
+            (E::Quoted, b'\\') => E::Escaped,
+            (E::Quoted | E::Escaped, byte) if !byte.is_ascii_control() || byte == b'\t' => {
+                E::Quoted
+            }
+            (E::Value | E::AfterValue, b' ' | b'\t') => E::AfterValue,
+            (E::BeforeSemicolon, b' ' | b'\t') => E::BeforeSemicolon,
+            (E::Name | E::AfterName | E::Value | E::AfterValue | E::BeforeSemicolon, b';') => {
+                E::BeforeName
+            }
+            _ => return Err(Violation::ChunkExtension),
+        };
+        self.count_extension()
+    }
+}
+
+/// What a trailer may not say: it would come too late (RFC 9110 §6.5.1).
+const FORBIDDEN: [&[u8]; 20] = [
+    b"authorization",
+    b"cache-control",
+    b"connection",
+    b"content-encoding",
+    b"content-length",
+    b"content-range",
+    b"content-type",
+    b"cookie",
+    b"expect",
+    b"host",
+    b"max-forwards",
+    b"proxy-authorization",
+    b"range",
+    b"set-cookie",
+    b"te",
+    b"trailer",
+    b"transfer-encoding",
+    b"upgrade",
+    b"x-forwarded-for",
+    b"forwarded",
+];
+
+struct Trailers;
+
+impl Sink for Trailers {
+    fn name(&mut self, name: &[u8]) -> Result<(), Violation> {
+        if FORBIDDEN.contains(&name) { Err(Violation::Trailer) } else { Ok(()) }
+    }
+
+    fn value(&mut self, _: &[u8]) -> Result<(), Violation> {
+        Ok(())
+    }
+
+    fn end(&mut self) -> Result<(), Violation> {
+        Ok(())
+    }
+}

@@ -1,0 +1,295 @@
+//! The request line, and what the fields say of the body (RFC 9112 §3, §6).
+
+use super::bytes::{is_token, target_end};
+use super::fields::{Fields, Sink};
+use super::{At, Limits, Step, Violation};
+
+/// No registered method has more than 17 bytes.
+const METHOD_BYTES_MAX: usize = 32;
+/// What is kept of a target: enough to see its form.
+const TARGET_KEPT: usize = 9;
+const VERSION: &[u8] = b"HTTP/";
+
+/// Where in a head we are, and what it has said.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Head {
+    place: Place,
+    /// Of the method, the target or the version.
+    bytes: usize,
+    method: Method,
+    target: [u8; TARGET_KEPT],
+    major: u8,
+    minor: u8,
+    fields: Fields,
+    framing: Framing,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Place {
+    #[default]
+    Method,
+    Target,
+    Version,
+    LineEnd,
+    Fields,
+    Done,
+}
+
+/// A method that has a target of its own form, as far as it has come.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Method {
+    #[default]
+    Unknown,
+    Options,
+    Connect,
+    Other,
+}
+
+/// How the body ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Body {
+    None,
+    Length(u64),
+    Chunks,
+}
+
+impl Head {
+    /// Reads on. `Done` is said of the byte behind the head.
+    pub(super) fn step(&mut self, bytes: &[u8], limits: Limits) -> Result<Step, At> {
+        let mut at = 0;
+        while let Some(rest @ [byte, ..]) = bytes.get(at..) {
+            let used = match self.place {
+                Place::Fields => return self.fields(at, rest, limits),
+                Place::Target => self.target(rest, limits.target_bytes),
+                Place::Method => self.method(*byte).map(|()| 1),
+                Place::Version | Place::LineEnd => self.version(*byte).map(|()| 1),
+                Place::Done => return Ok(Step::Done(at)),
+            };
+            at += used.map_err(|violation| At(at, violation))?;
+        }
+        Ok(Step::More)
+    }
+
+    /// What follows, once the head is whole.
+    pub(super) const fn body(&self) -> Option<Body> {
+        match (self.place, self.framing.is_chunked, self.framing.length) {
+            (Place::Done, true, _) => Some(Body::Chunks),
+            (Place::Done, false, Some(length)) if length > 0 => Some(Body::Length(length)),
+            (Place::Done, false, _) => Some(Body::None),
+            _ => None,
+        }
+    }
+
+    fn method(&mut self, byte: u8) -> Result<(), Violation> {
+        if byte == b' ' && self.bytes > 0 {
+            self.method = match (self.method, self.bytes) {
+                (method @ (Method::Options | Method::Connect), 7) => method,
+                _ => Method::Other,
+            };
+            (self.place, self.bytes) = (Place::Target, 0);
+            return Ok(());
+        }
+        if !is_token(byte) || self.bytes == METHOD_BYTES_MAX {
+            return Err(Violation::Method);
+        }
+        let is = |name: &[u8]| name.get(self.bytes) == Some(&byte);
+        self.method = match (self.method, self.bytes) {
+            (Method::Unknown, 0) if is(b"OPTIONS") => Method::Options,
+            (Method::Unknown, 0) if is(b"CONNECT") => Method::Connect,
+            (Method::Options, _) if is(b"OPTIONS") => Method::Options,
+            (Method::Connect, _) if is(b"CONNECT") => Method::Connect,
+            _ => Method::Other,
+        };
+        self.bytes += 1;
+        Ok(())
+    }
+
+    fn target(&mut self, rest: &[u8], most: usize) -> Result<usize, Violation> {
+        let used = target_end(rest).unwrap_or(rest.len());
+        let kept = self.target.get_mut(self.bytes..).unwrap_or_default();
+        for (place, byte) in kept.iter_mut().zip(rest.iter().take(used)) {
+            *place = *byte;
+        }
+        self.bytes += used;
+        if self.bytes > most {
+            return Err(Violation::TargetBytes);
+        }
+        match rest.get(used) {
+            None => Ok(used),
+            Some(b' ') if self.fits() => {
+                (self.place, self.bytes) = (Place::Version, 0);
+                Ok(used + 1)
+            }
+            // A request line of HTTP/0.9 ends here.
+            Some(b'\r' | b'\n') => Err(Violation::Version),
+            Some(_) => Err(Violation::Target),
+        }
+    }
+
+    /// Whether the target has the form that goes with the method (RFC 9112 §3.2).
+    fn fits(&self) -> bool {
+        let kept = self.target.get(..self.bytes).unwrap_or(&self.target);
+        match (self.method, kept) {
+            (_, []) => false,
+            (Method::Connect, [first, ..]) => !matches!(first, b'/' | b'*' | b'?'),
+            (_, [b'/', ..]) | (Method::Options, [b'*']) => true,
+            _ => [&b"http://"[..], b"https://"].iter().any(|scheme| {
+                let rest = kept.split_at_checked(scheme.len());
+                rest.is_some_and(|(start, rest)| {
+                    start.eq_ignore_ascii_case(scheme) && !matches!(rest, [] | [b'/' | b'?', ..])
+                })
+            }),
+        }
+    }
+
+    fn version(&mut self, byte: u8) -> Result<(), Violation> {
+        match (self.bytes, byte) {
+            (at @ 0..5, byte) if VERSION.get(at) == Some(&byte) => {}
+            (5, b'0'..=b'9') => self.major = byte,
+            (6, b'.') => {}
+            (7, b'0'..=b'9') => self.minor = byte,
+            (8, b'\r') => self.place = Place::LineEnd,
+            (8, b'\n') => return Err(Violation::BareNewline),
+            (9, b'\n') => {
+                self.place = Place::Fields;
+                if self.major != b'1' || self.minor > b'1' {
+                    return Err(Violation::OtherVersion);
+                }
+            }
+            (9, _) => return Err(Violation::BareReturn),
+            _ => return Err(Violation::Version),
+        }
+        self.bytes += 1;
+        Ok(())
+    }
+
+    fn fields(&mut self, at: usize, rest: &[u8], limits: Limits) -> Result<Step, At> {
+        match self.fields.step(rest, &mut self.framing, limits) {
+            Ok(Step::More) => Ok(Step::More),
+            Ok(Step::Done(used)) => {
+                self.whole().map_err(|violation| At(at + used - 1, violation))?;
+                self.place = Place::Done;
+                Ok(Step::Done(at + used))
+            }
+            Err(At(used, violation)) => Err(At(at + used, violation)),
+        }
+    }
+
+    fn whole(&self) -> Result<(), Violation> {
+        let is_1_0 = self.minor == b'0';
+        let framing = &self.framing;
+        if framing.is_chunked && is_1_0 {
+            return Err(Violation::OldCoding);
+        }
+        if framing.is_chunked && framing.length.is_some() {
+            return Err(Violation::LengthAndCoding);
+        }
+        if framing.has_host || is_1_0 { Ok(()) } else { Err(Violation::NoHost) }
+    }
+}
+
+/// What the fields say that decides where the message ends, and whose it is.
+#[derive(Debug, Clone, Default)]
+struct Framing {
+    field: Field,
+    has_host: bool,
+    length: Option<u64>,
+    is_chunked: bool,
+    part: Part,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Field {
+    #[default]
+    Other,
+    Length,
+    Coding,
+}
+
+/// How far a value is that has one word and space around it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Part {
+    #[default]
+    Before,
+    /// So many bytes of the word have come.
+    Word(usize),
+    After,
+}
+
+const CHUNKED: &[u8] = b"chunked";
+
+impl Sink for Framing {
+    fn name(&mut self, name: &[u8]) -> Result<(), Violation> {
+        self.part = Part::Before;
+        self.field = Field::Other;
+        match name {
+            b"host" if self.has_host => return Err(Violation::Hosts),
+            b"host" => self.has_host = true,
+            b"content-length" if self.length.is_some() => return Err(Violation::Lengths),
+            b"content-length" => {
+                self.field = Field::Length;
+                self.length = Some(0);
+            }
+            b"transfer-encoding" if self.is_chunked => return Err(Violation::Coding),
+            b"transfer-encoding" => {
+                self.field = Field::Coding;
+                self.is_chunked = true;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn value(&mut self, part: &[u8]) -> Result<(), Violation> {
+        match self.field {
+            Field::Other => Ok(()),
+            Field::Length => part.iter().try_for_each(|byte| self.length(*byte)),
+            Field::Coding => part.iter().try_for_each(|byte| self.coding(*byte)),
+        }
+    }
+
+    fn end(&mut self) -> Result<(), Violation> {
+        match (self.field, self.part) {
+            (Field::Length, Part::Before) => Err(Violation::Length),
+            (Field::Coding, Part::Before) => Err(Violation::Coding),
+            (Field::Coding, Part::Word(bytes)) if bytes < CHUNKED.len() => Err(Violation::Coding),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Framing {
+    fn length(&mut self, byte: u8) -> Result<(), Violation> {
+        self.part = match (self.part, byte) {
+            (Part::Before, b' ' | b'\t') => Part::Before,
+            (Part::Word(_) | Part::After, b' ' | b'\t') => Part::After,
+            (Part::Before | Part::Word(_), b'0'..=b'9') => {
+                let digit = u64::from(byte - b'0');
+                let longer = self.length.and_then(|length| length.checked_mul(10));
+                let longer = longer.and_then(|length| length.checked_add(digit));
+                // Beyond what a signed number holds, some would read it as negative.
+                let longer = longer.filter(|length| i64::try_from(*length).is_ok());
+                self.length = Some(longer.ok_or(Violation::Length)?);
+                Part::Word(1)
+            }
+            _ => return Err(Violation::Length),
+        };
+        Ok(())
+    }
+
+    fn coding(&mut self, byte: u8) -> Result<(), Violation> {
+        let word = match self.part {
+            Part::Before => 0,
+            Part::Word(bytes) => bytes,
+            Part::After => CHUNKED.len(),
+        };
+        let is_next = CHUNKED.get(word) == Some(&byte.to_ascii_lowercase());
+        self.part = match (self.part, byte) {
+            (Part::Before | Part::Word(_), _) if is_next => Part::Word(word + 1),
+            (Part::Before, b' ' | b'\t') => Part::Before,
+            (Part::Word(_) | Part::After, b' ' | b'\t') if word == CHUNKED.len() => Part::After,
+            _ => return Err(Violation::Coding),
+        };
+        Ok(())
+    }
+}

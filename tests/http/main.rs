@@ -1,0 +1,109 @@
+//! docs/HTTP.md is made of the cases that the suite sends: what it says is what was tried.
+//!
+//! `UPDATE=1 cargo test --no-default-features --test http` writes it anew.
+
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a table that cannot be read fails the test"
+)]
+
+mod table;
+
+use std::fs;
+use std::path::Path;
+
+use table::{Case, Line};
+
+const REQUESTS: &str = include_str!("requests.txt");
+
+#[test]
+fn the_table_of_http_is_fresh() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/HTTP.md");
+    let is = fs::read_to_string(&path).unwrap_or_default();
+    let fresh = within(&is, "requests", &document(REQUESTS));
+    if std::env::var_os("UPDATE").is_some() {
+        fs::write(&path, fresh).expect("docs/HTTP.md can be written");
+        return;
+    }
+    assert!(is == fresh, "docs/HTTP.md is stale: UPDATE=1 cargo test --test http");
+}
+
+#[test]
+fn there_are_at_least_a_hundred_and_fifty_cases_and_no_two_are_the_same() {
+    let cases = table::cases(REQUESTS);
+    assert!(cases.len() >= 150, "{}", cases.len());
+    for (at, case) in cases.iter().enumerate() {
+        let same = |other: &&Case| {
+            other.bytes == case.bytes
+                || (&other.section, &other.what) == (&case.section, &case.what)
+        };
+        let twin = cases.iter().take(at).find(same);
+        assert!(twin.is_none(), "{}: {} is {:?} again", case.section, case.what, twin);
+    }
+}
+
+/// `text` with the part between the marks of `name` replaced.
+fn within(text: &str, name: &str, part: &str) -> String {
+    let (begin, end) = (format!("<!-- {name} -->\n"), format!("<!-- end of {name} -->\n"));
+    let (before, rest) = text.split_once(&begin).unwrap_or_else(|| panic!("no {begin}"));
+    let (_, after) = rest.split_once(&end).unwrap_or_else(|| panic!("no {end}"));
+    format!("{before}{begin}{part}{end}{after}")
+}
+
+fn document(text: &str) -> String {
+    let mut document = String::new();
+    let mut in_table = false;
+    for line in table::lines(text) {
+        match line {
+            Line::Section(title) => {
+                document.push_str(&format!("\n## {title}\n\n"));
+                in_table = false;
+            }
+            Line::Prose(prose) => document.push_str(&format!("{prose}\n")),
+            Line::Case(case) => {
+                if !in_table {
+                    document
+                        .push_str("\n| What comes in | What Weir does | Clause |\n|---|---|---|\n");
+                }
+                in_table = true;
+                let what = case.what.replace('|', "\\|");
+                document.push_str(&format!("| {what} | {} | {} |\n", does(&case), clause(&case)));
+            }
+        }
+    }
+    document
+}
+
+/// What Weir does, in words.
+fn does(case: &Case) -> String {
+    let statuses = case.statuses();
+    let (passed, refused): (Vec<u16>, Vec<u16>) =
+        statuses.iter().partition(|status| **status == 200);
+    let passed = match passed.len() {
+        0 => "",
+        1 => "passes it on",
+        2 => "passes both on",
+        _ => panic!("no word for so many: {case:?}"),
+    };
+    let passed = match (passed, refused.is_empty()) {
+        ("passes it on", false) => "passes the first on",
+        (other, _) => other,
+    };
+    let refused = match (refused.first(), case.has("cut")) {
+        (None, _) => String::new(),
+        (Some(status), false) if case.has("keep") => status.to_string(),
+        (Some(status), false) => format!("{status}, closes"),
+        (Some(status), true) => format!("{status}, closes, cuts the backend off"),
+    };
+    let close = if case.has("close") { ", closes" } else { "" };
+    match (passed, refused.as_str()) {
+        ("", refused) => refused.to_owned(),
+        (passed, "") => format!("{passed}{close}"),
+        (passed, refused) => format!("{passed}; {refused}"),
+    }
+}
+
+fn clause(case: &Case) -> String {
+    format!("RFC {}", case.clause)
+}
