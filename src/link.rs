@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::metrics::{Counts, Supervision};
 use crate::runtime::handoff::Handoff;
+use crate::tls::tickets::TicketKeys;
 
 /// The largest frame: ten million clients' buckets fit.
 const FRAME_BYTES_MAX: usize = 512 * 1024 * 1024;
@@ -77,6 +78,9 @@ pub struct State {
     pub handoff: Handoff,
     /// Every total.
     pub counts: Counts,
+    /// What sessions of clients are resumed with.
+    #[serde(default)]
+    pub tickets: Option<TicketKeys>,
 }
 
 /// What a worker tells the supervisor.

@@ -7,13 +7,16 @@ use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use weir::config::{self, Override, Overrides, Problems};
+use weir::clock::Clock;
+use weir::config::{self, Config, Override, Overrides, Problems};
 use weir::demo::{self, origin};
 use weir::supervisor::control::{self, Place, Request};
 use weir::supervisor::{self, Options, Program};
+use weir::tls::check::Expired;
 use weir::worker;
 
 /// The libc allocator costs some ten per cent more per request.
@@ -89,6 +92,12 @@ struct Run {
     ready_timeout: Duration,
     #[command(flatten)]
     control: Control,
+}
+
+impl Run {
+    fn file(&self) -> Option<PathBuf> {
+        self.config.clone().or_else(|| variable("WEIR_CONFIG").map(PathBuf::from))
+    }
 }
 
 #[derive(Debug, Args)]
@@ -183,11 +192,12 @@ fn start_log() {
 
 fn run(flags: Run) -> Result<(), String> {
     hold_signals()?;
+    let file = flags.file();
     supervise(Options {
         // The worker is told the same flags, and finds the same environment.
         program: program(env::args_os().skip(2).collect())?,
-        load: loader(overrides(&flags)),
-        file: flags.config.or_else(|| variable("WEIR_CONFIG").map(PathBuf::from)),
+        load: loader(file.clone(), overrides(&flags)),
+        file,
         text: None,
         control: flags.control.place(),
         ready_timeout: flags.ready_timeout,
@@ -197,8 +207,17 @@ fn run(flags: Run) -> Result<(), String> {
 }
 
 /// Turns a file's text into its meaning and its version.
-fn loader(overrides: Overrides) -> supervisor::Load {
-    Box::new(move |text| Ok((config::load(text, &overrides)?, config::version(text, &overrides))))
+fn loader(file: Option<PathBuf>, overrides: Overrides) -> supervisor::Load {
+    // A start that an expired certificate prevents is an outage; a reload, a word to the operator.
+    let started = AtomicBool::new(false);
+    Box::new(move |text| {
+        let config = load(file.as_deref(), text, &overrides)?;
+        let expired = if started.swap(true, Relaxed) { Expired::Refused } else { Expired::Told };
+        for warning in look_at_files(&config, expired)? {
+            log::warn!("configuration: {warning}");
+        }
+        Ok((config, config::version(text, &overrides)))
+    })
 }
 
 /// Before any thread is started.
@@ -212,10 +231,26 @@ fn no_signals(error: io::Error) -> String {
 
 fn check_upgrade(flags: &Run) -> Result<(), String> {
     // Both are for the supervisor that asks, which reads standard output.
-    match supervisor::understands(io::stdin().lock(), &loader(overrides(flags))) {
+    match supervisor::understands(io::stdin().lock(), &loader(flags.file(), overrides(flags))) {
         Ok(word) => say(word),
         Err(why) => say(&why).and(Err(String::new())),
     }
+}
+
+/// What the text of `file` means. The files that it names are looked for beside it.
+fn load(
+    file: Option<&Path>,
+    text: Option<&[u8]>,
+    overrides: &Overrides,
+) -> Result<Config, Problems> {
+    let config = config::load(text, overrides)?;
+    Ok(config.in_directory(file.and_then(Path::parent).unwrap_or_else(|| Path::new(""))))
+}
+
+/// Opens the files that a configuration names; the warnings about them.
+fn look_at_files(config: &Config, expired: Expired) -> Result<Vec<config::Problem>, Problems> {
+    let clock = Clock::process();
+    weir::tls::check::check(config, clock.wall(clock.now()), expired)
 }
 
 fn supervise(options: Options) -> Result<(), String> {
@@ -231,9 +266,9 @@ fn program(flags: Vec<OsString>) -> Result<Program, String> {
 
 fn work(flags: &Run) -> Result<(), String> {
     supervisor::let_signals_in().map_err(no_signals)?;
-    let overrides = overrides(flags);
+    let (file, overrides) = (flags.file(), overrides(flags));
     // The supervisor was told why and tells the operator.
-    worker::run(|text| config::load(text, &overrides)).map_err(|_told| String::new())
+    worker::run(|text| load(file.as_deref(), text, &overrides)).map_err(|_told| String::new())
 }
 
 fn ask(flags: &Control, request: Request) -> Result<(), String> {
@@ -298,8 +333,13 @@ fn many(flags: &[String], name: &'static str, environment: &'static str) -> Vec<
 
 fn check(flags: &Check) -> Result<(), String> {
     let text = read(&flags.file)?;
-    let config = config::load(Some(&text), &Overrides::default())
-        .map_err(|problems| complain(Some(&flags.file), &problems))?;
+    let file = Some(flags.file.as_path());
+    let checked = load(file, Some(&text), &Overrides::default())
+        .and_then(|config| Ok((look_at_files(&config, Expired::Refused)?, config)));
+    let (warnings, config) = checked.map_err(|problems| complain(file, &problems))?;
+    if let Some(warnings) = Problems::of(warnings) {
+        let _nobody_reads = writeln!(io::stderr(), "{}", complain(file, &warnings));
+    }
     let backends: usize = config.pools.iter().map(|pool| pool.backends.len()).sum();
     say(&format!(
         "{}: ok: listeners={} routes={} pools={} backends={backends}",
@@ -324,7 +364,7 @@ fn run_demo(flags: &Demo) -> Result<(), String> {
     supervise(Options {
         program: program(Vec::new())?,
         file: None,
-        load: loader(Overrides::default()),
+        load: loader(None, Overrides::default()),
         text: Some(text),
         control: flags.control.place(),
         ready_timeout: Duration::from_secs(60),

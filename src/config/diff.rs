@@ -11,7 +11,8 @@ use std::time::Duration;
 use super::read::Choice;
 use super::value::{spell, spell_size};
 use super::{
-    Backend, Config, HealthCheck, Limits, Pool, Probe, RateLimit, Retry, Route, StatusSet, Threads,
+    Backend, ClientAuth, Config, HealthCheck, Limits, Pool, Probe, RateLimit, Retry, Route,
+    StatusSet, Threads, Tls,
 };
 
 /// One line for each change, in the order of the file's keys; none if nothing changed.
@@ -25,6 +26,8 @@ pub fn diff(old: &Config, new: &Config) -> Vec<String> {
         if let Some(before) = before {
             let what = format!("{}: proxy_protocol.from", listener(now));
             lines.change(&what, list(&before.proxy_protocol), list(&now.proxy_protocol));
+            let what = format!("{}: tls", listener(now));
+            lines.change(&what, tls(before.tls.as_ref()), tls(now.tls.as_ref()));
         }
     }
     if old.admin != new.admin {
@@ -188,6 +191,18 @@ fn rate_limit(lines: &mut Lines, place: &str, old: Option<&RateLimit>, new: Opti
     lines.change_and(&format!("{place}rate_limit"), spelled(old), spelled(new), effect);
 }
 
+fn tls(tls: Option<&Tls>) -> String {
+    let Some(tls) = tls else { return off() };
+    let certificates = tls.certificates.iter().map(|one| one.cert.path.display());
+    let clients = match &tls.client_auth {
+        ClientAuth::Off => off(),
+        ClientAuth::Request(ca) => format!("request by {}", ca.path.display()),
+        ClientAuth::Require(ca) => format!("require by {}", ca.path.display()),
+    };
+    let version = word(tls.min_version);
+    format!("{}, min_version {version}, client_auth {clients}", list(certificates))
+}
+
 fn health_check(check: &HealthCheck) -> String {
     let probe = match &check.probe {
         Probe::Tcp => "tcp".to_owned(),
@@ -274,6 +289,16 @@ mod tests {
     }
 
     const KEPT: &str = "pool web: 1 backend unchanged, health and counts kept";
+
+    #[test]
+    fn how_a_listener_speaks_is_told() {
+        let text = |keys| format!("listeners: [{{address: 10.0.0.9:443{keys}}}]\n{WEB}");
+        let tls = ", tls: {certificates: [{cert: a, key: b}], client_ca: c, min_version: \"1.3\"}";
+        assert_eq!(
+            lines(&text(""), &text(tls)),
+            ["listener 10.0.0.9:443: tls: off → [a], min_version 1.3, client_auth require by c"]
+        );
+    }
 
     #[test]
     fn who_must_send_a_proxy_header_is_told() {

@@ -20,13 +20,15 @@ use super::read::Presence::{Default as Same, Otherwise, Required};
 use super::read::{Choice, Field, FromNode, List, Section, Switch, Word, section};
 use super::value::{Cap, Failure, HostName, Patience, ProbePath, Size, Statuses, Text, Threads};
 use super::yaml::{Node, Value};
-use super::{Algorithm, BackendAddress, LogFormat, LogTarget, PoolName};
+use super::{Algorithm, BackendAddress, LogFormat, LogTarget, PoolName, TlsVersion};
 pub(super) use route::{Match, Route};
 
 /// Each section, in the order of the manual.
 pub(super) const SECTIONS: &[Section] = &[
     File::SECTION,
     Listener::SECTION,
+    Tls::SECTION,
+    Certificate::SECTION,
     ProxyProtocol::SECTION,
     Admin::SECTION,
     Route::SECTION,
@@ -95,13 +97,45 @@ section! {
 
 section! {
     /// An address that clients connect to. A bare address stands for `{address: …}`.
-    Listener at "listeners[]" or address: SocketAddr, later ["tls", "http2"];
+    Listener at "listeners[]" or address: SocketAddr, later ["http2"];
 
     /// IP address and port. `0.0.0.0` is every IPv4 address of the machine, `[::]`
     /// every IPv6 address.
     address: SocketAddr = Required, "0.0.0.0:8080";
+    /// Speaks TLS with clients. Names of files are relative to the directory of this file.
+    tls: Tls = Otherwise("clear"), "{certificates: [{cert: site.crt, key: site.key}]}";
     /// Whether proxies in front of this one say by the PROXY protocol who the client is.
     proxy_protocol: ProxyProtocol = Otherwise("nobody may say so"), "{from: [10.0.0.0/8]}";
+}
+
+section! {
+    /// TLS with clients. Its files are looked at every few seconds: what was renewed is used for new
+    /// connections, without a reload; what cannot be used is told in the log, and the old one stays.
+    Tls at "listeners[].tls", later [];
+
+    /// The certificates. A client gets the one for the name that it asks for (SNI): one with that
+    /// very name, else one with a `*` for its first label. The first of the list is for all others.
+    certificates: List<Certificate> = Required, "[{cert: site.crt, key: site.key}]";
+    /// The oldest version of TLS that is spoken: 1.2 or 1.3.
+    min_version: Word<TlsVersion> = Same("\"1.2\""), "\"1.3\"";
+    /// Who vouches for the certificates of clients: a file of certificates in PEM.
+    client_ca: Text = Otherwise("clients are not asked for a certificate"), "clients.crt";
+    /// `require`: only clients with a certificate that `client_ca` vouches for get in. `request`:
+    /// clients may show one, and backends are told whether `client_ca` vouches for it. `off`: they
+    /// are not asked. Backends get `X-Client-Cert-Verified` (`yes` or `no`), `-Fingerprint`
+    /// (SHA-256), `-Subject` and `-San`, and never what a client sends under such a name.
+    client_auth: Word<ClientAuthMode> = Otherwise("`require` if there is a `client_ca`, else `off`"),
+        "request";
+}
+
+section! {
+    /// A certificate and its key.
+    Certificate at "listeners[].tls.certificates[]", later [];
+
+    /// A file with the certificate, then those that lead to its root, in PEM.
+    cert: Text = Required, "site.crt";
+    /// A file with its private key, in PEM (PKCS #8, PKCS #1 or SEC 1).
+    key: Text = Required, "site.key";
 }
 
 section! {
@@ -288,6 +322,25 @@ pub(super) enum ProbeType {
 impl Choice for ProbeType {
     const NOUN: &'static str = "a type of health check";
     const WORDS: &'static [(&'static str, Self)] = &[("tcp", Self::Tcp), ("http", Self::Http)];
+}
+
+impl Choice for TlsVersion {
+    const NOUN: &'static str = "a version of TLS";
+    const WORDS: &'static [(&'static str, Self)] = &[("1.2", Self::V1_2), ("1.3", Self::V1_3)];
+}
+
+/// What is wanted of clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ClientAuthMode {
+    Off,
+    Request,
+    Require,
+}
+
+impl Choice for ClientAuthMode {
+    const NOUN: &'static str = "a way to ask for certificates";
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("off", Self::Off), ("request", Self::Request), ("require", Self::Require)];
 }
 
 impl Choice for Algorithm {

@@ -35,6 +35,8 @@ pub const FILE_DEPTH_MAX: usize = 32;
 pub const PROBLEMS_MAX: usize = 1000;
 /// Listeners of one process.
 pub const LISTENERS_MAX: usize = 256;
+/// Certificates of one listener. Each is two files to look at every few seconds.
+pub const CERTIFICATES_MAX: usize = 10_000;
 /// Threads that serve requests.
 pub const THREADS_MAX: usize = 1024;
 /// The lowest rate: a request in a thousand seconds. With [`RATE_MAX`] as the burst a bucket then

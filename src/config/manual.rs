@@ -114,6 +114,15 @@ mod tests {
             "listeners[]" => {
                 "pools: [{name: web, backends: [http://a]}]\nlisteners: [{address: 0.0.0.0:80, @}]"
             }
+            "listeners[].tls" => {
+                "pools: [{name: web, backends: [http://a]}]\n\
+                 listeners: [{address: 0.0.0.0:80, tls: \
+                 {certificates: [{cert: a, key: b}], client_ca: c, @}}]"
+            }
+            "listeners[].tls.certificates[]" => {
+                "pools: [{name: web, backends: [http://a]}]\n\
+                 listeners: [{address: 0.0.0.0:80, tls: {certificates: [{cert: a, key: b, @}]}}]"
+            }
             "listeners[].proxy_protocol" => {
                 "pools: [{name: web, backends: [http://a]}]\n\
                  listeners: [{address: 0.0.0.0:80, proxy_protocol: {@}}]"

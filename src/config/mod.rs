@@ -10,6 +10,7 @@ mod check;
 mod diff;
 mod file;
 pub mod limits;
+mod listener;
 mod manual;
 mod overrides;
 mod problem;
@@ -31,6 +32,7 @@ use crate::name::PoolName;
 use problem::Found;
 
 pub use diff::diff;
+pub use listener::{Certificate, ClientAuth, FilePath, Listener, Tls, TlsVersion};
 pub use manual::manual;
 pub use overrides::{Override, Overrides};
 pub use problem::{Position, Problem, Problems, Source};
@@ -106,23 +108,6 @@ pub struct Config {
     pub access_log: AccessLog,
     /// How to stop.
     pub shutdown: Shutdown,
-}
-
-/// An address that clients connect to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Listener {
-    /// IP address and port.
-    pub address: SocketAddr,
-    /// Who must begin with a PROXY header. Nobody else may.
-    pub proxy_protocol: Vec<IpNet>,
-}
-
-impl Listener {
-    /// One that speaks clear HTTP with everybody.
-    #[must_use]
-    pub fn clear(address: SocketAddr) -> Self {
-        Self { address, proxy_protocol: Vec::new() }
-    }
 }
 
 /// The operator's port.

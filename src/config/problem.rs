@@ -50,6 +50,16 @@ pub(super) enum Origin {
     Override(Source),
 }
 
+impl Origin {
+    /// The place in the file, if it is there.
+    pub(super) const fn position(self) -> Option<Position> {
+        match self {
+            Self::File(position) => Some(position),
+            Self::Override(_) => None,
+        }
+    }
+}
+
 impl fmt::Display for Origin {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -121,6 +131,12 @@ impl fmt::Display for Problem {
 pub struct Problems(Vec<Problem>);
 
 impl Problems {
+    /// These, unless there is none.
+    #[must_use]
+    pub fn of(problems: Vec<Problem>) -> Option<Self> {
+        (!problems.is_empty()).then_some(Self(problems))
+    }
+
     /// Each problem in turn.
     pub fn iter(&self) -> std::slice::Iter<'_, Problem> {
         self.0.iter()

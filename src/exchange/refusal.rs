@@ -41,6 +41,8 @@ pub enum Refusal {
     Loop,
     /// TRACE and CONNECT are not served.
     MethodNotAllowed,
+    /// The connection was made for another host, and clients must prove who they are.
+    Misdirected,
     /// The client did not send the rest of its request in time.
     SlowClient,
     /// The body is longer than it may be.
@@ -89,6 +91,7 @@ impl Refusal {
             Self::ExpectationFailed => 417,
             Self::HeadersTooLarge => 431,
             Self::VersionNotSupported => 505,
+            Self::Misdirected => 421,
             Self::Loop => 508,
             Self::RateLimited(..) => 429,
             Self::Internal => 500,
@@ -106,6 +109,7 @@ impl Refusal {
             Self::NoRoute => "no_route",
             Self::Loop => "loop",
             Self::MethodNotAllowed => "method_not_allowed",
+            Self::Misdirected => "misdirected",
             Self::SlowClient => "slow_client",
             Self::BodyTooLarge => "body_too_large",
             Self::TargetTooLong => "target_too_long",
@@ -133,6 +137,7 @@ impl Refusal {
             Self::Loop => "Loop Detected: the backends lead back here",
             Self::NoRoute => "Not Found: no route matches this request",
             Self::MethodNotAllowed => "Method Not Allowed",
+            Self::Misdirected => "Misdirected Request: this host needs a connection of its own",
             Self::SlowClient => "Request Timeout",
             Self::BodyTooLarge => "Content Too Large",
             Self::TargetTooLong => "URI Too Long",
@@ -164,6 +169,7 @@ impl Refusal {
             | Self::NoRoute
             | Self::Loop
             | Self::MethodNotAllowed
+            | Self::Misdirected
             | Self::SlowClient
             | Self::BodyTooLarge
             | Self::TargetTooLong

@@ -1,8 +1,8 @@
 //! What is counted of client connections before and beside their requests.
 
-use prometheus::{IntCounterVec, IntGauge, Registry, Result};
+use prometheus::{IntCounterVec, IntGauge, IntGaugeVec, Registry, Result};
 
-use super::{counters, gauge};
+use super::{counters, gauge, gauges};
 
 /// Counted by whoever accepts connections.
 #[derive(Debug, Clone)]
@@ -11,6 +11,10 @@ pub struct ConnectionMetrics {
     pub open: IntGauge, // lb_downstream_connections
     /// Those that came to nothing before their first request, out of a closed set of reasons.
     pub failures: IntCounterVec, // lb_connection_failures_total{reason}
+    /// When each of our certificates expires, by its file.
+    pub certificate_expiry: IntGaugeVec, // lb_certificate_expiry_timestamp_seconds{certificate}
+    /// Certificate files that changed while we ran, by what came of it: `done` or `refused`.
+    pub certificate_renewals: IntCounterVec, // lb_certificate_renewals_total{outcome}
 }
 
 impl ConnectionMetrics {
@@ -27,6 +31,22 @@ impl ConnectionMetrics {
                     "Client connections that came to nothing before their first request.",
                 ),
                 &["reason"],
+            )?,
+            certificate_expiry: gauges(
+                registry,
+                (
+                    "lb_certificate_expiry_timestamp_seconds",
+                    "When a certificate of ours expires, in Unix time.",
+                ),
+                &["certificate"],
+            )?,
+            certificate_renewals: counters(
+                registry,
+                (
+                    "lb_certificate_renewals_total",
+                    "Certificate files that changed while we ran, by what came of it.",
+                ),
+                &["outcome"],
             )?,
         })
     }

@@ -79,6 +79,7 @@ impl ErrorKind {
                 Refusal::NoRoute
                 | Refusal::Loop
                 | Refusal::MethodNotAllowed
+                | Refusal::Misdirected
                 | Refusal::RateLimited(..)
                 | Refusal::ConnectFailed
                 | Refusal::ConnectionReset

@@ -11,6 +11,7 @@ use async_trait::async_trait;
 use pingora_core::apps::{HttpServerApp, ServerApp};
 use pingora_core::protocols::Stream;
 use pingora_core::protocols::http::ServerSession;
+use pingora_core::protocols::l4::stream::Stream as Socket;
 use pingora_core::server::ShutdownWatch;
 use pingora_proxy::HttpProxy;
 
@@ -19,9 +20,8 @@ use super::connection::Connection;
 use super::connections::{Connections, Place};
 use super::guard::{self, GuardedStream};
 use super::line::{Line, LineTimeouts};
-use super::opening::{self, Failures};
+use super::opening::{self, Door, Failures};
 use super::watch::{Ended, watched};
-use crate::config::Listener;
 use crate::exchange::refusal::Refusal;
 use crate::http::request_id;
 use crate::http::scan::{Limits as HeadLimits, Scanner};
@@ -114,27 +114,29 @@ impl Server {
     }
 
     /// Answers a connection that is one too many.
-    async fn turn_away(&self, stream: Stream, connection: Connection) {
+    async fn turn_away(&self, stream: Option<Box<Socket>>, connection: Connection) {
         let now = self.shared.clock.now();
         let line = Line::new(Arc::new(connection), self.limits.timeouts, now);
         let refusal = Refusal::TooManyConnections;
         let id = request_id::from_roll(fastrand::u128(..));
         self.shared.refused(refusal, id, &line);
-        super::answer::turn_away(stream, refusal, id).await;
+        if let Some(stream) = stream {
+            super::answer::turn_away(stream, refusal, id).await;
+        }
     }
 }
 
 /// Serves the connections of one listener, as an app of Pingora's.
 pub struct Accept {
     server: Arc<Server>,
-    listener: Listener,
+    door: Door,
 }
 
 impl Accept {
-    /// What comes by `listener` is served by `server`.
+    /// What comes by `door` is served by `server`.
     #[must_use]
-    pub fn new(server: Arc<Server>, listener: Listener) -> Self {
-        Self { server, listener }
+    pub fn new(server: Arc<Server>, door: Door) -> Self {
+        Self { server, door }
     }
 
     async fn speak(
@@ -167,16 +169,18 @@ impl ServerApp for Accept {
         stream: Stream,
         shutdown: &ShutdownWatch,
     ) -> Option<Stream> {
-        let Server { connections, failures, limits, .. } = &*self.server;
-        let (mut socket, mut connection) = opening::socket(stream)?;
+        let Server { connections, failures, limits, shared, .. } = &*self.server;
+        let (socket, mut connection) = opening::socket(stream)?;
         let Some(place) = connections.enter(limits.connections) else {
-            self.server.turn_away(socket, connection).await;
+            // Over TLS an answer would cost a handshake, which is what we cannot afford.
+            let clear = self.door.terminator.is_none();
+            self.server.turn_away(clear.then_some(socket), connection).await;
             return None;
         };
         let patience = limits.timeouts.header;
-        match opening::open(&mut socket, &mut connection, &self.listener, patience).await {
-            Ok(()) => self.speak(socket, connection, place, shutdown).await,
-            Err(why) => failures.tell(why, connection.peer, self.listener.address),
+        match self.door.open(socket, &mut connection, patience, shared.clock).await {
+            Ok(stream) => self.speak(stream, connection, place, shutdown).await,
+            Err(why) => failures.tell(why, connection.peer, self.door.listener.address),
         }
         None
     }

@@ -8,17 +8,20 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use http::StatusCode;
+use http::{StatusCode, header};
 use pingora::http::ResponseHeader;
 use pingora_core::protocols::raw_connect::ProxyDigest;
 use pingora_proxy::Session;
 
 use super::line::Line;
+use crate::exchange::Head;
+use crate::http::host;
 use crate::http::proxy_protocol::Addresses;
 use crate::tls::facts::Facts;
+use crate::tls::terminator::Terminator;
 
 /// A client's connection, once it may speak HTTP.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) struct Connection {
     /// The other end of the socket.
     pub(super) peer: SocketAddr,
@@ -26,8 +29,17 @@ pub(super) struct Connection {
     pub(super) local: SocketAddr,
     /// Whom a PROXY header named: the client and what it connected to.
     pub(super) proxied: Option<Addresses>,
-    /// What the handshake found out; `None` if the connection is clear.
-    pub(super) tls: Option<Facts>,
+    /// `None` if the connection is clear.
+    pub(super) tls: Option<Tls>,
+}
+
+/// Of a connection over TLS.
+#[derive(Debug)]
+pub(super) struct Tls {
+    /// What the handshake found out.
+    pub(super) facts: Facts,
+    /// Where it ends.
+    pub(super) terminator: Arc<Terminator>,
 }
 
 impl Connection {
@@ -41,9 +53,26 @@ impl Connection {
         self.proxied.map_or(self.peer, |addresses| addresses.source)
     }
 
+    /// Both ends of the client's connection, as a PROXY header to a backend tells them.
+    #[cfg_attr(not(test), expect(dead_code, reason = "no pool sends a PROXY header yet"))]
+    pub(super) fn ends(&self) -> Addresses {
+        self.proxied.unwrap_or(Addresses { source: self.peer, destination: self.local })
+    }
+
     /// Its address as limits, hashes and logs know it.
     pub(super) fn client_ip(&self) -> IpAddr {
         self.client().ip().to_canonical()
+    }
+
+    /// Whether a request is for a host that has another certificate than this connection was made
+    /// with, where clients are asked for theirs: what was proven to one host is not proven to the
+    /// other (RFC 9110 §7.4).
+    pub(super) fn is_misdirected(&self, head: &Head<'_>) -> bool {
+        let Some(tls) = &self.tls else { return false };
+        let named = head.headers.get(header::HOST).and_then(|host| host.to_str().ok());
+        // What is no host is refused as such.
+        let Some(Ok(host)) = head.authority.or(named).map(host::canonical) else { return false };
+        tls.terminator.is_misdirected(tls.facts.server_name.as_deref(), &host)
     }
 
     /// `http` or `https`.
@@ -79,10 +108,12 @@ mod tests {
         let peer = "10.0.0.1:1".parse().unwrap();
         let mut connection = Connection::new(peer, "10.0.0.2:443".parse().unwrap());
         assert_eq!(connection.client(), peer);
+        assert_eq!(connection.ends().source, peer);
         let source = "[::ffff:192.0.2.1]:4711".parse().unwrap();
         let destination = "198.51.100.2:443".parse().unwrap();
         connection.proxied = Some(Addresses { source, destination });
         assert_eq!(connection.client(), source);
+        assert_eq!(connection.ends(), Addresses { source, destination });
         assert_eq!(connection.client_ip(), "192.0.2.1".parse::<IpAddr>().unwrap());
     }
 }

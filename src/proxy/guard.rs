@@ -147,7 +147,13 @@ impl AsyncRead for GuardedStream {
         let this = self.get_mut();
         match this.line.verdict() {
             Verdict::Open => {}
-            Verdict::Close => return Poll::Ready(Ok(())),
+            Verdict::Close => {
+                // Over TLS an end without a word could be anybody's. Whether it is taken, is not
+                // waited for.
+                let ended = Pin::new(&mut this.inner).poll_shutdown(context);
+                log::debug!("idle: peer={} ended={ended:?}", this.line.connection.peer);
+                return Poll::Ready(Ok(()));
+            }
             Verdict::HeadTimeout => {
                 this.refuse(Refusal::SlowClient, context);
                 return Poll::Ready(Ok(()));

@@ -2,6 +2,7 @@
 
 pub mod accept;
 mod answer;
+mod client_certificate;
 mod connection;
 pub mod connections;
 mod failure;
@@ -9,7 +10,7 @@ mod fault;
 mod guard;
 mod head;
 pub mod line;
-mod opening;
+pub mod opening;
 mod peer;
 mod tunnel;
 mod watch;
@@ -53,6 +54,16 @@ pub struct Proxy {
 impl Proxy {
     fn exchange(&self) -> Exchange {
         Exchange::new(self.live.load(), Arc::clone(&self.observer), self.clock.now())
+    }
+
+    fn admit(&self, session: &Session, exchange: &mut Exchange) -> Result<(), Refusal> {
+        let head = wire::head(session);
+        if connection::of(session).is_some_and(|it| it.is_misdirected(&head)) {
+            exchange.peer(head.peer);
+            exchange.refuse(Refusal::Misdirected);
+            return Err(Refusal::Misdirected);
+        }
+        exchange.admit(&head, self.clock.now())
     }
 
     fn is_draining(&self) -> bool {
@@ -125,7 +136,7 @@ impl ProxyHttp for Proxy {
 
     async fn request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> Result<bool> {
         fault::at("request_filter", session);
-        if let Err(refusal) = exchange.admit(&wire::head(session), self.clock.now()) {
+        if let Err(refusal) = self.admit(session, exchange) {
             return answer::refuse(session, refusal).await.map(|()| true);
         }
         if let Some(line) = line(session) {
@@ -201,6 +212,7 @@ impl ProxyHttp for Proxy {
         let Some(client) = exchange.client() else { return Ok(()) };
         let trusted = &exchange.snapshot().trusted_proxies;
         let backend = exchange.backend().map_or("", |backend| &backend.label);
+        client_certificate::pass_on(request, connection::of(session))?;
         let scheme = wire::scheme(session);
         head::forward(request, (session.req_header(), scheme), (client, backend), trusted)?;
         tunnel::ask(request, exchange)

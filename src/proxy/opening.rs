@@ -1,8 +1,9 @@
 //! From an accepted socket to a connection that may speak HTTP: the PROXY header, if there has to
-//! be one. All of it within the time that a first head may take.
+//! be one, then the TLS handshake. Both together within the time that a first head may take.
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use pingora_core::protocols::l4::stream::Stream as Socket;
@@ -10,10 +11,12 @@ use pingora_core::protocols::{GetSocketDigest as _, SocketDigest, Stream};
 use prometheus::{IntCounter, IntCounterVec};
 use tokio::io::AsyncReadExt as _;
 
-use super::connection::Connection;
+use super::connection::{Connection, Tls};
+use crate::clock::Clock;
 use crate::config::Listener;
 use crate::http::forwarded::is_trusted;
 use crate::http::proxy_protocol::{self, Addresses, Invalid, LENGTH_MAX};
+use crate::tls::terminator::{Handshake, Terminator};
 
 /// Why a connection came to nothing before its first request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +27,8 @@ pub(super) enum Unopened {
     NoProxyHeader,
     /// The PROXY header could not be read.
     BadProxyHeader(Invalid),
+    /// The handshake came to nothing.
+    Handshake(Handshake),
     /// It took too long.
     Slow,
     /// It broke.
@@ -37,13 +42,29 @@ impl Unopened {
             Self::Silent => None,
             Self::NoProxyHeader => Some("proxy_header_missing"),
             Self::BadProxyHeader(_) => Some("proxy_header_invalid"),
+            Self::Handshake(Handshake::Closed) => Some("tls_closed"),
+            Self::Handshake(Handshake::NotTls) => Some("tls_not_tls"),
+            Self::Handshake(Handshake::Incompatible) => Some("tls_incompatible"),
+            Self::Handshake(Handshake::Refused) => Some("tls_refused"),
+            Self::Handshake(Handshake::ClientCertificate) => Some("tls_client_certificate"),
+            Self::Handshake(Handshake::Failed) => Some("tls_failed"),
             Self::Slow => Some("timeout"),
             Self::Broken => Some("broken"),
         }
     }
 
-    const LABELS: [&'static str; 4] =
-        ["proxy_header_missing", "proxy_header_invalid", "timeout", "broken"];
+    const LABELS: [&'static str; 10] = [
+        "proxy_header_missing",
+        "proxy_header_invalid",
+        "tls_closed",
+        "tls_not_tls",
+        "tls_incompatible",
+        "tls_refused",
+        "tls_client_certificate",
+        "tls_failed",
+        "timeout",
+        "broken",
+    ];
 
     /// Whether the operator of a proxy in front of us should hear of it.
     const fn is_misconfigured(self) -> bool {
@@ -57,6 +78,7 @@ impl fmt::Display for Unopened {
             Self::Silent => formatter.write_str("closed without a word"),
             Self::NoProxyHeader => Invalid::Missing.fmt(formatter),
             Self::BadProxyHeader(invalid) => invalid.fmt(formatter),
+            Self::Handshake(why) => write!(formatter, "the TLS handshake failed: {why}"),
             Self::Slow => formatter.write_str("not opened in time"),
             Self::Broken => formatter.write_str("broken"),
         }
@@ -96,21 +118,42 @@ fn end(digest: &SocketDigest, peer: bool) -> Option<SocketAddr> {
     address?.as_inet().copied()
 }
 
-/// Opens a connection within `patience`.
-pub(super) async fn open(
-    socket: &mut Socket,
-    connection: &mut Connection,
-    listener: &Listener,
-    patience: Duration,
-) -> Result<(), Unopened> {
-    let opened = async {
-        let from = &listener.proxy_protocol;
-        if !from.is_empty() && is_trusted(connection.peer.ip(), from) {
-            connection.proxied = proxy_header(socket).await?;
+/// A listener, and where its TLS ends if it speaks TLS.
+#[derive(Clone)]
+pub struct Door {
+    /// What the configuration says of it.
+    pub listener: Listener,
+    /// Of its `tls`.
+    pub terminator: Option<Arc<Terminator>>,
+}
+
+impl Door {
+    /// Opens a connection within `patience`: what is left of it is for HTTP.
+    pub(super) async fn open(
+        &self,
+        mut socket: Box<Socket>,
+        connection: &mut Connection,
+        patience: Duration,
+        clock: Clock,
+    ) -> Result<Stream, Unopened> {
+        let from = &self.listener.proxy_protocol;
+        let is_proxy = !from.is_empty() && is_trusted(connection.peer.ip(), from);
+        if !is_proxy && self.terminator.is_none() {
+            return Ok(socket);
         }
-        Ok(())
-    };
-    tokio::time::timeout(patience, opened).await.map_err(|_elapsed| Unopened::Slow)?
+        let opened = async {
+            if is_proxy {
+                connection.proxied = proxy_header(&mut socket).await?;
+            }
+            let Some(terminator) = &self.terminator else { return Ok::<Stream, _>(socket) };
+            let now = clock.wall(clock.now());
+            let shaken = terminator.accept(socket, now).await;
+            let (stream, facts) = shaken.map_err(Unopened::Handshake)?;
+            connection.tls = Some(Tls { facts, terminator: Arc::clone(terminator) });
+            Ok(stream)
+        };
+        tokio::time::timeout(patience, opened).await.map_err(|_elapsed| Unopened::Slow)?
+    }
 }
 
 async fn proxy_header(socket: &mut Socket) -> Result<Option<Addresses>, Unopened> {

@@ -71,6 +71,11 @@ pub const STATE: &[(&str, Fate)] = &[
     ("runtime/backend.rs Backend.in_flight", Left("the requests stay with the old worker")),
     ("runtime/tunnels.rs Tunnel.open", Left("a tunnel stays with the old worker")),
     ("runtime/tunnels.rs Tunnels.open", Left("the tunnels stay with the old worker")),
+    ("tls/table.rs Resolver.0", Left("the same as `Terminator.table`")),
+    ("tls/terminator.rs Terminator.current", Left("the successor reads the files itself")),
+    ("tls/terminator.rs Terminator.held", Left("the successor reads the files itself")),
+    ("tls/terminator.rs Terminator.table", Left("the successor reads the files itself")),
+    ("tls/tickets.rs Tickets.keys", HandedOff("link::State")),
 ];
 
 /// What a worker knows, for the next one.

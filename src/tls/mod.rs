@@ -1,3 +1,21 @@
-//! TLS towards clients: what a handshake has found out.
+//! TLS with clients: certificates and their renewal, handshakes, sessions, client certificates.
+//!
+//! Listeners are plain TCP for Pingora; we shake hands ourselves. So a handshake has the time that
+//! we say, tickets outlive a reload, and what a client's certificate says is known to the hooks.
 
+pub mod check;
+mod client;
 pub mod facts;
+mod files;
+mod stream;
+mod table;
+pub mod terminator;
+pub mod tickets;
+
+use std::sync::Arc;
+
+use rustls::crypto::CryptoProvider;
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}

@@ -10,6 +10,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::renewal::keep_renewed;
 use super::services::{self, Running, Sockets};
 use super::signals::Signals;
 use super::{FLUSH_MAX, Parts, WorkerError, threads};
@@ -79,6 +80,7 @@ impl<'a> Conductor<'a> {
         let (_stops_with_us, probing) = watch::channel(false);
         let prober = Arc::clone(&self.parts.prober);
         tokio::spawn(async move { prober.start(probing).await });
+        tokio::spawn(self.renewal());
         tokio::select! {
             () = self.parts.prober.first_pass() => {}
             _order = orders.recv() => return Ok(()),
@@ -97,10 +99,23 @@ impl<'a> Conductor<'a> {
         self.drain(end, &mut orders).await
     }
 
+    fn renewal(&self) -> impl Future<Output = ()> + use<> {
+        let terminators = self.parts.doors.iter().filter_map(|door| door.terminator.clone());
+        keep_renewed(
+            terminators.collect(),
+            Arc::clone(&self.parts.tickets),
+            self.parts.connection_metrics.clone(),
+            self.parts.proxy.clock,
+        )
+    }
+
     fn take_over(&mut self, state: &State) -> Result<(), WorkerError> {
         let snapshot = self.parts.proxy.live.load();
         state.handoff.apply(&snapshot, self.parts.proxy.clock.now());
         self.admin.metrics.inherit(&state.counts, &snapshot);
+        if let Some(keys) = &state.tickets {
+            self.parts.tickets.inherit(keys.clone());
+        }
         let sockets = self.sockets.take().unwrap_or_default();
         let (admin, data): (Sockets, Sockets) =
             sockets.into_iter().partition(|(address, _)| *address == self.admin_address);
@@ -273,7 +288,8 @@ impl<'a> Conductor<'a> {
         let snapshot = self.parts.proxy.live.load();
         let handoff =
             crate::runtime::handoff::Handoff::take(&snapshot, self.parts.proxy.clock.now());
-        State { handoff, counts: self.admin.metrics.counts(&snapshot) }
+        let tickets = Some(self.parts.tickets.keys());
+        State { handoff, counts: self.admin.metrics.counts(&snapshot), tickets }
     }
 
     fn open(&self) -> u64 {

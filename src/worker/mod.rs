@@ -8,6 +8,7 @@
 
 mod conduct;
 mod orders;
+mod renewal;
 mod services;
 mod signals;
 
@@ -25,7 +26,7 @@ use self::signals::Signals;
 use crate::access_log::{AccessLog, Writer};
 use crate::admin::{Admin, Readiness};
 use crate::clock::Clock;
-use crate::config::{Config, Problems, Threads};
+use crate::config::{Config, Listener, Problem, Problems, Threads};
 use crate::exchange::event::{Event, Observer};
 use crate::link::{Link, Start, ToSupervisor, ToWorker};
 use crate::live::Live;
@@ -33,7 +34,10 @@ use crate::metrics::{ConnectionMetrics, Metrics};
 use crate::probe::Prober;
 use crate::proxy::Proxy;
 use crate::proxy::connections::Connections;
+use crate::proxy::opening::Door;
 use crate::runtime::snapshot::{LookupError, Snapshot};
+use crate::tls::terminator::Terminator;
+use crate::tls::tickets::{TicketKeys, Tickets};
 
 /// The worker could not start, or did not end well.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +60,9 @@ pub enum WorkerError {
     /// be of another mind.
     #[error("the configuration is refused:\n{0}")]
     Config(String),
+    /// A certificate cannot be used. The supervisor has looked, but files may have changed since.
+    #[error("a certificate cannot be used: {0}")]
+    Certificate(Problem),
     /// The drain deadline passed.
     #[error("stopped before all was done: connections={0}")]
     Cut(usize),
@@ -100,7 +107,8 @@ fn serve(
     let seed = state.handoff.seed().unwrap_or_else(|| fastrand::u64(..));
     let snapshot = Snapshot::new(&config, &start.version, seed, look_up)?;
     state.handoff.apply(&snapshot, Clock::process().now());
-    let (parts, admin, log_writer) = assemble(&config, snapshot)?;
+    let (doors, tickets) = doors(&config, state.tickets)?;
+    let (parts, admin, log_writer) = assemble(&config, snapshot, doors, tickets)?;
     admin.metrics.supervised(&start.supervision);
     let mut conductor = Conductor::new(&config, parts, admin, Arc::clone(link), sockets);
     let orders = orders::listen(link).map_err(system("listen to the supervisor"))?;
@@ -128,11 +136,41 @@ struct Parts {
     proxy: Proxy,
     connections: Arc<Connections>,
     connection_metrics: ConnectionMetrics,
+    doors: Vec<Door>,
+    tickets: Arc<Tickets>,
     readiness: Arc<Readiness>,
     prober: Arc<Prober>,
 }
 
-fn assemble(config: &Config, snapshot: Snapshot) -> Result<(Parts, Admin, Writer), WorkerError> {
+/// Every listener, with its TLS.
+fn doors(
+    config: &Config,
+    keys: Option<TicketKeys>,
+) -> Result<(Vec<Door>, Arc<Tickets>), WorkerError> {
+    let clock = Clock::process();
+    let tickets = Tickets::new(clock.wall(clock.now()))
+        .ok_or_else(|| system("make a key")(std::io::Error::other("no random numbers")))?;
+    if let Some(keys) = keys {
+        tickets.inherit(keys);
+    }
+    let tickets = Arc::new(tickets);
+    let door = |listener: &Listener| {
+        let terminator = listener
+            .tls
+            .clone()
+            .map(|tls| Terminator::new(listener.address, tls, Arc::clone(&tickets)).map(Arc::new));
+        Ok(Door { listener: listener.clone(), terminator: terminator.transpose()? })
+    };
+    let doors: Result<Vec<_>, Problem> = config.listeners.iter().map(door).collect();
+    Ok((doors.map_err(WorkerError::Certificate)?, tickets))
+}
+
+fn assemble(
+    config: &Config,
+    snapshot: Snapshot,
+    doors: Vec<Door>,
+    tickets: Arc<Tickets>,
+) -> Result<(Parts, Admin, Writer), WorkerError> {
     let clock = Clock::process();
     let registry = Registry::new();
     let metrics = Arc::new(Metrics::new(&registry, &snapshot)?);
@@ -152,6 +190,8 @@ fn assemble(config: &Config, snapshot: Snapshot) -> Result<(Parts, Admin, Writer
         },
         connections: Arc::new(Connections::new(metrics.connections().open.clone())),
         connection_metrics: metrics.connections().clone(),
+        doors,
+        tickets,
         readiness: Arc::clone(&readiness),
         prober: Arc::new(Prober::new(Arc::clone(&live), clock)),
     };

@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::Parts;
-use crate::config::{Config, Listener, limits};
+use crate::config::{Config, limits};
 use crate::proxy::accept::{Accept, AcceptLimits, Server};
 use crate::proxy::line::LineTimeouts;
 
@@ -117,11 +117,11 @@ pub(super) fn accept(
 ) -> Vec<(Sockets, Accept)> {
     let server = Arc::new(server(config, parts, threads));
     let app = |(address, socket): (SocketAddr, TcpListener)| {
-        let listener = config.listeners.iter().find(|listener| listener.address == address);
-        let listener = listener.cloned().unwrap_or_else(|| Listener::clear(address));
-        (vec![(address, socket)], Accept::new(Arc::clone(&server), listener))
+        // Whose door it is not, as of a listener that a newer supervisor knows, stays shut.
+        let door = parts.doors.iter().find(|door| door.listener.address == address)?;
+        Some((vec![(address, socket)], Accept::new(Arc::clone(&server), door.clone())))
     };
-    sockets.into_iter().map(app).collect()
+    sockets.into_iter().filter_map(app).collect()
 }
 
 fn server(config: &Config, parts: &Parts, threads: usize) -> Server {

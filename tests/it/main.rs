@@ -21,5 +21,6 @@ mod routing;
 mod shutdown;
 mod state;
 mod timeouts;
+mod tls;
 mod upgrade;
 mod websocket;

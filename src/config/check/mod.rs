@@ -5,6 +5,7 @@
 //! is still looked at; the result is thrown away if there was any problem.
 
 mod conditions;
+mod listener;
 mod pool;
 mod rate;
 mod reach;
@@ -103,19 +104,11 @@ fn listeners(
     for typed in typed.value.entries {
         let Some(address) = typed.value.address else { continue };
         bound.add(Bound { address: address.value, at: Some(address.at), admin: false }, found);
-        let proxy_protocol = proxy_protocol(typed.value.proxy_protocol, found);
-        listeners.push(Listener { address: address.value, proxy_protocol });
+        let proxy_protocol = listener::proxy_protocol(typed.value.proxy_protocol, found);
+        let tls = typed.value.tls.map(|tls| listener::tls(tls, found));
+        listeners.push(Listener { address: address.value, proxy_protocol, tls });
     }
     listeners
-}
-
-fn proxy_protocol(typed: Option<Spanned<file::ProxyProtocol>>, found: &mut Found) -> Vec<IpNet> {
-    let from = typed.and_then(|typed| typed.value.from);
-    if let Some(from) = from.as_ref().filter(|from| from.value.typed == 0) {
-        let problem = Problem::new(from.at, "from no network no PROXY header could come");
-        found.add(problem.help("leave `proxy_protocol` out to take none"));
-    }
-    networks(from)
 }
 
 /// Who listens where, to tell who gets in whose way. At most [`limits::LISTENERS_MAX`] and one.

@@ -22,7 +22,9 @@ impl<T: Choice> FromNode for Word<T> {
     }
 
     fn from_node(node: &Node, field: Field, found: &mut Found) -> Option<Self> {
-        let Some(typed) = node.text() else {
+        // A word that looks like a number needs no quotes.
+        let number = words::<T>().find(|word| *word == node.typed);
+        let Some(typed) = node.text().or(number) else {
             let mut problem = field.wrong_type(node, &any_of(words::<T>()));
             if matches!(node.value, Value::Bool(false)) && words::<T>().any(|word| word == "off") {
                 problem = problem.help(format!("write `{}: off`", field.name));

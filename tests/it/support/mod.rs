@@ -21,6 +21,7 @@ pub(crate) mod message;
 pub(crate) mod metrics;
 pub(crate) mod mix;
 pub(crate) mod ports;
+pub(crate) mod tls;
 pub(crate) mod weir;
 
 mod tests;

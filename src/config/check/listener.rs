@@ -1,0 +1,79 @@
+//! How listeners speak.
+
+use ipnet::IpNet;
+
+use super::super::file::{self, ClientAuthMode};
+use super::super::problem::{Found, Problem, Spanned};
+use super::super::value::Text;
+use super::super::{Certificate, ClientAuth, FilePath, Tls, TlsVersion, limits};
+use super::networks;
+
+pub(super) fn proxy_protocol(
+    typed: Option<Spanned<file::ProxyProtocol>>,
+    found: &mut Found,
+) -> Vec<IpNet> {
+    let from = typed.and_then(|typed| typed.value.from);
+    if let Some(from) = from.as_ref().filter(|from| from.value.typed == 0) {
+        let problem = Problem::new(from.at, "from no network no PROXY header could come");
+        found.add(problem.help("leave `proxy_protocol` out to take none"));
+    }
+    networks(from)
+}
+
+pub(super) fn tls(typed: Spanned<file::Tls>, found: &mut Found) -> Tls {
+    let Spanned { at: _, value: typed } = typed;
+    if let Some(list) = &typed.certificates {
+        let count = list.value.typed;
+        if count == 0 {
+            let problem = Problem::new(list.at, "without a certificate nobody could connect");
+            found
+                .add(problem.help("for example `certificates: [{cert: site.crt, key: site.key}]`"));
+        }
+        if count > limits::CERTIFICATES_MAX {
+            let most = limits::CERTIFICATES_MAX;
+            let what = format!("{count} certificates, but {most} are the most");
+            found.add(Problem::new(list.at, what));
+        }
+    }
+    let entries = typed.certificates.map(|list| list.value.entries).unwrap_or_default();
+    let certificate = |one: Spanned<file::Certificate>| {
+        Some(Certificate { cert: path(one.value.cert?), key: path(one.value.key?) })
+    };
+    Tls {
+        certificates: entries.into_iter().filter_map(certificate).collect(),
+        min_version: typed.min_version.map_or(TlsVersion::V1_2, |version| version.value.0),
+        client_auth: client_auth(typed.client_auth, typed.client_ca, &typed.refused, found),
+    }
+}
+
+fn client_auth(
+    mode: Option<Spanned<super::super::read::Word<ClientAuthMode>>>,
+    authority: Option<Spanned<Text>>,
+    refused: &[&str],
+    found: &mut Found,
+) -> ClientAuth {
+    let asked = mode.as_ref().map(|mode| mode.value.0);
+    match (asked, authority) {
+        (Some(ClientAuthMode::Off) | None, None) => ClientAuth::Off,
+        (Some(ClientAuthMode::Off), Some(unused)) => {
+            let problem = Problem::new(unused.at, "nobody is asked for a certificate");
+            found.add(problem.help("leave `client_ca` out, or write `client_auth: require`"));
+            ClientAuth::Off
+        }
+        (Some(ClientAuthMode::Request), Some(authority)) => ClientAuth::Request(path(authority)),
+        (Some(ClientAuthMode::Require) | None, Some(authority)) => {
+            ClientAuth::Require(path(authority))
+        }
+        (Some(ClientAuthMode::Request | ClientAuthMode::Require), None) => {
+            if let Some(mode) = mode.filter(|_| !refused.contains(&"client_ca")) {
+                let problem = Problem::new(mode.at, "nobody vouches for the clients");
+                found.add(problem.help("add `client_ca: clients.crt`"));
+            }
+            ClientAuth::Off
+        }
+    }
+}
+
+fn path(typed: Spanned<Text>) -> FilePath {
+    FilePath { path: typed.value.0.into(), at: typed.at.position() }
+}

@@ -1,0 +1,70 @@
+//! What backends hear of a client's certificate.
+//!
+//! They believe it, so nobody else may say it: whatever a client sends under one of these names is
+//! taken away, on every listener and from everybody.
+
+use http::header::{HeaderName, HeaderValue};
+use pingora::http::RequestHeader;
+use pingora_error::{ErrorType, OrErr as _, Result};
+
+use super::connection::Connection;
+
+/// Ours, and all that begin like them.
+const PREFIX: &str = "x-client-cert";
+/// Those of RFC 9440, which a proxy that ends TLS must not let pass (§4).
+const STANDARD: &str = "client-cert";
+
+/// Says what the handshake found out, and nothing else.
+pub(super) fn pass_on(request: &mut RequestHeader, connection: Option<&Connection>) -> Result<()> {
+    // Most requests claim nothing, and an empty list costs nothing.
+    let claims: Vec<HeaderName> =
+        request.headers.keys().filter(|name| is_claim(name.as_str())).cloned().collect();
+    for name in &claims {
+        request.remove_header(name);
+    }
+    let tls = connection.and_then(|connection| connection.tls.as_ref());
+    let Some(client) = tls.and_then(|tls| tls.facts.client.as_ref()) else { return Ok(()) };
+    let verified = if client.verified { "yes" } else { "no" };
+    request.insert_header("X-Client-Cert-Verified", verified)?;
+    request.insert_header("X-Client-Cert-Fingerprint", value(&client.fingerprint)?)?;
+    request.insert_header("X-Client-Cert-Subject", value(&client.subject)?)?;
+    if !client.names.is_empty() {
+        request.insert_header("X-Client-Cert-San", value(&client.names.join(", "))?)?;
+    }
+    Ok(())
+}
+
+/// Gateways that make variables of fields cannot tell `_` from `-`.
+fn is_claim(name: &str) -> bool {
+    let is =
+        |name: &str| name.starts_with(PREFIX) || name == STANDARD || name == "client-cert-chain";
+    is(name) || (name.contains('_') && is(&name.replace('_', "-")))
+}
+
+fn value(text: &str) -> Result<HeaderValue> {
+    HeaderValue::try_from(text).or_err(ErrorType::InternalError, "a field of our own")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_client_can_say_what_its_certificate_is() {
+        let mut request = RequestHeader::build("GET", b"/", None).unwrap();
+        for name in [
+            "X-Client-Cert-Verified",
+            "x-client-cert-anything",
+            "X_Client_Cert_Verified",
+            "x-client_cert-subject",
+            "Client-Cert",
+            "Client_Cert_Chain",
+        ] {
+            request.append_header(name, "forged").unwrap();
+        }
+        request.append_header("X-Client", "kept").unwrap();
+        pass_on(&mut request, None).unwrap();
+        let left: Vec<&str> = request.headers.keys().map(HeaderName::as_str).collect();
+        assert_eq!(left, ["x-client"]);
+    }
+}

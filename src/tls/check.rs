@@ -1,0 +1,106 @@
+//! What `weir check` and every reload find in the files of certificates.
+
+use std::time::{Duration, SystemTime};
+
+use super::client::Clients;
+use super::files::{self, Material};
+use crate::config::{Certificate, Config, HostPattern, Problem, Problems, Tls};
+
+/// A certificate that ends sooner is worth a warning.
+const SOON: Duration = Duration::from_secs(14 * DAY);
+const DAY: u64 = 24 * 60 * 60;
+
+/// What to do about a certificate whose time is over, or has not come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expired {
+    /// It is a problem like others.
+    Refused,
+    /// It is a warning.
+    Told,
+}
+
+/// Opens every file that the listeners name. The warnings are for the operator; the rest goes.
+///
+/// # Errors
+/// Every file that cannot be used.
+pub fn check(config: &Config, now: SystemTime, expired: Expired) -> Result<Vec<Problem>, Problems> {
+    let mut found = Found::default();
+    let all: Vec<&Tls> = config.listeners.iter().filter_map(|it| it.tls.as_ref()).collect();
+    for tls in &all {
+        for certificate in &tls.certificates {
+            found.look_at(certificate, now, expired);
+        }
+        if let Err(problem) = Clients::new(&tls.client_auth) {
+            found.problems.push(problem);
+        }
+    }
+    // Where some listener speaks clear, a host without a certificate may be meant for that one.
+    if !all.is_empty() && found.problems.is_empty() && all.len() == config.listeners.len() {
+        found.compare(config);
+    }
+    match Problems::of(found.problems) {
+        Some(problems) => Err(problems),
+        None => Ok(found.warnings),
+    }
+}
+
+#[derive(Default)]
+struct Found {
+    problems: Vec<Problem>,
+    warnings: Vec<Problem>,
+    materials: Vec<Material>,
+}
+
+impl Found {
+    fn look_at(&mut self, files: &Certificate, now: SystemTime, expired: Expired) {
+        let material = match Material::read(files) {
+            Ok(material) => material,
+            Err(problem) => return self.problems.push(problem),
+        };
+        let say = |what: String, help: &str| {
+            let problem = files::problem(&files.cert, what);
+            Problem { help: Some(help.to_owned()), ..problem }
+        };
+        let mut invalid = |problem| match expired {
+            Expired::Refused => self.problems.push(problem),
+            Expired::Told => self.warnings.push(problem),
+        };
+        if now < material.not_before {
+            let what = format!("is not valid before {}", spell(material.not_before));
+            invalid(say(what, "look at the clock of this machine"));
+        } else if material.not_after < now {
+            let what = format!("has expired on {}", spell(material.not_after));
+            invalid(say(what, "renew it"));
+        } else if material.not_after < now + SOON {
+            let what = format!("expires on {}", spell(material.not_after));
+            self.warnings.push(say(what, "renew it"));
+        }
+        self.materials.push(material);
+    }
+
+    /// Every host of a route should have a certificate.
+    fn compare(&mut self, config: &Config) {
+        let mut hosts: Vec<String> = Vec::new();
+        for route in &config.routes {
+            let host = match &route.host {
+                HostPattern::Exact(host) => host.clone(),
+                // Any one label in front of it will do to ask for.
+                HostPattern::Suffix(suffix) => format!("*.{suffix}"),
+                HostPattern::Any => continue,
+            };
+            if !hosts.contains(&host) {
+                hosts.push(host);
+            }
+        }
+        for host in hosts {
+            if !self.materials.iter().any(|material| material.covers(&host)) {
+                let what = format!("no certificate is for the host `{host}` of a route");
+                self.warnings.push(Problem { at: None, what, help: None });
+            }
+        }
+    }
+}
+
+fn spell(time: SystemTime) -> humantime::Rfc3339Timestamp {
+    humantime::format_rfc3339_seconds(time)
+}
