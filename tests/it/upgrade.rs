@@ -105,7 +105,9 @@ fn a_worker_that_hangs_does_not_outlive_a_stop() {
 /// How long an upgrade takes here, so that signals can be sent at each moment of one.
 fn length_of_an_upgrade(weir: &Weir) -> Duration {
     let start = now();
-    upgrade(weir, 1);
+    weir.signal("USR2");
+    let replaced = || weir.stderr().contains("supervisor replaced: ");
+    eventually(PATIENCE, "it is replaced", replaced);
     now() - start
 }
 
@@ -130,7 +132,7 @@ fn each_reload_that_is_asked_for_in_the_course_of_an_upgrade_is_done() {
     let mut weir = Weir::start(&pool(&backends, ""));
     let length = length_of_an_upgrade(&weir);
     for turn in 1_u32..=20 {
-        upgrade_and_signal(&weir, "HUP", length * turn / 18);
+        upgrade_and_signal(&weir, "HUP", length * (turn + 4) / 24);
         let turn = usize::try_from(turn).unwrap();
         eventually(PATIENCE, "the reload is done", || told(&weir, "reloads: done=") == turn);
         eventually(PATIENCE, "the upgrade, too", || told(&weir, "upgrades: done=") == turn + 1);
@@ -142,9 +144,10 @@ fn each_reload_that_is_asked_for_in_the_course_of_an_upgrade_is_done() {
 fn a_stop_in_the_course_of_an_upgrade_is_a_stop_in_order() {
     let backends = Backend::start_many(1);
     let length = length_of_an_upgrade(&Weir::start(&pool(&backends, "")));
-    for turn in 0..10 {
+    // Most of them towards its end, when one image makes way for the other.
+    for turn in [0, 4, 8, 10, 11, 12, 13, 14, 15, 16, 17, 18] {
         let mut weir = Weir::start(&pool(&backends, ""));
-        upgrade_and_signal(&weir, "TERM", length * turn / 9);
+        upgrade_and_signal(&weir, "TERM", length * turn / 18);
         assert_eq!(weir.wait(PATIENCE).code(), Some(0), "turn {turn}: {}", weir.stderr());
     }
 }
