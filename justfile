@@ -20,6 +20,10 @@ sim n="2000":
 loom:
     RUSTFLAGS="--cfg loom" cargo test --release --no-default-features --test loom
 
+# A minute of one target: docs/TESTING.md
+fuzz t="request" s="60":
+    cargo fuzz run --sanitizer none {{t}} -- -max_total_time={{s}} -max_len=2048
+
 bench:
     cargo bench --manifest-path benches/Cargo.toml
 

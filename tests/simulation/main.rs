@@ -8,10 +8,16 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::indexing_slicing,
+    clippy::panic,
     reason = "a test stops at the first surprise"
 )]
 
 mod checker;
+mod corpus;
+mod dice;
+#[expect(unreachable_pub, reason = "it is public where the fuzzer builds it")]
+#[path = "../../fuzz/src/targets.rs"]
+mod targets;
 mod world;
 
 use std::env;

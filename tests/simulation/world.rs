@@ -7,7 +7,6 @@ use std::num::{NonZeroU8, NonZeroU32, NonZeroUsize};
 use std::sync::Arc;
 use std::time::Duration;
 
-use fastrand::Rng;
 use http::{HeaderMap, HeaderValue, Method, Version};
 use weir::config::{
     AccessLog, Admin, Algorithm, Backend, BackendAddress, Conditions, Config, HealthCheck,
@@ -24,9 +23,11 @@ use weir::runtime::snapshot::Snapshot;
 use weir::time::{Timestamp, nanos};
 
 use crate::checker::{Checker, Sums, count};
+use crate::dice::Dice;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-const REQUESTS: usize = 150;
+/// Requests come in bursts of ten, as they do: so many of them in a whole day.
+pub(crate) const BURSTS: usize = 15;
 
 /// What a backend does to whoever connects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,7 +83,8 @@ impl Model {
 }
 
 pub(crate) struct World {
-    dice: Rng,
+    dice: Dice,
+    day: Duration,
     config: Config,
     snapshot: Arc<Snapshot>,
     checker: Arc<Checker>,
@@ -98,12 +100,17 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new(seed: u64) -> Self {
-        let mut dice = Rng::with_seed(seed);
+        Self::of(Dice::of_seed(seed), DAY, BURSTS)
+    }
+
+    /// A day that is so long, with so many bursts of requests.
+    pub(crate) fn of(mut dice: Dice, day: Duration, bursts: usize) -> Self {
         let config = draw_config(&mut dice);
         let snapshot =
             Snapshot::new(&config, "simulated", dice.u64(..), |_, _| Err("no names".into()));
         let mut world = Self {
             dice,
+            day,
             snapshot: Arc::new(snapshot.unwrap()),
             config,
             checker: Arc::default(),
@@ -116,22 +123,21 @@ impl World {
             flips: 0,
             arrivals: 0,
         };
-        world.plan_the_day();
+        world.plan_the_day(bursts);
         world
     }
 
-    fn plan_the_day(&mut self) {
+    fn plan_the_day(&mut self, bursts: usize) {
         for pool in 0..self.config.pools.len() {
             for backend in 0..self.config.pools[pool].backends.len() {
                 self.moods.insert((pool, backend), Mood::Well);
                 self.models.insert((pool, backend), Model::default());
                 self.plan(Duration::ZERO, Step::Probe { pool, backend });
-                self.plan_within(DAY / 8, Step::Change { pool, backend });
+                self.plan_within(self.day / 8, Step::Change { pool, backend });
             }
         }
-        // Requests come in bursts, as they do.
-        for _ in 0..REQUESTS / 10 {
-            let start = self.within(DAY);
+        for _ in 0..bursts {
+            let start = self.within(self.day);
             for _ in 0..10 {
                 let after = self.within(Duration::from_millis(500));
                 self.plan(start + after, Step::Arrive);
@@ -155,7 +161,7 @@ impl World {
 
     pub(crate) fn live_a_day(mut self) -> Sums {
         while let Some(Reverse((at, _, step))) = self.agenda.pop() {
-            if at > Timestamp::ZERO + DAY {
+            if at > Timestamp::ZERO + self.day {
                 break;
             }
             self.now = at;
@@ -222,7 +228,7 @@ impl World {
         };
         self.moods.insert((pool, backend), mood);
         // Some flap, some stay.
-        let span = if self.dice.u8(0..4) > 0 { Duration::from_secs(240) } else { DAY / 6 };
+        let span = if self.dice.u8(0..4) > 0 { Duration::from_secs(240) } else { self.day / 6 };
         self.plan_within(span, Step::Change { pool, backend });
     }
 
@@ -349,7 +355,7 @@ impl World {
     }
 }
 
-fn draw_config(dice: &mut Rng) -> Config {
+fn draw_config(dice: &mut Dice) -> Config {
     let pools: Vec<Pool> = (0..dice.u8(1..=2)).map(|number| draw_pool(dice, number)).collect();
     let route = |host: &str, pool| Route {
         host: HostPattern::Exact(host.to_owned()),
@@ -389,9 +395,9 @@ fn draw_config(dice: &mut Rng) -> Config {
     }
 }
 
-fn draw_pool(dice: &mut Rng, number: u8) -> Pool {
+fn draw_pool(dice: &mut Dice, number: u8) -> Pool {
     use Algorithm::{IpHash, LeastConnections, Random, RoundRobin};
-    let backend = |dice: &mut Rng, index: u16| Backend {
+    let backend = |dice: &mut Dice, index: u16| Backend {
         address: BackendAddress::Socket(local(1000 * (u16::from(number) + 1) + index)),
         weight: NonZeroU32::new(dice.u32(1..=5)).unwrap(),
     };

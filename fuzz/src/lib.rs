@@ -1,0 +1,12 @@
+//! The targets of `cargo fuzz`. The corpus is replayed by `tests/simulation/corpus.rs` of Weir.
+
+#[expect(dead_code, reason = "the simulation of Weir uses all of it")]
+#[path = "../../tests/simulation/checker.rs"]
+mod checker;
+#[expect(dead_code, reason = "the simulation of Weir uses all of it")]
+#[path = "../../tests/simulation/dice.rs"]
+mod dice;
+pub mod targets;
+#[expect(dead_code, reason = "the simulation of Weir uses all of it")]
+#[path = "../../tests/simulation/world.rs"]
+mod world;

@@ -1,0 +1,263 @@
+//! What each target does with its bytes, and what must hold whatever they are.
+
+use std::borrow::Cow;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use http::{HeaderMap, Method};
+use ipnet::IpNet;
+use weir::config::{self, Config, Overrides, Route};
+use weir::http::proxy_protocol::{self, Addresses};
+use weir::http::scan::{Limits, Scanner, Within};
+use weir::http::{forwarded, host, path};
+use weir::runtime::routes::{Asked, Routes, precedence};
+use weir::runtime::snapshot::Snapshot;
+
+use crate::dice::Dice;
+use crate::world::World;
+
+/// A target: its name, which is its folder in `corpus/`, and what it does.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// All of them.
+pub const TARGETS: [Target; 8] = [
+    ("config", config),
+    ("host", host),
+    ("forwarded", forwarded),
+    ("path", path),
+    ("routes", routes),
+    ("proxy_header", proxy_header),
+    ("request", request),
+    ("exchange", exchange),
+];
+
+/// A configuration file, as far as a snapshot of it.
+pub fn config(data: &[u8]) {
+    let none = Overrides::default();
+    let lines = data.split(|byte| *byte == b'\n').count();
+    assert_eq!(config::version(Some(data), &none), config::version(Some(data), &none));
+    match config::load(Some(data), &none) {
+        Ok(config) => {
+            let look_up = |_: &str, port| Ok(SocketAddr::from(([192, 0, 2, 1], port)));
+            let snapshot = Snapshot::new(&config, "fuzzed", 0, look_up);
+            assert!(snapshot.is_ok(), "a configuration that loads can be served");
+            assert!(config::diff(&config, &config).is_empty(), "nothing changed");
+        }
+        Err(problems) => {
+            assert!(problems.iter().next().is_some(), "refused without a reason");
+            for problem in problems.iter() {
+                let place = problem.at.map_or(1, |at| at.line);
+                // Some editors, and YAML, end a line at a CR too.
+                let breaks = data.iter().filter(|byte| **byte == b'\r').count();
+                assert!(place >= 1 && place <= lines + breaks + 1, "{problem} is outside");
+                assert!(!problem.what.is_empty() && !problem.to_string().contains('\n'));
+            }
+        }
+    }
+}
+
+/// `Host`: one spelling, or a refusal.
+pub fn host(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let Ok(once) = host::canonical(text) else { return };
+    assert_eq!(host::canonical(&once).as_deref(), Ok(&*once), "its spelling has another");
+    assert!(once.len() <= text.len().max(41), "{once} is longer than {text}");
+    let is_plain = |byte: u8| byte.is_ascii_graphic() && !byte.is_ascii_uppercase();
+    assert!(!once.is_empty() && once.bytes().all(is_plain), "{once:?}");
+    assert!(!once.contains([',', '@', '/', '\\', '%', '?', '#', '"']), "{once:?}");
+}
+
+/// `X-Forwarded-For`: the first line is the peer, then come trusted networks up to an empty line,
+/// and the rest is what the peer sent.
+pub fn forwarded(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let mut lines = text.split('\n');
+    let Some(Ok(peer)) = lines.next().map(str::parse::<IpAddr>) else { return };
+    let networks = lines.by_ref().take_while(|line| !line.is_empty());
+    let trusted: Vec<IpNet> = networks.filter_map(|line| line.parse().ok()).collect();
+    let sent: Vec<&str> = lines.collect();
+
+    let client = forwarded::client_ip(peer, sent.iter().copied(), &trusted);
+    assert_eq!(client, client.to_canonical(), "an address has one spelling");
+    if !forwarded::is_trusted(peer, &trusted) {
+        assert_eq!(client, peer.to_canonical(), "a stranger said who it is");
+    }
+    let line = forwarded::append_for(sent.iter().copied(), peer, &trusted);
+    // The next proxy, which trusts us and whom we trust, comes to the same client.
+    let ours: IpAddr = "203.0.113.1".parse().unwrap();
+    let mut theirs = trusted.clone();
+    theirs.push(IpNet::from(ours));
+    assert_eq!(
+        forwarded::client_ip(ours, [line.as_str()].into_iter(), &theirs),
+        forwarded::client_ip(peer, sent.iter().copied(), &theirs),
+        "{line:?} names another client"
+    );
+}
+
+/// Paths, as routes see them.
+pub fn path(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    if !text.starts_with('/') || text.contains(['?', '#']) {
+        return; // never comes here
+    }
+    let once = path::for_routing(text);
+    assert_eq!(path::for_routing(&once), once, "normal is normal");
+    assert!(once.starts_with('/'), "{once:?}");
+    assert!(!once.contains("//"), "{once:?}");
+    assert!(!once.split('/').any(|segment| matches!(segment, "." | "..")), "{once:?}");
+    assert!(path::has_prefix(&once, "/") && path::has_prefix(&once, &once));
+    // Whoever may not go below a path does not get there by another spelling.
+    let hidden: String = text.bytes().map(escaped).collect();
+    if text.is_ascii() && !text.contains('%') {
+        assert_eq!(path::for_routing(&hidden), once, "{hidden:?}");
+    }
+}
+
+/// An unreserved character in its other spelling.
+fn escaped(byte: u8) -> Cow<'static, str> {
+    if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
+        return format!("%{byte:02X}").into();
+    }
+    char::from(byte).to_string().into()
+}
+
+/// Routes against the slowest way to find one: ask each alone, in the order that is shown. A line
+/// `host path` is a route (`=` before the path: exactly this one; `~`: a pattern; host `-`: any),
+/// one that begins with `>` a request.
+pub fn routes(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    if text.contains(['"', '\\', '\r', '\t']) || text.len() > 2000 {
+        return;
+    }
+    let (requests, routes): (Vec<&str>, Vec<&str>) =
+        text.lines().partition(|line| line.starts_with('>'));
+    let Some(Config { routes, .. }) = loaded(&routes) else { return };
+    let table = Routes::new(&routes);
+    let order = precedence(&routes);
+    let alone = |index: usize| Routes::new(std::slice::from_ref(&routes[index]));
+    let alone: Vec<(usize, Routes)> = order.iter().map(|&index| (index, alone(index))).collect();
+    for request in requests {
+        let Some((host, path)) = request[1..].split_once(' ') else { continue };
+        let Ok(host) = host::canonical(host) else { continue };
+        if !path.starts_with('/') {
+            continue;
+        }
+        let (path, headers) = (path::for_routing(path), HeaderMap::new());
+        let asked = Asked {
+            host: &host,
+            path: &path,
+            query: None,
+            method: &Method::GET,
+            headers: &headers,
+        };
+        let expected = alone.iter().find(|(_, one)| one.find(&asked).is_some());
+        let expected = expected.map(|(index, _)| *index);
+        assert_eq!(table.find(&asked), expected, "{request:?} in {:?}", names(&routes));
+    }
+}
+
+fn loaded(routes: &[&str]) -> Option<Config> {
+    let mut text = "pools: [{name: web, backends: [http://10.0.0.1]}]\nroutes:\n".to_owned();
+    for route in routes {
+        let (host, path) = route.split_once(' ')?;
+        let host = if host == "-" { String::new() } else { format!("host: \"{host}\", ") };
+        let (key, path) = match path.split_at_checked(1)? {
+            ("=", path) => ("path_exact", path),
+            ("~", path) => ("path_regex", path),
+            _ => ("path", path),
+        };
+        text.push_str(&format!("  - {{{host}{key}: \"{path}\", pool: web}}\n"));
+    }
+    config::load(Some(text.as_bytes()), &Overrides::default()).ok()
+}
+
+fn names(routes: &[Route]) -> Vec<String> {
+    routes.iter().map(|route| format!("{:?} {:?}", route.host, route.path)).collect()
+}
+
+/// A PROXY header.
+pub fn proxy_header(data: &[u8]) {
+    let parsed = proxy_protocol::parse(data);
+    for cut in 0..data.len().min(300) {
+        let part = proxy_protocol::parse(&data[..cut]);
+        match &parsed {
+            Ok(Some(header)) if cut >= header.length => assert_eq!(part, parsed, "at {cut}"),
+            Ok(_) => assert_eq!(part, Ok(None), "nothing is certain at {cut}"),
+            Err(_) => assert!(!matches!(part, Ok(Some(_))), "a header at {cut} that is none later"),
+        }
+    }
+    let Ok(Some(header)) = parsed else { return };
+    assert!(header.length > 0 && header.length <= data.len());
+    let ours = proxy_protocol::version_2_header(header.addresses);
+    let again = proxy_protocol::parse(&ours).unwrap().unwrap();
+    assert_eq!(again.length, ours.len());
+    let canonical = |of: SocketAddr| (of.ip().to_canonical(), of.port());
+    let ends =
+        |of: Option<Addresses>| of.map(|of| (canonical(of.source), canonical(of.destination)));
+    assert_eq!(ends(again.addresses), ends(header.addresses));
+}
+
+/// Requests on a connection: however they are cut, the verdict is the same; and what is let through
+/// is understood in the same way by another parser.
+pub fn request(data: &[u8]) {
+    let limits = Limits { target_bytes: 64, header_bytes: 512, headers: 8 };
+    let mut whole = Scanner::new(limits);
+    let verdict = whole.feed(data);
+    let mut piecemeal = Scanner::new(limits);
+    let broken =
+        data.iter().enumerate().find_map(|(at, byte)| Some((at, piecemeal.feed(&[*byte]).err()?)));
+    match (verdict, broken) {
+        (Ok(()), None) => {
+            assert_eq!(whole.begun(), piecemeal.begun());
+            assert_eq!(whole.is_between(), piecemeal.is_between());
+        }
+        (Err(one), Some((at, other))) => {
+            let verdict = (one.violation, one.within, one.message);
+            assert_eq!(verdict, (other.violation, other.within, other.message));
+            match one.within {
+                Within::Body => assert_eq!(one.pass, at + other.pass, "where the body is broken"),
+                Within::Head => assert!(one.pass <= at + other.pass, "more is passed on"),
+            }
+        }
+        verdicts => panic!("it depends on the cut: {verdicts:?}"),
+    }
+    if !verdict.is_err_and(|broken| broken.message == 1 && broken.within == Within::Head) {
+        read_alike(data, limits);
+    }
+}
+
+/// The first head was let through, or is not whole.
+fn read_alike(data: &[u8], limits: Limits) {
+    let mut fields = [httparse::EMPTY_HEADER; 16];
+    let mut parsed = httparse::Request::new(&mut fields);
+    let head = match parsed.parse(data) {
+        Ok(httparse::Status::Complete(head)) => head,
+        Ok(httparse::Status::Partial) => return,
+        Err(error) => panic!("let through, and another parser says {error}"),
+    };
+    let field =
+        |name: &str| parsed.headers.iter().find(|field| field.name.eq_ignore_ascii_case(name));
+    let is_between = |end: usize| {
+        let mut scanner = Scanner::new(limits);
+        scanner.feed(&data[..end]).is_ok() && scanner.is_between()
+    };
+    if field("transfer-encoding").is_some() {
+        assert!(field("content-length").is_none(), "two lengths");
+        assert!(!is_between(head), "chunks come");
+        return;
+    }
+    let length = field("content-length").map_or("0", |field| str::from_utf8(field.value).unwrap());
+    let end = usize::try_from(length.trim().parse::<u64>().unwrap()).unwrap().saturating_add(head);
+    if end <= data.len() {
+        assert!(is_between(end), "it does not end at {end}");
+    }
+    if head < end && end <= data.len() {
+        assert!(!is_between(end - 1), "it ends before {end}");
+    }
+}
+
+/// An hour of the simulation in which the bytes decide, and its checker watches.
+pub fn exchange(data: &[u8]) {
+    let hour = Duration::from_secs(3600);
+    World::of(Dice::put(data), hour, 2).live_a_day();
+}
