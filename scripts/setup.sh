@@ -3,7 +3,8 @@
 #
 #   scripts/setup.sh build    a C compiler and cmake: what `cargo build` needs
 #   scripts/setup.sh test     and what `cargo test` needs
-#   scripts/setup.sh e2e      and the servers and clients of scripts/e2e.py and scripts/compare.py
+#   scripts/setup.sh e2e      and the servers and clients of scripts/e2e.py and scripts/compare.py;
+#                             Python's and Node's packages go below target/
 #
 # Without an argument: e2e. Run again, it looks and does nothing. No service is left running:
 # the tests start their own servers, with their own configuration.
@@ -17,7 +18,7 @@ usage() {
 [ $# -le 1 ] || usage
 build="gcc libc6-dev make cmake pkg-config"
 test="$build procps curl"
-e2e="$test python3 nodejs nginx-light wrk prometheus"
+e2e="$test python3 python3-venv nodejs npm nginx-light wrk prometheus openssl nghttp2-client chromium"
 case "${1:-e2e}" in
     build) wanted=$build ;;
     test) wanted=$test ;;
@@ -31,6 +32,7 @@ command_of() {
         nodejs) echo node ;;
         nginx-light) echo nginx ;;
         procps) echo ps ;;
+        nghttp2-client) echo h2load ;;
         *) echo "$1" ;;
     esac
 }
@@ -38,6 +40,7 @@ command_of() {
 is_there() {
     case "$1" in
         libc6-dev) [ -e /usr/include/stdio.h ] ;;
+        python3-venv) python3 -c "import ensurepip, venv" 2>/dev/null ;;
         # The package has the server and promtool; a half of it is none.
         prometheus) command -v prometheus >/dev/null && command -v promtool >/dev/null ;;
         *) command -v "$(command_of "$1")" >/dev/null ;;
@@ -50,7 +53,24 @@ missing=""
 for package in $wanted; do
     is_there "$package" || missing="$missing $package"
 done
+
+# Clients that no Debian package has in the version that is wanted, below target/: nothing of them
+# is installed anywhere else.
+add_clients() {
+    [ "$wanted" = "$e2e" ] || return 0
+    here=$(cd "$(dirname "$0")" && pwd)
+    clients=$here/../target/e2e-clients
+    stamp=$clients/requirements.txt
+    if ! cmp -s "$here/e2e/requirements.txt" "$stamp"; then
+        python3 -m venv --clear "$clients"
+        "$clients/bin/pip" install --quiet --disable-pip-version-check -r "$here/e2e/requirements.txt"
+        npm install --silent --no-audit --no-fund --prefix "$clients" ws@8
+        cp "$here/e2e/requirements.txt" "$stamp"
+    fi
+}
+
 if [ -z "$missing" ]; then
+    add_clients
     echo "all there:" $wanted
     exit 0
 fi
@@ -90,4 +110,5 @@ if [ -n "$still" ]; then
     echo "installed, and still not to be found:$still" >&2
     exit 1
 fi
+add_clients
 echo "installed:$missing"

@@ -1,7 +1,9 @@
 """The servers of the run: real origins, and Weir in front of them."""
 
+import json
 import os
 import shutil
+import subprocess
 import sys
 
 from e2e.world import Failed, free_port, get, until
@@ -40,6 +42,16 @@ def tool(name):
     if not found:
         raise Failed(f"{name} is not installed (scripts/setup.sh e2e installs it)")
     return found
+
+
+CLIENTS = os.path.join(os.path.dirname(os.path.dirname(HERE)), "target", "e2e-clients")
+
+
+def clients():
+    """Where the clients are that no Debian package has; their Python runs this."""
+    if os.path.realpath(sys.prefix) != os.path.realpath(CLIENTS):
+        raise Failed("the clients are not installed (scripts/setup.sh e2e installs them)")
+    return CLIENTS
 
 
 class Origins:
@@ -93,20 +105,42 @@ class Origins:
 
 
 class Weir:
-    """One `weir run` with a configuration of its own."""
+    """One `weir run` with a configuration of its own; `listeners` are more of them, as in a file."""
 
-    def __init__(self, world, binary, config, ready="/readyz"):
-        self.world = world
-        host = world.address()
+    def __init__(self, world, binary, config, ready="/readyz", listeners=()):
+        self.world, self.binary = world, binary
+        self.host = host = world.address()
         self.address, self.admin = f"{host}:8080", f"{host}:9090"
         name = f"weir-{host}"
-        text = f'listeners: ["{self.address}"]\nadmin: {{address: "{self.admin}"}}\n{config}'
+        all_of_them = ", ".join([f'"{self.address}"', *listeners])
+        text = f'listeners: [{all_of_them}]\nadmin: {{address: "{self.admin}"}}\n{config}'
+        # What finds this one finds it by these.
+        self.environment = os.environ | {
+            "TMPDIR": world.directory,
+            "WEIR_CONTROL": world.path(f"{name}.sock"),
+        }
         self.process = world.run(
             name,
             [binary, "run", "-c", world.write(f"{name}.yaml", text)],
-            env=os.environ | {"TMPDIR": world.directory, "XDG_RUNTIME_DIR": world.directory},
+            env=self.environment,
         )
         world.until_serving(self.process, self.admin, ready)
+
+    def command(self, *arguments):
+        """Another command of the binary, for this one: it must succeed."""
+        done = subprocess.run(
+            [self.binary, *arguments], env=self.environment, capture_output=True, text=True,
+            timeout=60, check=False,
+        )
+        if done.returncode:
+            raise Failed(f"weir {' '.join(arguments)}: {done.stdout}{done.stderr}")
+        return done.stdout
+
+    def access_log(self):
+        """Every whole line of its log that is JSON."""
+        with open(self.world.path(f"{self.process.name}.out"), encoding="utf-8") as log:
+            whole = log.read().rpartition("\n")[0].splitlines()
+        return [json.loads(line) for line in whole if line.startswith("{")]
 
     def status(self):
         return get(self.admin, "/status").json

@@ -265,7 +265,8 @@ fn current(
         None => builder.with_no_client_auth(),
     };
     let mut server = builder.with_cert_resolver(Arc::new(Resolver(Arc::clone(table))));
-    server.alpn_protocols = vec![b"http/1.1".to_vec()];
+    // Some clients of HTTP/1.0 say so here, too, and would be turned away.
+    server.alpn_protocols = vec![b"http/1.1".to_vec(), b"http/1.0".to_vec()];
     let scope = scope(address, settings, clients.as_ref());
     server.ticketer = Arc::new(ListenerTickets::new(Arc::clone(tickets), scope));
     server.session_storage = ServerSessionMemoryCache::new(SESSIONS_MAX);
