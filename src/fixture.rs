@@ -12,14 +12,14 @@ use ::http::header::HOST;
 use ::http::{HeaderMap, HeaderValue, Method, Version};
 
 use crate::config::{
-    self, AccessLog, Admin, Algorithm, BackendAddress, Conditions, Config, HealthCheck,
-    HostPattern, Limits, LogFormat, LogTarget, PathPattern, Probe, Retry, RetryOn, Shutdown,
-    Threads, Timeouts,
+    self, AccessLog, Admin, Algorithm, BackendAddress, Config, HealthCheck, Limits, LogFormat,
+    LogTarget, Probe, Retry, RetryOn, Shutdown, Threads, Timeouts,
 };
 use crate::exchange::event::{Observer, Wire};
 use crate::exchange::{Exchange, Head};
 use crate::http::label::MethodLabel;
 use crate::http::scan::Limits as HeadLimits;
+use crate::http::scheme::Scheme;
 use crate::name::PoolName;
 use crate::runtime::snapshot::Snapshot;
 use crate::time::Timestamp;
@@ -76,13 +76,7 @@ pub(crate) fn snapshot(pools: Vec<config::Pool>) -> Snapshot {
         admin: Admin { address: address("127.0.0.1:9090") },
         threads: Threads::Auto,
         trusted_proxies: Vec::new(),
-        routes: vec![config::Route {
-            host: HostPattern::Any,
-            path: PathPattern::Prefix("/".to_owned()),
-            conditions: Conditions::default(),
-            pool: 0,
-            rate_limit: None,
-        }],
+        routes: vec![config::Route::for_all(0)],
         pools,
         rate_limit: None,
         limits: Limits {
@@ -121,6 +115,7 @@ pub(crate) fn admitted(snapshot: &Arc<Snapshot>, observer: &Arc<dyn Observer>) -
         peer: CLIENT,
         method: &Method::GET,
         version: Version::HTTP_11,
+        scheme: Scheme::Http,
         authority: None,
         path: "/",
         query: None,

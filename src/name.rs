@@ -3,9 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-/// The name of a pool, as written in the file. Cheap to clone.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PoolName(Arc<str>);
+/// The longest name, in bytes: what a DNS label may have.
+pub const LENGTH_MAX: usize = 63;
 
 /// Why a text cannot be a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -16,44 +15,63 @@ pub enum NameError {
     /// It would not be readable as a metric's label or in a log line.
     #[error("a name is made of letters, digits, `-`, `_` and `.`, but this has {0:?}")]
     Character(char),
-    /// Longer than [`PoolName::LENGTH_MAX`].
-    #[error("a name has at most {} characters", PoolName::LENGTH_MAX)]
+    /// Longer than [`LENGTH_MAX`].
+    #[error("a name has at most {LENGTH_MAX} characters")]
     Long,
 }
 
-impl PoolName {
-    /// The longest name, in bytes: what a DNS label may have.
-    pub const LENGTH_MAX: usize = 63;
-
-    /// Checks that `text` can be a name.
-    ///
-    /// # Errors
-    /// [`NameError`] says what is wrong with it.
-    pub fn new(text: &str) -> Result<Self, NameError> {
-        let odd = |c: &char| !(c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'));
-        if text.is_empty() {
-            return Err(NameError::Empty);
-        }
-        if let Some(character) = text.chars().find(odd) {
-            return Err(NameError::Character(character));
-        }
-        if text.len() > Self::LENGTH_MAX {
-            return Err(NameError::Long);
-        }
-        Ok(Self(text.into()))
+fn checked(text: &str) -> Result<Arc<str>, NameError> {
+    let odd = |c: &char| !(c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'));
+    if text.is_empty() {
+        return Err(NameError::Empty);
     }
-
-    /// The name as written.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
+    if let Some(character) = text.chars().find(odd) {
+        return Err(NameError::Character(character));
     }
+    if text.len() > LENGTH_MAX {
+        return Err(NameError::Long);
+    }
+    Ok(text.into())
 }
 
-impl fmt::Display for PoolName {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(&self.0)
-    }
+macro_rules! name {
+    ($(#[doc = $doc:literal])+ $name:ident) => {
+        $(#[doc = $doc])+
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(Arc<str>);
+
+        impl $name {
+            /// Checks that `text` can be a name.
+            ///
+            /// # Errors
+            /// [`NameError`] says what is wrong with it.
+            pub fn new(text: &str) -> Result<Self, NameError> {
+                checked(text).map(Self)
+            }
+
+            /// The name as written.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str(&self.0)
+            }
+        }
+    };
+}
+
+name! {
+    /// The name of a pool, as written in the file. Cheap to clone.
+    PoolName
+}
+
+name! {
+    /// The name of a route, as written in the file. Cheap to clone.
+    RouteName
 }
 
 #[cfg(test)]

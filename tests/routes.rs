@@ -7,14 +7,19 @@ use std::sync::LazyLock;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use proptest::prelude::*;
-use weir::config::{self, Condition, Conditions, HostPattern, Overrides, PathPattern, Route, Test};
+use weir::config::{
+    self, Action, Condition, Conditions, HostPattern, Overrides, PathPattern, Route, Test,
+    precedence,
+};
 use weir::http::path::has_prefix;
 use weir::http::pattern::Pattern;
-use weir::runtime::routes::{Asked, Routes, precedence};
+use weir::http::scheme::Scheme;
+use weir::runtime::routes::{Asked, Routes};
 
 /// A request, as the strategies below make it.
 #[derive(Debug, Clone)]
 struct Request {
+    scheme: Scheme,
     host: String,
     path: String,
     method: Method,
@@ -52,7 +57,8 @@ fn matches(route: &Route, request: &Request) -> bool {
         let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
         test.passes(pairs.into_iter().find(|(other, _)| other == name).map(|(_, value)| value))
     });
-    host && path && method && headers && query
+    let scheme = route.scheme.is_none_or(|scheme| scheme == request.scheme);
+    scheme && host && path && method && headers && query
 }
 
 fn rank(routes: &[Route], index: usize) -> impl Ord + use<> {
@@ -70,7 +76,7 @@ fn rank(routes: &[Route], index: usize) -> impl Ord + use<> {
         }
         PathPattern::Prefix(prefix) => (2, 0, Reverse(prefix.len())),
     };
-    (host, path, route.conditions.rank())
+    (route.scheme.is_none(), host, path, route.conditions.rank())
 }
 
 /// Two hosts, three suffixes, so that they meet often.
@@ -130,22 +136,24 @@ fn conditions() -> impl Strategy<Value = Conditions> {
     })
 }
 
+fn scheme() -> impl Strategy<Value = Option<Scheme>> {
+    prop_oneof![3 => Just(None), 1 => Just(Some(Scheme::Http)), 1 => Just(Some(Scheme::Https))]
+}
+
 fn route() -> impl Strategy<Value = Route> {
     let conditions = prop_oneof![2 => Just(Conditions::default()), 1 => conditions()];
-    (host(), path(), conditions).prop_map(|(host, path, conditions)| Route {
-        host,
-        path,
-        conditions,
-        pool: 0,
-        rate_limit: None,
+    (scheme(), host(), path(), conditions).prop_map(|(scheme, host, path, conditions)| Route {
+        scheme,
+        ..Route::new(host, path, conditions, Action::to_pool(0))
     })
 }
 
 fn request() -> impl Strategy<Value = Request> {
     let method = prop::sample::select(vec![Method::GET, Method::POST, Method::HEAD, Method::PUT]);
     let values = prop::collection::vec(prop::option::of("[12]{0,2}"), 4);
-    ("([abc]\\.)?[ab]\\.(x|y\\.x)|x|a", "(/[abc]{1,2}){0,4}/?", method, values).prop_map(
-        |(host, path, method, values)| {
+    let scheme = prop::sample::select(vec![Scheme::Http, Scheme::Https]);
+    (scheme, "([abc]\\.)?[ab]\\.(x|y\\.x)|x|a", "(/[abc]{1,2}){0,4}/?", method, values).prop_map(
+        |(scheme, host, path, method, values)| {
             let mut headers = HeaderMap::new();
             for (name, value) in ["x-a", "x-b"].into_iter().zip(&values) {
                 if let Some(value) = value {
@@ -157,13 +165,14 @@ fn request() -> impl Strategy<Value = Request> {
                 .filter_map(|(name, value)| Some(format!("{name}={}", value.as_ref()?)))
                 .collect();
             let query = (!query.is_empty()).then(|| query.join("&"));
-            Request { host, path: rooted(path), method, headers, query }
+            Request { scheme, host, path: rooted(path), method, headers, query }
         },
     )
 }
 
 fn find(table: &Routes, request: &Request) -> Option<usize> {
     table.find(&Asked {
+        scheme: request.scheme,
         host: &request.host,
         path: &request.path,
         query: request.query.as_deref(),
@@ -212,11 +221,8 @@ proptest! {
         requests in prop::collection::vec(request(), 32),
     ) {
         let route = |conditions: &Conditions| Route {
-            host: HostPattern::Any,
-            path: PathPattern::Prefix("/".to_owned()),
             conditions: conditions.clone(),
-            pool: 0,
-            rate_limit: None,
+            ..Route::for_all(0)
         };
         let routes: Vec<Route> = conditions.iter().map(route).collect();
         let typed = conditions.iter().map(|conditions| format!("  - {}", written(conditions)));

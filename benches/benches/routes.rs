@@ -5,8 +5,9 @@ use std::hint::black_box;
 use divan::Bencher;
 use http::{HeaderMap, Method};
 
-use weir::config::{Conditions, HostPattern, PathPattern, Route};
+use weir::config::{Action, Conditions, HostPattern, PathPattern, Route};
 use weir::http::pattern::Pattern;
+use weir::http::scheme::Scheme;
 use weir::runtime::routes::{Asked, Routes};
 
 fn main() {
@@ -16,7 +17,7 @@ fn main() {
 const SIZES: [usize; 3] = [10, 1_000, 10_000];
 
 fn route(host: HostPattern, path: PathPattern) -> Route {
-    Route { host, path, conditions: Conditions::default(), pool: 0, rate_limit: None }
+    Route::new(host, path, Conditions::default(), Action::to_pool(0))
 }
 
 fn search(bencher: Bencher, routes: &[Route], asked: impl Fn(usize) -> (String, String)) {
@@ -28,7 +29,7 @@ fn search(bencher: Bencher, routes: &[Route], asked: impl Fn(usize) -> (String, 
         turn = (turn + 1) % questions.len();
         let (host, path) = &questions[turn];
         let method = &Method::GET;
-        let asked = Asked { host, path, query: None, method, headers: &headers };
+        let asked = Asked { scheme: Scheme::Http, host, path, query: None, method, headers: &headers };
         table.find(black_box(&asked))
     });
 }

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use http::{HeaderMap, Method};
 use ipnet::IpNet;
-use weir::config::{self, Config, Overrides, Route};
+use weir::config::{self, Config, Overrides, Route, precedence};
 use weir::http::proxy_protocol::{self, Addresses};
 use weir::http::scan::{Limits, Scanner, Within};
+use weir::http::scheme::Scheme;
 use weir::http::{forwarded, host, path};
-use weir::runtime::routes::{Asked, Routes, precedence};
+use weir::runtime::routes::{Asked, Routes};
 use weir::runtime::snapshot::Snapshot;
 
 use crate::dice::Dice;
@@ -144,6 +145,7 @@ pub fn routes(data: &[u8]) {
         }
         let (path, headers) = (path::for_routing(path), HeaderMap::new());
         let asked = Asked {
+            scheme: Scheme::Http,
             host: &host,
             path: &path,
             query: None,

@@ -5,8 +5,8 @@
 //!
 //! ```text
 //! TIME CLIENT "METHOD SCHEME://HOST PATH?QUERY PROTOCOL" STATUS in=BYTES out=BYTES ms=DURATION
-//!   ttfb=DURATION [tunnel=DURATION] peer=ADDRESS pool=NAME backend=ADDRESS attempts=ADDRESS/FAILURE,ADDRESS
-//!   reason=CODE/DETAIL id="REQUEST ID" agent="USER AGENT"
+//!   ttfb=DURATION [tunnel=DURATION] peer=ADDRESS [route=NAME] pool=NAME backend=ADDRESS
+//!   attempts=ADDRESS/FAILURE,ADDRESS reason=CODE/DETAIL id="REQUEST ID" agent="USER AGENT"
 //! ```
 //! on one line. Everything a client can choose stands in quotes, and inside of them everything but
 //! printable ASCII is written as in JSON (`\"`, `\\`, `\u001b`): a client can neither begin a line
@@ -54,6 +54,9 @@ pub(super) fn json(line: &mut String, summary: &Summary<'_>, started: SystemTime
     if let Some(since) = exchange.tunnel_since() {
         line.push_str(r#","tunnel_ms":"#);
         millis(line, summary.ended.since(since));
+    }
+    if let Some(name) = exchange.route().and_then(|route| route.name.as_ref()) {
+        json_word(line, r#","route":"#, name.as_str());
     }
     if let Some(pool) = pool(exchange) {
         json_word(line, r#","pool":"#, pool.name.as_str());
@@ -155,6 +158,10 @@ pub(super) fn text(line: &mut String, summary: &Summary<'_>, started: SystemTime
         millis(line, summary.ended.since(since));
     }
     known(line, " peer=", client.map(|known| known.peer), address::push);
+    if let Some(name) = exchange.route().and_then(|route| route.name.as_ref()) {
+        line.push_str(" route=");
+        line.push_str(name.as_str());
+    }
     text_attempts(line, exchange);
     line.push_str(" reason=");
     line.push_str(summary.ending.code().unwrap_or("-"));

@@ -5,10 +5,12 @@
 //! its health only if the name still has the same address, which nobody knows before it is looked
 //! up.)
 
+use std::collections::{HashMap, HashSet};
 use std::fmt::Display;
 use std::time::Duration;
 
 use super::read::Choice;
+use super::show;
 use super::value::{spell, spell_size};
 use super::{
     Backend, ClientAuth, Config, HealthCheck, Limits, Pool, Probe, RateLimit, Retry, Route,
@@ -103,27 +105,39 @@ fn added_and_removed<T>(
     name: impl Fn(&T) -> String,
     more: impl Fn(&T) -> String,
 ) {
-    let is_in = |list: &[T], one: &T| list.iter().any(|other| name(other) == name(one));
-    for one in new.iter().filter(|one| !is_in(old, one)) {
+    // Files with ten thousand routes exist.
+    let names = |list: &[T]| list.iter().map(&name).collect::<HashSet<String>>();
+    let (before, now) = (names(old), names(new));
+    for one in new.iter().filter(|one| !before.contains(&name(one))) {
         lines.say(format!("{} added{}", name(one), more(one)));
     }
-    for one in old.iter().filter(|one| !is_in(new, one)) {
+    for one in old.iter().filter(|one| !now.contains(&name(one))) {
         lines.say(format!("{} removed", name(one)));
     }
 }
 
 fn routes(lines: &mut Lines, old: &Config, new: &Config) {
     let name = |route: &Route| format!("route {route}");
-    let target = |config: &Config, route: &Route| {
-        config.pools.get(route.pool).map_or_else(String::new, |pool| pool.name.to_string())
-    };
-    let to = |route: &Route| format!(": pool {}", target(new, route));
+    let to = |route: &Route| format!(": {}", show::action(new, &route.action));
     added_and_removed(lines, (&old.routes, &new.routes), name, to);
+    let before: HashMap<String, &Route> =
+        old.routes.iter().map(|route| (name(route), route)).collect();
     for now in &new.routes {
-        let same = |before: &&Route| name(before) == name(now);
-        let Some(before) = old.routes.iter().find(same) else { continue };
         let what = name(now);
-        lines.change(&format!("{what}: pool"), target(old, before), target(new, now));
+        let Some(before) = before.get(&what) else { continue };
+        let (was, is) = (show::action(old, &before.action), show::action(new, &now.action));
+        lines.change(&what, was, is);
+        let label = |route: &Route| {
+            route.name.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string)
+        };
+        lines.change(&format!("{what}: name"), label(before), label(now));
+        let changes = [
+            ("request_headers", &before.request_headers, &now.request_headers),
+            ("response_headers", &before.response_headers, &now.response_headers),
+        ];
+        for (key, was, is) in changes {
+            lines.change(&format!("{what}: {key}"), show::fields(was), show::fields(is));
+        }
         let limits = (before.rate_limit.as_ref(), now.rate_limit.as_ref());
         rate_limit(lines, &format!("{what}: "), limits.0, limits.1);
     }
@@ -361,7 +375,7 @@ mod tests {
         let both = "routes: [{pool: web}, {host: api.example, path: /v1, pool: api}]\npools: [{name: web, backends: [http://10.0.0.1:80, http://10.0.0.2:80]}, {name: api, backends: [http://b:1]}]";
         assert_eq!(
             lines(WEB, both),
-            ["route api.example/v1 added: pool api", "pool api added: 1 backend"]
+            ["route api.example/v1 added: pool: api", "pool api added: 1 backend"]
         );
         assert_eq!(lines(both, WEB), ["route api.example/v1 removed", "pool api removed"]);
     }
@@ -378,7 +392,7 @@ mod tests {
         assert_eq!(
             lines(&old, &new),
             [
-                "route *.x.example/: pool: a → b",
+                "route *.x.example/: pool: a → pool: b",
                 "route *.x.example/: rate_limit: off → 0.5/s, burst 1, ipv6_prefix 64, clients_max 100000, exempt []",
             ]
         );

@@ -8,6 +8,7 @@
 //! name: type = what leaving it out means, an example;
 //! ```
 
+mod action;
 mod route;
 
 use std::net::SocketAddr;
@@ -21,6 +22,7 @@ use super::read::{Choice, Field, FromNode, List, Section, Switch, Word, section}
 use super::value::{Cap, Failure, HostName, Patience, ProbePath, Size, Statuses, Text, Threads};
 use super::yaml::{Node, Value};
 use super::{Algorithm, BackendAddress, LogFormat, LogTarget, PoolName, TlsVersion};
+pub(super) use action::{Fields, QueryFate, Redirect, Respond, Rewrite, Share};
 pub(super) use route::{Match, Route};
 
 /// Each section, in the order of the manual.
@@ -33,6 +35,11 @@ pub(super) const SECTIONS: &[Section] = &[
     Admin::SECTION,
     Route::SECTION,
     Match::SECTION,
+    Share::SECTION,
+    Rewrite::SECTION,
+    Redirect::SECTION,
+    Respond::SECTION,
+    Fields::SECTION,
     Pool::SECTION,
     Backend::SECTION,
     HealthCheck::SECTION,

@@ -56,6 +56,9 @@ fn describe(section: &Section, text: &mut String) {
         "" => "The whole file".to_owned(),
         // A limit can stand in three places and is the same in each.
         "routes[].headers" => "`routes[].headers.NAME`, `routes[].query.NAME`".to_owned(),
+        "routes[].request_headers" => {
+            "`routes[].request_headers`, `routes[].response_headers`".to_owned()
+        }
         "rate_limit" => "`rate_limit`, `routes[].rate_limit`, `pools[].rate_limit`".to_owned(),
         path => format!("`{path}`"),
     };
@@ -132,6 +135,24 @@ mod tests {
             "routes[].headers" => {
                 "pools: [{name: web, backends: [http://a]}]\nroutes: [{pool: web, headers: {a: {@}}}]"
             }
+            "routes[].pools[]" => {
+                "pools: [{name: web, backends: [http://a]}]\nroutes: [{pools: [{pool: web, @}]}]"
+            }
+            "routes[].rewrite" => {
+                "pools: [{name: web, backends: [http://a]}]\nroutes: [{pool: web, rewrite: {@}}]"
+            }
+            "routes[].redirect" => {
+                "pools: [{name: web, backends: [http://a]}]\n\
+                 routes: [{redirect: {host: b, @}}, {path: /x, pool: web}]"
+            }
+            "routes[].respond" => {
+                "pools: [{name: web, backends: [http://a]}]\n\
+                 routes: [{respond: {status: 200, @}}, {path: /x, pool: web}]"
+            }
+            "routes[].request_headers" => {
+                "pools: [{name: web, backends: [http://a]}]\n\
+                 routes: [{pool: web, request_headers: {remove: [A], @}}]"
+            }
             "pools[]" => "pools: [{name: web, backends: [http://a], @}]",
             "pools[].backends[]" => "pools: [{name: web, backends: [{url: http://a, @}]}]",
             "pools[].health_check" => {
@@ -149,8 +170,32 @@ mod tests {
         }
     }
 
-    fn with(section: &Section, entry: &str) -> Config {
-        let text = around(section.path).replace('@', entry);
+    /// A file for a key that cannot stand where most of its section can.
+    fn around_key(section: &Section, key: &Key) -> &'static str {
+        match (section.path, key.name) {
+            ("routes[]", "pools") => {
+                "pools: [{name: web, backends: [http://a]}, {name: canary, backends: [http://b]}]\n\
+                 routes: [{@}]"
+            }
+            ("routes[]", "redirect" | "respond") => {
+                "pools: [{name: web, backends: [http://a]}]\nroutes: [{path: /x, @}, {pool: web}]"
+            }
+            ("routes[].rewrite", "regex") => {
+                "pools: [{name: web, backends: [http://a]}]\nroutes: [{pool: web, rewrite: {to: /x, @}}]"
+            }
+            ("routes[].redirect", "to") => {
+                "pools: [{name: web, backends: [http://a]}]\nroutes: [{redirect: {@}}, {path: /x, pool: web}]"
+            }
+            ("routes[].request_headers", "remove") => {
+                "pools: [{name: web, backends: [http://a]}]\n\
+                 routes: [{pool: web, request_headers: {set: {A: b}, @}}]"
+            }
+            (path, _) => around(path),
+        }
+    }
+
+    fn with(section: &Section, key: &Key, entry: &str) -> Config {
+        let text = around_key(section, key).replace('@', entry);
         load(Some(text.as_bytes()), &Overrides::default())
             .unwrap_or_else(|problems| panic!("{text}\n{problems}"))
     }
@@ -165,7 +210,8 @@ mod tests {
         for (section, key) in keys() {
             if let Presence::Default(value) = key.presence {
                 let entry = format!("{}: {value}", key.name);
-                assert_eq!(with(section, &entry), with(section, ""), "{}: {entry}", section.path);
+                let (written_out, left_out) = (with(section, key, &entry), with(section, key, ""));
+                assert_eq!(written_out, left_out, "{}: {entry}", section.path);
                 written += 1;
             }
         }
@@ -177,8 +223,8 @@ mod tests {
         let mut written = 0;
         for (section, key) in keys() {
             let entry = format!("{}: {}", key.name, key.example);
-            if !around(section.path).contains(&format!("{}: ", key.name)) {
-                with(section, &entry);
+            if !around_key(section, key).contains(&format!("{}: ", key.name)) {
+                with(section, key, &entry);
                 written += 1;
             }
         }

@@ -6,6 +6,7 @@
 //! nothing is doubtful: every name resolves, every number is in range, and an
 //! `Option` is something that really may be absent.
 
+mod action;
 mod check;
 mod diff;
 mod file;
@@ -16,6 +17,7 @@ mod overrides;
 mod problem;
 mod read;
 mod route;
+mod show;
 mod value;
 mod yaml;
 
@@ -28,15 +30,16 @@ use ipnet::IpNet;
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::http::scan::Limits as HeadLimits;
-use crate::name::PoolName;
+use crate::name::{PoolName, RouteName};
 use problem::Found;
 
+pub use action::{Action, Field, FieldChanges, Forward, Respond, Rewrite, Share};
 pub use diff::diff;
 pub use listener::{Certificate, ClientAuth, FilePath, Listener, Tls, TlsVersion};
 pub use manual::manual;
 pub use overrides::{Override, Overrides};
 pub use problem::{Position, Problem, Problems, Source};
-pub use route::{Condition, Conditions, HostPattern, PathPattern, Route, Test};
+pub use route::{Condition, Conditions, HostPattern, PathPattern, Route, Test, precedence};
 
 /// What a file and the values that win over it mean; the file may be left out.
 ///

@@ -1,25 +1,69 @@
 //! What a route means.
 
+use std::cmp::Reverse;
 use std::fmt;
 
 use ::http::{HeaderName, Method};
 
-use super::RateLimit;
+use super::{Action, FieldChanges, RateLimit, RouteName};
 use crate::http::pattern::Pattern;
+use crate::http::scheme::Scheme;
 
-/// Which requests go to which pool.
+/// Which requests it is for, and what becomes of them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Route {
+    /// What logs call it.
+    pub name: Option<RouteName>,
+    /// How the client came; `None` is either way.
+    pub scheme: Option<Scheme>,
     /// Which `Host`.
     pub host: HostPattern,
     /// Which path.
     pub path: PathPattern,
     /// What else a request must have.
     pub conditions: Conditions,
-    /// An index into [`Config::pools`](super::Config::pools).
-    pub pool: usize,
+    /// What becomes of a request.
+    pub action: Action,
+    /// Of what a backend gets.
+    pub request_headers: FieldChanges,
+    /// Of what the client gets.
+    pub response_headers: FieldChanges,
     /// For the requests of this route alone, after the global limit.
     pub rate_limit: Option<RateLimit>,
+}
+
+impl Route {
+    /// Every request to one pool.
+    #[must_use]
+    pub fn for_all(pool: usize) -> Self {
+        Self::new(
+            HostPattern::Any,
+            PathPattern::Prefix("/".to_owned()),
+            Conditions::default(),
+            Action::to_pool(pool),
+        )
+    }
+
+    /// A route without a name, a limit and changes of fields.
+    #[must_use]
+    pub fn new(
+        host: HostPattern,
+        path: PathPattern,
+        conditions: Conditions,
+        action: Action,
+    ) -> Self {
+        Self {
+            name: None,
+            scheme: None,
+            host,
+            path,
+            conditions,
+            action,
+            request_headers: FieldChanges::default(),
+            response_headers: FieldChanges::default(),
+            rate_limit: None,
+        }
+    }
 }
 
 /// Which host names a route is for. Names are lower case, without port and trailing dot.
@@ -172,6 +216,43 @@ impl fmt::Display for Test {
 impl fmt::Display for Route {
     /// What tells it from every other route, short.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(scheme) = self.scheme {
+            write!(formatter, "{scheme}://")?;
+        }
         write!(formatter, "{}{}{}", self.host, self.path, self.conditions)
     }
+}
+
+/// The indices of `routes` in the order in which they are asked, for a reader: host by host, and
+/// within a host from the most specific path to the least.
+#[must_use]
+pub fn precedence(routes: &[Route]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..routes.len()).collect();
+    order.sort_by_cached_key(|&index| routes.get(index).map(|route| rank(routes, route)));
+    order
+}
+
+/// The lower, the earlier.
+fn rank(routes: &[Route], route: &Route) -> impl Ord + use<> {
+    let host = match &route.host {
+        HostPattern::Exact(host) => (0, Reverse(0), host.clone()),
+        HostPattern::Suffix(host) => (1, Reverse(host.len()), host.clone()),
+        HostPattern::Any => (2, Reverse(0), String::new()),
+    };
+    let path = match &route.path {
+        PathPattern::Exact(path) => (0, 0, Reverse(0), path.clone()),
+        // The place of the first route with the same host and pattern.
+        PathPattern::Regex(_) => {
+            let same = |other: &Route| other.host == route.host && other.path == route.path;
+            (1, routes.iter().position(same).unwrap_or(0), Reverse(0), String::new())
+        }
+        PathPattern::Prefix(path) => (2, 0, Reverse(path.len()), path.clone()),
+    };
+    (
+        route.scheme.is_none(),
+        route.scheme == Some(Scheme::Https),
+        host,
+        path,
+        route.conditions.rank(),
+    )
 }

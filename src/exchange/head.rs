@@ -8,11 +8,15 @@ use ::http::{Method, Version};
 use ipnet::IpNet;
 
 use crate::exchange::refusal::Refusal;
+use crate::http::scheme::Scheme;
 use crate::http::{forwarded, path, via};
 use crate::runtime::routes::Asked;
 
 /// Where proxies in front of us put the client's address.
 pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// Where proxies in front of us say how the client came.
+pub const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 /// Who asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +32,8 @@ pub struct Client {
 pub struct Head<'a> {
     /// The other end of the connection.
     pub peer: IpAddr,
+    /// How the peer came.
+    pub scheme: Scheme,
     /// As sent.
     pub method: &'a Method,
     /// As sent.
@@ -58,9 +64,30 @@ impl<'a> Head<'a> {
     }
 
     /// What routes are matched against.
-    pub(super) fn asked<'b>(&'b self, host: &'b str, path: &'b str) -> Asked<'b> {
+    pub(super) fn asked<'b>(
+        &'b self,
+        host: &'b str,
+        path: &'b str,
+        trusted: &[IpNet],
+    ) -> Asked<'b> {
         let Self { query, method, headers, .. } = *self;
-        Asked { host, path, query, method, headers }
+        Asked { scheme: self.scheme(trusted), host, path, query, method, headers }
+    }
+
+    /// How the client came: of several proxies' words the last one's, and only if the peer is
+    /// trusted.
+    fn scheme(&self, trusted: &[IpNet]) -> Scheme {
+        if !forwarded::is_trusted(self.peer, trusted) {
+            return self.scheme;
+        }
+        let told = self.headers.get_all(X_FORWARDED_PROTO).iter().next_back();
+        let told = told.and_then(|line| line.to_str().ok()?.rsplit(',').next());
+        told.and_then(|name| Scheme::named(name.trim())).unwrap_or(self.scheme)
+    }
+
+    /// Whether there is a host that the client could be sent back to.
+    pub(super) fn names_a_host(&self) -> bool {
+        self.host().is_ok_and(|host| host != NO_HOST)
     }
 
     /// Whether the request keeps coming back. Some passes are a chain of balancers.

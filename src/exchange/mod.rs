@@ -12,6 +12,7 @@
 //! asks no clock and rolls no dice: the edge tells it `now` and hands it random numbers. Dropping
 //! it in any state gives its lease back and tells the observer, exactly once.
 
+mod admit;
 mod attempts;
 pub mod event;
 mod facts;
@@ -24,16 +25,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::http::Method;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::config::limits::BACKOFF_MAX;
 use crate::exchange::attempts::Attempts;
 use crate::exchange::event::{Event, Observer, Summary, Wire};
-use crate::exchange::refusal::{Ending, Refusal, Scope};
-use crate::http::{host, upgrade};
+use crate::exchange::refusal::{Ending, Refusal};
 use crate::policy::backoff;
-use crate::policy::limiter::RateLimiter;
 use crate::policy::retry::{Facts, Failure};
 use crate::runtime::backend::{Backend, Lease};
 use crate::runtime::pool::Pool;
@@ -41,8 +39,9 @@ use crate::runtime::set::BackendSet;
 use crate::runtime::snapshot::Snapshot;
 use crate::time::Timestamp;
 
+pub use admit::{Admitted, OwnAnswer};
 pub use attempts::Attempt;
-pub use head::{Client, Head, X_FORWARDED_FOR};
+pub use head::{Client, Head, X_FORWARDED_FOR, X_FORWARDED_PROTO};
 
 /// One request and its response through us.
 pub struct Exchange {
@@ -51,6 +50,9 @@ pub struct Exchange {
     started: Timestamp,
     deadline: Timestamp,
     client: Option<Client>,
+    route: Option<usize>,
+    new_path: Option<String>,
+    own_answer: Option<Ending>,
     pool: Option<usize>,
     attempts: Attempts,
     lease: Option<Lease>,
@@ -106,6 +108,9 @@ impl Exchange {
             started: now,
             deadline: Timestamp::MAX,
             client: None,
+            route: None,
+            new_path: None,
+            own_answer: None,
             pool: None,
             attempts: Attempts::default(),
             lease: None,
@@ -119,60 +124,6 @@ impl Exchange {
             last_seen: now,
             finished: false,
         }
-    }
-
-    /// Decides whether the request may come in, and where it goes.
-    ///
-    /// # Errors
-    /// The [`Refusal`] to answer with.
-    pub fn admit(&mut self, head: &Head<'_>, now: Timestamp) -> Result<(), Refusal> {
-        let admitted = self.admit_or_refuse(head, now);
-        self.note(admitted)
-    }
-
-    fn admit_or_refuse(&mut self, head: &Head<'_>, now: Timestamp) -> Result<(), Refusal> {
-        self.last_seen = now;
-        let snapshot = Arc::clone(&self.snapshot);
-        self.client = Some(head.client(&snapshot.trusted_proxies));
-        self.asks_tunnel = upgrade::asks_for_websocket(head.method, head.version, head.headers);
-        if matches!(*head.method, Method::TRACE | Method::CONNECT) {
-            return Err(Refusal::MethodNotAllowed);
-        }
-        if !head.has_one_length() {
-            return Err(Refusal::BadRequest);
-        }
-        if head.loops() {
-            return Err(Refusal::Loop);
-        }
-        head.check_expectation()?;
-        head.check_length(snapshot.body_bytes_max)?;
-        let host = host::canonical(head.host()?).map_err(|_invalid| Refusal::BadRequest)?;
-        let path = head.routing_path()?;
-        self.limit(snapshot.limiter.as_ref(), Scope::Global, now)?;
-        let route = snapshot.table.find(&head.asked(&host, &path));
-        let route = route.and_then(|index| snapshot.routes.get(index)).ok_or(Refusal::NoRoute)?;
-        let pool = snapshot.pools.get(route.pool).ok_or(Refusal::NoRoute)?;
-        self.pool = Some(route.pool);
-        if let Some(patience) = pool.timeouts.request {
-            self.deadline = self.started + patience;
-        }
-        self.limit(route.limiter.as_ref(), Scope::Route, now)?;
-        self.limit(pool.limiter.as_ref(), Scope::Pool, now)?;
-        // Asked here, where the client's connection can still be kept.
-        if pool.healthy().is_empty() { Err(Refusal::NoBackend) } else { Ok(()) }
-    }
-
-    fn limit(
-        &self,
-        limiter: Option<&RateLimiter>,
-        scope: Scope,
-        now: Timestamp,
-    ) -> Result<(), Refusal> {
-        let (Some(limiter), Some(client)) = (limiter, self.client) else { return Ok(()) };
-        limiter.admit(client.address, now).map_err(|wait| {
-            self.observer.observe(&Event::RateLimited(scope));
-            Refusal::RateLimited(scope, wait)
-        })
     }
 
     /// Picks a backend for the next attempt. `rolls` are two random numbers, for the pick and

@@ -207,8 +207,12 @@ fn whole_seconds(wait: Duration) -> u64 {
 pub enum Ending {
     /// A backend's whole answer went to the client.
     Answered,
-    /// We answered.
+    /// We answered in place of a backend.
     Refused(Refusal),
+    /// The route sent the client elsewhere.
+    Redirected,
+    /// The route has an answer of its own.
+    Responded,
     /// The answer had begun, then the backend failed; the client saw a cut connection.
     Cut,
     /// The client left before it had its answer.
@@ -230,6 +234,8 @@ impl Ending {
         match self {
             Self::Answered => None,
             Self::Refused(refusal) => Some(refusal.code()),
+            Self::Redirected => Some("redirect"),
+            Self::Responded => Some("respond"),
             Self::Cut => Some("response_cut"),
             Self::ClientClosed => Some("client_closed"),
             Self::ClientStalled => Some("client_stalled"),

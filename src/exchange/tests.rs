@@ -1,10 +1,12 @@
 use std::sync::{Mutex, PoisonError};
 
 use ::http::header::HOST;
-use ::http::{HeaderMap, HeaderValue, Version};
+use ::http::{HeaderMap, HeaderValue, Method, Version};
 
+use super::refusal::Scope;
 use super::*;
 use crate::config::{self, Overrides};
+use crate::http::scheme::Scheme;
 
 /// Writes down what it is told.
 #[derive(Default)]
@@ -76,11 +78,12 @@ fn get(host: &'static str, path: &'static str) -> Request {
 }
 
 impl Request {
-    fn admit(&self, exchange: &mut Exchange, now: Timestamp) -> Result<(), Refusal> {
+    fn admit(&self, exchange: &mut Exchange, now: Timestamp) -> Result<Admitted, Refusal> {
         let head = Head {
             peer: self.peer.parse().unwrap(),
             method: &self.method,
             version: self.version,
+            scheme: Scheme::Http,
             authority: self.authority,
             query: None,
             path: self.path,
@@ -90,7 +93,7 @@ impl Request {
     }
 
     /// Asks once of a new exchange in a new world.
-    fn ask(&self) -> Result<(), Refusal> {
+    fn ask(&self) -> Result<Admitted, Refusal> {
         self.admit(&mut Exchange::new(snapshot(TWO), Arc::new(Notes::default()), at(0)), at(0))
     }
 }
@@ -124,12 +127,12 @@ fn two_hosts_are_one_too_many() {
 fn the_authority_of_the_target_overrides_the_host() {
     let mut request = get("nowhere.test", "/");
     request.authority = Some("b.test:8080");
-    assert_eq!(request.ask(), Ok(()));
+    assert_eq!(request.ask(), Ok(Admitted::Forward));
 }
 
 #[test]
 fn a_host_is_matched_without_case_port_and_final_dot() {
-    assert_eq!(get("B.Test.:8080", "/").ask(), Ok(()));
+    assert_eq!(get("B.Test.:8080", "/").ask(), Ok(Admitted::Forward));
 }
 
 #[test]
@@ -144,12 +147,12 @@ fn trace_and_connect_are_not_served() {
 fn an_asterisk_is_for_options_alone() {
     assert_eq!(get("b.test", "*").ask(), Err(Refusal::BadRequest));
     let options = Request { method: Method::OPTIONS, ..get("b.test", "*") };
-    assert_eq!(options.ask(), Ok(()));
+    assert_eq!(options.ask(), Ok(Admitted::Forward));
 }
 
 #[test]
 fn a_dot_segment_cannot_sneak_past_a_route() {
-    assert_eq!(get("a.test", "/api/x").ask(), Ok(()));
+    assert_eq!(get("a.test", "/api/x").ask(), Ok(Admitted::Forward));
     assert_eq!(get("a.test", "/api/../secret").ask(), Err(Refusal::NoRoute));
 }
 
@@ -174,10 +177,10 @@ fn a_client_over_its_limit_is_told_exactly_how_long_to_wait() {
         let mut exchange = Exchange::new(Arc::clone(&world), Arc::new(Notes::default()), now);
         get("b.test", "/").admit(&mut exchange, now)
     };
-    assert_eq!(ask(at(0)), Ok(()));
+    assert_eq!(ask(at(0)), Ok(Admitted::Forward));
     let wait = Duration::from_millis(60);
     assert_eq!(ask(at(40)), Err(Refusal::RateLimited(Scope::Global, wait)));
-    assert_eq!(ask(at(100)), Ok(()));
+    assert_eq!(ask(at(100)), Ok(Admitted::Forward));
 }
 
 #[test]
@@ -311,7 +314,7 @@ fn a_body_that_is_told_to_be_too_long_is_refused_at_once() {
         let mut exchange = Exchange::new(snapshot(SMALL), Arc::new(Notes::default()), at(0));
         request.admit(&mut exchange, at(0))
     };
-    assert_eq!(ask("10"), Ok(()));
+    assert_eq!(ask("10"), Ok(Admitted::Forward));
     assert_eq!(ask("11"), Err(Refusal::BodyTooLarge));
     assert_eq!(ask("99999999999999999999999"), Err(Refusal::BadRequest));
 }
@@ -336,7 +339,7 @@ fn only_leave_to_send_a_body_can_be_expected() {
         request.headers.insert("expect", HeaderValue::from_static(expects));
         request.ask()
     };
-    assert_eq!(ask(Version::HTTP_11, "100-Continue"), Ok(()));
+    assert_eq!(ask(Version::HTTP_11, "100-Continue"), Ok(Admitted::Forward));
     assert_eq!(ask(Version::HTTP_11, "200-ok"), Err(Refusal::ExpectationFailed));
-    assert_eq!(ask(Version::HTTP_10, "200-ok"), Ok(()));
+    assert_eq!(ask(Version::HTTP_10, "200-ok"), Ok(Admitted::Forward));
 }

@@ -83,6 +83,15 @@ pub fn canonical(authority: &str) -> Result<Cow<'_, str>, HostError> {
     Ok(Cow::Borrowed(host))
 }
 
+/// The port of an authority that [`canonical`] takes; `None` if it has none, or none that a
+/// connection could be made to.
+#[must_use]
+pub fn port(authority: &str) -> Option<u16> {
+    let after_host = authority.rfind(']').map_or(0, |bracket| bracket + 1);
+    let (_, port) = authority.get(after_host..)?.split_once(':')?;
+    port.parse().ok().filter(|port| *port > 0)
+}
+
 fn canonical_v6(authority: &str) -> Result<Cow<'_, str>, HostError> {
     let (bracketed, rest) = authority
         .find(']')
@@ -223,6 +232,15 @@ mod tests {
         assert_eq!(host("a:80:80"), Err(HostError::Port));
         assert_eq!(host("a:000080"), Err(HostError::Port));
         assert_eq!(host("[::1]:x"), Err(HostError::Port));
+    }
+
+    #[test]
+    fn the_port_is_what_follows_the_host() {
+        assert_eq!(port("a.test:8080"), Some(8080));
+        assert_eq!(port("[2001:db8::1]:443"), Some(443));
+        for none in ["a.test", "a.test:", "[2001:db8::1]", "a.test:0"] {
+            assert_eq!(port(none), None, "{none}");
+        }
     }
 
     #[test]

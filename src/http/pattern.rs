@@ -30,6 +30,12 @@ pub struct Pattern {
 #[error("{0}")]
 pub struct PatternError(String);
 
+impl PatternError {
+    pub(super) fn new(words: impl Into<String>) -> Self {
+        Self(words.into())
+    }
+}
+
 impl PartialEq for Pattern {
     fn eq(&self, other: &Self) -> bool {
         self.source == other.source
@@ -57,6 +63,22 @@ impl Pattern {
     #[must_use]
     pub fn matches(&self, text: &str) -> bool {
         text.starts_with(&self.start) && self.regex.is_match(text)
+    }
+
+    /// What each group takes, from the whole at 0, if the pattern takes all of `text`.
+    #[must_use]
+    pub fn captures<'a>(&self, text: &'a str) -> Option<Vec<Option<&'a str>>> {
+        let captures = self.regex.captures(text)?;
+        Some(captures.iter().map(|group| group.map(|group| group.as_str())).collect())
+    }
+
+    /// The index of a group by its number or name.
+    #[must_use]
+    pub fn group(&self, name: &str) -> Option<usize> {
+        if let Ok(number) = name.parse() {
+            return (number < self.regex.captures_len()).then_some(number);
+        }
+        self.regex.capture_names().position(|other| other == Some(name))
     }
 
     /// As written.

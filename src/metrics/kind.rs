@@ -57,6 +57,8 @@ impl ErrorKind {
     pub(super) const fn of_ending(ending: Ending) -> Option<Self> {
         match ending {
             Ending::Answered
+            | Ending::Redirected
+            | Ending::Responded
             | Ending::ClientClosed
             | Ending::TunnelIdle
             | Ending::TunnelDrained => None,

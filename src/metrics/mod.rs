@@ -91,7 +91,7 @@ pub struct Metrics {
 pub struct Totals {
     /// Exchanges that are over.
     pub requests: u64,
-    /// Those that a backend answered with a status below 500.
+    /// Those that a backend, or a route itself, answered with a status below 500.
     pub success: u64,
     /// Those that went wrong on our side of the client: a status of 500 or above, whoever gave
     /// it, an answer that was cut, an exchange that was abandoned. What is neither success nor
@@ -249,11 +249,20 @@ impl Metrics {
 
     fn outcome(&self, ending: Ending, status: Option<u16>) -> &AtomicU64 {
         match ending {
-            Ending::Answered if status.is_some_and(|status| status < 500) => &self.succeeded,
+            Ending::Answered | Ending::Redirected | Ending::Responded
+                if status.is_some_and(|status| status < 500) =>
+            {
+                &self.succeeded
+            }
             Ending::Refused(refusal) if refusal.status() < 500 => &self.declined,
             Ending::TunnelIdle | Ending::TunnelDrained => &self.succeeded,
             Ending::ClientClosed | Ending::ClientStalled => &self.declined,
-            Ending::Answered | Ending::Refused(_) | Ending::Cut | Ending::Dropped => &self.failed,
+            Ending::Answered
+            | Ending::Redirected
+            | Ending::Responded
+            | Ending::Refused(_)
+            | Ending::Cut
+            | Ending::Dropped => &self.failed,
         }
     }
 }

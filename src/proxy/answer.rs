@@ -7,11 +7,11 @@ use pingora_error::{Error, ErrorType, Result};
 use pingora_proxy::{FailToProxy, Session};
 use tokio::io::AsyncWriteExt;
 
-use super::failure;
 use super::head::X_REQUEST_ID;
 use super::line::Line;
-use crate::exchange::Exchange;
+use super::{change, failure};
 use crate::exchange::refusal::Refusal;
+use crate::exchange::{Exchange, OwnAnswer};
 use crate::http::accept::{Form, preferred};
 use crate::http::request_id::RequestId;
 use pingora::http::ResponseHeader;
@@ -21,13 +21,50 @@ const ALLOW: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
 /// Answers with a refusal. The connection is kept where Pingora can tell that the request was
 /// read whole.
-pub(super) async fn refuse(session: &mut Session, refusal: Refusal) -> Result<()> {
-    let (head, body) = answer(session, refusal)?;
+pub(super) async fn refuse(
+    session: &mut Session,
+    exchange: &Exchange,
+    refusal: Refusal,
+) -> Result<()> {
+    let (mut head, body) = answer(session, refusal)?;
+    change::response(&mut head, exchange)?;
     let is_end = matches!(refusal, Refusal::BadRequest | Refusal::BodyTooLarge);
     if session.req_header().method == Method::CONNECT || is_end {
         // What follows is not HTTP, or nobody knows where it begins, or it is too much to read.
         session.set_keepalive(None);
     }
+    session.write_response_header(Box::new(head), false).await?;
+    session.write_response_body(Some(body), true).await
+}
+
+/// Answers as the route says.
+pub(super) async fn give(
+    session: &mut Session,
+    exchange: &Exchange,
+    own: &OwnAnswer,
+) -> Result<()> {
+    let (mut head, body) = match own {
+        OwnAnswer::Redirect { status, location } => {
+            let mut head = ResponseHeader::build(*status, Some(6))?;
+            head.insert_header(header::LOCATION, location.as_str())?;
+            (head, "")
+        }
+        OwnAnswer::Respond(respond) => {
+            let mut head = ResponseHeader::build(respond.status, Some(6))?;
+            if !respond.body.is_empty() {
+                head.insert_header(header::CONTENT_TYPE, respond.content_type.clone())?;
+            }
+            (head, respond.body.as_str())
+        }
+    };
+    if !matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
+        head.insert_header(header::CONTENT_LENGTH, body.len().to_string())?;
+    }
+    if let Some(id) = session.req_header().headers.get(X_REQUEST_ID) {
+        head.insert_header("X-Request-Id", id.clone())?;
+    }
+    change::response(&mut head, exchange)?;
+    let body = Bytes::copy_from_slice(body.as_bytes());
     session.write_response_header(Box::new(head), false).await?;
     session.write_response_body(Some(body), true).await
 }
@@ -116,7 +153,7 @@ pub(super) async fn fail(
         exchange.refuse(refusal);
         error_code = refusal.status();
         session.set_keepalive(None);
-        if let Err(error) = refuse(session, refusal).await {
+        if let Err(error) = refuse(session, exchange, refusal).await {
             log::debug!("could not answer: {error}");
         }
     }

@@ -17,6 +17,7 @@ use super::line::Line;
 use crate::exchange::Head;
 use crate::http::host;
 use crate::http::proxy_protocol::Addresses;
+use crate::http::scheme::Scheme;
 use crate::tls::facts::Facts;
 use crate::tls::terminator::Terminator;
 
@@ -76,8 +77,8 @@ impl Connection {
     }
 
     /// `http` or `https`.
-    pub(super) fn scheme(&self) -> &'static str {
-        if self.tls.is_some() { "https" } else { "http" }
+    pub(super) fn scheme(&self) -> Scheme {
+        if self.tls.is_some() { Scheme::Https } else { Scheme::Http }
     }
 }
 

@@ -6,13 +6,13 @@ use ipnet::IpNet;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora_error::{ErrorType, OrErr, Result};
 
-use crate::exchange::{Client, X_FORWARDED_FOR};
+use crate::exchange::{Client, X_FORWARDED_FOR, X_FORWARDED_PROTO};
 use crate::http::hop_by_hop::{self, Direction};
+use crate::http::scheme::Scheme;
 use crate::http::{address, forwarded, request_id, via};
 
 /// Names a request through all hops.
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 
@@ -64,7 +64,7 @@ fn absolute(target: &[u8]) -> Option<(&[u8], &[u8])> {
 /// Makes the head that a client sent, and Pingora has copied, the one that a backend gets.
 pub(super) fn forward(
     request: &mut RequestHeader,
-    (received, scheme): (&RequestHeader, &'static str),
+    (received, scheme): (&RequestHeader, Scheme),
     (client, backend): (Client, &str),
     trusted: &[IpNet],
 ) -> Result<()> {
@@ -93,7 +93,7 @@ pub(super) fn forward(
     // What nobody may claim is not there any more.
     let told = |request: &RequestHeader, name| from_trusted && request.headers.contains_key(name);
     if !told(request, X_FORWARDED_PROTO) {
-        request.insert_header("X-Forwarded-Proto", HeaderValue::from_static(scheme))?;
+        request.insert_header("X-Forwarded-Proto", HeaderValue::from_static(scheme.as_str()))?;
     }
     if !told(request, X_FORWARDED_HOST)
         && let Some(host) = request.headers.get(header::HOST).cloned()

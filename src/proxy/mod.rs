@@ -2,6 +2,7 @@
 
 pub mod accept;
 mod answer;
+mod change;
 mod client_certificate;
 mod connection;
 pub mod connections;
@@ -32,7 +33,7 @@ use self::line::{Line, Verdict};
 use crate::clock::Clock;
 use crate::exchange::event::Observer;
 use crate::exchange::refusal::{Ending, Refusal};
-use crate::exchange::{Exchange, Replay};
+use crate::exchange::{Admitted, Exchange, Replay};
 use crate::http::method::is_idempotent;
 use crate::http::request_id::RequestId;
 use crate::live::Live;
@@ -56,7 +57,7 @@ impl Proxy {
         Exchange::new(self.live.load(), Arc::clone(&self.observer), self.clock.now())
     }
 
-    fn admit(&self, session: &Session, exchange: &mut Exchange) -> Result<(), Refusal> {
+    fn admit(&self, session: &Session, exchange: &mut Exchange) -> Result<Admitted, Refusal> {
         let head = wire::head(session);
         if connection::of(session).is_some_and(|it| it.is_misdirected(&head)) {
             exchange.peer(head.peer);
@@ -79,7 +80,7 @@ impl Proxy {
         if let Some(violation) = line.violation() {
             exchange.because(violation.code());
         }
-        let wire = wire::unread(refusal.status(), id.as_str(), line.connection.scheme());
+        let wire = wire::unread(refusal.status(), id.as_str(), line.connection.scheme().as_str());
         exchange.finished(Ending::Refused(refusal), Some(&wire), self.clock.now());
     }
 }
@@ -136,8 +137,12 @@ impl ProxyHttp for Proxy {
 
     async fn request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> Result<bool> {
         fault::at("request_filter", session);
-        if let Err(refusal) = self.admit(session, exchange) {
-            return answer::refuse(session, refusal).await.map(|()| true);
+        match self.admit(session, exchange) {
+            Err(refusal) => return answer::refuse(session, exchange, refusal).await.map(|()| true),
+            Ok(Admitted::Answer(own)) => {
+                return answer::give(session, exchange, &own).await.map(|()| true);
+            }
+            Ok(Admitted::Forward) => {}
         }
         if let Some(line) = line(session) {
             line.deadline(exchange.deadline());
@@ -213,8 +218,9 @@ impl ProxyHttp for Proxy {
         let trusted = &exchange.snapshot().trusted_proxies;
         let backend = exchange.backend().map_or("", |backend| &backend.label);
         client_certificate::pass_on(request, connection::of(session))?;
-        let scheme = wire::scheme(session);
-        head::forward(request, (session.req_header(), scheme), (client, backend), trusted)?;
+        let received = (session.req_header(), wire::scheme(session));
+        head::forward(request, received, (client, backend), trusted)?;
+        change::request(request, exchange)?;
         tunnel::ask(request, exchange)
     }
 
@@ -239,12 +245,13 @@ impl ProxyHttp for Proxy {
         &self,
         session: &mut Session,
         response: &mut ResponseHeader,
-        _: &mut Exchange,
+        exchange: &mut Exchange,
     ) -> Result<()> {
         fault::at("response_filter", session);
         let request = session.req_header();
         let id = request.headers.get(&head::X_REQUEST_ID);
         let keep = head::backward(response, id, request.version)?;
+        change::response(response, exchange)?;
         tunnel::agree(response)?;
         if !keep || self.is_draining() {
             session.set_keepalive(None);

@@ -12,6 +12,7 @@ use crate::exchange::event::Wire;
 use crate::exchange::refusal::Ending;
 use crate::exchange::{Exchange, Head};
 use crate::http::label::MethodLabel;
+use crate::http::scheme::Scheme;
 
 /// The log's status for a client that left before its answer.
 const CLIENT_CLOSED: u16 = 499;
@@ -21,6 +22,7 @@ pub(super) fn head(session: &Session) -> Head<'_> {
     let request = session.req_header();
     Head {
         peer: peer(session),
+        scheme: scheme(session),
         method: &request.method,
         version: request.version,
         authority: super::head::authority(request),
@@ -38,8 +40,8 @@ fn peer(session: &Session) -> IpAddr {
 }
 
 /// `http` or `https`, as the client came.
-pub(super) fn scheme(session: &Session) -> &'static str {
-    connection::of(session).map_or("http", Connection::scheme)
+pub(super) fn scheme(session: &Session) -> Scheme {
+    connection::of(session).map_or(Scheme::Http, Connection::scheme)
 }
 
 /// How the exchange ended.
@@ -52,7 +54,7 @@ pub(super) fn ending(session: &Session, error: Option<&Error>, exchange: &Exchan
     }
     let begun = status(session) != 0;
     match error {
-        None => Ending::Answered,
+        None => exchange.own_answer().unwrap_or(Ending::Answered),
         Some(error) if super::failure::is_stalled_client(error) => Ending::ClientStalled,
         // Our own end of it, carried out on the client's side.
         Some(_) if begun && super::is_late(session) => Ending::Cut,
@@ -86,7 +88,7 @@ pub(super) fn with<T>(
     let wire = Wire {
         method_label: MethodLabel::from(&request.method),
         method: request.method.as_str(),
-        scheme: scheme(session),
+        scheme: scheme(session).as_str(),
         host: host.or_else(|| text(header::HOST)).unwrap_or_default(),
         path: super::head::path(request),
         query: request.uri.query(),

@@ -4,6 +4,7 @@
 //! immutable but for the atomics inside its backends and limiters, so a request that has pinned
 //! one sees one world from its first byte to its last.
 
+pub mod action;
 pub mod backend;
 pub mod handoff;
 pub mod pool;

@@ -7,10 +7,12 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::config::{self, BackendAddress, Config};
+use crate::config::{self, BackendAddress, Config, FieldChanges};
+use crate::name::RouteName;
 use crate::policy::bucket::Rate;
 use crate::policy::limiter::{Params, RateLimiter};
 use crate::policy::retry::RetryPolicy;
+use crate::runtime::action::Action;
 use crate::runtime::backend::{Backend, Member};
 use crate::runtime::pool::{Pool, selector};
 use crate::runtime::routes::Routes;
@@ -50,11 +52,17 @@ impl fmt::Debug for Seed {
     }
 }
 
-/// Where a matching request goes.
+/// What becomes of the requests that it matches.
 #[derive(Debug)]
 pub struct Route {
-    /// An index into [`Snapshot::pools`].
-    pub pool: usize,
+    /// What logs call it.
+    pub name: Option<RouteName>,
+    /// What becomes of a request.
+    pub action: Action,
+    /// Of what a backend gets.
+    pub request_headers: FieldChanges,
+    /// Of what the client gets.
+    pub response_headers: FieldChanges,
     /// Which requests, as text: what tells the route from all others.
     pub identity: Identity,
     /// For the requests of this route.
@@ -64,7 +72,7 @@ pub struct Route {
 /// Which requests a route is for, as text.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Identity {
-    /// The host, `*.` and the suffix, or `*` for every host.
+    /// The host, `*.` and the suffix, or `*` for every host; after the scheme, if it is for one.
     pub host: String,
     /// The path, and what else a request must have.
     pub path: String,
@@ -72,7 +80,11 @@ pub struct Identity {
 
 impl Identity {
     fn of(route: &config::Route) -> Self {
-        Self { host: route.host.to_string(), path: format!("{}{}", route.path, route.conditions) }
+        let scheme = route.scheme.map_or_else(String::new, |scheme| format!("{scheme}://"));
+        Self {
+            host: format!("{scheme}{}", route.host),
+            path: format!("{}{}", route.path, route.conditions),
+        }
     }
 }
 
@@ -104,7 +116,10 @@ impl Snapshot {
     ) -> Result<Self, LookupError> {
         let pools = config.pools.iter().map(|pool| build_pool(pool, seed, &mut lookup));
         let routes = config.routes.iter().map(|route| Route {
-            pool: route.pool,
+            name: route.name.clone(),
+            action: Action::new(&route.action),
+            request_headers: route.request_headers.clone(),
+            response_headers: route.response_headers.clone(),
             identity: Identity::of(route),
             limiter: route.rate_limit.as_ref().and_then(|limit| limiter(limit, seed)),
         });

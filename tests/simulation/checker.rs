@@ -76,6 +76,8 @@ impl Observer for Checker {
                     Ending::Dropped => sums.cancelled += 1,
                     Ending::Refused(Refusal::NoBackend) => sums.unserved += 1,
                     Ending::Refused(_)
+                    | Ending::Redirected
+                    | Ending::Responded
                     | Ending::Cut
                     | Ending::ClientClosed
                     | Ending::ClientStalled

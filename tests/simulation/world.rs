@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, Method, Version};
 use weir::config::{
-    AccessLog, Admin, Algorithm, Backend, BackendAddress, Conditions, Config, HealthCheck,
-    HostPattern, Limits, Listener, LogFormat, LogTarget, PathPattern, Pool, Probe, RateLimit,
-    Retry, RetryOn, Route, Shutdown, Threads, Timeouts,
+    AccessLog, Admin, Algorithm, Backend, BackendAddress, Config, HealthCheck, HostPattern, Limits,
+    Listener, LogFormat, LogTarget, Pool, Probe, RateLimit, Retry, RetryOn, Route, Shutdown,
+    Threads, Timeouts,
 };
 use weir::exchange::refusal::Refusal;
-use weir::exchange::{Exchange, Head, Replay};
+use weir::exchange::{Admitted, Exchange, Head, Replay};
 use weir::http::scan::Limits as HeadLimits;
+use weir::http::scheme::Scheme;
 use weir::name::PoolName;
 use weir::policy::retry::Failure;
 use weir::runtime::set::BackendSet;
@@ -243,6 +244,7 @@ impl World {
             peer: client,
             method: &method,
             version: Version::HTTP_11,
+            scheme: Scheme::Http,
             authority: None,
             query: None,
             path: "/",
@@ -252,7 +254,10 @@ impl World {
         let mut exchange = Exchange::new(Arc::clone(&self.snapshot), observer, self.now);
         match exchange.admit(&head, self.now) {
             Err(refusal) => self.refused(exchange, refusal),
-            Ok(()) => self.attempt(exchange, method),
+            Ok(admitted) => {
+                assert_eq!(admitted, Admitted::Forward, "no route answers itself");
+                self.attempt(exchange, method)
+            }
         }
     }
 
@@ -359,10 +364,7 @@ fn draw_config(dice: &mut Dice) -> Config {
     let pools: Vec<Pool> = (0..dice.u8(1..=2)).map(|number| draw_pool(dice, number)).collect();
     let route = |host: &str, pool| Route {
         host: HostPattern::Exact(host.to_owned()),
-        path: PathPattern::Prefix("/".to_owned()),
-        conditions: Conditions::default(),
-        pool,
-        rate_limit: None,
+        ..Route::for_all(pool)
     };
     let last = pools.len() - 1;
     Config {

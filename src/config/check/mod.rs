@@ -4,6 +4,7 @@
 //! counts as left out from then on, so that each mistake is reported once and the rest of the file
 //! is still looked at; the result is thrown away if there was any problem.
 
+mod action;
 mod conditions;
 mod listener;
 mod pool;

@@ -17,7 +17,7 @@ impl Reach {
     /// The routes have to come in the order of the file.
     pub(super) fn add(&mut self, route: &Route, at: Origin) {
         // A space is in no host, and cannot be in a prefix or an exact path.
-        let place = format!("{} {}", route.host, route.path);
+        let place = format!("{:?} {} {}", route.scheme, route.host, route.path);
         self.0.entry(place).or_default().push((route.conditions.clone(), at));
     }
 

@@ -1,17 +1,20 @@
 //! Routes, and whether they and the pools fit together.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
+use super::super::RouteName;
 use super::super::file;
 use super::super::limits;
 use super::super::problem::{Found, Origin, Problem, Spanned, nearest, quote};
-use super::super::read::List;
+use super::super::read::{List, Word};
 use super::super::value::Text;
-use super::super::{Conditions, HostPattern, PathPattern, Route};
+use super::super::{Action, HostPattern, PathPattern, Route};
+use super::action::{action, changes};
 use super::conditions::conditions;
 use super::pool::Names;
 use super::rate::rate_limit;
 use super::reach::Reach;
+use crate::http::scheme::Scheme;
 
 pub(super) fn routes(
     typed: Option<Spanned<List<file::Route>>>,
@@ -31,6 +34,7 @@ pub(super) fn routes(
     let mut named = HashSet::new();
     let mut routes = Vec::new();
     let mut patterns = 0;
+    let mut route_names = HashMap::new();
     for route in typed.value.entries {
         let Spanned { at, value: mut route } = route;
         let (path, conditions) = (path(&mut route, found), conditions(&mut route, found));
@@ -44,17 +48,30 @@ pub(super) fn routes(
                 );
             }
         }
-        let unclear = ["host", "path", "path_exact", "path_regex", "methods", "headers", "query"];
+        let unclear =
+            ["scheme", "host", "path", "path_exact", "path_regex", "methods", "headers", "query"];
         let known = !route.refused.iter().any(|key| unclear.contains(key));
-        let host = route.host.map_or(HostPattern::Any, |host| host.value);
-        whole &= route.pool.is_some();
-        let rate_limit = route.rate_limit.and_then(|rate| rate_limit(rate.value, found));
-        let pool = route.pool.and_then(|pool| find(&pool, names, found));
-        named.extend(pool);
+        let host = route.host.take().map_or(HostPattern::Any, |host| host.value);
+        let one_pool = route.pool.is_some();
+        let action = action(at, &mut route, path.as_ref(), names, found);
+        whole &= one_pool || action.is_some();
+        named.extend(action.iter().flat_map(Action::pools).map(|share| share.pool));
+        let scheme = scheme(route.scheme.take(), action.as_ref(), found);
+        let name = route.name.take().map(|name| unique(name, &mut route_names, found));
         let clear = known && path.is_some() && conditions.is_some();
         let path = path.unwrap_or_else(|| PathPattern::Prefix("/".to_owned()));
         let conditions = conditions.unwrap_or_default();
-        let route = Route { host, path, conditions, pool: pool.unwrap_or(0), rate_limit };
+        let route = Route {
+            name,
+            scheme,
+            host,
+            path,
+            conditions,
+            action: action.unwrap_or_else(|| Action::to_pool(0)),
+            request_headers: changes(route.request_headers.take(), found),
+            response_headers: changes(route.response_headers.take(), found),
+            rate_limit: route.rate_limit.and_then(|rate| rate_limit(rate.value, found)),
+        };
         if clear {
             reach.add(&route, at);
         }
@@ -65,6 +82,38 @@ pub(super) fn routes(
         unnamed(names, &named, found);
     }
     routes
+}
+
+/// How the client must have come. Whoever is sent to another scheme alone must not have come by it,
+/// or would be sent to where it is.
+fn scheme(
+    typed: Option<Spanned<Word<Scheme>>>,
+    action: Option<&Action>,
+    found: &mut Found,
+) -> Option<Scheme> {
+    let target = match action {
+        Some(Action::Redirect(redirect)) if redirect.changes_scheme_alone() => redirect.scheme,
+        Some(Action::Redirect(_) | Action::Forward(_) | Action::Respond(_)) | None => None,
+    };
+    let Some(typed) = typed else { return target.map(Scheme::other) };
+    if target == Some(typed.value.0) {
+        let problem = Problem::new(typed.at, "this redirect leads to where the client is");
+        found.add(problem.help("leave `scheme` out: it is for those who came the other way"));
+    }
+    Some(typed.value.0)
+}
+
+/// Complains about a name that an earlier route has.
+fn unique(
+    name: Spanned<RouteName>,
+    names: &mut HashMap<RouteName, Origin>,
+    found: &mut Found,
+) -> RouteName {
+    if let Some(first) = names.insert(name.value.clone(), name.at) {
+        let problem = Problem::new(name.at, format!("another route is named `{}`", name.value));
+        found.add(problem.help(format!("it is at {first}")));
+    }
+    name.value
 }
 
 /// Which paths; `None` if that is not clear.
@@ -102,17 +151,11 @@ fn default_route(names: &Names, found: &mut Found) -> Vec<Route> {
                 .help(format!("for example `routes: [{{path: /, pool: {first}}}]`")),
         );
     }
-    vec![Route {
-        host: HostPattern::Any,
-        path: PathPattern::Prefix("/".to_owned()),
-        conditions: Conditions::default(),
-        pool: 0,
-        rate_limit: None,
-    }]
+    vec![Route::for_all(0)]
 }
 
 /// The index of the pool that a route names, or of the one that it probably means.
-fn find(pool: &Spanned<Text>, names: &Names, found: &mut Found) -> Option<usize> {
+pub(super) fn find(pool: &Spanned<Text>, names: &Names, found: &mut Found) -> Option<usize> {
     let typed = pool.value.0.as_str();
     let index = |name: &str| names.index.get(name).map(|index| index.value);
     if let Some(index) = index(typed) {

@@ -2,23 +2,26 @@
 
 use ::http::Method;
 
-use super::super::HostPattern;
-use super::super::read::Presence::{Default as Same, Otherwise, Required};
-use super::super::read::{List, Table, section};
+use super::super::read::Presence::{Default as Same, Otherwise};
+use super::super::read::{List, Table, Word, section};
 use super::super::value::{ExactPath, FieldName, Path, PathRegex, Text};
+use super::super::{HostPattern, RouteName};
 use super::RateLimit;
+use super::action::{Fields, Redirect, Respond, Rewrite, Share};
 use crate::http::pattern::Pattern;
+use crate::http::scheme::Scheme;
 
 section! {
-    /// Which requests go to which pool. Of several routes that match a request, the one is taken
-    /// that says the most about it:
+    /// Which requests it is for, and one of `pool`, `pools`, `redirect` and `respond`. Of several
+    /// routes that match a request, the one is taken that says the most about it:
     ///
-    /// 1. the most specific host: the name itself, then the longest `*.` suffix, then no `host`;
-    /// 2. then the most specific path: `path_exact`, then `path_regex` (the first in the file that
+    /// 1. those with the `scheme` by which the client came, before those without;
+    /// 2. then the most specific host: the name itself, then the longest `*.` suffix, then no `host`;
+    /// 3. then the most specific path: `path_exact`, then `path_regex` (the first in the file that
     ///    matches), then the longest `path`;
-    /// 3. then the most conditions: a route with `methods` before one without, then the one with more
+    /// 4. then the most conditions: a route with `methods` before one without, then the one with more
     ///    `headers`, then the one with more of `query`;
-    /// 4. then the first in the file.
+    /// 5. then the first in the file.
     ///
     /// So the order of the file counts only between patterns, and between routes that say equally
     /// much about one path. A route whose conditions are not met is passed over, and the search goes
@@ -28,8 +31,14 @@ section! {
     ///
     /// Paths are compared in one spelling: `%61` is `a`, `//` is `/`, `/a/../b` is `/b`, and `%2F` is
     /// no `/`. The backend gets the path as the client wrote it.
-    Route at "routes[]", later ["redirect"];
+    Route at "routes[]", later [];
 
+    /// What logs call it: letters, digits, `-`, `_` and `.`, at most 63.
+    name: RouteName = Otherwise("it has none"), "login";
+    /// `http` or `https`: how the client came, by a trusted proxy's `X-Forwarded-Proto` or by the
+    /// listener. `{redirect: {scheme: https}}` sends all who came by http to https, whatever else
+    /// routes say; `{scheme: http, path: /.well-known, pool: web}` makes an exception.
+    scheme: Word<Scheme> = Otherwise("either"), "https";
     /// A host name, or `"*.example.com"` (in quotes, as YAML gives `*` a meaning) for every name
     /// that ends so.
     host: HostPattern = Otherwise("every host"), "api.example.com";
@@ -51,7 +60,20 @@ section! {
     /// Names and values are decoded as those of forms; of several with one name the first counts.
     query: Table<Text, Match> = Otherwise("any"), "{version: {prefix: beta}}";
     /// The name of the pool that answers.
-    pool: Text = Required, "web";
+    pool: Text = Otherwise("another key says what to do"), "web";
+    /// Pools that share the requests. In place of `pool`.
+    pools: List<Share> = Otherwise("`pool` says it"), "[{pool: web, weight: 9}, {pool: canary}]";
+    /// How a request to a pool is changed.
+    rewrite: Rewrite = Otherwise("it is sent as it came"), "{prefix: /new}";
+    /// Sends the client elsewhere. In place of a pool.
+    redirect: Redirect = Otherwise("nobody is sent elsewhere"), "{scheme: https}";
+    /// Answers without a backend. In place of a pool.
+    respond: Respond = Otherwise("a backend answers"), "{status: 403, body: \"not here\"}";
+    /// Changes of the fields that a backend gets, after all others.
+    request_headers: Fields = Otherwise("no change"), "{remove: [Cookie]}";
+    /// Changes of the fields that the client gets, whoever answers.
+    response_headers: Fields = Otherwise("no change"),
+        "{set: {Strict-Transport-Security: max-age=31536000}}";
     /// How much one client may ask of this route, after the limit of the whole file.
     rate_limit: RateLimit = Otherwise("no further limit"), "{requests_per_second: 5}";
 }

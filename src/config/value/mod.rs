@@ -5,20 +5,22 @@
 
 mod address;
 mod duration;
+mod fields;
 mod http;
 mod matching;
 mod size;
 
-use address::normal_host;
+pub(super) use address::normal_host;
 pub(super) use duration::{Patience, spell};
+pub(super) use fields::{ChangedField, ContentType, FieldValue, RedirectStatus, Target};
 pub(super) use http::{Failure, HostName, Path, ProbePath, Statuses};
 pub(super) use matching::{ExactPath, FieldName, PathRegex};
 pub(super) use size::{Cap, Size, spell_size};
 
-use super::PoolName;
 use super::problem::{Found, Problem, quote};
 use super::read::{Field, FromNode, FromText, Wrong};
 use super::yaml::{Node, Value};
+use super::{PoolName, RouteName};
 
 /// Any text. (That it is not empty holds for every text.)
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,19 +38,24 @@ impl FromText for Text {
     }
 }
 
-impl FromText for PoolName {
-    const EXPECTED: &'static str = "a name";
+macro_rules! name {
+    ($($name:ident),+) => {$(
+        impl FromText for $name {
+            const EXPECTED: &'static str = "a name";
 
-    fn from_text(text: &str) -> Result<Self, Wrong> {
-        Self::new(text).map_err(|error| {
-            Wrong::new(format!("{} is not a name", quote(text))).help(error.to_string())
-        })
-    }
+            fn from_text(text: &str) -> Result<Self, Wrong> {
+                Self::new(text).map_err(|error| {
+                    Wrong::new(format!("{} is not a name", quote(text))).help(error.to_string())
+                })
+            }
 
-    fn from_number(typed: &str) -> Option<Wrong> {
-        Some(in_quotes(typed))
-    }
+            fn from_number(typed: &str) -> Option<Wrong> {
+                Some(in_quotes(typed))
+            }
+        }
+    )+};
 }
+name!(PoolName, RouteName);
 
 /// A number where a text is expected.
 fn in_quotes(typed: &str) -> Wrong {

@@ -1,6 +1,7 @@
 //! From a request to a route.
 //!
-//! The most specific host comes first: the exact name, then the longest `*.` suffix, then the
+//! Routes for the scheme by which the client came are asked before those for both. Then the most
+//! specific host comes first: the exact name, then the longest `*.` suffix, then the
 //! routes for every host. Within one host the most specific path does: the exact one, then the
 //! patterns in the order of the file, then the longest prefix. Within one path it is the route with
 //! the most conditions. A route whose conditions are not met does not end the search, nor does a
@@ -17,13 +18,12 @@ mod conditions;
 mod hash;
 mod trie;
 
-use std::cmp::Reverse;
-
 use ::http::{HeaderMap, Method};
 use smallvec::SmallVec;
 
 use crate::config::{HostPattern, PathPattern, Route};
 use crate::http::pattern::Pattern;
+use crate::http::scheme::Scheme;
 use conditions::Candidates;
 use hash::Map;
 use trie::Trie;
@@ -31,6 +31,8 @@ use trie::Trie;
 /// What a request asks for.
 #[derive(Debug, Clone, Copy)]
 pub struct Asked<'a> {
+    /// How the client came.
+    pub scheme: Scheme,
     /// Lower case, without port.
     pub host: &'a str,
     /// Prepared for routing.
@@ -43,9 +45,18 @@ pub struct Asked<'a> {
     pub headers: &'a HeaderMap,
 }
 
-/// The table of routes.
+/// The table of routes. Those for one scheme are asked before those for both.
 #[derive(Debug, Default)]
 pub struct Routes {
+    http: Hosts,
+    https: Hosts,
+    either: Hosts,
+}
+
+/// The routes of one scheme.
+#[derive(Debug, Default)]
+struct Hosts {
+    has_routes: bool,
     exact: Map<Paths>,
     suffix: Map<Paths>,
     any: Paths,
@@ -103,12 +114,12 @@ impl Routes {
     pub fn new(routes: &[Route]) -> Self {
         let mut table = Self::default();
         for (index, route) in routes.iter().enumerate() {
-            let paths = match &route.host {
-                HostPattern::Exact(host) => table.exact.entry(host.as_str().into()).or_default(),
-                HostPattern::Suffix(host) => table.suffix.entry(host.as_str().into()).or_default(),
-                HostPattern::Any => &mut table.any,
+            let hosts = match route.scheme {
+                Some(Scheme::Http) => &mut table.http,
+                Some(Scheme::Https) => &mut table.https,
+                None => &mut table.either,
             };
-            paths.insert(route, index);
+            hosts.insert(route, index);
         }
         table
     }
@@ -116,11 +127,32 @@ impl Routes {
     /// The route for a request.
     #[must_use]
     pub fn find(&self, asked: &Asked<'_>) -> Option<usize> {
+        let of_scheme = match asked.scheme {
+            Scheme::Http => &self.http,
+            Scheme::Https => &self.https,
+        };
+        of_scheme.find(asked).or_else(|| self.either.find(asked))
+    }
+}
+
+impl Hosts {
+    fn insert(&mut self, route: &Route, index: usize) {
+        self.has_routes = true;
+        let paths = match &route.host {
+            HostPattern::Exact(host) => self.exact.entry(host.as_str().into()).or_default(),
+            HostPattern::Suffix(host) => self.suffix.entry(host.as_str().into()).or_default(),
+            HostPattern::Any => &mut self.any,
+        };
+        paths.insert(route, index);
+    }
+
+    fn find(&self, asked: &Asked<'_>) -> Option<usize> {
+        if !self.has_routes {
+            return None;
+        }
         let host = asked.host;
         // Most tables have no suffix, and need no look at the host's labels; many have no host.
-        let exact = || {
-            if self.exact.is_empty() { None } else { self.exact.get(host)?.find(asked) }
-        };
+        let exact = || if self.exact.is_empty() { None } else { self.exact.get(host)?.find(asked) };
         let suffix = || {
             let dots = host.match_indices('.').filter_map(|(at, _)| host.get(at + 1..));
             dots.filter_map(|parent| self.suffix.get(parent)).find_map(|paths| paths.find(asked))
@@ -128,34 +160,6 @@ impl Routes {
         let suffix = || if self.suffix.is_empty() { None } else { suffix() };
         exact().or_else(suffix).or_else(|| self.any.find(asked))
     }
-}
-
-/// The indices of `routes` in the order in which they are asked, for a reader: host by host, and
-/// within a host from the most specific path to the least. Exact.
-#[must_use]
-pub fn precedence(routes: &[Route]) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..routes.len()).collect();
-    order.sort_by_cached_key(|&index| routes.get(index).map(|route| rank(routes, route)));
-    order
-}
-
-/// The lower, the earlier.
-fn rank(routes: &[Route], route: &Route) -> impl Ord + use<> {
-    let host = match &route.host {
-        HostPattern::Exact(host) => (0, Reverse(0), host.clone()),
-        HostPattern::Suffix(host) => (1, Reverse(host.len()), host.clone()),
-        HostPattern::Any => (2, Reverse(0), String::new()),
-    };
-    let path = match &route.path {
-        PathPattern::Exact(path) => (0, 0, Reverse(0), path.clone()),
-        // The place of the first route with the same host and pattern.
-        PathPattern::Regex(_) => {
-            let same = |other: &Route| other.host == route.host && other.path == route.path;
-            (1, routes.iter().position(same).unwrap_or(0), Reverse(0), String::new())
-        }
-        PathPattern::Prefix(path) => (2, 0, Reverse(path.len()), path.clone()),
-    };
-    (host, path, route.conditions.rank())
 }
 
 /// Most paths have fewer segments that lead to a route.

@@ -1,7 +1,7 @@
 use ::http::{HeaderName, HeaderValue};
 
 use super::*;
-use crate::config::{Condition, Conditions, Test};
+use crate::config::{Action, Condition, Conditions, Test, precedence};
 
 fn route(host: &str, path: &str) -> Route {
     let host = match host.strip_prefix("*.") {
@@ -14,12 +14,19 @@ fn route(host: &str, path: &str) -> Route {
         (_, Some(pattern)) => PathPattern::Regex(Pattern::new(pattern).unwrap()),
         _ => PathPattern::Prefix(path.to_owned()),
     };
-    Route { host, path, conditions: Conditions::default(), pool: 0, rate_limit: None }
+    Route::new(host, path, Conditions::default(), Action::to_pool(0))
 }
 
 fn find(table: &Routes, host: &str, path: &str) -> Option<usize> {
     let headers = HeaderMap::new();
-    table.find(&Asked { host, path, query: None, method: &Method::GET, headers: &headers })
+    table.find(&Asked {
+        scheme: Scheme::Http,
+        host,
+        path,
+        query: None,
+        method: &Method::GET,
+        headers: &headers,
+    })
 }
 
 fn table() -> Routes {
@@ -120,7 +127,7 @@ fn met(conditions: Conditions, method: &Method, fields: &[(&str, &str)], query: 
         all.append(name, value);
     });
     let query = (!query.is_empty()).then_some(query);
-    let asked = Asked { host: "h", path: "/", query, method, headers: &all };
+    let asked = Asked { scheme: Scheme::Http, host: "h", path: "/", query, method, headers: &all };
     Routes::new(&[with(route("", "/"), conditions)]).find(&asked).is_some()
 }
 
@@ -186,7 +193,7 @@ fn more_conditions_come_first_whatever_the_order_of_the_file() {
     let headers = HeaderMap::from_iter([("x-v".parse().unwrap(), "1".parse().unwrap())]);
     let none = HeaderMap::new();
     let find = |method, headers, query| {
-        table.find(&Asked { host: "h", path: "/", query, method, headers })
+        table.find(&Asked { scheme: Scheme::Http, host: "h", path: "/", query, method, headers })
     };
     assert_eq!(find(&Method::POST, &headers, Some("q=1")), Some(4));
     assert_eq!(find(&Method::GET, &headers, Some("q=1")), Some(3));
@@ -205,9 +212,37 @@ fn conditions_that_are_not_met_lead_to_a_shorter_path_and_then_to_another_host()
     ]);
     let headers = HeaderMap::new();
     let find = |method| {
-        table.find(&Asked { host: "a.test", path: "/x/y", query: None, method, headers: &headers })
+        table.find(&Asked {
+            scheme: Scheme::Http,
+            host: "a.test",
+            path: "/x/y",
+            query: None,
+            method,
+            headers: &headers,
+        })
     };
     assert_eq!(find(&Method::POST), Some(0));
     assert_eq!(find(&Method::PUT), Some(1));
     assert_eq!(find(&Method::GET), Some(2));
+}
+
+#[test]
+fn routes_for_one_scheme_come_before_those_for_both_whatever_their_host() {
+    let of = |scheme, route| Route { scheme: Some(scheme), ..route };
+    let table = Routes::new(&[
+        route("a.test", "=/x"),
+        of(Scheme::Http, route("", "/")),
+        of(Scheme::Http, route("", "/.well-known")),
+        of(Scheme::Https, route("", "/s")),
+    ]);
+    let headers = HeaderMap::new();
+    let find = |scheme, path| {
+        let method = &Method::GET;
+        table.find(&Asked { scheme, host: "a.test", path, query: None, method, headers: &headers })
+    };
+    assert_eq!(find(Scheme::Http, "/x"), Some(1));
+    assert_eq!(find(Scheme::Http, "/.well-known/y"), Some(2));
+    assert_eq!(find(Scheme::Https, "/x"), Some(0));
+    assert_eq!(find(Scheme::Https, "/s"), Some(3));
+    assert_eq!(find(Scheme::Https, "/y"), None);
 }

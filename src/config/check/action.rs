@@ -1,0 +1,360 @@
+//! What a route does.
+
+use std::collections::HashMap;
+
+use ::http::HeaderValue;
+
+use super::super::file::{self, QueryFate};
+use super::super::limits;
+use super::super::problem::{Found, Origin, Problem, Spanned, quote};
+use super::super::read::{List, Table};
+use super::super::value::{ChangedField, FieldValue, HostName, normal_host};
+use super::super::{Action, Field, FieldChanges, Forward, PathPattern, Respond, Rewrite, Share};
+use super::Range;
+use super::pool::Names;
+use super::route::{find, only_one};
+use crate::http::path::for_routing;
+use crate::http::pattern::Pattern;
+use crate::http::redirect::Redirect;
+use crate::http::rewrite::{NewPath, Template};
+use crate::http::scheme::Scheme;
+
+const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+
+/// What the route does; `None` if that is not clear.
+pub(super) fn action(
+    at: Origin,
+    route: &mut file::Route,
+    path: Option<&PathPattern>,
+    names: &Names,
+    found: &mut Found,
+) -> Option<Action> {
+    let keys = [
+        ("pool", route.pool.as_ref().map(|pool| pool.at)),
+        ("pools", route.pools.as_ref().map(|pools| pools.at)),
+        ("redirect", route.redirect.as_ref().map(|redirect| redirect.at)),
+        ("respond", route.respond.as_ref().map(|respond| respond.at)),
+    ];
+    only_one(&keys, found)?;
+    let unclear = keys.iter().any(|(name, _)| route.refused.contains(name));
+    if keys.iter().all(|(_, there)| there.is_none()) && !unclear {
+        let problem = Problem::new(at, "this route does not say what to do");
+        found.add(problem.help("one of `pool`, `pools`, `redirect` and `respond`: `pool: web`"));
+    }
+    let rewritten = route.rewrite.take();
+    if let (Some(rewrite), None, None) = (&rewritten, &route.pool, &route.pools)
+        && !unclear
+    {
+        let problem = Problem::new(rewrite.at, "`rewrite` is for requests to a pool");
+        found.add(problem.help("remove it, or name a pool"));
+    }
+    if let Some(redirect) = route.redirect.take() {
+        return self::redirect(redirect, path, found).map(Action::Redirect);
+    }
+    if let Some(respond) = route.respond.take() {
+        return self::respond(respond.value, found).map(Action::Respond);
+    }
+    let pools = match (route.pool.take(), route.pools.take()) {
+        (Some(pool), _) => vec![Share { pool: find(&pool, names, found)?, weight: 1 }],
+        (None, Some(pools)) => shares(pools, names, found)?,
+        (None, None) => return None,
+    };
+    let rewrite = match rewritten {
+        Some(rewrite) => self::rewrite(rewrite, path, found),
+        None => Rewrite::default(),
+    };
+    Some(Action::Forward(Forward { pools, rewrite }))
+}
+
+fn shares(
+    typed: Spanned<List<file::Share>>,
+    names: &Names,
+    found: &mut Found,
+) -> Option<Vec<Share>> {
+    let Spanned { at, value: typed } = typed;
+    let mut seen: HashMap<usize, Origin> = HashMap::new();
+    let mut shares = Vec::new();
+    let mut whole = typed.typed == typed.entries.len();
+    if typed.typed == 0 {
+        let problem = Problem::new(at, "with no pool no request could be answered");
+        found.add(problem.help("for example `pools: [{pool: web, weight: 9}, {pool: canary}]`"));
+    }
+    for share in typed.entries {
+        let range = Range { name: "weight", first: 0, last: u64::from(limits::WEIGHT_MAX) };
+        let refused = share.value.refused.contains(&"weight");
+        let weight = match share.value.weight {
+            Some(weight) => range.pick(Some(weight), found),
+            None => (!refused).then_some(1),
+        };
+        let place = share.value.pool.as_ref().map(|pool| pool.at);
+        let pool = share.value.pool.and_then(|pool| find(&pool, names, found));
+        let weight = weight.and_then(|weight| u32::try_from(weight).ok());
+        let (Some(pool), Some(weight), Some(place)) = (pool, weight, place) else {
+            whole = false;
+            continue;
+        };
+        if let Some(first) = seen.insert(pool, place) {
+            let problem = Problem::new(place, "this pool is listed twice");
+            found.add(problem.help(format!("add up the weights; the first is at {first}")));
+        }
+        shares.push(Share { pool, weight });
+    }
+    if whole && !shares.is_empty() && shares.iter().all(|share| share.weight == 0) {
+        let problem = Problem::new(at, "with every weight 0 no request could be answered");
+        found.add(problem.help("give one of the pools a weight"));
+    }
+    whole.then_some(shares)
+}
+
+fn rewrite(
+    typed: Spanned<file::Rewrite>,
+    path: Option<&PathPattern>,
+    found: &mut Found,
+) -> Rewrite {
+    let Spanned { at, value: typed } = typed;
+    let keys = [
+        ("prefix", typed.prefix.as_ref().map(|prefix| prefix.at)),
+        ("to", typed.to.as_ref().map(|to| to.at)),
+    ];
+    let clear = only_one(&keys, found).is_some();
+    if keys.iter().all(|(_, there)| there.is_none())
+        && typed.host.is_none()
+        && typed.regex.is_none()
+        && typed.refused.is_empty()
+    {
+        let problem = Problem::new(at, "this rewrite changes nothing");
+        found.add(problem.help("one of `prefix`, `to` and `host`"));
+    }
+    if let (Some(regex), None) = (&typed.regex, &typed.to)
+        && !typed.refused.contains(&"to")
+    {
+        let problem = Problem::new(regex.at, "a `regex` without `to` changes nothing");
+        found.add(problem.help("for example `to: /new/$1`"));
+    }
+    let new = match (typed.prefix, typed.to) {
+        (Some(prefix), _) => new_prefix(prefix.at, prefix.value.0, path, found),
+        (None, Some(to)) if !to.value.0.starts_with('/') => {
+            let problem = Problem::new(to.at, "a request is rewritten to a path, not to a URL");
+            found.add(
+                problem.help("another `Host` is `host`; to send the client there, `redirect`"),
+            );
+            None
+        }
+        (None, Some(to)) if to.value.0.contains('?') => {
+            let problem = Problem::new(to.at, "a rewritten path has no query");
+            found.add(problem.help("the client's query stays as it is"));
+            None
+        }
+        (None, Some(to)) => {
+            let regex = typed.regex.map(|regex| regex.value);
+            new_path(to.at, &to.value.0, regex.as_ref().or(pattern(path)), found)
+        }
+        (None, None) => None,
+    };
+    Rewrite { path: new.filter(|_| clear), host: typed.host.map(|host| host.value.0) }
+}
+
+fn pattern(path: Option<&PathPattern>) -> Option<&Pattern> {
+    match path {
+        Some(PathPattern::Regex(pattern)) => Some(pattern),
+        Some(PathPattern::Exact(_) | PathPattern::Prefix(_)) | None => None,
+    }
+}
+
+fn new_prefix(
+    at: Origin,
+    new: String,
+    path: Option<&PathPattern>,
+    found: &mut Found,
+) -> Option<NewPath> {
+    match path? {
+        PathPattern::Prefix(old) => return Some(NewPath::Prefix { old: old.clone(), new }),
+        PathPattern::Exact(_) | PathPattern::Regex(_) => {}
+    }
+    let problem = Problem::new(at, "`prefix` takes the place of `path`, which is not here");
+    found.add(problem.help("write `to`, or `path` in place of `path_exact` and `path_regex`"));
+    None
+}
+
+/// A whole path, with groups of a pattern if there is one.
+fn new_path(
+    at: Origin,
+    text: &str,
+    pattern: Option<&Pattern>,
+    found: &mut Found,
+) -> Option<NewPath> {
+    let Some(pattern) = pattern else {
+        if text.contains('$') {
+            let problem = Problem::new(at, format!("{} has a group of no pattern", quote(text)));
+            found.add(problem.help("write `path_regex` in place of `path`"));
+            return None;
+        }
+        return Some(NewPath::Whole(for_routing(text).into_owned()));
+    };
+    match Template::new(text, pattern) {
+        Ok(template) => Some(NewPath::Pattern(pattern.clone(), template)),
+        Err(error) => {
+            let problem = Problem::new(at, format!("{} cannot be filled in", quote(text)));
+            found.add(problem.help(error.to_string()));
+            None
+        }
+    }
+}
+
+fn redirect(
+    typed: Spanned<file::Redirect>,
+    path: Option<&PathPattern>,
+    found: &mut Found,
+) -> Option<Redirect> {
+    let Spanned { at, value: typed } = typed;
+    let others = [
+        ("prefix", typed.prefix.as_ref().map(|prefix| prefix.at)),
+        ("scheme", typed.scheme.as_ref().map(|scheme| scheme.at)),
+        ("host", typed.host.as_ref().map(|host| host.at)),
+        ("port", typed.port.as_ref().map(|port| port.at)),
+    ];
+    let nothing = typed.to.is_none() && others.iter().all(|(_, there)| there.is_none());
+    if nothing && typed.refused.is_empty() {
+        let problem = Problem::new(at, "this redirect leads to where the client is");
+        found.add(problem.help("for example `redirect: {scheme: https}` or `redirect: /new`"));
+        return None;
+    }
+    let host = match &typed.host {
+        Some(host) => Some(host_alone(host, found)?),
+        None => None,
+    };
+    let mut redirect = Redirect {
+        status: typed.status.map_or(301, |status| status.value.0),
+        scheme: typed.scheme.map(|scheme| scheme.value.0),
+        host,
+        port: None,
+        path: None,
+        query: None,
+        keep_query: typed.query.is_none_or(|query| query.value.0 == QueryFate::Keep),
+    };
+    let range = Range { name: "port", first: 1, last: u64::from(u16::MAX) };
+    let port = range.pick(typed.port, found);
+    redirect.port = port.and_then(|port| u16::try_from(port).ok());
+    if let Some(to) = typed.to {
+        let url = !to.value.0.starts_with('/');
+        if let Some((name, Some(at))) =
+            others.iter().find(|(name, at)| at.is_some() && (url || *name == "prefix"))
+        {
+            let problem = Problem::new(*at, format!("`{name}` and `to` cannot stand together"));
+            found.add(problem.help("keep one of the two"));
+            return None;
+        }
+        leads_to(&mut redirect, to.at, &to.value.0, pattern(path), found)?;
+    } else if let Some(prefix) = typed.prefix {
+        redirect.path = Some(new_prefix(prefix.at, prefix.value.0, path, found)?);
+    }
+    Some(redirect)
+}
+
+/// A host without a port, which has a key of its own.
+fn host_alone(typed: &Spanned<HostName>, found: &mut Found) -> Option<String> {
+    let text = typed.value.0.as_str();
+    match normal_host(text) {
+        Ok(host) => Some(host),
+        Err(_) if crate::http::host::port(text).is_some() => {
+            let problem = Problem::new(typed.at, format!("{} has a port", quote(text)));
+            found.add(problem.help("write it as `port`"));
+            None
+        }
+        Err(wrong) => {
+            found.add(wrong.at(typed.at));
+            None
+        }
+    }
+}
+
+/// Takes a URL, or a path with a query, to pieces.
+fn leads_to(
+    redirect: &mut Redirect,
+    at: Origin,
+    to: &str,
+    pattern: Option<&Pattern>,
+    found: &mut Found,
+) -> Option<()> {
+    let mut rest = to;
+    if let Some((scheme, authority)) = to.split_once("://").filter(|_| !to.starts_with('/')) {
+        redirect.scheme = Scheme::named(scheme);
+        let end = authority.find(['/', '?']).unwrap_or(authority.len());
+        let (authority, path) = authority.split_at_checked(end)?;
+        rest = path;
+        let colon = authority
+            .rfind(':')
+            .filter(|at| authority.get(*at..).is_some_and(|port| !port.contains(']')));
+        let (host, port) = authority.split_at_checked(colon.unwrap_or(authority.len()))?;
+        match (normal_host(host), port.strip_prefix(':').map(str::parse::<u16>)) {
+            (Ok(host), None) => redirect.host = Some(host),
+            (Ok(host), Some(Ok(port))) if port > 0 => {
+                (redirect.host, redirect.port) = (Some(host), Some(port));
+            }
+            (Err(wrong), _) => {
+                found.add(wrong.at(at));
+                return None;
+            }
+            (Ok(_), Some(_)) => {
+                let what = format!("{} is not a host with a port", quote(authority));
+                found.add(Problem::new(at, what).help("a port is a number from 1 to 65535"));
+                return None;
+            }
+        }
+    }
+    let (path, query) =
+        rest.split_once('?').map_or((rest, None), |(path, query)| (path, Some(query)));
+    redirect.query = query.filter(|query| !query.is_empty()).map(str::to_owned);
+    if !path.is_empty() {
+        redirect.path = Some(new_path(at, path, pattern, found)?);
+    }
+    Some(())
+}
+
+fn respond(typed: file::Respond, found: &mut Found) -> Option<Respond> {
+    let range = Range { name: "status", first: 200, last: 599 };
+    let status = range.pick(typed.status, found).and_then(|status| u16::try_from(status).ok())?;
+    if let Some(body) = &typed.body {
+        let has_none = matches!(status, 204 | 205 | 304);
+        if has_none {
+            let problem = Problem::new(body.at, format!("an answer of {status} has no body"));
+            found.add(problem.help("remove `body`, or write another status"));
+        }
+        if body.value.0.len() > limits::RESPOND_BYTES_MAX {
+            let what = format!("the body has {} bytes", body.value.0.len());
+            let help = format!("{} are the most", limits::RESPOND_BYTES_MAX);
+            found.add(Problem::new(body.at, what).help(help));
+        }
+    }
+    Some(Respond {
+        status,
+        body: typed.body.map(|body| body.value.0).unwrap_or_default(),
+        content_type: typed.content_type.map_or(TEXT, |content_type| content_type.value.0),
+    })
+}
+
+/// Changes of fields.
+pub(super) fn changes(typed: Option<Spanned<file::Fields>>, found: &mut Found) -> FieldChanges {
+    let Some(Spanned { at, value: typed }) = typed else { return FieldChanges::default() };
+    let empty = typed.set.as_ref().is_none_or(|set| set.value.typed == 0)
+        && typed.add.as_ref().is_none_or(|add| add.value.typed == 0)
+        && typed.remove.as_ref().is_none_or(|remove| remove.value.typed == 0);
+    if empty && typed.refused.is_empty() {
+        let problem = Problem::new(at, "this changes no field");
+        found.add(problem.help("for example `{set: {X-Env: prod}}`"));
+    }
+    let fields = |table: Option<Spanned<Table<ChangedField, FieldValue>>>| {
+        let entries = table.map(|table| table.value.entries).unwrap_or_default();
+        let field = |(name, value): (Spanned<ChangedField>, Spanned<FieldValue>)| Field {
+            name: name.value.typed,
+            value: value.value.0,
+        };
+        entries.into_iter().map(field).collect()
+    };
+    let remove = typed.remove.map(|remove| remove.value.entries).unwrap_or_default();
+    FieldChanges {
+        set: fields(typed.set),
+        add: fields(typed.add),
+        remove: remove.into_iter().map(|name| name.value.name).collect(),
+    }
+}

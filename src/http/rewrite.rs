@@ -1,0 +1,200 @@
+//! Another path for a request.
+//!
+//! A new path is made of the routing copy of the old one (see [`super::path`]), never of the bytes
+//! as they came: what is left of `/a/../b/x` behind the prefix `/b` is not in those bytes. The
+//! result is brought into the same form again, so no part that a client chose can end up as a dot
+//! segment, or as `//host` at the start, that was not there before.
+
+use super::path::for_routing;
+use super::pattern::{Pattern, PatternError};
+
+/// How a new path is made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NewPath {
+    /// This, whatever the old one was.
+    Whole(String),
+    /// Another start: what the path has below `old` goes below `new`.
+    Prefix {
+        /// The prefix of the route.
+        old: String,
+        /// What takes its place.
+        new: String,
+    },
+    /// What the pattern's groups took, put into a template.
+    Pattern(Pattern, Template),
+}
+
+impl NewPath {
+    /// The new path for `path`, which is in the form of [`for_routing`], and so is the result. A
+    /// path that the pattern does not take stays as it is.
+    #[must_use]
+    pub fn of(&self, path: &str) -> String {
+        let new = match self {
+            Self::Whole(new) => new.clone(),
+            Self::Prefix { old, new } => {
+                let below = path.strip_prefix(old.as_str()).unwrap_or(path);
+                format!("{new}/{below}")
+            }
+            Self::Pattern(pattern, template) => match pattern.captures(path) {
+                Some(groups) => template.fill(|group| groups.get(group).copied().flatten()),
+                None => path.to_owned(),
+            },
+        };
+        let below_nothing = matches!(self, Self::Prefix { old, .. } if old == path);
+        let normal = for_routing(&new);
+        // The prefix alone is not a folder: `/old` becomes `/new` and not `/new/`.
+        match normal.strip_suffix('/') {
+            Some(shorter) if below_nothing && !shorter.is_empty() => shorter.to_owned(),
+            _ => normal.into_owned(),
+        }
+    }
+}
+
+/// A text with places for what a pattern's groups took: `$1`, `${1}`, `${name}`; `$$` is `$`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Template {
+    source: String,
+    parts: Vec<Part>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Part {
+    Text(String),
+    Group(usize),
+}
+
+impl Template {
+    /// Reads a template for what `pattern` takes.
+    ///
+    /// # Errors
+    /// A `$` that names no group of the pattern.
+    pub fn new(source: &str, pattern: &Pattern) -> Result<Self, PatternError> {
+        let mut parts = Vec::new();
+        let mut pieces = source.split('$');
+        push(&mut parts, pieces.next().unwrap_or_default());
+        while let Some(piece) = pieces.next() {
+            if piece.is_empty() {
+                // Two in a row; what follows the second is plain.
+                let plain = pieces.next().ok_or_else(|| {
+                    PatternError::new("a `$` at the end names no group (`$$` is a dollar sign)")
+                })?;
+                push(&mut parts, &format!("${plain}"));
+                continue;
+            }
+            let (name, rest) = group_name(piece)?;
+            let group = pattern
+                .group(name)
+                .ok_or_else(|| PatternError::new(format!("the pattern has no group `{name}`")))?;
+            parts.push(Part::Group(group));
+            push(&mut parts, rest);
+        }
+        Ok(Self { source: source.to_owned(), parts })
+    }
+
+    /// As written.
+    #[must_use]
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    fn fill<'a>(&self, group: impl Fn(usize) -> Option<&'a str>) -> String {
+        let mut text = String::new();
+        for part in &self.parts {
+            text.push_str(match part {
+                Part::Text(plain) => plain,
+                Part::Group(index) => group(*index).unwrap_or_default(),
+            });
+        }
+        text
+    }
+}
+
+fn push(parts: &mut Vec<Part>, text: &str) {
+    if !text.is_empty() {
+        parts.push(Part::Text(text.to_owned()));
+    }
+}
+
+/// The name of a group at the start of `piece`, and what follows it. A number ends with its last
+/// digit, so that `$1x` is the first group and an `x`.
+fn group_name(piece: &str) -> Result<(&str, &str), PatternError> {
+    if let Some(inner) = piece.strip_prefix('{') {
+        return inner
+            .split_once('}')
+            .ok_or_else(|| PatternError::new("a `${` is not closed by a `}`"));
+    }
+    let end = piece.find(|c: char| !c.is_ascii_digit()).unwrap_or(piece.len());
+    match piece.split_at_checked(end) {
+        Some((digits, rest)) if !digits.is_empty() => Ok((digits, rest)),
+        _ => Err(PatternError::new(
+            "a `$` is followed by a number or a name in braces: `$1`, `${name}` (`$$` is a dollar sign)",
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn prefix(old: &str, new: &str) -> NewPath {
+        NewPath::Prefix { old: old.to_owned(), new: new.to_owned() }
+    }
+
+    fn pattern(pattern: &str, template: &str) -> NewPath {
+        let pattern = Pattern::new(pattern).unwrap();
+        let template = Template::new(template, &pattern).unwrap();
+        NewPath::Pattern(pattern, template)
+    }
+
+    #[test]
+    fn what_is_below_a_prefix_goes_below_the_new_one() {
+        assert_eq!(prefix("/old", "/new").of("/old/a/b"), "/new/a/b");
+        assert_eq!(prefix("/old", "/new").of("/old"), "/new");
+        assert_eq!(prefix("/old", "/new").of("/old/"), "/new/");
+        assert_eq!(prefix("/old", "/").of("/old/a"), "/a");
+        assert_eq!(prefix("/old", "/").of("/old"), "/");
+        assert_eq!(prefix("/", "/new").of("/a"), "/new/a");
+        assert_eq!(prefix("/", "/new").of("/"), "/new");
+    }
+
+    #[test]
+    fn groups_go_where_the_template_says() {
+        let users = pattern("/users/([0-9]+)(/.*)?", "/u/$1x$2");
+        assert_eq!(users.of("/users/42/photo"), "/u/42x/photo");
+        assert_eq!(users.of("/users/42"), "/u/42x");
+        assert_eq!(users.of("/else"), "/else");
+        assert_eq!(pattern("/(?P<first>.)(.)", "/${2}${first}$$1").of("/ab"), "/ba$1");
+    }
+
+    #[test]
+    fn a_template_names_only_groups_that_there_are() {
+        let wrong = |template| {
+            let pattern = Pattern::new("/(a)(?P<b>c)").unwrap();
+            Template::new(template, &pattern).unwrap_err().to_string()
+        };
+        assert_eq!(wrong("/$3"), "the pattern has no group `3`");
+        assert_eq!(wrong("/${x}"), "the pattern has no group `x`");
+        assert_eq!(wrong("/${b"), "a `${` is not closed by a `}`");
+        assert!(wrong("/$").starts_with("a `$` at the end"));
+        assert!(wrong("/$b").starts_with("a `$` is followed by"));
+    }
+
+    #[test]
+    fn parts_of_the_old_path_make_no_dots_and_no_double_slash() {
+        assert_eq!(pattern("/(.)x(.)(/.*)?", "/$1$2$3").of("/.x./b"), "/b");
+        assert_eq!(pattern("/x(.*)", "/$1").of("/x/evil.test"), "/evil.test");
+    }
+
+    proptest! {
+        #[test]
+        fn every_new_path_is_in_its_normal_form(path in "(/[a.%2fe;]{0,3}){0,5}") {
+            let path = for_routing(&path).into_owned();
+            let ways = [prefix("/a", "/"), prefix("/", "/b"), pattern("/(.*?)(/.*)?", "/$2$1")];
+            for new in ways.map(|way| way.of(&path)) {
+                prop_assert!(new.starts_with('/') && !new.starts_with("//"), "{}", new);
+                prop_assert_eq!(for_routing(&new).into_owned(), new);
+            }
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! What a route changes in the heads that pass through.
+
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora_error::Result;
+
+use crate::config::Field;
+use crate::exchange::Exchange;
+use crate::runtime::action::Action;
+
+/// Both heads have these methods, but no trait.
+macro_rules! change {
+    ($head:expr, $changes:expr) => {{
+        for name in &$changes.remove {
+            $head.remove_header(name);
+        }
+        // Names as text, so that they are written in the case that the operator chose.
+        for Field { name, value } in &$changes.set {
+            $head.insert_header(name.clone(), value.clone())?;
+        }
+        for Field { name, value } in &$changes.add {
+            $head.append_header(name.clone(), value.clone())?;
+        }
+    }};
+}
+
+/// Of what a backend gets: its path, its host, its fields.
+pub(super) fn request(request: &mut RequestHeader, exchange: &Exchange) -> Result<()> {
+    let Some(route) = exchange.route() else { return Ok(()) };
+    if let Some(path) = exchange.new_path() {
+        let target = request.raw_path();
+        let query = target.iter().position(|byte| *byte == b'?');
+        let query = query.and_then(|at| target.get(at..)).unwrap_or_default();
+        let target = [path.as_bytes(), query].concat();
+        request.set_raw_path(&target)?;
+    }
+    if let Action::Forward(_, rewrite) = &route.action
+        && let Some(host) = &rewrite.host
+    {
+        request.insert_header("Host", host.as_str())?;
+    }
+    change!(request, route.request_headers);
+    Ok(())
+}
+
+/// Of what the client gets, whoever answers.
+pub(super) fn response(response: &mut ResponseHeader, exchange: &Exchange) -> Result<()> {
+    // An interim answer is about the way, not about what is found there.
+    let interim = response.status.is_informational();
+    let Some(route) = exchange.route().filter(|_| !interim) else { return Ok(()) };
+    change!(response, route.response_headers);
+    Ok(())
+}
