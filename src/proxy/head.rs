@@ -1,10 +1,10 @@
 //! What we change in the heads that pass through.
 
 use http::header::{self, HeaderName, HeaderValue};
-use http::{HeaderMap, Version};
+use http::{HeaderMap, StatusCode, Version};
 use ipnet::IpNet;
 use pingora::http::{RequestHeader, ResponseHeader};
-use pingora_error::{ErrorType, OrErr, Result};
+use pingora_error::{Error, ErrorType, OrErr, Result};
 
 use crate::exchange::{Client, X_FORWARDED_FOR, X_FORWARDED_PROTO};
 use crate::http::hop_by_hop::{self, Direction};
@@ -144,8 +144,17 @@ fn text_lines(headers: &HeaderMap, name: HeaderName) -> impl DoubleEndedIterator
     headers.get_all(name).iter().filter_map(|line| line.to_str().ok())
 }
 
-/// Puts right what has one meaning only.
+/// Refuses an answer whose end can be seen in two ways, and puts right what has one meaning only.
 pub(super) fn check_answer(response: &mut ResponseHeader) -> Result<()> {
+    let mut codings = response.headers.get_all(header::TRANSFER_ENCODING).iter();
+    if let Some(coding) = codings.next() {
+        // We ask for no other coding, so none may come (RFC 9112 §6.1).
+        let is_chunked = coding.as_bytes().eq_ignore_ascii_case(b"chunked");
+        if !is_chunked || codings.next().is_some() || response.version == Version::HTTP_10 {
+            let what = "a coding that nobody asked for";
+            return Err(Error::explain(ErrorType::InvalidHTTPHeader, what).into_up());
+        }
+    }
     // Several that differ were refused by Pingora; several that agree are one (RFC 9112 §6.3).
     let mut lengths = response.headers.get_all(header::CONTENT_LENGTH).iter();
     let (first, second) = (lengths.next(), lengths.next());
@@ -171,6 +180,15 @@ pub(super) fn backward(
     }
     if let Some(request_id) = request_id {
         response.insert_header("X-Request-Id", request_id.clone())?;
+    }
+    if response.version == Version::HTTP_10 {
+        // Each hop speaks for itself (RFC 9110 §2.5).
+        response.set_version(Version::HTTP_11);
+    }
+    if response.status == StatusCode::NO_CONTENT || response.status.is_informational() {
+        // They have no body, and say nothing of its length (RFC 9110 §8.6, RFC 9112 §6.1).
+        response.remove_header(&header::CONTENT_LENGTH);
+        response.remove_header(&header::TRANSFER_ENCODING);
     }
     // An HTTP/1.0 client knows no chunks: without a length, the end of the connection is the end
     // of the body (RFC 9112 §6.3).

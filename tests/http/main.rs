@@ -16,12 +16,14 @@ use std::path::Path;
 use table::{Case, Line};
 
 const REQUESTS: &str = include_str!("requests.txt");
+const ANSWERS: &str = include_str!("answers.txt");
 
 #[test]
 fn the_table_of_http_is_fresh() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/HTTP.md");
     let is = fs::read_to_string(&path).unwrap_or_default();
-    let fresh = within(&is, "requests", &document(REQUESTS));
+    let fresh = within(&is, "requests", &document(REQUESTS, does));
+    let fresh = within(&fresh, "answers", &document(ANSWERS, does_with_an_answer));
     if std::env::var_os("UPDATE").is_some() {
         fs::write(&path, fresh).expect("docs/HTTP.md can be written");
         return;
@@ -51,7 +53,7 @@ fn within(text: &str, name: &str, part: &str) -> String {
     format!("{before}{begin}{part}{end}{after}")
 }
 
-fn document(text: &str) -> String {
+fn document(text: &str, does: fn(&Case) -> String) -> String {
     let mut document = String::new();
     let mut in_table = false;
     for line in table::lines(text) {
@@ -94,7 +96,7 @@ fn does(case: &Case) -> String {
         (None, _) => String::new(),
         (Some(status), false) if case.has("keep") => status.to_string(),
         (Some(status), false) => format!("{status}, closes"),
-        (Some(status), true) => format!("{status}, closes, cuts the backend off"),
+        (Some(status), true) => format!("{status}, closes, and cuts off the backend"),
     };
     let close = if case.has("close") { ", closes" } else { "" };
     match (passed, refused.as_str()) {
@@ -104,6 +106,27 @@ fn does(case: &Case) -> String {
     }
 }
 
+/// What Weir does with a backend's answer, in words.
+fn does_with_an_answer(case: &Case) -> String {
+    let status = case.statuses().first().copied();
+    let fresh = if case.has("fresh") { ", closes the backend's connection" } else { "" };
+    match status {
+        None => "502, or cuts the client off where it has begun".to_owned(),
+        Some(_) if case.has("cut") => "passes it on, and cuts the client off".to_owned(),
+        Some(502) => "502, closes the backend's connection".to_owned(),
+        Some(_) if is_without_a_body(case) => {
+            "passes it on without the body, closes the backend's connection".to_owned()
+        }
+        Some(_) => format!("passes it on{fresh}"),
+    }
+}
+
 fn clause(case: &Case) -> String {
     format!("RFC {}", case.clause)
+}
+
+/// Whether a body came where there is none.
+fn is_without_a_body(case: &Case) -> bool {
+    let has_none = case.has("head") || case.has("204") || case.has("304");
+    has_none && !case.has("reused")
 }

@@ -90,6 +90,22 @@ fn ten_pipelined_requests_are_answered_in_order() {
 }
 
 #[test]
+fn a_hundred_pipelined_requests_are_answered_in_order() {
+    let (backend, weir) = one();
+    backend.set(Behaviour::By(Arc::new(|seen| {
+        Behaviour::Answer(Answer::body(seen.target.clone().into_bytes()))
+    })));
+    let all: Vec<u8> =
+        (0..100).flat_map(|number| request_bytes("GET", &format!("/{number}"), &[], 0)).collect();
+    let mut client = Client::connect(weir.address());
+    client.send(all);
+    for number in 0..100 {
+        assert_eq!(client.read_answer().text(), format!("/{number}"));
+    }
+    assert_eq!(backend.count(), 100);
+}
+
+#[test]
 fn a_request_that_comes_while_another_is_served_waits_its_turn() {
     let (backend, weir) = one();
     backend.on("/first", Behaviour::NeverAnswer);

@@ -40,9 +40,10 @@ pub struct Limits {
 /// Where in a message it was broken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Within {
-    /// Before its body: nobody has to know that there was a request.
+    /// Before its body, or in what was fed together with its head: nobody has to know that there
+    /// was a request.
     Head,
-    /// In its body: somebody may be at work on the request.
+    /// In its body, and its head was fed before: somebody may be at work on the request.
     Body,
 }
 
@@ -124,12 +125,13 @@ impl Scanner {
     /// [`Broken`], at the first byte that has no place here.
     pub fn feed(&mut self, bytes: &[u8]) -> Result<(), Broken> {
         let mut used = 0;
-        let mut head_at = 0;
+        // Where the head of the current message begins, if that is in here.
+        let mut head_at = None;
         while let Some(rest) = bytes.get(used..).filter(|rest| !rest.is_empty()) {
             let step = match &mut self.state {
                 State::Between(gap) => match gap.step(rest) {
                     Ok(Step::Done(skipped)) => {
-                        head_at = used + skipped;
+                        head_at = Some(used + skipped);
                         self.begun += 1;
                         self.state = State::Head(Head::default());
                         Ok(Step::Done(skipped))
@@ -166,11 +168,14 @@ impl Scanner {
         }
     }
 
-    fn broken(&self, violation: Violation, at: usize, head_at: usize) -> Broken {
-        let (within, message, pass) = match self.state {
-            State::Between(_) => (Within::Head, self.begun + 1, at),
-            State::Head(_) => (Within::Head, self.begun, head_at),
-            State::Length(_) | State::Chunks(_) => (Within::Body, self.begun, at),
+    fn broken(&self, violation: Violation, at: usize, head_at: Option<usize>) -> Broken {
+        let (within, message, pass) = match (&self.state, head_at) {
+            (State::Between(_), _) => (Within::Head, self.begun + 1, at),
+            (State::Head(_), head_at) => (Within::Head, self.begun, head_at.unwrap_or(0)),
+            (State::Length(_) | State::Chunks(_), Some(head_at)) => {
+                (Within::Head, self.begun, head_at)
+            }
+            (State::Length(_) | State::Chunks(_), None) => (Within::Body, self.begun, at),
         };
         Broken { violation, within, message, pass }
     }

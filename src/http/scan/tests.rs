@@ -287,7 +287,7 @@ fn a_chunk_that_can_be_read_in_two_ways_is_not_read() {
     ] {
         let broken = chunks(bad).unwrap_err();
         assert_eq!(broken.violation, violation, "{}", bad.escape_ascii());
-        assert_eq!((broken.within, broken.message), (Within::Body, 1));
+        assert_eq!((broken.within, broken.message, broken.pass), (Within::Head, 1, 0));
     }
 }
 
@@ -333,12 +333,22 @@ fn what_came_before_a_broken_head_may_be_passed_on_and_the_head_not() {
 #[test]
 fn what_came_before_the_broken_place_of_a_body_may_be_passed_on() {
     let head = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
-    let broken = scan(&[&head[..], b"1\r\nx\r\nz"].concat()).unwrap_err();
-    assert_eq!((broken.message, broken.within, broken.pass), (1, Within::Body, head.len() + 6));
+    let mut scanner = Scanner::new(LIMITS);
+    scanner.feed(head).unwrap();
+    let broken = scanner.feed(b"1\r\nx\r\nz").unwrap_err();
+    assert_eq!((broken.message, broken.within, broken.pass), (1, Within::Body, 6));
+}
+
+#[test]
+fn a_body_that_is_broken_in_the_same_read_as_its_head_takes_the_head_with_it() {
+    let get = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    let post = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nz";
+    let broken = scan(&[&get[..], post].concat()).unwrap_err();
+    assert_eq!((broken.message, broken.within, broken.pass), (2, Within::Head, get.len()));
 }
 
 /// What a scanner says that is fed these pieces: how many bytes may be passed on, and why no more.
-fn in_pieces(bytes: &[u8], cuts: &[usize]) -> (u64, Option<(Violation, Within, u64)>) {
+fn in_pieces(bytes: &[u8], cuts: &[usize]) -> (u64, Option<(Violation, u64)>) {
     let mut scanner = Scanner::new(LIMITS);
     let mut from = 0;
     let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut % (bytes.len() + 1)).collect();
@@ -347,7 +357,7 @@ fn in_pieces(bytes: &[u8], cuts: &[usize]) -> (u64, Option<(Violation, Within, u
     for cut in cuts {
         if let Err(broken) = scanner.feed(&bytes[from..cut]) {
             assert!(broken.pass <= cut - from, "{broken:?}");
-            let why = (broken.violation, broken.within, broken.message);
+            let why = (broken.violation, broken.message);
             return (scanner.begun(), Some(why));
         }
         from = cut;

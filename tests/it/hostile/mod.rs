@@ -1,5 +1,6 @@
 //! What clients and backends may not do, and what comes of it.
 
+mod answers;
 mod origin;
 mod requests;
 #[expect(

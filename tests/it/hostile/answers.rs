@@ -1,0 +1,89 @@
+//! Each line of `tests/http/answers.txt`, answered to the real binary by a backend.
+
+use super::table::{self, Case};
+use crate::support::backend::{Backend, Behaviour};
+use crate::support::client::{Client, Failure, Framing};
+use crate::support::configs::pool;
+use crate::support::weir::Weir;
+use crate::support::{PATIENCE, eventually, within};
+
+const ANSWERS: &str = include_str!("../../http/answers.txt");
+/// Closes the connection.
+const END: &[u8] = "∎".as_bytes();
+
+#[test]
+fn every_answer_of_the_table_comes_to_what_the_table_says() {
+    let backend = Backend::start("one");
+    let weir = Weir::start(&pool(std::slice::from_ref(&backend), "retry: {attempts: 1}"));
+    let cases = table::cases(ANSWERS);
+    let wrong: Vec<String> = cases
+        .iter()
+        .filter_map(|case| {
+            let problem = answered(case, &weir, &backend).err()?;
+            Some(format!("{}: {}: {problem}", case.section, case.what))
+        })
+        .collect();
+    assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), cases.len(), wrong.join("\n"));
+}
+
+fn answered(case: &Case, weir: &Weir, backend: &Backend) -> Result<(), String> {
+    // Whatever was kept before must not be used for this one.
+    backend.crash();
+    backend.restart();
+    backend.set(match case.bytes.strip_suffix(END) {
+        Some(bytes) => Behaviour::Garbage(bytes.to_vec()),
+        None => Behaviour::Raw(case.bytes.clone()),
+    });
+    let method = if case.has("head") { "HEAD" } else { "GET" };
+    let mut client = Client::connect(weir.address());
+    let answer = client.request(method, "/", &[], b"");
+    let status = case.statuses().first().copied();
+    match (&answer, status) {
+        (Ok(answer), Some(status)) if answer.status() == status && !case.has("cut") => {
+            let is_empty = matches!(status, 204 | 304) || case.has("head");
+            let body = if is_empty { "" } else { "hello" };
+            if status < 400 && answer.text() != body {
+                return Err(format!("the body is {:?}", answer.text()));
+            }
+            let framed = ["content-length", "transfer-encoding"];
+            if status == 204 && framed.iter().any(|name| answer.header(name).is_some()) {
+                return Err(format!("it tells of a body: {answer:?}"));
+            }
+            if answer.head.version != "HTTP/1.1" {
+                return Err(format!("it speaks {}", answer.head.version));
+            }
+            if status == 200 && !is_empty && answer.framing == Framing::Close {
+                return Err("nobody can tell where the body ends".to_owned());
+            }
+            if !answer.head.header_values("x-drop").is_empty() || !answer.trailers.is_empty() {
+                return Err(format!("{answer:?}"));
+            }
+        }
+        (Ok(answer), None) if answer.status() == 502 => {}
+        (Err(Failure::TruncatedBody { .. } | Failure::Reset { .. }), _)
+            if case.has("cut") || case.has("broken") => {}
+        _ => return Err(format!("{answer:?}")),
+    }
+    let reused = case.has("reused") || (status == Some(200) && case.outcome.len() == 1);
+    connection_is(reused, weir, backend)
+}
+
+/// Whether the backend's connection is used for the next request, or closed.
+fn connection_is(reused: bool, weir: &Weir, backend: &Backend) -> Result<(), String> {
+    backend.set(Behaviour::Good);
+    if !reused {
+        let closed = within(PATIENCE, || (backend.connections_open() == 0).then_some(()));
+        return closed.ok_or_else(|| "the backend's connection is kept".to_owned());
+    }
+    let connections = backend.connections();
+    let next = Client::connect(weir.address()).get("/");
+    if next.text() != "one" {
+        return Err(format!("the next answer is {next:?}"));
+    }
+    eventually(PATIENCE, "the request has come", || backend.in_flight() == 0);
+    if backend.connections() == connections {
+        Ok(())
+    } else {
+        Err("the backend's connection is not used again".to_owned())
+    }
+}
