@@ -18,7 +18,6 @@ pub(super) struct Head {
     bytes: usize,
     method: Method,
     target: [u8; TARGET_KEPT],
-    major: u8,
     minor: u8,
     fields: Fields,
     framing: Framing,
@@ -145,17 +144,14 @@ impl Head {
     fn version(&mut self, byte: u8) -> Result<(), Violation> {
         match (self.bytes, byte) {
             (at @ 0..5, byte) if VERSION.get(at) == Some(&byte) => {}
-            (5, b'0'..=b'9') => self.major = byte,
-            (6, b'.') => {}
-            (7, b'0'..=b'9') => self.minor = byte,
+            (5, b'1') | (6, b'.') => {}
+            (7, b'0' | b'1') => self.minor = byte,
+            // Said at once, and not where the line ends: who parses what was read so far would
+            // call it malformed.
+            (5 | 7, b'0'..=b'9') => return Err(Violation::OtherVersion),
             (8, b'\r') => self.place = Place::LineEnd,
             (8, b'\n') => return Err(Violation::BareNewline),
-            (9, b'\n') => {
-                self.place = Place::Fields;
-                if self.major != b'1' || self.minor > b'1' {
-                    return Err(Violation::OtherVersion);
-                }
-            }
+            (9, b'\n') => self.place = Place::Fields,
             (9, _) => return Err(Violation::BareReturn),
             _ => return Err(Violation::Version),
         }

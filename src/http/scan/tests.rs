@@ -68,6 +68,7 @@ fn a_request_line_is_method_target_and_version_with_one_space_between() {
         (V::Version, "GET / HTTP/1"),
         (V::Version, "GET / HTTP/1.10"),
         (V::Version, "GET / HTTP/11.1"),
+        (V::OtherVersion, "GET / HTTP/01.1"),
         (V::Version, "GET / HTTP1.1"),
         (V::Version, "GET /"),
         (V::OtherVersion, "GET / HTTP/1.2"),
