@@ -155,6 +155,9 @@ struct Origin {
 struct Check {
     /// The configuration file
     file: PathBuf,
+    /// Print the file with every default written out, its routes in the order in which they are asked
+    #[arg(long)]
+    show: bool,
 }
 
 fn main() -> ExitCode {
@@ -339,6 +342,10 @@ fn check(flags: &Check) -> Result<(), String> {
     let (warnings, config) = checked.map_err(|problems| complain(file, &problems))?;
     if let Some(warnings) = Problems::of(warnings) {
         let _nobody_reads = writeln!(io::stderr(), "{}", complain(file, &warnings));
+    }
+    if flags.show {
+        let shown = config::show(&text).map_err(|problems| complain(file, &problems))?;
+        return say(shown.trim_end());
     }
     let backends: usize = config.pools.iter().map(|pool| pool.backends.len()).sum();
     say(&format!(

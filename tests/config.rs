@@ -78,6 +78,45 @@ fn every_example_loads() {
     }
 }
 
+/// What `weir check --show` prints means the same, and is what it prints of itself.
+#[test]
+fn a_file_that_is_shown_means_what_it_meant() {
+    let mut shown_count = 0;
+    for path in files("conf").into_iter().chain(files("tests/config")) {
+        let golden = fs::read_to_string(&path).unwrap();
+        let (text, _) = split(&golden);
+        let Ok(mut config) = load(text) else { continue };
+        let shown = config::show(text.as_bytes()).unwrap();
+        let again = load(&shown);
+        let again = again.unwrap_or_else(|said| panic!("{}:\n{said}\n{shown}", path.display()));
+        let order = config::precedence(&config.routes);
+        config.routes = order.iter().map(|&index| config.routes[index].clone()).collect();
+        assert_eq!(again, config, "{}:\n{shown}", path.display());
+        assert_eq!(config::show(shown.as_bytes()).unwrap(), shown, "{}", path.display());
+        shown_count += 1;
+    }
+    assert!(shown_count > 10, "{shown_count}");
+}
+
+#[test]
+fn everything_with_a_default_is_shown() {
+    let shown = config::show(b"pools: [{name: web, backends: [http://10.0.0.1:3000]}]").unwrap();
+    for line in [
+        "threads: auto",
+        "  - {path: /, pool: web}",
+        "  address: 127.0.0.1:9090",
+        "    algorithm: round_robin",
+        "      - {url: http://10.0.0.1:3000, weight: 1}",
+        "      interval: 10s",
+        "      attempts: 3",
+        "      request: 60s",
+        "  connections: 20000",
+        "  drain: 30s",
+    ] {
+        assert!(shown.lines().any(|one| one.starts_with(line)), "{line} is not in\n{shown}");
+    }
+}
+
 fn example(name: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("conf").join(name)).unwrap()
 }

@@ -40,6 +40,7 @@ pub use manual::manual;
 pub use overrides::{Override, Overrides};
 pub use problem::{Position, Problem, Problems, Source};
 pub use route::{Condition, Conditions, HostPattern, PathPattern, Route, Test, precedence};
+pub use show::show;
 
 /// What a file and the values that win over it mean; the file may be left out.
 ///

@@ -626,3 +626,18 @@ fn the_time_flags_hold_for_every_pool() {
     assert_eq!(weir.get(listener, "/").status(), 504);
     eventually(PATIENCE, "probes come every tenth of a second", || backend.count_of("/health") > 5);
 }
+
+#[test]
+fn a_file_is_shown_with_its_defaults_and_its_routes_in_their_order() {
+    let given = Given::file(
+        "routes: [{pool: web}, {path: /a, pool: web}, {path_exact: /a, respond: 403}]\n\
+         pools: [{name: web, backends: [http://10.0.0.1:3000]}]\n",
+    );
+    let shown = run(&["check", "--show", &given.path]);
+    assert_eq!((shown.code, shown.stderr.as_str()), (Some(0), ""));
+    let routes: Vec<&str> = shown.stdout.lines().filter(|line| line.contains("path")).collect();
+    assert_eq!(routes[1..], ["  - {path: /a, pool: web}", "  - {path: /, pool: web}"]);
+    assert!(shown.stdout.contains("\n  keepalive: 75s\n"), "{}", shown.stdout);
+    let again = Given::file(&shown.stdout);
+    assert_eq!(run(&["check", "--show", &again.path]).stdout, shown.stdout);
+}

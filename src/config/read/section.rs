@@ -34,6 +34,8 @@ pub(in super::super) struct Section {
     /// `pools[].timeouts`
     pub(in super::super) path: &'static str,
     pub(in super::super) doc: &'static [&'static str],
+    /// The key that a value which is no map stands for.
+    pub(in super::super) short: Option<&'static str>,
     pub(in super::super) keys: &'static [Key],
     /// Keys that are planned, but that this version would ignore.
     pub(in super::super) later: &'static [&'static str],
@@ -151,6 +153,8 @@ macro_rules! section {
     (@expected $short:ty) => {
         format!("{} or a map of keys", <$short as $crate::config::read::FromNode>::expected())
     };
+    (@short) => { None };
+    (@short $short:ident) => { Some(stringify!($short)) };
     (@name $field:ident) => { stringify!($field) };
     (@name $field:ident $name:literal) => { $name };
     (
@@ -179,6 +183,7 @@ macro_rules! section {
                 $crate::config::read::Section {
                     path: $path,
                     doc: &[$($doc),+],
+                    short: section!(@short $($short)?),
                     keys: &[$(
                         $crate::config::read::Key {
                             name: section!(@name $field $($name)?),

@@ -1,9 +1,61 @@
 //! A configuration as a file.
 
+mod fill;
+mod print;
 mod route;
 mod yaml;
 
-use super::{Action, Config, FieldChanges};
+use super::yaml::{self as reader, Node, Value};
+use super::{Action, Config, FieldChanges, Overrides, Problems, load, precedence};
+use fill::{Filled, filled};
+
+/// A file with every default written out, and its routes in the order in which they are asked. It
+/// means the same as `text`.
+///
+/// # Errors
+/// Every problem with `text`.
+pub fn show(text: &[u8]) -> Result<String, Problems> {
+    let config = load(Some(text), &Overrides::default())?;
+    let mut root = reader::read(text)?;
+    in_order(&mut root, &config);
+    let mut filled = filled(&root, "");
+    if let Filled::Map(entries) = &mut filled {
+        no_routes(entries, &config);
+    }
+    Ok(format!(
+        "# Every default is written out. What has none is a comment. The routes are in the order\n\
+         # in which they are asked.\n{}",
+        print::document(&filled)
+    ))
+}
+
+/// Puts the routes into the order in which they are asked.
+fn in_order(root: &mut Node, config: &Config) {
+    let Value::Map(entries) = &mut root.value else { return };
+    let routes = entries.iter_mut().find(|(key, _)| key.typed == "routes");
+    let Some((_, Node { value: Value::List(routes), .. })) = routes else { return };
+    let order = precedence(&config.routes);
+    if order.len() == routes.len() {
+        let sorted: Vec<Node> = order.iter().filter_map(|&at| routes.get(at).cloned()).collect();
+        *routes = sorted;
+    }
+}
+
+/// A file without routes has one, to the only pool.
+fn no_routes(entries: &mut [fill::Entry], config: &Config) {
+    let comment =
+        |entry: &fill::Entry| matches!(entry, fill::Entry::Left(name, _) if *name == "routes");
+    let (Some(entry), [pool]) =
+        (entries.iter_mut().find(|one| comment(one)), config.pools.as_slice())
+    else {
+        return;
+    };
+    let route = vec![
+        fill::Entry::Key("path".to_owned(), Filled::Scalar("/".to_owned())),
+        fill::Entry::Key("pool".to_owned(), Filled::Scalar(yaml::text(pool.name.as_str()))),
+    ];
+    *entry = fill::Entry::Key("routes".to_owned(), Filled::List(vec![Filled::Map(route)]));
+}
 
 /// What a route does, in its own keys.
 pub(super) fn action(config: &Config, action: &Action) -> String {

@@ -2,15 +2,21 @@
 
 use std::fmt::{Display, Write as _};
 
+use super::super::yaml as reader;
+
 /// A text as a scalar that is read as this text: bare where that is safe, else in double quotes.
 pub(super) fn text(text: &str) -> String {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b"/_.-+".contains(&b);
-    // What begins with a letter or a slash is no number; a few words are switches or nothing.
-    let begins = text.starts_with(|first: char| first.is_ascii_alphabetic() || first == '/');
-    let words = ["true", "false", "null", "yes", "no", "on", "off", "y", "n"];
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"/_.-+:%".contains(&b);
+    let begins = text.starts_with(|first: char| first.is_ascii_alphanumeric() || first == '/');
+    // Words that other readers of YAML take for switches.
+    let words = ["yes", "no", "on", "y", "n"];
     let word = words.iter().any(|word| text.eq_ignore_ascii_case(word));
-    if begins && !word && text.bytes().all(plain) {
-        return text.to_owned();
+    if begins && !word && !text.ends_with(':') && text.bytes().all(plain) {
+        // Whether it is a number, a switch or nothing is for the reader itself to say.
+        let read = reader::read(text.as_bytes());
+        if read.is_ok_and(|node| node.text() == Some(text)) {
+            return text.to_owned();
+        }
     }
     let mut quoted = String::from("\"");
     for character in text.chars() {
