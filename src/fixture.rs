@@ -85,6 +85,7 @@ pub(crate) fn snapshot(pools: Vec<config::Pool>) -> Snapshot {
             body: None,
             header_timeout: Duration::from_secs(1),
             keepalive: Duration::from_secs(1),
+            http2: config::Http2::default(),
         },
         access_log: AccessLog { format: LogFormat::Off, target: LogTarget::Stdout },
         shutdown: Shutdown {

@@ -13,7 +13,7 @@ use super::read::Choice;
 use super::show;
 use super::value::{spell, spell_size};
 use super::{
-    Backend, ClientAuth, Config, HealthCheck, Limits, Pool, Probe, RateLimit, Retry, Route,
+    Backend, ClientAuth, Config, HealthCheck, Http2, Limits, Pool, Probe, RateLimit, Retry, Route,
     StatusSet, Threads, Tls,
 };
 
@@ -30,6 +30,7 @@ pub fn diff(old: &Config, new: &Config) -> Vec<String> {
             lines.change(&what, list(&before.proxy_protocol), list(&now.proxy_protocol));
             let what = format!("{}: tls", listener(now));
             lines.change(&what, tls(before.tls.as_ref()), tls(now.tls.as_ref()));
+            lines.change(&format!("{}: http2", listener(now)), before.http2, now.http2);
         }
     }
     if old.admin != new.admin {
@@ -65,6 +66,7 @@ pub fn diff(old: &Config, new: &Config) -> Vec<String> {
     lines.change("limits.body", body(before), body(now));
     lines.wait("limits.header_timeout", before.header_timeout, now.header_timeout);
     lines.wait("limits.keepalive", before.keepalive, now.keepalive);
+    lines.change("limits.http2", http2(before.http2), http2(now.http2));
     let (before, now) = (old.access_log, new.access_log);
     lines.change("access_log.format", word(before.format), word(now.format));
     lines.change("access_log.target", word(before.target), word(now.target));
@@ -205,6 +207,12 @@ fn rate_limit(lines: &mut Lines, place: &str, old: Option<&RateLimit>, new: Opti
     lines.change_and(&format!("{place}rate_limit"), spelled(old), spelled(new), effect);
 }
 
+fn http2(http2: Http2) -> String {
+    let window = |bytes: u32| spell_size(u64::from(bytes));
+    let (stream, connection) = (window(http2.stream_window), window(http2.connection_window));
+    format!("streams {}, windows {stream} and {connection}", http2.streams)
+}
+
 fn tls(tls: Option<&Tls>) -> String {
     let Some(tls) = tls else { return off() };
     let certificates = tls.certificates.iter().map(|one| one.cert.path.display());
@@ -310,7 +318,10 @@ mod tests {
         let tls = ", tls: {certificates: [{cert: a, key: b}], client_ca: c, min_version: \"1.3\"}";
         assert_eq!(
             lines(&text(""), &text(tls)),
-            ["listener 10.0.0.9:443: tls: off → [a], min_version 1.3, client_auth require by c"]
+            [
+                "listener 10.0.0.9:443: tls: off → [a], min_version 1.3, client_auth require by c",
+                "listener 10.0.0.9:443: http2: false → true",
+            ]
         );
     }
 
@@ -348,7 +359,7 @@ mod tests {
 
     #[test]
     fn what_concerns_the_whole_process_is_told() {
-        let text = "threads: 2\ntrusted_proxies: [10.0.0.0/8]\nlimits: {connections: 5, keepalive: 2s, header_timeout: 1s, target_bytes: 1KiB, header_bytes: 1000, headers: 7, body: 1MiB}\naccess_log: {format: text, target: stderr}\nshutdown: {pre_stop: 1s, drain: 2m, tunnels: 1m}";
+        let text = "threads: 2\ntrusted_proxies: [10.0.0.0/8]\nlimits: {connections: 5, keepalive: 2s, header_timeout: 1s, target_bytes: 1KiB, header_bytes: 1000, headers: 7, body: 1MiB, http2: {streams: 5}}\naccess_log: {format: text, target: stderr}\nshutdown: {pre_stop: 1s, drain: 2m, tunnels: 1m}";
         assert_eq!(
             with(text),
             [
@@ -361,6 +372,7 @@ mod tests {
                 "limits.body: off → 1MiB",
                 "limits.header_timeout: 10s → 1s",
                 "limits.keepalive: 75s → 2s",
+                "limits.http2: streams 100, windows 64KiB and 1MiB → streams 5, windows 64KiB and 1MiB",
                 "access_log.format: json → text",
                 "access_log.target: stdout → stderr",
                 "shutdown.pre_stop: 0s → 1s",

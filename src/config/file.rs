@@ -47,6 +47,7 @@ pub(super) const SECTIONS: &[Section] = &[
     Timeouts::SECTION,
     RateLimit::SECTION,
     Limits::SECTION,
+    Http2::SECTION,
     AccessLog::SECTION,
     Shutdown::SECTION,
 ];
@@ -104,13 +105,16 @@ section! {
 
 section! {
     /// An address that clients connect to. A bare address stands for `{address: …}`.
-    Listener at "listeners[]" or address: SocketAddr, later ["http2"];
+    Listener at "listeners[]" or address: SocketAddr, later [];
 
     /// IP address and port. `0.0.0.0` is every IPv4 address of the machine, `[::]`
     /// every IPv6 address.
     address: SocketAddr = Required, "0.0.0.0:8080";
     /// Speaks TLS with clients. Names of files are relative to the directory of this file.
     tls: Tls = Otherwise("clear"), "{certificates: [{cert: site.crt, key: site.key}]}";
+    /// Whether HTTP/2 is spoken with clients that want to: over TLS by ALPN, clear by those who begin
+    /// with it (h2c with prior knowledge).
+    http2: bool = Otherwise("`true` with `tls`, else `false`"), "true";
     /// Whether proxies in front of this one say by the PROXY protocol who the client is.
     proxy_protocol: ProxyProtocol = Otherwise("nobody may say so"), "{from: [10.0.0.0/8]}";
 }
@@ -293,6 +297,23 @@ section! {
     body: Cap = Same("off"), "10MiB";
     /// How long a client connection is kept between two requests.
     keepalive: Duration = Same("75s"), "30s";
+    /// What an HTTP/2 connection may ask for.
+    http2: Http2 = Otherwise("the defaults below"), "{streams: 50}";
+}
+
+section! {
+    /// What an HTTP/2 connection may ask for. What costs a client nothing is bounded beside it: resets,
+    /// pings, settings, priorities and empty frames, 1000 at once and then 100 each second; one more
+    /// ends the connection with `ENHANCE_YOUR_CALM`.
+    Http2 at "limits.http2", later [];
+
+    /// Requests at once on one connection: 1 to 1000.
+    streams: u64 = Same("100"), "50";
+    /// How much of a body a client may send before it is taken, by request: 16KiB to 16MiB. It is
+    /// what a slow backend makes us keep.
+    stream_window: Size = Same("64KiB"), "256KiB";
+    /// The same for all requests of a connection together: 64KiB to 64MiB.
+    connection_window: Size = Same("1MiB"), "4MiB";
 }
 
 section! {

@@ -16,13 +16,15 @@ pub struct Listener {
     pub proxy_protocol: Vec<IpNet>,
     /// `None` if it speaks clear.
     pub tls: Option<Tls>,
+    /// Whether it speaks HTTP/2 with those who want to.
+    pub http2: bool,
 }
 
 impl Listener {
     /// One that speaks clear HTTP with everybody.
     #[must_use]
     pub fn clear(address: SocketAddr) -> Self {
-        Self { address, proxy_protocol: Vec::new(), tls: None }
+        Self { address, proxy_protocol: Vec::new(), tls: None, http2: false }
     }
 }
 

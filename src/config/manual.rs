@@ -163,6 +163,7 @@ mod tests {
             "rate_limit" => {
                 "pools: [{name: web, backends: [http://a]}]\nrate_limit: {requests_per_second: 5, @}"
             }
+            "limits.http2" => "pools: [{name: web, backends: [http://a]}]\nlimits: {http2: {@}}",
             "limits" => "pools: [{name: web, backends: [http://a]}]\nlimits: {@}",
             "access_log" => "pools: [{name: web, backends: [http://a]}]\naccess_log: {@}",
             "shutdown" => "pools: [{name: web, backends: [http://a]}]\nshutdown: {@}",

@@ -303,6 +303,25 @@ pub struct Limits {
     pub header_timeout: Duration,
     /// How long an idle client connection is kept between requests.
     pub keepalive: Duration,
+    /// What an HTTP/2 connection may ask for.
+    pub http2: Http2,
+}
+
+/// What an HTTP/2 connection may ask for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Http2 {
+    /// Streams at once.
+    pub streams: u32,
+    /// Bytes of a body that may be on their way before we have taken them, by stream.
+    pub stream_window: u32,
+    /// The same for the whole connection.
+    pub connection_window: u32,
+}
+
+impl Default for Http2 {
+    fn default() -> Self {
+        Self { streams: 100, stream_window: 64 * 1024, connection_window: 1024 * 1024 }
+    }
 }
 
 /// One line per request.

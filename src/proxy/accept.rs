@@ -11,24 +11,26 @@ use async_trait::async_trait;
 use pingora_core::apps::{HttpServerApp, ServerApp};
 use pingora_core::protocols::Stream;
 use pingora_core::protocols::http::ServerSession;
+use pingora_core::protocols::http::v2::server::H2Options;
 use pingora_core::protocols::l4::stream::Stream as Socket;
 use pingora_core::server::ShutdownWatch;
 use pingora_proxy::HttpProxy;
 
-use super::Proxy;
 use super::connection::Connection;
 use super::connections::{Connections, Place};
 use super::guard::{self, GuardedStream};
 use super::line::{Line, LineTimeouts};
-use super::opening::{self, Door, Failures};
+use super::opening::{self, Door, Failures, Opened};
 use super::watch::{Ended, watched};
+use super::{Proxy, http2};
+use crate::config::Http2;
 use crate::exchange::refusal::Refusal;
 use crate::http::request_id;
 use crate::http::scan::{Limits as HeadLimits, Scanner};
 use crate::metrics::ConnectionMetrics;
 
 /// How long the rest of an unwanted request body is read before its connection is closed.
-const BODY_DRAIN: Duration = Duration::from_secs(5);
+pub(super) const BODY_DRAIN: Duration = Duration::from_secs(5);
 
 /// A connection that was accepted last is counted only when its task first runs. That long it gets
 /// before a worker without any other may end.
@@ -47,6 +49,8 @@ pub struct AcceptLimits {
     pub connections: usize,
     /// How much the head of a request may have.
     pub head: HeadLimits,
+    /// What an HTTP/2 connection may ask for.
+    pub http2: Http2,
     /// How long a client may take for what.
     pub timeouts: LineTimeouts,
     /// How long connections may take to end once accepting has stopped.
@@ -55,11 +59,12 @@ pub struct AcceptLimits {
 
 /// What serves client connections, whichever listener they come by.
 pub struct Server {
-    proxy: Arc<HttpProxy<Proxy>>,
-    shared: Proxy,
+    pub(super) proxy: Arc<HttpProxy<Proxy>>,
+    pub(super) shared: Proxy,
     connections: Arc<Connections>,
-    failures: Failures,
-    limits: AcceptLimits,
+    pub(super) failures: Failures,
+    pub(super) limits: AcceptLimits,
+    pub(super) http2: H2Options,
 }
 
 impl Server {
@@ -74,7 +79,8 @@ impl Server {
         limits: AcceptLimits,
     ) -> Self {
         let failures = Failures::new(&metrics.failures);
-        Self { proxy: Arc::new(proxy), shared, connections, failures, limits }
+        let http2 = http2::options(&limits.http2, &limits.head);
+        Self { proxy: Arc::new(proxy), shared, connections, failures, limits, http2 }
     }
 
     /// The drain's deadline has passed. Tunnels have one of their own, which their lines watch.
@@ -141,7 +147,7 @@ impl Accept {
 
     async fn speak(
         &self,
-        stream: Stream,
+        opened: Opened,
         connection: Connection,
         place: Place,
         shutdown: &ShutdownWatch,
@@ -150,15 +156,31 @@ impl Accept {
         let clock = shared.clock;
         let line = Arc::new(Line::new(Arc::new(connection), limits.timeouts, clock.now()));
         place.speaks(&line);
-        let scanner = Some(Scanner::new(limits.head));
-        let stream = GuardedStream::new(stream, Arc::clone(&line), clock, scanner);
-        let ended = watched(self.server.serve(stream, &line, shutdown), &line, clock).await;
+        let http2 = self.door.listener.http2;
+        let speaking = async {
+            match opened.decided(http2, &line, clock).await {
+                Some(Opened::Http2(stream)) => {
+                    http2::serve(&self.server, stream, &line, place, shutdown).await;
+                    None
+                }
+                Some(Opened::Http1(stream)) => {
+                    let scanner = Some(Scanner::new(limits.head));
+                    let stream = GuardedStream::new(stream, Arc::clone(&line), clock, scanner);
+                    self.server.serve(stream, &line, shutdown).await;
+                    Some(place)
+                }
+                Some(Opened::Clear(_)) | None => None,
+            }
+        };
+        let mut kept = None;
+        let ended = watched(async { kept = speaking.await }, &line, clock).await;
         if let Some((refusal, id)) = line.refusal() {
             shared.refused(refusal, id, &line);
         }
         if let (Ended::ByItself, Some(stream)) = (ended, line.take_left()) {
             guard::linger(stream).await;
         }
+        drop(kept);
     }
 }
 
@@ -179,7 +201,7 @@ impl ServerApp for Accept {
         };
         let patience = limits.timeouts.header;
         match self.door.open(socket, &mut connection, patience, shared.clock).await {
-            Ok(stream) => self.speak(stream, connection, place, shutdown).await,
+            Ok(opened) => self.speak(opened, connection, place, shutdown).await,
             Err(why) => failures.tell(why, connection.peer, self.door.listener.address),
         }
         None

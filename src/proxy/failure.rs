@@ -63,7 +63,9 @@ fn of_client(error: &Error) -> Option<Refusal> {
         ErrorType::ReadError
         | ErrorType::WriteError
         | ErrorType::WriteTimedout
-        | ErrorType::ConnectionClosed => None,
+        | ErrorType::ConnectionClosed
+        // The stream was reset, or its connection is gone.
+        | ErrorType::H2Error => None,
         _ => Some(Refusal::BadRequest),
     }
 }

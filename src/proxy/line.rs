@@ -115,6 +115,8 @@ pub(super) struct Line {
     refusal: OnceLock<(Refusal, RequestId)>,
     /// What the client sent that is not HTTP.
     violation: OnceLock<Violation>,
+    /// What to answer to the request, known from its head alone.
+    foretold: OnceLock<Refusal>,
     /// The last read found nothing: the client is to say the next word.
     awaited: AtomicBool,
     /// Requests of which at least a byte was read.
@@ -139,6 +141,7 @@ impl Line {
             draining_since_ns: AtomicU64::new(u64::MAX),
             refusal: OnceLock::new(),
             violation: OnceLock::new(),
+            foretold: OnceLock::new(),
             awaited: AtomicBool::new(false),
             begun: AtomicU64::new(0),
             served: AtomicU64::new(0),
@@ -257,6 +260,26 @@ impl Line {
     pub(super) fn drain(&self, now: Timestamp) {
         self.draining_since_ns.fetch_min(now.as_nanos(), Relaxed);
         self.task.wake();
+    }
+
+    /// Has the connection's task look at everything once more.
+    pub(super) fn wake(&self) {
+        self.task.wake();
+    }
+
+    /// Whether the connection should end soon.
+    pub(super) fn is_draining(&self) -> bool {
+        self.draining_since().is_some()
+    }
+
+    /// The request that begins is to be refused, whatever it asks for.
+    pub(super) fn foretell(&self, refusal: Refusal) {
+        self.foretold.get_or_init(|| refusal);
+    }
+
+    /// Whether the request is to be refused.
+    pub(super) fn foretold(&self) -> Option<Refusal> {
+        self.foretold.get().copied()
     }
 
     /// What the connection is doing has taken too long, whatever it is.

@@ -8,8 +8,10 @@ mod connection;
 pub mod connections;
 mod failure;
 mod fault;
+mod framed;
 mod guard;
 mod head;
+mod http2;
 pub mod line;
 pub mod opening;
 mod peer;
@@ -59,10 +61,14 @@ impl Proxy {
 
     fn admit(&self, session: &Session, exchange: &mut Exchange) -> Result<Admitted, Refusal> {
         let head = wire::head(session);
-        if connection::of(session).is_some_and(|it| it.is_misdirected(&head)) {
+        let misdirected = || {
+            let misdirected = connection::of(session).is_some_and(|it| it.is_misdirected(&head));
+            misdirected.then_some(Refusal::Misdirected)
+        };
+        if let Some(refusal) = line(session).and_then(Line::foretold).or_else(misdirected) {
             exchange.peer(head.peer);
-            exchange.refuse(Refusal::Misdirected);
-            return Err(Refusal::Misdirected);
+            exchange.refuse(refusal);
+            return Err(refusal);
         }
         exchange.admit(&head, self.clock.now())
     }

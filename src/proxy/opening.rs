@@ -2,8 +2,11 @@
 //! be one, then the TLS handshake. Both together within the time that a first head may take.
 
 use std::fmt;
+use std::future::{Future as _, poll_fn};
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use pingora_core::protocols::l4::stream::Stream as Socket;
@@ -12,11 +15,16 @@ use prometheus::{IntCounter, IntCounterVec};
 use tokio::io::AsyncReadExt as _;
 
 use super::connection::{Connection, Tls};
+use super::line::{Line, Verdict};
 use crate::clock::Clock;
 use crate::config::Listener;
 use crate::http::forwarded::is_trusted;
+use crate::http::frames::Flood;
 use crate::http::proxy_protocol::{self, Addresses, Invalid, LENGTH_MAX};
 use crate::tls::terminator::{Handshake, Terminator};
+
+/// What an HTTP/2 client begins with (RFC 9113 §3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Why a connection came to nothing before its first request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +41,8 @@ pub(super) enum Unopened {
     Slow,
     /// It broke.
     Broken,
+    /// It sent too many HTTP/2 frames that carry nothing.
+    Flooded,
 }
 
 impl Unopened {
@@ -50,10 +60,11 @@ impl Unopened {
             Self::Handshake(Handshake::Failed) => Some("tls_failed"),
             Self::Slow => Some("timeout"),
             Self::Broken => Some("broken"),
+            Self::Flooded => Some("http2_flood"),
         }
     }
 
-    const LABELS: [&'static str; 10] = [
+    const LABELS: [&'static str; 11] = [
         "proxy_header_missing",
         "proxy_header_invalid",
         "tls_closed",
@@ -64,6 +75,7 @@ impl Unopened {
         "tls_failed",
         "timeout",
         "broken",
+        "http2_flood",
     ];
 
     /// Whether the operator of a proxy in front of us should hear of it.
@@ -81,6 +93,7 @@ impl fmt::Display for Unopened {
             Self::Handshake(why) => write!(formatter, "the TLS handshake failed: {why}"),
             Self::Slow => formatter.write_str("not opened in time"),
             Self::Broken => formatter.write_str("broken"),
+            Self::Flooded => Flood.fmt(formatter),
         }
     }
 }
@@ -92,6 +105,11 @@ pub(super) struct Failures([(&'static str, IntCounter); Unopened::LABELS.len()])
 impl Failures {
     pub(super) fn new(counters: &IntCounterVec) -> Self {
         Self(Unopened::LABELS.map(|label| (label, counters.with_label_values(&[label]))))
+    }
+
+    /// A connection was ended for its frames.
+    pub(super) fn flooded(&self, peer: SocketAddr, listener: SocketAddr) {
+        self.tell(Unopened::Flooded, peer, listener);
     }
 
     /// Counts one, and tells of it.
@@ -118,6 +136,49 @@ fn end(digest: &SocketDigest, peer: bool) -> Option<SocketAddr> {
     address?.as_inet().copied()
 }
 
+/// A connection that may speak HTTP.
+pub(super) enum Opened {
+    /// Clear: which version, its first bytes say.
+    Clear(Box<Socket>),
+    /// HTTP/1, by ALPN or for want of it.
+    Http1(Stream),
+    /// HTTP/2, by ALPN.
+    Http2(Stream),
+}
+
+impl Opened {
+    /// Waits for the first bytes of a clear connection, where they may be HTTP/2's. `None` if the
+    /// client has left, or its line says that it is to.
+    pub(super) async fn decided(self, http2: bool, line: &Line, clock: Clock) -> Option<Self> {
+        let mut socket = match self {
+            Self::Clear(socket) if http2 => socket,
+            Self::Clear(socket) => return Some(Self::Http1(socket)),
+            decided @ (Self::Http1(_) | Self::Http2(_)) => return Some(decided),
+        };
+        let mut bytes = Vec::with_capacity(PREFACE.len());
+        while bytes.len() < PREFACE.len() && PREFACE.starts_with(&bytes) {
+            let more = PREFACE.len() - bytes.len();
+            let mut limited = (&mut socket).take(u64::try_from(more).unwrap_or(0));
+            let mut read = pin!(limited.read_buf(&mut bytes));
+            let read = poll_fn(|context| match line.verdict() {
+                Verdict::Open => read.as_mut().poll(context),
+                Verdict::Close | Verdict::HeadTimeout | Verdict::PastDeadline => Poll::Ready(Ok(0)),
+            });
+            match read.await {
+                Ok(0) if bytes.is_empty() || line.verdict() != Verdict::Open => return None,
+                Ok(0) => break,
+                Ok(_) => line.bytes_read(1, || clock.now()),
+                Err(error) => {
+                    log::debug!("client left: {error}");
+                    return None;
+                }
+            }
+        }
+        socket.rewind(&bytes);
+        Some(if bytes == PREFACE { Self::Http2(socket) } else { Self::Http1(socket) })
+    }
+}
+
 /// A listener, and where its TLS ends if it speaks TLS.
 #[derive(Clone)]
 pub struct Door {
@@ -135,22 +196,25 @@ impl Door {
         connection: &mut Connection,
         patience: Duration,
         clock: Clock,
-    ) -> Result<Stream, Unopened> {
+    ) -> Result<Opened, Unopened> {
         let from = &self.listener.proxy_protocol;
         let is_proxy = !from.is_empty() && is_trusted(connection.peer.ip(), from);
         if !is_proxy && self.terminator.is_none() {
-            return Ok(socket);
+            return Ok(Opened::Clear(socket));
         }
         let opened = async {
             if is_proxy {
                 connection.proxied = proxy_header(&mut socket).await?;
             }
-            let Some(terminator) = &self.terminator else { return Ok::<Stream, _>(socket) };
+            let Some(terminator) = &self.terminator else {
+                return Ok(Opened::Clear(socket));
+            };
             let now = clock.wall(clock.now());
             let shaken = terminator.accept(socket, now).await;
             let (stream, facts) = shaken.map_err(Unopened::Handshake)?;
+            let opened = if facts.http2 { Opened::Http2(stream) } else { Opened::Http1(stream) };
             connection.tls = Some(Tls { facts, terminator: Arc::clone(terminator) });
-            Ok(stream)
+            Ok(opened)
         };
         tokio::time::timeout(patience, opened).await.map_err(|_elapsed| Unopened::Slow)?
     }

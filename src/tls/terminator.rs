@@ -22,7 +22,7 @@ use super::provider;
 use super::stream::TlsStream;
 use super::table::{Resolver, Table};
 use super::tickets::{ListenerTickets, Tickets};
-use crate::config::{Certificate, FilePath, Problem, Tls, TlsVersion};
+use crate::config::{Certificate, FilePath, Listener, Problem, Tls, TlsVersion};
 
 /// Sessions of clients that speak TLS 1.2 without tickets.
 const SESSIONS_MAX: usize = 1024;
@@ -30,6 +30,7 @@ const SESSIONS_MAX: usize = 1024;
 /// The TLS of one listener.
 pub struct Terminator {
     settings: Tls,
+    http2: bool,
     scope: SocketAddr,
     tickets: Arc<Tickets>,
     table: Arc<ArcSwap<Table>>,
@@ -143,11 +144,12 @@ impl Handshake {
 }
 
 impl Terminator {
-    /// Reads every file of `settings`.
+    /// Reads every file of `settings`, the TLS of `listener`.
     ///
     /// # Errors
     /// The first [`Problem`] with them.
-    pub fn new(address: SocketAddr, settings: Tls, tickets: Arc<Tickets>) -> Result<Self, Problem> {
+    pub fn new(listener: &Listener, settings: Tls, tickets: Arc<Tickets>) -> Result<Self, Problem> {
+        let (address, http2) = (listener.address, listener.http2);
         let read = |files: &Certificate| {
             let good = stamps(&[&files.cert, &files.key]);
             Material::read(files).map(|material| Watched::new(material, good))
@@ -158,9 +160,10 @@ impl Terminator {
         let held = Held { certificates: certificates?, authority };
         let table = Table::new(held.certificates.iter().map(|one| &one.value));
         let table = Arc::new(ArcSwap::from_pointee(table));
-        let current = current((address, &settings), &tickets, &table)?;
+        let current = current((address, &settings, http2), &tickets, &table)?;
         Ok(Self {
             settings,
+            http2,
             scope: address,
             tickets,
             table,
@@ -216,7 +219,7 @@ impl Terminator {
             (&mut held.authority, self.settings.client_auth.authority())
         {
             let read = || {
-                let settings = (self.scope, &self.settings);
+                let settings = (self.scope, &self.settings, self.http2);
                 let current = current(settings, &self.tickets, &self.table)?;
                 self.current.store(Arc::new(current));
                 Ok(())
@@ -248,7 +251,7 @@ fn note(renewals: &mut Renewals, file: &FilePath, outcome: Option<Result<(), Pro
 
 /// What handshakes are made with from now on.
 fn current(
-    (address, settings): (SocketAddr, &Tls),
+    (address, settings, http2): (SocketAddr, &Tls, bool),
     tickets: &Arc<Tickets>,
     table: &Arc<ArcSwap<Table>>,
 ) -> Result<Current, Problem> {
@@ -266,7 +269,9 @@ fn current(
     };
     let mut server = builder.with_cert_resolver(Arc::new(Resolver(Arc::clone(table))));
     // Some clients of HTTP/1.0 say so here, too, and would be turned away.
-    server.alpn_protocols = vec![b"http/1.1".to_vec(), b"http/1.0".to_vec()];
+    let protocols: [&[u8]; 3] = [b"h2", b"http/1.1", b"http/1.0"];
+    let protocols = protocols.iter().skip(if http2 { 0 } else { 1 });
+    server.alpn_protocols = protocols.map(|protocol| protocol.to_vec()).collect();
     let scope = scope(address, settings, clients.as_ref());
     server.ticketer = Arc::new(ListenerTickets::new(Arc::clone(tickets), scope));
     server.session_storage = ServerSessionMemoryCache::new(SESSIONS_MAX);

@@ -158,7 +158,7 @@ fn doors(
         let terminator = listener
             .tls
             .clone()
-            .map(|tls| Terminator::new(listener.address, tls, Arc::clone(&tickets)).map(Arc::new));
+            .map(|tls| Terminator::new(listener, tls, Arc::clone(&tickets)).map(Arc::new));
         Ok(Door { listener: listener.clone(), terminator: terminator.transpose()? })
     };
     let doors: Result<Vec<_>, Problem> = config.listeners.iter().map(door).collect();

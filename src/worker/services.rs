@@ -140,6 +140,7 @@ fn server(config: &Config, parts: &Parts, threads: usize) -> Server {
     let limits = AcceptLimits {
         connections: config.limits.connections.get(),
         head: config.limits.head,
+        http2: config.limits.http2,
         timeouts: LineTimeouts {
             header: config.limits.header_timeout,
             keepalive: config.limits.keepalive,

@@ -10,6 +10,7 @@ mod faults;
 mod forwarding;
 mod framing;
 mod hostile;
+mod http2;
 mod limits;
 mod metrics;
 mod probe;

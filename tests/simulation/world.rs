@@ -387,6 +387,7 @@ fn draw_config(dice: &mut Dice) -> Config {
             body: None,
             header_timeout: Duration::from_secs(10),
             keepalive: Duration::from_secs(75),
+            http2: weir::config::Http2::default(),
         },
         access_log: AccessLog { format: LogFormat::Off, target: LogTarget::Stdout },
         shutdown: Shutdown {

@@ -23,7 +23,9 @@ use super::limits;
 use super::problem::{Found, Origin, Problem, Spanned};
 use super::read::List;
 use super::value::{Cap, Size, Threads as TypedThreads, spell, spell_size};
-use super::{AccessLog, Admin, Config, Limits, Listener, LogFormat, LogTarget, Shutdown, Threads};
+use super::{
+    AccessLog, Admin, Config, Http2, Limits, Listener, LogFormat, LogTarget, Shutdown, Threads,
+};
 use crate::http::scan::Limits as HeadLimits;
 
 const DEFAULT_LISTENER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8080);
@@ -107,7 +109,8 @@ fn listeners(
         bound.add(Bound { address: address.value, at: Some(address.at), admin: false }, found);
         let proxy_protocol = listener::proxy_protocol(typed.value.proxy_protocol, found);
         let tls = typed.value.tls.map(|tls| listener::tls(tls, found));
-        listeners.push(Listener { address: address.value, proxy_protocol, tls });
+        let http2 = typed.value.http2.map_or(tls.is_some(), |http2| http2.value);
+        listeners.push(Listener { address: address.value, proxy_protocol, tls, http2 });
     }
     listeners
 }
@@ -209,6 +212,7 @@ fn limits(typed: file::Limits, found: &mut Found) -> Limits {
             &why("close every connection after its first request"),
             found,
         ),
+        http2: http2(typed.http2.map(|http2| http2.value).unwrap_or_default(), found),
     }
 }
 
@@ -227,6 +231,28 @@ fn bytes(
             found.add(problem.help(format!("a size from {least} to {most}")));
             default
         }
+    }
+}
+
+fn http2(typed: file::Http2, found: &mut Found) -> Http2 {
+    const KIB: usize = 1024;
+    const MIB: usize = 1024 * KIB;
+    let streams = Range { name: "streams", first: 1, last: u64::from(limits::STREAMS_MAX) };
+    let window = |typed, range, found: &mut Found| {
+        u32::try_from(bytes(typed, range, found)).unwrap_or(u32::MAX)
+    };
+    Http2 {
+        streams: streams.count::<NonZeroU32>(typed.streams, 100, found).get(),
+        stream_window: window(
+            ("stream_window", typed.stream_window),
+            (16 * KIB, 16 * MIB, 64 * KIB),
+            found,
+        ),
+        connection_window: window(
+            ("connection_window", typed.connection_window),
+            (64 * KIB, 64 * MIB, MIB),
+            found,
+        ),
     }
 }
 

@@ -16,6 +16,7 @@
 pub(crate) mod backend;
 pub(crate) mod client;
 pub(crate) mod configs;
+pub(crate) mod http2;
 pub(crate) mod load;
 pub(crate) mod message;
 pub(crate) mod metrics;

@@ -1,0 +1,215 @@
+//! The frames of an HTTP/2 client, counted as they come in (RFC 9113 §4.1).
+//!
+//! Some frames cost the sender nothing and us something: a ping is answered, a stream that is reset
+//! at once has been set up, settings are applied (RFC 9113 §10.5). The library below bounds what they
+//! take of memory; this bounds how many there may be. Well-meant clients send a few now and then, so
+//! an allowance that refills over time tells them from a flood.
+
+use std::time::Duration;
+
+use crate::time::Timestamp;
+
+const PREFACE_BYTES: usize = 24;
+const HEAD_BYTES: usize = 9;
+
+const DATA: u8 = 0x0;
+const HEADERS: u8 = 0x1;
+const WINDOW_UPDATE: u8 = 0x8;
+const CONTINUATION: u8 = 0x9;
+const END_STREAM: u8 = 0x1;
+
+/// So many frames that carry nothing may come at once; then a hundred each second.
+const IDLE: Allowance =
+    Allowance { each: Duration::from_millis(10), most: 1000, spent_until_ns: 0 };
+/// So many window updates may come at once; then a thousand each second, and one more for each KiB
+/// that was sent to the client.
+const UPDATES: Allowance =
+    Allowance { each: Duration::from_millis(1), most: 4000, spent_until_ns: 0 };
+/// An update that a client owes us nothing for.
+const BYTES_PER_UPDATE: u64 = 1024;
+
+/// More frames came than any well-meant client sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a flood of HTTP/2 frames that carry nothing")]
+pub struct Flood;
+
+/// Reads along on an HTTP/2 connection.
+#[derive(Debug, Clone)]
+pub struct Frames {
+    /// Bytes that are no frame's head: the preface, or what is left of a payload.
+    skip: usize,
+    head: [u8; HEAD_BYTES],
+    filled: usize,
+    idle: Allowance,
+    updates: Allowance,
+}
+
+impl Default for Frames {
+    fn default() -> Self {
+        Self { skip: PREFACE_BYTES, head: [0; HEAD_BYTES], filled: 0, idle: IDLE, updates: UPDATES }
+    }
+}
+
+impl Frames {
+    /// Takes note of what the client sent.
+    ///
+    /// # Errors
+    /// [`Flood`]
+    pub fn received(&mut self, mut bytes: &[u8], now: Timestamp) -> Result<(), Flood> {
+        let mut outcome = Ok(());
+        while !bytes.is_empty() {
+            let skipped = self.skip.min(bytes.len());
+            self.skip -= skipped;
+            bytes = bytes.get(skipped..).unwrap_or_default();
+            let missing = HEAD_BYTES - self.filled;
+            let (part, rest) = bytes.split_at(missing.min(bytes.len()));
+            for (to, from) in self.head.iter_mut().skip(self.filled).zip(part) {
+                *to = *from;
+            }
+            self.filled += part.len();
+            bytes = rest;
+            if self.filled == HEAD_BYTES {
+                self.filled = 0;
+                outcome = outcome.and(self.frame(now));
+            }
+        }
+        outcome
+    }
+
+    /// Takes note of what the client was sent: it answers that by window updates.
+    pub fn sent(&mut self, bytes: usize) {
+        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+        self.updates.refund(bytes.div_ceil(BYTES_PER_UPDATE));
+    }
+
+    fn frame(&mut self, now: Timestamp) -> Result<(), Flood> {
+        let [high, middle, low, kind, flags, ..] = self.head;
+        let length = usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low);
+        self.skip = length;
+        match kind {
+            DATA if length > 0 || flags & END_STREAM != 0 => Ok(()),
+            HEADERS | CONTINUATION if length > 0 => Ok(()),
+            WINDOW_UPDATE => self.updates.take(now),
+            // Whatever it is, it brings no request on: settings, pings, resets, priorities, empty
+            // frames, and those that nobody knows.
+            _ => self.idle.take(now),
+        }
+    }
+}
+
+/// What may come at once, and what is earned over time. Kept as the moment until which everything
+/// earned is spent, as in `policy::bucket`.
+#[derive(Debug, Clone)]
+struct Allowance {
+    each: Duration,
+    most: u32,
+    spent_until_ns: u64,
+}
+
+impl Allowance {
+    fn take(&mut self, now: Timestamp) -> Result<(), Flood> {
+        let now_ns = now.as_nanos();
+        let spent = self.spent_until_ns.max(now_ns).saturating_add(nanos(self.each));
+        if spent - now_ns > nanos(self.each * self.most) {
+            return Err(Flood);
+        }
+        self.spent_until_ns = spent;
+        Ok(())
+    }
+
+    fn refund(&mut self, count: u64) {
+        let earned = nanos(self.each).saturating_mul(count);
+        self.spent_until_ns = self.spent_until_ns.saturating_sub(earned);
+    }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PING: u8 = 0x6;
+
+    fn at(milliseconds: u64) -> Timestamp {
+        Timestamp::ZERO + Duration::from_millis(milliseconds)
+    }
+
+    fn frame(kind: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
+        let length = u8::try_from(payload.len()).unwrap();
+        [&[0, 0, length, kind, flags, 0, 0, 0, 1], payload].concat()
+    }
+
+    /// A connection after its preface.
+    fn connection() -> Frames {
+        let mut frames = Frames::default();
+        frames.received(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", at(0)).unwrap();
+        frames
+    }
+
+    /// How many of such frames pass at once.
+    fn pass(frames: &mut Frames, bytes: &[u8], now: Timestamp) -> usize {
+        (0..10_000).take_while(|_| frames.received(bytes, now).is_ok()).count()
+    }
+
+    #[test]
+    fn a_thousand_pings_at_once_are_enough_and_a_hundred_each_second() {
+        let mut frames = connection();
+        let ping = frame(PING, 0, &[0; 8]);
+        assert_eq!(pass(&mut frames, &ping, at(0)), 1000);
+        assert_eq!(pass(&mut frames, &ping, at(1000)), 100);
+        assert_eq!(pass(&mut frames, &ping, at(60_000)), 1000);
+    }
+
+    #[test]
+    fn settings_resets_priorities_and_unknown_frames_are_the_same_to_it() {
+        for kind in [0x2, 0x3, 0x4, 0x5, 0x7, 0xfa] {
+            assert_eq!(pass(&mut connection(), &frame(kind, 0, &[0; 8]), at(0)), 1000, "{kind:#x}");
+        }
+    }
+
+    #[test]
+    fn empty_frames_carry_nothing_and_others_are_not_counted() {
+        for (bytes, passing) in [
+            (frame(DATA, 0, b""), 1000),
+            (frame(HEADERS, 0, b""), 1000),
+            (frame(CONTINUATION, 0, b""), 1000),
+            (frame(DATA, END_STREAM, b""), 10_000),
+            (frame(DATA, 0, b"x"), 10_000),
+            (frame(HEADERS, 0, b"x"), 10_000),
+        ] {
+            assert_eq!(pass(&mut connection(), &bytes, at(0)), passing, "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn window_updates_are_paid_for_by_what_was_sent() {
+        let mut frames = connection();
+        let update = frame(WINDOW_UPDATE, 0, &[0, 0, 0, 1]);
+        assert_eq!(pass(&mut frames, &update, at(0)), 4000);
+        frames.sent(1024 * 1024);
+        assert_eq!(pass(&mut frames, &update, at(0)), 1024);
+    }
+
+    #[test]
+    fn frames_are_found_in_whatever_pieces_they_come() {
+        let whole = [
+            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(),
+            frame(HEADERS, 0, &[0; 200]),
+            frame(PING, 0, &[0; 8]).repeat(1001),
+        ]
+        .concat();
+        for size in [1, 2, 7, 9, 24, 1000, whole.len()] {
+            let mut frames = Frames::default();
+            let mut fed = 0;
+            let flooded = whole.chunks(size).any(|piece| {
+                fed += piece.len();
+                frames.received(piece, at(0)).is_err()
+            });
+            assert!(flooded, "pieces of {size}");
+            assert!(fed + 17 + size > whole.len(), "not before the last: {fed}");
+        }
+    }
+}

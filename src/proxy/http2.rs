@@ -1,0 +1,259 @@
+//! HTTP/2 with clients: the streams of a connection, each a task of its own.
+//!
+//! Pingora's own accept loop is not for others to use, has no bound on its drain and counts no
+//! frames; what it is made of is public. The connection has a line like any other: idle while it has
+//! no stream, busy while it has one. Each stream has a line, too: its deadline is the exchange's.
+
+use std::future::{Future as _, poll_fn};
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::task::{Context, Poll};
+
+use http::header;
+use pingora::http::RequestHeader;
+use pingora_core::apps::HttpServerApp as _;
+use pingora_core::protocols::http::ServerSession;
+use pingora_core::protocols::http::v2::server::{
+    H2Accept, H2Options, HttpSession, default_h2_options, handshake,
+};
+use pingora_core::protocols::{Digest, Stream};
+use pingora_core::server::ShutdownWatch;
+
+use super::accept::{BODY_DRAIN, Server};
+use super::connection;
+use super::connections::Place;
+use super::framed::FramedStream;
+use super::line::{Line, Verdict};
+use super::watch::watched;
+use crate::config::Http2;
+use crate::exchange::refusal::Refusal;
+use crate::http::scan::Limits as HeadLimits;
+
+/// Requests that could not be read, on one connection.
+const MALFORMED_MAX: usize = 32;
+/// What is kept of an answer for a client that is slow to take it, by stream.
+const SEND_BUFFER: usize = 64 * 1024;
+/// What each field costs beside its bytes in the size of a list (RFC 9113 §6.5.2).
+const FIELD_OVERHEAD: usize = 32;
+
+/// What a connection may ask for.
+pub(super) fn options(limits: &Http2, head: &HeadLimits) -> H2Options {
+    let list = head.header_bytes.saturating_add(head.headers.saturating_mul(FIELD_OVERHEAD));
+    let mut options = default_h2_options();
+    options
+        .max_concurrent_streams(limits.streams)
+        .initial_window_size(limits.stream_window)
+        .initial_connection_window_size(limits.connection_window)
+        .max_header_list_size(u32::try_from(list).unwrap_or(u32::MAX))
+        .max_send_buffer_size(SEND_BUFFER);
+    options
+}
+
+/// The streams of a connection.
+struct Streams {
+    open: AtomicUsize,
+    line: Arc<Line>,
+    /// The connection is open as long as one of them is.
+    _place: Place,
+}
+
+/// One stream, until it is dropped.
+struct Open(Arc<Streams>);
+
+impl Streams {
+    fn enter(self: &Arc<Self>) -> Open {
+        self.open.fetch_add(1, Relaxed);
+        Open(Arc::clone(self))
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        if self.0.open.fetch_sub(1, Relaxed) == 1 {
+            self.0.line.wake();
+        }
+    }
+}
+
+/// What Pingora says comes next: a stream, a request that could not be read, or the end.
+type Accepted = pingora_error::Result<Option<H2Accept>>;
+
+/// Why a connection is to end before its client ends it.
+enum End {
+    /// Nothing new is to be begun.
+    Leave,
+    /// At once.
+    Flooded,
+}
+
+/// A connection that is being served.
+struct Accepting<'a> {
+    server: &'a Arc<Server>,
+    streams: Arc<Streams>,
+    shutdown: &'a ShutdownWatch,
+    flooded: Arc<AtomicBool>,
+    leaving: bool,
+}
+
+/// Serves an HTTP/2 connection to its end.
+pub(super) async fn serve(
+    server: &Arc<Server>,
+    stream: Stream,
+    line: &Arc<Line>,
+    place: Place,
+    shutdown: &ShutdownWatch,
+) {
+    let clock = server.shared.clock;
+    let flooded = Arc::new(AtomicBool::new(false));
+    let stream = FramedStream::new(stream, Arc::clone(&flooded), clock);
+    let digest = Digest {
+        ssl_digest: pingora_core::protocols::Ssl::get_ssl_digest(&stream),
+        socket_digest: pingora_core::protocols::GetSocketDigest::get_socket_digest(&stream),
+        ..Digest::default()
+    };
+    let options = Some(server.http2.clone());
+    let mut connection = match handshake(Box::new(stream), options).await {
+        Ok(connection) => connection,
+        Err(error) => return log::debug!("no HTTP/2: {error}"),
+    };
+    line.answered(clock.now());
+    let streams = Streams { open: AtomicUsize::new(0), line: Arc::clone(line), _place: place };
+    let streams = Arc::new(streams);
+    let mut accepting = Accepting { server, streams, shutdown, flooded, leaving: false };
+    let mut malformed = 0;
+    loop {
+        let stream_line = accepting.stream_line();
+        let proxy_digest = connection::digest(&stream_line);
+        let digest = Arc::new(Digest { proxy_digest, ..digest.clone() });
+        let next = {
+            let mut accept = pin!(HttpSession::from_h2_conn(&mut connection, digest));
+            poll_fn(|context| accepting.poll_next(|context| accept.as_mut().poll(context), context))
+                .await
+        };
+        match next {
+            Ok(Ok(Some(H2Accept::Session(session)))) => {
+                accepting.begin(session, stream_line);
+            }
+            Ok(Ok(Some(H2Accept::Rejected))) => {
+                malformed += 1;
+                if malformed >= MALFORMED_MAX {
+                    connection.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
+                    accepting.end();
+                }
+            }
+            Ok(Ok(None)) => return,
+            Ok(Err(error)) => return log::debug!("HTTP/2 ended: {error}"),
+            Err(End::Leave) => {
+                accepting.leaving = true;
+                connection.graceful_shutdown();
+            }
+            Err(End::Flooded) => {
+                server.failures.flooded(line.connection.peer, line.connection.local);
+                connection.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
+                accepting.end();
+            }
+        }
+    }
+}
+
+impl Accepting<'_> {
+    fn stream_line(&self) -> Arc<Line> {
+        let connection = Arc::clone(&self.streams.line.connection);
+        let now = self.server.shared.clock.now();
+        let line = Line::new(connection, self.server.limits.timeouts, now);
+        // Whether it has nothing to say, nobody can tell; while its body is not whole, it could.
+        line.read_pending(true);
+        Arc::new(line)
+    }
+
+    fn poll_next(
+        &self,
+        mut accept: impl FnMut(&mut Context<'_>) -> Poll<Accepted>,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<Accepted, End>> {
+        let line = &self.streams.line;
+        if self.streams.open.load(Relaxed) == 0 && line.is_busy() {
+            line.answered(self.server.shared.clock.now());
+        }
+        if !self.leaving && (line.is_draining() || line.verdict() != Verdict::Open) {
+            return Poll::Ready(Err(End::Leave));
+        }
+        let polled = accept(context);
+        if polled.is_pending() && self.flooded.swap(false, Relaxed) {
+            return Poll::Ready(Err(End::Flooded));
+        }
+        polled.map(Ok)
+    }
+
+    /// Serves a stream in a task of its own.
+    fn begin(&self, mut session: HttpSession, line: Arc<Line>) {
+        self.streams.line.busy();
+        tidy(session.req_header_mut());
+        if let Some(refusal) = beyond(session.req_header(), &self.server.limits.head) {
+            line.foretell(refusal);
+        }
+        let mut session = ServerSession::new_http2(session);
+        session.set_total_drain_timeout(Some(BODY_DRAIN));
+        let (server, shutdown) = (Arc::clone(self.server), self.shutdown.clone());
+        let open = self.streams.enter();
+        tokio::spawn(async move {
+            let _open = open;
+            let serving = async {
+                let _never_reused = server.proxy.process_new_http(session, &shutdown).await;
+            };
+            let _ended = watched(serving, &line, server.shared.clock).await;
+        });
+    }
+
+    /// Whatever is still going on has a moment to end.
+    fn end(&mut self) {
+        self.leaving = true;
+        self.streams.line.cut(self.server.shared.clock.now());
+    }
+}
+
+/// Makes a head what HTTP/1 would have: `Host` (RFC 9113 §8.3.1), and one line of cookies (§8.2.3).
+fn tidy(request: &mut RequestHeader) {
+    let authority = request.uri.authority().map(|authority| authority.as_str().to_owned());
+    if let Some(authority) = authority
+        && let Err(error) = request.insert_header(header::HOST, authority)
+    {
+        log::debug!("an authority that is no field: {error}");
+    }
+    let mut crumbs = request.headers.get_all(header::COOKIE).iter();
+    if crumbs.next().is_some() && crumbs.next().is_some() {
+        let crumbs: Vec<&[u8]> =
+            request.headers.get_all(header::COOKIE).iter().map(|it| it.as_bytes()).collect();
+        let whole = crumbs.join(&b"; "[..]);
+        if let Err(error) = request.insert_header(header::COOKIE, whole) {
+            log::debug!("cookies that are no field: {error}");
+        }
+    }
+}
+
+/// Whether a head has more than it may.
+fn beyond(request: &RequestHeader, limits: &HeadLimits) -> Option<Refusal> {
+    if request.raw_path().len() > limits.target_bytes {
+        return Some(Refusal::TargetTooLong);
+    }
+    (request.headers.len() > limits.headers).then_some(Refusal::HeadersTooLarge)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn crumbs_of_cookies_become_one_line_and_the_authority_the_host() {
+        let mut request = RequestHeader::build("GET", b"/", None).unwrap();
+        request.set_uri("https://a.test:8443/".parse().unwrap());
+        for crumb in ["a=1", "b=2; c=3", "d=4"] {
+            request.append_header("Cookie", crumb).unwrap();
+        }
+        tidy(&mut request);
+        let cookies: Vec<_> = request.headers.get_all(header::COOKIE).iter().collect();
+        assert_eq!(cookies, ["a=1; b=2; c=3; d=4"]);
+        assert_eq!(request.headers.get(header::HOST).unwrap(), "a.test:8443");
+    }
+}
