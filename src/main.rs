@@ -1,23 +1,25 @@
 //! The command line.
 
+#[path = "main/load.rs"]
+mod load;
+
 use std::env;
 use std::ffi::OsString;
-use std::fs;
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use weir::clock::Clock;
-use weir::config::{self, Config, Override, Overrides, Problems};
+use weir::config::{self, Override, Overrides, Problems};
 use weir::demo::{self, origin};
 use weir::supervisor::control::{self, Place, Request};
 use weir::supervisor::{self, Options, Program};
 use weir::tls::check::Expired;
 use weir::worker;
+
+use self::load::{complain, load, loader, look_at_files, read};
 
 /// The libc allocator costs some ten per cent more per request.
 #[global_allocator]
@@ -209,20 +211,6 @@ fn run(flags: Run) -> Result<(), String> {
     })
 }
 
-/// Turns a file's text into its meaning and its version.
-fn loader(file: Option<PathBuf>, overrides: Overrides) -> supervisor::Load {
-    // A start that an expired certificate prevents is an outage; a reload, a word to the operator.
-    let started = AtomicBool::new(false);
-    Box::new(move |text| {
-        let config = load(file.as_deref(), text, &overrides)?;
-        let expired = if started.swap(true, Relaxed) { Expired::Refused } else { Expired::Told };
-        for warning in look_at_files(&config, expired)? {
-            log::warn!("configuration: {warning}");
-        }
-        Ok((config, config::version(text, &overrides)))
-    })
-}
-
 /// Before any thread is started.
 fn hold_signals() -> Result<(), String> {
     supervisor::hold_signals().map_err(no_signals)
@@ -238,22 +226,6 @@ fn check_upgrade(flags: &Run) -> Result<(), String> {
         Ok(word) => say(word),
         Err(why) => say(&why).and(Err(String::new())),
     }
-}
-
-/// What the text of `file` means. The files that it names are looked for beside it.
-fn load(
-    file: Option<&Path>,
-    text: Option<&[u8]>,
-    overrides: &Overrides,
-) -> Result<Config, Problems> {
-    let config = config::load(text, overrides)?;
-    Ok(config.in_directory(file.and_then(Path::parent).unwrap_or_else(|| Path::new(""))))
-}
-
-/// Opens the files that a configuration names; the warnings about them.
-fn look_at_files(config: &Config, expired: Expired) -> Result<Vec<config::Problem>, Problems> {
-    let clock = Clock::process();
-    weir::tls::check::check(config, clock.wall(clock.now()), expired)
 }
 
 fn supervise(options: Options) -> Result<(), String> {
@@ -280,24 +252,6 @@ fn ask(flags: &Control, request: Request) -> Result<(), String> {
         format!("weir: no balancer answers at {}: {error}", place.path().display())
     })?;
     if answer.done { say(&answer.text) } else { Err(answer.text) }
-}
-
-#[expect(clippy::wildcard_enum_match_arm, reason = "the system's list of errors is open")]
-fn read(file: &Path) -> Result<Vec<u8>, String> {
-    fs::read(file).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => {
-            format!("{}: there is no such file (help: check the path)", file.display())
-        }
-        _ => format!("{}: cannot be read: {error}", file.display()),
-    })
-}
-
-fn complain(file: Option<&Path>, problems: &Problems) -> String {
-    let line = |problem| match file {
-        Some(file) => format!("{}:{problem}", file.display()),
-        None => format!("weir: {problem}"),
-    };
-    problems.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
 /// What is set to nothing counts as not set.
