@@ -36,6 +36,7 @@ pub(crate) fn pool(
     let backends = addresses.iter().map(|address| config::Backend {
         address: BackendAddress::Socket(*address),
         weight: NonZeroU32::MIN,
+        server_name: None,
     });
     config::Pool {
         name: PoolName::new(name).unwrap(),
@@ -54,6 +55,7 @@ pub(crate) fn pool(
             idle: Duration::from_secs(1),
             tunnel: Duration::from_secs(3600),
         },
+        dial: config::Dial::default(),
         rate_limit: None,
     }
 }

@@ -45,6 +45,8 @@ pub mod supervisor;
 #[cfg(feature = "server")]
 pub mod tls;
 #[cfg(feature = "server")]
+pub mod upstream;
+#[cfg(feature = "server")]
 pub mod worker;
 
 #[cfg(all(test, feature = "server"))]

@@ -136,7 +136,10 @@ fn what_the_full_example_switches_off_can_be_switched_on() {
             let key =
                 rest.strip_prefix('#').filter(|rest| !rest.starts_with(' ') || blank.is_empty());
             let key = key.filter(|key| key.trim_start().split(' ').next().unwrap().ends_with(':'));
-            format!("{blank}{}\n", key.unwrap_or(rest)).replace("type: tcp", "type: http")
+            format!("{blank}{}\n", key.unwrap_or(rest))
+                .replace("type: tcp", "type: http")
+                .replace("http://10.0.0.2", "https://10.0.0.2")
+                .replace("protocol: http1", "protocol: auto")
         })
         .collect();
     let config = load(&on).unwrap();

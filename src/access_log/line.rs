@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! TIME CLIENT "METHOD SCHEME://HOST PATH?QUERY PROTOCOL" STATUS in=BYTES out=BYTES ms=DURATION
-//!   ttfb=DURATION [tunnel=DURATION] peer=ADDRESS [route=NAME] pool=NAME backend=ADDRESS
+//!   ttfb=DURATION [grpc=STATUS] [tunnel=DURATION] peer=ADDRESS [route=NAME] pool=NAME backend=ADDRESS
 //!   attempts=ADDRESS/FAILURE,ADDRESS reason=CODE/DETAIL id="REQUEST ID" agent="USER AGENT"
 //! ```
 //! on one line. Everything a client can choose stands in quotes, and inside of them everything but
@@ -50,6 +50,9 @@ pub(super) fn json(line: &mut String, summary: &Summary<'_>, started: SystemTime
     if let Some(first_byte) = exchange.first_byte() {
         line.push_str(r#","ttfb_ms":"#);
         millis(line, first_byte.since(exchange.started()));
+    }
+    if let Some(status) = exchange.grpc_status() {
+        json_number(line, r#","grpc_status":"#, status.into());
     }
     if let Some(since) = exchange.tunnel_since() {
         line.push_str(r#","tunnel_ms":"#);
@@ -153,6 +156,9 @@ pub(super) fn text(line: &mut String, summary: &Summary<'_>, started: SystemTime
     line.push_str(" ms=");
     millis(line, summary.ended.since(exchange.started()));
     known(line, " ttfb=", first_byte, millis);
+    if let Some(status) = exchange.grpc_status() {
+        known(line, " grpc=", Some(status.into()), number);
+    }
     if let Some(since) = exchange.tunnel_since() {
         line.push_str(" tunnel=");
         millis(line, summary.ended.since(since));
@@ -255,6 +261,9 @@ fn millis(line: &mut String, duration: Duration) {
 fn code(line: &mut String, failure: Failure) {
     match failure {
         Failure::Connect => line.push_str("connect"),
+        Failure::Tls => line.push_str("tls"),
+        Failure::Certificate => line.push_str("certificate"),
+        Failure::Refused => line.push_str("refused"),
         Failure::Reset => line.push_str("reset"),
         Failure::Timeout => line.push_str("timeout"),
         Failure::Status(status) => {

@@ -124,7 +124,7 @@ fn backend<'a>(
     let health = server.health();
     Backend {
         pool: pool.name.as_str(),
-        url: format!("http://{}", server.label),
+        url: server.url(),
         state: match (health.known, health.healthy) {
             (false, _) => "unknown",
             (true, true) => "healthy",

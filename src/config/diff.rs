@@ -13,8 +13,8 @@ use super::read::Choice;
 use super::show;
 use super::value::{spell, spell_size};
 use super::{
-    Backend, ClientAuth, Config, HealthCheck, Http2, Limits, Pool, Probe, RateLimit, Retry, Route,
-    StatusSet, Threads, Tls,
+    Backend, ClientAuth, Config, DialHttp2, DialTls, HealthCheck, Http2, Limits, Pool, Probe,
+    RateLimit, Retry, Route, StatusSet, Threads, Tls,
 };
 
 /// One line for each change, in the order of the file's keys; none if nothing changed.
@@ -170,6 +170,23 @@ fn changed_pool(lines: &mut Lines, old: &Pool, new: &Pool) {
             None => {}
         }
     }
+    for now in &new.backends {
+        let before = old.backends.iter().find(|before| before.address == now.address);
+        let speaks = |backend: &Backend| match &backend.server_name {
+            Some(name) => format!("TLS with {name}"),
+            None => "clear".to_owned(),
+        };
+        if let Some(before) = before {
+            let effect = ", health unknown until the first probe";
+            lines.change_and(&name(now), speaks(before), speaks(now), effect);
+        }
+    }
+    lines.change(&key("protocol"), word(old.dial.protocol), word(new.dial.protocol));
+    let (before, now) = (old.dial.http2, new.dial.http2);
+    lines.change(&key("http2.streams"), before.streams, now.streams);
+    let ping = |http2: DialHttp2| http2.ping.map_or_else(off, spell);
+    lines.change(&key("http2.ping"), ping(before), ping(now));
+    lines.change(&key("tls"), dial_tls(&old.dial.tls), dial_tls(&new.dial.tls));
     let check = |pool: &Pool| pool.health_check.as_ref().map_or_else(off, health_check);
     lines.change(&key("health_check"), check(old), check(new));
     lines.change(&key("retry"), retry(&old.retry), retry(&new.retry));
@@ -225,9 +242,20 @@ fn tls(tls: Option<&Tls>) -> String {
     format!("{}, min_version {version}, client_auth {clients}", list(certificates))
 }
 
+fn dial_tls(tls: &DialTls) -> String {
+    let verify = match (&tls.ca, tls.verify) {
+        (_, false) => "verify off".to_owned(),
+        (Some(ca), true) => format!("ca {}", ca.path.display()),
+        (None, true) => "the system's roots".to_owned(),
+    };
+    let shown = tls.identity.as_ref().map(|one| format!(", cert {}", one.cert.path.display()));
+    format!("{verify}{}", shown.unwrap_or_default())
+}
+
 fn health_check(check: &HealthCheck) -> String {
     let probe = match &check.probe {
         Probe::Tcp => "tcp".to_owned(),
+        Probe::Grpc { service } => format!("grpc {service:?}"),
         Probe::Http { path, host, status, body } => {
             let host = host.as_ref().map_or_else(String::new, |host| format!(" host {host}"));
             let body = body.as_ref().map_or_else(String::new, |body| format!(" body {body:?}"));
@@ -346,6 +374,28 @@ mod tests {
         assert_eq!(
             with("listeners: [127.0.0.1:1]"),
             ["listener 127.0.0.1:1 added", "listener 0.0.0.0:8080 removed"]
+        );
+    }
+
+    #[test]
+    fn how_backends_are_spoken_to_is_told() {
+        let text = |scheme, keys| {
+            format!("pools: [{{name: web, health_check: off, backends: [{scheme}://a:1]{keys}}}]")
+        };
+        assert_eq!(
+            lines(&text("http", ""), &text("https", ", tls: {ca: a.crt, cert: b, key: c}")),
+            [
+                "pool web: backend a:1: clear → TLS with a, health unknown until the first probe",
+                "pool web: tls: the system's roots → ca a.crt, cert b",
+                "pool web: 1 backend unchanged, health and counts kept"
+            ]
+        );
+        assert_eq!(
+            lines(&text("https", ""), &text("https", ", tls: {verify: off}")),
+            [
+                "pool web: tls: the system's roots → verify off",
+                "pool web: 1 backend unchanged, health and counts kept"
+            ]
         );
     }
 

@@ -9,6 +9,7 @@
 //! ```
 
 mod action;
+mod pool;
 mod route;
 
 use std::net::SocketAddr;
@@ -18,11 +19,14 @@ use ipnet::IpNet;
 
 use super::problem::{Found, Problem};
 use super::read::Presence::{Default as Same, Otherwise, Required};
-use super::read::{Choice, Field, FromNode, List, Section, Switch, Word, section};
-use super::value::{Cap, Failure, HostName, Patience, ProbePath, Size, Statuses, Text, Threads};
+use super::read::{Choice, Field, FromNode, List, Section, Word, section};
+use super::value::{Cap, Size, Text, Threads};
 use super::yaml::{Node, Value};
-use super::{Algorithm, BackendAddress, LogFormat, LogTarget, PoolName, TlsVersion};
+use super::{LogFormat, LogTarget, TlsVersion};
 pub(super) use action::{Fields, QueryFate, Redirect, Respond, Rewrite, Share};
+pub(super) use pool::{
+    Backend, HealthCheck, Pool, PoolHttp2, PoolTls, ProbeType, Retry, Timeouts, Verify,
+};
 pub(super) use route::{Match, Route};
 
 /// Each section, in the order of the manual.
@@ -41,6 +45,8 @@ pub(super) const SECTIONS: &[Section] = &[
     Respond::SECTION,
     Fields::SECTION,
     Pool::SECTION,
+    PoolTls::SECTION,
+    PoolHttp2::SECTION,
     Backend::SECTION,
     HealthCheck::SECTION,
     Retry::SECTION,
@@ -169,98 +175,6 @@ section! {
 }
 
 section! {
-    /// A group of interchangeable backends.
-    Pool at "pools[]", later ["breaker"];
-
-    /// What routes, metrics and logs call it: letters, digits, `-`, `_` and `.`, at most 63.
-    name: PoolName = Required, "web";
-    /// How a backend is picked. `round_robin`: in turn, smooth by weight. `least_conn`: the fewest
-    /// requests in flight for its weight. `ip_hash`: the same client to the same backend.
-    /// `random`: two at random, the less busy of them.
-    algorithm: Word<Algorithm> = Same("round_robin"), "least_conn";
-    /// The servers. A bare URL stands for `{url: …}`.
-    backends: List<Backend> = Otherwise("`--backend` must give them"),
-        "[http://10.0.0.1:3000, http://10.0.0.2:3000]";
-    /// How backends are probed. `off` counts every backend as healthy.
-    health_check: Switch<HealthCheck> = Same("{type: tcp}"), "{path: /health}";
-    /// When a request is tried again.
-    retry: Retry = Otherwise("the defaults below"), "{attempts: 2}";
-    /// How long to wait for a backend.
-    timeouts: Timeouts = Otherwise("the defaults below"), "{response: 10s}";
-    /// How much one client may ask of this pool, after the limits of the whole file and the route.
-    rate_limit: RateLimit = Otherwise("no further limit"), "{requests_per_second: 50}";
-}
-
-section! {
-    /// One server. A bare URL stands for `{url: …}`.
-    Backend at "pools[].backends[]" or url: BackendAddress,
-        later ["backup", "max_requests", "server_name"];
-
-    /// Where it listens: `http://`, then an IPv4 address, an IPv6 address in brackets or a name,
-    /// then the port (80 if left out). A name is looked up at the start.
-    url: BackendAddress = Required, "http://10.0.0.1:3000";
-    /// Its share of the requests, relative to the other backends of the pool: 1 to 1000.
-    weight: u64 = Same("1"), "3";
-}
-
-section! {
-    /// How backends are probed. Each is probed at its own random moment of the interval.
-    HealthCheck at "pools[].health_check", later [];
-
-    /// `tcp`: it accepts a connection. `http`: it answers `GET path` as expected.
-    kind as "type": Word<ProbeType> = Otherwise("`http` if `path` is there, else `tcp`"), "http";
-    /// What an HTTP probe asks for. May have a query.
-    path: ProbePath = Same("/"), "/health";
-    /// The `Host` that an HTTP probe sends.
-    host: HostName = Otherwise("the backend's own address"), "web.internal";
-    /// Which answers pass an HTTP probe: a status, a range, or a list of both.
-    status: Statuses = Same("200-299"), "[200, 300-399]";
-    /// A text that the first 64 KiB of the answer to an HTTP probe must have.
-    body: Text = Otherwise("any body passes"), "ready";
-    /// From the start of one probe to the start of the next.
-    interval: Duration = Same("10s"), "5s";
-    /// For a whole probe. Not longer than the interval.
-    timeout: Duration = Otherwise("`3s`, or the interval if that is shorter"), "1s";
-    /// So many failures in a row make a healthy backend unhealthy: 1 to 1000.
-    unhealthy_after: u64 = Same("2"), "3";
-    /// So many passes in a row make an unhealthy backend healthy: 1 to 1000.
-    healthy_after: u64 = Same("2"), "3";
-}
-
-section! {
-    /// When a request is tried again. Whatever was sent already is only sent again if the method
-    /// is idempotent, so that no `POST` is ever done twice.
-    Retry at "pools[].retry", later ["budget"];
-
-    /// Attempts in all, the first included: 1 to 16. `1` switches retries off.
-    attempts: u64 = Same("3"), "2";
-    /// The longest wait before a backend that failed is tried a second time; doubled each time,
-    /// at most 10s. A backend that was not tried yet is tried at once.
-    backoff: Duration = Same("50ms"), "100ms";
-    /// For which failures. `connect`: no connection could be made. `reset`: the connection broke
-    /// before the answer. `timeout`: no answer in time. Or a status: 429 or 500 to 599.
-    on: List<Failure> = Same("[connect, reset, timeout, 502, 503, 504]"), "[connect, 503]";
-}
-
-section! {
-    /// How long to wait for a backend.
-    Timeouts at "pools[].timeouts", later [];
-
-    /// For a connection.
-    connect: Duration = Same("2s"), "500ms";
-    /// For the head of the answer, and between two pieces of its body.
-    response: Duration = Same("30s"), "10s";
-    /// For the whole request: every attempt, every wait between them, and the last byte of the
-    /// answer. `off` is for streams and large files that may take as long as they like.
-    request: Patience = Same("60s"), "2m";
-    /// How long an unused connection to a backend is kept. Keep it shorter than the backend does.
-    idle: Duration = Same("55s"), "20s";
-    /// How long a WebSocket may be silent in both directions before it is closed. `request` ends
-    /// with the backend's 101 and `response` with it, so this is all that bounds a WebSocket.
-    tunnel: Duration = Same("1h"), "10m";
-}
-
-section! {
     /// How much one client may ask for: a bucket of tokens for each client. A request without a
     /// token is answered 429 with `Retry-After`.
     RateLimit at "rate_limit", later [];
@@ -340,18 +254,6 @@ section! {
     tunnels: Duration = Otherwise("as long as `drain`"), "5m";
 }
 
-/// What a probe is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum ProbeType {
-    Tcp,
-    Http,
-}
-
-impl Choice for ProbeType {
-    const NOUN: &'static str = "a type of health check";
-    const WORDS: &'static [(&'static str, Self)] = &[("tcp", Self::Tcp), ("http", Self::Http)];
-}
-
 impl Choice for TlsVersion {
     const NOUN: &'static str = "a version of TLS";
     const WORDS: &'static [(&'static str, Self)] = &[("1.2", Self::V1_2), ("1.3", Self::V1_3)];
@@ -369,16 +271,6 @@ impl Choice for ClientAuthMode {
     const NOUN: &'static str = "a way to ask for certificates";
     const WORDS: &'static [(&'static str, Self)] =
         &[("off", Self::Off), ("request", Self::Request), ("require", Self::Require)];
-}
-
-impl Choice for Algorithm {
-    const NOUN: &'static str = "an algorithm";
-    const WORDS: &'static [(&'static str, Self)] = &[
-        ("round_robin", Self::RoundRobin),
-        ("least_conn", Self::LeastConnections),
-        ("ip_hash", Self::IpHash),
-        ("random", Self::Random),
-    ];
 }
 
 impl Choice for LogFormat {

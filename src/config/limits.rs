@@ -37,7 +37,8 @@ pub const PROBLEMS_MAX: usize = 1000;
 pub const LISTENERS_MAX: usize = 256;
 /// Certificates of one listener. Each is two files to look at every few seconds.
 pub const CERTIFICATES_MAX: usize = 10_000;
-/// Streams of one HTTP/2 connection at once. Each may hold a window of its own.
+/// Requests at once on one connection of HTTP/2, with clients and with backends. Each may hold a
+/// window of its own.
 pub const STREAMS_MAX: u32 = 1000;
 /// Threads that serve requests.
 pub const THREADS_MAX: usize = 1024;

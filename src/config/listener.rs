@@ -108,6 +108,8 @@ impl Config {
             };
             files.chain(authority).for_each(|file| file.path = directory.join(&file.path));
         }
+        let backends = self.pools.iter_mut().flat_map(|pool| pool.dial.tls.files_mut());
+        backends.for_each(|file| file.path = directory.join(&file.path));
         self
     }
 }

@@ -153,8 +153,14 @@ mod tests {
                 "pools: [{name: web, backends: [http://a]}]\n\
                  routes: [{pool: web, request_headers: {remove: [A], @}}]"
             }
-            "pools[]" => "pools: [{name: web, backends: [http://a], @}]",
-            "pools[].backends[]" => "pools: [{name: web, backends: [{url: http://a, @}]}]",
+            "pools[]" => "pools: [{name: web, backends: [https://a], @}]",
+            "pools[].backends[]" => "pools: [{name: web, backends: [{url: https://a, @}]}]",
+            "pools[].http2" => {
+                "pools: [{name: web, protocol: h2c, backends: [http://a], http2: {@}}]"
+            }
+            "pools[].tls" => {
+                "pools: [{name: web, backends: [https://a], tls: {cert: a, key: b, @}}]"
+            }
             "pools[].health_check" => {
                 "pools: [{name: web, backends: [http://a], health_check: {type: http, @}}]"
             }
@@ -223,7 +229,14 @@ mod tests {
     fn every_example_is_accepted() {
         let mut written = 0;
         for (section, key) in keys() {
-            let entry = format!("{}: {}", key.name, key.example);
+            // Of another kind of probe than the one here; `tests/config` has it.
+            if key.name == "service" {
+                continue;
+            }
+            // It says something only where HTTP/2 is spoken.
+            let of_pool = section.path == "pools[]" && key.name == "http2";
+            let with_it = if of_pool { "protocol: auto, " } else { "" };
+            let entry = format!("{with_it}{}: {}", key.name, key.example);
             if !around_key(section, key).contains(&format!("{}: ", key.name)) {
                 with(section, key, &entry);
                 written += 1;

@@ -8,6 +8,7 @@
 
 mod action;
 mod check;
+mod dial;
 mod diff;
 mod file;
 pub mod limits;
@@ -34,6 +35,7 @@ use crate::name::{PoolName, RouteName};
 use problem::Found;
 
 pub use action::{Action, Field, FieldChanges, Forward, Respond, Rewrite, Share};
+pub use dial::{Dial, DialHttp2, DialTls, Protocol};
 pub use diff::diff;
 pub use listener::{Certificate, ClientAuth, FilePath, Listener, Tls, TlsVersion};
 pub use manual::manual;
@@ -145,6 +147,8 @@ pub struct Pool {
     pub retry: Retry,
     /// How long to wait.
     pub timeouts: Timeouts,
+    /// How its backends are spoken to.
+    pub dial: Dial,
     /// For the requests of this pool alone, after the global and the route's limit.
     pub rate_limit: Option<RateLimit>,
 }
@@ -169,6 +173,9 @@ pub struct Backend {
     pub address: BackendAddress,
     /// Its share relative to the others of its pool; at most [`limits::WEIGHT_MAX`].
     pub weight: NonZeroU32,
+    /// By which name its certificate is looked at, which may be an IP address; never empty. `None`
+    /// if it speaks clear.
+    pub server_name: Option<String>,
 }
 
 /// Where a backend listens, as written.
@@ -209,6 +216,11 @@ pub struct HealthCheck {
 pub enum Probe {
     /// It accepts a connection.
     Tcp,
+    /// It says that it serves, by `grpc.health.v1.Health`.
+    Grpc {
+        /// Which of its services; empty is the server as a whole.
+        service: String,
+    },
     /// It answers `GET path` as expected.
     Http {
         /// Starts with `/`.

@@ -53,6 +53,9 @@ impl Exchange {
         let snapshot = Arc::clone(&self.snapshot);
         self.client = Some(head.client(&snapshot.trusted_proxies));
         self.asks_tunnel = upgrade::asks_for_websocket(head.method, head.version, head.headers);
+        if let Some(patience) = head.patience() {
+            self.deadline = self.started + patience;
+        }
         if matches!(*head.method, Method::TRACE | Method::CONNECT) {
             return Err(Refusal::MethodNotAllowed);
         }
@@ -110,8 +113,9 @@ impl Exchange {
         let pool = snapshot.pools.get(index).ok_or(Refusal::NoRoute)?;
         self.pool = Some(index);
         if let Some(patience) = pool.timeouts.request {
-            self.deadline = self.started + patience;
+            self.deadline = self.deadline.min(self.started + patience);
         }
+        self.asks_tunnel &= !pool.protocol.is_http2_alone();
         self.limit(route.limiter.as_ref(), Scope::Route, now)?;
         self.limit(pool.limiter.as_ref(), Scope::Pool, now)?;
         // Asked here, where the client's connection can still be kept.

@@ -16,12 +16,13 @@ mod admit;
 mod attempts;
 pub mod event;
 mod facts;
+mod grpc;
 mod head;
 pub mod refusal;
 mod tunnel;
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,14 +34,14 @@ use crate::exchange::event::{Event, Observer, Summary, Wire};
 use crate::exchange::refusal::{Ending, Refusal};
 use crate::policy::backoff;
 use crate::policy::retry::{Facts, Failure};
-use crate::runtime::backend::{Backend, Lease};
+use crate::runtime::backend::Lease;
 use crate::runtime::pool::Pool;
 use crate::runtime::set::BackendSet;
 use crate::runtime::snapshot::Snapshot;
 use crate::time::Timestamp;
 
 pub use admit::{Admitted, OwnAnswer};
-pub use attempts::Attempt;
+pub use attempts::{Attempt, Target};
 pub use head::{Client, Head, X_FORWARDED_FOR, X_FORWARDED_PROTO};
 
 /// One request and its response through us.
@@ -58,6 +59,7 @@ pub struct Exchange {
     lease: Option<Lease>,
     asks_tunnel: bool,
     tunnel: Option<tunnel::Tunnel>,
+    grpc_status: Option<u16>,
     picked: Timestamp,
     first_byte: Option<Timestamp>,
     refusal: Option<Refusal>,
@@ -79,25 +81,6 @@ pub struct Replay {
     pub body_whole: bool,
 }
 
-/// Where to send this attempt, and how long to wait for what.
-#[derive(Debug)]
-pub struct Target {
-    /// Whom to ask.
-    pub backend: Arc<Backend>,
-    /// Where to connect.
-    pub address: SocketAddr,
-    /// To be waited before the attempt.
-    pub backoff: Duration,
-    /// For a connection, never beyond the exchange's deadline.
-    pub connect_timeout: Duration,
-    /// For an answer, never beyond the exchange's deadline.
-    pub response_timeout: Duration,
-    /// How long the connection may be kept unused afterwards.
-    pub idle_timeout: Duration,
-    /// How long it may be silent if it becomes a tunnel, which the client asks for.
-    pub tunnel_timeout: Option<Duration>,
-}
-
 impl Exchange {
     /// An exchange whose first byte arrived at `now`.
     #[must_use]
@@ -116,6 +99,7 @@ impl Exchange {
             lease: None,
             asks_tunnel: false,
             tunnel: None,
+            grpc_status: None,
             picked: now,
             first_byte: None,
             refusal: None,
@@ -141,7 +125,8 @@ impl Exchange {
         self.lease = None;
         self.body_bytes = 0;
         let snapshot = Arc::clone(&self.snapshot);
-        let pool = self.pool_in(&snapshot).ok_or(Refusal::NoRoute)?;
+        let index = self.pool.ok_or(Refusal::NoRoute)?;
+        let pool = snapshot.pools.get(index).ok_or(Refusal::NoRoute)?;
         let left = self.deadline.since(now);
         if left.is_zero() {
             return Err(Refusal::RequestTimeout);
@@ -161,7 +146,8 @@ impl Exchange {
         self.picked = now + backoff;
         let left = left.saturating_sub(backoff);
         Ok(Target {
-            address: backend.address,
+            pool: index,
+            member: pick.index,
             backend,
             backoff,
             connect_timeout: pool.timeouts.connect.min(left),

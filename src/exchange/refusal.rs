@@ -61,6 +61,10 @@ pub enum Refusal {
     Internal,
     /// No connection to a backend could be made.
     ConnectFailed,
+    /// No TLS with a backend came about.
+    TlsFailed,
+    /// A backend showed a certificate that is not one to trust.
+    CertificateInvalid,
     /// The connection to the backend broke before an answer came.
     ConnectionReset,
     /// The backend's answer was not valid HTTP.
@@ -95,7 +99,11 @@ impl Refusal {
             Self::Loop => 508,
             Self::RateLimited(..) => 429,
             Self::Internal => 500,
-            Self::ConnectFailed | Self::ConnectionReset | Self::InvalidResponse => 502,
+            Self::ConnectFailed
+            | Self::TlsFailed
+            | Self::CertificateInvalid
+            | Self::ConnectionReset
+            | Self::InvalidResponse => 502,
             Self::NoBackend | Self::TooManyConnections => 503,
             Self::ConnectTimeout | Self::ResponseTimeout | Self::RequestTimeout => 504,
         }
@@ -119,6 +127,8 @@ impl Refusal {
             Self::RateLimited(..) => "rate_limited",
             Self::Internal => "internal",
             Self::ConnectFailed => "connect_failed",
+            Self::TlsFailed => "tls_failed",
+            Self::CertificateInvalid => "certificate_invalid",
             Self::ConnectionReset => "connection_reset",
             Self::InvalidResponse => "invalid_response",
             Self::NoBackend => "no_backend",
@@ -146,7 +156,9 @@ impl Refusal {
             Self::VersionNotSupported => "HTTP Version Not Supported",
             Self::RateLimited(..) => "Too Many Requests",
             Self::Internal => "Internal Server Error",
-            Self::ConnectFailed => "Bad Gateway: the backend could not be reached",
+            Self::ConnectFailed | Self::TlsFailed | Self::CertificateInvalid => {
+                "Bad Gateway: the backend could not be reached"
+            }
             Self::ConnectionReset => "Bad Gateway: the backend closed the connection",
             Self::InvalidResponse => "Bad Gateway: the backend's answer is not valid",
             Self::NoBackend => "Service Unavailable: all backends are down",
@@ -178,6 +190,8 @@ impl Refusal {
             | Self::VersionNotSupported
             | Self::Internal
             | Self::ConnectFailed
+            | Self::TlsFailed
+            | Self::CertificateInvalid
             | Self::ConnectionReset
             | Self::InvalidResponse
             | Self::ConnectTimeout

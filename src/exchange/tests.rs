@@ -205,7 +205,7 @@ fn an_attempt_after_a_failure_goes_elsewhere_and_at_once() {
     assert!(exchange.failed(Failure::Connect, "refused", SAFE, at(1)));
     assert_eq!(first.backend.in_flight(), 0, "the lease is back before the next pick");
     let second = exchange.pick(at(1), (0, u64::MAX)).unwrap();
-    assert_ne!(first.address, second.address);
+    assert_ne!(first.backend.address, second.backend.address);
     assert_eq!(second.backoff, Duration::ZERO);
     assert_eq!(notes.take(), ["failed 0 Connect retried=true"]);
 }
@@ -218,7 +218,7 @@ fn retries_take_no_turn_of_the_first_attempts() {
         let first = exchange.pick(at(0), (0, 0)).unwrap();
         assert!(exchange.failed(Failure::Connect, "refused", SAFE, at(0)));
         exchange.pick(at(0), (0, 0)).unwrap();
-        first.address.to_string()
+        first.backend.address.to_string()
     });
     assert_eq!(firsts, ["10.1.0.1:80", "10.1.0.2:80", "10.1.0.1:80", "10.1.0.2:80"]);
 }

@@ -10,6 +10,12 @@ use crate::policy::retry::Failure;
 pub(super) enum ErrorKind {
     /// An attempt: no connection.
     Connect,
+    /// An attempt: no TLS.
+    Tls,
+    /// An attempt: a certificate that is not one to trust.
+    Certificate,
+    /// An attempt: the backend did nothing with it.
+    Refused,
     /// An attempt: the connection broke.
     Reset,
     /// An attempt: no answer in time.
@@ -42,11 +48,14 @@ pub(super) enum ErrorKind {
 
 impl ErrorKind {
     /// How many there are.
-    pub(super) const COUNT: usize = 15;
+    pub(super) const COUNT: usize = 18;
 
     pub(super) const fn of_attempt(failure: Failure) -> Self {
         match failure {
             Failure::Connect => Self::Connect,
+            Failure::Tls => Self::Tls,
+            Failure::Certificate => Self::Certificate,
+            Failure::Refused => Self::Refused,
             Failure::Reset => Self::Reset,
             Failure::Timeout => Self::Timeout,
             Failure::Status(_) => Self::Status,
@@ -84,6 +93,8 @@ impl ErrorKind {
                 | Refusal::Misdirected
                 | Refusal::RateLimited(..)
                 | Refusal::ConnectFailed
+                | Refusal::TlsFailed
+                | Refusal::CertificateInvalid
                 | Refusal::ConnectionReset
                 | Refusal::ConnectTimeout
                 | Refusal::ResponseTimeout => None,
@@ -108,12 +119,18 @@ impl ErrorKind {
             Self::TooLarge => 12,
             Self::SlowClient => 13,
             Self::ClientStalled => 14,
+            Self::Tls => 15,
+            Self::Certificate => 16,
+            Self::Refused => 17,
         }
     }
 
     pub(super) const fn as_str(self) -> &'static str {
         match self {
             Self::Connect => "connect",
+            Self::Tls => "tls",
+            Self::Certificate => "certificate",
+            Self::Refused => "refused",
             Self::Reset => "reset",
             Self::Timeout => "timeout",
             Self::Status => "status",

@@ -289,6 +289,9 @@ fn two_balancers_cannot_share_a_registry() {
 fn every_kind_of_error_has_its_own_place() {
     let kinds = [
         ErrorKind::Connect,
+        ErrorKind::Tls,
+        ErrorKind::Certificate,
+        ErrorKind::Refused,
         ErrorKind::Reset,
         ErrorKind::Timeout,
         ErrorKind::Status,

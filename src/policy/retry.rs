@@ -14,6 +14,12 @@ pub enum Failure {
     /// There was no connection: refused, unreachable, or not made in time. A connect *timeout*
     /// is this, not [`Failure::Timeout`]: nothing was sent.
     Connect,
+    /// There was a connection, but no TLS over it. Nothing was sent here either.
+    Tls,
+    /// The certificate that was shown is not one to trust. Nothing was sent here either.
+    Certificate,
+    /// The backend says that it did nothing with the request (RFC 9113 §8.7).
+    Refused,
     /// The connection broke before an answer came.
     Reset,
     /// The request was sent and no answer came in time.
@@ -27,7 +33,7 @@ pub enum Failure {
 pub struct RetryPolicy {
     /// Attempts in all, the first included.
     pub attempts: NonZeroU8,
-    /// Whether [`Failure::Connect`] is tried again.
+    /// Whether [`Failure::Connect`] is tried again, and what is wrong with TLS.
     pub connect: bool,
     /// Whether [`Failure::Reset`] is tried again.
     pub reset: bool,
@@ -55,13 +61,16 @@ impl RetryPolicy {
     #[must_use]
     pub fn allows(&self, failure: Failure, facts: Facts) -> bool {
         let asked_for = match failure {
-            Failure::Connect => self.connect,
+            Failure::Connect | Failure::Tls | Failure::Certificate | Failure::Refused => {
+                self.connect
+            }
             Failure::Reset => self.reset,
             Failure::Timeout => self.timeout,
             Failure::Status(status) => self.status.contains(&status),
         };
         let safe = match failure {
-            Failure::Connect => true,
+            Failure::Connect | Failure::Tls | Failure::Certificate => true,
+            Failure::Refused => facts.body_whole,
             Failure::Reset | Failure::Timeout | Failure::Status(_) => {
                 facts.idempotent && facts.body_whole
             }

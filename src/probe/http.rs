@@ -5,18 +5,20 @@
 //! connector; it looks at the body and stops reading at a bound.
 
 use async_trait::async_trait;
+use http::{Uri, header};
 use pingora::http::RequestHeader;
-use pingora_core::connectors::http::v1::Connector;
-use pingora_core::protocols::http::v1::client::HttpSession;
+use pingora_core::connectors::ConnectorOptions;
+use pingora_core::connectors::http::Connector;
+use pingora_core::protocols::http::client::HttpSession;
 use pingora_core::upstreams::peer::HttpPeer;
-use pingora_error::Result;
+use pingora_error::{ErrorType, OrErr as _, Result};
 
 use crate::config::StatusSet;
 use crate::config::limits::PROBE_BODY_BYTES_MAX;
 use crate::probe::{Failure, Probe, explain};
 use crate::runtime::backend::Backend;
 
-const USER_AGENT: &str = concat!("weir-probe/", env!("CARGO_PKG_VERSION"));
+pub(super) const USER_AGENT: &str = concat!("weir-probe/", env!("CARGO_PKG_VERSION"));
 
 /// Sends a `GET` on a new connection and judges the answer: its status, and the beginning of its
 /// body. A redirect is an answer like any other.
@@ -34,9 +36,10 @@ impl HttpProbe {
         host: Option<&str>,
         status: &StatusSet,
         body: Option<&str>,
+        options: ConnectorOptions,
     ) -> Self {
         Self {
-            connector: Connector::new(None),
+            connector: Connector::new(Some(options)),
             path: path.to_owned(),
             host: host.map(str::to_owned),
             status: status.clone(),
@@ -55,15 +58,18 @@ impl HttpProbe {
     }
 
     /// The status of the answer, whose body is still to be read.
-    async fn ask(&self, backend: &Backend) -> Result<(u16, HttpSession)> {
+    async fn ask(&self, backend: &Backend, peer: &HttpPeer) -> Result<(u16, HttpSession)> {
         // The whole probe has a deadline, whoever calls it.
-        let peer = HttpPeer::new(backend.address, false, String::new());
-        let (mut session, _reused) = self.connector.get_http_session(&peer).await?;
-        session.write_request_header(Box::new(self.request(backend)?)).await?;
-        session.finish_body().await?;
+        let (mut session, _reused) = self.connector.get_http_session(peer).await?;
+        let mut request = Box::new(self.request(backend)?);
+        if session.as_http2().is_some() {
+            to_http2(&mut request, peer)?;
+        }
+        session.write_request_header(request).await?;
+        session.finish_request_body().await?;
         loop {
-            session.read_response().await?;
-            let status = session.get_status().map_or(0, |status| status.as_u16());
+            session.read_response_header().await?;
+            let status = session.response_header().map_or(0, |head| head.status.as_u16());
             // An interim answer announces the one that counts.
             if !(100..200).contains(&status) || status == 101 {
                 return Ok((status, session));
@@ -72,10 +78,24 @@ impl HttpProbe {
     }
 }
 
+/// Makes a request one of HTTP/2, which says in its target what `Host` says otherwise, and nothing
+/// about its connection.
+pub(super) fn to_http2(request: &mut RequestHeader, peer: &HttpPeer) -> Result<()> {
+    let host = request.remove_header(&header::HOST);
+    let host = host.as_ref().map_or(&b""[..], |host| host.as_bytes());
+    let target = str::from_utf8(request.raw_path()).unwrap_or("/").to_owned();
+    let scheme = if peer.is_tls() { "https" } else { "http" };
+    let uri = Uri::builder().scheme(scheme).authority(host).path_and_query(target);
+    request.set_uri(uri.build().or_err(ErrorType::InternalError, "a probe's target")?);
+    request.remove_header(&header::CONNECTION);
+    Ok(())
+}
+
 #[async_trait]
 impl Probe for HttpProbe {
-    async fn probe(&self, backend: &Backend) -> Result<(), Failure> {
-        let (status, mut session) = self.ask(backend).await.map_err(|error| explain(&error))?;
+    async fn probe(&self, backend: &Backend, peer: &HttpPeer) -> Result<(), Failure> {
+        let (status, mut session) =
+            self.ask(backend, peer).await.map_err(|error| explain(&error))?;
         if !self.status.contains(status) {
             return Err(Failure::Backend(format!(
                 "status {status}, expected {}",
@@ -96,9 +116,9 @@ impl Probe for HttpProbe {
 async fn body(session: &mut HttpSession) -> Result<Vec<u8>> {
     let mut body = Vec::new();
     while body.len() < PROBE_BODY_BYTES_MAX {
-        let Some(piece) = session.read_body_ref().await? else { break };
+        let Some(piece) = session.read_response_body().await? else { break };
         let room = PROBE_BODY_BYTES_MAX - body.len();
-        body.extend_from_slice(piece.get(..room).unwrap_or(piece));
+        body.extend_from_slice(piece.get(..room).unwrap_or(&piece));
     }
     Ok(body)
 }

@@ -5,6 +5,7 @@
 //! random share of the interval passes before the second probe, and the interval itself varies,
 //! so that many backends (and many balancers) do not probe in step.
 
+mod grpc;
 mod http;
 mod tcp;
 #[cfg(test)]
@@ -19,6 +20,7 @@ use humantime::format_duration;
 use log::{info, warn};
 use pingora_core::server::ShutdownWatch;
 use pingora_core::services::background::BackgroundService;
+use pingora_core::upstreams::peer::HttpPeer;
 use pingora_error::{Error, ErrorType};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -28,16 +30,18 @@ use crate::clock::Clock;
 use crate::config::{self, HealthCheck};
 use crate::live::Live;
 use crate::name::PoolName;
+use crate::probe::grpc::GrpcProbe;
 use crate::probe::http::HttpProbe;
 use crate::probe::tcp::TcpProbe;
 use crate::runtime::backend::Backend;
+use crate::upstream::{Upstreams, handshake};
 
 /// Asks one backend once. It may be dropped at any moment, and need not watch the time.
 #[async_trait]
 trait Probe: Send + Sync {
     /// # Errors
     /// Why the backend does not work, in a few words for the operator.
-    async fn probe(&self, backend: &Backend) -> Result<(), Failure>;
+    async fn probe(&self, backend: &Backend, peer: &HttpPeer) -> Result<(), Failure>;
 }
 
 /// Why a probe did not pass.
@@ -53,6 +57,7 @@ enum Failure {
 #[derive(Debug)]
 pub struct Prober {
     live: Arc<Live>,
+    upstreams: Arc<Upstreams>,
     clock: Clock,
     /// How many backends have no result yet.
     missing: Arc<watch::Sender<usize>>,
@@ -61,11 +66,11 @@ pub struct Prober {
 impl Prober {
     /// Of the backends that `live` has now.
     #[must_use]
-    pub fn new(live: Arc<Live>, clock: Clock) -> Self {
+    pub fn new(live: Arc<Live>, upstreams: Arc<Upstreams>, clock: Clock) -> Self {
         let snapshot = live.load();
         let probed = snapshot.pools.iter().filter(|pool| pool.health_check.is_some());
         let missing = watch::Sender::new(probed.map(|pool| pool.members.len()).sum());
-        Self { live, clock, missing: Arc::new(missing) }
+        Self { live, upstreams, clock, missing: Arc::new(missing) }
     }
 
     /// Done when every backend has had its first result. While the prober runs, that takes no
@@ -78,21 +83,27 @@ impl Prober {
     fn rounds(&self) -> Vec<Rounds> {
         let snapshot = self.live.load();
         let mut rounds = Vec::new();
-        for pool in &snapshot.pools {
+        for (index, pool) in snapshot.pools.iter().enumerate() {
             let Some(check) = &pool.health_check else { continue };
+            let options = self.upstreams.connector_options();
             let probe: Arc<dyn Probe> = match &check.probe {
-                config::Probe::Tcp => Arc::new(TcpProbe::new()),
+                config::Probe::Tcp => Arc::new(TcpProbe::new(options)),
+                config::Probe::Grpc { service } => Arc::new(GrpcProbe::new(service, options)),
                 config::Probe::Http { path, host, status, body } => {
-                    Arc::new(HttpProbe::new(path, host.as_deref(), status, body.as_deref()))
+                    let (host, body) = (host.as_deref(), body.as_deref());
+                    Arc::new(HttpProbe::new(path, host, status, body, options))
                 }
             };
-            rounds.extend(pool.members.iter().map(|member| Rounds {
-                pool: pool.name.clone(),
-                backend: Arc::clone(&member.backend),
-                check: check.clone(),
-                probe: Arc::clone(&probe),
-                clock: self.clock,
-                missing: Arc::clone(&self.missing),
+            rounds.extend(pool.members.iter().enumerate().filter_map(|(place, member)| {
+                Some(Rounds {
+                    pool: pool.name.clone(),
+                    backend: Arc::clone(&member.backend),
+                    peer: Arc::from(self.upstreams.peer(index, place)?),
+                    check: check.clone(),
+                    probe: Arc::clone(&probe),
+                    clock: self.clock,
+                    missing: Arc::clone(&self.missing),
+                })
             }));
         }
         rounds
@@ -116,6 +127,7 @@ impl BackgroundService for Prober {
 struct Rounds {
     pool: PoolName,
     backend: Arc<Backend>,
+    peer: Arc<HttpPeer>,
     check: HealthCheck,
     probe: Arc<dyn Probe>,
     clock: Clock,
@@ -160,6 +172,7 @@ impl Rounds {
     /// In a task of its own: a probe that panics has failed, and the next one comes all the same.
     async fn ask(&self) -> Result<(), Failure> {
         let (probe, backend) = (Arc::clone(&self.probe), Arc::clone(&self.backend));
+        let peer = Arc::clone(&self.peer);
         let patience = self.check.timeout;
         let mut task = JoinSet::new();
         task.spawn(async move {
@@ -167,7 +180,7 @@ impl Rounds {
                 let after = format_duration(patience);
                 Err(Failure::Backend(format!("timed out after {after}")))
             };
-            timeout(patience, probe.probe(&backend)).await.unwrap_or_else(late)
+            timeout(patience, probe.probe(&backend, &peer)).await.unwrap_or_else(late)
         });
         let ended = task.join_next().await;
         let broken = || Err(Failure::Backend("the probe itself failed".to_owned()));
@@ -182,6 +195,9 @@ fn jittered(interval: Duration, roll: f64) -> Duration {
 
 /// What an operator reads of an error on the wire.
 fn explain(error: &Error) -> Failure {
+    if let Some((_, why)) = handshake::failure(error) {
+        return Failure::Backend(why);
+    }
     let known = EXPLANATIONS.iter().find(|(kind, _)| kind == error.etype());
     let text = known.map_or_else(|| error.etype().as_str(), |(_, text)| text).to_owned();
     let cause = error.root_cause().downcast_ref::<io::Error>().and_then(io::Error::raw_os_error);
@@ -195,7 +211,7 @@ fn explain(error: &Error) -> Failure {
 /// Too many open files, here or in the whole system; no buffers; no memory (errno(3), Linux).
 const OURS: [i32; 4] = [24, 23, 105, 12];
 
-const EXPLANATIONS: [(ErrorType, &str); 10] = [
+const EXPLANATIONS: [(ErrorType, &str); 12] = [
     (ErrorType::ConnectRefused, "connection refused"),
     (ErrorType::ConnectNoRoute, "no route to the host"),
     (ErrorType::ConnectTimedout, "timed out while connecting"),
@@ -205,5 +221,7 @@ const EXPLANATIONS: [(ErrorType, &str); 10] = [
     (ErrorType::WriteError, "the connection broke while the request was sent"),
     (ErrorType::InvalidHTTPHeader, "the answer is not valid HTTP"),
     (ErrorType::H1Error, "the answer is not valid HTTP"),
+    (ErrorType::H2Error, "the connection broke, or is not HTTP/2"),
+    (ErrorType::InvalidH2, "it speaks no HTTP/2"),
     (ErrorType::InternalError, "no socket could be had for the probe"),
 ];

@@ -1,31 +1,30 @@
-//! Does it accept a connection?
+//! Does it accept a connection, and shake hands if it speaks TLS?
+//!
+//! The TCP check of `pingora-load-balancing` cannot show a certificate, and its connector looks for
+//! the system's roots by itself. This one is over a connector of ours.
 
 use async_trait::async_trait;
-use pingora_load_balancing as lb;
-use pingora_load_balancing::health_check::{HealthCheck as _, TcpHealthCheck};
+use pingora_core::connectors::{ConnectorOptions, TransportConnector};
+use pingora_core::upstreams::peer::HttpPeer;
 
 use crate::probe::{Failure, Probe, explain};
 use crate::runtime::backend::Backend;
 
 /// Connects, and closes the connection at once.
 pub(super) struct TcpProbe {
-    check: Box<TcpHealthCheck>,
+    connector: TransportConnector,
 }
 
 impl TcpProbe {
-    pub(super) fn new() -> Self {
-        let mut check = TcpHealthCheck::new();
-        // The whole probe has a deadline, whoever calls it.
-        check.peer_template.options.connection_timeout = None;
-        Self { check }
+    pub(super) fn new(options: ConnectorOptions) -> Self {
+        Self { connector: TransportConnector::new(Some(options)) }
     }
 }
 
 #[async_trait]
 impl Probe for TcpProbe {
-    async fn probe(&self, backend: &Backend) -> Result<(), Failure> {
-        let target = lb::Backend::new(&backend.address.to_string());
-        let target = target.map_err(|error| explain(&error))?;
-        self.check.check(&target).await.map_err(|error| explain(&error))
+    async fn probe(&self, _: &Backend, peer: &HttpPeer) -> Result<(), Failure> {
+        // The whole probe has a deadline, whoever calls it.
+        self.connector.new_stream(peer).await.map(drop).map_err(|error| explain(&error))
     }
 }

@@ -13,6 +13,7 @@ use super::*;
 use crate::config::limits::PROBE_BODY_BYTES_MAX;
 use crate::config::{Probe as Question, StatusSet};
 use crate::fixture;
+use crate::tls::upstream::Trust;
 
 /// Longer than any of these tests should take.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -85,6 +86,12 @@ fn http(body: Option<&str>) -> Question {
     }
 }
 
+fn world(pools: Vec<config::Pool>) -> (Arc<Live>, Arc<Upstreams>) {
+    let snapshot = fixture::snapshot(pools.clone());
+    let upstreams = Upstreams::new(&pools, &snapshot, &Trust::default()).unwrap();
+    (Arc::new(Live::new(snapshot)), Arc::new(upstreams))
+}
+
 /// A prober that runs, of one pool.
 struct Running {
     prober: Arc<Prober>,
@@ -95,9 +102,8 @@ struct Running {
 
 impl Running {
     fn new(origins: &[SocketAddr], check: HealthCheck) -> Self {
-        let snapshot = fixture::snapshot(vec![fixture::pool("web", origins, Some(check))]);
-        let live = Arc::new(Live::new(snapshot));
-        let prober = Arc::new(Prober::new(Arc::clone(&live), Clock::process()));
+        let (live, upstreams) = world(vec![fixture::pool("web", origins, Some(check))]);
+        let prober = Arc::new(Prober::new(Arc::clone(&live), upstreams, Clock::process()));
         let (stop, shutdown) = watch::channel(false);
         let service = Arc::clone(&prober);
         let task = tokio::spawn(async move { service.start(shutdown).await });
@@ -287,8 +293,8 @@ async fn a_tcp_probe_is_content_with_a_connection() {
 
 #[tokio::test]
 async fn nobody_to_probe_is_a_first_pass() {
-    let snapshot = fixture::snapshot(vec![fixture::pool("web", &[], None)]);
-    let prober = Prober::new(Arc::new(Live::new(snapshot)), Clock::process());
+    let (live, upstreams) = world(vec![fixture::pool("web", &[], None)]);
+    let prober = Prober::new(live, upstreams, Clock::process());
     timeout(PATIENCE, prober.first_pass()).await.expect("it waits for nobody");
 }
 
@@ -305,22 +311,21 @@ struct Panics;
 
 #[async_trait]
 impl Probe for Panics {
-    async fn probe(&self, _backend: &Backend) -> Result<(), Failure> {
+    async fn probe(&self, _backend: &Backend, _peer: &HttpPeer) -> Result<(), Failure> {
         panic!("a probe that goes wrong");
     }
 }
 
 #[tokio::test]
 async fn a_probe_that_panics_has_failed() {
-    let snapshot = fixture::snapshot(vec![fixture::pool(
-        "web",
-        &[fixture::address("127.0.0.1:1")],
-        Some(check(Question::Tcp)),
-    )]);
+    let nowhere = [fixture::address("127.0.0.1:1")];
+    let (live, upstreams) = world(vec![fixture::pool("web", &nowhere, Some(check(Question::Tcp)))]);
+    let snapshot = live.load();
     let pool = &snapshot.pools[0];
     let rounds = Rounds {
         pool: pool.name.clone(),
         backend: Arc::clone(pool.backend(0).unwrap()),
+        peer: Arc::from(upstreams.peer(0, 0).unwrap()),
         check: check(Question::Tcp),
         probe: Arc::new(Panics),
         clock: Clock::process(),

@@ -9,10 +9,11 @@ use tokio::io::AsyncWriteExt;
 
 use super::head::X_REQUEST_ID;
 use super::line::Line;
-use super::{change, failure};
+use super::{change, failure, grpc};
 use crate::exchange::refusal::Refusal;
 use crate::exchange::{Exchange, OwnAnswer};
 use crate::http::accept::{Form, preferred};
+use crate::http::grpc::is_grpc;
 use crate::http::request_id::RequestId;
 use pingora::http::ResponseHeader;
 
@@ -33,6 +34,9 @@ pub(super) async fn refuse(
         // What follows is not HTTP, or nobody knows where it begins, or it is too much to read.
         session.set_keepalive(None);
     }
+    let Some(body) = body else {
+        return session.write_response_header(Box::new(head), true).await;
+    };
     session.write_response_header(Box::new(head), false).await?;
     session.write_response_body(Some(body), true).await
 }
@@ -69,8 +73,11 @@ pub(super) async fn give(
     session.write_response_body(Some(body), true).await
 }
 
-fn answer(session: &Session, refusal: Refusal) -> Result<(ResponseHeader, Bytes)> {
+fn answer(session: &Session, refusal: Refusal) -> Result<(ResponseHeader, Option<Bytes>)> {
     let request = session.req_header();
+    if is_grpc(&request.headers) {
+        return grpc::refusal(request, refusal).map(|head| (head, None));
+    }
     let text = |name| request.headers.get(name).and_then(|value| value.to_str().ok());
     let request_id = request.headers.get(X_REQUEST_ID);
     let (content_type, body) = match preferred(text(header::ACCEPT)) {
@@ -90,7 +97,7 @@ fn answer(session: &Session, refusal: Refusal) -> Result<(ResponseHeader, Bytes)
     if let Some(request_id) = request_id {
         head.insert_header("X-Request-Id", request_id.clone())?;
     }
-    Ok((head, Bytes::from(body)))
+    Ok((head, Some(Bytes::from(body))))
 }
 
 /// Every text and code is ours and has nothing to escape.

@@ -1,13 +1,30 @@
 //! What Pingora's errors mean for an exchange.
 
-use pingora_error::{Error, ErrorSource, ErrorType};
+use pingora_error::{Error, ErrorSource, ErrorType, RetryType};
 
 use crate::exchange::refusal::Refusal;
 use crate::policy::retry::Failure;
+use crate::upstream::handshake::{self, Fault};
 
 /// Why an attempt failed on a connection that existed.
 pub(super) fn of_attempt(error: &Error) -> Failure {
     if is_timeout(error) { Failure::Timeout } else { Failure::Reset }
+}
+
+/// Whether the backend says that it did nothing with the request: it refused the stream, or went
+/// away before it. Pingora has looked at it (`handle_read_header_error`), and keeps nothing else.
+fn is_refused(error: &Error) -> bool {
+    matches!(error.etype(), ErrorType::H2Error | ErrorType::H2Downgrade)
+        && matches!(error.retry, RetryType::Decided(true))
+}
+
+/// Why there is no connection.
+pub(super) fn of_connection(error: &Error) -> Failure {
+    match handshake::failure(error) {
+        Some((Fault::Certificate, _)) => Failure::Certificate,
+        Some((Fault::Other, _)) => Failure::Tls,
+        None => Failure::Connect,
+    }
 }
 
 /// Whether the client is gone, or did not keep to the rules.
@@ -51,7 +68,11 @@ fn of_backend(error: &Error) -> Refusal {
         | ErrorType::ConnectError
         | ErrorType::BindError
         | ErrorType::SocketError => Refusal::ConnectFailed,
-        ErrorType::InvalidHTTPHeader => Refusal::InvalidResponse,
+        ErrorType::TLSHandshakeFailure => match handshake::failure(error) {
+            Some((Fault::Certificate, _)) => Refusal::CertificateInvalid,
+            Some((Fault::Other, _)) | None => Refusal::TlsFailed,
+        },
+        ErrorType::InvalidHTTPHeader | ErrorType::InvalidH2 => Refusal::InvalidResponse,
         _ => Refusal::ConnectionReset,
     }
 }
@@ -81,6 +102,9 @@ pub(super) fn is_timeout(error: &Error) -> bool {
 
 /// A few words for the operator, without addresses that are told elsewhere.
 pub(super) fn reason(error: &Error) -> String {
+    if let Some((_, why)) = handshake::failure(error) {
+        return why;
+    }
     match (error.etype(), error.root_cause().downcast_ref::<std::io::Error>()) {
         (ErrorType::ConnectRefused, _) => "connection refused".to_owned(),
         (ErrorType::ConnectTimedout, _) => "no connection in time".to_owned(),
@@ -112,6 +136,7 @@ pub(super) fn while_proxying(
     late: Option<Late>,
     failed: impl FnOnce(Failure, &str) -> bool,
 ) -> Box<Error> {
+    let refused = is_refused(&error);
     // An undecided error would make Pingora panic where it asks.
     error.retry.decide_reuse(reused);
     if matches!(error.etype(), ErrorType::HTTPStatus(_)) {
@@ -119,6 +144,9 @@ pub(super) fn while_proxying(
     }
     let again = match (late, error.esource()) {
         (Some(Late::Backend), _) => failed(Failure::Timeout, "no answer in the request's time"),
+        (None, ErrorSource::Upstream) if refused => {
+            failed(Failure::Refused, "it did nothing with the request")
+        }
         (None, ErrorSource::Upstream) => failed(of_attempt(&error), &reason(&error)),
         _ => false,
     };

@@ -68,7 +68,7 @@ pub(super) fn forward(
     (client, backend): (Client, &str),
     trusted: &[IpNet],
 ) -> Result<()> {
-    for name in hop_by_hop::to_remove(&request.headers, Direction::Request) {
+    for name in hop_by_hop::to_remove(&received.headers, Direction::Request) {
         request.remove_header(&name);
     }
     to_origin_form(request)?;

@@ -9,6 +9,7 @@ pub mod connections;
 mod failure;
 mod fault;
 mod framed;
+mod grpc;
 mod guard;
 mod head;
 mod http2;
@@ -24,6 +25,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use http::HeaderMap;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora_core::protocols::Digest;
 use pingora_core::upstreams::peer::HttpPeer;
@@ -39,13 +41,15 @@ use crate::exchange::{Admitted, Exchange, Replay};
 use crate::http::method::is_idempotent;
 use crate::http::request_id::RequestId;
 use crate::live::Live;
-use crate::policy::retry::Failure;
+use crate::upstream::Upstreams;
 
 /// What every request shares. Cheap to clone.
 #[derive(Clone)]
 pub struct Proxy {
     /// The current snapshot.
     pub live: Arc<Live>,
+    /// How backends are reached.
+    pub upstreams: Arc<Upstreams>,
     /// Who watches.
     pub observer: Arc<dyn Observer>,
     /// Tells the time.
@@ -171,7 +175,7 @@ impl ProxyHttp for Proxy {
         if !target.backoff.is_zero() {
             tokio::time::sleep(target.backoff).await;
         }
-        Ok(peer::peer(&target))
+        peer::peer(&self.upstreams, &target)
     }
 
     async fn request_body_filter(
@@ -194,7 +198,8 @@ impl ProxyHttp for Proxy {
     ) -> Box<Error> {
         fault::at("fail_to_connect", session);
         let reason = failure::reason(&error);
-        let again = exchange.failed(Failure::Connect, &reason, replay(session), self.clock.now());
+        let failed = failure::of_connection(&error);
+        let again = exchange.failed(failed, &reason, replay(session), self.clock.now());
         error.set_retry(again);
         error
     }
@@ -227,6 +232,7 @@ impl ProxyHttp for Proxy {
         let received = (session.req_header(), wire::scheme(session));
         head::forward(request, received, (client, backend), trusted)?;
         change::request(request, exchange)?;
+        grpc::ask(request, &session.req_header().headers, exchange)?;
         tunnel::ask(request, exchange)
     }
 
@@ -263,6 +269,17 @@ impl ProxyHttp for Proxy {
             session.set_keepalive(None);
         }
         Ok(())
+    }
+
+    async fn response_trailer_filter(
+        &self,
+        session: &mut Session,
+        trailers: &mut HeaderMap,
+        exchange: &mut Exchange,
+    ) -> Result<Option<Bytes>> {
+        fault::at("response_trailer_filter", session);
+        grpc::note(trailers, exchange);
+        Ok(None)
     }
 
     fn response_body_filter(

@@ -1,22 +1,25 @@
-//! Where Pingora is to connect, and how long it may wait.
+//! How long Pingora may wait for a backend.
 
-use pingora_core::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy};
+use pingora_core::upstreams::peer::{ALPN, HttpPeer};
+use pingora_error::{ErrorType, OkOrErr as _, Result};
 
 use crate::exchange::Target;
+use crate::upstream::Upstreams;
 
 /// A target in Pingora's words.
-pub(super) fn peer(target: &Target) -> Box<HttpPeer> {
-    let mut peer = HttpPeer::new(target.address, false, String::new());
+pub(super) fn peer(upstreams: &Upstreams, target: &Target) -> Result<Box<HttpPeer>> {
+    let peer = upstreams.peer(target.pool, target.member);
+    let mut peer = peer.or_err(ErrorType::InternalError, "a backend that nobody knows")?;
     let options = &mut peer.options;
+    // The one is for TCP and again for TLS, the other for both.
     options.connection_timeout = Some(target.connect_timeout);
-    options.total_connection_timeout = Some(target.connect_timeout);
+    options.total_connection_timeout = Some(target.connect_timeout * 2);
+    if target.tunnel_timeout.is_some() {
+        options.alpn = ALPN::H1; // HTTP/2 has no upgrades
+    }
     let patience = target.tunnel_timeout.unwrap_or(target.response_timeout);
     options.read_timeout = Some(patience);
     options.write_timeout = Some(patience);
     options.idle_timeout = Some(target.idle_timeout);
-    // All about hops is for `hop_by_hop` and `tunnel.rs` to judge: Pingora would take `Cookie` or
-    // `X-Request-Id` where `Connection` nominates them, and look for each field of the list before
-    // we do.
-    options.http_upstream_request_policy = HttpUpstreamRequestPolicy::preserve();
-    Box::new(peer)
+    Ok(peer)
 }

@@ -99,6 +99,9 @@ pub(super) fn with<T>(
         bytes_in: count(session.as_downstream().body_bytes_read()),
         bytes_out: count(session.as_downstream().body_bytes_sent()),
     };
+    if let Some(head) = session.as_downstream().response_written() {
+        super::grpc::note(&head.headers, exchange);
+    }
     tell(&wire, exchange)
 }
 

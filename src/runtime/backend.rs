@@ -26,11 +26,23 @@ pub struct Backend {
     pub address: SocketAddr,
     /// A hash of the label, the same in every process.
     pub identity: u64,
+    /// How it is spoken to.
+    pub speech: Speech,
     healthy: AtomicBool,
     in_flight: AtomicU64,
     attempts: AtomicU64,
     failures: AtomicU64,
     checkup: Mutex<Checkup>,
+}
+
+/// How a backend is spoken to. Where that is another way, it is another server: what was known of
+/// the one says nothing of the other.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Speech {
+    /// Over TLS.
+    pub tls: bool,
+    /// A hash of everything else that decides who answers.
+    pub details: u64,
 }
 
 /// What the probes have found.
@@ -94,12 +106,27 @@ impl Backend {
             label: label.into(),
             address,
             identity: xxh3_64(label.as_bytes()),
+            speech: Speech::default(),
             healthy: AtomicBool::new(hysteresis.is_none()),
             in_flight: AtomicU64::new(0),
             attempts: AtomicU64::new(0),
             failures: AtomicU64::new(0),
             checkup: Mutex::new(Checkup { hysteresis, last_checked: None, last_error: None }),
         }
+    }
+
+    /// The same, spoken to like this.
+    #[must_use]
+    pub fn spoken_to(mut self, speech: Speech) -> Self {
+        self.speech = speech;
+        self
+    }
+
+    /// Its URL, as the file has it.
+    #[must_use]
+    pub fn url(&self) -> String {
+        let scheme = if self.speech.tls { "https" } else { "http" };
+        format!("{scheme}://{}", self.label)
     }
 
     /// Whether it takes requests.

@@ -11,7 +11,8 @@
 //! there is and says what becomes of it; `tests/handoff.rs` fails if one is missing.
 //!
 //! A changed file changes what can be taken over:
-//! - A backend whose name now has another address is another server: nothing is known of it.
+//! - A backend whose name now has another address, or that is spoken to otherwise (TLS, its server
+//!   name), is another server: nothing is known of it.
 //! - A bucket goes on under a changed rate with the time that it still needed to be full, but
 //!   never more than a bucket of the new rate takes. (Its tokens spent would be a number of another
 //!   measure: five of a burst of five are not five of a hundred.)
@@ -27,7 +28,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use Fate::{HandedOff, Left};
 
 use crate::policy::limiter::{Bucket, RateLimiter};
-use crate::runtime::backend::Known;
+use crate::runtime::backend::{Known, Speech};
 use crate::runtime::snapshot::{Identity, Seed, Snapshot};
 use crate::time::Timestamp;
 
@@ -92,6 +93,8 @@ struct KnownBackend {
     pool: String,
     label: String,
     address: SocketAddr,
+    #[serde(default)]
+    speech: Speech,
     health: Known,
 }
 
@@ -121,6 +124,7 @@ impl Handoff {
                 pool: pool.name.to_string(),
                 label: member.backend.label.to_string(),
                 address: member.backend.address,
+                speech: member.backend.speech,
                 health: member.backend.known(now),
             }));
         }
@@ -147,7 +151,10 @@ impl Handoff {
         for pool in &snapshot.pools {
             for backend in pool.members.iter().map(|member| &member.backend) {
                 let key = (pool.name.to_string(), backend.label.to_string());
-                let known = known.get(&key).filter(|known| known.address == backend.address);
+                let is_same = |known: &&&KnownBackend| {
+                    known.address == backend.address && known.speech == backend.speech
+                };
+                let known = known.get(&key).filter(is_same);
                 if let Some(known) = known {
                     backend.resume(&known.health, now);
                 }

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use crate::config::{Algorithm, HealthCheck, Timeouts};
+use crate::config::{Algorithm, HealthCheck, Protocol, Timeouts};
 use crate::name::PoolName;
 use crate::policy::limiter::RateLimiter;
 use crate::policy::retry::RetryPolicy;
@@ -35,6 +35,8 @@ pub struct Pool {
     pub backoff: std::time::Duration,
     /// How long to wait for a backend.
     pub timeouts: Timeouts,
+    /// Which HTTP its backends speak.
+    pub protocol: Protocol,
     /// For the requests of this pool.
     pub limiter: Option<RateLimiter>,
     /// Those that are open.

@@ -6,14 +6,15 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_64;
 
-use crate::config::{self, BackendAddress, Config, FieldChanges};
+use crate::config::{self, BackendAddress, Config, FieldChanges, Protocol};
 use crate::name::RouteName;
 use crate::policy::bucket::Rate;
 use crate::policy::limiter::{Params, RateLimiter};
 use crate::policy::retry::RetryPolicy;
 use crate::runtime::action::Action;
-use crate::runtime::backend::{Backend, Member};
+use crate::runtime::backend::{Backend, Member, Speech};
 use crate::runtime::pool::{Pool, selector};
 use crate::runtime::routes::Routes;
 use crate::runtime::tunnels::Tunnels;
@@ -161,7 +162,8 @@ fn build_pool(
                 (format!("{name}:{port}"), address)
             }
         };
-        let server = Backend::new(&label, address, pool.health_check.as_ref());
+        let server = Backend::new(&label, address, pool.health_check.as_ref())
+            .spoken_to(speech(pool, backend));
         members.push(Member { backend: Arc::new(server), weight: backend.weight });
     }
     Ok(Pool {
@@ -179,9 +181,23 @@ fn build_pool(
         },
         backoff: pool.retry.backoff,
         timeouts: pool.timeouts,
+        protocol: pool.dial.protocol,
         limiter: pool.rate_limit.as_ref().and_then(|limit| limiter(limit, seed)),
         tunnels: Tunnels::default(),
     })
+}
+
+fn speech(pool: &config::Pool, backend: &config::Backend) -> Speech {
+    let protocol = pool.dial.protocol;
+    let tls = backend.server_name.is_some();
+    if !tls && protocol != Protocol::H2c {
+        return Speech::default();
+    }
+    // Certificates that are renewed in the same files do not make another server.
+    let config::DialTls { verify, ca, identity } = &pool.dial.tls;
+    let (ca, cert) = (ca.as_ref().map(|ca| &ca.path), identity.as_ref().map(|id| &id.cert.path));
+    let details = format!("{:?} {protocol:?} {verify} {ca:?} {cert:?}", backend.server_name);
+    Speech { tls, details: xxh3_64(details.as_bytes()) }
 }
 
 /// `None` cannot happen for a checked limit: its rate is above zero.

@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use super::client::Clients;
 use super::files::{self, Material};
+use super::upstream;
 use crate::config::{Certificate, Config, HostPattern, Problem, Problems, Tls};
 
 /// A certificate that ends sooner is worth a warning.
@@ -37,6 +38,9 @@ pub fn check(config: &Config, now: SystemTime, expired: Expired) -> Result<Vec<P
     // Where some listener speaks clear, a host without a certificate may be meant for that one.
     if !all.is_empty() && found.problems.is_empty() && all.len() == config.listeners.len() {
         found.compare(config);
+    }
+    if let Err(problems) = upstream::load(config) {
+        found.problems.extend(problems.iter().cloned());
     }
     match Problems::of(found.problems) {
         Some(problems) => Err(problems),

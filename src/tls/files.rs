@@ -70,7 +70,7 @@ pub(super) fn certificates(file: &FilePath) -> Result<Vec<CertificateDer<'static
 }
 
 #[expect(clippy::wildcard_enum_match_arm, reason = "the list of errors is open")]
-fn private_key(file: &FilePath) -> Result<PrivateKeyDer<'static>, Problem> {
+pub(super) fn private_key(file: &FilePath) -> Result<PrivateKeyDer<'static>, Problem> {
     let bytes = read(file)?;
     PrivateKeyDer::from_pem_slice(&bytes).map_err(|error| match error {
         rustls_pki_types::pem::Error::NoItemsFound => {

@@ -11,6 +11,7 @@ mod stream;
 mod table;
 pub mod terminator;
 pub mod tickets;
+pub mod upstream;
 
 use std::sync::Arc;
 

@@ -36,8 +36,10 @@ use crate::proxy::Proxy;
 use crate::proxy::connections::Connections;
 use crate::proxy::opening::Door;
 use crate::runtime::snapshot::{LookupError, Snapshot};
+use crate::tls;
 use crate::tls::terminator::Terminator;
 use crate::tls::tickets::{TicketKeys, Tickets};
+use crate::upstream::Upstreams;
 
 /// The worker could not start, or did not end well.
 #[derive(Debug, thiserror::Error)]
@@ -173,6 +175,10 @@ fn assemble(
 ) -> Result<(Parts, Admin, Writer), WorkerError> {
     let clock = Clock::process();
     let registry = Registry::new();
+    let trust = tls::upstream::load(config)
+        .map_err(|problems| WorkerError::Config(problems.to_string()))?;
+    let upstreams = Upstreams::new(&config.pools, &snapshot, &trust);
+    let upstreams = Arc::new(upstreams.map_err(system("keep the system's root certificates"))?);
     let metrics = Arc::new(Metrics::new(&registry, &snapshot)?);
     metrics.config_loaded(clock.wall(clock.now()));
     count_panics(&metrics);
@@ -184,6 +190,7 @@ fn assemble(
     let parts = Parts {
         proxy: Proxy {
             live: Arc::clone(&live),
+            upstreams: Arc::clone(&upstreams),
             observer: Arc::new(Watchers(Arc::clone(&metrics), access_log)),
             clock,
             draining: Arc::default(),
@@ -193,7 +200,7 @@ fn assemble(
         doors,
         tickets,
         readiness: Arc::clone(&readiness),
-        prober: Arc::new(Prober::new(Arc::clone(&live), clock)),
+        prober: Arc::new(Prober::new(Arc::clone(&live), upstreams, clock)),
     };
     let admin = Admin {
         live,

@@ -128,6 +128,7 @@ fn server(config: &Config, parts: &Parts, threads: usize) -> Server {
     let conf = Arc::new(ServerConf {
         threads,
         upstream_keepalive_pool_size: KEPT_CONNECTIONS,
+        ca_file: Some(parts.proxy.upstreams.roots()),
         // Pingora's own bound counts attempts too; ours is the retry policy.
         max_retries: usize::from(limits::ATTEMPTS_MAX) + 1,
         ..ServerConf::default()

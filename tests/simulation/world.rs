@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, Method, Version};
 use weir::config::{
-    AccessLog, Admin, Algorithm, Backend, BackendAddress, Config, HealthCheck, HostPattern, Limits,
-    Listener, LogFormat, LogTarget, Pool, Probe, RateLimit, Retry, RetryOn, Route, Shutdown,
-    Threads, Timeouts,
+    AccessLog, Admin, Algorithm, Backend, BackendAddress, Config, Dial, HealthCheck, HostPattern,
+    Limits, Listener, LogFormat, LogTarget, Pool, Probe, RateLimit, Retry, RetryOn, Route,
+    Shutdown, Threads, Timeouts,
 };
 use weir::exchange::refusal::Refusal;
 use weir::exchange::{Admitted, Exchange, Head, Replay};
@@ -347,7 +347,9 @@ impl World {
         let made = running.exchange.attempts().len();
         assert!(made < usize::from(retry.attempts.get()), "a retry beyond the attempts");
         let listed = match failure {
-            Failure::Connect => retry.on.connect,
+            Failure::Connect | Failure::Tls | Failure::Certificate | Failure::Refused => {
+                retry.on.connect
+            }
             Failure::Reset => retry.on.reset,
             Failure::Timeout => retry.on.timeout,
             Failure::Status(status) => retry.on.status.contains(&status),
@@ -403,6 +405,7 @@ fn draw_pool(dice: &mut Dice, number: u8) -> Pool {
     let backend = |dice: &mut Dice, index: u16| Backend {
         address: BackendAddress::Socket(local(1000 * (u16::from(number) + 1) + index)),
         weight: NonZeroU32::new(dice.u32(1..=5)).unwrap(),
+        server_name: None,
     };
     Pool {
         name: PoolName::new(&format!("pool-{number}")).unwrap(),
@@ -432,6 +435,7 @@ fn draw_pool(dice: &mut Dice, number: u8) -> Pool {
             idle: Duration::from_secs(55),
             tunnel: Duration::from_secs(3600),
         },
+        dial: Dial::default(),
         rate_limit: None,
     }
 }

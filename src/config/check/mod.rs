@@ -6,6 +6,7 @@
 
 mod action;
 mod conditions;
+mod dial;
 mod listener;
 mod pool;
 mod rate;

@@ -8,13 +8,13 @@ use super::super::file::{self, ProbeType};
 use super::super::limits;
 use super::super::problem::{Found, Origin, Problem, Spanned};
 use super::super::read::{List, Switch};
-use super::super::value::{Failure, Patience, spell};
+use super::super::value::{Failure, Patience, ServerName, spell};
 use super::super::{
     Algorithm, Backend, BackendAddress, HealthCheck, Pool, PoolName, Probe, Retry, RetryOn,
     StatusSet, Timeouts,
 };
 use super::rate::rate_limit;
-use super::{Range, positive, secs};
+use super::{Range, dial, positive, secs};
 
 /// The names of the pools, for the routes.
 #[derive(Default)]
@@ -75,7 +75,12 @@ impl Names {
 }
 
 fn one(typed: file::Pool, found: &mut Found) -> Option<Pool> {
-    let backends = typed.backends.map(|backends| self::backends(backends, found));
+    let name_of_pool = typed.tls.as_ref().and_then(|tls| tls.value.server_name.clone());
+    let name_of_pool = name_of_pool.map(|name| name.value);
+    let backends =
+        typed.backends.map(|backends| self::backends(backends, name_of_pool.as_ref(), found));
+    let known = backends.as_deref().unwrap_or_default();
+    let dial = dial::dial(typed.tls, typed.protocol, typed.http2, known, found);
     let health_check = match typed.health_check.map(|check| check.value) {
         Some(Switch::Off) => None,
         Some(Switch::On(check)) => Some(health_check(check, found)),
@@ -92,11 +97,16 @@ fn one(typed: file::Pool, found: &mut Found) -> Option<Pool> {
         health_check,
         retry,
         timeouts,
+        dial,
         rate_limit,
     })
 }
 
-fn backends(typed: Spanned<List<file::Backend>>, found: &mut Found) -> Vec<Backend> {
+fn backends(
+    typed: Spanned<List<file::Backend>>,
+    name_of_pool: Option<&ServerName>,
+    found: &mut Found,
+) -> Vec<Backend> {
     if typed.value.typed == 0 {
         let problem = Problem::new(typed.at, "a pool without a backend could answer nothing");
         found.add(problem.help("for example `backends: [http://10.0.0.1:3000]`"));
@@ -115,7 +125,10 @@ fn backends(typed: Spanned<List<file::Backend>>, found: &mut Found) -> Vec<Backe
     for backend in typed.value.entries {
         let range = Range { name: "weight", first: 1, last: u64::from(limits::WEIGHT_MAX) };
         let weight: NonZeroU32 = range.count(backend.value.weight, 1, found);
-        let Some(Spanned { at, value: address }) = backend.value.url else { continue };
+        let Some(Spanned { at, value: url }) = backend.value.url else { continue };
+        let own_name = backend.value.server_name;
+        let server_name = dial::server_name(&url, own_name, name_of_pool, found);
+        let address = url.address;
         if let Some(first) = seen.get(&address) {
             let what = format!("the backend `{address}` is listed twice");
             found.add(Problem::new(at, what).help(format!(
@@ -124,7 +137,7 @@ fn backends(typed: Spanned<List<file::Backend>>, found: &mut Found) -> Vec<Backe
         } else {
             seen.insert(address.clone(), at);
         }
-        backends.push(Backend { address, weight });
+        backends.push(Backend { address, weight, server_name });
     }
     backends
 }
@@ -163,35 +176,58 @@ fn health_check(typed: file::HealthCheck, found: &mut Found) -> HealthCheck {
 }
 
 fn probe(typed: &file::HealthCheck, found: &mut Found) -> Probe {
-    let http = match &typed.kind {
-        Some(kind) => kind.value.0 == ProbeType::Http,
-        None => typed.path.is_some(),
-    };
-    if http {
-        let status =
-            typed.status.as_ref().map_or_else(|| vec![(200, 299)], |status| status.value.0.clone());
-        return Probe::Http {
+    let of_http = if typed.path.is_some() { ProbeType::Http } else { ProbeType::Tcp };
+    let kind = typed.kind.as_ref().map_or(of_http, |kind| kind.value.0);
+    if kind != ProbeType::Tcp || !(is_refused(typed, "type") || is_refused(typed, "path")) {
+        unused(typed, kind, found);
+    }
+    match kind {
+        ProbeType::Tcp => Probe::Tcp,
+        ProbeType::Grpc => Probe::Grpc {
+            service: typed.service.as_ref().map_or_else(String::new, |it| it.value.0.clone()),
+        },
+        ProbeType::Http => Probe::Http {
             path: typed.path.as_ref().map_or_else(|| "/".to_owned(), |path| path.value.0.clone()),
             host: typed.host.as_ref().map(|host| host.value.0.clone()),
-            status: StatusSet(status),
+            status: StatusSet(
+                typed.status.as_ref().map_or_else(|| vec![(200, 299)], |it| it.value.0.clone()),
+            ),
             body: typed.body.as_ref().map(|body| body.value.0.clone()),
-        };
+        },
     }
-    if typed.refused.contains(&"type") || typed.refused.contains(&"path") {
-        return Probe::Tcp;
-    }
-    let keys = [
+}
+
+fn is_refused(typed: &file::HealthCheck, key: &str) -> bool {
+    typed.refused.contains(&key)
+}
+
+/// Keys of another kind of probe.
+fn unused(typed: &file::HealthCheck, kind: ProbeType, found: &mut Found) {
+    let of_http = [
         ("path", typed.path.as_ref().map(|path| path.at)),
         ("host", typed.host.as_ref().map(|host| host.at)),
         ("status", typed.status.as_ref().map(|status| status.at)),
         ("body", typed.body.as_ref().map(|body| body.at)),
     ];
-    for (name, at) in keys {
-        let Some(at) = at else { continue };
-        let problem = Problem::new(at, format!("a TCP probe has no `{name}`"));
-        found.add(problem.help("for an HTTP probe write `type: http`, or remove the key"));
+    let of_http = of_http.into_iter().map(|(name, at)| (ProbeType::Http, name, at));
+    let service = typed.service.as_ref().map(|service| service.at);
+    for (of, name, at) in of_http.chain([(ProbeType::Grpc, "service", service)]) {
+        let Some(at) = at.filter(|_| of != kind) else { continue };
+        let (this, that, word) = match (kind, of) {
+            (ProbeType::Grpc, _) => ("gRPC", "HTTP", "http"),
+            (ProbeType::Http, _) => ("HTTP", "gRPC", "grpc"),
+            (ProbeType::Tcp, ProbeType::Grpc) => ("TCP", "gRPC", "grpc"),
+            (ProbeType::Tcp, _) => ("TCP", "HTTP", "http"),
+        };
+        let article = if this == "HTTP" { "an" } else { "a" };
+        let problem = Problem::new(at, format!("{article} {this} probe has no `{name}`"));
+        let article = if that == "HTTP" { "an" } else { "a" };
+        found.add(
+            problem.help(format!(
+                "for {article} {that} probe write `type: {word}`, or remove the key"
+            )),
+        );
     }
-    Probe::Tcp
 }
 
 fn retry(typed: file::Retry, found: &mut Found) -> Retry {

@@ -94,8 +94,10 @@ fn of_section(entries: &[(Node, Node)], section: &Section) -> Filled {
                 let child = file::SECTIONS.iter().find(|child| child.path == path);
                 lines.extend(child.map(|child| Entry::Key(name, of_section(&[], child))));
             }
-            // Of ten thousand routes nobody wants to read all that they do not have.
-            Presence::Otherwise(_) if section.path.starts_with("routes[]") => {}
+            // Of ten thousand routes or backends nobody wants to read all that they do not have.
+            Presence::Otherwise(_)
+                if section.path.starts_with("routes[]") || section.path == "pools[].backends[]" => {
+            }
             Presence::Otherwise(words) => lines.push(Entry::Left(key.name, words)),
             Presence::Default(_) | Presence::Required => {}
         }

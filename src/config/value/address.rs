@@ -8,8 +8,9 @@ use super::super::BackendAddress;
 use super::super::problem::quote;
 use super::super::read::{FromText, Wrong};
 
-/// The port of `http://` when none is written.
+/// The port of `http://` when none is written, and that of `https://`.
 const HTTP_PORT: u16 = 80;
+const HTTPS_PORT: u16 = 443;
 /// The longest name that DNS can carry, and the longest part between two dots.
 const NAME_MAX: usize = 253;
 const LABEL_MAX: usize = 63;
@@ -87,11 +88,44 @@ impl FromText for IpNet {
     }
 }
 
-impl FromText for BackendAddress {
+/// A backend's URL.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in super::super) struct BackendUrl {
+    pub(in super::super) address: BackendAddress,
+    /// Whether it is `https://`.
+    pub(in super::super) tls: bool,
+}
+
+impl FromText for BackendUrl {
     const EXPECTED: &'static str = "a URL";
 
     fn from_text(text: &str) -> Result<Self, Wrong> {
-        let (host, port) = authority(text)?;
+        let (tls, host, port) = authority(text)?;
+        Ok(Self { address: BackendAddress::of(host, port)?, tls })
+    }
+}
+
+/// By which name a certificate is looked at, in lower case; or an IP address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in super::super) struct ServerName(pub(in super::super) String);
+
+impl FromText for ServerName {
+    const EXPECTED: &'static str = "a host name";
+
+    fn from_text(text: &str) -> Result<Self, Wrong> {
+        let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+        if let Ok(ip) = bare.parse::<IpAddr>() {
+            return Ok(Self(ip.to_string()));
+        }
+        normal_host(text).map(Self).map_err(|wrong| match text.rsplit_once(':') {
+            Some((host, _)) => wrong.help(format!("a certificate has no port: {}", quote(host))),
+            None => wrong,
+        })
+    }
+}
+
+impl BackendAddress {
+    fn of(host: &str, port: u16) -> Result<Self, Wrong> {
         if let Some(ip) = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
             let ip: Ipv6Addr = ip.parse().map_err(|_unclear| {
                 Wrong::new(format!("{} is not an IPv6 address", quote(host)))
@@ -106,27 +140,24 @@ impl FromText for BackendAddress {
     }
 }
 
-/// Host and port of a backend's URL.
-fn authority(url: &str) -> Result<(&str, u16), Wrong> {
+/// Whether a backend's URL is one of TLS; its host and port.
+fn authority(url: &str) -> Result<(bool, &str, u16), Wrong> {
     let Some((scheme, rest)) = url.split_once("://") else {
         let wrong = Wrong::new(format!("{} is not a URL", quote(url)));
         let meant = format!("http://{url}");
-        return Err(match BackendAddress::from_text(&meant) {
+        return Err(match BackendUrl::from_text(&meant) {
             Ok(_) => wrong.help(format!("write {}", quote(&meant))),
             Err(_) => wrong.help("write it as `http://10.0.0.1:3000`"),
         });
     };
-    match scheme.to_ascii_lowercase().as_str() {
-        "http" => {}
-        "https" => {
-            return Err(Wrong::new("this version speaks no TLS to backends")
-                .help("use `http://`, and reach the backend over a network that you trust"));
-        }
+    let tls = match scheme.to_ascii_lowercase().as_str() {
+        "http" => false,
+        "https" => true,
         _ => {
             return Err(Wrong::new(format!("{} is not a scheme of backends", quote(scheme)))
-                .help("write it as `http://10.0.0.1:3000`"));
+                .help("write it as `http://10.0.0.1:3000` or `https://10.0.0.1:3443`"));
         }
-    }
+    };
     if rest.contains('@') {
         return Err(Wrong::new("a backend's URL has no user and password")
             .help("remove what stands before the `@`; clients send their own `Authorization`"));
@@ -144,14 +175,15 @@ fn authority(url: &str) -> Result<(&str, u16), Wrong> {
             quote(&format!("{scheme}://{authority}"))
         )));
     }
-    split_port(authority)
+    let (host, port) = split_port(authority, if tls { HTTPS_PORT } else { HTTP_PORT })?;
+    Ok((tls, host, port))
 }
 
-fn split_port(authority: &str) -> Result<(&str, u16), Wrong> {
+fn split_port(authority: &str, default: u16) -> Result<(&str, u16), Wrong> {
     let after_host = authority.rfind(']').map_or(0, |bracket| bracket + 1);
     let colon = authority.get(after_host..).and_then(|rest| rest.find(':'));
     let Some(colon) = colon.map(|colon| colon + after_host) else {
-        return Ok((authority, HTTP_PORT));
+        return Ok((authority, default));
     };
     let (host, port) = authority.split_at_checked(colon).unwrap_or((authority, ""));
     let digits = port.strip_prefix(':').unwrap_or(port);
@@ -225,11 +257,11 @@ mod tests {
     use super::*;
 
     fn backend(text: &str) -> BackendAddress {
-        BackendAddress::from_text(text).unwrap()
+        BackendUrl::from_text(text).unwrap().address
     }
 
     fn wrong(text: &str) -> String {
-        let wrong = BackendAddress::from_text(text).unwrap_err();
+        let wrong = BackendUrl::from_text(text).unwrap_err();
         format!("{} / {}", wrong.what, wrong.help.unwrap_or_default())
     }
 
@@ -257,6 +289,25 @@ mod tests {
         );
         assert_eq!(backend("http://[::1]"), BackendAddress::Socket("[::1]:80".parse().unwrap()));
         assert_eq!(backend("http://web"), BackendAddress::Name("web".into(), 80));
+    }
+
+    #[test]
+    fn https_is_tls_on_443_unless_another_port_is_written() {
+        let url = BackendUrl::from_text("https://web").unwrap();
+        assert_eq!(url, BackendUrl { address: BackendAddress::Name("web".into(), 443), tls: true });
+        assert!(BackendUrl::from_text("HTTPS://10.0.0.1:1").unwrap().tls);
+        assert!(!BackendUrl::from_text("http://10.0.0.1:443").unwrap().tls);
+    }
+
+    #[test]
+    fn a_certificate_may_be_for_a_name_or_an_address() {
+        let name = |text| ServerName::from_text(text).unwrap().0;
+        assert_eq!(name("Web.Internal."), "web.internal");
+        assert_eq!(name("10.0.0.1"), "10.0.0.1");
+        assert_eq!(name("[2001:DB8::1]"), "2001:db8::1");
+        assert_eq!(name("2001:DB8::1"), "2001:db8::1");
+        assert!(ServerName::from_text("a b").is_err());
+        assert!(ServerName::from_text("").is_err());
     }
 
     #[test]

@@ -10,7 +10,7 @@ mod http;
 mod matching;
 mod size;
 
-pub(super) use address::normal_host;
+pub(super) use address::{BackendUrl, ServerName, normal_host};
 pub(super) use duration::{Patience, spell};
 pub(super) use fields::{ChangedField, ContentType, FieldValue, RedirectStatus, Target};
 pub(super) use http::{Failure, HostName, Path, ProbePath, Statuses};

@@ -16,6 +16,8 @@
 pub(crate) mod backend;
 pub(crate) mod client;
 pub(crate) mod configs;
+pub(crate) mod front;
+pub(crate) mod h2;
 pub(crate) mod http2;
 pub(crate) mod load;
 pub(crate) mod message;

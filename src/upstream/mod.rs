@@ -1,0 +1,172 @@
+//! How backends are reached: the same way for requests and for probes.
+//!
+//! Each backend has a template of Pingora's `HttpPeer`, made once. Pingora keeps idle connections
+//! under a hash of some of a peer's fields, and `ca` and ALPN are not among them; so everything in
+//! which pools can differ goes into `group_key`.
+
+pub mod handshake;
+mod roots;
+
+use std::io;
+
+use pingora_core::connectors::ConnectorOptions;
+use pingora_core::upstreams::peer::{ALPN, HttpPeer, HttpUpstreamRequestPolicy};
+use xxhash_rust::xxh3::Xxh3;
+
+use self::roots::Roots;
+use crate::config::{self, Protocol};
+use crate::runtime::snapshot::Snapshot;
+use crate::tls::upstream::{PoolTrust, Trust};
+
+/// How much of an answer may be on its way before its client has taken any of it. Pingora's own
+/// 8 MiB would be 800 MiB for the streams of one connection.
+const STREAM_WINDOW: u32 = 256 * 1024;
+
+/// Every backend, with how it is reached.
+#[derive(Debug)]
+pub struct Upstreams {
+    pools: Vec<Vec<HttpPeer>>,
+    roots: Roots,
+}
+
+impl Upstreams {
+    /// Of the pools of a snapshot, which was made from `configs`.
+    ///
+    /// # Errors
+    /// The system's roots could not be handed on.
+    pub fn new(configs: &[config::Pool], snapshot: &Snapshot, trust: &Trust) -> io::Result<Self> {
+        let none = PoolTrust::default();
+        let mut pools = Vec::with_capacity(configs.len());
+        for (index, (pool, running)) in configs.iter().zip(&snapshot.pools).enumerate() {
+            let trust = trust.pools.get(index).unwrap_or(&none);
+            let members = pool.backends.iter().zip(&running.members);
+            let peers = members
+                .map(|(backend, member)| template(pool, backend, trust, member.backend.address));
+            pools.push(peers.collect());
+        }
+        Ok(Self { pools, roots: Roots::new(&trust.system)? })
+    }
+
+    /// How a member of a pool is reached, without any limit of time.
+    #[must_use]
+    pub fn peer(&self, pool: usize, member: usize) -> Option<Box<HttpPeer>> {
+        self.pools.get(pool)?.get(member).cloned().map(Box::new)
+    }
+
+    /// A file with whom the system trusts. Pingora must always be given one: left alone it looks for
+    /// one itself, for every connector, and panics if it finds something wrong.
+    #[must_use]
+    pub fn roots(&self) -> String {
+        self.roots.path()
+    }
+
+    /// For a connector of one's own that keeps no connection.
+    #[must_use]
+    pub fn connector_options(&self) -> ConnectorOptions {
+        let mut options = ConnectorOptions::new(1);
+        options.ca_file = Some(self.roots());
+        options
+    }
+}
+
+fn template(
+    pool: &config::Pool,
+    backend: &config::Backend,
+    trust: &PoolTrust,
+    address: std::net::SocketAddr,
+) -> HttpPeer {
+    let name = backend.server_name.as_deref();
+    let tls = name.is_some();
+    let mut peer = HttpPeer::new(address, tls, name.unwrap_or_default().to_owned());
+    let options = &mut peer.options;
+    // Without ALPN, Pingora would verify even what is not to be verified, and the other way round.
+    options.alpn = match (pool.dial.protocol, tls) {
+        (Protocol::H2 | Protocol::H2c, _) => ALPN::H2,
+        (Protocol::Auto, true) => ALPN::H2H1,
+        (Protocol::Http1, _) | (Protocol::Auto, false) => ALPN::H1,
+    };
+    let streams = pool.dial.http2.streams;
+    options.max_h2_streams = usize::try_from(streams.get()).unwrap_or(usize::MAX);
+    options.h2_stream_window_size = Some(STREAM_WINDOW);
+    // As much as all streams together, or else some slow clients would hold up all others.
+    options.h2_connection_window_size = Some(STREAM_WINDOW.saturating_mul(streams.get()));
+    options.h2_ping_interval = pool.dial.http2.ping;
+    // All about hops is for `hop_by_hop` and `proxy::tunnel` to judge: Pingora would take `Cookie` or
+    // `X-Request-Id` where `Connection` nominates them, and look for each field of the list before
+    // we do.
+    options.http_upstream_request_policy = HttpUpstreamRequestPolicy::preserve();
+    peer.group_key = group(pool, trust);
+    let options = &mut peer.options;
+    if tls {
+        options.verify_cert = pool.dial.tls.verify;
+        options.verify_hostname = pool.dial.tls.verify;
+        options.ca.clone_from(&trust.ca);
+        peer.client_cert_key.clone_from(&trust.identity);
+    }
+    peer
+}
+
+/// Equal for pools that may share connections.
+fn group(pool: &config::Pool, trust: &PoolTrust) -> u64 {
+    let mut hash = Xxh3::new();
+    // What is not looked at here does not decide who answers, and how.
+    hash.update(format!("{:?} {:?}", pool.dial.protocol, pool.dial.http2).as_bytes());
+    hash.update(&[u8::from(pool.dial.tls.verify)]);
+    hash.update(&trust.digest.to_le_bytes());
+    hash.digest()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{DialTls, Overrides, load};
+    use crate::tls::upstream;
+    use pingora_core::upstreams::peer::Peer as _;
+
+    fn peers(pools: &str) -> Vec<HttpPeer> {
+        let text =
+            format!("pools: [{pools}]\nroutes: [{{path: /a, pool: a}}, {{path: /b, pool: b}}]");
+        let config = load(Some(text.as_bytes()), &Overrides::default()).unwrap();
+        let snapshot = Snapshot::new(&config, "", 0, |_, _| unreachable!()).unwrap();
+        let trust = upstream::load(&config).unwrap();
+        let upstreams = Upstreams::new(&config.pools, &snapshot, &trust).unwrap();
+        (0..2).map(|pool| *upstreams.peer(pool, 0).unwrap()).collect()
+    }
+
+    #[test]
+    fn pools_that_differ_in_verification_share_no_connection() {
+        let both = peers(
+            "{name: a, backends: [https://10.0.0.1:1], tls: {verify: off}}, \
+             {name: b, backends: [http://10.0.0.1:1]}",
+        );
+        assert_ne!(both[0].reuse_hash(), both[1].reuse_hash());
+        let same = peers(
+            "{name: a, backends: [https://10.0.0.1:1], tls: {verify: off}}, \
+             {name: b, backends: [https://10.0.0.1:1], tls: {verify: off}}",
+        );
+        assert_eq!(same[0].reuse_hash(), same[1].reuse_hash());
+    }
+
+    #[test]
+    fn a_tls_peer_always_has_a_name_and_alpn() {
+        let both = peers(
+            "{name: a, backends: [https://10.0.0.1:1], tls: {verify: off}}, \
+             {name: b, backends: [{url: https://10.0.0.1:1, server_name: web.internal}], \
+             tls: {verify: off}}",
+        );
+        assert_eq!(both[0].sni, "10.0.0.1");
+        assert_eq!(both[1].sni, "web.internal");
+        assert!(both.iter().all(|peer| peer.get_alpn().is_some()));
+    }
+
+    #[test]
+    fn another_authority_is_another_group() {
+        let text = "pools: [{name: a, backends: [https://10.0.0.1:1]}]";
+        let config = load(Some(text.as_bytes()), &Overrides::default()).unwrap();
+        let trust = |digest| PoolTrust { digest, ..PoolTrust::default() };
+        assert_ne!(group(&config.pools[0], &trust(1)), group(&config.pools[0], &trust(2)));
+        let mut off = config.pools[0].clone();
+        off.dial.tls = DialTls { verify: false, ..DialTls::default() };
+        assert_ne!(group(&config.pools[0], &trust(1)), group(&off, &trust(1)));
+    }
+}

@@ -1,0 +1,260 @@
+//! A backend that speaks HTTP/2 without TLS, and says what it saw.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use bytes::Bytes;
+use h2::server::{self, SendResponse};
+use h2::{Reason, RecvStream};
+use http::{HeaderMap, Request, Response};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Runtime;
+use tokio::sync::Notify;
+
+use super::ports;
+
+/// A request whose head has arrived.
+#[derive(Debug, Clone)]
+pub(crate) struct Call {
+    /// The number of its connection, from 1.
+    pub(crate) connection: usize,
+    pub(crate) method: String,
+    pub(crate) scheme: String,
+    pub(crate) authority: String,
+    pub(crate) path: String,
+    pub(crate) headers: HeaderMap,
+    /// What has come of it.
+    pub(crate) body: Vec<u8>,
+}
+
+/// A server of HTTP/2. What it does is in the path:
+///
+/// - `/echo`: every piece of the request back as it comes, then the trailers of gRPC with status 0;
+/// - `/only-head`: a status of gRPC, 5, and nothing else;
+/// - `/refuse-once`: the stream is refused (RFC 9113 §8.7) the first time, and served from then on;
+/// - `/last`: served, and the connection takes no stream after it;
+/// - `/never`: no answer;
+/// - `/grpc.health.v1.Health/Check`: what was [told](H2Backend::health);
+/// - else 200 and `h2`.
+pub(crate) struct H2Backend {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    _runtime: Runtime,
+}
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    reset: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    calls: Vec<Call>,
+    connections: usize,
+    open: usize,
+    health: u8,
+    refused: bool,
+    resets: usize,
+    streams_max: Option<u32>,
+}
+
+impl H2Backend {
+    pub(crate) fn start() -> Self {
+        Self::start_with(None)
+    }
+
+    /// One that allows so many streams at once.
+    pub(crate) fn start_with(streams_max: Option<u32>) -> Self {
+        let address = ports::own_socket(50051);
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        let shared = Arc::<Shared>::default();
+        shared.state().health = 1;
+        shared.state().streams_max = streams_max;
+        let listener = runtime.block_on(TcpListener::bind(address)).expect("binding");
+        let told = Arc::clone(&shared);
+        runtime.spawn(async move {
+            while let Ok((socket, _)) = listener.accept().await {
+                tokio::spawn(serve(socket, Arc::clone(&told)));
+            }
+        });
+        Self { address, shared, _runtime: runtime }
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// As it is written in a configuration.
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// What it says of its health from now on: 1 is that it serves.
+    pub(crate) fn health(&self, status: u8) {
+        self.shared.state().health = status;
+    }
+
+    /// Requests that have arrived, without those for its health.
+    pub(crate) fn calls(&self) -> Vec<Call> {
+        let state = self.shared.state();
+        state.calls.iter().filter(|call| !call.path.starts_with("/grpc.health")).cloned().collect()
+    }
+
+    /// Those for its health.
+    pub(crate) fn checks(&self) -> Vec<Call> {
+        let state = self.shared.state();
+        state.calls.iter().filter(|call| call.path.starts_with("/grpc.health")).cloned().collect()
+    }
+
+    pub(crate) fn connections(&self) -> usize {
+        self.shared.state().connections
+    }
+
+    /// How many requests for `/never` the other side has given up.
+    pub(crate) fn resets(&self) -> usize {
+        self.shared.state().resets
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("a task of the backend panicked")
+    }
+}
+
+async fn serve(socket: TcpStream, shared: Arc<Shared>) {
+    let (number, streams_max) = {
+        let mut state = shared.state();
+        state.connections += 1;
+        (state.connections, state.streams_max)
+    };
+    let mut builder = server::Builder::new();
+    if let Some(most) = streams_max {
+        builder.max_concurrent_streams(most);
+    }
+    let Ok(mut connection) = builder.handshake(socket).await else { return };
+    while let Some(Ok((request, respond))) = connection.accept().await {
+        let at = note(&shared, number, &request);
+        let path = request.uri().path().to_owned();
+        if path == "/last" {
+            connection.graceful_shutdown();
+        }
+        tokio::spawn(answer(path, request, respond, Arc::clone(&shared), at));
+    }
+}
+
+fn note(shared: &Shared, connection: usize, request: &Request<RecvStream>) -> usize {
+    let uri = request.uri();
+    let mut state = shared.state();
+    state.calls.push(Call {
+        connection,
+        method: request.method().to_string(),
+        scheme: uri.scheme_str().unwrap_or_default().to_owned(),
+        authority: uri.authority().map(ToString::to_string).unwrap_or_default(),
+        path: uri.path().to_owned(),
+        headers: request.headers().clone(),
+        body: Vec::new(),
+    });
+    state.calls.len() - 1
+}
+
+async fn answer(
+    path: String,
+    request: Request<RecvStream>,
+    mut respond: SendResponse<Bytes>,
+    shared: Arc<Shared>,
+    at: usize,
+) {
+    let body = request.into_body();
+    match path.as_str() {
+        "/echo" => drop(echo(body, respond, &shared, at).await),
+        "/never" => {
+            let _reason = std::future::poll_fn(|context| respond.poll_reset(context)).await;
+            shared.state().resets += 1;
+            shared.reset.notify_waiters();
+        }
+        "/refuse-once" if !std::mem::replace(&mut shared.state().refused, true) => {
+            respond.send_reset(Reason::REFUSED_STREAM);
+        }
+        "/only-head" => {
+            let head = head().header("grpc-status", "5").body(()).expect("a head");
+            drop(respond.send_response(head, true));
+        }
+        "/grpc.health.v1.Health/Check" => {
+            read(body, &shared, at).await;
+            let status = shared.state().health;
+            let message = vec![0, 0, 0, 0, 2, 0x08, status];
+            drop(say(&mut respond, head(), message, Some("0")));
+        }
+        _ => {
+            read(body, &shared, at).await;
+            drop(say(&mut respond, Response::builder(), b"h2".to_vec(), None));
+        }
+    }
+}
+
+fn head() -> http::response::Builder {
+    Response::builder().header("content-type", "application/grpc")
+}
+
+fn say(
+    respond: &mut SendResponse<Bytes>,
+    head: http::response::Builder,
+    body: Vec<u8>,
+    grpc: Option<&'static str>,
+) -> Result<(), h2::Error> {
+    let mut stream = respond.send_response(head.body(()).expect("a head"), false)?;
+    stream.send_data(body.into(), grpc.is_none())?;
+    match grpc {
+        Some(status) => stream.send_trailers(trailers(status)),
+        None => Ok(()),
+    }
+}
+
+fn trailers(status: &'static str) -> HeaderMap {
+    HeaderMap::from_iter([(
+        "grpc-status".parse().expect("a name"),
+        status.parse().expect("a value"),
+    )])
+}
+
+async fn read(mut body: RecvStream, shared: &Shared, at: usize) {
+    while let Some(Ok(piece)) = body.data().await {
+        drop(body.flow_control().release_capacity(piece.len()));
+        if let Some(call) = shared.state().calls.get_mut(at) {
+            call.body.extend_from_slice(&piece);
+        }
+    }
+}
+
+async fn echo(
+    mut body: RecvStream,
+    mut respond: SendResponse<Bytes>,
+    shared: &Shared,
+    at: usize,
+) -> Result<(), h2::Error> {
+    let mut stream = respond.send_response(head().body(()).expect("a head"), false)?;
+    while let Some(piece) = body.data().await {
+        let piece = piece?;
+        drop(body.flow_control().release_capacity(piece.len()));
+        if let Some(call) = shared.state().calls.get_mut(at) {
+            call.body.extend_from_slice(&piece);
+        }
+        let mut rest = piece;
+        while !rest.is_empty() {
+            stream.reserve_capacity(rest.len());
+            let Some(Ok(room)) =
+                std::future::poll_fn(|context| stream.poll_capacity(context)).await
+            else {
+                return Ok(());
+            };
+            stream.send_data(rest.split_to(room.min(rest.len())), false)?;
+        }
+    }
+    stream.send_trailers(trailers("0"))
+}
