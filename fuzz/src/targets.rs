@@ -7,12 +7,14 @@ use std::time::Duration;
 use http::{HeaderMap, Method};
 use ipnet::IpNet;
 use weir::config::{self, Config, Overrides, Route, precedence};
+use weir::http::frames::Frames;
 use weir::http::proxy_protocol::{self, Addresses};
 use weir::http::scan::{Limits, Scanner, Within};
 use weir::http::scheme::Scheme;
 use weir::http::{forwarded, host, path};
 use weir::runtime::routes::{Asked, Routes};
 use weir::runtime::snapshot::Snapshot;
+use weir::time::Timestamp;
 
 use crate::dice::Dice;
 use crate::world::World;
@@ -21,7 +23,7 @@ use crate::world::World;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const TARGETS: [Target; 8] = [
+pub const TARGETS: [Target; 9] = [
     ("config", config),
     ("host", host),
     ("forwarded", forwarded),
@@ -29,6 +31,7 @@ pub const TARGETS: [Target; 8] = [
     ("routes", routes),
     ("proxy_header", proxy_header),
     ("request", request),
+    ("frames", frames),
     ("exchange", exchange),
 ];
 
@@ -217,8 +220,10 @@ pub fn request(data: &[u8]) {
             assert_eq!((one.violation, one.message), (other.violation, other.message));
             // A body that comes with its head is refused with it.
             assert!(one.within == Within::Head || other.within == Within::Body);
-            // What is too long is found where it begins, if all of it is there.
             assert!(one.pass <= at + other.pass, "more is passed on");
+            if one.within == Within::Body {
+                assert_eq!(one.pass, at + other.pass, "where the body is broken");
+            }
         }
         verdicts => panic!("it depends on the cut: {verdicts:?}"),
     }
@@ -260,6 +265,33 @@ fn read_alike(data: &[u8], limits: Limits) {
     if head < end && end <= data.len() {
         assert!(!is_between(end - 1), "it ends before {end}");
     }
+}
+
+/// Frames of HTTP/2, over and over, at one moment: the verdict does not depend on how they are cut,
+/// and a flood is one when so many of them bring nothing.
+pub fn frames(data: &[u8]) {
+    let preface = [0; 24];
+    let sent = [&preface[..], &data.repeat(20)].concat();
+    let mut whole = Frames::default();
+    let verdict = whole.received(&sent, Timestamp::ZERO).is_ok();
+    let mut piecemeal = Frames::default();
+    let pieces = sent.chunks(1 + data.len() % 13);
+    let each: Vec<bool> =
+        pieces.map(|piece| piecemeal.received(piece, Timestamp::ZERO).is_ok()).collect();
+    assert_eq!(verdict, each.into_iter().all(|one| one), "it depends on the cut");
+
+    let (mut rest, mut idle, mut updates) = (&sent[24..], 0, 0);
+    while let [high, middle, low, kind, flags, _, _, _, _, payload @ ..] = rest {
+        let length = usize::from(*high) << 16 | usize::from(*middle) << 8 | usize::from(*low);
+        match (kind, length) {
+            (8, _) => updates += 1,
+            (0, 0) if flags & 1 == 1 => {}
+            (0 | 1 | 9, 1..) => {}
+            _ => idle += 1,
+        }
+        rest = &payload[length.min(payload.len())..];
+    }
+    assert_eq!(verdict, idle <= 1000 && updates <= 4000, "{idle} idle, {updates} updates");
 }
 
 /// An hour of the simulation in which the bytes decide, and its checker watches.

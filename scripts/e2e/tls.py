@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import os
 import re
 import socket
 import ssl
@@ -11,7 +12,7 @@ import time
 
 from e2e.certs import Authority
 from e2e.servers import NamedOrigin, Weir, tool
-from e2e.world import Failed, expect, until
+from e2e.world import Failed, expect, get, until
 
 
 class Site:
@@ -254,7 +255,71 @@ def fingerprint(cert):
     return done.stdout.strip()
 
 
+NGINX = """
+daemon off;
+pid {dir}/nginx-tls.pid;
+error_log {dir}/nginx-tls.log;
+worker_processes 1;
+{user}
+events {{ worker_connections 256; }}
+http {{
+    access_log off;
+    client_body_temp_path {dir}/nginx-tls-body;
+    proxy_temp_path {dir}/nginx-tls-proxy;
+    fastcgi_temp_path {dir}/nginx-tls-fastcgi;
+    uwsgi_temp_path {dir}/nginx-tls-uwsgi;
+    scgi_temp_path {dir}/nginx-tls-scgi;
+    server {{
+        listen {address} ssl http2;
+        ssl_certificate {dir}/origin.crt;
+        ssl_certificate_key {dir}/origin.key;
+        location / {{ return 200 "$server_protocol $ssl_server_name"; }}
+    }}
+}}
+"""
+
+
+def nginx_is_reached_by_tls_and_must_show_who_it_is(env):
+    world = env.world
+    good, other = Authority(world, "origins"), Authority(world, "others")
+    good.issue("origin", ["origin.test"])
+    address = f"{world.address()}:3443"
+    user = "user root;" if os.geteuid() == 0 else ""
+    config = world.write(
+        "nginx-tls.conf", NGINX.format(dir=world.directory, address=address, user=user)
+    )
+    nginx = world.run(
+        "nginx-tls",
+        [tool("nginx"), "-p", world.directory, "-c", config, "-e", world.path("nginx-tls.log")],
+    )
+    pool = "backends: [https://{}], health_check: off, tls: {{ca: {}, server_name: {}}}"
+    cases = [
+        ("http1", "origins.crt", "origin.test", 200, "HTTP/1.1 origin.test"),
+        ("auto", "origins.crt", "origin.test", 200, "HTTP/2.0 origin.test"),
+        ("h2", "origins.crt", "origin.test", 200, "HTTP/2.0 origin.test"),
+        ("auto", "others.crt", "origin.test", 502, None),
+        ("auto", "origins.crt", "another.test", 502, None),
+    ]
+    expect(other.path.endswith("others.crt"), other.path)
+    pools = "".join(
+        f"  - {{name: p{n}, protocol: {protocol}, {pool.format(address, ca, name)}}}\n"
+        for n, (protocol, ca, name, _, _) in enumerate(cases)
+    )
+    routes = "".join(f"  - {{path: /{n}, pool: p{n}}}\n" for n in range(len(cases)))
+    weir = Weir(world, env.binary, f"routes:\n{routes}pools:\n{pools}")
+    try:
+        for n, (protocol, ca, name, status, body) in enumerate(cases):
+            for _ in range(3):
+                answer = get(weir.address, f"/{n}")
+                case = f"{protocol} {ca} {name}: {answer.status} {answer.text!r}"
+                expect(answer.status == status and body in (None, answer.text), case)
+    finally:
+        weir.end()
+        world.end(nginx)
+
+
 CHECKS = [
+    nginx_is_reached_by_tls_and_must_show_who_it_is,
     openssl_gets_the_certificate_of_the_name_it_asks_for,
     openssl_speaks_the_versions_that_are_allowed,
     openssl_resumes_its_session_also_after_a_reload,

@@ -8,6 +8,5 @@ pub mod backoff;
 pub mod bucket;
 pub mod hysteresis;
 pub mod limiter;
-pub mod pace;
 pub mod retry;
 pub mod select;

@@ -28,7 +28,6 @@ use crate::exchange::refusal::Refusal;
 use crate::http::request_id;
 use crate::http::scan::{Limits as HeadLimits, Scanner};
 use crate::metrics::ConnectionMetrics;
-use crate::policy::pace::Pace;
 
 /// How long the rest of an unwanted request body is read before its connection is closed.
 pub(super) const BODY_DRAIN: Duration = Duration::from_secs(5);
@@ -52,8 +51,6 @@ pub struct AcceptLimits {
     pub head: HeadLimits,
     /// What an HTTP/2 connection may ask for.
     pub http2: Http2,
-    /// How slow a client may be.
-    pub pace: Option<Pace>,
     /// How long a client may take for what.
     pub timeouts: LineTimeouts,
     /// How long connections may take to end once accepting has stopped.
@@ -168,8 +165,7 @@ impl Accept {
                 }
                 Some(Opened::Http1(stream)) => {
                     let scanner = Some(Scanner::new(limits.head));
-                    let stream =
-                        GuardedStream::new(stream, Arc::clone(&line), clock, scanner, limits.pace);
+                    let stream = GuardedStream::new(stream, Arc::clone(&line), clock, scanner);
                     self.server.serve(stream, &line, shutdown).await;
                     Some(place)
                 }

@@ -35,7 +35,7 @@ pub(super) async fn refuse(
         session.set_keepalive(None);
     }
     let Some(body) = body else {
-        return grpc::write(session, head).await;
+        return session.write_response_header(Box::new(head), true).await;
     };
     session.write_response_header(Box::new(head), false).await?;
     session.write_response_body(Some(body), true).await

@@ -9,7 +9,6 @@ mod crash;
 mod faults;
 mod forwarding;
 mod framing;
-mod grpc;
 mod h2_out;
 mod hostile;
 mod http2;

@@ -53,16 +53,18 @@ impl Fields {
     ) -> Result<Step, At> {
         let mut at = 0;
         while let Some(rest @ [byte, ..]) = bytes.get(at..) {
-            let used = match self.place {
-                Place::Value => value_end(rest).unwrap_or(rest.len()),
-                Place::Start | Place::Name | Place::ValueEnd | Place::End => 0,
-            };
-            // The bounds come first: whatever the bytes are, there are too many.
-            let plain = rest.get(..used).unwrap_or_default();
-            self.bytes += if plain.is_empty() { 1 } else { used };
-            if self.bytes > limits.header_bytes {
+            // The bounds come first: whatever the bytes are, there are too many. What comes before
+            // the first one too many is looked at, so that the verdict depends on no cut.
+            let room = limits.header_bytes.saturating_sub(self.bytes);
+            if room == 0 {
                 return Err(At(at, Violation::FieldBytes));
             }
+            let used = match self.place {
+                Place::Value => value_end(rest).unwrap_or(rest.len()).min(room),
+                Place::Start | Place::Name | Place::ValueEnd | Place::End => 0,
+            };
+            let plain = rest.get(..used).unwrap_or_default();
+            self.bytes += used.max(1);
             let done = if plain.is_empty() {
                 self.byte(*byte, sink, limits.headers)
             } else {
