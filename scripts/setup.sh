@@ -18,7 +18,8 @@ usage() {
 [ $# -le 1 ] || usage
 build="gcc libc6-dev make cmake pkg-config"
 test="$build procps curl"
-e2e="$test python3 python3-venv nodejs npm nginx-light wrk prometheus openssl nghttp2-client chromium haproxy"
+e2e="$test python3 python3-venv nodejs npm nginx-light wrk prometheus openssl nghttp2-client chromium haproxy \
+    slowhttptest"
 case "${1:-e2e}" in
     build) wanted=$build ;;
     test) wanted=$test ;;

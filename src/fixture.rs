@@ -85,6 +85,7 @@ pub(crate) fn snapshot(pools: Vec<config::Pool>) -> Snapshot {
             connections: NonZeroUsize::MIN,
             head: HeadLimits { target_bytes: 8192, header_bytes: 65_536, headers: 100 },
             body: None,
+            pace: None,
             header_timeout: Duration::from_secs(1),
             keepalive: Duration::from_secs(1),
             http2: config::Http2::default(),

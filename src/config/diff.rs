@@ -64,6 +64,16 @@ pub fn diff(old: &Config, new: &Config) -> Vec<String> {
     lines.change("limits.headers", before.head.headers, now.head.headers);
     let body = |limits: Limits| limits.body.map_or_else(off, spell_size);
     lines.change("limits.body", body(before), body(now));
+    let pace = |limits: Limits| {
+        limits.pace.map_or_else(off, |pace| {
+            format!(
+                "{} with a grace of {}",
+                spell_size(pace.bytes_per_second.get()),
+                spell(pace.grace)
+            )
+        })
+    };
+    lines.change("limits.body_rate", pace(before), pace(now));
     lines.wait("limits.header_timeout", before.header_timeout, now.header_timeout);
     lines.wait("limits.keepalive", before.keepalive, now.keepalive);
     lines.change("limits.http2", http2(before.http2), http2(now.http2));
@@ -409,7 +419,7 @@ mod tests {
 
     #[test]
     fn what_concerns_the_whole_process_is_told() {
-        let text = "threads: 2\ntrusted_proxies: [10.0.0.0/8]\nlimits: {connections: 5, keepalive: 2s, header_timeout: 1s, target_bytes: 1KiB, header_bytes: 1000, headers: 7, body: 1MiB, http2: {streams: 5}}\naccess_log: {format: text, target: stderr}\nshutdown: {pre_stop: 1s, drain: 2m, tunnels: 1m}";
+        let text = "threads: 2\ntrusted_proxies: [10.0.0.0/8]\nlimits: {connections: 5, keepalive: 2s, header_timeout: 1s, target_bytes: 1KiB, header_bytes: 1000, headers: 7, body: 1MiB, body_rate: 1KiB, http2: {streams: 5}}\naccess_log: {format: text, target: stderr}\nshutdown: {pre_stop: 1s, drain: 2m, tunnels: 1m}";
         assert_eq!(
             with(text),
             [
@@ -420,6 +430,7 @@ mod tests {
                 "limits.header_bytes: 64KiB → 1000",
                 "limits.headers: 100 → 7",
                 "limits.body: off → 1MiB",
+                "limits.body_rate: off → 1KiB with a grace of 10s",
                 "limits.header_timeout: 10s → 1s",
                 "limits.keepalive: 75s → 2s",
                 "limits.http2: streams 100, windows 64KiB and 1MiB → streams 5, windows 64KiB and 1MiB",

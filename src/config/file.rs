@@ -209,6 +209,12 @@ section! {
     /// The longest body of a request. A longer one is answered 413: at once if its length is told,
     /// otherwise as soon as it has come, and the backend is cut off. `off` is for no limit.
     body: Cap = Same("off"), "10MiB";
+    /// The slowest that a client may send a body (else 408) or take an answer (else it is cut off), in
+    /// bytes a second. Only time in which it is waited for counts. Set it where `timeouts.response` or
+    /// `timeouts.request` of a pool, which bound this otherwise, are long or `off`.
+    body_rate: Cap = Same("off"), "500B";
+    /// How long a client may do nothing, or fall behind `body_rate`, before it is too slow.
+    body_grace: Duration = Same("10s"), "20s";
     /// How long a client connection is kept between two requests.
     keepalive: Duration = Same("75s"), "30s";
     /// What an HTTP/2 connection may ask for.

@@ -32,6 +32,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use crate::http::scan::Limits as HeadLimits;
 use crate::name::{PoolName, RouteName};
+use crate::policy::pace::Pace;
 use problem::Found;
 
 pub use action::{Action, Field, FieldChanges, Forward, Respond, Rewrite, Share};
@@ -311,6 +312,8 @@ pub struct Limits {
     pub head: HeadLimits,
     /// Bytes of a request's body.
     pub body: Option<u64>,
+    /// How slow a client may be.
+    pub pace: Option<Pace>,
     /// For a whole head; also how long a new connection may be silent.
     pub header_timeout: Duration,
     /// How long an idle client connection is kept between requests.

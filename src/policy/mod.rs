@@ -8,5 +8,6 @@ pub mod backoff;
 pub mod bucket;
 pub mod hysteresis;
 pub mod limiter;
+pub mod pace;
 pub mod retry;
 pub mod select;

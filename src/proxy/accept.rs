@@ -28,6 +28,7 @@ use crate::exchange::refusal::Refusal;
 use crate::http::request_id;
 use crate::http::scan::{Limits as HeadLimits, Scanner};
 use crate::metrics::ConnectionMetrics;
+use crate::policy::pace::Pace;
 
 /// How long the rest of an unwanted request body is read before its connection is closed.
 pub(super) const BODY_DRAIN: Duration = Duration::from_secs(5);
@@ -51,6 +52,8 @@ pub struct AcceptLimits {
     pub head: HeadLimits,
     /// What an HTTP/2 connection may ask for.
     pub http2: Http2,
+    /// How slow a client may be.
+    pub pace: Option<Pace>,
     /// How long a client may take for what.
     pub timeouts: LineTimeouts,
     /// How long connections may take to end once accepting has stopped.
@@ -165,7 +168,8 @@ impl Accept {
                 }
                 Some(Opened::Http1(stream)) => {
                     let scanner = Some(Scanner::new(limits.head));
-                    let stream = GuardedStream::new(stream, Arc::clone(&line), clock, scanner);
+                    let stream =
+                        GuardedStream::new(stream, Arc::clone(&line), clock, scanner, limits.pace);
                     self.server.serve(stream, &line, shutdown).await;
                     Some(place)
                 }

@@ -35,7 +35,7 @@ pub(super) async fn refuse(
         session.set_keepalive(None);
     }
     let Some(body) = body else {
-        return session.write_response_header(Box::new(head), true).await;
+        return grpc::write(session, head).await;
     };
     session.write_response_header(Box::new(head), false).await?;
     session.write_response_body(Some(body), true).await

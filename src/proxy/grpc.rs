@@ -2,7 +2,9 @@
 
 use http::{HeaderMap, HeaderValue, Version, header};
 use pingora::http::{RequestHeader, ResponseHeader};
+use pingora_core::protocols::http::ServerSession;
 use pingora_error::{Error, ErrorType, Result};
+use pingora_proxy::Session;
 
 use super::head::X_REQUEST_ID;
 use crate::exchange::Exchange;
@@ -56,6 +58,15 @@ pub(super) fn refusal(request: &RequestHeader, refusal: Refusal) -> Result<Respo
         head.insert_header("X-Request-Id", id.clone())?;
     }
     Ok(head)
+}
+
+/// Sends a head that is the whole answer. Pingora's own way leaves HTTP/2 open for a body, and a
+/// client of gRPC would then look for the status in the trailers.
+pub(super) async fn write(session: &mut Session, head: ResponseHeader) -> Result<()> {
+    if let ServerSession::H2(stream) = session.as_downstream_mut() {
+        return stream.write_response_header(Box::new(head), true);
+    }
+    session.write_response_header(Box::new(head), true).await
 }
 
 /// Which status of gRPC a refusal is.

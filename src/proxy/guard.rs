@@ -16,12 +16,14 @@ use pingora_core::protocols::{
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::line::{LINGER, Line, Verdict};
+use super::line::{Direction, LINGER, Line, Verdict};
+use super::pacing::Pacing;
 use super::{answer, connection};
 use crate::clock::Clock;
 use crate::exchange::refusal::Refusal;
 use crate::http::request_id;
 use crate::http::scan::{Broken, Scanner, Within};
+use crate::policy::pace::Pace;
 
 /// A client's stream, watched.
 pub(super) struct GuardedStream {
@@ -33,6 +35,8 @@ pub(super) struct GuardedStream {
     scanner: Option<Scanner>,
     /// From here on, the bytes are not HTTP.
     broken: Option<Broken>,
+    /// `None` if the client may be as slow as it likes.
+    pacing: Option<Pacing>,
 }
 
 impl GuardedStream {
@@ -41,9 +45,11 @@ impl GuardedStream {
         line: Arc<Line>,
         clock: Clock,
         scanner: Option<Scanner>,
+        pace: Option<Pace>,
     ) -> Self {
+        let pacing = pace.map(|pace| Pacing::new(pace, clock));
         let digest = connection::digest(&line);
-        Self { inner, line, digest, clock, scanner, broken: None }
+        Self { inner, line, digest, clock, scanner, broken: None, pacing }
     }
 
     /// Answers for Pingora, which has no request to answer. The write buffer is empty at this point
@@ -102,6 +108,38 @@ impl GuardedStream {
         }
     }
 
+    /// Watches how fast a body comes. What comes between requests is watched by the line alone.
+    fn pace_read(&mut self, polled: Poll<usize>) {
+        let Some(scanner) = self.scanner.as_ref().filter(|_| !self.line.is_tunnel()) else {
+            return;
+        };
+        let is_body = self.line.is_busy() && scanner.begun() == self.line.served();
+        if let Some(pacing) = self.pacing.as_mut().filter(|_| is_body) {
+            // The last of a body is no pause before more of it.
+            let polled = if scanner.is_between() { Poll::Ready(0) } else { polled };
+            pacing.moved(&self.line, Direction::Read, polled);
+        }
+    }
+
+    /// Watches how fast an answer goes, and writes no more of it to a client that is too slow.
+    fn paced_write(
+        &mut self,
+        write: impl FnOnce(Pin<&mut Stream>) -> Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        if self.line.verdict() == Verdict::Stalled {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        let written = write(Pin::new(&mut self.inner));
+        if let Some(pacing) = self.pacing.as_mut().filter(|_| !self.line.is_tunnel()) {
+            let moved = match &written {
+                Poll::Pending => Poll::Pending,
+                Poll::Ready(written) => Poll::Ready(*written.as_ref().unwrap_or(&0)),
+            };
+            pacing.moved(&self.line, Direction::Write, moved);
+        }
+        written
+    }
+
     /// Whether the client may be sending what nobody is going to read.
     fn is_in_the_middle(&self) -> bool {
         let is_whole = self.scanner.as_ref().is_none_or(Scanner::is_between);
@@ -158,7 +196,9 @@ impl AsyncRead for GuardedStream {
                 this.refuse(Refusal::SlowClient, context);
                 return Poll::Ready(Ok(()));
             }
-            Verdict::PastDeadline => return Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            Verdict::PastDeadline | Verdict::Stalled => {
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
         }
         if let Some(broken) = this.broken {
             return this.read_broken(broken, context);
@@ -167,6 +207,8 @@ impl AsyncRead for GuardedStream {
         let polled = Pin::new(&mut this.inner).poll_read(context, buffer);
         this.line.read_pending(polled.is_pending());
         this.scan(buffer, before);
+        let read = buffer.filled().len() - before;
+        this.pace_read(if polled.is_pending() { Poll::Pending } else { Poll::Ready(read) });
         match this.broken {
             // Nothing is left of it, and nothing is the end to whoever reads.
             Some(broken) if buffer.filled().len() == before => this.read_broken(broken, context),
@@ -183,7 +225,7 @@ impl AsyncWrite for GuardedStream {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         if this.line.is_busy() {
-            return Pin::new(&mut this.inner).poll_write(context, bytes);
+            return this.paced_write(|inner| inner.poll_write(context, bytes));
         }
         // Before the first hook of a request, only Pingora's own 400 can come.
         this.refuse(Refusal::BadRequest, context);
@@ -191,7 +233,8 @@ impl AsyncWrite for GuardedStream {
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().inner).poll_flush(context)
+        let flush = |inner: Pin<&mut Stream>| inner.poll_flush(context).map_ok(|()| 0);
+        self.get_mut().paced_write(flush).map_ok(|_| ())
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -205,7 +248,7 @@ impl AsyncWrite for GuardedStream {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         if this.line.is_busy() {
-            return Pin::new(&mut this.inner).poll_write_vectored(context, pieces);
+            return this.paced_write(|inner| inner.poll_write_vectored(context, pieces));
         }
         this.refuse(Refusal::BadRequest, context);
         Poll::Ready(Ok(pieces.iter().map(|piece| piece.len()).sum()))

@@ -76,6 +76,10 @@ pub(super) fn forward(
         // An HTTP/1.0 client may leave it out; we, who speak HTTP/1.1, may not (RFC 9112 §3.2).
         request.insert_header(header::HOST, backend)?;
     }
+    if received.version == Version::HTTP_10 {
+        // It cannot take the interim answer that the backend would give (RFC 9110 §10.1.1).
+        request.remove_header(&header::EXPECT);
+    }
     let from_trusted = forwarded::is_trusted(client.peer, trusted);
     if !from_trusted {
         remove_claims(request);

@@ -74,8 +74,11 @@ pub(super) enum Verdict {
     Close,
     /// Answer 408 and end: the head took too long.
     HeadTimeout,
-    /// Fail the next read: the request is past its deadline, or a tunnel is past its drain's.
+    /// Fail the next read: the request is past its deadline, or its body comes too slowly, or a
+    /// tunnel is past its drain's.
     PastDeadline,
+    /// Fail the next write: the client takes its answer too slowly.
+    Stalled,
 }
 
 impl Verdict {
@@ -85,8 +88,18 @@ impl Verdict {
             Self::Close => 1,
             Self::HeadTimeout => 2,
             Self::PastDeadline => 3,
+            Self::Stalled => 4,
         }
     }
+}
+
+/// A direction of a client connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Direction {
+    /// From the client.
+    Read,
+    /// To the client.
+    Write,
 }
 
 /// The timeouts of a client connection.
@@ -109,6 +122,10 @@ pub(super) struct Line {
     verdict: AtomicU8,
     /// When the phase has taken too long.
     due_ns: AtomicU64,
+    /// When the client has taken too long to send more; the end of time if nobody waits.
+    read_due_ns: AtomicU64,
+    /// When it has taken too long to take more.
+    write_due_ns: AtomicU64,
     /// When draining began; the end of time if it has not.
     draining_since_ns: AtomicU64,
     /// We answered before a hook ran.
@@ -138,6 +155,8 @@ impl Line {
             phase: AtomicU8::new(Phase::Idle.code()),
             verdict: AtomicU8::new(Verdict::Open.code()),
             due_ns: AtomicU64::new((now + timeouts.header).as_nanos()),
+            read_due_ns: AtomicU64::new(u64::MAX),
+            write_due_ns: AtomicU64::new(u64::MAX),
             draining_since_ns: AtomicU64::new(u64::MAX),
             refusal: OnceLock::new(),
             violation: OnceLock::new(),
@@ -152,6 +171,8 @@ impl Line {
     }
 
     fn enter(&self, phase: Phase, due: Timestamp) {
+        self.slow_at(Direction::Read, None);
+        self.slow_at(Direction::Write, None);
         self.due_ns.store(due.as_nanos(), Relaxed);
         self.phase.store(phase.code(), Relaxed);
     }
@@ -298,8 +319,21 @@ impl Line {
         match self.draining_since() {
             Some(since) if self.is(Phase::Idle) => due.min(since + DRAIN_IDLE),
             Some(since) if self.is_tunnel() => due.min(since + self.timeouts.tunnels),
+            _ if self.is(Phase::Busy) => {
+                let slow_ns = self.read_due_ns.load(Relaxed).min(self.write_due_ns.load(Relaxed));
+                due.min(Timestamp::from_nanos(slow_ns))
+            }
             _ => due,
         }
+    }
+
+    /// When the client will have been too slow; `None` if it is not waited for.
+    pub(super) fn slow_at(&self, direction: Direction, at: Option<Timestamp>) {
+        let due_ns = match direction {
+            Direction::Read => &self.read_due_ns,
+            Direction::Write => &self.write_due_ns,
+        };
+        due_ns.store(at.unwrap_or(Timestamp::MAX).as_nanos(), Relaxed);
     }
 
     fn draining_since(&self) -> Option<Timestamp> {
@@ -319,9 +353,13 @@ impl Line {
             Verdict::Close
         } else if self.is(Phase::Head) {
             Verdict::HeadTimeout
+        } else if self.write_due_ns.load(Relaxed) <= now.as_nanos() {
+            Verdict::Stalled
         } else {
             Verdict::PastDeadline
         };
+        self.slow_at(Direction::Read, None);
+        self.slow_at(Direction::Write, None);
         self.verdict.store(verdict.code(), Relaxed);
         self.due_ns.store((now + CUT_AFTER).as_nanos(), Relaxed);
         self.draining_since_ns.store(u64::MAX, Relaxed);
@@ -333,7 +371,8 @@ impl Line {
             0 => Verdict::Open,
             1 => Verdict::Close,
             2 => Verdict::HeadTimeout,
-            _ => Verdict::PastDeadline,
+            3 => Verdict::PastDeadline,
+            _ => Verdict::Stalled,
         }
     }
 
@@ -421,6 +460,30 @@ mod tests {
         assert_eq!(line.verdict(), Verdict::PastDeadline);
         assert!(line.check(at(30)), "it still has a moment");
         assert!(!line.check(at(31)), "now it is cut");
+    }
+
+    #[test]
+    fn a_client_that_takes_its_answer_too_slowly_is_not_the_one_that_is_late() {
+        let line = line();
+        line.busy();
+        line.deadline(at(30));
+        line.slow_at(Direction::Write, Some(at(20)));
+        assert_eq!(line.due(), at(20));
+        assert!(line.check(at(20)));
+        assert_eq!(line.verdict(), Verdict::Stalled);
+    }
+
+    #[test]
+    fn a_body_that_comes_too_slowly_is_late_before_the_request_is() {
+        let line = line();
+        line.busy();
+        line.deadline(at(30));
+        line.slow_at(Direction::Read, Some(at(20)));
+        line.slow_at(Direction::Read, None);
+        assert_eq!(line.due(), at(30), "it came after all");
+        line.slow_at(Direction::Read, Some(at(25)));
+        assert!(line.check(at(25)));
+        assert_eq!(line.verdict(), Verdict::PastDeadline);
     }
 
     #[test]

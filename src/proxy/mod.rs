@@ -15,6 +15,7 @@ mod head;
 mod http2;
 pub mod line;
 pub mod opening;
+mod pacing;
 mod peer;
 mod tunnel;
 mod watch;
@@ -110,6 +111,11 @@ fn late(session: &mut Session, error: &Error) -> Option<Late> {
         (false, true) if failure::is_silence(error) => Some(Late::Client),
         (false, _) => None,
     }
+}
+
+/// Whether the client has taken its answer too slowly.
+fn is_stalled(session: &Session) -> bool {
+    line(session).is_some_and(|line| line.verdict() == Verdict::Stalled)
 }
 
 /// Whether the request's time is up.

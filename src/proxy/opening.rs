@@ -162,7 +162,10 @@ impl Opened {
             let mut read = pin!(limited.read_buf(&mut bytes));
             let read = poll_fn(|context| match line.verdict() {
                 Verdict::Open => read.as_mut().poll(context),
-                Verdict::Close | Verdict::HeadTimeout | Verdict::PastDeadline => Poll::Ready(Ok(0)),
+                Verdict::Close
+                | Verdict::HeadTimeout
+                | Verdict::PastDeadline
+                | Verdict::Stalled => Poll::Ready(Ok(0)),
             });
             match read.await {
                 Ok(0) if bytes.is_empty() || line.verdict() != Verdict::Open => return None,

@@ -56,6 +56,7 @@ pub(super) fn ending(session: &Session, error: Option<&Error>, exchange: &Exchan
     match error {
         None => exchange.own_answer().unwrap_or(Ending::Answered),
         Some(error) if super::failure::is_stalled_client(error) => Ending::ClientStalled,
+        Some(_) if super::is_stalled(session) => Ending::ClientStalled,
         // Our own end of it, carried out on the client's side.
         Some(_) if begun && super::is_late(session) => Ending::Cut,
         Some(error) if super::failure::blames_client(error) => Ending::ClientClosed,

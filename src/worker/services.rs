@@ -142,6 +142,7 @@ fn server(config: &Config, parts: &Parts, threads: usize) -> Server {
         connections: config.limits.connections.get(),
         head: config.limits.head,
         http2: config.limits.http2,
+        pace: config.limits.pace,
         timeouts: LineTimeouts {
             header: config.limits.header_timeout,
             keepalive: config.limits.keepalive,

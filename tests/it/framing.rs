@@ -369,3 +369,15 @@ fn a_client_that_waits_for_leave_gets_a_refusal_in_its_place() {
     let answer = client.read_answer();
     assert_eq!((answer.interim.len(), answer.status()), (0, 404));
 }
+
+#[test]
+fn what_a_client_of_http_1_0_expects_goes_no_further() {
+    let (backend, weir) = one();
+    backend.set(echo());
+    let mut client = Client::connect(weir.address());
+    let fields = "Host: a.test\r\nExpect: 100-continue\r\nContent-Length: 5";
+    client.send(format!("POST / HTTP/1.0\r\n{fields}\r\n\r\nhello"));
+    let answer = client.read_answer();
+    assert_eq!((answer.interim.len(), answer.text().as_str()), (0, "hello"));
+    assert_eq!(backend.requests()[0].header("expect"), None);
+}

@@ -9,6 +9,7 @@ mod crash;
 mod faults;
 mod forwarding;
 mod framing;
+mod grpc;
 mod h2_out;
 mod hostile;
 mod http2;

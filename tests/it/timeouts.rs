@@ -35,6 +35,14 @@ fn never_whole(failure: &Failure) -> bool {
 
 // ── connecting ──
 
+/// Counted just after the client has its answer: one error, of this kind, and none of a backend.
+#[track_caller]
+fn until_the_only_error_is(weir: &Weir, kind: &str) {
+    let errors = |labels: &[(&str, &str)]| weir.metrics().sum("lb_errors_total", labels);
+    eventually(PATIENCE, "it is counted", || errors(&[("type", kind)]) == 1.0);
+    assert_eq!(errors(&[]), 1.0, "and nothing else is");
+}
+
 #[test]
 fn a_connection_that_does_not_come_about_ends_with_504() {
     let keys = "retry: {attempts: 1}\ntimeouts: {connect: 500ms}";
@@ -240,8 +248,7 @@ fn a_request_body_that_stops_ends_with_408_at_the_requests_deadline() {
     assert_eq!(client.read_answer().status(), 408);
     assert!(client.is_closed_within(PATIENCE));
     assert!(!backend.requests()[0].is_whole);
-    let errors = |labels| weir.metrics().sum("lb_errors_total", labels);
-    assert_eq!((errors(&[]), errors(&[("type", "slow_client")])), (1.0, 1.0), "it is the client's");
+    until_the_only_error_is(&weir, "slow_client");
     eventually(PATIENCE, "nothing is in flight", || {
         weir.metrics().sum("lb_active_connections", &[]) == 0.0
     });
@@ -270,8 +277,77 @@ fn a_request_body_that_stops_is_not_the_backends_silence() {
     backend.until_count(1);
     assert_eq!(client.read_answer().status(), 408);
     assert_eq!(backend.count(), 1, "and it is not tried again");
-    let errors = |labels| weir.metrics().sum("lb_errors_total", labels);
-    assert_eq!((errors(&[]), errors(&[("type", "slow_client")])), (1.0, 1.0));
+    until_the_only_error_is(&weir, "slow_client");
+}
+
+// ── clients that are slow, and not silent ──
+
+const SLOW: &str = "limits: {body_rate: 1000B, body_grace: 500ms}";
+
+/// Sends `piece` again and again, with a pause before each, until there is an answer.
+fn trickle(client: &mut Client, piece: &str, pause: Duration, pieces: usize) -> Vec<u8> {
+    client.set_patience(pause);
+    let mut left = pieces;
+    eventually_some(PATIENCE * 3, "an answer to the slow body", || {
+        let answer = client.read_some().ok();
+        if answer.is_none() && left > 0 {
+            left -= 1;
+            drop(client.try_send(piece));
+        }
+        answer
+    })
+}
+
+#[test]
+fn a_body_that_comes_too_slowly_is_answered_408() {
+    let (backend, weir) = one("timeouts: {request: off}", SLOW);
+    let mut client = Client::connect(weir.address());
+    client.send(request_bytes("POST", "/", &[], 100_000));
+    let answer = trickle(&mut client, "x", Duration::from_millis(20), usize::MAX);
+    assert!(answer.starts_with(b"HTTP/1.1 408"), "{:?}", String::from_utf8_lossy(&answer));
+    assert!(!backend.requests()[0].is_whole);
+    let line = weir.until_logged("its line", |line| line["status"] == 408);
+    assert_eq!(line["reason"], "slow_client");
+    until_the_only_error_is(&weir, "slow_client");
+}
+
+#[test]
+fn a_slow_body_that_keeps_to_the_rate_is_taken() {
+    let (backend, weir) = one("timeouts: {request: off}", SLOW);
+    let mut client = Client::connect(weir.address());
+    client.send(request_bytes("POST", "/", &[], 10_000));
+    // Two seconds, and so four times the grace.
+    let answer = trickle(&mut client, &"x".repeat(100), Duration::from_millis(20), 100);
+    assert!(answer.starts_with(b"HTTP/1.1 200"), "{:?}", String::from_utf8_lossy(&answer));
+    assert!(backend.requests()[0].is_whole);
+}
+
+#[test]
+fn a_client_that_takes_its_answer_too_slowly_is_cut_off() {
+    let limits = "limits: {body_rate: 10MiB, body_grace: 500ms}";
+    let (backend, weir) = one("timeouts: {request: off}", limits);
+    backend.set(Behaviour::Answer(Answer::body(vec![b'x'; 30_000_000])));
+    let mut client = Client::connect(weir.address());
+    client.send(request_bytes("GET", "/big", &[], 0));
+    let line = eventually_some(PATIENCE, "its line", || {
+        // Far less than the socket's buffers hold, so it goes on for long.
+        drop(client.read_piece(1000));
+        weir.access_log().into_iter().find(|line| line["path"] == "/big")
+    });
+    assert_eq!(line["reason"], "client_stalled");
+    until_the_only_error_is(&weir, "client_stalled");
+}
+
+#[test]
+fn a_backend_that_pauses_makes_no_client_slow() {
+    let (backend, weir) = one("timeouts: {request: off}", SLOW);
+    let pieces = vec![b"one ".to_vec(), b"two ".to_vec(), b"three".to_vec()];
+    backend.set(Behaviour::Chunked { pieces, pause: Duration::from_secs(1) });
+    let mut client = Client::connect(weir.address());
+    assert_eq!(client.get("/").text(), "one two three");
+    let pause = Duration::from_secs(1);
+    backend.set(Behaviour::slow(pause));
+    assert_eq!(client.request("POST", "/", &[], b"whole").unwrap().status(), 200);
 }
 
 // ── connections to backends ──

@@ -387,6 +387,7 @@ fn draw_config(dice: &mut Dice) -> Config {
             connections: NonZeroUsize::new(100).unwrap(),
             head: HeadLimits { target_bytes: 8192, header_bytes: 65_536, headers: 100 },
             body: None,
+            pace: None,
             header_timeout: Duration::from_secs(10),
             keepalive: Duration::from_secs(75),
             http2: weir::config::Http2::default(),

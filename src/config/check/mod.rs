@@ -14,7 +14,7 @@ mod reach;
 mod route;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::num::{NonZeroU8, NonZeroU32, NonZeroUsize};
+use std::num::{NonZeroU8, NonZeroU32, NonZeroU64, NonZeroUsize};
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -28,6 +28,7 @@ use super::{
     AccessLog, Admin, Config, Http2, Limits, Listener, LogFormat, LogTarget, Shutdown, Threads,
 };
 use crate::http::scan::Limits as HeadLimits;
+use crate::policy::pace::Pace;
 
 const DEFAULT_LISTENER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8080);
 const DEFAULT_ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9090);
@@ -197,6 +198,7 @@ fn limits(typed: file::Limits, found: &mut Found) -> Limits {
             ),
             headers: headers.count::<NonZeroUsize>(typed.headers, 100, found).get(),
         },
+        pace: pace(typed.body_rate, typed.body_grace, found),
         body: match typed.body.map(|body| body.value) {
             None | Some(Cap::Off) => None,
             Some(Cap::Bytes(bytes)) => Some(bytes),
@@ -214,6 +216,20 @@ fn limits(typed: file::Limits, found: &mut Found) -> Limits {
             found,
         ),
         http2: http2(typed.http2.map(|http2| http2.value).unwrap_or_default(), found),
+    }
+}
+
+fn pace(
+    rate: Option<Spanned<Cap>>,
+    grace: Option<Spanned<Duration>>,
+    found: &mut Found,
+) -> Option<Pace> {
+    let grace = positive(grace, secs(10), "a grace of 0 would cut off every client", found);
+    match rate?.value {
+        Cap::Off => None,
+        Cap::Bytes(bytes) => {
+            NonZeroU64::new(bytes).map(|bytes_per_second| Pace { bytes_per_second, grace })
+        }
     }
 }
 

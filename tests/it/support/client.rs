@@ -174,6 +174,12 @@ impl Client {
         Ok(std::mem::take(&mut self.unread))
     }
 
+    /// Waits for more bytes, and takes at most `most` of them out of the socket.
+    pub(crate) fn read_piece(&mut self, most: usize) -> io::Result<usize> {
+        self.socket.set_read_timeout(Some(self.patience))?;
+        self.socket.read(&mut vec![0; most])
+    }
+
     fn read_length(
         &mut self,
         head: &Head,

@@ -36,6 +36,8 @@ pub(crate) struct Answer {
     pub(crate) head: Response<()>,
     pub(crate) body: Vec<u8>,
     pub(crate) trailers: Option<HeaderMap>,
+    /// Its head said that there is nothing behind it.
+    pub(crate) ended_with_its_head: bool,
 }
 
 impl Answer {
@@ -144,6 +146,7 @@ impl Stream {
         runtime.block_on(async {
             let answer = async {
                 let (head, mut body) = response.await?.into_parts();
+                let ended_with_its_head = body.is_end_stream();
                 let mut bytes = Vec::new();
                 while let Some(piece) = body.data().await {
                     let piece = piece?;
@@ -151,9 +154,65 @@ impl Stream {
                     bytes.extend_from_slice(&piece);
                 }
                 let trailers = body.trailers().await?;
-                Ok(Answer { head: Response::from_parts(head, ()), body: bytes, trailers })
+                let head = Response::from_parts(head, ());
+                Ok(Answer { head, body: bytes, trailers, ended_with_its_head })
             };
             tokio::time::timeout(PATIENCE, answer).await.expect("an answer in time")
+        })
+    }
+}
+
+/// A stream whose answer has begun.
+pub(crate) struct Both {
+    runtime: Arc<Runtime>,
+    pub(crate) head: http::response::Parts,
+    answer: h2::RecvStream,
+    body: SendStream<Bytes>,
+}
+
+impl Stream {
+    /// Waits for the head of the answer; both directions go on.
+    pub(crate) fn both(self) -> Result<Both, h2::Error> {
+        let Self { runtime, response, body } = self;
+        let response = runtime.block_on(async {
+            tokio::time::timeout(PATIENCE, response).await.expect("a head in time")
+        })?;
+        let (head, answer) = response.into_parts();
+        Ok(Both { runtime, head, answer, body })
+    }
+}
+
+impl Both {
+    /// Sends a piece of the body.
+    pub(crate) fn send(&mut self, bytes: &[u8], last: bool) -> Result<(), h2::Error> {
+        let _inside = self.runtime.enter();
+        self.body.send_data(Bytes::copy_from_slice(bytes), last)
+    }
+
+    /// Reads so many bytes of the answer; fewer only at its end.
+    pub(crate) fn read(&mut self, count: usize) -> Result<Vec<u8>, h2::Error> {
+        let Self { runtime, answer, .. } = self;
+        runtime.block_on(async {
+            let read = async {
+                let mut bytes = Vec::new();
+                while bytes.len() < count
+                    && let Some(piece) = answer.data().await
+                {
+                    let piece = piece?;
+                    answer.flow_control().release_capacity(piece.len())?;
+                    bytes.extend_from_slice(&piece);
+                }
+                Ok(bytes)
+            };
+            tokio::time::timeout(PATIENCE, read).await.expect("bytes in time")
+        })
+    }
+
+    /// The trailers, once all has been read.
+    pub(crate) fn trailers(mut self) -> Result<Option<HeaderMap>, h2::Error> {
+        let answer = &mut self.answer;
+        self.runtime.block_on(async {
+            tokio::time::timeout(PATIENCE, answer.trailers()).await.expect("trailers in time")
         })
     }
 }

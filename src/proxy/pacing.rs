@@ -1,0 +1,48 @@
+//! Whether a client sends its body, and takes its answer, fast enough.
+
+use std::task::Poll;
+
+use super::line::{Direction, Line};
+use crate::clock::Clock;
+use crate::policy::pace::{Pace, Patience};
+
+/// The two directions of one connection.
+pub(super) struct Pacing {
+    pace: Pace,
+    clock: Clock,
+    /// The request that patience is had with.
+    request: u64,
+    reading: Patience,
+    writing: Patience,
+}
+
+impl Pacing {
+    pub(super) fn new(pace: Pace, clock: Clock) -> Self {
+        let (reading, writing) = (Patience::new(pace), Patience::new(pace));
+        Self { pace, clock, request: 0, reading, writing }
+    }
+
+    /// Something was asked of the client, or offered to it: so many bytes moved, if any did.
+    pub(super) fn moved(&mut self, line: &Line, direction: Direction, polled: Poll<usize>) {
+        if self.request != line.served() {
+            // Each request begins with all of it.
+            (self.request, self.reading) = (line.served(), Patience::new(self.pace));
+            self.writing = self.reading;
+        }
+        let patience = match direction {
+            Direction::Read => &mut self.reading,
+            Direction::Write => &mut self.writing,
+        };
+        let now = self.clock.now();
+        line.slow_at(
+            direction,
+            match polled {
+                Poll::Pending => Some(patience.wait(now)),
+                Poll::Ready(bytes) => {
+                    patience.moved(u64::try_from(bytes).unwrap_or(u64::MAX), now);
+                    None
+                }
+            },
+        );
+    }
+}
