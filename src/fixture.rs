@@ -78,6 +78,7 @@ pub(crate) fn snapshot(pools: Vec<config::Pool>) -> Snapshot {
         admin: Admin { address: address("127.0.0.1:9090") },
         threads: Threads::Auto,
         trusted_proxies: Vec::new(),
+        forwarded: config::Forwarding::default(),
         routes: vec![config::Route::for_all(0)],
         pools,
         rate_limit: None,

@@ -38,6 +38,9 @@ pub fn diff(old: &Config, new: &Config) -> Vec<String> {
     }
     lines.change("threads", threads(old.threads), threads(new.threads));
     lines.change("trusted_proxies", list(&old.trusted_proxies), list(&new.trusted_proxies));
+    let (before, now) = (old.forwarded, new.forwarded);
+    lines.change("forwarded.accept", word(before.accept), word(now.accept));
+    lines.change("forwarded.send", word(before.send), word(now.send));
     routes(&mut lines, old, new);
     let pool = |pool: &Pool| format!("pool {}", pool.name);
     let size = |pool: &Pool| format!(": {}", count(pool.backends.len(), "backend"));
@@ -419,12 +422,14 @@ mod tests {
 
     #[test]
     fn what_concerns_the_whole_process_is_told() {
-        let text = "threads: 2\ntrusted_proxies: [10.0.0.0/8]\nlimits: {connections: 5, keepalive: 2s, header_timeout: 1s, target_bytes: 1KiB, header_bytes: 1000, headers: 7, body: 1MiB, body_rate: 1KiB, http2: {streams: 5}}\naccess_log: {format: text, target: stderr}\nshutdown: {pre_stop: 1s, drain: 2m, tunnels: 1m}";
+        let text = "threads: 2\ntrusted_proxies: [10.0.0.0/8]\nforwarded: {accept: forwarded, send: both}\nlimits: {connections: 5, keepalive: 2s, header_timeout: 1s, target_bytes: 1KiB, header_bytes: 1000, headers: 7, body: 1MiB, body_rate: 1KiB, http2: {streams: 5}}\naccess_log: {format: text, target: stderr}\nshutdown: {pre_stop: 1s, drain: 2m, tunnels: 1m}";
         assert_eq!(
             with(text),
             [
                 "threads: auto → 2",
                 "trusted_proxies: [] → [10.0.0.0/8]",
+                "forwarded.accept: x_forwarded_for → forwarded",
+                "forwarded.send: x_forwarded_for → both",
                 "limits.connections: 20000 → 5",
                 "limits.target_bytes: 8KiB → 1KiB",
                 "limits.header_bytes: 64KiB → 1000",

@@ -9,6 +9,7 @@
 //! ```
 
 mod action;
+mod forwarding;
 mod pool;
 mod route;
 
@@ -24,6 +25,7 @@ use super::value::{Cap, Size, Text, Threads};
 use super::yaml::{Node, Value};
 use super::{LogFormat, LogTarget, TlsVersion};
 pub(super) use action::{Fields, QueryFate, Redirect, Respond, Rewrite, Share};
+pub(super) use forwarding::Forwarding;
 pub(super) use pool::{
     Backend, HealthCheck, Pool, PoolHttp2, PoolTls, ProbeType, Retry, Timeouts, Verify,
 };
@@ -37,6 +39,7 @@ pub(super) const SECTIONS: &[Section] = &[
     Certificate::SECTION,
     ProxyProtocol::SECTION,
     Admin::SECTION,
+    Forwarding::SECTION,
     Route::SECTION,
     Match::SECTION,
     Share::SECTION,
@@ -88,10 +91,12 @@ section! {
     /// How many threads serve requests. `auto` takes as many as the processors that the process
     /// may use.
     threads: Threads = Same("auto"), "4";
-    /// Whose `X-Forwarded-For` is believed: the proxies in front of this one. From anybody else
-    /// it is removed. Name your own proxies alone: whoever is in here can pretend to be any
+    /// Whose `X-Forwarded-For` or `Forwarded` is believed: the proxies in front of this one. From
+    /// anybody else both are removed, and so are `X-Forwarded-…` and `X-Real-IP`. Name your own proxies alone: whoever is in here can pretend to be any
     /// client.
     trusted_proxies: List<IpNet> = Same("[]"), "[10.0.0.0/8]";
+    /// By which fields balancers tell who the client is.
+    forwarded: Forwarding = Otherwise("the defaults below"), "{send: both}";
     /// Which requests go to which pool. The most specific host wins, then the most specific path,
     /// then the most conditions; see `routes[]` below.
     routes: List<Route> = Otherwise("every request goes to the only pool"),

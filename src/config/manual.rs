@@ -131,6 +131,7 @@ mod tests {
                  listeners: [{address: 0.0.0.0:80, proxy_protocol: {@}}]"
             }
             "admin" => "pools: [{name: web, backends: [http://a]}]\nadmin: {@}",
+            "forwarded" => "pools: [{name: web, backends: [http://a]}]\nforwarded: {@}",
             "routes[]" => "pools: [{name: web, backends: [http://a]}]\nroutes: [{pool: web, @}]",
             "routes[].headers" => {
                 "pools: [{name: web, backends: [http://a]}]\nroutes: [{pool: web, headers: {a: {@}}}]"

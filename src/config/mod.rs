@@ -11,6 +11,7 @@ mod check;
 mod dial;
 mod diff;
 mod file;
+mod forwarding;
 pub mod limits;
 mod listener;
 mod manual;
@@ -38,6 +39,7 @@ use problem::Found;
 pub use action::{Action, Field, FieldChanges, Forward, Respond, Rewrite, Share};
 pub use dial::{Dial, DialHttp2, DialTls, Protocol};
 pub use diff::diff;
+pub use forwarding::{Forwarding, ForwardingField, SentFields};
 pub use listener::{Certificate, ClientAuth, FilePath, Listener, Tls, TlsVersion};
 pub use manual::manual;
 pub use overrides::{Override, Overrides};
@@ -103,6 +105,8 @@ pub struct Config {
     pub threads: Threads,
     /// Whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// By which fields balancers tell who the client is.
+    pub forwarded: Forwarding,
     /// In the order of the file. At least one.
     pub routes: Vec<Route>,
     /// At least one; no name twice.

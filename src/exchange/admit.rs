@@ -51,7 +51,7 @@ impl Exchange {
     fn admit_or_refuse(&mut self, head: &Head<'_>, now: Timestamp) -> Result<Admitted, Refusal> {
         self.last_seen = now;
         let snapshot = Arc::clone(&self.snapshot);
-        self.client = Some(head.client(&snapshot.trusted_proxies));
+        self.client = Some(head.client(&snapshot));
         self.asks_tunnel = upgrade::asks_for_websocket(head.method, head.version, head.headers);
         if let Some(patience) = head.patience() {
             self.deadline = self.started + patience;
@@ -71,7 +71,7 @@ impl Exchange {
         let host = host::canonical(authority).map_err(|_invalid| Refusal::BadRequest)?;
         let path = head.routing_path()?;
         self.limit(snapshot.limiter.as_ref(), Scope::Global, now)?;
-        let asked = head.asked(&host, &path, &snapshot.trusted_proxies);
+        let asked = head.asked(&host, &path, &snapshot);
         let index = snapshot.table.find(&asked).ok_or(Refusal::NoRoute)?;
         let route = snapshot.routes.get(index).ok_or(Refusal::NoRoute)?;
         self.route = Some(index);

@@ -3,14 +3,18 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 
-use ::http::header::{CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, VIA};
+use ::http::header::{
+    CONTENT_LENGTH, EXPECT, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, VIA,
+};
 use ::http::{Method, Version};
-use ipnet::IpNet;
 
+use crate::config::ForwardingField;
 use crate::exchange::refusal::Refusal;
+use crate::http::forwarded::field;
 use crate::http::scheme::Scheme;
 use crate::http::{forwarded, path, via};
 use crate::runtime::routes::Asked;
+use crate::runtime::snapshot::Snapshot;
 
 /// Where proxies in front of us put the client's address.
 pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -56,11 +60,22 @@ const NO_HOST: &str = "host.invalid";
 
 impl<'a> Head<'a> {
     /// Who asks, by the trust rules.
-    pub(super) fn client(&self, trusted: &[IpNet]) -> Client {
-        let lines = self.headers.get_all(X_FORWARDED_FOR);
-        // A line that is not text ends the walk, as an element that is no address does.
-        let lines = lines.iter().map(|line| line.to_str().unwrap_or("?"));
-        Client { peer: self.peer, address: forwarded::client_ip(self.peer, lines, trusted) }
+    pub(super) fn client(&self, snapshot: &Snapshot) -> Client {
+        let trusted = &snapshot.trusted_proxies;
+        let address = match snapshot.forwarded.accept {
+            ForwardingField::XForwardedFor => {
+                forwarded::client_ip(self.peer, self.lines(X_FORWARDED_FOR), trusted)
+            }
+            ForwardingField::Forwarded => {
+                forwarded::client_by_forwarded(self.peer, self.lines(FORWARDED), trusted)
+            }
+        };
+        Client { peer: self.peer, address }
+    }
+
+    /// A line that is not text ends a walk, as an element that is no address does.
+    fn lines(&self, name: HeaderName) -> impl DoubleEndedIterator<Item = &str> {
+        self.headers.get_all(name).into_iter().map(|line| line.to_str().unwrap_or("?"))
     }
 
     /// What routes are matched against.
@@ -68,21 +83,30 @@ impl<'a> Head<'a> {
         &'b self,
         host: &'b str,
         path: &'b str,
-        trusted: &[IpNet],
+        snapshot: &Snapshot,
     ) -> Asked<'b> {
         let Self { query, method, headers, .. } = *self;
-        Asked { scheme: self.scheme(trusted), host, path, query, method, headers }
+        Asked { scheme: self.scheme(snapshot), host, path, query, method, headers }
     }
 
     /// How the client came: of several proxies' words the last one's, and only if the peer is
     /// trusted.
-    fn scheme(&self, trusted: &[IpNet]) -> Scheme {
-        if !forwarded::is_trusted(self.peer, trusted) {
+    fn scheme(&self, snapshot: &Snapshot) -> Scheme {
+        if !forwarded::is_trusted(self.peer, &snapshot.trusted_proxies) {
             return self.scheme;
         }
-        let told = self.headers.get_all(X_FORWARDED_PROTO).iter().next_back();
-        let told = told.and_then(|line| line.to_str().ok()?.rsplit(',').next());
-        told.and_then(|name| Scheme::named(name.trim())).unwrap_or(self.scheme)
+        let told = match snapshot.forwarded.accept {
+            ForwardingField::XForwardedFor => {
+                let last = self.lines(X_FORWARDED_PROTO).next_back();
+                last.and_then(|line| Scheme::named(line.rsplit(',').next()?.trim()))
+            }
+            ForwardingField::Forwarded => {
+                let last = self.lines(FORWARDED).next_back();
+                let last = last.and_then(|line| field::from_the_right(line).next());
+                last.and_then(|element| Scheme::named(&element.proto?))
+            }
+        };
+        told.unwrap_or(self.scheme)
     }
 
     /// Whether there is a host that the client could be sent back to.

@@ -24,5 +24,6 @@ pub mod request_id;
 pub mod rewrite;
 pub mod scan;
 pub mod scheme;
+pub mod trace;
 pub mod upgrade;
 pub mod via;

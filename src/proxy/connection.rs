@@ -76,6 +76,11 @@ impl Connection {
         tls.terminator.is_misdirected(tls.facts.server_name.as_deref(), &host)
     }
 
+    /// The port that the client connected to: a proxy's, if that says so.
+    pub(super) fn port(&self) -> u16 {
+        self.proxied.map_or(self.local, |addresses| addresses.destination).port()
+    }
+
     /// `http` or `https`.
     pub(super) fn scheme(&self) -> Scheme {
         if self.tls.is_some() { Scheme::Https } else { Scheme::Http }

@@ -6,19 +6,13 @@ use ipnet::IpNet;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora_error::{Error, ErrorType, OrErr, Result};
 
-use crate::exchange::{Client, X_FORWARDED_FOR, X_FORWARDED_PROTO};
+use super::identity::{self, Came};
+use crate::config::Forwarding;
 use crate::http::hop_by_hop::{self, Direction};
-use crate::http::scheme::Scheme;
-use crate::http::{address, forwarded, request_id, via};
+use crate::http::{request_id, via};
 
 /// Names a request through all hops.
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
-
-/// Every field that tells of hops before us. Who is not trusted may not tell.
-const FORWARDED_PREFIX: &str = "x-forwarded-";
-
 /// What `Via` says of a request that comes straight from a client of HTTP/1.1: nearly all.
 const VIA_FIRST: HeaderValue = HeaderValue::from_static("1.1 weir");
 
@@ -64,9 +58,9 @@ fn absolute(target: &[u8]) -> Option<(&[u8], &[u8])> {
 /// Makes the head that a client sent, and Pingora has copied, the one that a backend gets.
 pub(super) fn forward(
     request: &mut RequestHeader,
-    (received, scheme): (&RequestHeader, Scheme),
-    (client, backend): (Client, &str),
-    trusted: &[IpNet],
+    received: &RequestHeader,
+    (came, backend): (Came, &str),
+    (trusted, fields): (&[IpNet], Forwarding),
 ) -> Result<()> {
     for name in hop_by_hop::to_remove(&received.headers, Direction::Request) {
         request.remove_header(&name);
@@ -80,30 +74,8 @@ pub(super) fn forward(
         // It cannot take the interim answer that the backend would give (RFC 9110 §10.1.1).
         request.remove_header(&header::EXPECT);
     }
-    let from_trusted = forwarded::is_trusted(client.peer, trusted);
-    if !from_trusted {
-        remove_claims(request);
-    }
-    // Names as text, because Pingora would copy a `HeaderName` and write it in lower case.
-    let real_ip = value(address::text(client.address.to_canonical()))?;
-    let forwarded_for = if from_trusted {
-        let lines = text_lines(&request.headers, X_FORWARDED_FOR);
-        value(forwarded::append_for(lines, client.peer, trusted))?
-    } else {
-        real_ip.clone()
-    };
-    request.insert_header("X-Forwarded-For", forwarded_for)?;
-    request.insert_header("X-Real-IP", real_ip)?;
-    // What nobody may claim is not there any more.
-    let told = |request: &RequestHeader, name| from_trusted && request.headers.contains_key(name);
-    if !told(request, X_FORWARDED_PROTO) {
-        request.insert_header("X-Forwarded-Proto", HeaderValue::from_static(scheme.as_str()))?;
-    }
-    if !told(request, X_FORWARDED_HOST)
-        && let Some(host) = request.headers.get(header::HOST).cloned()
-    {
-        request.insert_header("X-Forwarded-Host", host)?;
-    }
+    identity::tell(request, came, trusted, fields)?;
+    identity::check_trace(request);
     request.insert_header("Via", via(request, received.version)?)
 }
 
@@ -125,23 +97,6 @@ fn to_origin_form(request: &mut RequestHeader) -> Result<()> {
     let (authority, path) = (authority.to_vec(), [root, path].concat());
     request.set_raw_path(&path)?;
     request.insert_header(header::HOST, authority)
-}
-
-fn remove_claims(request: &mut RequestHeader) {
-    let claims = |name: &&HeaderName| {
-        is_claim(name.as_str())
-            // Gateways that make variables of fields cannot tell the one from the other.
-            || (name.as_str().contains('_') && is_claim(&name.as_str().replace('_', "-")))
-    };
-    // Most requests claim nothing, and an empty list costs nothing.
-    let claims: Vec<HeaderName> = request.headers.keys().filter(claims).cloned().collect();
-    for name in &claims {
-        request.remove_header(name);
-    }
-}
-
-fn is_claim(name: &str) -> bool {
-    name.starts_with(FORWARDED_PREFIX) || name == "forwarded" || name == X_REAL_IP.as_str()
 }
 
 fn text_lines(headers: &HeaderMap, name: HeaderName) -> impl DoubleEndedIterator<Item = &str> {

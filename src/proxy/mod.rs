@@ -13,6 +13,7 @@ mod grpc;
 mod guard;
 mod head;
 mod http2;
+mod identity;
 pub mod line;
 pub mod opening;
 mod pacing;
@@ -232,11 +233,12 @@ impl ProxyHttp for Proxy {
     ) -> Result<()> {
         fault::at("upstream_request_filter", session);
         let Some(client) = exchange.client() else { return Ok(()) };
-        let trusted = &exchange.snapshot().trusted_proxies;
+        let snapshot = exchange.snapshot();
+        let rules = (snapshot.trusted_proxies.as_slice(), snapshot.forwarded);
         let backend = exchange.backend().map_or("", |backend| &backend.label);
         client_certificate::pass_on(request, connection::of(session))?;
-        let received = (session.req_header(), wire::scheme(session));
-        head::forward(request, received, (client, backend), trusted)?;
+        let came = wire::came(session, client);
+        head::forward(request, session.req_header(), (came, backend), rules)?;
         change::request(request, exchange)?;
         grpc::ask(request, &session.req_header().headers, exchange)?;
         tunnel::ask(request, exchange)

@@ -8,9 +8,10 @@ use pingora_proxy::Session;
 
 use super::connection::{self, Connection};
 use super::head::X_REQUEST_ID;
+use super::identity::Came;
 use crate::exchange::event::Wire;
 use crate::exchange::refusal::Ending;
-use crate::exchange::{Exchange, Head};
+use crate::exchange::{Client, Exchange, Head};
 use crate::http::label::MethodLabel;
 use crate::http::scheme::Scheme;
 
@@ -37,6 +38,12 @@ pub(super) fn head(session: &Session) -> Head<'_> {
 fn peer(session: &Session) -> IpAddr {
     let unknown = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
     connection::of(session).map_or(unknown, Connection::client_ip)
+}
+
+/// How the request came.
+pub(super) fn came(session: &Session, client: Client) -> Came {
+    let port = connection::of(session).map(Connection::port);
+    Came { client, scheme: scheme(session), port }
 }
 
 /// `http` or `https`, as the client came.

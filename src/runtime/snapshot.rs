@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::config::{self, BackendAddress, Config, FieldChanges, Protocol};
+use crate::config::{self, BackendAddress, Config, FieldChanges, Forwarding, Protocol};
 use crate::name::RouteName;
 use crate::policy::bucket::Rate;
 use crate::policy::limiter::{Params, RateLimiter};
@@ -34,6 +34,8 @@ pub struct Snapshot {
     pub limiter: Option<RateLimiter>,
     /// Whose forwarding headers are believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// By which fields balancers tell who the client is.
+    pub forwarded: Forwarding,
     /// The longest body of a request.
     pub body_bytes_max: Option<u64>,
     /// Keys the limiters' tables.
@@ -132,6 +134,7 @@ impl Snapshot {
             limiter: config.rate_limit.as_ref().and_then(|limit| limiter(limit, seed)),
             body_bytes_max: config.limits.body,
             trusted_proxies: config.trusted_proxies.clone(),
+            forwarded: config.forwarded,
             seed: Seed(seed),
         })
     }

@@ -83,7 +83,8 @@ fn what_a_stranger_says_about_hops_before_us_is_replaced() {
     assert_eq!(seen.header("x-real-ip"), Some(from.as_str()));
     assert_eq!(seen.header("x-forwarded-proto"), Some("http"));
     assert_eq!(seen.header("x-forwarded-host"), Some("weir.test"));
-    assert_eq!(seen.header("x-forwarded-port"), None);
+    let port = weir.address().port().to_string();
+    assert_eq!(seen.header("x-forwarded-port"), Some(port.as_str()));
     assert_eq!(seen.header("forwarded"), None);
 }
 
@@ -395,4 +396,96 @@ fn options_may_ask_about_the_server_as_a_whole() {
 fn a_method_of_ones_own_is_forwarded() {
     let (status, seen) = sent("PURGE /x HTTP/1.1\r\nHost: a.test\r\n\r\n");
     assert_eq!((status, seen[0].method.as_str()), (200, "PURGE"));
+}
+
+// ── Forwarded, and the one rule for who asks ──
+
+/// What arrives of a request with these fields at a balancer that trusts 127.0.0.0/8.
+#[track_caller]
+fn arrives_trusted(more: &str, headers: &[(&str, &str)]) -> (Seen, Weir) {
+    let (backend, weir) = one(&format!("\ntrusted_proxies: [127.0.0.0/8]\n{more}"));
+    let answer = Client::connect(weir.address()).request("GET", "/", headers, b"");
+    assert_eq!(answer.map(|answer| answer.status()), Ok(200));
+    (only(&backend), weir)
+}
+
+#[test]
+fn forwarded_is_believed_and_continued_where_the_file_says_so() {
+    let field = "for=203.0.113.9, for=\"[2001:db8::7]:4711\";proto=https;host=\"a.test:444\"";
+    let headers = [
+        ("Forwarded", field),
+        ("X-Forwarded-For", "8.8.8.8"),
+        ("X-Forwarded-Proto", "gopher"),
+        ("X-Forwarded-Host", "evil.test"),
+    ];
+    let (seen, weir) = arrives_trusted("forwarded: {accept: forwarded, send: both}", &headers);
+    assert_eq!(seen.header("x-real-ip"), Some("2001:db8::7"));
+    let hops = "203.0.113.9, 2001:db8::7, 127.0.0.1";
+    assert_eq!(seen.header_values("x-forwarded-for"), [hops]);
+    assert_eq!(seen.header("x-forwarded-proto"), Some("https"));
+    assert_eq!(seen.header("x-forwarded-host"), Some("a.test:444"));
+    let host = seen.header("host").unwrap_or_default().to_owned();
+    let all = seen.header_values("forwarded");
+    assert_eq!(all.len(), 1, "one line: {all:?}");
+    assert!(all[0].starts_with(&format!("{field}, for=127.0.0.1;host=")), "{all:?}");
+    assert!(all[0].ends_with(";proto=http") && all[0].contains(&host), "{all:?}");
+    let line = weir.until_logged("the request", |line| line["status"] == 200);
+    assert_eq!((&line["client"], &line["peer"]), (&"2001:db8::7".into(), &"127.0.0.1".into()));
+}
+
+#[test]
+fn the_field_that_is_not_accepted_is_believed_of_nobody() {
+    let headers = [("Forwarded", "for=8.8.8.8"), ("X-Forwarded-For", "192.0.2.1")];
+    let (seen, _) = arrives_trusted("", &headers);
+    assert_eq!(seen.header("forwarded"), None);
+    assert_eq!(seen.header("x-forwarded-for"), Some("192.0.2.1, 127.0.0.1"));
+    let (seen, _) = arrives_trusted("forwarded: {accept: forwarded}", &headers);
+    assert_eq!(seen.header("x-real-ip"), Some("8.8.8.8"));
+    assert_eq!(seen.header("x-forwarded-for"), Some("8.8.8.8, 127.0.0.1"));
+    let (seen, _) = arrives_trusted("forwarded: {send: forwarded}", &headers);
+    assert_eq!(seen.header("x-forwarded-for"), None);
+    let all = seen.header_values("forwarded");
+    assert!(all[0].starts_with("for=192.0.2.1, for=127.0.0.1;host="), "{all:?}");
+}
+
+#[test]
+fn everything_that_a_stranger_says_about_itself_is_removed() {
+    let (backend, weir) = one("\nforwarded: {accept: forwarded, send: both}");
+    let headers = [
+        ("Forwarded", "for=8.8.8.8;proto=https"),
+        ("X-Forwarded-For", "8.8.8.8"),
+        ("X-Forwarded-Proto", "https"),
+        ("X-Forwarded-Port", "443"),
+        ("X-Forwarded-Server", "a"),
+        ("X_Forwarded_Host", "evil.test"),
+        ("X-Real-IP", "8.8.8.8"),
+    ];
+    let mut client = Client::connect(weir.address());
+    client.request("GET", "/", &headers, b"").unwrap();
+    let seen = only(&backend);
+    assert_eq!(seen.header_values("x-forwarded-for"), ["127.0.0.1"]);
+    assert_eq!(seen.header_values("x-forwarded-proto"), ["http"]);
+    let port = weir.address().port().to_string();
+    assert_eq!(seen.header_values("x-forwarded-port"), [port.as_str()]);
+    assert_eq!(seen.header("x-forwarded-server"), None);
+    assert_eq!(seen.header("x_forwarded_host"), None);
+    assert_eq!(seen.header_values("x-real-ip"), ["127.0.0.1"]);
+    assert!(!seen.header_values("forwarded").concat().contains("8.8.8.8"));
+}
+
+#[test]
+fn a_trace_context_is_passed_on_only_if_it_is_one() {
+    let good = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let seen = arrives(&[("traceparent", good), ("tracestate", "a=b")]);
+    assert_eq!((seen.header("traceparent"), seen.header("tracestate")), (Some(good), Some("a=b")));
+    for parents in [vec![], vec!["00-00-00-00"], vec![good, good]] {
+        let mut headers: Vec<(&str, &str)> = vec![("tracestate", "a=b")];
+        headers.extend(parents.iter().map(|parent| ("traceparent", *parent)));
+        let seen = arrives(&headers);
+        assert_eq!(
+            (seen.header("traceparent"), seen.header("tracestate")),
+            (None, None),
+            "{parents:?}"
+        );
+    }
 }

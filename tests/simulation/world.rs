@@ -374,6 +374,7 @@ fn draw_config(dice: &mut Dice) -> Config {
         admin: Admin { address: local(2) },
         threads: Threads::Auto,
         trusted_proxies: Vec::new(),
+        forwarded: weir::config::Forwarding::default(),
         routes: vec![route("a.test", 0), route("b.test", last)],
         pools,
         rate_limit: (dice.u8(0..3) == 0).then(|| RateLimit {

@@ -25,7 +25,8 @@ use super::problem::{Found, Origin, Problem, Spanned};
 use super::read::List;
 use super::value::{Cap, Size, Threads as TypedThreads, spell, spell_size};
 use super::{
-    AccessLog, Admin, Config, Http2, Limits, Listener, LogFormat, LogTarget, Shutdown, Threads,
+    AccessLog, Admin, Config, Forwarding, Http2, Limits, Listener, LogFormat, LogTarget, Shutdown,
+    Threads,
 };
 use crate::http::scan::Limits as HeadLimits;
 use crate::policy::pace::Pace;
@@ -53,6 +54,7 @@ pub(super) fn check(file: File, found: &mut Found) -> Config {
         admin,
         threads: threads(file.threads, found),
         trusted_proxies: networks(file.trusted_proxies),
+        forwarded: forwarding(file.forwarded.map(|fields| fields.value).unwrap_or_default()),
         routes,
         pools,
         rate_limit: file.rate_limit.and_then(|rate| rate::rate_limit(rate.value, found)),
@@ -291,6 +293,14 @@ fn shutdown(typed: file::Shutdown) -> Shutdown {
         pre_stop: typed.pre_stop.map_or(Duration::ZERO, |pre_stop| pre_stop.value),
         drain,
         tunnels: typed.tunnels.map_or(drain, |tunnels| tunnels.value),
+    }
+}
+
+fn forwarding(typed: file::Forwarding) -> Forwarding {
+    let default = Forwarding::default();
+    Forwarding {
+        accept: typed.accept.map_or(default.accept, |accept| accept.value.0),
+        send: typed.send.map_or(default.send, |send| send.value.0),
     }
 }
 

@@ -6,11 +6,16 @@
 //! What stands further left was written by the client itself, who would else choose whom
 //! a rate limit or an address hash takes it for.
 
+pub mod field;
+
 use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
 
 use crate::http::address;
+
+/// How many hops are looked at, and told. Chains of balancers are shorter.
+pub const HOPS_MAX: usize = 32;
 
 /// The client's address: the first that is not trusted, from the connection's peer and then
 /// from the right of `x_forwarded_for` (the lines in the order they came, each a list).
@@ -23,13 +28,79 @@ pub fn client_ip<'a>(
     x_forwarded_for: impl DoubleEndedIterator<Item = &'a str>,
     trusted: &[IpNet],
 ) -> IpAddr {
+    let elements = x_forwarded_for.rev().flat_map(|line| line.rsplit(',')).filter_map(element);
+    walk(peer, elements.map(parsed), trusted)
+}
+
+/// The same by `Forwarded`: the lines in the order they came.
+#[must_use]
+pub fn client_by_forwarded<'a>(
+    peer: IpAddr,
+    lines: impl DoubleEndedIterator<Item = &'a str>,
+    trusted: &[IpNet],
+) -> IpAddr {
+    let elements = lines.rev().flat_map(field::from_the_right);
+    walk(peer, elements.map(|element| element.client), trusted)
+}
+
+/// From the peer through all who are trusted; `further` has the hops from the right.
+fn walk(peer: IpAddr, further: impl Iterator<Item = Option<IpAddr>>, trusted: &[IpNet]) -> IpAddr {
     let mut client = peer.to_canonical();
-    let mut elements = x_forwarded_for.rev().flat_map(|line| line.rsplit(',')).filter_map(element);
+    let mut further = further.take(HOPS_MAX);
     while is_trusted(client, trusted) {
-        let Some(further) = elements.next().and_then(parsed) else { break };
-        client = further;
+        let Some(next) = further.next().flatten() else { break };
+        client = next;
     }
     client
+}
+
+/// The hops of `X-Forwarded-For`, as they came, the first one first.
+#[must_use]
+pub fn hops<'a>(lines: impl DoubleEndedIterator<Item = &'a str>) -> Vec<String> {
+    let elements = lines.rev().flat_map(|line| line.rsplit(',')).filter_map(element);
+    in_order(elements.map(str::to_owned))
+}
+
+/// The hops of `X-Forwarded-For` as elements of `Forwarded`.
+#[must_use]
+pub fn hops_as_elements<'a>(lines: impl DoubleEndedIterator<Item = &'a str>) -> Vec<String> {
+    let elements = lines.rev().flat_map(|line| line.rsplit(',')).filter_map(element);
+    in_order(elements.map(|element| {
+        parsed(element).map_or_else(unknown, |ip| format!("for={}", field::node(ip)))
+    }))
+}
+
+/// The elements of `Forwarded`, as they came. What is none is unknown: it would take what we write
+/// behind it for a part of itself.
+#[must_use]
+pub fn elements<'a>(lines: impl DoubleEndedIterator<Item = &'a str>) -> Vec<String> {
+    let elements = lines.rev().flat_map(field::from_the_right);
+    in_order(elements.map(
+        |element| {
+            if element.is_valid { element.text.to_owned() } else { unknown() }
+        },
+    ))
+}
+
+/// The elements of `Forwarded` as hops of `X-Forwarded-For`.
+#[must_use]
+pub fn elements_as_hops<'a>(lines: impl DoubleEndedIterator<Item = &'a str>) -> Vec<String> {
+    let elements = lines.rev().flat_map(field::from_the_right);
+    in_order(
+        elements.map(|element| element.client.map_or_else(|| "unknown".to_owned(), address::text)),
+    )
+}
+
+fn unknown() -> String {
+    "for=unknown".to_owned()
+}
+
+/// The last ones of what comes from the right, the first one first.
+fn in_order(from_the_right: impl Iterator<Item = String>) -> Vec<String> {
+    // Our own follows.
+    let mut hops: Vec<String> = from_the_right.take(HOPS_MAX - 1).collect();
+    hops.reverse();
+    hops
 }
 
 /// Whether `ip` is in one of the networks whose word we take.
@@ -43,19 +114,13 @@ pub fn is_trusted(ip: IpAddr, trusted: &[IpNet]) -> bool {
 /// from anyone else the peer alone.
 #[must_use]
 pub fn append_for<'a>(
-    existing: impl Iterator<Item = &'a str>,
+    existing: impl DoubleEndedIterator<Item = &'a str>,
     peer: IpAddr,
     trusted: &[IpNet],
 ) -> String {
-    let mut combined = String::new();
-    if is_trusted(peer, trusted) {
-        for kept in existing.flat_map(|line| line.split(',')).filter_map(element) {
-            combined.push_str(kept);
-            combined.push_str(", ");
-        }
-    }
-    address::push(&mut combined, peer.to_canonical());
-    combined
+    let mut all = if is_trusted(peer, trusted) { hops(existing) } else { Vec::new() };
+    all.push(address::text(peer.to_canonical()));
+    all.join(", ")
 }
 
 /// An element without the space around it; empty ones do not count (RFC 9110 §5.6.1).
@@ -175,12 +240,96 @@ mod tests {
         assert_eq!(appended("::ffff:198.51.100.7", &[]), "198.51.100.7");
     }
 
+    fn by_forwarded(peer: &str, lines: &[&str]) -> IpAddr {
+        client_by_forwarded(ip(peer), lines.iter().copied(), &ten())
+    }
+
+    #[test]
+    fn forwarded_is_walked_like_the_other_field() {
+        let line = "for=203.0.113.9, for=\"[2001:db8::7]:4711\";proto=https, for=10.0.0.3";
+        assert_eq!(by_forwarded("10.0.0.1", &[line]), ip("2001:db8::7"));
+        assert_eq!(by_forwarded("10.0.0.1", &["for=192.0.2.1", "for=10.0.0.3"]), ip("192.0.2.1"));
+        assert_eq!(by_forwarded("198.51.100.7", &[line]), ip("198.51.100.7"));
+        assert_eq!(by_forwarded("10.0.0.1", &[]), ip("10.0.0.1"));
+    }
+
+    #[test]
+    fn who_is_hidden_ends_the_walk_at_the_proxy_that_hides_it() {
+        for hidden in ["for=unknown", "for=_x", "proto=https", "garbage", "for=\"192.0.2.1"] {
+            let line = format!("for=192.0.2.9, {hidden}, for=10.0.0.3");
+            assert_eq!(by_forwarded("10.0.0.1", &[&line]), ip("10.0.0.3"), "{hidden}");
+        }
+    }
+
+    #[test]
+    fn a_list_without_end_is_cut_at_its_left() {
+        let list = vec!["10.0.0.9"; 5000].join(",");
+        assert_eq!(client("10.0.0.1", &[&list]), ip("10.0.0.9"));
+        assert_eq!(appended("10.0.0.1", &[&list]).matches(',').count(), HOPS_MAX - 1);
+        let stranger = format!("192.0.2.1,{}", vec!["10.0.0.9"; HOPS_MAX].join(","));
+        assert_eq!(client("10.0.0.1", &[&stranger]), ip("10.0.0.9"), "beyond what is looked at");
+        let line = vec!["for=10.0.0.9"; 5000].join(",");
+        assert_eq!(elements([line.as_str()].into_iter()).len(), HOPS_MAX - 1);
+    }
+
+    #[test]
+    fn each_field_can_be_told_as_the_other() {
+        let lines = || ["192.0.2.1:80, x", "2001:db8::1"].into_iter();
+        let told = hops_as_elements(lines());
+        assert_eq!(told, ["for=192.0.2.1", "for=unknown", "for=\"[2001:db8::1]\""]);
+        let lines = || ["for=192.0.2.1;by=_x, for=_hidden", "for=\"", "for=\"[2001:db8::1]\""];
+        let told = elements_as_hops(lines().into_iter());
+        assert_eq!(told, ["192.0.2.1", "unknown", "unknown", "2001:db8::1"]);
+        let told = elements(lines().into_iter());
+        let last = "for=\"[2001:db8::1]\"";
+        assert_eq!(told, ["for=192.0.2.1;by=_x", "for=_hidden", "for=unknown", last]);
+    }
+
     /// A small world, so that trusted and untrusted addresses meet often.
     fn any_element() -> impl Strategy<Value = String> {
         prop_oneof!["10\\.0\\.0\\.[0-9]", "192\\.0\\.2\\.[0-9](:80)?", "unknown", "[ -~]{0,6}"]
     }
 
     proptest! {
+        /// Its proxy is trusted, and appends whom it sees to whatever the client has sent.
+        #[test]
+        fn no_client_can_choose_whom_it_is_taken_for(
+            claims in prop::collection::vec("[ -~]{0,30}|(for=|[\"\\\\,; ]|10\\.0\\.0\\.1|8\\.8\\.8\\.8){0,8}", 0..4),
+            client in any::<u32>(),
+            same_line in any::<bool>(),
+        ) {
+            let client = IpAddr::V4(client.into());
+            prop_assume!(!is_trusted(client, &ten()));
+            let seen = |own: String| {
+                let mut lines = claims.clone();
+                match lines.last_mut().filter(|_| same_line) {
+                    Some(last) => last.push_str(&format!(", {own}")),
+                    None => lines.push(own),
+                }
+                lines
+            };
+            let lines = seen(client.to_string());
+            let lines = lines.iter().map(String::as_str);
+            prop_assert_eq!(client_ip(ip("10.0.0.1"), lines, &ten()), client);
+            let lines = seen(format!("for={};proto=https", field::node(client)));
+            let lines = lines.iter().map(String::as_str);
+            prop_assert_eq!(client_by_forwarded(ip("10.0.0.1"), lines, &ten()), client);
+            let lines = claims.iter().map(String::as_str);
+            prop_assert_eq!(client_by_forwarded(client, lines, &ten()), client, "directly");
+        }
+
+        #[test]
+        fn what_is_told_in_forwarded_is_read_back(
+            elements in prop::collection::vec("[ -~]{0,20}|for=10\\.0\\.0\\.[1-9]|for=192\\.0\\.2\\.1", 0..6),
+        ) {
+            let lines = || elements.iter().map(String::as_str);
+            let mut told = super::elements(lines());
+            told.push(field::written(ip("10.0.0.1"), Some("a.test:81"), "http"));
+            let told = told.join(", ");
+            let behind = client_by_forwarded(ip("10.0.0.2"), [told.as_str()].into_iter(), &ten());
+            prop_assert_eq!(behind, client_by_forwarded(ip("10.0.0.1"), lines(), &ten()), "{}", told);
+        }
+
         #[test]
         fn nothing_to_the_left_of_an_untrusted_address_matters(
             left in prop::collection::vec(any_element(), 0..6),
