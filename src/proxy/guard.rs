@@ -35,6 +35,8 @@ pub(super) struct GuardedStream {
     scanner: Option<Scanner>,
     /// From here on, the bytes are not HTTP.
     broken: Option<Broken>,
+    /// The last request line that came without the end of its head, for the log.
+    request_line: String,
     /// `None` if the client may be as slow as it likes.
     pacing: Option<Pacing>,
 }
@@ -49,7 +51,16 @@ impl GuardedStream {
     ) -> Self {
         let pacing = pace.map(|pace| Pacing::new(pace, clock));
         let digest = connection::digest(&line);
-        Self { inner, line, digest, clock, scanner, broken: None, pacing }
+        Self {
+            inner,
+            line,
+            digest,
+            clock,
+            scanner,
+            broken: None,
+            request_line: String::new(),
+            pacing,
+        }
     }
 
     /// Answers for Pingora, which has no request to answer. The write buffer is empty at this point
@@ -78,7 +89,14 @@ impl GuardedStream {
         if read.is_empty() {
             return;
         }
-        if let Err(broken) = scanner.feed(read) {
+        let fed = scanner.feed(read);
+        let line_at = fed.as_ref().map_or_else(|broken| broken.line_at, |unfinished| *unfinished);
+        if let Some(line) = line_at.and_then(|at| read.get(at..)) {
+            self.request_line = text_of_line(line);
+        } else if scanner.is_between() {
+            self.request_line.clear(); // it is of a request that is whole
+        }
+        if let Err(broken) = fed {
             buffer.set_filled(before + broken.pass);
             self.broken = Some(broken);
         }
@@ -96,12 +114,12 @@ impl GuardedStream {
             (true, _) if !is_served => Poll::Pending,
             // Without this the end of a body would be awaited that cannot come.
             (true, Within::Body) => {
-                self.line.violated(broken.violation);
+                self.line.violated(broken.violation, std::mem::take(&mut self.request_line));
                 Poll::Ready(Err(io::ErrorKind::InvalidData.into()))
             }
             (true, Within::Head) => Poll::Pending,
             (false, _) => {
-                self.line.violated(broken.violation);
+                self.line.violated(broken.violation, std::mem::take(&mut self.request_line));
                 self.refuse(broken.violation.into(), context);
                 Poll::Ready(Ok(()))
             }
@@ -154,6 +172,16 @@ impl Drop for GuardedStream {
             self.line.leave(std::mem::replace(&mut self.inner, nothing));
         }
     }
+}
+
+/// What is kept of a request line for the log: enough to see what was asked for.
+const LINE_KEPT: usize = 512;
+
+/// The first line of some bytes, as text.
+fn text_of_line(bytes: &[u8]) -> String {
+    let end = bytes.iter().take(LINE_KEPT).position(|byte| matches!(byte, b'\r' | b'\n'));
+    let line = bytes.get(..end.unwrap_or_else(|| bytes.len().min(LINE_KEPT)));
+    String::from_utf8_lossy(line.unwrap_or_default()).into_owned()
 }
 
 /// Says that nothing more is coming, and reads what still comes.

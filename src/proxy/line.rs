@@ -130,8 +130,8 @@ pub(super) struct Line {
     draining_since_ns: AtomicU64,
     /// We answered before a hook ran.
     refusal: OnceLock<(Refusal, RequestId)>,
-    /// What the client sent that is not HTTP.
-    violation: OnceLock<Violation>,
+    /// What the client sent that is not HTTP, and the request line, as far as it is known.
+    violation: OnceLock<(Violation, String)>,
     /// What to answer to the request, known from its head alone.
     foretold: OnceLock<Refusal>,
     /// The last read found nothing: the client is to say the next word.
@@ -229,14 +229,19 @@ impl Line {
         self.refusal.set((refusal, id)).is_ok()
     }
 
-    /// Notes what the client sent that is not HTTP.
-    pub(super) fn violated(&self, violation: Violation) {
-        self.violation.get_or_init(|| violation);
+    /// Notes what the client sent that is not HTTP, and the request line, as far as it is known.
+    pub(super) fn violated(&self, violation: Violation, request_line: String) {
+        self.violation.get_or_init(|| (violation, request_line));
     }
 
     /// What the client sent that is not HTTP.
     pub(super) fn violation(&self) -> Option<Violation> {
-        self.violation.get().copied()
+        self.violation.get().map(|(violation, _)| *violation)
+    }
+
+    /// The line of the request that was refused, for the log; it may be anything.
+    pub(super) fn request_line(&self) -> &str {
+        self.violation.get().map_or("", |(_, line)| line)
     }
 
     /// Nobody serves the stream any more, but the client may still be sending.

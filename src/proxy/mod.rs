@@ -92,7 +92,8 @@ impl Proxy {
         if let Some(violation) = line.violation() {
             exchange.because(violation.code());
         }
-        let wire = wire::unread(refusal.status(), id.as_str(), line.connection.scheme().as_str());
+        let scheme = line.connection.scheme().as_str();
+        let wire = wire::unread(refusal.status(), id.as_str(), scheme, line.request_line());
         exchange.finished(Ending::Refused(refusal), Some(&wire), self.clock.now());
     }
 }

@@ -114,14 +114,23 @@ pub(super) fn with<T>(
 }
 
 /// A connection that was refused before a request could be read from it.
-pub(super) fn unread<'a>(status: u16, request_id: &'a str, scheme: &'static str) -> Wire<'a> {
+/// Of its line is told what can be told: the log takes any text, and no metric does.
+pub(super) fn unread<'a>(
+    status: u16,
+    request_id: &'a str,
+    scheme: &'static str,
+    request_line: &'a str,
+) -> Wire<'a> {
+    let (method, rest) = request_line.split_once(' ').unwrap_or((request_line, ""));
+    let target = rest.split(' ').next().unwrap_or_default();
+    let (path, query) = target.split_once('?').map_or((target, None), |(p, q)| (p, Some(q)));
     Wire {
         method_label: MethodLabel::Other,
-        method: "",
+        method,
         scheme,
         host: "",
-        path: "",
-        query: None,
+        path,
+        query,
         protocol: "",
         user_agent: None,
         request_id,

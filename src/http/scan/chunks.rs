@@ -15,6 +15,9 @@ use super::{At, Limits, Step, Violation, skip};
 
 /// Extensions of one body in all. Nobody uses them; each costs whoever reads it.
 const EXTENSION_BYTES_MAX: usize = 4096;
+/// Trailers of one body, whatever fields may have. Pingora takes twice as much, and would answer
+/// in its own way.
+const TRAILER_BYTES_MAX: usize = 32 * 1024;
 /// Digits of a size: 2⁶⁰ is more than anybody sends, and far from where numbers overflow.
 const DIGITS_MAX: u8 = 15;
 
@@ -75,6 +78,8 @@ impl Chunks {
                     }
                 },
                 Place::Trailers => {
+                    let header_bytes = limits.header_bytes.min(TRAILER_BYTES_MAX);
+                    let limits = Limits { header_bytes, ..limits };
                     return match self.fields.step(rest, &mut Trailers, limits) {
                         Ok(Step::Done(used)) => Ok(Step::Done(at + used)),
                         Ok(Step::More) => Ok(Step::More),

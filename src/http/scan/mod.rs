@@ -59,6 +59,8 @@ pub struct Broken {
     /// So many of the bytes that were fed last may be passed on: those before the broken head, or
     /// before the broken place in a body.
     pub pass: usize,
+    /// Where in them its request line begins, if it does.
+    pub line_at: Option<usize>,
 }
 
 /// Reads along with one client connection.
@@ -119,11 +121,12 @@ impl Scanner {
         matches!(self.state, State::Between(_))
     }
 
-    /// Reads on. After a violation nothing more must be fed.
+    /// Reads on. After a violation nothing more must be fed. Gives where the head begins that is not
+    /// at its end yet, if it begins in here.
     ///
     /// # Errors
     /// [`Broken`], at the first byte that has no place here.
-    pub fn feed(&mut self, bytes: &[u8]) -> Result<(), Broken> {
+    pub fn feed(&mut self, bytes: &[u8]) -> Result<Option<usize>, Broken> {
         let mut used = 0;
         // Where the head of the current message begins, if that is in here.
         let mut head_at = None;
@@ -143,7 +146,7 @@ impl Scanner {
                 State::Chunks(chunks) => chunks.step(rest, self.limits),
             };
             match step {
-                Ok(Step::More) => return Ok(()),
+                Ok(Step::More) => break,
                 Ok(Step::Done(more)) => {
                     used += more;
                     self.next();
@@ -151,7 +154,7 @@ impl Scanner {
                 Err(At(at, violation)) => return Err(self.broken(violation, used + at, head_at)),
             }
         }
-        Ok(())
+        Ok(head_at.filter(|_| matches!(self.state, State::Head(_))))
     }
 
     /// One part of a message is over: what comes after it?
@@ -177,7 +180,8 @@ impl Scanner {
             }
             (State::Length(_) | State::Chunks(_), None) => (Within::Body, self.begun, at),
         };
-        Broken { violation, within, message, pass }
+        let line_at = head_at.filter(|_| !self.is_between());
+        Broken { violation, within, message, pass, line_at }
     }
 }
 

@@ -9,7 +9,7 @@ const LIMITS: Limits = Limits { target_bytes: 100, header_bytes: 300, headers: 5
 /// How many messages began, or what is wrong with them.
 fn scan(bytes: &[u8]) -> Result<u64, Broken> {
     let mut scanner = Scanner::new(LIMITS);
-    scanner.feed(bytes).map(|()| scanner.begun())
+    scanner.feed(bytes).map(|_| scanner.begun())
 }
 
 fn wrong(bytes: &[u8]) -> Option<Violation> {
@@ -325,10 +325,13 @@ fn what_came_before_a_broken_head_may_be_passed_on_and_the_head_not() {
     let good = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
     let broken = scan(&[&good[..], b"\r\nGET / HTTP/1.1\r\n :"].concat()).unwrap_err();
     assert_eq!((broken.message, broken.within), (2, Within::Head));
-    assert_eq!(broken.pass, good.len() + 2);
+    assert_eq!((broken.pass, broken.line_at), (good.len() + 2, Some(good.len() + 2)));
+    let broken = scan(&[&good[..], b"\r\n\r\n"].concat()).unwrap_err();
+    assert_eq!((broken.pass, broken.line_at), (good.len() + 2, None), "not the line before it");
     let mut scanner = Scanner::new(LIMITS);
-    scanner.feed(b"GE").unwrap();
-    assert_eq!(scanner.feed(b"T\0").unwrap_err().pass, 0);
+    assert_eq!(scanner.feed(b"\r\nGE"), Ok(Some(2)), "here it begins, and is not at its end");
+    let broken = scanner.feed(b"T\0").unwrap_err();
+    assert_eq!((broken.pass, broken.line_at), (0, None));
 }
 
 #[test]

@@ -148,3 +148,20 @@ fn an_empty_line_behind_a_request_is_not_half_a_head() {
     assert_eq!(client.read_answer().status(), 200);
     assert!(!client.is_closed_within(Duration::from_millis(900)));
 }
+
+#[test]
+fn what_was_asked_for_is_in_the_log_though_it_was_refused_unread() {
+    let (_backend, weir) = one("");
+    let cookies = "x".repeat(70_000);
+    let head = format!("GET /login?a=b HTTP/1.1\r\nHost: a.test\r\nCookie: {cookies}\r\n\r\n");
+    assert_eq!(ask(&weir, &head), 431);
+    let line = weir.until_logged("its line", |line| line["status"] == 431);
+    assert_eq!((line["method"].as_str(), line["path"].as_str()), (Some("GET"), Some("/login")));
+    assert_eq!(
+        (line["reason"].as_str(), line["detail"].as_str()),
+        (Some("headers_too_large"), Some("header_bytes"))
+    );
+    assert_eq!(ask(&weir, &format!("GET /{} HTTP/1.1\r\n", "y".repeat(9000))), 414);
+    let line = weir.until_logged("its line", |line| line["status"] == 414);
+    assert!(line["path"].as_str().is_some_and(|path| path.starts_with("/yyy") && path.len() < 600));
+}
