@@ -84,6 +84,8 @@ pub(crate) fn snapshot(pools: Vec<config::Pool>) -> Snapshot {
         rate_limit: None,
         limits: Limits {
             connections: NonZeroUsize::MIN,
+            connections_per_client: None,
+            requests_per_connection: None,
             head: HeadLimits { target_bytes: 8192, header_bytes: 65_536, headers: 100 },
             body: None,
             pace: None,

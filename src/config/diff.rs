@@ -21,18 +21,7 @@ use super::{
 #[must_use]
 pub fn diff(old: &Config, new: &Config) -> Vec<String> {
     let mut lines = Lines(Vec::new());
-    let listener = |listener: &super::Listener| format!("listener {}", listener.address);
-    added_and_removed(&mut lines, (&old.listeners, &new.listeners), listener, |_| String::new());
-    for now in &new.listeners {
-        let before = old.listeners.iter().find(|before| before.address == now.address);
-        if let Some(before) = before {
-            let what = format!("{}: proxy_protocol.from", listener(now));
-            lines.change(&what, list(&before.proxy_protocol), list(&now.proxy_protocol));
-            let what = format!("{}: tls", listener(now));
-            lines.change(&what, tls(before.tls.as_ref()), tls(now.tls.as_ref()));
-            lines.change(&format!("{}: http2", listener(now)), before.http2, now.http2);
-        }
-    }
+    listeners(&mut lines, old, new);
     if old.admin != new.admin {
         lines.say(format!("admin moved: {} → {}", old.admin.address, new.admin.address));
     }
@@ -51,35 +40,7 @@ pub fn diff(old: &Config, new: &Config) -> Vec<String> {
         }
     }
     rate_limit(&mut lines, "", old.rate_limit.as_ref(), new.rate_limit.as_ref());
-    let (before, now) = (old.limits, new.limits);
-    lines.change("limits.connections", before.connections, now.connections);
-    let bytes = |bytes: usize| spell_size(u64::try_from(bytes).unwrap_or(u64::MAX));
-    lines.change(
-        "limits.target_bytes",
-        bytes(before.head.target_bytes),
-        bytes(now.head.target_bytes),
-    );
-    lines.change(
-        "limits.header_bytes",
-        bytes(before.head.header_bytes),
-        bytes(now.head.header_bytes),
-    );
-    lines.change("limits.headers", before.head.headers, now.head.headers);
-    let body = |limits: Limits| limits.body.map_or_else(off, spell_size);
-    lines.change("limits.body", body(before), body(now));
-    let pace = |limits: Limits| {
-        limits.pace.map_or_else(off, |pace| {
-            format!(
-                "{} with a grace of {}",
-                spell_size(pace.bytes_per_second.get()),
-                spell(pace.grace)
-            )
-        })
-    };
-    lines.change("limits.body_rate", pace(before), pace(now));
-    lines.wait("limits.header_timeout", before.header_timeout, now.header_timeout);
-    lines.wait("limits.keepalive", before.keepalive, now.keepalive);
-    lines.change("limits.http2", http2(before.http2), http2(now.http2));
+    limits(&mut lines, old.limits, new.limits);
     let (before, now) = (old.access_log, new.access_log);
     lines.change("access_log.format", word(before.format), word(now.format));
     lines.change("access_log.target", word(before.target), word(now.target));
@@ -129,6 +90,63 @@ fn added_and_removed<T>(
     for one in old.iter().filter(|one| !now.contains(&name(one))) {
         lines.say(format!("{} removed", name(one)));
     }
+}
+
+fn listeners(lines: &mut Lines, old: &Config, new: &Config) {
+    let listener = |listener: &super::Listener| format!("listener {}", listener.address);
+    added_and_removed(lines, (&old.listeners, &new.listeners), listener, |_| String::new());
+    for now in &new.listeners {
+        let before = old.listeners.iter().find(|before| before.address == now.address);
+        if let Some(before) = before {
+            let what = format!("{}: proxy_protocol.from", listener(now));
+            lines.change(&what, list(&before.proxy_protocol), list(&now.proxy_protocol));
+            let what = format!("{}: tls", listener(now));
+            lines.change(&what, tls(before.tls.as_ref()), tls(now.tls.as_ref()));
+            lines.change(&format!("{}: http2", listener(now)), before.http2, now.http2);
+        }
+    }
+}
+
+fn limits(lines: &mut Lines, before: Limits, now: Limits) {
+    lines.change("limits.connections", before.connections, now.connections);
+    let bound = |number: Option<String>| number.unwrap_or_else(off);
+    lines.change(
+        "limits.connections_per_client",
+        bound(before.connections_per_client.map(|number| number.to_string())),
+        bound(now.connections_per_client.map(|number| number.to_string())),
+    );
+    lines.change(
+        "limits.requests_per_connection",
+        bound(before.requests_per_connection.map(|number| number.to_string())),
+        bound(now.requests_per_connection.map(|number| number.to_string())),
+    );
+    let bytes = |bytes: usize| spell_size(u64::try_from(bytes).unwrap_or(u64::MAX));
+    lines.change(
+        "limits.target_bytes",
+        bytes(before.head.target_bytes),
+        bytes(now.head.target_bytes),
+    );
+    lines.change(
+        "limits.header_bytes",
+        bytes(before.head.header_bytes),
+        bytes(now.head.header_bytes),
+    );
+    lines.change("limits.headers", before.head.headers, now.head.headers);
+    let body = |limits: Limits| limits.body.map_or_else(off, spell_size);
+    lines.change("limits.body", body(before), body(now));
+    let pace = |limits: Limits| {
+        limits.pace.map_or_else(off, |pace| {
+            format!(
+                "{} with a grace of {}",
+                spell_size(pace.bytes_per_second.get()),
+                spell(pace.grace)
+            )
+        })
+    };
+    lines.change("limits.body_rate", pace(before), pace(now));
+    lines.wait("limits.header_timeout", before.header_timeout, now.header_timeout);
+    lines.wait("limits.keepalive", before.keepalive, now.keepalive);
+    lines.change("limits.http2", http2(before.http2), http2(now.http2));
 }
 
 fn routes(lines: &mut Lines, old: &Config, new: &Config) {
@@ -422,7 +440,7 @@ mod tests {
 
     #[test]
     fn what_concerns_the_whole_process_is_told() {
-        let text = "threads: 2\ntrusted_proxies: [10.0.0.0/8]\nforwarded: {accept: forwarded, send: both}\nlimits: {connections: 5, keepalive: 2s, header_timeout: 1s, target_bytes: 1KiB, header_bytes: 1000, headers: 7, body: 1MiB, body_rate: 1KiB, http2: {streams: 5}}\naccess_log: {format: text, target: stderr}\nshutdown: {pre_stop: 1s, drain: 2m, tunnels: 1m}";
+        let text = "threads: 2\ntrusted_proxies: [10.0.0.0/8]\nforwarded: {accept: forwarded, send: both}\nlimits: {connections: 5, connections_per_client: 3, requests_per_connection: 9, keepalive: 2s, header_timeout: 1s, target_bytes: 1KiB, header_bytes: 1000, headers: 7, body: 1MiB, body_rate: 1KiB, http2: {streams: 5}}\naccess_log: {format: text, target: stderr}\nshutdown: {pre_stop: 1s, drain: 2m, tunnels: 1m}";
         assert_eq!(
             with(text),
             [
@@ -431,6 +449,8 @@ mod tests {
                 "forwarded.accept: x_forwarded_for → forwarded",
                 "forwarded.send: x_forwarded_for → both",
                 "limits.connections: 20000 → 5",
+                "limits.connections_per_client: off → 3",
+                "limits.requests_per_connection: off → 9",
                 "limits.target_bytes: 8KiB → 1KiB",
                 "limits.header_bytes: 64KiB → 1000",
                 "limits.headers: 100 → 7",

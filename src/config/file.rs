@@ -202,8 +202,13 @@ section! {
 
     /// Client connections at once: 1 to 1048576. One more is answered 503 and closed.
     connections: u64 = Same("20000"), "5000";
+    /// Connections of one client at once, by its address (IPv6: by its /64): 1 to 1048576. One more is
+    /// answered 429 and closed. `trusted_proxies` have as many as they like.
+    connections_per_client: u64 = Otherwise("no bound"), "100";
+    /// Requests on one connection: 1 to 1000000000. The answer to the last one says that it is the last.
+    requests_per_connection: u64 = Otherwise("no bound"), "10000";
     /// From the first byte of a request's head to its end; also how long a new connection may be
-    /// silent.
+    /// silent, and how long a PROXY header and a TLS handshake may take together.
     header_timeout: Duration = Same("10s"), "5s";
     /// The longest request target, in bytes: 1 to 65534. A longer one is answered 414.
     target_bytes: Size = Same("8KiB"), "4KiB";

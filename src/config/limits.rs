@@ -37,6 +37,8 @@ pub const PROBLEMS_MAX: usize = 1000;
 pub const LISTENERS_MAX: usize = 256;
 /// Certificates of one listener. Each is two files to look at every few seconds.
 pub const CERTIFICATES_MAX: usize = 10_000;
+/// Requests on one connection. More than any connection lives for.
+pub const REQUESTS_PER_CONNECTION_MAX: u32 = 1_000_000_000;
 /// Requests at once on one connection of HTTP/2, with clients and with backends. Each may hold a
 /// window of its own.
 pub const STREAMS_MAX: u32 = 1000;

@@ -312,6 +312,10 @@ pub struct RateLimit {
 pub struct Limits {
     /// Client connections at once; one more is answered 503 and closed.
     pub connections: NonZeroUsize,
+    /// Connections of one client at once.
+    pub connections_per_client: Option<NonZeroUsize>,
+    /// Requests on one connection.
+    pub requests_per_connection: Option<NonZeroU32>,
     /// How much the head of a request may have.
     pub head: HeadLimits,
     /// Bytes of a request's body.

@@ -73,6 +73,8 @@ pub enum Refusal {
     NoBackend,
     /// There are as many client connections as there may be.
     TooManyConnections,
+    /// There are as many connections of this client as there may be.
+    TooManyOfClient,
     /// A connection to a backend did not come about in time.
     ConnectTimeout,
     /// The backend did not answer in time.
@@ -97,7 +99,7 @@ impl Refusal {
             Self::VersionNotSupported => 505,
             Self::Misdirected => 421,
             Self::Loop => 508,
-            Self::RateLimited(..) => 429,
+            Self::RateLimited(..) | Self::TooManyOfClient => 429,
             Self::Internal => 500,
             Self::ConnectFailed
             | Self::TlsFailed
@@ -133,6 +135,7 @@ impl Refusal {
             Self::InvalidResponse => "invalid_response",
             Self::NoBackend => "no_backend",
             Self::TooManyConnections => "too_many_connections",
+            Self::TooManyOfClient => "too_many_of_client",
             Self::ConnectTimeout => "connect_timeout",
             Self::ResponseTimeout => "response_timeout",
             Self::RequestTimeout => "request_timeout",
@@ -163,6 +166,7 @@ impl Refusal {
             Self::InvalidResponse => "Bad Gateway: the backend's answer is not valid",
             Self::NoBackend => "Service Unavailable: all backends are down",
             Self::TooManyConnections => "Service Unavailable: too many connections",
+            Self::TooManyOfClient => "Too Many Requests: too many connections",
             Self::ConnectTimeout | Self::ResponseTimeout | Self::RequestTimeout => {
                 "Gateway Timeout: the backend did not answer in time"
             }
@@ -176,7 +180,7 @@ impl Refusal {
         match self {
             Self::RateLimited(_, wait) => Some(whole_seconds(wait)),
             // A probe may find a backend again, a client may leave, at any moment.
-            Self::NoBackend | Self::TooManyConnections => Some(1),
+            Self::NoBackend | Self::TooManyConnections | Self::TooManyOfClient => Some(1),
             Self::BadRequest
             | Self::NoRoute
             | Self::Loop

@@ -91,6 +91,7 @@ impl ErrorKind {
                 | Refusal::Loop
                 | Refusal::MethodNotAllowed
                 | Refusal::Misdirected
+                | Refusal::TooManyOfClient
                 | Refusal::RateLimited(..)
                 | Refusal::ConnectFailed
                 | Refusal::TlsFailed

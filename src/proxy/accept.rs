@@ -12,12 +12,11 @@ use pingora_core::apps::{HttpServerApp, ServerApp};
 use pingora_core::protocols::Stream;
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::protocols::http::v2::server::H2Options;
-use pingora_core::protocols::l4::stream::Stream as Socket;
 use pingora_core::server::ShutdownWatch;
 use pingora_proxy::HttpProxy;
 
 use super::connection::Connection;
-use super::connections::{Connections, Place};
+use super::connections::{Connections, OfClient, Place};
 use super::guard::{self, GuardedStream};
 use super::line::{Line, LineTimeouts};
 use super::opening::{self, Door, Failures, Opened};
@@ -25,6 +24,7 @@ use super::watch::{Ended, watched};
 use super::{Proxy, http2};
 use crate::config::Http2;
 use crate::exchange::refusal::Refusal;
+use crate::http::forwarded::is_trusted;
 use crate::http::request_id;
 use crate::http::scan::{Limits as HeadLimits, Scanner};
 use crate::metrics::ConnectionMetrics;
@@ -48,6 +48,8 @@ const KEEPALIVE: Option<u64> = Some(0);
 pub struct AcceptLimits {
     /// Client connections at once.
     pub connections: usize,
+    /// Those of one client.
+    pub of_client: usize,
     /// How much the head of a request may have.
     pub head: HeadLimits,
     /// What an HTTP/2 connection may ask for.
@@ -122,11 +124,20 @@ impl Server {
         }
     }
 
+    /// A place among the connections of the same client. A proxy that we trust is many clients.
+    fn of_client(&self, connection: &Connection) -> Result<Option<OfClient>, Refusal> {
+        let (client, most) = (connection.client_ip(), self.limits.of_client);
+        if most == usize::MAX || is_trusted(client, &self.shared.live.load().trusted_proxies) {
+            return Ok(None);
+        }
+        let place = self.connections.enter_of(client, most);
+        place.map(Some).ok_or(Refusal::TooManyOfClient)
+    }
+
     /// Answers a connection that is one too many.
-    async fn turn_away(&self, stream: Option<Box<Socket>>, connection: Connection) {
+    async fn turn_away(&self, stream: Option<Stream>, connection: Connection, refusal: Refusal) {
         let now = self.shared.clock.now();
         let line = Line::new(Arc::new(connection), self.limits.timeouts, now);
-        let refusal = Refusal::TooManyConnections;
         let id = request_id::from_roll(fastrand::u128(..));
         self.shared.refused(refusal, id, &line);
         if let Some(stream) = stream {
@@ -199,13 +210,18 @@ impl ServerApp for Accept {
         let (socket, mut connection) = opening::socket(stream)?;
         let Some(place) = connections.enter(limits.connections) else {
             // Over TLS an answer would cost a handshake, which is what we cannot afford.
-            let clear = self.door.terminator.is_none();
-            self.server.turn_away(clear.then_some(socket), connection).await;
+            let stream = self.door.terminator.is_none().then_some::<Stream>(socket);
+            self.server.turn_away(stream, connection, Refusal::TooManyConnections).await;
             return None;
         };
         let patience = limits.timeouts.header;
         match self.door.open(socket, &mut connection, patience, shared.clock).await {
-            Ok(opened) => self.speak(opened, connection, place, shutdown).await,
+            Ok(opened) => match self.server.of_client(&connection) {
+                Ok(_of_client) => self.speak(opened, connection, place, shutdown).await,
+                Err(refusal) => {
+                    self.server.turn_away(opened.http1(), connection, refusal).await;
+                }
+            },
             Err(why) => failures.tell(why, connection.peer, self.door.listener.address),
         }
         None

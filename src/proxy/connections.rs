@@ -1,6 +1,8 @@
 //! Every open client connection: how many there are, and that they hear of the draining.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,6 +23,7 @@ pub struct Connections {
     cut: AtomicUsize,
     gauge: IntGauge,
     emptied: Notify,
+    by_client: Mutex<HashMap<IpAddr, usize>>,
 }
 
 /// Those that speak HTTP already.
@@ -41,6 +44,7 @@ impl Connections {
             cut: AtomicUsize::new(0),
             gauge,
             emptied: Notify::new(),
+            by_client: Mutex::default(),
         }
     }
 
@@ -101,6 +105,18 @@ impl Connections {
         Some(Place { connections: Arc::clone(self), id })
     }
 
+    /// A place for one more of this client, unless it has `most` already.
+    pub(super) fn enter_of(self: &Arc<Self>, client: IpAddr, most: usize) -> Option<OfClient> {
+        let client = one_client(client);
+        let mut clients = self.by_client.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = clients.entry(client).or_default();
+        if *count >= most {
+            return None;
+        }
+        *count += 1;
+        Some(OfClient { connections: Arc::clone(self), client })
+    }
+
     fn leave(&self) {
         self.gauge.dec();
         if self.open.fetch_sub(1, Relaxed) == 1 {
@@ -110,6 +126,34 @@ impl Connections {
 
     fn lines(&self) -> MutexGuard<'_, Lines> {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whoever has an IPv6 address has some 2^64 of them.
+fn one_client(address: IpAddr) -> IpAddr {
+    const NETWORK: u128 = !0 << 64;
+    match address.to_canonical() {
+        IpAddr::V6(address) => IpAddr::V6((u128::from(address) & NETWORK).into()),
+        address @ IpAddr::V4(_) => address,
+    }
+}
+
+/// One open connection among those of its client, until it is dropped.
+pub(super) struct OfClient {
+    connections: Arc<Connections>,
+    client: IpAddr,
+}
+
+impl Drop for OfClient {
+    fn drop(&mut self) {
+        let clients = self.connections.by_client.lock();
+        let mut clients = clients.unwrap_or_else(PoisonError::into_inner);
+        if let Entry::Occupied(mut entry) = clients.entry(self.client) {
+            *entry.get_mut() -= 1;
+            if *entry.get() == 0 {
+                entry.remove();
+            }
+        }
     }
 }
 
@@ -134,5 +178,36 @@ impl Drop for Place {
     fn drop(&mut self) {
         self.connections.lines().by_place.remove(&self.id);
         self.connections.leave();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn connections() -> Arc<Connections> {
+        Arc::new(Connections::new(IntGauge::new("open", "open").unwrap()))
+    }
+
+    #[test]
+    fn a_client_has_so_many_places_and_gets_them_back() {
+        let connections = connections();
+        let client = |address: &str| connections.enter_of(address.parse().unwrap(), 2);
+        let (one, two) = (client("192.0.2.1").unwrap(), client("::ffff:192.0.2.1"));
+        assert!(two.is_some() && client("192.0.2.1").is_none());
+        assert!(client("192.0.2.2").is_some(), "another client");
+        drop(one);
+        assert!(client("192.0.2.1").is_some());
+        drop(two);
+        assert!(connections.by_client.lock().unwrap().is_empty(), "nothing is left behind");
+    }
+
+    #[test]
+    fn all_addresses_of_an_ipv6_network_are_one_client() {
+        let connections = connections();
+        let client = |address: &str| connections.enter_of(address.parse().unwrap(), 1);
+        let _one = client("2001:db8::1").unwrap();
+        assert!(client("2001:db8::ffff:1").is_none());
+        assert!(client("2001:db8:0:1::1").is_some());
     }
 }

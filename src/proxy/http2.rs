@@ -176,7 +176,8 @@ impl Accepting<'_> {
         if self.streams.open.load(Relaxed) == 0 && line.is_busy() {
             line.answered(self.server.shared.clock.now());
         }
-        if !self.leaving && (line.is_draining() || line.verdict() != Verdict::Open) {
+        let is_over = line.is_draining() || line.is_worn() || line.verdict() != Verdict::Open;
+        if !self.leaving && is_over {
             return Poll::Ready(Err(End::Leave));
         }
         let polled = accept(context);

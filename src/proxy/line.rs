@@ -14,6 +14,7 @@
 //! keeps the time itself: the connection's own task watches it (`accept.rs`), and the stream
 //! below Pingora (`guard.rs`) carries out the verdict.
 
+use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -111,6 +112,8 @@ pub struct LineTimeouts {
     pub keepalive: Duration,
     /// How long a tunnel may go on once draining began.
     pub tunnels: Duration,
+    /// How many requests it may serve.
+    pub requests: Option<NonZeroU32>,
 }
 
 /// One client connection. Only its own task changes it; others may start its draining.
@@ -288,6 +291,11 @@ impl Line {
         self.task.wake();
     }
 
+    /// Whether the request that is being served is the last one that may be.
+    pub(super) fn is_worn(&self) -> bool {
+        self.timeouts.requests.is_some_and(|most| self.served() >= u64::from(most.get()))
+    }
+
     /// Has the connection's task look at everything once more.
     pub(super) fn wake(&self) {
         self.task.wake();
@@ -395,6 +403,7 @@ mod tests {
         header: Duration::from_secs(10),
         keepalive: Duration::from_secs(75),
         tunnels: Duration::from_secs(40),
+        requests: None,
     };
 
     fn at(seconds: u64) -> Timestamp {

@@ -45,6 +45,9 @@ use crate::http::request_id::RequestId;
 use crate::live::Live;
 use crate::upstream::Upstreams;
 
+/// Timers of the same moment ring within this of each other.
+const TICK: Duration = Duration::from_millis(20);
+
 /// What every request shares. Cheap to clone.
 #[derive(Clone)]
 pub struct Proxy {
@@ -107,7 +110,7 @@ fn line(session: &Session) -> Option<&Line> {
 fn late(session: &mut Session, error: &Error) -> Option<Late> {
     let heard = session.as_downstream_mut().is_body_done();
     let awaited = !heard && line(session).is_some_and(Line::is_awaited);
-    match (is_late(session), awaited) {
+    match (is_late(session) || is_about_late(session, error), awaited) {
         (true, true) => Some(Late::Client),
         (true, false) => Some(Late::Backend),
         (false, true) if failure::is_silence(error) => Some(Late::Client),
@@ -123,6 +126,14 @@ fn is_stalled(session: &Session) -> bool {
 /// Whether the request's time is up.
 fn is_late(session: &Session) -> bool {
     line(session).is_some_and(|line| line.verdict() == Verdict::PastDeadline)
+}
+
+/// Whether it was silent until its time was up: the timer of the silence may ring just before the
+/// line's.
+fn is_about_late(session: &Session, error: &Error) -> bool {
+    let now = Clock::process().now();
+    let is_due = |line: &Line| line.is_busy() && line.due() <= now + TICK;
+    failure::is_timeout(error) && line(session).is_some_and(is_due)
 }
 
 /// Whether what was sent could be sent once more.
@@ -144,8 +155,12 @@ impl ProxyHttp for Proxy {
 
     async fn early_request_filter(&self, session: &mut Session, _: &mut Exchange) -> Result<()> {
         fault::at("early_request_filter", session);
-        if let Some(line) = line(session) {
+        let is_last = line(session).is_some_and(|line| {
             line.busy();
+            line.is_worn()
+        });
+        if is_last {
+            session.set_keepalive(None);
         }
         // HTTP/1.0 knows no interim answers (RFC 9110 §15.2).
         let of_1_0 = session.req_header().version == http::Version::HTTP_10;

@@ -147,6 +147,15 @@ pub(super) enum Opened {
 }
 
 impl Opened {
+    /// Where an answer of HTTP/1 would be understood.
+    pub(super) fn http1(self) -> Option<Stream> {
+        match self {
+            Self::Clear(socket) => Some(socket),
+            Self::Http1(stream) => Some(stream),
+            Self::Http2(_) => None,
+        }
+    }
+
     /// Waits for the first bytes of a clear connection, where they may be HTTP/2's. `None` if the
     /// client has left, or its line says that it is to.
     pub(super) async fn decided(self, http2: bool, line: &Line, clock: Clock) -> Option<Self> {

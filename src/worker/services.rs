@@ -1,6 +1,7 @@
 //! Pingora's services, on sockets that are bound already.
 
 use std::net::{SocketAddr, TcpListener};
+use std::num::NonZero;
 use std::os::fd::IntoRawFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -140,6 +141,7 @@ fn server(config: &Config, parts: &Parts, threads: usize) -> Server {
     proxy.server_options = Some(options);
     let limits = AcceptLimits {
         connections: config.limits.connections.get(),
+        of_client: config.limits.connections_per_client.map_or(usize::MAX, NonZero::get),
         head: config.limits.head,
         http2: config.limits.http2,
         pace: config.limits.pace,
@@ -147,6 +149,7 @@ fn server(config: &Config, parts: &Parts, threads: usize) -> Server {
             header: config.limits.header_timeout,
             keepalive: config.limits.keepalive,
             tunnels: config.shutdown.tunnels,
+            requests: config.limits.requests_per_connection,
         },
         drain: config.shutdown.drain,
     };

@@ -300,3 +300,15 @@ fn trailers_of_a_request_do_not_break_it() {
     assert_eq!(stream.answer().unwrap().status(), 200);
     assert_eq!(backend.requests().pop().unwrap().body, b"body");
 }
+
+#[test]
+fn a_connection_that_has_served_enough_goes_away_and_finishes_what_it_has() {
+    let backend = Backend::start("one");
+    let weir = Weir::start(&config(&backend, "", "limits: {requests_per_connection: 3}"));
+    let mut client = Http2::connect(weir.address());
+    for _ in 0..3 {
+        assert_eq!(client.get("/", &[]).unwrap().status(), 200);
+    }
+    assert_eq!(client.ended(), None, "without an error");
+    assert_eq!(backend.count(), 3);
+}

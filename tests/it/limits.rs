@@ -275,3 +275,44 @@ fn the_limit_of_connections_is_not_the_admin_ports() {
     let second = Client::try_connect(weir.admin(), Some(from));
     assert_eq!(second.map(|mut client| client.get("/healthz").status()).ok(), Some(200));
 }
+
+#[test]
+fn one_client_has_so_many_connections_and_others_have_theirs() {
+    let backend = Backend::start("one");
+    let weir = Weir::start(&config(&backend, "limits: {connections_per_client: 2}"));
+    let client = own_address();
+    let mut held: Vec<Client> =
+        (0..2).map(|_| Client::connect_from(client, weir.address())).collect();
+    held.iter_mut().for_each(|client| assert_eq!(client.get("/").status(), 200));
+    let mut third = Client::connect_from(client, weir.address());
+    let answer = third.read_answer();
+    assert_eq!((answer.status(), answer.header("retry-after")), (429, Some("1")));
+    assert!(third.is_closed_within(PATIENCE));
+    weir.until_logged("the reason", |line| line["reason"] == "too_many_of_client");
+    assert_eq!(ask(&weir, own_address(), "/", &[]).status(), 200, "another client");
+    held.pop();
+    eventually(PATIENCE, "its place is free again", || {
+        let mut again = Client::connect_from(client, weir.address());
+        again.request("GET", "/", &[], b"").is_ok_and(|answer| answer.status() == 200)
+    });
+}
+
+#[test]
+fn a_trusted_proxy_has_as_many_connections_as_it_likes() {
+    let (backend, proxy) = (Backend::start("one"), own_address());
+    let limits = format!("limits: {{connections_per_client: 1}}\ntrusted_proxies: [{proxy}]");
+    let weir = Weir::start(&config(&backend, &limits));
+    let mut held: Vec<Client> =
+        (0..5).map(|_| Client::connect_from(proxy, weir.address())).collect();
+    held.iter_mut().for_each(|client| assert_eq!(client.get("/").status(), 200));
+}
+
+#[test]
+fn a_connection_serves_so_many_requests_and_says_which_is_the_last() {
+    let backend = Backend::start("one");
+    let weir = Weir::start(&config(&backend, "limits: {requests_per_connection: 3}"));
+    let mut client = Client::connect(weir.address());
+    let last: Vec<bool> = (0..3).map(|_| client.get("/").head.is_last()).collect();
+    assert_eq!(last, [false, false, true]);
+    assert!(client.is_closed_within(PATIENCE));
+}

@@ -386,6 +386,8 @@ fn draw_config(dice: &mut Dice) -> Config {
         }),
         limits: Limits {
             connections: NonZeroUsize::new(100).unwrap(),
+            connections_per_client: None,
+            requests_per_connection: None,
             head: HeadLimits { target_bytes: 8192, header_bytes: 65_536, headers: 100 },
             body: None,
             pace: None,

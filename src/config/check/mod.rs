@@ -183,10 +183,19 @@ fn threads(typed: Option<Spanned<TypedThreads>>, found: &mut Found) -> Threads {
 
 fn limits(typed: file::Limits, found: &mut Found) -> Limits {
     let range = Range { name: "connections", first: 1, last: size(limits::CONNECTIONS_MAX) };
+    let of_client = Range { name: "connections_per_client", ..range };
+    let last = u64::from(limits::REQUESTS_PER_CONNECTION_MAX);
+    let requests = Range { name: "requests_per_connection", first: 1, last };
     let headers = Range { name: "headers", first: 1, last: size(limits::HEADERS_MAX) };
     let why = |what| format!("a timeout of 0 would {what}");
     Limits {
         connections: range.count(typed.connections, 20_000, found),
+        connections_per_client: of_client
+            .pick(typed.connections_per_client, found)
+            .and_then(NonZeroUsize::from_u64),
+        requests_per_connection: requests
+            .pick(typed.requests_per_connection, found)
+            .and_then(NonZeroU32::from_u64),
         head: HeadLimits {
             target_bytes: bytes(
                 ("target_bytes", typed.target_bytes),
