@@ -11,7 +11,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use clap_complete::Shell;
 use weir::config::{self, Override, Overrides, Problems};
 use weir::demo::{self, origin};
 use weir::supervisor::control::{self, Place, Request};
@@ -59,6 +60,14 @@ enum Command {
     Origin(Origin),
     /// Reads a file and reports every problem with it
     Check(Check),
+    /// Prints what a shell needs to complete commands and flags
+    Completions(Completions),
+}
+
+#[derive(Debug, Args)]
+struct Completions {
+    /// Whose: bash, zsh, fish, elvish or powershell
+    shell: Shell,
 }
 
 #[derive(Debug, Args)]
@@ -175,6 +184,7 @@ fn main() -> ExitCode {
         Command::Demo(flags) => run_demo(&flags),
         Command::Origin(flags) => run_origin(flags),
         Command::Check(flags) => check(&flags),
+        Command::Completions(flags) => completions(&flags),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -309,6 +319,12 @@ fn check(flags: &Check) -> Result<(), String> {
         config.routes.len(),
         config.pools.len(),
     ))
+}
+
+fn completions(flags: &Completions) -> Result<(), String> {
+    let mut script = Vec::new();
+    clap_complete::generate(flags.shell, &mut Cli::command(), "weir", &mut script);
+    say(String::from_utf8_lossy(&script).trim_end())
 }
 
 fn say(line: &str) -> Result<(), String> {

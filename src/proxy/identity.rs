@@ -60,8 +60,15 @@ pub(super) fn tell(
     // Names as text, because Pingora would copy a `HeaderName` and write it in lower case.
     if fields.send.has_x_forwarded() {
         let mut hops = told.hops;
-        hops.push(address::text(peer));
-        request.insert_header("X-Forwarded-For", value(hops.join(", "))?)?;
+        let own = address::text(peer);
+        // Most requests come straight from a client.
+        let all = if hops.is_empty() {
+            own
+        } else {
+            hops.push(own);
+            hops.join(", ")
+        };
+        request.insert_header("X-Forwarded-For", value(all)?)?;
         let scheme = HeaderValue::from_static(came.scheme.as_str());
         request.insert_header("X-Forwarded-Proto", told.proto.unwrap_or(scheme))?;
         if let Some(host) = told.host.or_else(|| asked.clone()) {

@@ -278,7 +278,7 @@ fn a_bad_flag_is_complained_about_once_and_by_its_name() {
     refused(
         &run(&["run", "--backend", "ftp://127.0.0.1"]),
         "weir: --backend: `ftp` is not a scheme of backends (help: write it as \
-         `http://10.0.0.1:3000`)",
+         `http://10.0.0.1:3000` or `https://10.0.0.1:3443`)",
     );
     refused(
         &run(&["run", "--listen", "8080", "--backend", "http://127.0.0.1:3000"]),
@@ -640,4 +640,24 @@ fn a_file_is_shown_with_its_defaults_and_its_routes_in_their_order() {
     assert!(shown.stdout.contains("\n  keepalive: 75s\n"), "{}", shown.stdout);
     let again = Given::file(&shown.stdout);
     assert_eq!(run(&["check", "--show", &again.path]).stdout, shown.stdout);
+}
+
+#[test]
+fn a_shell_completes_the_commands_that_there_are() {
+    for (shell, says) in
+        [("bash", "complete -F _weir"), ("zsh", "#compdef weir"), ("fish", "complete -c weir")]
+    {
+        let printed = run(&["completions", shell]);
+        assert_eq!((printed.code, printed.stderr.as_str()), (Some(0), ""), "{shell}");
+        assert!(printed.stdout.contains(says), "{shell}: {}", printed.stdout);
+        assert!(printed.stdout.contains("reload") && printed.stdout.contains("show"), "{shell}");
+    }
+    assert_eq!(run(&["completions", "cobol"]).code, Some(2));
+}
+
+#[test]
+fn what_bash_is_given_is_a_script() {
+    let given = Given::file(&run(&["completions", "bash"]).stdout);
+    let checked = Command::new("bash").args(["-n", &given.path]).output().unwrap();
+    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
 }
