@@ -12,6 +12,8 @@ pub struct Dial {
     pub protocol: Protocol,
     /// How HTTP/2 is spoken, where it is.
     pub http2: DialHttp2,
+    /// Whether connections begin with a PROXY header of version 2.
+    pub proxy_protocol: bool,
     /// With those that are `https://`.
     pub tls: DialTls,
 }

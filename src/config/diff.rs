@@ -13,7 +13,7 @@ use super::read::Choice;
 use super::show;
 use super::value::{spell, spell_size};
 use super::{
-    Backend, ClientAuth, Config, DialHttp2, DialTls, HealthCheck, Http2, Limits, Pool, Probe,
+    Backend, ClientAuth, Config, Dial, DialHttp2, DialTls, HealthCheck, Http2, Limits, Pool, Probe,
     RateLimit, Retry, Route, StatusSet, Threads, Tls,
 };
 
@@ -217,6 +217,8 @@ fn changed_pool(lines: &mut Lines, old: &Pool, new: &Pool) {
     lines.change(&key("http2.streams"), before.streams, now.streams);
     let ping = |http2: DialHttp2| http2.ping.map_or_else(off, spell);
     lines.change(&key("http2.ping"), ping(before), ping(now));
+    let proxy = |dial: &Dial| if dial.proxy_protocol { "v2".to_owned() } else { off() };
+    lines.change(&key("proxy_protocol"), proxy(&old.dial), proxy(&new.dial));
     lines.change(&key("tls"), dial_tls(&old.dial.tls), dial_tls(&new.dial.tls));
     let check = |pool: &Pool| pool.health_check.as_ref().map_or_else(off, health_check);
     lines.change(&key("health_check"), check(old), check(new));

@@ -55,7 +55,6 @@ impl Connection {
     }
 
     /// Both ends of the client's connection, as a PROXY header to a backend tells them.
-    #[cfg_attr(not(test), expect(dead_code, reason = "no pool sends a PROXY header yet"))]
     pub(super) fn ends(&self) -> Addresses {
         self.proxied.unwrap_or(Addresses { source: self.peer, destination: self.local })
     }

@@ -198,7 +198,7 @@ impl ProxyHttp for Proxy {
         if !target.backoff.is_zero() {
             tokio::time::sleep(target.backoff).await;
         }
-        peer::peer(&self.upstreams, &target)
+        peer::peer(&self.upstreams, &target, connection::of(session))
     }
 
     async fn request_body_filter(

@@ -3,11 +3,16 @@
 use pingora_core::upstreams::peer::{ALPN, HttpPeer};
 use pingora_error::{ErrorType, OkOrErr as _, Result};
 
+use super::connection::Connection;
 use crate::exchange::Target;
-use crate::upstream::Upstreams;
+use crate::upstream::{Upstreams, proxied};
 
 /// A target in Pingora's words.
-pub(super) fn peer(upstreams: &Upstreams, target: &Target) -> Result<Box<HttpPeer>> {
+pub(super) fn peer(
+    upstreams: &Upstreams,
+    target: &Target,
+    of: Option<&Connection>,
+) -> Result<Box<HttpPeer>> {
     let peer = upstreams.peer(target.pool, target.member);
     let mut peer = peer.or_err(ErrorType::InternalError, "a backend that nobody knows")?;
     let options = &mut peer.options;
@@ -21,5 +26,6 @@ pub(super) fn peer(upstreams: &Upstreams, target: &Target) -> Result<Box<HttpPee
     options.read_timeout = Some(patience);
     options.write_timeout = Some(patience);
     options.idle_timeout = Some(target.idle_timeout);
+    proxied::speak_for(&mut peer, of.map(Connection::ends));
     Ok(peer)
 }

@@ -193,13 +193,15 @@ fn build_pool(
 fn speech(pool: &config::Pool, backend: &config::Backend) -> Speech {
     let protocol = pool.dial.protocol;
     let tls = backend.server_name.is_some();
-    if !tls && protocol != Protocol::H2c {
+    let proxied = pool.dial.proxy_protocol;
+    if !tls && protocol != Protocol::H2c && !proxied {
         return Speech::default();
     }
     // Certificates that are renewed in the same files do not make another server.
     let config::DialTls { verify, ca, identity } = &pool.dial.tls;
     let (ca, cert) = (ca.as_ref().map(|ca| &ca.path), identity.as_ref().map(|id| &id.cert.path));
-    let details = format!("{:?} {protocol:?} {verify} {ca:?} {cert:?}", backend.server_name);
+    let details =
+        format!("{:?} {protocol:?} {proxied} {verify} {ca:?} {cert:?}", backend.server_name);
     Speech { tls, details: xxh3_64(details.as_bytes()) }
 }
 

@@ -5,6 +5,7 @@
 //! which pools can differ goes into `group_key`.
 
 pub mod handshake;
+pub mod proxied;
 mod roots;
 
 use std::io;
@@ -96,6 +97,9 @@ fn template(
     // we do.
     options.http_upstream_request_policy = HttpUpstreamRequestPolicy::preserve();
     peer.group_key = group(pool, trust);
+    if pool.dial.proxy_protocol {
+        proxied::speak_for_us(&mut peer);
+    }
     let options = &mut peer.options;
     if tls {
         options.verify_cert = pool.dial.tls.verify;
@@ -111,7 +115,7 @@ fn group(pool: &config::Pool, trust: &PoolTrust) -> u64 {
     let mut hash = Xxh3::new();
     // What is not looked at here does not decide who answers, and how.
     hash.update(format!("{:?} {:?}", pool.dial.protocol, pool.dial.http2).as_bytes());
-    hash.update(&[u8::from(pool.dial.tls.verify)]);
+    hash.update(&[u8::from(pool.dial.tls.verify), u8::from(pool.dial.proxy_protocol)]);
     hash.update(&trust.digest.to_le_bytes());
     hash.digest()
 }

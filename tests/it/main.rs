@@ -16,6 +16,7 @@ mod http2;
 mod limits;
 mod metrics;
 mod probe;
+mod proxy_out;
 mod proxy_protocol;
 mod refused;
 mod reload;

@@ -9,7 +9,7 @@ use super::super::{
 };
 use super::Range;
 
-/// What a pool says of how its backends are spoken to.
+/// What a pool says of how its backends are spoken to, but for the PROXY protocol.
 pub(super) fn dial(
     tls: Option<Spanned<file::PoolTls>>,
     protocol: Option<Spanned<Word<Protocol>>>,
@@ -26,7 +26,7 @@ pub(super) fn dial(
         found.add(problem.help("add `protocol: h2`, `h2c` or `auto`, or remove `http2`"));
     }
     let tls = tls.map(|tls| self::tls(tls, backends, found)).unwrap_or_default();
-    Dial { protocol: word, http2: self::http2(http2, found), tls }
+    Dial { protocol: word, http2: self::http2(http2, found), proxy_protocol: false, tls }
 }
 
 /// Whether every backend can be spoken to like that.

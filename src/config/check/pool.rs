@@ -10,7 +10,7 @@ use super::super::problem::{Found, Origin, Problem, Spanned};
 use super::super::read::{List, Switch};
 use super::super::value::{Failure, Patience, ServerName, spell};
 use super::super::{
-    Algorithm, Backend, BackendAddress, HealthCheck, Pool, PoolName, Probe, Retry, RetryOn,
+    Algorithm, Backend, BackendAddress, Dial, HealthCheck, Pool, PoolName, Probe, Retry, RetryOn,
     StatusSet, Timeouts,
 };
 use super::rate::rate_limit;
@@ -80,7 +80,10 @@ fn one(typed: file::Pool, found: &mut Found) -> Option<Pool> {
     let backends =
         typed.backends.map(|backends| self::backends(backends, name_of_pool.as_ref(), found));
     let known = backends.as_deref().unwrap_or_default();
-    let dial = dial::dial(typed.tls, typed.protocol, typed.http2, known, found);
+    let dial = Dial {
+        proxy_protocol: typed.proxy_protocol.is_some(),
+        ..dial::dial(typed.tls, typed.protocol, typed.http2, known, found)
+    };
     let health_check = match typed.health_check.map(|check| check.value) {
         Some(Switch::Off) => None,
         Some(Switch::On(check)) => Some(health_check(check, found)),

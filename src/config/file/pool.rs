@@ -36,6 +36,11 @@ section! {
     protocol: Word<Protocol> = Same("http1"), "auto";
     /// How HTTP/2 is spoken to backends.
     http2: PoolHttp2 = Otherwise("as described below"), "{streams: 50}";
+    /// `v2`: every connection to a backend begins with a PROXY header of version 2, ahead of TLS, which
+    /// says whose requests come: the address and port that the client's connection came from (or that
+    /// its own PROXY header names), and what it connected to. So a connection is for one connection of
+    /// one client, and kept unused for 10s at most. Probes say that they come from the balancer itself.
+    proxy_protocol: Word<ProxyVersion> = Otherwise("no such header is sent"), "v2";
     /// How to speak with backends that are `https://`.
     tls: PoolTls = Otherwise("verified by whoever this system trusts"), "{ca: backends-ca.crt}";
     /// How much one client may ask of this pool, after the limits of the whole file and the route.
@@ -169,6 +174,17 @@ impl Choice for Protocol {
     const NOUN: &'static str = "a protocol of backends";
     const WORDS: &'static [(&'static str, Self)] =
         &[("http1", Self::Http1), ("h2", Self::H2), ("h2c", Self::H2c), ("auto", Self::Auto)];
+}
+
+/// Which PROXY header is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in super::super) enum ProxyVersion {
+    V2,
+}
+
+impl Choice for ProxyVersion {
+    const NOUN: &'static str = "a version of the PROXY header that is sent";
+    const WORDS: &'static [(&'static str, Self)] = &[("v2", Self::V2)];
 }
 
 /// Whether certificates are looked at.
