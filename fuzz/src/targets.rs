@@ -71,8 +71,8 @@ pub fn host(data: &[u8]) {
     assert!(!once.contains([',', '@', '/', '\\', '%', '?', '#', '"']), "{once:?}");
 }
 
-/// `X-Forwarded-For`: the first line is the peer, then come trusted networks up to an empty line,
-/// and the rest is what the peer sent.
+/// `X-Forwarded-For` and `Forwarded`: the first line is the peer, then come trusted networks up to an
+/// empty line, and the rest is what the peer sent in the one field or in the other.
 pub fn forwarded(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let mut lines = text.split('\n');
@@ -80,22 +80,49 @@ pub fn forwarded(data: &[u8]) {
     let networks = lines.by_ref().take_while(|line| !line.is_empty());
     let trusted: Vec<IpNet> = networks.filter_map(|line| line.parse().ok()).collect();
     let sent: Vec<&str> = lines.collect();
-
-    let client = forwarded::client_ip(peer, sent.iter().copied(), &trusted);
-    assert_eq!(client, client.to_canonical(), "an address has one spelling");
-    if !forwarded::is_trusted(peer, &trusted) {
-        assert_eq!(client, peer.to_canonical(), "a stranger said who it is");
+    // So many are looked at, and one fewer is passed on.
+    if sent.iter().map(|line| line.split(',').count()).sum::<usize>() >= forwarded::HOPS_MAX {
+        return;
     }
-    let line = forwarded::append_for(sent.iter().copied(), peer, &trusted);
-    // The next proxy, which trusts us and whom we trust, comes to the same client.
+    let sent = || sent.iter().copied();
+    let x_client = forwarded::client_ip(peer, sent(), &trusted);
+    let client = forwarded::client_by_forwarded(peer, sent(), &trusted);
+    for client in [x_client, client] {
+        assert_eq!(client, client.to_canonical(), "an address has one spelling");
+        if !forwarded::is_trusted(peer, &trusted) {
+            assert_eq!(client, peer.to_canonical(), "a stranger said who it is");
+        }
+    }
+    // The next proxy, which trusts us and whom we trust, comes to the same client: by the same
+    // field, and by the other one.
     let ours: IpAddr = "203.0.113.1".parse().unwrap();
     let mut theirs = trusted.clone();
     theirs.push(IpNet::from(ours));
-    assert_eq!(
-        forwarded::client_ip(ours, [line.as_str()].into_iter(), &theirs),
-        forwarded::client_ip(peer, sent.iter().copied(), &theirs),
-        "{line:?} names another client"
-    );
+    let (mut hops, mut elements) = match forwarded::is_trusted(peer, &trusted) {
+        true => (forwarded::hops_as_elements(sent()), forwarded::elements(sent())),
+        false => (Vec::new(), Vec::new()),
+    };
+    let mut crossed = match forwarded::is_trusted(peer, &trusted) {
+        true => forwarded::elements_as_hops(sent()),
+        false => Vec::new(),
+    };
+    let element = forwarded::field::written(peer, Some("a.test:80"), "http");
+    hops.push(element.clone());
+    elements.push(element);
+    crossed.push(forwarded::append_for(std::iter::empty(), peer, &[]));
+    let x_line = forwarded::append_for(sent(), peer, &trusted);
+    let by_x = |line: String| forwarded::client_ip(ours, [line.as_str()].into_iter(), &theirs);
+    let by =
+        |line: String| forwarded::client_by_forwarded(ours, [line.as_str()].into_iter(), &theirs);
+    let x_client = forwarded::client_ip(peer, sent(), &theirs);
+    let client = forwarded::client_by_forwarded(peer, sent(), &theirs);
+    // Whoever trusts the peer as well as we do sees what we see.
+    if forwarded::is_trusted(peer, &trusted) || !forwarded::is_trusted(peer, &theirs) {
+        assert_eq!(by_x(x_line.clone()), x_client, "X-Forwarded-For: {x_line}");
+        assert_eq!(by(hops.join(", ")), x_client, "as Forwarded: {hops:?}");
+        assert_eq!(by(elements.join(", ")), client, "Forwarded: {elements:?}");
+        assert_eq!(by_x(crossed.join(", ")), client, "as X-Forwarded-For: {crossed:?}");
+    }
 }
 
 /// Paths, as routes see them.
