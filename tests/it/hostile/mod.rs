@@ -165,3 +165,55 @@ fn what_was_asked_for_is_in_the_log_though_it_was_refused_unread() {
     let line = weir.until_logged("its line", |line| line["status"] == 414);
     assert!(line["path"].as_str().is_some_and(|path| path.starts_with("/yyy") && path.len() < 600));
 }
+
+#[test]
+fn a_client_that_is_still_sending_gets_its_413() {
+    let backend = Backend::start("one");
+    let weir = Weir::start(&format!("limits: {{body: 1MiB}}\n{}", pool(from_ref(&backend), "")));
+    for _ in 0..10 {
+        let mut client = Client::connect(weir.address());
+        // More than the sockets hold, so it goes on being sent after the answer.
+        let answer = client.request("POST", "/", &[], &vec![b'x'; 20_000_000]);
+        assert_eq!(answer.map(|answer| answer.status()), Ok(413));
+    }
+    assert_eq!(backend.count(), 0);
+}
+
+/// A backend that answers `401` to each head at once, and reads no body.
+#[expect(clippy::unwrap_used, reason = "a helper that cannot go on fails the test")]
+fn hasty() -> std::net::SocketAddr {
+    let listener = std::net::TcpListener::bind(own_socket(3000)).unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let mut kept = Vec::new();
+        while let Ok((mut socket, _)) = listener.accept() {
+            let mut head = [0; 4096];
+            let _read = std::io::Read::read(&mut socket, &mut head);
+            let answer = b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 2\r\n\r\nno";
+            let _written = std::io::Write::write_all(&mut socket, answer);
+            kept.push(socket);
+        }
+    });
+    address
+}
+
+#[test]
+fn a_client_that_is_still_sending_gets_a_backends_early_answer_and_is_not_heard_any_more() {
+    let address = hasty();
+    let weir = Weir::start(&format!(
+        "pools: [{{name: web, backends: [http://{address}], health_check: off, \
+         timeouts: {{response: 500ms}}}}]\n"
+    ));
+    for _ in 0..3 {
+        let mut client = Client::connect(weir.address());
+        client.send("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 20000000\r\n\r\n");
+        let mut smuggled = b"GET /smuggled HTTP/1.1\r\nHost: a.test\r\n\r\n".repeat(1000);
+        smuggled.resize(10_000_000, b'x');
+        let _taken = client.try_send(&smuggled);
+        let answer = client.read_answer();
+        assert_eq!((answer.status(), answer.text().as_str()), (401, "no"));
+        assert!(client.is_closed_within(PATIENCE), "the rest of the body is no request");
+    }
+    eventually(PATIENCE, "each is logged", || weir.access_log().len() == 3);
+    assert!(weir.access_log().iter().all(|line| line["path"] == "/"));
+}
