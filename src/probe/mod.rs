@@ -85,7 +85,7 @@ impl Prober {
         let mut rounds = Vec::new();
         for (index, pool) in snapshot.pools.iter().enumerate() {
             let Some(check) = &pool.health_check else { continue };
-            let options = self.upstreams.connector_options();
+            let options = self.upstreams.connector_options(index);
             let probe: Arc<dyn Probe> = match &check.probe {
                 config::Probe::Tcp => Arc::new(TcpProbe::new(options)),
                 config::Probe::Grpc { service } => Arc::new(GrpcProbe::new(service, options)),

@@ -61,11 +61,15 @@ impl Upstreams {
         self.roots.path()
     }
 
-    /// For a connector of one's own that keeps no connection.
+    /// For a connector of one's own to the members of a pool, that keeps no connection.
     #[must_use]
-    pub fn connector_options(&self) -> ConnectorOptions {
+    pub fn connector_options(&self, pool: usize) -> ConnectorOptions {
+        let mut peers = self.pools.get(pool).into_iter().flatten();
+        // They take milliseconds to be read, and a file may have a thousand pools.
+        let needs_roots = peers.any(|peer| peer.is_tls() && peer.options.ca.is_none());
+        let roots = if needs_roots { self.roots() } else { roots::NONE.to_owned() };
         let mut options = ConnectorOptions::new(1);
-        options.ca_file = Some(self.roots());
+        options.ca_file = Some(roots);
         options
     }
 }

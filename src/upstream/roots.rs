@@ -9,6 +9,9 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustls_pki_types::CertificateDer;
 
+/// A file without certificates.
+pub(super) const NONE: &str = "/dev/null";
+
 /// Certificates in a file that is in memory alone: nothing is written to a disk, which may be
 /// read-only.
 #[derive(Debug)]
@@ -33,7 +36,7 @@ impl Roots {
     pub(super) fn path(&self) -> String {
         match &self.0 {
             Some(file) => format!("/proc/self/fd/{}", file.as_raw_fd()),
-            None => "/dev/null".to_owned(),
+            None => NONE.to_owned(),
         }
     }
 }
