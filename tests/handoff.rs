@@ -371,6 +371,29 @@ fn a_name_with_another_address_is_another_server() {
 }
 
 #[test]
+fn a_backend_that_is_spoken_to_otherwise_is_another_server() {
+    let pool = |keys: &str| snapshot(&format!("pools: [{{name: web, {keys}}}]"));
+    let old = pool("backends: ['https://10.0.0.1:443'], tls: {verify: off}");
+    probe(backend(&old, 0), &[true]);
+    // Where it stands in the file says nothing of how it is spoken to.
+    let same =
+        pool("timeouts: {idle: 5s},\n backends: ['https://10.0.0.1:443'], tls: {verify: off}");
+    hand(&old, &same);
+    assert!(backend(&same, 0).health().known);
+    for other in [
+        "backends: ['http://10.0.0.1:443']",
+        "backends: ['https://10.0.0.1:443']",
+        "backends: ['https://10.0.0.1:443'], tls: {verify: off, server_name: a}",
+        "backends: ['https://10.0.0.1:443'], tls: {verify: off}, protocol: h2",
+        "backends: ['https://10.0.0.1:443'], tls: {verify: off}, proxy_protocol: v2",
+    ] {
+        let new = pool(other);
+        hand(&old, &new);
+        assert!(!backend(&new, 0).health().known, "{other}");
+    }
+}
+
+#[test]
 fn backends_are_known_by_pool_and_address_and_not_by_place_or_weight() {
     let old = snapshot(
         "routes: [{pool: a}, {path: /b, pool: b}]\npools: [{name: a, backends: [http://10.0.0.1:80, http://10.0.0.2:80]}, {name: b, backends: [http://10.0.0.1:80]}]",
