@@ -138,8 +138,10 @@ class Streams:
                 open_streams[client.ask()] = None
             if not open_streams:
                 return
-            try:
+            # The other side may have gone after its last answer; that is still to be read.
+            with contextlib.suppress(OSError):
                 client.flush()
+            try:
                 found = client.receive(20)
             except (OSError, ValueError) as error:
                 self.failed.append(f"{len(open_streams)} streams cut ({error!r}), GOAWAY {last}")
