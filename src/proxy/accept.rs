@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use pingora_core::apps::{HttpServerApp, ServerApp};
+use pingora_core::apps::{HttpPersistentSettings, HttpServerApp, ServerApp};
 use pingora_core::protocols::Stream;
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::protocols::http::v2::server::H2Options;
@@ -105,22 +105,28 @@ impl Server {
     }
 
     async fn serve(&self, stream: GuardedStream, line: &Line, shutdown: &ShutdownWatch) {
-        let mut session = ServerSession::new_http1(Box::new(stream));
-        session.set_keepalive(KEEPALIVE);
+        let mut stream = Box::new(stream);
+        let mut settings: Option<HttpPersistentSettings> = None;
         loop {
+            // What has begun already is in Pingora's hands, and nothing more may come.
+            if line.is_idle() && !stream.first_byte().await {
+                return;
+            }
+            let mut session = ServerSession::new_http1(stream);
+            if let Some(settings) = settings {
+                settings.apply_to_session(&mut session);
+            }
+            session.set_keepalive(KEEPALIVE);
             // A client that has said all it has to say still gets its answer.
             session.set_abort_on_close(false);
             session.set_pipelining_enabled(true);
             session.set_total_drain_timeout(Some(BODY_DRAIN));
             let done = self.proxy.process_new_http(session, shutdown).await;
             let Some(reusable) = done else { return };
-            let (stream, settings) = reusable.consume();
+            let (reused, kept) = reusable.consume();
             line.answered(self.shared.clock.now());
-            session = ServerSession::new_http1(stream);
-            if let Some(settings) = settings {
-                settings.apply_to_session(&mut session);
-            }
-            session.set_keepalive(KEEPALIVE);
+            let Ok(guarded) = reused.into_any().downcast() else { return };
+            (stream, settings) = (guarded, kept);
         }
     }
 
@@ -174,7 +180,8 @@ impl Accept {
         let speaking = async {
             match opened.decided(http2, &line, clock).await {
                 Some(Opened::Http2(stream)) => {
-                    http2::serve(&self.server, stream, &line, place, shutdown).await;
+                    // Boxed, as it is much larger than what serves HTTP/1.
+                    Box::pin(http2::serve(&self.server, stream, &line, place, shutdown)).await;
                     None
                 }
                 Some(Opened::Http1(stream)) => {
@@ -215,7 +222,9 @@ impl ServerApp for Accept {
             return None;
         };
         let patience = limits.timeouts.header;
-        match self.door.open(socket, &mut connection, patience, shared.clock).await {
+        // Boxed, so that what a handshake needs is given back after it.
+        let open = Box::pin(self.door.open(socket, &mut connection, patience, shared.clock));
+        match open.await {
             Ok(opened) => match self.server.of_client(&connection) {
                 Ok(_of_client) => self.speak(opened, connection, place, shutdown).await,
                 Err(refusal) => {

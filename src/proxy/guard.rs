@@ -1,6 +1,7 @@
 //! The stream below Pingora: it tells the line what happens and carries out its verdict.
 
 use std::fmt;
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -39,6 +40,8 @@ pub(super) struct GuardedStream {
     request_line: String,
     /// `None` if the client may be as slow as it likes.
     pacing: Option<Pacing>,
+    /// Read already, and not looked at.
+    ahead: Option<u8>,
 }
 
 impl GuardedStream {
@@ -60,7 +63,49 @@ impl GuardedStream {
             broken: None,
             request_line: String::new(),
             pacing,
+            ahead: None,
         }
+    }
+
+    /// Waits for the first byte of a request. `false` if the connection is over instead.
+    ///
+    /// Pingora's session is there for every request, and costs several times as much as everything
+    /// else of an idle connection. So there is none before somebody asks for something.
+    pub(super) async fn first_byte(&mut self) -> bool {
+        let mut byte = [0];
+        let read = poll_fn(|context| {
+            let mut buffer = ReadBuf::new(&mut byte);
+            if self.line.verdict() != Verdict::Open {
+                return Pin::new(&mut *self).poll_read(context, &mut buffer).map_ok(|()| 0);
+            }
+            let polled = Pin::new(&mut self.inner).poll_read(context, &mut buffer);
+            polled.map_ok(|()| buffer.filled().len())
+        });
+        match read.await {
+            Ok(0) => false,
+            Ok(_) => {
+                let [byte] = byte;
+                self.ahead = Some(byte);
+                true
+            }
+            Err(error) => {
+                log::debug!("client left: {error}");
+                false
+            }
+        }
+    }
+
+    /// Reads behind what was read ahead.
+    fn read_on(
+        &mut self,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let ahead = if buffer.remaining() > 0 { self.ahead.take() } else { None };
+        buffer.put_slice(ahead.as_slice());
+        let polled = Pin::new(&mut self.inner).poll_read(context, buffer);
+        // Whatever came of it now comes of the next read, too.
+        if ahead.is_some() { Poll::Ready(Ok(())) } else { polled }
     }
 
     /// Answers for Pingora, which has no request to answer. The write buffer is empty at this point
@@ -232,7 +277,7 @@ impl AsyncRead for GuardedStream {
             return this.read_broken(broken, context);
         }
         let before = buffer.filled().len();
-        let polled = Pin::new(&mut this.inner).poll_read(context, buffer);
+        let polled = this.read_on(context, buffer);
         this.line.read_pending(polled.is_pending());
         this.scan(buffer, before);
         let read = buffer.filled().len() - before;

@@ -262,6 +262,11 @@ impl Line {
         self.is(Phase::Busy) || self.is_tunnel()
     }
 
+    /// Whether nothing has been read of a next request.
+    pub(super) fn is_idle(&self) -> bool {
+        self.is(Phase::Idle)
+    }
+
     /// Whether what is read and written is no HTTP any more.
     pub(super) fn is_tunnel(&self) -> bool {
         self.is(Phase::Tunnel)
