@@ -192,7 +192,7 @@ impl Accepting<'_> {
         self.streams.line.busy();
         tidy(session.req_header_mut());
         if let Some(refusal) = beyond(session.req_header(), &self.server.limits.head) {
-            line.foretell(refusal);
+            line.foretold.get_or_init(|| refusal);
         }
         let mut session = ServerSession::new_http2(session);
         session.set_total_drain_timeout(Some(BODY_DRAIN));

@@ -136,7 +136,7 @@ pub(super) struct Line {
     /// What the client sent that is not HTTP, and the request line, as far as it is known.
     violation: OnceLock<(Violation, String)>,
     /// What to answer to the request, known from its head alone.
-    foretold: OnceLock<Refusal>,
+    pub(super) foretold: OnceLock<Refusal>,
     /// The last read found nothing: the client is to say the next word.
     awaited: AtomicBool,
     /// Requests of which at least a byte was read.
@@ -309,16 +309,6 @@ impl Line {
     /// Whether the connection should end soon.
     pub(super) fn is_draining(&self) -> bool {
         self.draining_since().is_some()
-    }
-
-    /// The request that begins is to be refused, whatever it asks for.
-    pub(super) fn foretell(&self, refusal: Refusal) {
-        self.foretold.get_or_init(|| refusal);
-    }
-
-    /// Whether the request is to be refused.
-    pub(super) fn foretold(&self) -> Option<Refusal> {
-        self.foretold.get().copied()
     }
 
     /// What the connection is doing has taken too long, whatever it is.

@@ -74,7 +74,9 @@ impl Proxy {
             let misdirected = connection::of(session).is_some_and(|it| it.is_misdirected(&head));
             misdirected.then_some(Refusal::Misdirected)
         };
-        if let Some(refusal) = line(session).and_then(Line::foretold).or_else(misdirected) {
+        if let Some(refusal) =
+            line(session).and_then(|line| line.foretold.get().copied()).or_else(misdirected)
+        {
             exchange.peer(head.peer);
             exchange.refuse(refusal);
             return Err(refusal);
