@@ -12,11 +12,13 @@ use pingora_core::protocols::http::client::HttpSession;
 use pingora_core::protocols::http::v2::client::Http2Session;
 use pingora_core::upstreams::peer::{ALPN, HttpPeer};
 use pingora_error::{Error, ErrorType, Result};
+use pingora_load_balancing as lb;
+use pingora_load_balancing::health_check::HealthCheck;
 
 use crate::http::grpc;
+use crate::probe::EACH_RESULT;
 use crate::probe::http::{USER_AGENT, to_http2};
-use crate::probe::{Failure, Probe, explain};
-use crate::runtime::backend::Backend;
+use crate::probe::target::{Target, unfit};
 
 /// An answer is a few bytes; whoever sends more does not answer this question.
 const ANSWER_BYTES_MAX: usize = 1024;
@@ -42,8 +44,8 @@ impl GrpcProbe {
         Self { connector: Connector::new(Some(options)), service: service.to_owned() }
     }
 
-    async fn ask(&self, backend: &Backend, peer: &HttpPeer) -> Result<Answer> {
-        let mut peer = peer.clone();
+    async fn ask(&self, target: &Target) -> Result<Answer> {
+        let mut peer = HttpPeer::clone(&target.peer);
         // Health is asked over HTTP/2, whatever requests are sent by.
         peer.options.alpn = ALPN::H2;
         let (session, _reused) = self.connector.get_http_session(&peer).await?;
@@ -51,7 +53,7 @@ impl GrpcProbe {
             return Err(Error::explain(ErrorType::InvalidH2, "it speaks no HTTP/2"));
         };
         let mut request = RequestHeader::build("POST", b"/grpc.health.v1.Health/Check", Some(5))?;
-        request.append_header("Host", &*backend.label)?;
+        request.append_header("Host", &*target.label)?;
         request.append_header("Content-Type", "application/grpc")?;
         request.append_header("TE", "trailers")?;
         request.append_header("User-Agent", USER_AGENT)?;
@@ -82,10 +84,13 @@ async fn answer(session: &mut Http2Session) -> Result<Answer> {
 }
 
 #[async_trait]
-impl Probe for GrpcProbe {
-    async fn probe(&self, backend: &Backend, peer: &HttpPeer) -> Result<(), Failure> {
-        let answer = self.ask(backend, peer).await.map_err(|error| explain(&error))?;
-        answer.judge().map_err(Failure::Backend)
+impl HealthCheck for GrpcProbe {
+    async fn check(&self, backend: &lb::Backend) -> Result<()> {
+        self.ask(Target::of(backend)?).await?.judge().map_err(unfit)
+    }
+
+    fn health_threshold(&self, _success: bool) -> usize {
+        EACH_RESULT
     }
 }
 

@@ -1,8 +1,6 @@
 //! Does it answer `GET path` as expected?
 //!
-//! The HTTP check of `pingora-load-balancing` shows its caller the head of an answer and then
-//! reads the body to its end, however long that is, without showing it. This one is over the same
-//! connector; it looks at the body and stops reading at a bound.
+//! It looks at the beginning of the body and stops reading at a bound.
 
 use async_trait::async_trait;
 use http::{Uri, header};
@@ -12,11 +10,13 @@ use pingora_core::connectors::http::Connector;
 use pingora_core::protocols::http::client::HttpSession;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_error::{ErrorType, OrErr as _, Result};
+use pingora_load_balancing as lb;
+use pingora_load_balancing::health_check::HealthCheck;
 
 use crate::config::StatusSet;
 use crate::config::limits::PROBE_BODY_BYTES_MAX;
-use crate::probe::{Failure, Probe, explain};
-use crate::runtime::backend::Backend;
+use crate::probe::EACH_RESULT;
+use crate::probe::target::{Target, unfit};
 
 pub(super) const USER_AGENT: &str = concat!("weir-probe/", env!("CARGO_PKG_VERSION"));
 
@@ -47,9 +47,9 @@ impl HttpProbe {
         }
     }
 
-    fn request(&self, backend: &Backend) -> Result<RequestHeader> {
+    fn request(&self, target: &Target) -> Result<RequestHeader> {
         let mut request = RequestHeader::build("GET", self.path.as_bytes(), Some(4))?;
-        let host = self.host.as_deref().unwrap_or(&backend.label);
+        let host = self.host.as_deref().unwrap_or(&target.label);
         request.append_header("Host", host)?;
         request.append_header("User-Agent", USER_AGENT)?;
         request.append_header("Accept", "*/*")?;
@@ -58,12 +58,12 @@ impl HttpProbe {
     }
 
     /// The status of the answer, whose body is still to be read.
-    async fn ask(&self, backend: &Backend, peer: &HttpPeer) -> Result<(u16, HttpSession)> {
+    async fn ask(&self, target: &Target) -> Result<(u16, HttpSession)> {
         // The whole probe has a deadline, whoever calls it.
-        let (mut session, _reused) = self.connector.get_http_session(peer).await?;
-        let mut request = Box::new(self.request(backend)?);
+        let (mut session, _reused) = self.connector.get_http_session(&*target.peer).await?;
+        let mut request = Box::new(self.request(target)?);
         if session.as_http2().is_some() {
-            to_http2(&mut request, peer)?;
+            to_http2(&mut request, &target.peer)?;
         }
         session.write_request_header(request).await?;
         session.finish_request_body().await?;
@@ -92,23 +92,23 @@ pub(super) fn to_http2(request: &mut RequestHeader, peer: &HttpPeer) -> Result<(
 }
 
 #[async_trait]
-impl Probe for HttpProbe {
-    async fn probe(&self, backend: &Backend, peer: &HttpPeer) -> Result<(), Failure> {
-        let (status, mut session) =
-            self.ask(backend, peer).await.map_err(|error| explain(&error))?;
+impl HealthCheck for HttpProbe {
+    async fn check(&self, backend: &lb::Backend) -> Result<()> {
+        let (status, mut session) = self.ask(Target::of(backend)?).await?;
         if !self.status.contains(status) {
-            return Err(Failure::Backend(format!(
-                "status {status}, expected {}",
-                ranges(&self.status)
-            )));
+            return Err(unfit(format!("status {status}, expected {}", ranges(&self.status))));
         }
-        let body = body(&mut session).await.map_err(|error| explain(&error))?;
+        let body = body(&mut session).await?;
         match &self.body {
             Some(expected) if !contains(&body, expected.as_bytes()) => {
-                Err(Failure::Backend("the body does not have the expected text".to_owned()))
+                Err(unfit("the body does not have the expected text"))
             }
             Some(_) | None => Ok(()),
         }
+    }
+
+    fn health_threshold(&self, _success: bool) -> usize {
+        EACH_RESULT
     }
 }
 

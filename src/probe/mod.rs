@@ -7,6 +7,7 @@
 
 mod grpc;
 mod http;
+mod target;
 mod tcp;
 #[cfg(test)]
 mod tests;
@@ -20,8 +21,8 @@ use humantime::format_duration;
 use log::{info, warn};
 use pingora_core::server::ShutdownWatch;
 use pingora_core::services::background::BackgroundService;
-use pingora_core::upstreams::peer::HttpPeer;
 use pingora_error::{Error, ErrorType};
+use pingora_load_balancing::{self as lb, health_check};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -32,17 +33,17 @@ use crate::live::Live;
 use crate::name::PoolName;
 use crate::probe::grpc::GrpcProbe;
 use crate::probe::http::HttpProbe;
+use crate::probe::target::{UNFIT, target};
 use crate::probe::tcp::TcpProbe;
 use crate::runtime::backend::Backend;
 use crate::upstream::{Upstreams, handshake};
 
-/// Asks one backend once. It may be dropped at any moment, and need not watch the time.
-#[async_trait]
-trait Probe: Send + Sync {
-    /// # Errors
-    /// Why the backend does not work, in a few words for the operator.
-    async fn probe(&self, backend: &Backend, peer: &HttpPeer) -> Result<(), Failure>;
-}
+/// Asks one backend once: Pingora's interface for that. It may be dropped at any moment, and need
+/// not watch the time.
+type Probe = dyn health_check::HealthCheck + Send + Sync;
+
+/// A probe tells each result; how many in a row count is `Hysteresis`'s to know.
+const EACH_RESULT: usize = 1;
 
 /// Why a probe did not pass.
 #[derive(Debug)]
@@ -86,7 +87,7 @@ impl Prober {
         for (index, pool) in snapshot.pools.iter().enumerate() {
             let Some(check) = &pool.health_check else { continue };
             let options = self.upstreams.connector_options(index);
-            let probe: Arc<dyn Probe> = match &check.probe {
+            let probe: Arc<Probe> = match &check.probe {
                 config::Probe::Tcp => Arc::new(TcpProbe::new(options)),
                 config::Probe::Grpc { service } => Arc::new(GrpcProbe::new(service, options)),
                 config::Probe::Http { path, host, status, body } => {
@@ -98,7 +99,7 @@ impl Prober {
                 Some(Rounds {
                     pool: pool.name.clone(),
                     backend: Arc::clone(&member.backend),
-                    peer: Arc::from(self.upstreams.peer(index, place)?),
+                    target: target(&member.backend, Arc::from(self.upstreams.peer(index, place)?)),
                     check: check.clone(),
                     probe: Arc::clone(&probe),
                     clock: self.clock,
@@ -127,9 +128,9 @@ impl BackgroundService for Prober {
 struct Rounds {
     pool: PoolName,
     backend: Arc<Backend>,
-    peer: Arc<HttpPeer>,
+    target: lb::Backend,
     check: HealthCheck,
-    probe: Arc<dyn Probe>,
+    probe: Arc<Probe>,
     clock: Clock,
     missing: Arc<watch::Sender<usize>>,
 }
@@ -171,8 +172,7 @@ impl Rounds {
 
     /// In a task of its own: a probe that panics has failed, and the next one comes all the same.
     async fn ask(&self) -> Result<(), Failure> {
-        let (probe, backend) = (Arc::clone(&self.probe), Arc::clone(&self.backend));
-        let peer = Arc::clone(&self.peer);
+        let (probe, backend) = (Arc::clone(&self.probe), self.target.clone());
         let patience = self.check.timeout;
         let mut task = JoinSet::new();
         task.spawn(async move {
@@ -180,7 +180,8 @@ impl Rounds {
                 let after = format_duration(patience);
                 Err(Failure::Backend(format!("timed out after {after}")))
             };
-            timeout(patience, probe.probe(&backend, &peer)).await.unwrap_or_else(late)
+            let checked = timeout(patience, probe.check(&backend)).await;
+            checked.map_or_else(late, |checked| checked.map_err(|error| explain(&error)))
         });
         let ended = task.join_next().await;
         let broken = || Err(Failure::Backend("the probe itself failed".to_owned()));
@@ -195,6 +196,9 @@ fn jittered(interval: Duration, roll: f64) -> Duration {
 
 /// What an operator reads of an error on the wire.
 fn explain(error: &Error) -> Failure {
+    if *error.etype() == UNFIT {
+        return Failure::Backend(error.context.as_ref().map_or("", |why| why.as_str()).to_owned());
+    }
     if let Some((_, why)) = handshake::failure(error) {
         return Failure::Backend(why);
     }

@@ -1,14 +1,14 @@
 //! Does it accept a connection, and shake hands if it speaks TLS?
 //!
-//! The TCP check of `pingora-load-balancing` cannot show a certificate, and its connector looks for
-//! the system's roots by itself. This one is over a connector of ours.
 
 use async_trait::async_trait;
 use pingora_core::connectors::{ConnectorOptions, TransportConnector};
-use pingora_core::upstreams::peer::HttpPeer;
+use pingora_error::Result;
+use pingora_load_balancing as lb;
+use pingora_load_balancing::health_check::HealthCheck;
 
-use crate::probe::{Failure, Probe, explain};
-use crate::runtime::backend::Backend;
+use crate::probe::EACH_RESULT;
+use crate::probe::target::Target;
 
 /// Connects, and closes the connection at once.
 pub(super) struct TcpProbe {
@@ -22,9 +22,13 @@ impl TcpProbe {
 }
 
 #[async_trait]
-impl Probe for TcpProbe {
-    async fn probe(&self, _: &Backend, peer: &HttpPeer) -> Result<(), Failure> {
+impl HealthCheck for TcpProbe {
+    async fn check(&self, backend: &lb::Backend) -> Result<()> {
         // The whole probe has a deadline, whoever calls it.
-        self.connector.new_stream(peer).await.map(drop).map_err(|error| explain(&error))
+        self.connector.new_stream(&*Target::of(backend)?.peer).await.map(drop)
+    }
+
+    fn health_threshold(&self, _success: bool) -> usize {
+        EACH_RESULT
     }
 }

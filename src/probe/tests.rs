@@ -310,9 +310,13 @@ async fn it_stops_at_once_even_while_a_probe_hangs() {
 struct Panics;
 
 #[async_trait]
-impl Probe for Panics {
-    async fn probe(&self, _backend: &Backend, _peer: &HttpPeer) -> Result<(), Failure> {
+impl health_check::HealthCheck for Panics {
+    async fn check(&self, _backend: &lb::Backend) -> pingora_error::Result<()> {
         panic!("a probe that goes wrong");
+    }
+
+    fn health_threshold(&self, _success: bool) -> usize {
+        EACH_RESULT
     }
 }
 
@@ -325,7 +329,7 @@ async fn a_probe_that_panics_has_failed() {
     let rounds = Rounds {
         pool: pool.name.clone(),
         backend: Arc::clone(pool.backend(0).unwrap()),
-        peer: Arc::from(upstreams.peer(0, 0).unwrap()),
+        target: target(pool.backend(0).unwrap(), Arc::from(upstreams.peer(0, 0).unwrap())),
         check: check(Question::Tcp),
         probe: Arc::new(Panics),
         clock: Clock::process(),
