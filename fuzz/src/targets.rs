@@ -297,7 +297,9 @@ fn read_alike(data: &[u8], limits: Limits) {
 /// Frames of HTTP/2, over and over, at one moment: the verdict does not depend on how they are cut,
 /// and a flood is one when so many of them bring nothing.
 pub fn frames(data: &[u8]) {
-    let preface = [0; 24];
+    // With the settings that end it.
+    let mut preface = [0; 24 + 9];
+    preface[24 + 3] = 4;
     let sent = [&preface[..], &data.repeat(20)].concat();
     let mut whole = Frames::default();
     let verdict = whole.received(&sent, Timestamp::ZERO).is_ok();
@@ -307,7 +309,7 @@ pub fn frames(data: &[u8]) {
         pieces.map(|piece| piecemeal.received(piece, Timestamp::ZERO).is_ok()).collect();
     assert_eq!(verdict, each.into_iter().all(|one| one), "it depends on the cut");
 
-    let (mut rest, mut idle, mut updates) = (&sent[24..], 0, 0);
+    let (mut rest, mut idle, mut updates) = (&sent[preface.len()..], 0, 0);
     while let [high, middle, low, kind, flags, _, _, _, _, payload @ ..] = rest {
         let length = usize::from(*high) << 16 | usize::from(*middle) << 8 | usize::from(*low);
         match (kind, length) {

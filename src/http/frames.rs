@@ -14,9 +14,11 @@ const HEAD_BYTES: usize = 9;
 
 const DATA: u8 = 0x0;
 const HEADERS: u8 = 0x1;
+const SETTINGS: u8 = 0x4;
 const WINDOW_UPDATE: u8 = 0x8;
 const CONTINUATION: u8 = 0x9;
 const END_STREAM: u8 = 0x1;
+const ACKNOWLEDGED: u8 = 0x1;
 
 /// So many frames that carry nothing may come at once; then a hundred each second.
 const IDLE: Allowance =
@@ -28,10 +30,17 @@ const UPDATES: Allowance =
 /// An update that a client owes us nothing for.
 const BYTES_PER_UPDATE: u64 = 1024;
 
-/// More frames came than any well-meant client sends.
+/// Why a connection is not to go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a flood of HTTP/2 frames that carry nothing")]
-pub struct Flood;
+pub enum Offence {
+    /// More came than any well-meant client sends.
+    #[error("a flood of HTTP/2 frames that carry nothing")]
+    Flood,
+    /// The preface was not whole: settings end it (RFC 9113 §3.4). The library below would do
+    /// without.
+    #[error("the first HTTP/2 frame is no SETTINGS")]
+    NoSettings,
+}
 
 /// Reads along on an HTTP/2 connection.
 #[derive(Debug, Clone)]
@@ -40,13 +49,21 @@ pub struct Frames {
     skip: usize,
     head: [u8; HEAD_BYTES],
     filled: usize,
+    has_begun: bool,
     idle: Allowance,
     updates: Allowance,
 }
 
 impl Default for Frames {
     fn default() -> Self {
-        Self { skip: PREFACE_BYTES, head: [0; HEAD_BYTES], filled: 0, idle: IDLE, updates: UPDATES }
+        Self {
+            skip: PREFACE_BYTES,
+            head: [0; HEAD_BYTES],
+            filled: 0,
+            has_begun: false,
+            idle: IDLE,
+            updates: UPDATES,
+        }
     }
 }
 
@@ -54,8 +71,8 @@ impl Frames {
     /// Takes note of what the client sent.
     ///
     /// # Errors
-    /// [`Flood`]
-    pub fn received(&mut self, mut bytes: &[u8], now: Timestamp) -> Result<(), Flood> {
+    /// [`Offence`]
+    pub fn received(&mut self, mut bytes: &[u8], now: Timestamp) -> Result<(), Offence> {
         let mut outcome = Ok(());
         while !bytes.is_empty() {
             let skipped = self.skip.min(bytes.len());
@@ -82,10 +99,15 @@ impl Frames {
         self.updates.refund(bytes.div_ceil(BYTES_PER_UPDATE));
     }
 
-    fn frame(&mut self, now: Timestamp) -> Result<(), Flood> {
+    fn frame(&mut self, now: Timestamp) -> Result<(), Offence> {
         let [high, middle, low, kind, flags, ..] = self.head;
         let length = usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low);
         self.skip = length;
+        if !self.has_begun {
+            self.has_begun = true;
+            let is_first = kind == SETTINGS && flags & ACKNOWLEDGED == 0;
+            return if is_first { Ok(()) } else { Err(Offence::NoSettings) };
+        }
         match kind {
             DATA if length > 0 || flags & END_STREAM != 0 => Ok(()),
             HEADERS | CONTINUATION if length > 0 => Ok(()),
@@ -107,11 +129,11 @@ struct Allowance {
 }
 
 impl Allowance {
-    fn take(&mut self, now: Timestamp) -> Result<(), Flood> {
+    fn take(&mut self, now: Timestamp) -> Result<(), Offence> {
         let now_ns = now.as_nanos();
         let spent = self.spent_until_ns.max(now_ns).saturating_add(nanos(self.each));
         if spent - now_ns > nanos(self.each * self.most) {
-            return Err(Flood);
+            return Err(Offence::Flood);
         }
         self.spent_until_ns = spent;
         Ok(())
@@ -142,10 +164,13 @@ mod tests {
         [&[0, 0, length, kind, flags, 0, 0, 0, 1], payload].concat()
     }
 
+    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
     /// A connection after its preface.
     fn connection() -> Frames {
         let mut frames = Frames::default();
-        frames.received(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", at(0)).unwrap();
+        frames.received(PREFACE, at(0)).unwrap();
+        frames.received(&frame(SETTINGS, 0, b""), at(0)).unwrap();
         frames
     }
 
@@ -194,9 +219,19 @@ mod tests {
     }
 
     #[test]
+    fn settings_come_first() {
+        for (kind, flags) in [(PING, 0), (HEADERS, 0x5), (SETTINGS, ACKNOWLEDGED), (0xfa, 0)] {
+            let bytes = [PREFACE, &frame(kind, flags, &[0; 8])].concat();
+            let received = Frames::default().received(&bytes, at(0));
+            assert_eq!(received, Err(Offence::NoSettings), "{kind:#x}");
+        }
+    }
+
+    #[test]
     fn frames_are_found_in_whatever_pieces_they_come() {
         let whole = [
-            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(),
+            PREFACE.to_vec(),
+            frame(SETTINGS, 0, b""),
             frame(HEADERS, 0, &[0; 200]),
             frame(PING, 0, &[0; 8]).repeat(1001),
         ]

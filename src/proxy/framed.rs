@@ -18,7 +18,7 @@ use pingora_core::protocols::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::clock::Clock;
-use crate::http::frames::Frames;
+use crate::http::frames::{Frames, Offence};
 
 /// A client's stream that speaks HTTP/2.
 pub(super) struct FramedStream {
@@ -60,12 +60,21 @@ impl AsyncRead for FramedStream {
         let before = buffer.filled().len();
         let polled = Pin::new(&mut this.inner).poll_read(context, buffer);
         let read = buffer.filled().get(before..).unwrap_or_default();
-        if !read.is_empty() && this.frames.received(read, this.clock.now()).is_err() {
-            this.flooded.store(true, Relaxed);
-            buffer.set_filled(before);
-            return Poll::Pending;
+        if read.is_empty() {
+            return polled;
         }
-        polled
+        match this.frames.received(read, this.clock.now()) {
+            Ok(()) => polled,
+            Err(Offence::Flood) => {
+                this.flooded.store(true, Relaxed);
+                buffer.set_filled(before);
+                Poll::Pending
+            }
+            Err(offence @ Offence::NoSettings) => {
+                buffer.set_filled(before);
+                Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, offence)))
+            }
+        }
     }
 }
 

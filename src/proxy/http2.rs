@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll};
 
-use http::header;
+use http::header::{self, HeaderValue};
 use pingora::http::RequestHeader;
 use pingora_core::apps::HttpServerApp as _;
 use pingora_core::protocols::http::ServerSession;
@@ -27,8 +27,7 @@ use super::framed::FramedStream;
 use super::line::{Line, Verdict};
 use super::watch::watched;
 use crate::config::Http2;
-use crate::exchange::refusal::Refusal;
-use crate::http::scan::Limits as HeadLimits;
+use crate::http::scan::{Limits as HeadLimits, Unpacked, Violation};
 
 /// Requests that could not be read, on one connection.
 const MALFORMED_MAX: usize = 32;
@@ -191,8 +190,9 @@ impl Accepting<'_> {
     fn begin(&self, mut session: HttpSession, line: Arc<Line>) {
         self.streams.line.busy();
         tidy(session.req_header_mut());
-        if let Some(refusal) = beyond(session.req_header(), &self.server.limits.head) {
-            line.foretold.get_or_init(|| refusal);
+        if let Err(violation) = check(session.req_header(), self.server.limits.head) {
+            line.violated(violation, String::new());
+            line.foretold.get_or_init(|| violation.into());
         }
         let mut session = ServerSession::new_http2(session);
         session.set_total_drain_timeout(Some(BODY_DRAIN));
@@ -233,12 +233,11 @@ fn tidy(request: &mut RequestHeader) {
     }
 }
 
-/// Whether a head has more than it may.
-fn beyond(request: &RequestHeader, limits: &HeadLimits) -> Option<Refusal> {
-    if request.raw_path().len() > limits.target_bytes {
-        return Some(Refusal::TargetTooLong);
-    }
-    (request.headers.len() > limits.headers).then_some(Refusal::HeadersTooLarge)
+/// Whether HTTP/1 has a place for all of a head.
+fn check(request: &RequestHeader, limits: HeadLimits) -> Result<(), Violation> {
+    let (method, scheme) = (request.method.as_str(), request.uri.scheme_str());
+    let head = Unpacked { method, scheme, target: request.raw_path() };
+    head.check(request.headers.values().map(HeaderValue::as_bytes), limits)
 }
 
 #[cfg(test)]

@@ -79,6 +79,9 @@ impl Proxy {
         {
             exchange.peer(head.peer);
             exchange.refuse(refusal);
+            if let Some(violation) = line(session).and_then(Line::violation) {
+                exchange.because(violation.code());
+            }
             return Err(refusal);
         }
         exchange.admit(&head, self.clock.now())

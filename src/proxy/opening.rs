@@ -19,7 +19,7 @@ use super::line::{Line, Verdict};
 use crate::clock::Clock;
 use crate::config::Listener;
 use crate::http::forwarded::is_trusted;
-use crate::http::frames::Flood;
+use crate::http::frames::Offence;
 use crate::http::proxy_protocol::{self, Addresses, Invalid, LENGTH_MAX};
 use crate::tls::terminator::{Handshake, Terminator};
 
@@ -93,7 +93,7 @@ impl fmt::Display for Unopened {
             Self::Handshake(why) => write!(formatter, "the TLS handshake failed: {why}"),
             Self::Slow => formatter.write_str("not opened in time"),
             Self::Broken => formatter.write_str("broken"),
-            Self::Flooded => Flood.fmt(formatter),
+            Self::Flooded => Offence::Flood.fmt(formatter),
         }
     }
 }

@@ -8,6 +8,7 @@
     reason = "a table that cannot be read fails the test"
 )]
 
+mod frames;
 mod table;
 
 use std::fs;
@@ -17,13 +18,18 @@ use table::{Case, Line};
 
 const REQUESTS: &str = include_str!("requests.txt");
 const ANSWERS: &str = include_str!("answers.txt");
+const HTTP2: &str = include_str!("http2.txt");
+const HTTP2_ANSWERS: &str = include_str!("http2_answers.txt");
 
 #[test]
 fn the_table_of_http_is_fresh() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/HTTP.md");
     let is = fs::read_to_string(&path).unwrap_or_default();
     let fresh = within(&is, "requests", &document(REQUESTS, does));
+    let fresh = within(&fresh, "http2", &document(HTTP2, does_with_frames));
     let fresh = within(&fresh, "answers", &document(ANSWERS, does_with_an_answer));
+    let answers = document(HTTP2_ANSWERS, does_with_answering_frames);
+    let fresh = within(&fresh, "answers of http2", &answers);
     if std::env::var_os("UPDATE").is_some() {
         fs::write(&path, fresh).expect("docs/HTTP.md can be written");
         return;
@@ -38,6 +44,22 @@ fn there_are_at_least_a_hundred_and_fifty_cases_and_no_two_are_the_same() {
     for (at, case) in cases.iter().enumerate() {
         let same = |other: &&Case| {
             other.bytes == case.bytes
+                || (&other.section, &other.what) == (&case.section, &case.what)
+        };
+        let twin = cases.iter().take(at).find(same);
+        assert!(twin.is_none(), "{}: {} is {:?} again", case.section, case.what, twin);
+    }
+}
+
+#[test]
+fn there_are_at_least_a_hundred_and_fifty_cases_of_http_2_and_no_two_are_the_same() {
+    let cases = table::cases(HTTP2);
+    assert!(cases.len() >= 150, "{}", cases.len());
+    for (at, case) in cases.iter().enumerate() {
+        let sent = frames::frames(case).parts;
+        let same = |other: &&Case| {
+            let is_elsewhere = case.has("clear") != other.has("clear");
+            (frames::frames(other).parts == sent && !is_elsewhere)
                 || (&other.section, &other.what) == (&case.section, &case.what)
         };
         let twin = cases.iter().take(at).find(same);
@@ -106,6 +128,29 @@ fn does(case: &Case) -> String {
     }
 }
 
+/// What Weir does with a client's frames, in words.
+fn does_with_frames(case: &Case) -> String {
+    let passed = case.statuses().iter().filter(|status| **status == 200).count();
+    let mut does: Vec<String> = match passed {
+        0 => Vec::new(),
+        1 => vec!["passes it on".to_owned()],
+        _ => vec!["passes both on".to_owned()],
+    };
+    let cuts = if case.has("cut") { ", and cuts off the backend" } else { "" };
+    let early = if case.has("early") { ", perhaps after it was passed on" } else { "" };
+    for word in &case.outcome {
+        let word = match word.split_once(':') {
+            Some(("reset", code)) => format!("resets the stream: {code}{cuts}{early}"),
+            Some((_, code)) => format!("ends the connection: {code}{cuts}"),
+            None if word == "closed" => "ends the connection".to_owned(),
+            None if word.parse::<u16>().is_ok() && word != "200" => word.clone(),
+            None => continue,
+        };
+        does.push(word);
+    }
+    does.join("; ")
+}
+
 /// What Weir does with a backend's answer, in words.
 fn does_with_an_answer(case: &Case) -> String {
     let status = case.statuses().first().copied();
@@ -119,6 +164,18 @@ fn does_with_an_answer(case: &Case) -> String {
         }
         Some(_) => format!("passes it on{fresh}"),
     }
+}
+
+/// What Weir does with a backend's frames, in words.
+fn does_with_answering_frames(case: &Case) -> String {
+    let does = match case.outcome.first().map_or("", String::as_str) {
+        "200" => "passes it on",
+        "502" => "502",
+        "cut" => "passes it on, and cuts the client off",
+        "broken" => "502, or cuts the client off where it has begun",
+        other => panic!("no words for {other}"),
+    };
+    does.to_owned()
 }
 
 fn clause(case: &Case) -> String {

@@ -1,4 +1,4 @@
-//! Reads `requests.txt` and `answers.txt`; their heads say how they are written.
+//! Reads `requests.txt`, `answers.txt` and `http2.txt`; their heads say how they are written.
 
 /// One case.
 #[derive(Debug, Clone)]
@@ -11,6 +11,8 @@ pub(crate) struct Case {
     pub(crate) clause: String,
     /// What comes in, for a person.
     pub(crate) what: String,
+    /// What comes in, as it is written.
+    pub(crate) text: String,
     /// What comes in.
     pub(crate) bytes: Vec<u8>,
 }
@@ -76,6 +78,7 @@ fn case(section: &str, line: &str) -> Case {
         outcome: outcome.split(' ').map(str::to_owned).collect(),
         clause: clause.to_owned(),
         what: what.to_owned(),
+        text: bytes.to_owned(),
         bytes: unescape(bytes),
     }
 }

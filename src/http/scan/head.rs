@@ -5,7 +5,7 @@ use super::fields::{Fields, Sink};
 use super::{At, Limits, Step, Violation};
 
 /// No registered method has more than 17 bytes.
-const METHOD_BYTES_MAX: usize = 32;
+pub(super) const METHOD_BYTES_MAX: usize = 32;
 /// What is kept of a target: enough to see its form.
 const TARGET_KEPT: usize = 9;
 const VERSION: &[u8] = b"HTTP/";

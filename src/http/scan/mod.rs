@@ -20,10 +20,12 @@ mod fields;
 mod head;
 #[cfg(test)]
 mod tests;
+mod unpacked;
 mod violation;
 
 use self::chunks::Chunks;
 use self::head::{Body, Head};
+pub use self::unpacked::Unpacked;
 pub use self::violation::Violation;
 
 /// How much a head may have.

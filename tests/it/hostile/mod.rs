@@ -1,6 +1,11 @@
 //! What clients and backends may not do, and what comes of it.
 
 mod answers;
+#[expect(clippy::expect_used, clippy::panic, reason = "a table that cannot be read fails the test")]
+#[path = "../../http/frames.rs"]
+mod frames;
+mod http2;
+mod http2_answers;
 mod origin;
 mod requests;
 #[expect(

@@ -1,10 +1,11 @@
 //! Certificates made for a test, and a client that speaks TLS and says what it saw.
 
 use std::fs;
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use rustls::client::WebPkiServerVerifier;
@@ -246,6 +247,12 @@ impl TlsClient {
         let body = bytes[end..].to_vec();
         let framing = Framing::ContentLength;
         Ok(Response { head, body, framing, trailers: Vec::new(), interim: Vec::new() })
+    }
+
+    /// The connection for whoever speaks something else, with so much patience for each read.
+    pub(crate) fn into_stream(self, patience: Duration) -> impl Read + Write {
+        self.stream.sock.set_read_timeout(Some(patience)).unwrap();
+        self.stream
     }
 
     /// Whether the server ends the connection in the way that TLS asks for.
