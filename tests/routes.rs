@@ -71,7 +71,9 @@ fn rank(routes: &[Route], index: usize) -> impl Ord + use<> {
     let path = match &route.path {
         PathPattern::Exact(_) => (0, 0, Reverse(0)),
         PathPattern::Regex(_) => {
-            let same = |other: &Route| other.host == route.host && other.path == route.path;
+            let same = |other: &Route| {
+                (other.scheme, &other.host, &other.path) == (route.scheme, &route.host, &route.path)
+            };
             (1, routes.iter().position(same).unwrap(), Reverse(0))
         }
         PathPattern::Prefix(prefix) => (2, 0, Reverse(prefix.len())),
@@ -202,6 +204,31 @@ proptest! {
         let first = order.iter().copied().find(|&index| matches(&routes[index], &request));
         prop_assert_eq!(find(&Routes::new(&routes), &request), first);
     }
+}
+
+#[test]
+fn a_pattern_of_one_scheme_does_not_move_its_twin_ahead() {
+    let route = |scheme, pattern: usize| Route {
+        scheme,
+        ..Route::new(
+            HostPattern::Any,
+            PathPattern::Regex(PATTERNS[pattern].clone()),
+            Conditions::default(),
+            Action::to_pool(0),
+        )
+    };
+    let routes = [route(Some(Scheme::Http), 5), route(None, 2), route(None, 5)];
+    assert_eq!(precedence(&routes), [0, 1, 2]);
+    let asked = |scheme| Request {
+        scheme,
+        host: "a.x".to_owned(),
+        path: "/a/a".to_owned(),
+        method: Method::GET,
+        headers: HeaderMap::new(),
+        query: None,
+    };
+    assert_eq!(find(&Routes::new(&routes), &asked(Scheme::Https)), Some(1));
+    assert_eq!(find(&Routes::new(&routes), &asked(Scheme::Http)), Some(0));
 }
 
 fn file(routes: impl Iterator<Item = String>) -> Result<config::Config, String> {

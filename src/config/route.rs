@@ -241,9 +241,11 @@ fn rank(routes: &[Route], route: &Route) -> impl Ord + use<> {
     };
     let path = match &route.path {
         PathPattern::Exact(path) => (0, 0, Reverse(0), path.clone()),
-        // The place of the first route with the same host and pattern.
+        // The place of the first route with the same pattern, among those it is tried with.
         PathPattern::Regex(_) => {
-            let same = |other: &Route| other.host == route.host && other.path == route.path;
+            let same = |other: &Route| {
+                (other.scheme, &other.host, &other.path) == (route.scheme, &route.host, &route.path)
+            };
             (1, routes.iter().position(same).unwrap_or(0), Reverse(0), String::new())
         }
         PathPattern::Prefix(path) => (2, 0, Reverse(path.len()), path.clone()),
