@@ -125,6 +125,9 @@ fn what_is_no_request_is_refused_and_the_others_go_on() {
     assert_eq!(client.get("/", &many).unwrap().status(), 431);
     assert_eq!(client.get(&format!("/{}", "a".repeat(2000)), &[]).unwrap().status(), 414);
     assert_eq!(client.get("/", &[("host", "other.test")]).unwrap().status(), 400);
+    assert_eq!(client.get("/ä", &[]).unwrap().status(), 400);
+    let line = weir.until_logged("why", |line| line["detail"] == "target");
+    assert_eq!((&line["reason"], &line["path"]), (&"bad_request".into(), &"/ä".into()));
     assert_eq!(client.get("/", &[("host", "weir.test")]).unwrap().status(), 200);
     let trace = client.start(request(Method::TRACE, "/", &[]), false).unwrap().answer();
     assert_eq!(trace.unwrap().status(), 405);
