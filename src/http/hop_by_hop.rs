@@ -48,10 +48,13 @@ const ON_RESPONSES: [&str; 8] = [
 ];
 
 /// What `Connection` may never take away, because the message would then be framed, routed
-/// or believed differently. `X-Forwarded-…` is added to this by [`is_protected`].
-const PROTECTED: [&str; 26] = [
+/// or believed differently. `X-Forwarded-…` and `X-Client-Cert-…` are added to this by
+/// [`is_protected`].
+const PROTECTED: [&str; 28] = [
     "authorization",
     "cache-control",
+    "client-cert",
+    "client-cert-chain",
     "content-encoding",
     "content-length",
     "content-range",
@@ -128,7 +131,8 @@ fn connection_options(headers: &HeaderMap) -> impl Iterator<Item = &str> {
 
 fn is_protected(name: &HeaderName) -> bool {
     let name = name.as_str();
-    name.starts_with("x-forwarded-") || PROTECTED.contains(&name)
+    let prefixes = ["x-forwarded-", "x-client-cert"];
+    prefixes.iter().any(|prefix| name.starts_with(prefix)) || PROTECTED.contains(&name)
 }
 
 #[cfg(test)]

@@ -257,9 +257,10 @@ impl ProxyHttp for Proxy {
         let snapshot = exchange.snapshot();
         let rules = (snapshot.trusted_proxies.as_slice(), snapshot.forwarded);
         let backend = exchange.backend().map_or("", |backend| &backend.label);
-        client_certificate::pass_on(request, connection::of(session))?;
         let came = wire::came(session, client);
         head::forward(request, session.req_header(), (came, backend), rules)?;
+        // After whatever the client may have taken out by its `Connection`.
+        client_certificate::pass_on(request, connection::of(session))?;
         change::request(request, exchange)?;
         grpc::ask(request, &session.req_header().headers, exchange)?;
         tunnel::ask(request, exchange)

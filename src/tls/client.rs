@@ -10,7 +10,9 @@ use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{DigitallySignedStruct, DistinguishedName, Error, RootCertStore, SignatureScheme};
 use rustls_pki_types::{CertificateDer, UnixTime};
 use x509_parser::extensions::GeneralName;
+use x509_parser::objects::{oid_registry, oid2abbrev};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
+use x509_parser::x509::{AttributeTypeAndValue, RelativeDistinguishedName, X509Name};
 
 use super::facts::ClientCertificate;
 use super::{files, provider};
@@ -120,10 +122,39 @@ impl ClientCertVerifier for Clients {
 fn describe(certificate: &CertificateDer<'_>, verified: bool) -> ClientCertificate {
     let fingerprint = hex(digest::digest(&digest::SHA256, certificate).as_ref());
     let (subject, names) = match X509Certificate::from_der(certificate) {
-        Ok((_, parsed)) => (plain(&parsed.subject().to_string(), ""), names(&parsed)),
+        Ok((_, parsed)) => (distinguished(parsed.subject()), names(&parsed)),
         Err(_unreadable) => (String::new(), Vec::new()),
     };
     ClientCertificate { verified, fingerprint, subject, names }
+}
+
+/// A name as a text from which it can be told again (RFC 4514): what belongs to the grammar is escaped
+/// in every value, or a name could feign parts that it does not have.
+fn distinguished(name: &X509Name<'_>) -> String {
+    let attribute = |attribute: &AttributeTypeAndValue<'_>| {
+        let oid = attribute.attr_type();
+        let kind = oid2abbrev(oid, oid_registry());
+        let kind = kind.map_or_else(|_unknown| oid.to_id_string(), str::to_owned);
+        match attribute.as_str() {
+            Ok(text) => format!("{kind}={}", escaped(text)),
+            Err(_of_another_type) => format!("{kind}=#{}", hex(attribute.as_slice())),
+        }
+    };
+    // The last part comes first (§2.1).
+    let parts: Vec<_> = name.iter_rdn().collect();
+    let part = |part: &&RelativeDistinguishedName<'_>| {
+        part.iter().map(attribute).collect::<Vec<_>>().join("+")
+    };
+    parts.iter().rev().map(part).collect::<Vec<_>>().join(",")
+}
+
+/// A value of a name (RFC 4514 §2.4). A space has a meaning at either end alone.
+fn escaped(text: &str) -> String {
+    let ended = text.trim_end_matches(' ');
+    let inner = ended.trim_start_matches(' ');
+    let spaces = |length: usize| "\\20".repeat(length);
+    let (before, after) = (ended.len() - inner.len(), text.len() - ended.len());
+    format!("{}{}{}", spaces(before), plain(inner, "\"#+,;<>=\\"), spaces(after))
 }
 
 #[expect(clippy::wildcard_enum_match_arm, reason = "of other kinds of names nobody asks")]
@@ -167,6 +198,14 @@ fn hex(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_value_cannot_feign_another_part_of_a_name() {
+        assert_eq!(escaped("joe, OU=admins+O=x"), "joe\\2C OU\\3Dadmins\\2BO\\3Dx");
+        assert_eq!(escaped("  #a\\b "), "\\20\\20\\23a\\5Cb\\20");
+        assert_eq!(escaped("  "), "\\20\\20");
+        assert_eq!(escaped("Anna Bauer"), "Anna Bauer");
+    }
 
     #[test]
     fn what_a_certificate_says_cannot_end_a_field_or_its_place_in_a_list() {

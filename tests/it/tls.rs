@@ -154,7 +154,9 @@ fn who_may_show_a_certificate_gets_in_anyway_and_backends_hear_what_it_is_worth(
         [(None, None), (Some(&friend), Some("yes")), (Some(&stranger), Some("no"))]
     {
         let client = TlsConfig::new(&authority, shown);
-        let forged = [("X-Client-Cert-Verified", "yes")];
+        // Nor may a client have erased what its certificate is worth.
+        let forged =
+            [("X-Client-Cert-Verified", "yes"), ("Connection", "close, X-Client-Cert-Verified")];
         let answer = client.connect(weir.address(), "weir.test").get("/", &forged);
         assert_eq!(answer.status(), 200);
         let request = backend.requests().pop().unwrap();

@@ -37,11 +37,14 @@ const OF_THE_CONNECTION: [&str; 13] = [
 ];
 
 /// Fields that Weir writes itself, and that others act on.
-const OF_OURS: [&str; 7] = [
+const OF_OURS: [&str; 10] = [
+    "client-cert",
+    "client-cert-chain",
     "forwarded",
     "via",
     "x-forwarded-for",
     "x-forwarded-host",
+    "x-forwarded-port",
     "x-forwarded-proto",
     "x-real-ip",
     "x-request-id",

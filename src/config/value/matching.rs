@@ -92,6 +92,13 @@ impl FromText for Method {
     }
 }
 
+/// Whether a field tells of the client, and may be anybody's word when a route is chosen.
+fn is_claim(name: &str) -> bool {
+    let prefixes = ["x-forwarded-", "x-client-cert", "client-cert"];
+    prefixes.iter().any(|prefix| name.starts_with(prefix))
+        || ["forwarded", "x-real-ip"].contains(&name)
+}
+
 /// The name of a field that a condition looks at.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in super::super) struct FieldName(pub(in super::super) HeaderName);
@@ -103,6 +110,12 @@ impl FromText for FieldName {
         match HeaderName::from_bytes(text.as_bytes()) {
             Ok(header::HOST) => Err(Wrong::new("the field `Host` is looked at as a host")
                 .help("write `host: api.example.com` beside `path`")),
+            Ok(name) if is_claim(name.as_str()) => {
+                Err(Wrong::new(format!("anybody can send the field {}", quote(text))).help(
+                    "what Weir itself says of a client is written after the route is chosen; \
+                     there are `scheme` and `host`, and `client_auth` of a listener",
+                ))
+            }
             Ok(name) => Ok(Self(name)),
             Err(_) => Err(Wrong::new(format!("{} is not the name of a field", quote(text)))
                 .help("letters, digits and `-`: for example `X-Version`")),

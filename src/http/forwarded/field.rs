@@ -24,6 +24,9 @@ pub struct Element<'a> {
     pub is_valid: bool,
 }
 
+/// The pairs of an element: four are defined, and each is compared with those before it.
+const PAIRS_MAX: usize = 16;
+
 /// The elements of a line, the last one first.
 pub fn from_the_right(line: &str) -> impl Iterator<Item = Element<'_>> {
     let mut rest = Some(line);
@@ -63,7 +66,7 @@ fn element(text: &str) -> Element<'_> {
             return Element { text, ..Element::default() };
         };
         let name = name.to_ascii_lowercase();
-        if seen.contains(&name) {
+        if seen.len() == PAIRS_MAX || seen.contains(&name) {
             return Element { text, ..Element::default() };
         }
         match name.as_str() {
@@ -193,6 +196,13 @@ mod tests {
         let all = clients(line);
         assert_eq!(all.len(), 1, "{line}: {all:?}");
         all.into_iter().next().unwrap()
+    }
+
+    #[test]
+    fn an_element_of_too_many_pairs_is_none() {
+        let pairs = |count: usize| (0..count).map(|n| format!("p{n}=v;")).collect::<String>();
+        assert_eq!(one(&format!("{}for=192.0.2.43", pairs(15))).as_deref(), Some("192.0.2.43"));
+        assert_eq!(one(&format!("{}for=192.0.2.43", pairs(16))), None);
     }
 
     #[test]
