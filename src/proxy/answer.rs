@@ -37,8 +37,23 @@ pub(super) async fn refuse(
     let Some(body) = body else {
         return grpc::write(session, head).await;
     };
+    write(session, head, body).await
+}
+
+/// Sends a whole answer. Over HTTP/2 nothing may follow a head that has no body, not even an empty
+/// piece of one (RFC 9113 §8.1), and Pingora drops it for HTTP/1 alone.
+async fn write(session: &mut Session, head: ResponseHeader, body: Bytes) -> Result<()> {
+    let is_head = session.req_header().method == Method::HEAD;
+    if is_head || body.is_empty() || is_bodiless(head.status) {
+        return grpc::write(session, head).await;
+    }
     session.write_response_header(Box::new(head), false).await?;
     session.write_response_body(Some(body), true).await
+}
+
+/// Whether an answer of this status has never a body (RFC 9110 §6.4.1).
+fn is_bodiless(status: StatusCode) -> bool {
+    matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
 }
 
 /// Answers as the route says.
@@ -61,16 +76,14 @@ pub(super) async fn give(
             (head, respond.body.as_str())
         }
     };
-    if !matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
+    if !is_bodiless(head.status) {
         head.insert_header(header::CONTENT_LENGTH, body.len().to_string())?;
     }
     if let Some(id) = session.req_header().headers.get(X_REQUEST_ID) {
         head.insert_header("X-Request-Id", id.clone())?;
     }
     change::response(&mut head, exchange)?;
-    let body = Bytes::copy_from_slice(body.as_bytes());
-    session.write_response_header(Box::new(head), false).await?;
-    session.write_response_body(Some(body), true).await
+    write(session, head, Bytes::copy_from_slice(body.as_bytes())).await
 }
 
 fn answer(session: &Session, refusal: Refusal) -> Result<(ResponseHeader, Option<Bytes>)> {

@@ -138,6 +138,33 @@ fn what_is_no_request_is_refused_and_the_others_go_on() {
 }
 
 #[test]
+fn nothing_follows_the_head_of_an_answer_that_has_no_body() {
+    let backend = Backend::start("one");
+    let url = backend.url();
+    let weir = Weir::start(&format!(
+        "{LISTENER_KEYS}http2: true\n\
+         pools: [{{name: web, health_check: off, backends: [{url}]}}]\n\
+         routes:\n\
+         - {{path: /respond, respond: {{status: 200, body: hello}}}}\n\
+         - {{path: /empty, respond: 200}}\n\
+         - {{path: /moved, redirect: {{to: /x}}}}\n\
+         - {{path: /web, pool: web}}\n"
+    ));
+    let mut client = Http2::connect(weir.address());
+    for target in ["/respond", "/moved", "/nothing", "/web"] {
+        let asked = client.start(request(Method::HEAD, target, &[]), false).unwrap();
+        let answer = asked.answer().unwrap_or_else(|why| panic!("{target}: {why}"));
+        assert!(answer.ended_with_its_head, "{target}");
+        assert!(answer.head.headers().contains_key("content-length"), "{target}");
+    }
+    let traced = client.start(request(Method::HEAD, "/respond", &[]), false).unwrap();
+    assert_eq!(traced.answer().unwrap().head.headers()["content-length"], "5");
+    let empty = client.get("/empty", &[]).unwrap();
+    assert!(empty.ended_with_its_head && empty.body.is_empty());
+    assert_eq!(client.get("/respond", &[]).unwrap().body, b"hello");
+}
+
+#[test]
 fn fields_of_a_connection_are_malformed() {
     let backend = Backend::start("one");
     let weir = start(&backend);
