@@ -150,11 +150,9 @@ pub(super) fn backward(
         response.remove_header(&header::TRANSFER_ENCODING);
     }
     // An HTTP/1.0 client knows no chunks: without a length, the end of the connection is the end
-    // of the body (RFC 9112 §6.3).
-    if client_speaks == Version::HTTP_10 && response.headers.contains_key(header::TRANSFER_ENCODING)
-    {
-        response.remove_header(&header::TRANSFER_ENCODING);
-        return Ok(false);
-    }
-    Ok(true)
+    // of the body (RFC 9112 §6.3). `unchunked.rs` takes the coding away.
+    let has_length = response.headers.contains_key(header::CONTENT_LENGTH);
+    let has_none = response.status.is_informational()
+        || matches!(response.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    Ok(client_speaks != Version::HTTP_10 || has_length || has_none)
 }

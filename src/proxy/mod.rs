@@ -19,6 +19,7 @@ pub mod opening;
 mod pacing;
 mod peer;
 mod tunnel;
+mod unchunked;
 mod watch;
 mod wire;
 
@@ -29,6 +30,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use http::HeaderMap;
 use pingora::http::{RequestHeader, ResponseHeader};
+use pingora_core::modules::http::HttpModules;
 use pingora_core::protocols::Digest;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_error::{Error, Result};
@@ -156,6 +158,10 @@ impl ProxyHttp for Proxy {
 
     fn new_ctx(&self) -> Exchange {
         self.exchange()
+    }
+
+    fn init_downstream_modules(&self, modules: &mut HttpModules) {
+        modules.add_module(Box::new(unchunked::Unchunked));
     }
 
     async fn early_request_filter(&self, session: &mut Session, _: &mut Exchange) -> Result<()> {

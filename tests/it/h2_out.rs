@@ -9,6 +9,7 @@ use crate::support::backend::{Backend, Behaviour};
 use crate::support::client::{Client, Response};
 use crate::support::front::Front;
 use crate::support::h2::H2Backend;
+use crate::support::message::Framing;
 use crate::support::ports;
 use crate::support::tls::Authority;
 use crate::support::weir::Weir;
@@ -49,6 +50,19 @@ fn a_request_of_http_1_goes_out_as_http_2() {
     assert_eq!(call.headers["via"], "1.1 weir");
     for name in ["host", "connection", "x-mine", "transfer-encoding", "te"] {
         assert!(!call.headers.contains_key(name), "{name} went out");
+    }
+}
+
+#[test]
+fn a_client_of_http_1_0_gets_no_chunks_from_a_backend_of_http_2() {
+    let (_backend, weir) = h2c("");
+    for keep in ["", "Connection: keep-alive\r\n"] {
+        let mut client = Client::connect(weir.address());
+        client.send(format!("GET / HTTP/1.0\r\nHost: weir.test\r\n{keep}\r\n"));
+        let answer = client.read_answer();
+        assert_eq!(answer.header("transfer-encoding"), None);
+        assert_eq!((answer.framing, answer.text().as_str()), (Framing::Close, "h2"));
+        assert!(answer.head.is_last(), "{:?}", answer.head);
     }
 }
 
