@@ -37,6 +37,15 @@ impl Exchange {
         self.deadline.min(now + patience)
     }
 
+    /// By when the next piece of an answer must have come that is no tunnel: its silence, and as
+    /// long again for the client to take the piece before it.
+    #[must_use]
+    pub fn piece_by(&self, now: Timestamp) -> Timestamp {
+        let pool = self.pool_in(&self.snapshot);
+        let silence = pool.map_or(Duration::ZERO, |pool| pool.timeouts.response);
+        self.deadline.min(now + silence * 2)
+    }
+
     /// The backend has agreed: the exchange is a tunnel. How long it may be silent.
     pub fn tunnelled(&mut self, now: Timestamp) -> Duration {
         self.last_seen = now;

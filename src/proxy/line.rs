@@ -186,7 +186,7 @@ impl Line {
 
     /// The answer was sent; the next request may come. Some of its head may be here already.
     pub(super) fn answered(&self, now: Timestamp) {
-        if self.begun.load(Relaxed) > self.served() {
+        if self.has_more() {
             self.began(now);
         } else {
             self.enter(Phase::Idle, now + self.timeouts.keepalive);
@@ -290,6 +290,19 @@ impl Line {
         self.due_ns.store(deadline.as_nanos(), Relaxed);
     }
 
+    /// The request is tried again, and must be over by then. That the attempt before was late says
+    /// nothing of this one.
+    pub(super) fn again(&self, deadline: Timestamp) {
+        let (late, open) = (Verdict::PastDeadline.code(), Verdict::Open.code());
+        let _other = self.verdict.compare_exchange(late, open, Relaxed, Relaxed);
+        self.deadline(deadline);
+    }
+
+    /// Whether something came behind the request that is being served.
+    pub(super) fn has_more(&self) -> bool {
+        self.begun.load(Relaxed) > self.served()
+    }
+
     /// Draining has begun: wakes the connection's task so that it notices.
     pub(super) fn drain(&self, now: Timestamp) {
         self.draining_since_ns.fetch_min(now.as_nanos(), Relaxed);
@@ -370,7 +383,9 @@ impl Line {
         self.slow_at(Direction::Write, None);
         self.verdict.store(verdict.code(), Relaxed);
         self.due_ns.store((now + CUT_AFTER).as_nanos(), Relaxed);
-        self.draining_since_ns.store(u64::MAX, Relaxed);
+        if !self.is(Phase::Busy) {
+            self.draining_since_ns.store(u64::MAX, Relaxed); // it would be due for ever
+        }
         true
     }
 
@@ -469,6 +484,18 @@ mod tests {
         assert_eq!(line.verdict(), Verdict::PastDeadline);
         assert!(line.check(at(30)), "it still has a moment");
         assert!(!line.check(at(31)), "now it is cut");
+    }
+
+    #[test]
+    fn a_request_that_is_tried_again_is_not_late_for_the_attempt_before_it() {
+        let line = line();
+        line.busy();
+        line.deadline(at(5));
+        assert!(line.check(at(5)));
+        line.again(at(10));
+        assert_eq!((line.verdict(), line.due()), (Verdict::Open, at(10)));
+        assert!(line.check(at(10)));
+        assert_eq!(line.verdict(), Verdict::PastDeadline);
     }
 
     #[test]

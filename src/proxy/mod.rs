@@ -326,8 +326,10 @@ impl ProxyHttp for Proxy {
         exchange: &mut Exchange,
     ) -> Result<Option<Duration>> {
         fault::at("response_body_filter", session);
+        let now = self.clock.now();
+        tunnel::await_piece(session, exchange, now);
         // Bytes that trickle must not outlive the deadline that silence would not.
-        if self.clock.now() < exchange.deadline() { Ok(None) } else { Err(failure::late()) }
+        if now < exchange.deadline() { Ok(None) } else { Err(failure::late()) }
     }
 
     fn error_while_proxy(

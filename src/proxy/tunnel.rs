@@ -9,8 +9,9 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use pingora_error::{Error, ErrorType, Result};
 use pingora_proxy::Session;
 
-use super::{failure, is_late, line};
-use crate::exchange::refusal::Ending;
+use super::line::Line;
+use super::{answer, failure, is_late, line};
+use crate::exchange::refusal::{Ending, Refusal};
 use crate::exchange::{Exchange, Target};
 use crate::http::upgrade::{WEBSOCKET, agrees_to_websocket};
 use crate::time::Timestamp;
@@ -25,7 +26,7 @@ pub(super) fn await_answer(
     if exchange.wants_tunnel()
         && let Some(line) = line(session)
     {
-        line.deadline(exchange.agree_by(target, now));
+        line.again(exchange.agree_by(target, now));
     }
 }
 
@@ -51,16 +52,20 @@ pub(super) fn answered(
     now: Timestamp,
 ) -> Result<()> {
     if response.status != StatusCode::SWITCHING_PROTOCOLS {
-        if exchange.wants_tunnel()
-            && !response.status.is_informational()
-            && let Some(line) = line(session)
-        {
-            line.deadline(exchange.deadline());
+        if !response.status.is_informational() {
+            await_piece(session, exchange, now);
         }
         return Ok(());
     }
     if !exchange.wants_tunnel() || !agrees_to_websocket(&response.headers) {
         return Err(Error::explain(ErrorType::InvalidHTTPHeader, "101 unasked").into_up());
+    }
+    if line(session).is_some_and(Line::has_more) {
+        // Whoever sent it could not know that it would be read as a part of a tunnel. A request
+        // that was pipelined must not become one (RFC 6455 §4.1: nothing before the answer).
+        exchange.because("before_101");
+        exchange.refuse(Refusal::BadRequest);
+        return Err(answer::stop(Refusal::BadRequest));
     }
     let silence = exchange.tunnelled(now);
     session.set_read_timeout(Some(silence));
@@ -69,6 +74,18 @@ pub(super) fn answered(
         line.tunnel();
     }
     Ok(())
+}
+
+/// More of an answer may come that is no tunnel. Pingora's patience is a tunnel's all the same, so
+/// the line keeps the time: as long for the backend as for the client, who has to take what came
+/// before.
+pub(super) fn await_piece(session: &Session, exchange: &Exchange, now: Timestamp) {
+    if exchange.wants_tunnel()
+        && exchange.tunnel_since().is_none()
+        && let Some(line) = line(session)
+    {
+        line.deadline(exchange.piece_by(now));
+    }
 }
 
 /// Puts back what speaks about the connection and was removed from the 101.

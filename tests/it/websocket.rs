@@ -90,13 +90,35 @@ fn a_websocket_carries_every_byte_both_ways() {
 }
 
 #[test]
-fn what_a_client_says_too_early_waits_for_the_101() {
-    let (_backend, weir) = one("", "");
+fn what_a_client_says_before_the_101_is_no_part_of_a_tunnel() {
+    let (backend, weir) = one("", "");
+    let request = "GET /second HTTP/1.1\r\nHost: weir.test\r\n\r\n";
+    for early in [request.as_bytes(), b"early", b"\x81\x85\x37\xfa\x21\x3d\x7f\x9f\x4d\x51\x58"] {
+        let mut client = Client::connect(weir.address());
+        client.send([ASK.as_bytes(), early].concat());
+        let head = client.read_head(now() + PATIENCE).expect("an answer");
+        assert_eq!(head.status, 400, "{early:?}");
+        assert!(head.is_last(), "{head:?}");
+    }
+    assert!(backend.requests().iter().all(|seen| seen.target == "/chat?room=1"));
+    assert_eq!(weir.metrics().value("lb_tunnels_total", &[("pool", "web")]), Some(0.0));
+    let line = weir.until_logged("a refusal", |line| line["status"] == 400);
+    assert_eq!(line["detail"], "before_101");
+    assert_eq!(line["attempts"][0]["failure"], serde_json::Value::Null, "no backend is blamed");
+    echo(&mut open(&weir), b"hello");
+}
+
+#[test]
+fn a_request_that_comes_while_the_101_is_awaited_is_no_part_of_the_tunnel_either() {
+    let (backend, weir) = one("", "");
+    let wait = Duration::from_secs(1);
+    let agrees = Behaviour::Upgrade("websocket".to_owned());
+    backend.on("/chat", Behaviour::AnswerSlowly(wait, Box::new(agrees)));
     let mut client = Client::connect(weir.address());
-    client.send(format!("{ASK}early"));
-    assert_eq!(client.read_head(now() + PATIENCE).unwrap().status, 101);
-    assert_eq!(client.read_some().unwrap(), b"early");
-    echo(&mut client, b"late");
+    client.send(ASK);
+    eventually(PATIENCE, "the backend has it", || backend.in_flight() == 1);
+    client.send("GET /second HTTP/1.1\r\nHost: weir.test\r\n\r\n");
+    assert_eq!(client.read_head(now() + PATIENCE).expect("an answer").status, 400);
 }
 
 #[test]
@@ -141,6 +163,44 @@ fn a_backend_that_does_not_agree_in_time_is_504() {
     let start = now();
     assert_eq!(ask(&weir).1.status, 504);
     assert!(now() - start < PROMPT, "a tunnel's patience is not for its opening");
+}
+
+#[test]
+fn a_backend_that_does_not_agree_in_time_is_passed_over() {
+    let backends = Backend::start_many(2);
+    backends[0].on("/chat", Behaviour::NeverAnswer);
+    backends[1].on("/chat", Behaviour::Upgrade("websocket".to_owned()));
+    let weir = Weir::start(&pool(&backends, "timeouts: {response: 500ms}"));
+    for _ in 0..2 {
+        echo(&mut open(&weir), b"hello"); // one of the two was at the silent one first
+    }
+    assert_eq!(backends[0].count(), 1);
+    let failed = |of: &Backend| {
+        let address = of.address().to_string();
+        weir.metrics().sum("lb_errors_total", &[("backend", &address)])
+    };
+    assert_eq!((failed(&backends[0]), failed(&backends[1])), (1.0, 0.0));
+}
+
+#[test]
+fn an_answer_that_is_no_tunnel_has_no_tunnels_patience() {
+    let (backend, weir) = one("timeouts: {response: 500ms, request: off, tunnel: 1h}", "");
+    let half = "HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nhalf";
+    backend.on("/chat", Behaviour::Raw(half.into()));
+    let (mut client, head) = ask(&weir);
+    assert_eq!(head.status, 200);
+    assert_eq!(client.read_some().unwrap(), b"half");
+    assert!(client.is_closed_within(PROMPT), "the other half is awaited still");
+}
+
+#[test]
+fn an_answer_that_is_no_tunnel_may_take_as_long_as_its_pieces_come() {
+    let (backend, weir) = one("timeouts: {response: 500ms, request: off}", "");
+    let (pieces, pause) = (vec![b"x".to_vec(); 12], Duration::from_millis(200));
+    backend.on("/chat", Behaviour::Chunked { pieces, pause });
+    let mut client = Client::connect(weir.address());
+    client.send(ASK);
+    assert_eq!(client.read_answer().text(), "xxxxxxxxxxxx");
 }
 
 #[test]
