@@ -23,6 +23,7 @@ use atomic_waker::AtomicWaker;
 use pingora_core::protocols::Stream;
 
 use super::connection::Connection;
+pub(super) use super::verdict::Verdict;
 use crate::exchange::refusal::Refusal;
 use crate::http::request_id::RequestId;
 use crate::http::scan::Violation;
@@ -62,34 +63,6 @@ impl Phase {
             Self::Head => 1,
             Self::Busy => 2,
             Self::Tunnel => 3,
-        }
-    }
-}
-
-/// What the stream has to do now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verdict {
-    /// Go on.
-    Open,
-    /// End between two requests.
-    Close,
-    /// Answer 408 and end: the head took too long.
-    HeadTimeout,
-    /// Fail the next read: the request is past its deadline, or its body comes too slowly, or a
-    /// tunnel is past its drain's.
-    PastDeadline,
-    /// Fail the next write: the client takes its answer too slowly.
-    Stalled,
-}
-
-impl Verdict {
-    const fn code(self) -> u8 {
-        match self {
-            Self::Open => 0,
-            Self::Close => 1,
-            Self::HeadTimeout => 2,
-            Self::PastDeadline => 3,
-            Self::Stalled => 4,
         }
     }
 }
@@ -390,13 +363,7 @@ impl Line {
     }
 
     pub(super) fn verdict(&self) -> Verdict {
-        match self.verdict.load(Relaxed) {
-            0 => Verdict::Open,
-            1 => Verdict::Close,
-            2 => Verdict::HeadTimeout,
-            3 => Verdict::PastDeadline,
-            _ => Verdict::Stalled,
-        }
+        Verdict::of(self.verdict.load(Relaxed))
     }
 
     /// How it was refused without a request, if it was, and the id that the client was given.

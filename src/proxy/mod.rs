@@ -20,6 +20,7 @@ mod pacing;
 mod peer;
 mod tunnel;
 mod unchunked;
+mod verdict;
 mod watch;
 mod wire;
 
