@@ -133,6 +133,8 @@ section! {
 section! {
     /// TLS with clients. Its files are looked at every few seconds: what was renewed is used for new
     /// connections, without a reload; what cannot be used is told in the log, and the old one stays.
+    /// So does one that is still good where the new one has expired or is not valid yet. A start and
+    /// a reload take such a certificate with a warning in the log; `weir check` tells it as a problem.
     Tls at "listeners[].tls", later [];
 
     /// The certificates. A client gets the one for the name that it asks for (SNI): one with that

@@ -3,7 +3,6 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use weir::clock::Clock;
 use weir::config::{self, Config, Overrides, Problems};
@@ -12,12 +11,9 @@ use weir::tls::check::Expired;
 
 /// Turns a file's text into its meaning and its version.
 pub(super) fn loader(file: Option<PathBuf>, overrides: Overrides) -> supervisor::Load {
-    // A start that an expired certificate prevents is an outage; a reload, a word to the operator.
-    let started = AtomicBool::new(false);
     Box::new(move |text| {
         let config = load(file.as_deref(), text, &overrides)?;
-        let expired = if started.swap(true, Relaxed) { Expired::Refused } else { Expired::Told };
-        for warning in look_at_files(&config, expired)? {
+        for warning in look_at_files(&config, Expired::Told)? {
             log::warn!("configuration: {warning}");
         }
         Ok((config, config::version(text, &overrides)))

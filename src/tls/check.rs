@@ -11,7 +11,9 @@ use crate::config::{Certificate, Config, HostPattern, Problem, Problems, Tls};
 const SOON: Duration = Duration::from_secs(14 * DAY);
 const DAY: u64 = 24 * 60 * 60;
 
-/// What to do about a certificate whose time is over, or has not come.
+/// What to do about a certificate whose time is over, or has not come. It is a problem for who asks
+/// whether all is well. It keeps nobody from a start or a reload: one of many certificates would
+/// then keep an operator from changing anything else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expired {
     /// It is a problem like others.
@@ -39,6 +41,12 @@ pub fn check(config: &Config, now: SystemTime, expired: Expired) -> Result<Vec<P
     if !all.is_empty() && found.problems.is_empty() && all.len() == config.listeners.len() {
         found.compare(config);
     }
+    for files in config.pools.iter().filter_map(|pool| pool.dial.tls.identity.as_ref()) {
+        // One that cannot be read is told below.
+        if let Ok(material) = Material::read(files) {
+            found.look_at_dates(&material, files, now, expired);
+        }
+    }
     if let Err(problems) = upstream::load(config) {
         found.problems.extend(problems.iter().cloned());
     }
@@ -61,25 +69,27 @@ impl Found {
             Ok(material) => material,
             Err(problem) => return self.problems.push(problem),
         };
-        let say = |what: String, help: &str| {
-            let problem = files::problem(&files.cert, what);
-            Problem { help: Some(help.to_owned()), ..problem }
-        };
-        let mut invalid = |problem| match expired {
-            Expired::Refused => self.problems.push(problem),
-            Expired::Told => self.warnings.push(problem),
-        };
-        if now < material.not_before {
-            let what = format!("is not valid before {}", spell(material.not_before));
-            invalid(say(what, "look at the clock of this machine"));
-        } else if material.not_after < now {
-            let what = format!("has expired on {}", spell(material.not_after));
-            invalid(say(what, "renew it"));
-        } else if material.not_after < now + SOON {
-            let what = format!("expires on {}", spell(material.not_after));
-            self.warnings.push(say(what, "renew it"));
-        }
+        self.look_at_dates(&material, files, now, expired);
         self.materials.push(material);
+    }
+
+    fn look_at_dates(
+        &mut self,
+        material: &Material,
+        files: &Certificate,
+        now: SystemTime,
+        expired: Expired,
+    ) {
+        match (material.untimely(&files.cert, now), expired) {
+            (Some(problem), Expired::Refused) => self.problems.push(problem),
+            (Some(problem), Expired::Told) => self.warnings.push(problem),
+            (None, _) if material.not_after < now + SOON => {
+                let what = format!("expires on {}", spell(material.not_after));
+                let problem = files::problem(&files.cert, what);
+                self.warnings.push(Problem { help: Some("renew it".to_owned()), ..problem });
+            }
+            (None, _) => {}
+        }
     }
 
     /// Every host of a route should have a certificate.

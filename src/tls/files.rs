@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustls::sign::CertifiedKey;
-use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::pem::{self, PemObject as _};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
@@ -49,6 +49,20 @@ impl Material {
         Ok(Self { key: Arc::new(key), names, not_before, not_after })
     }
 
+    /// What is wrong with it now, if its time is over or has not come.
+    pub(super) fn untimely(&self, file: &FilePath, now: SystemTime) -> Option<Problem> {
+        let spell = humantime::format_rfc3339_seconds;
+        let (what, help) = if now < self.not_before {
+            let what = format!("is not valid before {}", spell(self.not_before));
+            (what, "look at the clock of this machine")
+        } else if self.not_after < now {
+            (format!("has expired on {}", spell(self.not_after)), "renew it")
+        } else {
+            return None;
+        };
+        Some(Problem { help: Some(help.to_owned()), ..problem(file, what) })
+    }
+
     /// Whether `host` (lower case, without port) is one of its names.
     pub(super) fn covers(&self, host: &str) -> bool {
         let suffix = host.split_once('.').map(|(_, suffix)| suffix);
@@ -62,7 +76,7 @@ impl Material {
 pub(super) fn certificates(file: &FilePath) -> Result<Vec<CertificateDer<'static>>, Problem> {
     let bytes = read(file)?;
     let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
-    let all = all.map_err(|error| problem(file, format!("is not PEM: {error}")))?;
+    let all = all.map_err(|error| not_pem(file, &error))?;
     if all.is_empty() {
         return Err(problem(file, "has no certificate in PEM".to_owned()));
     }
@@ -73,7 +87,7 @@ pub(super) fn certificates(file: &FilePath) -> Result<Vec<CertificateDer<'static
 pub(super) fn private_key(file: &FilePath) -> Result<PrivateKeyDer<'static>, Problem> {
     let bytes = read(file)?;
     PrivateKeyDer::from_pem_slice(&bytes).map_err(|error| match error {
-        rustls_pki_types::pem::Error::NoItemsFound => {
+        pem::Error::NoItemsFound => {
             let encrypted = bytes.windows(9).any(|window| window == b"ENCRYPTED");
             let mut problem = problem(file, "has no private key in PEM".to_owned());
             if encrypted {
@@ -82,8 +96,19 @@ pub(super) fn private_key(file: &FilePath) -> Result<PrivateKeyDer<'static>, Pro
             }
             problem
         }
-        other => problem(file, format!("is not PEM: {other}")),
+        other => not_pem(file, &other),
     })
+}
+
+#[expect(clippy::wildcard_enum_match_arm, reason = "the list of errors is open")]
+fn not_pem(file: &FilePath, error: &pem::Error) -> Problem {
+    match error {
+        // A file that was cut off. The library spells the line as a list of numbers.
+        pem::Error::MissingSectionEnd { .. } => {
+            problem(file, "is not PEM: the `-----END …-----` line is missing".to_owned())
+        }
+        other => problem(file, format!("is not PEM: {other}")),
+    }
 }
 
 fn read(file: &FilePath) -> Result<Vec<u8>, Problem> {

@@ -55,8 +55,28 @@ struct Watched<T> {
     value: T,
     /// Of the files that it was read from.
     good: Vec<Stamp>,
-    /// Of files that could not be used, and whether that was told.
-    bad: Option<(Vec<Stamp>, bool)>,
+    bad: Option<Bad>,
+}
+
+/// Files that could not be used.
+struct Bad {
+    stamps: Vec<Stamp>,
+    is_told: bool,
+    /// When they may be better without having changed.
+    until: Option<SystemTime>,
+}
+
+/// Why what was read is not used.
+struct Unfit {
+    problem: Problem,
+    /// When it may be better.
+    until: Option<SystemTime>,
+}
+
+impl From<Problem> for Unfit {
+    fn from(problem: Problem) -> Self {
+        Self { problem, until: None }
+    }
 }
 
 impl<T> Watched<T> {
@@ -69,24 +89,42 @@ impl<T> Watched<T> {
     fn refresh(
         &mut self,
         files: &[&FilePath],
-        read: impl FnOnce() -> Result<T, Problem>,
+        now: SystemTime,
+        read: impl FnOnce(&T) -> Result<T, Unfit>,
     ) -> Option<Result<(), Problem>> {
-        let now = stamps(files);
-        let known_bad = self.bad.as_ref().filter(|(stamps, _)| *stamps == now);
-        if now == self.good || known_bad.is_some_and(|(_, told)| *told) {
+        let found = stamps(files);
+        let is_bad = |bad: &&Bad| bad.stamps == found && bad.until.is_none_or(|until| now < until);
+        let known_bad = self.bad.as_ref().filter(is_bad);
+        if found == self.good || known_bad.is_some_and(|bad| bad.is_told) {
             return None;
         }
-        let is_known = known_bad.is_some();
-        match read() {
+        let is_told = known_bad.is_some();
+        match read(&self.value) {
             Ok(value) => {
-                *self = Self::new(value, now);
+                *self = Self::new(value, found);
                 Some(Ok(()))
             }
-            Err(problem) => {
-                self.bad = Some((now, is_known));
-                is_known.then_some(Err(problem))
+            Err(Unfit { problem, until }) => {
+                self.bad = Some(Bad { stamps: found, is_told, until });
+                is_told.then_some(Err(problem))
             }
         }
+    }
+}
+
+/// Reads a certificate that is to be used instead of `old`. One whose time is over, or has not
+/// come, is worse than one that is still good.
+fn renew(files: &Certificate, old: &Material, now: SystemTime) -> Result<Material, Unfit> {
+    let new = Material::read(files)?;
+    match new.untimely(&files.cert, now) {
+        Some(problem) if old.untimely(&files.cert, now).is_none() => {
+            let begins = Some(new.not_before).filter(|begins| now < *begins);
+            // It expires at the end of this second.
+            let ends = old.not_after + Duration::from_secs(1);
+            let until = Some(begins.map_or(ends, |begins| begins.min(ends)));
+            Err(Unfit { problem, until })
+        }
+        _ => Ok(new),
     }
 }
 
@@ -204,13 +242,14 @@ impl Terminator {
     }
 
     /// Looks whether files have changed, and uses those that have. Blocks while it reads.
-    pub fn refresh(&self) -> Renewals {
+    pub fn refresh(&self, now: SystemTime) -> Renewals {
         let mut renewals = Renewals::default();
         let mut held = self.held.lock();
         let pairs = held.certificates.iter_mut().zip(&self.settings.certificates);
         for (watched, files) in pairs {
-            let read = || Material::read(files);
-            note(&mut renewals, &files.cert, watched.refresh(&[&files.cert, &files.key], read));
+            let read = |old: &Material| renew(files, old, now);
+            let outcome = watched.refresh(&[&files.cert, &files.key], now, read);
+            note(&mut renewals, &files.cert, outcome);
         }
         if !renewals.done.is_empty() {
             self.table.store(Arc::new(Table::new(held.certificates.iter().map(|one| &one.value))));
@@ -218,13 +257,13 @@ impl Terminator {
         if let (Some(watched), Some(authority)) =
             (&mut held.authority, self.settings.client_auth.authority())
         {
-            let read = || {
+            let read = |(): &()| {
                 let settings = (self.scope, &self.settings, self.http2);
                 let current = current(settings, &self.tickets, &self.table)?;
                 self.current.store(Arc::new(current));
                 Ok(())
             };
-            note(&mut renewals, authority, watched.refresh(&[authority], read));
+            note(&mut renewals, authority, watched.refresh(&[authority], now, read));
         }
         renewals
     }

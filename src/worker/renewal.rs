@@ -29,10 +29,11 @@ pub(super) async fn keep_renewed(
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         look.tick().await;
-        tickets.rotate(clock.wall(clock.now()));
+        let now = clock.wall(clock.now());
+        tickets.rotate(now);
         let all = Arc::clone(&terminators);
         let looked = tokio::task::spawn_blocking(move || {
-            all.iter().map(|terminator| terminator.refresh()).collect::<Vec<_>>()
+            all.iter().map(|terminator| terminator.refresh(now)).collect::<Vec<_>>()
         });
         match looked.await {
             Ok(renewals) => {

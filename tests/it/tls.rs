@@ -234,6 +234,30 @@ fn a_renewed_certificate_is_used_without_a_reload_and_a_broken_one_is_not() {
 }
 
 #[test]
+fn a_renewal_takes_no_expired_certificate_in_the_place_of_a_good_one() {
+    let (backend, authority) = (Backend::start("one"), Authority::new());
+    let good = authority.identity("site", &["a.test"]);
+    let shown_first = good.der();
+    let weir = Weir::start(&config(&backend, &[&good], "", ""));
+    let client = TlsConfig::new(&authority, None);
+    let shown = || client.connect(weir.address(), "a.test").certificate();
+    for (number, complaint, year) in
+        [(1.0, "has expired on 2020-01-01", 2020), (2.0, "is not valid before 2099-01-01", 2100)]
+    {
+        authority.identity_with("site", &["a.test"], |params| {
+            params.not_before = rcgen::date_time_ymd(year - 1, 1, 1);
+            params.not_after = rcgen::date_time_ymd(year, 1, 1);
+        });
+        eventually(PATIENCE, "it is refused", || renewed(&weir, "refused") == Some(number));
+        assert!(weir.stderr().contains(complaint), "{}", weir.stderr());
+        assert_eq!(shown(), shown_first, "the good one stays");
+    }
+    assert_eq!(renewed(&weir, "done"), Some(0.0));
+    let renewal = authority.identity("site", &["a.test"]);
+    eventually(PATIENCE, "a good one is taken", || shown() == renewal.der());
+}
+
+#[test]
 fn a_handshake_that_trickles_is_not_waited_for() {
     let (backend, authority) = (Backend::start("one"), Authority::new());
     let identity = authority.identity("site", &["weir.test"]);
@@ -297,9 +321,9 @@ fn check_opens_every_file_and_a_reload_refuses_what_it_finds() {
     let (backend, authority) = (Backend::start("one"), Authority::new());
     let good = authority.identity("good", &["weir.test"]);
     let other = authority.identity("other", &["weir.test"]);
-    let expired = authority.identity_with("expired", &["weir.test"], |params| {
-        params.not_after = rcgen::date_time_ymd(2020, 1, 1);
-    });
+    let cut = Identity { cert: authority.path("cut.crt"), key: good.key.clone() };
+    let whole = fs::read_to_string(&good.cert).unwrap();
+    fs::write(&cut.cert, whole.split("-----END").next().unwrap()).unwrap();
     let swapped = Identity { cert: good.cert.clone(), key: other.key.clone() };
     let missing = Identity { cert: authority.path("no.crt"), key: good.key.clone() };
     let no_pem = Identity { cert: good.key.clone(), key: good.cert.clone() };
@@ -309,7 +333,7 @@ fn check_opens_every_file_and_a_reload_refuses_what_it_finds() {
         (&swapped, "is not the key of the certificate"),
         (&missing, "does not exist"),
         (&no_pem, "has no certificate in PEM"),
-        (&expired, "has expired on 2020-01-01"),
+        (&cut, "is not PEM: the `-----END …-----` line is missing"),
     ] {
         weir.write_config(&config(&backend, &[&good, identity], "", ""));
         let file = weir.config_path();
@@ -327,16 +351,24 @@ fn check_opens_every_file_and_a_reload_refuses_what_it_finds() {
 }
 
 #[test]
-fn an_expired_certificate_prevents_no_start() {
+fn an_expired_certificate_is_a_problem_for_check_and_prevents_neither_start_nor_reload() {
     let (backend, authority) = (Backend::start("one"), Authority::new());
     let good = authority.identity("good", &["weir.test"]);
     let expired = authority.identity_with("expired", &["old.test"], |params| {
         params.not_after = rcgen::date_time_ymd(2020, 1, 1);
     });
-    let weir = Weir::start(&config(&backend, &[&good, &expired], "", ""));
-    assert!(weir.stderr().contains("has expired on 2020-01-01"), "{}", weir.stderr());
+    let text = config(&backend, &[&good, &expired], "", "");
+    let weir = Weir::start(&text);
+    let told = || weir.stderr().matches("has expired on 2020-01-01").count();
+    assert_eq!(told(), 1, "{}", weir.stderr());
+    weir.write_config(&format!("{text}\nlimits: {{connections: 1000}}"));
+    weir.reload();
+    assert_eq!(told(), 2, "{}", weir.stderr());
     let mut client = TlsConfig::new(&authority, None).connect(weir.address(), "weir.test");
     assert_eq!(client.get("/", &[]).status(), 200);
+    let checked = weir.command(&["check", weir.config_path().to_str().unwrap()]);
+    assert_eq!(checked.code, Some(1), "{}", checked.stdout);
+    assert!(checked.stderr.contains("has expired on 2020-01-01"), "{}", checked.stderr);
 }
 
 #[test]

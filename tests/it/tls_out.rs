@@ -110,6 +110,26 @@ fn a_certificate_that_has_expired_is_refused() {
 }
 
 #[test]
+fn an_expired_certificate_to_show_is_a_problem_for_check_and_a_warning_for_what_runs() {
+    let (authority, _backend, front) = world(&["web.internal"]);
+    let old = authority.identity_with("old", &["weir"], |params| {
+        params.not_after = rcgen::date_time_ymd(2020, 1, 1);
+    });
+    let tls = format!("{}, {}, server_name: web.internal", ca(&authority), show(&old));
+    let weir = Weir::start(&pool(&[front.url()], &tls));
+    assert!(weir.stderr().contains("has expired on 2020-01-01"), "{}", weir.stderr());
+    assert_eq!(weir.get("/").status(), 200, "this backend does not look");
+    let checked = weir.command(&["check", weir.config_path().to_str().unwrap()]);
+    assert_eq!(checked.code, Some(1), "{}", checked.stdout);
+    assert_eq!(
+        checked.stderr.matches("has expired on 2020-01-01").count(),
+        1,
+        "{}",
+        checked.stderr
+    );
+}
+
+#[test]
 fn an_address_is_a_name_that_the_certificate_must_have() {
     let authority = Authority::new();
     let backend = Backend::start("one");

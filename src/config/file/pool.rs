@@ -56,6 +56,7 @@ section! {
     /// Who vouches for the certificates of backends: a file of certificates in PEM.
     ca: Text = Otherwise("whoever this system trusts"), "backends-ca.crt";
     /// A certificate to show to backends: a file with it, then those that lead to its root, in PEM.
+    /// One that has expired is a problem for `weir check`, and a warning in the log elsewhere.
     cert: Text = Otherwise("none is shown"), "client.crt";
     /// A file with the private key of `cert`, in PEM (PKCS #8, PKCS #1 or SEC 1).
     key: Text = Otherwise("none is shown"), "client.key";
