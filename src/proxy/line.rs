@@ -23,6 +23,7 @@ use atomic_waker::AtomicWaker;
 use pingora_core::protocols::Stream;
 
 use super::connection::Connection;
+use super::cork::Cork;
 pub(super) use super::verdict::Verdict;
 use crate::exchange::refusal::Refusal;
 use crate::http::request_id::RequestId;
@@ -119,6 +120,8 @@ pub(super) struct Line {
     /// When the head began, or the connection.
     began_ns: AtomicU64,
     task: AtomicWaker,
+    /// Of the socket to a backend.
+    pub(super) cork: Cork,
     /// The stream, once nobody serves it any more and the client may still be sending.
     left: Mutex<Option<Stream>>,
 }
@@ -142,6 +145,7 @@ impl Line {
             served: AtomicU64::new(0),
             began_ns: AtomicU64::new(now.as_nanos()),
             task: AtomicWaker::new(),
+            cork: Cork::default(),
             left: Mutex::default(),
         }
     }

@@ -6,6 +6,7 @@ mod change;
 mod client_certificate;
 mod connection;
 pub mod connections;
+mod cork;
 mod failure;
 mod fault;
 mod framed;
@@ -244,12 +245,13 @@ impl ProxyHttp for Proxy {
         session: &mut Session,
         reused: bool,
         _: &HttpPeer,
-        _: std::os::fd::RawFd,
+        socket: std::os::fd::RawFd,
         _: Option<&Digest>,
         exchange: &mut Exchange,
     ) -> Result<()> {
         fault::at("connected_to_upstream", session);
         exchange.connected(reused, self.clock.now());
+        tunnel::hold_back(session, exchange, socket);
         Ok(())
     }
 

@@ -4,6 +4,8 @@
 //! backend is fixed before the connection is made, so a request that asks for a tunnel gets a
 //! tunnel's patience from the start (`peer.rs`), and the line keeps the time until the answer.
 
+use std::os::fd::RawFd;
+
 use http::{StatusCode, header};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora_error::{Error, ErrorType, Result};
@@ -27,6 +29,17 @@ pub(super) fn await_answer(
         && let Some(line) = line(session)
     {
         line.again(exchange.agree_by(target, now));
+    }
+}
+
+/// The connection to the backend is there. The head that asks for a tunnel goes out a moment later
+/// (`cork.rs`).
+pub(super) fn hold_back(session: &Session, exchange: &Exchange, socket: RawFd) {
+    if exchange.wants_tunnel()
+        && let Some(line) = line(session)
+        && let Err(error) = line.cork.put(socket)
+    {
+        log::debug!("not corked: error=\"{error}\"");
     }
 }
 

@@ -24,6 +24,7 @@ pub(super) async fn watched(serving: impl Future<Output = ()>, line: &Line, cloc
             if serving.as_mut().poll(context).is_ready() {
                 return Poll::Ready(Ended::ByItself);
             }
+            line.cork.pull();
             match alarm.attend(line, context) {
                 Attended::Wait => return Poll::Pending,
                 Attended::Verdict => {}

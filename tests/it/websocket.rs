@@ -214,6 +214,19 @@ fn a_backend_that_is_down_is_passed_over() {
     }
 }
 
+#[test]
+fn a_backend_that_answers_at_once_does_not_end_the_tunnel_that_it_opens() {
+    let (_backend, weir) = one("", "");
+    // Once in a hundred times, with a thread that is busy between the head and its answer.
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| (0..60).for_each(|_| echo(&mut open(&weir), b"hello")));
+        }
+    });
+    let lines = weir.access_log();
+    assert!(lines.iter().all(|line| line["reason"].is_null()), "{lines:?}");
+}
+
 // ── lasting ──
 
 #[test]
