@@ -205,12 +205,14 @@ section! {
     /// Client connections at once: 1 to 1048576. One more is answered 503 and closed.
     connections: u64 = Same("20000"), "5000";
     /// Connections of one client at once, by its address (IPv6: by its /64): 1 to 1048576. One more is
-    /// answered 429 and closed. `trusted_proxies` have as many as they like.
+    /// answered 429 and closed; over TLS it is closed before the handshake. `trusted_proxies` have as
+    /// many as they like.
     connections_per_client: u64 = Otherwise("no bound"), "100";
     /// Requests on one connection: 1 to 1000000000. The answer to the last one says that it is the last.
     requests_per_connection: u64 = Otherwise("no bound"), "10000";
     /// From the first byte of a request's head to its end; also how long a new connection may be
-    /// silent, and how long a PROXY header and a TLS handshake may take together.
+    /// silent, how long a PROXY header and a TLS handshake may take together, and how long a client may
+    /// take for an answer that no backend gives.
     header_timeout: Duration = Same("10s"), "5s";
     /// The longest request target, in bytes: 1 to 65534. A longer one is answered 414.
     target_bytes: Size = Same("8KiB"), "4KiB";
@@ -223,9 +225,11 @@ section! {
     body: Cap = Same("off"), "10MiB";
     /// The slowest that a client may send a body (else 408) or take an answer (else it is cut off), in
     /// bytes a second. Only time in which it is waited for counts. Set it where `timeouts.response` or
-    /// `timeouts.request` of a pool, which bound this otherwise, are long or `off`.
+    /// `timeouts.request` of a pool, which bound this otherwise, are long or `off`. It is for HTTP/1:
+    /// over HTTP/2 only those two bound how slow a client may be, so leave them on.
     body_rate: Cap = Same("off"), "500B";
-    /// How long a client may do nothing, or fall behind `body_rate`, before it is too slow.
+    /// How long a client may do nothing, or fall behind `body_rate`, before it is too slow. For
+    /// HTTP/1, as that is.
     body_grace: Duration = Same("10s"), "20s";
     /// How long a client connection is kept between two requests.
     keepalive: Duration = Same("75s"), "30s";

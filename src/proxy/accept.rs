@@ -14,6 +14,7 @@ use pingora_core::protocols::http::ServerSession;
 use pingora_core::protocols::http::v2::server::H2Options;
 use pingora_core::server::ShutdownWatch;
 use pingora_proxy::HttpProxy;
+use tokio::sync::Semaphore;
 
 use super::connection::Connection;
 use super::connections::{Connections, OfClient, Place};
@@ -21,7 +22,7 @@ use super::guard::{self, GuardedStream};
 use super::line::{Line, LineTimeouts};
 use super::opening::{self, Door, Failures, Opened};
 use super::watch::{Ended, watched};
-use super::{Proxy, http2};
+use super::{Proxy, answer, http2};
 use crate::config::Http2;
 use crate::exchange::refusal::Refusal;
 use crate::http::forwarded::is_trusted;
@@ -39,6 +40,10 @@ const SETTLE: Duration = Duration::from_millis(50);
 
 /// How long tunnels may take to end once their time is up.
 const TUNNELS_END: Duration = Duration::from_secs(2);
+
+/// So many connections that were one too many are answered at once; beyond them they are only
+/// closed.
+const TURNED_AWAY_MAX: usize = 1024;
 
 /// Pingora's word for "keep the connection, without a timeout of yours".
 const KEEPALIVE: Option<u64> = Some(0);
@@ -70,6 +75,8 @@ pub struct Server {
     pub(super) failures: Failures,
     pub(super) limits: AcceptLimits,
     pub(super) http2: H2Options,
+    /// Whoever is turned away is no connection any more; so these are counted by themselves.
+    turned_away: Semaphore,
 }
 
 impl Server {
@@ -85,7 +92,8 @@ impl Server {
     ) -> Self {
         let failures = Failures::new(&metrics.failures);
         let http2 = http2::options(&limits.http2, &limits.head);
-        Self { proxy: Arc::new(proxy), shared, connections, failures, limits, http2 }
+        let turned_away = Semaphore::new(TURNED_AWAY_MAX);
+        Self { proxy: Arc::new(proxy), shared, connections, failures, limits, http2, turned_away }
     }
 
     /// The drain's deadline has passed. Tunnels have one of their own, which their lines watch.
@@ -108,8 +116,9 @@ impl Server {
         let mut stream = Box::new(stream);
         let mut settings: Option<HttpPersistentSettings> = None;
         loop {
-            // What has begun already is in Pingora's hands, and nothing more may come.
-            if line.is_idle() && !stream.first_byte().await {
+            // What has begun already is in Pingora's hands, and nothing more may come. What is no
+            // HTTP is answered at once.
+            if line.is_idle() && !stream.is_broken() && !stream.first_byte().await {
                 return;
             }
             let mut session = ServerSession::new_http1(stream);
@@ -139,17 +148,6 @@ impl Server {
         let place = self.connections.enter_of(client, most);
         place.map(Some).ok_or(Refusal::TooManyOfClient)
     }
-
-    /// Answers a connection that is one too many.
-    async fn turn_away(&self, stream: Option<Stream>, connection: Connection, refusal: Refusal) {
-        let now = self.shared.clock.now();
-        let line = Line::new(Arc::new(connection), self.limits.timeouts, now);
-        let id = request_id::from_roll(fastrand::u128(..));
-        self.shared.refused(refusal, id, &line);
-        if let Some(stream) = stream {
-            super::answer::turn_away(stream, refusal, id).await;
-        }
-    }
 }
 
 /// Serves the connections of one listener, as an app of Pingora's.
@@ -163,6 +161,19 @@ impl Accept {
     #[must_use]
     pub fn new(server: Arc<Server>, door: Door) -> Self {
         Self { server, door }
+    }
+
+    /// Answers a connection that is one too many.
+    async fn turn_away(&self, stream: Stream, connection: Connection, refusal: Refusal) {
+        let Server { shared, limits, turned_away, .. } = &*self.server;
+        let line = Line::new(Arc::new(connection), limits.timeouts, shared.clock.now());
+        let id = request_id::from_roll(fastrand::u128(..));
+        shared.refused(refusal, id, &line);
+        // Over TLS an answer would cost a handshake, which is what we cannot afford.
+        let is_clear = self.door.terminator.is_none();
+        if let (true, Ok(_one)) = (is_clear, turned_away.try_acquire()) {
+            answer::turn_away(stream, refusal, id).await;
+        }
     }
 
     async fn speak(
@@ -214,23 +225,29 @@ impl ServerApp for Accept {
         shutdown: &ShutdownWatch,
     ) -> Option<Stream> {
         let Server { connections, failures, limits, shared, .. } = &*self.server;
-        let (socket, mut connection) = opening::socket(stream)?;
+        let (mut socket, mut connection) = opening::socket(stream)?;
         let Some(place) = connections.enter(limits.connections) else {
-            // Over TLS an answer would cost a handshake, which is what we cannot afford.
-            let stream = self.door.terminator.is_none().then_some::<Stream>(socket);
-            self.server.turn_away(stream, connection, Refusal::TooManyConnections).await;
+            self.turn_away(socket, connection, Refusal::TooManyConnections).await;
             return None;
         };
-        let patience = limits.timeouts.header;
+        let until = shared.clock.instant(shared.clock.now() + limits.timeouts.header);
+        if let Err(why) = self.door.named(&mut socket, &mut connection, until).await {
+            failures.tell(why, connection.peer, self.door.listener.address);
+            return None;
+        }
+        // As soon as it is known whose it is: a handshake that does not come would be a place that
+        // is everybody's.
+        let _of_client = match self.server.of_client(&connection) {
+            Ok(of_client) => of_client,
+            Err(refusal) => {
+                drop(place);
+                self.turn_away(socket, connection, refusal).await;
+                return None;
+            }
+        };
         // Boxed, so that what a handshake needs is given back after it.
-        let open = Box::pin(self.door.open(socket, &mut connection, patience, shared.clock));
-        match open.await {
-            Ok(opened) => match self.server.of_client(&connection) {
-                Ok(_of_client) => self.speak(opened, connection, place, shutdown).await,
-                Err(refusal) => {
-                    self.server.turn_away(opened.http1(), connection, refusal).await;
-                }
-            },
+        match Box::pin(self.door.open(socket, &mut connection, until, shared.clock)).await {
+            Ok(opened) => self.speak(opened, connection, place, shutdown).await,
             Err(why) => failures.tell(why, connection.peer, self.door.listener.address),
         }
         None

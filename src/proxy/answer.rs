@@ -8,8 +8,9 @@ use pingora_proxy::{FailToProxy, Session};
 use tokio::io::AsyncWriteExt;
 
 use super::head::X_REQUEST_ID;
-use super::line::Line;
-use super::{change, failure, grpc};
+use super::line::{LINGER, Line};
+use super::{change, connection, failure, grpc, guard};
+use crate::clock::Clock;
 use crate::exchange::refusal::Refusal;
 use crate::exchange::{Exchange, OwnAnswer};
 use crate::http::accept::{Form, preferred};
@@ -144,11 +145,12 @@ pub(super) async fn turn_away(mut stream: Stream, refusal: Refusal, id: RequestI
     let answer = unasked(refusal, id);
     let sent = async {
         stream.write_all(answer.as_bytes()).await?;
-        stream.flush().await?;
-        AsyncWriteExt::shutdown(&mut stream).await
+        stream.flush().await
     };
-    if let Err(error) = sent.await {
-        log::debug!("could not turn a connection away: {error}");
+    match tokio::time::timeout(LINGER, sent).await {
+        Ok(Ok(())) => guard::linger(stream).await,
+        Ok(Err(error)) => log::debug!("could not turn a connection away: {error}"),
+        Err(elapsed) => log::debug!("could not turn a connection away: {elapsed}"),
     }
 }
 
@@ -171,6 +173,10 @@ pub(super) async fn fail(
     let mut error_code = 0;
     if let (false, Some(refusal)) = (begun, refusal) {
         exchange.refuse(refusal);
+        if let Some(line) = connection::line(session).cloned() {
+            line.answers(Clock::process().now());
+            session.set_write_timeout(Some(line.patience()));
+        }
         error_code = refusal.status();
         session.set_keepalive(None);
         if let Err(error) = refuse(session, exchange, refusal).await {

@@ -109,11 +109,11 @@ impl Connections {
     pub(super) fn enter_of(self: &Arc<Self>, client: IpAddr, most: usize) -> Option<OfClient> {
         let client = one_client(client);
         let mut clients = self.by_client.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = clients.entry(client).or_default();
-        if *count >= most {
+        let count = clients.get(&client).map_or(0, |count| *count);
+        if count >= most {
             return None;
         }
-        *count += 1;
+        clients.insert(client, count + 1);
         Some(OfClient { connections: Arc::clone(self), client })
     }
 
@@ -200,6 +200,13 @@ mod tests {
         assert!(client("192.0.2.1").is_some());
         drop(two);
         assert!(connections.by_client.lock().unwrap().is_empty(), "nothing is left behind");
+    }
+
+    #[test]
+    fn whoever_gets_no_place_is_not_remembered() {
+        let connections = connections();
+        assert!(connections.enter_of("192.0.2.1".parse().unwrap(), 0).is_none());
+        assert!(connections.by_client.lock().unwrap().is_empty());
     }
 
     #[test]

@@ -95,6 +95,11 @@ impl GuardedStream {
         }
     }
 
+    /// Whether the bytes are no HTTP any more, so that nothing of the next request is to come.
+    pub(super) const fn is_broken(&self) -> bool {
+        self.broken.is_some()
+    }
+
     /// Reads behind what was read ahead.
     fn read_on(
         &mut self,

@@ -188,7 +188,7 @@ impl Accepting<'_> {
 
     /// Serves a stream in a task of its own.
     fn begin(&self, mut session: HttpSession, line: Arc<Line>) {
-        self.streams.line.busy();
+        self.streams.line.carries();
         tidy(session.req_header_mut());
         if let Err(violation) = check(session.req_header(), self.server.limits.head) {
             line.violated(violation, String::new());

@@ -24,6 +24,8 @@ use pingora_core::protocols::Stream;
 
 use super::connection::Connection;
 use super::cork::Cork;
+pub(super) use super::phase::Direction;
+use super::phase::Phase;
 pub(super) use super::verdict::Verdict;
 use crate::exchange::refusal::Refusal;
 use crate::http::request_id::RequestId;
@@ -43,39 +45,6 @@ const CUT_AFTER: Duration = Duration::from_secs(1);
 /// listened to any more. To close at once would be a reset, and a reset takes the answer away that
 /// the client has not read yet (RFC 9112 §9.6).
 pub(super) const LINGER: Duration = Duration::from_secs(2);
-
-/// What a connection is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    /// Between requests; nothing has been read of the next one.
-    Idle,
-    /// Some of a head has been read.
-    Head,
-    /// A request is being served.
-    Busy,
-    /// What is read and written is no HTTP any more.
-    Tunnel,
-}
-
-impl Phase {
-    const fn code(self) -> u8 {
-        match self {
-            Self::Idle => 0,
-            Self::Head => 1,
-            Self::Busy => 2,
-            Self::Tunnel => 3,
-        }
-    }
-}
-
-/// A direction of a client connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Direction {
-    /// From the client.
-    Read,
-    /// To the client.
-    Write,
-}
 
 /// The timeouts of a client connection.
 #[derive(Debug, Clone, Copy)]
@@ -99,6 +68,8 @@ pub(super) struct Line {
     verdict: AtomicU8,
     /// When the phase has taken too long.
     due_ns: AtomicU64,
+    /// When it is over, whatever the phase; the end of time unless it is to be cut.
+    cut_ns: AtomicU64,
     /// When the client has taken too long to send more; the end of time if nobody waits.
     read_due_ns: AtomicU64,
     /// When it has taken too long to take more.
@@ -134,6 +105,7 @@ impl Line {
             phase: AtomicU8::new(Phase::Idle.code()),
             verdict: AtomicU8::new(Verdict::Open.code()),
             due_ns: AtomicU64::new((now + timeouts.header).as_nanos()),
+            cut_ns: AtomicU64::new(u64::MAX),
             read_due_ns: AtomicU64::new(u64::MAX),
             write_due_ns: AtomicU64::new(u64::MAX),
             draining_since_ns: AtomicU64::new(u64::MAX),
@@ -256,10 +228,27 @@ impl Line {
         }
     }
 
-    /// A head is complete and its request begins. It has no deadline before its route is known.
-    pub(super) fn busy(&self) {
+    /// A head is complete and its request begins. Until it has a deadline of its own, it may take as
+    /// long as its head: so much has a client to take an answer of ours.
+    pub(super) fn busy(&self, now: Timestamp) {
+        self.served.fetch_add(1, Relaxed);
+        self.enter(Phase::Busy, now + self.timeouts.header);
+    }
+
+    /// A stream has begun on this connection. It has a line of its own, which watches it.
+    pub(super) fn carries(&self) {
         self.served.fetch_add(1, Relaxed);
         self.enter(Phase::Busy, Timestamp::MAX);
+    }
+
+    /// An answer of ours begins where a backend's could not come.
+    pub(super) fn answers(&self, now: Timestamp) {
+        self.due_ns.fetch_min((now + self.timeouts.header).as_nanos(), Relaxed);
+    }
+
+    /// How long a client may take nothing of an answer of ours.
+    pub(super) fn patience(&self) -> Duration {
+        self.timeouts.header
     }
 
     /// The request must be over by then.
@@ -303,7 +292,7 @@ impl Line {
 
     /// What the connection is doing has taken too long, whatever it is.
     pub(super) fn cut(&self, now: Timestamp) {
-        self.due_ns.store(now.as_nanos(), Relaxed);
+        self.cut_ns.fetch_min(now.as_nanos(), Relaxed);
         self.task.wake();
     }
 
@@ -313,7 +302,8 @@ impl Line {
 
     /// When [`Line::check`] must be asked again.
     pub(super) fn due(&self) -> Timestamp {
-        let due = Timestamp::from_nanos(self.due_ns.load(Relaxed));
+        let cut_ns = self.cut_ns.load(Relaxed);
+        let due = Timestamp::from_nanos(self.due_ns.load(Relaxed).min(cut_ns));
         match self.draining_since() {
             Some(since) if self.is(Phase::Idle) => due.min(since + DRAIN_IDLE),
             Some(since) if self.is_tunnel() => due.min(since + self.timeouts.tunnels),
@@ -359,7 +349,11 @@ impl Line {
         self.slow_at(Direction::Read, None);
         self.slow_at(Direction::Write, None);
         self.verdict.store(verdict.code(), Relaxed);
-        self.due_ns.store((now + CUT_AFTER).as_nanos(), Relaxed);
+        let over_ns = (now + CUT_AFTER).as_nanos();
+        if self.cut_ns.load(Relaxed) != u64::MAX {
+            self.cut_ns.store(over_ns, Relaxed);
+        }
+        self.due_ns.store(over_ns, Relaxed);
         if !self.is(Phase::Busy) {
             self.draining_since_ns.store(u64::MAX, Relaxed); // it would be due for ever
         }
@@ -418,7 +412,7 @@ mod tests {
     fn a_reused_connection_has_the_same_time_for_its_head() {
         let line = line();
         line.bytes_read(1, || at(1));
-        line.busy();
+        line.busy(at(0));
         line.answered(at(2));
         assert_eq!(line.due(), at(77));
         line.bytes_read(2, || at(50));
@@ -429,7 +423,7 @@ mod tests {
     fn a_head_that_came_with_the_request_before_it_has_no_longer() {
         let line = line();
         line.bytes_read(2, || at(1));
-        line.busy();
+        line.busy(at(0));
         line.answered(at(5));
         assert_eq!(line.due(), at(15));
         line.drain(at(6));
@@ -440,7 +434,7 @@ mod tests {
     fn an_empty_line_begins_no_head() {
         let line = line();
         line.bytes_read(1, || at(1));
-        line.busy();
+        line.busy(at(0));
         line.answered(at(2));
         line.bytes_read(1, || at(3));
         assert_eq!(line.due(), at(77));
@@ -449,7 +443,7 @@ mod tests {
     #[test]
     fn a_request_past_its_deadline_may_end_by_itself_and_is_cut_if_it_does_not() {
         let line = line();
-        line.busy();
+        line.busy(at(0));
         line.deadline(at(30));
         assert!(line.check(at(30)));
         assert_eq!(line.verdict(), Verdict::PastDeadline);
@@ -460,7 +454,7 @@ mod tests {
     #[test]
     fn a_request_that_is_tried_again_is_not_late_for_the_attempt_before_it() {
         let line = line();
-        line.busy();
+        line.busy(at(0));
         line.deadline(at(5));
         assert!(line.check(at(5)));
         line.again(at(10));
@@ -472,7 +466,7 @@ mod tests {
     #[test]
     fn a_client_that_takes_its_answer_too_slowly_is_not_the_one_that_is_late() {
         let line = line();
-        line.busy();
+        line.busy(at(0));
         line.deadline(at(30));
         line.slow_at(Direction::Write, Some(at(20)));
         assert_eq!(line.due(), at(20));
@@ -483,7 +477,7 @@ mod tests {
     #[test]
     fn a_body_that_comes_too_slowly_is_late_before_the_request_is() {
         let line = line();
-        line.busy();
+        line.busy(at(0));
         line.deadline(at(30));
         line.slow_at(Direction::Read, Some(at(20)));
         line.slow_at(Direction::Read, None);
@@ -514,7 +508,7 @@ mod tests {
     #[test]
     fn a_tunnel_has_no_deadline_until_draining_begins() {
         let line = line();
-        line.busy();
+        line.busy(at(0));
         line.deadline(at(30));
         line.tunnel();
         assert!(line.check(at(1000)));
@@ -524,5 +518,28 @@ mod tests {
         assert!(line.check(at(2040)));
         assert_eq!(line.verdict(), Verdict::PastDeadline);
         assert!(!line.check(at(2041)), "now it is cut");
+    }
+
+    #[test]
+    fn a_request_that_is_not_forwarded_has_as_long_as_its_head() {
+        let line = line();
+        line.busy(at(3));
+        assert_eq!(line.due(), at(13));
+        line.deadline(Timestamp::MAX);
+        line.answers(at(50));
+        assert_eq!(line.due(), at(60), "so has an answer in place of a backend's");
+    }
+
+    #[test]
+    fn what_is_cut_stays_cut_though_a_stream_begins() {
+        let line = line();
+        line.answered(at(1));
+        line.cut(at(2));
+        line.carries();
+        assert_eq!(line.due(), at(2));
+        assert!(line.check(at(2)));
+        line.carries();
+        assert!(line.check(at(2)), "it has a moment");
+        assert!(!line.check(at(3)), "and no more, whatever begins");
     }
 }

@@ -19,6 +19,7 @@ pub mod line;
 pub mod opening;
 mod pacing;
 mod peer;
+mod phase;
 mod tunnel;
 mod unchunked;
 mod verdict;
@@ -47,6 +48,7 @@ use crate::exchange::{Admitted, Exchange, Replay};
 use crate::http::method::is_idempotent;
 use crate::http::request_id::RequestId;
 use crate::live::Live;
+use crate::time::Timestamp;
 use crate::upstream::Upstreams;
 
 /// Timers of the same moment ring within this of each other.
@@ -114,6 +116,16 @@ fn line(session: &Session) -> Option<&Line> {
     connection::line(session).map(Arc::as_ref)
 }
 
+/// The request begins: as long as it has no deadline, so long may an answer of ours take.
+fn begin(session: &mut Session, now: Timestamp) {
+    let Some(line) = connection::line(session).cloned() else { return };
+    line.busy(now);
+    session.set_write_timeout(Some(line.patience()));
+    if line.is_worn() {
+        session.set_keepalive(None);
+    }
+}
+
 /// Who was late, if somebody was. While a client's body is awaited, its silence is the backend's
 /// silence, too.
 fn late(session: &mut Session, error: &Error) -> Option<Late> {
@@ -168,13 +180,7 @@ impl ProxyHttp for Proxy {
 
     async fn early_request_filter(&self, session: &mut Session, _: &mut Exchange) -> Result<()> {
         fault::at("early_request_filter", session);
-        let is_last = line(session).is_some_and(|line| {
-            line.busy();
-            line.is_worn()
-        });
-        if is_last {
-            session.set_keepalive(None);
-        }
+        begin(session, self.clock.now());
         // HTTP/1.0 knows no interim answers (RFC 9110 §15.2).
         let of_1_0 = session.req_header().version == http::Version::HTTP_10;
         session.as_downstream_mut().set_ignore_info_resp(of_1_0);

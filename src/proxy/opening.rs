@@ -2,12 +2,12 @@
 //! be one, then the TLS handshake. Both together within the time that a first head may take.
 
 use std::fmt;
-use std::future::{Future as _, poll_fn};
+use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::Instant;
 
 use pingora_core::protocols::l4::stream::Stream as Socket;
 use pingora_core::protocols::{GetSocketDigest as _, SocketDigest, Stream};
@@ -147,15 +147,6 @@ pub(super) enum Opened {
 }
 
 impl Opened {
-    /// Where an answer of HTTP/1 would be understood.
-    pub(super) fn http1(self) -> Option<Stream> {
-        match self {
-            Self::Clear(socket) => Some(socket),
-            Self::Http1(stream) => Some(stream),
-            Self::Http2(_) => None,
-        }
-    }
-
     /// Waits for the first bytes of a clear connection, where they may be HTTP/2's. `None` if the
     /// client has left, or its line says that it is to.
     pub(super) async fn decided(self, http2: bool, line: &Line, clock: Clock) -> Option<Self> {
@@ -201,35 +192,45 @@ pub struct Door {
 }
 
 impl Door {
-    /// Opens a connection within `patience`: what is left of it is for HTTP.
+    /// Finds out whose a connection is: reads the PROXY header, if there has to be one.
+    pub(super) async fn named(
+        &self,
+        socket: &mut Socket,
+        connection: &mut Connection,
+        until: Instant,
+    ) -> Result<(), Unopened> {
+        let from = &self.listener.proxy_protocol;
+        if from.is_empty() || !is_trusted(connection.peer.ip(), from) {
+            return Ok(());
+        }
+        connection.proxied = in_time(until, proxy_header(socket)).await?;
+        Ok(())
+    }
+
+    /// Opens a connection: makes the handshake, if there has to be one.
     pub(super) async fn open(
         &self,
-        mut socket: Box<Socket>,
+        socket: Box<Socket>,
         connection: &mut Connection,
-        patience: Duration,
+        until: Instant,
         clock: Clock,
     ) -> Result<Opened, Unopened> {
-        let from = &self.listener.proxy_protocol;
-        let is_proxy = !from.is_empty() && is_trusted(connection.peer.ip(), from);
-        if !is_proxy && self.terminator.is_none() {
-            return Ok(Opened::Clear(socket));
-        }
-        let opened = async {
-            if is_proxy {
-                connection.proxied = proxy_header(&mut socket).await?;
-            }
-            let Some(terminator) = &self.terminator else {
-                return Ok(Opened::Clear(socket));
-            };
-            let now = clock.wall(clock.now());
-            let shaken = terminator.accept(socket, now).await;
-            let (stream, facts) = shaken.map_err(Unopened::Handshake)?;
-            let opened = if facts.http2 { Opened::Http2(stream) } else { Opened::Http1(stream) };
-            connection.tls = Some(Tls { facts, terminator: Arc::clone(terminator) });
-            Ok(opened)
-        };
-        tokio::time::timeout(patience, opened).await.map_err(|_elapsed| Unopened::Slow)?
+        let Some(terminator) = &self.terminator else { return Ok(Opened::Clear(socket)) };
+        let now = clock.wall(clock.now());
+        let shaken = async { terminator.accept(socket, now).await.map_err(Unopened::Handshake) };
+        let (stream, facts) = in_time(until, shaken).await?;
+        let opened = if facts.http2 { Opened::Http2(stream) } else { Opened::Http1(stream) };
+        connection.tls = Some(Tls { facts, terminator: Arc::clone(terminator) });
+        Ok(opened)
     }
+}
+
+async fn in_time<T>(
+    until: Instant,
+    opening: impl Future<Output = Result<T, Unopened>>,
+) -> Result<T, Unopened> {
+    let opened = tokio::time::timeout_at(until.into(), opening).await;
+    opened.map_err(|_elapsed| Unopened::Slow)?
 }
 
 async fn proxy_header(socket: &mut Socket) -> Result<Option<Addresses>, Unopened> {

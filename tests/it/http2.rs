@@ -271,6 +271,43 @@ fn half_a_preface_is_not_waited_for() {
 }
 
 #[test]
+fn a_client_that_takes_none_of_our_answers_does_not_hold_its_connection() {
+    let backend = Backend::start("one");
+    let routes = "routes: [{path: /there, pool: web}]\n";
+    let limits = "limits: {header_timeout: 500ms, keepalive: 500ms}";
+    let weir = Weir::start(&config(&backend, "", &format!("{routes}{limits}")));
+    let mut client = RawHttp2::connect(weir.address());
+    // A window of nothing for each stream.
+    client.send(&frame(0x4, 0, 0, &[0, 4, 0, 0, 0, 0])).unwrap();
+    // `:method: GET`, `:scheme: http`, `:path: /` by index, `:authority: a`.
+    let head = [&[0x82, 0x86, 0x84, 0x41, 1][..], b"a"].concat();
+    for number in 0..50 {
+        client.send(&frame(0x1, 0x5, number * 2 + 1, &head)).unwrap();
+    }
+    assert_eq!(client.goaway(), Some(Reason::NO_ERROR.into()));
+    eventually(PATIENCE, "it is gone", || weir.status()["downstream_connections"] == 0);
+    let logged = || weir.access_log().iter().filter(|line| line["status"] == 404).count();
+    eventually(PATIENCE, "each is logged", || logged() == 50);
+    assert_eq!(backend.count(), 0);
+}
+
+#[test]
+fn a_refusal_in_place_of_a_backends_answer_is_not_waited_for_either() {
+    let backend = Backend::start("one");
+    backend.stop();
+    let pool = ", retry: {attempts: 1}, timeouts: {request: off, response: 1h}";
+    let limits = "limits: {header_timeout: 500ms, keepalive: 500ms}";
+    let weir = Weir::start(&config(&backend, pool, limits));
+    let mut client = RawHttp2::connect(weir.address());
+    client.send(&frame(0x4, 0, 0, &[0, 4, 0, 0, 0, 0])).unwrap();
+    let head = [&[0x82, 0x86, 0x84, 0x41, 1][..], b"a"].concat();
+    client.send(&frame(0x1, 0x5, 1, &head)).unwrap();
+    assert_eq!(client.goaway(), Some(Reason::NO_ERROR.into()));
+    let line = weir.until_logged("the refusal", |_| true);
+    assert_eq!((&line["status"], &line["reason"]), (&502.into(), &"connect_failed".into()));
+}
+
+#[test]
 fn floods_end_their_own_connection_and_nobody_elses() {
     let backend = Backend::start("one");
     let weir = Weir::start(&config(&backend, "", ""));

@@ -9,7 +9,8 @@ use crate::support::backend::{Backend, Behaviour};
 use crate::support::client::{Client, Response};
 use crate::support::load::Load;
 use crate::support::ports::{own_address, own_addresses};
-use crate::support::weir::Weir;
+use crate::support::tls::{Authority, TlsConfig};
+use crate::support::weir::{LISTENER_KEYS, Weir};
 use crate::support::{PATIENCE, eventually, now};
 
 /// Such a limit gives no token back while a test runs.
@@ -295,6 +296,61 @@ fn one_client_has_so_many_connections_and_others_have_theirs() {
         let mut again = Client::connect_from(client, weir.address());
         again.request("GET", "/", &[], b"").is_ok_and(|answer| answer.status() == 200)
     });
+}
+
+#[test]
+fn a_client_that_is_silent_over_tls_takes_no_more_than_its_places() {
+    let (backend, authority) = (Backend::start("one"), Authority::new());
+    let tls =
+        format!("tls: {{certificates: [{}]}}", authority.identity("site", &["weir.test"]).yaml());
+    let limits = "limits: {connections: 6, connections_per_client: 2, header_timeout: 60s}";
+    let weir = Weir::start(&format!("{LISTENER_KEYS}{tls}\n{}", config(&backend, limits)));
+    let silent = own_address();
+    let _held: Vec<Client> = (0..2).map(|_| Client::connect_from(silent, weir.address())).collect();
+    eventually(PATIENCE, "both have a place", || weir.status()["downstream_connections"] == 2);
+    for _ in 0..10 {
+        let mut more = Client::connect_from(silent, weir.address());
+        assert!(more.is_closed_within(PATIENCE), "without a handshake");
+    }
+    let mut other = TlsConfig::new(&authority, None).connect(weir.address(), "weir.test");
+    assert_eq!(other.get("/", &[]).status(), 200, "another client");
+    weir.until_logged("the reason", |line| line["reason"] == "too_many_of_client");
+}
+
+#[test]
+fn a_client_that_a_proxy_names_has_its_places_before_the_handshake() {
+    let (backend, authority, proxy) = (Backend::start("one"), Authority::new(), own_address());
+    let tls =
+        format!("tls: {{certificates: [{}]}}", authority.identity("site", &["weir.test"]).yaml());
+    let keys = format!("{LISTENER_KEYS}{tls}, proxy_protocol: {{from: [{proxy}]}}\n");
+    let limits = "limits: {connections_per_client: 1, header_timeout: 60s}";
+    let weir = Weir::start(&format!("{keys}{}", config(&backend, limits)));
+    let named = |client: &str| {
+        let mut connection = Client::connect_from(proxy, weir.address());
+        connection.send(format!("PROXY TCP4 {client} 198.51.100.2 4711 443\r\n"));
+        connection
+    };
+    let mut both = [named("192.0.2.1"), named("192.0.2.1")];
+    let shortly = Duration::from_millis(300);
+    eventually(PATIENCE, "one of them is closed", || {
+        both.iter_mut().filter_map(|it| it.is_closed_within(shortly).then_some(())).count() == 1
+    });
+    let mut other = named("192.0.2.2");
+    assert!(!other.is_closed_within(shortly), "another client");
+}
+
+#[test]
+fn whoever_is_turned_away_in_the_middle_of_a_request_is_not_reset() {
+    let backend = Backend::start("one");
+    let weir = Weir::start(&config(&backend, "limits: {connections: 1}"));
+    let _inside = connected(&weir, 1);
+    let mut outside = Client::connect(weir.address());
+    outside.send("POST / HTTP/1.1\r\nHost: weir.test\r\nContent-Length: 100000\r\n\r\n");
+    assert_eq!(outside.read_answer().status(), 503);
+    assert!(outside.is_closed_within(PATIENCE), "nothing more comes");
+    for _ in 0..10 {
+        outside.send([b'x'; 1000]);
+    }
 }
 
 #[test]

@@ -160,6 +160,24 @@ fn a_client_that_does_not_read_is_cut_after_the_requests_deadline() {
     assert!(got < BODY, "all {got} bytes came");
 }
 
+#[test]
+fn a_client_that_does_not_read_our_own_answers_is_cut_too() {
+    let backend = Backend::start("one");
+    let body = "x".repeat(60_000);
+    let routes =
+        format!("routes: [{{pool: web}}, {{path: /r, respond: {{status: 200, body: {body}}}}}]\n");
+    let limits = "limits: {header_timeout: 500ms}";
+    let weir = Weir::start(&format!("{}{routes}{limits}", pool(from_ref(&backend), "")));
+    let mut client = Client::connect(weir.address());
+    // More than the sockets hold.
+    client.send(request_bytes("GET", "/r", &[], 0).repeat(400));
+    assert_eq!(client.read_answer().text().len(), body.len());
+    eventually(PATIENCE, "it is cut", || {
+        weir.metrics().sum("lb_downstream_connections", &[]) == 0.0
+    });
+    assert_eq!(weir.get("/r").status(), 200);
+}
+
 // ── waiting for a client ──
 
 const HEADER: &str = "limits: {header_timeout: 300ms}";
