@@ -106,9 +106,19 @@ impl Answer {
         }
         match serving(&self.body) {
             Some(SERVING) => Ok(()),
-            Some(status) => Err(format!("serving status {status}, expected {SERVING}")),
+            Some(status) => Err(format!("it says {}, expected SERVING", word(status))),
             None => Err("the answer is not one of grpc.health.v1".to_owned()),
         }
+    }
+}
+
+/// What `HealthCheckResponse.ServingStatus` calls this number.
+fn word(status: u8) -> String {
+    match status {
+        0 => "UNKNOWN".to_owned(),
+        2 => "NOT_SERVING".to_owned(),
+        3 => "SERVICE_UNKNOWN".to_owned(),
+        other => format!("the serving status {other}"),
     }
 }
 
@@ -175,6 +185,8 @@ mod tests {
         let of = |http, grpc, body: &[u8]| Answer { http, grpc, body: body.to_vec() }.judge();
         let serves = [0, 0, 0, 0, 2, 0x08, 1];
         assert_eq!(of(200, Some(0), &serves), Ok(()));
+        let sick = of(200, Some(0), &[0, 0, 0, 0, 2, 0x08, 2]).unwrap_err();
+        assert_eq!(sick, "it says NOT_SERVING, expected SERVING");
         for answer in [
             of(200, Some(0), &[0, 0, 0, 0, 2, 0x08, 2]),
             of(200, Some(0), b""),

@@ -160,7 +160,8 @@ impl Rounds {
         };
         let now = self.clock.now();
         let (pool, backend) = (&self.pool, &self.backend.label);
-        let reason = result.as_ref().err().cloned().unwrap_or_default();
+        // It stands between quotes.
+        let reason = result.as_ref().err().map_or_else(String::new, |why| why.replace('"', "'"));
         match self.backend.probed(result, now) {
             Some(true) => info!("backend healthy: pool={pool} backend={backend}"),
             Some(false) => {

@@ -73,6 +73,9 @@ fn of_backend(error: &Error) -> Refusal {
             Some((Fault::Other, _)) | None => Refusal::TlsFailed,
         },
         ErrorType::InvalidHTTPHeader | ErrorType::InvalidH2 => Refusal::InvalidResponse,
+        ErrorType::H2Error if h2_error(error).is_some_and(h2::Error::is_library) => {
+            Refusal::InvalidResponse
+        }
         _ => Refusal::ConnectionReset,
     }
 }
@@ -111,8 +114,40 @@ pub(super) fn reason(error: &Error) -> String {
         (ErrorType::ConnectNoRoute, _) => "no route to it".to_owned(),
         (ErrorType::ReadTimedout, _) => "no answer in time".to_owned(),
         (ErrorType::ConnectionClosed, None) => "it closed the connection".to_owned(),
+        (ErrorType::InvalidHTTPHeader, _) => of_head(error),
+        (ErrorType::InvalidH2, _) => NOT_HTTP2.to_owned(),
+        (ErrorType::H2Error, None) => of_http2(error),
         (_, Some(cause)) => cause.to_string(),
         (other, None) => other.as_str().to_owned(),
+    }
+}
+
+/// What is wrong with a head. Where a parser gave up, its words are of no use, and Pingora adds all
+/// that it read; else it is one rule that was broken.
+fn of_head(error: &Error) -> String {
+    match (&error.cause, &error.context) {
+        (None, Some(rule)) => format!("its answer is not valid HTTP: {}", rule.as_str()),
+        _ => "its answer is not valid HTTP/1".to_owned(),
+    }
+}
+
+const NOT_HTTP2: &str = "it does not speak HTTP/2";
+
+fn h2_error(error: &Error) -> Option<&h2::Error> {
+    error.root_cause().downcast_ref()
+}
+
+/// What is wrong with a stream or a connection of HTTP/2. What a backend of HTTP/1 answers looks
+/// like the start of a frame that is too long.
+fn of_http2(error: &Error) -> String {
+    let Some(error) = h2_error(error) else { return "no stream of HTTP/2 could be had".to_owned() };
+    let reason = error.reason().unwrap_or(h2::Reason::INTERNAL_ERROR);
+    let is_nonsense = matches!(reason, h2::Reason::FRAME_SIZE_ERROR | h2::Reason::PROTOCOL_ERROR);
+    match (error.is_library(), error.is_go_away()) {
+        (true, true) if is_nonsense => NOT_HTTP2.to_owned(),
+        (true, _) => format!("its answer is not valid HTTP/2: {reason}"),
+        (false, true) => format!("it ended the connection of HTTP/2: {reason}"),
+        (false, false) => format!("it reset the stream of HTTP/2: {reason}"),
     }
 }
 

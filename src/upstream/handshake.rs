@@ -14,6 +14,18 @@ pub enum Fault {
 /// What rustls calls a certificate that it does not trust.
 const DISTRUST: &str = "invalid peer certificate";
 
+/// What rustls says where an operator is helped by other words.
+const IN_WORDS: [(&str, &str); 2] = [
+    (
+        "received fatal alert: NoApplicationProtocol",
+        "it offers no HTTP/2 (ALPN); write `protocol: auto` or `http1`",
+    ),
+    (
+        "received corrupt message of type InvalidContentType",
+        "it does not speak TLS; is its URL `http://`?",
+    ),
+];
+
 /// What is wrong, and in words for the operator, if `error` is of a handshake. Pingora keeps what
 /// rustls said as text alone.
 #[must_use]
@@ -25,8 +37,21 @@ pub fn failure(error: &Error) -> Option<(Fault, String)> {
     // What Pingora adds: whom it had asked for.
     let said = text.split(", SNI:").next().unwrap_or(&text);
     if let Some(said) = said.find(DISTRUST).and_then(|at| said.get(at..)) {
-        return Some((Fault::Certificate, said.trim().to_owned()));
+        let help = match said.contains("UnknownIssuer") {
+            true => "; nobody vouches for it whom `tls.ca` names, or without it this system trusts",
+            false => "",
+        };
+        return Some((Fault::Certificate, plain(said) + help));
     }
-    let said = said.rsplit("cause: ").next().unwrap_or(said);
-    Some((Fault::Other, format!("no TLS: {}", said.trim())))
+    let known = IN_WORDS.iter().find(|(rustls, _)| said.contains(rustls));
+    let why = known.map_or_else(
+        || format!("no TLS: {}", plain(said.rsplit("cause: ").next().unwrap_or(said))),
+        |(_, words)| (*words).to_owned(),
+    );
+    Some((Fault::Other, why))
+}
+
+/// Without the quotes that rustls puts around names: logs put it between quotes.
+fn plain(said: &str) -> String {
+    said.trim().replace('"', "'")
 }

@@ -158,6 +158,23 @@ fn a_backend_of_http_1_behind_h2c_is_502() {
     });
     assert_eq!(weir.get("/").status(), 502);
     serving.join().unwrap();
+    let line = weir.until_logged("its line", |line| line["status"] == 502);
+    assert_eq!(line["reason"], "invalid_response");
+    let error = weir.status()["backends"][0]["last_error"].clone();
+    assert_eq!(error, "it does not speak HTTP/2");
+}
+
+#[test]
+fn a_backend_of_http_2_alone_is_named_where_http_1_is_spoken() {
+    let backend = H2Backend::start();
+    let weir = Weir::start(&pool(&backend.url(), "retry: {attempts: 1}"));
+    assert_eq!(weir.get("/").status(), 502);
+    let line = weir.until_logged("its line", |line| line["status"] == 502);
+    let error = weir.status()["backends"][0]["last_error"].clone();
+    assert_eq!(
+        (&line["reason"], &error),
+        (&"invalid_response".into(), &"its answer is not valid HTTP/1".into())
+    );
 }
 
 // ── over TLS ──
@@ -205,6 +222,13 @@ fn h2_goes_on_with_nothing_else() {
     let (_front, weir) = over_tls(backend.address(), &[], "protocol: h2, retry: {attempts: 1}");
     assert_eq!(weir.get("/").status(), 502);
     assert_eq!(backend.count(), 0);
+    assert_eq!(weir.status()["backends"][0]["last_error"], "it does not speak HTTP/2");
+    drop(weir);
+    // One that knows ALPN says so itself.
+    let (_front, weir) = over_tls(backend.address(), &["http/1.1"], "protocol: h2");
+    assert_eq!(weir.get("/").status(), 502);
+    let error = weir.status()["backends"][0]["last_error"].clone();
+    assert_eq!(error, "it offers no HTTP/2 (ALPN); write `protocol: auto` or `http1`");
 }
 
 #[test]
@@ -292,7 +316,7 @@ fn a_grpc_probe_asks_whether_a_service_serves() {
     weir.until_alive();
     let state = || weir.status()["backends"][0].clone();
     eventually(PATIENCE, "it does not serve", || state()["state"] == "unhealthy");
-    assert_eq!(state()["last_error"], "serving status 2, expected 1");
+    assert_eq!(state()["last_error"], "it says NOT_SERVING, expected SERVING");
     backend.health(1);
     eventually(PATIENCE, "it serves", || state()["state"] == "healthy");
     let check = &backend.checks()[0];
