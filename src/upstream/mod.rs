@@ -28,6 +28,8 @@ const STREAM_WINDOW: u32 = 256 * 1024;
 pub struct Upstreams {
     pools: Vec<Vec<HttpPeer>>,
     roots: Roots,
+    /// For connectors that need none.
+    nobody: Roots,
 }
 
 impl Upstreams {
@@ -45,7 +47,7 @@ impl Upstreams {
                 .map(|(backend, member)| template(pool, backend, trust, member.backend.address));
             pools.push(peers.collect());
         }
-        Ok(Self { pools, roots: Roots::new(&trust.system)? })
+        Ok(Self { pools, roots: Roots::new(&trust.system)?, nobody: Roots::new(&[])? })
     }
 
     /// How a member of a pool is reached, without any limit of time.
@@ -67,7 +69,7 @@ impl Upstreams {
         let mut peers = self.pools.get(pool).into_iter().flatten();
         // They take milliseconds to be read, and a file may have a thousand pools.
         let needs_roots = peers.any(|peer| peer.is_tls() && peer.options.ca.is_none());
-        let roots = if needs_roots { self.roots() } else { roots::NONE.to_owned() };
+        let roots = if needs_roots { self.roots() } else { self.nobody.path() };
         let mut options = ConnectorOptions::new(1);
         options.ca_file = Some(roots);
         options

@@ -44,6 +44,11 @@ pub(super) fn check(file: File, found: &mut Found) -> Config {
         listeners(file.listeners, &mut bound, found)
     };
     let (pools, names) = pool::pools(file.pools, found);
+    let proxies = file.refused.contains(&"trusted_proxies")
+        || file.trusted_proxies.as_ref().is_some_and(|proxies| proxies.value.typed > 0);
+    if !proxies && !listeners.is_empty() && listeners.iter().all(|one| one.tls.is_none()) {
+        route::all_come_by_http(file.routes.as_ref(), found);
+    }
     let routes = if file.refused.contains(&"routes") {
         Vec::new()
     } else {

@@ -84,6 +84,19 @@ pub(super) fn routes(
     routes
 }
 
+/// Complains about routes for those who came by https, where nobody can.
+pub(super) fn all_come_by_http(typed: Option<&Spanned<List<file::Route>>>, found: &mut Found) {
+    let routes = typed.iter().flat_map(|typed| &typed.value.entries);
+    for scheme in routes.filter_map(|route| route.value.scheme.as_ref()) {
+        if scheme.value.0 == Scheme::Https {
+            let problem = Problem::new(scheme.at, "nobody comes by https here");
+            found.add(problem.help(
+                "give a listener `tls`, or name the proxy that ends TLS in `trusted_proxies`",
+            ));
+        }
+    }
+}
+
 /// How the client must have come. Whoever is sent to another scheme alone must not have come by it,
 /// or would be sent to where it is.
 fn scheme(
