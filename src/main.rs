@@ -7,7 +7,7 @@ use std::env;
 use std::ffi::OsString;
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -165,7 +165,11 @@ struct Origin {
 #[derive(Debug, Args)]
 struct Check {
     /// The configuration file
-    file: PathBuf,
+    #[arg(required_unless_present = "config")]
+    file: Option<PathBuf>,
+    /// The same, as `run` is told it
+    #[arg(short, long, value_name = "FILE", conflicts_with = "file")]
+    config: Option<PathBuf>,
     /// Print the file with every default written out, its routes in the order in which they are asked
     #[arg(long)]
     show: bool,
@@ -259,7 +263,11 @@ fn work(flags: &Run) -> Result<(), String> {
 fn ask(flags: &Control, request: Request) -> Result<(), String> {
     let place = flags.place();
     let answer = control::ask(place.path(), request).map_err(|error| {
-        format!("weir: no balancer answers at {}: {error}", place.path().display())
+        let at = place.path().display();
+        format!(
+            "weir: no balancer answers at {at}: {error} (help: be the user that runs it, and give \
+             the same --control or WEIR_CONTROL)"
+        )
     })?;
     if answer.done { say(&answer.text) } else { Err(answer.text) }
 }
@@ -299,8 +307,9 @@ fn many(flags: &[String], name: &'static str, environment: &'static str) -> Vec<
 }
 
 fn check(flags: &Check) -> Result<(), String> {
-    let text = read(&flags.file)?;
-    let file = Some(flags.file.as_path());
+    // One of the two is there, or the command line would have been refused.
+    let path = flags.file.as_deref().or(flags.config.as_deref()).unwrap_or(Path::new(""));
+    let (text, file) = (read(path)?, Some(path));
     let checked = load(file, Some(&text), &Overrides::default())
         .and_then(|config| Ok((look_at_files(&config, Expired::Refused)?, config)));
     let (warnings, config) = checked.map_err(|problems| complain(file, &problems))?;
@@ -314,7 +323,7 @@ fn check(flags: &Check) -> Result<(), String> {
     let backends: usize = config.pools.iter().map(|pool| pool.backends.len()).sum();
     say(&format!(
         "{}: ok: listeners={} routes={} pools={} backends={backends}",
-        flags.file.display(),
+        path.display(),
         config.listeners.len(),
         config.routes.len(),
         config.pools.len(),
