@@ -13,7 +13,8 @@ pub const LENGTH_MAX: usize = 4096;
 /// The longest line of version 1 (§2.1).
 const LINE_MAX: usize = 107;
 
-const SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";
+/// How a header of version 2 begins. To HTTP it is two empty lines.
+pub(super) const SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";
 const PREFIX: &[u8] = b"PROXY ";
 const VERSION: u8 = 0x20;
 const COMMAND_LOCAL: u8 = 0x00;

@@ -68,13 +68,21 @@ fn a_clear_port_speaks_both_whatever_the_pieces_of_the_first_bytes() {
 }
 
 #[test]
-fn where_it_is_off_its_preface_is_no_request() {
+fn where_it_is_off_its_preface_is_no_request_and_named_like_other_protocols() {
     let backend = Backend::start("one");
     let pools = format!("pools: [{{name: web, health_check: off, backends: [{}]}}]", backend.url());
     let weir = Weir::start(&pools);
-    let mut client = Client::connect(weir.address());
-    client.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
-    assert!(client.read_answer().status() >= 400);
+    for (detail, bytes) in [
+        ("http2_preface", &b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..]),
+        ("proxy_header", b"PROXY TCP4 192.0.2.7 198.51.100.2 4711 443\r\n"),
+        ("proxy_header", b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c"),
+        ("tls", b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03"),
+    ] {
+        let mut client = Client::connect(weir.address());
+        client.send(bytes);
+        assert_eq!(client.read_answer().status(), 400, "{detail}");
+        weir.until_logged(detail, |line| line["detail"] == detail);
+    }
     assert_eq!(backend.count(), 0);
 }
 

@@ -6,8 +6,12 @@ use super::{At, Limits, Step, Violation};
 
 /// No registered method has more than 17 bytes.
 pub(super) const METHOD_BYTES_MAX: usize = 32;
+/// What is kept of a method: as much as the longest has that is known here.
+const METHOD_KEPT: usize = 7;
 /// What is kept of a target: enough to see its form.
 const TARGET_KEPT: usize = 9;
+/// The first byte of a handshake of TLS.
+const TLS: u8 = 0x16;
 const VERSION: &[u8] = b"HTTP/";
 
 /// Where in a head we are, and what it has said.
@@ -16,6 +20,7 @@ pub(super) struct Head {
     place: Place,
     /// Of the method, the target or the version.
     bytes: usize,
+    name: [u8; METHOD_KEPT],
     method: Method,
     target: [u8; TARGET_KEPT],
     minor: u8,
@@ -34,14 +39,17 @@ enum Place {
     Done,
 }
 
-/// A method that has a target of its own form, as far as it has come.
+/// A method that has a target of its own form.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Method {
     #[default]
-    Unknown,
+    Other,
     Options,
     Connect,
-    Other,
+    /// The first word of a PROXY line.
+    Proxy,
+    /// The first word of HTTP/2.
+    Preface,
 }
 
 /// How the body ends.
@@ -81,24 +89,25 @@ impl Head {
 
     fn method(&mut self, byte: u8) -> Result<(), Violation> {
         if byte == b' ' && self.bytes > 0 {
-            self.method = match (self.method, self.bytes) {
-                (method @ (Method::Options | Method::Connect), 7) => method,
+            self.method = match self.name.get(..self.bytes) {
+                Some(b"OPTIONS") => Method::Options,
+                Some(b"CONNECT") => Method::Connect,
+                Some(b"PROXY") => Method::Proxy,
+                Some(b"PRI") => Method::Preface,
                 _ => Method::Other,
             };
             (self.place, self.bytes) = (Place::Target, 0);
             return Ok(());
         }
+        if byte == TLS && self.bytes == 0 {
+            return Err(Violation::Tls);
+        }
         if !is_token(byte) || self.bytes == METHOD_BYTES_MAX {
             return Err(Violation::Method);
         }
-        let is = |name: &[u8]| name.get(self.bytes) == Some(&byte);
-        self.method = match (self.method, self.bytes) {
-            (Method::Unknown, 0) if is(b"OPTIONS") => Method::Options,
-            (Method::Unknown, 0) if is(b"CONNECT") => Method::Connect,
-            (Method::Options, _) if is(b"OPTIONS") => Method::Options,
-            (Method::Connect, _) if is(b"CONNECT") => Method::Connect,
-            _ => Method::Other,
-        };
+        if let Some(place) = self.name.get_mut(self.bytes) {
+            *place = byte;
+        }
         self.bytes += 1;
         Ok(())
     }
@@ -120,8 +129,18 @@ impl Head {
                 Ok(used + 1)
             }
             // A request line of HTTP/0.9 ends here.
-            Some(b'\r' | b'\n') => Err(Violation::Version),
+            Some(b'\r' | b'\n') => Err(self.foreign().unwrap_or(Violation::Version)),
+            Some(b' ') => Err(self.foreign().unwrap_or(Violation::Target)),
             Some(_) => Err(Violation::Target),
+        }
+    }
+
+    /// What else begins with a method and a target like these.
+    fn foreign(&self) -> Option<Violation> {
+        match (self.method, self.target.get(..self.bytes)) {
+            (Method::Proxy, Some(b"TCP4" | b"TCP6" | b"UNKNOWN")) => Some(Violation::ProxyHeader),
+            (Method::Preface, Some(b"*")) => Some(Violation::Http2Preface),
+            _ => None,
         }
     }
 

@@ -27,6 +27,7 @@ use self::chunks::Chunks;
 use self::head::{Body, Head};
 pub use self::unpacked::Unpacked;
 pub use self::violation::Violation;
+use super::proxy_protocol::SIGNATURE;
 
 /// How much a head may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -194,6 +195,9 @@ impl Gap {
                 (Self::Nothing, b'\r') => Self::Return,
                 (Self::Return, b'\n') => Self::Line,
                 (Self::Return, _) => return Err(At(at, Violation::BareReturn)),
+                (Self::Line, b'\r') if bytes.starts_with(&SIGNATURE) => {
+                    return Err(At(at, Violation::ProxyHeader));
+                }
                 (Self::Line, b'\r' | b'\n') => return Err(At(at, Violation::EmptyLines)),
                 (Self::Nothing, b'\n') => return Err(At(at, Violation::BareNewline)),
                 (Self::Nothing | Self::Line, _) => return Ok(Step::Done(at)),

@@ -59,7 +59,7 @@ fn a_request_line_is_method_target_and_version_with_one_space_between() {
         (V::Method, "GET\t/ HTTP/1.1"),
         (V::Method, "G\0T / HTTP/1.1"),
         (V::Method, "AVERYLONGMETHODNAMEOFTHIRTYTHREE- / HTTP/1.1"),
-        (V::Method, "\u{16}\u{3}\u{1}"),
+        (V::Method, "G\u{16}"),
         (V::Target, "GET  / HTTP/1.1"),
         (V::Version, "GET / a HTTP/1.1"),
         (V::Version, "GET /  HTTP/1.1"),
@@ -103,9 +103,29 @@ fn a_target_has_a_form_that_fits_the_method() {
         "GET /\u{7f} HTTP/1.1",
         "GET /\0 HTTP/1.1",
         "GET /\t HTTP/1.1",
-        "PRI * HTTP/2.0",
+        "PROXY * HTTP/1.1",
+        "PROXY a HTTP/1.1",
+        "PRI a HTTP/2.0",
     ] {
         assert_eq!(line(bad), Some(V::Target), "{bad:?}");
+    }
+}
+
+#[test]
+fn other_protocols_are_named() {
+    for (violation, bytes) in [
+        (V::Tls, &b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03"[..]),
+        (V::ProxyHeader, b"PROXY TCP4 192.0.2.7 198.51.100.2 4711 443\r\n"),
+        (V::ProxyHeader, b"PROXY TCP6 ::1 ::1 4711 443\r\n"),
+        (V::ProxyHeader, b"PROXY UNKNOWN\r\n"),
+        (V::ProxyHeader, b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c"),
+        (V::Http2Preface, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
+        (V::EmptyLines, b"\r\n\r\n\0\r\nQUI"),
+    ] {
+        assert_eq!(wrong(bytes), Some(violation), "{bytes:?}");
+    }
+    for good in ["PROXY / HTTP/1.1", "PRI / HTTP/1.1", "PROXYTCP4 / HTTP/1.1"] {
+        assert_eq!(line(good), None, "{good}");
     }
 }
 

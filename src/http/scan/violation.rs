@@ -9,6 +9,13 @@ pub enum Violation {
     BareNewline,
     /// More than one empty line before a request.
     EmptyLines,
+    /// The first byte of a handshake: the client speaks TLS.
+    Tls,
+    /// A header of the PROXY protocol. One of version 2 is known only where a read brings the whole of
+    /// its signature, as proxies write it; else it is [`Violation::EmptyLines`].
+    ProxyHeader,
+    /// The first line of HTTP/2.
+    Http2Preface,
     /// The method is no token, or none, or longer than any.
     Method,
     /// A byte in the target that no URI has, or a form that does not fit the method.
@@ -66,6 +73,9 @@ impl Violation {
             Self::BareReturn
             | Self::BareNewline
             | Self::EmptyLines
+            | Self::Tls
+            | Self::ProxyHeader
+            | Self::Http2Preface
             | Self::Method
             | Self::Target
             | Self::Version
@@ -94,6 +104,9 @@ impl Violation {
             Self::BareReturn => "bare_cr",
             Self::BareNewline => "bare_lf",
             Self::EmptyLines => "empty_lines",
+            Self::Tls => "tls",
+            Self::ProxyHeader => "proxy_header",
+            Self::Http2Preface => "http2_preface",
             Self::Method => "method",
             Self::Target => "target",
             Self::TargetBytes => "target_bytes",
