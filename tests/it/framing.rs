@@ -4,11 +4,11 @@ use std::slice::from_ref;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::support::PATIENCE;
 use crate::support::backend::{Answer, Backend, Behaviour};
 use crate::support::client::{Client, Framing, request_bytes};
 use crate::support::configs::pool;
 use crate::support::weir::Weir;
+use crate::support::{PATIENCE, eventually};
 
 fn one() -> (Backend, Weir) {
     let backend = Backend::start("one");
@@ -157,8 +157,11 @@ fn connections_are_kept_on_both_sides() {
 #[test]
 fn a_backends_connection_serves_one_client_after_another() {
     let (backend, weir) = one();
-    for _ in 0..5 {
+    for done in 1..=5 {
         assert_eq!(weir.get("/").status(), 200);
+        // The client has its answer a moment before the connection is given back; the line is
+        // written after that.
+        eventually(PATIENCE, "it is told", || weir.access_log().len() == done);
     }
     assert_eq!((backend.count(), backend.connections()), (5, 1));
 }
