@@ -198,6 +198,10 @@ mod tests {
                 "pools: [{name: web, backends: [http://a]}]\n\
                  routes: [{pool: web, request_headers: {set: {A: b}, @}}]"
             }
+            ("routes[]", "scheme") => {
+                "pools: [{name: web, backends: [http://a]}]\n\
+                 trusted_proxies: [10.0.0.0/8]\nroutes: [{pool: web, @}]"
+            }
             (path, _) => around(path),
         }
     }

@@ -261,7 +261,9 @@ fn a_client_or_a_backend_cannot_invent_a_label() {
     assert_eq!(values, BTreeSet::from(expected));
     let text = world.text();
     assert!(!text.to_lowercase().contains("evil"), "{text}");
-    assert!(!text.contains("599"), "{text}");
+    // What the system says of the process has figures of its own.
+    let ours = text.lines().filter(|line| !line.contains("process_"));
+    assert!(ours.into_iter().all(|line| !line.contains("599")), "{text}");
 }
 
 #[test]
