@@ -30,6 +30,7 @@ pub(crate) struct Call {
 /// A server of HTTP/2. What it does is in the path:
 ///
 /// - `/echo`: every piece of the request back as it comes, then the trailers of gRPC with status 0;
+/// - `/whole`: the whole request back once it is there, as a unary call does; status 0;
 /// - `/only-head`: a status of gRPC, 5, and nothing else;
 /// - `/refuse-once`: the stream is refused (RFC 9113 §8.7) the first time, and served from then on;
 /// - `/last`: served, and the connection takes no stream after it;
@@ -180,6 +181,11 @@ async fn answer(
         }
         "/refuse-once" if !std::mem::replace(&mut shared.state().refused, true) => {
             respond.send_reset(Reason::REFUSED_STREAM);
+        }
+        "/whole" => {
+            read(body, &shared, at).await;
+            let whole = shared.state().calls.get(at).map(|call| call.body.clone());
+            drop(say(&mut respond, head(), whole.unwrap_or_default(), Some("0")));
         }
         "/only-head" => {
             let head = head().header("grpc-status", "5").body(()).expect("a head");
