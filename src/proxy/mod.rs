@@ -7,6 +7,7 @@ mod client_certificate;
 mod connection;
 pub mod connections;
 mod cork;
+mod delegate;
 mod failure;
 mod fault;
 mod framed;
