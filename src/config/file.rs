@@ -224,12 +224,11 @@ section! {
     /// otherwise as soon as it has come, and the backend is cut off. `off` is for no limit.
     body: Cap = Same("off"), "10MiB";
     /// The slowest that a client may send a body (else 408) or take an answer (else it is cut off), in
-    /// bytes a second. Only time in which it is waited for counts. Set it where `timeouts.response` or
-    /// `timeouts.request` of a pool, which bound this otherwise, are long or `off`. It is for HTTP/1:
-    /// over HTTP/2 only those two bound how slow a client may be, so leave them on.
+    /// bytes a second. Only time in which it is waited for counts, over HTTP/2 stream by stream. Set it
+    /// where `timeouts.response` or `timeouts.request` of a pool, which bound this otherwise, are long or
+    /// `off`. Tunnels, and calls of gRPC over HTTP/2, may be silent as long as they like.
     body_rate: Cap = Same("off"), "500B";
-    /// How long a client may do nothing, or fall behind `body_rate`, before it is too slow. For
-    /// HTTP/1, as that is.
+    /// How long a client may do nothing, or fall behind `body_rate`, before it is too slow.
     body_grace: Duration = Same("10s"), "20s";
     /// How long a client connection is kept between two requests.
     keepalive: Duration = Same("75s"), "30s";

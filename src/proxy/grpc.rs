@@ -2,7 +2,6 @@
 
 use http::{HeaderMap, HeaderValue, Version, header};
 use pingora::http::{RequestHeader, ResponseHeader};
-use pingora_core::protocols::http::ServerSession;
 use pingora_error::{Error, ErrorType, Result};
 use pingora_proxy::Session;
 
@@ -63,8 +62,8 @@ pub(super) fn refusal(request: &RequestHeader, refusal: Refusal) -> Result<Respo
 /// Sends a head that is the whole answer. Pingora's own way leaves HTTP/2 open for a body, and a
 /// client of gRPC would then look for the status in the trailers.
 pub(super) async fn write(session: &mut Session, head: ResponseHeader) -> Result<()> {
-    if let ServerSession::H2(stream) = session.as_downstream_mut() {
-        return stream.write_response_header(Box::new(head), true);
+    if let Some(stream) = session.as_downstream_mut().as_custom_mut() {
+        return stream.write_response_header(Box::new(head), true).await;
     }
     session.write_response_header(Box::new(head), true).await
 }

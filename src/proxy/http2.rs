@@ -25,6 +25,7 @@ use super::connection;
 use super::connections::Place;
 use super::framed::FramedStream;
 use super::line::{Line, Verdict};
+use super::stream::GuardedSession;
 use super::watch::watched;
 use crate::config::Http2;
 use crate::http::scan::{Limits as HeadLimits, Unpacked, Violation};
@@ -160,10 +161,7 @@ impl Accepting<'_> {
     fn stream_line(&self) -> Arc<Line> {
         let connection = Arc::clone(&self.streams.line.connection);
         let now = self.server.shared.clock.now();
-        let line = Line::new(connection, self.server.limits.timeouts, now);
-        // Whether it has nothing to say, nobody can tell; while its body is not whole, it could.
-        line.read_pending(true);
-        Arc::new(line)
+        Arc::new(Line::new(connection, self.server.limits.timeouts, now))
     }
 
     fn poll_next(
@@ -194,8 +192,11 @@ impl Accepting<'_> {
             line.violated(violation, String::new());
             line.foretold.get_or_init(|| violation.into());
         }
-        let mut session = ServerSession::new_http2(session);
+        let clock = self.server.shared.clock;
         session.set_total_drain_timeout(Some(BODY_DRAIN));
+        let (of_stream, pace) = (Arc::clone(&line), self.server.limits.pace);
+        let session = GuardedSession::new(session, of_stream, clock, pace);
+        let session = ServerSession::new_custom(Box::new(session));
         let (server, shutdown) = (Arc::clone(self.server), self.shutdown.clone());
         let open = self.streams.enter();
         tokio::spawn(async move {
@@ -203,7 +204,7 @@ impl Accepting<'_> {
             let serving = async {
                 let _never_reused = server.proxy.process_new_http(session, &shutdown).await;
             };
-            let _ended = watched(serving, &line, server.shared.clock).await;
+            let _ended = watched(serving, &line, clock).await;
         });
     }
 

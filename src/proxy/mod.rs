@@ -21,6 +21,7 @@ pub mod opening;
 mod pacing;
 mod peer;
 mod phase;
+mod stream;
 mod tunnel;
 mod unchunked;
 mod verdict;

@@ -13,6 +13,7 @@ mod grpc;
 mod h2_out;
 mod hostile;
 mod http2;
+mod http2_slow;
 mod limits;
 mod metrics;
 mod probe;

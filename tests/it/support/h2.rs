@@ -30,6 +30,8 @@ pub(crate) struct Call {
 /// A server of HTTP/2. What it does is in the path:
 ///
 /// - `/echo`: every piece of the request back as it comes, then the trailers of gRPC with status 0;
+/// - `/expand`: the same, and every piece 64 times; nothing more is read before that is written;
+/// - `/late`: two seconds pass before it reads anything;
 /// - `/whole`: the whole request back once it is there, as a unary call does; status 0;
 /// - `/only-head`: a status of gRPC, 5, and nothing else;
 /// - `/refuse-once`: the stream is refused (RFC 9113 §8.7) the first time, and served from then on;
@@ -173,7 +175,13 @@ async fn answer(
 ) {
     let body = request.into_body();
     match path.as_str() {
-        "/echo" => drop(echo(body, respond, &shared, at).await),
+        "/echo" => drop(echo(body, respond, 1, &shared, at).await),
+        "/expand" => drop(echo(body, respond, 64, &shared, at).await),
+        "/late" => {
+            tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+            read(body, &shared, at).await;
+            drop(say(&mut respond, Response::builder(), b"late".to_vec(), None));
+        }
         "/never" => {
             let _reason = std::future::poll_fn(|context| respond.poll_reset(context)).await;
             shared.state().resets += 1;
@@ -241,6 +249,7 @@ async fn read(mut body: RecvStream, shared: &Shared, at: usize) {
 async fn echo(
     mut body: RecvStream,
     mut respond: SendResponse<Bytes>,
+    times: usize,
     shared: &Shared,
     at: usize,
 ) -> Result<(), h2::Error> {
@@ -251,7 +260,7 @@ async fn echo(
         if let Some(call) = shared.state().calls.get_mut(at) {
             call.body.extend_from_slice(&piece);
         }
-        let mut rest = piece;
+        let mut rest = Bytes::from(piece.repeat(times));
         while !rest.is_empty() {
             stream.reserve_capacity(rest.len());
             let Some(Ok(room)) =

@@ -144,22 +144,48 @@ impl Stream {
     pub(crate) fn answer(self) -> Result<Answer, h2::Error> {
         let Self { runtime, response, body: _body } = self;
         runtime.block_on(async {
-            let answer = async {
-                let (head, mut body) = response.await?.into_parts();
-                let ended_with_its_head = body.is_end_stream();
-                let mut bytes = Vec::new();
-                while let Some(piece) = body.data().await {
-                    let piece = piece?;
-                    body.flow_control().release_capacity(piece.len())?;
-                    bytes.extend_from_slice(&piece);
-                }
-                let trailers = body.trailers().await?;
-                let head = Response::from_parts(head, ());
-                Ok(Answer { head, body: bytes, trailers, ended_with_its_head })
-            };
-            tokio::time::timeout(PATIENCE, answer).await.expect("an answer in time")
+            tokio::time::timeout(PATIENCE, whole(response)).await.expect("an answer in time")
         })
     }
+
+    /// Sends `piece` so many times, with a pause before each, until there is an answer.
+    pub(crate) fn trickle(
+        self,
+        piece: &[u8],
+        pause: Duration,
+        pieces: usize,
+    ) -> Result<Answer, h2::Error> {
+        let Self { runtime, response, mut body } = self;
+        runtime.block_on(async {
+            let answer = tokio::time::timeout(PATIENCE * 3, whole(response));
+            tokio::pin!(answer);
+            let mut sent = 0;
+            loop {
+                tokio::select! {
+                    answer = &mut answer => return answer.expect("an answer in time"),
+                    () = tokio::time::sleep(pause), if sent < pieces => {
+                        sent += 1;
+                        // Whether the server still wants it, its answer says.
+                        drop(body.send_data(Bytes::copy_from_slice(piece), sent == pieces));
+                    }
+                }
+            }
+        })
+    }
+}
+
+async fn whole(response: ResponseFuture) -> Result<Answer, h2::Error> {
+    let (head, mut body) = response.await?.into_parts();
+    let ended_with_its_head = body.is_end_stream();
+    let mut bytes = Vec::new();
+    while let Some(piece) = body.data().await {
+        let piece = piece?;
+        body.flow_control().release_capacity(piece.len())?;
+        bytes.extend_from_slice(&piece);
+    }
+    let trailers = body.trailers().await?;
+    let head = Response::from_parts(head, ());
+    Ok(Answer { head, body: bytes, trailers, ended_with_its_head })
 }
 
 /// A stream whose answer has begun.
