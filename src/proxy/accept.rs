@@ -13,9 +13,9 @@ use pingora_core::protocols::Stream;
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::protocols::http::v2::server::H2Options;
 use pingora_core::server::ShutdownWatch;
-use pingora_proxy::HttpProxy;
 use tokio::sync::Semaphore;
 
+use super::build::Engine;
 use super::connection::Connection;
 use super::connections::{Connections, OfClient, Place};
 use super::guard::{self, GuardedStream};
@@ -69,7 +69,7 @@ pub struct AcceptLimits {
 
 /// What serves client connections, whichever listener they come by.
 pub struct Server {
-    pub(super) proxy: Arc<HttpProxy<Proxy>>,
+    pub(super) proxy: Arc<Engine>,
     pub(super) shared: Proxy,
     connections: Arc<Connections>,
     pub(super) failures: Failures,
@@ -84,7 +84,7 @@ impl Server {
     /// `metrics`.
     #[must_use]
     pub fn new(
-        proxy: HttpProxy<Proxy>,
+        proxy: Engine,
         shared: Proxy,
         connections: Arc<Connections>,
         metrics: &ConnectionMetrics,

@@ -94,6 +94,13 @@ fn of_client(error: &Error) -> Option<Refusal> {
     }
 }
 
+/// Whether the answer is whole, and the backend did not want the rest of the request: what Pingora
+/// ends such an exchange with is an error all the same.
+pub(super) fn is_after_a_whole_answer(error: &Error) -> bool {
+    let context = error.context.as_ref().map(pingora_error::ImmutStr::as_str);
+    *error.esource() == ErrorSource::Unset && context == Some("downstream_state is_errored")
+}
+
 /// Whether a backend said nothing for too long.
 pub(super) fn is_silence(error: &Error) -> bool {
     *error.esource() == ErrorSource::Upstream && is_timeout(error)

@@ -20,11 +20,13 @@ const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
 /// The backend speaks HTTP/1.1, but the pool is for HTTP/2 alone.
 pub(super) fn ask(
     request: &mut RequestHeader,
-    received: &HeaderMap,
+    session: &Session,
     exchange: &Exchange,
 ) -> Result<()> {
     let pool = exchange.pool_index().and_then(|index| exchange.snapshot().pools.get(index));
-    if request.version == Version::HTTP_2 {
+    let is_http2 = super::line(session).is_some_and(|line| line.upload().is_some());
+    if is_http2 {
+        let received = &session.req_header().headers;
         let mut lines = received.get_all(header::TE).iter().filter_map(|line| line.to_str().ok());
         if lines.any(|line| line.split(',').any(|it| it.trim().eq_ignore_ascii_case("trailers"))) {
             request.insert_header(header::TE, TRAILERS)?;

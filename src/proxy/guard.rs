@@ -172,6 +172,18 @@ impl GuardedStream {
         }
     }
 
+    /// Whether nothing may be read of a body as yet, for too much of it is still on its way.
+    fn is_held_back(&mut self, context: &mut Context<'_>) -> bool {
+        let is_body =
+            self.line.is_busy() && self.scanner.as_ref().is_some_and(|it| !it.is_between());
+        if !is_body || self.line.poll_room(context).is_ready() {
+            return false;
+        }
+        self.line.read_pending(false);
+        self.pace_read(Poll::Ready(0));
+        true
+    }
+
     /// Watches how fast a body comes. What comes between requests is watched by the line alone.
     fn pace_read(&mut self, polled: Poll<usize>) {
         let Some(scanner) = self.scanner.as_ref().filter(|_| !self.line.is_tunnel()) else {
@@ -276,6 +288,9 @@ impl AsyncRead for GuardedStream {
         }
         if let Some(broken) = this.broken {
             return this.read_broken(broken, context);
+        }
+        if this.is_held_back(context) {
+            return Poll::Pending;
         }
         let before = buffer.filled().len();
         let polled = this.read_on(context, buffer);

@@ -17,6 +17,7 @@
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use atomic_waker::AtomicWaker;
@@ -31,6 +32,7 @@ use crate::exchange::refusal::Refusal;
 use crate::http::request_id::RequestId;
 use crate::http::scan::Violation;
 use crate::time::Timestamp;
+use crate::upstream::http2::Upload;
 
 /// How long an idle connection may still send its next request once draining began. Active
 /// clients are told `Connection: close` by then; closing at once would race with their next
@@ -93,6 +95,8 @@ pub(super) struct Line {
     task: AtomicWaker,
     /// Of the socket to a backend.
     pub(super) cork: Cork,
+    /// Of the request's body, if its backend speaks HTTP/2.
+    upload: Mutex<Option<Arc<Upload>>>,
     /// The stream, once nobody serves it any more and the client may still be sending.
     left: Mutex<Option<Stream>>,
 }
@@ -118,6 +122,7 @@ impl Line {
             began_ns: AtomicU64::new(now.as_nanos()),
             task: AtomicWaker::new(),
             cork: Cork::default(),
+            upload: Mutex::default(),
             left: Mutex::default(),
         }
     }
@@ -196,6 +201,21 @@ impl Line {
         self.violation.get().map_or("", |(_, line)| line)
     }
 
+    /// The request goes to a backend, by HTTP/2 if there is an `upload`.
+    pub(super) fn uploads(&self, upload: Option<Arc<Upload>>) {
+        *self.upload.lock().unwrap_or_else(PoisonError::into_inner) = upload;
+    }
+
+    /// What is on its way of the request's body, if its backend speaks HTTP/2.
+    pub(super) fn upload(&self) -> Option<Arc<Upload>> {
+        self.upload.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether more may be read of the request's body.
+    pub(super) fn poll_room(&self, context: &mut Context<'_>) -> Poll<()> {
+        self.upload().map_or(Poll::Ready(()), |upload| upload.poll_room(context))
+    }
+
     /// Nobody serves the stream any more, but the client may still be sending.
     pub(super) fn leave(&self, stream: Stream) {
         *self.left.lock().unwrap_or_else(PoisonError::into_inner) = Some(stream);
@@ -232,6 +252,7 @@ impl Line {
     /// long as its head: so much has a client to take an answer of ours.
     pub(super) fn busy(&self, now: Timestamp) {
         self.served.fetch_add(1, Relaxed);
+        self.uploads(None);
         self.enter(Phase::Busy, now + self.timeouts.header);
     }
 

@@ -2,6 +2,7 @@
 
 pub mod accept;
 mod answer;
+pub mod build;
 mod change;
 mod client_certificate;
 mod connection;
@@ -51,7 +52,7 @@ use crate::http::method::is_idempotent;
 use crate::http::request_id::RequestId;
 use crate::live::Live;
 use crate::time::Timestamp;
-use crate::upstream::Upstreams;
+use crate::upstream::{Upstreams, http2 as upload};
 
 /// Timers of the same moment ring within this of each other.
 const TICK: Duration = Duration::from_millis(20);
@@ -254,10 +255,13 @@ impl ProxyHttp for Proxy {
         reused: bool,
         _: &HttpPeer,
         socket: std::os::fd::RawFd,
-        _: Option<&Digest>,
+        connection: Option<&Digest>,
         exchange: &mut Exchange,
     ) -> Result<()> {
         fault::at("connected_to_upstream", session);
+        if let Some(line) = line(session) {
+            line.uploads(connection.and_then(upload::of).cloned());
+        }
         exchange.connected(reused, self.clock.now());
         tunnel::hold_back(session, exchange, socket);
         Ok(())
@@ -279,7 +283,7 @@ impl ProxyHttp for Proxy {
         // After whatever the client may have taken out by its `Connection`.
         client_certificate::pass_on(request, connection::of(session))?;
         change::request(request, exchange)?;
-        grpc::ask(request, &session.req_header().headers, exchange)?;
+        grpc::ask(request, session, exchange)?;
         tunnel::ask(request, exchange)
     }
 

@@ -5,7 +5,7 @@ use pingora_error::{ErrorType, OkOrErr as _, Result};
 
 use super::connection::Connection;
 use crate::exchange::Target;
-use crate::upstream::{Upstreams, proxied};
+use crate::upstream::{Upstreams, http2, proxied};
 
 /// A target in Pingora's words.
 pub(super) fn peer(
@@ -22,6 +22,8 @@ pub(super) fn peer(
     if target.tunnel_timeout.is_some() {
         options.alpn = ALPN::H1; // HTTP/2 has no upgrades
     }
+    http2::lead(&mut peer);
+    let options = &mut peer.options;
     let patience = target.tunnel_timeout.unwrap_or(target.response_timeout);
     options.read_timeout = Some(patience);
     options.write_timeout = Some(patience);

@@ -92,7 +92,12 @@ impl GuardedSession {
             if line.verdict() == Verdict::Stalled {
                 return Poll::Ready(Error::e_explain(ErrorType::WriteTimedout, "it is too slow"));
             }
-            let polled = body.poll_capacity(context).map(|room| match room {
+            // What is there already is not told again.
+            let polled = match body.capacity() {
+                0 => body.poll_capacity(context),
+                room => Poll::Ready(Some(Ok(room))),
+            };
+            let polled = polled.map(|room| match room {
                 Some(room) => room.or_err(ErrorType::WriteError, "waiting for a client's window"),
                 None => Error::e_explain(ErrorType::H2Error, "the client has ended the stream"),
             });
@@ -133,6 +138,17 @@ impl GuardedSession {
         body.send_trailers(trailers).or_err(ErrorType::WriteError, "while sending trailers")
     }
 
+    /// Waits until more may be read of the request's body.
+    async fn hold_back(&mut self) -> Result<()> {
+        let line = Arc::clone(&self.line);
+        let room = poll_fn(|context| line.poll_room(context));
+        tokio::select! {
+            biased;
+            () = room => Ok(()),
+            given_up = self.given_up() => given_up.map(drop),
+        }
+    }
+
     /// Waits until the client gives the stream up.
     async fn given_up(&mut self) -> Result<Option<Bytes>> {
         let Self { inner, line, body, .. } = self;
@@ -145,14 +161,15 @@ impl GuardedSession {
             };
             Error::e_explain(ErrorType::H2Error, "the client has given the stream up")
         };
-        listen(given_up, line, None).await
+        listen(given_up, line, false, None).await
     }
 }
 
-/// Waits for what the client says, and tells the line of it.
+/// Waits for what the client says, and tells the line whether it is to say the next word.
 async fn listen(
     reading: impl Future<Output = Result<Option<Bytes>>>,
     line: &Line,
+    is_awaited: bool,
     pacing: Option<&mut Pacing>,
 ) -> Result<Option<Bytes>> {
     let mut pacing = pacing;
@@ -162,7 +179,7 @@ async fn listen(
             return Poll::Ready(Error::e_explain(ErrorType::ReadError, "its time is up"));
         }
         let polled = reading.as_mut().poll(context);
-        line.read_pending(polled.is_pending());
+        line.read_pending(is_awaited && polled.is_pending());
         if let Some(pacing) = &mut pacing {
             let came = |read: &Option<Bytes>| read.as_ref().map_or(0, Bytes::len);
             pacing.moved(line, Direction::Read, moved(&polled, came));
@@ -191,7 +208,8 @@ impl Session for GuardedSession {
     }
 
     async fn read_body_bytes(&mut self) -> Result<Option<Bytes>> {
-        listen(self.inner.read_body_bytes(), &self.line, self.pacing.as_mut()).await
+        self.hold_back().await?;
+        listen(self.inner.read_body_bytes(), &self.line, true, self.pacing.as_mut()).await
     }
 
     async fn read_body_or_idle(&mut self, no_body_expected: bool) -> Result<Option<Bytes>> {
@@ -345,7 +363,7 @@ impl Session for GuardedSession {
     }
 
     fn take_custom_message_reader(&mut self) -> Option<Messages> {
-        None
+        Some(Box::new(tokio_stream::empty())) // there is nothing beside HTTP
     }
 
     fn restore_custom_message_reader(&mut self, _: Messages) -> Result<()> {
@@ -353,7 +371,8 @@ impl Session for GuardedSession {
     }
 
     fn take_custom_message_writer(&mut self) -> Option<Box<dyn CustomMessageWrite>> {
-        None
+        // Where the backend speaks HTTP/1, Pingora does without.
+        self.line.upload().map(|_| -> Box<dyn CustomMessageWrite> { Box::new(()) })
     }
 
     fn restore_custom_message_writer(&mut self, _: Box<dyn CustomMessageWrite>) -> Result<()> {

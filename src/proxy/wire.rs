@@ -62,6 +62,7 @@ pub(super) fn ending(session: &Session, error: Option<&Error>, exchange: &Exchan
     let begun = status(session) != 0;
     match error {
         None => exchange.own_answer().unwrap_or(Ending::Answered),
+        Some(error) if begun && super::failure::is_after_a_whole_answer(error) => Ending::Answered,
         Some(error) if super::failure::is_stalled_client(error) => Ending::ClientStalled,
         Some(_) if super::is_stalled(session) => Ending::ClientStalled,
         // Our own end of it, carried out on the client's side.

@@ -5,6 +5,7 @@
 //! which pools can differ goes into `group_key`.
 
 pub mod handshake;
+pub mod http2;
 pub mod proxied;
 mod roots;
 

@@ -120,7 +120,8 @@ impl<'a> Conductor<'a> {
         let (admin, data): (Sockets, Sockets) =
             sockets.into_iter().partition(|(address, _)| *address == self.admin_address);
         let threads = threads(self.config.threads);
-        let accept = services::accept(self.config, &self.parts, threads, data);
+        let accept = services::accept(self.config, &self.parts, threads, data)
+            .map_err(super::system("make the proxy"))?;
         // With one thread there is nothing to steal, and the simpler scheduler is cheaper.
         self.data_service = Some(Running::start(("data", threads, threads > 1), accept));
         self.answer_admin(admin)?;

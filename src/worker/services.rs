@@ -1,5 +1,6 @@
 //! Pingora's services, on sockets that are bound already.
 
+use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::num::NonZero;
 use std::os::fd::IntoRawFd;
@@ -22,6 +23,7 @@ use tokio::task::JoinSet;
 use super::Parts;
 use crate::config::{Config, limits};
 use crate::proxy::accept::{Accept, AcceptLimits, Server};
+use crate::proxy::build;
 use crate::proxy::line::LineTimeouts;
 
 /// The read buffer of a client connection. Small heads fit; a large one saves nothing and costs
@@ -115,17 +117,17 @@ pub(super) fn accept(
     parts: &Parts,
     threads: usize,
     sockets: Sockets,
-) -> Vec<(Sockets, Accept)> {
-    let server = Arc::new(server(config, parts, threads));
+) -> io::Result<Vec<(Sockets, Accept)>> {
+    let server = Arc::new(server(config, parts, threads)?);
     let app = |(address, socket): (SocketAddr, TcpListener)| {
         // Whose door it is not, as of a listener that a newer supervisor knows, stays shut.
         let door = parts.doors.iter().find(|door| door.listener.address == address)?;
         Some((vec![(address, socket)], Accept::new(Arc::clone(&server), door.clone())))
     };
-    sockets.into_iter().filter_map(app).collect()
+    Ok(sockets.into_iter().filter_map(app).collect())
 }
 
-fn server(config: &Config, parts: &Parts, threads: usize) -> Server {
+fn server(config: &Config, parts: &Parts, threads: usize) -> io::Result<Server> {
     let conf = Arc::new(ServerConf {
         threads,
         upstream_keepalive_pool_size: KEPT_CONNECTIONS,
@@ -134,7 +136,8 @@ fn server(config: &Config, parts: &Parts, threads: usize) -> Server {
         max_retries: usize::from(limits::ATTEMPTS_MAX) + 1,
         ..ServerConf::default()
     });
-    let mut proxy = pingora_proxy::http_proxy(&conf, parts.proxy.clone());
+    let mut proxy = build::build(&conf, parts.proxy.clone())
+        .ok_or_else(|| io::Error::other("Pingora gives it to nobody"))?;
     let mut options = HttpServerOptions::default();
     // So that CONNECT comes as far as our own 405, and into the log.
     options.allow_connect_method_proxying = true;
@@ -154,7 +157,7 @@ fn server(config: &Config, parts: &Parts, threads: usize) -> Server {
         drain: config.shutdown.drain,
     };
     let connections = Arc::clone(&parts.connections);
-    Server::new(proxy, parts.proxy.clone(), connections, &parts.connection_metrics, limits)
+    Ok(Server::new(proxy, parts.proxy.clone(), connections, &parts.connection_metrics, limits))
 }
 
 /// An app that several services share.

@@ -10,6 +10,7 @@ mod faults;
 mod forwarding;
 mod framing;
 mod grpc;
+mod h2_bodies;
 mod h2_out;
 mod hostile;
 mod http2;

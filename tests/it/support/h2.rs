@@ -31,6 +31,9 @@ pub(crate) struct Call {
 ///
 /// - `/echo`: every piece of the request back as it comes, then the trailers of gRPC with status 0;
 /// - `/expand`: the same, and every piece 64 times; nothing more is read before that is written;
+/// - `/early`: the whole answer before anything is read, then everything is;
+/// - `/enough`: the whole answer, then the stream is reset without an error (RFC 9113 §8.1);
+/// - `/unended`: an answer of the length that it announces, whose stream does not end;
 /// - `/late`: two seconds pass before it reads anything;
 /// - `/whole`: the whole request back once it is there, as a unary call does; status 0;
 /// - `/only-head`: a status of gRPC, 5, and nothing else;
@@ -118,13 +121,18 @@ impl H2Backend {
         self.shared.state().connections
     }
 
-    /// How many requests for `/never` the other side has given up.
+    /// How many requests for `/never` and `/unended` the other side has given up.
     pub(crate) fn resets(&self) -> usize {
         self.shared.state().resets
     }
 }
 
 impl Shared {
+    fn given_up(&self) {
+        self.state().resets += 1;
+        self.reset.notify_waiters();
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("a task of the backend panicked")
     }
@@ -184,8 +192,25 @@ async fn answer(
         }
         "/never" => {
             let _reason = std::future::poll_fn(|context| respond.poll_reset(context)).await;
-            shared.state().resets += 1;
-            shared.reset.notify_waiters();
+            shared.given_up();
+        }
+        "/early" => {
+            drop(say(&mut respond, Response::builder(), b"early".to_vec(), None));
+            read(body, &shared, at).await;
+        }
+        "/enough" => {
+            drop(say(&mut respond, Response::builder(), b"enough".to_vec(), None));
+            // A reset takes with it what has not left yet.
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            respond.send_reset(Reason::NO_ERROR);
+        }
+        "/unended" => {
+            let head = Response::builder().header("content-length", "5");
+            let head = head.body(()).expect("a head");
+            let Ok(mut stream) = respond.send_response(head, false) else { return };
+            drop(stream.send_data("whole".into(), false));
+            let _reason = std::future::poll_fn(|context| stream.poll_reset(context)).await;
+            shared.given_up();
         }
         "/refuse-once" if !std::mem::replace(&mut shared.state().refused, true) => {
             respond.send_reset(Reason::REFUSED_STREAM);

@@ -1,0 +1,191 @@
+//! A request's body on its way to a backend.
+
+use std::collections::VecDeque;
+use std::mem;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use atomic_waker::AtomicWaker;
+use bytes::Bytes;
+use h2::{Reason, SendStream};
+use parking_lot::Mutex;
+use pingora_core::protocols::Digest;
+use pingora_core::protocols::http::custom::BodyWrite;
+use pingora_error::{Error, ErrorType, Result};
+
+/// While more than this is on its way, no more is read of the client.
+const ON_ITS_WAY: usize = 64 * 1024;
+
+/// What is on its way and was not taken yet. All that polls it is one task.
+#[derive(Debug, Default)]
+pub struct Upload {
+    body: Mutex<Body>,
+    /// Of whoever reads the answer.
+    reader: AtomicWaker,
+}
+
+#[derive(Debug, Default)]
+struct Body {
+    /// `None` before the head is sent, and once nothing more can be.
+    stream: Option<SendStream<Bytes>>,
+    waiting: VecDeque<Bytes>,
+    bytes: usize,
+    /// Nothing comes behind what is waiting.
+    is_whole: bool,
+    /// The stream was told so.
+    is_ended: bool,
+    /// The backend takes no more.
+    is_refused: bool,
+    /// The answer is whole.
+    is_answered: bool,
+    /// The client needs no more of the answer.
+    is_over: bool,
+}
+
+/// The upload of a request, if its connection speaks HTTP/2.
+#[must_use]
+pub fn of(connection: &Digest) -> Option<&Arc<Upload>> {
+    connection.proxy_digest.as_ref()?.user_data.as_ref()?.downcast_ref()
+}
+
+impl Upload {
+    /// Whether more may be read of the client.
+    pub fn poll_room(&self, context: &mut Context<'_>) -> Poll<()> {
+        let mut body = self.body.lock();
+        match body.poll_sent(context) {
+            Poll::Pending if body.bytes > ON_ITS_WAY => Poll::Pending,
+            Poll::Pending | Poll::Ready(()) => Poll::Ready(()),
+        }
+    }
+
+    /// The head is sent, and nothing else follows if it `is_whole`.
+    pub(super) fn begin(&self, stream: Option<SendStream<Bytes>>, is_whole: bool) {
+        let mut body = self.body.lock();
+        body.stream = stream;
+        (body.is_whole, body.is_ended) = (is_whole, is_whole);
+    }
+
+    /// Sends what can be sent; ready when nothing is left.
+    pub(super) fn poll_sent(&self, context: &mut Context<'_>) -> Poll<()> {
+        self.body.lock().poll_sent(context)
+    }
+
+    /// Whether the client needs no more of the answer. If it does, whoever asks is woken when it
+    /// does not any more.
+    pub(super) fn poll_over(&self, context: &mut Context<'_>) -> bool {
+        self.reader.register(context.waker());
+        self.body.lock().is_over
+    }
+
+    /// All of the answer has come.
+    pub(super) fn answered(&self) {
+        self.body.lock().is_answered = true;
+    }
+
+    /// The stream is left: whatever is not whole is given up.
+    pub(super) fn leave(&self) {
+        let mut body = self.body.lock();
+        let is_done = body.is_ended && body.is_answered;
+        if let Some(mut stream) = body.stream.take().filter(|_| !is_done) {
+            stream.send_reset(Reason::CANCEL);
+        }
+        body.refuse();
+    }
+}
+
+impl Body {
+    fn poll_sent(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        while let Some(piece) = self.waiting.front_mut() {
+            let Some(stream) = &mut self.stream else { return Poll::Ready(()) };
+            stream.reserve_capacity(piece.len());
+            // What is there already is not told again.
+            let room = match stream.capacity() {
+                0 => ready!(stream.poll_capacity(context)),
+                room => Some(Ok(room)),
+            };
+            let Some(Ok(room)) = room else {
+                self.refuse();
+                return Poll::Ready(());
+            };
+            let taken = piece.split_to(room.min(piece.len()));
+            self.bytes -= taken.len();
+            if piece.is_empty() {
+                self.waiting.pop_front();
+            }
+            self.is_ended = self.is_whole && self.waiting.is_empty();
+            if stream.send_data(taken, self.is_ended).is_err() {
+                self.refuse();
+            }
+        }
+        if let Some(stream) = &mut self.stream
+            && self.is_whole
+            && !mem::replace(&mut self.is_ended, true)
+            && stream.send_data(Bytes::new(), true).is_err()
+        {
+            self.refuse();
+        }
+        Poll::Ready(())
+    }
+
+    fn refuse(&mut self) {
+        self.is_refused = true;
+        self.waiting.clear();
+        self.bytes = 0;
+    }
+}
+
+/// Where Pingora puts the pieces of a body.
+pub(super) struct Uploading {
+    pub(super) upload: Arc<Upload>,
+    /// How long a backend may take nothing of what it has answered already.
+    pub(super) patience: Option<Duration>,
+}
+
+impl Uploading {
+    /// Sends what can be sent now.
+    async fn send(&self) {
+        std::future::poll_fn(|context| {
+            let _left = self.upload.poll_sent(context);
+            Poll::Ready(())
+        })
+        .await;
+    }
+}
+
+#[async_trait]
+impl BodyWrite for Uploading {
+    async fn write_all_buf(&mut self, data: &mut Bytes) -> Result<()> {
+        {
+            let mut body = self.upload.body.lock();
+            if body.is_refused {
+                return Error::e_explain(ErrorType::WriteError, "it takes no more of the request");
+            }
+            body.bytes += data.len();
+            body.waiting.push_back(mem::take(data));
+        }
+        self.send().await;
+        Ok(())
+    }
+
+    async fn finish(&mut self) -> Result<()> {
+        self.upload.body.lock().is_whole = true;
+        self.send().await;
+        Ok(())
+    }
+
+    /// The client has its answer. What is left of its request is still for the backend.
+    async fn cleanup(&mut self) -> Result<()> {
+        self.upload.body.lock().is_over = true;
+        self.upload.reader.wake();
+        let sent = std::future::poll_fn(|context| self.upload.poll_sent(context));
+        let patience = self.patience.unwrap_or(Duration::MAX);
+        if tokio::time::timeout(patience, sent).await.is_err() {
+            log::debug!("a backend has answered and takes no more of the request");
+        }
+        Ok(())
+    }
+
+    fn upgrade_body_writer(&mut self) {}
+}

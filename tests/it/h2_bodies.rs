@@ -1,0 +1,154 @@
+//! Bodies on their way to backends of HTTP/2, and answers that come before them.
+
+use std::time::Duration;
+
+use http::Method;
+
+use crate::support::client::{Client, request_bytes};
+use crate::support::front::Front;
+use crate::support::h2::H2Backend;
+use crate::support::http2::{Http2, request};
+use crate::support::tls::Authority;
+use crate::support::weir::{LISTENER_KEYS, Weir};
+use crate::support::{PATIENCE, eventually, ports};
+
+/// More than a backend's window and what may be on its way before it.
+const MUCH: usize = 300_000;
+
+fn config(url: &str, pool: &str) -> String {
+    format!(
+        "{LISTENER_KEYS}http2: true\npools: [{{name: web, health_check: off, backends: [{url}], \
+         {pool}}}]\n"
+    )
+}
+
+fn h2c(pool: &str) -> (H2Backend, Weir) {
+    let backend = H2Backend::start();
+    let weir = Weir::start(&config(&backend.url(), &format!("protocol: h2c, {pool}")));
+    (backend, weir)
+}
+
+#[test]
+fn a_backend_that_reads_on_when_its_answer_is_taken_does_not_stand_still() {
+    let (backend, weir) = h2c("timeouts: {request: off, response: 5s}");
+    let body = vec![b'x'; MUCH];
+    let mut stream =
+        Http2::connect(weir.address()).start(request(Method::POST, "/expand", &[]), true).unwrap();
+    stream.send(&body, true).unwrap();
+    assert_eq!(stream.answer().unwrap().body.len(), 64 * MUCH);
+    let mut client = Client::connect(weir.address());
+    let answer = client.request("POST", "/expand", &[], &body).unwrap();
+    assert_eq!(answer.body.len(), 64 * MUCH);
+    let received: Vec<usize> = backend.calls().iter().map(|call| call.body.len()).collect();
+    assert_eq!(received, [MUCH, MUCH]);
+}
+
+#[test]
+fn over_tls_it_does_not_either() {
+    let (backend, authority) = (H2Backend::start(), Authority::new());
+    let identity = authority.identity("site", &["web.internal"]);
+    let address = ports::own_socket(3443);
+    let front = Front::with(address, backend.address(), &identity, None, &["h2"]);
+    let tls = format!("tls: {{ca: {}, server_name: web.internal}}", authority.ca().display());
+    for protocol in ["h2", "auto"] {
+        let pool = format!("protocol: {protocol}, timeouts: {{request: off, response: 5s}}, {tls}");
+        let weir = Weir::start(&config(&front.url(), &pool));
+        let before = backend.calls().len();
+        let mut stream = Http2::connect(weir.address())
+            .start(request(Method::POST, "/expand", &[]), true)
+            .unwrap();
+        stream.send(&vec![b'x'; MUCH], true).unwrap();
+        assert_eq!(stream.answer().unwrap().body.len(), 64 * MUCH, "{protocol}");
+        assert_eq!(backend.calls()[before].body.len(), MUCH);
+    }
+}
+
+#[test]
+fn no_more_is_read_of_a_client_than_the_backend_takes() {
+    let (backend, weir) = h2c("");
+    let many = 50_000_000;
+    let mut client = Client::connect(weir.address());
+    client.send(format!("POST /never HTTP/1.1\r\nHost: a\r\nContent-Length: {many}\r\n\r\n"));
+    eventually(PATIENCE, "it is there", || backend.calls().len() == 1);
+    let line_before = weir.metrics().sum("process_resident_memory_bytes", &[]);
+    client.set_patience(Duration::from_millis(500));
+    let piece = vec![b'x'; 64 * 1024];
+    // Until it is not taken any more: the sockets on the way hold some.
+    let sent = (0..many / piece.len()).take_while(|_| client.try_send(&piece).is_ok()).count();
+    assert!(sent * piece.len() < 20_000_000, "{sent} pieces were taken");
+    let grown = weir.metrics().sum("process_resident_memory_bytes", &[]) - line_before;
+    assert!(grown < 10e6, "{grown} bytes more in memory");
+}
+
+#[test]
+fn a_backend_that_takes_no_body_is_the_late_one() {
+    let (_backend, weir) = h2c("timeouts: {request: 500ms}");
+    let mut stream =
+        Http2::connect(weir.address()).start(request(Method::POST, "/never", &[]), true).unwrap();
+    stream.send(&vec![b'x'; 2 * MUCH], false).unwrap();
+    assert_eq!(stream.answer().unwrap().status(), 504);
+    let mut client = Client::connect(weir.address());
+    client.send(request_bytes("POST", "/never", &[], 2 * MUCH));
+    client.send(vec![b'x'; MUCH]);
+    assert_eq!(client.read_answer().status(), 504);
+    eventually(PATIENCE, "both are told", || {
+        let lines = weir.access_log();
+        lines.iter().filter(|line| line["reason"] == "request_timeout").count() == 2
+    });
+}
+
+#[test]
+fn a_client_that_leaves_while_its_body_is_held_back_gives_its_stream_up() {
+    let (backend, weir) = h2c("timeouts: {request: off}");
+    let mut stream =
+        Http2::connect(weir.address()).start(request(Method::POST, "/never", &[]), true).unwrap();
+    stream.send(&vec![b'x'; 2 * MUCH], false).unwrap();
+    eventually(PATIENCE, "it is there", || backend.calls().len() == 1);
+    stream.reset();
+    eventually(PATIENCE, "the stream is given up", || backend.resets() == 1);
+    let line = weir.until_logged("its line", |line| line["path"] == "/never");
+    assert_eq!((&line["status"], &line["reason"]), (&499.into(), &"client_closed".into()));
+}
+
+#[test]
+fn an_answer_that_comes_early_costs_nothing_of_the_request() {
+    let (backend, weir) = h2c("");
+    let body = vec![b'x'; 10 * MUCH];
+    let mut stream =
+        Http2::connect(weir.address()).start(request(Method::POST, "/early", &[]), true).unwrap();
+    stream.send(&body, true).unwrap();
+    let mut both = stream.both().unwrap();
+    assert_eq!(both.read(5).unwrap(), b"early");
+    let mut client = Client::connect(weir.address());
+    assert_eq!(client.request("POST", "/early", &[], &body).unwrap().text(), "early");
+    eventually(PATIENCE, "both are whole", || {
+        backend.calls().iter().filter(|call| call.body.len() == body.len()).count() == 2
+    });
+}
+
+#[test]
+fn a_backend_that_has_heard_enough_is_answered_for_as_it_says() {
+    let (_backend, weir) = h2c("");
+    let mut stream =
+        Http2::connect(weir.address()).start(request(Method::POST, "/enough", &[]), true).unwrap();
+    stream.send(&vec![b'x'; 10 * MUCH], false).unwrap();
+    let mut both = stream.both().unwrap();
+    assert_eq!(both.read(6).unwrap(), b"enough");
+    let mut client = Client::connect(weir.address());
+    client.send(request_bytes("POST", "/enough", &[], 10 * MUCH));
+    let _cut_off = client.try_send(vec![b'x'; 5 * MUCH]);
+    assert_eq!(client.read_answer().text(), "enough");
+    eventually(PATIENCE, "both are told", || {
+        let lines = weir.access_log();
+        lines.iter().filter(|line| line["status"] == 200 && line["reason"].is_null()).count() == 2
+    });
+}
+
+#[test]
+fn an_answer_of_its_length_is_whole_though_its_stream_goes_on() {
+    let (backend, weir) = h2c("timeouts: {response: 30s}");
+    let mut client = Client::connect(weir.address());
+    assert_eq!(client.get("/unended").text(), "whole");
+    eventually(PATIENCE, "the stream is given up", || backend.resets() == 1);
+    assert_eq!(client.get("/").text(), "h2", "the connection is kept");
+}
