@@ -75,6 +75,10 @@ fn connection_is(reused: bool, weir: &Weir, backend: &Backend) -> Result<(), Str
         let closed = within(PATIENCE, || (backend.connections_open() == 0).then_some(()));
         return closed.ok_or_else(|| "the backend's connection is kept".to_owned());
     }
+    // Its client may have the answer before the connection is given back; the lease comes after that.
+    eventually(PATIENCE, "the lease is back", || {
+        weir.metrics().sum("lb_active_connections", &[]) == 0.0
+    });
     let connections = backend.connections();
     let next = Client::connect(weir.address()).get("/");
     if next.text() != "one" {
