@@ -10,7 +10,7 @@ use crate::support::h2::H2Backend;
 use crate::support::http2::{Http2, request};
 use crate::support::tls::Authority;
 use crate::support::weir::{LISTENER_KEYS, Weir};
-use crate::support::{PATIENCE, eventually, ports};
+use crate::support::{PATIENCE, eventually, now, ports};
 
 /// More than a backend's window and what may be on its way before it.
 const MUCH: usize = 300_000;
@@ -151,4 +151,21 @@ fn an_answer_of_its_length_is_whole_though_its_stream_goes_on() {
     assert_eq!(client.get("/unended").text(), "whole");
     eventually(PATIENCE, "the stream is given up", || backend.resets() == 1);
     assert_eq!(client.get("/").text(), "h2", "the connection is kept");
+}
+
+#[test]
+fn an_upload_may_take_longer_than_the_answer_as_long_as_it_goes_on() {
+    let (backend, weir) = h2c("timeouts: {request: off, response: 500ms}");
+    let body = |client: &mut Client| {
+        client.send(request_bytes("POST", "/", &[], 40));
+        let start = now();
+        for piece in 1..=40_u32 {
+            eventually(PATIENCE, "its turn", || now() - start > Duration::from_millis(50) * piece);
+            client.send("x");
+        }
+    };
+    let mut client = Client::connect(weir.address());
+    body(&mut client);
+    assert_eq!(client.read_answer().status(), 200);
+    assert_eq!(backend.calls()[0].body.len(), 40);
 }

@@ -145,7 +145,8 @@ section! {
 
     /// For a connection, and as long again for its TLS handshake.
     connect: Duration = Same("2s"), "500ms";
-    /// For the head of the answer, and between two pieces of its body.
+    /// For the head of the answer, from the last piece of the request on, and between two pieces of its
+    /// body.
     response: Duration = Same("30s"), "10s";
     /// For the whole request: every attempt, every wait between them, and the last byte of the
     /// answer. `off` is for streams and large files that may take as long as they like.

@@ -3,7 +3,7 @@
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Poll, ready};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -21,6 +21,7 @@ use pingora_error::{Error, ErrorType, OrErr as _, Result};
 use tokio_stream::Stream;
 
 use super::upload::{Upload, Uploading};
+use crate::clock::Clock;
 
 /// Fields of a connection of HTTP/1.1, which have no place here (RFC 9113 §8.2.2).
 const OF_HTTP1: [HeaderName; 5] = [
@@ -49,6 +50,8 @@ pub struct Call {
     /// Whether the backend may be asked by HTTP/1.1 instead.
     has_choice: bool,
     wants_http1: bool,
+    /// How long the backend may be silent.
+    patience: Option<Duration>,
 }
 
 impl Call {
@@ -61,7 +64,8 @@ impl Call {
             Arc::new(ProxyDigest::new(Box::new(head), Some(Box::new(Arc::clone(&upload)))))
         });
         let digest = Digest { proxy_digest, ..of_connection };
-        Self { upload: Leaves(upload), inner, digest, tls, has_choice, wants_http1: false }
+        let upload = Leaves(upload);
+        Self { upload, inner, digest, tls, has_choice, wants_http1: false, patience: None }
     }
 
     /// Whether the backend is better asked by HTTP/1.1, and may be.
@@ -129,12 +133,30 @@ impl Call {
     }
 }
 
-/// Waits for `reading`, and sends what can be sent of the body meanwhile.
-async fn beside<T>(upload: &Upload, reading: impl Future<Output = T>) -> T {
+/// Waits for `reading`, and sends what can be sent of the body meanwhile. A backend is silent from
+/// when the last of the body has come or gone: an upload takes the time that it takes.
+async fn beside<T>(
+    upload: &Upload,
+    patience: Option<Duration>,
+    reading: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    let clock = Clock::process();
+    let patience = patience.unwrap_or(Duration::MAX);
+    let mut silence = pin!(tokio::time::sleep(patience));
     let mut reading = pin!(reading);
+    let mut moves = upload.moves();
     poll_fn(|context| {
         let _left = upload.poll_sent(context);
-        reading.as_mut().poll(context)
+        let polled = reading.as_mut().poll(context);
+        if polled.is_ready() {
+            return polled;
+        }
+        let before = std::mem::replace(&mut moves, upload.moves());
+        if before != moves {
+            silence.as_mut().reset(clock.instant(clock.now() + patience).into());
+        }
+        ready!(silence.as_mut().poll(context));
+        Poll::Ready(Error::e_explain(ErrorType::ReadTimedout, "no answer in time"))
     })
     .await
 }
@@ -142,9 +164,10 @@ async fn beside<T>(upload: &Upload, reading: impl Future<Output = T>) -> T {
 /// The same, as long as the client needs what is read.
 async fn beside_while_needed<T>(
     upload: &Upload,
+    patience: Option<Duration>,
     reading: impl Future<Output = Result<Option<T>>>,
 ) -> Result<Option<T>> {
-    let mut reading = pin!(beside(upload, reading));
+    let mut reading = pin!(beside(upload, patience, reading));
     poll_fn(|context| {
         let polled = reading.as_mut().poll(context);
         if polled.is_pending() && upload.poll_over(context) {
@@ -179,7 +202,7 @@ impl Session for Call {
     }
 
     fn set_read_timeout(&mut self, timeout: Option<Duration>) {
-        self.inner.read_timeout = timeout;
+        self.patience = timeout; // the library's own knows nothing of the body
     }
 
     fn set_write_timeout(&mut self, timeout: Option<Duration>) {
@@ -187,7 +210,7 @@ impl Session for Call {
     }
 
     async fn read_response_header(&mut self) -> Result<()> {
-        let read = beside(&self.upload.0, self.inner.read_response_header()).await;
+        let read = beside(&self.upload.0, self.patience, self.inner.read_response_header()).await;
         read.map_err(|error| self.heed(error))?;
         if self.inner.check_response_end_or_error().unwrap_or(false) && self.is_cut_short() {
             return Error::e_explain(ErrorType::H2Error, "an answer without the body it announces");
@@ -196,7 +219,9 @@ impl Session for Call {
     }
 
     async fn read_response_body(&mut self) -> Result<Option<Bytes>> {
-        let read = beside_while_needed(&self.upload.0, self.inner.read_response_body()).await;
+        let read =
+            beside_while_needed(&self.upload.0, self.patience, self.inner.read_response_body())
+                .await;
         read.map_err(|error| self.heed(error))
     }
 
@@ -233,7 +258,8 @@ impl Session for Call {
     }
 
     async fn read_trailers(&mut self) -> Result<Option<HeaderMap>> {
-        let read = beside_while_needed(&self.upload.0, self.inner.read_trailers()).await;
+        let read =
+            beside_while_needed(&self.upload.0, self.patience, self.inner.read_trailers()).await;
         read.map_err(|error| self.heed(error))
     }
 

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::mem;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -24,6 +25,8 @@ pub struct Upload {
     body: Mutex<Body>,
     /// Of whoever reads the answer.
     reader: AtomicWaker,
+    /// How often a piece has come or gone.
+    moves: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -53,9 +56,8 @@ pub fn of(connection: &Digest) -> Option<&Arc<Upload>> {
 impl Upload {
     /// Whether more may be read of the client.
     pub fn poll_room(&self, context: &mut Context<'_>) -> Poll<()> {
-        let mut body = self.body.lock();
-        match body.poll_sent(context) {
-            Poll::Pending if body.bytes > ON_ITS_WAY => Poll::Pending,
+        match self.poll_sent(context) {
+            Poll::Pending if self.body.lock().bytes > ON_ITS_WAY => Poll::Pending,
             Poll::Pending | Poll::Ready(()) => Poll::Ready(()),
         }
     }
@@ -69,7 +71,13 @@ impl Upload {
 
     /// Sends what can be sent; ready when nothing is left.
     pub(super) fn poll_sent(&self, context: &mut Context<'_>) -> Poll<()> {
-        self.body.lock().poll_sent(context)
+        let mut body = self.body.lock();
+        let before = body.bytes;
+        let sent = body.poll_sent(context);
+        if body.bytes != before {
+            self.moves.fetch_add(1, Relaxed);
+        }
+        sent
     }
 
     /// Whether the client needs no more of the answer. If it does, whoever asks is woken when it
@@ -77,6 +85,11 @@ impl Upload {
     pub(super) fn poll_over(&self, context: &mut Context<'_>) -> bool {
         self.reader.register(context.waker());
         self.body.lock().is_over
+    }
+
+    /// Changes whenever a piece of the body comes or goes.
+    pub(super) fn moves(&self) -> u64 {
+        self.moves.load(Relaxed)
     }
 
     /// All of the answer has come.
@@ -162,6 +175,7 @@ impl BodyWrite for Uploading {
             if body.is_refused {
                 return Error::e_explain(ErrorType::WriteError, "it takes no more of the request");
             }
+            self.upload.moves.fetch_add(1, Relaxed);
             body.bytes += data.len();
             body.waiting.push_back(mem::take(data));
         }
