@@ -13,14 +13,14 @@ use std::time::Duration;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
-use weir::config::{self, Override, Overrides, Problems};
+use weir::config::{self, Override, Overrides};
 use weir::demo::{self, origin};
 use weir::supervisor::control::{self, Place, Request};
 use weir::supervisor::{self, Options, Program};
 use weir::tls::check::Expired;
 use weir::worker;
 
-use self::load::{complain, load, loader, look_at_files, read};
+use self::load::{complain, load, loader, read};
 
 /// The libc allocator costs some ten per cent more per request.
 #[global_allocator]
@@ -310,14 +310,13 @@ fn check(flags: &Check) -> Result<(), String> {
     // One of the two is there, or the command line would have been refused.
     let path = flags.file.as_deref().or(flags.config.as_deref()).unwrap_or(Path::new(""));
     let (text, file) = (read(path)?, Some(path));
-    let checked = load(file, Some(&text), &Overrides::default())
-        .and_then(|config| Ok((look_at_files(&config, Expired::Refused)?, config)));
-    let (warnings, config) = checked.map_err(|problems| complain(file, &problems))?;
-    if let Some(warnings) = Problems::of(warnings) {
-        let _nobody_reads = writeln!(io::stderr(), "{}", complain(file, &warnings));
+    let report = load::check(file, Some(&text), &Overrides::default(), Expired::Refused);
+    if !report.warnings.is_empty() {
+        let _nobody_reads = writeln!(io::stderr(), "{}", complain(file, report.warnings.iter()));
     }
+    let config = report.config.map_err(|problems| complain(file, problems.iter()))?;
     if flags.show {
-        let shown = config::show(&text).map_err(|problems| complain(file, &problems))?;
+        let shown = config::show(&text).map_err(|problems| complain(file, problems.iter()))?;
         return say(shown.trim_end());
     }
     let backends: usize = config.pools.iter().map(|pool| pool.backends.len()).sum();

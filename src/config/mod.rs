@@ -10,6 +10,7 @@ mod action;
 mod check;
 mod dial;
 mod diff;
+mod draft;
 mod file;
 mod forwarding;
 pub mod limits;
@@ -26,6 +27,7 @@ mod yaml;
 use std::fmt;
 use std::net::SocketAddr;
 use std::num::{NonZeroU8, NonZeroU32, NonZeroUsize};
+use std::path::Path;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -34,11 +36,11 @@ use xxhash_rust::xxh3::Xxh3;
 use crate::http::scan::Limits as HeadLimits;
 use crate::name::{PoolName, RouteName};
 use crate::policy::pace::Pace;
-use problem::Found;
 
 pub use action::{Action, Field, FieldChanges, Forward, Respond, Rewrite, Share};
 pub use dial::{Dial, DialHttp2, DialTls, Protocol};
 pub use diff::diff;
+pub use draft::{Draft, Report, Warning};
 pub use forwarding::{Forwarding, ForwardingField, SentFields};
 pub use listener::{Certificate, ClientAuth, FilePath, Listener, Tls, TlsVersion};
 pub use manual::manual;
@@ -52,28 +54,7 @@ pub use show::show;
 /// # Errors
 /// Every problem with them, in the order of the file.
 pub fn load(text: Option<&[u8]>, overrides: &Overrides) -> Result<Config, Problems> {
-    let mut found = Found::default();
-    let mut file = match text {
-        Some(bytes) => {
-            let root = yaml::read(bytes)?;
-            let file = file::File::read(&root, &mut found)?;
-            let typed = file.pools.is_some() || file.refused.contains(&"pools");
-            if overrides.backends.is_empty() && !typed {
-                found.add(Problem::new(root.at, "`pools` is missing").help(file::SMALLEST));
-            }
-            file
-        }
-        None if overrides.backends.is_empty() => {
-            let problem = Problem::nowhere("there is nothing to balance");
-            return Err(problem
-                .help("name a file by `-c FILE`, or a backend by `--backend http://10.0.0.1:3000`")
-                .into());
-        }
-        None => file::File::default(),
-    };
-    overrides.apply(&mut file, &mut found);
-    let config = check::check(file, &mut found);
-    found.or(config)
+    Draft::new(text, overrides, Path::new(""))?.finish().config
 }
 
 /// A short name for a file and the values that win over it: equal for equal bytes.

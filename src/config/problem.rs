@@ -110,6 +110,11 @@ impl Problem {
         self.help = Some(help.into());
         self
     }
+
+    /// To sort by: what is not in the file comes last.
+    pub(super) fn place(&self) -> impl Ord + use<> {
+        (self.at.is_none(), self.at)
+    }
 }
 
 impl fmt::Display for Problem {
@@ -194,13 +199,17 @@ impl Found {
         self.problems.len() >= limits::PROBLEMS_MAX
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.problems.is_empty()
+    }
+
     /// `value`, if nothing was found.
     pub(super) fn or<T>(mut self, value: T) -> Result<T, Problems> {
         if self.problems.is_empty() {
             return Ok(value);
         }
         // Stable, so that of two problems at one place the first found stays the first.
-        self.problems.sort_by_key(|problem| (problem.at.is_none(), problem.at));
+        self.problems.sort_by_key(Problem::place);
         if self.more > 0 {
             self.problems.push(Problem::nowhere(format!("and {} more problems", self.more)));
         }

@@ -1,42 +1,55 @@
 //! From a file to what it means, with the files that it names.
 
+use std::fmt::Display;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use weir::clock::Clock;
-use weir::config::{self, Config, Overrides, Problems};
+use weir::config::{self, Config, Draft, Overrides, Problems, Report};
 use weir::supervisor;
-use weir::tls::check::Expired;
+use weir::tls::check::{Expired, look_at_files};
 
 /// Turns a file's text into its meaning and its version.
 pub(super) fn loader(file: Option<PathBuf>, overrides: Overrides) -> supervisor::Load {
     Box::new(move |text| {
-        let config = load(file.as_deref(), text, &overrides)?;
-        for warning in look_at_files(&config, Expired::Told)? {
-            log::warn!("configuration: {warning}");
+        let report = check(file.as_deref(), text, &overrides, Expired::Told);
+        let config = report.config?;
+        for warning in report.warnings {
+            log::warn!("configuration: {}", warning.0);
         }
         Ok((config, config::version(text, &overrides)))
     })
 }
 
-/// What the text of `file` means. The files that it names are looked for beside it.
+/// What the text of `file` means, for a worker: the supervisor has looked at it.
 pub(super) fn load(
     file: Option<&Path>,
     text: Option<&[u8]>,
     overrides: &Overrides,
 ) -> Result<Config, Problems> {
-    let config = config::load(text, overrides)?;
-    Ok(config.in_directory(file.and_then(Path::parent).unwrap_or_else(|| Path::new(""))))
+    Draft::new(text, overrides, directory(file))?.finish().config
 }
 
-/// Opens the files that a configuration names; the warnings about them.
-pub(super) fn look_at_files(
-    config: &Config,
+/// All that is to be said about the text of `file`, and about the files that it names.
+pub(super) fn check(
+    file: Option<&Path>,
+    text: Option<&[u8]>,
+    overrides: &Overrides,
     expired: Expired,
-) -> Result<Vec<config::Problem>, Problems> {
+) -> Report {
+    let mut draft = match Draft::new(text, overrides, directory(file)) {
+        Ok(draft) => draft,
+        Err(problems) => return problems.into(),
+    };
     let clock = Clock::process();
-    weir::tls::check::check(config, clock.wall(clock.now()), expired)
+    look_at_files(&mut draft, clock.wall(clock.now()), expired);
+    draft.finish()
+}
+
+/// Where the files are that `file` names.
+fn directory(file: Option<&Path>) -> &Path {
+    file.and_then(Path::parent).unwrap_or_else(|| Path::new(""))
 }
 
 #[expect(clippy::wildcard_enum_match_arm, reason = "the system's list of errors is open")]
@@ -49,10 +62,11 @@ pub(super) fn read(file: &Path) -> Result<Vec<u8>, String> {
     })
 }
 
-pub(super) fn complain(file: Option<&Path>, problems: &Problems) -> String {
-    let line = |problem| match file {
-        Some(file) => format!("{}:{problem}", file.display()),
-        None => format!("weir: {problem}"),
+/// Each complaint on its line, with the name of the file in front.
+pub(super) fn complain(file: Option<&Path>, complaints: impl Iterator<Item: Display>) -> String {
+    let line = |complaint| match file {
+        Some(file) => format!("{}:{complaint}", file.display()),
+        None => format!("weir: {complaint}"),
     };
-    problems.iter().map(line).collect::<Vec<_>>().join("\n")
+    complaints.map(line).collect::<Vec<_>>().join("\n")
 }

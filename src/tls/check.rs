@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use super::client::Clients;
 use super::files::{self, Material};
 use super::upstream;
-use crate::config::{Certificate, Config, HostPattern, Problem, Problems, Tls};
+use crate::config::{Certificate, Config, Draft, HostPattern, Problem, Tls};
 
 /// A certificate that ends sooner is worth a warning.
 const SOON: Duration = Duration::from_secs(14 * DAY);
@@ -22,23 +22,27 @@ pub enum Expired {
     Told,
 }
 
-/// Opens every file that the listeners name. The warnings are for the operator; the rest goes.
-///
-/// # Errors
-/// Every file that cannot be used.
-pub fn check(config: &Config, now: SystemTime, expired: Expired) -> Result<Vec<Problem>, Problems> {
+/// Opens every file that the configuration names, also where something else is wrong with it, and
+/// adds what is wrong with them.
+pub fn look_at_files(draft: &mut Draft, now: SystemTime, expired: Expired) {
+    let (config, is_whole) = (draft.config(), draft.is_whole());
     let mut found = Found::default();
     let all: Vec<&Tls> = config.listeners.iter().filter_map(|it| it.tls.as_ref()).collect();
     for tls in &all {
-        for certificate in &tls.certificates {
-            found.look_at(certificate, now, expired);
+        for files in &tls.certificates {
+            match Material::read_or_tell_all(files) {
+                Ok(material) => {
+                    found.look_at_dates(&material, files, now, expired);
+                    found.materials.push(material);
+                }
+                Err(problems) => found.problems.extend(problems),
+            }
         }
-        if let Err(problem) = Clients::new(&tls.client_auth) {
-            found.problems.push(problem);
-        }
+        found.problems.extend(Clients::new(&tls.client_auth).err());
     }
     // Where some listener speaks clear, a host without a certificate may be meant for that one.
-    if !all.is_empty() && found.problems.is_empty() && all.len() == config.listeners.len() {
+    let compares = is_whole && found.problems.is_empty();
+    if compares && !all.is_empty() && all.len() == config.listeners.len() {
         found.compare(config);
     }
     for files in config.pools.iter().filter_map(|pool| pool.dial.tls.identity.as_ref()) {
@@ -48,12 +52,12 @@ pub fn check(config: &Config, now: SystemTime, expired: Expired) -> Result<Vec<P
         }
     }
     if let Err(problems) = upstream::load(config) {
-        found.problems.extend(problems.iter().cloned());
+        // What is not about a file is about the whole, which must be there to say so.
+        let certain = |problem: &&Problem| is_whole || problem.at.is_some();
+        found.problems.extend(problems.iter().filter(certain).cloned());
     }
-    match Problems::of(found.problems) {
-        Some(problems) => Err(problems),
-        None => Ok(found.warnings),
-    }
+    found.problems.into_iter().for_each(|problem| draft.refuse(problem));
+    found.warnings.into_iter().for_each(|warning| draft.warn(warning));
 }
 
 #[derive(Default)]
@@ -64,15 +68,6 @@ struct Found {
 }
 
 impl Found {
-    fn look_at(&mut self, files: &Certificate, now: SystemTime, expired: Expired) {
-        let material = match Material::read(files) {
-            Ok(material) => material,
-            Err(problem) => return self.problems.push(problem),
-        };
-        self.look_at_dates(&material, files, now, expired);
-        self.materials.push(material);
-    }
-
     fn look_at_dates(
         &mut self,
         material: &Material,

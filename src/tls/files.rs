@@ -49,6 +49,15 @@ impl Material {
         Ok(Self { key: Arc::new(key), names, not_before, not_after })
     }
 
+    /// Reads both files, and says of each what is wrong with it.
+    pub(super) fn read_or_tell_all(files: &Certificate) -> Result<Self, Vec<Problem>> {
+        Self::read(files).map_err(|first| {
+            let each = [certificates(&files.cert).err(), private_key(&files.key).err()];
+            let each: Vec<Problem> = each.into_iter().flatten().collect();
+            if each.is_empty() { vec![first] } else { each }
+        })
+    }
+
     /// What is wrong with it now, if its time is over or has not come.
     pub(super) fn untimely(&self, file: &FilePath, now: SystemTime) -> Option<Problem> {
         let spell = humantime::format_rfc3339_seconds;

@@ -58,7 +58,7 @@ pub fn load(config: &Config) -> Result<Trust, Problems> {
     for pool in &config.pools {
         match PoolTrust::read(&pool.dial.tls) {
             Ok(trust) => pools.push(trust),
-            Err(problem) => problems.push(problem),
+            Err(of_pool) => problems.extend(of_pool),
         }
     }
     let needs = config.pools.iter().find(|pool| needs_system(pool));
@@ -100,15 +100,24 @@ fn system_roots() -> Vec<CertificateDer<'static>> {
 }
 
 impl PoolTrust {
-    fn read(tls: &DialTls) -> Result<Self, Problem> {
+    fn read(tls: &DialTls) -> Result<Self, Vec<Problem>> {
         let mut read = Vec::new();
         let ca = match (&tls.ca, tls.verify) {
-            (Some(file), true) => Some(authorities(file)?),
-            (None, true) => None,
-            (_, false) => Some(vec![NOBODY.to_vec()]),
+            (Some(file), true) => authorities(file).map(Some),
+            (None, true) => Ok(None),
+            (_, false) => Ok(Some(vec![NOBODY.to_vec()])),
+        };
+        let (ca, identity) = match (ca, tls.identity.as_ref().map(identity).transpose()) {
+            (Ok(ca), Ok(identity)) => (ca, identity),
+            (ca, identity) => {
+                return Err(ca
+                    .err()
+                    .into_iter()
+                    .chain(identity.err().into_iter().flatten())
+                    .collect());
+            }
         };
         read.extend(ca.iter().flatten().flatten());
-        let identity = tls.identity.as_ref().map(identity).transpose()?;
         if let Some((chain, key)) = &identity {
             read.extend(chain.iter().chain([key]).flatten());
         }
@@ -135,16 +144,19 @@ fn authorities(file: &FilePath) -> Result<Vec<Vec<u8>>, Problem> {
     Ok(authorities)
 }
 
+/// A chain and its key.
+type Identity = (Vec<Vec<u8>>, Vec<u8>);
+
 /// The chain and the key, which were seen to fit.
-fn identity(files: &Certificate) -> Result<(Vec<Vec<u8>>, Vec<u8>), Problem> {
-    let material = Material::read(files)?;
+fn identity(files: &Certificate) -> Result<Identity, Vec<Problem>> {
+    let material = Material::read_or_tell_all(files)?;
     let chain = material.key.cert.iter().map(|one| one.to_vec()).collect::<Vec<_>>();
     for one in &chain {
         X509Certificate::from_der(one).map_err(|error| {
-            files::problem(&files.cert, format!("is not a certificate: {error}"))
+            vec![files::problem(&files.cert, format!("is not a certificate: {error}"))]
         })?;
     }
-    let key = files::private_key(&files.key)?;
+    let key = files::private_key(&files.key).map_err(|problem| vec![problem])?;
     Ok((chain, key.secret_der().to_vec()))
 }
 

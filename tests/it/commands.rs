@@ -242,6 +242,43 @@ fn an_unknown_key_is_one_line_with_its_place_and_1() {
 }
 
 #[test]
+fn check_tells_what_is_wrong_with_the_file_and_with_every_file_that_it_names() {
+    let given = Given::file(
+        "listeners:
+  - address: nonsense
+    tls:
+      certificates: [{cert: a.crt, key: a.key}, {cert: b.crt, key: weir.yaml}]
+      client_ca: clients.crt
+pools:
+  - backends: [https://10.0.0.1]
+    timeouts: {connect: 10}
+    tls: {ca: ca.crt, cert: own.crt, key: own.key}
+",
+    );
+    let ended = run(&["check", &given.path]);
+    let said: Vec<&str> =
+        ended.stderr.lines().filter_map(|line| line.strip_prefix(&given.path)).collect();
+    let told = [
+        ":2:14: `nonsense` is not an IP address with a port",
+        "a.crt` does not exist",
+        "a.key` does not exist",
+        "b.crt` does not exist",
+        "weir.yaml` has no private key in PEM",
+        "clients.crt` does not exist",
+        ":7:5: `name` is missing",
+        ":8:25: the duration `10` has no unit",
+        "ca.crt` does not exist",
+        "own.crt` does not exist",
+        "own.key` does not exist",
+    ];
+    assert_eq!(said.len(), told.len(), "{}", ended.stderr);
+    for (line, told) in said.iter().zip(told) {
+        assert!(line.starts_with(':') && line.contains(told), "{told}: {line}");
+    }
+    assert_eq!(ended.code, Some(1));
+}
+
+#[test]
 fn every_problem_of_a_file_has_its_own_line_and_place() {
     let given = Given::file(
         "pools:\n  - name: web\n    backends: [http://127.0.0.1:3000]\n    algorithm: rnd\n    \

@@ -5,6 +5,7 @@
 //! is still looked at; the result is thrown away if there was any problem.
 
 mod action;
+mod bindings;
 mod conditions;
 mod dial;
 mod listener;
@@ -13,7 +14,7 @@ mod rate;
 mod reach;
 mod route;
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::{NonZeroU8, NonZeroU32, NonZeroU64, NonZeroUsize};
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ use ipnet::IpNet;
 
 use super::file::{self, File};
 use super::limits;
-use super::problem::{Found, Origin, Problem, Spanned};
+use super::problem::{Found, Problem, Spanned};
 use super::read::List;
 use super::value::{Cap, Size, Threads as TypedThreads, spell, spell_size};
 use super::{
@@ -30,6 +31,7 @@ use super::{
 };
 use crate::http::scan::Limits as HeadLimits;
 use crate::policy::pace::Pace;
+use bindings::{Bindings, Bound};
 
 const DEFAULT_LISTENER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8080);
 const DEFAULT_ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9090);
@@ -37,6 +39,7 @@ const DEFAULT_ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST
 /// What `file` means.
 pub(super) fn check(file: File, found: &mut Found) -> Config {
     let mut bound = Bindings::default();
+    let unclear = may_come_by_https(&file);
     let admin = admin(file.admin, &file.refused, &mut bound, found);
     let listeners = if file.refused.contains(&"listeners") {
         Vec::new()
@@ -44,9 +47,7 @@ pub(super) fn check(file: File, found: &mut Found) -> Config {
         listeners(file.listeners, &mut bound, found)
     };
     let (pools, names) = pool::pools(file.pools, found);
-    let proxies = file.refused.contains(&"trusted_proxies")
-        || file.trusted_proxies.as_ref().is_some_and(|proxies| proxies.value.typed > 0);
-    if !proxies && !listeners.is_empty() && listeners.iter().all(|one| one.tls.is_none()) {
+    if !unclear && listeners.iter().all(|one| one.tls.is_none()) {
         route::all_come_by_http(file.routes.as_ref(), found);
     }
     let routes = if file.refused.contains(&"routes") {
@@ -69,12 +70,17 @@ pub(super) fn check(file: File, found: &mut Found) -> Config {
     }
 }
 
-/// An address that somebody listens on.
-struct Bound {
-    address: SocketAddr,
-    /// `None` for a default.
-    at: Option<Origin>,
-    admin: bool,
+/// Whether clients may come by https although no listener that can be read has TLS.
+fn may_come_by_https(file: &File) -> bool {
+    let refused = |key| file.refused.contains(&key);
+    let listeners = file.listeners.as_ref().map(|listeners| &listeners.value);
+    let unclear = |one: &Spanned<file::Listener>| one.value.refused.contains(&"tls");
+    refused("trusted_proxies")
+        || file.trusted_proxies.as_ref().is_some_and(|proxies| proxies.value.typed > 0)
+        || refused("listeners")
+        || listeners.is_some_and(|listeners| {
+            listeners.entries.len() < listeners.typed || listeners.entries.iter().any(unclear)
+        })
 }
 
 fn admin(
@@ -114,66 +120,18 @@ fn listeners(
     }
     let mut listeners = Vec::new();
     for typed in typed.value.entries {
-        let Some(address) = typed.value.address else { continue };
-        bound.add(Bound { address: address.value, at: Some(address.at), admin: false }, found);
+        // Without a valid address the rest is still looked at.
+        let address = typed.value.address.map_or(DEFAULT_LISTENER, |address| {
+            let at = Some(address.at);
+            bound.add(Bound { address: address.value, at, admin: false }, found);
+            address.value
+        });
         let proxy_protocol = listener::proxy_protocol(typed.value.proxy_protocol, found);
         let tls = typed.value.tls.map(|tls| listener::tls(tls, found));
         let http2 = typed.value.http2.map_or(tls.is_some(), |http2| http2.value);
-        listeners.push(Listener { address: address.value, proxy_protocol, tls, http2 });
+        listeners.push(Listener { address, proxy_protocol, tls, http2 });
     }
     listeners
-}
-
-/// Who listens where, to tell who gets in whose way. At most [`limits::LISTENERS_MAX`] and one.
-#[derive(Default)]
-struct Bindings(Vec<Bound>);
-
-impl Bindings {
-    fn add(&mut self, new: Bound, found: &mut Found) {
-        let old = self.0.iter().find(|old| collide(old.address, new.address));
-        // Two defaults do not collide, so one of the two was typed.
-        if let Some((old, at)) = old.and_then(|old| Some((old, new.at.or(old.at)?))) {
-            found.add(collision(old, &new, at));
-        }
-        self.0.push(new);
-    }
-}
-
-/// Whether the kernel would refuse one of the two.
-fn collide(one: SocketAddr, other: SocketAddr) -> bool {
-    // `[::]` is bound for IPv6 alone, so it gets in the way of IPv6 addresses alone.
-    let covers = |wide: IpAddr, narrow: IpAddr| match wide {
-        IpAddr::V4(ip) => ip == Ipv4Addr::UNSPECIFIED && narrow.is_ipv4(),
-        IpAddr::V6(ip) => ip == Ipv6Addr::UNSPECIFIED && narrow.is_ipv6(),
-    };
-    let (a, b) = (one.ip().to_canonical(), other.ip().to_canonical());
-    one.port() == other.port() && (a == b || covers(a, b) || covers(b, a))
-}
-
-fn collision(old: &Bound, new: &Bound, at: Origin) -> Problem {
-    let what = match (old.admin, old.address == new.address) {
-        (true, true) => format!("`{}` is the admin port, too", new.address),
-        (true, false) => {
-            format!("`{}` cannot be bound beside `{}`, the admin port", new.address, old.address)
-        }
-        (false, true) => format!("`{}` is listed twice", new.address),
-        (false, false) => {
-            format!("`{}` cannot be bound beside `{}`", new.address, old.address)
-        }
-    };
-    let problem = Problem::new(at, what);
-    match (old.admin, old.address == new.address) {
-        (true, _) => {
-            problem.help("metrics and status need a port of their own: change one of the two")
-        }
-        (false, true) => match old.at {
-            Some(first) => problem.help(format!("the first is at {first}")),
-            None => problem,
-        },
-        (false, false) => problem.help(
-            "one of them takes every address of that port: keep that one, or name each address",
-        ),
-    }
 }
 
 fn threads(typed: Option<Spanned<TypedThreads>>, found: &mut Found) -> Threads {

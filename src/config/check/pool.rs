@@ -74,15 +74,16 @@ impl Names {
     }
 }
 
+/// A pool without a valid name gets one, so that the rest of it is looked at.
 fn one(typed: file::Pool, found: &mut Found) -> Option<Pool> {
     let name_of_pool = typed.tls.as_ref().and_then(|tls| tls.value.server_name.clone());
     let name_of_pool = name_of_pool.map(|name| name.value);
     let backends =
         typed.backends.map(|backends| self::backends(backends, name_of_pool.as_ref(), found));
-    let known = backends.as_deref().unwrap_or_default();
+    let backends = backends.unwrap_or_default();
     let dial = Dial {
         proxy_protocol: typed.proxy_protocol.is_some(),
-        ..dial::dial(typed.tls, typed.protocol, typed.http2, known, found)
+        ..dial::dial(typed.tls, typed.protocol, typed.http2, &backends, found)
     };
     let health_check = match typed.health_check.map(|check| check.value) {
         Some(Switch::Off) => None,
@@ -94,9 +95,9 @@ fn one(typed: file::Pool, found: &mut Found) -> Option<Pool> {
         timeouts(typed.timeouts.map(|timeouts| timeouts.value).unwrap_or_default(), found);
     let rate_limit = typed.rate_limit.and_then(|rate| rate_limit(rate.value, found));
     Some(Pool {
-        name: typed.name?.value,
+        name: typed.name.map(|name| name.value).or_else(|| PoolName::new("default").ok())?,
         algorithm: typed.algorithm.map_or(Algorithm::RoundRobin, |algorithm| algorithm.value.0),
-        backends: backends?,
+        backends,
         health_check,
         retry,
         timeouts,

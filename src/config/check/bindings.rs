@@ -1,0 +1,65 @@
+//! Who listens where.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use super::super::problem::{Found, Origin, Problem};
+
+/// An address that somebody listens on.
+pub(super) struct Bound {
+    pub(super) address: SocketAddr,
+    /// `None` for a default.
+    pub(super) at: Option<Origin>,
+    pub(super) admin: bool,
+}
+
+/// Who listens where, to tell who gets in whose way. At most [`super::super::limits::LISTENERS_MAX`] and one.
+#[derive(Default)]
+pub(super) struct Bindings(Vec<Bound>);
+
+impl Bindings {
+    pub(super) fn add(&mut self, new: Bound, found: &mut Found) {
+        let old = self.0.iter().find(|old| collide(old.address, new.address));
+        // Two defaults do not collide, so one of the two was typed.
+        if let Some((old, at)) = old.and_then(|old| Some((old, new.at.or(old.at)?))) {
+            found.add(collision(old, &new, at));
+        }
+        self.0.push(new);
+    }
+}
+
+/// Whether the kernel would refuse one of the two.
+fn collide(one: SocketAddr, other: SocketAddr) -> bool {
+    // `[::]` is bound for IPv6 alone, so it gets in the way of IPv6 addresses alone.
+    let covers = |wide: IpAddr, narrow: IpAddr| match wide {
+        IpAddr::V4(ip) => ip == Ipv4Addr::UNSPECIFIED && narrow.is_ipv4(),
+        IpAddr::V6(ip) => ip == Ipv6Addr::UNSPECIFIED && narrow.is_ipv6(),
+    };
+    let (a, b) = (one.ip().to_canonical(), other.ip().to_canonical());
+    one.port() == other.port() && (a == b || covers(a, b) || covers(b, a))
+}
+
+fn collision(old: &Bound, new: &Bound, at: Origin) -> Problem {
+    let what = match (old.admin, old.address == new.address) {
+        (true, true) => format!("`{}` is the admin port, too", new.address),
+        (true, false) => {
+            format!("`{}` cannot be bound beside `{}`, the admin port", new.address, old.address)
+        }
+        (false, true) => format!("`{}` is listed twice", new.address),
+        (false, false) => {
+            format!("`{}` cannot be bound beside `{}`", new.address, old.address)
+        }
+    };
+    let problem = Problem::new(at, what);
+    match (old.admin, old.address == new.address) {
+        (true, _) => {
+            problem.help("metrics and status need a port of their own: change one of the two")
+        }
+        (false, true) => match old.at {
+            Some(first) => problem.help(format!("the first is at {first}")),
+            None => problem,
+        },
+        (false, false) => problem.help(
+            "one of them takes every address of that port: keep that one, or name each address",
+        ),
+    }
+}
