@@ -5,10 +5,10 @@ import contextlib
 import os
 import re
 import socket
-import struct
 import threading
 import time
 
+from e2e.frames import frame
 from e2e.servers import Weir, tool
 from e2e.world import expect, until
 
@@ -203,10 +203,6 @@ KINDS = (
 FLAGS = {"s": 0x1, "h": 0x4, "p": 0x8, "w": 0x20, "-": 0}
 PLAIN = ":method: {}¶:scheme: http¶:authority: a.test¶:path: /"
 PLAIN_BLOCK = b"\x82\x86\x84\x01\x06a.test"
-
-
-def frame(kind, flags, stream, payload=b""):
-    return struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream) + payload
 
 
 def block(fields):

@@ -3,11 +3,10 @@ nothing, and the slow ones are let go."""
 
 import re
 import statistics
-import threading
 import time
 
 from e2e.servers import Weir, tool
-from e2e.world import children, expect, get, memory_kib, metrics, reset_peak, total, until
+from e2e.world import Background, children, expect, get, memory_kib, metrics, reset_peak, total, until
 
 SECONDS = 20
 CONNECTIONS = 300
@@ -31,14 +30,13 @@ MODES = {
 }
 
 
-class Good:
+class Good(Background):
     """A client that asks one thing after another, on a connection each."""
 
     def __init__(self, address):
+        super().__init__()
         self.address = address
         self.took, self.errors = [], []
-        self._end = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
 
     def _run(self):
         while not self._end.is_set():
@@ -54,12 +52,10 @@ class Good:
             time.sleep(0.01)
 
     def __enter__(self):
-        self._thread.start()
-        return self
+        return self.start()
 
     def __exit__(self, *_):
-        self._end.set()
-        self._thread.join(15)
+        self.stop()
 
     @property
     def median_ms(self):

@@ -216,18 +216,12 @@ def total(samples, name, **labels):
 # --- load ---
 
 
-class Load:
-    """Clients that ask over and over on kept connections, and account for every request."""
+class Background:
+    """Something that goes on beside a check, by `_run`, until `_end` is set."""
 
-    def __init__(self, address, path="/", connections=64):
-        self.host, _, port = address.rpartition(":")
-        self.port = int(port)
-        self.request = f"GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n".encode()
-        self.connections = connections
-        self.statuses = collections.Counter()
-        self.errors = collections.Counter()
+    def __init__(self):
         self._end = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
+        self._thread = threading.Thread(target=self._run, daemon=True)
 
     def start(self):
         self._thread.start()
@@ -237,8 +231,21 @@ class Load:
         """Lets what is under way finish."""
         self._end.set()
         self._thread.join(60)
-        expect(not self._thread.is_alive(), "a request of the load never ended")
+        expect(not self._thread.is_alive(), "what went on beside the check never ended")
         return self
+
+
+class Load(Background):
+    """Clients that ask over and over on kept connections, and account for every request."""
+
+    def __init__(self, address, path="/", connections=64):
+        super().__init__()
+        self.host, _, port = address.rpartition(":")
+        self.port = int(port)
+        self.request = f"GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n".encode()
+        self.connections = connections
+        self.statuses = collections.Counter()
+        self.errors = collections.Counter()
 
     @property
     def done(self):
@@ -252,7 +259,10 @@ class Load:
     def account(self):
         return f"{self.done} requests, {dict(self.statuses)}, errors {dict(self.errors)}"
 
-    async def _run(self):
+    def _run(self):
+        asyncio.run(self._all())
+
+    async def _all(self):
         await asyncio.gather(*(self._client() for _ in range(self.connections)))
 
     async def _client(self):

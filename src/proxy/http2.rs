@@ -23,6 +23,7 @@ use pingora_core::server::ShutdownWatch;
 use super::accept::{BODY_DRAIN, Server};
 use super::connection;
 use super::connections::Place;
+use super::failure;
 use super::framed::FramedStream;
 use super::line::{Line, Verdict};
 use super::stream::GuardedSession;
@@ -139,19 +140,23 @@ pub(super) async fn serve(
                 malformed += 1;
                 if malformed >= MALFORMED_MAX {
                     connection.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
-                    accepting.end();
+                    accepting.flooded();
                 }
             }
             Ok(Ok(None)) => return,
-            Ok(Err(error)) => return log::debug!("HTTP/2 ended: {error}"),
+            Ok(Err(error)) => {
+                if failure::is_flood(&error) {
+                    accepting.count_flood();
+                }
+                return log::debug!("HTTP/2 ended: {error}");
+            }
             Err(End::Leave) => {
                 accepting.leaving = true;
                 connection.graceful_shutdown();
             }
             Err(End::Flooded) => {
-                server.failures.flooded(line.connection.peer, line.connection.local);
                 connection.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
-                accepting.end();
+                accepting.flooded();
             }
         }
     }
@@ -208,8 +213,14 @@ impl Accepting<'_> {
         });
     }
 
+    fn count_flood(&self) {
+        let connection = &self.streams.line.connection;
+        self.server.failures.flooded(connection.peer, connection.local);
+    }
+
     /// Whatever is still going on has a moment to end.
-    fn end(&mut self) {
+    fn flooded(&mut self) {
+        self.count_flood();
         self.leaving = true;
         self.streams.line.cut(self.server.shared.clock.now());
     }

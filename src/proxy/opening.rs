@@ -19,7 +19,6 @@ use super::line::{Line, Verdict};
 use crate::clock::Clock;
 use crate::config::Listener;
 use crate::http::forwarded::is_trusted;
-use crate::http::frames::Offence;
 use crate::http::proxy_protocol::{self, Addresses, Invalid, LENGTH_MAX};
 use crate::tls::terminator::{Handshake, Terminator};
 
@@ -41,7 +40,7 @@ pub(super) enum Unopened {
     Slow,
     /// It broke.
     Broken,
-    /// It sent too many HTTP/2 frames that carry nothing.
+    /// It sent too much over HTTP/2 of what brings no request on.
     Flooded,
 }
 
@@ -93,7 +92,7 @@ impl fmt::Display for Unopened {
             Self::Handshake(why) => write!(formatter, "the TLS handshake failed: {why}"),
             Self::Slow => formatter.write_str("not opened in time"),
             Self::Broken => formatter.write_str("broken"),
-            Self::Flooded => Offence::Flood.fmt(formatter),
+            Self::Flooded => formatter.write_str("too much over HTTP/2 that is no request"),
         }
     }
 }

@@ -338,10 +338,24 @@ fn floods_end_their_own_connection_and_nobody_elses() {
     let mut pings = RawHttp2::connect(weir.address());
     pings.send(&frame(0x6, 0, 0, &[7; 8]).repeat(1010)).unwrap();
     assert_eq!(pings.goaway(), Some(ENHANCE_YOUR_CALM));
-    eventually(PATIENCE, "it is counted", || {
-        let failures = weir.metrics();
-        failures.sum("lb_connection_failures_total", &[("reason", "http2_flood")]) >= 5.0
-    });
+    eventually(PATIENCE, "each is counted", || floods_counted(&weir) == 6.0);
+}
+
+fn floods_counted(weir: &Weir) -> f64 {
+    weir.metrics().sum("lb_connection_failures_total", &[("reason", "http2_flood")])
+}
+
+#[test]
+fn a_head_without_an_end_ends_its_connection_and_is_counted() {
+    let backend = Backend::start("one");
+    let weir = Weir::start(&config(&backend, "", ""));
+    let fields = b"\x10\x01x\x01y".repeat(2000);
+    let head = [frame(0x1, 0x1, 1, &[0x82, 0x84, 0x86]), frame(0x9, 0, 1, &fields).repeat(6)];
+    let mut client = RawHttp2::connect(weir.address());
+    client.send(&head.concat()).unwrap();
+    assert_eq!(client.goaway(), Some(ENHANCE_YOUR_CALM));
+    eventually(PATIENCE, "it is counted", || floods_counted(&weir) == 1.0);
+    assert!(backend.requests().is_empty());
 }
 
 #[test]
@@ -357,6 +371,7 @@ fn streams_that_are_reset_at_once_end_their_connection() {
         begun += 1;
     }
     assert!(begun < 20_000, "after {begun}");
+    eventually(PATIENCE, "it is counted", || floods_counted(&weir) == 1.0);
     eventually(PATIENCE, "every lease is back", || {
         weir.metrics().sum("lb_active_connections", &[("pool", "web")]) == 0.0
     });
