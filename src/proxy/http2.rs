@@ -29,6 +29,8 @@ use super::line::{Line, Verdict};
 use super::stream::GuardedSession;
 use super::watch::watched;
 use crate::config::Http2;
+use crate::exchange::refusal::Refusal;
+use crate::http::request_id;
 use crate::http::scan::{Limits as HeadLimits, Unpacked, Violation};
 
 /// Requests that could not be read, on one connection.
@@ -138,6 +140,7 @@ pub(super) async fn serve(
             }
             Ok(Ok(Some(H2Accept::Rejected))) => {
                 malformed += 1;
+                accepting.tell_malformed(&stream_line);
                 if malformed >= MALFORMED_MAX {
                     connection.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
                     accepting.flooded();
@@ -187,6 +190,13 @@ impl Accepting<'_> {
             return Poll::Ready(Err(End::Flooded));
         }
         polled.map(Ok)
+    }
+
+    /// Pingora has refused a request before there was an exchange.
+    fn tell_malformed(&self, line: &Line) {
+        line.violated(Violation::Http2Malformed, String::new());
+        let id = request_id::from_roll(fastrand::u128(..));
+        self.server.shared.refused(Refusal::BadRequest, id, line);
     }
 
     /// Serves a stream in a task of its own.

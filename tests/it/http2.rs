@@ -137,6 +137,8 @@ fn what_is_no_request_is_refused_and_the_others_go_on() {
     let line = weir.until_logged("why", |line| line["detail"] == "target");
     assert_eq!((&line["reason"], &line["path"]), (&"bad_request".into(), &"/ä".into()));
     assert_eq!(client.get("/", &[("host", "weir.test")]).unwrap().status(), 200);
+    let line = weir.until_logged("why", |line| line["detail"] == "http2_malformed");
+    assert_eq!((&line["status"], &line["client"]), (&400.into(), &"127.0.0.1".into()));
     let trace = client.start(request(Method::TRACE, "/", &[]), false).unwrap().answer();
     assert_eq!(trace.unwrap().status(), 405);
     let large = "a".repeat(100_000);

@@ -16,6 +16,9 @@ pub enum Violation {
     ProxyHeader,
     /// The first line of HTTP/2.
     Http2Preface,
+    /// A request of HTTP/2 whose authority, target or length is malformed, as Pingora sees it. That it
+    /// was 400 or a reset is all that is known.
+    Http2Malformed,
     /// The method is no token, or none, or longer than any.
     Method,
     /// A byte in the target that no URI has, or a form that does not fit the method.
@@ -76,6 +79,7 @@ impl Violation {
             | Self::Tls
             | Self::ProxyHeader
             | Self::Http2Preface
+            | Self::Http2Malformed
             | Self::Method
             | Self::Target
             | Self::Version
@@ -107,6 +111,7 @@ impl Violation {
             Self::Tls => "tls",
             Self::ProxyHeader => "proxy_header",
             Self::Http2Preface => "http2_preface",
+            Self::Http2Malformed => "http2_malformed",
             Self::Method => "method",
             Self::Target => "target",
             Self::TargetBytes => "target_bytes",
