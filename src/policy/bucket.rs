@@ -39,9 +39,17 @@ impl Rate {
             clippy::cast_possible_truncation,
             reason = "this `as` saturates, which is what is wanted, and no `From` does"
         )]
-        let token_ns = (token_ns as u64).clamp(1, FULL_NS_MAX);
+        let token = Duration::from_nanos(token_ns as u64);
+        valid.then_some(Self::of(token, burst))
+    }
+
+    /// A token each `token`.
+    #[must_use]
+    pub fn of(token: Duration, burst: NonZeroU32) -> Self {
+        let token_ns = u64::try_from(token.as_nanos()).unwrap_or(FULL_NS_MAX);
+        let token_ns = token_ns.clamp(1, FULL_NS_MAX);
         let full_ns = token_ns.saturating_mul(u64::from(burst.get())).min(FULL_NS_MAX);
-        valid.then_some(Self { token_ns, full_ns })
+        Self { token_ns, full_ns }
     }
 
     /// How long it takes to earn a token. Never 0.

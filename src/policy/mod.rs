@@ -8,6 +8,7 @@ pub mod backoff;
 pub mod bucket;
 pub mod hysteresis;
 pub mod limiter;
+pub mod notices;
 pub mod pace;
 pub mod retry;
 pub mod select;

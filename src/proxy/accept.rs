@@ -90,7 +90,7 @@ impl Server {
         metrics: &ConnectionMetrics,
         limits: AcceptLimits,
     ) -> Self {
-        let failures = Failures::new(&metrics.failures);
+        let failures = Failures::new(&metrics.failures, shared.clock);
         let http2 = http2::options(&limits.http2, &limits.head);
         let turned_away = Semaphore::new(TURNED_AWAY_MAX);
         Self { proxy: Arc::new(proxy), shared, connections, failures, limits, http2, turned_away }

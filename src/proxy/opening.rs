@@ -20,6 +20,7 @@ use crate::clock::Clock;
 use crate::config::Listener;
 use crate::http::forwarded::is_trusted;
 use crate::http::proxy_protocol::{self, Addresses, Invalid, LENGTH_MAX};
+use crate::policy::notices::Notices;
 use crate::tls::terminator::{Handshake, Terminator};
 
 /// What an HTTP/2 client begins with (RFC 9113 §3.4).
@@ -77,9 +78,14 @@ impl Unopened {
         "http2_flood",
     ];
 
-    /// Whether the operator of a proxy in front of us should hear of it.
-    const fn is_misconfigured(self) -> bool {
-        matches!(self, Self::NoProxyHeader | Self::BadProxyHeader(_))
+    /// Whether the client only left, or was slow: that happens, and the metric is enough.
+    const fn is_usual(self) -> bool {
+        match self {
+            Self::Silent | Self::Slow | Self::Broken | Self::Handshake(Handshake::Closed) => true,
+            Self::NoProxyHeader | Self::BadProxyHeader(_) | Self::Handshake(_) | Self::Flooded => {
+                false
+            }
+        }
     }
 }
 
@@ -97,13 +103,26 @@ impl fmt::Display for Unopened {
     }
 }
 
-/// Counts connections that came to nothing.
-#[derive(Debug, Clone)]
-pub(super) struct Failures([(&'static str, IntCounter); Unopened::LABELS.len()]);
+/// Counts connections that came to nothing, and tells of them.
+pub(super) struct Failures {
+    kinds: [Kind; Unopened::LABELS.len()],
+    clock: Clock,
+}
+
+/// Those for one reason.
+struct Kind {
+    label: &'static str,
+    counter: IntCounter,
+    notices: Notices,
+}
 
 impl Failures {
-    pub(super) fn new(counters: &IntCounterVec) -> Self {
-        Self(Unopened::LABELS.map(|label| (label, counters.with_label_values(&[label]))))
+    pub(super) fn new(counters: &IntCounterVec, clock: Clock) -> Self {
+        let kind = |label| {
+            let counter = counters.with_label_values(&[label]);
+            Kind { label, counter, notices: Notices::default() }
+        };
+        Self { kinds: Unopened::LABELS.map(kind), clock }
     }
 
     /// A connection was ended for its frames.
@@ -111,14 +130,18 @@ impl Failures {
         self.tell(Unopened::Flooded, peer, listener);
     }
 
-    /// Counts one, and tells of it.
+    /// Counts one, and tells of it, though not of each.
     pub(super) fn tell(&self, why: Unopened, peer: SocketAddr, listener: SocketAddr) {
-        let counter = why.label().and_then(|label| self.0.iter().find(|(name, _)| *name == label));
-        if let Some((_, counter)) = counter {
-            counter.inc();
+        let kind = why.label().and_then(|label| self.kinds.iter().find(|kind| kind.label == label));
+        let line = format_args!("listener={listener} peer={peer} error=\"{why}\"");
+        let Some(kind) = kind else { return log::debug!("connection closed: {line}") };
+        kind.counter.inc();
+        if why.is_usual() {
+            return log::debug!("connection closed: {line}");
         }
-        let level = if why.is_misconfigured() { log::Level::Warn } else { log::Level::Debug };
-        log::log!(level, "connection closed: listener={listener} peer={peer} error=\"{why}\"");
+        if let Some(untold) = kind.notices.next(self.clock.now()) {
+            log::warn!("connection closed: reason={} {line} untold={untold}", kind.label);
+        }
     }
 }
 

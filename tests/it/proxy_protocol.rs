@@ -101,6 +101,23 @@ fn who_is_listed_must_send_a_header() {
 }
 
 #[test]
+fn connections_that_come_to_nothing_do_not_fill_the_log() {
+    let (backend, proxy) = (Backend::start("one"), own_address());
+    let weir = weir(&backend, proxy, "");
+    for _ in 0..100 {
+        let mut client = Client::connect_from(proxy, weir.address());
+        client.send("GET / HTTP/1.1\r\nHost: weir.test\r\n\r\n");
+        assert!(client.is_closed_within(PATIENCE));
+    }
+    eventually(PATIENCE, "each is counted", || {
+        failures(&weir, "proxy_header_missing") == Some(100.0)
+    });
+    // Five, and one more for each minute that it took.
+    let told = weir.stderr().matches("reason=proxy_header_missing").count();
+    assert!((5..20).contains(&told), "{told}: {}", weir.stderr());
+}
+
+#[test]
 fn a_header_of_anybody_else_is_a_bad_request() {
     let (backend, proxy) = (Backend::start("one"), own_address());
     let weir = weir(&backend, proxy, "");
