@@ -8,6 +8,7 @@
     reason = "a table that cannot be read fails the test"
 )]
 
+mod details;
 mod frames;
 mod table;
 
@@ -30,6 +31,7 @@ fn the_table_of_http_is_fresh() {
     let fresh = within(&fresh, "answers", &document(ANSWERS, does_with_an_answer));
     let answers = document(HTTP2_ANSWERS, does_with_answering_frames);
     let fresh = within(&fresh, "answers of http2", &answers);
+    let fresh = within(&fresh, "details", &details::table());
     if std::env::var_os("UPDATE").is_some() {
         fs::write(&path, fresh).expect("docs/HTTP.md can be written");
         return;

@@ -1,0 +1,79 @@
+//! The words of `detail` in the access log, read from the code: docs/HTTP.md has all of them.
+
+use std::fs;
+use std::path::Path;
+
+const VIOLATIONS: &str = include_str!("../../src/http/scan/violation.rs");
+/// Words that are no violation of a grammar: the status, and what they mean.
+const OTHERS: [(&str, &str, &str); 1] =
+    [("before_101", "400", "Bytes for a WebSocket that came before the backend's 101.")];
+
+/// The table of them.
+pub(crate) fn table() -> String {
+    let mut table = String::from("\n| `detail` | Status | What is wrong |\n|---|---|---|\n");
+    let mut row = |(word, status, what): (&str, &str, &str)| {
+        table.push_str(&format!("| `{word}` | {status} | {what} |\n"));
+    };
+    let statuses = match_of("status");
+    let codes = match_of("code");
+    assert!(codes.len() > 20, "violation.rs is written in another way: {codes:?}");
+    for (name, code) in &codes {
+        let of = |(other, _): &&(String, String)| other == name;
+        let (_, status) = statuses.iter().find(of).expect("a status");
+        row((code.trim_matches('"'), status, &doc(name)));
+    }
+    OTHERS.into_iter().for_each(row);
+    table.push('\n');
+    table
+}
+
+/// Each variant, and what a function makes of it.
+fn match_of(function: &str) -> Vec<(String, String)> {
+    let (_, body) = VIOLATIONS.split_once(&format!("fn {function}(self)")).expect("the function");
+    let (_, body) = body.split_once("match self {").expect("a match");
+    let (arms, _) = body.split_once("\n        }").expect("its end");
+    let mut found = Vec::new();
+    for arm in arms.split_inclusive(",\n") {
+        let (names, value) = arm.split_once("=>").expect("an arm");
+        for name in names.split('|') {
+            let name = name.trim().trim_start_matches("Self::").to_owned();
+            found.push((name, value.trim().trim_end_matches(',').to_owned()));
+        }
+    }
+    found
+}
+
+/// What the code says of a variant, in words for the operator.
+fn doc(name: &str) -> String {
+    let lines: Vec<&str> = VIOLATIONS.lines().map(str::trim).collect();
+    let end = lines.iter().position(|line| *line == format!("{name},")).expect("the variant");
+    let docs = lines.get(..end).into_iter().flatten().rev();
+    let docs: Vec<&str> = docs.map_while(|line| line.strip_prefix("/// ")).collect();
+    assert!(!docs.is_empty(), "{name} has no words");
+    let words = docs.into_iter().rev().collect::<Vec<_>>().join(" ");
+    codes_for_names(&words)
+}
+
+/// A link to another variant becomes its word.
+fn codes_for_names(words: &str) -> String {
+    match_of("code").into_iter().fold(words.to_owned(), |words, (name, code)| {
+        words.replace(&format!("[`Violation::{name}`]"), &format!("`{}`", code.trim_matches('"')))
+    })
+}
+
+#[test]
+fn no_word_of_detail_is_told_that_the_table_does_not_have() {
+    let proxy = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/proxy");
+    let mut told = Vec::new();
+    for entry in fs::read_dir(proxy).expect("src/proxy can be read") {
+        let text = fs::read_to_string(entry.expect("an entry").path()).expect("it can be read");
+        let argument = |call: &str| call.split_once(')').map(|(argument, _)| argument.to_owned());
+        told.extend(text.split("exchange.because(").skip(1).filter_map(argument));
+    }
+    assert!(told.iter().any(|word| word.starts_with('"')), "nothing is told: {told:?}");
+    for word in told {
+        let is_code = word == "violation.code(";
+        let is_listed = OTHERS.iter().any(|(other, ..)| word == format!("{other:?}"));
+        assert!(is_code || is_listed, "`detail` {word} is in no table: tests/http/details.rs");
+    }
+}
