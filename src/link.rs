@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::metrics::{Counts, Supervision};
 use crate::runtime::handoff::Handoff;
+use crate::tls::kept::Kept;
 use crate::tls::tickets::TicketKeys;
 
 /// The largest frame: ten million clients' buckets fit.
@@ -81,6 +82,17 @@ pub struct State {
     /// What sessions of clients are resumed with.
     #[serde(default)]
     pub tickets: Option<TicketKeys>,
+    /// What is used of the files for TLS. `None` is what was told before.
+    #[serde(default)]
+    pub files: Option<Kept>,
+}
+
+impl State {
+    /// Takes in what a worker knows now.
+    pub fn update(&mut self, mut new: Self) {
+        new.files = new.files.or_else(|| self.files.take());
+        *self = new;
+    }
 }
 
 /// What a worker tells the supervisor.
@@ -253,6 +265,23 @@ mod tests {
         supervisor.send(&ToWorker::Drain).unwrap();
         assert!(matches!(worker.receive().unwrap(), Some(ToWorker::HandOver)));
         assert!(matches!(worker.receive().unwrap(), Some(ToWorker::Drain)));
+    }
+
+    #[test]
+    fn files_that_are_not_told_again_are_as_they_were() {
+        let told = |files: Option<&str>| State {
+            files: files.map(|files| serde_json::from_str(files).unwrap()),
+            ..State::default()
+        };
+        let (first, second) = (
+            r#"[{"files":["a.crt","a.key"],"contents":["AQ","Ag"]}]"#,
+            r#"[{"files":["b.crt","b.key"],"contents":["AQ","Ag"]}]"#,
+        );
+        let mut state = told(Some(first));
+        state.update(told(None));
+        assert_eq!(state.files, told(Some(first)).files);
+        state.update(told(Some(second)));
+        assert_eq!(state.files, told(Some(second)).files);
     }
 
     #[test]

@@ -13,6 +13,10 @@ pub struct ConnectionMetrics {
     pub failures: IntCounterVec, // lb_connection_failures_total{reason}
     /// When each of our certificates expires, by its file.
     pub certificate_expiry: IntGaugeVec, // lb_certificate_expiry_timestamp_seconds{certificate}
+    /// Whether what is in a file for TLS cannot be used, by its path.
+    pub certificate_broken: IntGaugeVec, // lb_certificate_broken{certificate}
+    /// Whether there is nothing to use in its place either.
+    pub certificate_missing: IntGaugeVec, // lb_certificate_missing{certificate}
     /// Certificate files that changed while we ran, by what came of it: `done` or `refused`.
     pub certificate_renewals: IntCounterVec, // lb_certificate_renewals_total{outcome}
 }
@@ -37,6 +41,22 @@ impl ConnectionMetrics {
                 (
                     "lb_certificate_expiry_timestamp_seconds",
                     "When a certificate of ours expires, in Unix time.",
+                ),
+                &["certificate"],
+            )?,
+            certificate_broken: gauges(
+                registry,
+                (
+                    "lb_certificate_broken",
+                    "Whether what is in a certificate's file cannot be used.",
+                ),
+                &["certificate"],
+            )?,
+            certificate_missing: gauges(
+                registry,
+                (
+                    "lb_certificate_missing",
+                    "Whether there is nothing to use in place of a broken certificate.",
                 ),
                 &["certificate"],
             )?,

@@ -22,7 +22,7 @@ use log::{info, warn};
 use pingora_core::server::ShutdownWatch;
 use pingora_core::services::background::BackgroundService;
 use pingora_error::{Error, ErrorType};
-use pingora_load_balancing::{self as lb, health_check};
+use pingora_load_balancing::health_check;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -95,16 +95,15 @@ impl Prober {
                     Arc::new(HttpProbe::new(path, host, status, body, options))
                 }
             };
-            rounds.extend(pool.members.iter().enumerate().filter_map(|(place, member)| {
-                Some(Rounds {
-                    pool: pool.name.clone(),
-                    backend: Arc::clone(&member.backend),
-                    target: target(&member.backend, Arc::from(self.upstreams.peer(index, place)?)),
-                    check: check.clone(),
-                    probe: Arc::clone(&probe),
-                    clock: self.clock,
-                    missing: Arc::clone(&self.missing),
-                })
+            rounds.extend(pool.members.iter().enumerate().map(|(place, member)| Rounds {
+                pool: pool.name.clone(),
+                backend: Arc::clone(&member.backend),
+                upstreams: Arc::clone(&self.upstreams),
+                place: (index, place),
+                check: check.clone(),
+                probe: Arc::clone(&probe),
+                clock: self.clock,
+                missing: Arc::clone(&self.missing),
             }));
         }
         rounds
@@ -128,7 +127,9 @@ impl BackgroundService for Prober {
 struct Rounds {
     pool: PoolName,
     backend: Arc<Backend>,
-    target: lb::Backend,
+    upstreams: Arc<Upstreams>,
+    /// Of its pool, and its own there.
+    place: (usize, usize),
     check: HealthCheck,
     probe: Arc<Probe>,
     clock: Clock,
@@ -173,7 +174,11 @@ impl Rounds {
 
     /// In a task of its own: a probe that panics has failed, and the next one comes all the same.
     async fn ask(&self) -> Result<(), Failure> {
-        let (probe, backend) = (Arc::clone(&self.probe), self.target.clone());
+        // Each time anew: its certificates may have been renewed.
+        let Some(peer) = self.upstreams.peer(self.place.0, self.place.1) else {
+            return Err(Failure::Ours("a backend that nobody knows".to_owned()));
+        };
+        let (probe, backend) = (Arc::clone(&self.probe), target(&self.backend, Arc::from(peer)));
         let patience = self.check.timeout;
         let mut task = JoinSet::new();
         task.spawn(async move {

@@ -88,7 +88,7 @@ fn http(body: Option<&str>) -> Question {
 
 fn world(pools: Vec<config::Pool>) -> (Arc<Live>, Arc<Upstreams>) {
     let snapshot = fixture::snapshot(pools.clone());
-    let upstreams = Upstreams::new(&pools, &snapshot, &Trust::default()).unwrap();
+    let upstreams = Upstreams::new(&pools, &snapshot, Trust::default()).unwrap();
     (Arc::new(Live::new(snapshot)), Arc::new(upstreams))
 }
 
@@ -311,7 +311,7 @@ struct Panics;
 
 #[async_trait]
 impl health_check::HealthCheck for Panics {
-    async fn check(&self, _backend: &lb::Backend) -> pingora_error::Result<()> {
+    async fn check(&self, _backend: &pingora_load_balancing::Backend) -> pingora_error::Result<()> {
         panic!("a probe that goes wrong");
     }
 
@@ -329,7 +329,8 @@ async fn a_probe_that_panics_has_failed() {
     let rounds = Rounds {
         pool: pool.name.clone(),
         backend: Arc::clone(pool.backend(0).unwrap()),
-        target: target(pool.backend(0).unwrap(), Arc::from(upstreams.peer(0, 0).unwrap())),
+        upstreams,
+        place: (0, 0),
         check: check(Question::Tcp),
         probe: Arc::new(Panics),
         clock: Clock::process(),

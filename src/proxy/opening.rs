@@ -57,6 +57,7 @@ impl Unopened {
             Self::Handshake(Handshake::Incompatible) => Some("tls_incompatible"),
             Self::Handshake(Handshake::Refused) => Some("tls_refused"),
             Self::Handshake(Handshake::ClientCertificate) => Some("tls_client_certificate"),
+            Self::Handshake(Handshake::Missing) => Some("tls_certificate_missing"),
             Self::Handshake(Handshake::Failed) => Some("tls_failed"),
             Self::Slow => Some("timeout"),
             Self::Broken => Some("broken"),
@@ -64,7 +65,7 @@ impl Unopened {
         }
     }
 
-    const LABELS: [&'static str; 11] = [
+    const LABELS: [&'static str; 12] = [
         "proxy_header_missing",
         "proxy_header_invalid",
         "tls_closed",
@@ -72,6 +73,7 @@ impl Unopened {
         "tls_incompatible",
         "tls_refused",
         "tls_client_certificate",
+        "tls_certificate_missing",
         "tls_failed",
         "timeout",
         "broken",

@@ -21,7 +21,7 @@ impl Supervisor {
             ToSupervisor::State(state) => self.handed_over(generation, *state),
             ToSupervisor::Checkpoint(state) => {
                 if self.current.as_ref().is_some_and(|child| child.generation == generation) {
-                    self.checkpoint = *state;
+                    self.checkpoint.update(*state);
                 }
             }
             ToSupervisor::Failed(why) => {
@@ -115,7 +115,7 @@ impl Supervisor {
         if self.current.as_ref().is_none_or(|current| current.generation != generation) {
             return;
         }
-        self.checkpoint = state;
+        self.checkpoint.update(state);
         self.take_over_at_last();
     }
 

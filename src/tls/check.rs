@@ -4,7 +4,9 @@ use std::time::{Duration, SystemTime};
 
 use super::client::Clients;
 use super::files::{self, Material};
+use super::kept::Kept;
 use super::upstream;
+use super::watched::Broken;
 use crate::config::{Certificate, Config, Draft, HostPattern, Problem, Tls};
 
 /// A certificate that ends sooner is worth a warning.
@@ -38,7 +40,11 @@ pub fn look_at_files(draft: &mut Draft, now: SystemTime, expired: Expired) {
                 Err(problems) => found.problems.extend(problems),
             }
         }
-        found.problems.extend(Clients::new(&tls.client_auth).err());
+        if let Some(authority) = tls.client_auth.authority() {
+            let read = files::read(authority);
+            let clients = read.and_then(|it| Clients::of(&tls.client_auth, authority, &[it]));
+            found.problems.extend(clients.err());
+        }
     }
     // Where some listener speaks clear, a host without a certificate may be meant for that one.
     let compares = is_whole && found.problems.is_empty();
@@ -46,15 +52,19 @@ pub fn look_at_files(draft: &mut Draft, now: SystemTime, expired: Expired) {
         found.compare(config);
     }
     for files in config.pools.iter().filter_map(|pool| pool.dial.tls.identity.as_ref()) {
-        // One that cannot be read is told below.
-        if let Ok(material) = Material::read(files) {
-            found.look_at_dates(&material, files, now, expired);
+        match Material::read_or_tell_all(files) {
+            Ok(material) => found.look_at_dates(&material, files, now, expired),
+            Err(problems) => found.problems.extend(problems),
         }
     }
-    if let Err(problems) = upstream::load(config) {
+    let trust = upstream::open(config, &Kept::default(), now);
+    for Broken { problem, .. } in trust.found.into_iter().flat_map(|found| found.refused) {
         // What is not about a file is about the whole, which must be there to say so.
-        let certain = |problem: &&Problem| is_whole || problem.at.is_some();
-        found.problems.extend(problems.iter().filter(certain).cloned());
+        let certain = is_whole || problem.at.is_some();
+        // Of a certificate and its key, the first problem was told above with the other.
+        if certain && !found.problems.contains(&problem) {
+            found.problems.push(problem);
+        }
     }
     found.problems.into_iter().for_each(|problem| draft.refuse(problem));
     found.warnings.into_iter().for_each(|warning| draft.warn(warning));

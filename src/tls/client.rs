@@ -15,6 +15,7 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 use x509_parser::x509::{AttributeTypeAndValue, RelativeDistinguishedName, X509Name};
 
 use super::facts::ClientCertificate;
+use super::kept::Contents;
 use super::{files, provider};
 use crate::config::{ClientAuth, FilePath, Problem};
 
@@ -29,12 +30,15 @@ pub(super) struct Clients {
 }
 
 impl Clients {
-    /// `None` if they are not asked.
-    pub(super) fn new(auth: &ClientAuth) -> Result<Option<Self>, Problem> {
-        let Some(authority) = auth.authority() else { return Ok(None) };
+    /// What is in the file of `authority`, which vouches for clients by `auth`.
+    pub(super) fn of(
+        auth: &ClientAuth,
+        authority: &FilePath,
+        contents: &[Contents],
+    ) -> Result<Self, Problem> {
         let mut roots = RootCertStore::empty();
         let mut digest = digest::Context::new(&digest::SHA256);
-        for certificate in files::certificates(authority)? {
+        for certificate in files::certificates(authority, files::part(contents, 0))? {
             digest.update(&certificate);
             roots.add(certificate).map_err(|error| unusable(authority, &error))?;
         }
@@ -43,7 +47,7 @@ impl Clients {
             .map_err(|error| unusable(authority, &error))?;
         let required = matches!(auth, ClientAuth::Require(_));
         let digest = digest.finish().as_ref().try_into().unwrap_or_default();
-        Ok(Some(Self { inner, required, digest }))
+        Ok(Self { inner, required, digest })
     }
 
     pub(super) fn verifier(&self) -> Arc<dyn ClientCertVerifier> {

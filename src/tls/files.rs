@@ -13,7 +13,9 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
+use super::kept::Contents;
 use super::provider;
+use super::watched::Unfit;
 use crate::config::{Certificate, FilePath, Problem};
 
 /// A certificate, its key, and what it says of itself.
@@ -28,10 +30,15 @@ pub(super) struct Material {
 
 impl Material {
     /// Reads both files.
-    #[expect(clippy::wildcard_enum_match_arm, reason = "the list of errors is open")]
     pub(super) fn read(files: &Certificate) -> Result<Self, Problem> {
-        let chain = certificates(&files.cert)?;
-        let key = private_key(&files.key)?;
+        Self::of(files, &[read(&files.cert)?, read(&files.key)?])
+    }
+
+    /// What is in both files.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the list of errors is open")]
+    pub(super) fn of(files: &Certificate, contents: &[Contents]) -> Result<Self, Problem> {
+        let chain = certificates(&files.cert, part(contents, 0))?;
+        let key = private_key(&files.key, part(contents, 1))?;
         let leaf = chain.first().cloned().unwrap_or_else(|| CertificateDer::from(Vec::new()));
         let (_, leaf) = X509Certificate::from_der(&leaf)
             .map_err(|error| problem(&files.cert, format!("is not a certificate: {error}")))?;
@@ -52,10 +59,31 @@ impl Material {
     /// Reads both files, and says of each what is wrong with it.
     pub(super) fn read_or_tell_all(files: &Certificate) -> Result<Self, Vec<Problem>> {
         Self::read(files).map_err(|first| {
-            let each = [certificates(&files.cert).err(), private_key(&files.key).err()];
-            let each: Vec<Problem> = each.into_iter().flatten().collect();
+            let cert = read(&files.cert).and_then(|it| certificates(&files.cert, it.bytes()));
+            let key = read(&files.key).and_then(|it| private_key(&files.key, it.bytes()));
+            let each: Vec<Problem> = cert.err().into_iter().chain(key.err()).collect();
             if each.is_empty() { vec![first] } else { each }
         })
+    }
+
+    /// The same as [`Self::of`], to be used instead of `old`. One whose time is over, or has not
+    /// come, is worse than one that is still good.
+    pub(super) fn renew(
+        files: &Certificate,
+        contents: &[Contents],
+        old: Option<&Self>,
+        now: SystemTime,
+    ) -> Result<Self, Unfit> {
+        let new = Self::of(files, contents)?;
+        let old = old.filter(|old| old.untimely(&files.cert, now).is_none());
+        if let (Some(problem), Some(old)) = (new.untimely(&files.cert, now), old) {
+            let begins = Some(new.not_before).filter(|begins| now < *begins);
+            // It expires at the end of this second.
+            let ends = old.not_after + Duration::from_secs(1);
+            let until = Some(begins.map_or(ends, |begins| begins.min(ends)));
+            return Err(Unfit { problem, until });
+        }
+        Ok(new)
     }
 
     /// What is wrong with it now, if its time is over or has not come.
@@ -81,10 +109,17 @@ impl Material {
     }
 }
 
-/// The certificates of a file.
-pub(super) fn certificates(file: &FilePath) -> Result<Vec<CertificateDer<'static>>, Problem> {
-    let bytes = read(file)?;
-    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
+/// What is in the file at this place of a group; nothing if it has fewer.
+pub(super) fn part(contents: &[Contents], place: usize) -> &[u8] {
+    contents.get(place).map_or(&[], Contents::bytes)
+}
+
+/// The certificates of a file with these bytes.
+pub(super) fn certificates(
+    file: &FilePath,
+    bytes: &[u8],
+) -> Result<Vec<CertificateDer<'static>>, Problem> {
+    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(bytes).collect();
     let all = all.map_err(|error| not_pem(file, &error))?;
     if all.is_empty() {
         return Err(problem(file, "has no certificate in PEM".to_owned()));
@@ -93,9 +128,11 @@ pub(super) fn certificates(file: &FilePath) -> Result<Vec<CertificateDer<'static
 }
 
 #[expect(clippy::wildcard_enum_match_arm, reason = "the list of errors is open")]
-pub(super) fn private_key(file: &FilePath) -> Result<PrivateKeyDer<'static>, Problem> {
-    let bytes = read(file)?;
-    PrivateKeyDer::from_pem_slice(&bytes).map_err(|error| match error {
+pub(super) fn private_key(
+    file: &FilePath,
+    bytes: &[u8],
+) -> Result<PrivateKeyDer<'static>, Problem> {
+    PrivateKeyDer::from_pem_slice(bytes).map_err(|error| match error {
         pem::Error::NoItemsFound => {
             let encrypted = bytes.windows(9).any(|window| window == b"ENCRYPTED");
             let mut problem = problem(file, "has no private key in PEM".to_owned());
@@ -120,10 +157,12 @@ fn not_pem(file: &FilePath, error: &pem::Error) -> Problem {
     }
 }
 
-fn read(file: &FilePath) -> Result<Vec<u8>, Problem> {
-    fs::read(&file.path).map_err(|error| match error.kind() == io::ErrorKind::NotFound {
-        true => problem(file, "does not exist".to_owned()),
-        false => problem(file, format!("cannot be read: {error}")),
+pub(super) fn read(file: &FilePath) -> Result<Contents, Problem> {
+    fs::read(&file.path).map(Contents::new).map_err(|error| {
+        match error.kind() == io::ErrorKind::NotFound {
+            true => problem(file, "does not exist".to_owned()),
+            false => problem(file, format!("cannot be read: {error}")),
+        }
     })
 }
 

@@ -7,11 +7,13 @@ pub mod check;
 mod client;
 pub mod facts;
 mod files;
+pub mod kept;
 mod stream;
 mod table;
 pub mod terminator;
 pub mod tickets;
 pub mod upstream;
+pub mod watched;
 
 use std::sync::Arc;
 

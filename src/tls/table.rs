@@ -10,21 +10,22 @@ use rustls::sign::CertifiedKey;
 
 use super::files::Material;
 
-/// The certificates of a listener by their names.
+/// The certificates of a listener by their names. One that is missing keeps its place, and its names
+/// are not known.
 #[derive(Default)]
 pub(super) struct Table {
     by_name: HashMap<String, Vec<usize>>,
-    all: Vec<Arc<CertifiedKey>>,
+    all: Vec<Option<Arc<CertifiedKey>>>,
 }
 
 impl Table {
-    pub(super) fn new<'a>(materials: impl Iterator<Item = &'a Material>) -> Self {
+    pub(super) fn new<'a>(materials: impl Iterator<Item = Option<&'a Material>>) -> Self {
         let mut table = Self::default();
         for (index, material) in materials.enumerate() {
-            for name in &material.names {
+            for name in material.iter().flat_map(|material| &material.names) {
                 table.by_name.entry(name.clone()).or_default().push(index);
             }
-            table.all.push(Arc::clone(&material.key));
+            table.all.push(material.map(|material| Arc::clone(&material.key)));
         }
         table
     }
@@ -44,16 +45,19 @@ impl Table {
         self.named(host).first().copied().unwrap_or(0)
     }
 
-    /// The first that is for `name` and that `fits`, else the first of all that fits.
+    /// The first that is for `name` and that `fits`, else the first of all that fits. Where the first
+    /// of all is missing, no other stands in for it: a client that asked for it must not be shown
+    /// what belongs to somebody else.
     fn pick(
         &self,
         name: Option<&str>,
         fits: impl Fn(&CertifiedKey) -> bool,
     ) -> Option<Arc<CertifiedKey>> {
         let name = name.map(str::to_ascii_lowercase).unwrap_or_default();
-        let named = self.named(&name).iter().filter_map(|index| self.all.get(*index));
-        let fitting = named.chain(&self.all).find(|key| fits(key));
-        fitting.or_else(|| self.all.first()).cloned()
+        let named = self.named(&name).iter().filter_map(|index| self.all.get(*index)?.as_ref());
+        let first = self.all.first()?.as_ref();
+        let others = first.into_iter().flat_map(|_| self.all.iter().flatten());
+        named.chain(others).find(|key| fits(key)).or(first).cloned()
     }
 }
 

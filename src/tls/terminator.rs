@@ -17,15 +17,20 @@ use tokio_rustls::TlsAcceptor;
 
 use super::client::Clients;
 use super::facts::Facts;
-use super::files::{Material, Stamp};
+use super::files::Material;
+use super::kept::{Contents, Kept};
 use super::provider;
 use super::stream::TlsStream;
 use super::table::{Resolver, Table};
 use super::tickets::{ListenerTickets, Tickets};
-use crate::config::{Certificate, FilePath, Listener, Problem, Tls, TlsVersion};
+use super::watched::{Broken, Owner, Renewals, Standing, Watched};
+use crate::config::{Listener, Problem, Tls, TlsVersion};
 
 /// Sessions of clients that speak TLS 1.2 without tickets.
 const SESSIONS_MAX: usize = 1024;
+
+/// What rustls says when it is given no certificate.
+const NOTHING_TO_SHOW: &str = "no server certificate chain resolved";
 
 /// The TLS of one listener.
 pub struct Terminator {
@@ -47,98 +52,13 @@ struct Current {
 /// What was read from the files.
 struct Held {
     certificates: Vec<Watched<Material>>,
-    authority: Option<Watched<()>>,
+    authority: Option<Watched<Clients>>,
 }
 
-/// What came of files when they were read last.
-struct Watched<T> {
-    value: T,
-    /// Of the files that it was read from.
-    good: Vec<Stamp>,
-    bad: Option<Bad>,
-}
-
-/// Files that could not be used.
-struct Bad {
-    stamps: Vec<Stamp>,
-    is_told: bool,
-    /// When they may be better without having changed.
-    until: Option<SystemTime>,
-}
-
-/// Why what was read is not used.
-struct Unfit {
-    problem: Problem,
-    /// When it may be better.
-    until: Option<SystemTime>,
-}
-
-impl From<Problem> for Unfit {
-    fn from(problem: Problem) -> Self {
-        Self { problem, until: None }
+impl Held {
+    fn table(&self) -> Table {
+        Table::new(self.certificates.iter().map(Watched::value))
     }
-}
-
-impl<T> Watched<T> {
-    fn new(value: T, good: Vec<Stamp>) -> Self {
-        Self { value, good, bad: None }
-    }
-
-    /// Reads what has changed. A file that is renewed piece by piece is wrong for a moment: it is
-    /// only told if it is still the same when it is looked at again.
-    fn refresh(
-        &mut self,
-        files: &[&FilePath],
-        now: SystemTime,
-        read: impl FnOnce(&T) -> Result<T, Unfit>,
-    ) -> Option<Result<(), Problem>> {
-        let found = stamps(files);
-        let is_bad = |bad: &&Bad| bad.stamps == found && bad.until.is_none_or(|until| now < until);
-        let known_bad = self.bad.as_ref().filter(is_bad);
-        if found == self.good || known_bad.is_some_and(|bad| bad.is_told) {
-            return None;
-        }
-        let is_told = known_bad.is_some();
-        match read(&self.value) {
-            Ok(value) => {
-                *self = Self::new(value, found);
-                Some(Ok(()))
-            }
-            Err(Unfit { problem, until }) => {
-                self.bad = Some(Bad { stamps: found, is_told, until });
-                is_told.then_some(Err(problem))
-            }
-        }
-    }
-}
-
-/// Reads a certificate that is to be used instead of `old`. One whose time is over, or has not
-/// come, is worse than one that is still good.
-fn renew(files: &Certificate, old: &Material, now: SystemTime) -> Result<Material, Unfit> {
-    let new = Material::read(files)?;
-    match new.untimely(&files.cert, now) {
-        Some(problem) if old.untimely(&files.cert, now).is_none() => {
-            let begins = Some(new.not_before).filter(|begins| now < *begins);
-            // It expires at the end of this second.
-            let ends = old.not_after + Duration::from_secs(1);
-            let until = Some(begins.map_or(ends, |begins| begins.min(ends)));
-            Err(Unfit { problem, until })
-        }
-        _ => Ok(new),
-    }
-}
-
-fn stamps(files: &[&FilePath]) -> Vec<Stamp> {
-    files.iter().map(|file| Stamp::of(&file.path)).collect()
-}
-
-/// What came of a look at the files.
-#[derive(Debug, Default)]
-pub struct Renewals {
-    /// The files that are used from now on.
-    pub done: Vec<String>,
-    /// What cannot be used; the old one stays.
-    pub refused: Vec<Problem>,
 }
 
 /// Why a handshake came to nothing.
@@ -159,6 +79,9 @@ pub enum Handshake {
     /// The client's certificate is missing, or nobody vouches for it.
     #[error("no certificate of the client that `client_ca` vouches for")]
     ClientCertificate,
+    /// What we would need for it is in a file that cannot be used.
+    #[error("our certificate for it, or `client_ca`, is in a file that cannot be used")]
+    Missing,
     /// Something else.
     #[error("it broke a rule")]
     Failed,
@@ -175,6 +98,7 @@ impl Handshake {
             Some(Error::InvalidCertificate(_) | Error::NoCertificatesPresented) => {
                 Self::ClientCertificate
             }
+            Some(Error::General(what)) if what == NOTHING_TO_SHOW => Self::Missing,
             Some(_) => Self::Failed,
             None => Self::Closed,
         }
@@ -182,24 +106,41 @@ impl Handshake {
 }
 
 impl Terminator {
-    /// Reads every file of `settings`, the TLS of `listener`.
+    /// Reads every file of `settings`, the TLS of `listener`, or where one cannot be used what was
+    /// `kept` of it. What is missing then makes the handshakes fail that need it.
     ///
     /// # Errors
-    /// The first [`Problem`] with them.
-    pub fn new(listener: &Listener, settings: Tls, tickets: Arc<Tickets>) -> Result<Self, Problem> {
+    /// These settings are none to shake hands with.
+    pub fn new(
+        listener: &Listener,
+        settings: Tls,
+        tickets: Arc<Tickets>,
+        (kept, now): (&Kept, SystemTime),
+    ) -> Result<(Self, Renewals), Problem> {
         let (address, http2) = (listener.address, listener.http2);
-        let read = |files: &Certificate| {
-            let good = stamps(&[&files.cert, &files.key]);
-            Material::read(files).map(|material| Watched::new(material, good))
-        };
-        let certificates: Result<Vec<_>, _> = settings.certificates.iter().map(read).collect();
-        let authority = settings.client_auth.authority();
-        let authority = authority.map(|authority| Watched::new((), stamps(&[authority])));
-        let held = Held { certificates: certificates?, authority };
-        let table = Table::new(held.certificates.iter().map(|one| &one.value));
-        let table = Arc::new(ArcSwap::from_pointee(table));
-        let current = current((address, &settings, http2), &tickets, &table)?;
-        Ok(Self {
+        let mut found = Renewals::new(Owner::Listener(address));
+        let mut certificates = Vec::with_capacity(settings.certificates.len());
+        for files in &settings.certificates {
+            let read = |contents: &[Contents], old: Option<&Material>| {
+                Material::renew(files, contents, old, now)
+            };
+            let (watched, broken) = Watched::open(&[&files.cert, &files.key], kept, read);
+            certificates.push(watched);
+            found.refused.extend(broken);
+        }
+        let authority = settings.client_auth.authority().map(|authority| {
+            let read = |contents: &[Contents], _: Option<&Clients>| {
+                Ok(Clients::of(&settings.client_auth, authority, contents)?)
+            };
+            let (watched, broken) = Watched::open(&[authority], kept, read);
+            found.refused.extend(broken);
+            watched
+        });
+        let held = Held { certificates, authority };
+        let table = Arc::new(ArcSwap::from_pointee(held.table()));
+        let authority = held.authority.as_ref();
+        let current = current((address, &settings, http2), &tickets, &table, authority)?;
+        let terminator = Self {
             settings,
             http2,
             scope: address,
@@ -207,7 +148,8 @@ impl Terminator {
             table,
             current: ArcSwap::from_pointee(current),
             held: Mutex::new(held),
-        })
+        };
+        Ok((terminator, found))
     }
 
     /// Shakes hands. The caller says how long it may take.
@@ -243,48 +185,52 @@ impl Terminator {
 
     /// Looks whether files have changed, and uses those that have. Blocks while it reads.
     pub fn refresh(&self, now: SystemTime) -> Renewals {
-        let mut renewals = Renewals::default();
+        let mut renewals = Renewals::new(Owner::Listener(self.scope));
         let mut held = self.held.lock();
-        let pairs = held.certificates.iter_mut().zip(&self.settings.certificates);
-        for (watched, files) in pairs {
-            let read = |old: &Material| renew(files, old, now);
-            let outcome = watched.refresh(&[&files.cert, &files.key], now, read);
-            note(&mut renewals, &files.cert, outcome);
+        let mut changed = false;
+        for (watched, files) in held.certificates.iter_mut().zip(&self.settings.certificates) {
+            let outcome =
+                watched.refresh(now, |contents, old| Material::renew(files, contents, old, now));
+            changed |= renewals.note(watched, outcome);
         }
-        if !renewals.done.is_empty() {
-            self.table.store(Arc::new(Table::new(held.certificates.iter().map(|one| &one.value))));
+        if changed {
+            self.table.store(Arc::new(held.table()));
         }
         if let (Some(watched), Some(authority)) =
             (&mut held.authority, self.settings.client_auth.authority())
         {
-            let read = |(): &()| {
-                let settings = (self.scope, &self.settings, self.http2);
-                let current = current(settings, &self.tickets, &self.table)?;
-                self.current.store(Arc::new(current));
-                Ok(())
-            };
-            note(&mut renewals, authority, watched.refresh(&[authority], now, read));
+            let auth = &self.settings.client_auth;
+            let outcome = watched
+                .refresh(now, |contents, _| Ok(Clients::of(auth, authority, contents)?))
+                .map(|outcome| outcome.and_then(|()| self.vouch(watched)));
+            renewals.note(watched, outcome);
         }
         renewals
     }
 
-    /// Each certificate's file, and when it expires.
-    #[must_use]
-    pub fn expiries(&self) -> Vec<(String, SystemTime)> {
-        let held = self.held.lock();
-        let pairs = held.certificates.iter().zip(&self.settings.certificates);
-        let expiry = |(watched, files): (&Watched<Material>, &Certificate)| {
-            (files.cert.path.display().to_string(), watched.value.not_after)
-        };
-        pairs.map(expiry).collect()
+    /// Others vouch for clients from now on.
+    fn vouch(&self, authority: &Watched<Clients>) -> Result<(), Broken> {
+        let settings = (self.scope, &self.settings, self.http2);
+        let current = current(settings, &self.tickets, &self.table, Some(authority));
+        self.current.store(Arc::new(current.map_err(|problem| authority.broken(problem))?));
+        Ok(())
     }
-}
 
-fn note(renewals: &mut Renewals, file: &FilePath, outcome: Option<Result<(), Problem>>) {
-    match outcome {
-        Some(Ok(())) => renewals.done.push(file.path.display().to_string()),
-        Some(Err(problem)) => renewals.refused.push(problem),
-        None => {}
+    /// How things stand with each file.
+    #[must_use]
+    pub fn standings(&self) -> Vec<Standing> {
+        let held = self.held.lock();
+        let certificates = held.certificates.iter();
+        let certificates = certificates.map(|one| one.standing(|value| Some(value.not_after)));
+        let authority = held.authority.iter().map(|one| one.standing(|_| None));
+        certificates.chain(authority).collect()
+    }
+
+    /// What is used, for the next worker.
+    pub fn keep(&self, kept: &mut Kept) {
+        let held = self.held.lock();
+        held.certificates.iter().for_each(|one| one.keep(kept));
+        held.authority.iter().for_each(|one| one.keep(kept));
     }
 }
 
@@ -293,8 +239,14 @@ fn current(
     (address, settings, http2): (SocketAddr, &Tls, bool),
     tickets: &Arc<Tickets>,
     table: &Arc<ArcSwap<Table>>,
+    authority: Option<&Watched<Clients>>,
 ) -> Result<Current, Problem> {
-    let clients = Clients::new(&settings.client_auth)?;
+    let clients = authority.and_then(Watched::value).cloned();
+    // As long as nobody knows who vouches for clients, none gets in: there is nothing to show it.
+    let table = match authority {
+        Some(authority) if authority.value().is_none() => Arc::default(),
+        _ => Arc::clone(table),
+    };
     let versions: &[&rustls::SupportedProtocolVersion] = match settings.min_version {
         TlsVersion::V1_2 => &[&rustls::version::TLS13, &rustls::version::TLS12],
         TlsVersion::V1_3 => &[&rustls::version::TLS13],
@@ -306,7 +258,7 @@ fn current(
         Some(clients) => builder.with_client_cert_verifier(clients.verifier()),
         None => builder.with_no_client_auth(),
     };
-    let mut server = builder.with_cert_resolver(Arc::new(Resolver(Arc::clone(table))));
+    let mut server = builder.with_cert_resolver(Arc::new(Resolver(table)));
     // Some clients of HTTP/1.0 say so here, too, and would be turned away.
     let protocols: [&[u8]; 3] = [b"h2", b"http/1.1", b"http/1.0"];
     let protocols = protocols.iter().skip(if http2 { 0 } else { 1 });

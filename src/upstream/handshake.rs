@@ -2,6 +2,8 @@
 
 use pingora_error::{Error, ErrorType};
 
+use super::shut::SHUT;
+
 /// Whose certificate, or what else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
@@ -34,6 +36,9 @@ pub fn failure(error: &Error) -> Option<(Fault, String)> {
         return None;
     }
     let text = error.to_string();
+    if let Some(at) = text.find(SHUT) {
+        return Some((Fault::Other, plain(text.get(at..).unwrap_or(SHUT))));
+    }
     // What Pingora adds: whom it had asked for.
     let said = text.split(", SNI:").next().unwrap_or(&text);
     if let Some(said) = said.find(DISTRUST).and_then(|at| said.get(at..)) {

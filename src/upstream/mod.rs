@@ -8,17 +8,25 @@ pub mod handshake;
 pub mod http2;
 pub mod proxied;
 mod roots;
+mod shut;
 
 use std::io;
+use std::sync::Arc;
+use std::time::SystemTime;
 
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 use pingora_core::connectors::ConnectorOptions;
 use pingora_core::upstreams::peer::{ALPN, HttpPeer, HttpUpstreamRequestPolicy};
 use xxhash_rust::xxh3::Xxh3;
 
 use self::roots::Roots;
 use crate::config::{self, Protocol};
+use crate::runtime::pool::Pool;
 use crate::runtime::snapshot::Snapshot;
-use crate::tls::upstream::{PoolTrust, Trust};
+use crate::tls::kept::Kept;
+use crate::tls::upstream::{PoolFiles, PoolTrust, Trust};
+use crate::tls::watched::{Renewals, Standing};
 
 /// How much of an answer may be on its way before its client has taken any of it. Pingora's own
 /// 8 MiB would be 800 MiB for the streams of one connection.
@@ -27,34 +35,59 @@ const STREAM_WINDOW: u32 = 256 * 1024;
 /// Every backend, with how it is reached.
 #[derive(Debug)]
 pub struct Upstreams {
-    pools: Vec<Vec<HttpPeer>>,
+    pools: Vec<Reach>,
     roots: Roots,
     /// For connectors that need none.
     nobody: Roots,
 }
 
+/// How the members of one pool are reached.
+#[derive(Debug)]
+struct Reach {
+    /// Without what is in files.
+    bare: Vec<HttpPeer>,
+    files: Mutex<PoolFiles>,
+    peers: ArcSwap<Vec<HttpPeer>>,
+}
+
 impl Upstreams {
-    /// Of the pools of a snapshot, which was made from `configs`.
+    /// Of the pools of a snapshot, which was made from `configs`, with what `trust` has of their
+    /// files.
     ///
     /// # Errors
     /// The system's roots could not be handed on.
-    pub fn new(configs: &[config::Pool], snapshot: &Snapshot, trust: &Trust) -> io::Result<Self> {
-        let none = PoolTrust::default();
-        let mut pools = Vec::with_capacity(configs.len());
-        for (index, (pool, running)) in configs.iter().zip(&snapshot.pools).enumerate() {
-            let trust = trust.pools.get(index).unwrap_or(&none);
+    pub fn new(configs: &[config::Pool], snapshot: &Snapshot, trust: Trust) -> io::Result<Self> {
+        let mut files = trust.pools.into_iter();
+        let reach = |(pool, running): (&config::Pool, &Pool)| {
             let members = pool.backends.iter().zip(&running.members);
-            let peers = members
-                .map(|(backend, member)| template(pool, backend, trust, member.backend.address));
-            pools.push(peers.collect());
-        }
+            let bare = members.map(|(one, member)| template(pool, one, member.backend.address));
+            Reach::new(bare.collect(), files.next().unwrap_or_default())
+        };
+        let pools = configs.iter().zip(&snapshot.pools).map(reach).collect();
         Ok(Self { pools, roots: Roots::new(&trust.system)?, nobody: Roots::new(&[])? })
     }
 
     /// How a member of a pool is reached, without any limit of time.
     #[must_use]
     pub fn peer(&self, pool: usize, member: usize) -> Option<Box<HttpPeer>> {
-        self.pools.get(pool)?.get(member).cloned().map(Box::new)
+        self.pools.get(pool)?.peers.load().get(member).cloned().map(Box::new)
+    }
+
+    /// Looks whether files have changed, and uses those that have. Blocks while it reads.
+    pub fn refresh(&self, now: SystemTime) -> Vec<Renewals> {
+        self.pools.iter().map(|pool| pool.refresh(now)).collect()
+    }
+
+    /// How things stand with each file.
+    #[must_use]
+    pub fn standings(&self) -> Vec<Standing> {
+        let standings = |pool: &Reach| pool.files.lock().standings().collect::<Vec<_>>();
+        self.pools.iter().flat_map(standings).collect()
+    }
+
+    /// What is used, for the next worker.
+    pub fn keep(&self, kept: &mut Kept) {
+        self.pools.iter().for_each(|pool| pool.files.lock().keep(kept));
     }
 
     /// A file with whom the system trusts. Pingora must always be given one: left alone it looks for
@@ -67,9 +100,10 @@ impl Upstreams {
     /// For a connector of one's own to the members of a pool, that keeps no connection.
     #[must_use]
     pub fn connector_options(&self, pool: usize) -> ConnectorOptions {
-        let mut peers = self.pools.get(pool).into_iter().flatten();
+        let needs_roots = |peer: &HttpPeer| peer.is_tls() && peer.options.ca.is_none();
         // They take milliseconds to be read, and a file may have a thousand pools.
-        let needs_roots = peers.any(|peer| peer.is_tls() && peer.options.ca.is_none());
+        let needs_roots =
+            self.pools.get(pool).is_some_and(|pool| pool.peers.load().iter().any(needs_roots));
         let roots = if needs_roots { self.roots() } else { self.nobody.path() };
         let mut options = ConnectorOptions::new(1);
         options.ca_file = Some(roots);
@@ -77,10 +111,26 @@ impl Upstreams {
     }
 }
 
+impl Reach {
+    fn new(bare: Vec<HttpPeer>, files: PoolFiles) -> Self {
+        let peers = ArcSwap::from_pointee(trusting(&bare, &files.trust()));
+        Self { bare, files: Mutex::new(files), peers }
+    }
+
+    fn refresh(&self, now: SystemTime) -> Renewals {
+        let mut files = self.files.lock();
+        let renewals = files.refresh(now);
+        if !renewals.done.is_empty() {
+            self.peers.store(Arc::new(trusting(&self.bare, &files.trust())));
+        }
+        renewals
+    }
+}
+
+/// How a backend is reached, but for what is in files.
 fn template(
     pool: &config::Pool,
     backend: &config::Backend,
-    trust: &PoolTrust,
     address: std::net::SocketAddr,
 ) -> HttpPeer {
     let name = backend.server_name.as_deref();
@@ -103,27 +153,47 @@ fn template(
     // `X-Request-Id` where `Connection` nominates them, and look for each field of the list before
     // we do.
     options.http_upstream_request_policy = HttpUpstreamRequestPolicy::preserve();
-    peer.group_key = group(pool, trust);
-    if pool.dial.proxy_protocol {
-        proxied::speak_for_us(&mut peer);
-    }
-    let options = &mut peer.options;
     if tls {
         options.verify_cert = pool.dial.tls.verify;
         options.verify_hostname = pool.dial.tls.verify;
-        options.ca.clone_from(&trust.ca);
-        peer.client_cert_key.clone_from(&trust.identity);
+    }
+    peer.group_key = speech(pool);
+    if pool.dial.proxy_protocol {
+        proxied::speak_for_us(&mut peer);
     }
     peer
 }
 
+/// The same with what is in files. A connection that was made with something else is not used again.
+fn trusting(bare: &[HttpPeer], trust: &PoolTrust) -> Vec<HttpPeer> {
+    let mut peers = bare.to_vec();
+    for peer in &mut peers {
+        peer.group_key = group(peer.group_key, trust);
+        if peer.is_tls() {
+            peer.options.ca.clone_from(&trust.ca);
+            peer.client_cert_key.clone_from(&trust.identity);
+            if let Some(why) = &trust.missing {
+                shut::shut(peer, why);
+            }
+        }
+    }
+    peers
+}
+
 /// Equal for pools that may share connections.
-fn group(pool: &config::Pool, trust: &PoolTrust) -> u64 {
+fn group(speech: u64, trust: &PoolTrust) -> u64 {
+    let mut hash = Xxh3::new();
+    hash.update(&speech.to_le_bytes());
+    hash.update(&trust.digest.to_le_bytes());
+    hash.digest()
+}
+
+/// Equal for pools that speak alike.
+fn speech(pool: &config::Pool) -> u64 {
     let mut hash = Xxh3::new();
     // What is not looked at here does not decide who answers, and how.
     hash.update(format!("{:?} {:?}", pool.dial.protocol, pool.dial.http2).as_bytes());
     hash.update(&[u8::from(pool.dial.tls.verify), u8::from(pool.dial.proxy_protocol)]);
-    hash.update(&trust.digest.to_le_bytes());
     hash.digest()
 }
 
@@ -139,8 +209,8 @@ mod tests {
             format!("pools: [{pools}]\nroutes: [{{path: /a, pool: a}}, {{path: /b, pool: b}}]");
         let config = load(Some(text.as_bytes()), &Overrides::default()).unwrap();
         let snapshot = Snapshot::new(&config, "", 0, |_, _| unreachable!()).unwrap();
-        let trust = upstream::load(&config).unwrap();
-        let upstreams = Upstreams::new(&config.pools, &snapshot, &trust).unwrap();
+        let trust = upstream::open(&config, &Kept::default(), SystemTime::UNIX_EPOCH);
+        let upstreams = Upstreams::new(&config.pools, &snapshot, trust).unwrap();
         (0..2).map(|pool| *upstreams.peer(pool, 0).unwrap()).collect()
     }
 
@@ -175,9 +245,10 @@ mod tests {
         let text = "pools: [{name: a, backends: [https://10.0.0.1:1]}]";
         let config = load(Some(text.as_bytes()), &Overrides::default()).unwrap();
         let trust = |digest| PoolTrust { digest, ..PoolTrust::default() };
-        assert_ne!(group(&config.pools[0], &trust(1)), group(&config.pools[0], &trust(2)));
+        let spoken = speech(&config.pools[0]);
+        assert_ne!(group(spoken, &trust(1)), group(spoken, &trust(2)));
         let mut off = config.pools[0].clone();
         off.dial.tls = DialTls { verify: false, ..DialTls::default() };
-        assert_ne!(group(&config.pools[0], &trust(1)), group(&off, &trust(1)));
+        assert_ne!(group(spoken, &trust(1)), group(speech(&off), &trust(1)));
     }
 }

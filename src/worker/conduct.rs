@@ -10,7 +10,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::renewal::keep_renewed;
+use super::renewal::{Files, keep_renewed};
 use super::services::{self, Running, Sockets};
 use super::signals::Signals;
 use super::{FLUSH_MAX, Parts, WorkerError, threads};
@@ -18,6 +18,7 @@ use crate::admin::Admin;
 use crate::config::Config;
 use crate::link::{Link, State, ToSupervisor, ToWorker};
 use crate::metrics::Counts;
+use crate::tls::kept::Kept;
 
 /// How often the supervisor is told everything, for the case that this process dies.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(2);
@@ -47,6 +48,9 @@ pub(super) struct Conductor<'a> {
     silent: bool,
     /// What the successor got of our counts.
     handed_over: Option<Counts>,
+    files: Arc<Files>,
+    /// What the supervisor knows of the files.
+    kept: Option<Kept>,
 }
 
 impl<'a> Conductor<'a> {
@@ -57,8 +61,12 @@ impl<'a> Conductor<'a> {
         link: Arc<Link>,
         sockets: Sockets,
     ) -> Self {
+        let terminators = parts.doors.iter().filter_map(|door| door.terminator.clone());
+        let (terminators, upstreams) = (terminators.collect(), parts.proxy.upstreams.clone());
         Self {
             config,
+            files: Arc::new(Files { terminators, upstreams }),
+            kept: None,
             parts,
             admin: Arc::new(admin),
             link,
@@ -100,9 +108,8 @@ impl<'a> Conductor<'a> {
     }
 
     fn renewal(&self) -> impl Future<Output = ()> + use<> {
-        let terminators = self.parts.doors.iter().filter_map(|door| door.terminator.clone());
         keep_renewed(
-            terminators.collect(),
+            Arc::clone(&self.files),
             Arc::clone(&self.parts.tickets),
             self.parts.connection_metrics.clone(),
             self.parts.proxy.clock,
@@ -165,7 +172,7 @@ impl<'a> Conductor<'a> {
                 order = orders.recv() => order,
                 () = signals.next() => Some(ToWorker::Stop),
                 _ = checkpoint.tick() => {
-                    self.tell(&ToSupervisor::Checkpoint(Box::new(self.state())));
+                    self.checkpoint();
                     self.tell(&ToSupervisor::Connections(self.open()));
                     continue;
                 }
@@ -173,7 +180,7 @@ impl<'a> Conductor<'a> {
             match order {
                 Some(ToWorker::Drain) => return Ok(End::Replaced),
                 Some(ToWorker::Hold) => self.hold(),
-                Some(ToWorker::Speak) => self.silent = false,
+                Some(ToWorker::Speak) => self.speak(),
                 // Without a supervisor nobody could ever stop us.
                 Some(ToWorker::Stop) | None => return Ok(End::Stopped),
                 Some(order) => self.obey(order)?,
@@ -260,7 +267,7 @@ impl<'a> Conductor<'a> {
         match order {
             None => return Ok(false),
             Some(ToWorker::Hold) => self.hold(),
-            Some(ToWorker::Speak) => self.silent = false,
+            Some(ToWorker::Speak) => self.speak(),
             Some(order) if end == End::Stopped => self.obey(order)?,
             Some(_) => {}
         }
@@ -290,7 +297,19 @@ impl<'a> Conductor<'a> {
         let handoff =
             crate::runtime::handoff::Handoff::take(&snapshot, self.parts.proxy.clock.now());
         let tickets = Some(self.parts.tickets.keys());
-        State { handoff, counts: self.admin.metrics.counts(&snapshot), tickets }
+        State { handoff, counts: self.admin.metrics.counts(&snapshot), tickets, files: None }
+    }
+
+    /// Tells all that is known, for the case that this process dies. What is in the files is told
+    /// when it has changed.
+    fn checkpoint(&mut self) {
+        if self.silent {
+            return;
+        }
+        let kept = Some(self.files.kept());
+        let files = if self.kept == kept { None } else { kept.clone() };
+        self.tell(&ToSupervisor::Checkpoint(Box::new(State { files, ..self.state() })));
+        self.kept = kept;
     }
 
     fn open(&self) -> u64 {
@@ -301,6 +320,12 @@ impl<'a> Conductor<'a> {
     fn hold(&mut self) {
         self.tell(&ToSupervisor::Held);
         self.silent = true;
+    }
+
+    /// Another image may be listening, which knows what the one before could tell it.
+    fn speak(&mut self) {
+        self.silent = false;
+        self.kept = None;
     }
 
     fn tell(&self, said: &ToSupervisor) {

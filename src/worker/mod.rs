@@ -37,6 +37,7 @@ use crate::proxy::connections::Connections;
 use crate::proxy::opening::Door;
 use crate::runtime::snapshot::{LookupError, Snapshot};
 use crate::tls;
+use crate::tls::kept::Kept;
 use crate::tls::terminator::Terminator;
 use crate::tls::tickets::{TicketKeys, Tickets};
 use crate::upstream::Upstreams;
@@ -62,9 +63,9 @@ pub enum WorkerError {
     /// be of another mind.
     #[error("the configuration is refused:\n{0}")]
     Config(String),
-    /// A certificate cannot be used. The supervisor has looked, but files may have changed since.
-    #[error("a certificate cannot be used: {0}")]
-    Certificate(Problem),
+    /// There is no TLS by such settings.
+    #[error("no TLS with clients can be made: {0}")]
+    Tls(Problem),
     /// The drain deadline passed.
     #[error("stopped before all was done: connections={0}")]
     Cut(usize),
@@ -109,8 +110,9 @@ fn serve(
     let seed = state.handoff.seed().unwrap_or_else(|| fastrand::u64(..));
     let snapshot = Snapshot::new(&config, &start.version, seed, look_up)?;
     state.handoff.apply(&snapshot, Clock::process().now());
-    let (doors, tickets) = doors(&config, state.tickets)?;
-    let (parts, admin, log_writer) = assemble(&config, snapshot, doors, tickets)?;
+    let kept = state.files.unwrap_or_default();
+    let (doors, tickets) = doors(&config, state.tickets, &kept)?;
+    let (parts, admin, log_writer) = assemble(&config, snapshot, doors, tickets, &kept)?;
     admin.metrics.supervised(&start.supervision);
     let mut conductor = Conductor::new(&config, parts, admin, Arc::clone(link), sockets);
     let orders = orders::listen(link).map_err(system("listen to the supervisor"))?;
@@ -144,27 +146,33 @@ struct Parts {
     prober: Arc<Prober>,
 }
 
-/// Every listener, with its TLS.
+/// Every listener, with its TLS. The supervisor has looked at the files, but that may be long ago:
+/// a broken one must not keep a worker from serving all the rest.
 fn doors(
     config: &Config,
     keys: Option<TicketKeys>,
+    kept: &Kept,
 ) -> Result<(Vec<Door>, Arc<Tickets>), WorkerError> {
     let clock = Clock::process();
-    let tickets = Tickets::new(clock.wall(clock.now()))
+    let now = clock.wall(clock.now());
+    let tickets = Tickets::new(now)
         .ok_or_else(|| system("make a key")(std::io::Error::other("no random numbers")))?;
     if let Some(keys) = keys {
         tickets.inherit(keys);
     }
     let tickets = Arc::new(tickets);
     let door = |listener: &Listener| {
-        let terminator = listener
-            .tls
-            .clone()
-            .map(|tls| Terminator::new(listener, tls, Arc::clone(&tickets)).map(Arc::new));
-        Ok(Door { listener: listener.clone(), terminator: terminator.transpose()? })
+        let mut door = Door { listener: listener.clone(), terminator: None };
+        if let Some(tls) = listener.tls.clone() {
+            let made = Terminator::new(listener, tls, Arc::clone(&tickets), (kept, now));
+            let (terminator, found) = made.map_err(WorkerError::Tls)?;
+            renewal::warn(&found);
+            door.terminator = Some(Arc::new(terminator));
+        }
+        Ok(door)
     };
-    let doors: Result<Vec<_>, Problem> = config.listeners.iter().map(door).collect();
-    Ok((doors.map_err(WorkerError::Certificate)?, tickets))
+    let doors: Result<Vec<_>, WorkerError> = config.listeners.iter().map(door).collect();
+    Ok((doors?, tickets))
 }
 
 fn assemble(
@@ -172,12 +180,13 @@ fn assemble(
     snapshot: Snapshot,
     doors: Vec<Door>,
     tickets: Arc<Tickets>,
+    kept: &Kept,
 ) -> Result<(Parts, Admin, Writer), WorkerError> {
     let clock = Clock::process();
     let registry = Registry::new();
-    let trust = tls::upstream::load(config)
-        .map_err(|problems| WorkerError::Config(problems.to_string()))?;
-    let upstreams = Upstreams::new(&config.pools, &snapshot, &trust);
+    let trust = tls::upstream::open(config, kept, clock.wall(clock.now()));
+    trust.found.iter().for_each(renewal::warn);
+    let upstreams = Upstreams::new(&config.pools, &snapshot, trust);
     let upstreams = Arc::new(upstreams.map_err(system("keep the system's root certificates"))?);
     let metrics = Arc::new(Metrics::new(&registry, &snapshot)?);
     metrics.config_loaded(clock.wall(clock.now()));

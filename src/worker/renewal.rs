@@ -1,5 +1,7 @@
 //! Certificates that are renewed on disk are used without a reload.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -7,16 +9,58 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::clock::Clock;
 use crate::metrics::ConnectionMetrics;
-use crate::tls::terminator::{Renewals, Terminator};
+use crate::tls::kept::Kept;
+use crate::tls::terminator::Terminator;
 use crate::tls::tickets::Tickets;
+use crate::tls::watched::{Broken, Owner, Renewals, Standing};
+use crate::upstream::Upstreams;
 
 /// How often the files are looked at. A certificate is renewed days before it expires, so this is
 /// for the operator who waits to see it; links that Kubernetes swaps are seen like any change.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
+/// Whose files are looked at.
+pub(super) struct Files {
+    pub(super) terminators: Vec<Arc<Terminator>>,
+    pub(super) upstreams: Arc<Upstreams>,
+}
+
+impl Files {
+    fn refresh(&self, now: SystemTime) -> Vec<Renewals> {
+        let of_clients = self.terminators.iter().map(|terminator| terminator.refresh(now));
+        of_clients.chain(self.upstreams.refresh(now)).collect()
+    }
+
+    /// How things stand with each file, which several may name.
+    fn standings(&self) -> BTreeMap<String, Standing> {
+        let of_clients = self.terminators.iter().flat_map(|terminator| terminator.standings());
+        let mut standings: BTreeMap<String, Standing> = BTreeMap::new();
+        for one in of_clients.chain(self.upstreams.standings()) {
+            match standings.entry(one.file.clone()) {
+                Entry::Vacant(place) => drop(place.insert(one)),
+                Entry::Occupied(mut place) => {
+                    let other = place.get_mut();
+                    other.broken |= one.broken;
+                    other.missing |= one.missing;
+                    other.expires = other.expires.into_iter().chain(one.expires).min();
+                }
+            }
+        }
+        standings
+    }
+
+    /// What is used, for the next worker.
+    pub(super) fn kept(&self) -> Kept {
+        let mut kept = Kept::default();
+        self.terminators.iter().for_each(|terminator| terminator.keep(&mut kept));
+        self.upstreams.keep(&mut kept);
+        kept
+    }
+}
+
 /// Looks at the files for ever, and rolls the keys of tickets.
 pub(super) async fn keep_renewed(
-    terminators: Arc<[Arc<Terminator>]>,
+    files: Arc<Files>,
     tickets: Arc<Tickets>,
     metrics: ConnectionMetrics,
     clock: Clock,
@@ -24,23 +68,19 @@ pub(super) async fn keep_renewed(
     for outcome in ["done", "refused"] {
         metrics.certificate_renewals.with_label_values(&[outcome]).inc_by(0);
     }
-    tell_expiries(&terminators, &metrics);
+    tell_standings(&files, &metrics);
     let mut look = interval(LOOK_EVERY);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         look.tick().await;
         let now = clock.wall(clock.now());
         tickets.rotate(now);
-        let all = Arc::clone(&terminators);
-        let looked = tokio::task::spawn_blocking(move || {
-            all.iter().map(|terminator| terminator.refresh(now)).collect::<Vec<_>>()
-        });
+        let all = Arc::clone(&files);
+        let looked = tokio::task::spawn_blocking(move || all.refresh(now));
         match looked.await {
             Ok(renewals) => {
                 renewals.iter().for_each(|renewals| tell(renewals, &metrics));
-                if renewals.iter().any(|renewals| !renewals.done.is_empty()) {
-                    tell_expiries(&terminators, &metrics);
-                }
+                tell_standings(&files, &metrics);
             }
             Err(error) => log::error!("certificates were not looked at: error=\"{error}\""),
         }
@@ -52,15 +92,40 @@ fn tell(renewals: &Renewals, metrics: &ConnectionMetrics) {
         log::info!("certificate renewed: file={file}");
         metrics.certificate_renewals.with_label_values(&["done"]).inc();
     }
-    for problem in &renewals.refused {
-        log::warn!("certificate not renewed, the old one stays: error=\"{}\"", problem.what);
-        metrics.certificate_renewals.with_label_values(&["refused"]).inc();
+    warn(renewals);
+    let refused = u64::try_from(renewals.refused.len()).unwrap_or(u64::MAX);
+    metrics.certificate_renewals.with_label_values(&["refused"]).inc_by(refused);
+}
+
+/// Tells of what cannot be used, and what comes of that.
+pub(super) fn warn(renewals: &Renewals) {
+    for Broken { problem, missing } in &renewals.refused {
+        let what = &problem.what;
+        match (missing, &renewals.owner) {
+            (false, _) => {
+                log::warn!("certificate not renewed, the old one stays: error=\"{what}\"");
+            }
+            (true, Owner::Listener(address)) => log::warn!(
+                "certificate missing, handshakes that need it fail until it is mended: \
+                 listener={address} error=\"{what}\""
+            ),
+            (true, Owner::Pool(pool)) => log::warn!(
+                "certificate missing, its pool's TLS backends get no request until it is mended: \
+                 pool={pool} error=\"{what}\""
+            ),
+        }
     }
 }
 
-fn tell_expiries(terminators: &[Arc<Terminator>], metrics: &ConnectionMetrics) {
-    for (file, expiry) in terminators.iter().flat_map(|terminator| terminator.expiries()) {
-        metrics.certificate_expiry.with_label_values(&[&file]).set(unix(expiry));
+fn tell_standings(files: &Files, metrics: &ConnectionMetrics) {
+    for standing in files.standings().into_values() {
+        let file = [standing.file.as_str()];
+        let (broken, missing) = (&metrics.certificate_broken, &metrics.certificate_missing);
+        broken.with_label_values(&file).set(i64::from(standing.broken));
+        missing.with_label_values(&file).set(i64::from(standing.missing));
+        if let Some(expiry) = standing.expires {
+            metrics.certificate_expiry.with_label_values(&file).set(unix(expiry));
+        }
     }
 }
 

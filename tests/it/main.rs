@@ -28,6 +28,7 @@ mod shutdown;
 mod state;
 mod timeouts;
 mod tls;
+mod tls_broken;
 mod tls_out;
 mod upgrade;
 mod websocket;

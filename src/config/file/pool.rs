@@ -49,8 +49,9 @@ section! {
 
 section! {
     /// How a pool speaks with its `https://` backends. Names of files are relative to the directory
-    /// of this file, and read at the start and at each reload. A backend whose certificate is
-    /// not as it must be gets no request, and the client 502.
+    /// of this file, and looked at every few seconds: what was renewed is used for new connections,
+    /// without a reload; what cannot be used is told in the log, and the old one stays. A backend whose
+    /// certificate is not as it must be gets no request, and the client 502.
     PoolTls at "pools[].tls", later [];
 
     /// Who vouches for the certificates of backends: a file of certificates in PEM.
