@@ -47,7 +47,7 @@ enum Command {
     /// Says how the running balancer is; fails unless it serves
     Status(Control),
     /// Stops the running balancer gracefully
-    Stop(Control),
+    Stop(Stop),
     /// What `run` starts to serve requests
     #[command(hide = true)]
     Worker(Run),
@@ -126,6 +126,21 @@ impl Control {
 }
 
 #[derive(Debug, Args)]
+struct Stop {
+    #[command(flatten)]
+    control: Control,
+    /// Return when it has ended; fail unless all that was in flight was finished
+    #[arg(long)]
+    wait: bool,
+}
+
+impl Stop {
+    const fn request(&self) -> Request {
+        if self.wait { Request::Finish } else { Request::Stop }
+    }
+}
+
+#[derive(Debug, Args)]
 struct Demo {
     /// Where the balancer listens
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
@@ -182,7 +197,7 @@ fn main() -> ExitCode {
         Command::Run(flags) => run(flags),
         Command::Reload(flags) => ask(&flags, Request::Reload),
         Command::Status(flags) => ask(&flags, Request::Status),
-        Command::Stop(flags) => ask(&flags, Request::Stop),
+        Command::Stop(flags) => ask(&flags.control, flags.request()),
         Command::Worker(flags) => work(&flags),
         Command::UpgradeCheck(flags) => check_upgrade(&flags),
         Command::Demo(flags) => run_demo(&flags),

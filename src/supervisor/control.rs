@@ -5,7 +5,7 @@
 
 use std::fs::{self, DirBuilder, Permissions};
 use std::io::{self, BufRead, BufReader, Write};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, IntoRawFd as _};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -35,6 +35,18 @@ pub enum Request {
     Status,
     /// Stop gracefully.
     Stop,
+    /// The same, unless it stops already; the answer comes with the end and says how it was.
+    Finish,
+}
+
+impl Request {
+    /// A service that was to stop and is gone has done so.
+    const fn may_be_asked_again(self) -> bool {
+        match self {
+            Self::Reload | Self::Status => true,
+            Self::Stop | Self::Finish => false,
+        }
+    }
 }
 
 /// What came of it.
@@ -182,12 +194,29 @@ fn converse(stream: &UnixStream, events: &Sender<Event>) -> io::Result<()> {
     let mut line = String::new();
     BufReader::new(stream).read_line(&mut line)?;
     let request: Request = serde_json::from_str(&line)?;
+    if request == Request::Finish {
+        return events.send(Event::Finish(stream.try_clone()?)).map_err(io::Error::other);
+    }
     let (reply, answer) = mpsc::channel();
     events.send(Event::Command(request, reply)).map_err(io::Error::other)?;
     let answer = answer.recv().map_err(io::Error::other)?;
-    let mut stream = stream;
-    stream.write_all(&serde_json::to_vec(&answer)?)?;
+    write(stream, &answer)
+}
+
+fn write(mut stream: &UnixStream, answer: &Answer) -> io::Result<()> {
+    stream.write_all(&serde_json::to_vec(answer)?)?;
     stream.write_all(b"\n")
+}
+
+/// Answers who waits for the end. The system closes the connections with the process: then they know.
+pub(super) fn tell_the_end(waiting: Vec<UnixStream>, answer: &Answer) {
+    for stream in waiting {
+        let told = stream.set_write_timeout(Some(PAUSE)).and_then(|()| write(&stream, answer));
+        if let Err(error) = told {
+            log::debug!("end not told: error=\"{error}\"");
+        }
+        let _open_to_the_end = stream.into_raw_fd();
+    }
 }
 
 /// Asks a running supervisor. One that is replaced meanwhile is asked again, unless it was to stop.
@@ -197,7 +226,7 @@ fn converse(stream: &UnixStream, events: &Sender<Event>) -> io::Result<()> {
 pub fn ask(path: &Path, request: Request) -> io::Result<Answer> {
     let mut answer = ask_once(path, request)?;
     let mut waited = Duration::ZERO;
-    while answer.is_none() && request != Request::Stop && waited < BACK_MAX {
+    while answer.is_none() && request.may_be_asked_again() && waited < BACK_MAX {
         thread::park_timeout(PAUSE);
         waited += PAUSE;
         answer = ask_once(path, request).unwrap_or_default();
@@ -213,7 +242,13 @@ fn ask_once(path: &Path, request: Request) -> io::Result<Option<Answer>> {
     let asked = (|| {
         stream.write_all(&serde_json::to_vec(&request)?)?;
         stream.write_all(b"\n")?;
-        BufReader::new(stream).read_line(&mut line)
+        let mut reader = BufReader::new(stream);
+        let read = reader.read_line(&mut line)?;
+        if request == Request::Finish {
+            // Closed by the end of the process.
+            io::copy(&mut reader, &mut io::sink())?;
+        }
+        Ok(read)
     })();
     match asked {
         Ok(0) => Ok(None),

@@ -1,13 +1,14 @@
 //! How workers end, and what follows from it.
 
 use std::num::NonZeroI32;
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use rustix::process::{WaitOptions, WaitStatus, wait};
 
 use super::candidate::{Candidate, Purpose};
 use super::child::Child;
-use super::control::Answer;
+use super::control::{self, Answer};
 use super::reload::answer;
 use super::{
     DRAIN_GRACE, LIVED_WELL, RESTART_FIRST, RESTART_LONGEST, Served, Stopping, Supervisor,
@@ -50,6 +51,24 @@ impl Supervisor {
         }
         let waiting = std::mem::take(&mut self.waiting);
         answer(waiting, &Answer::failed("the supervisor is stopping".to_owned()));
+    }
+
+    /// In order, unless it does already; `waiting` is answered when all has ended.
+    pub(super) fn finish(&mut self, waiting: UnixStream) {
+        self.awaiting_end.push(waiting);
+        log::debug!("the end is waited for: by={}", self.awaiting_end.len());
+        if self.stopping.is_none() {
+            self.stop();
+        }
+    }
+
+    /// Tells whoever waits for the end how it was.
+    pub(super) fn tell_end(&mut self, ended: &Result<(), SupervisorError>) {
+        let answer = match ended {
+            Ok(()) => Answer::done("stopped".to_owned()),
+            Err(error) => Answer::failed(error.to_string()),
+        };
+        control::tell_the_end(std::mem::take(&mut self.awaiting_end), &answer);
     }
 
     /// Takes note of every child that has ended: workers, and as process 1 whoever was left over.

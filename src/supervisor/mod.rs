@@ -33,6 +33,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::num::NonZeroI32;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::Duration;
@@ -137,6 +138,8 @@ enum Event {
     Silent { generation: u64 },
     /// A command came over the control socket.
     Command(Request, Sender<Answer>),
+    /// Somebody wants it to stop, and waits for the end.
+    Finish(UnixStream),
     /// The watched file has other contents.
     FileChanged,
     /// What a binary said that was tried, and which trial that was.
@@ -182,6 +185,7 @@ struct Supervisor {
     upgrade_refusal: Option<String>,
     trials: u64,
     stopping: Option<Stopping>,
+    awaiting_end: Vec<UnixStream>,
     ever_ready: bool,
     /// How often systemd wants to hear that we live, and when next.
     watchdog: Option<Duration>,
@@ -238,7 +242,9 @@ pub fn run(options: Options) -> Result<(), SupervisorError> {
         watched?;
         supervisor.start().map_err(SupervisorError::Worker)?;
     }
-    supervisor.live(&queue)
+    let ended = supervisor.live(&queue);
+    supervisor.tell_end(&ended);
+    ended
 }
 
 impl Supervisor {
@@ -286,6 +292,7 @@ impl Supervisor {
             upgrade_refusal: None,
             trials: 0,
             stopping: None,
+            awaiting_end: Vec::new(),
             ever_ready: false,
             watchdog: systemd::watchdog(),
             alive_at: Timestamp::ZERO,
@@ -344,6 +351,7 @@ impl Supervisor {
             Event::Said { generation, said } => self.heard(generation, said),
             Event::Silent { generation } => return self.fell_silent(generation),
             Event::Command(request, answer) => self.command(request, answer),
+            Event::Finish(waiting) => self.finish(waiting),
             Event::FileChanged => {
                 log::info!("file changed: reloading");
                 self.reload(None);

@@ -169,7 +169,8 @@ impl Supervisor {
         match request {
             Request::Reload => self.reload(Some(reply)),
             Request::Status => answer(vec![reply], &self.status()),
-            Request::Stop => {
+            // `Finish` comes as an event of its own, with the connection.
+            Request::Stop | Request::Finish => {
                 answer(vec![reply], &Answer::done("stopping".to_owned()));
                 if self.stopping.is_none() {
                     self.stop();

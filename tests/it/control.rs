@@ -110,20 +110,62 @@ fn status_tells_version_and_workers() {
 
 #[test]
 fn stop_drains_and_the_run_ends_with_0() {
-    let backends = Backend::start_many(1);
-    backends[0].on("/hang", Behaviour::NeverAnswer);
-    let mut weir = Weir::start(&pool(&backends, ""));
-    let mut client = Client::connect(weir.address());
-    client.send("GET /hang HTTP/1.1\r\nHost: weir.test\r\n\r\n");
-    backends[0].until_count(1);
+    let (mut weir, mut client, backend) = with_one_in_flight("");
     let said = weir.command(&["stop"]);
     assert_eq!((said.code, said.stdout.as_str()), (Some(0), "stopping\n"));
     let again = weir.command(&["reload"]);
     assert_eq!(again.code, Some(1), "a reload is refused while it stops: {again:?}");
     assert!(weir.is_running(), "a request is in flight");
-    backends[0].release();
+    backend.release();
     assert_eq!(client.read_answer().status(), 200);
     assert_eq!(weir.wait(PATIENCE).code(), Some(0), "{}", weir.stderr());
+}
+
+/// A balancer with a request in flight, the client that waits for it, and the backend that does not
+/// answer it.
+fn with_one_in_flight(more: &str) -> (Weir, Client, Backend) {
+    let backend = Backend::start("one");
+    backend.on("/hang", Behaviour::NeverAnswer);
+    let config = format!("{}\n{more}\n", pool(std::slice::from_ref(&backend), ""));
+    let weir = Weir::start_with(&config, &[("WEIR_LOG", "weir=debug")]);
+    let client = hang(&weir, &backend);
+    (weir, client, backend)
+}
+
+/// A client whose request has reached the backend.
+fn hang(weir: &Weir, backend: &Backend) -> Client {
+    let mut client = Client::connect(weir.address());
+    client.send("GET /hang HTTP/1.1\r\nHost: weir.test\r\n\r\n");
+    backend.until_count(1);
+    client
+}
+
+#[test]
+fn stop_that_waits_returns_when_all_is_finished_and_nothing_is_left() {
+    let (mut weir, mut client, backend) = with_one_in_flight("");
+    let mut waiting = weir.begin(&["stop", "--wait"]);
+    eventually(PATIENCE, "it drains", || weir.stderr().contains("draining: connections=1"));
+    // Who stops it again joins it, and cuts nothing.
+    let mut other = weir.begin(&["stop", "--wait"]);
+    eventually(PATIENCE, "both wait", || weir.stderr().contains("the end is waited for: by=2"));
+    assert!(waiting.try_wait().unwrap().is_none() && weir.is_running(), "a request is in flight");
+    backend.release();
+    assert_eq!(client.read_answer().status(), 200);
+    let ended = waiting.wait_with_output().unwrap();
+    let port = std::net::TcpStream::connect(weir.address());
+    assert!(port.is_err() && !weir.path("weir/control.sock").exists(), "nothing is left");
+    assert_eq!((ended.status.code(), &ended.stdout[..]), (Some(0), &b"stopped\n"[..]), "{ended:?}");
+    assert!(other.wait().unwrap().success());
+    assert_eq!(weir.wait(PATIENCE).code(), Some(0), "{}", weir.stderr());
+}
+
+#[test]
+fn stop_that_waits_fails_if_something_was_cut() {
+    let (mut weir, _client, _backend) = with_one_in_flight("shutdown: {drain: 100ms}");
+    let said = weir.command(&["stop", "--wait"]);
+    assert_eq!((said.code, said.stdout.as_str()), (Some(1), ""), "{said:?}");
+    assert!(said.stderr.contains("stopped before all was done"), "{said:?}");
+    assert_eq!(weir.wait(PATIENCE).code(), Some(1), "{}", weir.stderr());
 }
 
 /// The flags that make a program process 1 of its own namespace.
@@ -148,20 +190,24 @@ fn process_1(config: &str) -> (Weir, u32) {
     (weir, process)
 }
 
+/// One that was told to stop while a request is in flight.
+fn process_1_that_drains(backend: &Backend) -> (Weir, u32, Client) {
+    backend.on("/hang", Behaviour::NeverAnswer);
+    let (weir, process) = process_1(&pool(std::slice::from_ref(backend), ""));
+    let client = hang(&weir, backend);
+    kill("TERM", &[process]).unwrap();
+    eventually(PATIENCE, "it drains", || weir.stderr().contains("draining: connections=1"));
+    (weir, process, client)
+}
+
 #[test]
 fn as_process_1_it_stops_on_term_when_what_is_in_flight_is_done() {
     if !namespaces() {
         return;
     }
-    let backends = Backend::start_many(1);
-    backends[0].on("/hang", Behaviour::NeverAnswer);
-    let (mut weir, process) = process_1(&pool(&backends, ""));
-    let mut client = Client::connect(weir.address());
-    client.send("GET /hang HTTP/1.1\r\nHost: weir.test\r\n\r\n");
-    backends[0].until_count(1);
-    kill("TERM", &[process]).unwrap();
-    eventually(PATIENCE, "it drains", || weir.stderr().contains("draining: connections=1"));
-    backends[0].release();
+    let backend = Backend::start("one");
+    let (mut weir, _process, mut client) = process_1_that_drains(&backend);
+    backend.release();
     assert_eq!(client.read_answer().status(), 200);
     assert_eq!(weir.wait(PATIENCE).code(), Some(0), "{}", weir.stderr());
 }
@@ -171,14 +217,8 @@ fn as_process_1_it_stops_at_once_on_a_second_term() {
     if !namespaces() {
         return;
     }
-    let backends = Backend::start_many(1);
-    backends[0].on("/hang", Behaviour::NeverAnswer);
-    let (mut weir, process) = process_1(&pool(&backends, ""));
-    let mut client = Client::connect(weir.address());
-    client.send("GET /hang HTTP/1.1\r\nHost: weir.test\r\n\r\n");
-    backends[0].until_count(1);
-    kill("TERM", &[process]).unwrap();
-    eventually(PATIENCE, "it drains", || weir.stderr().contains("draining: connections=1"));
+    let backend = Backend::start("one");
+    let (mut weir, process, _client) = process_1_that_drains(&backend);
     kill("TERM", &[process]).unwrap();
     assert_eq!(weir.wait(PATIENCE).code(), Some(1), "{}", weir.stderr());
 }

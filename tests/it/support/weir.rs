@@ -276,6 +276,12 @@ impl Weir {
         finish(command(args, &self.directory), &Directory::new(), PATIENCE)
     }
 
+    /// Starts another command of the binary, which may take a while.
+    pub(crate) fn begin(&self, args: &[&str]) -> Child {
+        let mut command = command(args, &self.directory);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starting it")
+    }
+
     /// Sends a signal (`TERM`, `HUP`, …) to the supervisor.
     #[track_caller]
     pub(crate) fn signal(&self, signal: &str) {
