@@ -10,7 +10,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
-use weir::config::{self, Config, Override, Overrides, Problems};
+use weir::config::{self, Config, Draft, Override, Overrides, Problems};
+use weir::runtime::loops::look_for_loops;
 
 fn files(folder: &str) -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
@@ -24,7 +25,10 @@ fn files(folder: &str) -> Vec<PathBuf> {
 }
 
 fn load(text: &str) -> Result<Config, String> {
-    config::load(Some(text.as_bytes()), &Overrides::default()).map_err(|error| error.to_string())
+    let draft = Draft::new(Some(text.as_bytes()), &Overrides::default(), Path::new(""));
+    let mut draft = draft.map_err(|error| error.to_string())?;
+    look_for_loops(&mut draft);
+    draft.finish().config.map_err(|error| error.to_string())
 }
 
 fn update() -> bool {

@@ -45,7 +45,7 @@ pub use forwarding::{Forwarding, ForwardingField, SentFields};
 pub use listener::{Certificate, ClientAuth, FilePath, Listener, Tls, TlsVersion};
 pub use manual::manual;
 pub use overrides::{Override, Overrides};
-pub use problem::{Position, Problem, Problems, Source};
+pub use problem::{Position, Problem, Problems, Source, Written};
 pub use route::{Condition, Conditions, HostPattern, PathPattern, Route, Test, precedence};
 pub use show::show;
 

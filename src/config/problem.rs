@@ -27,6 +27,16 @@ impl fmt::Display for Position {
     }
 }
 
+/// Where something is written, which is no part of what it means: any two are equal.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Written(pub Option<Position>);
+
+impl PartialEq for Written {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
 /// Who gave a value that wins over the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Source {

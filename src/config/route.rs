@@ -5,7 +5,7 @@ use std::fmt;
 
 use ::http::{HeaderName, Method};
 
-use super::{Action, FieldChanges, RateLimit, RouteName};
+use super::{Action, FieldChanges, RateLimit, RouteName, Written};
 use crate::http::pattern::Pattern;
 use crate::http::scheme::Scheme;
 
@@ -30,6 +30,8 @@ pub struct Route {
     pub response_headers: FieldChanges,
     /// For the requests of this route alone, after the global limit.
     pub rate_limit: Option<RateLimit>,
+    /// Where it says what it does.
+    pub written: Written,
 }
 
 impl Route {
@@ -62,6 +64,7 @@ impl Route {
             request_headers: FieldChanges::default(),
             response_headers: FieldChanges::default(),
             rate_limit: None,
+            written: Written::default(),
         }
     }
 }

@@ -8,6 +8,7 @@
 
 pub mod accept;
 pub mod address;
+pub mod example;
 pub mod forwarded;
 pub mod frames;
 pub mod grpc;
@@ -26,4 +27,5 @@ pub mod scan;
 pub mod scheme;
 pub mod trace;
 pub mod upgrade;
+pub mod url;
 pub mod via;

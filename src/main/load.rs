@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use weir::clock::Clock;
 use weir::config::{self, Config, Draft, Overrides, Problems, Report};
+use weir::runtime::loops::look_for_loops;
 use weir::supervisor;
 use weir::tls::check::{Expired, look_at_files};
 
@@ -42,6 +43,7 @@ pub(super) fn check(
         Ok(draft) => draft,
         Err(problems) => return problems.into(),
     };
+    look_for_loops(&mut draft);
     let clock = Clock::process();
     look_at_files(&mut draft, clock.wall(clock.now()), expired);
     draft.finish()

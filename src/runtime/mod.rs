@@ -7,6 +7,7 @@
 pub mod action;
 pub mod backend;
 pub mod handoff;
+pub mod loops;
 pub mod pool;
 pub mod routes;
 pub mod set;

@@ -8,7 +8,7 @@ use super::super::limits;
 use super::super::problem::{Found, Origin, Problem, Spanned, nearest, quote};
 use super::super::read::{List, Word};
 use super::super::value::Text;
-use super::super::{Action, HostPattern, PathPattern, Route};
+use super::super::{Action, HostPattern, PathPattern, Route, Written};
 use super::action::{action, changes};
 use super::conditions::conditions;
 use super::pool::Names;
@@ -53,6 +53,7 @@ pub(super) fn routes(
         let known = !route.refused.iter().any(|key| unclear.contains(key));
         let host = route.host.take().map_or(HostPattern::Any, |host| host.value);
         let one_pool = route.pool.is_some();
+        let written = route.redirect.as_ref().map_or(at, |redirect| redirect.at).position();
         let action = action(at, &mut route, path.as_ref(), names, found);
         whole &= one_pool || action.is_some();
         named.extend(action.iter().flat_map(Action::pools).map(|share| share.pool));
@@ -71,6 +72,7 @@ pub(super) fn routes(
             request_headers: changes(route.request_headers.take(), found),
             response_headers: changes(route.response_headers.take(), found),
             rate_limit: route.rate_limit.and_then(|rate| rate_limit(rate.value, found)),
+            written: Written(written),
         };
         if clear {
             reach.add(&route, at);

@@ -1,0 +1,82 @@
+//! A text that a pattern takes.
+
+use regex_syntax::hir::{Class, Hir, HirKind};
+
+use super::pattern::Pattern;
+
+/// Longer examples are of patterns that repeat without measure.
+const LENGTH_MAX: usize = 2048;
+
+/// Two texts that `pattern` takes: with as little as it needs, and with some of what it allows.
+/// Fewer, where look-around or odd bytes decide.
+#[must_use]
+pub fn examples(pattern: &Pattern) -> Vec<String> {
+    let Ok(hir) = regex_syntax::parse(pattern.source()) else { return Vec::new() };
+    let example = |generous| {
+        let mut text = String::new();
+        write(&hir, generous, &mut text)?;
+        Some(text).filter(|text| pattern.matches(text))
+    };
+    let mut examples: Vec<String> = [false, true].into_iter().filter_map(example).collect();
+    examples.dedup();
+    examples
+}
+
+/// As deep as the parser lets a pattern nest.
+fn write(hir: &Hir, generous: bool, text: &mut String) -> Option<()> {
+    if text.len() > LENGTH_MAX {
+        return None;
+    }
+    match hir.kind() {
+        // Whether it holds is seen when the whole is tried.
+        HirKind::Empty | HirKind::Look(_) => {}
+        HirKind::Literal(literal) => text.push_str(std::str::from_utf8(&literal.0).ok()?),
+        HirKind::Class(class) => text.push(member(class)?),
+        HirKind::Repetition(repetition) => {
+            let most = repetition.max.unwrap_or(u32::MAX);
+            let least = if generous { repetition.min.max(1) } else { repetition.min };
+            for _ in 0..least.min(most) {
+                write(&repetition.sub, generous, text)?;
+            }
+        }
+        HirKind::Capture(capture) => write(&capture.sub, generous, text)?,
+        HirKind::Concat(parts) => parts.iter().try_for_each(|part| write(part, generous, text))?,
+        HirKind::Alternation(ways) => {
+            write(if generous { ways.last()? } else { ways.first()? }, generous, text)?;
+        }
+    }
+    Some(())
+}
+
+/// A letter or a digit if there is one.
+fn member(class: &Class) -> Option<char> {
+    let Class::Unicode(class) = class else { return None };
+    let has =
+        |wanted: &char| class.iter().any(|range| (range.start()..=range.end()).contains(wanted));
+    ('a'..='z')
+        .chain('0'..='9')
+        .find(has)
+        .or_else(|| class.iter().next().map(|range| range.start()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(source: &str) -> Vec<String> {
+        examples(&Pattern::new(source).unwrap())
+    }
+
+    #[test]
+    fn a_pattern_gets_an_example_of_little_and_one_of_more() {
+        assert_eq!(of("/users/([0-9]+)(/.*)?"), ["/users/0", "/users/0/a"]);
+        assert_eq!(of("/(a|b)/[^/]{2}"), ["/a/aa", "/b/aa"]);
+        assert_eq!(of("/x"), ["/x"]);
+    }
+
+    #[test]
+    fn what_cannot_be_met_and_what_never_ends_has_no_example() {
+        assert!(of(r"/a\bb").is_empty());
+        assert!(of("/(a{200}){100}").is_empty());
+    }
+}
