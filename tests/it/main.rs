@@ -4,6 +4,7 @@ mod support;
 
 mod balancing;
 mod commands;
+mod conf;
 mod control;
 mod crash;
 mod faults;

@@ -28,6 +28,8 @@ const ENVIRONMENT: [&str; 9] = [
 
 /// A line of a test's configuration that begins so goes on with further keys of the listener.
 pub(crate) const LISTENER_KEYS: &str = "#listener: ";
+/// Its address, in a configuration that says itself what listens there: 8080, and the admin port 9090.
+pub(crate) const HERE: &str = "HERE";
 
 /// The binary that is tested.
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_weir");
@@ -407,7 +409,15 @@ fn whole_config(address: Ipv4Addr, config: &str) -> String {
     let keys = config.lines().find_map(|line| line.strip_prefix(LISTENER_KEYS)).unwrap_or_default();
     let listener =
         format!("{{address: \"{listener}\"{}{keys}}}", if keys.is_empty() { "" } else { ", " });
-    format!("{config}\nlisteners: [{listener}]\nadmin: {{address: \"{admin}\"}}\n")
+    let mut whole = config.replace(HERE, &address.to_string());
+    let has = |key| config.lines().any(|line| line.starts_with(key));
+    if !has("listeners:") {
+        whole += &format!("\nlisteners: [{listener}]\n");
+    }
+    if !has("admin:") {
+        whole += &format!("\nadmin: {{address: \"{admin}\"}}\n");
+    }
+    whole
 }
 
 /// The binary, with nothing of our own surroundings but the path. Sockets and files that it
