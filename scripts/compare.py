@@ -22,34 +22,20 @@ import subprocess
 import sys
 
 sys.dont_write_bytecode = True
-from e2e.servers import tool  # noqa: E402
+from e2e.servers import nginx, tool  # noqa: E402
 from e2e.world import Failed, World, children, expect, get  # noqa: E402
 
 BACKENDS = 3
 TICK_US = 1_000_000 / os.sysconf("SC_CLK_TCK")
 
 NGINX = """
-daemon off;
-pid {dir}/nginx.pid;
-error_log {dir}/nginx.log;
-worker_processes 1;
-{user}
-events {{ worker_connections 4096; }}
-http {{
-    access_log off;
     keepalive_requests 1000000000;
     keepalive_timeout 1h;
-    client_body_temp_path {dir}/nginx-body;
-    proxy_temp_path {dir}/nginx-proxy;
-    fastcgi_temp_path {dir}/nginx-fastcgi;
-    uwsgi_temp_path {dir}/nginx-uwsgi;
-    scgi_temp_path {dir}/nginx-scgi;
     server {{
         {listen}
         default_type text/plain;
         location / {{ return 200 "{body}"; }}
     }}
-}}
 """
 
 WEIR = """
@@ -81,14 +67,8 @@ def cpu_us(pid):
 def start_origin(world):
     """nginx, as fast as it gets; the addresses it listens on."""
     addresses = [f"{world.address()}:3000" for _ in range(BACKENDS)]
-    config = NGINX.format(
-        dir=world.directory,
-        listen=" ".join(f"listen {address};" for address in addresses),
-        body="x" * 64,
-        user="user root;" if os.geteuid() == 0 else "",
-    )
-    command = [tool("nginx"), "-p", world.directory, "-c", world.write("nginx.conf", config)]
-    process = world.run("nginx", command + ["-e", world.path("nginx.log")])
+    listen = " ".join(f"listen {address};" for address in addresses)
+    process = nginx(world, "nginx", NGINX.format(listen=listen, body="x" * 64))
     for address in addresses:
         world.until_serving(process, address)
     return addresses

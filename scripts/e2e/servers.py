@@ -13,18 +13,23 @@ GIB = 1 << 30
 
 NGINX = """
 daemon off;
-pid {dir}/nginx.pid;
-error_log {dir}/nginx.log;
+pid {dir}/{name}.pid;
+error_log {dir}/{name}.log;
 worker_processes 1;
 {user}
-events {{ worker_connections 512; }}
+events {{ worker_connections 4096; }}
 http {{
     access_log off;
-    client_body_temp_path {dir}/nginx-body;
-    proxy_temp_path {dir}/nginx-proxy;
-    fastcgi_temp_path {dir}/nginx-fastcgi;
-    uwsgi_temp_path {dir}/nginx-uwsgi;
-    scgi_temp_path {dir}/nginx-scgi;
+    client_body_temp_path {dir}/{name}-body;
+    proxy_temp_path {dir}/{name}-proxy;
+    fastcgi_temp_path {dir}/{name}-fastcgi;
+    uwsgi_temp_path {dir}/{name}-uwsgi;
+    scgi_temp_path {dir}/{name}-scgi;
+    {http}
+}}
+"""
+
+FILES = """
     sendfile on;
     server {{
         listen {address};
@@ -32,7 +37,6 @@ http {{
         location = /health {{ return 200 "ok"; }}
         location = /nginx/204 {{ return 204; }}
     }}
-}}
 """
 
 
@@ -42,6 +46,17 @@ def tool(name):
     if not found:
         raise Failed(f"{name} is not installed (scripts/setup.sh e2e installs it)")
     return found
+
+
+def nginx(world, name, http):
+    """Starts an nginx with this inside of `http`; its files begin with its name."""
+    # Started by root, its workers would change to a user who may not read our directory.
+    user = "user root;" if os.geteuid() == 0 else ""
+    config = NGINX.format(dir=world.directory, name=name, user=user, http=http)
+    command = [tool("nginx"), "-p", world.directory, "-c", world.write(f"{name}.conf", config)]
+    # Without -e it complains about a log directory that it may not write, before it has read where
+    # its log is.
+    return world.run(name, command + ["-e", world.path(f"{name}.log")])
 
 
 CLIENTS = os.path.join(os.path.dirname(os.path.dirname(HERE)), "target", "e2e-clients")
@@ -75,13 +90,7 @@ class Origins:
         world.write("www/nginx/small.txt", "from nginx\n")
         with open(world.path("www/nginx/big"), "wb") as big:
             big.truncate(GIB)
-        # Started by root, its workers would change to a user who may not read our directory.
-        user = "user root;" if os.geteuid() == 0 else ""
-        config = NGINX.format(dir=world.directory, address=address, user=user)
-        command = [tool("nginx"), "-p", world.directory, "-c", world.write("nginx.conf", config)]
-        # Without -e it complains about a log directory that it may not write, before it has
-        # read where its log is.
-        process = world.run("nginx", command + ["-e", world.path("nginx.log")])
+        process = nginx(world, "nginx", FILES.format(dir=world.directory, address=address))
         world.until_serving(process, address, "/health")
         self.addresses["nginx"] = address
 

@@ -2,7 +2,6 @@
 
 import collections
 import contextlib
-import os
 import re
 import socket
 import ssl
@@ -11,7 +10,7 @@ import threading
 import time
 
 from e2e.certs import Authority
-from e2e.servers import NamedOrigin, Weir, tool
+from e2e.servers import NamedOrigin, Weir, nginx, tool
 from e2e.world import Failed, expect, get, until
 
 
@@ -256,26 +255,12 @@ def fingerprint(cert):
 
 
 NGINX = """
-daemon off;
-pid {dir}/nginx-tls.pid;
-error_log {dir}/nginx-tls.log;
-worker_processes 1;
-{user}
-events {{ worker_connections 256; }}
-http {{
-    access_log off;
-    client_body_temp_path {dir}/nginx-tls-body;
-    proxy_temp_path {dir}/nginx-tls-proxy;
-    fastcgi_temp_path {dir}/nginx-tls-fastcgi;
-    uwsgi_temp_path {dir}/nginx-tls-uwsgi;
-    scgi_temp_path {dir}/nginx-tls-scgi;
     server {{
         listen {address} ssl http2;
         ssl_certificate {dir}/origin.crt;
         ssl_certificate_key {dir}/origin.key;
         location / {{ return 200 "$server_protocol $ssl_server_name"; }}
     }}
-}}
 """
 
 
@@ -284,14 +269,7 @@ def nginx_is_reached_by_tls_and_must_show_who_it_is(env):
     good, other = Authority(world, "origins"), Authority(world, "others")
     good.issue("origin", ["origin.test"])
     address = f"{world.address()}:3443"
-    user = "user root;" if os.geteuid() == 0 else ""
-    config = world.write(
-        "nginx-tls.conf", NGINX.format(dir=world.directory, address=address, user=user)
-    )
-    nginx = world.run(
-        "nginx-tls",
-        [tool("nginx"), "-p", world.directory, "-c", config, "-e", world.path("nginx-tls.log")],
-    )
+    origin = nginx(world, "nginx-tls", NGINX.format(dir=world.directory, address=address))
     pool = "backends: [https://{}], health_check: off, tls: {{ca: {}, server_name: {}}}"
     cases = [
         ("http1", "origins.crt", "origin.test", 200, "HTTP/1.1 origin.test"),
@@ -315,7 +293,7 @@ def nginx_is_reached_by_tls_and_must_show_who_it_is(env):
                 expect(answer.status == status and body in (None, answer.text), case)
     finally:
         weir.end()
-        world.end(nginx)
+        world.end(origin)
 
 
 CHECKS = [
