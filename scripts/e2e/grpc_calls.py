@@ -132,6 +132,16 @@ def grpc_carries_messages_of_4_mib(env):
             expect(got == [large] * 3, "a stream came back changed")
 
 
+def grpc_answers_larger_than_their_requests_do_not_stand_still(env):
+    """The server reads the next request only when it could write the last answer."""
+    with service(env) as it, channels(it) as both:
+        sent = [bytes([n]) * 1024 for n in range(200)]
+        for channel in both:
+            answers = channel.stream_stream("/e2e.Echo/Expand")(iter(sent), timeout=60)
+            got = [(answer[0], len(answer)) for answer in answers]
+            expect(got == [(n, 256 * 1024) for n in range(200)], f"{len(got)} answers came")
+
+
 def grpc_calls_go_on_over_reloads(env):
     with service(env, "shutdown: {drain: 30s}\n") as it, channels(it) as both:
         end, failed, done = threading.Event(), [], [0, 0]
@@ -177,5 +187,6 @@ CHECKS = [
     grpc_makes_a_call_of_each_kind,
     grpc_is_told_why_a_call_failed,
     grpc_carries_messages_of_4_mib,
+    grpc_answers_larger_than_their_requests_do_not_stand_still,
     grpc_calls_go_on_over_reloads,
 ]

@@ -44,11 +44,17 @@ def both(requests, context):
         yield request
 
 
+def expand(requests, context):
+    for request in requests:
+        yield request * 256
+
+
 def main(host, port):
     handlers = {
         "Unary": grpc.unary_unary_rpc_method_handler(unary),
         "ServerStream": grpc.unary_stream_rpc_method_handler(server_stream),
         "ClientStream": grpc.stream_unary_rpc_method_handler(client_stream),
+        "Expand": grpc.stream_stream_rpc_method_handler(expand),
         "Both": grpc.stream_stream_rpc_method_handler(both),
     }
     server = grpc.server(futures.ThreadPoolExecutor(max_workers=64), options=OPTIONS)

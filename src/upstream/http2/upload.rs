@@ -170,6 +170,9 @@ impl Uploading {
 #[async_trait]
 impl BodyWrite for Uploading {
     async fn write_all_buf(&mut self, data: &mut Bytes) -> Result<()> {
+        if data.is_empty() {
+            return Ok(()); // no room is ever told for nothing
+        }
         {
             let mut body = self.upload.body.lock();
             if body.is_refused {
