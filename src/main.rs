@@ -1,7 +1,11 @@
 //! The command line.
 
+#[path = "main/given.rs"]
+mod given;
 #[path = "main/load.rs"]
 mod load;
+#[path = "main/usage.rs"]
+mod usage;
 
 use std::env;
 use std::ffi::OsString;
@@ -13,14 +17,16 @@ use std::time::Duration;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
-use weir::config::{self, Override, Overrides};
+use weir::config::{self, Overrides};
 use weir::demo::{self, origin};
 use weir::supervisor::control::{self, Place, Request};
 use weir::supervisor::{self, Options, Program};
 use weir::tls::check::Expired;
 use weir::worker;
 
+use self::given::overrides;
 use self::load::{complain, load, loader, read};
+use self::usage::wrong_usage;
 
 /// The libc allocator costs some ten per cent more per request.
 #[global_allocator]
@@ -191,7 +197,7 @@ struct Check {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::try_parse().unwrap_or_else(|error| wrong_usage(&error));
     start_log();
     let done = match cli.command {
         Command::Run(flags) => run(flags),
@@ -290,35 +296,6 @@ fn ask(flags: &Control, request: Request) -> Result<(), String> {
 /// What is set to nothing counts as not set.
 fn variable(name: &str) -> Option<String> {
     env::var(name).ok().filter(|value| !value.is_empty())
-}
-
-fn overrides(flags: &Run) -> Overrides {
-    Overrides {
-        listen: many(&flags.listen, "--listen", "WEIR_LISTEN"),
-        backends: many(&flags.backend, "--backend", "WEIR_BACKENDS"),
-        algorithm: one(flags.algorithm.as_ref(), "--algorithm", Some("WEIR_ALGORITHM")),
-        request_timeout: one(flags.request_timeout.as_ref(), "--request-timeout", None),
-        health_interval: one(flags.health_interval.as_ref(), "--health-interval", None),
-        admin: one(flags.admin.as_ref(), "--admin", Some("WEIR_ADMIN")),
-    }
-}
-
-fn one(
-    flag: Option<&String>,
-    name: &'static str,
-    environment: Option<&'static str>,
-) -> Option<Override> {
-    let flag = flag.map(|value| Override::flag(name, value));
-    flag.or_else(|| environment.and_then(|name| Some(Override::environment(name, variable(name)?))))
-}
-
-fn many(flags: &[String], name: &'static str, environment: &'static str) -> Vec<Override> {
-    if !flags.is_empty() {
-        return flags.iter().map(|value| Override::flag(name, value)).collect();
-    }
-    let list = variable(environment).unwrap_or_default();
-    let values = list.split(',').map(str::trim).filter(|value| !value.is_empty());
-    values.map(|value| Override::environment(environment, value)).collect()
 }
 
 fn check(flags: &Check) -> Result<(), String> {

@@ -13,7 +13,6 @@ use super::{Config, Overrides, Problem, Problems, check, file, yaml};
 pub struct Draft {
     config: Config,
     found: Found,
-    warnings: Vec<Warning>,
 }
 
 /// Something that is allowed, and that was probably not meant so.
@@ -70,7 +69,7 @@ impl Draft {
         };
         overrides.apply(&mut file, &mut found);
         let config = check::check(file, &mut found).in_directory(directory);
-        Ok(Self { config, found, warnings: Vec::new() })
+        Ok(Self { config, found })
     }
 
     /// What it means. Where something is wrong it is a guess, of which only the names of files are
@@ -93,14 +92,16 @@ impl Draft {
 
     /// Adds something that was probably not meant so.
     pub fn warn(&mut self, problem: Problem) {
-        self.warnings.push(Warning(problem));
+        self.found.warnings.push(problem);
     }
 
     /// What has come of it.
     #[must_use]
     pub fn finish(mut self) -> Report {
-        self.warnings.sort_by_key(|Warning(problem)| problem.place());
-        Report { warnings: self.warnings, config: self.found.or(self.config) }
+        let mut warnings = std::mem::take(&mut self.found.warnings);
+        warnings.sort_by_key(Problem::place);
+        let warnings = warnings.into_iter().map(Warning).collect();
+        Report { warnings, config: self.found.or(self.config) }
     }
 }
 

@@ -193,6 +193,8 @@ impl std::error::Error for Problems {}
 pub(super) struct Found {
     problems: Vec<Problem>,
     more: usize,
+    /// What is allowed, and was probably not meant so.
+    pub(super) warnings: Vec<Problem>,
 }
 
 impl Found {

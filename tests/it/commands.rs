@@ -130,6 +130,29 @@ fn a_wrong_flag_is_named_and_the_code_is_2() {
 }
 
 #[test]
+fn a_file_without_its_flag_is_answered_with_the_flag() {
+    let ended = run(&["run", "weir.yaml"]);
+    assert_eq!(ended.code, Some(2));
+    assert!(ended.stderr.contains("did you mean 'weir run -c weir.yaml'?"), "{}", ended.stderr);
+    assert!(!run(&["run", "--weir.yaml"]).stderr.contains("weir run -c"));
+}
+
+#[test]
+fn a_warning_says_that_it_is_one_and_the_file_is_ok() {
+    let given = Given::file(
+        "pools: [{name: web, backends: [http://127.0.0.1:3000], health_check: {type: grpc}}]\n",
+    );
+    let ended = run(&["check", &given.path]);
+    let line = format!(
+        "{}:1:77: warning: backends are probed by gRPC, but no listener speaks HTTP/2, which gRPC \
+         needs (help: add `http2: true`, or `tls`, to a listener)\n",
+        given.path
+    );
+    assert_eq!((ended.code, ended.stderr), (Some(0), line));
+    assert!(ended.stdout.contains(": ok: "), "{}", ended.stdout);
+}
+
+#[test]
 fn wrong_usage_of_any_kind_has_the_code_2() {
     assert_eq!(run(&[]).code, Some(2));
     assert_eq!(run(&["frobnicate"]).code, Some(2));

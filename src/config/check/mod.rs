@@ -40,12 +40,18 @@ const DEFAULT_ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST
 pub(super) fn check(file: File, found: &mut Found) -> Config {
     let mut bound = Bindings::default();
     let unclear = may_come_by_https(&file);
+    let probes = pool::grpc_probes(file.pools.as_ref());
     let admin = admin(file.admin, &file.refused, &mut bound, found);
     let listeners = if file.refused.contains(&"listeners") {
         Vec::new()
     } else {
         listeners(file.listeners, &mut bound, found)
     };
+    if !listeners.is_empty() && !listeners.iter().any(|listener| listener.http2) {
+        let what = "backends are probed by gRPC, but no listener speaks HTTP/2, which gRPC needs";
+        let warn = |at| Problem::new(at, what).help("add `http2: true`, or `tls`, to a listener");
+        found.warnings.extend(probes.into_iter().map(warn));
+    }
     let (pools, names) = pool::pools(file.pools, found);
     if !unclear && listeners.iter().all(|one| one.tls.is_none()) {
         route::all_come_by_http(file.routes.as_ref(), found);

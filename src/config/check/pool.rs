@@ -61,6 +61,18 @@ pub(super) fn pools(
     (pools, names)
 }
 
+/// Where pools ask for gRPC probes.
+pub(super) fn grpc_probes(pools: Option<&Spanned<List<file::Pool>>>) -> Vec<Origin> {
+    let pools = pools.into_iter().flat_map(|pools| &pools.value.entries);
+    let at = |pool: &Spanned<file::Pool>| match &pool.value.health_check.as_ref()?.value {
+        Switch::On(check) => {
+            check.kind.as_ref().filter(|kind| kind.value.0 == ProbeType::Grpc).map(|kind| kind.at)
+        }
+        Switch::Off => None,
+    };
+    pools.filter_map(at).collect()
+}
+
 impl Names {
     fn register(&mut self, name: &Spanned<PoolName>, index: usize, found: &mut Found) {
         let typed = name.value.as_str();
@@ -128,7 +140,14 @@ fn backends(
     let mut backends = Vec::new();
     for backend in typed.value.entries {
         let range = Range { name: "weight", first: 1, last: u64::from(limits::WEIGHT_MAX) };
-        let weight: NonZeroU32 = range.count(backend.value.weight, 1, found);
+        let weight: NonZeroU32 = match backend.value.weight {
+            Some(Spanned { at, value: 0 }) => {
+                let problem = Problem::new(at, "`weight` cannot be 0");
+                found.add(problem.help("1 to 1000; to give a backend nothing, take it out"));
+                NonZeroU32::MIN
+            }
+            weight => range.count(weight, 1, found),
+        };
         let Some(Spanned { at, value: url }) = backend.value.url else { continue };
         let own_name = backend.value.server_name;
         let server_name = dial::server_name(&url, own_name, name_of_pool, found);

@@ -5,6 +5,7 @@
 //! the struct, the known keys, the complaints' examples and the manual.
 
 mod choice;
+mod neighbours;
 mod section;
 mod table;
 

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::super::file;
 use super::super::problem::{Found, Origin, Problem, Spanned, nearest, quote};
 use super::super::yaml::{Node, Value};
-use super::{Field, FromNode, describe};
+use super::{Field, FromNode, describe, neighbours};
 
 /// Whether and how a key may be left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -129,7 +129,7 @@ fn unknown(key: &Node, section: &Section, wanted: bool) -> (Problem, Option<&'st
     if section.later.contains(&typed) {
         return (problem.help("this version does not have it yet"), None);
     }
-    if let Some(near) = nearest(typed, names()) {
+    if let Some(near) = neighbours::here(typed, section).or_else(|| nearest(typed, names())) {
         return (problem.help(format!("did you mean `{near}`?")), Some(near));
     }
     let has = |other: &&Section| other.keys.iter().any(|key| key.name == typed);
@@ -139,12 +139,17 @@ fn unknown(key: &Node, section: &Section, wanted: bool) -> (Problem, Option<&'st
         }
         Some("") => format!("`{typed}` is a key of the whole file, so it is not indented"),
         Some(path) => format!("`{typed}` is a key of `{path}`"),
-        None => {
-            let all: Vec<String> = names().map(|name| format!("`{name}`")).collect();
-            format!("the keys here are {}", all.join(", "))
-        }
+        None => match neighbours::elsewhere(typed) {
+            Some(("", key)) => format!("it is `{key}` of the whole file here"),
+            Some((path, key)) => format!("it is `{key}` of `{path}` here"),
+            None => format!("the keys here are {}", all(section)),
+        },
     };
     (problem.help(help), None)
+}
+
+fn all(section: &Section) -> String {
+    section.keys.iter().map(|key| format!("`{}`", key.name)).collect::<Vec<_>>().join(", ")
 }
 
 /// Describes a map of the file: see `file.rs` for how it is written.

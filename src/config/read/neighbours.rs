@@ -1,0 +1,100 @@
+//! What other balancers call what has another name here.
+
+use super::Section;
+
+/// The word of a neighbour, and the section and the key that it is here.
+const WORDS: &[(&str, &str, &str)] = &[
+    ("listen", "", "listeners"),
+    ("bind", "", "listeners"),
+    ("port", "", "listeners"),
+    ("frontends", "", "listeners"),
+    ("entrypoints", "", "listeners"),
+    ("upstream", "routes[]", "pool"),
+    ("upstream", "", "pools"),
+    ("upstreams", "", "pools"),
+    ("cluster", "routes[]", "pool"),
+    ("clusters", "", "pools"),
+    ("services", "", "pools"),
+    ("service", "routes[]", "pool"),
+    ("backend", "routes[]", "pool"),
+    ("proxy_pass", "routes[]", "pool"),
+    ("target", "routes[]", "pool"),
+    ("server", "pools[]", "backends"),
+    ("servers", "pools[]", "backends"),
+    ("endpoints", "pools[]", "backends"),
+    ("targets", "pools[]", "backends"),
+    ("nodes", "pools[]", "backends"),
+    ("members", "pools[]", "backends"),
+    ("location", "routes[]", "path"),
+    ("locations", "", "routes"),
+    ("rules", "", "routes"),
+    ("path_prefix", "routes[]", "path"),
+    ("prefix", "routes[]", "path"),
+    ("hostname", "routes[]", "host"),
+    ("server_name", "routes[]", "host"),
+    ("domain", "routes[]", "host"),
+    ("return", "routes[]", "respond"),
+    ("ssl", "listeners[]", "tls"),
+    ("tls", "listeners[]", "tls"),
+    ("certs", "listeners[].tls", "certificates"),
+    ("ssl_certificate", "listeners[].tls", "certificates"),
+    ("uri", "pools[].backends[]", "url"),
+    ("address", "pools[].backends[]", "url"),
+    ("addr", "pools[].backends[]", "url"),
+    ("host", "pools[].backends[]", "url"),
+    ("balance", "pools[]", "algorithm"),
+    ("strategy", "pools[]", "algorithm"),
+    ("policy", "pools[]", "algorithm"),
+    ("lb_policy", "pools[]", "algorithm"),
+    ("load_balancing", "pools[]", "algorithm"),
+    ("timeout", "pools[]", "timeouts"),
+    ("health", "pools[]", "health_check"),
+    ("checks", "pools[]", "health_check"),
+    ("inter", "pools[].health_check", "interval"),
+    ("rise", "pools[].health_check", "healthy_after"),
+    ("fall", "pools[].health_check", "unhealthy_after"),
+    ("retries", "pools[]", "retry"),
+    ("max_retries", "pools[].retry", "attempts"),
+    ("tries", "pools[].retry", "attempts"),
+    ("workers", "", "threads"),
+    ("worker_processes", "", "threads"),
+    ("nbthread", "", "threads"),
+    ("set_real_ip_from", "", "trusted_proxies"),
+    ("limit_req", "", "rate_limit"),
+    ("maxconn", "limits", "connections"),
+    ("max_connections", "limits", "connections"),
+    ("client_max_body_size", "limits", "body"),
+    ("log", "", "access_log"),
+    ("logging", "", "access_log"),
+];
+
+/// The key that `typed` is in `section`.
+pub(super) fn here(typed: &str, section: &Section) -> Option<&'static str> {
+    let of = |entry: &&(&str, &str, &str)| entry.1 == section.path && is(typed, entry.0);
+    WORDS.iter().find(of).map(|&(_, _, key)| key)
+}
+
+/// The section and the key that `typed` is elsewhere.
+pub(super) fn elsewhere(typed: &str) -> Option<(&'static str, &'static str)> {
+    WORDS.iter().find(|entry| is(typed, entry.0)).map(|&(_, path, key)| (path, key))
+}
+
+fn is(typed: &str, word: &str) -> bool {
+    typed.len() <= word.len() && typed.to_lowercase().replace('-', "_") == word
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::file::SECTIONS;
+
+    #[test]
+    fn every_word_stands_for_a_key_that_there_is_and_is_none_itself() {
+        for (word, path, key) in WORDS {
+            let section = SECTIONS.iter().find(|section| section.path == *path).unwrap();
+            assert!(section.keys.iter().any(|one| one.name == *key), "{path} {key}");
+            let is_key = section.keys.iter().any(|one| one.name == *word);
+            assert!(!is_key || word == key, "{path} has {word}");
+        }
+    }
+}
