@@ -62,10 +62,10 @@ impl<'a> Conductor<'a> {
         sockets: Sockets,
     ) -> Self {
         let terminators = parts.doors.iter().filter_map(|door| door.terminator.clone());
-        let (terminators, upstreams) = (terminators.collect(), parts.proxy.upstreams.clone());
+        let files = Files::new(terminators.collect(), Arc::clone(&parts.proxy.upstreams));
         Self {
             config,
-            files: Arc::new(Files { terminators, upstreams }),
+            files: Arc::new(files),
             kept: None,
             parts,
             admin: Arc::new(admin),

@@ -5,6 +5,7 @@ use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use parking_lot::Mutex;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::clock::Clock;
@@ -21,14 +22,32 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// Whose files are looked at.
 pub(super) struct Files {
-    pub(super) terminators: Vec<Arc<Terminator>>,
-    pub(super) upstreams: Arc<Upstreams>,
+    terminators: Vec<Arc<Terminator>>,
+    upstreams: Arc<Upstreams>,
+    kept: Mutex<Kept>,
 }
 
 impl Files {
+    pub(super) fn new(terminators: Vec<Arc<Terminator>>, upstreams: Arc<Upstreams>) -> Self {
+        let files = Self { terminators, upstreams, kept: Mutex::default() };
+        files.keep();
+        files
+    }
+
     fn refresh(&self, now: SystemTime) -> Vec<Renewals> {
         let of_clients = self.terminators.iter().map(|terminator| terminator.refresh(now));
-        of_clients.chain(self.upstreams.refresh(now)).collect()
+        let renewals: Vec<_> = of_clients.chain(self.upstreams.refresh(now)).collect();
+        if renewals.iter().any(|renewals| !renewals.done.is_empty()) {
+            self.keep();
+        }
+        renewals
+    }
+
+    fn keep(&self) {
+        let mut kept = Kept::default();
+        self.terminators.iter().for_each(|terminator| terminator.keep(&mut kept));
+        self.upstreams.keep(&mut kept);
+        *self.kept.lock() = kept;
     }
 
     /// How things stand with each file, which several may name.
@@ -49,12 +68,9 @@ impl Files {
         standings
     }
 
-    /// What is used, for the next worker.
+    /// What is used, for the next worker. It waits for no file, however long that takes to be read.
     pub(super) fn kept(&self) -> Kept {
-        let mut kept = Kept::default();
-        self.terminators.iter().for_each(|terminator| terminator.keep(&mut kept));
-        self.upstreams.keep(&mut kept);
-        kept
+        self.kept.lock().clone()
     }
 }
 
