@@ -121,6 +121,11 @@ fn who_replaces_a_dead_worker_shows_the_last_good_certificates() {
     eventually(PATIENCE, "and told", || !is_broken(&weir, &b.cert));
     assert_eq!(shown("a.test"), was_a);
     assert_eq!(weir.workers().len(), 1, "without a reload");
+    let was_new_b = new_b.der();
+    write_at_once(&b.key, "broken");
+    eventually(PATIENCE, "it is noticed", || is_broken(&weir, &b.cert));
+    kill_worker(&weir);
+    assert_eq!(shown("b.test"), was_new_b, "the last good one is the renewed one");
 }
 
 #[test]
