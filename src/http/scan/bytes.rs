@@ -48,6 +48,11 @@ const fn equal(word: u64, byte: u64) -> u64 {
     differs.wrapping_sub(ONES) & !differs & HIGHEST
 }
 
+/// How many of the bytes a name may have, from the first one on.
+pub(super) fn name_end(bytes: &[u8]) -> usize {
+    bytes.iter().position(|byte| !is_token(*byte)).unwrap_or(bytes.len())
+}
+
 /// Whether a name may have it (RFC 9110 §5.6.2).
 pub(super) fn is_token(byte: u8) -> bool {
     TOKEN.get(usize::from(byte)).copied().unwrap_or(false)
@@ -99,5 +104,6 @@ mod tests {
         let all: Vec<u8> = (0..=255).filter(|byte| is_token(*byte)).collect();
         assert_eq!(all.len(), 26 * 2 + 10 + 15);
         assert!(!is_token(b':') && !is_token(b' ') && !is_token(b'"') && !is_token(0x80));
+        assert_eq!((name_end(b"Host: a"), name_end(b":"), name_end(b"X-Y")), (4, 0, 3));
     }
 }

@@ -7,7 +7,7 @@
 //!    End ─── LF ──▶ done
 //! ```
 
-use super::bytes::{is_token, value_end};
+use super::bytes::{is_token, name_end, value_end};
 use super::{At, Limits, Step, Violation};
 
 /// Longer than any name that means something here.
@@ -61,12 +61,16 @@ impl Fields {
             }
             let used = match self.place {
                 Place::Value => value_end(rest).unwrap_or(rest.len()).min(room),
-                Place::Start | Place::Name | Place::ValueEnd | Place::End => 0,
+                Place::Name => name_end(rest).min(room),
+                Place::Start | Place::ValueEnd | Place::End => 0,
             };
             let plain = rest.get(..used).unwrap_or_default();
             self.bytes += used.max(1);
             let done = if plain.is_empty() {
                 self.byte(*byte, sink, limits.headers)
+            } else if self.place == Place::Name {
+                self.push(plain);
+                Ok(false)
             } else {
                 sink.value(plain).map(|()| false)
             };
@@ -79,7 +83,7 @@ impl Fields {
         Ok(Step::More)
     }
 
-    /// One byte that is not plainly part of a value. Whether it was the last of all fields.
+    /// One byte that is not plainly part of a name or of a value. Whether it was the last of all fields.
     fn byte(&mut self, byte: u8, sink: &mut impl Sink, most: usize) -> Result<bool, Violation> {
         self.place = match (self.place, byte) {
             (Place::Start, b'\r') => Place::End,
@@ -91,16 +95,12 @@ impl Fields {
                     return Err(Violation::Fields);
                 }
                 self.name_bytes = 0;
-                self.push(byte);
+                self.push(&[byte]);
                 Place::Name
             }
             (Place::Name, b':') => {
                 sink.name(self.name.get(..self.name_bytes).unwrap_or_default())?;
                 Place::Value
-            }
-            (Place::Name, byte) if is_token(byte) => {
-                self.push(byte);
-                Place::Name
             }
             (Place::Start | Place::Name, _) => return Err(Violation::FieldName),
             (Place::Value, b'\t') => {
@@ -119,10 +119,11 @@ impl Fields {
         Ok(false)
     }
 
-    fn push(&mut self, byte: u8) {
-        if let Some(place) = self.name.get_mut(self.name_bytes) {
+    fn push(&mut self, part: &[u8]) {
+        let kept = self.name.get_mut(self.name_bytes..).unwrap_or_default();
+        for (place, byte) in kept.iter_mut().zip(part) {
             *place = byte.to_ascii_lowercase();
         }
-        self.name_bytes += 1;
+        self.name_bytes += part.len();
     }
 }
