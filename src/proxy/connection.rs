@@ -6,18 +6,18 @@
 //! wherever a session is taken to another task.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use http::{StatusCode, header};
+use http::{HeaderValue, StatusCode, header};
 use pingora::http::ResponseHeader;
 use pingora_core::protocols::raw_connect::ProxyDigest;
 use pingora_proxy::Session;
 
 use super::line::Line;
 use crate::exchange::Head;
-use crate::http::host;
 use crate::http::proxy_protocol::Addresses;
 use crate::http::scheme::Scheme;
+use crate::http::{address, host};
 use crate::tls::facts::Facts;
 use crate::tls::terminator::Terminator;
 
@@ -32,6 +32,16 @@ pub(super) struct Connection {
     pub(super) proxied: Option<Addresses>,
     /// `None` if the connection is clear.
     pub(super) tls: Option<Tls>,
+    written: OnceLock<Option<Written>>,
+}
+
+/// What backends are told of a connection with every request, put into words once.
+#[derive(Debug)]
+pub(super) struct Written {
+    /// The address of whoever connected.
+    pub(super) client: HeaderValue,
+    /// The port that they connected to.
+    pub(super) port: HeaderValue,
 }
 
 /// Of a connection over TLS.
@@ -46,7 +56,7 @@ pub(super) struct Tls {
 impl Connection {
     /// A clear one without a PROXY header.
     pub(super) fn new(peer: SocketAddr, local: SocketAddr) -> Self {
-        Self { peer, local, proxied: None, tls: None }
+        Self { peer, local, proxied: None, tls: None, written: OnceLock::new() }
     }
 
     /// Who connected: by the PROXY header, else the other end of the socket.
@@ -78,6 +88,15 @@ impl Connection {
     /// The port that the client connected to: a proxy's, if that says so.
     pub(super) fn port(&self) -> u16 {
         self.proxied.map_or(self.local, |addresses| addresses.destination).port()
+    }
+
+    /// What backends are told of it. Of an address nothing is known that could not be written.
+    pub(super) fn written(&self) -> Option<&Written> {
+        let write = || {
+            let client = HeaderValue::try_from(address::text(self.client_ip())).ok()?;
+            Some(Written { client, port: HeaderValue::from(self.port()) })
+        };
+        self.written.get_or_init(write).as_ref()
     }
 
     /// `http` or `https`.
@@ -120,5 +139,7 @@ mod tests {
         assert_eq!(connection.client(), source);
         assert_eq!(connection.ends(), Addresses { source, destination });
         assert_eq!(connection.client_ip(), "192.0.2.1".parse::<IpAddr>().unwrap());
+        let written = connection.written().unwrap();
+        assert_eq!((&written.client, &written.port), (&"192.0.2.1".parse().unwrap(), &443.into()));
     }
 }

@@ -59,7 +59,7 @@ fn absolute(target: &[u8]) -> Option<(&[u8], &[u8])> {
 pub(super) fn forward(
     request: &mut RequestHeader,
     received: &RequestHeader,
-    (came, backend): (Came, &str),
+    (came, backend): (Came<'_>, &str),
     (trusted, fields): (&[IpNet], Forwarding),
 ) -> Result<()> {
     for name in hop_by_hop::to_remove(&received.headers, Direction::Request) {

@@ -6,6 +6,7 @@ use ipnet::IpNet;
 use pingora::http::RequestHeader;
 use pingora_error::{ErrorType, OrErr, Result};
 
+use super::connection::Written;
 use crate::config::{Forwarding, ForwardingField};
 use crate::exchange::{Client, X_FORWARDED_FOR, X_FORWARDED_PROTO};
 use crate::http::forwarded::{self, field};
@@ -23,11 +24,11 @@ const FORWARDED_PREFIX: &str = "x-forwarded-";
 
 /// How a request came.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Came {
+pub(super) struct Came<'a> {
     pub(super) client: Client,
     pub(super) scheme: Scheme,
-    /// What the client connected to.
-    pub(super) port: Option<u16>,
+    /// Of the connection, whose peer is the one in `client`.
+    pub(super) written: Option<&'a Written>,
 }
 
 /// What proxies in front of us told, as far as it is believed.
@@ -45,7 +46,7 @@ struct Told {
 /// Puts the fields in that say who asked, how, and for whom. `Host` is still the client's.
 pub(super) fn tell(
     request: &mut RequestHeader,
-    came: Came,
+    came: Came<'_>,
     trusted: &[IpNet],
     fields: Forwarding,
 ) -> Result<()> {
@@ -56,25 +57,28 @@ pub(super) fn tell(
     };
     remove_claims(request);
     let peer = came.client.peer.to_canonical();
+    let own = match came.written {
+        Some(written) => written.client.clone(),
+        None => value(address::text(peer))?,
+    };
     let asked = request.headers.get(HOST).cloned();
     // Names as text, because Pingora would copy a `HeaderName` and write it in lower case.
     if fields.send.has_x_forwarded() {
         let mut hops = told.hops;
-        let own = address::text(peer);
         // Most requests come straight from a client.
         let all = if hops.is_empty() {
-            own
+            own.clone()
         } else {
-            hops.push(own);
-            hops.join(", ")
+            hops.push(address::text(peer));
+            value(hops.join(", "))?
         };
-        request.insert_header("X-Forwarded-For", value(all)?)?;
+        request.insert_header("X-Forwarded-For", all)?;
         let scheme = HeaderValue::from_static(came.scheme.as_str());
         request.insert_header("X-Forwarded-Proto", told.proto.unwrap_or(scheme))?;
         if let Some(host) = told.host.or_else(|| asked.clone()) {
             request.insert_header("X-Forwarded-Host", host)?;
         }
-        if let Some(port) = told.port.or_else(|| came.port.map(HeaderValue::from)) {
+        if let Some(port) = told.port.or_else(|| came.written.map(|written| written.port.clone())) {
             request.insert_header("X-Forwarded-Port", port)?;
         }
     }
@@ -84,8 +88,9 @@ pub(super) fn tell(
         elements.push(field::written(peer, host, came.scheme.as_str()));
         request.insert_header("Forwarded", value(elements.join(", "))?)?;
     }
-    let real_ip = address::text(came.client.address.to_canonical());
-    request.insert_header("X-Real-IP", value(real_ip)?)
+    let client = came.client.address.to_canonical();
+    let real_ip = if client == peer { own } else { value(address::text(client))? };
+    request.insert_header("X-Real-IP", real_ip)
 }
 
 fn value(text: String) -> Result<HeaderValue> {
@@ -135,9 +140,12 @@ fn told(headers: &HeaderMap, fields: Forwarding) -> Told {
 /// Takes out what anybody may have said; what was believed is put in again.
 fn remove_claims(request: &mut RequestHeader) {
     let claims = |name: &&HeaderName| {
-        is_claim(name.as_str())
-            // Gateways that make variables of fields cannot tell the one from the other.
-            || (name.as_str().contains('_') && is_claim(&name.as_str().replace('_', "-")))
+        let name = name.as_str();
+        // A look at the first letter is all that most names need.
+        matches!(name.as_bytes(), [b'f' | b'x', ..])
+            && (is_claim(name)
+                // Gateways that make variables of fields cannot tell the one from the other.
+                || (name.contains('_') && is_claim(&name.replace('_', "-"))))
     };
     // Most requests claim nothing, and an empty list costs nothing.
     let claims: Vec<HeaderName> = request.headers.keys().filter(claims).cloned().collect();

@@ -93,7 +93,7 @@ impl Proxy {
             }
             return Err(refusal);
         }
-        exchange.admit(&head, self.clock.now())
+        exchange.admit(&head, exchange.started())
     }
 
     fn is_draining(&self) -> bool {
@@ -181,9 +181,13 @@ impl ProxyHttp for Proxy {
         modules.add_module(Box::new(unchunked::Unchunked));
     }
 
-    async fn early_request_filter(&self, session: &mut Session, _: &mut Exchange) -> Result<()> {
+    async fn early_request_filter(
+        &self,
+        session: &mut Session,
+        exchange: &mut Exchange,
+    ) -> Result<()> {
         fault::at("early_request_filter", session);
-        begin(session, self.clock.now());
+        begin(session, exchange.started());
         // HTTP/1.0 knows no interim answers (RFC 9110 §15.2).
         let of_1_0 = session.req_header().version == http::Version::HTTP_10;
         session.as_downstream_mut().set_ignore_info_resp(of_1_0);

@@ -41,9 +41,9 @@ fn peer(session: &Session) -> IpAddr {
 }
 
 /// How the request came.
-pub(super) fn came(session: &Session, client: Client) -> Came {
-    let port = connection::of(session).map(Connection::port);
-    Came { client, scheme: scheme(session), port }
+pub(super) fn came(session: &Session, client: Client) -> Came<'_> {
+    let written = connection::of(session).and_then(Connection::written);
+    Came { client, scheme: scheme(session), written }
 }
 
 /// `http` or `https`, as the client came.
