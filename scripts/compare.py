@@ -11,9 +11,17 @@ weir … What is compared is the CPU time of each process tree (utime + stime) d
 requests it served meanwhile. Unlike requests per second it hardly depends on what else the
 machine does, so two shared cores are enough; compare the ratios of the pairs, not the numbers of
 two machines. Weir has everything on: three backends, probes, retries, rate limit, access log.
+
+    scripts/compare.py --weir … --plain … --instructions 5000
+
+counts instead what runs in user space, by valgrind: the same within a tenth of a percent whatever
+else the machine does, so that a change of one percent can be seen. What is counted lies in
+target/callgrind for callgrind_annotate. `--client tls`, `h2` and `h2-tls` say what Weir costs when
+its clients come so; the plain proxy speaks HTTP/1.1 in clear alone.
 """
 
 import argparse
+import glob
 import os
 import re
 import signal
@@ -22,10 +30,21 @@ import subprocess
 import sys
 
 sys.dont_write_bytecode = True
+from e2e.certs import Authority  # noqa: E402
 from e2e.servers import nginx, tool  # noqa: E402
 from e2e.world import Failed, World, children, expect, get  # noqa: E402
 
 BACKENDS = 3
+CALLGRIND = os.path.join(
+    os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "target", "callgrind"
+)
+# What a client speaks: how Weir listens, how h2load is told so, and the scheme.
+CLIENTS = {
+    "h1": ("", ["--h1"], "http"),
+    "tls": (", {tls}", ["--h1"], "https"),
+    "h2": (", http2: true", [], "http"),
+    "h2-tls": (", {tls}", [], "https"),
+}
 TICK_US = 1_000_000 / os.sysconf("SC_CLK_TCK")
 
 NGINX = """
@@ -39,7 +58,7 @@ NGINX = """
 """
 
 WEIR = """
-listeners: ["{listen}"]
+listeners: [{listener}]
 admin: {{address: "{admin}"}}
 threads: {threads}
 pools:
@@ -74,72 +93,154 @@ def start_origin(world):
     return addresses
 
 
-def start_plain(world, binary, backend, threads):
+def callgrind(world, name, options):
+    """What comes before a command so that its instructions can be counted."""
+    if not options.instructions:
+        return []
+    os.makedirs(CALLGRIND, exist_ok=True)
+    for file in os.listdir(CALLGRIND):
+        if file.startswith(f"{name}."):
+            os.remove(os.path.join(CALLGRIND, file))
+    out = f"--callgrind-out-file={CALLGRIND}/{name}.%p"
+    count = ["--tool=callgrind", "--instr-atstart=no", "--trace-children=yes", "--separate-threads=yes"]
+    # Else a block that is copied by one instruction would count as one for each of its bytes.
+    plainly = "GLIBC_TUNABLES=glibc.cpu.x86_rep_movsb_threshold=0x7fffffff"
+    return ["env", plainly, tool("valgrind"), "-q", *count, out, pipes(world)]
+
+
+def pipes(world):
+    """Where callgrind_control finds what runs under valgrind."""
+    return f"--vgdb-prefix={world.path('vgdb')}"
+
+
+def start_plain(world, backend, options):
     listen = f"{world.address()}:8080"
-    process = world.run("plain", [binary, listen, backend, str(threads)])
-    world.until_serving(process, listen)
-    return process, listen
+    command = [os.path.abspath(options.plain), listen, backend, str(options.threads)]
+    process = world.run("plain", callgrind(world, "plain", options) + command)
+    world.until_serving(process, listen, seconds=60)
+    return process, f"http://{listen}/"
 
 
-def start_weir(world, binary, backends, threads):
+def start_weir(world, backends, options):
     host = world.address()
     listen, admin = f"{host}:8080", f"{host}:9090"
-    urls = ", ".join(f"http://{backend}" for backend in backends)
-    text = WEIR.format(listen=listen, admin=admin, threads=threads, backends=urls)
+    more, _, scheme = CLIENTS[options.client]
+    if scheme == "https":
+        cert, key = Authority(world, "ca").issue("site", [host])
+        more = more.format(tls=f"tls: {{certificates: [{{cert: {cert}, key: {key}}}]}}")
+    text = WEIR.format(
+        listener=f'{{address: "{listen}"{more}}}',
+        admin=admin,
+        threads=options.threads,
+        backends=", ".join(f"http://{backend}" for backend in backends),
+    )
+    command = [os.path.abspath(options.weir), "run", "-c", world.write("weir.yaml", text)]
     process = world.run(
         "weir",
-        [binary, "run", "-c", world.write("weir.yaml", text)],
+        callgrind(world, "weir", options) + command,
         stdout=subprocess.DEVNULL,
         env=os.environ | {"TMPDIR": world.directory, "XDG_RUNTIME_DIR": world.directory},
     )
-    world.until_serving(process, admin, "/readyz")
-    return process, listen
+    world.until_serving(process, admin, "/readyz", seconds=60)
+    return process, f"{scheme}://{listen}/"
 
 
-def load(address, connections, seconds):
+def wrk(url, connections, seconds):
     """One run of wrk; how many requests were answered. Any failure makes the run worthless."""
-    command = [tool("wrk"), "-t1", f"-c{connections}", f"-d{seconds}s", f"http://{address}/"]
+    command = [tool("wrk"), "-t1", f"-c{connections}", f"-d{seconds}s", url]
     done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 30)
     found = re.search(r"(\d+) requests in ", done.stdout)
     expect(done.returncode == 0 and found, f"wrk: {done.stdout}{done.stderr}")
     bad = re.search(r"Socket errors:.*|Non-2xx.*", done.stdout)
-    expect(not bad, f"requests failed at {address}: {bad and bad[0]}")
+    expect(not bad, f"requests failed at {url}: {bad and bad[0]}")
     return int(found[1])
 
 
-def measure(name, process, address, options):
+def h2load(url, options, *much):
+    """The same of h2load, which speaks HTTP/2 as well, and asks a given number of times."""
+    connections = ["-t1", f"-c{options.connections}", "-m1"]
+    command = [tool("h2load"), *connections, *CLIENTS[options.client][1], *much, url]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    found = re.search(r"(\d+) succeeded, (\d+) failed, (\d+) errored", done.stdout)
+    expect(done.returncode == 0 and found, f"h2load: {done.stdout}{done.stderr}")
+    expect(found[2] == found[3] == "0", f"requests failed at {url}: {found[0]}")
+    return int(found[1])
+
+
+def load(url, options, seconds):
+    if options.client == "h1":
+        return wrk(url, options.connections, seconds)
+    return h2load(url, options, "-D", str(seconds))
+
+
+def measure(name, process, url, options):
     """CPU microseconds per request of one run."""
     before = cpu_us(process.pid)
-    requests = load(address, options.connections, options.seconds)
+    requests = load(url, options, options.seconds)
     cost = (cpu_us(process.pid) - before) / requests
     print(f"  {name:5} {cost:7.2f} µs/request  {requests / options.seconds:8.0f} requests/s", flush=True)
     return cost
+
+
+def control(world, pid, *what):
+    command = [tool("callgrind_control"), pipes(world), *what, str(pid)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    expect(done.returncode == 0, f"callgrind_control {what}: {done.stdout}{done.stderr}")
+
+
+def count(world, name, process, url, options):
+    """Instructions per request in user space."""
+    pid = children(process.pid)[-1]  # of Weir, the worker
+    h2load(url, options, "-n", "1000")
+    control(world, pid, "-i", "on")
+    requests = h2load(url, options, "-n", str(options.instructions))
+    control(world, pid, "-i", "off")
+    control(world, pid, f"--dump={name}")
+    spent = 0
+    for file in glob.glob(f"{CALLGRIND}/{name}.*"):
+        with open(file, encoding="utf-8") as dump:
+            text = dump.read()
+        # Probes and checkpoints cost the same whatever the load; under valgrind, that is slow.
+        if "weir::worker::conduct" not in text:
+            spent += sum(int(total) for total in re.findall(r"^totals: (\d+)", text, re.M))
+    expect(spent, f"{name}: nothing was counted")
+    return spent / requests
 
 
 def compare(world, options):
     backends = start_origin(world)
     sides = {}
     if options.plain:
-        sides["plain"] = start_plain(
-            world, os.path.abspath(options.plain), backends[0], options.threads
-        )
+        sides["plain"] = start_plain(world, backends[0], options)
     if options.weir:
-        sides["weir"] = start_weir(world, os.path.abspath(options.weir), backends, options.threads)
-    for name, (_, address) in sides.items():
-        expect(get(address, "/").body == b"x" * 64, f"{name} does not pass the origin's answer on")
-        load(address, options.connections, 1)
-
-    costs = {name: [] for name in sides}
-    for number in range(1, options.rounds + 1):
-        print(f"round {number}")
-        for name, (process, address) in sides.items():
-            costs[name].append(measure(name, process, address, options))
+        sides["weir"] = start_weir(world, backends, options)
+    for name, (_, url) in sides.items():
+        if url.startswith("http:"):
+            answer = get(url.split("/")[2], "/")
+            expect(answer.body == b"x" * 64, f"{name} does not pass the origin's answer on")
+    if options.instructions:
+        costs = {name: [count(world, name, *side, options)] for name, side in sides.items()}
+        unit = "instructions/request"
+    else:
+        costs, unit = by_pairs(sides, options), "µs/request"
     for name, runs in costs.items():
-        print(f"median of {name}: {statistics.median(runs):.2f} µs/request")
+        print(f"median of {name}: {statistics.median(runs):.2f} {unit}")
     if len(costs) == 2:
         ratios = [weir / plain for plain, weir in zip(costs["plain"], costs["weir"])]
         print("weir / plain by pair: " + ", ".join(f"{ratio:.3f}" for ratio in ratios))
         print(f"median of the ratios: {statistics.median(ratios):.3f}")
+
+
+def by_pairs(sides, options):
+    """What each side costs in each round."""
+    for _, url in sides.values():
+        load(url, options, 1)
+    costs = {name: [] for name in sides}
+    for number in range(1, options.rounds + 1):
+        print(f"round {number}")
+        for name, (process, url) in sides.items():
+            costs[name].append(measure(name, process, url, options))
+    return costs
 
 
 def main():
@@ -150,9 +251,15 @@ def main():
     parser.add_argument("--seconds", type=int, default=3, help="of each run")
     parser.add_argument("--connections", type=int, default=64)
     parser.add_argument("--threads", type=int, default=1, help="of each proxy")
+    parser.add_argument("--client", choices=CLIENTS, default="h1", help="what clients speak")
+    parser.add_argument(
+        "--instructions", type=int, metavar="REQUESTS", help="count instructions in place of time"
+    )
     options = parser.parse_args()
     if not (options.weir or options.plain):
         parser.error("--weir and --plain, or one of them to measure it alone")
+    if options.plain and options.client != "h1":
+        parser.error("the plain proxy speaks HTTP/1.1 in clear alone")
     # A run that is told to end still ends what it started.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     world = World()
