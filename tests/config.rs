@@ -121,6 +121,37 @@ fn everything_with_a_default_is_shown() {
     }
 }
 
+#[test]
+fn a_default_that_is_made_of_other_keys_is_shown_as_its_value() {
+    let shown = config::show(
+        b"listeners: [{address: 0.0.0.0:443, tls: {certificates: [{cert: a, key: b}]}}, 0.0.0.0:80]
+pools:
+  - name: web
+    protocol: auto
+    backends: [http://10.0.0.1:3000]
+    health_check: {interval: 2s}
+    rate_limit: {requests_per_second: 1.5}
+  - {name: old, backends: [http://10.0.0.2]}
+routes: [{pool: web}, {path: /old, pool: old}]
+shutdown: {drain: 7s}
+",
+    );
+    let shown = shown.unwrap();
+    for (line, count) in [
+        ("    http2: true", 1),
+        ("    http2: false", 1),
+        ("      client_auth: off", 1),
+        ("      timeout: 2s", 1),
+        ("      timeout: 3s", 1),
+        ("      burst: 2", 1),
+        ("      streams: 100", 1),
+        ("    # http2: this pool speaks HTTP/1.1 with its backends", 1),
+        ("  tunnels: 7s", 1),
+    ] {
+        assert_eq!(shown.lines().filter(|one| *one == line).count(), count, "{line}\n{shown}");
+    }
+}
+
 fn example(name: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("conf").join(name)).unwrap()
 }

@@ -35,7 +35,7 @@ section! {
     /// needs HTTP/1.1, and with `auto` gets it.
     protocol: Word<Protocol> = Same("http1"), "auto";
     /// How HTTP/2 is spoken to backends.
-    http2: PoolHttp2 = Otherwise("as described below"), "{streams: 50}";
+    http2: PoolHttp2 = Otherwise("the defaults below"), "{streams: 50}";
     /// `v2`: every connection to a backend begins with a PROXY header of version 2, ahead of TLS, which
     /// says whose requests come: the address and port that the client's connection came from (or that
     /// its own PROXY header names), and what it connected to. So a connection is for one connection of

@@ -3,8 +3,11 @@
 //! It is made of the file as typed and of the table of its keys, not of what the file means: so
 //! whatever key there is has its place here, and nothing has to be turned back into text.
 
+use std::time::Duration;
+
 use super::super::file;
-use super::super::read::{Presence, Section};
+use super::super::read::{FromText as _, Presence, Section};
+use super::super::value::spell;
 use super::super::yaml::{self as reader, Node, Value};
 use super::yaml::text;
 
@@ -90,9 +93,18 @@ fn of_section(entries: &[(Node, Node)], section: &Section) -> Filled {
                 let path = path_of(section.path, key.name, Some(&node));
                 lines.push(Entry::Key(name, filled(&node, &path)));
             }
+            Presence::Otherwise("the defaults below")
+                if !applies(section.path, key.name, typed) =>
+            {
+                lines.push(Entry::Left(key.name, "this pool speaks HTTP/1.1 with its backends"));
+            }
             Presence::Otherwise("the defaults below") => {
                 let child = file::SECTIONS.iter().find(|child| child.path == path);
                 lines.extend(child.map(|child| Entry::Key(name, of_section(&[], child))));
+            }
+            Presence::Otherwise(_) if computed(section.path, key.name, typed).is_some() => {
+                let value = computed(section.path, key.name, typed).unwrap_or_default();
+                lines.push(Entry::Key(name, Filled::Scalar(value)));
             }
             // Of ten thousand routes or backends nobody wants to read all that they do not have.
             Presence::Otherwise(_)
@@ -103,6 +115,36 @@ fn of_section(entries: &[(Node, Node)], section: &Section) -> Filled {
         }
     }
     Filled::Map(lines)
+}
+
+/// A default that is made of other keys of the section.
+fn computed<'a>(
+    section: &str,
+    key: &str,
+    typed: impl Fn(&str) -> Option<&'a str>,
+) -> Option<String> {
+    match (section, key) {
+        ("listeners[]", "http2") => Some(typed("tls").is_some().to_string()),
+        ("listeners[].tls", "client_auth") => {
+            Some(if typed("client_ca").is_some() { "require" } else { "off" }.to_owned())
+        }
+        ("pools[].health_check", "type") => {
+            Some(if typed("path").is_some() { "http" } else { "tcp" }.to_owned())
+        }
+        ("pools[].health_check", "timeout") => {
+            let usual = Duration::from_secs(3);
+            let interval = typed("interval").map(Duration::from_text);
+            let timeout = interval.and_then(Result::ok).map_or(usual, |it| it.min(usual));
+            Some(spell(timeout))
+        }
+        ("rate_limit", "burst") => {
+            let rate: f64 = typed("requests_per_second")?.parse().ok()?;
+            // Nothing behind the point is left of it.
+            Some(format!("{:.0}", rate.ceil().max(1.0)))
+        }
+        ("shutdown", "tunnels") => Some(typed("drain").unwrap_or("30s").to_owned()),
+        _ => None,
+    }
 }
 
 /// The section that can stand under a key.
@@ -126,6 +168,7 @@ fn applies<'a>(section: &str, key: &str, typed: impl Fn(&str) -> Option<&'a str>
         ("pools[].health_check", "path" | "status") => {
             typed("path").is_some() || typed("type") == Some("http")
         }
+        ("pools[]", "http2") => typed("protocol").is_some_and(|protocol| protocol != "http1"),
         ("access_log", "target") => typed("format") != Some("off"),
         _ => true,
     }
