@@ -197,15 +197,20 @@ impl GuardedStream {
         }
     }
 
-    /// Watches how fast an answer goes, and writes no more of it to a client that is too slow.
+    /// Watches how fast an answer goes, and writes no more of it to a client that is too slow. What
+    /// is on its way of its request goes on meanwhile, though nobody reads more of it.
     fn paced_write(
         &mut self,
-        write: impl FnOnce(Pin<&mut Stream>) -> Poll<io::Result<usize>>,
+        context: &mut Context<'_>,
+        write: impl FnOnce(Pin<&mut Stream>, &mut Context<'_>) -> Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
         if self.line.verdict() == Verdict::Stalled {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
-        let written = write(Pin::new(&mut self.inner));
+        let written = write(Pin::new(&mut self.inner), context);
+        if written.is_pending() {
+            let _left = self.line.poll_room(context);
+        }
         if let Some(pacing) = self.pacing.as_mut().filter(|_| !self.line.is_tunnel()) {
             let moved = match &written {
                 Poll::Pending => Poll::Pending,
@@ -314,7 +319,7 @@ impl AsyncWrite for GuardedStream {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         if this.line.is_busy() {
-            return this.paced_write(|inner| inner.poll_write(context, bytes));
+            return this.paced_write(context, |inner, context| inner.poll_write(context, bytes));
         }
         // Before the first hook of a request, only Pingora's own 400 can come.
         this.refuse(Refusal::BadRequest, context);
@@ -322,8 +327,10 @@ impl AsyncWrite for GuardedStream {
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let flush = |inner: Pin<&mut Stream>| inner.poll_flush(context).map_ok(|()| 0);
-        self.get_mut().paced_write(flush).map_ok(|_| ())
+        let flush = |inner: Pin<&mut Stream>, context: &mut Context<'_>| {
+            inner.poll_flush(context).map_ok(|()| 0)
+        };
+        self.get_mut().paced_write(context, flush).map_ok(|_| ())
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -337,7 +344,8 @@ impl AsyncWrite for GuardedStream {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         if this.line.is_busy() {
-            return this.paced_write(|inner| inner.poll_write_vectored(context, pieces));
+            return this
+                .paced_write(context, |inner, context| inner.poll_write_vectored(context, pieces));
         }
         this.refuse(Refusal::BadRequest, context);
         Poll::Ready(Ok(pieces.iter().map(|piece| piece.len()).sum()))

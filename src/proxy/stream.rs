@@ -101,6 +101,10 @@ impl GuardedSession {
                 Some(room) => room.or_err(ErrorType::WriteError, "waiting for a client's window"),
                 None => Error::e_explain(ErrorType::H2Error, "the client has ended the stream"),
             });
+            if polled.is_pending() {
+                // Nobody reads more of the request meanwhile. What is on its way goes on.
+                let _left = line.poll_room(context);
+            }
             if let Some(pacing) = pacing {
                 pacing.moved(line, Direction::Write, moved(&polled, |room| *room));
             }
@@ -248,7 +252,7 @@ impl Session for GuardedSession {
                     end
                 }
                 HttpTask::Body(data, end) => {
-                    self.write_body(data.unwrap_or_default(), false).await?;
+                    self.write_body(data.unwrap_or_default(), end).await?;
                     end
                 }
                 HttpTask::UpgradedBody(..) => {

@@ -171,3 +171,35 @@ fn an_upload_may_take_longer_than_the_answer_as_long_as_it_goes_on() {
     assert_eq!(client.read_answer().status(), 200);
     assert_eq!(backend.calls()[0].body.len(), 40);
 }
+
+#[test]
+fn a_request_goes_on_though_its_answer_is_not_taken() {
+    for over_http1 in [false, true] {
+        let (backend, weir) = h2c("timeouts: {request: off, response: 30s}");
+        // More than the backend's window, and as much behind it as is taken of a client.
+        let body = vec![b'x'; 105_000];
+        let mut client = Client::connect(weir.address());
+        let mut stream = None;
+        if over_http1 {
+            client.send(request_bytes("POST", "/flood", &[], body.len()));
+            client.send(&body);
+        } else {
+            let mut connection = Http2::connect(weir.address());
+            let call = stream
+                .insert(connection.start(request(Method::POST, "/flood", &[]), true).unwrap());
+            call.send(&body, true).unwrap();
+        }
+        let length = || backend.calls().first().map_or(0, |call| call.body.len());
+        eventually(PATIENCE, "a window of it is there", || length() == 65_535);
+        assert_eq!(weir.get("/").text(), "h2");
+        backend.tell();
+        let mut before = None;
+        eventually(PATIENCE, "nothing more is taken of the answer", || {
+            weir.get("/");
+            let flooded = backend.flooded();
+            before.replace(flooded) == Some(flooded) && flooded > 300_000
+        });
+        backend.tell();
+        eventually(PATIENCE, "the rest is there", || length() == body.len());
+    }
+}

@@ -33,6 +33,9 @@ pub(crate) struct Call {
 /// - `/expand`: the same, and every piece 64 times; nothing more is read before that is written;
 /// - `/early`: the whole answer before anything is read, then everything is;
 /// - `/enough`: the whole answer, then the stream is reset without an error (RFC 9113 §8.1);
+/// - `/deaf`: the whole answer, and nothing of the request is ever read;
+/// - `/flood`: an answer without an end once [told](H2Backend::tell) to, and more of the request
+///   than fits the window once told again;
 /// - `/unended`: an answer of the length that it announces, whose stream does not end;
 /// - `/late`: two seconds pass before it reads anything;
 /// - `/whole`: the whole request back once it is there, as a unary call does; status 0;
@@ -52,6 +55,7 @@ pub(crate) struct H2Backend {
 struct Shared {
     state: Mutex<State>,
     reset: Notify,
+    told: Notify,
 }
 
 #[derive(Default)]
@@ -63,6 +67,8 @@ struct State {
     refused: bool,
     resets: usize,
     streams_max: Option<u32>,
+    told: usize,
+    written: usize,
 }
 
 impl H2Backend {
@@ -121,7 +127,18 @@ impl H2Backend {
         self.shared.state().connections
     }
 
-    /// How many requests for `/never` and `/unended` the other side has given up.
+    /// Lets `/flood` go on.
+    pub(crate) fn tell(&self) {
+        self.shared.state().told += 1;
+        self.shared.told.notify_waiters();
+    }
+
+    /// How many bytes of `/flood` have left.
+    pub(crate) fn flooded(&self) -> usize {
+        self.shared.state().written
+    }
+
+    /// How many requests for `/never`, `/deaf` and `/unended` the other side has given up.
     pub(crate) fn resets(&self) -> usize {
         self.shared.state().resets
     }
@@ -212,6 +229,13 @@ async fn answer(
             let _reason = std::future::poll_fn(|context| stream.poll_reset(context)).await;
             shared.given_up();
         }
+        "/deaf" => {
+            drop(say(&mut respond, Response::builder(), b"deaf".to_vec(), None));
+            let _reason = std::future::poll_fn(|context| respond.poll_reset(context)).await;
+            shared.given_up();
+            drop(body);
+        }
+        "/flood" => drop(flood(body, respond, shared, at).await),
         "/refuse-once" if !std::mem::replace(&mut shared.state().refused, true) => {
             respond.send_reset(Reason::REFUSED_STREAM);
         }
@@ -297,4 +321,54 @@ async fn echo(
         }
     }
     stream.send_trailers(trailers("0"))
+}
+
+async fn until_told(shared: &Shared, times: usize) {
+    loop {
+        let told = shared.told.notified();
+        if shared.state().told >= times {
+            return;
+        }
+        told.await;
+    }
+}
+
+async fn flood(
+    mut body: RecvStream,
+    mut respond: SendResponse<Bytes>,
+    shared: Arc<Shared>,
+    at: usize,
+) -> Result<(), h2::Error> {
+    let mut stream = respond.send_response(head().body(()).expect("a head"), false)?;
+    let writer = Arc::clone(&shared);
+    tokio::spawn(async move {
+        until_told(&writer, 1).await;
+        stream.reserve_capacity(usize::from(u16::MAX));
+        while let Some(Ok(room)) =
+            std::future::poll_fn(|context| stream.poll_capacity(context)).await
+            && stream.send_data(vec![b'y'; room].into(), false).is_ok()
+        {
+            writer.state().written += room;
+            stream.reserve_capacity(usize::from(u16::MAX));
+        }
+    });
+    let mut held = 0;
+    let mut is_told = std::pin::pin!(until_told(&shared, 2));
+    let mut may_release = false;
+    loop {
+        tokio::select! {
+            () = &mut is_told, if !may_release => may_release = true,
+            piece = body.data() => {
+                let Some(piece) = piece else { return Ok(()) };
+                let piece = piece?;
+                held += piece.len();
+                if let Some(call) = shared.state().calls.get_mut(at) {
+                    call.body.extend_from_slice(&piece);
+                }
+            }
+        }
+        if may_release {
+            body.flow_control().release_capacity(std::mem::take(&mut held))?;
+        }
+    }
 }
