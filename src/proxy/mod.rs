@@ -235,7 +235,8 @@ impl ProxyHttp for Proxy {
         exchange: &mut Exchange,
     ) -> Result<()> {
         fault::at("request_body_filter", session);
-        exchange.body(body.as_ref().map_or(0, Bytes::len)).map_err(answer::stop)
+        let taken = exchange.body(body.as_ref().map_or(0, Bytes::len));
+        taken.map_err(|refusal| answer::give_up(session, refusal))
     }
 
     fn fail_to_connect(

@@ -203,3 +203,49 @@ fn a_request_goes_on_though_its_answer_is_not_taken() {
         eventually(PATIENCE, "the rest is there", || length() == body.len());
     }
 }
+
+#[test]
+fn a_backend_that_has_answered_and_takes_no_more_holds_nobody_for_ever() {
+    let (backend, weir) = h2c("timeouts: {request: off, response: 500ms}");
+    let mut stream =
+        Http2::connect(weir.address()).start(request(Method::POST, "/deaf", &[]), true).unwrap();
+    stream.send(&vec![b'x'; MUCH], false).unwrap();
+    let mut both = stream.both().unwrap();
+    assert_eq!(both.read(4).unwrap(), b"deaf");
+    let mut client = Client::connect(weir.address());
+    client.send(request_bytes("POST", "/deaf", &[], 2 * MUCH));
+    client.send(vec![b'x'; MUCH]);
+    assert_eq!(client.read_answer().text(), "deaf");
+    eventually(PATIENCE, "both streams are given up", || backend.resets() == 2);
+    eventually(PATIENCE, "both are told", || {
+        let lines = weir.access_log();
+        lines.iter().filter(|line| line["status"] == 200 && line["reason"].is_null()).count() == 2
+    });
+}
+
+#[test]
+fn a_body_that_turns_out_too_large_is_refused_before_any_timeout() {
+    let backend = H2Backend::start();
+    let pool = "protocol: h2c, timeouts: {request: off, response: 1h}";
+    let weir = Weir::start(&(config(&backend.url(), pool) + "limits: {body: 1000B}\n"));
+    let mut client = Client::connect(weir.address());
+    client.send("POST /never HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n800\r\n");
+    client.send([b'x'; 0x800]);
+    assert_eq!(client.read_answer().status(), 413);
+    let mut stream =
+        Http2::connect(weir.address()).start(request(Method::POST, "/never", &[]), true).unwrap();
+    stream.send(&[b'x'; 2000], false).unwrap();
+    assert_eq!(stream.answer().unwrap().status(), 413);
+    eventually(PATIENCE, "both streams are given up", || backend.resets() == 2);
+    assert_eq!(weir.status()["backends"][0]["total_failures"], 0, "it is not the backend's fault");
+}
+
+#[test]
+fn a_client_that_sends_no_body_costs_nobody_a_connection() {
+    let (backend, weir) = h2c("timeouts: {response: 300ms}");
+    let mut client = Client::connect(weir.address());
+    client.send(request_bytes("POST", "/never", &[], 5));
+    assert_eq!(client.read_answer().status(), 408);
+    assert_eq!(weir.get("/").text(), "h2");
+    assert_eq!(backend.connections(), 1);
+}

@@ -76,7 +76,7 @@ impl Call {
     /// Gives the stream back.
     pub(super) fn leave(self) -> Http2Session {
         if self.inner.response_finished() {
-            self.upload.0.answered();
+            self.upload.0.answered(); // whoever needed no more of it may have left before
         }
         self.inner
     }
@@ -122,7 +122,9 @@ impl Call {
         #[expect(clippy::wildcard_enum_match_arm, reason = "Pingora's list of errors is open")]
         match error.etype() {
             // It may hang: nothing new begins on it.
-            ErrorType::ReadTimedout => self.inner.conn.mark_shutdown(),
+            ErrorType::ReadTimedout if !self.upload.0.awaits_client() => {
+                self.inner.conn.mark_shutdown();
+            }
             ErrorType::H2Downgrade | ErrorType::InvalidH2 if self.has_choice => {
                 self.wants_http1 = true;
             }
@@ -147,6 +149,10 @@ async fn beside<T>(
     let mut moves = upload.moves();
     poll_fn(|context| {
         let _left = upload.poll_sent(context);
+        if let Some(status) = upload.poll_given_up(context) {
+            let status = ErrorType::HTTPStatus(status);
+            return Poll::Ready(Error::e_explain(status, "the request is given up"));
+        }
         let polled = reading.as_mut().poll(context);
         if polled.is_ready() {
             return polled;
@@ -187,7 +193,8 @@ impl Session for Call {
     ) -> Result<()> {
         self.convert(&mut request)?;
         self.inner.write_request_header(request, end)?;
-        self.upload.0.begin(self.inner.take_request_body_writer(), end);
+        let (stream, patience) = (self.inner.take_request_body_writer(), self.inner.write_timeout);
+        self.upload.0.begin(stream, end, patience);
         Ok(())
     }
 
@@ -260,6 +267,9 @@ impl Session for Call {
     async fn read_trailers(&mut self) -> Result<Option<HeaderMap>> {
         let read =
             beside_while_needed(&self.upload.0, self.patience, self.inner.read_trailers()).await;
+        if self.inner.response_finished() {
+            self.upload.0.answered();
+        }
         read.map_err(|error| self.heed(error))
     }
 

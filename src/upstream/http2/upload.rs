@@ -1,7 +1,9 @@
 //! A request's body on its way to a backend.
 
 use std::collections::VecDeque;
+use std::future::Future as _;
 use std::mem;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
@@ -15,6 +17,7 @@ use parking_lot::Mutex;
 use pingora_core::protocols::Digest;
 use pingora_core::protocols::http::custom::BodyWrite;
 use pingora_error::{Error, ErrorType, Result};
+use tokio::time::Sleep;
 
 /// While more than this is on its way, no more is read of the client.
 const ON_ITS_WAY: usize = 64 * 1024;
@@ -45,6 +48,12 @@ struct Body {
     is_answered: bool,
     /// The client needs no more of the answer.
     is_over: bool,
+    /// The status of what the client is told instead of an answer.
+    given_up: Option<u16>,
+    /// How long the backend may take nothing once it has answered.
+    patience: Duration,
+    /// Until when it may, if so many bytes are left.
+    silence: Option<(usize, Pin<Box<Sleep>>)>,
 }
 
 /// The upload of a request, if its connection speaks HTTP/2.
@@ -56,15 +65,36 @@ pub fn of(connection: &Digest) -> Option<&Arc<Upload>> {
 impl Upload {
     /// Whether more may be read of the client.
     pub fn poll_room(&self, context: &mut Context<'_>) -> Poll<()> {
-        match self.poll_sent(context) {
-            Poll::Pending if self.body.lock().bytes > ON_ITS_WAY => Poll::Pending,
-            Poll::Pending | Poll::Ready(()) => Poll::Ready(()),
+        let sent = self.poll_sent(context);
+        let mut body = self.body.lock();
+        if sent.is_ready() || body.bytes <= ON_ITS_WAY {
+            return Poll::Ready(());
         }
+        if body.is_answered {
+            ready!(body.poll_silence(context));
+            body.refuse();
+            return Poll::Ready(());
+        }
+        Poll::Pending // whoever reads the answer knows how long that may last
+    }
+
+    /// The client is told something of this status instead of an answer.
+    pub fn give_up(&self, status: u16) {
+        let mut body = self.body.lock();
+        body.given_up = Some(status);
+        body.refuse();
+        self.reader.wake();
     }
 
     /// The head is sent, and nothing else follows if it `is_whole`.
-    pub(super) fn begin(&self, stream: Option<SendStream<Bytes>>, is_whole: bool) {
+    pub(super) fn begin(
+        &self,
+        stream: Option<SendStream<Bytes>>,
+        is_whole: bool,
+        patience: Option<Duration>,
+    ) {
         let mut body = self.body.lock();
+        body.patience = patience.unwrap_or(Duration::MAX);
         body.stream = stream;
         (body.is_whole, body.is_ended) = (is_whole, is_whole);
     }
@@ -85,6 +115,19 @@ impl Upload {
     pub(super) fn poll_over(&self, context: &mut Context<'_>) -> bool {
         self.reader.register(context.waker());
         self.body.lock().is_over
+    }
+
+    /// The status that the client is told instead of an answer, if it is. Whoever asks is woken once
+    /// there is one.
+    pub(super) fn poll_given_up(&self, context: &mut Context<'_>) -> Option<u16> {
+        self.reader.register(context.waker());
+        self.body.lock().given_up
+    }
+
+    /// Whether the client is to say the next word.
+    pub(super) fn awaits_client(&self) -> bool {
+        let body = self.body.lock();
+        !body.is_whole && body.bytes == 0
     }
 
     /// Changes whenever a piece of the body comes or goes.
@@ -140,6 +183,16 @@ impl Body {
             self.refuse();
         }
         Poll::Ready(())
+    }
+
+    /// Ready once the backend has taken nothing for too long.
+    fn poll_silence(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let (left, patience) = (self.bytes, self.patience);
+        let since = self.silence.take().filter(|(then, _)| *then == left);
+        let (_, silence) = self
+            .silence
+            .insert(since.unwrap_or_else(|| (left, Box::pin(tokio::time::sleep(patience)))));
+        silence.as_mut().poll(context)
     }
 
     fn refuse(&mut self) {
