@@ -29,11 +29,16 @@ impl Pacing {
             (self.request, self.reading) = (line.served(), Patience::new(self.pace));
             self.writing = self.reading;
         }
+        let now = self.clock.now();
+        if direction == Direction::Write && polled.is_pending() {
+            // Until the client takes it, nobody reads what it may have sent.
+            self.reading.moved(0, now);
+            line.slow_at(Direction::Read, None);
+        }
         let patience = match direction {
             Direction::Read => &mut self.reading,
             Direction::Write => &mut self.writing,
         };
-        let now = self.clock.now();
         line.slow_at(
             direction,
             match polled {

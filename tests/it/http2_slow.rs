@@ -109,3 +109,23 @@ fn a_call_may_be_silent() {
     both.send(b"last", true).unwrap();
     assert_eq!(both.read(4).unwrap(), b"last");
 }
+
+#[test]
+fn a_client_is_not_waited_for_while_it_is_to_take_its_answer() {
+    let backend = H2Backend::start();
+    let weir = Weir::start(&config(&backend.url(), ", protocol: h2c", SLOW));
+    let mut client = Http2::connect(weir.address());
+    let mut stream = client.start(request(Method::POST, "/flood", &[]), true).unwrap();
+    stream.send(&[b'x'; 300], false).unwrap();
+    backend.tell();
+    backend.tell();
+    let mut both = stream.both().unwrap();
+    // Six times the grace: more than is asked for goes each way, and seldom.
+    for _ in 0..15 {
+        let start = now();
+        eventually(PATIENCE, "a pause", || now() - start > Duration::from_millis(200));
+        both.send(&[b'x'; 400], false).unwrap();
+        assert_eq!(both.read(8_000).unwrap().len().min(8_000), 8_000);
+    }
+    assert_eq!(weir.metrics().sum("lb_errors_total", &[]), 0.0);
+}
