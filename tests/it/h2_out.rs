@@ -5,6 +5,8 @@
     reason = "a helper that finds something else fails the test, which is what a panic does"
 )]
 
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+
 use crate::support::backend::{Backend, Behaviour};
 use crate::support::client::{Client, Response};
 use crate::support::front::Front;
@@ -147,7 +149,7 @@ fn a_backend_of_http_1_behind_h2c_is_502() {
     // What arrives is no HTTP/1, and the backend of the tests would complain of that.
     backend.stop();
     let address = backend.address();
-    let listener = std::net::TcpListener::bind(address).unwrap();
+    let listener = TcpListener::bind(address).unwrap();
     let serving = std::thread::spawn(move || {
         use std::io::{Read as _, Write as _};
         let (mut socket, _) = listener.accept().unwrap();
@@ -182,7 +184,7 @@ fn a_backend_of_http_2_alone_is_named_where_http_1_is_spoken() {
 // ── over TLS ──
 
 /// A backend behind TLS that offers `protocols`, and a balancer before it.
-fn over_tls(behind: std::net::SocketAddr, protocols: &[&str], keys: &str) -> (Front, Weir) {
+fn over_tls(behind: SocketAddr, protocols: &[&str], keys: &str) -> (Front, Weir) {
     let authority = Authority::new();
     let identity = authority.identity("site", &["web.internal"]);
     let front = Front::with(ports::own_socket(3443), behind, &identity, None, protocols);
@@ -207,6 +209,42 @@ fn auto_takes_what_a_backend_prefers() {
     let (front, weir) = over_tls(old.address(), &["http/1.1"], "protocol: auto");
     assert_eq!(weir.get("/").text(), "old");
     assert_eq!(front.shakes()[0].protocol.as_deref(), Some("http/1.1"));
+}
+
+/// Whatever begins like HTTP/2 goes to the one, and all else to the other.
+fn both_of(http2: SocketAddr, http1: SocketAddr) -> SocketAddr {
+    let listener = TcpListener::bind(ports::own_socket(4443)).unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for socket in listener.incoming().map_while(Result::ok) {
+            let mut start = [0; 3];
+            socket.peek(&mut start).unwrap();
+            let behind = if &start == b"PRI" { http2 } else { http1 };
+            let behind = TcpStream::connect(behind).unwrap();
+            for (mut from, mut to) in
+                [(socket.try_clone().unwrap(), behind.try_clone().unwrap()), (behind, socket)]
+            {
+                std::thread::spawn(move || {
+                    let _copied = std::io::copy(&mut from, &mut to);
+                    to.shutdown(Shutdown::Both)
+                });
+            }
+        }
+    });
+    address
+}
+
+#[test]
+fn auto_goes_on_with_http_1_where_a_backend_asks_for_it() {
+    let (backend, old) = (H2Backend::start(), Backend::start("old"));
+    let behind = both_of(backend.address(), old.address());
+    let (front, weir) = over_tls(behind, &["h2", "http/1.1"], "protocol: auto");
+    assert_eq!(weir.get("/").text(), "h2");
+    assert_eq!(post(&weir, "/http1", &[], b"body").text(), "old");
+    assert_eq!(old.requests()[0].body, b"body");
+    assert_eq!(weir.get("/").text(), "old", "it is remembered");
+    let shakes = front.shakes();
+    assert!(shakes[1..].iter().all(|shake| shake.protocol.as_deref() == Some("http/1.1")));
 }
 
 #[test]

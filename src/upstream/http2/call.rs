@@ -127,6 +127,8 @@ impl Call {
             }
             ErrorType::H2Downgrade | ErrorType::InvalidH2 if self.has_choice => {
                 self.wants_http1 = true;
+                // The next stream would begin on it again, before it comes to HTTP/1.1.
+                self.inner.conn.mark_shutdown();
             }
             ErrorType::H2Downgrade | ErrorType::InvalidH2 => error.set_retry(false),
             _ => {}

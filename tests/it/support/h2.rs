@@ -41,6 +41,7 @@ pub(crate) struct Call {
 /// - `/whole`: the whole request back once it is there, as a unary call does; status 0;
 /// - `/only-head`: a status of gRPC, 5, and nothing else;
 /// - `/refuse-once`: the stream is refused (RFC 9113 §8.7) the first time, and served from then on;
+/// - `/http1`: the stream is reset, for it is to be asked by HTTP/1.1;
 /// - `/last`: served, and the connection takes no stream after it;
 /// - `/never`: no answer;
 /// - `/grpc.health.v1.Health/Check`: what was [told](H2Backend::health);
@@ -239,6 +240,7 @@ async fn answer(
         "/refuse-once" if !std::mem::replace(&mut shared.state().refused, true) => {
             respond.send_reset(Reason::REFUSED_STREAM);
         }
+        "/http1" => respond.send_reset(Reason::HTTP_1_1_REQUIRED),
         "/whole" => {
             read(body, &shared, at).await;
             let whole = shared.state().calls.get(at).map(|call| call.body.clone());
