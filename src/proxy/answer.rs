@@ -125,13 +125,15 @@ pub(super) fn stop(refusal: Refusal) -> Box<Error> {
     Error::explain(ErrorType::HTTPStatus(refusal.status()), refusal.code())
 }
 
-/// The same, in the middle of a request's body. Without giving it up, Pingora would wait for what a
-/// backend of HTTP/2 answers to a request that is not sent to its end.
-pub(super) fn give_up(session: &Session, refusal: Refusal) -> Box<Error> {
-    if let Some(upload) = super::line(session).and_then(Line::upload) {
-        upload.give_up(refusal.status());
-    }
-    stop(refusal)
+/// Stops in the middle of a request's body if no more is `taken` of it. Without giving the upload up,
+/// Pingora would wait for what a backend of HTTP/2 answers to a request that is not sent to its end.
+pub(super) fn taken(session: &Session, taken: Result<(), Refusal>) -> Result<()> {
+    taken.map_err(|refusal| {
+        if let Some(upload) = super::line(session).and_then(Line::upload) {
+            upload.give_up(refusal.status());
+        }
+        stop(refusal)
+    })
 }
 
 /// An answer to a connection that has no request yet, or none that can be read.

@@ -235,8 +235,7 @@ impl ProxyHttp for Proxy {
         exchange: &mut Exchange,
     ) -> Result<()> {
         fault::at("request_body_filter", session);
-        let taken = exchange.body(body.as_ref().map_or(0, Bytes::len));
-        taken.map_err(|refusal| answer::give_up(session, refusal))
+        answer::taken(session, exchange.body(body.as_ref().map_or(0, Bytes::len)))
     }
 
     fn fail_to_connect(

@@ -2,6 +2,7 @@
 
 #![expect(
     clippy::panic,
+    clippy::unwrap_used,
     reason = "a helper that finds something else fails the test, which is what a panic does"
 )]
 
