@@ -3,7 +3,6 @@
 #[expect(dead_code, reason = "the simulation of Weir uses all of it")]
 #[path = "../../tests/simulation/checker.rs"]
 mod checker;
-#[expect(dead_code, reason = "the simulation of Weir uses all of it")]
 #[path = "../../tests/simulation/dice.rs"]
 mod dice;
 pub mod targets;
