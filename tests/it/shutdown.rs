@@ -10,8 +10,8 @@ use crate::support::client::{self, Client, Failure};
 use crate::support::weir::{Weir, kill};
 use crate::support::{PATIENCE, eventually, eventually_some, now};
 
-/// A stop that takes this long was no prompt one: each drain here may take half a minute.
-const PROMPT: Duration = Duration::from_secs(8);
+/// A stop that takes this long waited for something: what it must not wait for may take an hour.
+const PROMPT: Duration = Duration::from_secs(60);
 
 /// A balancer in front of one backend, with further keys of the file.
 fn start(backend: &Backend, more: &str) -> Weir {
@@ -20,7 +20,7 @@ fn start(backend: &Backend, more: &str) -> Weir {
 }
 
 fn start_with_drain(backend: &Backend) -> Weir {
-    start(backend, "shutdown: {drain: 30s}")
+    start(backend, "shutdown: {drain: 1h}")
 }
 
 /// A client that has had an answer and keeps its connection.
@@ -52,11 +52,9 @@ fn until_not_accepting(weir: &Weir) {
     eventually(PATIENCE, "it no longer accepts", || !is_accepting(weir.address()));
 }
 
-/// Waits until it has ended, which is to be long before the drain's deadline.
+/// Waits until it has ended.
 fn ends_with(weir: &mut Weir, code: i32) {
-    let start = now();
-    assert_eq!(weir.wait(PATIENCE).code(), Some(code), "{}", weir.stderr());
-    assert!(now() - start < PROMPT, "it waited for nothing: {:?}", now() - start);
+    assert_eq!(weir.wait(PROMPT).code(), Some(code), "{}", weir.stderr());
 }
 
 #[test]
@@ -142,7 +140,7 @@ fn a_body_that_is_half_sent_may_be_completed_and_is_answered() {
 #[test]
 fn a_half_sent_head_is_not_cut_before_its_deadline_and_not_kept_beyond_it() {
     let backend = Backend::start("one");
-    let mut weir = start(&backend, "limits: {header_timeout: 2s}\nshutdown: {drain: 30s}");
+    let mut weir = start(&backend, "limits: {header_timeout: 2s}\nshutdown: {drain: 1h}");
     let mut client = Client::connect(weir.address());
     let start = now();
     client.send("GET / HTTP/1.1\r\nHost: we");
@@ -208,7 +206,7 @@ fn a_second_signal_ends_it_at_once() {
 #[test]
 fn a_second_signal_ends_the_wait_before_the_drain_too() {
     let backend = Backend::start("one");
-    let mut weir = start(&backend, "shutdown: {pre_stop: 30s, drain: 30s}");
+    let mut weir = start(&backend, "shutdown: {pre_stop: 1h, drain: 1h}");
     let _client = waiting(&weir, &backend);
     weir.signal("TERM");
     weir.until_admin_says("/readyz", 503);
@@ -222,7 +220,7 @@ fn a_signal_before_the_first_probes_are_done_ends_it_with_0() {
     backend.on("/health", Behaviour::NeverAnswer);
     let mut weir = Weir::spawn(&format!(
         "pools: [{{name: web, backends: [{}],\n  \
-         health_check: {{path: /health, interval: 30s, timeout: 30s}}}}]",
+         health_check: {{path: /health, interval: 1h, timeout: 1h}}}}]",
         backend.url()
     ));
     eventually(PATIENCE, "the probe hangs", || backend.count_of("/health") == 1);
@@ -233,7 +231,7 @@ fn a_signal_before_the_first_probes_are_done_ends_it_with_0() {
 #[test]
 fn before_it_stops_accepting_it_says_so_and_serves_on() {
     let backend = Backend::start("one");
-    let mut weir = start(&backend, "shutdown: {pre_stop: 1500ms, drain: 30s}");
+    let mut weir = start(&backend, "shutdown: {pre_stop: 1500ms, drain: 1h}");
     let start = now();
     weir.signal("TERM");
     weir.until_admin_says("/readyz", 503);
@@ -248,7 +246,7 @@ fn before_it_stops_accepting_it_says_so_and_serves_on() {
 #[test]
 fn what_a_former_worker_counts_meanwhile_is_told_until_the_end() {
     let backend = Backend::start("one");
-    let mut weir = start(&backend, "shutdown: {pre_stop: 60s, drain: 30s}");
+    let mut weir = start(&backend, "shutdown: {pre_stop: 1h, drain: 1h}");
     let mut client = waiting(&weir, &backend);
     weir.reload();
     weir.signal("TERM");
@@ -265,7 +263,7 @@ fn what_a_former_worker_counts_meanwhile_is_told_until_the_end() {
 #[test]
 fn a_worker_that_is_just_taking_over_is_stopped_in_order_as_well() {
     let backend = Backend::start("one");
-    let mut weir = start(&backend, "shutdown: {pre_stop: 2s, drain: 30s}");
+    let mut weir = start(&backend, "shutdown: {pre_stop: 5s, drain: 1h}");
     let old = weir.worker_pid();
     // The old worker stands still and does not hand over until the new one stands still, too.
     kill("STOP", &[old]).unwrap();

@@ -16,9 +16,6 @@ use crate::support::message::Head;
 use crate::support::weir::Weir;
 use crate::support::{PATIENCE, eventually, now};
 
-/// A stop that takes this long waited for something else.
-const PROMPT: Duration = Duration::from_secs(8);
-
 const ASK: &str = "GET /chat?room=1 HTTP/1.1\r\nHost: weir.test\r\nConnection: keep-alive, Upgrade\r\n\
                    Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
                    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
@@ -160,9 +157,7 @@ fn a_request_with_a_body_is_no_upgrade() {
 fn a_backend_that_does_not_agree_in_time_is_504() {
     let (backend, weir) = one("timeouts: {response: 500ms, tunnel: 1h}", "");
     backend.on("/chat", Behaviour::NeverAnswer);
-    let start = now();
-    assert_eq!(ask(&weir).1.status, 504);
-    assert!(now() - start < PROMPT, "a tunnel's patience is not for its opening");
+    assert_eq!(ask(&weir).1.status, 504, "a tunnel's patience is not for its opening");
 }
 
 #[test]
@@ -190,7 +185,7 @@ fn an_answer_that_is_no_tunnel_has_no_tunnels_patience() {
     let (mut client, head) = ask(&weir);
     assert_eq!(head.status, 200);
     assert_eq!(client.read_some().unwrap(), b"half");
-    assert!(client.is_closed_within(PROMPT), "the other half is awaited still");
+    assert!(client.is_closed_within(PATIENCE), "the other half is awaited still");
 }
 
 #[test]
@@ -309,7 +304,7 @@ fn a_client_that_leaves_ends_its_websocket_at_the_backend() {
 
 #[test]
 fn a_websocket_goes_on_over_reloads() {
-    let (backend, weir) = one("", "shutdown: {drain: 30s}");
+    let (backend, weir) = one("", "shutdown: {drain: 1h}");
     let mut old = open(&weir);
     let worker = weir.worker_pid();
     for turn in 1..=2 {
@@ -329,13 +324,11 @@ fn a_websocket_goes_on_over_reloads() {
 
 #[test]
 fn a_stop_waits_for_websockets_as_long_as_it_is_told_and_no_longer() {
-    let (_backend, mut weir) = one("", "shutdown: {drain: 30s, tunnels: 1s}");
+    let (_backend, mut weir) = one("", "shutdown: {drain: 1h, tunnels: 1s}");
     let mut client = open(&weir);
-    let start = now();
     weir.signal("TERM");
     assert!(client.is_closed_within(PATIENCE));
-    assert_eq!(weir.wait(PATIENCE).code(), Some(0), "{}", weir.stderr());
-    assert!(now() - start < PROMPT, "it waited for the drain");
+    assert_eq!(weir.wait(PATIENCE).code(), Some(0), "it waited for the drain: {}", weir.stderr());
     assert_eq!(reason(&weir).as_deref(), Some("tunnel_drained"));
 }
 
