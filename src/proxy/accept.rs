@@ -187,13 +187,15 @@ impl Accept {
         let clock = shared.clock;
         let line = Arc::new(Line::new(Arc::new(connection), limits.timeouts, clock.now()));
         place.speaks(&line);
+        let place = Arc::new(place);
         let http2 = self.door.listener.http2;
         let speaking = async {
             match opened.decided(http2, &line, clock).await {
                 Some(Opened::Http2(stream)) => {
                     // Boxed, as it is much larger than what serves HTTP/1.
-                    Box::pin(http2::serve(&self.server, stream, &line, place, shutdown)).await;
-                    None
+                    let open = Arc::clone(&place);
+                    Box::pin(http2::serve(&self.server, stream, &line, open, shutdown)).await;
+                    Some(place)
                 }
                 Some(Opened::Http1(stream)) => {
                     let scanner = Some(Scanner::new(limits.head));

@@ -12,6 +12,7 @@ use pingora_core::protocols::{GetProxyDigest, Peek, Stream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::delegate::delegate;
+use super::line::Line;
 use crate::clock::Clock;
 use crate::http::frames::{Frames, Offence};
 
@@ -21,17 +22,35 @@ pub(super) struct FramedStream {
     frames: Frames,
     flooded: Arc<AtomicBool>,
     clock: Clock,
+    line: Arc<Line>,
 }
 
 impl FramedStream {
     /// Sets `flooded` when the client sends more than it may. Nothing is read from then on.
-    pub(super) fn new(inner: Stream, flooded: Arc<AtomicBool>, clock: Clock) -> Self {
-        Self { inner, frames: Frames::default(), flooded, clock }
+    pub(super) fn new(
+        inner: Stream,
+        flooded: Arc<AtomicBool>,
+        clock: Clock,
+        line: &Arc<Line>,
+    ) -> Self {
+        let line = Arc::clone(line);
+        Self { inner, frames: Frames::default(), flooded, clock, line }
     }
 
     fn sent(&mut self, polled: &Poll<io::Result<usize>>) {
         if let Poll::Ready(Ok(bytes)) = polled {
             self.frames.sent(*bytes);
+        }
+    }
+}
+
+impl Drop for FramedStream {
+    /// What a client still sends to a connection that has ended in order would be answered by a reset,
+    /// which takes the last answers away.
+    fn drop(&mut self) {
+        if self.line.is_over() {
+            let nothing = Box::new(io::Cursor::new(Vec::<u8>::new()));
+            self.line.leave(std::mem::replace(&mut self.inner, nothing));
         }
     }
 }

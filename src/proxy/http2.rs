@@ -58,7 +58,7 @@ struct Streams {
     open: AtomicUsize,
     line: Arc<Line>,
     /// The connection is open as long as one of them is.
-    _place: Place,
+    _place: Arc<Place>,
 }
 
 /// One stream, until it is dropped.
@@ -104,12 +104,12 @@ pub(super) async fn serve(
     server: &Arc<Server>,
     stream: Stream,
     line: &Arc<Line>,
-    place: Place,
+    place: Arc<Place>,
     shutdown: &ShutdownWatch,
 ) {
     let clock = server.shared.clock;
     let flooded = Arc::new(AtomicBool::new(false));
-    let stream = FramedStream::new(stream, Arc::clone(&flooded), clock);
+    let stream = FramedStream::new(stream, Arc::clone(&flooded), clock, line);
     let digest = Digest {
         ssl_digest: pingora_core::protocols::Ssl::get_ssl_digest(&stream),
         socket_digest: pingora_core::protocols::GetSocketDigest::get_socket_digest(&stream),
@@ -146,7 +146,7 @@ pub(super) async fn serve(
                     accepting.flooded();
                 }
             }
-            Ok(Ok(None)) => return,
+            Ok(Ok(None)) => return line.over(),
             Ok(Err(error)) => {
                 if failure::is_flood(&error) {
                     accepting.count_flood();
