@@ -71,7 +71,7 @@ def prometheus_scrapes_and_answers(env):
 def prometheus_sees_no_reset_over_reloads(env):
     """Twenty reloads while it is asked all the time: nothing that counts may begin anew."""
     with prometheus(env.world, env.weir.admin) as ask:
-        until("Prometheus knows Weir", 30, functools.partial(ask, "lb_requests_total"))
+        until("Prometheus knows Weir", 30, functools.partial(ask, "up == 1"))
         for _ in range(RELOADS):
             env.weir.process.send_signal(signal.SIGHUP)
             end = time.monotonic() + 0.8

@@ -16,25 +16,28 @@ use super::line::Line;
 use crate::clock::Clock;
 use crate::http::frames::{Frames, Offence};
 
+/// What the stream and the connection above it tell each other.
+#[derive(Default)]
+pub(super) struct Fate {
+    /// The client has sent more than it may. Nothing is read from then on.
+    pub(super) flooded: AtomicBool,
+    /// The connection has ended, and not by force.
+    pub(super) is_over: AtomicBool,
+}
+
 /// A client's stream that speaks HTTP/2.
 pub(super) struct FramedStream {
     inner: Stream,
     frames: Frames,
-    flooded: Arc<AtomicBool>,
+    fate: Arc<Fate>,
     clock: Clock,
     line: Arc<Line>,
 }
 
 impl FramedStream {
-    /// Sets `flooded` when the client sends more than it may. Nothing is read from then on.
-    pub(super) fn new(
-        inner: Stream,
-        flooded: Arc<AtomicBool>,
-        clock: Clock,
-        line: &Arc<Line>,
-    ) -> Self {
+    pub(super) fn new(inner: Stream, fate: Arc<Fate>, clock: Clock, line: &Arc<Line>) -> Self {
         let line = Arc::clone(line);
-        Self { inner, frames: Frames::default(), flooded, clock, line }
+        Self { inner, frames: Frames::default(), fate, clock, line }
     }
 
     fn sent(&mut self, polled: &Poll<io::Result<usize>>) {
@@ -48,7 +51,7 @@ impl Drop for FramedStream {
     /// What a client still sends to a connection that has ended in order would be answered by a reset,
     /// which takes the last answers away.
     fn drop(&mut self) {
-        if self.line.is_over() {
+        if self.fate.is_over.load(Relaxed) {
             let nothing = Box::new(io::Cursor::new(Vec::<u8>::new()));
             self.line.leave(std::mem::replace(&mut self.inner, nothing));
         }
@@ -68,7 +71,7 @@ impl AsyncRead for FramedStream {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.flooded.load(Relaxed) {
+        if this.fate.flooded.load(Relaxed) {
             return Poll::Pending; // the accept loop knows, and ends it
         }
         let before = buffer.filled().len();
@@ -80,7 +83,7 @@ impl AsyncRead for FramedStream {
         match this.frames.received(read, this.clock.now()) {
             Ok(()) => polled,
             Err(Offence::Flood) => {
-                this.flooded.store(true, Relaxed);
+                this.fate.flooded.store(true, Relaxed);
                 buffer.set_filled(before);
                 Poll::Pending
             }

@@ -7,7 +7,7 @@
 use std::future::{Future as _, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll};
 
 use http::header::{self, HeaderValue};
@@ -24,7 +24,7 @@ use super::accept::{BODY_DRAIN, Server};
 use super::connection;
 use super::connections::Place;
 use super::failure;
-use super::framed::FramedStream;
+use super::framed::{Fate, FramedStream};
 use super::line::{Line, Verdict};
 use super::stream::GuardedSession;
 use super::watch::watched;
@@ -95,8 +95,9 @@ struct Accepting<'a> {
     server: &'a Arc<Server>,
     streams: Arc<Streams>,
     shutdown: &'a ShutdownWatch,
-    flooded: Arc<AtomicBool>,
+    fate: Arc<Fate>,
     leaving: bool,
+    is_forced: bool,
 }
 
 /// Serves an HTTP/2 connection to its end.
@@ -108,8 +109,8 @@ pub(super) async fn serve(
     shutdown: &ShutdownWatch,
 ) {
     let clock = server.shared.clock;
-    let flooded = Arc::new(AtomicBool::new(false));
-    let stream = FramedStream::new(stream, Arc::clone(&flooded), clock, line);
+    let fate = Arc::new(Fate::default());
+    let stream = FramedStream::new(stream, Arc::clone(&fate), clock, line);
     let digest = Digest {
         ssl_digest: pingora_core::protocols::Ssl::get_ssl_digest(&stream),
         socket_digest: pingora_core::protocols::GetSocketDigest::get_socket_digest(&stream),
@@ -123,7 +124,8 @@ pub(super) async fn serve(
     line.answered(clock.now());
     let streams = Streams { open: AtomicUsize::new(0), line: Arc::clone(line), _place: place };
     let streams = Arc::new(streams);
-    let mut accepting = Accepting { server, streams, shutdown, flooded, leaving: false };
+    let mut accepting =
+        Accepting { server, streams, shutdown, fate, leaving: false, is_forced: false };
     let mut malformed = 0;
     loop {
         let stream_line = accepting.stream_line();
@@ -146,7 +148,7 @@ pub(super) async fn serve(
                     accepting.flooded();
                 }
             }
-            Ok(Ok(None)) => return line.over(),
+            Ok(Ok(None)) => return accepting.over(),
             Ok(Err(error)) => {
                 if failure::is_flood(&error) {
                     accepting.count_flood();
@@ -186,7 +188,7 @@ impl Accepting<'_> {
             return Poll::Ready(Err(End::Leave));
         }
         let polled = accept(context);
-        if polled.is_pending() && self.flooded.swap(false, Relaxed) {
+        if polled.is_pending() && self.fate.flooded.swap(false, Relaxed) {
             return Poll::Ready(Err(End::Flooded));
         }
         polled.map(Ok)
@@ -226,6 +228,11 @@ impl Accepting<'_> {
     fn count_flood(&self) {
         let connection = &self.streams.line.connection;
         self.server.failures.flooded(connection.peer, connection.local);
+    }
+
+    /// Nothing is going on any more.
+    fn over(&self) {
+        self.fate.is_over.store(!self.is_forced, Relaxed);
     }
 
     /// Whatever is still going on has a moment to end.

@@ -97,7 +97,6 @@ pub(super) struct Line {
     pub(super) cork: Cork,
     /// Of the request's body, if its backend speaks HTTP/2.
     upload: Mutex<Option<Arc<Upload>>>,
-    is_over: AtomicBool,
     /// The stream, once nobody serves it any more and the client may still be sending.
     left: Mutex<Option<Stream>>,
 }
@@ -124,7 +123,6 @@ impl Line {
             task: AtomicWaker::new(),
             cork: Cork::default(),
             upload: Mutex::default(),
-            is_over: AtomicBool::new(false),
             left: Mutex::default(),
         }
     }
@@ -216,18 +214,6 @@ impl Line {
     /// Whether more may be read of the request's body.
     pub(super) fn poll_room(&self, context: &mut Context<'_>) -> Poll<()> {
         self.upload().map_or(Poll::Ready(()), |upload| upload.poll_room(context))
-    }
-
-    /// A connection of HTTP/2 has ended, and not by force.
-    pub(super) fn over(&self) {
-        if self.cut_ns.load(Relaxed) == u64::MAX {
-            self.is_over.store(true, Relaxed);
-        }
-    }
-
-    /// Whether it has.
-    pub(super) fn is_over(&self) -> bool {
-        self.is_over.load(Relaxed)
     }
 
     /// Nobody serves the stream any more, but the client may still be sending.
