@@ -239,6 +239,7 @@ impl Accepting<'_> {
     fn flooded(&mut self) {
         self.count_flood();
         self.leaving = true;
+        self.is_forced = true;
         self.streams.line.cut(self.server.shared.clock.now());
     }
 }
