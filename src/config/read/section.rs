@@ -73,6 +73,8 @@ impl<'a> Entries<'a> {
                 entries.sort(key, value, section, found);
             }
         }
+        // What is there by its own name is not what another word was meant for.
+        entries.refused.retain(|name| !entries.known.contains_key(name));
         for key in section.keys {
             if entries.known.contains_key(key.name) || entries.refused.contains(&key.name) {
                 continue;
