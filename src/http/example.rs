@@ -70,13 +70,13 @@ mod tests {
     #[test]
     fn a_pattern_gets_an_example_of_little_and_one_of_more() {
         assert_eq!(of("/users/([0-9]+)(/.*)?"), ["/users/0", "/users/0/a"]);
-        assert_eq!(of("/(a|b)/[^/]{2}"), ["/a/aa", "/b/aa"]);
+        assert_eq!(of("/(aa|b)/[^/]{2}"), ["/aa/aa", "/b/aa"]);
         assert_eq!(of("/x"), ["/x"]);
     }
 
     #[test]
     fn what_cannot_be_met_and_what_never_ends_has_no_example() {
         assert!(of(r"/a\bb").is_empty());
-        assert!(of("/(a{200}){100}").is_empty());
+        assert!(of("/(a{50}){50}").is_empty());
     }
 }
