@@ -3,6 +3,7 @@ GOAWAY for the end."""
 
 import contextlib
 import functools
+import os
 import socket
 import ssl
 import struct
@@ -17,8 +18,8 @@ def frame(kind, flags, stream, payload=b""):
 
 
 @functools.cache
-def trusting(ca):
-    """What a client needs that speaks HTTP/2 to whom `ca` vouches for."""
+def trusting(ca, _made):
+    """What a client needs that speaks HTTP/2 to whom `ca` vouches for; each check makes its own."""
     context = ssl.create_default_context(cafile=ca)
     context.set_alpn_protocols(["h2"])
     return context
@@ -35,7 +36,7 @@ class Connection:
         self.socket = socket.create_connection((host, int(port)), timeout=10)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if ca:
-            self.socket = trusting(ca).wrap_socket(self.socket, server_hostname="site.test")
+            self.socket = trusting(ca, os.stat(ca).st_mtime_ns).wrap_socket(self.socket, server_hostname="site.test")
         self._decoder, self._encoder = Decoder(), Encoder()
         self._read, self._next = b"", 1
         self._out = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(SETTINGS, 0, 0)
