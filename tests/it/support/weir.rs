@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::client::{self, Response};
 use super::metrics::Metrics;
-use super::{PATIENCE, eventually_some, ports, within};
+use super::{PATIENCE, eventually, eventually_some, ports, within};
 
 /// A file that Weir reads for its settings must be the test's, so none of these is inherited.
 const ENVIRONMENT: [&str; 9] = [
@@ -288,6 +288,15 @@ impl Weir {
     #[track_caller]
     pub(crate) fn signal(&self, signal: &str) {
         kill(signal, &[self.pid()]).expect("sending a signal");
+    }
+
+    /// Sends a signal over and over: a second stop counts only some time after the first.
+    #[track_caller]
+    pub(crate) fn signal_until_it_ends(&mut self, signal: &str) {
+        eventually(PATIENCE, "it ends by a signal", || {
+            self.signal(signal);
+            !self.is_running()
+        });
     }
 
     /// Waits for the end.
