@@ -84,8 +84,11 @@ type Accepted = pingora_error::Result<Option<H2Accept>>;
 
 /// Why a connection is to end before its client ends it.
 enum End {
-    /// Nothing new is to be begun.
+    /// Nothing new is to be begun: a GOAWAY that names no last stream. What the client sends before
+    /// it hears of that is still served.
     Leave,
+    /// The client has been silent since: a GOAWAY that names the last stream.
+    Last,
     /// At once.
     Flooded,
 }
@@ -97,6 +100,7 @@ struct Accepting<'a> {
     shutdown: &'a ShutdownWatch,
     fate: Arc<Fate>,
     leaving: bool,
+    has_ended: bool,
     is_forced: bool,
 }
 
@@ -124,8 +128,15 @@ pub(super) async fn serve(
     line.answered(clock.now());
     let streams = Streams { open: AtomicUsize::new(0), line: Arc::clone(line), _place: place };
     let streams = Arc::new(streams);
-    let mut accepting =
-        Accepting { server, streams, shutdown, fate, leaving: false, is_forced: false };
+    let mut accepting = Accepting {
+        server,
+        streams,
+        shutdown,
+        fate,
+        leaving: false,
+        has_ended: false,
+        is_forced: false,
+    };
     let mut malformed = 0;
     loop {
         let stream_line = accepting.stream_line();
@@ -156,8 +167,12 @@ pub(super) async fn serve(
                 return log::debug!("HTTP/2 ended: {error}");
             }
             Err(End::Leave) => {
-                accepting.leaving = true;
+                accepting.leave();
                 connection.graceful_shutdown();
+            }
+            Err(End::Last) => {
+                accepting.has_ended = true;
+                connection.abrupt_shutdown(h2::Reason::NO_ERROR);
             }
             Err(End::Flooded) => {
                 connection.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
@@ -183,9 +198,12 @@ impl Accepting<'_> {
         if self.streams.open.load(Relaxed) == 0 && line.is_busy() {
             line.answered(self.server.shared.clock.now());
         }
-        let is_over = line.is_draining() || line.is_worn() || line.verdict() != Verdict::Open;
-        if !self.leaving && is_over {
+        let has_verdict = line.verdict() != Verdict::Open;
+        if !self.leaving && (line.is_draining() || line.is_worn() || has_verdict) {
             return Poll::Ready(Err(End::Leave));
+        }
+        if self.leaving && !self.has_ended && line.is_idle() && has_verdict {
+            return Poll::Ready(Err(End::Last));
         }
         let polled = accept(context);
         if polled.is_pending() && self.fate.flooded.swap(false, Relaxed) {
@@ -230,6 +248,11 @@ impl Accepting<'_> {
         self.server.failures.flooded(connection.peer, connection.local);
     }
 
+    fn leave(&mut self) {
+        self.leaving = true;
+        self.streams.line.leaves(self.server.shared.clock.now());
+    }
+
     /// Nothing is going on any more.
     fn over(&self) {
         self.fate.is_over.store(!self.is_forced, Relaxed);
@@ -239,6 +262,7 @@ impl Accepting<'_> {
     fn flooded(&mut self) {
         self.count_flood();
         self.leaving = true;
+        self.has_ended = true;
         self.is_forced = true;
         self.streams.line.cut(self.server.shared.clock.now());
     }

@@ -14,10 +14,11 @@
 //! keeps the time itself: the connection's own task watches it (`accept.rs`), and the stream
 //! below Pingora (`guard.rs`) carries out the verdict.
 
+mod notes;
+
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::task::{Context, Poll};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use atomic_waker::AtomicWaker;
@@ -34,9 +35,9 @@ use crate::http::scan::Violation;
 use crate::time::Timestamp;
 use crate::upstream::http2::Upload;
 
-/// How long an idle connection may still send its next request once draining began. Active
-/// clients are told `Connection: close` by then; closing at once would race with their next
-/// request.
+/// How long an idle connection may still send its next request, from the later of the drain's start
+/// and the end of its last response. A client learns of the drain from that request's response:
+/// to close at once would race with it.
 const DRAIN_IDLE: Duration = Duration::from_secs(1);
 
 /// How long a request that is past its deadline has to end by itself, with an answer, before the
@@ -78,6 +79,8 @@ pub(super) struct Line {
     write_due_ns: AtomicU64,
     /// When draining began; the end of time if it has not.
     draining_since_ns: AtomicU64,
+    /// When the connection last became idle.
+    idle_since_ns: AtomicU64,
     /// We answered before a hook ran.
     refusal: OnceLock<(Refusal, RequestId)>,
     /// What the client sent that is not HTTP, and the request line, as far as it is known.
@@ -113,6 +116,7 @@ impl Line {
             read_due_ns: AtomicU64::new(u64::MAX),
             write_due_ns: AtomicU64::new(u64::MAX),
             draining_since_ns: AtomicU64::new(u64::MAX),
+            idle_since_ns: AtomicU64::new(now.as_nanos()),
             refusal: OnceLock::new(),
             violation: OnceLock::new(),
             foretold: OnceLock::new(),
@@ -143,6 +147,7 @@ impl Line {
         if self.has_more() {
             self.began(now);
         } else {
+            self.idle_since_ns.store(now.as_nanos(), Relaxed);
             self.enter(Phase::Idle, now + self.timeouts.keepalive);
         }
     }
@@ -181,51 +186,6 @@ impl Line {
         self.awaited.load(Relaxed)
     }
 
-    /// Notes that the connection is refused without a request. Only the first refusal counts.
-    pub(super) fn refuse(&self, refusal: Refusal, id: RequestId) -> bool {
-        self.refusal.set((refusal, id)).is_ok()
-    }
-
-    /// Notes what the client sent that is not HTTP, and the request line, as far as it is known.
-    pub(super) fn violated(&self, violation: Violation, request_line: String) {
-        self.violation.get_or_init(|| (violation, request_line));
-    }
-
-    /// What the client sent that is not HTTP.
-    pub(super) fn violation(&self) -> Option<Violation> {
-        self.violation.get().map(|(violation, _)| *violation)
-    }
-
-    /// The line of the request that was refused, for the log; it may be anything.
-    pub(super) fn request_line(&self) -> &str {
-        self.violation.get().map_or("", |(_, line)| line)
-    }
-
-    /// The request goes to a backend, by HTTP/2 if there is an `upload`.
-    pub(super) fn uploads(&self, upload: Option<Arc<Upload>>) {
-        *self.upload.lock().unwrap_or_else(PoisonError::into_inner) = upload;
-    }
-
-    /// What is on its way of the request's body, if its backend speaks HTTP/2.
-    pub(super) fn upload(&self) -> Option<Arc<Upload>> {
-        self.upload.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Whether more may be read of the request's body.
-    pub(super) fn poll_room(&self, context: &mut Context<'_>) -> Poll<()> {
-        self.upload().map_or(Poll::Ready(()), |upload| upload.poll_room(context))
-    }
-
-    /// Nobody serves the stream any more, but the client may still be sending.
-    pub(super) fn leave(&self, stream: Stream) {
-        *self.left.lock().unwrap_or_else(PoisonError::into_inner) = Some(stream);
-    }
-
-    /// The stream that was left.
-    pub(super) fn take_left(&self) -> Option<Stream> {
-        self.left.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-
     /// Whether a request is being served, or a tunnel that it became.
     pub(super) fn is_busy(&self) -> bool {
         self.is(Phase::Busy) || self.is_tunnel()
@@ -256,10 +216,24 @@ impl Line {
         self.enter(Phase::Busy, now + self.timeouts.header);
     }
 
-    /// A stream has begun on this connection. It has a line of its own, which watches it.
+    /// A stream has begun on this connection. It has a line of its own, which watches it. An idle
+    /// connection that was about to be closed stays open for it.
     pub(super) fn carries(&self) {
         self.served.fetch_add(1, Relaxed);
         self.enter(Phase::Busy, Timestamp::MAX);
+        self.reopen();
+    }
+
+    /// The client has been asked to begin nothing more on this connection, and has as long as in a
+    /// drain to hear of it.
+    pub(super) fn leaves(&self, now: Timestamp) {
+        self.draining_since_ns.fetch_min(now.as_nanos(), Relaxed);
+        self.reopen();
+    }
+
+    fn reopen(&self) {
+        let (close, open) = (Verdict::Close.code(), Verdict::Open.code());
+        let _other = self.verdict.compare_exchange(close, open, Relaxed, Relaxed);
     }
 
     /// An answer of ours begins where a backend's could not come.
@@ -325,8 +299,11 @@ impl Line {
     pub(super) fn due(&self) -> Timestamp {
         let cut_ns = self.cut_ns.load(Relaxed);
         let due = Timestamp::from_nanos(self.due_ns.load(Relaxed).min(cut_ns));
-        match self.draining_since() {
-            Some(since) if self.is(Phase::Idle) => due.min(since + DRAIN_IDLE),
+        // What has its verdict already is due when that must have been carried out.
+        match self.draining_since().filter(|_| self.verdict() == Verdict::Open) {
+            Some(since) if self.is(Phase::Idle) => {
+                due.min(since.max(self.idle_since()) + DRAIN_IDLE)
+            }
             Some(since) if self.is_tunnel() => due.min(since + self.timeouts.tunnels),
             _ if self.is(Phase::Busy) => {
                 let slow_ns = self.read_due_ns.load(Relaxed).min(self.write_due_ns.load(Relaxed));
@@ -343,6 +320,10 @@ impl Line {
             Direction::Write => &self.write_due_ns,
         };
         due_ns.store(at.unwrap_or(Timestamp::MAX).as_nanos(), Relaxed);
+    }
+
+    fn idle_since(&self) -> Timestamp {
+        Timestamp::from_nanos(self.idle_since_ns.load(Relaxed))
     }
 
     fn draining_since(&self) -> Option<Timestamp> {
@@ -375,19 +356,11 @@ impl Line {
             self.cut_ns.store(over_ns, Relaxed);
         }
         self.due_ns.store(over_ns, Relaxed);
-        if !self.is(Phase::Busy) {
-            self.draining_since_ns.store(u64::MAX, Relaxed); // it would be due for ever
-        }
         true
     }
 
     pub(super) fn verdict(&self) -> Verdict {
         Verdict::of(self.verdict.load(Relaxed))
-    }
-
-    /// How it was refused without a request, if it was, and the id that the client was given.
-    pub(super) fn refusal(&self) -> Option<(Refusal, RequestId)> {
-        self.refusal.get().copied()
     }
 }
 
@@ -516,6 +489,52 @@ mod tests {
         assert_eq!(line.due(), at(20) + DRAIN_IDLE);
         assert!(line.check(at(20) + DRAIN_IDLE));
         assert_eq!(line.verdict(), Verdict::Close);
+    }
+
+    #[test]
+    fn a_response_under_way_at_the_drains_start_leaves_the_connection_its_moment() {
+        let line = line();
+        line.busy(at(1));
+        line.deadline(at(60));
+        line.drain(at(2));
+        line.answered(at(30));
+        assert_eq!(line.due(), at(30) + DRAIN_IDLE);
+        assert!(line.check(at(30)));
+        assert_eq!(line.verdict(), Verdict::Open);
+    }
+
+    #[test]
+    fn a_connection_that_speaks_only_after_the_drains_start_has_its_moment() {
+        let end = "127.0.0.1:1".parse().unwrap();
+        let line = Line::new(Arc::new(Connection::new(end, end)), TIMEOUTS, at(7));
+        line.drain(at(2));
+        assert_eq!(line.due(), at(7) + DRAIN_IDLE);
+    }
+
+    #[test]
+    fn a_connection_to_be_closed_stays_open_for_a_stream_and_is_closed_soon_after_it() {
+        let line = line();
+        line.answered(at(1));
+        line.drain(at(2));
+        assert!(line.check(at(3)));
+        assert_eq!((line.verdict(), line.due()), (Verdict::Close, at(3) + CUT_AFTER));
+        line.carries();
+        assert_eq!((line.verdict(), line.due()), (Verdict::Open, Timestamp::MAX));
+        line.answered(at(50));
+        assert_eq!(line.due(), at(50) + DRAIN_IDLE);
+        assert!(line.check(at(51)));
+        assert_eq!(line.verdict(), Verdict::Close);
+        assert!(!line.check(at(52)), "now it is cut");
+    }
+
+    #[test]
+    fn a_connection_that_leaves_has_as_long_as_in_a_drain() {
+        let line = line();
+        line.answered(at(0));
+        assert!(line.check(at(75)));
+        assert_eq!(line.verdict(), Verdict::Close);
+        line.leaves(at(75));
+        assert_eq!((line.verdict(), line.due()), (Verdict::Open, at(75) + DRAIN_IDLE));
     }
 
     #[test]

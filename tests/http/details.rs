@@ -65,10 +65,19 @@ fn codes_for_names(words: &str) -> String {
 fn no_word_of_detail_is_told_that_the_table_does_not_have() {
     let proxy = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/proxy");
     let mut told = Vec::new();
-    for entry in fs::read_dir(proxy).expect("src/proxy can be read") {
-        let text = fs::read_to_string(entry.expect("an entry").path()).expect("it can be read");
-        let argument = |call: &str| call.split_once(')').map(|(argument, _)| argument.to_owned());
-        told.extend(text.split("exchange.because(").skip(1).filter_map(argument));
+    let mut folders = vec![proxy];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).expect("src/proxy can be read") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let text = fs::read_to_string(path).expect("it can be read");
+            let argument =
+                |call: &str| call.split_once(')').map(|(argument, _)| argument.to_owned());
+            told.extend(text.split("exchange.because(").skip(1).filter_map(argument));
+        }
     }
     assert!(told.iter().any(|word| word.starts_with('"')), "nothing is told: {told:?}");
     for word in told {

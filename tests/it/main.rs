@@ -7,6 +7,7 @@ mod commands;
 mod conf;
 mod control;
 mod crash;
+mod drain;
 mod faults;
 mod forwarding;
 mod framing;

@@ -314,6 +314,60 @@ impl RawHttp2 {
     pub(crate) fn set_patience(&self, patience: Duration) {
         self.socket.set_read_timeout(Some(patience)).unwrap();
     }
+
+    /// Reads the next frame; none if the server has closed the connection.
+    #[track_caller]
+    pub(crate) fn read_frame(&mut self) -> Option<Frame> {
+        let mut header = [0; 9];
+        match self.socket.read(&mut header[..1]).expect("a frame in time") {
+            0 => return None,
+            _ => self.socket.read_exact(&mut header[1..]).expect("a whole frame"),
+        }
+        let length =
+            usize::from(header[0]) << 16 | usize::from(header[1]) << 8 | usize::from(header[2]);
+        let mut payload = vec![0; length];
+        self.socket.read_exact(&mut payload).expect("a whole frame");
+        let stream = u32::from_be_bytes(header[5..].try_into().unwrap());
+        Some(Frame { kind: header[3], flags: header[4], stream, payload })
+    }
+
+    /// Reads until there is a frame of this kind with all of these flags.
+    #[track_caller]
+    pub(crate) fn until(&mut self, kind: u8, flags: u8) -> Frame {
+        loop {
+            let frame = self.read_frame().expect("the connection is open");
+            if frame.kind == kind && frame.flags & flags == flags {
+                return frame;
+            }
+        }
+    }
+}
+
+/// A frame that has come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Frame {
+    pub(crate) kind: u8,
+    pub(crate) flags: u8,
+    pub(crate) stream: u32,
+    pub(crate) payload: Vec<u8>,
+}
+
+impl Frame {
+    /// Of a GOAWAY: the last stream that is or will be served.
+    #[track_caller]
+    pub(crate) fn last_stream(&self) -> u32 {
+        u32::from_be_bytes(self.payload[..4].try_into().unwrap())
+    }
+}
+
+/// `GET path` for `weir.test`, without a body.
+pub(crate) fn get_frame(stream: u32, path: &str) -> Vec<u8> {
+    let literal = |index: u8, text: &str| {
+        [&[index, u8::try_from(text.len()).unwrap()], text.as_bytes()].concat()
+    };
+    // Indexed `:method: GET` and `:scheme: http`; `:authority` and `:path` are not put into the table.
+    let fields = [vec![0x82, 0x86], literal(0x01, "weir.test"), literal(0x04, path)].concat();
+    frame(0x1, 0x5, stream, &fields)
 }
 
 /// A frame.

@@ -1,0 +1,64 @@
+//! What is noted of a client connection beside its time.
+
+use std::sync::{Arc, PoisonError};
+use std::task::{Context, Poll};
+
+use pingora_core::protocols::Stream;
+
+use super::Line;
+use crate::exchange::refusal::Refusal;
+use crate::http::request_id::RequestId;
+use crate::http::scan::Violation;
+use crate::upstream::http2::Upload;
+
+impl Line {
+    /// Notes that the connection is refused without a request. Only the first refusal counts.
+    pub(in crate::proxy) fn refuse(&self, refusal: Refusal, id: RequestId) -> bool {
+        self.refusal.set((refusal, id)).is_ok()
+    }
+
+    /// Notes what the client sent that is not HTTP, and the request line, as far as it is known.
+    pub(in crate::proxy) fn violated(&self, violation: Violation, request_line: String) {
+        self.violation.get_or_init(|| (violation, request_line));
+    }
+
+    /// What the client sent that is not HTTP.
+    pub(in crate::proxy) fn violation(&self) -> Option<Violation> {
+        self.violation.get().map(|(violation, _)| *violation)
+    }
+
+    /// The line of the request that was refused, for the log; it may be anything.
+    pub(in crate::proxy) fn request_line(&self) -> &str {
+        self.violation.get().map_or("", |(_, line)| line)
+    }
+
+    /// The request goes to a backend, by HTTP/2 if there is an `upload`.
+    pub(in crate::proxy) fn uploads(&self, upload: Option<Arc<Upload>>) {
+        *self.upload.lock().unwrap_or_else(PoisonError::into_inner) = upload;
+    }
+
+    /// What is on its way of the request's body, if its backend speaks HTTP/2.
+    pub(in crate::proxy) fn upload(&self) -> Option<Arc<Upload>> {
+        self.upload.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether more may be read of the request's body.
+    pub(in crate::proxy) fn poll_room(&self, context: &mut Context<'_>) -> Poll<()> {
+        self.upload().map_or(Poll::Ready(()), |upload| upload.poll_room(context))
+    }
+
+    /// Nobody serves the stream any more, but the client may still be sending.
+    pub(in crate::proxy) fn leave(&self, stream: Stream) {
+        *self.left.lock().unwrap_or_else(PoisonError::into_inner) = Some(stream);
+    }
+
+    /// The stream that was left.
+    pub(in crate::proxy) fn take_left(&self) -> Option<Stream> {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// How it was refused without a request, if it was, and the id that the client was given.
+    pub(in crate::proxy) fn refusal(&self) -> Option<(Refusal, RequestId)> {
+        self.refusal.get().copied()
+    }
+}
