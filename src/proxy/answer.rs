@@ -125,17 +125,6 @@ pub(super) fn stop(refusal: Refusal) -> Box<Error> {
     Error::explain(ErrorType::HTTPStatus(refusal.status()), refusal.code())
 }
 
-/// Stops in the middle of a request's body if no more is `taken` of it. Without giving the upload up,
-/// Pingora would wait for what a backend of HTTP/2 answers to a request that is not sent to its end.
-pub(super) fn taken(session: &Session, taken: Result<(), Refusal>) -> Result<()> {
-    taken.map_err(|refusal| {
-        if let Some(upload) = super::line(session).and_then(Line::upload) {
-            upload.give_up(refusal.status());
-        }
-        stop(refusal)
-    })
-}
-
 /// An answer to a connection that has no request yet, or none that can be read.
 pub(super) fn unasked(refusal: Refusal, id: RequestId) -> String {
     let (status, text) = (refusal.status(), refusal.text());

@@ -22,6 +22,7 @@ pub mod opening;
 mod pacing;
 mod peer;
 mod phase;
+mod request;
 mod stream;
 mod tunnel;
 mod unchunked;
@@ -51,7 +52,6 @@ use crate::exchange::{Admitted, Exchange, Replay};
 use crate::http::method::is_idempotent;
 use crate::http::request_id::RequestId;
 use crate::live::Live;
-use crate::time::Timestamp;
 use crate::upstream::{Upstreams, http2 as upload};
 
 /// Timers of the same moment ring within this of each other.
@@ -119,16 +119,6 @@ fn line(session: &Session) -> Option<&Line> {
     connection::line(session).map(Arc::as_ref)
 }
 
-/// The request begins: as long as it has no deadline, so long may an answer of ours take.
-fn begin(session: &mut Session, now: Timestamp) {
-    let Some(line) = connection::line(session).cloned() else { return };
-    line.busy(now);
-    session.set_write_timeout(Some(line.patience()));
-    if line.is_worn() {
-        session.set_keepalive(None);
-    }
-}
-
 /// Who was late, if somebody was. While a client's body is awaited, its silence is the backend's
 /// silence, too.
 fn late(session: &mut Session, error: &Error) -> Option<Late> {
@@ -187,7 +177,7 @@ impl ProxyHttp for Proxy {
         exchange: &mut Exchange,
     ) -> Result<()> {
         fault::at("early_request_filter", session);
-        begin(session, exchange.started());
+        request::begin(session, exchange.started());
         // HTTP/1.0 knows no interim answers (RFC 9110 §15.2).
         let of_1_0 = session.req_header().version == http::Version::HTTP_10;
         session.as_downstream_mut().set_ignore_info_resp(of_1_0);
@@ -231,11 +221,11 @@ impl ProxyHttp for Proxy {
         &self,
         session: &mut Session,
         body: &mut Option<Bytes>,
-        _: bool,
+        is_end: bool,
         exchange: &mut Exchange,
     ) -> Result<()> {
         fault::at("request_body_filter", session);
-        answer::taken(session, exchange.body(body.as_ref().map_or(0, Bytes::len)))
+        request::check(session, body, is_end, exchange)
     }
 
     fn fail_to_connect(

@@ -42,6 +42,8 @@ pub(super) struct GuardedSession {
     body: Option<SendStream<Bytes>>,
     sent: usize,
     ended: bool,
+    /// The client has said all of its body. Where trailers follow, the library does not say so.
+    is_read: bool,
 }
 
 impl GuardedSession {
@@ -55,7 +57,7 @@ impl GuardedSession {
         let is_call = grpc::is_grpc(&inner.req_header().headers);
         let pace = pace.filter(|_| !is_call);
         let pacing = pace.map(|pace| Pacing::new(pace, clock));
-        Self { inner, line, pacing, body: None, sent: 0, ended: false }
+        Self { inner, line, pacing, body: None, sent: 0, ended: false, is_read: false }
     }
 
     /// Sends all of `data`, as fast as the client takes it.
@@ -213,11 +215,14 @@ impl Session for GuardedSession {
 
     async fn read_body_bytes(&mut self) -> Result<Option<Bytes>> {
         self.hold_back().await?;
-        listen(self.inner.read_body_bytes(), &self.line, true, self.pacing.as_mut()).await
+        let reading = self.inner.read_body_bytes();
+        let read = listen(reading, &self.line, true, self.pacing.as_mut()).await?;
+        self.is_read |= read.is_none();
+        Ok(read)
     }
 
     async fn read_body_or_idle(&mut self, no_body_expected: bool) -> Result<Option<Bytes>> {
-        if no_body_expected || self.inner.is_body_done() {
+        if no_body_expected || self.is_body_done() {
             return self.given_up().await;
         }
         self.read_body_bytes().await
@@ -311,7 +316,8 @@ impl Session for GuardedSession {
     }
 
     fn is_body_done(&mut self) -> bool {
-        self.inner.is_body_done()
+        // Pingora asks for more until this is so, without a pause.
+        self.is_read || self.inner.is_body_done()
     }
 
     async fn finish(&mut self) -> Result<()> {

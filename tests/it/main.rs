@@ -3,6 +3,7 @@
 mod support;
 
 mod balancing;
+mod body_ends;
 mod commands;
 mod conf;
 mod control;

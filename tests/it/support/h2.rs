@@ -44,8 +44,12 @@ pub(crate) struct Call {
 /// - `/http1`: the stream is reset, for it is to be asked by HTTP/1.1;
 /// - `/last`: served, and the connection takes no stream after it;
 /// - `/never`: no answer;
+/// - `/end/…`: `hello`, ended as the rest of the path says (`hello`);
 /// - `/grpc.health.v1.Health/Check`: what was [told](H2Backend::health);
 /// - else 200 and `h2`.
+///
+/// Where the request has `x-fail-first`, the stream is refused the first time that the path is asked
+/// for, once all of the body has come.
 pub(crate) struct H2Backend {
     address: SocketAddr,
     shared: Arc<Shared>,
@@ -192,13 +196,38 @@ fn note(shared: &Shared, connection: usize, request: &Request<RecvStream>) -> us
     state.calls.len() - 1
 }
 
+/// What is decided by more than a whole path; gives back what is not served yet.
+async fn first(
+    path: &str,
+    request: Request<RecvStream>,
+    mut respond: SendResponse<Bytes>,
+    shared: &Shared,
+    at: usize,
+) -> Option<(Request<RecvStream>, SendResponse<Bytes>)> {
+    let is_first = || shared.state().calls.iter().filter(|call| call.path == path).count() == 1;
+    if request.headers().contains_key("x-fail-first") && is_first() {
+        read(request.into_body(), shared, at).await;
+        respond.send_reset(Reason::REFUSED_STREAM);
+    } else if let Some(end) = path.strip_prefix("/end/") {
+        let of_head = request.method() == http::Method::HEAD;
+        read(request.into_body(), shared, at).await;
+        drop(hello(end, of_head, respond));
+    } else {
+        return Some((request, respond));
+    }
+    None
+}
+
 async fn answer(
     path: String,
     request: Request<RecvStream>,
-    mut respond: SendResponse<Bytes>,
+    respond: SendResponse<Bytes>,
     shared: Arc<Shared>,
     at: usize,
 ) {
+    let Some((request, mut respond)) = first(&path, request, respond, &shared, at).await else {
+        return;
+    };
     let body = request.into_body();
     match path.as_str() {
         "/echo" => drop(echo(body, respond, 1, &shared, at).await),
@@ -260,6 +289,32 @@ async fn answer(
             read(body, &shared, at).await;
             drop(say(&mut respond, Response::builder(), b"h2".to_vec(), None));
         }
+    }
+}
+
+/// Says `hello`, and that this is all in the given way.
+fn hello(end: &str, of_head: bool, mut respond: SendResponse<Bytes>) -> Result<(), h2::Error> {
+    let mut head = Response::builder();
+    if end.starts_with("length") {
+        head = head.header("content-length", "5");
+    }
+    if end == "none" {
+        head = head.status(204);
+    }
+    let is_over = of_head || matches!(end, "none" | "head");
+    let mut stream = respond.send_response(head.body(()).expect("a head"), is_over)?;
+    match end {
+        _ if is_over => Ok(()),
+        "data" | "length" => stream.send_data("hello".into(), true),
+        "empty" | "length-empty" => {
+            stream.send_data("hello".into(), false)?;
+            stream.send_data(Bytes::new(), true)
+        }
+        "trailers" => {
+            stream.send_data("hello".into(), false)?;
+            stream.send_trailers(trailers("0"))
+        }
+        _ => stream.send_data(Bytes::new(), true),
     }
 }
 

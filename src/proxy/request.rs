@@ -1,0 +1,48 @@
+//! What begins a request, and what becomes of the pieces of its body.
+
+use bytes::Bytes;
+use pingora_error::Result;
+use pingora_proxy::Session;
+
+use super::line::Line;
+use super::{answer, connection, line};
+use crate::exchange::Exchange;
+use crate::exchange::refusal::Refusal;
+use crate::time::Timestamp;
+
+/// The request begins: as long as it has no deadline, so long may an answer of ours take.
+pub(super) fn begin(session: &mut Session, now: Timestamp) {
+    let Some(line) = connection::line(session).cloned() else { return };
+    line.busy(now);
+    session.set_write_timeout(Some(line.patience()));
+    if line.is_worn() {
+        session.set_keepalive(None);
+    }
+}
+
+/// Looks at a piece before it goes to the backend, and makes an empty piece that is the end (as HTTP/2
+/// has it) an end without a piece. Pingora would write the piece to an HTTP/1 backend as a chunk of
+/// length 0, which is the last chunk, and then the last chunk again.
+///
+/// # Errors
+/// The body is larger than it may be.
+pub(super) fn check(
+    session: &Session,
+    piece: &mut Option<Bytes>,
+    is_end: bool,
+    exchange: &mut Exchange,
+) -> Result<()> {
+    *piece = piece.take().filter(|piece| !(is_end && piece.is_empty()));
+    taken(session, exchange.body(piece.as_ref().map_or(0, Bytes::len)))
+}
+
+/// Stops in the middle of a request's body if no more is `taken` of it. Without giving the upload up,
+/// Pingora would wait for what a backend of HTTP/2 answers to a request that is not sent to its end.
+fn taken(session: &Session, taken: Result<(), Refusal>) -> Result<()> {
+    taken.map_err(|refusal| {
+        if let Some(upload) = line(session).and_then(Line::upload) {
+            upload.give_up(refusal.status());
+        }
+        answer::stop(refusal)
+    })
+}
