@@ -12,8 +12,8 @@ use ::http::header::HOST;
 use ::http::{HeaderMap, HeaderValue, Method, Version};
 
 use crate::config::{
-    self, AccessLog, Admin, Algorithm, BackendAddress, Config, HealthCheck, Limits, LogFormat,
-    LogTarget, Probe, Retry, RetryOn, Shutdown, Threads, Timeouts,
+    self, AccessLog, Admin, Algorithm, AmbiguousPaths, BackendAddress, Config, HealthCheck, Limits,
+    LogFormat, LogTarget, Probe, Retry, RetryOn, Shutdown, Threads, Timeouts,
 };
 use crate::exchange::event::{Observer, Wire};
 use crate::exchange::{Exchange, Head};
@@ -83,6 +83,7 @@ pub(crate) fn snapshot(pools: Vec<config::Pool>) -> Snapshot {
         pools,
         rate_limit: None,
         limits: Limits {
+            ambiguous_paths: AmbiguousPaths::default(),
             connections: NonZeroUsize::MIN,
             connections_per_client: None,
             requests_per_connection: None,

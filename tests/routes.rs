@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may fail by panicking")]
 
 use std::cmp::Reverse;
+use std::collections::BTreeSet;
 use std::sync::LazyLock;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
@@ -11,7 +12,7 @@ use weir::config::{
     self, Action, Condition, Conditions, HostPattern, Overrides, PathPattern, Route, Test,
     precedence,
 };
-use weir::http::path::has_prefix;
+use weir::http::path::{for_routing, has_prefix, is_ambiguous};
 use weir::http::pattern::Pattern;
 use weir::http::scheme::Scheme;
 use weir::runtime::routes::{Asked, Routes};
@@ -203,6 +204,137 @@ proptest! {
         let order = precedence(&routes);
         let first = order.iter().copied().find(|&index| matches(&routes[index], &request));
         prop_assert_eq!(find(&Routes::new(&routes), &request), first);
+    }
+}
+
+/// Every way in which an origin may read a path, written down as plainly as can be: all steps, each
+/// done or not, on the path as it came and on a copy that a proxy in between has normalised.
+fn naive_readings(path: &str) -> BTreeSet<String> {
+    let unreserved = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    let base = naive_decode(path, unreserved);
+    let mut texts = BTreeSet::from([base.clone(), naive_dots(&naive_merge(&base))]);
+    let visible = |byte: u8| byte.is_ascii_graphic() && !b"%?#".contains(&byte);
+    let control = |byte: u8| byte.is_ascii_control();
+    let steps: [&dyn Fn(&str) -> String; 8] = [
+        &naive_cut,
+        &|text| naive_decode(text, visible),
+        &|text| {
+            // NUL stands for the control characters, which no path has unescaped.
+            let marked = naive_decode(text, |byte| visible(byte) || control(byte));
+            let end = marked.find(|c: char| c.is_ascii_control()).unwrap_or(marked.len());
+            marked[..end].to_owned()
+        },
+        &|text| {
+            let marked = naive_decode(text, |byte| visible(byte) || control(byte));
+            marked.replace(|c: char| c.is_ascii_control(), "")
+        },
+        &naive_cut,
+        &|text| text.replace('\\', "/"),
+        &naive_merge,
+        &naive_dots,
+    ];
+    for (number, step) in steps.into_iter().enumerate() {
+        let done: Vec<String> = texts.iter().map(|text| step(text)).collect();
+        // A path is decoded once: the three ways to decode start from the same texts.
+        texts.extend(done.into_iter().filter(|_| !(1..=3).contains(&number)));
+        if number == 0 {
+            let ways: Vec<String> = (1..=3)
+                .flat_map(|way| texts.iter().map(move |text| (way, text)))
+                .map(|(way, text)| steps[way](text))
+                .collect();
+            texts.extend(ways);
+        }
+    }
+    texts
+}
+
+fn naive_decode(path: &str, which: impl Fn(u8) -> bool) -> String {
+    let mut decoded = String::new();
+    let mut rest = path;
+    while let Some(first) = rest.chars().next() {
+        let escape = rest.get(1..3).filter(|_| first == '%');
+        let byte = escape.and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        match byte {
+            Some(byte) if which(byte) => decoded.push(char::from(byte)),
+            Some(byte) => decoded.push_str(&format!("%{byte:02X}")),
+            None if first == '%' => decoded.push_str("%25"),
+            None => decoded.push(first),
+        }
+        rest = &rest[if byte.is_some() { 3 } else { first.len_utf8() }..];
+    }
+    decoded
+}
+
+fn naive_cut(path: &str) -> String {
+    let segments =
+        path.split('/').map(|segment| segment.split_once(';').map_or(segment, |it| it.0));
+    segments.collect::<Vec<_>>().join("/")
+}
+
+fn naive_merge(path: &str) -> String {
+    let mut merged = path.to_owned();
+    while merged.contains("//") {
+        merged = merged.replace("//", "/");
+    }
+    merged
+}
+
+fn naive_dots(path: &str) -> String {
+    let mut kept: Vec<&str> = Vec::new();
+    let segments: Vec<&str> = path.split('/').skip(1).collect();
+    for segment in &segments {
+        match *segment {
+            "." => {}
+            ".." => drop(kept.pop()),
+            other => kept.push(other),
+        }
+    }
+    let folder = matches!(segments.last(), Some(&("." | "..")));
+    format!("/{}{}", kept.join("/"), if folder && !kept.is_empty() { "/" } else { "" })
+}
+
+/// Paths in which everything that origins read differently comes often.
+fn marked_path() -> impl Strategy<Value = String> {
+    let part = prop_oneof![
+        4 => "[ab]",
+        3 => Just("/".to_owned()),
+        3 => "\\.{1,2}",
+        2 => ";[ab]?",
+        1 => Just("\\".to_owned()),
+        3 => "%(2[fFeE5]|5[cC]|3[bB]|00|0a|6[12]|7f|40|20|3[fF])",
+        1 => Just("%".to_owned()),
+    ];
+    prop::collection::vec(part, 0..12).prop_map(|parts| format!("/{}", parts.concat()))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1024))]
+
+    /// No spelling reaches a pool that another reading of it would not have reached; and none is
+    /// rejected of which all readings come to the same.
+    #[test]
+    fn a_path_is_rejected_exactly_if_two_readings_lead_to_different_routes(
+        routes in prop::collection::vec(route(), 0..12),
+        request in request(),
+        path in marked_path(),
+    ) {
+        let table = Routes::new(&routes);
+        let request = Request { path, ..request };
+        let of = |path: &str| oracle(&routes, &Request { path: path.to_owned(), ..request.clone() });
+        let own = for_routing(&request.path).into_owned();
+        let found = of(&own);
+        let differs = naive_readings(&request.path).iter().any(|reading| of(reading) != found);
+        let asked = Asked {
+            scheme: request.scheme,
+            host: &request.host,
+            path: &own,
+            query: request.query.as_deref(),
+            method: &request.method,
+            headers: &request.headers,
+        };
+        let rejected = is_ambiguous(&request.path)
+            && table.is_ambiguous(&asked, &request.path, found);
+        prop_assert_eq!(rejected, differs, "{:?}", naive_readings(&request.path));
     }
 }
 

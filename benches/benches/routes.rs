@@ -6,6 +6,7 @@ use divan::Bencher;
 use http::{HeaderMap, Method};
 
 use weir::config::{Action, Conditions, HostPattern, PathPattern, Route};
+use weir::http::path::{for_routing, is_ambiguous};
 use weir::http::pattern::Pattern;
 use weir::http::scheme::Scheme;
 use weir::runtime::routes::{Asked, Routes};
@@ -93,4 +94,44 @@ fn patterns(bencher: Bencher, count: usize) {
         .collect();
     let path = format!("/service-{}/users/42", count - 1);
     search(bencher, &routes, |_| ("h.example.com".to_owned(), path.clone()));
+}
+
+/// What a path costs before the search: a plain one has one look, an ambiguous one is compared under
+/// each reading.
+#[divan::bench(args = [
+    "/team-7/service-123/v1/users/42/photos/large.jpeg",
+    "/team-7/service-123/v1/users/4%202/photos/large.jpeg",
+    "/team-7/service-123//v1/users/42/photos/large.jpeg",
+    "/team-7/service-123/v1;a=1/users%2F42/../photos//large.jpeg",
+])]
+fn readings(bencher: Bencher, path: &str) {
+    read(bencher, path);
+}
+
+/// The most that a target of 8 KiB can cost.
+#[divan::bench(args = ["a/..;/b//%2F", "%2F..;%00\\//"])]
+fn readings_at_worst(bencher: Bencher, part: &str) {
+    read(bencher, &format!("/team-7/service-1/{}", part.repeat(8000 / part.len())));
+}
+
+fn read(bencher: Bencher, path: &str) {
+    let prefix = |n: usize| PathPattern::Prefix(format!("/team-{}/service-{n}", n % 97));
+    let mut routes: Vec<Route> = (0..1000).map(|n| route(HostPattern::Any, prefix(n))).collect();
+    routes.push(route(HostPattern::Any, PathPattern::Prefix("/".to_owned())));
+    let (table, headers) = (Routes::new(&routes), HeaderMap::new());
+    bencher.bench_local(|| {
+        let path = black_box(path);
+        let marked = is_ambiguous(path);
+        let own = if marked { for_routing(path) } else { path.into() };
+        let asked = Asked {
+            scheme: Scheme::Http,
+            host: "api.example.com",
+            path: &own,
+            query: None,
+            method: &Method::GET,
+            headers: &headers,
+        };
+        let found = table.find(&asked);
+        marked && table.is_ambiguous(&asked, path, found)
+    });
 }

@@ -144,6 +144,8 @@ fn limits(lines: &mut Lines, before: Limits, now: Limits) {
         })
     };
     lines.change("limits.body_rate", pace(before), pace(now));
+    let (was, is) = (before.ambiguous_paths, now.ambiguous_paths);
+    lines.change("limits.ambiguous_paths", word(was), word(is));
     lines.wait("limits.header_timeout", before.header_timeout, now.header_timeout);
     lines.wait("limits.keepalive", before.keepalive, now.keepalive);
     lines.change("limits.http2", http2(before.http2), http2(now.http2));

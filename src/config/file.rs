@@ -23,7 +23,7 @@ use super::read::Presence::{Default as Same, Otherwise, Required};
 use super::read::{Choice, Field, FromNode, List, Section, Word, section};
 use super::value::{Cap, Size, Text, Threads};
 use super::yaml::{Node, Value};
-use super::{LogFormat, LogTarget, TlsVersion};
+use super::{AmbiguousPaths, LogFormat, LogTarget, TlsVersion};
 pub(super) use action::{Fields, QueryFate, Redirect, Respond, Rewrite, Share};
 pub(super) use forwarding::Forwarding;
 pub(super) use pool::{
@@ -230,6 +230,12 @@ section! {
     body_rate: Cap = Same("off"), "500B";
     /// How long a client may do nothing, or fall behind `body_rate`, before it is too slow.
     body_grace: Duration = Same("10s"), "20s";
+    /// What becomes of a request whose path leads to one route as Weir reads it, and to another route (or
+    /// to none) as a backend may read it: because of dot segments, `//`, `;`, `\`, or an escape such as
+    /// `%2F`, `%5C` or `%00`. `refuse`: 400, so no spelling passes by a route that denies. `pass`: it takes
+    /// the route of Weir's reading, and the backend gets the path as the client wrote it. Where one route
+    /// takes all paths of a host, nothing is refused, unless its `rewrite` would be left by `..`.
+    ambiguous_paths: Word<AmbiguousPaths> = Same("refuse"), "pass";
     /// How long a client connection is kept between two requests.
     keepalive: Duration = Same("75s"), "30s";
     /// What an HTTP/2 connection may ask for.
@@ -292,6 +298,12 @@ impl Choice for ClientAuthMode {
     const NOUN: &'static str = "a way to ask for certificates";
     const WORDS: &'static [(&'static str, Self)] =
         &[("off", Self::Off), ("request", Self::Request), ("require", Self::Require)];
+}
+
+impl Choice for AmbiguousPaths {
+    const NOUN: &'static str = "a way to treat ambiguous paths";
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("refuse", Self::Refuse), ("pass", Self::Pass)];
 }
 
 impl Choice for LogFormat {

@@ -21,6 +21,7 @@ mod problem;
 mod read;
 mod route;
 mod show;
+mod strictness;
 mod value;
 mod yaml;
 
@@ -48,6 +49,7 @@ pub use overrides::{Override, Overrides};
 pub use problem::{Position, Problem, Problems, Source, Written};
 pub use route::{Condition, Conditions, HostPattern, PathPattern, Route, Test, precedence};
 pub use show::show;
+pub use strictness::AmbiguousPaths;
 
 /// What a file and the values that win over it mean; the file may be left out.
 ///
@@ -301,6 +303,8 @@ pub struct Limits {
     pub head: HeadLimits,
     /// Bytes of a request's body.
     pub body: Option<u64>,
+    /// What becomes of paths that lead to different routes, depending on who reads them.
+    pub ambiguous_paths: AmbiguousPaths,
     /// How slow a client may be.
     pub pace: Option<Pace>,
     /// For a whole head; also how long a new connection may be silent.

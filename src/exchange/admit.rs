@@ -7,7 +7,7 @@ use ::http::Method;
 use super::event::Event;
 use super::refusal::{Ending, Refusal, Scope};
 use super::{Exchange, Head};
-use crate::config::{Respond, Rewrite};
+use crate::config::{AmbiguousPaths, Respond, Rewrite};
 use crate::http::redirect::Place;
 use crate::http::{host, upgrade};
 use crate::policy::limiter::RateLimiter;
@@ -69,10 +69,16 @@ impl Exchange {
         head.check_length(snapshot.body_bytes_max)?;
         let authority = head.host()?;
         let host = host::canonical(authority).map_err(|_invalid| Refusal::BadRequest)?;
-        let path = head.routing_path()?;
+        let (path, is_ambiguous) = head.routing_path()?;
         self.limit(snapshot.limiter.as_ref(), Scope::Global, now)?;
         let asked = head.asked(&host, &path, &snapshot);
         let index = snapshot.table.find(&asked).ok_or(Refusal::NoRoute)?;
+        if snapshot.ambiguous_paths == AmbiguousPaths::Refuse
+            && is_ambiguous
+            && snapshot.table.is_ambiguous(&asked, head.path, Some(index))
+        {
+            return Err(Refusal::AmbiguousPath);
+        }
         let route = snapshot.routes.get(index).ok_or(Refusal::NoRoute)?;
         self.route = Some(index);
         let place = || Place {
@@ -122,7 +128,13 @@ impl Exchange {
         if pool.healthy().is_empty() {
             return Err(Refusal::NoBackend);
         }
-        self.new_path = rewrite.path.as_ref().zip(path).map(|(new, path)| new.of(path));
+        if let Some((rule, path)) = rewrite.path.as_ref().zip(path) {
+            let new = rule.of(path);
+            if snapshot.ambiguous_paths == AmbiguousPaths::Refuse && !rule.keeps(&new) {
+                return Err(Refusal::AmbiguousPath);
+            }
+            self.new_path = Some(new);
+        }
         Ok(Admitted::Forward)
     }
 

@@ -163,12 +163,16 @@ impl<'a> Head<'a> {
         }
     }
 
-    /// The path that routes are matched against. `*` asks about the server as a whole and is for
+    /// The path that routes are matched against, and whether origins may read it in other ways. `*` asks about the server as a whole and is for
     /// OPTIONS alone (RFC 9112 §3.2.4); everything else is a path from the root.
-    pub(super) fn routing_path(&self) -> Result<Cow<'a, str>, Refusal> {
+    pub(super) fn routing_path(&self) -> Result<(Cow<'a, str>, bool), Refusal> {
         match self.path {
-            "*" if self.method == Method::OPTIONS => Ok(Cow::Borrowed("/")),
-            path if path.starts_with('/') => Ok(path::for_routing(path)),
+            "*" if self.method == Method::OPTIONS => Ok((Cow::Borrowed("/"), false)),
+            path if path.starts_with('/') && path::is_ambiguous(path) => {
+                Ok((path::for_routing(path), true))
+            }
+            // Such a path is in its normal form.
+            path if path.starts_with('/') => Ok((Cow::Borrowed(path), false)),
             _ => Err(Refusal::BadRequest),
         }
     }

@@ -35,6 +35,8 @@ impl Scope {
 pub enum Refusal {
     /// The request cannot be understood: no valid `Host`, or a target of the wrong form.
     BadRequest,
+    /// The path leads to different routes, depending on who reads it.
+    AmbiguousPath,
     /// No route matches.
     NoRoute,
     /// It has been here too often already.
@@ -88,7 +90,7 @@ impl Refusal {
     #[must_use]
     pub const fn status(self) -> u16 {
         match self {
-            Self::BadRequest => 400,
+            Self::BadRequest | Self::AmbiguousPath => 400,
             Self::NoRoute => 404,
             Self::MethodNotAllowed => 405,
             Self::SlowClient => 408,
@@ -116,6 +118,7 @@ impl Refusal {
     pub const fn code(self) -> &'static str {
         match self {
             Self::BadRequest => "bad_request",
+            Self::AmbiguousPath => "ambiguous_path",
             Self::NoRoute => "no_route",
             Self::Loop => "loop",
             Self::MethodNotAllowed => "method_not_allowed",
@@ -148,6 +151,7 @@ impl Refusal {
         match self {
             Self::BadRequest => "Bad Request",
             Self::Loop => "Loop Detected: the backends lead back here",
+            Self::AmbiguousPath => "Bad Request: the path can be read in several ways",
             Self::NoRoute => "Not Found: no route matches this request",
             Self::MethodNotAllowed => "Method Not Allowed",
             Self::Misdirected => "Misdirected Request: this host needs a connection of its own",
@@ -182,6 +186,7 @@ impl Refusal {
             // A probe may find a backend again, a client may leave, at any moment.
             Self::NoBackend | Self::TooManyConnections | Self::TooManyOfClient => Some(1),
             Self::BadRequest
+            | Self::AmbiguousPath
             | Self::NoRoute
             | Self::Loop
             | Self::MethodNotAllowed

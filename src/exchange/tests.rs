@@ -157,6 +157,16 @@ fn a_dot_segment_cannot_sneak_past_a_route() {
 }
 
 #[test]
+fn a_path_that_another_reading_leads_elsewhere_is_rejected_unless_it_may_pass() {
+    let rejected = get("a.test", "/api/..;/secret");
+    assert_eq!(rejected.ask(), Err(Refusal::AmbiguousPath));
+    let passing = snapshot(&format!("limits: {{ambiguous_paths: pass}}{TWO}"));
+    let mut exchange = Exchange::new(passing, Arc::new(Notes::default()), at(0));
+    assert_eq!(rejected.admit(&mut exchange, at(0)), Ok(Admitted::Forward));
+    assert_eq!(get("b.test", "/api/..;/secret").ask(), Ok(Admitted::Forward), "one route");
+}
+
+#[test]
 fn only_a_trusted_peer_may_say_who_the_client_is() {
     let from = |peer| {
         let (mut exchange, _) =

@@ -14,7 +14,11 @@
 //! - Everything is decoded once: `%2541` stays `%2541`. A `%` that begins no escape is
 //!   written `%25`, or else what follows it could become one.
 
+mod readings;
+
 use std::borrow::Cow;
+
+pub use readings::{any_reading, is_ambiguous};
 
 /// The copy of `path` (without its query) that is compared with routes, and never sent:
 /// unreserved characters decoded, other escapes in upper case, `//` merged, dot segments

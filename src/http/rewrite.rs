@@ -5,7 +5,7 @@
 //! result is brought into the same form again, so no part that a client chose can end up as a dot
 //! segment, or as `//host` at the start, that was not there before.
 
-use super::path::for_routing;
+use super::path::{any_reading, for_routing, has_prefix, is_ambiguous};
 use super::pattern::{Pattern, PatternError};
 
 /// How a new path is made.
@@ -47,6 +47,20 @@ impl NewPath {
             Some(shorter) if below_nothing && !shorter.is_empty() => shorter.to_owned(),
             _ => normal.into_owned(),
         }
+    }
+
+    /// Whether every reading of `new`, which [`NewPath::of`] has made, lies below what an operator wrote
+    /// as its start: for a servlet container, `/app/..;/x` does not lie below `/app`.
+    #[must_use]
+    pub fn keeps(&self, new: &str) -> bool {
+        let start = match self {
+            Self::Whole(_) => return true,
+            Self::Prefix { new, .. } => new.as_str(),
+            Self::Pattern(_, template) => template.folder(),
+        };
+        // A start that is ambiguous by itself is what the operator wants.
+        let is_clear = is_ambiguous(start) || !is_ambiguous(new);
+        is_clear || !any_reading(new, |reading| !has_prefix(reading, start))
     }
 }
 
@@ -95,6 +109,18 @@ impl Template {
     #[must_use]
     pub fn source(&self) -> &str {
         &self.source
+    }
+
+    /// The whole segments that stand before the first group.
+    fn folder(&self) -> &str {
+        match self.parts.as_slice() {
+            [Part::Text(text)] => text,
+            [Part::Text(start), ..] => match start.rfind('/') {
+                Some(slash) if slash > 0 => start.get(..slash).unwrap_or("/"),
+                _ => "/",
+            },
+            _ => "/",
+        }
     }
 
     fn fill<'a>(&self, group: impl Fn(usize) -> Option<&'a str>) -> String {
@@ -184,6 +210,26 @@ mod tests {
     fn parts_of_the_old_path_make_no_dots_and_no_double_slash() {
         assert_eq!(pattern("/(.)x(.)(/.*)?", "/$1$2$3").of("/.x./b"), "/b");
         assert_eq!(pattern("/x(.*)", "/$1").of("/x/evil.test"), "/evil.test");
+    }
+
+    #[test]
+    fn no_reading_of_a_new_path_leaves_the_start_that_the_operator_wrote() {
+        let app = prefix("/", "/app");
+        for stays in ["/x", "/x;a=1/y", "/x%2Fy", "/x/%2E%2E/y", "/x/..;/y", "/x%2F..%2Fy"] {
+            assert!(app.keeps(&app.of(stays)), "{stays}");
+        }
+        for leaves in
+            ["/..;/admin", "/%2e%2e;a/admin", "/x%2F..%2F..%2Fadmin", "/..\\admin", "/..%00/x"]
+        {
+            assert!(!app.keeps(&app.of(leaves)), "{leaves}");
+        }
+        let users = pattern("/users/(.*)", "/u/v$1");
+        assert!(users.keeps(&users.of("/users/1;x")));
+        assert!(!users.keeps(&users.of("/users/x/..;/..;/admin")));
+        let all = prefix("/old", "/");
+        assert!(all.keeps(&all.of("/old/..;/admin")), "the root is never left");
+        let odd = prefix("/", "/a;b");
+        assert!(odd.keeps(&odd.of("/x;y")), "the operator wrote that");
     }
 
     proptest! {

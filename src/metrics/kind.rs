@@ -80,9 +80,10 @@ impl ErrorKind {
                 Refusal::RequestTimeout => Some(Self::RequestTimeout),
                 Refusal::InvalidResponse => Some(Self::InvalidResponse),
                 Refusal::Internal => Some(Self::Internal),
-                Refusal::BadRequest | Refusal::ExpectationFailed | Refusal::VersionNotSupported => {
-                    Some(Self::BadRequest)
-                }
+                Refusal::BadRequest
+                | Refusal::AmbiguousPath
+                | Refusal::ExpectationFailed
+                | Refusal::VersionNotSupported => Some(Self::BadRequest),
                 Refusal::BodyTooLarge | Refusal::TargetTooLong | Refusal::HeadersTooLarge => {
                     Some(Self::TooLarge)
                 }

@@ -8,7 +8,9 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::config::{self, BackendAddress, Config, FieldChanges, Forwarding, Protocol};
+use crate::config::{
+    self, AmbiguousPaths, BackendAddress, Config, FieldChanges, Forwarding, Protocol,
+};
 use crate::name::RouteName;
 use crate::policy::bucket::Rate;
 use crate::policy::limiter::{Params, RateLimiter};
@@ -36,6 +38,8 @@ pub struct Snapshot {
     pub trusted_proxies: Vec<IpNet>,
     /// By which fields balancers tell who the client is.
     pub forwarded: Forwarding,
+    /// What becomes of paths that lead to different routes, depending on who reads them.
+    pub ambiguous_paths: AmbiguousPaths,
     /// The longest body of a request.
     pub body_bytes_max: Option<u64>,
     /// Keys the limiters' tables.
@@ -132,6 +136,7 @@ impl Snapshot {
             routes: routes.collect(),
             table: Routes::new(&config.routes),
             limiter: config.rate_limit.as_ref().and_then(|limit| limiter(limit, seed)),
+            ambiguous_paths: config.limits.ambiguous_paths,
             body_bytes_max: config.limits.body,
             trusted_proxies: config.trusted_proxies.clone(),
             forwarded: config.forwarded,

@@ -2,6 +2,7 @@
 
 mod support;
 
+mod ambiguous;
 mod balancing;
 mod body_ends;
 mod commands;

@@ -46,7 +46,7 @@ fn an_exact_path_comes_before_a_pattern_and_that_before_a_prefix() {
         ("/users/42", "b4"),
         ("/users/42?x", "b4"),
         ("/users/4%32", "b4"),
-        ("/x/../users//42", "b4"),
+        ("/x/../users//42", "400"),
         ("/users/43", "b3"),
         ("/users/42/", "b2"),
         ("/users/x", "b1"),
@@ -56,7 +56,7 @@ fn an_exact_path_comes_before_a_pattern_and_that_before_a_prefix() {
     }
     let seen = backends[3].requests();
     let targets: Vec<&str> = seen.iter().map(|seen| seen.target.as_str()).collect();
-    let sent = ["/users/42", "/users/42?x", "/users/4%32", "/x/../users//42"];
+    let sent = ["/users/42", "/users/42?x", "/users/4%32"];
     assert_eq!(targets, sent, "as the client wrote it");
 }
 
@@ -162,7 +162,7 @@ fn a_redirect_keeps_the_query_and_reaches_no_backend() {
     let to = |status, location: &str| (status, location.to_owned(), String::new());
     assert_eq!(location("/old/a?b=c&d"), to(308, "/new/a?b=c&d"));
     assert_eq!(location("/old"), to(308, "/new"));
-    assert_eq!(location("/x/../old/%61"), to(308, "/new/a"));
+    assert_eq!(location("/old/x/../%61"), to(308, "/new/a"));
     assert_eq!(location("/away/y?z=1"), to(302, "https://b.test:8443/x?from=a&z=1"));
     assert_eq!(location("/bare?q"), to(301, "/x"));
     assert_eq!(location("/u/7/x"), to(301, "/users/7?rest"));

@@ -385,6 +385,7 @@ fn draw_config(dice: &mut Dice) -> Config {
             exempt: Vec::new(),
         }),
         limits: Limits {
+            ambiguous_paths: weir::config::AmbiguousPaths::default(),
             connections: NonZeroUsize::new(100).unwrap(),
             connections_per_client: None,
             requests_per_connection: None,

@@ -30,7 +30,8 @@ section! {
     /// routes in the order in which they are asked.
     ///
     /// Paths are compared in one spelling: `%61` is `a`, `//` is `/`, `/a/../b` is `/b`, and `%2F` is
-    /// no `/`. The backend gets the path as the client wrote it.
+    /// no `/`. The backend gets the path as the client wrote it. A path that a backend may read as
+    /// another route's is rejected: see `limits.ambiguous_paths`.
     Route at "routes[]", later [];
 
     /// What logs call it: letters, digits, `-`, `_` and `.`, at most 63.

@@ -22,6 +22,7 @@ use ::http::{HeaderMap, Method};
 use smallvec::SmallVec;
 
 use crate::config::{HostPattern, PathPattern, Route};
+use crate::http::path::any_reading;
 use crate::http::pattern::Pattern;
 use crate::http::scheme::Scheme;
 use conditions::Candidates;
@@ -71,6 +72,11 @@ struct Paths {
 }
 
 impl Paths {
+    /// Whether no path leads elsewhere than any other.
+    fn ignores_path(&self) -> bool {
+        self.exact.is_empty() && self.patterns.is_empty() && self.prefixes.is_root_alone()
+    }
+
     fn insert(&mut self, route: &Route, index: usize) {
         match &route.path {
             PathPattern::Exact(path) => {
@@ -133,6 +139,19 @@ impl Routes {
         };
         of_scheme.find(asked).or_else(|| self.either.find(asked))
     }
+
+    /// Whether `path`, as the client wrote it, leads elsewhere than to `found` in any of its readings
+    /// (see [`any_reading`]). No route at all is elsewhere, too.
+    #[must_use]
+    pub fn is_ambiguous(&self, asked: &Asked<'_>, path: &str, found: Option<usize>) -> bool {
+        let of_scheme = match asked.scheme {
+            Scheme::Http => &self.http,
+            Scheme::Https => &self.https,
+        };
+        let ignores_path =
+            of_scheme.ignores_path(asked.host) && self.either.ignores_path(asked.host);
+        !ignores_path && any_reading(path, |path| self.find(&Asked { path, ..*asked }) != found)
+    }
 }
 
 impl Hosts {
@@ -150,15 +169,27 @@ impl Hosts {
         if !self.has_routes {
             return None;
         }
-        let host = asked.host;
         // Most tables have no suffix, and need no look at the host's labels; many have no host.
-        let exact = || if self.exact.is_empty() { None } else { self.exact.get(host)?.find(asked) };
-        let suffix = || {
-            let dots = host.match_indices('.').filter_map(|(at, _)| host.get(at + 1..));
-            dots.filter_map(|parent| self.suffix.get(parent)).find_map(|paths| paths.find(asked))
-        };
-        let suffix = || if self.suffix.is_empty() { None } else { suffix() };
+        let exact = || self.of_name(asked.host)?.find(asked);
+        let suffix = || self.of_suffixes(asked.host).find_map(|paths| paths.find(asked));
         exact().or_else(suffix).or_else(|| self.any.find(asked))
+    }
+
+    fn of_name(&self, host: &str) -> Option<&Paths> {
+        if self.exact.is_empty() { None } else { self.exact.get(host) }
+    }
+
+    /// From the longest suffix to the shortest.
+    fn of_suffixes(&self, host: &str) -> impl Iterator<Item = &Paths> {
+        let dots = if self.suffix.is_empty() { None } else { Some(host.match_indices('.')) };
+        let parents = dots.into_iter().flatten().filter_map(|(at, _)| host.get(at + 1..));
+        parents.filter_map(|parent| self.suffix.get(parent))
+    }
+
+    /// Whether no path of this host leads elsewhere than any other.
+    fn ignores_path(&self, host: &str) -> bool {
+        let named = self.of_name(host).into_iter().chain(self.of_suffixes(host));
+        named.chain([&self.any]).all(Paths::ignores_path)
     }
 }
 

@@ -21,6 +21,11 @@ impl Trie {
         &mut node.here
     }
 
+    /// Whether `/` is the only prefix.
+    pub(super) fn is_root_alone(&self) -> bool {
+        self.below.is_empty()
+    }
+
     /// The route with the longest prefix whose conditions are met.
     pub(super) fn find(&self, asked: &Asked<'_>) -> Option<usize> {
         let mut depths = Depths::new();
