@@ -99,6 +99,7 @@ pub(crate) fn snapshot(pools: Vec<config::Pool>) -> Snapshot {
             pre_stop: Duration::ZERO,
             drain: Duration::ZERO,
             tunnels: Duration::ZERO,
+            draining_workers: NonZeroUsize::MIN,
         },
     };
     Snapshot::new(&config, "v1", 7, |_, _| Err("no names in tests".to_owned())).unwrap()

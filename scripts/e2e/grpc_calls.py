@@ -172,7 +172,7 @@ def grpc_calls_go_on_over_reloads(env):
         for thread in threads:
             thread.start()
         for _ in range(5):
-            time.sleep(2.5)  # so that no more than three workers drain
+            time.sleep(2.5)  # so that few workers drain at once
             it.weir.command("reload")
         time.sleep(1)
         end.set()

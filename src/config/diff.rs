@@ -47,6 +47,8 @@ pub fn diff(old: &Config, new: &Config) -> Vec<String> {
     lines.wait("shutdown.pre_stop", old.shutdown.pre_stop, new.shutdown.pre_stop);
     lines.wait("shutdown.drain", old.shutdown.drain, new.shutdown.drain);
     lines.wait("shutdown.tunnels", old.shutdown.tunnels, new.shutdown.tunnels);
+    let (before, now) = (old.shutdown.draining_workers, new.shutdown.draining_workers);
+    lines.change("shutdown.draining_workers", before, now);
     lines.0
 }
 
@@ -444,7 +446,7 @@ mod tests {
 
     #[test]
     fn what_concerns_the_whole_process_is_told() {
-        let text = "threads: 2\ntrusted_proxies: [10.0.0.0/8]\nforwarded: {accept: forwarded, send: both}\nlimits: {connections: 5, connections_per_client: 3, requests_per_connection: 9, keepalive: 2s, header_timeout: 1s, target_bytes: 1KiB, header_bytes: 1000, headers: 7, body: 1MiB, body_rate: 1KiB, http2: {streams: 5}}\naccess_log: {format: text, target: stderr}\nshutdown: {pre_stop: 1s, drain: 2m, tunnels: 1m}";
+        let text = "threads: 2\ntrusted_proxies: [10.0.0.0/8]\nforwarded: {accept: forwarded, send: both}\nlimits: {connections: 5, connections_per_client: 3, requests_per_connection: 9, keepalive: 2s, header_timeout: 1s, target_bytes: 1KiB, header_bytes: 1000, headers: 7, body: 1MiB, body_rate: 1KiB, http2: {streams: 5}}\naccess_log: {format: text, target: stderr}\nshutdown: {pre_stop: 1s, drain: 2m, tunnels: 1m, draining_workers: 2}";
         assert_eq!(
             with(text),
             [
@@ -468,6 +470,7 @@ mod tests {
                 "shutdown.pre_stop: 0s → 1s",
                 "shutdown.drain: 30s → 2m",
                 "shutdown.tunnels: 30s → 60s",
+                "shutdown.draining_workers: 16 → 2",
             ]
         );
     }

@@ -279,6 +279,10 @@ section! {
     /// How long WebSockets may go on while a worker drains, at a reload as at a stop. They never
     /// end by themselves, so at a stop it takes as long as this while one is open. May be `0s`.
     tunnels: Duration = Otherwise("as long as `drain`"), "5m";
+    /// Each reload leaves a worker that drains. How many may drain at once: 1 to 256. When there is
+    /// one more, the oldest is ended, and with it what it still serves. So it is where less memory
+    /// is left, by the machine or by the cgroup, than the largest worker takes.
+    draining_workers: u64 = Same("16"), "64";
 }
 
 impl Choice for TlsVersion {

@@ -370,6 +370,8 @@ pub struct Shutdown {
     pub drain: Duration,
     /// How long tunnels may go on meanwhile.
     pub tunnels: Duration,
+    /// How many workers may drain at once.
+    pub draining_workers: NonZeroUsize,
 }
 
 impl Shutdown {

@@ -7,7 +7,8 @@ use super::candidate::{Candidate, Purpose, STATE_MAX, Step};
 use super::child::Child;
 use super::control::Answer;
 use super::reload::{addresses, answer, report};
-use super::{DRAIN_GRACE, DRAINING_MAX, Draining, Supervisor};
+use super::room::{self, Excess, Memory};
+use super::{DRAIN_GRACE, Draining, Supervisor};
 use crate::config::{self, Config};
 use crate::link::{State, ToSupervisor, ToWorker};
 use crate::time::Timestamp;
@@ -183,14 +184,32 @@ impl Supervisor {
         old.tell(&ToWorker::Drain);
         let until = self.clock.now() + config.shutdown.longest() + DRAIN_GRACE;
         self.draining.push_back(Draining { child: old, until });
-        let excess = self.draining.len().saturating_sub(DRAINING_MAX);
+        self.end_the_oldest();
+    }
+
+    /// Ends workers that drain if there are too many, or too little memory for the next one.
+    fn end_the_oldest(&self) {
+        let draining: Vec<u64> =
+            self.draining.iter().map(|one| room::resident(one.child.pid)).collect();
+        let current = self.current.as_ref().map_or(0, |current| room::resident(current.pid));
+        let wanted = draining.iter().copied().fold(current, u64::max);
+        let memory = Memory { available: room::available(), wanted };
+        let most = self.served.config.shutdown.draining_workers.get();
         // One that was ended the last time may not be gone yet.
-        for oldest in self.draining.iter().take(excess) {
-            log::warn!(
-                "worker ended, too many drain: generation={} connections={}",
-                oldest.child.generation,
-                oldest.child.connections,
-            );
+        for (oldest, why) in self.draining.iter().zip(room::excess(&draining, most, memory)) {
+            let (generation, connections) = (oldest.child.generation, oldest.child.connections);
+            match why {
+                Excess::Workers => log::warn!(
+                    "worker ended, too many drain: generation={generation} \
+                     connections={connections} most={most} (help: raise shutdown.draining_workers)"
+                ),
+                Excess::Memory => log::warn!(
+                    "worker ended, too little memory for another one: generation={generation} \
+                     connections={connections} available_bytes={} wanted_bytes={wanted} (help: \
+                     allow more memory, reload less often, or lower shutdown.drain)",
+                    memory.available.unwrap_or(0)
+                ),
+            }
             oldest.child.kill();
         }
     }

@@ -23,6 +23,7 @@ mod lives;
 mod memory;
 mod options;
 mod reload;
+mod room;
 mod signals;
 mod status;
 mod systemd;
@@ -57,8 +58,6 @@ use crate::link::{State, ToSupervisor, ToWorker};
 use crate::metrics::{Counts, Supervision};
 use crate::time::Timestamp;
 
-/// Workers that may drain at once. One more, and the oldest is ended.
-const DRAINING_MAX: usize = 3;
 /// How long a worker may take beyond its own drain deadline before it is killed.
 const DRAIN_GRACE: Duration = Duration::from_secs(5);
 /// The wait before a worker that died is replaced: none if it had lived well, else this, doubled

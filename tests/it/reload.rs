@@ -183,11 +183,11 @@ fn the_admin_port_is_moved_by_a_reload() {
 }
 
 #[test]
-fn at_most_three_workers_drain_at_once_and_the_oldest_is_ended_first() {
+fn no_more_workers_drain_at_once_than_are_allowed_and_the_oldest_is_ended_first() {
     let backend = Backend::start("one");
     backend.on("/hang", Behaviour::NeverAnswer);
     let backends = [backend];
-    let weir = Weir::start(&pool(&backends, ""));
+    let weir = Weir::start(&format!("{}shutdown: {{draining_workers: 3}}\n", pool(&backends, "")));
     let mut clients = Vec::new();
     for turn in 1..=5 {
         let mut client = Client::connect(weir.address());

@@ -401,6 +401,7 @@ fn draw_config(dice: &mut Dice) -> Config {
             pre_stop: Duration::ZERO,
             drain: Duration::ZERO,
             tunnels: Duration::ZERO,
+            draining_workers: NonZeroUsize::MIN,
         },
     }
 }

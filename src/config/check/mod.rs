@@ -72,7 +72,7 @@ pub(super) fn check(file: File, found: &mut Found) -> Config {
         rate_limit: file.rate_limit.and_then(|rate| rate::rate_limit(rate.value, found)),
         limits: limits(file.limits.map(|limits| limits.value).unwrap_or_default(), found),
         access_log: access_log(file.access_log.map(|log| log.value).unwrap_or_default(), found),
-        shutdown: shutdown(file.shutdown.map(|shutdown| shutdown.value).unwrap_or_default()),
+        shutdown: shutdown(file.shutdown.map(|it| it.value).unwrap_or_default(), found),
     }
 }
 
@@ -266,12 +266,15 @@ fn access_log(typed: file::AccessLog, found: &mut Found) -> AccessLog {
     }
 }
 
-fn shutdown(typed: file::Shutdown) -> Shutdown {
+fn shutdown(typed: file::Shutdown, found: &mut Found) -> Shutdown {
+    let last = size(limits::DRAINING_WORKERS_MAX);
+    let workers = Range { name: "draining_workers", first: 1, last };
     let drain = typed.drain.map_or(secs(30), |drain| drain.value);
     Shutdown {
         pre_stop: typed.pre_stop.map_or(Duration::ZERO, |pre_stop| pre_stop.value),
         drain,
         tunnels: typed.tunnels.map_or(drain, |tunnels| tunnels.value),
+        draining_workers: workers.count(typed.draining_workers, 16, found),
     }
 }
 
