@@ -13,7 +13,7 @@ use ::http::{HeaderMap, HeaderValue, Method, Version};
 
 use crate::config::{
     self, AccessLog, Admin, Algorithm, AmbiguousPaths, BackendAddress, Config, HealthCheck, Limits,
-    LogFormat, LogTarget, Probe, Retry, RetryOn, Shutdown, Threads, Timeouts,
+    LogFormat, LogTarget, Probe, ReadyWhen, Retry, RetryOn, Shutdown, Threads, Timeouts,
 };
 use crate::exchange::event::{Observer, Wire};
 use crate::exchange::{Exchange, Head};
@@ -75,7 +75,7 @@ pub(crate) fn health_check(probe: Probe) -> HealthCheck {
 pub(crate) fn snapshot(pools: Vec<config::Pool>) -> Snapshot {
     let config = Config {
         listeners: Vec::new(),
-        admin: Admin { address: address("127.0.0.1:9090") },
+        admin: Admin { address: address("127.0.0.1:9090"), ready_when: ReadyWhen::AnyPool },
         threads: Threads::Auto,
         trusted_proxies: Vec::new(),
         forwarded: config::Forwarding::default(),

@@ -70,6 +70,9 @@ pub struct Start {
     pub state: Option<State>,
     /// How things stand with the supervisor, so that no scrape misses it.
     pub supervision: Supervision,
+    /// No other worker serves: this one answers on the admin port while it starts.
+    #[serde(default)]
+    pub is_alone: bool,
 }
 
 /// What a worker knows that its successor has to know.

@@ -3,40 +3,30 @@
 //! It has an address and a runtime of its own, so that it answers while the balancer is busy and
 //! is never reached by the balancer's clients. It only tells; nothing can be changed through it.
 
+mod connection;
+mod page;
 mod readiness;
+mod reserve;
+mod server;
 mod status;
+mod table;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, OnceLock};
 
-use async_trait::async_trait;
-use log::debug;
 use parking_lot::RwLock;
-use pingora::http::{Method, ResponseHeader};
-use pingora_core::apps::{HttpPersistentSettings, HttpServerApp, ReusedHttpStream};
-use pingora_core::protocols::http::ServerSession;
-use pingora_core::server::ShutdownWatch;
-use pingora_error::Result;
 use prometheus::{Encoder, Registry, TEXT_FORMAT, TextEncoder};
-use tokio::time::timeout;
 
-pub use readiness::{NotReady, Readiness};
+use self::page::{JSON, Page};
+pub use self::readiness::{NotReady, Readiness};
+pub use self::server::{Bounds, Server};
 
 use crate::clock::Clock;
+use crate::config::ReadyWhen;
 use crate::live::Live;
 use crate::metrics::Metrics;
 use crate::time::Timestamp;
-
-/// For the head of a request, and between two requests of a connection. Longer than any usual
-/// interval between two scrapes.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(75);
-/// For whatever else a client makes us wait for.
-const CLIENT_TIMEOUT: Duration = Duration::from_secs(10);
-
-const TEXT: &str = "text/plain; charset=utf-8";
-const JSON: &str = "application/json";
 
 /// What a path that is not there is answered with.
 const PATHS: &str = "not found; there are:
@@ -56,6 +46,8 @@ pub struct Admin {
     pub registry: Registry,
     /// Whether requests are welcome.
     pub readiness: Arc<Readiness>,
+    /// Which pools have to have a healthy backend for that.
+    pub ready_when: ReadyWhen,
     /// What time it is.
     pub clock: Clock,
     /// When the configuration was loaded.
@@ -71,28 +63,32 @@ pub struct LastWord {
     status: Page,
 }
 
-/// An answer.
-#[derive(Debug, Clone)]
-struct Page {
-    status: u16,
-    content_type: &'static str,
-    body: Vec<u8>,
+/// What the admin port says, from the first moment of a worker on.
+#[derive(Default)]
+pub struct Pages {
+    admin: OnceLock<Arc<Admin>>,
 }
 
-impl Page {
-    fn text(status: u16, body: impl Into<String>) -> Self {
-        Self { status, content_type: TEXT, body: body.into().into_bytes() }
+impl Pages {
+    /// The worker serves: from now on there is something to tell.
+    pub fn begin(&self, admin: Arc<Admin>) {
+        let _first = self.admin.set(admin);
     }
 
-    fn head(&self) -> Result<ResponseHeader> {
-        let mut head = ResponseHeader::build(self.status, Some(4))?;
-        head.append_header("Content-Type", self.content_type)?;
-        head.append_header("Content-Length", self.body.len())?;
-        head.append_header("Cache-Control", "no-store")?;
-        if self.status == 405 {
-            head.append_header("Allow", "GET, HEAD")?;
+    fn page(&self, method: &str, path: &str) -> Page {
+        if !matches!(method, "GET" | "HEAD") {
+            return Page::text(405, "only GET and HEAD\n");
         }
-        Ok(head)
+        match self.admin.get() {
+            Some(admin) => admin.page(path),
+            None => match path {
+                "/healthz" => Page::text(200, "ok\n"),
+                "/readyz" | "/metrics" | "/status" | "/lb-metrics" => {
+                    Page::text(503, format!("not ready: {}\n", NotReady::Starting))
+                }
+                _ => Page::text(404, PATHS),
+            },
+        }
     }
 }
 
@@ -110,10 +106,7 @@ impl Admin {
         *self.last_word.write() = None;
     }
 
-    fn page(&self, method: &Method, path: &str) -> Page {
-        if !matches!(*method, Method::GET | Method::HEAD) {
-            return Page::text(405, "only GET and HEAD\n");
-        }
+    fn page(&self, path: &str) -> Page {
         let last_word = self.last_word.read();
         match path {
             "/healthz" => Page::text(200, "ok\n"),
@@ -129,8 +122,9 @@ impl Admin {
     }
 
     fn readyz(&self) -> Page {
-        match self.readiness.check(&self.live.load()) {
-            Ok(()) => Page::text(200, "ready\n"),
+        match self.readiness.check(&self.live.load(), &self.ready_when) {
+            Ok(without) if without.0.is_empty() => Page::text(200, "ready\n"),
+            Ok(without) => Page::text(200, format!("ready\n{without}\n")),
             Err(reason) => Page::text(503, format!("not ready: {reason}\n")),
         }
     }
@@ -139,7 +133,7 @@ impl Admin {
         self.metrics.refresh(&self.live.load());
         let mut body = Vec::new();
         match TextEncoder::new().encode(&self.metrics.gather(), &mut body) {
-            Ok(()) => Page { status: 200, content_type: TEXT_FORMAT, body },
+            Ok(()) => Page { status: 200, content_type: TEXT_FORMAT, body: body.into() },
             Err(error) => Page::text(500, format!("the metrics cannot be written: {error}\n")),
         }
     }
@@ -155,55 +149,8 @@ impl Admin {
             wall: &|at| self.clock.wall(at),
         };
         match status::json(&facts) {
-            Ok(body) => Page { status: 200, content_type: JSON, body },
+            Ok(body) => Page { status: 200, content_type: JSON, body: body.into() },
             Err(error) => Page::text(500, format!("the status cannot be written: {error}\n")),
         }
-    }
-
-    /// Reads one request and answers it. False if there was none that could be answered.
-    async fn exchange(&self, session: &mut ServerSession) -> Result<bool> {
-        let Ok(arrived) = timeout(REQUEST_TIMEOUT, session.read_request()).await else {
-            return Ok(false);
-        };
-        if !arrived? {
-            return Ok(false);
-        }
-        session.set_write_timeout(Some(CLIENT_TIMEOUT));
-        session.set_total_drain_timeout(Some(CLIENT_TIMEOUT));
-        let request = session.req_header();
-        let bodiless = request.method == Method::HEAD;
-        let page = self.page(&request.method, request.uri.path());
-        session.write_response_header(Box::new(page.head()?)).await?;
-        if !bodiless {
-            session.write_response_body(page.body.into(), true).await?;
-        }
-        Ok(true)
-    }
-}
-
-/// Not by way of Pingora's `ServeHttp`, which waits for a request for ever and logs every client
-/// that leaves as an error.
-#[async_trait]
-impl HttpServerApp for Admin {
-    async fn process_new_http(
-        self: &Arc<Self>,
-        mut session: ServerSession,
-        shutdown: &ShutdownWatch,
-    ) -> Option<ReusedHttpStream> {
-        let keepalive = (!*shutdown.borrow()).then_some(REQUEST_TIMEOUT.as_secs());
-        session.set_keepalive(keepalive);
-        match self.exchange(&mut session).await {
-            Ok(true) => {}
-            Ok(false) => return None,
-            Err(error) => {
-                debug!("admin request not answered: error=\"{error}\"");
-                return None;
-            }
-        }
-        let settings = HttpPersistentSettings::for_session(&session);
-        // What is left of a request's body is read, or the connection is closed: it must not be
-        // taken for the next request.
-        let stream = session.finish().await.ok().flatten()?;
-        Some(ReusedHttpStream::from_reusable_stream(stream, settings))
     }
 }

@@ -1,17 +1,21 @@
-use std::sync::Arc;
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
 
-use parking_lot::RwLock;
-use pingora_core::apps::ServerApp;
-use pingora_core::protocols::l4::stream::Stream;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
+use super::server::{Phase, Shared, run};
 use super::*;
 use crate::exchange::event::Observer;
 use crate::exchange::refusal::Ending;
 use crate::fixture;
+
+const PATIENCE: Duration = Duration::from_secs(20);
 
 fn admin() -> Arc<Admin> {
     let snapshot =
@@ -23,30 +27,75 @@ fn admin() -> Arc<Admin> {
         metrics,
         registry,
         readiness: Arc::new(Readiness::new()),
+        ready_when: ReadyWhen::AnyPool,
         clock: Clock::process(),
         loaded: Timestamp::ZERO,
         last_word: RwLock::default(),
     })
 }
 
-/// Everything that the admin port says to these bytes, until it closes the connection.
-async fn converse(admin: &Arc<Admin>, request: &str) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let app = Arc::clone(admin);
-    let server = tokio::spawn(async move {
-        let (socket, _) = listener.accept().await.unwrap();
-        let (_stop, shutdown) = watch::channel(false);
-        app.process_new(Box::new(Stream::from(socket)), &shutdown).await;
-    });
-    let mut client = TcpStream::connect(address).await.unwrap();
-    client.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    let read = async { client.read_to_string(&mut answer).await.unwrap() };
-    timeout(Duration::from_secs(20), read).await.expect("the connection stays open");
-    server.await.unwrap();
-    answer
+/// An admin port on the test's own runtime.
+struct Port {
+    address: SocketAddr,
+    phase: watch::Sender<Phase>,
+    running: JoinHandle<()>,
 }
+
+impl Port {
+    async fn start(admin: &Arc<Admin>, bounds: Bounds) -> Self {
+        let pages = Pages::default();
+        pages.begin(Arc::clone(admin));
+        Self::of(pages, bounds).await
+    }
+
+    async fn of(pages: Pages, bounds: Bounds) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (phase, phases) = watch::channel(Phase::Open);
+        let shared = Arc::new(Shared::new(Arc::new(pages), Bounds { descriptors: 4, ..bounds }));
+        let running = tokio::spawn(run(listener, shared, phases));
+        Self { address, phase, running }
+    }
+
+    async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.address).await.unwrap()
+    }
+
+    /// Everything that it says to these bytes, until it closes the connection.
+    async fn converse(&self, request: impl AsRef<[u8]>) -> String {
+        let mut client = self.connect().await;
+        client.write_all(request.as_ref()).await.unwrap();
+        rest(&mut client).await
+    }
+}
+
+async fn converse(admin: &Arc<Admin>, request: &str) -> String {
+    Port::start(admin, Bounds::default()).await.converse(request).await
+}
+
+/// What comes until the connection is closed.
+async fn rest(client: &mut TcpStream) -> String {
+    let mut text = String::new();
+    let read = timeout(PATIENCE, client.read_to_string(&mut text)).await;
+    match read.expect("the connection stays open") {
+        Ok(_) => text,
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => text,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// Sends a request on a connection that is kept, and reads the response with this body.
+async fn exchange(client: &mut TcpStream, request: &str, body: &str) -> String {
+    client.write_all(request.as_bytes()).await.unwrap();
+    let mut response = Vec::new();
+    while !response.ends_with(format!("\r\n\r\n{body}").as_bytes()) {
+        let read = timeout(PATIENCE, client.read_buf(&mut response)).await;
+        assert_ne!(read.expect("no response").unwrap(), 0, "closed early");
+    }
+    String::from_utf8(response).unwrap().to_lowercase()
+}
+
+const HEALTHZ: &str = "GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n";
 
 /// The head, in lower case, and the body of one answer.
 async fn ask(admin: &Arc<Admin>, method: &str, path: &str) -> (String, String) {
@@ -144,25 +193,134 @@ async fn head_has_the_length_and_no_body() {
 
 #[tokio::test]
 async fn a_connection_serves_one_request_after_the_other() {
-    let admin = admin();
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-    let (socket, _) = listener.accept().await.unwrap();
-    let (_stop, shutdown) = watch::channel(false);
-    let app = Arc::clone(&admin);
-    let server = tokio::spawn(async move {
-        app.process_new(Box::new(Stream::from(socket)), &shutdown).await;
-    });
+    let port = Port::start(&admin(), Bounds::default()).await;
+    let mut client = port.connect().await;
     for _ in 0..2 {
-        client.write_all(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
-        let mut answer = Vec::new();
-        while !answer.ends_with(b"\r\n\r\nok\n") {
-            let read = timeout(Duration::from_secs(20), client.read_buf(&mut answer)).await;
-            assert_ne!(read.expect("no answer").unwrap(), 0, "closed early");
-        }
+        let response = exchange(&mut client, HEALTHZ, "ok\n").await;
+        assert!(!response.contains("\r\nconnection:"), "{response}");
     }
-    drop(client);
-    server.await.unwrap();
+    let http10 = "GET /healthz HTTP/1.0\r\nConnection: keep-alive\r\n\r\n";
+    let response = exchange(&mut client, http10, "ok\n").await;
+    assert!(response.contains("\r\nconnection: keep-alive\r\n"), "{response}");
+    client.write_all(b"GET /healthz HTTP/1.0\r\n\r\n").await.unwrap();
+    let last = rest(&mut client).await.to_lowercase();
+    assert!(last.contains("\r\nconnection: close\r\n") && last.ends_with("ok\n"), "{last}");
+}
+
+#[tokio::test]
+async fn requests_that_were_sent_at_once_are_answered_in_their_order() {
+    let close = "GET /nowhere HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    let head = HEALTHZ.replace("GET", "HEAD");
+    let said = converse(&admin(), &format!("{HEALTHZ}{head}{HEALTHZ}{close}{HEALTHZ}")).await;
+    let statuses: Vec<&str> =
+        said.split("HTTP/1.1 ").skip(1).filter_map(|one| one.get(..3)).collect();
+    assert_eq!(statuses, ["200", "200", "200", "404"], "{said}");
+    assert_eq!(said.matches("\r\n\r\nok\n").count(), 2, "none behind HEAD: {said}");
+}
+
+#[tokio::test]
+async fn before_it_serves_it_says_that_it_starts() {
+    let port = Port::of(Pages::default(), Bounds::default()).await;
+    for (path, status) in
+        [("/healthz", 200), ("/readyz", 503), ("/metrics", 503), ("/status", 503), ("/no", 404)]
+    {
+        let said = port.converse(format!("GET {path} HTTP/1.0\r\n\r\n")).await;
+        assert!(said.starts_with(&format!("HTTP/1.1 {status} ")), "{path}: {said}");
+        assert_eq!(said.ends_with("not ready: starting\n"), status == 503, "{path}: {said}");
+    }
+}
+
+// ── when another worker takes over ──
+
+#[tokio::test]
+async fn idle_connections_are_closed_and_a_request_that_has_begun_gets_a_last_response() {
+    let port = Port::start(&admin(), Bounds::default()).await;
+    let (mut idle, mut begun, mut new) =
+        (port.connect().await, port.connect().await, port.connect().await);
+    exchange(&mut idle, HEALTHZ, "ok\n").await;
+    exchange(&mut begun, HEALTHZ, "ok\n").await;
+    let (first, second) = HEALTHZ.split_at(10);
+    begun.write_all(first.as_bytes()).await.unwrap();
+    // The port has read it when it answers a later connection.
+    exchange(&mut port.connect().await, HEALTHZ, "ok\n").await;
+    port.phase.send_replace(Phase::Closing);
+    assert_eq!(rest(&mut idle).await, "");
+    for (client, bytes) in [(&mut begun, second), (&mut new, HEALTHZ)] {
+        client.write_all(bytes.as_bytes()).await.unwrap();
+        let said = rest(client).await.to_lowercase();
+        assert!(said.contains("\r\nconnection: close\r\n") && said.ends_with("ok\n"), "{said}");
+    }
+    port.phase.send_replace(Phase::Open);
+    exchange(&mut port.connect().await, HEALTHZ, "ok\n").await;
+    port.phase.send_replace(Phase::Retired);
+    timeout(PATIENCE, port.running).await.expect("it ends").unwrap();
+    assert!(TcpStream::connect(port.address).await.is_err(), "the socket is given up");
+}
+
+#[tokio::test]
+async fn a_connection_without_a_request_is_closed_after_its_grace() {
+    let bounds = Bounds { grace: Duration::from_millis(50), ..Bounds::default() };
+    let port = Port::start(&admin(), bounds).await;
+    let (mut silent, mut half) = (port.connect().await, port.connect().await);
+    half.write_all(b"GET /").await.unwrap();
+    exchange(&mut port.connect().await, HEALTHZ, "ok\n").await;
+    port.phase.send_replace(Phase::Retired);
+    assert_eq!(rest(&mut silent).await, "");
+    let said = rest(&mut half).await;
+    assert!(said.is_empty() || said.starts_with("HTTP/1.1 408 "), "{said}");
+    timeout(PATIENCE, port.running).await.expect("it ends").unwrap();
+}
+
+// ── bounds ──
+
+#[tokio::test]
+async fn a_request_that_does_not_come_whole_is_408_and_a_silent_connection_is_closed() {
+    let short = Duration::from_millis(100);
+    let port =
+        Port::start(&admin(), Bounds { head: short, idle: short, ..Bounds::default() }).await;
+    let said = port.converse("GET / HTTP/1.1\r\nX: ").await;
+    assert!(said.starts_with("HTTP/1.1 408 Request Timeout\r\n"), "{said}");
+    assert!(said.contains("\r\nConnection: close\r\n"), "{said}");
+    assert_eq!(port.converse("").await, "");
+    let mut idle = port.connect().await;
+    exchange(&mut idle, HEALTHZ, "ok\n").await;
+    assert_eq!(rest(&mut idle).await, "");
+}
+
+#[tokio::test]
+async fn what_is_no_request_has_a_clear_response() {
+    let port = Port::start(&admin(), Bounds::default()).await;
+    let large = format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "x".repeat(40_000));
+    let long = format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "x".repeat(8000));
+    for (request, status, word) in [
+        ("\x16\x03\x01\x02\0\x01\0", 400, "tls"),
+        ("GET / HTTP/1.1\r\n\r\n", 400, "no_host"),
+        ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400, "http2_preface"),
+        ("GET / HTTP/3.0\r\n\r\n", 505, "other_version"),
+        (long.as_str(), 414, "target_bytes"),
+        (large.as_str(), 431, "header_bytes"),
+    ] {
+        let said = port.converse(request).await;
+        assert!(said.starts_with(&format!("HTTP/1.1 {status} ")), "{word}: {said}");
+        assert!(said.contains("\r\nConnection: close\r\n"), "{word}: {said}");
+        assert!(said.ends_with(&format!("not a request: {word}\n")), "{word}: {said}");
+    }
+}
+
+#[tokio::test]
+async fn when_every_connection_is_being_answered_one_more_is_503() {
+    let admin = admin();
+    let port = Port::start(&admin, Bounds { connections: 1, ..Bounds::default() }).await;
+    // A page that is larger than what the sockets between them hold.
+    let body = vec![b'x'; 32 * 1024 * 1024].into();
+    let page = Page { status: 200, content_type: page::TEXT, body };
+    *admin.last_word.write() = Some(LastWord { metrics: page.clone(), status: page });
+    let mut slow = port.connect().await;
+    slow.write_all(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    timeout(PATIENCE, slow.read_exact(&mut [0])).await.expect("it begins").unwrap();
+    let said = port.converse("").await;
+    assert!(said.starts_with("HTTP/1.1 503 ") && said.contains("too many"), "{said}");
+    drop(slow);
 }
 
 #[tokio::test]
@@ -175,11 +333,5 @@ async fn a_body_is_not_taken_for_the_next_request() {
     );
     let answer = converse(&admin(), &request).await;
     assert!(!answer.contains("uptime_seconds"), "{answer}");
-}
-
-#[tokio::test]
-async fn what_is_not_http_gets_no_answer_and_does_no_harm() {
-    let admin = admin();
-    assert_eq!(converse(&admin, "\x16\x03\x01\x02\0\x01\0\r\n\r\n").await, "");
-    assert_eq!(ask(&admin, "GET", "/healthz").await.1, "ok\n");
+    assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{answer}");
 }

@@ -14,7 +14,7 @@ use super::show;
 use super::value::{spell, spell_size};
 use super::{
     Backend, ClientAuth, Config, Dial, DialHttp2, DialTls, HealthCheck, Http2, Limits, Pool, Probe,
-    RateLimit, Retry, Route, StatusSet, Threads, Tls,
+    RateLimit, ReadyWhen, Retry, Route, StatusSet, Threads, Tls,
 };
 
 /// One line for each change, in the order of the file's keys; none if nothing changed.
@@ -22,9 +22,11 @@ use super::{
 pub fn diff(old: &Config, new: &Config) -> Vec<String> {
     let mut lines = Lines(Vec::new());
     listeners(&mut lines, old, new);
-    if old.admin != new.admin {
+    if old.admin.address != new.admin.address {
         lines.say(format!("admin moved: {} → {}", old.admin.address, new.admin.address));
     }
+    let (before, now) = (&old.admin.ready_when, &new.admin.ready_when);
+    lines.change("admin.ready_when", ready_when(before), ready_when(now));
     lines.change("threads", threads(old.threads), threads(new.threads));
     lines.change("trusted_proxies", list(&old.trusted_proxies), list(&new.trusted_proxies));
     let (before, now) = (old.forwarded, new.forwarded);
@@ -106,6 +108,14 @@ fn listeners(lines: &mut Lines, old: &Config, new: &Config) {
             lines.change(&what, tls(before.tls.as_ref()), tls(now.tls.as_ref()));
             lines.change(&format!("{}: http2", listener(now)), before.http2, now.http2);
         }
+    }
+}
+
+fn ready_when(ready_when: &ReadyWhen) -> String {
+    match ready_when {
+        ReadyWhen::AnyPool => "any_pool".to_owned(),
+        ReadyWhen::AllPools => "all_pools".to_owned(),
+        ReadyWhen::Pools(names) => list(names),
     }
 }
 
@@ -434,6 +444,11 @@ mod tests {
                 "pool web: 1 backend unchanged, health and counts kept"
             ]
         );
+    }
+
+    #[test]
+    fn readiness_asks_for_other_pools() {
+        assert_eq!(with("admin: {ready_when: [web]}"), ["admin.ready_when: any_pool → [web]"]);
     }
 
     #[test]

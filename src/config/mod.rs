@@ -105,10 +105,23 @@ pub struct Config {
 }
 
 /// The operator's port.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Admin {
     /// IP address and port.
     pub address: SocketAddr,
+    /// Which pools need a healthy backend for `/readyz` to be 200.
+    pub ready_when: ReadyWhen,
+}
+
+/// Which pools need a healthy backend for the balancer to be ready.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ReadyWhen {
+    /// One of them, whichever it is.
+    AnyPool,
+    /// Each of them.
+    AllPools,
+    /// Each of these. At least one; all of them are there.
+    Pools(Vec<PoolName>),
 }
 
 /// How many threads serve requests.

@@ -22,6 +22,7 @@ pub mod proxy_protocol;
 pub mod query;
 pub mod redirect;
 pub mod request_id;
+pub mod request_reader;
 pub mod rewrite;
 pub mod scan;
 pub mod scheme;

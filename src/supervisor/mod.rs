@@ -337,7 +337,10 @@ impl Supervisor {
         self.facts.draining_connections =
             self.draining.iter().map(|draining| draining.child.connections).sum();
         if let Some(current) = &self.current {
-            current.tell(&ToWorker::Supervised(self.facts.clone()));
+            // Others may have been started since, and have failed.
+            let generation = current.generation;
+            let facts = Supervision { generation, ..self.facts.clone() };
+            current.tell(&ToWorker::Supervised(facts));
         }
     }
 }

@@ -132,6 +132,8 @@ impl Supervisor {
             sockets: wanted,
             state: Some(self.checkpoint.clone()),
             supervision: Supervision { generation, ..self.facts.clone() },
+            // A reload's worker stays silent even if the current one is dead: its replacement answers.
+            is_alone: self.current.is_none() && matches!(purpose, Purpose::Restart),
         };
         let now = self.clock.now();
         let child =

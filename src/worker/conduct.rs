@@ -1,6 +1,5 @@
 //! A worker's life, order by order.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -10,6 +9,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::admin_port::AdminPort;
 use super::renewal::{Files, keep_renewed};
 use super::services::{self, Running, Sockets};
 use super::signals::Signals;
@@ -40,10 +40,8 @@ pub(super) struct Conductor<'a> {
     parts: Parts,
     admin: Arc<Admin>,
     link: Arc<Link>,
-    sockets: Option<Sockets>,
-    admin_address: SocketAddr,
-    /// The last one answers; a runtime cannot be ended from within another, so those before wait.
-    admin_services: Vec<Running>,
+    admin_port: AdminPort,
+    sockets: Sockets,
     data_service: Option<Running>,
     silent: bool,
     /// What the successor got of our counts.
@@ -57,7 +55,7 @@ impl<'a> Conductor<'a> {
     pub(super) fn new(
         config: &'a Config,
         parts: Parts,
-        admin: Admin,
+        (admin, admin_port): (Admin, AdminPort),
         link: Arc<Link>,
         sockets: Sockets,
     ) -> Self {
@@ -70,9 +68,8 @@ impl<'a> Conductor<'a> {
             parts,
             admin: Arc::new(admin),
             link,
-            sockets: Some(sockets),
-            admin_address: config.admin.address,
-            admin_services: Vec::new(),
+            admin_port,
+            sockets,
             data_service: None,
             silent: false,
             handed_over: None,
@@ -123,41 +120,18 @@ impl<'a> Conductor<'a> {
         if let Some(keys) = &state.tickets {
             self.parts.tickets.inherit(keys.clone());
         }
-        let sockets = self.sockets.take().unwrap_or_default();
-        let (admin, data): (Sockets, Sockets) =
-            sockets.into_iter().partition(|(address, _)| *address == self.admin_address);
+        let data = std::mem::take(&mut self.sockets);
         let threads = threads(self.config.threads);
         let accept = services::accept(self.config, &self.parts, threads, data)
             .map_err(super::system("make the proxy"))?;
         // With one thread there is nothing to steal, and the simpler scheduler is cheaper.
         self.data_service = Some(Running::start(("data", threads, threads > 1), accept));
-        self.answer_admin(admin)?;
         self.parts.readiness.accept();
+        let begun = self.admin_port.begin(Arc::clone(&self.admin));
+        begun.map_err(super::system("serve the admin port"))?;
         super::warn_of_file_limit(self.config);
         self.tell(&ToSupervisor::Ready);
         Ok(())
-    }
-
-    /// Serves the admin port. A copy of its socket is kept, for the case that a successor fails
-    /// after we have given it up.
-    fn answer_admin(&mut self, sockets: Sockets) -> Result<(), WorkerError> {
-        let copies = sockets.iter().map(|(address, socket)| Ok((*address, socket.try_clone()?)));
-        let copies: std::io::Result<Sockets> = copies.collect();
-        self.sockets = Some(copies.map_err(super::system("keep the admin socket"))?);
-        let admin = services::Shared(Arc::clone(&self.admin));
-        let services = vec![(sockets, admin)];
-        self.admin_services.push(Running::start(("admin", 1, true), services));
-        Ok(())
-    }
-
-    /// Ends the admin services that have been closed. From a thread of its own: a runtime cannot
-    /// be ended from within another.
-    fn end_former_admin(&mut self) {
-        let former = std::mem::take(&mut self.admin_services);
-        let end = move || former.into_iter().for_each(|admin| admin.stop(FLUSH_MAX));
-        if let Err(error) = std::thread::Builder::new().name("admin end".to_owned()).spawn(end) {
-            log::warn!("a former admin service goes on: error=\"{error}\"");
-        }
     }
 
     async fn serve(
@@ -191,9 +165,7 @@ impl<'a> Conductor<'a> {
     fn obey(&mut self, order: ToWorker) -> Result<(), WorkerError> {
         match order {
             ToWorker::HandOver => {
-                if let Some(admin) = self.admin_services.last() {
-                    admin.close();
-                }
+                self.admin_port.close();
                 let state = self.admin.fall_silent(|| self.state());
                 self.handed_over = Some(state.counts.clone());
                 self.tell(&ToSupervisor::State(Box::new(state)));
@@ -201,9 +173,7 @@ impl<'a> Conductor<'a> {
             ToWorker::Resume => {
                 self.handed_over = None;
                 self.admin.speak_again();
-                self.end_former_admin();
-                let sockets = self.sockets.take().unwrap_or_default();
-                self.answer_admin(sockets)?;
+                self.admin_port.open();
             }
             ToWorker::Inherit(counts) => {
                 self.admin.metrics.inherit(&counts, &self.parts.proxy.live.load());
@@ -226,6 +196,9 @@ impl<'a> Conductor<'a> {
     ) -> Result<(), WorkerError> {
         let mut orders_open = true;
         log::info!("draining: connections={}", self.open());
+        if end == End::Replaced {
+            self.admin_port.retire();
+        }
         if end == End::Stopped {
             self.parts.readiness.drain();
             let pre_stop = tokio::time::sleep(self.config.shutdown.pre_stop);
@@ -255,6 +228,9 @@ impl<'a> Conductor<'a> {
             self.report(&mut told);
             self.data_service = Some(data);
         }
+        while end == End::Stopped && orders_open && self.others_drain() {
+            orders_open = self.obey_late(orders.recv().await, end)?;
+        }
         match self.parts.connections.unfinished() {
             0 => Ok(()),
             open => Err(WorkerError::Cut(open)),
@@ -272,6 +248,12 @@ impl<'a> Conductor<'a> {
             Some(_) => {}
         }
         Ok(true)
+    }
+
+    /// Whether a former worker drains still. Until it has ended, the last one has a service to tell
+    /// of on the admin port.
+    fn others_drain(&self) -> bool {
+        self.admin.metrics.supervision().is_some_and(|told| told.draining_workers > 0)
     }
 
     /// What others know of our counts.
@@ -342,8 +324,6 @@ impl<'a> Conductor<'a> {
         if let Some(data) = self.data_service.take() {
             data.stop(Duration::ZERO);
         }
-        for admin in self.admin_services.drain(..) {
-            admin.stop(FLUSH_MAX);
-        }
+        std::mem::take(&mut self.admin_port).stop(FLUSH_MAX);
     }
 }

@@ -6,6 +6,7 @@
 //! Three runtimes keep what must not wait for each other apart: requests, the admin port, and
 //! probes with the supervisor's orders. The sockets are the supervisor's; a worker has copies.
 
+mod admin_port;
 mod conduct;
 mod orders;
 mod renewal;
@@ -20,6 +21,7 @@ use parking_lot::RwLock;
 use pingora_runtime::RuntimeBuilder;
 use prometheus::Registry;
 
+use self::admin_port::AdminPort;
 use self::conduct::Conductor;
 use self::services::Sockets;
 use self::signals::Signals;
@@ -103,9 +105,14 @@ fn serve(
         Signals::new().map_err(system("watch for signals"))?
     };
     raise_file_limit();
-    let (start, sockets) = begin(link).map_err(system("hear what to serve"))?;
+    let (start, mut sockets) = begin(link).map_err(system("hear what to serve"))?;
     let config = load(start.text.as_deref().map(str::as_bytes))
         .map_err(|problems| WorkerError::Config(problems.to_string()))?;
+    let mut admin_port = admin_port(&config, &mut sockets);
+    if start.is_alone {
+        // Before names are looked up and backends are checked, which may take long.
+        admin_port.start().map_err(system("serve the admin port"))?;
+    }
     let state = start.state.unwrap_or_default();
     let seed = state.handoff.seed().unwrap_or_else(|| fastrand::u64(..));
     let snapshot = Snapshot::new(&config, &start.version, seed, look_up)?;
@@ -114,7 +121,8 @@ fn serve(
     let (doors, tickets) = doors(&config, state.tickets, &kept)?;
     let (parts, admin, log_writer) = assemble(&config, snapshot, doors, tickets, &kept)?;
     admin.metrics.supervised(&start.supervision);
-    let mut conductor = Conductor::new(&config, parts, admin, Arc::clone(link), sockets);
+    let mut conductor =
+        Conductor::new(&config, parts, (admin, admin_port), Arc::clone(link), sockets);
     let orders = orders::listen(link).map_err(system("listen to the supervisor"))?;
     let done = control.get_handle().block_on(conductor.conduct(orders, signals));
     conductor.end();
@@ -133,6 +141,12 @@ fn begin(link: &Link) -> std::io::Result<(Start, Sockets)> {
     let sockets = link.receive_sockets(start.sockets.len())?;
     let sockets = start.sockets.iter().copied().zip(sockets).collect();
     Ok((*start, sockets))
+}
+
+/// The admin port, with its socket taken out of `sockets`.
+fn admin_port(config: &Config, sockets: &mut Sockets) -> AdminPort {
+    let at = sockets.iter().position(|(address, _)| *address == config.admin.address);
+    AdminPort::new(at.map(|at| sockets.swap_remove(at).1))
 }
 
 /// What the parts of a worker share.
@@ -216,6 +230,7 @@ fn assemble(
         metrics,
         registry,
         readiness,
+        ready_when: config.admin.ready_when.clone(),
         clock,
         loaded: clock.now(),
         last_word: RwLock::default(),
@@ -249,13 +264,17 @@ fn raise_file_limit() {
     }
 }
 
+/// How many file descriptors this process may have.
+fn rlimit_of_files() -> u64 {
+    rlimit::Resource::NOFILE.get().map_or(1024, |(soft, _)| soft)
+}
+
 /// Says so if there may be more clients than descriptors: a client's connection takes one, and one
 /// more to a backend for its request; and we need some ourselves.
 fn warn_of_file_limit(config: &Config) {
     let wanted = u64::try_from(config.limits.connections.get()).unwrap_or(u64::MAX) * 2 + 256;
-    if let Ok((limit, _)) = rlimit::Resource::NOFILE.get()
-        && limit < wanted
-    {
+    let limit = rlimit_of_files();
+    if limit < wanted {
         log::warn!(
             "too few file descriptors: limit={limit} wanted={wanted} (help: raise the limit, \
              `ulimit -Hn` or LimitNOFILE=, or lower limits.connections)"

@@ -7,13 +7,11 @@ use std::os::fd::IntoRawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
-use pingora_core::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp};
+use pingora_core::apps::{HttpServerOptions, ServerApp};
 use pingora_core::listeners::{ListenerConfig, Listeners};
-use pingora_core::protocols::http::ServerSession;
 use pingora_core::protocols::l4::stream::L4BufferSettings;
 use pingora_core::server::configuration::ServerConf;
-use pingora_core::server::{Fds, ListenFds, ShutdownWatch};
+use pingora_core::server::{Fds, ListenFds};
 use pingora_core::services::Service as _;
 use pingora_core::services::listening::Service;
 use pingora_runtime::{Runtime, RuntimeBuilder};
@@ -158,18 +156,4 @@ fn server(config: &Config, parts: &Parts, threads: usize) -> io::Result<Server> 
     };
     let connections = Arc::clone(&parts.connections);
     Ok(Server::new(proxy, parts.proxy.clone(), connections, &parts.connection_metrics, limits))
-}
-
-/// An app that several services share.
-pub(super) struct Shared<A>(pub(super) Arc<A>);
-
-#[async_trait]
-impl<A: HttpServerApp + Send + Sync + 'static> HttpServerApp for Shared<A> {
-    async fn process_new_http(
-        self: &Arc<Self>,
-        session: ServerSession,
-        shutdown: &ShutdownWatch,
-    ) -> Option<ReusedHttpStream> {
-        self.0.process_new_http(session, shutdown).await
-    }
 }

@@ -2,6 +2,7 @@
 
 mod support;
 
+mod admin;
 mod ambiguous;
 mod balancing;
 mod body_ends;

@@ -10,8 +10,8 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderValue, Method, Version};
 use weir::config::{
     AccessLog, Admin, Algorithm, Backend, BackendAddress, Config, Dial, HealthCheck, HostPattern,
-    Limits, Listener, LogFormat, LogTarget, Pool, Probe, RateLimit, Retry, RetryOn, Route,
-    Shutdown, Threads, Timeouts,
+    Limits, Listener, LogFormat, LogTarget, Pool, Probe, RateLimit, ReadyWhen, Retry, RetryOn,
+    Route, Shutdown, Threads, Timeouts,
 };
 use weir::exchange::refusal::Refusal;
 use weir::exchange::{Admitted, Exchange, Head, Replay};
@@ -371,7 +371,7 @@ fn draw_config(dice: &mut Dice) -> Config {
     let last = pools.len() - 1;
     Config {
         listeners: vec![Listener::clear(local(1))],
-        admin: Admin { address: local(2) },
+        admin: Admin { address: local(2), ready_when: ReadyWhen::AnyPool },
         threads: Threads::Auto,
         trusted_proxies: Vec::new(),
         forwarded: weir::config::Forwarding::default(),

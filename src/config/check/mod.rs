@@ -5,6 +5,7 @@
 //! is still looked at; the result is thrown away if there was any problem.
 
 mod action;
+mod admin;
 mod bindings;
 mod conditions;
 mod dial;
@@ -34,14 +35,13 @@ use crate::policy::pace::Pace;
 use bindings::{Bindings, Bound};
 
 const DEFAULT_LISTENER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8080);
-const DEFAULT_ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9090);
 
 /// What `file` means.
 pub(super) fn check(file: File, found: &mut Found) -> Config {
     let mut bound = Bindings::default();
     let unclear = may_come_by_https(&file);
     let probes = pool::grpc_probes(file.pools.as_ref());
-    let admin = admin(file.admin, &file.refused, &mut bound, found);
+    let (address, ready_when) = admin::address(file.admin, &file.refused, &mut bound, found);
     let listeners = if file.refused.contains(&"listeners") {
         Vec::new()
     } else {
@@ -53,6 +53,8 @@ pub(super) fn check(file: File, found: &mut Found) -> Config {
         found.warnings.extend(probes.into_iter().map(warn));
     }
     let (pools, names) = pool::pools(file.pools, found);
+    let ready_when = admin::ready_when(ready_when, &names, found);
+    let admin = Admin { address, ready_when };
     if !unclear && listeners.iter().all(|one| one.tls.is_none()) {
         route::all_come_by_http(file.routes.as_ref(), found);
     }
@@ -87,22 +89,6 @@ fn may_come_by_https(file: &File) -> bool {
         || listeners.is_some_and(|listeners| {
             listeners.entries.len() < listeners.typed || listeners.entries.iter().any(unclear)
         })
-}
-
-fn admin(
-    typed: Option<Spanned<file::Admin>>,
-    refused: &[&str],
-    bound: &mut Bindings,
-    found: &mut Found,
-) -> Admin {
-    let typed = typed.map(|admin| admin.value).unwrap_or_default();
-    let unknown = refused.contains(&"admin") || typed.refused.contains(&"address");
-    let at = typed.address.as_ref().map(|address| address.at);
-    let address = typed.address.map_or(DEFAULT_ADMIN, |address| address.value);
-    if !unknown {
-        bound.add(Bound { address, at, admin: true }, found);
-    }
-    Admin { address }
 }
 
 fn listeners(

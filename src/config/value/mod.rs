@@ -8,6 +8,7 @@ mod duration;
 mod fields;
 mod http;
 mod matching;
+mod ready_when;
 mod size;
 
 pub(super) use address::{BackendUrl, ServerName, normal_host};
@@ -15,6 +16,7 @@ pub(super) use duration::{Patience, spell};
 pub(super) use fields::{ChangedField, ContentType, FieldValue, RedirectStatus, Target};
 pub(super) use http::{Failure, HostName, Path, ProbePath, Statuses};
 pub(super) use matching::{ExactPath, FieldName, PathRegex};
+pub(super) use ready_when::ReadyWhen;
 pub(super) use size::{Cap, Size, spell_size};
 
 use super::problem::{Found, Problem, quote};

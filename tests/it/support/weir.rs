@@ -159,10 +159,11 @@ impl Weir {
         self.until_admin_says("/readyz", 200);
     }
 
-    /// Waits until `/healthz` is 200, which it is without any healthy backend too.
+    /// Waits until it accepts requests, which it does without any healthy backend too: `/status` is
+    /// 200 from then on.
     #[track_caller]
     pub(crate) fn until_alive(&mut self) {
-        self.until_admin_says("/healthz", 200);
+        self.until_admin_says("/status", 200);
     }
 
     /// Waits until `path` on the admin port answers `status`; fails the test if the process ends

@@ -1,0 +1,69 @@
+//! A response of the admin port.
+
+use std::fmt::Write as _;
+
+use bytes::Bytes;
+use pingora::http::StatusCode;
+use pingora_core::protocols::http::date::get_cached_date;
+
+pub(super) const TEXT: &str = "text/plain; charset=utf-8";
+pub(super) const JSON: &str = "application/json";
+
+/// A response.
+#[derive(Debug, Clone)]
+pub(super) struct Page {
+    pub(super) status: u16,
+    pub(super) content_type: &'static str,
+    pub(super) body: Bytes,
+}
+
+/// What the `Connection` header field says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Connection {
+    /// Another request may follow, which HTTP/1.1 takes for granted.
+    Kept,
+    /// Another request may follow, which an HTTP/1.0 client has to be told.
+    KeptForHttp10,
+    /// This is the last response.
+    Close,
+}
+
+impl Page {
+    pub(super) fn text(status: u16, body: impl Into<String>) -> Self {
+        Self { status, content_type: TEXT, body: Bytes::from(body.into()) }
+    }
+
+    /// A page that says no more than its status.
+    pub(super) fn status(status: u16) -> Self {
+        Self::text(status, format!("{}\n", reason(status)))
+    }
+
+    /// The status line and the header fields.
+    pub(super) fn head(&self, connection: Connection) -> Bytes {
+        let mut head = format!(
+            "HTTP/1.1 {} {}\r\nContent-Type: {}\r\nContent-Length: {}\r\nCache-Control: no-store\r\n",
+            self.status,
+            reason(self.status),
+            self.content_type,
+            self.body.len(),
+        );
+        if let Ok(date) = get_cached_date().to_str() {
+            // Writing to a string cannot fail.
+            let _written = write!(head, "Date: {date}\r\n");
+        }
+        if self.status == 405 {
+            head.push_str("Allow: GET, HEAD\r\n");
+        }
+        head.push_str(match connection {
+            Connection::Kept => "\r\n",
+            Connection::KeptForHttp10 => "Connection: keep-alive\r\n\r\n",
+            Connection::Close => "Connection: close\r\n\r\n",
+        });
+        Bytes::from(head)
+    }
+}
+
+fn reason(status: u16) -> &'static str {
+    let status = StatusCode::from_u16(status).ok();
+    status.and_then(|status| status.canonical_reason()).unwrap_or("Unknown")
+}

@@ -1,0 +1,53 @@
+//! The admin port.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use super::super::ReadyWhen;
+use super::super::file;
+use super::super::problem::{Found, Problem, Spanned};
+use super::super::value::{ReadyWhen as TypedReadyWhen, Text};
+use super::bindings::{Bindings, Bound};
+use super::pool::Names;
+use super::route::find;
+
+const DEFAULT_ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9090);
+
+/// Where the admin port is, and which pools readiness asks for as typed: the pools are not known yet.
+pub(super) fn address(
+    typed: Option<Spanned<file::Admin>>,
+    refused: &[&str],
+    bound: &mut Bindings,
+    found: &mut Found,
+) -> (SocketAddr, Option<Spanned<TypedReadyWhen>>) {
+    let typed = typed.map(|admin| admin.value).unwrap_or_default();
+    let unknown = refused.contains(&"admin") || typed.refused.contains(&"address");
+    let at = typed.address.as_ref().map(|address| address.at);
+    let address = typed.address.map_or(DEFAULT_ADMIN, |address| address.value);
+    if !unknown {
+        bound.add(Bound { address, at, admin: true }, found);
+    }
+    (address, typed.ready_when)
+}
+
+/// Which pools readiness asks for.
+pub(super) fn ready_when(
+    typed: Option<Spanned<TypedReadyWhen>>,
+    names: &Names,
+    found: &mut Found,
+) -> ReadyWhen {
+    let Some(typed) = typed else { return ReadyWhen::AnyPool };
+    let pools = match typed.value {
+        TypedReadyWhen::AnyPool => return ReadyWhen::AnyPool,
+        TypedReadyWhen::AllPools => return ReadyWhen::AllPools,
+        TypedReadyWhen::Pools(pools) => pools,
+    };
+    if pools.typed == 0 {
+        let problem = Problem::new(typed.at, "`ready_when` names no pool");
+        found.add(problem.help("write `any_pool`, `all_pools`, or the names of pools"));
+    }
+    let name = |pool: &Spanned<Text>| {
+        let index = find(pool, names, found)?;
+        names.list.get(index).map(|name| name.value.clone())
+    };
+    ReadyWhen::Pools(pools.entries.iter().filter_map(name).collect())
+}

@@ -1,0 +1,42 @@
+//! Which pools make the balancer ready.
+
+use super::super::problem::{Found, Problem, nearest, quote};
+use super::super::read::{Field, FromNode, List};
+use super::super::yaml::{Node, Value};
+use super::Text;
+
+const WORDS: [&str; 2] = ["any_pool", "all_pools"];
+const EXPECTED: &str = "`any_pool`, `all_pools` or a list of pools";
+
+/// Which pools make the balancer ready, as typed.
+#[derive(Debug, Clone, PartialEq)]
+pub(in super::super) enum ReadyWhen {
+    AnyPool,
+    AllPools,
+    /// Each of these.
+    Pools(List<Text>),
+}
+
+impl FromNode for ReadyWhen {
+    fn expected() -> String {
+        EXPECTED.to_owned()
+    }
+
+    fn from_node(node: &Node, field: Field, found: &mut Found) -> Option<Self> {
+        match (&node.value, node.text()) {
+            (Value::List(_), _) => return List::from_node(node, field, found).map(Self::Pools),
+            (_, Some("any_pool")) => return Some(Self::AnyPool),
+            (_, Some("all_pools")) => return Some(Self::AllPools),
+            (_, Some(typed)) if !typed.is_empty() => {
+                let what = format!("{} is not {EXPECTED}", quote(typed));
+                let help = nearest(typed, WORDS).map_or_else(
+                    || format!("a pool stands in brackets: `{}: [{typed}]`", field.name),
+                    |near| format!("did you mean `{near}`?"),
+                );
+                found.add(Problem::new(node.at, what).help(help));
+            }
+            _ => found.add(field.wrong_type(node, EXPECTED)),
+        }
+        None
+    }
+}

@@ -1,0 +1,72 @@
+//! The admin port of a worker: when it answers, and when another worker does.
+
+use std::io;
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::rlimit_of_files;
+use crate::admin::{Admin, Bounds, Pages, Server};
+
+/// The admin port of a worker.
+#[derive(Default)]
+pub(super) struct AdminPort {
+    pages: Arc<Pages>,
+    socket: Option<TcpListener>,
+    server: Option<Server>,
+}
+
+impl AdminPort {
+    pub(super) fn new(socket: Option<TcpListener>) -> Self {
+        Self { socket, ..Self::default() }
+    }
+
+    /// Answers from now on: that the worker starts, until it [serves](Self::begin).
+    pub(super) fn start(&mut self) -> io::Result<()> {
+        if let Some(socket) = self.socket.take() {
+            self.server = Some(Server::start(socket, Arc::clone(&self.pages), bounds())?);
+        }
+        Ok(())
+    }
+
+    /// The worker serves.
+    pub(super) fn begin(&mut self, admin: Arc<Admin>) -> io::Result<()> {
+        self.pages.begin(admin);
+        self.start()
+    }
+
+    /// Another worker may be taking over.
+    pub(super) fn close(&self) {
+        if let Some(server) = &self.server {
+            server.close();
+        }
+    }
+
+    /// It has not.
+    pub(super) fn open(&self) {
+        if let Some(server) = &self.server {
+            server.open();
+        }
+    }
+
+    /// It has.
+    pub(super) fn retire(&self) {
+        if let Some(server) = &self.server {
+            server.retire();
+        }
+    }
+
+    /// The process ends.
+    pub(super) fn stop(self, patience: Duration) {
+        if let Some(server) = self.server {
+            server.stop(patience);
+        }
+    }
+}
+
+/// The usual bounds; where there are few descriptors, at most an eighth of them is kept.
+fn bounds() -> Bounds {
+    let usual = Bounds::default();
+    let eighth = usize::try_from(rlimit_of_files() / 8).unwrap_or(usize::MAX);
+    Bounds { descriptors: usual.descriptors.min(eighth), ..usual }
+}
