@@ -20,6 +20,7 @@ mod grpc;
 mod head;
 pub mod refusal;
 mod tunnel;
+mod wait;
 
 use std::fmt;
 use std::net::IpAddr;

@@ -257,6 +257,19 @@ fn no_wait_and_no_attempt_goes_beyond_the_deadline() {
 }
 
 #[test]
+fn the_wait_for_headers_is_one_deadline_and_ends_with_them() {
+    let (mut exchange, _) = admitted(&snapshot(&TWO.replace("request: 10s", "request: off")));
+    exchange.pick(at(0), (0, 0)).unwrap();
+    assert_eq!(exchange.head_by(at(0)), at(30_000));
+    exchange.body(64 * 1024).unwrap();
+    assert_eq!(exchange.head_by(at(1_000)), at(31_000), "from the last piece of the request on");
+    exchange.body(1).unwrap();
+    assert_eq!(exchange.head_by(at(1_000)), at(61_000), "some of it is still being sent");
+    assert!(!exchange.responded(200, SAFE, at(2_000)));
+    assert_eq!(exchange.head_by(at(2_000)), Timestamp::MAX);
+}
+
+#[test]
 fn a_request_without_a_deadline_waits_as_long_as_each_attempt_may() {
     let (mut exchange, _) = admitted(&snapshot(&TWO.replace("request: 10s", "request: off")));
     let target = exchange.pick(at(1_000_000_000), (0, 0)).unwrap();

@@ -163,7 +163,7 @@ pub(super) async fn fail(
     let begun = session.as_downstream().response_written();
     let begun = begun.is_some_and(|head| !head.status.is_informational())
         || exchange.tunnel_since().is_some();
-    let late = super::late(session, error);
+    let late = super::late(session, exchange, error);
     let violation = super::line(session).and_then(Line::violation);
     if let Some(violation) = violation {
         exchange.because(violation.code());

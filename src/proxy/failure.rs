@@ -38,24 +38,27 @@ pub(super) fn is_stalled_client(error: &Error) -> bool {
 }
 
 /// What to answer once an exchange has failed for good; `None` if the client has left. `late`
-/// tells whose time it was that ran out.
+/// says who did not do its part in time.
 pub(super) fn to_answer(error: &Error, late: Option<Late>) -> Option<Refusal> {
     match (late, error.esource()) {
         (Some(Late::Client), _) => Some(Refusal::SlowClient),
         (Some(Late::Backend), _) => Some(Refusal::RequestTimeout),
+        (Some(Late::Headers), _) => Some(Refusal::ResponseTimeout),
         (None, ErrorSource::Upstream) => Some(of_backend(error)),
         (None, ErrorSource::Downstream) => of_client(error),
         (None, ErrorSource::Internal | ErrorSource::Unset) => Some(Refusal::Internal),
     }
 }
 
-/// Who had not done its part when the request's time was up.
+/// Who had not done its part when the time was up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Late {
     /// It had not sent its whole body, and was waited for.
     Client,
     /// It had the whole request, or did not take it.
     Backend,
+    /// The same, and the request as a whole still has time.
+    Headers,
 }
 
 #[expect(clippy::wildcard_enum_match_arm, reason = "Pingora's list of errors is open")]
@@ -146,6 +149,7 @@ fn of_head(error: &Error) -> String {
     }
 }
 
+const NO_HEADERS: &str = "not all headers of a response in time";
 const NOT_HTTP2: &str = "it does not speak HTTP/2";
 
 fn h2_error(error: &Error) -> Option<&h2::Error> {
@@ -194,6 +198,7 @@ pub(super) fn while_proxying(
     }
     let again = match (late, error.esource()) {
         (Some(Late::Backend), _) => failed(Failure::Timeout, "no answer in the request's time"),
+        (Some(Late::Headers), _) => failed(Failure::Timeout, NO_HEADERS),
         (None, ErrorSource::Upstream) if refused => {
             failed(Failure::Refused, "it did nothing with the request")
         }

@@ -121,12 +121,14 @@ fn line(session: &Session) -> Option<&Line> {
 
 /// Who was late, if somebody was. While a client's body is awaited, its silence is the backend's
 /// silence, too.
-fn late(session: &mut Session, error: &Error) -> Option<Late> {
+fn late(session: &mut Session, exchange: &Exchange, error: &Error) -> Option<Late> {
+    let is_over = exchange.deadline() <= Clock::process().now() + TICK;
     let heard = session.as_downstream_mut().is_body_done();
     let awaited = !heard && line(session).is_some_and(Line::is_awaited);
     match (is_late(session) || is_about_late(session, error), awaited) {
         (true, true) => Some(Late::Client),
-        (true, false) => Some(Late::Backend),
+        (true, false) if is_over => Some(Late::Backend),
+        (true, false) => Some(Late::Headers),
         (false, true) if failure::is_silence(error) => Some(Late::Client),
         (false, _) => None,
     }
@@ -257,6 +259,7 @@ impl ProxyHttp for Proxy {
             line.uploads(connection.and_then(upload::of).cloned());
         }
         exchange.connected(reused, self.clock.now());
+        request::await_head(session, exchange);
         tunnel::hold_back(session, exchange, socket);
         Ok(())
     }
@@ -350,7 +353,7 @@ impl ProxyHttp for Proxy {
         reused: bool,
     ) -> Box<Error> {
         fault::at("error_while_proxy", session);
-        let late = late(session, &error);
+        let late = late(session, exchange, &error);
         failure::while_proxying(error, reused, late, |failed, reason| {
             exchange.failed(failed, reason, replay(session), self.clock.now())
         })

@@ -6,6 +6,7 @@ use pingora_proxy::Session;
 
 use super::line::Line;
 use super::{answer, connection, line};
+use crate::clock::Clock;
 use crate::exchange::Exchange;
 use crate::exchange::refusal::Refusal;
 use crate::time::Timestamp;
@@ -17,6 +18,19 @@ pub(super) fn begin(session: &mut Session, now: Timestamp) {
     session.set_write_timeout(Some(line.patience()));
     if line.is_worn() {
         session.set_keepalive(None);
+    }
+}
+
+/// A connection to a backend is there, or more of the request has been read: from now on the backend has
+/// so long for the headers of its response. Pingora's own timeout begins anew with each byte of them.
+///
+/// Over HTTP/2 the headers come as one, and the wait for them is over in `upstream::http2`, which knows
+/// how much of the request is still to be sent.
+pub(super) fn await_head(session: &Session, exchange: &Exchange) {
+    if !exchange.wants_tunnel()
+        && let Some(line) = line(session).filter(|line| line.upload().is_none())
+    {
+        line.deadline(exchange.head_by(Clock::process().now()));
     }
 }
 
@@ -33,6 +47,7 @@ pub(super) fn check(
     exchange: &mut Exchange,
 ) -> Result<()> {
     *piece = piece.take().filter(|piece| !(is_end && piece.is_empty()));
+    await_head(session, exchange);
     taken(session, exchange.body(piece.as_ref().map_or(0, Bytes::len)))
 }
 

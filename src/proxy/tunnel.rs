@@ -18,17 +18,19 @@ use crate::exchange::{Exchange, Target};
 use crate::http::upgrade::{WEBSOCKET, agrees_to_websocket};
 use crate::time::Timestamp;
 
-/// An attempt begins. If it is to become a tunnel, the backend has so long to say so.
+/// An attempt begins. If it is to become a tunnel, the backend has so long to say so. Else the wait for
+/// its response begins with the connection (`request.rs`).
 pub(super) fn await_answer(
     session: &Session,
     exchange: &Exchange,
     target: &Target,
     now: Timestamp,
 ) {
-    if exchange.wants_tunnel()
-        && let Some(line) = line(session)
-    {
-        line.again(exchange.agree_by(target, now));
+    if let Some(line) = line(session) {
+        line.again(match exchange.wants_tunnel() {
+            true => exchange.agree_by(target, now),
+            false => exchange.deadline(),
+        });
     }
 }
 
@@ -66,6 +68,9 @@ pub(super) fn answered(
 ) -> Result<()> {
     if response.status != StatusCode::SWITCHING_PROTOCOLS {
         if !response.status.is_informational() {
+            if let Some(line) = line(session) {
+                line.deadline(exchange.deadline()); // the wait for the headers is over
+            }
             await_piece(session, exchange, now);
         }
         return Ok(());

@@ -14,7 +14,9 @@ use std::time::Duration;
 use crate::support::backend::{Answer, Backend, Behaviour, Deaf};
 use crate::support::client::{Client, Failure, request_bytes};
 use crate::support::configs::pool;
-use crate::support::weir::Weir;
+use crate::support::http2::{Http2, frame};
+use crate::support::origin::Origin;
+use crate::support::weir::{LISTENER_KEYS, Weir};
 use crate::support::{PATIENCE, eventually, eventually_some, now};
 
 fn one(pool_keys: &str, file_keys: &str) -> (Backend, Weir) {
@@ -99,6 +101,91 @@ fn a_body_that_stops_is_cut_after_the_response_timeout() {
     let failure = client.request("GET", "/", &[], b"").expect_err("the body has no end");
     assert!(never_whole(&failure), "{failure:?}");
     assert_eq!((backend.count(), reason(&weir).as_str()), (1, "response_cut"));
+}
+
+#[test]
+fn headers_that_drip_end_at_the_response_timeout_with_504() {
+    let keys = "retry: {attempts: 1}\ntimeouts: {response: 500ms, request: off}";
+    let (backend, weir) = one(keys, &format!("{LISTENER_KEYS}http2: true\n"));
+    backend.set(Behaviour::HalfHead { pause: Duration::from_millis(20) });
+    assert_eq!(weir.get("/").status(), 504);
+    let posted = Client::connect(weir.address()).request("POST", "/", &[], b"hello");
+    assert_eq!(posted.map(|answer| answer.status()), Ok(504));
+    let over_http2 = Http2::connect(weir.address()).get("/", &[]).unwrap();
+    assert_eq!(over_http2.status(), 504);
+    eventually(PATIENCE, "all are logged so", || {
+        let lines = weir.access_log();
+        lines.iter().filter(|line| line["reason"] == "response_timeout").count() == 3
+    });
+    eventually(PATIENCE, "the backend is left alone", || backend.connections_open() == 0);
+}
+
+#[test]
+fn headers_that_drip_send_the_request_to_the_next_backend() {
+    let backends = Backend::start_many(2);
+    let weir = Weir::start(&pool(&backends, "timeouts: {response: 500ms, request: off}"));
+    backends[0].set(Behaviour::HalfHead { pause: Duration::from_millis(20) });
+    for _ in 0..2 {
+        assert_eq!(weir.get("/").text(), "b2");
+    }
+    assert_eq!((backends[0].count(), backends[1].count()), (1, 2));
+    let retried = weir.metrics().sum("lb_retries_total", &[("reason", "timeout")]);
+    assert_eq!(retried, 1.0);
+}
+
+#[test]
+fn a_response_whose_pieces_come_in_time_may_take_longer_than_the_response_timeout() {
+    let (backend, weir) = one("timeouts: {response: 1s, request: off}", "");
+    let pieces = vec![b"x".to_vec(); 20];
+    backend.set(Behaviour::Chunked { pieces, pause: Duration::from_millis(100) });
+    assert_eq!(weir.get("/").body.len(), 20);
+}
+
+#[test]
+fn a_request_body_that_goes_on_may_take_longer_than_the_response_timeout() {
+    let (_backend, weir) = one("timeouts: {response: 1s, request: off}", "");
+    let mut client = Client::connect(weir.address());
+    client.send(request_bytes("POST", "/", &[], 20));
+    let answer = trickle(&mut client, "x", Duration::from_millis(100), 20);
+    assert!(answer.starts_with(b"HTTP/1.1 200"), "{:?}", String::from_utf8_lossy(&answer));
+}
+
+/// Speaks HTTP/2 as frames: the settings, these frames once there is a request, and then a frame that
+/// goes on with the last fields, without any, again and again.
+fn dripping(frames: Vec<u8>) -> Origin {
+    Origin::start(move |conversation| {
+        conversation.send(frame(0x4, 0, 0, b""))?;
+        while !conversation.has_come(b"\0\0\0\x04\x01\0\0\0\0") {
+            conversation.pause(Duration::from_millis(5))?;
+        }
+        conversation.send(frame(0x4, 1, 0, b""))?;
+        conversation.send(&frames)?;
+        loop {
+            conversation.pause(Duration::from_millis(20))?;
+            conversation.send(frame(0x9, 0, 1, b""))?;
+        }
+    })
+}
+
+#[test]
+fn http2_headers_and_trailers_that_drip_end_at_the_response_timeout_too() {
+    let keys = "protocol: h2c, retry: {attempts: 1}, timeouts: {response: 500ms, request: off}";
+    let config = |origin: &Origin| {
+        let url = origin.url();
+        format!("pools: [{{name: web, health_check: off, backends: [{url}], {keys}}}]\n")
+    };
+    let status_200 = b"\x88";
+    let headers = dripping(frame(0x1, 0, 1, status_200));
+    let weir = Weir::start(&config(&headers));
+    assert_eq!(weir.get("/").status(), 504);
+    assert_eq!(reason(&weir), "response_timeout");
+    let body = [frame(0x1, 4, 1, status_200), frame(0, 0, 1, b"hello"), frame(0x1, 1, 1, b"")];
+    let trailers = dripping(body.concat());
+    let weir = Weir::start(&config(&trailers));
+    let failure = Client::connect(weir.address()).request("GET", "/", &[], b"");
+    let failure = failure.expect_err("the end does not come");
+    assert!(never_whole(&failure), "{failure:?}");
+    assert_eq!(reason(&weir), "response_cut");
 }
 
 // ── the deadline of a whole request ──

@@ -146,8 +146,9 @@ section! {
 
     /// For a connection, and as long again for its TLS handshake.
     connect: Duration = Same("2s"), "500ms";
-    /// For the head of the answer, from the last piece of the request on, and between two pieces of its
-    /// body.
+    /// For all headers of the response, from the last piece of the request on (else 504, or the next
+    /// backend); then between two pieces of its body. A request body of more than 64 KiB gives the backend
+    /// twice as long for the headers, because some of it is still being sent then.
     response: Duration = Same("30s"), "10s";
     /// For the whole request: every attempt, every wait between them, and the last byte of the
     /// answer. `off` is for streams and large files that may take as long as they like.

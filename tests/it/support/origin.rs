@@ -181,6 +181,11 @@ impl Conversation {
         Ok(message)
     }
 
+    /// Whether these bytes are among those that have come and were not used.
+    pub(crate) fn has_come(&self, bytes: &[u8]) -> bool {
+        find(&self.unread, bytes).is_some()
+    }
+
     /// Reads until what has come and was not used ends so.
     pub(crate) fn until(&mut self, end: &str) -> io::Result<()> {
         while !self.unread.ends_with(end.as_bytes()) {
