@@ -117,6 +117,12 @@ pub enum ToSupervisor {
     Connections(u64),
     /// The last word until [`ToWorker::Speak`].
     Held,
+    /// It is alive, and how many of its data threads are not. Sent only to a supervisor that says
+    /// for how long it may be silent: an older one does not know this message.
+    Heartbeat {
+        /// Data threads that made no progress for that long.
+        hung_threads: u64,
+    },
 }
 
 /// One end of the link.

@@ -24,7 +24,7 @@ use weir::supervisor::{self, Options, Program};
 use weir::tls::check::Expired;
 use weir::worker;
 
-use self::given::overrides;
+use self::given::{HangTimeout, overrides};
 use self::load::{complain, load, loader, read};
 use self::usage::wrong_usage;
 
@@ -104,6 +104,10 @@ struct Run {
     /// Reload when the file changes
     #[arg(long)]
     watch: bool,
+    /// How long a worker may make no progress before it is replaced, or `off`
+    /// [default: 10s] [env: WEIR_HANG_TIMEOUT]
+    #[arg(long, value_name = "DURATION", value_parser = given::hang_timeout)]
+    hang_timeout: Option<HangTimeout>,
     /// How long a new worker may take until it serves
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = humantime::parse_duration)]
     ready_timeout: Duration,
@@ -241,6 +245,7 @@ fn run(flags: Run) -> Result<(), String> {
         text: None,
         control: flags.control.place(),
         ready_timeout: flags.ready_timeout,
+        hang_timeout: given::hang_timeout_of(flags.hang_timeout)?,
         watch: flags.watch,
         ready: None,
     })
@@ -345,6 +350,7 @@ fn run_demo(flags: &Demo) -> Result<(), String> {
         text: Some(text),
         control: flags.control.place(),
         ready_timeout: Duration::from_secs(60),
+        hang_timeout: given::hang_timeout_of(None)?,
         watch: false,
         ready: Some(Box::new(move || {
             let _nobody_reads = say(&hint);

@@ -50,6 +50,7 @@ struct Supervisor {
     upgrades_done: u64,
     upgrades_refused: u64,
     restarts: u64,
+    hangs: u64,
     draining_workers: u64,
     draining_connections: u64,
 }
@@ -110,6 +111,7 @@ fn supervisor(told: &Supervision) -> Supervisor {
         upgrades_done: told.upgrades_done,
         upgrades_refused: told.upgrades_refused,
         restarts: told.restarts,
+        hangs: told.hangs,
         draining_workers: told.draining_workers,
         draining_connections: told.draining_connections,
     }
@@ -231,13 +233,15 @@ mod tests {
             upgrades_done: 6,
             upgrades_refused: 7,
             restarts: 1,
+            hangs: 8,
             draining_workers: 5,
             draining_connections: 77,
             last_reload_ok: true,
             last_reload_at: UNIX_EPOCH,
+            hang_timeout: None,
         };
         let expected = json!({
-            "generation": 4, "reloads_done": 2, "reloads_refused": 3, "restarts": 1,
+            "generation": 4, "reloads_done": 2, "reloads_refused": 3, "restarts": 1, "hangs": 8,
             "upgrades_done": 6, "upgrades_refused": 7, "draining_workers": 5, "draining_connections": 77,
         });
         assert_eq!(supervised(&probed(), Some(told))["supervisor"], expected);

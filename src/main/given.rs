@@ -1,4 +1,6 @@
-//! Values that win over the file.
+//! Values of flags and of the environment.
+
+use std::time::Duration;
 
 use weir::config::{Override, Overrides};
 
@@ -31,4 +33,35 @@ fn many(flags: &[String], name: &'static str, environment: &'static str) -> Vec<
     let list = variable(environment).unwrap_or_default();
     let values = list.split(',').map(str::trim).filter(|value| !value.is_empty());
     values.map(|value| Override::environment(environment, value)).collect()
+}
+
+/// How long a worker may make no progress; `None` is `off`.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct HangTimeout(Option<Duration>);
+
+/// Shorter ones would take a busy machine for a hang.
+const HANG_TIMEOUT_MIN: Duration = Duration::from_secs(1);
+const HANG_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
+
+/// Reads a value of `--hang-timeout`.
+pub(super) fn hang_timeout(text: &str) -> Result<HangTimeout, String> {
+    if text == "off" {
+        return Ok(HangTimeout(None));
+    }
+    let duration = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if duration < HANG_TIMEOUT_MIN {
+        return Err("must be at least 1s, or off".to_owned());
+    }
+    Ok(HangTimeout(Some(duration)))
+}
+
+/// The flag, else the environment, else the default.
+pub(super) fn hang_timeout_of(flag: Option<HangTimeout>) -> Result<Option<Duration>, String> {
+    if let Some(HangTimeout(given)) = flag {
+        return Ok(given);
+    }
+    let Some(text) = variable("WEIR_HANG_TIMEOUT") else { return Ok(Some(HANG_TIMEOUT_DEFAULT)) };
+    let HangTimeout(given) =
+        hang_timeout(&text).map_err(|why| format!("weir: WEIR_HANG_TIMEOUT: `{text}`: {why}"))?;
+    Ok(given)
 }

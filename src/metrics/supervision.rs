@@ -3,7 +3,7 @@
 //! It lives as long as the service does, and its counts are its own: they are shown by whichever
 //! worker it told last, and never inherited from one worker by the next.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 use serde::{Deserialize, Serialize};
@@ -27,6 +27,9 @@ pub struct Supervision {
     pub upgrades_refused: u64,
     /// Workers that died and were replaced.
     pub restarts: u64,
+    /// Workers that hung and were killed. Those that served are among `restarts` as well.
+    #[serde(default)]
+    pub hangs: u64,
     /// Former workers that still serve what they have.
     pub draining_workers: u64,
     /// Their connections.
@@ -35,12 +38,15 @@ pub struct Supervision {
     pub last_reload_ok: bool,
     /// When the configuration in use was loaded.
     pub last_reload_at: SystemTime,
+    /// For how long a worker may be silent before it is replaced; `None`: it is not watched.
+    #[serde(default)]
+    pub hang_timeout: Option<Duration>,
 }
 
 impl Supervision {
     /// Of a service that begins.
     #[must_use]
-    pub const fn at(now: SystemTime) -> Self {
+    pub const fn at(now: SystemTime, hang_timeout: Option<Duration>) -> Self {
         Self {
             generation: 0,
             reloads_done: 0,
@@ -48,10 +54,12 @@ impl Supervision {
             upgrades_done: 0,
             upgrades_refused: 0,
             restarts: 0,
+            hangs: 0,
             draining_workers: 0,
             draining_connections: 0,
             last_reload_ok: true,
             last_reload_at: now,
+            hang_timeout,
         }
     }
 }
@@ -94,6 +102,11 @@ impl Metrics {
                 "lb_worker_restarts_total",
                 "Workers that died and were replaced.",
                 vec![counter(None, told.restarts)],
+            ),
+            family(
+                "lb_worker_hangs_total",
+                "Workers that made no progress for longer than `--hang-timeout` and were killed.",
+                vec![counter(None, told.hangs)],
             ),
             family(
                 "lb_worker_generation",

@@ -598,10 +598,12 @@ fn supervision() -> Supervision {
         upgrades_done: 5,
         upgrades_refused: 6,
         restarts: 1,
+        hangs: 8,
         draining_workers: 2,
         draining_connections: 77,
         last_reload_ok: false,
         last_reload_at: UNIX_EPOCH + Duration::from_secs(1_700_000_000),
+        hang_timeout: None,
     }
 }
 
@@ -616,6 +618,7 @@ fn what_the_supervisor_says_is_shown() {
     assert!(world.has(r#"lb_supervisor_upgrades_total{outcome="done"} 5"#));
     assert!(world.has(r#"lb_supervisor_upgrades_total{outcome="refused"} 6"#));
     assert!(world.has("lb_worker_restarts_total 1"));
+    assert!(world.has("lb_worker_hangs_total 8"));
     assert!(world.has("lb_draining_workers 2"));
     assert!(world.has("lb_draining_connections 77"));
     assert!(world.has("lb_config_reload_success 0"));

@@ -12,3 +12,4 @@ pub mod notices;
 pub mod pace;
 pub mod retry;
 pub mod select;
+pub mod watchdog;

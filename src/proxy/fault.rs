@@ -3,22 +3,27 @@
 //! What a panic leaves behind (a gauge that never comes down, a lock, other requests) can only be
 //! seen if one happens, and no hook is known to panic. So a test build can be asked for one:
 //! where debug assertions are compiled in, `WEIR_FAULT=panic` in the environment makes the hook
-//! `x` panic for requests of `/panic/x`. A release build has no trace of it. A cargo feature would
-//! need a second build of everything, and `--all-features` would switch it on.
+//! `x` panic for requests of `/panic/x`, and `WEIR_FAULT=block` makes it block its thread for ever
+//! for requests of `/block/x`, as a deadlock does. A release build has no trace of it. A cargo
+//! feature would need a second build of everything, and `--all-features` would switch it on.
 
 use pingora_proxy::Session;
 
 #[cfg(debug_assertions)]
-static ARMED: std::sync::LazyLock<bool> =
-    std::sync::LazyLock::new(|| std::env::var("WEIR_FAULT").is_ok_and(|fault| fault == "panic"));
+static ARMED: std::sync::LazyLock<Option<String>> =
+    std::sync::LazyLock::new(|| std::env::var("WEIR_FAULT").ok());
 
-/// Panics if this request is to panic in `hook`.
+/// Panics or blocks if this request is to do so in `hook`.
 #[cfg(debug_assertions)]
 pub(super) fn at(hook: &str, session: &Session) {
-    let asked = || session.req_header().uri.path().strip_prefix("/panic/") == Some(hook);
+    let asked = |prefix| session.req_header().uri.path().strip_prefix(prefix) == Some(hook);
     #[expect(clippy::panic, reason = "this is what it is for")]
-    if *ARMED && asked() {
-        panic!("a fault in {hook}, as the environment asks");
+    match ARMED.as_deref() {
+        Some("panic") if asked("/panic/") => panic!("a fault in {hook}, as the environment asks"),
+        Some("block") if asked("/block/") => loop {
+            std::thread::park();
+        },
+        _ => {}
     }
 }
 

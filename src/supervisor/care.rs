@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::child::Child;
 use super::upgrade::Upgrade;
 use super::{Supervisor, TICK, systemd};
+use crate::policy::watchdog::Watchdog;
 use crate::time::Timestamp;
 
 impl Supervisor {
@@ -19,7 +20,8 @@ impl Supervisor {
             self.watchdog.map(|_| self.alive_at),
         ];
         let next = due.into_iter().flatten().min();
-        next.map_or(TICK, |at| at.since(now).min(TICK))
+        let tick = self.options.hang_timeout.map_or(TICK, Watchdog::interval).min(TICK);
+        next.map_or(tick, |at| at.since(now).min(tick))
     }
 
     /// Looks after all that no event tells of.
@@ -39,6 +41,7 @@ impl Supervisor {
             self.restart();
         }
         self.end_late_workers(now);
+        self.replace_hung_workers(now);
     }
 
     fn end_late_candidates(&mut self, now: Timestamp) {

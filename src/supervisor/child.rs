@@ -17,6 +17,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::Event;
 use crate::link::{Link, Start, ToSupervisor, ToWorker};
+use crate::policy::watchdog::Watchdog;
 use crate::time::Timestamp;
 
 /// How a worker is started: the binary's path and what it is told on its command line. The path
@@ -39,6 +40,10 @@ pub(super) struct Child {
     lived_before: Duration,
     /// Client connections, as it last told.
     pub(super) connections: u64,
+    /// From its first heartbeat on, what is known of its progress.
+    pub(super) watchdog: Option<Watchdog>,
+    /// Data threads that hang, as it last said.
+    pub(super) hung_threads: u64,
     link: Arc<Link>,
 }
 
@@ -66,6 +71,8 @@ impl Child {
             started: now,
             lived_before: Duration::ZERO,
             connections: 0,
+            watchdog: None,
+            hung_threads: 0,
             link: Arc::new(link),
         };
         child.listen(events.clone())?;
@@ -87,7 +94,17 @@ impl Child {
     ) -> io::Result<Self> {
         let pid = Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidData)?;
         let link = Arc::new(Link::from(UnixStream::from(link)));
-        let child = Self { generation, pid, started, lived_before, connections, link };
+        let (watchdog, hung_threads) = (None, 0);
+        let child = Self {
+            generation,
+            pid,
+            started,
+            lived_before,
+            connections,
+            watchdog,
+            hung_threads,
+            link,
+        };
         child.listen(events.clone())?;
         Ok(child)
     }

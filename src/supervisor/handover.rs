@@ -16,6 +16,7 @@ use crate::time::Timestamp;
 impl Supervisor {
     /// A worker said something.
     pub(super) fn heard(&mut self, generation: u64, said: ToSupervisor) {
+        self.note_life(generation);
         match said {
             ToSupervisor::Warm => self.warm(generation),
             ToSupervisor::Ready => self.ready(generation),
@@ -34,6 +35,7 @@ impl Supervisor {
             }
             ToSupervisor::Connections(open) => self.note_connections(generation, open),
             ToSupervisor::Held => self.held(generation),
+            ToSupervisor::Heartbeat { hung_threads } => self.heartbeat(generation, hung_threads),
             ToSupervisor::Draining(counts, open) => {
                 self.note_connections(generation, open);
                 match &self.current {

@@ -145,6 +145,11 @@ impl Supervisor {
             stopping.cut |= !well;
             return;
         }
+        self.current_gone(&ended, status);
+    }
+
+    /// The worker that served is gone, and nobody asked for that: it is replaced.
+    pub(super) fn current_gone(&mut self, ended: &Child, status: &str) {
         let lived = ended.age(self.clock.now());
         log::error!(
             "worker died: generation={} lived={lived:?} status=\"{status}\"",

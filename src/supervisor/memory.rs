@@ -21,6 +21,7 @@ use super::trial::UNDERSTOOD;
 use super::{Draining, Load, Supervisor, SupervisorError, control};
 use crate::link::State;
 use crate::metrics::Supervision;
+use crate::policy::watchdog::Watchdog;
 use crate::sockets::{inherited, lent};
 
 /// Where the new image finds what the old one knew, where it finds the old image, and why that
@@ -63,6 +64,9 @@ pub(super) struct Worker {
     link: RawFd,
     age: Duration,
     connections: u64,
+    /// Whether it sends heartbeats.
+    #[serde(default)]
+    watched: bool,
 }
 
 /// Whether this binary could go on from what a supervisor wrote. The answer is one word, or why
@@ -169,6 +173,7 @@ impl Supervisor {
             link: child.link().as_fd().as_raw_fd(),
             age: child.age(now),
             connections: child.connections,
+            watched: child.watchdog.is_some(),
         };
         let sockets = self.sockets.iter();
         let draining = self.draining.iter();
@@ -210,11 +215,15 @@ impl Supervisor {
     }
 
     fn adopt(&self, worker: &Worker) -> io::Result<Child> {
-        Child::adopt(
+        let now = self.clock.now();
+        let mut child = Child::adopt(
             (worker.generation, worker.pid, worker.connections, worker.age),
             lent(worker.link)?,
             &self.events,
-            self.clock.now(),
-        )
+            now,
+        )?;
+        let timeout = self.options.hang_timeout.filter(|_| worker.watched);
+        child.watchdog = timeout.map(|timeout| Watchdog::new(timeout, now));
+        Ok(child)
     }
 }

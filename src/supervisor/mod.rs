@@ -19,6 +19,7 @@ mod care;
 mod child;
 pub mod control;
 mod handover;
+mod hang;
 mod lives;
 mod memory;
 mod options;
@@ -208,6 +209,7 @@ impl Supervisor {
 
     fn new(options: Options, served: Served, events: Sender<Event>, signals: Signals) -> Self {
         let clock = Clock::process();
+        let facts = Supervision::at(clock.wall(clock.now()), options.hang_timeout);
         Self {
             options,
             clock,
@@ -222,7 +224,7 @@ impl Supervisor {
             discarded: Vec::new(),
             draining: VecDeque::new(),
             checkpoint: State::default(),
-            facts: Supervision::at(clock.wall(clock.now())),
+            facts,
             restart_at: None,
             restart_wait: Duration::ZERO,
             reload_again: false,

@@ -26,6 +26,8 @@ pub struct Options {
     pub control: control::Place,
     /// How long a new worker may take until it serves.
     pub ready_timeout: Duration,
+    /// For how long a worker may make no progress before it is replaced; `None`: for ever.
+    pub hang_timeout: Option<Duration>,
     /// Whether changes of the file are reloads.
     pub watch: bool,
     /// Called once, when requests are accepted for the first time.

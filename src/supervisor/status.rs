@@ -7,7 +7,7 @@ use super::child::Child;
 use super::control::Answer;
 
 impl Supervisor {
-    /// How things stand. It is `done` only while a worker serves.
+    /// How things stand. It is `done` only while a worker serves and makes progress.
     pub(super) fn status(&self) -> Answer {
         let mut text = String::new();
         let facts = &self.facts;
@@ -15,14 +15,15 @@ impl Supervisor {
         let _written = write!(
             text,
             "configuration {}\nreloads: done={} refused={}\nupgrades: done={} refused={}{}\n\
-             restarts: {}",
+             restarts: {}\nhangs: {}",
             self.served.version,
             facts.reloads_done,
             facts.reloads_refused,
             facts.upgrades_done,
             facts.upgrades_refused,
             self.upgrade_refusal.as_deref().map(|why| format!(" ({why})")).unwrap_or_default(),
-            facts.restarts
+            facts.restarts,
+            facts.hangs
         );
         let candidates = self.candidates().map(|one| (&one.child, one.step.word()));
         let draining = self.draining.iter().map(|draining| &draining.child);
@@ -37,9 +38,9 @@ impl Supervisor {
             let _written =
                 write!(text, "\nno worker: the last one died, the next starts in {wait:?}");
         }
-        match self.current {
-            Some(_) => Answer::done(text),
-            None => Answer::failed(text),
+        match &self.current {
+            Some(current) if !current.is_suspect() => Answer::done(text),
+            _ => Answer::failed(text),
         }
     }
 
@@ -50,5 +51,8 @@ impl Supervisor {
             "\nworker {}: {what} pid={} age={age}s connections={}",
             child.generation, child.pid, child.connections
         );
+        if let Some(watchdog) = child.watchdog.filter(|_| child.is_suspect()) {
+            let _written = write!(text, " not_responding={:?}", watchdog.silent());
+        }
     }
 }

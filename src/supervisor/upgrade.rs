@@ -32,6 +32,7 @@ use super::signals::Signals;
 use super::trial::Trial;
 use super::{Event, Options, Served, Supervisor, SupervisorError, reload, system};
 use crate::link::ToWorker;
+use crate::metrics::Supervision;
 use crate::time::Timestamp;
 
 /// How long workers may take to fall silent.
@@ -204,7 +205,8 @@ impl Supervisor {
 
     fn go_on(&mut self, memory: Memory) {
         self.checkpoint = memory.checkpoint;
-        self.facts = memory.facts;
+        // How long a worker may be silent is this image's flag, and no fact of before.
+        self.facts = Supervision { hang_timeout: self.options.hang_timeout, ..memory.facts };
         self.ever_ready = true;
         self.reload_again = memory.reload_again;
         self.upgrade_again = memory.upgrade_again;

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::admin_port::AdminPort;
+use super::heartbeat::Heartbeat;
 use super::renewal::{Files, keep_renewed};
 use super::services::{self, Running, Sockets};
 use super::signals::Signals;
@@ -17,7 +18,7 @@ use super::{FLUSH_MAX, Parts, WorkerError, threads};
 use crate::admin::Admin;
 use crate::config::Config;
 use crate::link::{Link, State, ToSupervisor, ToWorker};
-use crate::metrics::Counts;
+use crate::metrics::{Counts, Supervision};
 use crate::tls::kept::Kept;
 
 /// How often the supervisor is told everything, for the case that this process dies.
@@ -44,6 +45,7 @@ pub(super) struct Conductor<'a> {
     sockets: Sockets,
     data_service: Option<Running>,
     silent: bool,
+    heartbeat: Heartbeat,
     /// What the successor got of our counts.
     handed_over: Option<Counts>,
     files: Arc<Files>,
@@ -72,8 +74,20 @@ impl<'a> Conductor<'a> {
             sockets,
             data_service: None,
             silent: false,
+            heartbeat: Heartbeat::default(),
             handed_over: None,
         }
+    }
+
+    /// Takes in what the supervisor says of itself.
+    pub(super) fn supervised(&mut self, supervision: &Supervision) {
+        self.heartbeat.set_timeout(supervision.hang_timeout);
+        self.admin.metrics.supervised(supervision);
+    }
+
+    fn beat(&mut self) {
+        let beat = self.heartbeat.beat(self.parts.proxy.clock.now());
+        self.tell(&beat);
     }
 
     /// From the first probe to the last connection.
@@ -125,7 +139,9 @@ impl<'a> Conductor<'a> {
         let accept = services::accept(self.config, &self.parts, threads, data)
             .map_err(super::system("make the proxy"))?;
         // With one thread there is nothing to steal, and the simpler scheduler is cheaper.
-        self.data_service = Some(Running::start(("data", threads, threads > 1), accept));
+        let data = Running::start(("data", threads, threads > 1), accept);
+        self.heartbeat.watch(data.runtime());
+        self.data_service = Some(data);
         self.parts.readiness.accept();
         let begun = self.admin_port.begin(Arc::clone(&self.admin));
         begun.map_err(super::system("serve the admin port"))?;
@@ -145,6 +161,10 @@ impl<'a> Conductor<'a> {
             let order = tokio::select! {
                 order = orders.recv() => order,
                 () = signals.next() => Some(ToWorker::Stop),
+                () = self.heartbeat.due() => {
+                    self.beat();
+                    continue;
+                }
                 _ = checkpoint.tick() => {
                     self.checkpoint();
                     self.tell(&ToSupervisor::Connections(self.open()));
@@ -178,7 +198,7 @@ impl<'a> Conductor<'a> {
             ToWorker::Inherit(counts) => {
                 self.admin.metrics.inherit(&counts, &self.parts.proxy.live.load());
             }
-            ToWorker::Supervised(facts) => self.admin.metrics.supervised(&facts),
+            ToWorker::Supervised(facts) => self.supervised(&facts),
             ToWorker::Start(_)
             | ToWorker::TakeOver(_)
             | ToWorker::Drain
@@ -206,6 +226,7 @@ impl<'a> Conductor<'a> {
             loop {
                 tokio::select! {
                     () = &mut pre_stop => break,
+                    () = self.heartbeat.due() => self.beat(),
                     order = orders.recv(), if orders_open => {
                         orders_open = self.obey_late(order, end)?;
                     }
@@ -219,6 +240,7 @@ impl<'a> Conductor<'a> {
             loop {
                 tokio::select! {
                     () = data.drained() => break,
+                    () = self.heartbeat.due() => self.beat(),
                     _ = report.tick() => self.report(&mut told),
                     order = orders.recv(), if orders_open => {
                         orders_open = self.obey_late(order, end)?;
@@ -229,7 +251,10 @@ impl<'a> Conductor<'a> {
             self.data_service = Some(data);
         }
         while end == End::Stopped && orders_open && self.others_drain() {
-            orders_open = self.obey_late(orders.recv().await, end)?;
+            tokio::select! {
+                () = self.heartbeat.due() => self.beat(),
+                order = orders.recv() => orders_open = self.obey_late(order, end)?,
+            }
         }
         match self.parts.connections.unfinished() {
             0 => Ok(()),

@@ -8,6 +8,7 @@
 
 mod admin_port;
 mod conduct;
+mod heartbeat;
 mod orders;
 mod renewal;
 mod services;
@@ -120,9 +121,9 @@ fn serve(
     let kept = state.files.unwrap_or_default();
     let (doors, tickets) = doors(&config, state.tickets, &kept)?;
     let (parts, admin, log_writer) = assemble(&config, snapshot, doors, tickets, &kept)?;
-    admin.metrics.supervised(&start.supervision);
     let mut conductor =
         Conductor::new(&config, parts, (admin, admin_port), Arc::clone(link), sockets);
+    conductor.supervised(&start.supervision);
     let orders = orders::listen(link).map_err(system("listen to the supervisor"))?;
     let done = control.get_handle().block_on(conductor.conduct(orders, signals));
     conductor.end();

@@ -71,6 +71,11 @@ impl Running {
         Self { runtime, services, stop }
     }
 
+    /// The threads that it runs on.
+    pub(super) const fn runtime(&self) -> &Runtime {
+        &self.runtime
+    }
+
     /// Stops accepting.
     pub(super) fn close(&self) {
         self.stop.send_replace(true);

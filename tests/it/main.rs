@@ -17,6 +17,7 @@ mod framing;
 mod grpc;
 mod h2_bodies;
 mod h2_out;
+mod hang;
 mod hostile;
 mod http2;
 mod http2_slow;

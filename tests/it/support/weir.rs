@@ -14,7 +14,7 @@ use super::metrics::Metrics;
 use super::{PATIENCE, eventually, eventually_some, ports, within};
 
 /// A file that Weir reads for its settings must be the test's, so none of these is inherited.
-const ENVIRONMENT: [&str; 9] = [
+const ENVIRONMENT: [&str; 10] = [
     "WEIR_CONFIG",
     "WEIR_LISTEN",
     "WEIR_ADMIN",
@@ -24,6 +24,7 @@ const ENVIRONMENT: [&str; 9] = [
     "WEIR_DEBUG",
     "WEIR_CONTROL",
     "WEIR_FAULT",
+    "WEIR_HANG_TIMEOUT",
 ];
 
 /// A line of a test's configuration that begins so goes on with further keys of the listener.

@@ -1,0 +1,195 @@
+//! Whether the data threads make progress, and how the supervisor hears of it.
+//!
+//! The control thread sends a heartbeat at regular intervals. So a worker that is stopped, or whose
+//! control thread is blocked, is silent. For the data threads it reads their runtime's counters:
+//! a thread that sleeps waits for work and is well; one that is awake has to come past its counters
+//! every few tasks. This costs the data threads nothing, and needs no free one to be answered.
+
+use std::time::Duration;
+
+use pingora_runtime::Runtime;
+use tokio::runtime::RuntimeMetrics;
+use tokio::time::{Interval, MissedTickBehavior, interval};
+
+use crate::link::ToSupervisor;
+use crate::policy::watchdog::Watchdog;
+use crate::time::Timestamp;
+
+/// The heartbeats of a worker.
+#[derive(Default)]
+pub(super) struct Heartbeat {
+    timeout: Option<Duration>,
+    interval: Option<Interval>,
+    runtime: Option<RuntimeMetrics>,
+    threads: Vec<Thread>,
+}
+
+/// One data thread.
+struct Thread {
+    watchdog: Watchdog,
+    seen: Counters,
+}
+
+/// What a thread has counted.
+#[derive(PartialEq, Eq)]
+struct Counters {
+    /// Odd while the thread sleeps.
+    parks_and_unparks: u64,
+    busy: Duration,
+}
+
+impl Counters {
+    fn read(runtime: &RuntimeMetrics, thread: usize) -> Self {
+        Self {
+            parks_and_unparks: runtime.worker_park_unpark_count(thread),
+            busy: runtime.worker_total_busy_duration(thread),
+        }
+    }
+
+    const fn is_asleep(&self) -> bool {
+        self.parks_and_unparks % 2 == 1
+    }
+}
+
+impl Heartbeat {
+    /// Watches the threads that serve requests.
+    pub(super) fn watch(&mut self, data: &Runtime) {
+        self.runtime = Some(data.get_handle().metrics());
+        self.threads.clear();
+    }
+
+    /// How long silence may last, as the supervisor says; with `None` there are no heartbeats.
+    pub(super) fn set_timeout(&mut self, timeout: Option<Duration>) {
+        if self.timeout == timeout {
+            return;
+        }
+        self.timeout = timeout;
+        self.threads.clear();
+        self.interval = None;
+    }
+
+    /// Waits until the next heartbeat is due.
+    pub(super) async fn due(&mut self) {
+        let Some(timeout) = self.timeout else { return std::future::pending().await };
+        let interval = self.interval.get_or_insert_with(|| {
+            let mut interval = interval(Watchdog::interval(timeout));
+            interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            interval
+        });
+        let _at = interval.tick().await;
+    }
+
+    /// The heartbeat that is due now.
+    pub(super) fn beat(&mut self, now: Timestamp) -> ToSupervisor {
+        let hung_threads = self.hung_threads(now);
+        ToSupervisor::Heartbeat { hung_threads: u64::try_from(hung_threads).unwrap_or(u64::MAX) }
+    }
+
+    fn hung_threads(&mut self, now: Timestamp) -> usize {
+        let (Some(timeout), Some(runtime)) = (self.timeout, &self.runtime) else { return 0 };
+        let counters = (0..runtime.num_workers()).map(|thread| Counters::read(runtime, thread));
+        if self.threads.is_empty() {
+            let watchdog = Watchdog::new(timeout, now);
+            self.threads = counters.map(|seen| Thread { watchdog, seen }).collect();
+            return 0;
+        }
+        let looked_at = self.threads.iter_mut().zip(counters);
+        looked_at.filter_map(|(thread, found)| thread.is_hung(found, now).then_some(())).count()
+    }
+}
+
+impl Thread {
+    fn is_hung(&mut self, found: Counters, now: Timestamp) -> bool {
+        if found.is_asleep() || found != self.seen {
+            self.watchdog.progress(now);
+        }
+        self.seen = found;
+        self.watchdog.is_hung(now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Sender, channel};
+
+    use pingora_runtime::RuntimeBuilder;
+
+    use super::*;
+
+    const TIMEOUT: Duration = Duration::from_secs(10);
+
+    /// Blocks one thread of a runtime until the sender is dropped.
+    fn block_one(runtime: &Runtime) -> Sender<()> {
+        let (release, released) = channel::<()>();
+        let (started, has_started) = channel();
+        drop(runtime.get_handle().spawn(async move {
+            started.send(()).unwrap();
+            assert!(released.recv().is_err());
+        }));
+        has_started.recv().unwrap();
+        release
+    }
+
+    /// Heartbeats, one a second; the first that tells of hung threads, and of how many.
+    fn first_hang(heartbeat: &mut Heartbeat, from: u64, to: u64) -> Option<(u64, usize)> {
+        (from..=to).find_map(|second| {
+            let now = Timestamp::ZERO + Duration::from_secs(second);
+            let hung = heartbeat.hung_threads(now);
+            (hung > 0).then_some((second, hung))
+        })
+    }
+
+    fn watching(runtime: &Runtime) -> Heartbeat {
+        let mut heartbeat = Heartbeat { timeout: Some(TIMEOUT), ..Heartbeat::default() };
+        heartbeat.watch(runtime);
+        heartbeat
+    }
+
+    fn runtime(threads: usize) -> Runtime {
+        RuntimeBuilder::new(threads, "test").work_steal(threads > 1).build()
+    }
+
+    #[test]
+    fn a_blocked_thread_is_hung_after_the_timeout_whatever_the_others_do() {
+        for threads in [1, 2] {
+            let runtime = runtime(threads);
+            let release = block_one(&runtime);
+            let mut heartbeat = watching(&runtime);
+            // The first heartbeat notes where the counters are.
+            assert_eq!(first_hang(&mut heartbeat, 0, 60), Some((10, 1)), "of {threads} threads");
+            drop(release);
+            runtime.shutdown_timeout(TIMEOUT);
+        }
+    }
+
+    #[test]
+    fn threads_that_wait_for_work_are_never_hung() {
+        for threads in [1, 2] {
+            let runtime = runtime(threads);
+            let mut heartbeat = watching(&runtime);
+            // New threads fall asleep by themselves.
+            let all_sleep = |runtime: &RuntimeMetrics| {
+                (0..threads).all(|thread| Counters::read(runtime, thread).is_asleep())
+            };
+            while !all_sleep(&runtime.get_handle().metrics()) {
+                std::thread::yield_now();
+            }
+            assert_eq!(first_hang(&mut heartbeat, 0, 3600), None, "of {threads} threads");
+            runtime.shutdown_timeout(TIMEOUT);
+        }
+    }
+
+    #[test]
+    fn a_thread_that_is_released_is_well_again() {
+        let runtime = runtime(1);
+        let release = block_one(&runtime);
+        let mut heartbeat = watching(&runtime);
+        assert_eq!(first_hang(&mut heartbeat, 0, 9), None);
+        drop(release);
+        while !Counters::read(&runtime.get_handle().metrics(), 0).is_asleep() {
+            std::thread::yield_now();
+        }
+        assert_eq!(first_hang(&mut heartbeat, 10, 60), None);
+        runtime.shutdown_timeout(TIMEOUT);
+    }
+}
