@@ -21,6 +21,7 @@ use crate::http::label::MethodLabel;
 use crate::http::scan::Limits as HeadLimits;
 use crate::http::scheme::Scheme;
 use crate::name::PoolName;
+use crate::runtime::endpoint::Lookup;
 use crate::runtime::snapshot::Snapshot;
 use crate::time::Timestamp;
 
@@ -37,6 +38,7 @@ pub(crate) fn pool(
         address: BackendAddress::Socket(*address),
         weight: NonZeroU32::MIN,
         server_name: None,
+        written: config::Written::default(),
     });
     config::Pool {
         name: PoolName::new(name).unwrap(),
@@ -102,7 +104,7 @@ pub(crate) fn snapshot(pools: Vec<config::Pool>) -> Snapshot {
             draining_workers: NonZeroUsize::MIN,
         },
     };
-    Snapshot::new(&config, "v1", 7, |_, _| Err("no names in tests".to_owned())).unwrap()
+    Snapshot::new(&config, "v1", 7, |_, _| Lookup::Failed("no names in tests".to_owned()))
 }
 
 /// A snapshot of one pool `web` of two backends that nobody probes.

@@ -39,6 +39,8 @@ pub mod probe;
 #[cfg(feature = "server")]
 pub mod proxy;
 #[cfg(feature = "server")]
+pub mod resolve;
+#[cfg(feature = "server")]
 pub mod sockets;
 #[cfg(feature = "server")]
 pub mod supervisor;

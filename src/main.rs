@@ -21,7 +21,6 @@ use weir::config::{self, Overrides};
 use weir::demo::{self, origin};
 use weir::supervisor::control::{self, Place, Request};
 use weir::supervisor::{self, Options, Program};
-use weir::tls::check::Expired;
 use weir::worker;
 
 use self::given::{HangTimeout, overrides};
@@ -283,7 +282,8 @@ fn work(flags: &Run) -> Result<(), String> {
     supervisor::hold_worker_signals().map_err(no_signals)?;
     let (file, overrides) = (flags.file(), overrides(flags));
     // The supervisor was told why and tells the operator.
-    worker::run(|text| load(file.as_deref(), text, &overrides)).map_err(|_told| String::new())
+    worker::run(|text| load(file.as_deref(), text, &overrides), flags.ready_timeout)
+        .map_err(|_told| String::new())
 }
 
 fn ask(flags: &Control, request: Request) -> Result<(), String> {
@@ -307,7 +307,7 @@ fn check(flags: &Check) -> Result<(), String> {
     // One of the two is there, or the command line would have been refused.
     let path = flags.file.as_deref().or(flags.config.as_deref()).unwrap_or(Path::new(""));
     let (text, file) = (read(path)?, Some(path));
-    let report = load::check(file, Some(&text), &Overrides::default(), Expired::Refused);
+    let report = load::check_all(file, &text);
     if !report.warnings.is_empty() {
         let _nobody_reads = writeln!(io::stderr(), "{}", complain(file, report.warnings.iter()));
     }

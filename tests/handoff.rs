@@ -15,6 +15,7 @@ use proptest::prelude::*;
 use weir::config::{Overrides, load};
 use weir::policy::limiter::RateLimiter;
 use weir::runtime::backend::Backend;
+use weir::runtime::endpoint::Lookup;
 use weir::runtime::handoff::{Fate, Handoff, STATE};
 use weir::runtime::snapshot::Snapshot;
 use weir::time::Timestamp;
@@ -218,8 +219,9 @@ fn words(text: &str) -> Vec<&str> {
 
 fn snapshot(text: &str) -> Snapshot {
     let config = load(Some(text.as_bytes()), &Overrides::default()).unwrap();
-    let look_up = |name: &str, port| Ok(format!("10.9.9.{}:{port}", name.len()).parse().unwrap());
-    Snapshot::new(&config, "v", SEED, look_up).unwrap()
+    let look_up =
+        |name: &str, port| Lookup::Found(format!("10.9.9.{}:{port}", name.len()).parse().unwrap());
+    Snapshot::new(&config, "v", SEED, look_up)
 }
 
 /// One pool with two backends, and these keys.
@@ -361,13 +363,40 @@ fn a_name_with_another_address_is_another_server() {
         &Overrides::default(),
     );
     let new = Snapshot::new(&moved.unwrap(), "v", SEED, |_, port| {
-        Ok(format!("10.9.9.99:{port}").parse().unwrap())
+        Lookup::Found(format!("10.9.9.99:{port}").parse().unwrap())
     });
-    let (new, same) = (new.unwrap(), named("web.internal"));
+    let same = named("web.internal");
     hand(&old, &new);
     hand(&old, &same);
     assert!(!backend(&new, 0).health().known);
     assert!(backend(&same, 0).is_healthy());
+}
+
+#[test]
+fn the_last_known_address_of_a_name_travels_with_what_is_known() {
+    let old = named("web.internal");
+    let text = serde_json::to_string(&Handoff::take(&old, OLD)).unwrap();
+    let read: Handoff = serde_json::from_str(&text).unwrap();
+    let known = &read.names()[0];
+    assert_eq!((known.host.as_str(), known.port), ("web.internal", 80));
+    assert_eq!(known.address, Some("10.9.9.12:80".parse().unwrap()));
+    assert_eq!(read.report_names(&read), [""; 0]);
+}
+
+#[test]
+fn a_backend_without_an_address_hands_off_its_name_and_no_health() {
+    let config = load(
+        Some(b"pools: [{name: web, backends: ['http://web.internal:80']}]"),
+        &Overrides::default(),
+    );
+    let failed = |_: &str, _| Lookup::Failed("no such name".to_owned());
+    let (old, new) = (Snapshot::new(&config.unwrap(), "v", SEED, failed), named("web.internal"));
+    hand(&old, &new);
+    assert!(!backend(&new, 0).health().known);
+    let handoff = Handoff::take(&old, OLD);
+    assert_eq!(handoff.names()[0].address, None);
+    let lines = Handoff::of_names(&new).report_names(&handoff);
+    assert!(lines[0].contains("no such name"), "{lines:?}");
 }
 
 #[test]
@@ -496,7 +525,7 @@ fn buckets_under_another_seed_are_nobodys() {
         Some(b"{rate_limit: {requests_per_second: 1, burst: 1}, pools: [{name: web, backends: [http://10.0.0.1:80]}]}"),
         &Overrides::default(),
     );
-    let new = Snapshot::new(&config.unwrap(), "v", 1, |_, _| Err("no names".to_owned())).unwrap();
+    let new = Snapshot::new(&config.unwrap(), "v", 1, |_, _| Lookup::Failed("no names".to_owned()));
     assert_eq!(spend(old.limiter.as_ref(), OLD), Ok(()));
     Handoff::take(&old, OLD).apply(&new, NEW);
     assert_eq!(new.limiter.as_ref().unwrap().clients(), 0);

@@ -10,13 +10,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Every room of the house and its floor. A room imports from lower floors only.
-const ROOMS: [(&str, u8); 21] = [
+const ROOMS: [(&str, u8); 22] = [
     ("main", 8),
     ("supervisor", 7),
     ("link", 6),
     ("worker", 7),
     ("proxy", 6),
     ("probe", 6),
+    ("resolve", 6),
     ("admin", 6),
     ("demo", 6),
     ("live", 5),

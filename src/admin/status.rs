@@ -127,10 +127,11 @@ fn backend<'a>(
     Backend {
         pool: pool.name.as_str(),
         url: server.url(),
-        state: match (health.known, health.healthy) {
-            (false, _) => "unknown",
-            (true, true) => "healthy",
-            (true, false) => "unhealthy",
+        state: match (server.address(), health.known, health.healthy) {
+            (None, _, _) => "unresolved",
+            (Some(_), false, _) => "unknown",
+            (Some(_), true, true) => "healthy",
+            (Some(_), true, false) => "unhealthy",
         },
         weight: member.weight.get(),
         active_connections: server.in_flight(),

@@ -177,6 +177,8 @@ pub struct Backend {
     /// By which name its certificate is looked at, which may be an IP address; never empty. `None`
     /// if it speaks clear.
     pub server_name: Option<String>,
+    /// Where its URL is written.
+    pub written: Written,
 }
 
 /// Where a backend listens, as written.
@@ -184,7 +186,7 @@ pub struct Backend {
 pub enum BackendAddress {
     /// An IP address and a port.
     Socket(SocketAddr),
-    /// A host name (lower case) and a port, looked up when the worker starts.
+    /// A host name (lower case) and a port.
     Name(String, u16),
 }
 

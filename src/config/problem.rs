@@ -31,6 +31,8 @@ impl fmt::Display for Position {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Written(pub Option<Position>);
 
+impl Eq for Written {}
+
 impl PartialEq for Written {
     fn eq(&self, _: &Self) -> bool {
         true

@@ -7,6 +7,7 @@ use super::refusal::Scope;
 use super::*;
 use crate::config::{self, Overrides};
 use crate::http::scheme::Scheme;
+use crate::runtime::endpoint::Lookup;
 
 /// Writes down what it is told.
 #[derive(Default)]
@@ -50,7 +51,7 @@ pools:
 
 fn snapshot(text: &str) -> Arc<Snapshot> {
     let config = config::load(Some(text.as_bytes()), &Overrides::default()).unwrap();
-    Arc::new(Snapshot::new(&config, "v1", 1, |_, _| Err("no names".into())).unwrap())
+    Arc::new(Snapshot::new(&config, "v1", 1, |_, _| Lookup::Failed("no names".to_owned())))
 }
 
 fn at(millis: u64) -> Timestamp {
@@ -215,7 +216,7 @@ fn an_attempt_after_a_failure_goes_elsewhere_and_at_once() {
     assert!(exchange.failed(Failure::Connect, "refused", SAFE, at(1)));
     assert_eq!(first.backend.in_flight(), 0, "the lease is back before the next pick");
     let second = exchange.pick(at(1), (0, u64::MAX)).unwrap();
-    assert_ne!(first.backend.address, second.backend.address);
+    assert_ne!(first.backend.address(), second.backend.address());
     assert_eq!(second.backoff, Duration::ZERO);
     assert_eq!(notes.take(), ["failed 0 Connect retried=true"]);
 }
@@ -228,7 +229,7 @@ fn retries_take_no_turn_of_the_first_attempts() {
         let first = exchange.pick(at(0), (0, 0)).unwrap();
         assert!(exchange.failed(Failure::Connect, "refused", SAFE, at(0)));
         exchange.pick(at(0), (0, 0)).unwrap();
-        first.backend.address.to_string()
+        first.backend.label.to_string()
     });
     assert_eq!(firsts, ["10.1.0.1:80", "10.1.0.2:80", "10.1.0.1:80", "10.1.0.2:80"]);
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use weir::clock::Clock;
 use weir::config::{self, Config, Draft, Overrides, Problems, Report};
+use weir::resolve::look_at_names;
 use weir::runtime::loops::look_for_loops;
 use weir::supervisor;
 use weir::tls::check::{Expired, look_at_files};
@@ -14,7 +15,7 @@ use weir::tls::check::{Expired, look_at_files};
 /// Turns a file's text into its meaning and its version.
 pub(super) fn loader(file: Option<PathBuf>, overrides: Overrides) -> supervisor::Load {
     Box::new(move |text| {
-        let report = check(file.as_deref(), text, &overrides, Expired::Told);
+        let report = check(file.as_deref(), text, &overrides);
         let config = report.config?;
         for warning in report.warnings {
             log::warn!("configuration: {}", warning.0);
@@ -33,19 +34,32 @@ pub(super) fn load(
 }
 
 /// All that is to be said about the text of `file`, and about the files that it names.
-pub(super) fn check(
+fn check(file: Option<&Path>, text: Option<&[u8]>, overrides: &Overrides) -> Report {
+    let draft = draft(file, text, overrides, Expired::Told);
+    draft.map_or_else(Report::from, Draft::finish)
+}
+
+fn draft(
     file: Option<&Path>,
     text: Option<&[u8]>,
     overrides: &Overrides,
     expired: Expired,
-) -> Report {
-    let mut draft = match Draft::new(text, overrides, directory(file)) {
-        Ok(draft) => draft,
-        Err(problems) => return problems.into(),
-    };
+) -> Result<Draft, Problems> {
+    let mut draft = Draft::new(text, overrides, directory(file))?;
     look_for_loops(&mut draft);
     let clock = Clock::process();
     look_at_files(&mut draft, clock.wall(clock.now()), expired);
+    Ok(draft)
+}
+
+/// The same for `weir check`, which also looks names up. It takes its time, which a supervisor does
+/// not have.
+pub(super) fn check_all(file: Option<&Path>, text: &[u8]) -> Report {
+    let mut draft = match draft(file, Some(text), &Overrides::default(), Expired::Refused) {
+        Ok(draft) => draft,
+        Err(problems) => return problems.into(),
+    };
+    look_at_names(&mut draft);
     draft.finish()
 }
 

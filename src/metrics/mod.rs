@@ -316,6 +316,11 @@ fn table(registry: &Registry, snapshot: &Snapshot) -> Result<Table> {
             ("lb_active_connections", "Requests sent to a backend and not yet finished."),
             &["pool", "backend"],
         )?,
+        unresolved: gauges(
+            registry,
+            ("lb_backend_unresolved", "Whether the name of a backend has no address."),
+            &["pool", "backend"],
+        )?,
         healthy: gauges(
             registry,
             ("lb_healthy_backends", "How many backends of a pool are healthy."),

@@ -21,6 +21,7 @@ pub(super) struct Families {
     pub(super) duration: HistogramVec,
     pub(super) up: IntGaugeVec,
     pub(super) active: IntGaugeVec,
+    pub(super) unresolved: IntGaugeVec,
     pub(super) healthy: IntGaugeVec,
     pub(super) tunnels: IntGaugeVec,
     pub(super) tunnelled: IntCounterVec,
@@ -48,6 +49,8 @@ struct PoolSeries {
 struct BackendGauges {
     up: IntGauge,
     active: IntGauge,
+    /// Of one that has a name.
+    unresolved: Option<IntGauge>,
 }
 
 /// The counters of one place where requests are answered.
@@ -89,7 +92,11 @@ impl Table {
             for member in &pool.members {
                 let label = &member.backend.label;
                 let labels: [&str; 2] = [&name, label];
+                let is_named = member.backend.endpoint.host().is_some();
+                let unresolved =
+                    is_named.then(|| families.unresolved.get_metric_with_label_values(&labels));
                 let gauges = BackendGauges {
+                    unresolved: unresolved.transpose()?,
                     up: families.up.get_metric_with_label_values(&labels)?,
                     active: families.active.get_metric_with_label_values(&labels)?,
                 };
@@ -163,6 +170,9 @@ impl Table {
                 healthy += up;
                 gauges.up.set(up);
                 gauges.active.set(signed(member.backend.in_flight()));
+                if let Some(unresolved) = &gauges.unresolved {
+                    unresolved.set(i64::from(member.backend.address().is_none()));
+                }
             }
             series.healthy.set(healthy);
             series.tunnels.set(signed(pool.tunnels.open()));

@@ -60,22 +60,32 @@ pub struct Prober {
     live: Arc<Live>,
     upstreams: Arc<Upstreams>,
     clock: Clock,
+    /// Is notified when a backend's name has got its address.
+    resolved: watch::Receiver<()>,
     /// How many backends have no result yet.
     missing: Arc<watch::Sender<usize>>,
 }
 
 impl Prober {
-    /// Of the backends that `live` has now.
+    /// Of the backends that `live` has now. `resolved` is notified when one whose name could not be
+    /// looked up has got its address.
     #[must_use]
-    pub fn new(live: Arc<Live>, upstreams: Arc<Upstreams>, clock: Clock) -> Self {
+    pub fn new(
+        live: Arc<Live>,
+        upstreams: Arc<Upstreams>,
+        clock: Clock,
+        resolved: watch::Receiver<()>,
+    ) -> Self {
         let snapshot = live.load();
-        let probed = snapshot.pools.iter().filter(|pool| pool.health_check.is_some());
-        let missing = watch::Sender::new(probed.map(|pool| pool.members.len()).sum());
-        Self { live, upstreams, clock, missing: Arc::new(missing) }
+        let checked = snapshot.pools.iter().filter(|pool| pool.health_check.is_some());
+        let backends = checked.flat_map(|pool| pool.members.iter().map(|member| &member.backend));
+        let missing = watch::Sender::new(backends.filter(|backend| is_awaited(backend)).count());
+        Self { live, upstreams, clock, resolved, missing: Arc::new(missing) }
     }
 
-    /// Done when every backend has had its first result. While the prober runs, that takes no
-    /// longer than the longest timeout of a health check; if it is stopped before, for ever.
+    /// Done when every backend of which nothing is known has had its first result. While the prober
+    /// runs, that takes no longer than the longest timeout of a health check; if it is stopped
+    /// before, for ever.
     pub async fn first_pass(&self) {
         // The other end is in `self`, so it cannot be gone.
         self.missing.subscribe().wait_for(|missing| *missing == 0).await.ok();
@@ -103,7 +113,8 @@ impl Prober {
                 check: check.clone(),
                 probe: Arc::clone(&probe),
                 clock: self.clock,
-                missing: Arc::clone(&self.missing),
+                resolved: self.resolved.clone(),
+                missing: is_awaited(&member.backend).then(|| Arc::clone(&self.missing)),
             }));
         }
         rounds
@@ -123,6 +134,12 @@ impl BackgroundService for Prober {
     }
 }
 
+/// Whether a worker should wait for its first result before it serves. What a predecessor has found
+/// is good enough, and a name without an address may stay so for long.
+fn is_awaited(backend: &Backend) -> bool {
+    backend.address().is_some() && !backend.health().known
+}
+
 /// The probes of one backend, one after the other.
 struct Rounds {
     pool: PoolName,
@@ -133,13 +150,22 @@ struct Rounds {
     check: HealthCheck,
     probe: Arc<Probe>,
     clock: Clock,
-    missing: Arc<watch::Sender<usize>>,
+    resolved: watch::Receiver<()>,
+    /// To be counted down after the first round, if it is waited for.
+    missing: Option<Arc<watch::Sender<usize>>>,
 }
 
 impl Rounds {
-    async fn run(self) {
+    async fn run(mut self) {
+        let backend = Arc::clone(&self.backend);
+        let is_resolved = |(): &()| backend.address().is_some();
+        if self.resolved.wait_for(is_resolved).await.is_err() && backend.address().is_none() {
+            return; // nobody looks its name up any more
+        }
         self.round().await;
-        self.missing.send_modify(|missing| *missing = missing.saturating_sub(1));
+        if let Some(missing) = self.missing.take() {
+            missing.send_modify(|missing| *missing = missing.saturating_sub(1));
+        }
         sleep(self.check.interval.mul_f64(fastrand::f64())).await;
         loop {
             let start = self.clock.now();
@@ -175,10 +201,14 @@ impl Rounds {
     /// In a task of its own: a probe that panics has failed, and the next one comes all the same.
     async fn ask(&self) -> Result<(), Failure> {
         // Each time anew: its certificates may have been renewed.
-        let Some(peer) = self.upstreams.peer(self.place.0, self.place.1) else {
-            return Err(Failure::Ours("a backend that nobody knows".to_owned()));
+        let peer = self
+            .backend
+            .address()
+            .and_then(|address| self.upstreams.peer(self.place.0, self.place.1, address));
+        let Some(peer) = peer else {
+            return Err(Failure::Ours("its address is not known".to_owned()));
         };
-        let (probe, backend) = (Arc::clone(&self.probe), target(&self.backend, Arc::from(peer)));
+        let (probe, backend) = (Arc::clone(&self.probe), target(&self.backend, *peer));
         let patience = self.check.timeout;
         let mut task = JoinSet::new();
         task.spawn(async move {

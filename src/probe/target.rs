@@ -7,7 +7,6 @@
 
 use std::sync::Arc;
 
-use pingora_core::protocols::l4::socket::SocketAddr;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_error::{Error, ErrorType, Result};
 use pingora_load_balancing as lb;
@@ -35,10 +34,11 @@ impl Target {
 }
 
 /// `backend` as a probe is given it.
-pub(super) fn target(backend: &Backend, peer: Arc<HttpPeer>) -> lb::Backend {
+pub(super) fn target(backend: &Backend, peer: HttpPeer) -> lb::Backend {
     let mut ext = lb::Extensions::new();
-    ext.insert(Target { label: Arc::from(&*backend.label), peer });
-    lb::Backend { addr: SocketAddr::Inet(backend.address), weight: 1, ext }
+    let addr = peer._address.clone();
+    ext.insert(Target { label: Arc::from(&*backend.label), peer: Arc::new(peer) });
+    lb::Backend { addr, weight: 1, ext }
 }
 
 /// The error of a probe whose answer does not pass; `why` is for the operator.

@@ -88,8 +88,13 @@ fn http(body: Option<&str>) -> Question {
 
 fn world(pools: Vec<config::Pool>) -> (Arc<Live>, Arc<Upstreams>) {
     let snapshot = fixture::snapshot(pools.clone());
-    let upstreams = Upstreams::new(&pools, &snapshot, Trust::default()).unwrap();
+    let upstreams = Upstreams::new(&pools, Trust::default()).unwrap();
     (Arc::new(Live::new(snapshot)), Arc::new(upstreams))
+}
+
+/// No name is looked up in these tests.
+fn nothing() -> watch::Receiver<()> {
+    watch::Sender::new(()).subscribe()
 }
 
 /// A prober that runs, of one pool.
@@ -103,7 +108,8 @@ struct Running {
 impl Running {
     fn new(origins: &[SocketAddr], check: HealthCheck) -> Self {
         let (live, upstreams) = world(vec![fixture::pool("web", origins, Some(check))]);
-        let prober = Arc::new(Prober::new(Arc::clone(&live), upstreams, Clock::process()));
+        let prober =
+            Arc::new(Prober::new(Arc::clone(&live), upstreams, Clock::process(), nothing()));
         let (stop, shutdown) = watch::channel(false);
         let service = Arc::clone(&prober);
         let task = tokio::spawn(async move { service.start(shutdown).await });
@@ -294,7 +300,7 @@ async fn a_tcp_probe_is_content_with_a_connection() {
 #[tokio::test]
 async fn nobody_to_probe_is_a_first_pass() {
     let (live, upstreams) = world(vec![fixture::pool("web", &[], None)]);
-    let prober = Prober::new(live, upstreams, Clock::process());
+    let prober = Prober::new(live, upstreams, Clock::process(), nothing());
     timeout(PATIENCE, prober.first_pass()).await.expect("it waits for nobody");
 }
 
@@ -334,7 +340,8 @@ async fn a_probe_that_panics_has_failed() {
         check: check(Question::Tcp),
         probe: Arc::new(Panics),
         clock: Clock::process(),
-        missing: Arc::new(watch::Sender::new(1)),
+        missing: None,
+        resolved: nothing(),
     };
     rounds.round().await;
     assert_eq!(rounds.backend.health().last_error.as_deref(), Some("the probe itself failed"));

@@ -14,6 +14,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::config::HealthCheck;
 use crate::policy::hysteresis::{Hysteresis, Standing};
+use crate::runtime::endpoint::{Change, Endpoint};
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use crate::time::Timestamp;
 
@@ -22,8 +23,8 @@ use crate::time::Timestamp;
 pub struct Backend {
     /// The address as the file has it: what metrics, status and logs call it.
     pub label: Arc<str>,
-    /// Where to connect.
-    pub address: SocketAddr,
+    /// Where it listens.
+    pub endpoint: Endpoint,
     /// A hash of the label, the same in every process.
     pub identity: u64,
     /// How it is spoken to.
@@ -97,17 +98,18 @@ pub struct Known {
 
 impl Backend {
     /// A backend that has served nothing. With a health check it takes no request before its
-    /// first probe has passed; without one it counts as healthy.
+    /// first probe has passed; without one it counts as healthy. As long as its name has no
+    /// address it takes none either way.
     #[must_use]
-    pub fn new(label: &str, address: SocketAddr, health_check: Option<&HealthCheck>) -> Self {
+    pub fn new(label: &str, endpoint: Endpoint, health_check: Option<&HealthCheck>) -> Self {
         let hysteresis =
             health_check.map(|check| Hysteresis::new(check.healthy_after, check.unhealthy_after));
         Self {
             label: label.into(),
-            address,
             identity: xxh3_64(label.as_bytes()),
             speech: Speech::default(),
-            healthy: AtomicBool::new(hysteresis.is_none()),
+            healthy: AtomicBool::new(hysteresis.is_none() && endpoint.address().is_some()),
+            endpoint,
             in_flight: AtomicU64::new(0),
             attempts: AtomicU64::new(0),
             failures: AtomicU64::new(0),
@@ -127,6 +129,23 @@ impl Backend {
     pub fn url(&self) -> String {
         let scheme = if self.speech.tls { "https" } else { "http" };
         format!("{scheme}://{}", self.label)
+    }
+
+    /// Where to connect; `None` as long as its name has no address.
+    #[must_use]
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.endpoint.address()
+    }
+
+    /// Records the address that its name has. A backend without health checks that gets its first
+    /// address takes requests from now on.
+    pub fn resolved(&self, address: SocketAddr) -> Change {
+        let checkup = self.checkup.lock().unwrap_or_else(PoisonError::into_inner);
+        let change = self.endpoint.found(address);
+        if change == Change::First && checkup.hysteresis.is_none() {
+            self.healthy.store(true, Relaxed);
+        }
+        change
     }
 
     /// Whether it takes requests.
@@ -184,7 +203,7 @@ impl Backend {
             healthy: self.is_healthy(),
             known: checkup.hysteresis.as_ref().is_none_or(Hysteresis::is_known),
             last_checked: checkup.last_checked,
-            last_error: checkup.last_error.clone(),
+            last_error: checkup.last_error.clone().or_else(|| self.endpoint.failure()),
         }
     }
 }
@@ -278,9 +297,11 @@ mod tests {
 
     use super::*;
     use crate::config::Probe;
+    use crate::runtime::endpoint::Lookup;
 
     fn unprobed() -> Arc<Backend> {
-        Arc::new(Backend::new("127.0.0.1:1", "127.0.0.1:1".parse().unwrap(), None))
+        let endpoint = Endpoint::fixed("127.0.0.1:1".parse().unwrap());
+        Arc::new(Backend::new("127.0.0.1:1", endpoint, None))
     }
 
     fn probed() -> Backend {
@@ -292,7 +313,8 @@ mod tests {
             unhealthy_after: two,
             healthy_after: two,
         };
-        Backend::new("127.0.0.1:1", "127.0.0.1:1".parse().unwrap(), Some(&check))
+        let endpoint = Endpoint::fixed("127.0.0.1:1".parse().unwrap());
+        Backend::new("127.0.0.1:1", endpoint, Some(&check))
     }
 
     #[test]
@@ -332,6 +354,18 @@ mod tests {
         assert!(!backend.is_healthy());
         assert_eq!(backend.probed(Ok(()), Timestamp::ZERO), Some(true));
         assert!(backend.is_healthy());
+    }
+
+    #[test]
+    fn a_backend_whose_name_has_no_address_takes_nothing_until_it_has_one() {
+        let nowhere = || Endpoint::named("web", 80, Lookup::Failed("no such name".to_owned()));
+        let unchecked = Backend::new("web:80", nowhere(), None);
+        assert!(!unchecked.is_healthy());
+        assert_eq!(unchecked.health().last_error.as_deref(), Some("no such name"));
+        let address = "10.0.0.1:80".parse().unwrap();
+        assert_eq!(unchecked.resolved(address), Change::First);
+        assert!(unchecked.is_healthy());
+        assert_eq!((unchecked.address(), unchecked.health().last_error), (Some(address), None));
     }
 
     #[test]

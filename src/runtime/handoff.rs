@@ -29,6 +29,7 @@ use Fate::{HandedOff, Left};
 
 use crate::policy::limiter::{Bucket, RateLimiter};
 use crate::runtime::backend::{Known, Speech};
+use crate::runtime::endpoint::KnownName;
 use crate::runtime::snapshot::{Identity, Seed, Snapshot};
 use crate::time::Timestamp;
 
@@ -66,6 +67,8 @@ pub const STATE: &[(&str, Fate)] = &[
     ("policy/notices.rs Notices.untold", Left("of what the log was not told, the metric has the number")),
     ("policy/select/round_robin.rs RoundRobin.stride", Left("a function of the weights")),
     ("policy/select/round_robin.rs RoundRobin.turn", Left("a cycle that begins anew once per reload moves no share")),
+    ("runtime/endpoint.rs Endpoint.address", HandedOff("KnownName, for the case that the name cannot be looked up")),
+    ("runtime/endpoint.rs Endpoint.failure", HandedOff("KnownName, so that a reload can report it")),
     ("runtime/backend.rs Backend.attempts", HandedOff("metrics::Counts")),
     ("runtime/backend.rs Backend.checkup", HandedOff("Backend::known")),
     ("runtime/backend.rs Backend.failures", HandedOff("metrics::Counts")),
@@ -88,6 +91,7 @@ pub const STATE: &[(&str, Fate)] = &[
 pub struct Handoff {
     seed: Option<Seed>,
     backends: Vec<KnownBackend>,
+    names: Vec<KnownName>,
     limiters: Vec<Spent>,
 }
 
@@ -123,12 +127,15 @@ impl Handoff {
     pub fn take(snapshot: &Snapshot, now: Timestamp) -> Self {
         let mut backends = Vec::new();
         for pool in &snapshot.pools {
-            backends.extend(pool.members.iter().map(|member| KnownBackend {
-                pool: pool.name.to_string(),
-                label: member.backend.label.to_string(),
-                address: member.backend.address,
-                speech: member.backend.speech,
-                health: member.backend.known(now),
+            backends.extend(pool.members.iter().filter_map(|member| {
+                Some(KnownBackend {
+                    pool: pool.name.to_string(),
+                    label: member.backend.label.to_string(),
+                    // Nothing is known of a backend that has no address yet.
+                    address: member.backend.address()?,
+                    speech: member.backend.speech,
+                    health: member.backend.known(now),
+                })
             }));
         }
         let spent = |(scope, limiter): (Scope, &RateLimiter)| Spent {
@@ -137,7 +144,38 @@ impl Handoff {
             buckets: Buckets::emptiest(limiter.buckets(now), BUCKETS_MAX),
         };
         let limiters = limiters(snapshot).map(spent).collect();
-        Self { seed: Some(snapshot.seed), backends, limiters }
+        Self { backends, limiters, seed: Some(snapshot.seed), ..Self::of_names(snapshot) }
+    }
+
+    /// What is known of the backends' host names, and nothing else.
+    #[must_use]
+    pub fn of_names(snapshot: &Snapshot) -> Self {
+        let names = snapshot.pools.iter().flat_map(|pool| {
+            let endpoints = pool.members.iter().map(|member| &member.backend.endpoint);
+            endpoints.filter_map(|endpoint| KnownName::of(pool.name.as_str(), endpoint))
+        });
+        Self { names: names.collect(), ..Self::default() }
+    }
+
+    /// What is known of the backends' host names.
+    #[must_use]
+    pub fn names(&self) -> &[KnownName] {
+        &self.names
+    }
+
+    /// Takes what is known of the host names from `other`, which is newer.
+    pub fn replace_names(&mut self, other: Self) {
+        self.names = other.names;
+    }
+
+    /// What an operator should know of the host names of a successor, a line for each: those with
+    /// another address, and those that could not be looked up.
+    #[must_use]
+    pub fn report_names(&self, successor: &Self) -> Vec<String> {
+        let key = |known: &KnownName| (known.pool.clone(), known.host.clone(), known.port);
+        let before: HashMap<_, _> = self.names.iter().map(|known| (key(known), known)).collect();
+        let report = |known: &KnownName| known.report(before.get(&key(known)).copied());
+        successor.names.iter().filter_map(report).collect()
     }
 
     /// The seed that the next snapshot has to be made with, if any is known: buckets are kept
@@ -155,7 +193,7 @@ impl Handoff {
             for backend in pool.members.iter().map(|member| &member.backend) {
                 let key = (pool.name.to_string(), backend.label.to_string());
                 let is_same = |known: &&&KnownBackend| {
-                    known.address == backend.address && known.speech == backend.speech
+                    Some(known.address) == backend.address() && known.speech == backend.speech
                 };
                 let known = known.get(&key).filter(is_same);
                 if let Some(known) = known {

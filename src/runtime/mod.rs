@@ -6,6 +6,7 @@
 
 pub mod action;
 pub mod backend;
+pub mod endpoint;
 pub mod handoff;
 pub mod loops;
 pub mod pool;

@@ -1,7 +1,6 @@
 //! Everything that a request needs, at one version.
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -17,6 +16,7 @@ use crate::policy::limiter::{Params, RateLimiter};
 use crate::policy::retry::RetryPolicy;
 use crate::runtime::action::Action;
 use crate::runtime::backend::{Backend, Member, Speech};
+use crate::runtime::endpoint::{Endpoint, Lookup};
 use crate::runtime::pool::{Pool, selector};
 use crate::runtime::routes::Routes;
 use crate::runtime::tunnels::Tunnels;
@@ -95,32 +95,17 @@ impl Identity {
     }
 }
 
-/// A backend's name could not be turned into an address.
-#[derive(Debug, thiserror::Error)]
-#[error("backend `{name}:{port}` of pool `{pool}` could not be looked up: {reason}")]
-pub struct LookupError {
-    /// The pool that has it.
-    pub pool: String,
-    /// The host name.
-    pub name: String,
-    /// The port.
-    pub port: u16,
-    /// What the resolver said.
-    pub reason: String,
-}
-
 impl Snapshot {
-    /// Builds what runs. `lookup` turns a host name and a port into an address; `seed` keys the
-    /// rate limiters' tables, so that nobody outside can aim at one place of them.
-    ///
-    /// # Errors
-    /// The first [`LookupError`].
+    /// Builds what runs. `lookup` turns a host name and a port into an address; a backend whose
+    /// name has none takes no requests. `seed` keys the rate limiters' tables, so that nobody
+    /// outside can aim at one place of them.
+    #[must_use]
     pub fn new(
         config: &Config,
         version: &str,
         seed: u64,
-        mut lookup: impl FnMut(&str, u16) -> Result<SocketAddr, String>,
-    ) -> Result<Self, LookupError> {
+        mut lookup: impl FnMut(&str, u16) -> Lookup,
+    ) -> Self {
         let pools = config.pools.iter().map(|pool| build_pool(pool, seed, &mut lookup));
         let routes = config.routes.iter().map(|route| Route {
             name: route.name.clone(),
@@ -130,9 +115,9 @@ impl Snapshot {
             identity: Identity::of(route),
             limiter: route.rate_limit.as_ref().and_then(|limit| limiter(limit, seed)),
         });
-        Ok(Self {
+        Self {
             version: version.to_owned(),
-            pools: pools.collect::<Result<_, _>>()?,
+            pools: pools.collect(),
             routes: routes.collect(),
             table: Routes::new(&config.routes),
             limiter: config.rate_limit.as_ref().and_then(|limit| limiter(limit, seed)),
@@ -141,7 +126,7 @@ impl Snapshot {
             trusted_proxies: config.trusted_proxies.clone(),
             forwarded: config.forwarded,
             seed: Seed(seed),
-        })
+        }
     }
 
     /// Whether every pool has a healthy backend.
@@ -154,27 +139,20 @@ impl Snapshot {
 fn build_pool(
     pool: &config::Pool,
     seed: u64,
-    lookup: &mut impl FnMut(&str, u16) -> Result<SocketAddr, String>,
-) -> Result<Pool, LookupError> {
+    lookup: &mut impl FnMut(&str, u16) -> Lookup,
+) -> Pool {
     let mut members = Vec::with_capacity(pool.backends.len());
     for backend in &pool.backends {
-        let (label, address) = match &backend.address {
-            BackendAddress::Socket(address) => (address.to_string(), *address),
-            BackendAddress::Name(name, port) => {
-                let address = lookup(name, *port).map_err(|reason| LookupError {
-                    pool: pool.name.to_string(),
-                    name: name.clone(),
-                    port: *port,
-                    reason,
-                })?;
-                (format!("{name}:{port}"), address)
-            }
+        let endpoint = match &backend.address {
+            BackendAddress::Socket(address) => Endpoint::fixed(*address),
+            BackendAddress::Name(name, port) => Endpoint::named(name, *port, lookup(name, *port)),
         };
-        let server = Backend::new(&label, address, pool.health_check.as_ref())
+        let label = backend.address.to_string();
+        let server = Backend::new(&label, endpoint, pool.health_check.as_ref())
             .spoken_to(speech(pool, backend));
         members.push(Member { backend: Arc::new(server), weight: backend.weight });
     }
-    Ok(Pool {
+    Pool {
         name: pool.name.clone(),
         members,
         selector: selector(pool.algorithm),
@@ -192,7 +170,7 @@ fn build_pool(
         protocol: pool.dial.protocol,
         limiter: pool.rate_limit.as_ref().and_then(|limit| limiter(limit, seed)),
         tunnels: Tunnels::default(),
-    })
+    }
 }
 
 fn speech(pool: &config::Pool, backend: &config::Backend) -> Speech {

@@ -7,6 +7,7 @@ use super::Served;
 use super::child::Child;
 use super::control::Answer;
 use crate::link::{State, ToWorker};
+use crate::runtime::handoff::Handoff;
 use crate::time::Timestamp;
 
 /// A worker that does not serve yet.
@@ -20,6 +21,8 @@ pub(super) struct Candidate {
     pub(super) step: Step,
     /// When the old worker was asked for its state.
     pub(super) asked: Timestamp,
+    /// What it has found of the backends' host names.
+    pub(super) names: Handoff,
 }
 
 /// How long an old worker may take to hand over.

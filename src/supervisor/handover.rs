@@ -24,6 +24,8 @@ impl Supervisor {
             ToSupervisor::Checkpoint(state) => {
                 if self.current.as_ref().is_some_and(|child| child.generation == generation) {
                     self.checkpoint.update(*state);
+                } else if let Some(candidate) = self.candidate_of(generation) {
+                    candidate.names = state.handoff;
                 }
             }
             ToSupervisor::Failed(why) => {
@@ -147,6 +149,8 @@ impl Supervisor {
         let old = self.current.replace(candidate.child);
         log::info!("worker ready: generation={generation} config={}", self.served.version);
         self.ever_ready = true;
+        let names = self.checkpoint.handoff.report_names(&candidate.names);
+        self.checkpoint.handoff.replace_names(candidate.names);
         if let Some(old) = old {
             self.drain(old, &before.config);
         }
@@ -157,7 +161,8 @@ impl Supervisor {
             self.facts.reloads_done += 1;
             self.facts.last_reload_ok = true;
             self.facts.last_reload_at = self.clock.wall(self.clock.now());
-            let changes = config::diff(&before.config, &self.served.config);
+            let mut changes = config::diff(&before.config, &self.served.config);
+            changes.extend(names);
             log::info!("reloaded: config={} changes={}", self.served.version, changes.len());
             answer(answers, &Answer::done(report(&changes, &self.served.version)));
         }

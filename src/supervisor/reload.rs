@@ -13,6 +13,7 @@ use super::{Options, Served, Supervisor, SupervisorError, systemd};
 use crate::config::{self, Config};
 use crate::link::Start;
 use crate::metrics::Supervision;
+use crate::runtime::handoff::Handoff;
 use crate::sockets::{BindError, bind};
 
 /// The file's text.
@@ -143,7 +144,8 @@ impl Supervisor {
         let until = now + self.options.ready_timeout;
         let is_reload = matches!(purpose, Purpose::Reload(_));
         let (step, why) = (Step::Warming, None);
-        let candidate = Candidate { child, until, why, served, purpose, step, asked: now };
+        let names = Handoff::default();
+        let candidate = Candidate { child, until, why, served, purpose, step, asked: now, names };
         if is_reload {
             self.candidate = Some(candidate);
         } else {

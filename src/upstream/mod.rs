@@ -11,6 +11,7 @@ mod roots;
 mod shut;
 
 use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -22,12 +23,12 @@ use xxhash_rust::xxh3::Xxh3;
 
 use self::roots::Roots;
 use crate::config::{self, Protocol};
-use crate::runtime::pool::Pool;
-use crate::runtime::snapshot::Snapshot;
 use crate::tls::kept::Kept;
 use crate::tls::upstream::{PoolFiles, PoolTrust, Trust};
 use crate::tls::watched::{Renewals, Standing};
 
+/// Stands for the address in a template.
+const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 /// How much of an answer may be on its way before its client has taken any of it. Pingora's own
 /// 8 MiB would be 800 MiB for the streams of one connection.
 const STREAM_WINDOW: u32 = 256 * 1024;
@@ -51,26 +52,26 @@ struct Reach {
 }
 
 impl Upstreams {
-    /// Of the pools of a snapshot, which was made from `configs`, with what `trust` has of their
-    /// files.
+    /// Of these pools, with what `trust` has of their files.
     ///
     /// # Errors
     /// The system's roots could not be handed on.
-    pub fn new(configs: &[config::Pool], snapshot: &Snapshot, trust: Trust) -> io::Result<Self> {
+    pub fn new(configs: &[config::Pool], trust: Trust) -> io::Result<Self> {
         let mut files = trust.pools.into_iter();
-        let reach = |(pool, running): (&config::Pool, &Pool)| {
-            let members = pool.backends.iter().zip(&running.members);
-            let bare = members.map(|(one, member)| template(pool, one, member.backend.address));
+        let reach = |pool: &config::Pool| {
+            let bare = pool.backends.iter().map(|backend| template(pool, backend));
             Reach::new(bare.collect(), files.next().unwrap_or_default())
         };
-        let pools = configs.iter().zip(&snapshot.pools).map(reach).collect();
+        let pools = configs.iter().map(reach).collect();
         Ok(Self { pools, roots: Roots::new(&trust.system)?, nobody: Roots::new(&[])? })
     }
 
-    /// How a member of a pool is reached, without any limit of time.
+    /// How a member of a pool is reached at this address, without any limit of time.
     #[must_use]
-    pub fn peer(&self, pool: usize, member: usize) -> Option<Box<HttpPeer>> {
-        self.pools.get(pool)?.peers.load().get(member).cloned().map(Box::new)
+    pub fn peer(&self, pool: usize, member: usize, address: SocketAddr) -> Option<Box<HttpPeer>> {
+        let mut peer = self.pools.get(pool)?.peers.load().get(member).cloned().map(Box::new)?;
+        peer._address = address.into();
+        Some(peer)
     }
 
     /// Looks whether files have changed, and uses those that have. Blocks while it reads.
@@ -127,15 +128,12 @@ impl Reach {
     }
 }
 
-/// How a backend is reached, but for what is in files.
-fn template(
-    pool: &config::Pool,
-    backend: &config::Backend,
-    address: std::net::SocketAddr,
-) -> HttpPeer {
+/// How a backend is reached, but for what is in files and for its address, which may not be known
+/// yet.
+fn template(pool: &config::Pool, backend: &config::Backend) -> HttpPeer {
     let name = backend.server_name.as_deref();
     let tls = name.is_some();
-    let mut peer = HttpPeer::new(address, tls, name.unwrap_or_default().to_owned());
+    let mut peer = HttpPeer::new(NOWHERE, tls, name.unwrap_or_default().to_owned());
     let options = &mut peer.options;
     // Without ALPN, Pingora would verify even what is not to be verified, and the other way round.
     options.alpn = match (pool.dial.protocol, tls) {
@@ -208,10 +206,11 @@ mod tests {
         let text =
             format!("pools: [{pools}]\nroutes: [{{path: /a, pool: a}}, {{path: /b, pool: b}}]");
         let config = load(Some(text.as_bytes()), &Overrides::default()).unwrap();
-        let snapshot = Snapshot::new(&config, "", 0, |_, _| unreachable!()).unwrap();
         let trust = upstream::open(&config, &Kept::default(), SystemTime::UNIX_EPOCH);
-        let upstreams = Upstreams::new(&config.pools, &snapshot, trust).unwrap();
-        (0..2).map(|pool| *upstreams.peer(pool, 0).unwrap()).collect()
+        let upstreams = Upstreams::new(&config.pools, trust).unwrap();
+        (0..2)
+            .map(|pool| *upstreams.peer(pool, 0, "10.0.0.1:1".parse().unwrap()).unwrap())
+            .collect()
     }
 
     #[test]

@@ -4,10 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use pingora_core::services::background::BackgroundService as _;
+use humantime::format_duration;
 use tokio::sync::mpsc::UnboundedReceiver;
-use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::admin_port::AdminPort;
 use super::heartbeat::Heartbeat;
@@ -44,6 +43,8 @@ pub(super) struct Conductor<'a> {
     admin_port: AdminPort,
     sockets: Sockets,
     data_service: Option<Running>,
+    /// Health checks and lookups of names, until it drains.
+    background: Option<Running>,
     silent: bool,
     heartbeat: Heartbeat,
     /// What the successor got of our counts.
@@ -73,6 +74,7 @@ impl<'a> Conductor<'a> {
             admin_port,
             sockets,
             data_service: None,
+            background: None,
             silent: false,
             heartbeat: Heartbeat::default(),
             handed_over: None,
@@ -95,13 +97,13 @@ impl<'a> Conductor<'a> {
         &mut self,
         mut orders: UnboundedReceiver<ToWorker>,
         mut signals: Signals,
+        first_checks_max: Duration,
     ) -> Result<(), WorkerError> {
-        let (_stops_with_us, probing) = watch::channel(false);
-        let prober = Arc::clone(&self.parts.prober);
-        tokio::spawn(async move { prober.start(probing).await });
+        let background = std::mem::take(&mut self.parts.background);
+        self.background = Some(Running::background("background", background));
         tokio::spawn(self.renewal());
         tokio::select! {
-            () = self.parts.prober.first_pass() => {}
+            () = self.first_checks(first_checks_max) => {}
             _order = orders.recv() => return Ok(()),
             () = signals.next() => return Ok(()),
         }
@@ -116,6 +118,15 @@ impl<'a> Conductor<'a> {
         self.take_over(&state)?;
         let end = self.serve(&mut orders, &mut signals).await?;
         self.drain(end, &mut orders).await
+    }
+
+    /// Waits for the first health checks of backends of which nothing is known, but not so long that
+    /// the supervisor would give up on this worker.
+    async fn first_checks(&self, longest: Duration) {
+        if timeout(longest, self.parts.prober.first_pass()).await.is_err() {
+            let waited = format_duration(longest);
+            log::warn!("not all backends have been checked: waited={waited}; serving without them");
+        }
     }
 
     fn renewal(&self) -> impl Future<Output = ()> + use<> {
@@ -234,6 +245,10 @@ impl<'a> Conductor<'a> {
             }
         }
         self.parts.proxy.draining.store(true, Relaxed);
+        // What is left in flight goes on with what is known of the backends.
+        if let Some(background) = &self.background {
+            background.close();
+        }
         if let Some(mut data) = self.data_service.take() {
             let mut told = self.told();
             let mut report = interval(DRAIN_REPORT_EVERY);
@@ -350,5 +365,8 @@ impl<'a> Conductor<'a> {
             data.stop(Duration::ZERO);
         }
         std::mem::take(&mut self.admin_port).stop(FLUSH_MAX);
+        if let Some(background) = self.background.take() {
+            background.stop(Duration::ZERO);
+        }
     }
 }

@@ -14,31 +14,33 @@ mod renewal;
 mod services;
 mod signals;
 
-use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::RwLock;
+use pingora_core::services::background::background_service;
 use pingora_runtime::RuntimeBuilder;
 use prometheus::Registry;
 
 use self::admin_port::AdminPort;
 use self::conduct::Conductor;
-use self::services::Sockets;
+use self::services::{Background, Sockets};
 use self::signals::Signals;
 use crate::access_log::{AccessLog, Writer};
 use crate::admin::{Admin, Readiness};
 use crate::clock::Clock;
 use crate::config::{Config, Listener, Problem, Problems, Threads};
 use crate::exchange::event::{Event, Observer};
-use crate::link::{Link, Start, ToSupervisor, ToWorker};
+use crate::link::{Link, Start, State, ToSupervisor, ToWorker};
 use crate::live::Live;
 use crate::metrics::{ConnectionMetrics, Metrics};
 use crate::probe::Prober;
 use crate::proxy::Proxy;
 use crate::proxy::connections::Connections;
 use crate::proxy::opening::Door;
-use crate::runtime::snapshot::{LookupError, Snapshot};
+use crate::resolve::{Names, Resolver};
+use crate::runtime::handoff::Handoff;
+use crate::runtime::snapshot::Snapshot;
 use crate::tls;
 use crate::tls::kept::Kept;
 use crate::tls::terminator::Terminator;
@@ -48,9 +50,6 @@ use crate::upstream::Upstreams;
 /// The worker could not start, or did not end well.
 #[derive(Debug, thiserror::Error)]
 pub enum WorkerError {
-    /// A backend's name could not be looked up.
-    #[error(transparent)]
-    Lookup(#[from] LookupError),
     /// The system refused something that every program may ask for.
     #[error("cannot {doing}: {source}")]
     System {
@@ -81,13 +80,17 @@ fn system(doing: &'static str) -> impl FnOnce(std::io::Error) -> WorkerError {
 /// How long the last log lines may take to be written, and the last scrape to be answered.
 const FLUSH_MAX: Duration = Duration::from_secs(2);
 
-/// Serves what the supervisor says, until it says stop. `load` turns a text into its meaning.
+/// Serves what the supervisor says, until it says stop. `load` turns a text into its meaning;
+/// within `ready_timeout` it has to be ready.
 ///
 /// # Errors
 /// [`WorkerError`]; the supervisor was told.
-pub fn run(load: impl Fn(Option<&[u8]>) -> Result<Config, Problems>) -> Result<(), WorkerError> {
+pub fn run(
+    load: impl Fn(Option<&[u8]>) -> Result<Config, Problems>,
+    ready_timeout: Duration,
+) -> Result<(), WorkerError> {
     let link = Arc::new(Link::standard_input().map_err(system("find the supervisor"))?);
-    let served = serve(&link, load);
+    let served = serve(&link, load, ready_timeout / 2);
     if let Err(error) = &served
         && let Err(gone) = link.send(&ToSupervisor::Failed(error.to_string()))
     {
@@ -99,6 +102,7 @@ pub fn run(load: impl Fn(Option<&[u8]>) -> Result<Config, Problems>) -> Result<(
 fn serve(
     link: &Arc<Link>,
     load: impl Fn(Option<&[u8]>) -> Result<Config, Problems>,
+    first_checks_max: Duration,
 ) -> Result<(), WorkerError> {
     let control = RuntimeBuilder::new(1, "weir-control").build();
     let signals = {
@@ -116,7 +120,10 @@ fn serve(
     }
     let state = start.state.unwrap_or_default();
     let seed = state.handoff.seed().unwrap_or_else(|| fastrand::u64(..));
-    let snapshot = Snapshot::new(&config, &start.version, seed, look_up)?;
+    let names = Names::look_up(&config, state.handoff.names());
+    let snapshot =
+        Snapshot::new(&config, &start.version, seed, |host, port| names.lookup(host, port));
+    report_names(link, &snapshot);
     state.handoff.apply(&snapshot, Clock::process().now());
     let kept = state.files.unwrap_or_default();
     let (doors, tickets) = doors(&config, state.tickets, &kept)?;
@@ -125,7 +132,7 @@ fn serve(
         Conductor::new(&config, parts, (admin, admin_port), Arc::clone(link), sockets);
     conductor.supervised(&start.supervision);
     let orders = orders::listen(link).map_err(system("listen to the supervisor"))?;
-    let done = control.get_handle().block_on(conductor.conduct(orders, signals));
+    let done = control.get_handle().block_on(conductor.conduct(orders, signals, first_checks_max));
     conductor.end();
     control.shutdown_timeout(Duration::ZERO);
     if !log_writer.stop(FLUSH_MAX) {
@@ -159,6 +166,8 @@ struct Parts {
     tickets: Arc<Tickets>,
     readiness: Arc<Readiness>,
     prober: Arc<Prober>,
+    /// Run from the start until it drains.
+    background: Vec<Background>,
 }
 
 /// Every listener, with its TLS. The supervisor has looked at the files, but that may be long ago:
@@ -201,7 +210,7 @@ fn assemble(
     let registry = Registry::new();
     let trust = tls::upstream::open(config, kept, clock.wall(clock.now()));
     trust.found.iter().for_each(renewal::warn);
-    let upstreams = Upstreams::new(&config.pools, &snapshot, trust);
+    let upstreams = Upstreams::new(&config.pools, trust);
     let upstreams = Arc::new(upstreams.map_err(system("keep the system's root certificates"))?);
     let metrics = Arc::new(Metrics::new(&registry, &snapshot)?);
     metrics.config_loaded(clock.wall(clock.now()));
@@ -211,6 +220,11 @@ fn assemble(
             .map_err(system("start the access log"))?;
     let live = Arc::new(Live::new(snapshot));
     let readiness = Arc::new(Readiness::new());
+    let resolver = Resolver::new(Arc::clone(&live));
+    resolver.warn();
+    let (known, resolved) = (Arc::clone(&live), resolver.subscribe());
+    let prober = Prober::new(known, Arc::clone(&upstreams), clock, resolved);
+    let checks = background_service("health checks", prober);
     let parts = Parts {
         proxy: Proxy {
             live: Arc::clone(&live),
@@ -224,7 +238,8 @@ fn assemble(
         doors,
         tickets,
         readiness: Arc::clone(&readiness),
-        prober: Arc::new(Prober::new(Arc::clone(&live), upstreams, clock)),
+        prober: checks.task(),
+        background: vec![Box::new(checks), Box::new(background_service("names", resolver))],
     };
     let admin = Admin {
         live,
@@ -239,13 +254,13 @@ fn assemble(
     Ok((parts, admin, log_writer))
 }
 
-/// The first address of a name, an IPv4 one if there is any: a backend that listens on both is
-/// reached either way, one that does not is more often on IPv4.
-fn look_up(name: &str, port: u16) -> Result<SocketAddr, String> {
-    let found = (name, port).to_socket_addrs().map_err(|error| error.to_string())?;
-    let found: Vec<SocketAddr> = found.collect();
-    let first = found.iter().find(|address| address.is_ipv4()).or_else(|| found.first());
-    first.copied().ok_or_else(|| "the name has no address".to_owned())
+/// Tells the supervisor what has become of the host names, for its report of a reload. It is a
+/// checkpoint with nothing else in it: a supervisor that does not know this ignores it.
+fn report_names(link: &Link, snapshot: &Snapshot) {
+    let state = State { handoff: Handoff::of_names(snapshot), ..State::default() };
+    if let Err(error) = link.send(&ToSupervisor::Checkpoint(Box::new(state))) {
+        log::debug!("host names not reported: error=\"{error}\"");
+    }
 }
 
 fn threads(threads: Threads) -> usize {

@@ -12,8 +12,8 @@ use pingora_core::listeners::{ListenerConfig, Listeners};
 use pingora_core::protocols::l4::stream::L4BufferSettings;
 use pingora_core::server::configuration::ServerConf;
 use pingora_core::server::{Fds, ListenFds};
-use pingora_core::services::Service as _;
 use pingora_core::services::listening::Service;
+use pingora_core::services::{Service as AnyService, ServiceReadyNotifier, ServiceWithDependents};
 use pingora_runtime::{Runtime, RuntimeBuilder};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -34,6 +34,9 @@ const KEPT_CONNECTIONS: usize = 1024;
 
 /// Listening sockets, each with its address.
 pub(super) type Sockets = Vec<(SocketAddr, TcpListener)>;
+
+/// One of Pingora's background services.
+pub(super) type Background = Box<dyn ServiceWithDependents>;
 
 /// A service on a runtime of its own.
 pub(super) struct Running {
@@ -64,7 +67,7 @@ impl Running {
             let (mut service, fds) = service(name, sockets, app);
             let stopped = stop.subscribe();
             services.spawn_on(
-                async move { service.start_service(fds, stopped, 1).await },
+                async move { AnyService::start_service(&mut service, fds, stopped, 1).await },
                 runtime.get_handle(),
             );
         }
@@ -76,7 +79,24 @@ impl Running {
         &self.runtime
     }
 
-    /// Stops accepting.
+    /// Runs background services on a thread of their own.
+    pub(super) fn background(name: &str, background: Vec<Background>) -> Self {
+        let runtime = RuntimeBuilder::new(1, &format!("weir-{name}")).build();
+        let (stop, _) = watch::channel(false);
+        let mut services = JoinSet::new();
+        for mut service in background {
+            let stopped = stop.subscribe();
+            // Nothing depends on them by Pingora's means.
+            let ready = ServiceReadyNotifier::new(watch::Sender::new(false));
+            services.spawn_on(
+                async move { service.start_service(None, stopped, 1, ready).await },
+                runtime.get_handle(),
+            );
+        }
+        Self { runtime, services, stop }
+    }
+
+    /// Stops accepting, or what runs in the background.
     pub(super) fn close(&self) {
         self.stop.send_replace(true);
     }

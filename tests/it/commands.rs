@@ -360,24 +360,6 @@ fn a_bad_variable_is_complained_about_by_its_name() {
 }
 
 #[test]
-fn a_backend_name_that_nobody_knows_is_one_line_and_1() {
-    let (listener, admin) = own_ports();
-    let ended = run(&[
-        "run",
-        "--listen",
-        &listener.to_string(),
-        "--admin",
-        &admin.to_string(),
-        "--backend",
-        "http://backend.invalid:3000",
-    ]);
-    assert_eq!((ended.code, ended.stdout.as_str()), (Some(1), ""));
-    let start = "weir: backend `backend.invalid:3000` of pool `default` could not be looked up: ";
-    assert!(ended.stderr.starts_with(start), "{}", ended.stderr);
-    assert_eq!(ended.stderr.lines().count(), 1, "{}", ended.stderr);
-}
-
-#[test]
 fn a_backend_by_the_name_of_localhost_works() {
     // A name has the addresses that it has, so the port must be free on 127.0.0.1.
     let port = 20_000 + u16::try_from(std::process::id() % 10_000).unwrap();

@@ -23,6 +23,7 @@ mod http2;
 mod http2_slow;
 mod limits;
 mod metrics;
+mod names;
 mod probe;
 mod proxy_out;
 mod proxy_protocol;

@@ -321,3 +321,41 @@ fn with_one_pool_down_the_other_serves_and_readyz_says_which() {
     assert_eq!(weir.get("/a").status(), 503);
     assert_eq!(weir.get("/b").text(), "b2");
 }
+
+#[test]
+fn a_worker_that_drains_checks_no_backend_any_more() {
+    let (old, new) = (Backend::start("old"), Backend::start("new"));
+    let check = "path: /health, interval: 100ms";
+    let weir = Weir::start(&pool(std::slice::from_ref(&old), check));
+    eventually(PATIENCE, "it is checked", || old.count_of("/health") >= 3);
+    old.on("/hang", Behaviour::NeverAnswer);
+    let mut client = Client::connect(weir.address());
+    client.send("GET /hang HTTP/1.1\r\nHost: weir.test\r\n\r\n");
+    old.until_count(1);
+    weir.write_config(&pool(std::slice::from_ref(&new), check));
+    weir.reload();
+    eventually(PATIENCE, "the old worker drains", || {
+        weir.stderr().contains("draining: connections=1")
+    });
+    // One check may have been under way.
+    let (before, checks_of_new) = (old.count_of("/health"), new.count_of("/health"));
+    eventually(PATIENCE, "the new worker goes on checking", || {
+        new.count_of("/health") >= checks_of_new + 20
+    });
+    assert!(weir.workers().iter().any(|worker| worker.is("draining")), "{}", weir.stderr());
+    assert!(old.count_of("/health") <= before + 1, "checked by a worker that drains");
+    old.release();
+    assert_eq!(client.read_answer().status(), 200);
+}
+
+#[test]
+fn a_check_that_hangs_longer_than_a_worker_may_take_delays_no_reload_for_ever() {
+    let backends = [Backend::start("good"), Backend::start("hung")];
+    let weir =
+        Weir::start_flagged(&pool(&backends[..1], "path: /health"), &["--ready-timeout", "4s"]);
+    backends[1].on("/health", Behaviour::NeverAnswer);
+    weir.write_config(&pool(&backends, "path: /health, interval: 60s, timeout: 60s"));
+    weir.reload();
+    assert_eq!(weir.get("/").text(), "good");
+    assert!(weir.stderr().contains("not all backends have been checked"), "{}", weir.stderr());
+}

@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderValue, Method, Version};
 use weir::config::{
     AccessLog, Admin, Algorithm, Backend, BackendAddress, Config, Dial, HealthCheck, HostPattern,
     Limits, Listener, LogFormat, LogTarget, Pool, Probe, RateLimit, ReadyWhen, Retry, RetryOn,
-    Route, Shutdown, Threads, Timeouts,
+    Route, Shutdown, Threads, Timeouts, Written,
 };
 use weir::exchange::refusal::Refusal;
 use weir::exchange::{Admitted, Exchange, Head, Replay};
@@ -19,6 +19,7 @@ use weir::http::scan::Limits as HeadLimits;
 use weir::http::scheme::Scheme;
 use weir::name::PoolName;
 use weir::policy::retry::Failure;
+use weir::runtime::endpoint::Lookup;
 use weir::runtime::set::BackendSet;
 use weir::runtime::snapshot::Snapshot;
 use weir::time::{Timestamp, nanos};
@@ -107,12 +108,13 @@ impl World {
     /// A day that is so long, with so many bursts of requests.
     pub(crate) fn of(mut dice: Dice, day: Duration, bursts: usize) -> Self {
         let config = draw_config(&mut dice);
-        let snapshot =
-            Snapshot::new(&config, "simulated", dice.u64(..), |_, _| Err("no names".into()));
+        let snapshot = Snapshot::new(&config, "simulated", dice.u64(..), |_, _| {
+            Lookup::Failed("no names".to_owned())
+        });
         let mut world = Self {
             dice,
             day,
-            snapshot: Arc::new(snapshot.unwrap()),
+            snapshot: Arc::new(snapshot),
             config,
             checker: Arc::default(),
             moods: BTreeMap::new(),
@@ -412,6 +414,7 @@ fn draw_pool(dice: &mut Dice, number: u8) -> Pool {
         address: BackendAddress::Socket(local(1000 * (u16::from(number) + 1) + index)),
         weight: NonZeroU32::new(dice.u32(1..=5)).unwrap(),
         server_name: None,
+        written: Written::default(),
     };
     Pool {
         name: PoolName::new(&format!("pool-{number}")).unwrap(),

@@ -11,7 +11,7 @@ use super::super::read::{List, Switch};
 use super::super::value::{Failure, Patience, ServerName, spell};
 use super::super::{
     Algorithm, Backend, BackendAddress, Dial, HealthCheck, Pool, PoolName, Probe, Retry, RetryOn,
-    StatusSet, Timeouts,
+    StatusSet, Timeouts, Written,
 };
 use super::rate::rate_limit;
 use super::{Range, dial, positive, secs};
@@ -160,7 +160,8 @@ fn backends(
         } else {
             seen.insert(address.clone(), at);
         }
-        backends.push(Backend { address, weight, server_name });
+        let written = Written(at.position());
+        backends.push(Backend { address, weight, server_name, written });
     }
     backends
 }

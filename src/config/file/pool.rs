@@ -86,7 +86,8 @@ section! {
     Backend at "pools[].backends[]" or url: BackendUrl, later ["backup", "max_requests"];
 
     /// Where it listens: `http://` or `https://`, then an IPv4 address, an IPv6 address in brackets
-    /// or a name, then the port (80, or 443 with TLS, if left out). A name is looked up at the start.
+    /// or a name, then the port (80, or 443 with TLS, if left out). A name is looked up by each new worker;
+    /// one that has no address takes no requests, and is looked up again until it has.
     url: BackendUrl = Required, "http://10.0.0.1:3000";
     /// Its share of the requests, relative to the other backends of the pool: 1 to 1000.
     weight: u64 = Same("1"), "3";

@@ -132,6 +132,12 @@ impl Weir {
         weir
     }
 
+    /// Starts by this command, as [`Weir::start_by`] does, and does not wait.
+    #[track_caller]
+    pub(crate) fn spawn_by(launcher: Command, config: &str) -> Self {
+        Self::spawn_as(launcher, config, &[], &[])
+    }
+
     #[track_caller]
     fn spawn_with(config: &str, env: &[(&str, &str)]) -> Self {
         Self::spawn_as(Command::new(BINARY), config, &[], env)
@@ -365,6 +371,13 @@ impl Drop for Weir {
             drop(self.child.wait());
         }
     }
+}
+
+/// Runs this command, which ends in the binary, to its end.
+#[track_caller]
+pub(crate) fn run_by(launcher: Command, args: &[&str]) -> Ended {
+    let directory = Directory::new();
+    finish(surrounded(launcher, args, &directory), &directory, PATIENCE)
 }
 
 /// Runs a command of the binary to its end.
