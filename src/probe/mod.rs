@@ -205,9 +205,12 @@ impl Rounds {
             .backend
             .address()
             .and_then(|address| self.upstreams.peer(self.place.0, self.place.1, address));
-        let Some(peer) = peer else {
+        let Some(mut peer) = peer else {
             return Err(Failure::Ours("its address is not known".to_owned()));
         };
+        // Pingora keeps a connection of HTTP/2 for the next request as long as it has room for
+        // another stream. A check must find out whether a new connection can be made.
+        peer.options.max_h2_streams = 1;
         let (probe, backend) = (Arc::clone(&self.probe), target(&self.backend, *peer));
         let patience = self.check.timeout;
         let mut task = JoinSet::new();

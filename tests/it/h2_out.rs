@@ -379,3 +379,28 @@ fn an_http_probe_of_an_h2_pool_speaks_http_2() {
     assert_eq!((check.path.as_str(), check.authority.as_str()), ("/health", "shop.test"));
     assert_eq!(check.scheme, "http");
 }
+
+/// A backend that accepts no new connection is unhealthy, though those that there are still work.
+fn falls_when_it_accepts_no_more(check: &str) {
+    let backend = H2Backend::start();
+    let weir = Weir::start(&format!(
+        "pools: [{{name: web, protocol: h2c, backends: [\"{}\"], health_check: \
+         {{{check}, interval: 100ms, unhealthy_after: 1}}}}]",
+        backend.url()
+    ));
+    let state = || weir.status().pointer("/backends/0/state").cloned();
+    eventually(PATIENCE, "some health checks", || backend.connections() >= 3);
+    eventually(PATIENCE, "none of them stays open", || backend.connections_open() <= 1);
+    backend.stop_accepting();
+    eventually(PATIENCE, "it is unhealthy", || state() == Some("unhealthy".into()));
+}
+
+#[test]
+fn each_health_check_over_http2_has_a_new_connection() {
+    falls_when_it_accepts_no_more("path: /health");
+}
+
+#[test]
+fn each_grpc_health_check_has_a_new_connection() {
+    falls_when_it_accepts_no_more("type: grpc");
+}

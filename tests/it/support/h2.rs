@@ -10,6 +10,7 @@ use http::{HeaderMap, Request, Response};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
 use tokio::sync::Notify;
+use tokio::task::JoinHandle;
 
 use super::ports;
 
@@ -53,6 +54,7 @@ pub(crate) struct Call {
 pub(crate) struct H2Backend {
     address: SocketAddr,
     shared: Arc<Shared>,
+    acceptor: JoinHandle<()>,
     _runtime: Runtime,
 }
 
@@ -94,12 +96,22 @@ impl H2Backend {
         shared.state().streams_max = streams_max;
         let listener = runtime.block_on(TcpListener::bind(address)).expect("binding");
         let told = Arc::clone(&shared);
-        runtime.spawn(async move {
+        let acceptor = runtime.spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {
-                tokio::spawn(serve(socket, Arc::clone(&told)));
+                let shared = Arc::clone(&told);
+                tokio::spawn(async move {
+                    shared.state().open += 1;
+                    serve(socket, Arc::clone(&shared)).await;
+                    shared.state().open -= 1;
+                });
             }
         });
-        Self { address, shared, _runtime: runtime }
+        Self { address, shared, acceptor, _runtime: runtime }
+    }
+
+    /// Accepts no connection any more, and serves those that there are.
+    pub(crate) fn stop_accepting(&self) {
+        self.acceptor.abort();
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -130,6 +142,11 @@ impl H2Backend {
 
     pub(crate) fn connections(&self) -> usize {
         self.shared.state().connections
+    }
+
+    /// Connections open now.
+    pub(crate) fn connections_open(&self) -> usize {
+        self.shared.state().open
     }
 
     /// Lets `/flood` go on.
