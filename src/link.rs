@@ -123,6 +123,8 @@ pub enum ToSupervisor {
         /// Data threads that made no progress for that long.
         hung_threads: u64,
     },
+    /// It ends, and has lost so many lines of its log that the log does not report.
+    LogLost(u64),
 }
 
 /// One end of the link.

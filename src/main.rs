@@ -4,6 +4,8 @@
 mod given;
 #[path = "main/load.rs"]
 mod load;
+#[path = "main/logging.rs"]
+mod logging;
 #[path = "main/usage.rs"]
 mod usage;
 
@@ -13,25 +15,26 @@ use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::thread;
 use std::time::Duration;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 use weir::config::{self, Overrides};
 use weir::demo::{self, origin};
+use weir::log::Log;
 use weir::supervisor::control::{self, Place, Request};
 use weir::supervisor::{self, Options, Program};
 use weir::worker;
 
 use self::given::{HangTimeout, overrides};
 use self::load::{complain, load, loader, read};
+use self::logging::{Logging, with_log};
 use self::usage::wrong_usage;
 
 /// The libc allocator costs some ten per cent more per request.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
-const LOG_DEFAULT: &str = "info,pingora_core=warn,pingora_proxy=off";
 
 /// An HTTP load balancer: one binary, one YAML file.
 #[derive(Debug, Parser)]
@@ -201,40 +204,37 @@ struct Check {
 
 fn main() -> ExitCode {
     let cli = Cli::try_parse().unwrap_or_else(|error| wrong_usage(&error));
-    start_log();
-    let done = match cli.command {
-        Command::Run(flags) => run(flags),
-        Command::Reload(flags) => ask(&flags, Request::Reload),
-        Command::Status(flags) => ask(&flags, Request::Status),
-        Command::Stop(flags) => ask(&flags.control, flags.request()),
-        Command::Worker(flags) => work(&flags),
-        Command::UpgradeCheck(flags) => check_upgrade(&flags),
-        Command::Demo(flags) => run_demo(&flags),
-        Command::Origin(flags) => run_origin(flags),
-        Command::Check(flags) => check(&flags),
-        Command::Completions(flags) => completions(&flags),
-    };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(complaint) => {
-            // Nobody is left to tell if standard error is gone.
-            if !complaint.is_empty() {
-                let _gone = writeln!(io::stderr(), "{complaint}");
-            }
-            ExitCode::FAILURE
-        }
+    match cli.command {
+        Command::Run(flags) => supervise_with_log(|log| run(flags, log)),
+        Command::Demo(flags) => supervise_with_log(|log| run_demo(&flags, log)),
+        Command::Origin(flags) => with_log(Logging::Queued, |_log| run_origin(flags)),
+        Command::Worker(flags) => work_with_log(|log| work(&flags, log)),
+        Command::UpgradeCheck(flags) => with_log(Logging::OfTrial, |_log| check_upgrade(&flags)),
+        Command::Reload(flags) => logging::at_once(|| ask(&flags, Request::Reload)),
+        Command::Status(flags) => logging::at_once(|| ask(&flags, Request::Status)),
+        Command::Stop(flags) => logging::at_once(|| ask(&flags.control, flags.request())),
+        Command::Check(flags) => logging::at_once(|| check(&flags)),
+        Command::Completions(flags) => logging::at_once(|| completions(&flags)),
     }
 }
 
-fn start_log() {
-    let debug = variable("WEIR_DEBUG").is_some_and(|value| value == "1");
-    let default = if debug { "debug" } else { LOG_DEFAULT };
-    let filter = variable("WEIR_LOG").unwrap_or_else(|| default.to_owned());
-    env_logger::Builder::new().parse_filters(&filter).format_timestamp_millis().init();
+/// Signals are held before the log starts a thread, which inherits that.
+fn supervise_with_log(supervise: impl FnOnce(&Log) -> Result<(), String>) -> ExitCode {
+    match supervisor::hold_signals() {
+        Ok(()) => with_log(Logging::Queued, supervise),
+        Err(error) => logging::complain(&no_signals(&error)),
+    }
 }
 
-fn run(flags: Run) -> Result<(), String> {
-    hold_signals()?;
+/// The same, of a worker.
+fn work_with_log(work: impl FnOnce(&Log) -> Result<(), String>) -> ExitCode {
+    match supervisor::hold_worker_signals() {
+        Ok(()) => with_log(Logging::OfWorker, work),
+        Err(error) => logging::complain(&no_signals(&error)),
+    }
+}
+
+fn run(flags: Run, log: &Log) -> Result<(), String> {
     let file = flags.file();
     supervise(Options {
         // The worker is told the same flags, and finds the same environment.
@@ -246,16 +246,12 @@ fn run(flags: Run) -> Result<(), String> {
         ready_timeout: flags.ready_timeout,
         hang_timeout: given::hang_timeout_of(flags.hang_timeout)?,
         watch: flags.watch,
+        log: log.clone(),
         ready: None,
     })
 }
 
-/// Before any thread is started.
-fn hold_signals() -> Result<(), String> {
-    supervisor::hold_signals().map_err(no_signals)
-}
-
-fn no_signals(error: io::Error) -> String {
+fn no_signals(error: &io::Error) -> String {
     format!("weir: cannot watch for signals: {error}")
 }
 
@@ -278,12 +274,11 @@ fn program(flags: Vec<OsString>) -> Result<Program, String> {
     Ok(Program { path, arguments })
 }
 
-fn work(flags: &Run) -> Result<(), String> {
-    supervisor::hold_worker_signals().map_err(no_signals)?;
+fn work(flags: &Run, log: &Log) -> Result<(), String> {
     let (file, overrides) = (flags.file(), overrides(flags));
     // The supervisor was told why and tells the operator.
-    worker::run(|text| load(file.as_deref(), text, &overrides), flags.ready_timeout)
-        .map_err(|_told| String::new())
+    let load = |text: Option<&[u8]>| load(file.as_deref(), text, &overrides);
+    worker::run(load, flags.ready_timeout, log).map_err(|_told| String::new())
 }
 
 fn ask(flags: &Control, request: Request) -> Result<(), String> {
@@ -336,8 +331,7 @@ fn say(line: &str) -> Result<(), String> {
     writeln!(io::stdout(), "{line}").map_err(|error| format!("weir: cannot print: {error}"))
 }
 
-fn run_demo(flags: &Demo) -> Result<(), String> {
-    hold_signals()?;
+fn run_demo(flags: &Demo, log: &Log) -> Result<(), String> {
     let origins = demo::start(usize::from(flags.backends))
         .map_err(|error| format!("weir: the demo's origins cannot start: {error}"))?;
     let urls = origins.addresses().iter().map(|address| format!("http://{address}"));
@@ -352,10 +346,19 @@ fn run_demo(flags: &Demo) -> Result<(), String> {
         ready_timeout: Duration::from_secs(60),
         hang_timeout: given::hang_timeout_of(None)?,
         watch: false,
-        ready: Some(Box::new(move || {
-            let _nobody_reads = say(&hint);
-        })),
+        log: log.clone(),
+        ready: Some(Box::new(move || say_beside(hint))),
     })
+}
+
+/// Prints on a thread of its own: the supervisor must not wait for whoever reads it.
+fn say_beside(text: String) {
+    let print = move || {
+        let _nobody_reads = say(&text);
+    };
+    if let Err(error) = thread::Builder::new().name("hint".to_owned()).spawn(print) {
+        log::warn!("the hint is not printed: error=\"{error}\"");
+    }
 }
 
 fn demo_hint(flags: &Demo) -> String {

@@ -10,7 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Every room of the house and its floor. A room imports from lower floors only.
-const ROOMS: [(&str, u8); 22] = [
+const ROOMS: [(&str, u8); 23] = [
     ("main", 8),
     ("supervisor", 7),
     ("link", 6),
@@ -20,9 +20,10 @@ const ROOMS: [(&str, u8); 22] = [
     ("resolve", 6),
     ("admin", 6),
     ("demo", 6),
+    ("access_log", 6),
     ("live", 5),
+    ("log", 5),
     ("metrics", 5),
-    ("access_log", 5),
     ("sockets", 5),
     ("upstream", 5),
     ("tls", 4),

@@ -6,31 +6,58 @@
 //! counted.
 
 mod line;
-mod writer;
 
 use std::io::{self, Write};
 use std::sync::Arc;
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::time::Duration;
 
 use prometheus::IntCounter;
-
-pub use writer::Writer;
 
 use crate::clock::Clock;
 use crate::config::{self, LogFormat, LogTarget};
 use crate::exchange::event::{Event, Observer, Summary};
+use crate::log::Descriptor;
+use crate::log::queue::{self, Limits, Lines, LossReport};
 
-/// Lines that wait to be written. With fields as long as they may be they take some 60 MB, in
-/// practice 2 MB.
+/// Lines that wait to be written.
 const QUEUE_LINES_MAX: usize = 4096;
+/// Their bytes. As many lines usually take 2 MB; with fields as long as they may be, this holds a
+/// thousand.
+const QUEUE_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// What ends the access log.
+#[derive(Debug)]
+pub struct Writer(Option<queue::Writer>);
+
+impl Writer {
+    /// Writes what is queued and ends the thread. False if that took longer than `patience`: what
+    /// is still queued then is lost, and counted so. Blocks.
+    pub fn stop(self, patience: Duration) -> bool {
+        self.0.is_none_or(|writer| writer.stop(patience))
+    }
+}
+
+/// Reports lost lines in the program's log.
+struct Losses;
+
+impl LossReport for Losses {
+    fn failed(&self, error: &io::Error) {
+        log::error!("access log cannot be written: error=\"{error}\"");
+    }
+
+    fn lost(&self, lines: u64) -> String {
+        log::warn!("access log lines lost: count={lines}");
+        String::new()
+    }
+}
 
 /// Writes a line when an exchange is over.
 #[derive(Debug)]
 pub struct AccessLog {
     format: LogFormat,
     clock: Clock,
-    lines: SyncSender<String>,
-    lost: IntCounter,
+    /// `None` if nothing is to be written.
+    lines: Option<Lines>,
 }
 
 impl AccessLog {
@@ -44,8 +71,8 @@ impl AccessLog {
         lost: &IntCounter,
     ) -> io::Result<(Arc<Self>, Writer)> {
         match config.target {
-            LogTarget::Stdout => Self::start_to(io::stdout(), config.format, clock, lost),
-            LogTarget::Stderr => Self::start_to(io::stderr(), config.format, clock, lost),
+            LogTarget::Stdout => Self::start_to(Descriptor::stdout()?, config.format, clock, lost),
+            LogTarget::Stderr => Self::start_to(Descriptor::stderr()?, config.format, clock, lost),
         }
     }
 
@@ -59,14 +86,13 @@ impl AccessLog {
         clock: Clock,
         lost: &IntCounter,
     ) -> io::Result<(Arc<Self>, Writer)> {
-        let (lines, queue) = sync_channel(QUEUE_LINES_MAX);
-        let writer = match format {
-            LogFormat::Json | LogFormat::Text => {
-                Writer::start(sink, lines.clone(), queue, lost.clone())?
-            }
-            LogFormat::Off => Writer::idle(lines.clone()),
-        };
-        Ok((Arc::new(Self { format, clock, lines, lost: lost.clone() }), writer))
+        if format == LogFormat::Off {
+            return Ok((Arc::new(Self { format, clock, lines: None }), Writer(None)));
+        }
+        let limits = Limits { lines: QUEUE_LINES_MAX, bytes: QUEUE_BYTES_MAX };
+        let losses = Box::new(Losses);
+        let (lines, writer) = queue::start("access log", sink, limits, (lost.clone(), losses))?;
+        Ok((Arc::new(Self { format, clock, lines: Some(lines) }), Writer(Some(writer))))
     }
 
     fn line(&self, summary: &Summary<'_>) -> Option<String> {
@@ -84,10 +110,10 @@ impl AccessLog {
 impl Observer for AccessLog {
     fn observe(&self, event: &Event<'_>) {
         let Event::Finished(summary) = event else { return };
-        if let Some(line) = self.line(summary)
-            && self.lines.try_send(line).is_err()
+        if let Some(lines) = &self.lines
+            && let Some(line) = self.line(summary)
         {
-            self.lost.inc();
+            lines.push(line);
         }
     }
 }

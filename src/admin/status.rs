@@ -237,6 +237,7 @@ mod tests {
             hangs: 8,
             draining_workers: 5,
             draining_connections: 77,
+            log_dropped: 8,
             last_reload_ok: true,
             last_reload_at: UNIX_EPOCH,
             hang_timeout: None,

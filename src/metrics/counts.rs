@@ -150,7 +150,12 @@ impl Metrics {
     #[must_use]
     pub fn gather(&self) -> Vec<MetricFamily> {
         let mut families = self.counted();
-        families.extend(self.supervisors_families());
+        for family in self.supervisors_families() {
+            match families.iter_mut().find(|own| own.name() == family.name()) {
+                Some(own) => own.mut_metric().extend_from_slice(family.get_metric()),
+                None => families.push(family),
+            }
+        }
         families.sort_by(|one, other| one.name().cmp(other.name()));
         families
     }

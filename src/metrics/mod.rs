@@ -195,6 +195,14 @@ impl Metrics {
         self.log_dropped.clone()
     }
 
+    /// Shows what [`log_dropped`] has made.
+    ///
+    /// # Errors
+    /// It is shown already.
+    pub fn show_log_dropped(&self, dropped: &IntCounter) -> Result<()> {
+        self.registry.register(Box::new(dropped.clone()))
+    }
+
     /// To be counted up for each panic that is caught.
     #[must_use]
     pub fn panics(&self) -> IntCounter {
@@ -343,6 +351,15 @@ fn describe_process(registry: &Registry) -> Result<()> {
     #[cfg(target_os = "linux")]
     registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
     Ok(())
+}
+
+/// A counter for lost lines of a worker's own log, which there is before there are [`Metrics`].
+///
+/// # Errors
+/// None: its name and its label are valid.
+pub fn log_dropped() -> Result<IntCounter> {
+    let (name, help) = supervision::LOG_DROPPED;
+    IntCounter::with_opts(Opts::new(name, help).const_label("process", "worker"))
 }
 
 /// A metric's name and what its `# HELP` line says.

@@ -10,6 +10,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::metrics::Metrics;
 
+/// A metric that workers have too, each for itself.
+pub(super) const LOG_DROPPED: (&str, &str) =
+    ("lb_log_dropped_total", "Lines of the log that could not be written, by the process.");
+
 /// What a supervisor tells a worker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Supervision {
@@ -34,6 +38,9 @@ pub struct Supervision {
     pub draining_workers: u64,
     /// Their connections.
     pub draining_connections: u64,
+    /// Lines of its own log that were lost.
+    #[serde(default)]
+    pub log_dropped: u64,
     /// Whether the configuration that was last given could be used.
     pub last_reload_ok: bool,
     /// When the configuration in use was loaded.
@@ -57,6 +64,7 @@ impl Supervision {
             hangs: 0,
             draining_workers: 0,
             draining_connections: 0,
+            log_dropped: 0,
             last_reload_ok: true,
             last_reload_at: now,
             hang_timeout,
@@ -122,6 +130,11 @@ impl Metrics {
                 "lb_draining_connections",
                 "Client connections of draining workers.",
                 vec![gauge(told.draining_connections)],
+            ),
+            family(
+                LOG_DROPPED.0,
+                LOG_DROPPED.1,
+                vec![counter(Some(("process", "supervisor")), told.log_dropped)],
             ),
         ]
     }

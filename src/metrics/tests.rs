@@ -601,6 +601,7 @@ fn supervision() -> Supervision {
         hangs: 8,
         draining_workers: 2,
         draining_connections: 77,
+        log_dropped: 8,
         last_reload_ok: false,
         last_reload_at: UNIX_EPOCH + Duration::from_secs(1_700_000_000),
         hang_timeout: None,
@@ -633,6 +634,21 @@ fn what_the_supervisor_counts_is_not_inherited() {
     new.inherit(&old.counts());
     assert!(new.has(r#"lb_config_reloads_total{outcome="done"} 2"#), "{}", new.text());
     assert!(new.has("lb_worker_restarts_total 1"));
+}
+
+#[test]
+fn lost_lines_of_the_log_are_counted_by_process_and_those_of_workers_are_inherited() {
+    let (old, new) = (world(), world());
+    for (world, lost) in [(&old, 3), (&new, 4)] {
+        let dropped = log_dropped().unwrap();
+        world.metrics.show_log_dropped(&dropped).unwrap();
+        dropped.inc_by(lost);
+        world.metrics.supervised(&supervision());
+    }
+    new.inherit(&old.counts());
+    assert!(new.has(r#"lb_log_dropped_total{process="worker"} 7"#), "{}", new.text());
+    assert!(new.has(r#"lb_log_dropped_total{process="supervisor"} 8"#), "{}", new.text());
+    assert_eq!(new.text().matches("# TYPE lb_log_dropped_total counter").count(), 1);
 }
 
 #[test]

@@ -141,8 +141,8 @@ impl Failures {
         if why.is_usual() {
             return log::debug!("connection closed: {line}");
         }
-        if let Some(untold) = kind.notices.next(self.clock.now()) {
-            log::warn!("connection closed: reason={} {line} untold={untold}", kind.label);
+        if let Some(suppressed) = kind.notices.next(self.clock.now()) {
+            log::warn!("connection closed: reason={} {line} suppressed={suppressed}", kind.label);
         }
     }
 }

@@ -33,6 +33,9 @@ impl Supervisor {
             systemd::alive();
             self.alive_at = now + every;
         }
+        if self.options.log.dropped() != self.facts.log_dropped {
+            self.tell_facts();
+        }
         self.end_late_candidates(now);
         self.hurry_candidate(now);
         self.replace_if_silent();

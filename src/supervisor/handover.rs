@@ -38,6 +38,7 @@ impl Supervisor {
             ToSupervisor::Connections(open) => self.note_connections(generation, open),
             ToSupervisor::Held => self.held(generation),
             ToSupervisor::Heartbeat { hung_threads } => self.heartbeat(generation, hung_threads),
+            ToSupervisor::LogLost(lines) => self.options.log.report(lines),
             ToSupervisor::Draining(counts, open) => {
                 self.note_connections(generation, open);
                 match &self.current {

@@ -20,6 +20,7 @@ use super::child::Child;
 use super::trial::UNDERSTOOD;
 use super::{Draining, Load, Supervisor, SupervisorError, control};
 use crate::link::State;
+use crate::log::Log;
 use crate::metrics::Supervision;
 use crate::policy::watchdog::Watchdog;
 use crate::sockets::{inherited, lent};
@@ -31,6 +32,9 @@ pub(super) const FORMER: &str = "WEIR_FORMER";
 pub(super) const WENT_BACK: &str = "WEIR_WENT_BACK";
 /// The form of [`Memory`]. To be raised when what an older binary wrote cannot be read any more.
 const FORM: u32 = 1;
+
+/// How long the lines that are queued may take to be written before an exec.
+pub(super) const LOG_FLUSH_MAX: Duration = Duration::from_millis(500);
 
 /// The first thing that is read of a memory.
 #[derive(Debug, Deserialize)]
@@ -53,6 +57,9 @@ pub(super) struct Memory {
     pub(super) version: String,
     pub(super) checkpoint: State,
     pub(super) facts: Supervision,
+    /// Lines of the log that are lost without a report of it, at the latest by the exec.
+    #[serde(default)]
+    pub(super) log_unreported: u64,
     pub(super) reload_again: bool,
     pub(super) upgrade_again: bool,
 }
@@ -132,9 +139,10 @@ impl Left {
     }
 
     /// Makes way for the image before. Returns only if there is none, or it cannot be had.
-    pub(super) fn go_back(&self, error: SupervisorError) -> SupervisorError {
+    pub(super) fn go_back(&self, error: SupervisorError, log: &Log) -> SupervisorError {
         let Some(former) = self.former else { return error };
         log::error!("supervisor cannot go on, the one before does: {error}");
+        log.flush(LOG_FLUSH_MAX);
         let back = || -> io::Result<Infallible> {
             let why = error.to_string();
             let variables = [(MEMORY, self.memory.to_string()), (WENT_BACK, why)];
@@ -177,6 +185,9 @@ impl Supervisor {
         };
         let sockets = self.sockets.iter();
         let draining = self.draining.iter();
+        let log = &self.options.log;
+        // What is queued now ends with this image.
+        let lost = log.unwritten();
         Memory {
             form: FORM,
             program: self.options.program.path.clone(),
@@ -187,7 +198,8 @@ impl Supervisor {
             text: self.served.text.clone(),
             version: self.served.version.clone(),
             checkpoint: self.checkpoint.clone(),
-            facts: self.facts.clone(),
+            facts: Supervision { log_dropped: log.dropped() + lost, ..self.facts.clone() },
+            log_unreported: log.unreported() + lost,
             reload_again: self.reload_again,
             upgrade_again: self.upgrade_again,
         }

@@ -166,11 +166,11 @@ pub fn run(options: Options) -> Result<(), SupervisorError> {
     // First of all: the kernel drops a signal for which process 1 has no handler.
     let signals = Signals::listen(&events).map_err(system("watch for signals"))?;
     let left = memory::left_behind();
-    let resumed = left.is_some();
+    let (resumed, log) = (left.is_some(), options.log.clone());
     let mut supervisor = match left {
         Some(left) => match Supervisor::resume(options, events, signals, &left) {
             Ok(supervisor) => supervisor,
-            Err(error) => return Err(left.go_back(error)),
+            Err(error) => return Err(left.go_back(error, &log)),
         },
         None => Supervisor::begin(options, events, signals)?,
     };
@@ -335,6 +335,7 @@ impl Supervisor {
     }
 
     fn tell_facts(&mut self) {
+        self.facts.log_dropped = self.options.log.dropped();
         self.facts.draining_workers = u64::try_from(self.draining.len()).unwrap_or(u64::MAX);
         self.facts.draining_connections =
             self.draining.iter().map(|draining| draining.child.connections).sum();

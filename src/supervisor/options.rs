@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::child::Program;
 use super::{control, systemd};
 use crate::config::{Config, Problems};
+use crate::log::Log;
 use crate::sockets::BindError;
 
 /// Turns a text into its meaning and its version.
@@ -30,6 +31,8 @@ pub struct Options {
     pub hang_timeout: Option<Duration>,
     /// Whether changes of the file are reloads.
     pub watch: bool,
+    /// The log of this process.
+    pub log: Log,
     /// Called once, when requests are accepted for the first time.
     pub ready: Option<Box<dyn FnOnce()>>,
 }

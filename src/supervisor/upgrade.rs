@@ -27,7 +27,9 @@ use nix::unistd::execve;
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::io::{FdFlags, fcntl_setfd};
 
-use super::memory::{FORMER, Left, MEMORY, Memory, WENT_BACK, arguments, environment};
+use super::memory::{
+    FORMER, LOG_FLUSH_MAX, Left, MEMORY, Memory, WENT_BACK, arguments, environment,
+};
 use super::signals::Signals;
 use super::trial::Trial;
 use super::{Event, Options, Served, Supervisor, SupervisorError, reload, system};
@@ -144,6 +146,8 @@ impl Supervisor {
 
     /// Returns only if it failed.
     fn replace(&self) -> io::Result<Infallible> {
+        // The thread that writes them ends with this image.
+        self.options.log.flush(LOG_FLUSH_MAX);
         let file = self.remember()?;
         // Not by its path: the file there is another by now.
         let former = File::open("/proc/self/exe")?;
@@ -207,6 +211,7 @@ impl Supervisor {
         self.checkpoint = memory.checkpoint;
         // How long a worker may be silent is this image's flag, and no fact of before.
         self.facts = Supervision { hang_timeout: self.options.hang_timeout, ..memory.facts };
+        self.options.log.take_over(self.facts.log_dropped, memory.log_unreported);
         self.ever_ready = true;
         self.reload_again = memory.reload_again;
         self.upgrade_again = memory.upgrade_again;

@@ -13,7 +13,7 @@ use super::heartbeat::Heartbeat;
 use super::renewal::{Files, keep_renewed};
 use super::services::{self, Running, Sockets};
 use super::signals::Signals;
-use super::{FLUSH_MAX, Parts, WorkerError, threads};
+use super::{Parts, WorkerError, threads};
 use crate::admin::Admin;
 use crate::config::Config;
 use crate::link::{Link, State, ToSupervisor, ToWorker};
@@ -40,15 +40,17 @@ pub(super) struct Conductor<'a> {
     parts: Parts,
     admin: Arc<Admin>,
     link: Arc<Link>,
-    admin_port: AdminPort,
+    pub(super) admin_port: AdminPort,
     sockets: Sockets,
-    data_service: Option<Running>,
+    pub(super) data_service: Option<Running>,
     /// Health checks and lookups of names, until it drains.
-    background: Option<Running>,
-    silent: bool,
+    pub(super) background: Option<Running>,
+    pub(super) silent: bool,
     heartbeat: Heartbeat,
     /// What the successor got of our counts.
     handed_over: Option<Counts>,
+    /// What was reported since, at the end of the drain.
+    pub(super) reported: Option<Counts>,
     files: Arc<Files>,
     /// What the supervisor knows of the files.
     kept: Option<Kept>,
@@ -78,6 +80,7 @@ impl<'a> Conductor<'a> {
             silent: false,
             heartbeat: Heartbeat::default(),
             handed_over: None,
+            reported: None,
         }
     }
 
@@ -95,7 +98,7 @@ impl<'a> Conductor<'a> {
     /// From the first probe to the last connection.
     pub(super) async fn conduct(
         &mut self,
-        mut orders: UnboundedReceiver<ToWorker>,
+        orders: &mut UnboundedReceiver<ToWorker>,
         mut signals: Signals,
         first_checks_max: Duration,
     ) -> Result<(), WorkerError> {
@@ -116,8 +119,8 @@ impl<'a> Conductor<'a> {
             () = signals.next() => return Ok(()),
         };
         self.take_over(&state)?;
-        let end = self.serve(&mut orders, &mut signals).await?;
-        self.drain(end, &mut orders).await
+        let end = self.serve(orders, &mut signals).await?;
+        self.drain(end, orders).await
     }
 
     /// Waits for the first health checks of backends of which nothing is known, but not so long that
@@ -263,6 +266,7 @@ impl<'a> Conductor<'a> {
                 }
             }
             self.report(&mut told);
+            self.reported = Some(told);
             self.data_service = Some(data);
         }
         while end == End::Stopped && orders_open && self.others_drain() {
@@ -301,7 +305,7 @@ impl<'a> Conductor<'a> {
         self.handed_over.clone().unwrap_or_else(|| self.counts())
     }
 
-    fn report(&self, told: &mut Counts) {
+    pub(super) fn report(&self, told: &mut Counts) {
         if self.silent {
             return; // it is told later
         }
@@ -339,34 +343,23 @@ impl<'a> Conductor<'a> {
     }
 
     /// The supervisor replaces itself and could lose what it has half read.
-    fn hold(&mut self) {
+    pub(super) fn hold(&mut self) {
         self.tell(&ToSupervisor::Held);
         self.silent = true;
     }
 
     /// Another image may be listening, which knows what the one before could tell it.
-    fn speak(&mut self) {
+    pub(super) fn speak(&mut self) {
         self.silent = false;
         self.kept = None;
     }
 
-    fn tell(&self, said: &ToSupervisor) {
+    pub(super) fn tell(&self, said: &ToSupervisor) {
         if self.silent {
             return;
         }
         if let Err(error) = self.link.send(said) {
             log::debug!("supervisor not told: error=\"{error}\"");
-        }
-    }
-
-    /// Ends what still runs; it was given its time.
-    pub(super) fn end(&mut self) {
-        if let Some(data) = self.data_service.take() {
-            data.stop(Duration::ZERO);
-        }
-        std::mem::take(&mut self.admin_port).stop(FLUSH_MAX);
-        if let Some(background) = self.background.take() {
-            background.stop(Duration::ZERO);
         }
     }
 }

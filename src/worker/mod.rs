@@ -8,6 +8,7 @@
 
 mod admin_port;
 mod conduct;
+mod ending;
 mod heartbeat;
 mod orders;
 mod renewal;
@@ -33,6 +34,7 @@ use crate::config::{Config, Listener, Problem, Problems, Threads};
 use crate::exchange::event::{Event, Observer};
 use crate::link::{Link, Start, State, ToSupervisor, ToWorker};
 use crate::live::Live;
+use crate::log::Log;
 use crate::metrics::{ConnectionMetrics, Metrics};
 use crate::probe::Prober;
 use crate::proxy::Proxy;
@@ -77,7 +79,7 @@ fn system(doing: &'static str) -> impl FnOnce(std::io::Error) -> WorkerError {
     move |source| WorkerError::System { doing, source }
 }
 
-/// How long the last log lines may take to be written, and the last scrape to be answered.
+/// How long the last lines of both logs may take to be written, and the last scrape to be answered.
 const FLUSH_MAX: Duration = Duration::from_secs(2);
 
 /// Serves what the supervisor says, until it says stop. `load` turns a text into its meaning;
@@ -88,9 +90,10 @@ const FLUSH_MAX: Duration = Duration::from_secs(2);
 pub fn run(
     load: impl Fn(Option<&[u8]>) -> Result<Config, Problems>,
     ready_timeout: Duration,
+    log: &Log,
 ) -> Result<(), WorkerError> {
     let link = Arc::new(Link::standard_input().map_err(system("find the supervisor"))?);
-    let served = serve(&link, load, ready_timeout / 2);
+    let served = serve(&link, load, ready_timeout / 2, log);
     if let Err(error) = &served
         && let Err(gone) = link.send(&ToSupervisor::Failed(error.to_string()))
     {
@@ -103,6 +106,7 @@ fn serve(
     link: &Arc<Link>,
     load: impl Fn(Option<&[u8]>) -> Result<Config, Problems>,
     first_checks_max: Duration,
+    log: &Log,
 ) -> Result<(), WorkerError> {
     let control = RuntimeBuilder::new(1, "weir-control").build();
     let signals = {
@@ -128,16 +132,17 @@ fn serve(
     let kept = state.files.unwrap_or_default();
     let (doors, tickets) = doors(&config, state.tickets, &kept)?;
     let (parts, admin, log_writer) = assemble(&config, snapshot, doors, tickets, &kept)?;
+    admin.metrics.show_log_dropped(log.dropped_counter())?;
     let mut conductor =
         Conductor::new(&config, parts, (admin, admin_port), Arc::clone(link), sockets);
     conductor.supervised(&start.supervision);
-    let orders = orders::listen(link).map_err(system("listen to the supervisor"))?;
-    let done = control.get_handle().block_on(conductor.conduct(orders, signals, first_checks_max));
-    conductor.end();
+    let mut orders = orders::listen(link).map_err(system("listen to the supervisor"))?;
+    let done =
+        control.get_handle().block_on(conductor.conduct(&mut orders, signals, first_checks_max));
+    let ended = ending::begin(conductor.take_services(), log_writer, log.clone());
+    let unreported = control.get_handle().block_on(conductor.await_end(ended, &mut orders));
+    conductor.report_log_losses(unreported);
     control.shutdown_timeout(Duration::ZERO);
-    if !log_writer.stop(FLUSH_MAX) {
-        log::warn!("access log: its last lines could not be written in time");
-    }
     done
 }
 
@@ -304,7 +309,7 @@ fn count_panics(metrics: &Metrics) {
     let before = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         panics.inc();
-        log::error!("panic: {panic}");
+        // Logs it.
         before(panic);
     }));
 }

@@ -33,6 +33,7 @@ mod retry;
 mod routing;
 mod shutdown;
 mod signals;
+mod stalled_log;
 mod state;
 mod timeouts;
 mod tls;

@@ -1,0 +1,112 @@
+//! The end of a worker: what still runs is ended, and the last lines of both logs are written.
+
+use std::thread;
+use std::time::Duration;
+
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::oneshot;
+
+use super::FLUSH_MAX;
+use super::admin_port::AdminPort;
+use super::conduct::Conductor;
+use super::services::Running;
+use crate::access_log::Writer;
+use crate::clock::Clock;
+use crate::link::{ToSupervisor, ToWorker};
+use crate::log::Log;
+
+/// How long the program's log has at least, whatever the access log took.
+const LOG_FLUSH_MIN: Duration = Duration::from_millis(100);
+
+/// What runs until the end.
+pub(super) struct Services {
+    pub(super) data: Option<Running>,
+    pub(super) admin: AdminPort,
+    pub(super) background: Option<Running>,
+}
+
+impl Services {
+    fn end(self) {
+        if let Some(data) = self.data {
+            data.stop(Duration::ZERO);
+        }
+        self.admin.stop(FLUSH_MAX);
+        if let Some(background) = self.background {
+            background.stop(Duration::ZERO);
+        }
+    }
+}
+
+impl Conductor<'_> {
+    /// What still runs, to be ended: it was given its time.
+    pub(super) fn take_services(&mut self) -> Services {
+        Services {
+            data: self.data_service.take(),
+            admin: std::mem::take(&mut self.admin_port),
+            background: self.background.take(),
+        }
+    }
+
+    /// Waits until everything has ended; gives what that gives. Meanwhile the supervisor may
+    /// replace itself, and must not wait for us, nor lose our last word.
+    pub(super) async fn await_end(
+        &mut self,
+        mut ended: oneshot::Receiver<u64>,
+        orders: &mut UnboundedReceiver<ToWorker>,
+    ) -> u64 {
+        let (mut unreported, mut orders_open) = (None, true);
+        while unreported.is_none() || self.silent {
+            tokio::select! {
+                ended = &mut ended, if unreported.is_none() => {
+                    unreported = Some(ended.unwrap_or_default());
+                }
+                order = orders.recv(), if orders_open => match order {
+                    Some(ToWorker::Hold) => self.hold(),
+                    Some(ToWorker::Speak) => self.speak(),
+                    Some(_) => {}
+                    None => {
+                        orders_open = false;
+                        self.speak();
+                    }
+                },
+            }
+        }
+        unreported.unwrap_or_default()
+    }
+
+    /// The last word: what was counted after the drain, and how many lines of the log are lost that
+    /// the log does not say.
+    pub(super) fn report_log_losses(&mut self, unreported: u64) {
+        if let Some(mut told) = self.reported.take() {
+            self.report(&mut told);
+        }
+        if unreported > 0 {
+            self.tell(&ToSupervisor::LogLost(unreported));
+        }
+    }
+}
+
+/// Ends everything, on a thread of its own: nobody who is needed may wait for a log. Gives the
+/// number of lost lines that nobody will find in the log.
+pub(super) fn begin(services: Services, access_log: Writer, log: Log) -> oneshot::Receiver<u64> {
+    let (done, ended) = oneshot::channel();
+    let end = move || {
+        services.end();
+        // Nobody waits if the process ends for another reason.
+        let _unheard = done.send(flush(access_log, &log));
+    };
+    // Without it, what is left ends with the process.
+    if let Err(error) = thread::Builder::new().name("end".to_owned()).spawn(end) {
+        log::warn!("the last lines are not waited for: error=\"{error}\"");
+    }
+    ended
+}
+
+fn flush(access_log: Writer, log: &Log) -> u64 {
+    let clock = Clock::process();
+    let end = clock.now() + FLUSH_MAX;
+    if !access_log.stop(FLUSH_MAX) {
+        log::warn!("access log: its last lines could not be written in time");
+    }
+    log.stop(end.since(clock.now()).max(LOG_FLUSH_MIN))
+}
