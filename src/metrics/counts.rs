@@ -124,10 +124,17 @@ impl Metrics {
             inherited.sums.add(&counts.sums);
             for (name, theirs) in &counts.families {
                 let known = own.families.get(name).or_else(|| inherited.families.get(name));
-                if known.is_some_and(|known| known.bounds != theirs.bounds) {
-                    log::warn!("a histogram with other buckets is not inherited: name={name}");
+                if known.is_some_and(|known| known.kind() != theirs.kind()) {
+                    log::warn!(
+                        "a metric that has become another kind is not inherited: name={name}"
+                    );
                     continue;
                 }
+                // A worker of another version may have other buckets.
+                let rebucketed = known
+                    .filter(|known| known.bounds != theirs.bounds)
+                    .map(|known| theirs.with_bounds(&known.bounds));
+                let theirs = rebucketed.as_ref().unwrap_or(theirs);
                 let empty = || Family { series: Series::default(), ..theirs.clone() };
                 let ours = inherited.families.entry(name.clone()).or_insert_with(empty);
                 for (labels, value) in theirs.series.0.iter().filter(|one| places.has(one.0)) {

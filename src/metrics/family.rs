@@ -59,6 +59,25 @@ impl Family {
         Self { help: family.help().to_owned(), bounds, series }
     }
 
+    /// The same with other bounds of buckets. What was counted between two of the old bounds counts
+    /// as up to the next new bound that is not below the upper one: no bucket holds more than is
+    /// certain, and count and sum stay exact.
+    pub(super) fn with_bounds(&self, bounds: &[f64]) -> Self {
+        let rebucket = |value: &Value| Value {
+            buckets: bounds
+                .iter()
+                .map(|bound| {
+                    let below = self.bounds.iter().zip(&value.buckets);
+                    below.take_while(|(old, _)| *old <= bound).map(|(_, count)| *count).last()
+                })
+                .map(Option::unwrap_or_default)
+                .collect(),
+            ..value.clone()
+        };
+        let series = self.series.0.iter().map(|(labels, value)| (labels.clone(), rebucket(value)));
+        Self { help: self.help.clone(), bounds: bounds.to_vec(), series: Series(series.collect()) }
+    }
+
     /// The same, as a family of its own.
     pub(super) fn show(&self, name: &str) -> MetricFamily {
         let mut family = MetricFamily::default();
@@ -69,7 +88,7 @@ impl Family {
         family
     }
 
-    fn kind(&self) -> MetricType {
+    pub(super) fn kind(&self) -> MetricType {
         if self.bounds.is_empty() { MetricType::COUNTER } else { MetricType::HISTOGRAM }
     }
 

@@ -50,6 +50,30 @@ impl ErrorKind {
     /// How many there are.
     pub(super) const COUNT: usize = 18;
 
+    /// How an attempt can fail at any backend,
+    pub(super) const OF_ATTEMPT: [Self; 5] =
+        [Self::Connect, Self::Refused, Self::Reset, Self::Timeout, Self::Status];
+    /// and at one that TLS is spoken with.
+    pub(super) const OF_TLS: [Self; 2] = [Self::Tls, Self::Certificate];
+    /// What is counted where a backend was asked.
+    pub(super) const OF_BACKEND: [Self; 10] = [
+        Self::Connect,
+        Self::Refused,
+        Self::Reset,
+        Self::Timeout,
+        Self::Status,
+        Self::RequestTimeout,
+        Self::InvalidResponse,
+        Self::ResponseCut,
+        Self::ClientStalled,
+        Self::SlowClient,
+    ];
+    /// What is counted where a pool was found and no backend was asked,
+    pub(super) const OF_POOL: [Self; 1] = [Self::NoBackend];
+    /// and where no pool was found.
+    pub(super) const OF_NO_POOL: [Self; 4] =
+        [Self::BadRequest, Self::TooLarge, Self::SlowClient, Self::TooManyConnections];
+
     pub(super) const fn of_attempt(failure: Failure) -> Self {
         match failure {
             Failure::Connect => Self::Connect,

@@ -12,6 +12,7 @@ mod connections;
 mod counts;
 mod family;
 mod kind;
+mod known;
 mod series;
 mod supervision;
 #[cfg(test)]
@@ -41,8 +42,10 @@ pub use supervision::Supervision;
 
 /// Bounds of the request histogram, in seconds: from an answer out of memory on the same network
 /// to the longest default timeout and one step beyond.
-const REQUEST_SECONDS: [f64; 15] =
-    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0];
+const REQUEST_SECONDS: [f64; 19] = [
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0,
+    20.0, 30.0, 45.0, 60.0,
+];
 /// Bounds of the connect histogram, in seconds: from the same host, over a lost SYN (1 s, 3 s), to
 /// any sane timeout.
 const CONNECT_SECONDS: [f64; 11] =
@@ -172,6 +175,8 @@ impl Metrics {
             inherited: Mutex::default(),
             supervision: Mutex::default(),
         };
+        let Self { requests, errors, retries, .. } = &metrics;
+        known::Counters { requests, errors, retries }.create(snapshot)?;
         describe_process(registry)?;
         Ok(metrics)
     }

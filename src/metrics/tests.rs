@@ -254,6 +254,7 @@ fn a_client_or_a_backend_cannot_invent_a_label() {
         .iter()
         .filter(|family| family.name() == "lb_requests_total")
         .flat_map(|family| family.get_metric().to_vec())
+        .filter(|metric| metric.get_counter().get_value() > 0.0)
         .flat_map(|metric| metric.get_label().to_vec())
         .map(|label| label.value().to_owned())
         .collect();
@@ -264,6 +265,39 @@ fn a_client_or_a_backend_cannot_invent_a_label() {
     // What the system says of the process has figures of its own.
     let ours = text.lines().filter(|line| !line.contains("process_"));
     assert!(ours.into_iter().all(|line| !line.contains("599")), "{text}");
+}
+
+#[test]
+fn what_is_likely_to_be_counted_exists_at_0_from_the_start() {
+    let world = world();
+    for line in [
+        r#"lb_requests_total{backend="10.0.0.1:3000",method="GET",pool="web",status="200"} 0"#,
+        r#"lb_requests_total{backend="10.0.0.2:3000",method="POST",pool="web",status="502"} 0"#,
+        r#"lb_requests_total{backend="",method="GET",pool="web",status="503"} 0"#,
+        r#"lb_requests_total{backend="",method="GET",pool="",status="404"} 0"#,
+        r#"lb_errors_total{backend="10.0.0.1:3000",pool="web",type="connect"} 0"#,
+        r#"lb_errors_total{backend="",pool="web",type="no_backend"} 0"#,
+        r#"lb_retries_total{pool="web",reason="reset"} 0"#,
+    ] {
+        assert!(world.has(line), "{line} is not in\n{}", world.text());
+    }
+    assert!(!world.text().contains(r#"type="tls""#), "nobody speaks TLS here");
+    let of = |backend: &str| {
+        let text = world.text();
+        let is_it = |line: &&str| line.contains(backend) && !line.contains("duration_seconds");
+        text.lines().filter(is_it).count()
+    };
+    assert_eq!(of("10.0.0.1:3000"), 22, "two gauges, ten statuses and ten errors");
+}
+
+#[test]
+fn with_very_many_backends_none_has_series_that_count_nothing() {
+    let addresses: Vec<_> =
+        (1..=1001).map(|port| fixture::address(&format!("10.0.0.1:{port}"))).collect();
+    let world = world_of(Arc::new(fixture::snapshot(vec![fixture::pool("web", &addresses, None)])));
+    let text = world.text();
+    assert_eq!(text.matches(r#"method="GET",pool="web",status="#).count(), 2, "of the pool alone");
+    assert!(text.contains(r#"lb_retries_total{pool="web",reason="connect"} 0"#));
 }
 
 #[test]
@@ -534,18 +568,27 @@ fn what_belongs_to_no_pool_stays() {
 }
 
 #[test]
-fn a_histogram_with_other_buckets_is_not_inherited() {
+fn a_histogram_with_other_buckets_keeps_its_count_and_its_sum() {
     let (other, new) = (Registry::new(), world());
     let options = HistogramOpts::new("lb_upstream_connect_seconds", "With other buckets.");
-    let histogram = Histogram::with_opts(options.buckets(vec![1.0, 2.0])).unwrap();
-    register(&other, histogram).unwrap().observe(1.5);
+    let histogram = Histogram::with_opts(options.buckets(vec![0.2, 1.0, 2.0])).unwrap();
+    let histogram = register(&other, histogram).unwrap();
+    [0.1, 0.5, 1.5, 9.0].into_iter().for_each(|seconds| histogram.observe(seconds));
     new.inherit(&Counts::of(&other.gather(), Sums::default()));
-    assert!(new.has("lb_upstream_connect_seconds_count 0"), "{}", new.text());
-    assert!(!new.text().contains(r#"lb_upstream_connect_seconds_bucket{le="2"}"#));
+    let buckets = |counts: &[(&str, u64)], count, sum| {
+        for (le, count) in counts {
+            let line = format!("lb_upstream_connect_seconds_bucket{{le=\"{le}\"}} {count}");
+            assert!(new.has(&line), "{line} is not in\n{}", new.text());
+        }
+        assert!(new.has(&format!("lb_upstream_connect_seconds_count {count}")), "{}", new.text());
+        assert!(new.has(&format!("lb_upstream_connect_seconds_sum {sum}")), "{}", new.text());
+        assert!(!new.text().contains(r#"lb_upstream_connect_seconds_bucket{le="2"}"#));
+    };
+    buckets(&[("0.05", 0), ("0.25", 1), ("1", 2), ("3", 3), ("+Inf", 4)], 4, "11.1");
     let old = world();
-    old.count_everything();
+    old.metrics.observe(&Event::Connected { pool: 0, backend: 0, took: Duration::from_secs(1) });
     new.inherit(&old.counts());
-    assert!(new.has("lb_upstream_connect_seconds_count 1"), "one with ours, after that");
+    buckets(&[("0.05", 0), ("0.25", 1), ("1", 3), ("3", 4), ("+Inf", 5)], 5, "12.1");
 }
 
 #[test]

@@ -67,6 +67,35 @@ fn requests_are_counted_by_pool_backend_method_and_status() {
 }
 
 #[test]
+fn the_first_burst_of_requests_and_of_errors_is_seen_by_rate() {
+    let backends = Backend::start_many(2);
+    let weir = Weir::start(&pool(&backends, ""));
+    let values = |metrics: &Metrics| {
+        let backend = label(&backends[0]);
+        let of = [("pool", "web"), ("backend", backend.as_str())];
+        let requests = |status| {
+            let labels = [&of[..], &[("method", "GET"), ("status", status)]].concat();
+            metrics.value("lb_requests_total", &labels)
+        };
+        let errors = [&of[..], &[("type", "connect")]].concat();
+        let retries = [("pool", "web"), ("reason", "connect")];
+        [
+            requests("200"),
+            requests("502"),
+            metrics.value("lb_errors_total", &errors),
+            metrics.value("lb_retries_total", &retries),
+        ]
+    };
+    assert_eq!(values(&weir.metrics()), [Some(0.0); 4], "before anything has happened");
+    weir.get("/");
+    weir.get("/");
+    assert_eq!(values(&until_counted(&weir, 2)), [Some(1.0), Some(0.0), Some(0.0), Some(0.0)]);
+    weir.reload();
+    let after = values(&weir.metrics());
+    assert_eq!(after, [Some(1.0), Some(0.0), Some(0.0), Some(0.0)], "and over a reload");
+}
+
+#[test]
 fn our_own_answers_are_counted_without_a_backend() {
     let backends = Backend::start_many(1);
     backends[0].on("/health", Behaviour::status(500));
@@ -80,9 +109,9 @@ fn our_own_answers_are_counted_without_a_backend() {
     let metrics = until_counted(&weir, 2);
     let of = |pool, status| {
         let labels = [("pool", pool), ("backend", ""), ("status", status)];
-        metrics.value("lb_requests_total", &labels)
+        metrics.sum("lb_requests_total", &labels)
     };
-    assert_eq!((of("web", "503"), of("", "404")), (Some(1.0), Some(1.0)));
+    assert_eq!((of("web", "503"), of("", "404")), (1.0, 1.0));
     let labels = [("pool", "web"), ("type", "no_backend")];
     assert_eq!(metrics.value("lb_errors_total", &labels), Some(1.0));
 }

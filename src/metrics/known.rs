@@ -1,0 +1,76 @@
+//! Series that exist at 0 from the start.
+//!
+//! `rate()` sees nothing of a counter's first step if the series did not exist before it, so an alert
+//! misses the first burst. The series that are likely to count are created with the worker: a few for
+//! each backend and each pool, never all of the labels' combinations.
+
+use prometheus::{IntCounterVec, Result};
+
+use crate::metrics::kind::ErrorKind;
+use crate::runtime::snapshot::Snapshot;
+
+/// With more backends than these, none has series before it counts something: they would be most of
+/// what a scrape brings.
+const BACKENDS_MAX: usize = 1000;
+
+const METHODS: [&str; 2] = ["GET", "POST"];
+/// Of a backend's responses, and of what is sent in place of one.
+const OF_BACKEND: [&str; 5] = ["200", "500", "502", "503", "504"];
+/// Where no backend was asked.
+const OF_POOL: [&str; 2] = ["429", "503"];
+/// Where no pool was found.
+const OF_NO_POOL: [&str; 3] = ["400", "404", "429"];
+
+/// The families that have such series.
+pub(super) struct Counters<'a> {
+    pub(super) requests: &'a IntCounterVec,
+    pub(super) errors: &'a IntCounterVec,
+    pub(super) retries: &'a IntCounterVec,
+}
+
+impl Counters<'_> {
+    /// Creates them for the pools and backends of a snapshot.
+    pub(super) fn create(&self, snapshot: &Snapshot) -> Result<()> {
+        self.place("", "", &OF_NO_POOL, &ErrorKind::OF_NO_POOL)?;
+        let backends: usize = snapshot.pools.iter().map(|pool| pool.members.len()).sum();
+        for pool in &snapshot.pools {
+            let name = pool.name.as_str();
+            self.place(name, "", &OF_POOL, &ErrorKind::OF_POOL)?;
+            let mut has_tls = false;
+            for member in &pool.members {
+                let label = &member.backend.label;
+                let is_tls = member.backend.speech.tls;
+                has_tls |= is_tls;
+                if backends <= BACKENDS_MAX {
+                    self.place(name, label, &OF_BACKEND, &ErrorKind::OF_BACKEND)?;
+                    if is_tls {
+                        self.place(name, label, &[], &ErrorKind::OF_TLS)?;
+                    }
+                }
+            }
+            let tls = ErrorKind::OF_TLS.iter().filter(|_| has_tls);
+            for kind in ErrorKind::OF_ATTEMPT.iter().chain(tls) {
+                self.retries.get_metric_with_label_values(&[name, kind.as_str()])?;
+            }
+        }
+        Ok(())
+    }
+
+    fn place(
+        &self,
+        pool: &str,
+        backend: &str,
+        statuses: &[&str],
+        kinds: &[ErrorKind],
+    ) -> Result<()> {
+        for status in statuses {
+            for method in METHODS {
+                self.requests.get_metric_with_label_values(&[pool, backend, method, status])?;
+            }
+        }
+        for kind in kinds {
+            self.errors.get_metric_with_label_values(&[pool, backend, kind.as_str()])?;
+        }
+        Ok(())
+    }
+}
