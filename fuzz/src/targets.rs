@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use weir::config::{self, Config, Overrides, Route, precedence};
 use weir::http::frames::Frames;
 use weir::http::proxy_protocol::{self, Addresses};
+use weir::http::request_reader::{HEAD_MAX, Request, RequestReader};
 use weir::http::scan::{Limits, Scanner, Within};
 use weir::http::scheme::Scheme;
 use weir::http::{forwarded, host, path};
@@ -24,7 +25,7 @@ use crate::world::World;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const TARGETS: [Target; 9] = [
+pub const TARGETS: [Target; 10] = [
     ("config", config),
     ("host", host),
     ("forwarded", forwarded),
@@ -32,6 +33,7 @@ pub const TARGETS: [Target; 9] = [
     ("routes", routes),
     ("proxy_header", proxy_header),
     ("request", request),
+    ("admin_request", admin_request),
     ("frames", frames),
     ("exchange", exchange),
 ];
@@ -70,6 +72,66 @@ pub fn host(data: &[u8]) {
     let is_plain = |byte: u8| byte.is_ascii_graphic() && !byte.is_ascii_uppercase();
     assert!(!once.is_empty() && once.bytes().all(is_plain), "{once:?}");
     assert!(!once.contains([',', '@', '/', '\\', '%', '?', '#', '"']), "{once:?}");
+}
+
+/// A connection to the admin port: the same requests, however the bytes are cut, and the same as
+/// another parser finds.
+pub fn admin_request(data: &[u8]) {
+    let (whole, piecemeal) = (admin_requests(data, data.len()), admin_requests(data, 1));
+    let (one, other) = (admin_requests(data, 7), &whole);
+    // Of more bytes than are kept, how many are seen depends on how they come.
+    if data.len() <= HEAD_MAX {
+        assert!(whole == piecemeal && one == *other, "it depends on the cut");
+    }
+    let mut rest = data;
+    for request in &piecemeal.0 {
+        assert!(!request.method.is_empty() && !request.path.contains(['?', ' ', '\r', '\n']));
+        let mut fields = [httparse::EMPTY_HEADER; 101];
+        let mut parsed = httparse::Request::new(&mut fields);
+        let length = match parsed.parse(rest) {
+            Ok(httparse::Status::Complete(length)) => length,
+            other => panic!("another parser finds no request: {other:?}"),
+        };
+        assert_eq!(parsed.method, Some(&*request.method));
+        assert_eq!(parsed.version, Some(u8::from(!request.is_http_1_0)));
+        assert!(
+            parsed
+                .path
+                .is_some_and(|path| path.contains(request.path.as_str()) || request.path == "/")
+        );
+        let bodies = ["content-length", "transfer-encoding"];
+        let has =
+            |name: &str| parsed.headers.iter().find(|field| field.name.eq_ignore_ascii_case(name));
+        if request.keeps_connection {
+            let empty = |field: &httparse::Header<'_>| field.value.iter().all(|byte| *byte == b'0');
+            assert!(bodies.iter().all(|name| has(name).is_none_or(empty)), "a body is no request");
+        }
+        rest = rest.get(length..).unwrap_or_default();
+    }
+}
+
+/// The requests that a connection brings in pieces of `size`, and whether it can go on.
+fn admin_requests(data: &[u8], size: usize) -> (Vec<Request>, bool) {
+    let mut reader = RequestReader::default();
+    let mut requests: Vec<Request> = Vec::new();
+    for piece in data.chunks(size.max(1)) {
+        reader.push(piece);
+        assert!(reader.room() <= HEAD_MAX);
+        loop {
+            match reader.next_request() {
+                Ok(None) => break,
+                Ok(Some(request)) => requests.push(request),
+                Err(violation) => {
+                    assert!((400..=505).contains(&violation.status()));
+                    return (requests, false);
+                }
+            }
+            if requests.last().is_some_and(|request| !request.keeps_connection) {
+                return (requests, false);
+            }
+        }
+    }
+    (requests, true)
 }
 
 /// `X-Forwarded-For` and `Forwarded`: the first line is the peer, then come trusted networks up to an
