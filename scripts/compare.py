@@ -18,6 +18,13 @@ counts instead what runs in user space, by valgrind: the same within a tenth of 
 else the machine does, so that a change of one percent can be seen. What is counted lies in
 target/callgrind for callgrind_annotate. `--client tls`, `h2` and `h2-tls` say what Weir costs when
 its clients come so; the plain proxy speaks HTTP/1.1 in clear alone.
+
+    git worktree add ../before HEAD~1 && (cd ../before && cargo build --release)
+    scripts/compare.py --weir target/release/weir --against ../before/target/release/weir
+
+compares two builds of Weir side by side in one run, with any of the options above. The ratio that is
+printed is that of `--weir` to `--against`: 1.02 means that the change costs 2 %. Of CPU time, differences
+below 3 % are noise; with `--instructions 5000`, those below 0.5 %.
 """
 
 import argparse
@@ -121,12 +128,12 @@ def start_plain(world, backend, options):
     return process, f"http://{listen}/"
 
 
-def start_weir(world, backends, options):
+def start_weir(world, backends, options, name="weir"):
     host = world.address()
     listen, admin = f"{host}:8080", f"{host}:9090"
     more, _, scheme = CLIENTS[options.client]
     if scheme == "https":
-        cert, key = Authority(world, "ca").issue("site", [host])
+        cert, key = Authority(world, f"ca-{name}").issue(f"site-{name}", [host])
         more = more.format(tls=f"tls: {{certificates: [{{cert: {cert}, key: {key}}}]}}")
     text = WEIR.format(
         listener=f'{{address: "{listen}"{more}}}',
@@ -134,12 +141,13 @@ def start_weir(world, backends, options):
         threads=options.threads,
         backends=", ".join(f"http://{backend}" for backend in backends),
     )
-    command = [os.path.abspath(options.weir), "run", "-c", world.write("weir.yaml", text)]
+    binary = os.path.abspath(getattr(options, name))
+    command = [binary, "run", "-c", world.write(f"{name}.yaml", text)]
     process = world.run(
-        "weir",
-        callgrind(world, "weir", options) + command,
+        name,
+        callgrind(world, name, options) + command,
         stdout=subprocess.DEVNULL,
-        env=os.environ | {"TMPDIR": world.directory, "XDG_RUNTIME_DIR": world.directory},
+        env=os.environ | {"TMPDIR": world.directory, "WEIR_CONTROL": world.path(f"{name}.sock")},
     )
     world.until_serving(process, admin, "/readyz", seconds=60)
     return process, f"{scheme}://{listen}/"
@@ -178,7 +186,7 @@ def measure(name, process, url, options):
     before = cpu_us(process.pid)
     requests = load(url, options, options.seconds)
     cost = (cpu_us(process.pid) - before) / requests
-    print(f"  {name:5} {cost:7.2f} µs/request  {requests / options.seconds:8.0f} requests/s", flush=True)
+    print(f"  {name:7} {cost:7.2f} µs/request  {requests / options.seconds:8.0f} requests/s", flush=True)
     return cost
 
 
@@ -212,6 +220,8 @@ def compare(world, options):
     sides = {}
     if options.plain:
         sides["plain"] = start_plain(world, backends[0], options)
+    if options.against:
+        sides["against"] = start_weir(world, backends, options, "against")
     if options.weir:
         sides["weir"] = start_weir(world, backends, options)
     for name, (_, url) in sides.items():
@@ -225,9 +235,9 @@ def compare(world, options):
         costs, unit = by_pairs(sides, options), "µs/request"
     for name, runs in costs.items():
         print(f"median of {name}: {statistics.median(runs):.2f} {unit}")
-    if len(costs) == 2:
-        ratios = [weir / plain for plain, weir in zip(costs["plain"], costs["weir"])]
-        print("weir / plain by pair: " + ", ".join(f"{ratio:.3f}" for ratio in ratios))
+    for other in [name for name in costs if name != "weir" and "weir" in costs]:
+        ratios = [weir / base for base, weir in zip(costs[other], costs["weir"])]
+        print(f"weir / {other} by pair: " + ", ".join(f"{ratio:.3f}" for ratio in ratios))
         print(f"median of the ratios: {statistics.median(ratios):.3f}")
 
 
@@ -247,6 +257,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--weir", metavar="PATH", help="the weir binary (a release build)")
     parser.add_argument("--plain", metavar="PATH", help="the plain_proxy binary (a release build)")
+    parser.add_argument("--against", metavar="PATH", help="another weir binary, compared with --weir")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=int, default=3, help="of each run")
     parser.add_argument("--connections", type=int, default=64)
@@ -258,6 +269,8 @@ def main():
     options = parser.parse_args()
     if not (options.weir or options.plain):
         parser.error("--weir and --plain, or one of them to measure it alone")
+    if options.against and not options.weir:
+        parser.error("--against is what --weir is compared with")
     if options.plain and options.client != "h1":
         parser.error("the plain proxy speaks HTTP/1.1 in clear alone")
     # A run that is told to end still ends what it started.
