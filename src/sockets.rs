@@ -94,6 +94,16 @@ pub fn lent(number: RawFd) -> io::Result<OwnedFd> {
     Ok(copy?)
 }
 
+/// Resets a connection that somebody else holds: what was not sent is dropped, and its other end sees an
+/// error instead of an end.
+///
+/// # Errors
+/// There is no such descriptor, or it is no connection.
+pub fn reset(number: RawFd) -> io::Result<()> {
+    // In TCP, to connect to nothing is to end a connection at once.
+    Ok(rustix::net::connect_unspec(lent(number)?)?)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,6 +5,7 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll};
 
 use async_trait::async_trait;
@@ -13,6 +14,7 @@ use pingora_core::protocols::{GetProxyDigest, Peek, Stream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::delegate::delegate;
+use super::eager::EagerStream;
 use super::line::{Direction, LINGER, Line, Verdict};
 use super::pacing::Pacing;
 use super::{answer, connection};
@@ -21,6 +23,7 @@ use crate::exchange::refusal::Refusal;
 use crate::http::request_id;
 use crate::http::scan::{Broken, Scanner, Within};
 use crate::policy::pace::Pace;
+use crate::sockets;
 
 /// A client's stream, watched.
 pub(super) struct GuardedStream {
@@ -38,6 +41,8 @@ pub(super) struct GuardedStream {
     pacing: Option<Pacing>,
     /// Read already, and not looked at.
     ahead: Option<u8>,
+    /// Pingora has ended it, which it does only after a whole response.
+    is_shut: bool,
 }
 
 impl GuardedStream {
@@ -51,7 +56,7 @@ impl GuardedStream {
         let pacing = pace.map(|pace| Pacing::new(pace, clock));
         let digest = connection::digest(&line);
         Self {
-            inner,
+            inner: EagerStream::over(inner),
             line,
             digest,
             clock,
@@ -60,6 +65,7 @@ impl GuardedStream {
             request_line: String::new(),
             pacing,
             ahead: None,
+            is_shut: false,
         }
     }
 
@@ -181,6 +187,7 @@ impl GuardedStream {
         }
         self.line.read_pending(false);
         self.pace_read(Poll::Ready(0));
+        let _error = Pin::new(&mut self.inner).poll_flush(context); // nothing is read that would do so
         true
     }
 
@@ -230,7 +237,11 @@ impl GuardedStream {
 
 impl Drop for GuardedStream {
     fn drop(&mut self) {
-        if self.is_in_the_middle() {
+        if self.line.is_until_closed.load(Relaxed) && !self.is_shut {
+            // An ordinary end would say that the response is whole.
+            let reset = sockets::reset(self.inner.id());
+            log::debug!("response aborted: peer={} reset={reset:?}", self.line.connection.peer);
+        } else if self.is_in_the_middle() {
             let nothing = Box::new(io::Cursor::new(Vec::<u8>::new()));
             self.line.leave(std::mem::replace(&mut self.inner, nothing));
         }
@@ -333,8 +344,9 @@ impl AsyncWrite for GuardedStream {
         self.get_mut().paced_write(context, flush).map_ok(|_| ())
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().inner).poll_shutdown(context)
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.is_shut = true;
+        Pin::new(&mut self.inner).poll_shutdown(context)
     }
 
     fn poll_write_vectored(

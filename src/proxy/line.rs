@@ -102,6 +102,8 @@ pub(super) struct Line {
     upload: Mutex<Option<Arc<Upload>>>,
     /// The stream, once nobody serves it any more and the client may still be sending.
     left: Mutex<Option<Stream>>,
+    /// The response ends where the connection does.
+    pub(super) is_until_closed: AtomicBool,
 }
 
 impl Line {
@@ -128,6 +130,7 @@ impl Line {
             cork: Cork::default(),
             upload: Mutex::default(),
             left: Mutex::default(),
+            is_until_closed: AtomicBool::new(false),
         }
     }
 

@@ -9,6 +9,7 @@ mod connection;
 pub mod connections;
 mod cork;
 mod delegate;
+mod eager;
 mod failure;
 mod fault;
 mod framed;
@@ -31,6 +32,7 @@ mod watch;
 mod wire;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -97,7 +99,7 @@ impl Proxy {
     }
 
     fn is_draining(&self) -> bool {
-        self.draining.load(std::sync::atomic::Ordering::Relaxed)
+        self.draining.load(Relaxed)
     }
 
     /// Reports a connection that was refused before it had a request.
@@ -313,6 +315,9 @@ impl ProxyHttp for Proxy {
         let keep = head::backward(response, id, request.version)?;
         change::response(response, exchange)?;
         tunnel::agree(response)?;
+        if let (false, Some(line)) = (keep, line(session)) {
+            line.is_until_closed.store(true, Relaxed);
+        }
         if !keep || self.is_draining() {
             session.set_keepalive(None);
         }

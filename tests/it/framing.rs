@@ -1,13 +1,18 @@
 //! Where messages begin and end: bodies, chunks, connections that serve one request after another.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::slice::from_ref;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::support::backend::{Answer, Backend, Behaviour};
-use crate::support::client::{Client, Framing, request_bytes};
+use crate::support::client::{Client, Failure, Framing, request_bytes};
 use crate::support::configs::pool;
-use crate::support::weir::Weir;
+use crate::support::origin::Origin;
+use crate::support::tls::{Authority, TlsConfig};
+use crate::support::weir::{LISTENER_KEYS, Weir};
 use crate::support::{PATIENCE, eventually};
 
 fn one() -> (Backend, Weir) {
@@ -63,6 +68,53 @@ fn a_client_of_http_1_0_that_does_not_ask_to_keep_the_connection_sees_it_closed(
     client.send("GET / HTTP/1.0\r\nHost: a.test\r\n\r\n");
     assert_eq!(client.read_answer().text(), "one");
     assert!(client.is_closed_within(PATIENCE));
+}
+
+/// Begins a response without a length, and breaks off: at once, or after `timeouts.response`.
+fn breaking_off() -> Origin {
+    Origin::start(|conversation| {
+        let Some(message) = conversation.message()? else { return Ok(()) };
+        let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n";
+        conversation.send(head)?;
+        if message.line().contains("/silent") {
+            return conversation.until_closed();
+        }
+        conversation.pause(Duration::from_millis(100))
+    })
+}
+
+#[test]
+fn a_response_that_breaks_off_does_not_look_whole_to_http_1_0() {
+    let (origin, authority) = (breaking_off(), Authority::new());
+    let identity = authority.identity("site", &["weir.test"]);
+    let pools = format!(
+        "pools: [{{name: web, health_check: off, timeouts: {{response: 500ms}}, backends: [{}]}}]",
+        origin.url()
+    );
+    let clear = Weir::start(&pools);
+    let tls = format!("{LISTENER_KEYS}tls: {{certificates: [{}]}}\n{pools}", identity.yaml());
+    let tls = Weir::start(&tls);
+    for (method, path) in [("GET", "/"), ("GET", "/silent"), ("POST", "/")] {
+        let length = if method == "POST" { "Content-Length: 5\r\n" } else { "" };
+        let head = format!("{method} {path} HTTP/1.0\r\nHost: a.test\r\n{length}\r\n");
+        let mut client = Client::connect(clear.address());
+        client.send(&head);
+        if method == "POST" {
+            client.send("12345");
+        }
+        let failure = client.try_read_answer(method).expect_err("it is not whole");
+        assert!(matches!(failure, Failure::Reset { .. }), "{path}: {failure:?}");
+
+        let stream = TlsConfig::new(&authority, None).connect(tls.address(), "weir.test");
+        let mut stream = stream.into_stream(PATIENCE);
+        assert!(stream.write_all(head.as_bytes()).is_ok());
+        if method == "POST" {
+            assert!(stream.write_all(b"12345").is_ok());
+        }
+        let mut all = Vec::new();
+        let ended = stream.read_to_end(&mut all);
+        assert!(ended.is_err(), "{path}: {:?}", String::from_utf8_lossy(&all));
+    }
 }
 
 // ── one connection, many requests ──
@@ -271,6 +323,57 @@ fn a_piece_of_an_answer_is_passed_on_before_the_next_comes() {
     while !come.ends_with(b"one\r\n") {
         come.extend(client.read_some().unwrap());
     }
+}
+
+/// Reads until what has come ends so; fails the test if it does not.
+#[track_caller]
+fn until_come(client: &mut impl Read, end: &str) {
+    let mut come = Vec::new();
+    while !come.ends_with(end.as_bytes()) {
+        let mut piece = [0; 4096];
+        let read = client.read(&mut piece);
+        assert!(read.as_ref().is_ok_and(|count| *count > 0), "{read:?} after {come:?}");
+        come.extend(piece.iter().take(read.unwrap_or_default()));
+    }
+}
+
+/// Asks for a response whose pieces go out one by one, each once the client has the one before.
+#[track_caller]
+fn see_each_piece(client: &mut (impl Read + Write), step: &AtomicUsize) {
+    assert!(client.write_all(&request_bytes("GET", "/", &[], 0)).is_ok());
+    for (number, end) in ["\r\n\r\n", "hello", " you!"].into_iter().enumerate() {
+        until_come(client, end);
+        step.store(number + 1, Ordering::SeqCst);
+    }
+    step.store(0, Ordering::SeqCst);
+}
+
+#[test]
+fn what_has_come_of_a_response_with_a_length_does_not_wait_for_the_rest() {
+    let (step, authority) = (Arc::new(AtomicUsize::new(0)), Authority::new());
+    let identity = authority.identity("site", &["weir.test"]);
+    let client_has = Arc::clone(&step);
+    let origin = Origin::start(move |conversation| {
+        while conversation.message()?.is_some() {
+            for (number, piece) in ["", "hello", " you!"].into_iter().enumerate() {
+                while client_has.load(Ordering::SeqCst) < number {
+                    conversation.pause(Duration::from_millis(1))?;
+                }
+                let head = "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n";
+                conversation.send(if number == 0 { head } else { piece })?;
+            }
+        }
+        Ok(())
+    });
+    let pools = format!("pools: [{{name: web, health_check: off, backends: [{}]}}]", origin.url());
+    let clear = Weir::start(&pools);
+    let mut stream = TcpStream::connect(clear.address()).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    see_each_piece(&mut stream, &step);
+    let tls = format!("{LISTENER_KEYS}tls: {{certificates: [{}]}}\n{pools}", identity.yaml());
+    let tls = Weir::start(&tls);
+    let stream = TlsConfig::new(&authority, None).connect(tls.address(), "weir.test");
+    see_each_piece(&mut stream.into_stream(PATIENCE), &step);
 }
 
 #[test]
