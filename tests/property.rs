@@ -177,11 +177,29 @@ proptest! {
     ) {
         if let Some(picked) = LeastConnections::new().select(&pool, 0, roll) {
             let load = |backend: &Backend, other: &Backend| {
-                (u128::from(backend.in_flight) + 1) * u128::from(other.weight)
+                u128::from(backend.in_flight) * u128::from(other.weight)
             };
             for other in pool.0.iter().filter(|other| other.eligible && other.weight > 0) {
                 prop_assert!(load(&pool.0[picked], other) <= load(other, &pool.0[picked]));
             }
+        }
+    }
+
+    #[test]
+    fn idle_backends_share_by_weight(
+        first in 1_u32..=9,
+        second in 1_u32..=9,
+        seed in any::<u64>(),
+    ) {
+        let pool = pool(&[first, second]);
+        let selectors: [&dyn Selector; 2] = [&LeastConnections::new(), &Random::new()];
+        for selector in selectors {
+            let picks = (0..2000_u64).map(|turn| selector.select(&pool, 0, splitmix(seed ^ turn)));
+            let firsts = picks.filter(|picked| *picked == Some(0)).count();
+            let expected = 2000 * usize::try_from(first).unwrap()
+                / usize::try_from(first + second).unwrap();
+            // A standard deviation is 22 at most.
+            prop_assert!(firsts.abs_diff(expected) < 140, "{selector:?}: {firsts}, not {expected}");
         }
     }
 

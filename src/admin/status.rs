@@ -238,6 +238,7 @@ mod tests {
             draining_workers: 5,
             draining_connections: 77,
             log_dropped: 8,
+            draining_requests: Vec::new(),
             last_reload_ok: true,
             last_reload_at: UNIX_EPOCH,
             hang_timeout: None,

@@ -132,7 +132,7 @@ impl Exchange {
         if left.is_zero() {
             return Err(Refusal::RequestTimeout);
         }
-        let tried: BackendSet = self.attempts.iter().map(|attempt| attempt.backend).collect();
+        let tried = self.tried();
         let pick = pool.pick(&tried, self.key(), rolls.0).ok_or(Refusal::NoBackend)?;
         // Moving on to another backend is no reason to wait; coming back to one is.
         let repeats = self.attempts.len().saturating_sub(tried.len());
@@ -222,7 +222,7 @@ impl Exchange {
         };
         pool.retry.allows(failure, facts)
             && !self.deadline.since(now).is_zero()
-            && !pool.healthy().is_empty()
+            && pool.has_another(&self.tried())
     }
 
     /// The exchange is over. Only the first call counts.
@@ -251,6 +251,11 @@ impl Exchange {
             Some(IpAddr::V6(address)) => xxh3_64(&address.octets()),
             None => 0,
         }
+    }
+
+    /// The backends of all attempts so far.
+    fn tried(&self) -> BackendSet {
+        self.attempts.iter().map(|attempt| attempt.backend).collect()
     }
 
     fn pool_in<'a>(&self, snapshot: &'a Snapshot) -> Option<&'a Pool> {

@@ -222,6 +222,43 @@ fn an_attempt_after_a_failure_goes_elsewhere_and_at_once() {
 }
 
 #[test]
+fn a_backend_that_failed_this_request_comes_after_one_that_is_only_some_passes_short() {
+    let checked = TWO.replace("health_check: off", "health_check: {healthy_after: 3}");
+    let world = snapshot(&checked);
+    let [dead, recovering] = &world.pools[0].members[..] else { panic!("two backends") };
+    dead.backend.probed(Ok(()), at(0));
+    for passed in [false, true] {
+        let result = if passed { Ok(()) } else { Err("refused".to_owned()) };
+        recovering.backend.probed(result, at(0));
+    }
+    let (mut exchange, notes) = admitted(&world);
+    let backend = |exchange: &mut Exchange| exchange.pick(at(1), (0, 0)).map(|to| to.member);
+    assert_eq!(backend(&mut exchange), Ok(0), "a first attempt goes to a healthy one");
+    assert!(exchange.failed(Failure::Connect, "refused", SAFE, at(1)));
+    assert_eq!(backend(&mut exchange), Ok(1));
+    assert!(exchange.failed(Failure::Connect, "refused", SAFE, at(1)));
+    assert_eq!(backend(&mut exchange), Ok(0), "both have failed it, and this one is healthy");
+    assert_eq!(notes.take().len(), 2);
+}
+
+#[test]
+fn a_request_whose_backend_dies_goes_to_one_that_recovers_although_none_is_healthy() {
+    let world = snapshot(&TWO.replace("health_check: off", "health_check: {healthy_after: 3}"));
+    let [dead, recovering] = &world.pools[0].members[..] else { panic!("two backends") };
+    dead.backend.probed(Ok(()), at(0));
+    recovering.backend.probed(Err("refused".to_owned()), at(0));
+    recovering.backend.probed(Ok(()), at(0));
+    let (mut exchange, _) = admitted(&world);
+    assert_eq!(exchange.pick(at(1), (0, 0)).map(|to| to.member), Ok(0));
+    dead.backend.probed(Err("refused".to_owned()), at(1));
+    dead.backend.probed(Err("refused".to_owned()), at(1));
+    assert!(!dead.backend.is_healthy());
+    assert!(exchange.failed(Failure::Connect, "refused", SAFE, at(1)));
+    assert_eq!(exchange.pick(at(1), (0, 0)).map(|to| to.member), Ok(1));
+    assert!(world.pools[0].pick(&BackendSet::EMPTY, 0, 0).is_none(), "for a first attempt");
+}
+
+#[test]
 fn retries_take_no_turn_of_the_first_attempts() {
     let world = snapshot(TWO);
     let firsts = [0; 4].map(|_| {

@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::metrics::Metrics;
 use crate::metrics::family::{Family, Labels, Series, bits, is_counted};
+use crate::runtime::in_flight::InFlight;
 use crate::runtime::snapshot::Snapshot;
 
 /// What was counted up to some moment, or between two.
@@ -27,6 +28,8 @@ pub struct Counts {
     families: BTreeMap<String, Family>,
     pub(super) sums: Sums,
     backends: Vec<BackendCounts>,
+    /// What is in flight now. It is not added up: the last report counts.
+    in_flight: Vec<InFlight>,
 }
 
 /// What the totals of `/status` are made of.
@@ -54,6 +57,17 @@ struct BackendCounts {
 }
 
 impl Counts {
+    /// What the worker had in flight when it counted.
+    #[must_use]
+    pub fn in_flight(&self) -> &[InFlight] {
+        &self.in_flight
+    }
+
+    /// The worker is gone, and its requests with it.
+    pub fn forget_in_flight(&mut self) {
+        self.in_flight.clear();
+    }
+
     /// What came to it since `earlier`, which the same worker has counted.
     #[must_use]
     pub fn since(&self, earlier: &Self) -> Self {
@@ -84,14 +98,15 @@ impl Counts {
             }
         });
         let backends = backends.filter(|one| one.attempts > 0 || one.failures > 0).collect();
-        Self { families, sums: self.sums.minus(&earlier.sums), backends }
+        let in_flight = self.in_flight.clone();
+        Self { families, sums: self.sums.minus(&earlier.sums), backends, in_flight }
     }
 
     /// The counters and histograms of these families.
     pub(super) fn of(gathered: &[MetricFamily], sums: Sums) -> Self {
         let families = gathered.iter().filter(|family| is_counted(family));
         let families = families.map(|family| (family.name().to_owned(), Family::read(family)));
-        Self { families: families.collect(), sums, backends: Vec::new() }
+        Self { families: families.collect(), sums, backends: Vec::new(), in_flight: Vec::new() }
     }
 }
 
@@ -100,6 +115,7 @@ impl Metrics {
     #[must_use]
     pub fn counts(&self, snapshot: &Snapshot) -> Counts {
         let mut counts = Counts::of(&self.counted(), self.sums());
+        counts.in_flight = InFlight::of(snapshot);
         for pool in &snapshot.pools {
             counts.backends.extend(pool.members.iter().map(|member| BackendCounts {
                 pool: pool.name.to_string(),

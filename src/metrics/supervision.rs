@@ -9,6 +9,7 @@ use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricT
 use serde::{Deserialize, Serialize};
 
 use crate::metrics::Metrics;
+use crate::runtime::in_flight::InFlight;
 
 /// A metric that workers have too, each for itself.
 pub(super) const LOG_DROPPED: (&str, &str) =
@@ -41,6 +42,9 @@ pub struct Supervision {
     /// Lines of its own log that were lost.
     #[serde(default)]
     pub log_dropped: u64,
+    /// Their requests in flight.
+    #[serde(default)]
+    pub draining_requests: Vec<InFlight>,
     /// Whether the configuration that was last given could be used.
     pub last_reload_ok: bool,
     /// When the configuration in use was loaded.
@@ -65,6 +69,7 @@ impl Supervision {
             draining_workers: 0,
             draining_connections: 0,
             log_dropped: 0,
+            draining_requests: Vec::new(),
             last_reload_ok: true,
             last_reload_at: now,
             hang_timeout,

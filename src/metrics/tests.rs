@@ -645,6 +645,7 @@ fn supervision() -> Supervision {
         draining_workers: 2,
         draining_connections: 77,
         log_dropped: 8,
+        draining_requests: Vec::new(),
         last_reload_ok: false,
         last_reload_at: UNIX_EPOCH + Duration::from_secs(1_700_000_000),
         hang_timeout: None,

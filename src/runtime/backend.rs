@@ -31,6 +31,8 @@ pub struct Backend {
     pub speech: Speech,
     healthy: AtomicBool,
     in_flight: AtomicU64,
+    /// Requests that other workers have in flight, as they last reported.
+    elsewhere: AtomicU64,
     attempts: AtomicU64,
     failures: AtomicU64,
     checkup: Mutex<Checkup>,
@@ -111,6 +113,7 @@ impl Backend {
             healthy: AtomicBool::new(hysteresis.is_none() && endpoint.address().is_some()),
             endpoint,
             in_flight: AtomicU64::new(0),
+            elsewhere: AtomicU64::new(0),
             attempts: AtomicU64::new(0),
             failures: AtomicU64::new(0),
             checkup: Mutex::new(Checkup { hysteresis, last_checked: None, last_error: None }),
@@ -154,10 +157,29 @@ impl Backend {
         self.healthy.load(Relaxed)
     }
 
+    /// Whether its last health check passed, and it is only some passes short of being healthy.
+    #[must_use]
+    pub fn is_recovering(&self) -> bool {
+        let checkup = self.checkup.lock().unwrap_or_else(PoisonError::into_inner);
+        let standing = checkup.hysteresis.as_ref().and_then(Hysteresis::standing);
+        standing.is_some_and(|standing| !standing.healthy && standing.run > 0)
+    }
+
     /// Requests sent to it and not yet finished: the number of live leases.
     #[must_use]
     pub fn in_flight(&self) -> u64 {
         self.in_flight.load(Relaxed)
+    }
+
+    /// Requests in flight to it, those of workers that drain included: how busy it is.
+    #[must_use]
+    pub fn load(&self) -> u64 {
+        self.in_flight().saturating_add(self.elsewhere.load(Relaxed))
+    }
+
+    /// Sets how many requests other workers have in flight.
+    pub fn set_elsewhere(&self, requests: u64) {
+        self.elsewhere.store(requests, Relaxed);
     }
 
     /// Attempts made at it.

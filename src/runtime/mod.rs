@@ -8,6 +8,7 @@ pub mod action;
 pub mod backend;
 pub mod endpoint;
 pub mod handoff;
+pub mod in_flight;
 pub mod loops;
 pub mod pool;
 pub mod routes;

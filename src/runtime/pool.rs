@@ -50,16 +50,20 @@ pub struct Pick {
     pub index: usize,
     /// One request in flight to it.
     pub lease: Lease,
-    /// This request has tried it before: nobody untried was eligible.
+    /// This request has tried it before: no other backend was eligible.
     pub again: bool,
 }
 
 impl Pool {
-    /// Picks a backend that is healthy, one that `tried` does not have if there is any.
+    /// Picks a backend for a request that has failed at those in `tried`: a healthy one that was not
+    /// tried, else one that is recovering, else a healthy one once more.
     #[must_use]
     pub fn pick(&self, tried: &BackendSet, key: u64, roll: u64) -> Option<Pick> {
         let healthy = self.healthy();
-        let fresh = healthy.without(tried);
+        let fresh = match healthy.without(tried) {
+            fresh if fresh.is_empty() => self.last_resort(tried),
+            fresh => fresh,
+        };
         let again = fresh.is_empty();
         let eligible = if again { healthy } else { fresh };
         let view = View { members: &self.members, eligible };
@@ -67,6 +71,24 @@ impl Pool {
         let index = selector.select(&view, key, roll)?;
         let backend = self.members.get(index)?.backend.clone();
         Some(Pick { index, lease: Lease::new(backend), again })
+    }
+
+    /// Whether a request that has failed at those in `tried` could go anywhere.
+    #[must_use]
+    pub fn has_another(&self, tried: &BackendSet) -> bool {
+        !self.healthy().is_empty() || !self.last_resort(tried).is_empty()
+    }
+
+    /// Those that are recovering and were not tried, for a request that has failed elsewhere. Their
+    /// last health check passed, which is more than is known of a backend that has just failed.
+    fn last_resort(&self, tried: &BackendSet) -> BackendSet {
+        if tried.is_empty() {
+            return BackendSet::EMPTY;
+        }
+        let recovering =
+            |(index, member): (usize, &Member)| member.backend.is_recovering().then_some(index);
+        let all: BackendSet = self.members.iter().enumerate().filter_map(recovering).collect();
+        all.without(tried)
     }
 
     /// Who is healthy now.
@@ -111,7 +133,7 @@ impl Candidates for View<'_> {
     }
 
     fn in_flight(&self, index: usize) -> u64 {
-        self.members.get(index).map_or(0, |member| member.backend.in_flight())
+        self.members.get(index).map_or(0, |member| member.backend.load())
     }
 
     fn identity(&self, index: usize) -> u64 {

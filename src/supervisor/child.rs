@@ -18,6 +18,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::Event;
 use crate::link::{Link, Start, ToSupervisor, ToWorker};
 use crate::policy::watchdog::Watchdog;
+use crate::runtime::in_flight::InFlight;
 use crate::time::Timestamp;
 
 /// How a worker is started: the binary's path and what it is told on its command line. The path
@@ -40,6 +41,8 @@ pub(super) struct Child {
     lived_before: Duration,
     /// Client connections, as it last told.
     pub(super) connections: u64,
+    /// Its requests in flight, as it last told.
+    pub(super) in_flight: Vec<InFlight>,
     /// From its first heartbeat on, what is known of its progress.
     pub(super) watchdog: Option<Watchdog>,
     /// Data threads that hang, as it last said.
@@ -71,6 +74,7 @@ impl Child {
             started: now,
             lived_before: Duration::ZERO,
             connections: 0,
+            in_flight: Vec::new(),
             watchdog: None,
             hung_threads: 0,
             link: Arc::new(link),
@@ -101,6 +105,7 @@ impl Child {
             started,
             lived_before,
             connections,
+            in_flight: Vec::new(),
             watchdog,
             hung_threads,
             link,

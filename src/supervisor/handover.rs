@@ -11,6 +11,7 @@ use super::room::{self, Excess, Memory};
 use super::{DRAIN_GRACE, Draining, Supervisor};
 use crate::config::{self, Config};
 use crate::link::{State, ToSupervisor, ToWorker};
+use crate::metrics::Counts;
 use crate::time::Timestamp;
 
 impl Supervisor {
@@ -23,6 +24,7 @@ impl Supervisor {
             ToSupervisor::State(state) => self.handed_over(generation, *state),
             ToSupervisor::Checkpoint(state) => {
                 if self.current.as_ref().is_some_and(|child| child.generation == generation) {
+                    self.note_in_flight(generation, &state.counts);
                     self.checkpoint.update(*state);
                 } else if let Some(candidate) = self.candidate_of(generation) {
                     candidate.names = state.handoff;
@@ -41,6 +43,7 @@ impl Supervisor {
             ToSupervisor::LogLost(lines) => self.options.log.report(lines),
             ToSupervisor::Draining(counts, open) => {
                 self.note_connections(generation, open);
+                self.note_in_flight(generation, &counts);
                 match &self.current {
                     // One that stops drains as well; it has its own counts.
                     Some(current) if current.generation == generation => {}
@@ -53,11 +56,21 @@ impl Supervisor {
     }
 
     fn note_connections(&mut self, generation: u64, open: u64) {
-        let draining = self.draining.iter_mut().map(|draining| &mut draining.child);
-        let mut all = self.current.iter_mut().chain(draining);
-        if let Some(child) = all.find(|child| child.generation == generation) {
+        if let Some(child) = self.serving_or_draining(generation) {
             child.connections = open;
         }
+    }
+
+    fn note_in_flight(&mut self, generation: u64, counts: &Counts) {
+        if let Some(child) = self.serving_or_draining(generation) {
+            child.in_flight = counts.in_flight().to_vec();
+        }
+    }
+
+    fn serving_or_draining(&mut self, generation: u64) -> Option<&mut Child> {
+        let draining = self.draining.iter_mut().map(|draining| &mut draining.child);
+        let mut all = self.current.iter_mut().chain(draining);
+        all.find(|child| child.generation == generation)
     }
 
     pub(super) fn candidates(&self) -> impl Iterator<Item = &Candidate> {
@@ -121,6 +134,7 @@ impl Supervisor {
         if self.current.as_ref().is_none_or(|current| current.generation != generation) {
             return;
         }
+        self.note_in_flight(generation, &state.counts);
         self.checkpoint.update(state);
         self.take_over_at_last();
     }

@@ -156,6 +156,7 @@ impl Supervisor {
             ended.generation
         );
         self.facts.restarts += 1;
+        self.checkpoint.counts.forget_in_flight();
         self.restart_wait = if lived >= LIVED_WELL {
             Duration::ZERO
         } else {

@@ -339,6 +339,8 @@ impl Supervisor {
         self.facts.draining_workers = u64::try_from(self.draining.len()).unwrap_or(u64::MAX);
         self.facts.draining_connections =
             self.draining.iter().map(|draining| draining.child.connections).sum();
+        let in_flight = self.draining.iter().flat_map(|draining| &draining.child.in_flight);
+        self.facts.draining_requests = in_flight.cloned().collect();
         if let Some(current) = &self.current {
             // Others may have been started since, and have failed.
             let generation = current.generation;

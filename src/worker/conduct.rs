@@ -18,6 +18,7 @@ use crate::admin::Admin;
 use crate::config::Config;
 use crate::link::{Link, State, ToSupervisor, ToWorker};
 use crate::metrics::{Counts, Supervision};
+use crate::runtime::in_flight::InFlight;
 use crate::tls::kept::Kept;
 
 /// How often the supervisor is told everything, for the case that this process dies.
@@ -88,6 +89,8 @@ impl<'a> Conductor<'a> {
     pub(super) fn supervised(&mut self, supervision: &Supervision) {
         self.heartbeat.set_timeout(supervision.hang_timeout);
         self.admin.metrics.supervised(supervision);
+        let snapshot = self.parts.proxy.live.load();
+        InFlight::set_elsewhere(&supervision.draining_requests, &snapshot);
     }
 
     fn beat(&mut self) {
@@ -145,6 +148,10 @@ impl<'a> Conductor<'a> {
         let snapshot = self.parts.proxy.live.load();
         state.handoff.apply(&snapshot, self.parts.proxy.clock.now());
         self.admin.metrics.inherit(&state.counts, &snapshot);
+        // Until the supervisor reports what the predecessor still has, it is what it had just now.
+        let draining = self.admin.metrics.supervision().map(|told| told.draining_requests);
+        let in_flight = [state.counts.in_flight(), &draining.unwrap_or_default()].concat();
+        InFlight::set_elsewhere(&in_flight, &snapshot);
         if let Some(keys) = &state.tickets {
             self.parts.tickets.inherit(keys.clone());
         }

@@ -293,3 +293,74 @@ fn each_pool_takes_its_own_turns() {
     }
     assert_eq!((counts(&a), counts(&b)), (vec![5, 5], vec![5, 5]));
 }
+
+/// Sends a request that hangs, and waits until it has arrived at one of the backends.
+fn hang(weir: &Weir, backends: &[&Backend]) -> Client {
+    let before: usize = backends.iter().map(|backend| backend.in_flight()).sum();
+    let mut client = Client::connect(weir.address());
+    client.send("GET / HTTP/1.1\r\nHost: weir.test\r\n\r\n");
+    eventually(PATIENCE, "the request is at a backend", || {
+        backends.iter().map(|backend| backend.in_flight()).sum::<usize>() == before + 1
+    });
+    client
+}
+
+#[test]
+fn after_a_reload_least_conn_counts_what_the_old_worker_has_in_flight_until_it_ends() {
+    let backends = Backend::start_many(2);
+    backends.iter().for_each(|backend| backend.set(Behaviour::NeverAnswer));
+    let [first, second] = &backends[..] else { panic!("two backends") };
+    let weir = Weir::start(&pool(&backends[..1], ", algorithm: least_conn"));
+    let of_old: Vec<Client> = (0..4).map(|_| hang(&weir, &[first])).collect();
+    weir.write_config(&pool(&backends, ", algorithm: least_conn"));
+    weir.reload();
+    let _of_new: Vec<Client> = (0..4).map(|_| hang(&weir, &[first, second])).collect();
+    assert_eq!((first.in_flight(), second.in_flight()), (4, 4), "the old worker's are counted");
+    first.release();
+    of_old.into_iter().for_each(|mut client| assert_eq!(client.read_answer().status(), 200));
+    // The same message says both.
+    eventually(PATIENCE, "the new worker knows that the old one has ended", || {
+        weir.metrics().sum("lb_draining_workers", &[]) == 0.0
+    });
+    let _more: Vec<Client> = (0..3).map(|_| hang(&weir, &[first, second])).collect();
+    assert_eq!((first.in_flight(), second.in_flight()), (3, 4), "and no longer once it has ended");
+}
+
+#[test]
+fn what_a_dead_worker_had_in_flight_is_not_counted() {
+    let backends = Backend::start_many(2);
+    backends.iter().for_each(|backend| backend.set(Behaviour::NeverAnswer));
+    let [first, second] = &backends[..] else { panic!("two backends") };
+    let weir = Weir::start(&pool(&backends, ", algorithm: least_conn"));
+    let worker = weir.worker_pid();
+    let of_old: Vec<Client> = (0..6).map(|_| hang(&weir, &[first, second])).collect();
+    crate::support::weir::kill("KILL", &[worker]).unwrap();
+    drop(of_old);
+    backends.iter().for_each(Backend::release);
+    eventually(PATIENCE, "they are gone", || first.in_flight() + second.in_flight() == 0);
+    let _of_new: Vec<Client> = (0..4).map(|_| hang(&weir, &[first, second])).collect();
+    assert_eq!((first.in_flight(), second.in_flight()), (2, 2));
+}
+
+/// How many of `requests`, one after the other, go to each of two backends of weights 3 and 1.
+fn shares_of_three_and_one(algorithm: &str, requests: usize) -> Vec<usize> {
+    let backends = Backend::start_many(2);
+    let [first, second] = &backends[..] else { panic!("two backends") };
+    let weir = Weir::start(&format!(
+        "pools: [{{name: web, health_check: off, algorithm: {algorithm}, \
+         backends: [{{url: {}, weight: 3}}, {}]}}]",
+        first.url(),
+        second.url()
+    ));
+    answered_by(&weir, requests);
+    counts(&backends)
+}
+
+#[test]
+fn at_low_load_least_conn_and_random_share_by_weight() {
+    for algorithm in ["least_conn", "random"] {
+        let counts = shares_of_three_and_one(algorithm, 400);
+        // 300 and 100; a standard deviation is 9.
+        assert!((250..350).contains(&counts[0]), "{algorithm}: {counts:?}");
+    }
+}

@@ -266,15 +266,24 @@ impl World {
     fn refused(&self, mut exchange: Exchange, refusal: Refusal) {
         if refusal == Refusal::NoBackend {
             let pool = exchange.pool_index().expect("it had a pool");
-            assert!(self.healthy(pool).is_empty(), "refused although somebody was healthy");
+            let tried = exchange.attempts().iter().map(|attempt| attempt.backend).collect();
+            assert!(self.eligible(pool, &tried).is_empty(), "rejected with an eligible backend");
         }
         let ending = weir::exchange::refusal::Ending::Refused(refusal);
         exchange.finished(ending, None, self.now);
     }
 
-    fn healthy(&self, pool: usize) -> BackendSet {
-        let models = self.models.iter();
-        models.filter(|((p, _), model)| *p == pool && model.healthy).map(|((_, b), _)| *b).collect()
+    /// Where a request may go that has failed at those in `tried`.
+    fn eligible(&self, pool: usize, tried: &BackendSet) -> BackendSet {
+        let of = |is_one: fn(&Model) -> bool| -> BackendSet {
+            let models = self.models.iter().filter(|((p, _), model)| *p == pool && is_one(model));
+            models.map(|((_, backend), _)| *backend).collect()
+        };
+        let healthy = of(|model| model.healthy);
+        let recovering = of(|model| model.known && !model.healthy && model.against > 0);
+        let sets = [healthy.without(tried), recovering.without(tried)];
+        let first = sets.into_iter().take(if tried.is_empty() { 1 } else { 2 });
+        first.into_iter().find(|set| !set.is_empty()).unwrap_or(healthy)
     }
 
     fn attempt(&mut self, mut exchange: Exchange, method: Method) {
@@ -286,10 +295,8 @@ impl World {
             Ok(target) => target,
         };
         let backend = exchange.attempts().last().unwrap().backend;
-        let healthy = self.healthy(pool);
-        let untried = healthy.without(&tried);
-        assert!(healthy.contains(backend), "picked somebody unhealthy");
-        assert!(untried.is_empty() || untried.contains(backend), "tried {backend} again too early");
+        let expected = self.eligible(pool, &tried);
+        assert!(expected.contains(backend), "{backend} was picked, not one of {expected:?}");
         assert!(self.now < exchange.deadline(), "an attempt after the deadline");
         let attempts = self.config.pools[pool].retry.attempts.get();
         assert!(exchange.attempts().len() <= usize::from(attempts), "too many attempts");

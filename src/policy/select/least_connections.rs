@@ -1,4 +1,5 @@
-//! The fewest requests in flight per unit of weight.
+//! The fewest requests in flight per unit of weight; between equals, such as idle backends, a draw
+//! in proportion to the weights.
 //!
 //! Up to [`FULL_SCAN_MAX`] eligible backends are all looked at: nothing beats the true minimum.
 //! Beyond that, two different ones are drawn, with a chance that grows with the weight, and the
@@ -33,7 +34,7 @@ impl Selector for LeastConnections {
         }
         usable(candidates)
             .map(|(index, weight)| Load::of(candidates, index, weight))
-            .min_by(|one, other| one.cmp(other, roll))
+            .min_by(|one, other| one.cmp_or_draw(other, roll))
             .map(|least| least.index)
     }
 }
@@ -44,7 +45,8 @@ fn less_busy_of_two(candidates: &dyn Candidates, roll: u64) -> Option<usize> {
     // The second is drawn from the tickets of all the others, so it is another one.
     let rest = total.saturating_sub(first.weight);
     let second = holder(candidates, below(rest, mix(roll, 2)), Some(first.index));
-    let least = second.map_or(first, |second| match first.cmp(&second, roll) {
+    // The first was drawn by weight alone, so between equals it has its share.
+    let least = second.map_or(first, |second| match first.cmp(&second) {
         std::cmp::Ordering::Greater => second,
         std::cmp::Ordering::Less | std::cmp::Ordering::Equal => first,
     });
@@ -81,10 +83,9 @@ mod tests {
 
     #[test]
     fn busy_is_meant_per_unit_of_weight() {
-        // (5 + 1) / 4 is less than (1 + 1) / 1.
-        assert_eq!(select(&Pool::of(&[1, 4]).busy(&[1, 5]), 0), Some(1));
-        // (7 + 1) / 4 is as much, and (8 + 1) / 4 is more.
-        assert_eq!(select(&Pool::of(&[1, 4]).busy(&[1, 8]), 0), Some(0));
+        // 3 / 4 is less than 1 / 1, and 5 / 4 is more.
+        assert_eq!(select(&Pool::of(&[1, 4]).busy(&[1, 3]), 0), Some(1));
+        assert_eq!(select(&Pool::of(&[1, 4]).busy(&[1, 5]), 0), Some(0));
     }
 
     #[test]
@@ -100,6 +101,16 @@ mod tests {
         for index in [0, 1, 3] {
             // 1000 expected; a standard deviation is 26.
             assert!(counts[index].abs_diff(1000) < 130, "{counts:?}");
+        }
+    }
+
+    #[test]
+    fn idle_backends_share_by_weight() {
+        let pool = Pool::of(&[3, 1, 4]);
+        let counts = counts(3, (0..8000).map(|roll| select(&pool, roll)));
+        // A standard deviation is 45 at most.
+        for (count, expected) in counts.iter().zip([3000_usize, 1000, 4000]) {
+            assert!(count.abs_diff(expected) < 230, "{counts:?}");
         }
     }
 
@@ -140,8 +151,8 @@ mod tests {
         let mut weights = [1; 40];
         weights[0] = 61;
         let counts = counts(40, (0..1000).map(|roll| select(&Pool::of(&weights), roll)));
-        // 61 of 100 tickets: it is one of the two drawn in all but 15 % of the picks.
-        assert!(counts[0] > 800, "{counts:?}");
+        // 61 of 100 tickets; a standard deviation is 15.
+        assert!(counts[0].abs_diff(610) < 80, "{counts:?}");
     }
 
     #[test]

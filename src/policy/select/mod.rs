@@ -94,20 +94,32 @@ impl Load {
         Self { index, weight, in_flight: candidates.in_flight(index) }
     }
 
-    /// Compares by `(in flight + 1) / weight`, multiplied out; equals by lot.
+    /// Compares by `in flight / weight`, multiplied out. All idle backends are equal.
     ///
-    /// The 1 is the request that is about to be sent. Without it, all idle backends would look
-    /// alike, whatever their weight.
-    fn cmp(&self, other: &Self, roll: u64) -> Ordering {
-        let ours = (u128::from(self.in_flight) + 1) * u128::from(other.weight);
-        let theirs = (u128::from(other.in_flight) + 1) * u128::from(self.weight);
-        ours.cmp(&theirs).then_with(|| self.lot(roll).cmp(&other.lot(roll)))
+    /// The request that is about to be sent is not added: `(in flight + 1) / weight` would send
+    /// every request to the heaviest backend as long as it is idle, and none to the others.
+    fn cmp(&self, other: &Self) -> Ordering {
+        let ours = u128::from(self.in_flight) * u128::from(other.weight);
+        let theirs = u128::from(other.in_flight) * u128::from(self.weight);
+        ours.cmp(&theirs)
     }
 
-    /// Counted down from the top, so that a lot is never the number that was used to draw one of
-    /// two: it would favour the backends whose index is that of the draw.
-    fn lot(&self, roll: u64) -> u64 {
-        mix(roll, u64::MAX - u64::try_from(self.index).unwrap_or(0))
+    /// The same, and a draw between equals: each wins with a chance in proportion to its weight.
+    fn cmp_or_draw(&self, other: &Self, roll: u64) -> Ordering {
+        self.cmp(other).then_with(|| self.lot(roll).total_cmp(&other.lot(roll)))
+    }
+
+    /// The smallest lot wins the draw. It is exponentially distributed with the weight as its rate,
+    /// and of several such numbers each is the smallest with a chance in proportion to its rate.
+    ///
+    /// The index is counted down from the top, so that the lot is never made of the number that
+    /// drew one of two: it would favour the backends whose index is that of the draw.
+    fn lot(&self, roll: u64) -> f64 {
+        let random = mix(roll, u64::MAX - u64::try_from(self.index).unwrap_or(0));
+        let random = f64::from(u32::try_from(random >> 32).unwrap_or(u32::MAX));
+        let weight = f64::from(u32::try_from(self.weight).unwrap_or(u32::MAX));
+        // Above 0, so that its logarithm is finite.
+        -((random + 1.0) / (f64::from(u32::MAX) + 1.0)).ln() / weight
     }
 }
 

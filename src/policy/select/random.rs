@@ -2,8 +2,8 @@
 //!
 //! Two different eligible backends are drawn without a look at their weights, and the one with
 //! fewer requests in flight per unit of weight is taken. It looks at two backends however many
-//! there are, so it is the cheapest selector for a large pool; weights only tip the scales
-//! between the two, so a backend is never sent more than a share of 2/*n*. Where weights differ
+//! there are, so it is the cheapest selector for a large pool; between two that are equally busy, a draw
+//! in proportion to their weights decides. Weights only tip the scales between the two, so a backend is never sent more than a share of 2/*n*. Where weights differ
 //! by more than that, least connections is the better choice.
 
 use std::cmp::Ordering;
@@ -30,7 +30,9 @@ impl Selector for Random {
         let second = below(count.saturating_sub(1), mix(roll, 2));
         let second = if second < first { second } else { second + 1 };
         match (load(candidates, first), load(candidates, second)) {
-            (Some(first), Some(second)) if first.cmp(&second, roll) == Ordering::Greater => {
+            (Some(first), Some(second))
+                if first.cmp_or_draw(&second, roll) == Ordering::Greater =>
+            {
                 Some(second.index)
             }
             (Some(one), _) | (None, Some(one)) => Some(one.index),
@@ -70,8 +72,16 @@ mod tests {
 
     #[test]
     fn busy_is_meant_per_unit_of_weight() {
-        let pool = Pool::of(&[1, 10]).busy(&[1, 10]);
+        let pool = Pool::of(&[1, 10]).busy(&[1, 9]);
         assert_eq!(counts(2, (0..100).map(|roll| select(&pool, roll))), [0, 100]);
+    }
+
+    #[test]
+    fn two_idle_backends_share_by_weight() {
+        let pool = Pool::of(&[3, 1]);
+        let counts = counts(2, (0..4000).map(|roll| select(&pool, roll)));
+        // A standard deviation is 27.
+        assert!(counts[0].abs_diff(3000) < 140, "{counts:?}");
     }
 
     #[test]
