@@ -127,7 +127,6 @@ pub(crate) fn admitted(snapshot: &Arc<Snapshot>, observer: &Arc<dyn Observer>) -
         method: &Method::GET,
         version: Version::HTTP_11,
         scheme: Scheme::Http,
-        authority: None,
         path: "/",
         query: None,
         headers: &headers,

@@ -213,7 +213,7 @@ fn naive_readings(path: &str) -> BTreeSet<String> {
     let unreserved = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
     let base = naive_decode(path, unreserved);
     let mut texts = BTreeSet::from([base.clone(), naive_dots(&naive_merge(&base))]);
-    let visible = |byte: u8| byte.is_ascii_graphic() && !b"%?#".contains(&byte);
+    let visible = |byte: u8| byte.is_ascii_graphic() && !b"%?#\"<>`".contains(&byte);
     let control = |byte: u8| byte.is_ascii_control();
     let steps: [&dyn Fn(&str) -> String; 8] = [
         &naive_cut,

@@ -9,6 +9,7 @@ use super::refusal::{Ending, Refusal, Scope};
 use super::{Exchange, Head};
 use crate::config::{AmbiguousPaths, Respond, Rewrite};
 use crate::http::redirect::Place;
+use crate::http::scan::Violation;
 use crate::http::{host, upgrade};
 use crate::policy::limiter::RateLimiter;
 use crate::runtime::action::{Action, Split};
@@ -68,7 +69,10 @@ impl Exchange {
         head.check_expectation()?;
         head.check_length(snapshot.body_bytes_max)?;
         let authority = head.host()?;
-        let host = host::canonical(authority).map_err(|_invalid| Refusal::BadRequest)?;
+        let Ok(host) = host::canonical(authority) else {
+            self.because(Violation::Host.code());
+            return Err(Refusal::BadRequest);
+        };
         let (path, is_ambiguous) = head.routing_path()?;
         self.limit(snapshot.limiter.as_ref(), Scope::Global, now)?;
         let asked = head.asked(&host, &path, &snapshot);

@@ -42,8 +42,6 @@ pub struct Head<'a> {
     pub method: &'a Method,
     /// As sent.
     pub version: Version,
-    /// The authority of an absolute-form target, which overrides `Host` (RFC 9112 §3.2.2).
-    pub authority: Option<&'a str>,
     /// The target's path, without the query.
     pub path: &'a str,
     /// The target's query, without the `?`.
@@ -152,9 +150,6 @@ impl<'a> Head<'a> {
 
     /// The host that the request names. Only HTTP/1.0 may go without one (RFC 9112 §3.2).
     pub(super) fn host(&self) -> Result<&'a str, Refusal> {
-        if let Some(authority) = self.authority {
-            return Ok(authority);
-        }
         let mut hosts = self.headers.get_all(HOST).iter();
         match (hosts.next(), hosts.next()) {
             (Some(host), None) => host.to_str().map_err(|_not_text| Refusal::BadRequest),

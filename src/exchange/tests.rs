@@ -61,7 +61,6 @@ fn at(millis: u64) -> Timestamp {
 struct Request {
     method: Method,
     version: Version,
-    authority: Option<&'static str>,
     path: &'static str,
     peer: &'static str,
     headers: HeaderMap,
@@ -71,7 +70,6 @@ fn get(host: &'static str, path: &'static str) -> Request {
     Request {
         method: Method::GET,
         version: Version::HTTP_11,
-        authority: None,
         path,
         peer: "192.0.2.1",
         headers: HeaderMap::from_iter([(HOST, HeaderValue::from_static(host))]),
@@ -85,7 +83,6 @@ impl Request {
             method: &self.method,
             version: self.version,
             scheme: Scheme::Http,
-            authority: self.authority,
             query: None,
             path: self.path,
             headers: &self.headers,
@@ -122,13 +119,6 @@ fn two_hosts_are_one_too_many() {
     let mut request = get("b.test", "/");
     request.headers.append(HOST, HeaderValue::from_static("b.test"));
     assert_eq!(request.ask(), Err(Refusal::BadRequest));
-}
-
-#[test]
-fn the_authority_of_the_target_overrides_the_host() {
-    let mut request = get("nowhere.test", "/");
-    request.authority = Some("b.test:8080");
-    assert_eq!(request.ask(), Ok(Admitted::Forward));
 }
 
 #[test]

@@ -121,6 +121,11 @@ fn check_port(port: Option<&str>) -> Result<(), HostError> {
     if digits && port.parse::<u16>().is_ok() { Ok(()) } else { Err(HostError::Port) }
 }
 
+/// Whether a host with its port may have it.
+pub(super) const fn is_authority_byte(byte: u8) -> bool {
+    is_host_byte(byte) || matches!(byte, b':' | b'[' | b']')
+}
+
 /// Unreserved characters and sub-delimiters (RFC 3986 §2), less the comma.
 const fn is_host_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric()

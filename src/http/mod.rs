@@ -26,6 +26,7 @@ pub mod request_reader;
 pub mod rewrite;
 pub mod scan;
 pub mod scheme;
+pub mod target;
 pub mod trace;
 pub mod upgrade;
 pub mod url;

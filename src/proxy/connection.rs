@@ -81,7 +81,7 @@ impl Connection {
         let Some(tls) = &self.tls else { return false };
         let named = head.headers.get(header::HOST).and_then(|host| host.to_str().ok());
         // What is no host is refused as such.
-        let Some(Ok(host)) = head.authority.or(named).map(host::canonical) else { return false };
+        let Some(Ok(host)) = named.map(host::canonical) else { return false };
         tls.terminator.is_misdirected(tls.facts.server_name.as_deref(), &host)
     }
 

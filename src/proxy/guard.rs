@@ -148,6 +148,7 @@ impl GuardedStream {
         } else if scanner.is_between() {
             self.request_line.clear(); // it is of a request that is whole
         }
+        self.line.change(scanner.change(buffer.filled_mut().get_mut(before..).unwrap_or_default()));
         if let Err(broken) = fed {
             buffer.set_filled(before + broken.pass);
             self.broken = Some(broken);

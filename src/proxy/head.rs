@@ -29,30 +29,13 @@ pub(super) fn identify(request: &mut RequestHeader, roll: u128) -> Result<()> {
     }
 }
 
-/// The authority of an absolute-form target. Pingora keeps such a target whole, beside a URI that
-/// has its path alone.
-pub(super) fn authority(request: &RequestHeader) -> Option<&str> {
-    absolute(request.raw_path()).and_then(|(authority, _)| str::from_utf8(authority).ok())
-}
-
-/// The path of the target. What is no path, such as `a` or `a:80`, is given as it came: Pingora
-/// would call it the path `/` of another host, and send it on.
+/// The path of the target. What is no path, such as `*`, is given as it came.
 pub(super) fn path(request: &RequestHeader) -> &str {
     let target = request.raw_path();
-    if target.starts_with(b"/") || absolute(target).is_some() {
+    if target.starts_with(b"/") {
         return request.uri.path();
     }
     str::from_utf8(target).unwrap_or_default()
-}
-
-/// Authority and path of an absolute-form target (RFC 9112 §3.2.2).
-fn absolute(target: &[u8]) -> Option<(&[u8], &[u8])> {
-    const AFTER_SCHEME: &[u8] = b"://";
-    // Of the other forms, one begins with a slash and none has two after a colon before that.
-    let scheme = target.iter().position(|byte| !byte.is_ascii_alphanumeric())?;
-    let rest = target.get(scheme..)?.strip_prefix(AFTER_SCHEME)?;
-    let end = rest.iter().position(|byte| matches!(byte, b'/' | b'?')).unwrap_or(rest.len());
-    rest.split_at_checked(end)
 }
 
 /// Makes the head that a client sent, and Pingora has copied, the one that a backend gets.
@@ -65,7 +48,6 @@ pub(super) fn forward(
     for name in hop_by_hop::to_remove(&received.headers, Direction::Request) {
         request.remove_header(&name);
     }
-    to_origin_form(request)?;
     if !request.headers.contains_key(header::HOST) {
         // An HTTP/1.0 client may leave it out; we, who speak HTTP/1.1, may not (RFC 9112 §3.2).
         request.insert_header(header::HOST, backend)?;
@@ -88,15 +70,6 @@ fn via(request: &RequestHeader, received: Version) -> Result<HeaderValue> {
         return Ok(VIA_FIRST);
     }
     value(via::append(text_lines(&request.headers, header::VIA), received, via::PSEUDONYM))
-}
-
-/// A backend is an origin: it gets the path, and the authority as `Host`.
-fn to_origin_form(request: &mut RequestHeader) -> Result<()> {
-    let Some((authority, path)) = absolute(request.raw_path()) else { return Ok(()) };
-    let root: &[u8] = if path.starts_with(b"/") { b"" } else { b"/" };
-    let (authority, path) = (authority.to_vec(), [root, path].concat());
-    request.set_raw_path(&path)?;
-    request.insert_header(header::HOST, authority)
 }
 
 fn text_lines(headers: &HeaderMap, name: HeaderName) -> impl DoubleEndedIterator<Item = &str> {

@@ -27,6 +27,7 @@ use super::failure;
 use super::framed::{Fate, FramedStream};
 use super::line::{Line, Verdict};
 use super::stream::GuardedSession;
+use super::target;
 use super::watch::watched;
 use crate::config::Http2;
 use crate::exchange::refusal::Refusal;
@@ -223,6 +224,7 @@ impl Accepting<'_> {
     fn begin(&self, mut session: HttpSession, line: Arc<Line>) {
         self.streams.line.carries();
         tidy(session.req_header_mut());
+        target::escape(session.req_header_mut());
         if let Err(violation) = check(session.req_header(), self.server.limits.head) {
             line.violated(violation, String::new());
             line.foretold.get_or_init(|| violation.into());

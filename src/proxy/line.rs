@@ -32,6 +32,7 @@ pub(super) use super::verdict::Verdict;
 use crate::exchange::refusal::Refusal;
 use crate::http::request_id::RequestId;
 use crate::http::scan::Violation;
+use crate::http::target::Change;
 use crate::time::Timestamp;
 use crate::upstream::http2::Upload;
 
@@ -85,6 +86,8 @@ pub(super) struct Line {
     refusal: OnceLock<(Refusal, RequestId)>,
     /// What the client sent that is not HTTP, and the request line, as far as it is known.
     violation: OnceLock<(Violation, String)>,
+    /// Bytes of targets that others stand for, of this request and of those behind it.
+    changes: Mutex<Vec<Change>>,
     /// What to answer to the request, known from its head alone.
     pub(super) foretold: OnceLock<Refusal>,
     /// The last read found nothing: the client is to say the next word.
@@ -121,6 +124,7 @@ impl Line {
             idle_since_ns: AtomicU64::new(now.as_nanos()),
             refusal: OnceLock::new(),
             violation: OnceLock::new(),
+            changes: Mutex::default(),
             foretold: OnceLock::new(),
             awaited: AtomicBool::new(false),
             begun: AtomicU64::new(0),

@@ -25,6 +25,7 @@ mod peer;
 mod phase;
 mod request;
 mod stream;
+mod target;
 mod tunnel;
 mod unchunked;
 mod verdict;

@@ -5,7 +5,7 @@ use pingora_error::Result;
 use pingora_proxy::Session;
 
 use super::line::Line;
-use super::{answer, connection, line};
+use super::{answer, connection, line, target};
 use crate::clock::Clock;
 use crate::exchange::Exchange;
 use crate::exchange::refusal::Refusal;
@@ -16,6 +16,7 @@ pub(super) fn begin(session: &mut Session, now: Timestamp) {
     let Some(line) = connection::line(session).cloned() else { return };
     line.busy(now);
     session.set_write_timeout(Some(line.patience()));
+    target::settle(session);
     if line.is_worn() {
         session.set_keepalive(None);
     }

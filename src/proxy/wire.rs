@@ -26,7 +26,6 @@ pub(super) fn head(session: &Session) -> Head<'_> {
         scheme: scheme(session),
         method: &request.method,
         version: request.version,
-        authority: super::head::authority(request),
         path: super::head::path(request),
         query: request.uri.query(),
         headers: &request.headers,
@@ -89,7 +88,6 @@ pub(super) fn with<T>(
     // A byte that is no text must not take the rest of the field out of the log.
     let user_agent = request.headers.get(header::USER_AGENT);
     let user_agent = user_agent.map(|value| String::from_utf8_lossy(value.as_bytes()));
-    let host = super::head::authority(request);
     let status = match (ending, status(session)) {
         (Ending::ClientClosed, 0) => CLIENT_CLOSED,
         (_, status) => status,
@@ -98,7 +96,7 @@ pub(super) fn with<T>(
         method_label: MethodLabel::from(&request.method),
         method: request.method.as_str(),
         scheme: scheme(session).as_str(),
-        host: host.or_else(|| text(header::HOST)).unwrap_or_default(),
+        host: text(header::HOST).unwrap_or_default(),
         path: super::head::path(request),
         query: request.uri.query(),
         protocol: protocol(request.version),

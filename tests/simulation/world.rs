@@ -247,7 +247,6 @@ impl World {
             method: &method,
             version: Version::HTTP_11,
             scheme: Scheme::Http,
-            authority: None,
             query: None,
             path: "/",
             headers: &headers,

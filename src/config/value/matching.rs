@@ -7,6 +7,7 @@ use super::super::read::{FromText, Wrong};
 use super::http::absolute;
 use crate::http::path::for_routing;
 use crate::http::pattern::Pattern;
+use crate::http::target::escaped;
 
 /// The whole path of a route.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,7 +28,9 @@ impl FromText for ExactPath {
 
 /// `path`, if requests are compared with it as it is written.
 pub(super) fn as_routed(path: &str) -> Result<String, Wrong> {
-    let normal = for_routing(path);
+    // Where a client writes what no URI has, requests have it escaped.
+    let escaped = escaped(path);
+    let normal = for_routing(&escaped);
     if normal == path {
         return Ok(path.to_owned());
     }

@@ -125,8 +125,9 @@ fn decoded(base: &str, decode: Decode, cut: Cut) -> String {
         match (byte, decode) {
             (0..0x20 | 0x7f, Decode::EndAtControl) => break,
             (0..0x20 | 0x7f, Decode::DropControls) => {}
-            // What would end a path, or begin another escape, stays data.
-            (b'%' | b'?' | b'#', _) | (0..=0x20 | 0x7f.., _) => {
+            // What would end a path, or begin another escape, stays data; what no URI has is
+            // escaped in every path that comes here.
+            (b'%' | b'?' | b'#' | b'"' | b'<' | b'>' | b'`', _) | (0..=0x20 | 0x7f.., _) => {
                 plain.push('%');
                 plain.push_str(part.get(..2).unwrap_or_default());
             }

@@ -4,6 +4,8 @@
 //! for raises the highest bit of its place. A borrow can raise the bit of a later place by mistake,
 //! but only behind one that was raised rightly; and only the first is asked for.
 
+use crate::http::target::is_odd;
+
 const ONES: u64 = u64::from_ne_bytes([1; 8]);
 const HIGHEST: u64 = u64::from_ne_bytes([0x80; 8]);
 
@@ -13,13 +15,29 @@ pub(super) fn value_end(bytes: &[u8]) -> Option<usize> {
     find(bytes, |word| below(word, 0x20) | equal(word, 0x7f), is_control)
 }
 
-/// Where a target meets its end, or a byte that it must not have: what is neither visible ASCII
-/// nor, as `#`, left to the client (RFC 9110 §4.1).
-pub(super) fn target_end(bytes: &[u8]) -> Option<usize> {
-    let ends = |word| {
-        below(word, 0x21) | equal(word, 0x7f) | equal(word, u64::from(b'#')) | (word & HIGHEST)
+/// Where a target meets its end, a byte that it must not have (what is neither visible ASCII nor, as
+/// `#`, left to the client: RFC 9110 §4.1), or one that no URI has.
+pub(super) fn target_pause(bytes: &[u8]) -> Option<usize> {
+    let pauses = |word| {
+        let odd = equal(word, u64::from(b'"')) | equal(word, u64::from(b'`'));
+        // `<` and `>` differ in one bit.
+        let odd = odd | equal(word | ONES.wrapping_mul(2), u64::from(b'>'));
+        ends_target(word) | odd
     };
-    find(bytes, ends, |byte| !byte.is_ascii_graphic() || byte == b'#')
+    find(bytes, pauses, |byte| is_no_target(byte) || is_odd(byte))
+}
+
+/// The same, but what no URI has is passed over.
+pub(super) fn target_end(bytes: &[u8]) -> Option<usize> {
+    find(bytes, ends_target, is_no_target)
+}
+
+const fn ends_target(word: u64) -> u64 {
+    below(word, 0x21) | equal(word, 0x7f) | equal(word, 0x23) | (word & HIGHEST)
+}
+
+const fn is_no_target(byte: u8) -> bool {
+    !byte.is_ascii_graphic() || byte == b'#'
 }
 
 const fn is_control(byte: u8) -> bool {
@@ -87,6 +105,8 @@ mod tests {
                 assert_eq!(value_end(&text), control.then_some(place), "{byte:#x} at {place}");
                 let visible = (0x21..=0x7e).contains(&byte) && byte != b'#';
                 assert_eq!(target_end(&text), (!visible).then_some(place), "{byte:#x} at {place}");
+                let pauses = !visible || b"\"<>`".contains(&byte);
+                assert_eq!(target_pause(&text), pauses.then_some(place), "{byte:#x} at {place}");
             }
         }
     }

@@ -1,8 +1,10 @@
 //! The request line, and what the fields say of the body (RFC 9112 §3, §6).
 
-use super::bytes::{is_token, target_end};
+use super::bytes::{is_token, target_pause};
 use super::fields::{Fields, Sink};
 use super::{At, Limits, Step, Violation};
+use crate::http::host::is_authority_byte;
+use crate::http::target::{FOR_FIRST, FOR_ODD, is_odd};
 
 /// No registered method has more than 17 bytes.
 pub(super) const METHOD_BYTES_MAX: usize = 32;
@@ -13,6 +15,8 @@ const TARGET_KEPT: usize = 9;
 /// The first byte of a handshake of TLS.
 const TLS: u8 = 0x16;
 const VERSION: &[u8] = b"HTTP/";
+/// How long a character is in percent form.
+const ESCAPE: usize = 3;
 
 /// Where in a head we are, and what it has said.
 #[derive(Debug, Clone, Default)]
@@ -23,9 +27,24 @@ pub(super) struct Head {
     name: [u8; METHOD_KEPT],
     method: Method,
     target: [u8; TARGET_KEPT],
+    /// Bytes of the target, where those that become longer count once.
+    length: usize,
+    /// Of the bytes that were fed last.
+    changes: Vec<Swap>,
     minor: u8,
     fields: Fields,
     framing: Framing,
+}
+
+/// A byte of the target, and what is to stand in its place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Swap {
+    /// Among the bytes that were fed.
+    pub(super) at: usize,
+    /// In the target.
+    pub(super) offset: usize,
+    pub(super) byte: u8,
+    pub(super) instead: u8,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -67,7 +86,7 @@ impl Head {
         while let Some(rest @ [byte, ..]) = bytes.get(at..) {
             let used = match self.place {
                 Place::Fields => return self.fields(at, rest, limits),
-                Place::Target => self.target(rest, limits.target_bytes),
+                Place::Target => self.target(at, rest, limits.target_bytes),
                 Place::Method => self.method(*byte).map(|()| 1),
                 Place::Version | Place::LineEnd => self.version(*byte).map(|()| 1),
                 Place::Done => return Ok(Step::Done(at)),
@@ -112,18 +131,31 @@ impl Head {
         Ok(())
     }
 
-    fn target(&mut self, rest: &[u8], most: usize) -> Result<usize, Violation> {
-        let used = target_end(rest).unwrap_or(rest.len());
+    fn target(&mut self, at: usize, rest: &[u8], most: usize) -> Result<usize, Violation> {
+        let used = target_pause(rest).unwrap_or(rest.len());
+        let odd = rest.get(used).is_some_and(|byte| is_odd(*byte));
         let kept = self.target.get_mut(self.bytes..).unwrap_or_default();
-        for (place, byte) in kept.iter_mut().zip(rest.iter().take(used)) {
+        for (place, byte) in kept.iter_mut().zip(rest.iter().take(used + usize::from(odd))) {
             *place = *byte;
         }
+        let first = rest.first().filter(|_| self.length == 0 && used > 0);
+        if let Some(first) = first.filter(|first| !matches!(first, b'/' | b'*')) {
+            self.change(at, *first, FOR_FIRST);
+        }
+        self.length += used;
         self.bytes += used;
+        if let Some(odd) = rest.get(used).filter(|_| odd) {
+            let instead = if self.length == 0 { FOR_FIRST } else { FOR_ODD };
+            self.change(at + used, *odd, instead);
+            self.length += 1;
+            self.bytes += ESCAPE;
+        }
         if self.bytes > most {
             return Err(Violation::TargetBytes);
         }
         match rest.get(used) {
             None => Ok(used),
+            Some(_) if odd => Ok(used + 1),
             Some(b' ') if self.fits() => {
                 (self.place, self.bytes) = (Place::Version, 0);
                 Ok(used + 1)
@@ -133,6 +165,17 @@ impl Head {
             Some(b' ') => Err(self.foreign().unwrap_or(Violation::Target)),
             Some(_) => Err(Violation::Target),
         }
+    }
+
+    /// Notes a byte that must not reach what is behind us.
+    fn change(&mut self, at: usize, byte: u8, instead: u8) {
+        let offset = self.length;
+        self.changes.push(Swap { at, offset, byte, instead });
+    }
+
+    /// Which of the bytes that were fed last must not reach what is behind us.
+    pub(super) fn take_changes(&mut self) -> Vec<Swap> {
+        std::mem::take(&mut self.changes)
     }
 
     /// What else begins with a method and a target like these.
@@ -217,6 +260,7 @@ struct Framing {
 enum Field {
     #[default]
     Other,
+    Host,
     Length,
     Coding,
 }
@@ -239,7 +283,10 @@ impl Sink for Framing {
         self.field = Field::Other;
         match name {
             b"host" if self.has_host => return Err(Violation::Hosts),
-            b"host" => self.has_host = true,
+            b"host" => {
+                self.field = Field::Host;
+                self.has_host = true;
+            }
             b"content-length" if self.length.is_some() => return Err(Violation::Lengths),
             b"content-length" => {
                 self.field = Field::Length;
@@ -258,6 +305,7 @@ impl Sink for Framing {
     fn value(&mut self, part: &[u8]) -> Result<(), Violation> {
         match self.field {
             Field::Other => Ok(()),
+            Field::Host => part.iter().try_for_each(|byte| self.host(*byte)),
             Field::Length => part.iter().try_for_each(|byte| self.length(*byte)),
             Field::Coding => part.iter().try_for_each(|byte| self.coding(*byte)),
         }
@@ -265,6 +313,7 @@ impl Sink for Framing {
 
     fn end(&mut self) -> Result<(), Violation> {
         match (self.field, self.part) {
+            (Field::Host, Part::Before) => Err(Violation::Host),
             (Field::Length, Part::Before) => Err(Violation::Length),
             (Field::Coding, Part::Before) => Err(Violation::Coding),
             (Field::Coding, Part::Word(bytes)) if bytes < CHUNKED.len() => Err(Violation::Coding),
@@ -274,6 +323,17 @@ impl Sink for Framing {
 }
 
 impl Framing {
+    /// Whether the bytes make a host is for others to say; here is seen that it can be one.
+    fn host(&mut self, byte: u8) -> Result<(), Violation> {
+        self.part = match (self.part, byte) {
+            (Part::Before, b' ' | b'\t') => Part::Before,
+            (Part::Word(_) | Part::After, b' ' | b'\t') => Part::After,
+            (Part::Before | Part::Word(_), byte) if is_authority_byte(byte) => Part::Word(1),
+            _ => return Err(Violation::Host),
+        };
+        Ok(())
+    }
+
     fn length(&mut self, byte: u8) -> Result<(), Violation> {
         self.part = match (self.part, byte) {
             (Part::Before, b' ' | b'\t') => Part::Before,

@@ -24,10 +24,11 @@ mod unpacked;
 mod violation;
 
 use self::chunks::Chunks;
-use self::head::{Body, Head};
+use self::head::{Body, Head, Swap};
 pub use self::unpacked::Unpacked;
 pub use self::violation::Violation;
 use super::proxy_protocol::SIGNATURE;
+use super::target::Change;
 
 /// How much a head may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,6 +74,8 @@ pub struct Scanner {
     state: State,
     /// Messages whose first byte has come.
     begun: u64,
+    /// Of the bytes that were fed last.
+    swaps: Vec<(u64, Swap)>,
 }
 
 #[derive(Debug, Clone)]
@@ -108,8 +111,8 @@ struct At(usize, Violation);
 impl Scanner {
     /// Nothing has come yet.
     #[must_use]
-    pub const fn new(limits: Limits) -> Self {
-        Self { limits, state: State::Between(Gap::Nothing), begun: 0 }
+    pub fn new(limits: Limits) -> Self {
+        Self { limits, state: State::Between(Gap::Nothing), begun: 0, swaps: Vec::new() }
     }
 
     /// How many messages have begun: of each at least a byte has come.
@@ -131,6 +134,7 @@ impl Scanner {
     /// [`Broken`], at the first byte that has no place here.
     pub fn feed(&mut self, bytes: &[u8]) -> Result<Option<usize>, Broken> {
         let mut used = 0;
+        self.swaps.clear();
         // Where the head of the current message begins, if that is in here.
         let mut head_at = None;
         while let Some(rest) = bytes.get(used..).filter(|rest| !rest.is_empty()) {
@@ -144,7 +148,14 @@ impl Scanner {
                     }
                     other => other,
                 },
-                State::Head(head) => head.step(rest, self.limits),
+                State::Head(head) => {
+                    let step = head.step(rest, self.limits);
+                    let swaps = head.take_changes().into_iter();
+                    let begun = self.begun;
+                    self.swaps
+                        .extend(swaps.map(|swap| (begun, Swap { at: swap.at + used, ..swap })));
+                    step
+                }
                 State::Length(missing) => Ok(skip(missing, rest)),
                 State::Chunks(chunks) => chunks.step(rest, self.limits),
             };
@@ -158,6 +169,17 @@ impl Scanner {
             }
         }
         Ok(head_at.filter(|_| matches!(self.state, State::Head(_))))
+    }
+
+    /// Puts other bytes in the place of those that what is behind us would refuse in the targets of the
+    /// bytes that were fed last, and says which they were.
+    pub fn change<'a>(&'a self, bytes: &'a mut [u8]) -> impl Iterator<Item = Change> + 'a {
+        self.swaps.iter().map(|&(message, Swap { at, offset, byte, instead })| {
+            if let Some(place) = bytes.get_mut(at) {
+                *place = instead;
+            }
+            Change { message, offset, byte }
+        })
     }
 
     /// One part of a message is over: what comes after it?

@@ -25,6 +25,8 @@ pub enum Violation {
     Target,
     /// The target is longer than it may be.
     TargetBytes,
+    /// The authority of the target is no host and port.
+    Authority,
     /// The request line does not end in `HTTP/1.0` or `HTTP/1.1`.
     Version,
     /// It ends in another version.
@@ -43,6 +45,10 @@ pub enum Violation {
     NoHost,
     /// `Host` twice.
     Hosts,
+    /// `Host` is no host and port.
+    Host,
+    /// `Host` names another host than the target, or another port.
+    HostDiffers,
     /// `Content-Length` is no number.
     Length,
     /// `Content-Length` twice.
@@ -82,12 +88,15 @@ impl Violation {
             | Self::Http2Malformed
             | Self::Method
             | Self::Target
+            | Self::Authority
             | Self::Version
             | Self::FieldName
             | Self::FieldValue
             | Self::Fold
             | Self::NoHost
             | Self::Hosts
+            | Self::Host
+            | Self::HostDiffers
             | Self::Length
             | Self::Lengths
             | Self::Coding
@@ -115,6 +124,7 @@ impl Violation {
             Self::Method => "method",
             Self::Target => "target",
             Self::TargetBytes => "target_bytes",
+            Self::Authority => "authority",
             Self::Version => "version",
             Self::OtherVersion => "other_version",
             Self::FieldName => "field_name",
@@ -124,6 +134,8 @@ impl Violation {
             Self::FieldBytes => "header_bytes",
             Self::NoHost => "no_host",
             Self::Hosts => "several_hosts",
+            Self::Host => "host",
+            Self::HostDiffers => "host_differs",
             Self::Length => "content_length",
             Self::Lengths => "several_content_lengths",
             Self::Coding => "transfer_encoding",

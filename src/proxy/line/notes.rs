@@ -9,6 +9,7 @@ use super::Line;
 use crate::exchange::refusal::Refusal;
 use crate::http::request_id::RequestId;
 use crate::http::scan::Violation;
+use crate::http::target::Change;
 use crate::upstream::http2::Upload;
 
 impl Line {
@@ -20,6 +21,26 @@ impl Line {
     /// Notes what the client sent that is not HTTP, and the request line, as far as it is known.
     pub(in crate::proxy) fn violated(&self, violation: Violation, request_line: String) {
         self.violation.get_or_init(|| (violation, request_line));
+    }
+
+    /// Something else stands for these bytes of targets.
+    pub(in crate::proxy) fn change(&self, changes: impl Iterator<Item = Change>) {
+        let mut changes = changes.peekable();
+        if changes.peek().is_some() {
+            self.changes.lock().unwrap_or_else(PoisonError::into_inner).extend(changes);
+        }
+    }
+
+    /// Those of the current request.
+    pub(in crate::proxy) fn take_changes(&self) -> Vec<Change> {
+        let mut changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
+        if changes.is_empty() {
+            return Vec::new();
+        }
+        let current = self.served();
+        let mine = changes.iter().filter(|change| change.message == current).copied().collect();
+        changes.retain(|change| change.message > current);
+        mine
     }
 
     /// What the client sent that is not HTTP.

@@ -1,6 +1,7 @@
 //! What clients and backends may not do, and what comes of it.
 
 mod answers;
+mod bytes;
 #[expect(clippy::expect_used, clippy::panic, reason = "a table that cannot be read fails the test")]
 #[path = "../../http/frames.rs"]
 mod frames;
