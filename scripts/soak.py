@@ -5,13 +5,14 @@
     scripts/soak.py --weir target/debug/weir --minutes 1 --reloads 6 --upgrades 1 --requests 20000
 
 wrk brings most of the requests. Beside it run clients that keep their connections: a Prometheus-like
-scraper and a health checker on the admin port, POSTs that are sent at once after a response, downloads
-that last over reloads, WebSockets, and HTTP/2 streams. Each request of theirs has a path of its own.
+scraper and a health checker on the admin port, POSTs that are sent at once after a response (quick and
+slow ones), downloads that last over reloads, WebSockets, and HTTP/2 streams. Each request of theirs has a path of its own.
 
 A request has failed if its client got no whole response with status 200, unless the client may repeat
 it: a GET on a kept connection that was closed before the first byte of a response (as Go and browsers
 do), or a stream beyond the last one of a GOAWAY. A WebSocket may end after `shutdown.tunnels`, which is
-documented; the access log has to give the reason. At the end every request that wrk and the others
+documented; the access log has to give the reason. No page of the scraper may come from a worker before
+the one that a finished reload has put in place, and no total may fall. At the end every request that wrk and the others
 counted has to be in the access log and in `lb_requests_total`.
 
 It prints a table and what failed, and exits 1 if anything did. It needs wrk and nginx, and for HTTP/2 the
@@ -52,6 +53,7 @@ WRK_CONNECTIONS = 64
 # How long a client waits for anything.
 PATIENCE = 45
 TUNNELS = 20
+SLOW_CLIENTS = 20
 
 NGINX = """
     keepalive_requests 1000000000;
@@ -69,15 +71,16 @@ WEIR = """
 listeners: ["{host}:8080", {{address: "{host}:8081", http2: true}}]
 admin: {{address: "{host}:9090"}}
 routes:
-  - {{path: /ws, pool: ws}}
+  - {{path: /ws, pool: slow}}
+  - {{path: /slow, pool: slow}}
   - {{pool: web}}
 pools:
   - name: web
     backends: [{backends}]
     health_check: {{interval: 2s, timeout: 1s}}
     timeouts: {{request: 5m, idle: {idle}s}}
-  - name: ws
-    backends: ["http://{ws}"]
+  - name: slow
+    backends: ["http://{slow}"]
     timeouts: {{tunnel: 5m}}
 access_log: {{format: json, target: stdout}}
 shutdown: {{drain: 120s, tunnels: {tunnels}s}}
@@ -180,6 +183,8 @@ class Soak:
         self.over = asyncio.Event()
         self.tasks = []
         self.reloads = self.upgrades = 0
+        # Of the worker that served when the last reload was done.
+        self.generation = 1
 
     def number(self):
         self.numbers += 1
@@ -203,9 +208,9 @@ class Soak:
         process = nginx(world, "nginx", text)
         for one in self.backends:
             world.until_serving(process, one)
-        ws_host = world.address()
-        self.ws = await asyncio.start_server(echo, ws_host, 3000)
-        self.ws_address = f"{ws_host}:3000"
+        slow = world.address()
+        self.origin = await asyncio.start_server(origin, slow, 3000)
+        self.slow_address = f"{slow}:3000"
         self.configure()
         self.environment = os.environ | {
             "TMPDIR": world.directory,
@@ -224,7 +229,7 @@ class Soak:
         text = WEIR.format(
             host=self.host,
             backends=", ".join(f'"http://{one}"' for one in self.backends),
-            ws=self.ws_address,
+            slow=self.slow_address,
             idle=30 + self.reloads % 2,
             tunnels=TUNNELS,
         )
@@ -259,6 +264,8 @@ class Soak:
         self.reloads += 1
         self.configure()
         await self.command("reload")
+        found = re.search(r"^worker (\d+): serving", await self.command("status"), re.M)
+        self.generation = int(found[1]) if found else self.generation
 
     async def upgrade(self):
         self.upgrades += 1
@@ -299,6 +306,7 @@ class Soak:
         tally, client = self.tallies["scraper"], Http1(self.host, 9090)
         before = {"lb_worker_generation": 0.0, "lb_requests_total": 0.0}
         while not self.over.is_set():
+            current = self.generation
             page = await client.ask("GET", "/metrics", tally)
             for name, last in before.items() if page else ():
                 values = re.findall(rf"^{name}(?:{{.*}})? (\S+)$", page.decode(), re.M)
@@ -306,6 +314,8 @@ class Soak:
                 if now < last:
                     tally.fail(f"{name} fell from {last} to {now}")
                 before[name] = now
+            if page and before["lb_worker_generation"] < current:
+                tally.fail(f"a page of worker {before['lb_worker_generation']:.0f}, after worker {current} took over")
             await asyncio.sleep(0.5)
 
     async def checker(self):
@@ -324,11 +334,18 @@ class Soak:
             # Python's loop would have no time for anything else.
             await asyncio.sleep(0.02 if self.number() % 4 else 0)
 
+    async def slow_poster(self):
+        """The same with responses that take two seconds, so that many are under way at each reload."""
+        tally, client = self.tallies["slow POST"], Http1(self.host, 8080)
+        while not self.over.is_set():
+            await client.ask("POST", f"/slow/{self.number()}", tally, b"y", repeat=False)
+
     async def downloader(self):
         tally, client = self.tallies["download"], Http1(self.host, 8080)
         while not self.over.is_set():
             path = f"/download/{self.number()}"
-            body = await client.ask("GET", path, tally)
+            # It could be repeated, but there is no need to close right behind a response.
+            body = await client.ask("GET", path, tally, repeat=False)
             if body is not None and len(body) != DOWNLOAD_BYTES:
                 tally.fail(f"{path}: {len(body)} bytes")
 
@@ -384,6 +401,7 @@ class Soak:
     async def run(self):
         await self.start()
         kinds = [self.scraper, self.checker, *[self.poster] * 4, *[self.downloader] * 3]
+        kinds += [self.slow_poster] * SLOW_CLIENTS
         kinds += [self.websocket] * 3
         kinds += [self.streams] * 2 if h2 else []
         self.tasks = [asyncio.create_task(kind()) for kind in kinds]
@@ -532,8 +550,8 @@ async def watch(tasks, over):
         task.result()
 
 
-async def echo(reader, writer):
-    """A WebSocket origin that sends back whatever comes. Frames are not looked at."""
+async def origin(reader, writer):
+    """A WebSocket origin that sends back whatever comes, and for other requests a slow one."""
     with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
         key = re.search(r"\r\nsec-websocket-key: *(\S+)\r\n", head, re.I)
@@ -545,6 +563,14 @@ async def echo(reader, writer):
             )
             while data := await reader.read(65536):
                 writer.write(data)
+        while not key:
+            length = re.search(r"\r\ncontent-length: *(\d+)\r\n", head, re.I)
+            await reader.readexactly(int(length[1]) if length else 0)
+            # Header fields that were sent before a reload cannot say that the connection is closed.
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n" + b"s" * 4000)
+            await asyncio.sleep(2)
+            writer.write(b"s" * 1000)
+            head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
     writer.close()
 
 
