@@ -27,6 +27,10 @@ fuzz t="request" s="60":
 bench:
     cargo bench --manifest-path benches/Cargo.toml
 
+# A minute of reloads and upgrades under clients that keep connections: docs/TESTING.md
+soak weir="target/debug/weir" minutes="1":
+    scripts/soak.py --weir {{weir}} --minutes {{minutes}} --reloads 6 --upgrades 1 --requests 20000
+
 # Rewrite the golden complaints, and see what changed
 golden:
     UPDATE=1 cargo test --test config && git diff --stat tests/config

@@ -6,12 +6,13 @@ import http.client
 import json
 import random
 import signal
+import socket
 import string
 import subprocess
 import time
 import urllib.parse
 
-from e2e.servers import tool
+from e2e.servers import NamedOrigin, Weir, tool
 from e2e.world import expect, get, metrics, until
 
 # The labels that may take a new value because of traffic: closed sets both.
@@ -87,6 +88,32 @@ def prometheus_sees_no_reset_over_reloads(env):
     expect(not resets, f"Prometheus saw resets: {resets}")
 
 
+def prometheus_is_told_the_truth_while_an_old_worker_drains(env):
+    """Prometheus keeps its connection. What it reads must not come from the worker that drains."""
+    world, silent = env.world, env.world.address()
+    origin = NamedOrigin(world, "truth")
+    with socket.create_server((silent, 3000)):
+        weir = Weir(
+            world,
+            env.binary,
+            "routes: [{path: /silent, pool: silent}, {pool: web}]\n"
+            "pools:\n"
+            f"  - {{name: web, health_check: {{interval: 1s}}, backends: [http://{origin.address}]}}\n"
+            f"  - {{name: silent, health_check: off, backends: [http://{silent}:3000]}}\n",
+        )
+        waiting = http.client.HTTPConnection(weir.address, timeout=60)
+        with contextlib.closing(waiting), prometheus(world, weir.admin) as ask:
+            until("Prometheus knows Weir", 30, functools.partial(ask, "lb_worker_generation == 1"))
+            waiting.request("GET", "/silent")
+            until("the request is in flight", 10, lambda: weir.status()["downstream_connections"] == 1)
+            weir.command("reload")
+            origin.end()
+            dead = 'lb_healthy_backends{pool="web"} == 0'
+            until("Prometheus sees the dead backend", 20, functools.partial(ask, dead))
+            expect(ask("lb_draining_workers == 1"), "no worker drained meanwhile")
+    weir.end()
+
+
 def no_request_makes_a_series(env):
     # Every pool has been asked, and a path of none, so what traffic may make is there.
     for path in ("/nginx/small.txt", "/python/small.txt", "/node/"):
@@ -140,5 +167,6 @@ CHECKS = [
     promtool_has_nothing_to_say,
     prometheus_scrapes_and_answers,
     prometheus_sees_no_reset_over_reloads,
+    prometheus_is_told_the_truth_while_an_old_worker_drains,
     no_request_makes_a_series,
 ]
