@@ -269,12 +269,12 @@ fn supervise(options: Options) -> Result<(), String> {
 
 /// This binary, as a worker.
 fn program(flags: Vec<OsString>) -> Result<Program, String> {
-    let path = env::current_exe().map_err(|error| format!("weir: cannot find itself: {error}"))?;
     let arguments = [OsString::from("worker")].into_iter().chain(flags).collect();
-    Ok(Program { path, arguments })
+    Program::this(arguments).map_err(|error| format!("weir: cannot find itself: {error}"))
 }
 
 fn work(flags: &Run, log: &Log) -> Result<(), String> {
+    worker::set_process_name();
     let (file, overrides) = (flags.file(), overrides(flags));
     // The supervisor was told why and tells the operator.
     let load = |text: Option<&[u8]>| load(file.as_deref(), text, &overrides);

@@ -1,13 +1,11 @@
 //! A worker process, as the supervisor sees it.
 
-use std::ffi::OsString;
 use std::io;
 use std::net::TcpListener;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::thread;
@@ -16,20 +14,11 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::Event;
+use super::program::{Image, Program};
 use crate::link::{Link, Start, ToSupervisor, ToWorker};
 use crate::policy::watchdog::Watchdog;
 use crate::runtime::in_flight::InFlight;
 use crate::time::Timestamp;
-
-/// How a worker is started: the binary's path and what it is told on its command line. The path
-/// and not the running image, so that a reload starts what is on disk by then.
-#[derive(Debug, Clone)]
-pub struct Program {
-    /// Where the binary is.
-    pub path: PathBuf,
-    /// Its arguments.
-    pub arguments: Vec<OsString>,
-}
 
 /// A worker process.
 #[derive(Debug)]
@@ -53,21 +42,15 @@ pub(super) struct Child {
 impl Child {
     /// Starts a worker and tells it what to serve. What it says comes as events.
     pub(super) fn start(
-        program: &Program,
+        program: (&Program, Image),
         generation: u64,
         (start, sockets): (&Start, &[&TcpListener]),
         events: &Sender<Event>,
         now: Timestamp,
     ) -> io::Result<Self> {
         let (link, theirs) = Link::pair()?;
-        let process = Command::new(&program.path)
-            .args(&program.arguments)
-            .stdin(Stdio::from(theirs))
-            // A terminal's Ctrl-C is for the supervisor, which tells the workers.
-            .process_group(0)
-            .spawn()?;
-        let pid = i32::try_from(process.id()).ok().and_then(Pid::from_raw);
-        let pid = pid.ok_or_else(|| io::Error::other("a process without a number"))?;
+        let pid = spawn(program, &theirs)?;
+        drop(theirs);
         let child = Self {
             generation,
             pid,
@@ -166,4 +149,31 @@ impl Child {
             log::debug!("worker not killed: generation={} error=\"{error}\"", self.generation);
         }
     }
+}
+
+/// Starts the process of a worker, whose standard input is `link`.
+fn spawn((program, image): (&Program, Image), link: &OwnedFd) -> io::Result<Pid> {
+    let start = |image| {
+        program
+            .command(image)
+            .args(&program.arguments)
+            .stdin(Stdio::from(link.as_fd().try_clone_to_owned()?))
+            // A terminal's Ctrl-C is for the supervisor, which tells the workers.
+            .process_group(0)
+            .spawn()
+    };
+    let process = start(image).or_else(|error| {
+        if image == Image::Running {
+            return Err(error);
+        }
+        let path = program.path.display();
+        log::warn!(
+            "binary cannot be started, the running one is: path={path} error=\"{error}\" \
+             (help: put a binary there)"
+        );
+        // The first error says more.
+        start(Image::Running).map_err(|_as_well| error)
+    })?;
+    let pid = i32::try_from(process.id()).ok().and_then(Pid::from_raw);
+    pid.ok_or_else(|| io::Error::other("a process without a number"))
 }

@@ -6,6 +6,7 @@
 use super::candidate::{Candidate, Purpose, STATE_MAX, Step};
 use super::child::Child;
 use super::control::Answer;
+use super::program::Image;
 use super::reload::{addresses, answer, report};
 use super::room::{self, Excess, Memory};
 use super::{DRAIN_GRACE, Draining, Supervisor};
@@ -166,6 +167,7 @@ impl Supervisor {
         self.ever_ready = true;
         let names = self.checkpoint.handoff.report_names(&candidate.names);
         self.checkpoint.handoff.replace_names(candidate.names);
+        self.restart_image = Image::OnDisk;
         if let Some(old) = old {
             self.drain(old, &before.config);
         }
@@ -254,7 +256,10 @@ impl Supervisor {
         }
         match candidate.purpose {
             Purpose::Reload(answers) => self.refused(why, answers),
-            Purpose::Restart => log::error!("worker not ready: {why}"),
+            Purpose::Restart => {
+                log::error!("worker not ready: {why}");
+                self.restart_image = self.restart_image.other();
+            }
         }
         if self.current.is_none() && self.replacement.is_none() && self.restart_at.is_none() {
             self.restart_later();

@@ -30,6 +30,8 @@ use crate::sockets::{inherited, lent};
 pub(super) const MEMORY: &str = "WEIR_RESUME";
 pub(super) const FORMER: &str = "WEIR_FORMER";
 pub(super) const WENT_BACK: &str = "WEIR_WENT_BACK";
+/// All of them. They are for the next image of a supervisor alone.
+pub(super) const VARIABLES: [&str; 3] = [MEMORY, FORMER, WENT_BACK];
 /// The form of [`Memory`]. To be raised when what an older binary wrote cannot be read any more.
 const FORM: u32 = 1;
 
@@ -163,8 +165,7 @@ pub(super) fn arguments() -> io::Result<Vec<CString>> {
 
 /// This image's environment, with these variables in place of what it was told itself.
 pub(super) fn environment(ours: &[(&str, String)]) -> io::Result<Vec<CString>> {
-    let kept =
-        env::vars_os().filter(|(name, _)| ![MEMORY, FORMER, WENT_BACK].iter().any(|n| name == n));
+    let kept = env::vars_os().filter(|(name, _)| !VARIABLES.iter().any(|ours| name == ours));
     let kept = kept.map(|(name, value)| [name.into_vec(), value.into_vec()]);
     let ours =
         ours.iter().map(|(name, value)| [name.as_bytes().to_vec(), value.as_bytes().to_vec()]);

@@ -23,6 +23,7 @@ mod hang;
 mod lives;
 mod memory;
 mod options;
+mod program;
 mod reload;
 mod room;
 mod signals;
@@ -45,11 +46,12 @@ use rustix::process::WaitStatus;
 
 use self::candidate::Candidate;
 use self::child::Child;
-pub use self::child::Program;
 use self::control::{Answer, Request};
 pub use self::memory::understands;
 use self::options::system;
 pub use self::options::{Load, Options, SupervisorError};
+use self::program::Image;
+pub use self::program::Program;
 use self::signals::Signals;
 pub use self::signals::{hold as hold_signals, hold_for_worker as hold_worker_signals};
 use self::upgrade::Upgrade;
@@ -118,6 +120,8 @@ struct Supervisor {
     facts: Supervision,
     restart_at: Option<Timestamp>,
     restart_wait: Duration,
+    /// Which binary the next replacement of a worker that died runs.
+    restart_image: Image,
     reload_again: bool,
     upgrade_again: bool,
     waiting: Vec<Sender<Answer>>,
@@ -227,6 +231,7 @@ impl Supervisor {
             facts,
             restart_at: None,
             restart_wait: Duration::ZERO,
+            restart_image: Image::OnDisk,
             reload_again: false,
             upgrade_again: false,
             waiting: Vec::new(),

@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::child::Program;
+use super::program::Program;
 use super::{control, systemd};
 use crate::config::{Config, Problems};
 use crate::log::Log;

@@ -9,6 +9,7 @@ use std::sync::mpsc::Sender;
 use super::candidate::{Candidate, Purpose, Step};
 use super::child::Child;
 use super::control::{Answer, Request};
+use super::program::Image;
 use super::{Options, Served, Supervisor, SupervisorError, systemd};
 use crate::config::{self, Config};
 use crate::link::Start;
@@ -137,8 +138,12 @@ impl Supervisor {
             is_alone: self.current.is_none() && matches!(purpose, Purpose::Restart),
         };
         let now = self.clock.now();
-        let child =
-            Child::start(&self.options.program, generation, (&start, &sockets), &self.events, now);
+        let image = match purpose {
+            Purpose::Restart => self.restart_image,
+            Purpose::Reload(_) => Image::OnDisk,
+        };
+        let program = (&self.options.program, image);
+        let child = Child::start(program, generation, (&start, &sockets), &self.events, now);
         let child = child.map_err(|error| format!("a worker cannot be started: {error}"))?;
         log::debug!("worker started: generation={generation} config={}", served.version);
         let until = now + self.options.ready_timeout;

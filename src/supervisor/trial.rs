@@ -6,14 +6,14 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::process::CommandExt as _;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::sync::mpsc::Sender;
 use std::thread;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::child::Program;
+use super::program::{Image, Program};
 use super::upgrade::Upgrade;
 use super::{Event, Supervisor};
 use crate::time::Timestamp;
@@ -46,7 +46,8 @@ impl Trial {
         now: Timestamp,
     ) -> io::Result<Self> {
         let flags = program.arguments.get(1..).unwrap_or_default();
-        let mut child = Command::new(&program.path)
+        let mut child = program
+            .command(Image::OnDisk)
             .arg(SUBCOMMAND)
             .args(flags)
             .stdin(Stdio::from(memory))

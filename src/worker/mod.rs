@@ -82,6 +82,14 @@ fn system(doing: &'static str) -> impl FnOnce(std::io::Error) -> WorkerError {
 /// How long the last lines of both logs may take to be written, and the last scrape to be answered.
 const FLUSH_MAX: Duration = Duration::from_secs(2);
 
+/// Names the process as its command line does: one that was started as `/proc/self/exe` is `exe`.
+pub fn set_process_name() {
+    let is_exe = rustix::thread::name().is_ok_and(|name| name.as_c_str() == c"exe");
+    if is_exe && let Err(error) = rustix::thread::set_name(c"weir") {
+        log::debug!("process not named: error=\"{error}\"");
+    }
+}
+
 /// Serves what the supervisor says, until it says stop. `load` turns a text into its meaning;
 /// within `ready_timeout` it has to be ready.
 ///

@@ -173,7 +173,7 @@ fn when_the_supervisor_is_gone_its_worker_drains_and_ends() {
 }
 
 #[test]
-fn while_no_worker_can_be_started_a_reload_says_why_and_a_later_one_works() {
+fn with_the_binary_gone_a_crash_and_a_reload_use_the_running_one() {
     let backends = Backend::start_many(1);
     let directory = Directory::new();
     let (binary, elsewhere) = (directory.path("weir"), directory.path("elsewhere"));
@@ -182,12 +182,30 @@ fn while_no_worker_can_be_started_a_reload_says_why_and_a_later_one_works() {
     let worker = weir.worker_pid();
     fs::rename(&binary, &elsewhere).unwrap();
     kill("KILL", &[worker]).unwrap();
-    eventually(PATIENCE, "it is tried", || weir.stderr().contains("worker not started: "));
-    let said = weir.command(&["reload"]);
-    assert_eq!(said.code, Some(1), "{said:?}");
-    assert!(said.stderr.contains("a worker cannot be started: "), "{said:?}");
-    fs::rename(&elsewhere, &binary).unwrap();
+    let replaced = || weir.serving().is_some_and(|serving| serving.pid != worker);
+    eventually(PATIENCE, "it is replaced", replaced);
+    assert_eq!(weir.get("/").status(), 200);
+    assert!(weir.stderr().contains("binary cannot be started, the running one is: path="));
+    let name = fs::read_to_string(format!("/proc/{}/comm", weir.worker_pid())).unwrap();
+    assert_eq!(name.trim(), "weir");
+    fs::remove_file(&elsewhere).unwrap();
     weir.reload();
     assert_eq!(weir.get("/").status(), 200);
     eventually(PATIENCE, "one worker is left", || weir.workers().len() == 1);
+}
+
+#[test]
+fn with_a_broken_binary_on_disk_a_crash_is_still_replaced() {
+    let backends = Backend::start_many(1);
+    let directory = Directory::new();
+    let binary = directory.path("weir");
+    copy_binary(&binary, "");
+    let weir = Weir::start_by(Command::new(&binary), &pool(&backends, ""));
+    let worker = weir.worker_pid();
+    put_script(&binary, "exec false");
+    kill("KILL", &[worker]).unwrap();
+    let replaced = || weir.serving().is_some_and(|serving| serving.pid != worker);
+    eventually(PATIENCE, "it is replaced", replaced);
+    assert!(weir.stderr().contains("worker not ready: "), "{}", weir.stderr());
+    assert_eq!(weir.get("/").status(), 200);
 }

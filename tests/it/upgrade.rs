@@ -1,5 +1,10 @@
 //! SIGUSR2: the supervisor replaces itself, and nothing else changes.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a helper that finds something else fails the test, which is what a panic does"
+)]
+
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
@@ -335,4 +340,66 @@ fn the_demo_is_not_replaced_because_its_origins_would_go() {
     assert!(answers());
     kill("TERM", &[demo.id()]).unwrap();
     assert_eq!(demo.wait().unwrap().code(), Some(0));
+}
+
+/// A directory with two versions and a link to the first, and a balancer that was started by this
+/// command.
+fn behind_a_link(start: impl FnOnce(&Directory) -> Command) -> (Directory, Weir) {
+    let directory = Directory::new();
+    for version in ["v1", "v2"] {
+        fs::create_dir(directory.path(version)).unwrap();
+        copy_binary(&directory.path(version).join("weir"), version);
+    }
+    std::os::unix::fs::symlink("v1", directory.path("current")).unwrap();
+    let command = start(&directory);
+    let backends = Backend::start_many(1);
+    let weir = Weir::start_by(command, &pool(&backends, ""));
+    (directory, weir)
+}
+
+/// The file that a process runs.
+fn image(pid: u32) -> PathBuf {
+    fs::read_link(format!("/proc/{pid}/exe")).unwrap()
+}
+
+#[test]
+fn a_binary_behind_a_link_is_the_one_that_the_link_leads_to_by_then() {
+    let by_path = |directory: &Directory| Command::new(directory.path("current/weir"));
+    let by_name = |directory: &Directory| {
+        let mut command = Command::new("env");
+        command.arg(format!("PATH={}:/usr/bin:/bin", directory.name("current"))).arg("weir");
+        command
+    };
+    let starts: [fn(&Directory) -> Command; 2] = [by_path, by_name];
+    for start in starts {
+        let (directory, weir) = behind_a_link(start);
+        let (one, two) = (directory.path("v1/weir"), directory.path("v2/weir"));
+        assert_eq!((image(weir.pid()), image(weir.worker_pid())), (one.clone(), one));
+        std::os::unix::fs::symlink("v2", directory.path("next")).unwrap();
+        fs::rename(directory.path("next"), directory.path("current")).unwrap();
+        weir.reload();
+        assert_eq!(image(weir.worker_pid()), two, "a reload starts the new one");
+        upgrade(&weir, 1);
+        assert_eq!(image(weir.pid()), two, "and so does SIGUSR2");
+        fs::remove_dir_all(directory.path("v1")).unwrap();
+        let worker = weir.worker_pid();
+        kill("KILL", &[worker]).unwrap();
+        eventually(PATIENCE, "another worker serves", || {
+            weir.serving().is_some_and(|serving| serving.pid != worker)
+        });
+        assert_eq!(image(weir.worker_pid()), two);
+    }
+}
+
+#[test]
+fn a_worker_finds_nothing_of_an_upgrade_in_its_environment() {
+    let backends = Backend::start_many(1);
+    let weir = Weir::start(&pool(&backends, ""));
+    upgrade(&weir, 1);
+    weir.reload();
+    let environment = fs::read(format!("/proc/{}/environ", weir.worker_pid())).unwrap();
+    let environment = String::from_utf8_lossy(&environment);
+    for variable in ["WEIR_RESUME=", "WEIR_FORMER=", "WEIR_WENT_BACK="] {
+        assert!(!environment.contains(variable), "{environment}");
+    }
 }

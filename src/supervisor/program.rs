@@ -1,0 +1,96 @@
+//! Which binary is run.
+//!
+//! The path as it was given, followed anew each time: behind a symbolic link there may be another
+//! binary by then. `/proc/self/exe` names the file that the link led to at the start, which may be
+//! old or gone.
+
+use std::env;
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::memory;
+
+/// The image of this process, also if its file is not there any more.
+const RUNNING: &str = "/proc/self/exe";
+
+/// How a worker is started: the binary's path and what it is told on its command line. The path
+/// and not the running image, so that a reload starts what is on disk by then.
+#[derive(Debug, Clone)]
+pub struct Program {
+    /// Where the binary is; its links are not followed.
+    pub path: PathBuf,
+    /// Its arguments.
+    pub arguments: Vec<OsString>,
+}
+
+/// Which binary is started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Image {
+    /// The one that is on disk now.
+    OnDisk,
+    /// The one that this process runs: known to work.
+    Running,
+}
+
+impl Image {
+    /// What is tried after this one could not serve: the binary on disk may be a broken one.
+    pub(super) const fn other(self) -> Self {
+        match self {
+            Self::OnDisk => Self::Running,
+            Self::Running => Self::OnDisk,
+        }
+    }
+}
+
+impl Program {
+    /// This program, by the path it was started with.
+    ///
+    /// # Errors
+    /// The system does not say what runs.
+    pub fn this(arguments: Vec<OsString>) -> io::Result<Self> {
+        let given = env::args_os().next();
+        let running = fs::metadata(RUNNING)?;
+        let is_running = |path: &PathBuf| {
+            fs::metadata(path)
+                .is_ok_and(|found| (found.dev(), found.ino()) == (running.dev(), running.ino()))
+        };
+        let path = given.and_then(|given| as_given(&given)).filter(is_running);
+        let path = path.map_or_else(env::current_exe, Ok)?;
+        Ok(Self { path, arguments })
+    }
+
+    /// A command that runs it, without what only a supervisor finds in its environment.
+    pub(super) fn command(&self, image: Image) -> Command {
+        let mut command = match image {
+            Image::OnDisk => Command::new(&self.path),
+            Image::Running => {
+                let mut command = Command::new(RUNNING);
+                command.arg0(&self.path);
+                command
+            }
+        };
+        memory::VARIABLES.iter().for_each(|variable| {
+            command.env_remove(variable);
+        });
+        command
+    }
+}
+
+/// The absolute path that a shell means by the first word of a command line.
+fn as_given(word: &OsStr) -> Option<PathBuf> {
+    if word.as_bytes().contains(&b'/') {
+        return std::path::absolute(Path::new(word)).ok();
+    }
+    let path = env::var_os("PATH")?;
+    let found = env::split_paths(&path).map(|directory| directory.join(word)).find(|path| {
+        fs::metadata(path)
+            .is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
+    })?;
+    std::path::absolute(found).ok()
+}
