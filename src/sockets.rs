@@ -4,11 +4,19 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::thread;
+use std::time::Duration;
 
+use rustix::net::listen;
+use rustix::net::sockopt::set_socket_reuseport;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 /// Connections that may wait to be accepted; the kernel caps it at `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
+
+/// How often, and after which pauses, an address in use is tried again.
+const TRIES_MAX: usize = 50;
+const BETWEEN_TRIES: Duration = Duration::from_millis(20);
 
 /// An address could not be had.
 #[derive(Debug, thiserror::Error)]
@@ -16,6 +24,7 @@ const BACKLOG: i32 = 4096;
 pub struct BindError {
     /// The address.
     pub address: SocketAddr,
+    is_in_use: bool,
     reason: String,
 }
 
@@ -25,18 +34,83 @@ pub struct BindError {
 /// # Errors
 /// [`BindError`] with what to do about it.
 pub fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
-    listen(address).map_err(|error| BindError { address, reason: reason(&error, address) })
+    let bound = unlistened(address, false).and_then(|socket| {
+        listen(&socket, BACKLOG)?;
+        Ok(socket)
+    });
+    bound.map_err(|error| refused(&error, address))
 }
 
-fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+/// The same, for an address that may become free within a moment: a worker that stops accepting
+/// closes its copy of the socket soon. Blocks for a second at most.
+///
+/// # Errors
+/// As [`bind`].
+pub fn bind_soon(address: SocketAddr) -> Result<TcpListener, BindError> {
+    let mut bound = bind(address);
+    for _ in 0..TRIES_MAX {
+        if !bound.as_ref().is_err_and(|error| error.is_in_use) {
+            break;
+        }
+        thread::park_timeout(BETWEEN_TRIES);
+        bound = bind(address);
+    }
+    bound
+}
+
+/// Binds an address beside sockets of ours that collide with it, such as `0.0.0.0` beside
+/// `127.0.0.1`. It gets no connection before [`listen_beside`].
+///
+/// # Errors
+/// As [`bind`].
+pub fn bind_beside<'a>(
+    address: SocketAddr,
+    others: impl Iterator<Item = &'a TcpListener> + Clone,
+) -> Result<TcpListener, BindError> {
+    let bound = shared(others, || unlistened(address, true));
+    bound.map_err(|error| refused(&error, address))
+}
+
+/// Listens on a socket of [`bind_beside`]. Until the others are closed, the one with the narrower
+/// address gets the connections to it.
+///
+/// # Errors
+/// The system refuses.
+pub fn listen_beside<'a>(
+    socket: &TcpListener,
+    others: impl Iterator<Item = &'a TcpListener> + Clone,
+) -> io::Result<()> {
+    shared(others, || Ok(listen(socket, BACKLOG)?))?;
+    Ok(set_socket_reuseport(socket, false)?)
+}
+
+/// Does something while these sockets let others of this user have their port.
+fn shared<'a, T>(
+    others: impl Iterator<Item = &'a TcpListener> + Clone,
+    act: impl FnOnce() -> io::Result<T>,
+) -> io::Result<T> {
+    let share = |yes| others.clone().try_for_each(|other| set_socket_reuseport(other, yes));
+    share(true)?;
+    let done = act();
+    share(false)?;
+    done
+}
+
+fn refused(error: &io::Error, address: SocketAddr) -> BindError {
+    let is_in_use = error.kind() == io::ErrorKind::AddrInUse;
+    BindError { address, is_in_use, reason: reason(error, address) }
+}
+
+/// A bound socket that does not listen yet.
+fn unlistened(address: SocketAddr, shares_port: bool) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
     socket.set_nonblocking(true)?;
+    set_socket_reuseport(&socket, shares_port)?;
     socket.bind(&SockAddr::from(address))?;
-    socket.listen(BACKLOG)?;
     Ok(socket.into())
 }
 
@@ -44,7 +118,9 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 fn reason(error: &io::Error, address: SocketAddr) -> String {
     match error.kind() {
         io::ErrorKind::AddrInUse => {
-            "another process has this port (help: stop it, or choose another address)".to_owned()
+            "another process has this port, or another Weir's worker that still drains (help: stop \
+             it, or choose another address)"
+                .to_owned()
         }
         io::ErrorKind::PermissionDenied => {
             let port = address.port();
@@ -115,6 +191,41 @@ mod tests {
         let error = bind(address).unwrap_err().to_string();
         assert!(error.contains("another process has this port"), "{error}");
         assert!(error.contains(&address.to_string()), "{error}");
+    }
+
+    #[test]
+    fn an_address_that_collides_with_one_of_ours_can_be_had_beside_it() {
+        for (old, new) in [("127.0.0.1", "0.0.0.0"), ("0.0.0.0", "127.0.0.1")] {
+            let old = bind(format!("{old}:0").parse().unwrap()).unwrap();
+            let port = old.local_addr().unwrap().port();
+            let address: SocketAddr = format!("{new}:{port}").parse().unwrap();
+            assert!(bind(address).is_err(), "{new} beside the other");
+            let new = bind_beside(address, [&old].into_iter()).unwrap();
+            let connect = || std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+            let gets_one = |socket: &TcpListener| {
+                socket.set_nonblocking(false).unwrap();
+                socket.accept().is_ok()
+            };
+            let _first = connect();
+            assert!(gets_one(&old), "nobody listens on the new one yet");
+            listen_beside(&new, [&old].into_iter()).unwrap();
+            drop(old);
+            let _second = connect();
+            assert!(gets_one(&new));
+            assert!(bind(address).is_err(), "nobody else gets it");
+        }
+    }
+
+    #[test]
+    fn an_address_that_is_free_soon_is_waited_for() {
+        let first = bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = first.local_addr().unwrap();
+        let freed = std::thread::spawn(move || {
+            std::thread::park_timeout(BETWEEN_TRIES * 3);
+            drop(first);
+        });
+        assert!(bind_soon(address).is_ok());
+        freed.join().unwrap();
     }
 
     #[test]

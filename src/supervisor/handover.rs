@@ -7,7 +7,7 @@ use super::candidate::{Candidate, Purpose, STATE_MAX, Step};
 use super::child::Child;
 use super::control::Answer;
 use super::program::Image;
-use super::reload::{addresses, answer, report};
+use super::reload::{answer, report};
 use super::room::{self, Excess, Memory};
 use super::{DRAIN_GRACE, Draining, Supervisor};
 use crate::config::{self, Config};
@@ -112,9 +112,8 @@ impl Supervisor {
         let Some(candidate) = self.candidate_of(generation) else { return };
         candidate.asked = now;
         if step == Step::TakingOver {
-            candidate.take_over(&checkpoint);
-            let is_reload = matches!(candidate.purpose, Purpose::Reload(_));
-            if is_reload {
+            self.take_over(generation, &checkpoint);
+            if self.candidate.as_ref().is_some_and(|one| one.child.generation == generation) {
                 self.discard_replacement();
             }
         } else {
@@ -143,9 +142,19 @@ impl Supervisor {
     /// Whoever waits for the old worker's state takes over by what is known of it.
     pub(super) fn take_over_at_last(&mut self) {
         let checkpoint = self.checkpoint.clone();
-        let waits = self.candidates_mut().find(|candidate| candidate.is_waiting_for_state());
-        if let Some(candidate) = waits {
-            candidate.take_over(&checkpoint);
+        let waits = self.candidates().find(|candidate| candidate.is_waiting_for_state());
+        if let Some(generation) = waits.map(|candidate| candidate.child.generation) {
+            self.take_over(generation, &checkpoint);
+        }
+    }
+
+    /// Lets a candidate accept connections.
+    fn take_over(&mut self, generation: u64, state: &State) {
+        let listening = self.listen_for(generation);
+        let Some(candidate) = self.candidate_of(generation) else { return };
+        match listening {
+            Ok(()) => candidate.take_over(state),
+            Err(why) => candidate.fail(&why),
         }
     }
 
@@ -173,8 +182,7 @@ impl Supervisor {
         }
         if let Purpose::Reload(answers) = candidate.purpose {
             self.discard_replacement();
-            let wanted = addresses(&self.served.config);
-            self.sockets.retain(|address, _| wanted.contains(address));
+            self.close_unused();
             self.facts.reloads_done += 1;
             self.facts.last_reload_ok = true;
             self.facts.last_reload_at = self.clock.wall(self.clock.now());

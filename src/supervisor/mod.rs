@@ -14,6 +14,7 @@
 //! a worker, a command, a change of the file) is an event in one queue. It serves no request
 //! itself, so there is little that can make it die; and while it lives, the sockets stay open.
 
+mod bind;
 mod candidate;
 mod care;
 mod child;
@@ -107,6 +108,8 @@ struct Supervisor {
     events: Sender<Event>,
     signals: Signals,
     sockets: BTreeMap<SocketAddr, TcpListener>,
+    /// Those of them that are bound for the candidate and get no connection yet.
+    unlistened: BTreeSet<SocketAddr>,
     control: Option<control::Open>,
     served: Served,
     current: Option<Child>,
@@ -220,6 +223,7 @@ impl Supervisor {
             events,
             signals,
             sockets: BTreeMap::new(),
+            unlistened: BTreeSet::new(),
             control: None,
             served,
             current: None,

@@ -1,7 +1,5 @@
 //! From a changed file to a new worker, or to a clear word why not.
 
-use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::mpsc::Sender;
@@ -15,7 +13,6 @@ use crate::config::{self, Config};
 use crate::link::Start;
 use crate::metrics::Supervision;
 use crate::runtime::handoff::Handoff;
-use crate::sockets::{BindError, bind};
 
 /// The file's text.
 pub(super) fn read(options: &Options) -> Result<Option<String>, SupervisorError> {
@@ -57,24 +54,6 @@ fn complaint(options: &Options, problems: &config::Problems) -> String {
 }
 
 impl Supervisor {
-    /// Binds what the first configuration asks for.
-    pub(super) fn bind_first(
-        &mut self,
-        mut given: BTreeMap<SocketAddr, TcpListener>,
-    ) -> Result<(), BindError> {
-        for address in addresses(&self.served.config) {
-            let socket = match given.remove(&address) {
-                Some(socket) => socket,
-                None => bind(address)?,
-            };
-            self.sockets.insert(address, socket);
-        }
-        for address in given.keys() {
-            log::warn!("systemd's socket not used: {address} (help: list it in `listeners`)");
-        }
-        Ok(())
-    }
-
     /// Reads the file anew and starts a worker for it. `answer` is told what has come of it.
     pub(super) fn reload(&mut self, answer: Option<Sender<Answer>>) {
         if self.stopping.is_some() {
@@ -101,13 +80,8 @@ impl Supervisor {
             Ok(served) => served,
             Err(error) => return Err((error.to_string(), answers)),
         };
-        for address in addresses(&served.config) {
-            if let Entry::Vacant(place) = self.sockets.entry(address) {
-                match bind(address) {
-                    Ok(socket) => drop(place.insert(socket)),
-                    Err(error) => return Err((error.to_string(), answers)),
-                }
-            }
+        if let Err(error) = self.bind_missing(&served.config) {
+            return Err((error.to_string(), answers));
         }
         // Kept apart, because the purpose is lost with a launch that fails.
         let waiting = answers.clone();
@@ -166,8 +140,7 @@ impl Supervisor {
         self.facts.reloads_refused += 1;
         self.facts.last_reload_ok = false;
         self.facts.last_reload_at = self.clock.wall(self.clock.now());
-        let wanted = addresses(&self.served.config);
-        self.sockets.retain(|address, _| wanted.contains(address));
+        self.close_unused();
         answer(answers, &Answer::failed(why.to_owned()));
         self.tell_facts();
         systemd::ready();

@@ -215,8 +215,7 @@ impl Supervisor {
         self.ever_ready = true;
         self.reload_again = memory.reload_again;
         self.upgrade_again = memory.upgrade_again;
-        let wanted = reload::addresses(&self.served.config);
-        self.sockets.retain(|address, _| wanted.contains(address));
+        self.close_unused();
         self.everyone().for_each(|child| child.tell(&ToWorker::Speak));
         if let Ok(why) = env::var(WENT_BACK) {
             // It is named after the number of a descriptor.

@@ -27,6 +27,7 @@ mod names;
 mod probe;
 mod proxy_out;
 mod proxy_protocol;
+mod rebind;
 mod refused;
 mod reload;
 mod retry;
