@@ -80,6 +80,11 @@ impl Connections {
         (tunnels, self.open().saturating_sub(tunnels))
     }
 
+    /// Ends the tunnels, as their own limit would.
+    pub fn end_tunnels(&self, now: Timestamp) {
+        self.lines().by_place.values().for_each(|line| line.end_tunnel(now));
+    }
+
     /// Ends those that are no tunnels.
     pub(super) fn cut_others(&self, now: Timestamp) {
         for line in self.lines().by_place.values().filter(|line| !line.is_tunnel()) {

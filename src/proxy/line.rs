@@ -78,6 +78,8 @@ pub(super) struct Line {
     read_due_ns: AtomicU64,
     /// When it has taken too long to take more.
     write_due_ns: AtomicU64,
+    /// When a tunnel has to end, whatever its own limit says; the end of time if nothing says so.
+    tunnel_end_ns: AtomicU64,
     /// When draining began; the end of time if it has not.
     draining_since_ns: AtomicU64,
     /// When the connection last became idle.
@@ -120,6 +122,7 @@ impl Line {
             cut_ns: AtomicU64::new(u64::MAX),
             read_due_ns: AtomicU64::new(u64::MAX),
             write_due_ns: AtomicU64::new(u64::MAX),
+            tunnel_end_ns: AtomicU64::new(u64::MAX),
             draining_since_ns: AtomicU64::new(u64::MAX),
             idle_since_ns: AtomicU64::new(now.as_nanos()),
             refusal: OnceLock::new(),
@@ -277,6 +280,12 @@ impl Line {
         self.task.wake();
     }
 
+    /// A tunnel of a connection that drains has to end now.
+    pub(super) fn end_tunnel(&self, now: Timestamp) {
+        self.tunnel_end_ns.fetch_min(now.as_nanos(), Relaxed);
+        self.task.wake();
+    }
+
     /// Whether the request that is being served is the last one that may be.
     pub(super) fn is_worn(&self) -> bool {
         self.timeouts.requests.is_some_and(|most| self.served() >= u64::from(most.get()))
@@ -311,7 +320,10 @@ impl Line {
             Some(since) if self.is(Phase::Idle) => {
                 due.min(since.max(self.idle_since()) + DRAIN_IDLE)
             }
-            Some(since) if self.is_tunnel() => due.min(since + self.timeouts.tunnels),
+            Some(since) if self.is_tunnel() => {
+                let end = Timestamp::from_nanos(self.tunnel_end_ns.load(Relaxed));
+                due.min(since + self.timeouts.tunnels).min(end)
+            }
             _ if self.is(Phase::Busy) => {
                 let slow_ns = self.read_due_ns.load(Relaxed).min(self.write_due_ns.load(Relaxed));
                 due.min(Timestamp::from_nanos(slow_ns))

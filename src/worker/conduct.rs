@@ -33,6 +33,8 @@ enum End {
     Replaced,
     /// The service stops: say so first, then drain.
     Stopped,
+    /// The supervisor is gone: another one may want the ports.
+    Orphaned,
 }
 
 /// Carries out orders.
@@ -196,8 +198,8 @@ impl<'a> Conductor<'a> {
                 Some(ToWorker::Drain) => return Ok(End::Replaced),
                 Some(ToWorker::Hold) => self.hold(),
                 Some(ToWorker::Speak) => self.speak(),
-                // Without a supervisor nobody could ever stop us.
-                Some(ToWorker::Stop) | None => return Ok(End::Stopped),
+                Some(ToWorker::Stop) => return Ok(End::Stopped),
+                None => return Ok(End::Orphaned),
                 Some(order) => self.obey(order)?,
             }
         }
@@ -235,22 +237,20 @@ impl<'a> Conductor<'a> {
         end: End,
         orders: &mut UnboundedReceiver<ToWorker>,
     ) -> Result<(), WorkerError> {
-        let mut orders_open = true;
+        let mut orders_open = end != End::Orphaned;
         log::info!("draining: connections={}", self.open());
-        if end == End::Replaced {
+        if end != End::Stopped {
             self.admin_port.retire();
         }
         if end == End::Stopped {
             self.parts.readiness.drain();
             let pre_stop = tokio::time::sleep(self.config.shutdown.pre_stop);
             tokio::pin!(pre_stop);
-            loop {
+            while orders_open {
                 tokio::select! {
                     () = &mut pre_stop => break,
                     () = self.heartbeat.due() => self.beat(),
-                    order = orders.recv(), if orders_open => {
-                        orders_open = self.obey_late(order, end)?;
-                    }
+                    order = orders.recv() => orders_open = self.obey_late(order, end)?,
                 }
             }
         }
@@ -262,9 +262,17 @@ impl<'a> Conductor<'a> {
         if let Some(mut data) = self.data_service.take() {
             let mut told = self.told();
             let mut report = interval(DRAIN_REPORT_EVERY);
+            // An orphan gives tunnels no longer than requests: nobody could end it.
+            let tunnels_over = tokio::time::sleep(self.config.shutdown.drain);
+            tokio::pin!(tunnels_over);
+            let mut tunnels_go_on = true;
             loop {
                 tokio::select! {
                     () = data.drained() => break,
+                    () = &mut tunnels_over, if tunnels_go_on && !orders_open => {
+                        tunnels_go_on = false;
+                        self.parts.connections.end_tunnels(self.parts.proxy.clock.now());
+                    }
                     () = self.heartbeat.due() => self.beat(),
                     _ = report.tick() => self.report(&mut told),
                     order = orders.recv(), if orders_open => {
@@ -292,7 +300,10 @@ impl<'a> Conductor<'a> {
     /// service still tells everything on its admin port, its predecessors' counts included.
     fn obey_late(&mut self, order: Option<ToWorker>, end: End) -> Result<bool, WorkerError> {
         match order {
-            None => return Ok(false),
+            None => {
+                self.admin_port.retire();
+                return Ok(false);
+            }
             Some(ToWorker::Hold) => self.hold(),
             Some(ToWorker::Speak) => self.speak(),
             Some(order) if end == End::Stopped => self.obey(order)?,

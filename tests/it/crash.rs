@@ -1,5 +1,10 @@
 //! Workers that die: the sockets stay open, and a successor goes on from the last checkpoint.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a helper that finds something else fails the test, which is what a panic does"
+)]
+
 use std::fs;
 use std::process::Command;
 use std::time::Duration;
@@ -208,4 +213,59 @@ fn with_a_broken_binary_on_disk_a_crash_is_still_replaced() {
     eventually(PATIENCE, "it is replaced", replaced);
     assert!(weir.stderr().contains("worker not ready: "), "{}", weir.stderr());
     assert_eq!(weir.get("/").status(), 200);
+}
+
+/// A balancer, a client whose request is in flight, and one with an open WebSocket.
+fn with_a_request_and_a_websocket(shutdown: &str) -> (Weir, Backend, Client, Client) {
+    let backend = Backend::start("one");
+    backend.on("/hang", Behaviour::NeverAnswer);
+    backend.on("/ws", Behaviour::Upgrade("websocket".to_owned()));
+    let config = format!("{}\nshutdown: {shutdown}\n", pool(std::slice::from_ref(&backend), ""));
+    let weir = Weir::start(&config);
+    let mut socket = Client::connect(weir.address());
+    socket.send(
+        "GET /ws HTTP/1.1\r\nHost: weir.test\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n",
+    );
+    assert_eq!(socket.read_head(now() + PATIENCE).unwrap().status, 101);
+    let mut client = Client::connect(weir.address());
+    client.send("GET /hang HTTP/1.1\r\nHost: weir.test\r\n\r\n");
+    eventually(PATIENCE, "it is in flight", || backend.count_of("/hang") == 1);
+    (weir, backend, client, socket)
+}
+
+#[test]
+fn an_orphan_gives_up_its_ports_at_once_and_finishes_what_it_has() {
+    let (mut weir, backend, mut client, _socket) =
+        with_a_request_and_a_websocket("{drain: 1h, tunnels: 1h, pre_stop: 1h}");
+    let orphan = weir.worker_pid();
+    weir.signal("KILL");
+    weir.wait(PATIENCE);
+    let file = weir.config_path().display().to_string();
+    let mut second = weir.begin(&["run", "-c", &file]);
+    eventually(PATIENCE, "another Weir serves there", || {
+        assert!(second.try_wait().unwrap().is_none(), "{:?}", second.stderr.take());
+        weir.command(&["status"]).code == Some(0)
+    });
+    assert_eq!(client::get(weir.address(), "/").status(), 200);
+    assert_eq!(client::get(weir.admin(), "/healthz").status(), 200);
+    assert!(fs::metadata(format!("/proc/{orphan}/exe")).is_ok(), "the orphan drains");
+    backend.release();
+    assert_eq!(client.read_answer().status(), 200);
+    let last = weir.worker_pid();
+    kill("KILL", &[second.id()]).unwrap();
+    second.wait().unwrap();
+    kill("KILL", &[orphan, last]).unwrap();
+}
+
+#[test]
+fn an_orphan_gives_websockets_no_longer_than_requests() {
+    let (mut weir, _backend, _client, mut socket) =
+        with_a_request_and_a_websocket("{drain: 1s, tunnels: 1h}");
+    let orphan = weir.worker_pid();
+    weir.signal("KILL");
+    weir.wait(PATIENCE);
+    assert!(socket.is_closed_within(PATIENCE));
+    let is_there = || fs::metadata(format!("/proc/{orphan}/exe")).is_ok();
+    eventually(PATIENCE, "the worker ends", || !is_there());
 }
