@@ -220,8 +220,8 @@ mod tests {
     fn an_address_that_is_free_soon_is_waited_for() {
         let first = bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = first.local_addr().unwrap();
-        let freed = std::thread::spawn(move || {
-            std::thread::park_timeout(BETWEEN_TRIES * 3);
+        let freed = thread::spawn(move || {
+            thread::park_timeout(BETWEEN_TRIES * 3);
             drop(first);
         });
         assert!(bind_soon(address).is_ok());

@@ -13,7 +13,9 @@ mod table;
 #[cfg(test)]
 mod tests;
 
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use parking_lot::RwLock;
 use prometheus::{Encoder, Registry, TEXT_FORMAT, TextEncoder};
@@ -26,7 +28,7 @@ use crate::clock::Clock;
 use crate::config::ReadyWhen;
 use crate::live::Live;
 use crate::metrics::Metrics;
-use crate::time::Timestamp;
+use crate::time::{Timestamp, nanos};
 
 /// What a path that is not there is answered with.
 const PATHS: &str = "not found; there are:
@@ -50,8 +52,10 @@ pub struct Admin {
     pub ready_when: ReadyWhen,
     /// What time it is.
     pub clock: Clock,
-    /// When the configuration was loaded.
+    /// When the configuration was loaded, as far as this process knows.
     pub loaded: Timestamp,
+    /// How long the service was up before this process, in nanoseconds.
+    pub uptime_before_ns: AtomicU64,
     /// What is told from the moment on at which a successor was.
     pub last_word: RwLock<Option<LastWord>>,
 }
@@ -138,14 +142,35 @@ impl Admin {
         }
     }
 
+    /// Takes in how long the service is up, by the supervisor's clock.
+    pub fn note_uptime(&self, service: Duration) {
+        // The message was under way for a moment: the longest time is the truest.
+        let before = service.saturating_sub(self.lived());
+        self.uptime_before_ns.fetch_max(nanos(before), Relaxed);
+    }
+
+    /// How long this process lives.
+    fn lived(&self) -> Duration {
+        self.clock.now().since(Timestamp::ZERO)
+    }
+
+    /// How long the configuration is in use: a worker that replaced another has loaded it again.
+    fn configuration_age(&self) -> Duration {
+        let now = self.clock.now();
+        let supervision = self.metrics.supervision();
+        let age = supervision
+            .and_then(|told| self.clock.wall(now).duration_since(told.last_reload_at).ok());
+        age.unwrap_or_else(|| now.since(self.loaded))
+    }
+
     fn status(&self) -> Page {
         let facts = status::Facts {
             snapshot: &self.live.load(),
             totals: self.metrics.totals(),
             supervision: self.metrics.supervision(),
             downstream_connections: self.metrics.connections().open.get(),
-            uptime: self.clock.now().since(Timestamp::ZERO),
-            age: self.clock.now().since(self.loaded),
+            uptime: self.lived() + Duration::from_nanos(self.uptime_before_ns.load(Relaxed)),
+            age: self.configuration_age(),
             wall: &|at| self.clock.wall(at),
         };
         match status::json(&facts) {

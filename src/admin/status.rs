@@ -241,6 +241,7 @@ mod tests {
             draining_requests: Vec::new(),
             last_reload_ok: true,
             last_reload_at: UNIX_EPOCH,
+            uptime: Duration::ZERO,
             hang_timeout: None,
         };
         let expected = json!({

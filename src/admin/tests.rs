@@ -1,6 +1,5 @@
 use std::io;
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -30,6 +29,7 @@ fn admin() -> Arc<Admin> {
         ready_when: ReadyWhen::AnyPool,
         clock: Clock::process(),
         loaded: Timestamp::ZERO,
+        uptime_before_ns: AtomicU64::new(0),
         last_word: RwLock::default(),
     })
 }

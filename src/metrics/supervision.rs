@@ -49,6 +49,9 @@ pub struct Supervision {
     pub last_reload_ok: bool,
     /// When the configuration in use was loaded.
     pub last_reload_at: SystemTime,
+    /// How long the service is up, however many workers and images it has had.
+    #[serde(default)]
+    pub uptime: Duration,
     /// For how long a worker may be silent before it is replaced; `None`: it is not watched.
     #[serde(default)]
     pub hang_timeout: Option<Duration>,
@@ -72,6 +75,7 @@ impl Supervision {
             draining_requests: Vec::new(),
             last_reload_ok: true,
             last_reload_at: now,
+            uptime: Duration::ZERO,
             hang_timeout,
         }
     }

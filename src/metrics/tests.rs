@@ -648,6 +648,7 @@ fn supervision() -> Supervision {
         draining_requests: Vec::new(),
         last_reload_ok: false,
         last_reload_at: UNIX_EPOCH + Duration::from_secs(1_700_000_000),
+        uptime: Duration::ZERO,
         hang_timeout: None,
     }
 }

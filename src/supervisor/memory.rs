@@ -199,7 +199,11 @@ impl Supervisor {
             text: self.served.text.clone(),
             version: self.served.version.clone(),
             checkpoint: self.checkpoint.clone(),
-            facts: Supervision { log_dropped: log.dropped() + lost, ..self.facts.clone() },
+            facts: Supervision {
+                log_dropped: log.dropped() + lost,
+                uptime: self.uptime(),
+                ..self.facts.clone()
+            },
             log_unreported: log.unreported() + lost,
             reload_again: self.reload_again,
             upgrade_again: self.upgrade_again,

@@ -121,6 +121,8 @@ struct Supervisor {
     draining: VecDeque<Draining>,
     checkpoint: State,
     facts: Supervision,
+    /// How long the service had been up when this image began.
+    uptime_before: Duration,
     restart_at: Option<Timestamp>,
     restart_wait: Duration,
     /// Which binary the next replacement of a worker that died runs.
@@ -233,6 +235,7 @@ impl Supervisor {
             draining: VecDeque::new(),
             checkpoint: State::default(),
             facts,
+            uptime_before: Duration::ZERO,
             restart_at: None,
             restart_wait: Duration::ZERO,
             restart_image: Image::OnDisk,
@@ -343,8 +346,14 @@ impl Supervisor {
         self.current.iter().chain(candidates).chain(draining).chain(&self.discarded)
     }
 
+    /// How long the service has been up, former images included.
+    fn uptime(&self) -> Duration {
+        self.uptime_before + self.clock.now().since(Timestamp::ZERO)
+    }
+
     fn tell_facts(&mut self) {
         self.facts.log_dropped = self.options.log.dropped();
+        self.facts.uptime = self.uptime();
         self.facts.draining_workers = u64::try_from(self.draining.len()).unwrap_or(u64::MAX);
         self.facts.draining_connections =
             self.draining.iter().map(|draining| draining.child.connections).sum();

@@ -107,7 +107,7 @@ impl Supervisor {
             version: served.version.clone(),
             sockets: wanted,
             state: Some(self.checkpoint.clone()),
-            supervision: Supervision { generation, ..self.facts.clone() },
+            supervision: Supervision { generation, uptime: self.uptime(), ..self.facts.clone() },
             // A reload's worker stays silent even if the current one is dead: its replacement answers.
             is_alone: self.current.is_none() && matches!(purpose, Purpose::Restart),
         };
@@ -139,7 +139,6 @@ impl Supervisor {
         log::error!("reload refused: {why}");
         self.facts.reloads_refused += 1;
         self.facts.last_reload_ok = false;
-        self.facts.last_reload_at = self.clock.wall(self.clock.now());
         self.close_unused();
         answer(answers, &Answer::failed(why.to_owned()));
         self.tell_facts();

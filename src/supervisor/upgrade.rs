@@ -212,6 +212,7 @@ impl Supervisor {
         // How long a worker may be silent is this image's flag, and no fact of before.
         self.facts = Supervision { hang_timeout: self.options.hang_timeout, ..memory.facts };
         self.options.log.take_over(self.facts.log_dropped, memory.log_unreported);
+        self.uptime_before = self.facts.uptime;
         self.ever_ready = true;
         self.reload_again = memory.reload_again;
         self.upgrade_again = memory.upgrade_again;

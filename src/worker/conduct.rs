@@ -90,6 +90,7 @@ impl<'a> Conductor<'a> {
     /// Takes in what the supervisor says of itself.
     pub(super) fn supervised(&mut self, supervision: &Supervision) {
         self.heartbeat.set_timeout(supervision.hang_timeout);
+        self.admin.note_uptime(supervision.uptime);
         self.admin.metrics.supervised(supervision);
         let snapshot = self.parts.proxy.live.load();
         InFlight::set_elsewhere(&supervision.draining_requests, &snapshot);
@@ -279,6 +280,10 @@ impl<'a> Conductor<'a> {
                         orders_open = self.obey_late(order, end)?;
                     }
                 }
+            }
+            // What is said while the supervisor replaces itself would be lost.
+            while self.silent && orders_open {
+                orders_open = self.obey_late(orders.recv().await, end)?;
             }
             self.report(&mut told);
             self.reported = Some(told);

@@ -16,6 +16,7 @@ mod services;
 mod signals;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use parking_lot::RwLock;
@@ -262,6 +263,7 @@ fn assemble(
         ready_when: config.admin.ready_when.clone(),
         clock,
         loaded: clock.now(),
+        uptime_before_ns: AtomicU64::new(0),
         last_word: RwLock::default(),
     };
     Ok((parts, admin, log_writer))

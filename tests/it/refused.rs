@@ -98,3 +98,22 @@ fn a_worker_that_is_not_ready_in_time_refuses_the_reload() {
     assert!(said.stderr.contains("was not ready within 1s"), "{said:?}");
     assert!(now() - start < Duration::from_secs(20), "the caller is told in time");
 }
+
+#[test]
+fn a_refused_reload_does_not_move_the_time_of_the_last_one() {
+    let backends = Backend::start_many(1);
+    let weir = Weir::start(&pool(&backends, ""));
+    let loaded = || weir.metrics().sum("lb_config_last_reload_timestamp_seconds", &[]);
+    let age = || weir.status()["config"]["age_seconds"].as_u64().unwrap();
+    let before = loaded();
+    eventually(PATIENCE, "some time has passed", || age() >= 2);
+    weir.write_config("pools: 17");
+    assert_eq!(weir.command(&["reload"]).code, Some(1));
+    let refused = || weir.metrics().sum("lb_config_reload_success", &[]) == 0.0;
+    eventually(PATIENCE, "it is told", refused);
+    assert!((loaded() - before).abs() < 0.5, "{} and {before}", loaded());
+    assert!(age() >= 2);
+    weir.write_config(&pool(&backends, ""));
+    weir.reload();
+    eventually(PATIENCE, "a good one moves it", || loaded() > before);
+}

@@ -273,3 +273,23 @@ fn no_total_goes_backwards_over_twenty_reloads_and_none_is_lost() {
     assert!((counted() - f64::from(expected)).abs() < 0.5, "{} of {expected}", counted());
     assert_eq!(client::get(weir.admin(), "/status").json()["total_requests"], expected);
 }
+
+#[test]
+fn the_uptime_is_the_services_and_not_a_workers() {
+    let backends = Backend::start_many(1);
+    let weir = Weir::start(&pool(&backends, ""));
+    let uptime = || weir.status()["uptime_seconds"].as_u64().unwrap();
+    eventually(PATIENCE, "some time has passed", || uptime() >= 2);
+    weir.reload();
+    assert!(uptime() >= 2, "after a reload: {}", uptime());
+    let before = uptime();
+    weir.signal("USR2");
+    let replaced = || weir.stderr().contains("supervisor replaced: ");
+    eventually(PATIENCE, "the supervisor is replaced", replaced);
+    let worker = weir.worker_pid();
+    kill("KILL", &[worker]).unwrap();
+    eventually(PATIENCE, "another worker serves", || {
+        weir.serving().is_some_and(|serving| serving.pid != worker)
+    });
+    assert!(uptime() >= before, "after an upgrade and a crash: {}", uptime());
+}

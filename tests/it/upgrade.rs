@@ -403,3 +403,36 @@ fn a_worker_finds_nothing_of_an_upgrade_in_its_environment() {
         assert!(!environment.contains(variable), "{environment}");
     }
 }
+
+#[test]
+fn what_a_worker_counts_that_ends_in_the_course_of_an_upgrade_is_not_lost() {
+    let own = Own::start();
+    own.backends.iter().for_each(|backend| backend.on("/hang", Behaviour::NeverAnswer));
+    let mut client = Client::connect(own.weir.address());
+    client.send("GET /hang HTTP/1.1\r\nHost: weir.test\r\n\r\n");
+    own.backends.iter().for_each(|backend| backend.until_count(1));
+    let old = own.weir.worker_pid();
+    own.weir.reload();
+    // The next image takes a moment to come, in which nobody listens to the workers.
+    own.replace_by("[ $1 = run ] && while [ -e \"$0.wait\" ]; do sleep 0.05; done");
+    let wait = own.directory.path("weir.wait");
+    fs::write(&wait, "").unwrap();
+    own.weir.signal("USR2");
+    eventually(PATIENCE, "one image has gone", || is_a_shell(own.weir.pid()));
+    own.backends.iter().for_each(Backend::release);
+    assert_eq!(client.read_answer().status(), 200);
+    drop(client);
+    fs::remove_file(&wait).unwrap();
+    eventually(PATIENCE, "the other has come", || told(&own.weir, "upgrades: done=") == 1);
+    eventually(PATIENCE, "the old worker has ended", || {
+        own.weir.workers().iter().all(|worker| worker.pid != old)
+    });
+    let counted = || own.weir.metrics().sum("lb_requests_total", &[]);
+    eventually(PATIENCE, "it is counted", || counted() == 1.0);
+}
+
+/// Whether a process runs a script by now.
+fn is_a_shell(pid: u32) -> bool {
+    let image = fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
+    image.file_name().is_some_and(|name| name != "weir")
+}
