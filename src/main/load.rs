@@ -1,7 +1,6 @@
 //! From a file to what it means, with the files that it names.
 
 use std::fmt::Display;
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -70,7 +69,7 @@ fn directory(file: Option<&Path>) -> &Path {
 
 #[expect(clippy::wildcard_enum_match_arm, reason = "the system's list of errors is open")]
 pub(super) fn read(file: &Path) -> Result<Vec<u8>, String> {
-    fs::read(file).map_err(|error| match error.kind() {
+    supervisor::read_file(file).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => {
             format!("{}: there is no such file (help: check the path)", file.display())
         }

@@ -22,6 +22,9 @@ const ASK_MAX: Duration = Duration::from_secs(5);
 /// How long nobody is accepted after the system could not: it has no descriptors, and asking it
 /// again at once would take a whole processor.
 const PAUSE: Duration = Duration::from_millis(200);
+/// How long a supervisor may take to say how things stand. One that is asked for more is asked for
+/// that whenever this has passed, so that nobody waits for one that hangs.
+const REPLY_MAX: Duration = Duration::from_secs(6);
 /// How long a supervisor that went away before it answered may take to be back, as another image.
 const BACK_MAX: Duration = Duration::from_secs(3);
 
@@ -98,11 +101,22 @@ pub fn usual_path() -> PathBuf {
     directory.join("control.sock")
 }
 
+/// Which file a socket is: its device and its number there.
+pub(super) type FileId = (u64, u64);
+
 /// The open socket; it goes away with this.
 #[derive(Debug)]
 pub(super) struct Open {
     path: PathBuf,
+    /// Another supervisor may have put its own socket at the path meanwhile.
+    file: Option<FileId>,
     listener: UnixListener,
+}
+
+impl Open {
+    pub(super) const fn file(&self) -> Option<FileId> {
+        self.file
+    }
 }
 
 impl AsFd for Open {
@@ -113,24 +127,37 @@ impl AsFd for Open {
 
 impl Drop for Open {
     fn drop(&mut self) {
+        if self.file != file_at(&self.path) {
+            log::info!("control socket left alone, it is another's: path={}", self.path.display());
+            return;
+        }
         if let Err(error) = fs::remove_file(&self.path) {
             log::debug!("control socket not removed: error=\"{error}\"");
         }
     }
 }
 
-/// Takes commands.
+/// Takes commands. Goes without if it is only the usual place that cannot be had.
 pub(super) fn listen(place: &Place, events: &Sender<Event>) -> io::Result<Option<Open>> {
+    match (open(place, events), place) {
+        (Ok(open), _) => Ok(Some(open)),
+        (Err(error), Place::Given(_)) => Err(error),
+        (Err(error), Place::Usual(path)) => {
+            log::warn!(
+                "no control socket, so commands such as `weir reload` do not work, and signals do: \
+                 path={} error=\"{error}\" (help: give it a path by --control)",
+                path.display()
+            );
+            Ok(None)
+        }
+    }
+}
+
+fn open(place: &Place, events: &Sender<Event>) -> io::Result<Open> {
     let path = place.path();
     if UnixStream::connect(path).is_ok() {
         let taken = format!("{} belongs to another supervisor that runs", path.display());
-        return match place {
-            Place::Given(_) => Err(io::Error::new(io::ErrorKind::AddrInUse, taken)),
-            Place::Usual(_) => {
-                log::warn!("no control socket: {taken} (help: give this one its own by --control)");
-                Ok(None)
-            }
-        };
+        return Err(io::Error::new(io::ErrorKind::AddrInUse, taken));
     }
     if let Some(directory) = path.parent().filter(|directory| !directory.exists()) {
         DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
@@ -138,8 +165,8 @@ pub(super) fn listen(place: &Place, events: &Sender<Event>) -> io::Result<Option
     if let Place::Usual(_) = place
         && !is_private(path.parent().unwrap_or(path))?
     {
-        log::warn!("no control socket: its directory is not this user's alone (help: --control)");
-        return Ok(None);
+        let why = "its directory is not this user's alone";
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
     }
     match fs::symlink_metadata(path) {
         Ok(found) if found.file_type().is_socket() => fs::remove_file(path)?,
@@ -151,19 +178,24 @@ pub(super) fn listen(place: &Place, events: &Sender<Event>) -> io::Result<Option
     }
     let listener = UnixListener::bind(path)?;
     fs::set_permissions(path, Permissions::from_mode(0o600))?;
-    serve(listener, path, events).map(Some)
+    serve(listener, (path, file_at(path)), events)
+}
+
+/// Which file is there.
+pub(super) fn file_at(path: &Path) -> Option<FileId> {
+    fs::symlink_metadata(path).ok().map(|found| (found.dev(), found.ino()))
 }
 
 /// Takes commands from a socket that is open already.
 pub(super) fn serve(
     listener: UnixListener,
-    path: &Path,
+    (path, file): (&Path, Option<FileId>),
     events: &Sender<Event>,
 ) -> io::Result<Open> {
     let (ours, events) = (listener.try_clone()?, events.clone());
     let serve = move || ours.incoming().for_each(|stream| take(stream, &events));
     thread::Builder::new().name("control".to_owned()).spawn(serve)?;
-    Ok(Open { path: path.to_owned(), listener })
+    Ok(Open { path: path.to_owned(), file, listener })
 }
 
 /// Whether a directory is this user's and nobody else may enter it.
@@ -238,15 +270,18 @@ pub fn ask(path: &Path, request: Request) -> io::Result<Answer> {
 /// `None` if it went away before it answered.
 fn ask_once(path: &Path, request: Request) -> io::Result<Option<Answer>> {
     let mut stream = UnixStream::connect(path)?;
+    stream.set_read_timeout(Some(REPLY_MAX))?;
+    stream.set_write_timeout(Some(REPLY_MAX))?;
     let mut line = String::new();
     let asked = (|| {
         stream.write_all(&serde_json::to_vec(&request)?)?;
         stream.write_all(b"\n")?;
         let mut reader = BufReader::new(stream);
-        let read = reader.read_line(&mut line)?;
+        let is_alive = || is_alive(path, request);
+        let read = patiently(is_alive, || reader.read_line(&mut line))?;
         if request == Request::Finish {
             // Closed by the end of the process.
-            io::copy(&mut reader, &mut io::sink())?;
+            patiently(is_alive, || io::copy(&mut reader, &mut io::sink()))?;
         }
         Ok(read)
     })();
@@ -256,6 +291,41 @@ fn ask_once(path: &Path, request: Request) -> io::Result<Option<Answer>> {
         Err(error) if is_gone(&error) => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// Reads until there is something, as long as the supervisor is alive.
+fn patiently<T>(
+    is_alive: impl Fn() -> bool,
+    mut read: impl FnMut() -> io::Result<T>,
+) -> io::Result<T> {
+    loop {
+        match read() {
+            Err(error) if is_late(&error) => {
+                if !is_alive() {
+                    let after = humantime::format_duration(REPLY_MAX);
+                    let why = format!("it does not reply within {after}");
+                    return Err(io::Error::new(io::ErrorKind::TimedOut, why));
+                }
+            }
+            done => return done,
+        }
+    }
+}
+
+/// Whether a supervisor that takes its time for a request says how it is. One that stops may have
+/// closed its socket before its last word.
+fn is_alive(path: &Path, request: Request) -> bool {
+    match request {
+        Request::Status => false,
+        Request::Reload => ask_once(path, Request::Status).is_ok(),
+        Request::Stop | Request::Finish => {
+            !ask_once(path, Request::Status).is_err_and(|error| is_late(&error))
+        }
+    }
+}
+
+fn is_late(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
 }
 
 fn is_gone(error: &io::Error) -> bool {

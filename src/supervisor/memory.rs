@@ -53,6 +53,9 @@ pub(super) struct Memory {
     pub(super) sockets: Vec<(SocketAddr, RawFd)>,
     /// The control socket: who connects during the exec waits and is answered.
     pub(super) control: Option<RawFd>,
+    /// Which file it is; an older image does not say.
+    #[serde(default)]
+    pub(super) control_file: Option<control::FileId>,
     pub(super) current: Option<Worker>,
     pub(super) draining: Vec<(Worker, Duration)>,
     pub(super) text: Option<String>,
@@ -194,6 +197,7 @@ impl Supervisor {
             program: self.options.program.path.clone(),
             sockets: sockets.map(|(address, socket)| (*address, socket.as_raw_fd())).collect(),
             control: self.control.as_ref().map(|control| control.as_fd().as_raw_fd()),
+            control_file: self.control.as_ref().and_then(control::Open::file),
             current: self.current.as_ref().map(worker),
             draining: draining.map(|one| (worker(&one.child), one.until.since(now))).collect(),
             text: self.served.text.clone(),
@@ -216,8 +220,9 @@ impl Supervisor {
             self.sockets.insert(*address, TcpListener::from(lent(*number)?));
         }
         if let Some(number) = memory.control {
-            let (listener, place) = (UnixListener::from(lent(number)?), &self.options.control);
-            self.control = Some(control::serve(listener, place.path(), &self.events)?);
+            let (listener, path) = (UnixListener::from(lent(number)?), self.options.control.path());
+            let file = memory.control_file.or_else(|| control::file_at(path));
+            self.control = Some(control::serve(listener, (path, file), &self.events)?);
         }
         let now = self.clock.now();
         match &memory.current {

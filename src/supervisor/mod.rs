@@ -19,6 +19,7 @@ mod candidate;
 mod care;
 mod child;
 pub mod control;
+mod file;
 mod handover;
 mod hang;
 mod lives;
@@ -48,6 +49,7 @@ use rustix::process::WaitStatus;
 use self::candidate::Candidate;
 use self::child::Child;
 use self::control::{Answer, Request};
+pub use self::file::read as read_file;
 pub use self::memory::understands;
 use self::options::system;
 pub use self::options::{Load, Options, SupervisorError};
@@ -89,8 +91,8 @@ enum Event {
     Command(Request, Sender<Answer>),
     /// Somebody wants it to stop, and waits for the end.
     Finish(UnixStream),
-    /// The watched file has other contents.
-    FileChanged,
+    /// The watched file has other contents, by their hash, or cannot be read any more.
+    FileChanged(Result<u64, String>),
     /// What a binary said that was tried, and which trial that was.
     Tried { number: u64, said: String },
 }
@@ -127,6 +129,8 @@ struct Supervisor {
     restart_wait: Duration,
     /// Which binary the next replacement of a worker that died runs.
     restart_image: Image,
+    /// A hash of the file as it was read last, whatever came of it.
+    last_read: Option<u64>,
     reload_again: bool,
     upgrade_again: bool,
     waiting: Vec<Sender<Answer>>,
@@ -219,6 +223,7 @@ impl Supervisor {
     fn new(options: Options, served: Served, events: Sender<Event>, signals: Signals) -> Self {
         let clock = Clock::process();
         let facts = Supervision::at(clock.wall(clock.now()), options.hang_timeout);
+        let last_read = served.text.as_deref().map(|text| watch::hash(text.as_bytes()));
         Self {
             options,
             clock,
@@ -239,6 +244,7 @@ impl Supervisor {
             restart_at: None,
             restart_wait: Duration::ZERO,
             restart_image: Image::OnDisk,
+            last_read,
             reload_again: false,
             upgrade_again: false,
             waiting: Vec::new(),
@@ -309,10 +315,7 @@ impl Supervisor {
             Event::Silent { generation } => return self.fell_silent(generation),
             Event::Command(request, answer) => self.command(request, answer),
             Event::Finish(waiting) => self.finish(waiting),
-            Event::FileChanged => {
-                log::info!("file changed: reloading");
-                self.reload(None);
-            }
+            Event::FileChanged(contents) => self.file_changed(contents),
             Event::Tried { number, said } => self.tried(number, &said),
         }
         Ok(())

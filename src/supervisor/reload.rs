@@ -1,14 +1,15 @@
 //! From a changed file to a new worker, or to a clear word why not.
 
-use std::fs;
+use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
 use std::sync::mpsc::Sender;
 
 use super::candidate::{Candidate, Purpose, Step};
 use super::child::Child;
 use super::control::{Answer, Request};
 use super::program::Image;
-use super::{Options, Served, Supervisor, SupervisorError, systemd};
+use super::{Options, Served, Supervisor, SupervisorError, file, systemd, watch};
 use crate::config::{self, Config};
 use crate::link::Start;
 use crate::metrics::Supervision;
@@ -17,8 +18,17 @@ use crate::runtime::handoff::Handoff;
 /// The file's text.
 pub(super) fn read(options: &Options) -> Result<Option<String>, SupervisorError> {
     let Some(file) = &options.file else { return Ok(options.text.clone()) };
+    text(options, file, file::read(file))
+}
+
+/// The text that these bytes of the file are.
+fn text(
+    options: &Options,
+    file: &Path,
+    bytes: io::Result<Vec<u8>>,
+) -> Result<Option<String>, SupervisorError> {
     let refused = |why: String| SupervisorError::Refused(format!("{}: {why}", file.display()));
-    let bytes = fs::read(file).map_err(|error| refused(cannot_read(&error)))?;
+    let bytes = bytes.map_err(|error| refused(cannot_read(&error)))?;
     // The checker complains about bytes that are no text, with their place.
     match String::from_utf8(bytes) {
         Ok(text) => Ok(Some(text)),
@@ -29,8 +39,8 @@ pub(super) fn read(options: &Options) -> Result<Option<String>, SupervisorError>
     }
 }
 
-fn cannot_read(error: &std::io::Error) -> String {
-    if error.kind() == std::io::ErrorKind::NotFound {
+fn cannot_read(error: &io::Error) -> String {
+    if error.kind() == io::ErrorKind::NotFound {
         return "there is no such file (help: check the path)".to_owned();
     }
     format!("cannot be read: {error}")
@@ -54,6 +64,24 @@ fn complaint(options: &Options, problems: &config::Problems) -> String {
 }
 
 impl Supervisor {
+    /// The watched file has changed. One that was read since then, by another reload, is not read
+    /// again.
+    pub(super) fn file_changed(&mut self, contents: Result<u64, String>) {
+        match contents {
+            Err(why) => log::error!(
+                "configuration file cannot be read, what is served stays: error=\"{why}\" \
+                 (help: put it back)"
+            ),
+            Ok(hash) if self.last_read == Some(hash) => {
+                log::debug!("file changed, and was read already");
+            }
+            Ok(_) => {
+                log::info!("file changed: reloading");
+                self.reload(None);
+            }
+        }
+    }
+
     /// Reads the file anew and starts a worker for it. `answer` is told what has come of it.
     pub(super) fn reload(&mut self, answer: Option<Sender<Answer>>) {
         if self.stopping.is_some() {
@@ -88,8 +116,15 @@ impl Supervisor {
         self.launch(served, Purpose::Reload(answers)).map_err(|why| (why, waiting))
     }
 
-    fn read_and_load(&self) -> Result<Served, SupervisorError> {
-        let text = read(&self.options)?;
+    fn read_and_load(&mut self) -> Result<Served, SupervisorError> {
+        let text = match &self.options.file {
+            Some(file) => {
+                let bytes = file::read(file);
+                self.last_read = bytes.as_ref().ok().map(|bytes| watch::hash(bytes));
+                text(&self.options, file, bytes)?
+            }
+            None => read(&self.options)?,
+        };
         let (config, version) = load(&self.options, text.as_deref())?;
         Ok(Served { config, text, version })
     }

@@ -4,7 +4,6 @@
 //! path that goes through symbolic links which are swapped, as Kubernetes does for a ConfigMap; a
 //! network file system).
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::Sender;
@@ -14,22 +13,25 @@ use std::time::Duration;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::Event;
+use super::file::read;
 
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Tells of every change of the contents of `file`, once they have been the same for two looks:
-/// a file that is being written is not read in the middle.
+/// Reports every change of the contents of `file`, once they have been the same for two looks:
+/// a file that is being written is not read in the middle. That it cannot be read is a change too.
 pub(super) fn start(file: &Path, known: Option<&str>, events: &Sender<Event>) -> io::Result<()> {
     let (file, events) = (PathBuf::from(file), events.clone());
     // What is served, and not what is there now: a change since then is one.
-    let mut told = known.map(|text| xxh3_64(text.as_bytes()));
-    let mut seen = told;
+    let mut reported = known.map(|text| Ok(hash(text.as_bytes())));
+    let mut seen = reported.clone();
     let look = move || loop {
         thread::park_timeout(INTERVAL);
-        let now = contents(&file);
-        if now.is_some() && now == seen && now != told {
-            told = now;
-            if events.send(Event::FileChanged).is_err() {
+        let now = Some(contents(&file));
+        if now == seen && now != reported {
+            reported.clone_from(&now);
+            if let Some(contents) = now.clone()
+                && events.send(Event::FileChanged(contents)).is_err()
+            {
                 return;
             }
         }
@@ -38,7 +40,12 @@ pub(super) fn start(file: &Path, known: Option<&str>, events: &Sender<Event>) ->
     thread::Builder::new().name("watch".to_owned()).spawn(look).map(drop)
 }
 
-/// A hash of the contents; `None` while there is no such file.
-fn contents(file: &Path) -> Option<u64> {
-    fs::read(file).ok().map(|bytes| xxh3_64(&bytes))
+/// A hash of the contents, or why they cannot be read.
+fn contents(file: &Path) -> Result<u64, String> {
+    read(file).map(|bytes| hash(&bytes)).map_err(|error| error.to_string())
+}
+
+/// Contents that differ have another one.
+pub(super) fn hash(bytes: &[u8]) -> u64 {
+    xxh3_64(bytes)
 }

@@ -286,3 +286,72 @@ fn a_file_that_is_no_socket_is_not_taken_for_one() {
     assert_eq!(fs::read_to_string(&file).unwrap(), "precious");
     fs::remove_file(&file).unwrap();
 }
+
+#[test]
+fn a_usual_control_socket_that_cannot_be_had_is_gone_without_and_said() {
+    let backends = Backend::start_many(1);
+    let directory = Directory::new();
+    fs::write(directory.path("file"), "").unwrap();
+    let long = format!("{}/{}", directory.name("long"), "x".repeat(120));
+    for unusable in [directory.name("file"), long, "/proc/none".to_owned()] {
+        let mut weir =
+            Weir::start_with(&pool(&backends, ""), &[("XDG_RUNTIME_DIR", unusable.as_str())]);
+        assert_eq!(weir.get("/").status(), 200);
+        let log = weir.stderr();
+        assert!(log.contains("no control socket, so commands such as"), "{log}");
+        assert!(log.contains(&unusable), "{log}");
+        weir.signal("TERM");
+        assert_eq!(weir.wait(PATIENCE).code(), Some(0));
+    }
+}
+
+#[test]
+fn a_supervisor_that_ends_leaves_the_control_socket_of_another_alone() {
+    let backends = Backend::start_many(1);
+    let directory = Directory::new();
+    let path = directory.name("control.sock");
+    let mut first = Weir::start_flagged(&pool(&backends, ""), &["--control", &path]);
+    // Over an exec as well.
+    first.signal("USR2");
+    let replaced = || first.stderr().contains("supervisor replaced: ");
+    eventually(PATIENCE, "it is replaced", replaced);
+    fs::remove_file(directory.path("control.sock")).unwrap();
+    let second = Weir::start_flagged(&pool(&backends, ""), &["--control", &path]);
+    first.signal("TERM");
+    assert_eq!(first.wait(PATIENCE).code(), Some(0), "{}", first.stderr());
+    assert_eq!(second.command(&["status", "--control", &path]).code, Some(0));
+}
+
+#[test]
+fn a_supervisor_that_does_not_respond_is_not_waited_for_without_end() {
+    let backends = Backend::start_many(1);
+    let weir = Weir::start(&pool(&backends, ""));
+    kill("STOP", &[weir.pid()]).unwrap();
+    let mut commands = [weir.begin(&["status"]), weir.begin(&["reload"]), weir.begin(&["stop"])];
+    for command in &mut commands {
+        eventually(PATIENCE * 3, "the command ends", || command.try_wait().unwrap().is_some());
+    }
+    for command in commands {
+        let ended = command.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+        assert_eq!(ended.status.code(), Some(1), "{said}");
+        assert!(said.contains("it does not reply within 6s"), "{said}");
+    }
+    kill("CONT", &[weir.pid()]).unwrap();
+}
+
+#[test]
+fn a_reload_that_takes_its_time_is_waited_for() {
+    let (backends, slow) = (Backend::start_many(1), Backend::start("slow"));
+    slow.on("/health", Behaviour::NeverAnswer);
+    let weir = Weir::start(&pool(&backends, ""));
+    let check = "{type: http, path: /health, interval: 60s, timeout: 60s, healthy_after: 1}";
+    let url = slow.url();
+    weir.write_config(&format!("pools: [{{name: web, health_check: {check}, backends: [{url}]}}]"));
+    let start = now();
+    let reload = weir.begin(&["reload"]);
+    eventually(PATIENCE * 2, "longer than for any other reply", || now() - start > PATIENCE);
+    slow.release();
+    let ended = reload.wait_with_output().unwrap();
+    assert_eq!(ended.status.code(), Some(0), "{ended:?}");
+}

@@ -304,3 +304,49 @@ fn with_watch_a_swap_of_links_as_kubernetes_does_it_is_noticed() {
     fs::rename(weir.path("..next"), weir.path("..data")).unwrap();
     eventually(PATIENCE, "the new file is served", || weir.get("/").text() == "b2");
 }
+
+#[test]
+fn with_watch_a_file_that_a_command_has_read_is_not_read_again() {
+    let backends = Backend::start_many(3);
+    let weir = watched(&backends[..1]);
+    weir.write_config(&pool(&backends[1..2], ""));
+    weir.reload();
+    // Two looks later a change would be noticed, as this next one is.
+    within(Duration::from_millis(2500), || (reloads_done(&weir, "done") > 1.0).then_some(()));
+    weir.write_config(&pool(&backends[2..], ""));
+    eventually(PATIENCE, "the next file is served", || weir.get("/").text() == "b3");
+    assert_eq!(reloads_done(&weir, "done"), 2.0, "{}", weir.stderr());
+}
+
+#[test]
+fn with_watch_a_file_that_is_gone_is_logged_once_and_read_when_it_is_back() {
+    let backends = Backend::start_many(2);
+    let weir = watched(&backends[..1]);
+    let logged = || weir.stderr().matches("configuration file cannot be read").count();
+    fs::remove_file(weir.config_path()).unwrap();
+    eventually(PATIENCE, "it is logged", || logged() == 1);
+    assert_eq!(weir.get("/").text(), "b1", "what was served is served on");
+    weir.write_config(&pool(&backends[1..], ""));
+    eventually(PATIENCE, "the new file is served", || weir.get("/").text() == "b2");
+    assert_eq!(logged(), 1);
+}
+
+#[test]
+fn a_file_that_is_no_regular_file_is_refused_and_never_waited_for() {
+    let backends = Backend::start_many(1);
+    let weir = watched(&backends);
+    let fifo = weir.path("fifo");
+    assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    fs::rename(&fifo, weir.config_path()).unwrap();
+    let said = weir.command(&["reload"]);
+    assert_eq!(said.code, Some(1), "{said:?}");
+    assert!(said.stderr.contains("no regular file"), "{said:?}");
+    assert_eq!(weir.command(&["status"]).code, Some(0));
+    let file = weir.config_path().display().to_string();
+    for command in ["run", "check"] {
+        let ended = weir.command(&[command, "-c", &file]);
+        assert_eq!(ended.code, Some(1), "{ended:?}");
+        assert!(ended.stderr.contains("no regular file"), "{ended:?}");
+    }
+    assert_eq!(weir.get("/").status(), 200);
+}
