@@ -145,6 +145,15 @@ mod tests {
         heartbeat
     }
 
+    /// Waits until so many threads sleep: new ones fall asleep by themselves, but not at once.
+    fn until_asleep(runtime: &Runtime, count: usize) {
+        let metrics = runtime.get_handle().metrics();
+        let sleeps = |thread: &usize| Counters::read(&metrics, *thread).is_asleep();
+        while (0..metrics.num_workers()).filter(sleeps).count() < count {
+            std::thread::yield_now();
+        }
+    }
+
     fn runtime(threads: usize) -> Runtime {
         RuntimeBuilder::new(threads, "test").work_steal(threads > 1).build()
     }
@@ -154,6 +163,7 @@ mod tests {
         for threads in [1, 2] {
             let runtime = runtime(threads);
             let release = block_one(&runtime);
+            until_asleep(&runtime, threads - 1);
             let mut heartbeat = watching(&runtime);
             // The first heartbeat notes where the counters are.
             assert_eq!(first_hang(&mut heartbeat, 0, 60), Some((10, 1)), "of {threads} threads");
@@ -167,13 +177,7 @@ mod tests {
         for threads in [1, 2] {
             let runtime = runtime(threads);
             let mut heartbeat = watching(&runtime);
-            // New threads fall asleep by themselves.
-            let all_sleep = |runtime: &RuntimeMetrics| {
-                (0..threads).all(|thread| Counters::read(runtime, thread).is_asleep())
-            };
-            while !all_sleep(&runtime.get_handle().metrics()) {
-                std::thread::yield_now();
-            }
+            until_asleep(&runtime, threads);
             assert_eq!(first_hang(&mut heartbeat, 0, 3600), None, "of {threads} threads");
             runtime.shutdown_timeout(TIMEOUT);
         }
@@ -186,9 +190,7 @@ mod tests {
         let mut heartbeat = watching(&runtime);
         assert_eq!(first_hang(&mut heartbeat, 0, 9), None);
         drop(release);
-        while !Counters::read(&runtime.get_handle().metrics(), 0).is_asleep() {
-            std::thread::yield_now();
-        }
+        until_asleep(&runtime, 1);
         assert_eq!(first_hang(&mut heartbeat, 10, 60), None);
         runtime.shutdown_timeout(TIMEOUT);
     }
