@@ -86,6 +86,7 @@ pub(crate) fn snapshot(pools: Vec<config::Pool>) -> Snapshot {
         rate_limit: None,
         limits: Limits {
             ambiguous_paths: AmbiguousPaths::default(),
+            half_closed: config::HalfClosed::default(),
             connections: NonZeroUsize::MIN,
             connections_per_client: None,
             requests_per_connection: None,

@@ -367,7 +367,8 @@ mod tests {
         serde_json::from_str(line).unwrap()
     }
 
-    const REPLAY: Replay = Replay { idempotent: true, answer_started: false, body_whole: true };
+    const REPLAY: Replay =
+        Replay { idempotent: true, answer_started: false, body_whole: true, half_closed: false };
 
     fn retried(exchange: &mut Exchange) {
         exchange.pick(Timestamp::ZERO, (0, 0)).unwrap();

@@ -23,7 +23,7 @@ use super::read::Presence::{Default as Same, Otherwise, Required};
 use super::read::{Choice, Field, FromNode, List, Section, Word, section};
 use super::value::{Cap, ReadyWhen, Size, Text, Threads};
 use super::yaml::{Node, Value};
-use super::{AmbiguousPaths, LogFormat, LogTarget, TlsVersion};
+use super::{AmbiguousPaths, HalfClosed, LogFormat, LogTarget, TlsVersion};
 pub(super) use action::{Fields, QueryFate, Redirect, Respond, Rewrite, Share};
 pub(super) use forwarding::Forwarding;
 pub(super) use pool::{
@@ -240,6 +240,14 @@ section! {
     /// the route of Weir's reading, and the backend gets the path as the client wrote it. Where one route
     /// takes all paths of a host, nothing is refused, unless its `rewrite` would be left by `..`.
     ambiguous_paths: Word<AmbiguousPaths> = Same("refuse"), "pass";
+    /// What becomes of a request over HTTP/1 whose client closes its side of the connection (a FIN; over
+    /// TLS a `close_notify`) before the response has ended. `abort`: the client has left. The backend's
+    /// request is cancelled at once, nothing is tried again, and 499 is logged. Tools that send a request,
+    /// close their side and wait (`printf … | nc -N`) get nothing; with curl and browsers that does not
+    /// happen. `serve`: the request runs on and the client gets the response, but it is not tried again.
+    /// Of several requests that were sent before the close (pipelining), `abort` cancels the last one, and
+    /// `serve` none. A reset, and the end of an HTTP/2 stream or connection, always cancel the request.
+    half_closed: Word<HalfClosed> = Same("abort"), "serve";
     /// How long a client connection is kept between two requests.
     keepalive: Duration = Same("75s"), "30s";
     /// What an HTTP/2 connection may ask for.
@@ -312,6 +320,12 @@ impl Choice for AmbiguousPaths {
     const NOUN: &'static str = "a way to treat ambiguous paths";
     const WORDS: &'static [(&'static str, Self)] =
         &[("refuse", Self::Refuse), ("pass", Self::Pass)];
+}
+
+impl Choice for HalfClosed {
+    const NOUN: &'static str = "a way to treat half-closed connections";
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("abort", Self::Abort), ("serve", Self::Serve)];
 }
 
 impl Choice for LogFormat {

@@ -21,6 +21,7 @@ mod problem;
 mod read;
 mod route;
 mod show;
+mod shutdown;
 mod strictness;
 mod value;
 mod yaml;
@@ -49,7 +50,8 @@ pub use overrides::{Override, Overrides};
 pub use problem::{Position, Problem, Problems, Source, Written};
 pub use route::{Condition, Conditions, HostPattern, PathPattern, Route, Test, precedence};
 pub use show::show;
-pub use strictness::AmbiguousPaths;
+pub use shutdown::Shutdown;
+pub use strictness::{AmbiguousPaths, HalfClosed};
 
 /// What a file and the values that win over it mean; the file may be left out.
 ///
@@ -324,6 +326,8 @@ pub struct Limits {
     pub pace: Option<Pace>,
     /// For a whole head; also how long a new connection may be silent.
     pub header_timeout: Duration,
+    /// What becomes of a request whose client closes its side of the connection.
+    pub half_closed: HalfClosed,
     /// How long an idle client connection is kept between requests.
     pub keepalive: Duration,
     /// What an HTTP/2 connection may ask for.
@@ -374,25 +378,4 @@ pub enum LogTarget {
     Stdout,
     /// Standard error.
     Stderr,
-}
-
-/// How to stop.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Shutdown {
-    /// How long to go on accepting after `/readyz` has turned 503.
-    pub pre_stop: Duration,
-    /// How long what is in flight may take to finish.
-    pub drain: Duration,
-    /// How long tunnels may go on meanwhile.
-    pub tunnels: Duration,
-    /// How many workers may drain at once.
-    pub draining_workers: NonZeroUsize,
-}
-
-impl Shutdown {
-    /// How long a worker that drains may take.
-    #[must_use]
-    pub fn longest(&self) -> Duration {
-        self.drain.max(self.tunnels)
-    }
 }

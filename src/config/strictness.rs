@@ -1,4 +1,4 @@
-//! How strict Weir is with what servers read in different ways.
+//! How strict Weir is with what servers read in different ways, and with clients that may have left.
 
 /// What becomes of a path that leads to different routes, depending on who reads it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -8,4 +8,14 @@ pub enum AmbiguousPaths {
     Refuse,
     /// It takes the route of our own reading.
     Pass,
+}
+
+/// What becomes of a request over HTTP/1 whose client closes its side of the connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum HalfClosed {
+    /// The client has left: the request is cancelled.
+    #[default]
+    Abort,
+    /// The client waits for its response.
+    Serve,
 }

@@ -80,6 +80,8 @@ pub struct Replay {
     pub answer_started: bool,
     /// The request's body is still at hand from its first byte.
     pub body_whole: bool,
+    /// The client has closed its side of the connection; it may not wait for a response any more.
+    pub half_closed: bool,
 }
 
 impl Exchange {
@@ -221,6 +223,7 @@ impl Exchange {
             body_whole: replay.body_whole,
         };
         pool.retry.allows(failure, facts)
+            && !replay.half_closed
             && !self.deadline.since(now).is_zero()
             && pool.has_another(&self.tried())
     }

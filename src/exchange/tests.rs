@@ -103,7 +103,8 @@ fn admitted(snapshot: &Arc<Snapshot>) -> (Exchange, Arc<Notes>) {
     (exchange, notes)
 }
 
-const SAFE: Replay = Replay { idempotent: true, answer_started: false, body_whole: true };
+const SAFE: Replay =
+    Replay { idempotent: true, answer_started: false, body_whole: true, half_closed: false };
 
 #[test]
 fn a_request_without_host_is_refused_unless_it_is_of_http_1_0() {
@@ -315,6 +316,15 @@ fn a_status_is_retried_only_while_the_client_has_seen_nothing() {
     exchange.pick(at(1), (0, 0)).unwrap();
     assert!(!exchange.responded(500, SAFE, at(1)), "500 is not in the list");
     assert_eq!(exchange.first_byte(), Some(at(1)));
+}
+
+#[test]
+fn nothing_is_tried_again_for_a_client_that_has_closed_its_side() {
+    let (mut exchange, _) = admitted(&snapshot(TWO));
+    let half_closed = Replay { half_closed: true, ..SAFE };
+    exchange.pick(at(0), (0, 0)).unwrap();
+    assert!(!exchange.responded(503, half_closed, at(1)));
+    assert!(!exchange.failed(Failure::Connect, "refused", half_closed, at(1)));
 }
 
 #[test]

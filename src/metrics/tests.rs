@@ -15,7 +15,8 @@ use crate::policy::retry::Failure;
 use crate::time::Timestamp;
 
 const NOW: Timestamp = Timestamp::from_nanos(5_000_000);
-const IDEMPOTENT: Replay = Replay { idempotent: true, answer_started: false, body_whole: true };
+const IDEMPOTENT: Replay =
+    Replay { idempotent: true, answer_started: false, body_whole: true, half_closed: false };
 
 struct World {
     registry: Registry,

@@ -23,7 +23,7 @@ use super::line::{Line, LineTimeouts};
 use super::opening::{self, Door, Failures, Opened};
 use super::watch::{Ended, watched};
 use super::{Proxy, answer, http2};
-use crate::config::Http2;
+use crate::config::{HalfClosed, Http2};
 use crate::exchange::refusal::Refusal;
 use crate::http::forwarded::is_trusted;
 use crate::http::request_id;
@@ -61,6 +61,8 @@ pub struct AcceptLimits {
     pub http2: Http2,
     /// How slow a client may be.
     pub pace: Option<Pace>,
+    /// What becomes of a request whose client closes its side of the connection.
+    pub half_closed: HalfClosed,
     /// How long a client may take for what.
     pub timeouts: LineTimeouts,
     /// How long connections may take to end once accepting has stopped.
@@ -126,8 +128,7 @@ impl Server {
                 settings.apply_to_session(&mut session);
             }
             session.set_keepalive(KEEPALIVE);
-            // A client that has said all it has to say still gets its answer.
-            session.set_abort_on_close(false);
+            session.set_abort_on_close(self.limits.half_closed == HalfClosed::Abort);
             session.set_pipelining_enabled(true);
             session.set_total_drain_timeout(Some(BODY_DRAIN));
             let done = self.proxy.process_new_http(session, shutdown).await;

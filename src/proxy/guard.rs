@@ -229,6 +229,13 @@ impl GuardedStream {
         written
     }
 
+    /// Whether an end of what the client sends is one behind requests that have their turn yet. They
+    /// were sent before it, and are served like those before them; whoever serves the last of them
+    /// reads again, and so nobody has to be woken.
+    fn is_end_of_a_later_request(&self) -> bool {
+        self.line.is_busy() && !self.line.is_tunnel() && self.line.has_more()
+    }
+
     /// Whether the client may be sending what nobody is going to read.
     fn is_in_the_middle(&self) -> bool {
         let is_whole = self.scanner.as_ref().is_none_or(Scanner::is_between);
@@ -314,6 +321,11 @@ impl AsyncRead for GuardedStream {
         this.line.read_pending(polled.is_pending());
         this.scan(buffer, before);
         let read = buffer.filled().len() - before;
+        let is_end = read == 0 && matches!(polled, Poll::Ready(Ok(())));
+        if is_end && this.is_end_of_a_later_request() {
+            this.line.read_pending(false);
+            return Poll::Pending;
+        }
         this.pace_read(if polled.is_pending() { Poll::Pending } else { Poll::Ready(read) });
         match this.broken {
             // Nothing is left of it, and nothing is the end to whoever reads.

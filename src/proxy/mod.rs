@@ -18,6 +18,7 @@ mod guard;
 mod head;
 mod http2;
 mod identity;
+mod leaving;
 pub mod line;
 pub mod opening;
 mod pacing;
@@ -47,12 +48,12 @@ use pingora_error::{Error, Result};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
 use self::failure::Late;
+use self::leaving::{Presence, replay};
 use self::line::{Line, Verdict};
 use crate::clock::Clock;
 use crate::exchange::event::Observer;
 use crate::exchange::refusal::{Ending, Refusal};
-use crate::exchange::{Admitted, Exchange, Replay};
-use crate::http::method::is_idempotent;
+use crate::exchange::{Admitted, Exchange};
 use crate::http::request_id::RequestId;
 use crate::live::Live;
 use crate::upstream::{Upstreams, http2 as upload};
@@ -155,15 +156,6 @@ fn is_about_late(session: &Session, error: &Error) -> bool {
     failure::is_timeout(error) && line(session).is_some_and(is_due)
 }
 
-/// Whether what was sent could be sent once more.
-fn replay(session: &Session) -> Replay {
-    Replay {
-        idempotent: is_idempotent(&session.req_header().method),
-        answer_started: session.as_downstream().response_written().is_some(),
-        body_whole: !session.as_downstream().retry_buffer_truncated(),
-    }
-}
-
 #[async_trait]
 impl ProxyHttp for Proxy {
     type CTX = Exchange;
@@ -216,9 +208,7 @@ impl ProxyHttp for Proxy {
         tunnel::await_answer(session, exchange, &target, now);
         // A client that does not take its answer is as silent as a backend that gives none.
         session.set_write_timeout(Some(target.response_timeout));
-        if !target.backoff.is_zero() {
-            tokio::time::sleep(target.backoff).await;
-        }
+        leaving::pause(session, target.backoff).await?;
         peer::peer(&self.upstreams, &target, connection::of(session))
     }
 
@@ -243,9 +233,10 @@ impl ProxyHttp for Proxy {
         fault::at("fail_to_connect", session);
         let reason = failure::reason(&error);
         let failed = failure::of_connection(&error);
-        let again = exchange.failed(failed, &reason, replay(session), self.clock.now());
+        let presence = leaving::look(session);
+        let again = exchange.failed(failed, &reason, replay(session, presence), self.clock.now());
         error.set_retry(again);
-        error
+        if presence == Presence::Left { leaving::left() } else { error }
     }
 
     async fn connected_to_upstream(
@@ -264,7 +255,7 @@ impl ProxyHttp for Proxy {
         exchange.connected(reused, self.clock.now());
         request::await_head(session, exchange);
         tunnel::hold_back(session, exchange, socket);
-        Ok(())
+        if reused { Ok(()) } else { leaving::check(session) }
     }
 
     async fn upstream_request_filter(
@@ -298,7 +289,8 @@ impl ProxyHttp for Proxy {
         let status = response.status;
         let now = self.clock.now();
         tunnel::answered(session, response, exchange, now)?;
-        if status.is_informational() || !exchange.responded(status.as_u16(), replay(session), now) {
+        let replay = replay(session, leaving::known(session));
+        if status.is_informational() || !exchange.responded(status.as_u16(), replay, now) {
             return Ok(());
         }
         Err(failure::again(status.as_u16()))
@@ -360,9 +352,13 @@ impl ProxyHttp for Proxy {
     ) -> Box<Error> {
         fault::at("error_while_proxy", session);
         let late = late(session, exchange, &error);
-        failure::while_proxying(error, reused, late, |failed, reason| {
-            exchange.failed(failed, reason, replay(session), self.clock.now())
-        })
+        let presence = leaving::look(session);
+        let replay = replay(session, presence);
+        let error = failure::while_proxying(error, reused, late, |failed, reason| {
+            exchange.failed(failed, reason, replay, self.clock.now())
+        });
+        let left = presence == Presence::Left && !replay.answer_started;
+        if left { leaving::left() } else { error }
     }
 
     async fn fail_to_proxy(

@@ -171,6 +171,7 @@ fn server(config: &Config, parts: &Parts, threads: usize) -> io::Result<Server> 
         head: config.limits.head,
         http2: config.limits.http2,
         pace: config.limits.pace,
+        half_closed: config.limits.half_closed,
         timeouts: LineTimeouts {
             header: config.limits.header_timeout,
             keepalive: config.limits.keepalive,

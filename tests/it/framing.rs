@@ -21,6 +21,14 @@ fn one() -> (Backend, Weir) {
     (backend, weir)
 }
 
+/// Clients that close their side still get their response.
+fn serving_half_closed() -> (Backend, Weir) {
+    let backend = Backend::start("one");
+    let config = pool(from_ref(&backend), "") + "limits: {half_closed: serve}\n";
+    let weir = Weir::start(&config);
+    (backend, weir)
+}
+
 /// Bytes without a pattern that a lost or doubled piece could hide in.
 fn bytes(count: usize) -> Vec<u8> {
     let mut random = fastrand::Rng::with_seed(7);
@@ -173,7 +181,7 @@ fn a_request_that_comes_while_another_is_served_waits_its_turn() {
 
 #[test]
 fn a_client_that_has_said_all_it_has_to_say_still_gets_its_answer() {
-    let (backend, weir) = one();
+    let (backend, weir) = serving_half_closed();
     backend.set(Behaviour::NeverAnswer);
     let mut client = Client::connect(weir.address());
     client.send(request_bytes("GET", "/", &[], 0));
@@ -186,7 +194,7 @@ fn a_client_that_has_said_all_it_has_to_say_still_gets_its_answer() {
 
 #[test]
 fn a_half_close_right_after_a_body_does_not_cut_the_request() {
-    let (backend, weir) = one();
+    let (backend, weir) = serving_half_closed();
     backend.set(echo());
     let mut client = Client::connect(weir.address());
     let body = bytes(100_000);

@@ -17,6 +17,7 @@ mod framing;
 mod grpc;
 mod h2_bodies;
 mod h2_out;
+mod half_closed;
 mod hang;
 mod hostile;
 mod http2;

@@ -317,6 +317,7 @@ impl World {
             idempotent: running.method != Method::POST,
             answer_started: false,
             body_whole: self.dice.u8(0..10) > 0,
+            half_closed: false,
         };
         let now = self.now;
         let exchange = &mut running.exchange;
@@ -394,6 +395,7 @@ fn draw_config(dice: &mut Dice) -> Config {
         }),
         limits: Limits {
             ambiguous_paths: weir::config::AmbiguousPaths::default(),
+            half_closed: weir::config::HalfClosed::default(),
             connections: NonZeroUsize::new(100).unwrap(),
             connections_per_client: None,
             requests_per_connection: None,

@@ -165,6 +165,7 @@ fn limits(typed: file::Limits, found: &mut Found) -> Limits {
             headers: headers.count::<NonZeroUsize>(typed.headers, 100, found).get(),
         },
         ambiguous_paths: typed.ambiguous_paths.map_or_else(Default::default, |word| word.value.0),
+        half_closed: typed.half_closed.map_or_else(Default::default, |word| word.value.0),
         pace: pace(typed.body_rate, typed.body_grace, found),
         body: match typed.body.map(|body| body.value) {
             None | Some(Cap::Off) => None,

@@ -255,6 +255,29 @@ impl TlsClient {
         self.stream
     }
 
+    /// Sends bytes as they are.
+    #[track_caller]
+    pub(crate) fn send(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).expect("sending");
+    }
+
+    /// Says that nothing more is going to be sent; the connection stays.
+    #[track_caller]
+    pub(crate) fn close_notify(&mut self) {
+        self.stream.conn.send_close_notify();
+        self.stream.flush().expect("saying that it ends");
+    }
+
+    /// All that the server still sends, to the end of the connection, however it ends.
+    #[track_caller]
+    pub(crate) fn rest(&mut self) -> Vec<u8> {
+        let mut rest = Vec::new();
+        match self.stream.read_to_end(&mut rest) {
+            Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => panic!("{error}"),
+            _ => rest,
+        }
+    }
+
     /// Whether the server ends the connection in the way that TLS asks for.
     pub(crate) fn is_ended_cleanly(&mut self) -> bool {
         matches!(self.stream.read(&mut [0; 64]), Ok(0))
