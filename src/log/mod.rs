@@ -6,6 +6,7 @@
 //! stops a thread that serves, checks, supervises or stops.
 
 mod descriptor;
+pub mod filter;
 mod panic;
 pub mod queue;
 mod throttle;

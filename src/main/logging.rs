@@ -4,7 +4,7 @@ use std::io::{self, Write as _};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use weir::log::{self as program_log, Log};
+use weir::log::{self as program_log, Log, filter};
 use weir::metrics;
 
 use super::variable;
@@ -40,13 +40,17 @@ pub(super) fn with_log(
     logging: Logging,
     command: impl FnOnce(&Log) -> Result<(), String>,
 ) -> ExitCode {
+    let (filter, problem) = chosen();
     let log = metrics::log_dropped().map_err(io::Error::other);
-    let log = match log.and_then(|dropped| Log::start(&filter(), dropped)) {
+    let log = match log.and_then(|dropped| Log::start(&filter, dropped)) {
         Ok(log) => log,
         Err(error) => return complain(&format!("weir: cannot start the log: {error}")),
     };
     let patience = if logging == Logging::OfTrial { TRIAL_FLUSH_MAX } else { FLUSH_MAX };
     let _ending = Ending(log.clone(), patience);
+    if let (Logging::Queued, Some(problem)) = (logging, problem) {
+        log::warn!("{problem}");
+    }
     match command(&log) {
         Ok(()) => ExitCode::SUCCESS,
         Err(complaint) => {
@@ -60,8 +64,12 @@ pub(super) fn with_log(
 
 /// Runs a command that ends by itself.
 pub(super) fn at_once(command: impl FnOnce() -> Result<(), String>) -> ExitCode {
-    if let Err(error) = program_log::start_blocking(&filter()) {
+    let (filter, problem) = chosen();
+    if let Err(error) = program_log::start_blocking(&filter) {
         return complain(&format!("weir: cannot start the log: {error}"));
+    }
+    if let Some(problem) = problem {
+        log::warn!("{problem}");
     }
     match command() {
         Ok(()) => ExitCode::SUCCESS,
@@ -78,8 +86,16 @@ pub(super) fn complain(complaint: &str) -> ExitCode {
     ExitCode::FAILURE
 }
 
-fn filter() -> String {
+/// The filter to use, and what is wrong with the one that was given.
+fn chosen() -> (String, Option<String>) {
     let debug = variable("WEIR_DEBUG").is_some_and(|value| value == "1");
     let default = if debug { "debug" } else { DEFAULT };
-    variable("WEIR_LOG").unwrap_or_else(|| default.to_owned())
+    let Some(given) = variable("WEIR_LOG") else { return (default.to_owned(), None) };
+    match filter::problem(&given) {
+        None => (given, None),
+        Some(problem) => {
+            let problem = format!("WEIR_LOG={given} is not used, but {default}: {problem}");
+            (default.to_owned(), Some(problem))
+        }
+    }
 }

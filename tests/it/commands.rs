@@ -130,6 +130,21 @@ fn a_wrong_flag_is_named_and_the_code_is_2() {
 }
 
 #[test]
+fn a_log_filter_that_is_none_is_named_and_the_default_is_used() {
+    let backend = Backend::start("one");
+    let config =
+        format!("pools: [{{name: web, health_check: off, backends: [{}]}}]\n", backend.url());
+    for filter in ["verbose", "wier=debug"] {
+        let weir = Weir::start_with(&config, &[("WEIR_LOG", filter)]);
+        let told = format!("WEIR_LOG={filter} is not used, but info,pingora_core=warn");
+        eventually(PATIENCE, "it is named", || weir.stderr().contains(&told));
+        eventually(PATIENCE, "others are logged", || weir.stderr().contains("worker ready"));
+        weir.reload();
+        assert_eq!(weir.stderr().matches(&told).count(), 1, "once: {}", weir.stderr());
+    }
+}
+
+#[test]
 fn a_file_without_its_flag_is_answered_with_the_flag() {
     let ended = run(&["run", "weir.yaml"]);
     assert_eq!(ended.code, Some(2));
