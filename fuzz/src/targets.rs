@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use http::{HeaderMap, Method};
 use ipnet::IpNet;
+use rustls_pki_types::pem::{PemObject as _, SectionKind};
+use weir::config::pem::Block;
 use weir::config::{self, Config, Overrides, Route, precedence};
 use weir::http::frames::Frames;
 use weir::http::proxy_protocol::{self, Addresses};
@@ -25,7 +27,7 @@ use crate::world::World;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const TARGETS: [Target; 10] = [
+pub const TARGETS: [Target; 11] = [
     ("config", config),
     ("host", host),
     ("forwarded", forwarded),
@@ -35,6 +37,7 @@ pub const TARGETS: [Target; 10] = [
     ("request", request),
     ("admin_request", admin_request),
     ("frames", frames),
+    ("pem", pem),
     ("exchange", exchange),
 ];
 
@@ -290,6 +293,27 @@ pub fn proxy_header(data: &[u8]) {
     let ends =
         |of: Option<Addresses>| of.map(|of| (canonical(of.source), canonical(of.destination)));
     assert_eq!(ends(again.addresses), ends(header.addresses));
+}
+
+/// A file in PEM: no block is left out, and another reader finds the same in each.
+pub fn pem(data: &[u8]) {
+    let blocks = match config::pem::blocks(data) {
+        Ok(blocks) => blocks,
+        Err(error) => return assert!(!error.to_string().contains('\n')),
+    };
+    let begin = b"-----BEGIN ";
+    let begun = data.windows(begin.len()).filter(|window| window == begin).count();
+    assert_eq!(begun, blocks.len(), "one is left out");
+    let lines = data.split(|byte| *byte == b'\n').count();
+    assert!(blocks.iter().all(|block| block.line >= 1 && block.line < lines));
+    if blocks.iter().any(|block| block.headers) {
+        return; // the other one does not know them
+    }
+    let known = |block: &Block| SectionKind::try_from(block.label.as_bytes()).is_ok();
+    let ours = blocks.iter().filter(|block| known(block)).map(|block| block.der.clone());
+    let theirs: Result<Vec<_>, _> = <(SectionKind, Vec<u8>)>::pem_slice_iter(data).collect();
+    let theirs = theirs.expect("what we read can be read").into_iter().map(|(_, der)| der);
+    assert_eq!(ours.collect::<Vec<_>>(), theirs.collect::<Vec<_>>());
 }
 
 /// Requests on a connection: however they are cut, the verdict is the same; and what is let through

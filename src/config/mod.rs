@@ -17,6 +17,7 @@ pub mod limits;
 mod listener;
 mod manual;
 mod overrides;
+pub mod pem;
 mod problem;
 mod read;
 mod route;

@@ -8,14 +8,16 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustls::sign::CertifiedKey;
-use rustls_pki_types::pem::{self, PemObject as _};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls_pki_types::{
+    CertificateDer, PrivateKeyDer, PrivatePkcs1KeyDer, PrivatePkcs8KeyDer, PrivateSec1KeyDer,
+};
 use x509_parser::extensions::GeneralName;
-use x509_parser::prelude::{FromDer as _, X509Certificate};
+use x509_parser::prelude::{FromDer as _, X509Certificate, X509Version};
 
 use super::kept::Contents;
 use super::provider;
 use super::watched::Unfit;
+use crate::config::pem::{self, Block};
 use crate::config::{Certificate, FilePath, Problem};
 
 /// A certificate, its key, and what it says of itself.
@@ -42,6 +44,9 @@ impl Material {
         let leaf = chain.first().cloned().unwrap_or_else(|| CertificateDer::from(Vec::new()));
         let (_, leaf) = X509Certificate::from_der(&leaf)
             .map_err(|error| problem(&files.cert, format!("is not a certificate: {error}")))?;
+        if leaf.version() != X509Version::V3 {
+            return Err(outdated(&files.cert, leaf.version()));
+        }
         let names = names(&leaf);
         let not_before = time(leaf.validity().not_before.timestamp());
         let not_after = time(leaf.validity().not_after.timestamp());
@@ -109,52 +114,102 @@ impl Material {
     }
 }
 
+/// Nobody can verify it: what it may be used for stands in extensions, which only version 3 has.
+fn outdated(file: &FilePath, version: X509Version) -> Problem {
+    let version = version.0.saturating_add(1);
+    let what = format!("is an X.509 v{version} certificate, TLS needs v3");
+    let help = "issue it with extensions, such as subjectAltName: `openssl x509 -req -extfile …`";
+    Problem { help: Some(help.to_owned()), ..problem(file, what) }
+}
+
 /// What is in the file at this place of a group; nothing if it has fewer.
 pub(super) fn part(contents: &[Contents], place: usize) -> &[u8] {
     contents.get(place).map_or(&[], Contents::bytes)
 }
 
-/// The certificates of a file with these bytes.
+/// Labels of blocks in a file of certificates that are for somebody else: it may hold the key too.
+const BESIDE: [&str; 3] = ["DH PARAMETERS", "EC PARAMETERS", "EC PRIVATE KEY"];
+
+/// The certificates of a file with these bytes. One that cannot be used makes the whole file
+/// unusable, and so does a block that could only have been meant to be used.
 pub(super) fn certificates(
     file: &FilePath,
     bytes: &[u8],
 ) -> Result<Vec<CertificateDer<'static>>, Problem> {
-    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(bytes).collect();
-    let all = all.map_err(|error| not_pem(file, &error))?;
+    let mut all = Vec::new();
+    for block in blocks(file, bytes)? {
+        let Block { label, line, der, .. } = block;
+        if label == "CERTIFICATE" {
+            let wrong =
+                |why: String| problem(file, format!("has no certificate on line {line}: {why}"));
+            let (rest, _) =
+                X509Certificate::from_der(&der).map_err(|error| wrong(error.to_string()))?;
+            if !rest.is_empty() {
+                return Err(wrong(format!("{} bytes follow it in its block", rest.len())));
+            }
+            all.push(CertificateDer::from(der));
+        } else if !label.ends_with("PRIVATE KEY") && !BESIDE.contains(&label.as_str()) {
+            let what = format!("has a `{label}` on line {line}, which is not used");
+            let help = Some("remove it; a certificate is a `CERTIFICATE`".to_owned());
+            return Err(Problem { help, ..problem(file, what) });
+        }
+    }
     if all.is_empty() {
-        return Err(problem(file, "has no certificate in PEM".to_owned()));
+        return Err(none_in_pem(file, bytes, "certificate"));
     }
     Ok(all)
 }
 
-#[expect(clippy::wildcard_enum_match_arm, reason = "the list of errors is open")]
 pub(super) fn private_key(
     file: &FilePath,
     bytes: &[u8],
 ) -> Result<PrivateKeyDer<'static>, Problem> {
-    PrivateKeyDer::from_pem_slice(bytes).map_err(|error| match error {
-        pem::Error::NoItemsFound => {
-            let encrypted = bytes.windows(9).any(|window| window == b"ENCRYPTED");
-            let mut problem = problem(file, "has no private key in PEM".to_owned());
-            if encrypted {
-                problem.what = problem.what.replace("no private key", "no unencrypted private key");
-                problem.help = Some("`openssl pkey -in KEY -out PLAIN` decrypts it".to_owned());
+    let mut found: Option<(usize, PrivateKeyDer<'static>)> = None;
+    let mut encrypted = false;
+    for Block { label, line, headers, der } in blocks(file, bytes)? {
+        let key: PrivateKeyDer<'static> = match label.as_str() {
+            "ENCRYPTED PRIVATE KEY" => {
+                encrypted = true;
+                continue;
             }
-            problem
+            "PRIVATE KEY" => PrivatePkcs8KeyDer::from(der).into(),
+            "RSA PRIVATE KEY" if !headers => PrivatePkcs1KeyDer::from(der).into(),
+            "EC PRIVATE KEY" if !headers => PrivateSec1KeyDer::from(der).into(),
+            other => {
+                encrypted |= headers && other.ends_with("PRIVATE KEY");
+                continue;
+            }
+        };
+        if let Some((first, _)) = found {
+            let what = format!("has two private keys, on lines {first} and {line}");
+            let help = Some("leave the one of the certificate".to_owned());
+            return Err(Problem { help, ..problem(file, what) });
         }
-        other => not_pem(file, &other),
+        found = Some((line, key));
+    }
+    match found {
+        Some((_, key)) => Ok(key),
+        None if encrypted => {
+            let what = "has no unencrypted private key in PEM".to_owned();
+            let help = Some("`openssl pkey -in KEY -out PLAIN` decrypts it".to_owned());
+            Err(Problem { help, ..problem(file, what) })
+        }
+        None => Err(none_in_pem(file, bytes, "private key")),
+    }
+}
+
+fn blocks(file: &FilePath, bytes: &[u8]) -> Result<Vec<Block>, Problem> {
+    pem::blocks(bytes).map_err(|error| {
+        let help = error.help().map(str::to_owned);
+        Problem { help, ..problem(file, error.to_string()) }
     })
 }
 
-#[expect(clippy::wildcard_enum_match_arm, reason = "the list of errors is open")]
-fn not_pem(file: &FilePath, error: &pem::Error) -> Problem {
-    match error {
-        // A file that was cut off. The library spells the line as a list of numbers.
-        pem::Error::MissingSectionEnd { .. } => {
-            problem(file, "is not PEM: the `-----END …-----` line is missing".to_owned())
-        }
-        other => problem(file, format!("is not PEM: {other}")),
-    }
+fn none_in_pem(file: &FilePath, bytes: &[u8], what: &str) -> Problem {
+    // What is in a block begins so (a sequence, X.690) where nobody has made PEM of it.
+    let is_der = bytes.first() == Some(&0x30);
+    let help = is_der.then(|| "it may be DER: `openssl … -inform DER` makes PEM of it".to_owned());
+    Problem { help, ..problem(file, format!("has no {what} in PEM")) }
 }
 
 pub(super) fn read(file: &FilePath) -> Result<Contents, Problem> {
@@ -210,5 +265,82 @@ impl Stamp {
         use std::os::unix::fs::MetadataExt as _;
         let metadata = fs::metadata(path).ok();
         Self(metadata.and_then(|is| Some((is.dev(), is.ino(), is.len(), is.modified().ok()?))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertifiedKey as Made, generate_simple_self_signed};
+
+    use super::*;
+
+    /// Made by `openssl x509 -req` without extensions.
+    const VERSION_1: &str = "\
+-----BEGIN CERTIFICATE-----
+MIIBIzCBywIUUObgGPQJPKotW2otuZiSWM1KqLswCgYIKoZIzj0EAwIwFDESMBAG
+A1UEAwwJd2Vpci50ZXN0MCAXDTI2MTEyODIwMTgwNFoYDzIxMjYxMTA0MjAxODA0
+WjAUMRIwEAYDVQQDDAl3ZWlyLnRlc3QwWTATBgcqhkjOPQIBBggqhkjOPQMBBwNC
+AASPBzGJctVMC0Uv3Or5PI+t4yehrBS9Sq6goupuXSFUflFUznNWYETVG97MFcYW
+XIpjsgdi4FGGr48QODDZV/rsMAoGCCqGSM49BAMCA0cAMEQCICN1A6Ajo7QEi4ZY
+qcP9AqIfY6Qkeo/1HArtLXpa/Z3kAiBLkw6OK8VX858q4ZOxPr24wAsQOcCdC/th
+l+KI363OKg==
+-----END CERTIFICATE-----
+";
+
+    fn file(name: &str) -> FilePath {
+        FilePath { path: name.into(), at: None }
+    }
+
+    /// A certificate and its key.
+    fn made() -> (String, String) {
+        let Made { cert, signing_key } = generate_simple_self_signed(["weir.test".into()]).unwrap();
+        (cert.pem(), signing_key.serialize_pem())
+    }
+
+    fn material(cert: &str, key: &str) -> Result<Material, Problem> {
+        let files = Certificate { cert: file("a.crt"), key: file("a.key") };
+        let contents = [cert, key].map(|text| Contents::new(text.as_bytes().to_vec()));
+        Material::of(&files, &contents)
+    }
+
+    #[track_caller]
+    fn refused(cert: &str, key: &str, why: &str) {
+        let problem = material(cert, key).unwrap_err();
+        assert!(problem.what.contains(why), "{problem}");
+    }
+
+    #[test]
+    fn a_chain_is_used_whole_or_not_at_all() {
+        let ((leaf, key), (other, _)) = (made(), made());
+        assert_eq!(material(&(leaf.clone() + &other), &key).unwrap().key.cert.len(), 2);
+        let both = leaf.trim_end().to_owned() + &other;
+        refused(&both, &key, "`a.crt` is not PEM: line ");
+        let broken = "-----BEGIN CERTIFICATE-----\nAQID\n-----END CERTIFICATE-----\n";
+        refused(&(leaf.clone() + broken), &key, "`a.crt` has no certificate on line ");
+        let trusted = other.replace("CERTIFICATE", "TRUSTED CERTIFICATE");
+        refused(&(leaf.clone() + &trusted), &key, "has a `TRUSTED CERTIFICATE` on line ");
+        refused(&(leaf + "-----BEGIN CERTIFICATE-----\nAQID\n"), &key, "line is missing");
+    }
+
+    #[test]
+    fn one_file_may_hold_a_certificate_and_its_key() {
+        let (cert, key) = made();
+        let both = format!(
+            "{cert}{key}-----BEGIN DH PARAMETERS-----\nAQID\n-----END DH PARAMETERS-----\n"
+        );
+        assert!(material(&both, &both).is_ok());
+    }
+
+    #[test]
+    fn the_file_at_fault_is_named() {
+        let (cert, key) = made();
+        refused(VERSION_1, &key, "`a.crt` is an X.509 v1 certificate");
+        let marked = |text: &str| format!("\u{FEFF}{text}");
+        refused(&marked(&cert), &key, "`a.crt` begins with a byte order mark");
+        refused(&cert, &marked(&key), "`a.key` begins with a byte order mark");
+        refused(&cert, &(key.clone() + &made().1), "`a.key` has two private keys, on lines 1 and ");
+        let secret = key.replace("PRIVATE KEY", "ENCRYPTED PRIVATE KEY");
+        refused(&cert, &secret, "`a.key` has no unencrypted private key in PEM");
+        refused(&cert, &made().1, "`a.key` is not the key of the certificate `a.crt`");
     }
 }

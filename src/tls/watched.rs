@@ -22,6 +22,8 @@ pub(super) struct Watched<T> {
     /// Of the files that it was read from; none if it was handed over.
     good: Option<Vec<Stamp>>,
     bad: Option<Bad>,
+    /// What the last look found, where that is neither.
+    changed: Option<Vec<Stamp>>,
 }
 
 /// What can be used.
@@ -34,7 +36,6 @@ struct Held<T> {
 struct Bad {
     stamps: Vec<Stamp>,
     why: String,
-    is_told: bool,
     /// When they may be better without having changed.
     until: Option<SystemTime>,
 }
@@ -65,41 +66,57 @@ impl<T> Watched<T> {
             let value = read(contents, None).ok()?;
             Some(Held { value, contents: contents.to_vec() })
         });
-        let mut watched = Self { files, held, good: None, bad: None };
-        let stamps = watched.stamps();
-        let broken = watched.look(stamps, &read, true).err();
+        let mut watched = Self { files, held, good: None, bad: None, changed: None };
+        let (stamps, contents) = (watched.stamps(), watched.contents());
+        let broken = watched.use_contents(stamps, contents, &read).err();
         let broken = broken.map(|problem| watched.broken(problem));
         (watched, broken)
     }
 
-    /// Reads what has changed. A file that is renewed piece by piece is wrong for a moment: it is
-    /// only told if it is still the same when it is looked at again.
+    /// Reads what has changed. A file that is renewed piece by piece is wrong for a moment, or a
+    /// chain is not whole: what is there is only read once it has been the same at two looks.
     pub(super) fn refresh(
         &mut self,
         now: SystemTime,
         read: impl Fn(&[Contents], Option<&T>) -> Result<T, Unfit>,
     ) -> Option<Result<(), Broken>> {
         let found = self.stamps();
-        let is_bad = |bad: &&Bad| bad.stamps == found && bad.until.is_none_or(|until| now < until);
-        let known_bad = self.bad.as_ref().filter(is_bad);
-        if self.good.as_ref() == Some(&found) || known_bad.is_some_and(|bad| bad.is_told) {
+        if self.good.as_ref() == Some(&found) {
+            // What was broken has been put back.
+            (self.bad, self.changed) = (None, None);
             return None;
         }
-        let is_told = known_bad.is_some();
-        match self.look(found, &read, is_told) {
-            Ok(()) => Some(Ok(())),
-            Err(problem) => is_told.then(|| Err(self.broken(problem))),
+        match self.bad.as_ref().filter(|bad| bad.stamps == found) {
+            Some(bad) if bad.until.is_none_or(|until| now < until) => return None,
+            Some(_) => {}
+            None if self.changed.as_ref() == Some(&found) => {}
+            None => {
+                self.changed = Some(found);
+                return None;
+            }
         }
+        let contents = self.contents();
+        let after = self.stamps();
+        if after != found {
+            self.changed = Some(after);
+            return None;
+        }
+        let outcome = self.use_contents(found, contents, &read);
+        Some(outcome.map_err(|problem| self.broken(problem)))
     }
 
-    fn look(
+    fn contents(&self) -> Result<Vec<Contents>, Problem> {
+        self.files.iter().map(files::read).collect()
+    }
+
+    fn use_contents(
         &mut self,
         found: Vec<Stamp>,
+        contents: Result<Vec<Contents>, Problem>,
         read: impl Fn(&[Contents], Option<&T>) -> Result<T, Unfit>,
-        is_told: bool,
     ) -> Result<(), Problem> {
+        self.changed = None;
         let old = self.held.as_ref().map(|held| &held.value);
-        let contents: Result<Vec<_>, _> = self.files.iter().map(files::read).collect();
         let read = contents.map_err(Unfit::from).and_then(|contents| {
             let value = read(&contents, old)?;
             Ok(Held { value, contents })
@@ -112,7 +129,7 @@ impl<T> Watched<T> {
             }
             Err(Unfit { problem, until }) => {
                 let why = problem.what.clone();
-                self.bad = Some(Bad { stamps: found, why, is_told, until });
+                self.bad = Some(Bad { stamps: found, why, until });
                 Err(problem)
             }
         }
@@ -152,7 +169,7 @@ impl<T> Watched<T> {
     pub(super) fn standing(&self, expires: impl Fn(&T) -> Option<SystemTime>) -> Standing {
         Standing {
             file: self.name(),
-            broken: self.bad.as_ref().is_some_and(|bad| bad.is_told),
+            broken: self.bad.is_some(),
             missing: self.held.is_none(),
             expires: self.value().and_then(expires),
         }
@@ -282,8 +299,49 @@ mod tests {
         let standing = watched.standing(|_| None);
         assert!(standing.broken && !standing.missing, "{standing:?}");
         place.write("2");
+        assert!(watched.refresh(NOW, number).is_none(), "it may be changing just now");
+        assert_eq!(watched.value(), Some(&1));
         assert!(watched.refresh(NOW, number).unwrap().is_ok());
         assert_eq!(watched.value(), Some(&2));
+        assert!(!watched.standing(|_| None).broken);
+    }
+
+    #[test]
+    fn a_good_file_is_used_only_when_two_looks_have_found_the_same() {
+        let place = Place::new("twice", "1");
+        let (mut watched, _) = place.open(&Kept::default());
+        for text in ["12", "123", "1234"] {
+            place.write(text);
+            assert!(watched.refresh(NOW, number).is_none(), "{text} may not be all");
+            assert_eq!(watched.value(), Some(&1));
+        }
+        assert!(watched.refresh(NOW, number).unwrap().is_ok());
+        assert_eq!(watched.value(), Some(&1234));
+    }
+
+    #[test]
+    fn a_file_that_changes_while_it_is_read_is_looked_at_again() {
+        let place = Place::new("while", "1");
+        let (mut watched, _) = place.open(&Kept::default());
+        place.write("half");
+        assert!(watched.refresh(NOW, number).is_none());
+        place.write("22");
+        assert!(watched.refresh(NOW, number).is_none(), "neither the one nor the other");
+        assert!(watched.refresh(NOW, number).unwrap().is_ok());
+        assert_eq!(watched.value(), Some(&22));
+    }
+
+    #[test]
+    fn a_broken_file_that_is_put_back_is_broken_no_more() {
+        let place = Place::new("back", "1");
+        let (mut watched, _) = place.open(&Kept::default());
+        let aside = place.0.with_extension("aside");
+        fs::rename(&place.0, &aside).unwrap();
+        place.write("half");
+        assert!(watched.refresh(NOW, number).is_none());
+        assert!(watched.refresh(NOW, number).unwrap().is_err());
+        fs::rename(&aside, &place.0).unwrap();
+        assert!(watched.refresh(NOW, number).is_none(), "it is what is used");
         assert!(!watched.standing(|_| None).broken);
     }
 
@@ -301,6 +359,7 @@ mod tests {
         assert_eq!(again, kept, "and hands it on");
         assert!(watched.refresh(NOW, number).is_none(), "it was told");
         place.write("1");
+        assert!(watched.refresh(NOW, number).is_none());
         assert!(watched.refresh(NOW, number).unwrap().is_ok(), "mended as it was before");
         assert!(!watched.standing(|_| None).broken);
     }
@@ -325,6 +384,7 @@ mod tests {
         let told = watched.refresh(NOW, number).unwrap().unwrap_err();
         assert!(told.problem.what.contains("does not exist"), "{told:?}");
         place.write("3");
+        assert!(watched.refresh(NOW, number).is_none());
         assert!(watched.refresh(NOW, number).unwrap().is_ok());
         assert_eq!((watched.value(), watched.missing()), (Some(&3), None));
     }

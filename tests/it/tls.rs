@@ -332,9 +332,21 @@ fn check_opens_every_file_and_a_reload_refuses_what_it_finds() {
     let swapped = Identity { cert: good.cert.clone(), key: other.key.clone() };
     let missing = Identity { cert: authority.path("no.crt"), key: good.key.clone() };
     let no_pem = Identity { cert: good.key.clone(), key: good.cert.clone() };
+    let beside = |file: &str, text: &str| {
+        let identity = Identity { cert: authority.path(file), key: good.key.clone() };
+        fs::write(&identity.cert, text).unwrap();
+        identity
+    };
+    let ca = fs::read_to_string(authority.ca()).unwrap();
+    let one_line = beside("one-line.crt", &(whole.trim_end().to_owned() + &ca));
+    let half = beside("half.crt", &(whole.clone() + &ca.replacen("MI", "AA", 1)));
+    let marked = beside("marked.crt", &format!("\u{FEFF}{whole}"));
     let text = config(&backend, &[&good], "", "");
     let weir = Weir::start(&text);
     for (identity, complaint) in [
+        (&one_line, "neither a `-----BEGIN …-----` nor an `-----END …-----` line"),
+        (&half, "has no certificate on line "),
+        (&marked, "begins with a byte order mark"),
         (&swapped, "is not the key of the certificate"),
         (&missing, "does not exist"),
         (&no_pem, "has no certificate in PEM"),
