@@ -189,6 +189,7 @@ impl Supervisor {
             let mut changes = config::diff(&before.config, &self.served.config);
             changes.extend(names);
             log::info!("reloaded: config={} changes={}", self.served.version, changes.len());
+            self.announce_addresses(&before.config);
             answer(answers, &Answer::done(report(&changes, &self.served.version)));
         }
         for counts in std::mem::take(&mut self.orphans) {

@@ -14,6 +14,7 @@
 //! a worker, a command, a change of the file) is an event in one queue. It serves no request
 //! itself, so there is little that can make it die; and while it lives, the sockets stay open.
 
+mod announce;
 mod bind;
 mod candidate;
 mod care;
@@ -200,6 +201,7 @@ pub fn run(options: Options) -> Result<(), SupervisorError> {
         supervisor.start().map_err(SupervisorError::Worker)?;
     }
     let ended = supervisor.live(&queue);
+    announce::announce_end(&ended);
     supervisor.tell_end(&ended);
     ended
 }
@@ -217,6 +219,7 @@ impl Supervisor {
         let mut supervisor = Self::new(options, served, events, signals);
         let given = systemd::sockets().map_err(system("take systemd's sockets"))?;
         supervisor.bind_first(given)?;
+        supervisor.announce_start();
         Ok(supervisor)
     }
 

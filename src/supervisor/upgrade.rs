@@ -27,6 +27,7 @@ use nix::unistd::execve;
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::io::{FdFlags, fcntl_setfd};
 
+use super::announce::VERSION;
 use super::memory::{
     FORMER, LOG_FLUSH_MAX, Left, MEMORY, Memory, WENT_BACK, arguments, environment,
 };
@@ -227,7 +228,7 @@ impl Supervisor {
         }
         self.facts.upgrades_done += 1;
         self.tell_facts();
-        log::info!("supervisor replaced: workers={}", self.everyone().count());
+        log::info!("supervisor replaced: workers={} version={VERSION}", self.everyone().count());
         self.next();
     }
 }

@@ -130,6 +130,34 @@ fn a_wrong_flag_is_named_and_the_code_is_2() {
 }
 
 #[test]
+fn the_log_says_what_is_in_use_and_that_the_stop_is_done() {
+    let backend = Backend::start("one");
+    let config =
+        format!("pools: [{{name: web, health_check: off, backends: [{}]}}]\n", backend.url());
+    let mut weir = Weir::start(&config);
+    let (file, pid) = (weir.config_path(), weir.pid());
+    let start = format!(
+        "starting: version={} pid={pid} file={} config=",
+        env!("CARGO_PKG_VERSION"),
+        file.display()
+    );
+    let addresses = format!("listeners={} admin={}\n", weir.address(), weir.admin());
+    assert!(weir.stderr().contains(&start), "{}", weir.stderr());
+    assert!(weir.stderr().contains(&addresses), "{}", weir.stderr());
+    let SocketAddr::V4(listener) = weir.address() else { panic!("we listen on IPv4") };
+    let other = SocketAddr::from((*listener.ip(), 8081));
+    weir.write_config(&format!("listeners: [\"{}\", \"{other}\"]\n{config}", weir.address()));
+    weir.reload();
+    let listening = format!("listening: listeners={},{other} admin=", weir.address());
+    assert!(weir.stderr().contains(&listening), "{}", weir.stderr());
+    weir.reload();
+    assert_eq!(weir.stderr().matches("listening: ").count(), 1, "{}", weir.stderr());
+    weir.signal("TERM");
+    assert_eq!(weir.wait(PATIENCE).code(), Some(0));
+    assert!(weir.stderr().trim_end().ends_with("] stopped"), "{}", weir.stderr());
+}
+
+#[test]
 fn a_log_filter_that_is_none_is_named_and_the_default_is_used() {
     let backend = Backend::start("one");
     let config =
