@@ -30,7 +30,8 @@ RUN find src -name '*.rs' -exec touch {} + \
 # /image becomes the root of the image. Names are looked up by libc itself, which has `files` and
 # `dns` built in; without nsswitch.conf it would ask DNS before /etc/hosts.
 COPY deploy/container/weir.yaml LICENSE ./
-RUN install -D --strip target/release/weir /image/usr/bin/weir \
+# The profile leaves the names of functions in the binary, for the backtrace of a panic.
+RUN install -D target/release/weir /image/usr/bin/weir \
     && cp -L --parents $(ldd target/release/weir | grep -o '/[^ ]*') /image \
     && install -D -m 644 weir.yaml /image/etc/weir/weir.yaml \
     && install -D -m 644 LICENSE /image/usr/share/doc/weir/LICENSE \

@@ -1,7 +1,9 @@
 #!/bin/sh
-# Installs what building and testing need on a Debian that has a Rust toolchain.
+# Installs what building and testing need on a Debian: packages, and the Rust toolchain that
+# rust-toolchain.toml names, if there is rustup.
 #
-#   scripts/setup.sh build    a C compiler and cmake: what `cargo build` needs
+#   scripts/setup.sh build    a C compiler, cmake and Rust: what `cargo build` needs
+#   scripts/setup.sh demo     and curl, for what scripts/demo.sh says at its end
 #   scripts/setup.sh test     and what `cargo test` needs
 #   scripts/setup.sh e2e      and the servers and clients of scripts/e2e.py and scripts/compare.py;
 #                             Python's and Node's packages go below target/
@@ -11,7 +13,7 @@
 set -eu
 
 usage() {
-    echo "usage: scripts/setup.sh [build|test|e2e]" >&2
+    echo "usage: scripts/setup.sh [build|demo|test|e2e]" >&2
     exit 2
 }
 
@@ -22,6 +24,7 @@ e2e="$test python3 python3-venv nodejs npm nginx-light wrk prometheus openssl ng
     slowhttptest"
 case "${1:-e2e}" in
     build) wanted=$build ;;
+    demo) wanted="$build curl" ;;
     test) wanted=$test ;;
     e2e) wanted=$e2e ;;
     *) usage ;;
@@ -70,19 +73,53 @@ add_clients() {
     fi
 }
 
+# Rust as rust-toolchain.toml wants it. rustup installs it here, whatever RUSTUP_AUTO_INSTALL says:
+# cargo alone would end in an error that does not say how.
+add_rust() {
+    root=$(cd "$(dirname "$0")/.." && pwd)
+    wanted_rust=$(sed -n 's/^channel = "\(.*\)"/\1/p' "$root/rust-toolchain.toml")
+    PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
+    if command -v rustup >/dev/null; then
+        rustup run "$wanted_rust" cargo --version >/dev/null 2>&1 && return 0
+        line="rustup toolchain install $wanted_rust --profile minimal --component rustfmt --component clippy"
+        echo "installing Rust $wanted_rust: $line"
+        $line && return 0
+        echo "Rust $wanted_rust could not be installed; where there is a network, run:" >&2
+        echo "  $line" >&2
+        return 1
+    fi
+    if command -v cargo >/dev/null; then
+        has=$(cargo --version | cut -d' ' -f2)
+        [ "$(printf '%s\n' "$wanted_rust" "$has" | sort -V | head -n 1)" = "$wanted_rust" ] && return 0
+        echo "cargo $has is older than $wanted_rust, which Weir needs. With rustup:" >&2
+    else
+        echo "missing: Rust $wanted_rust. With rustup:" >&2
+    fi
+    # Debian has it since 13.
+    if apt-cache show rustup >/dev/null 2>&1; then
+        echo "  apt-get install -y rustup && rustup toolchain install $wanted_rust --profile minimal" >&2
+    else
+        echo "  apt-get install -y curl && curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs |" >&2
+        echo "    sh -s -- -y --default-toolchain $wanted_rust --profile minimal" >&2
+    fi
+    echo "then run this again" >&2
+    return 1
+}
+
 if [ -z "$missing" ]; then
+    add_rust
     add_clients
     echo "all there:" $wanted
     exit 0
 fi
 
+echo "missing:$missing; installing"
 install="apt-get install -y --no-install-recommends$missing"
 if [ "$(id -u)" -eq 0 ]; then
     as_root=""
 elif command -v sudo >/dev/null && sudo -n true 2>/dev/null; then
     as_root="sudo"
 else
-    echo "missing:$missing" >&2
     echo "this needs root; run as root:" >&2
     echo "  apt-get update && $install" >&2
     exit 1
@@ -111,5 +148,6 @@ if [ -n "$still" ]; then
     echo "installed, and still not to be found:$still" >&2
     exit 1
 fi
+add_rust
 add_clients
 echo "installed:$missing"

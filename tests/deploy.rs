@@ -8,8 +8,10 @@
 )]
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use serde::Deserialize as _;
@@ -88,6 +90,8 @@ fn kubernetes_backends_are_services_on_their_ports() {
     let services: BTreeSet<(String, u64)> = kubernetes("origins.yaml")
         .iter()
         .filter(|document| document["kind"] == "Service")
+        // The one of the StatefulSet itself has no address.
+        .filter(|service| service["spec"]["clusterIP"] != "None")
         .map(|service| {
             let port = &service["spec"]["ports"][0]["port"];
             (service["metadata"]["name"].as_str().unwrap().to_owned(), port.as_u64().unwrap())
@@ -95,6 +99,59 @@ fn kubernetes_backends_are_services_on_their_ports() {
         .collect();
     let backends: BTreeSet<(String, u64)> = backends(&kubernetes_config()).into_iter().collect();
     assert_eq!(backends, services);
+}
+
+#[test]
+fn the_stateful_set_names_a_service_that_selects_its_pods() {
+    let documents = kubernetes("origins.yaml");
+    let set = documents.iter().find(|document| document["kind"] == "StatefulSet").unwrap();
+    let service = documents
+        .iter()
+        .filter(|document| document["kind"] == "Service")
+        .find(|service| service["metadata"]["name"] == set["spec"]["serviceName"])
+        .unwrap();
+    assert_eq!(service["spec"]["selector"], set["spec"]["template"]["metadata"]["labels"]);
+    assert_eq!(service["spec"]["clusterIP"], "None");
+}
+
+#[test]
+fn kubernetes_memory_limit_fits_as_many_connections_as_the_file_allows() {
+    let limit = &kubernetes_container()["resources"]["limits"]["memory"];
+    let mebibytes = limit.as_str().unwrap().strip_suffix("Mi").unwrap().parse::<usize>().unwrap();
+    let connections = kubernetes_config().limits.connections.get();
+    // As the manifest and docs/OPERATIONS.md count.
+    assert!(mebibytes * 1024 >= connections * 64 + 256 * 1024, "{mebibytes} Mi for {connections}");
+}
+
+#[test]
+fn setup_installs_the_pinned_toolchain_where_rustup_lacks_it() {
+    let bin = std::env::temp_dir().join(format!("weir-setup-{}", std::process::id()));
+    fs::create_dir_all(&bin).unwrap();
+    // It has nothing, and installs what it is asked for.
+    let rustup = bin.join("rustup");
+    fs::write(&rustup, "#!/bin/sh\n[ \"$1\" = run ] && exit 1\necho \"asked: $*\"\n").unwrap();
+    fs::set_permissions(&rustup, Permissions::from_mode(0o755)).unwrap();
+    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+    let script = root().join("scripts/setup.sh");
+    let ended = Command::new("sh").arg(script).arg("build").env("PATH", path).output().unwrap();
+    let said = String::from_utf8_lossy(&ended.stdout).into_owned();
+    fs::remove_dir_all(&bin).unwrap();
+    let pinned = read("rust-toolchain.toml");
+    let pinned = pinned.split('"').nth(1).unwrap();
+    assert!(ended.status.success(), "{said}{}", String::from_utf8_lossy(&ended.stderr));
+    assert!(
+        said.contains(&format!("asked: toolchain install {pinned} --profile minimal")),
+        "{said}"
+    );
+}
+
+#[test]
+fn systemd_never_gives_up_starting_it() {
+    let unit = read("deploy/systemd/weir.service");
+    let (head, service) = unit.split_once("[Service]").unwrap();
+    assert!(
+        head.contains("\nStartLimitIntervalSec=0\n") && service.contains("\nRestart=on-failure\n")
+    );
 }
 
 #[test]

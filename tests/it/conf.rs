@@ -7,7 +7,10 @@
 )]
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
 
 use http::Method;
 
@@ -17,7 +20,7 @@ use crate::support::front::Front;
 use crate::support::h2::H2Backend;
 use crate::support::http2::{Answer, Http2, request};
 use crate::support::tls::{Authority, TlsConfig};
-use crate::support::weir::{HERE, Weir};
+use crate::support::weir::{Directory, HERE, Weir, run_to_end};
 use crate::support::{PATIENCE, eventually};
 
 /// An example whose servers and files are being made.
@@ -100,6 +103,27 @@ fn assert_served_by(weir: &Weir, path: &str, servers: &[&str]) {
     found.sort();
     found.dedup();
     assert_eq!(found, servers);
+}
+
+#[test]
+fn every_example_passes_check_once_its_certificates_are_made() {
+    let (directory, conf) = (Directory::new(), Path::new(env!("CARGO_MANIFEST_DIR")).join("conf"));
+    let made = Command::new(conf.join("make-certificates.sh")).arg(directory.path("")).output();
+    let made = made.unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let mut checked = 0;
+    for entry in fs::read_dir(&conf).unwrap() {
+        let file = entry.unwrap().path();
+        if file.extension().is_none_or(|extension| extension != "yaml") {
+            continue;
+        }
+        let copy = directory.path("").join(file.file_name().unwrap());
+        fs::copy(&file, &copy).unwrap();
+        let ended = run_to_end(&["check", copy.to_str().unwrap()], &[], PATIENCE);
+        assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""), "{}", file.display());
+        checked += 1;
+    }
+    assert!(checked >= 8, "looked in the wrong place");
 }
 
 const WEB: [&str; 2] = ["10.0.0.1:3000", "10.0.0.2:3000"];
@@ -324,9 +348,10 @@ fn routing_sends_who_comes_by_http_to_https_but_for_one_path() {
 
 #[test]
 fn no_example_is_left_out() {
-    let mut examples: Vec<String> = std::fs::read_dir("conf")
+    let mut examples: Vec<String> = fs::read_dir("conf")
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.ends_with(".yaml"))
         .collect();
     examples.sort();
     let here = include_str!("conf.rs");
