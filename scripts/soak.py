@@ -269,6 +269,7 @@ class Soak:
 
     async def upgrade(self):
         self.upgrades += 1
+        said = ""
         self.weir.send_signal(signal.SIGUSR2)
         for _ in range(300):
             await asyncio.sleep(0.1)
