@@ -47,6 +47,8 @@ pub enum ToWorker {
     Drain,
     /// Turn `/readyz` to 503, wait `pre_stop`, then drain.
     Stop,
+    /// Do not wait for anything any more: abort what is in flight, log it, and exit.
+    StopNow,
     /// Say nothing more after [`ToSupervisor::Held`]: the supervisor replaces itself.
     Hold,
     /// Speak again.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::{Attempt, Client, Exchange};
 use crate::exchange::refusal::Refusal;
+use crate::exchange::request::Request;
 use crate::runtime::backend::Backend;
 use crate::runtime::snapshot::Snapshot;
 use crate::time::Timestamp;
@@ -17,8 +18,38 @@ impl Exchange {
     pub fn body(&mut self, bytes: usize) -> Result<(), Refusal> {
         let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
         self.body_bytes = self.body_bytes.saturating_add(bytes);
+        self.body_bytes_most = self.body_bytes_most.max(self.body_bytes);
         let most = self.snapshot.body_bytes_max.unwrap_or(u64::MAX);
         self.note(if self.body_bytes > most { Err(Refusal::BodyTooLarge) } else { Ok(()) })
+    }
+
+    /// Keeps what the log needs of the request.
+    pub fn received(&mut self, request: Request) {
+        self.request = Some(request);
+    }
+
+    /// The request, until the exchange is over.
+    #[must_use]
+    pub fn request(&self) -> Option<&Request> {
+        self.request.as_ref()
+    }
+
+    /// Whether it is over, and was reported.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.finished
+    }
+
+    /// Bytes of the request's body that were read: those of the attempt that got most of it.
+    #[must_use]
+    pub fn bytes_in(&self) -> u64 {
+        self.body_bytes_most
+    }
+
+    /// Whether the current attempt has less time than its pool allows, as the deadline is nearer.
+    #[must_use]
+    pub fn is_until_deadline(&self) -> bool {
+        self.until_deadline
     }
 
     /// The pinned snapshot.

@@ -18,7 +18,9 @@ pub mod event;
 mod facts;
 mod grpc;
 mod head;
+pub mod outcome;
 pub mod refusal;
+pub mod request;
 mod tunnel;
 mod wait;
 
@@ -33,6 +35,7 @@ use crate::config::limits::BACKOFF_MAX;
 use crate::exchange::attempts::Attempts;
 use crate::exchange::event::{Event, Observer, Summary, Wire};
 use crate::exchange::refusal::{Ending, Refusal};
+use crate::exchange::request::{Request, Transfer};
 use crate::policy::backoff;
 use crate::policy::retry::{Facts, Failure};
 use crate::runtime::backend::Lease;
@@ -49,6 +52,7 @@ pub use head::{Client, Head, X_FORWARDED_FOR, X_FORWARDED_PROTO};
 pub struct Exchange {
     snapshot: Arc<Snapshot>,
     observer: Arc<dyn Observer>,
+    request: Option<Request>,
     started: Timestamp,
     deadline: Timestamp,
     client: Option<Client>,
@@ -62,11 +66,15 @@ pub struct Exchange {
     tunnel: Option<tunnel::Tunnel>,
     grpc_status: Option<u16>,
     picked: Timestamp,
+    /// The current attempt has less time than its pool allows.
+    until_deadline: bool,
     first_byte: Option<Timestamp>,
     refusal: Option<Refusal>,
     detail: Option<&'static str>,
     /// Of the request's body, in the current attempt.
     body_bytes: u64,
+    /// The same, in the attempt that got most of it.
+    body_bytes_most: u64,
     last_seen: Timestamp,
     finished: bool,
 }
@@ -91,6 +99,7 @@ impl Exchange {
         Self {
             snapshot,
             observer,
+            request: None,
             started: now,
             deadline: Timestamp::MAX,
             client: None,
@@ -104,10 +113,12 @@ impl Exchange {
             tunnel: None,
             grpc_status: None,
             picked: now,
+            until_deadline: false,
             first_byte: None,
             refusal: None,
             detail: None,
             body_bytes: 0,
+            body_bytes_most: 0,
             last_seen: now,
             finished: false,
         }
@@ -148,6 +159,7 @@ impl Exchange {
         self.lease = Some(pick.lease);
         self.picked = now + backoff;
         let left = left.saturating_sub(backoff);
+        self.until_deadline = left <= pool.timeouts.response;
         Ok(Target {
             pool: index,
             member: pick.index,
@@ -241,6 +253,17 @@ impl Exchange {
         }
     }
 
+    /// The exchange is over, and this is how much of it went over the wire. Only the first call
+    /// counts.
+    pub fn ended(&mut self, ending: Ending, transfer: Transfer, now: Timestamp) {
+        match self.request.take() {
+            Some(request) => {
+                request.with_wire(transfer, |wire| self.finished(ending, Some(wire), now));
+            }
+            None => self.finished(ending, None, now),
+        }
+    }
+
     fn note<T>(&mut self, result: Result<T, Refusal>) -> Result<T, Refusal> {
         if let Err(refusal) = &result {
             self.refusal = Some(*refusal);
@@ -268,8 +291,8 @@ impl Exchange {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        let now = self.last_seen;
-        self.finished(Ending::Dropped, None, now);
+        let transfer = Transfer { bytes_in: self.body_bytes_most, ..Transfer::default() };
+        self.ended(Ending::Dropped, transfer, self.last_seen);
     }
 }
 

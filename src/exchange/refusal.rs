@@ -225,6 +225,39 @@ fn whole_seconds(wait: Duration) -> u64 {
     wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
 }
 
+/// Why an exchange was ended before it was complete, whatever client and backend did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Abort {
+    /// The response had begun when the time for the whole request was up.
+    Deadline,
+    /// It was still going on at the end of a drain.
+    DrainTimeout,
+    /// The process was told to stop at once.
+    ForcedStop,
+    /// Its HTTP/2 connection was closed for a flood.
+    Http2Flood,
+    /// A panic.
+    Panic,
+}
+
+impl Abort {
+    /// All of them.
+    pub const ALL: [Self; 5] =
+        [Self::Deadline, Self::DrainTimeout, Self::ForcedStop, Self::Http2Flood, Self::Panic];
+
+    /// The stable code for log lines and metrics.
+    #[must_use]
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::Deadline => "deadline",
+            Self::DrainTimeout => "drain_timeout",
+            Self::ForcedStop => "forced_stop",
+            Self::Http2Flood => "http2_flood",
+            Self::Panic => "panic",
+        }
+    }
+}
+
 /// How an exchange ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
@@ -246,7 +279,9 @@ pub enum Ending {
     TunnelIdle,
     /// The exchange was a tunnel, and its time was up while draining.
     TunnelDrained,
-    /// The exchange was abandoned: a panic, or the process stopped.
+    /// It was ended before it was complete.
+    Aborted(Abort),
+    /// The exchange was abandoned, and nothing is known of the reason.
     Dropped,
 }
 
@@ -264,6 +299,7 @@ impl Ending {
             Self::ClientStalled => Some("client_stalled"),
             Self::TunnelIdle => Some("tunnel_idle"),
             Self::TunnelDrained => Some("tunnel_drained"),
+            Self::Aborted(abort) => Some(abort.code()),
             Self::Dropped => Some("dropped"),
         }
     }

@@ -108,8 +108,9 @@ pub struct StatusLabel {
     index: usize,
 }
 
-/// In order, so that it can be searched; the classes come after it.
-const REGISTERED: [(u16, &str); 62] = [
+/// In order, so that it can be searched; the classes come after it. 0: no response was sent.
+const REGISTERED: [(u16, &str); 63] = [
+    (0, "0"),
     (100, "100"),
     (101, "101"),
     (102, "102"),
@@ -259,7 +260,7 @@ mod tests {
 
     #[test]
     fn a_status_without_a_class_is_other() {
-        assert_eq!(status(0), "other");
+        assert_eq!(status(0), "0", "no response was sent");
         assert_eq!(status(99), "other");
         assert_eq!(status(600), "other");
         assert_eq!(status(u16::MAX), "other");

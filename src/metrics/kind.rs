@@ -1,6 +1,6 @@
 //! The closed set behind the labels `type` and `reason`.
 
-use crate::exchange::refusal::{Ending, Refusal};
+use crate::exchange::refusal::{Abort, Ending, Refusal};
 use crate::policy::retry::Failure;
 
 /// What goes into `lb_errors_total{type}`: every attempt that failed, by how; and every exchange
@@ -34,6 +34,8 @@ pub(super) enum ErrorKind {
     Internal,
     /// An exchange: abandoned.
     Dropped,
+    /// An exchange: ended before it was complete.
+    Aborted(Abort),
     /// A connection: one too many.
     TooManyConnections,
     /// A request: not what RFC 9112 calls one.
@@ -48,7 +50,7 @@ pub(super) enum ErrorKind {
 
 impl ErrorKind {
     /// How many there are.
-    pub(super) const COUNT: usize = 18;
+    pub(super) const COUNT: usize = 18 + Abort::ALL.len();
 
     /// How an attempt can fail at any backend,
     pub(super) const OF_ATTEMPT: [Self; 5] =
@@ -97,6 +99,7 @@ impl ErrorKind {
             | Ending::TunnelDrained => None,
             Ending::ClientStalled => Some(Self::ClientStalled),
             Ending::Cut => Some(Self::ResponseCut),
+            Ending::Aborted(abort) => Some(Self::Aborted(abort)),
             Ending::Dropped => Some(Self::Dropped),
             Ending::Refused(refusal) => match refusal {
                 Refusal::NoBackend => Some(Self::NoBackend),
@@ -148,6 +151,11 @@ impl ErrorKind {
             Self::Tls => 15,
             Self::Certificate => 16,
             Self::Refused => 17,
+            Self::Aborted(Abort::Deadline) => 18,
+            Self::Aborted(Abort::DrainTimeout) => 19,
+            Self::Aborted(Abort::ForcedStop) => 20,
+            Self::Aborted(Abort::Http2Flood) => 21,
+            Self::Aborted(Abort::Panic) => 22,
         }
     }
 
@@ -171,6 +179,7 @@ impl ErrorKind {
             Self::TooLarge => "too_large",
             Self::SlowClient => "slow_client",
             Self::ClientStalled => "client_stalled",
+            Self::Aborted(abort) => abort.code(),
         }
     }
 }

@@ -30,7 +30,7 @@ use prometheus::{
 
 use crate::exchange::event::{Event, Observer, Summary};
 use crate::exchange::refusal::{Ending, Scope};
-use crate::http::label::StatusLabel;
+use crate::http::label::{MethodLabel, StatusLabel};
 use crate::metrics::kind::ErrorKind;
 use crate::metrics::series::Table;
 use crate::policy::limiter::RateLimiter;
@@ -117,7 +117,10 @@ impl Metrics {
         let metrics = Self {
             requests: counters(
                 registry,
-                ("lb_requests_total", "Requests answered, by whoever answered them."),
+                (
+                    "lb_requests_total",
+                    "Requests completed or aborted, by pool, backend, method and status.",
+                ),
                 &["pool", "backend", "method", "status"],
             )?,
             errors: counters(
@@ -246,24 +249,22 @@ impl Metrics {
         let exchange = summary.exchange;
         let last = exchange.attempts().last().map(|attempt| attempt.backend);
         let series = self.table.series(exchange.pool_index(), last);
-        let status = summary.wire.map(|wire| wire.status);
-        if let Some(wire) = summary.wire {
-            // How long a tunnel was open says nothing about how fast anybody was.
-            let ended = exchange.tunnel_since().unwrap_or(summary.ended);
-            let took = ended.since(exchange.started());
-            series.took(took.as_secs_f64());
-            series.answered(&self.requests, wire.method_label, StatusLabel::from(wire.status));
-        }
+        let status = summary.wire.map_or(0, |wire| wire.status);
+        let method = summary.wire.map_or(MethodLabel::Other, |wire| wire.method_label);
+        // How long a tunnel was open says nothing about how fast anybody was.
+        let ended = exchange.tunnel_since().unwrap_or(summary.ended);
+        series.took(ended.since(exchange.started()).as_secs_f64());
+        series.answered(&self.requests, method, StatusLabel::from(status));
         if let Some(kind) = ErrorKind::of_ending(summary.ending) {
             series.went_wrong(&self.errors, kind);
         }
         self.outcome(summary.ending, status).fetch_add(1, Relaxed);
     }
 
-    fn outcome(&self, ending: Ending, status: Option<u16>) -> &AtomicU64 {
+    fn outcome(&self, ending: Ending, status: u16) -> &AtomicU64 {
         match ending {
             Ending::Answered | Ending::Redirected | Ending::Responded
-                if status.is_some_and(|status| status < 500) =>
+                if (1..500).contains(&status) =>
             {
                 &self.succeeded
             }
@@ -275,6 +276,7 @@ impl Metrics {
             | Ending::Responded
             | Ending::Refused(_)
             | Ending::Cut
+            | Ending::Aborted(_)
             | Ending::Dropped => &self.failed,
         }
     }

@@ -8,7 +8,7 @@ use super::counts::Sums;
 use super::*;
 use crate::exchange::Replay;
 use crate::exchange::event::Wire;
-use crate::exchange::refusal::Refusal;
+use crate::exchange::refusal::{Abort, Refusal};
 use crate::fixture;
 use crate::http::label::MethodLabel;
 use crate::policy::retry::Failure;
@@ -188,7 +188,7 @@ fn our_own_refusal_a_cut_answer_and_an_abandoned_exchange_are_failures() {
 }
 
 #[test]
-fn the_average_latency_is_that_of_what_went_over_the_wire() {
+fn the_average_latency_is_that_of_all_exchanges() {
     let world = world();
     assert_eq!(world.metrics.totals().latency_seconds, 0.0);
     world.answer(200);
@@ -197,9 +197,12 @@ fn the_average_latency_is_that_of_what_went_over_the_wire() {
         Some(&fixture::wire(200)),
         Timestamp::from_nanos(15_000_000),
     );
-    drop(world.admitted());
+    let abort = Ending::Aborted(Abort::DrainTimeout);
+    world.admitted().finished(abort, None, Timestamp::from_nanos(25_000_000));
     let seconds = world.metrics.totals().latency_seconds;
-    assert!((seconds - 0.010).abs() < 1e-9, "{seconds}");
+    assert!((seconds - 0.015).abs() < 1e-9, "{seconds}");
+    assert!(world.has(r#"lb_requests_total{backend="",method="OTHER",pool="web",status="0"} 1"#));
+    assert!(world.has(r#"lb_errors_total{backend="",pool="web",type="drain_timeout"} 1"#));
 }
 
 #[test]
@@ -344,6 +347,8 @@ fn every_kind_of_error_has_its_own_place() {
         ErrorKind::SlowClient,
         ErrorKind::ClientStalled,
     ];
+    let kinds = kinds.into_iter().chain(Abort::ALL.map(ErrorKind::Aborted));
+    let kinds: Vec<ErrorKind> = kinds.collect();
     let places: BTreeSet<usize> = kinds.iter().map(|kind| kind.index()).collect();
     assert_eq!(places.len(), ErrorKind::COUNT);
     assert!(places.iter().all(|place| *place < ErrorKind::COUNT));

@@ -18,15 +18,14 @@ use tokio::sync::Semaphore;
 use super::build::Engine;
 use super::connection::Connection;
 use super::connections::{Connections, OfClient, Place};
-use super::guard::{self, GuardedStream};
+use super::guard::GuardedStream;
 use super::line::{Line, LineTimeouts};
-use super::opening::{self, Door, Failures, Opened};
+use super::opening::{self, Door, Failures, Opened, Unopened};
 use super::watch::{Ended, watched};
 use super::{Proxy, answer, http2};
 use crate::config::{HalfClosed, Http2};
-use crate::exchange::refusal::Refusal;
+use crate::exchange::refusal::{Abort, Refusal};
 use crate::http::forwarded::is_trusted;
-use crate::http::request_id;
 use crate::http::scan::{Limits as HeadLimits, Scanner};
 use crate::metrics::ConnectionMetrics;
 use crate::policy::pace::Pace;
@@ -38,8 +37,8 @@ pub(super) const BODY_DRAIN: Duration = Duration::from_secs(5);
 /// before a worker without any other may end.
 const SETTLE: Duration = Duration::from_millis(50);
 
-/// How long tunnels may take to end once their time is up.
-const TUNNELS_END: Duration = Duration::from_secs(2);
+/// How long connections may take to end, and be logged, once their time is up.
+const ABORT_MAX: Duration = Duration::from_secs(2);
 
 /// So many connections that were one too many are answered at once; beyond them they are only
 /// closed.
@@ -104,13 +103,12 @@ impl Server {
         if others > 0 {
             log::warn!("drain deadline passed: connections={others}");
         }
-        if tunnels > 0 {
-            self.connections.cut_others(self.shared.clock.now());
-            let longer = self.limits.timeouts.tunnels.saturating_sub(self.limits.drain);
-            let ended = self.connections.empty();
-            if tokio::time::timeout(longer + TUNNELS_END, ended).await.is_err() {
-                log::warn!("tunnels did not end: connections={}", self.connections.open());
-            }
+        self.connections.cut_others(self.shared.clock.now(), Abort::DrainTimeout);
+        let timeouts = &self.limits.timeouts;
+        let longer = if tunnels > 0 { timeouts.tunnels } else { Duration::ZERO };
+        let longer = longer.saturating_sub(self.limits.drain) + ABORT_MAX;
+        if tokio::time::timeout(longer, self.connections.empty()).await.is_err() {
+            log::warn!("connections did not end: connections={}", self.connections.open());
         }
     }
 
@@ -166,14 +164,13 @@ impl Accept {
 
     /// Answers a connection that is one too many.
     async fn turn_away(&self, stream: Stream, connection: Connection, refusal: Refusal) {
-        let Server { shared, limits, turned_away, .. } = &*self.server;
-        let line = Line::new(Arc::new(connection), limits.timeouts, shared.clock.now());
-        let id = request_id::from_roll(fastrand::u128(..));
-        shared.refused(refusal, id, &line);
+        let Server { failures, turned_away, .. } = &*self.server;
+        let why = Unopened::TurnedAway(refusal);
+        failures.tell(why, connection.client(), self.door.listener.address);
         // Over TLS an answer would cost a handshake, which is what we cannot afford.
         let is_clear = self.door.terminator.is_none();
         if let (true, Ok(_one)) = (is_clear, turned_away.try_acquire()) {
-            answer::turn_away(stream, refusal, id).await;
+            answer::turn_away(stream, refusal).await;
         }
     }
 
@@ -189,6 +186,7 @@ impl Accept {
         let line = Arc::new(Line::new(Arc::new(connection), limits.timeouts, clock.now()));
         place.speaks(&line);
         let place = Arc::new(place);
+        let _until_the_end = Arc::clone(&place);
         let http2 = self.door.listener.http2;
         let speaking = async {
             match opened.decided(http2, &line, clock).await {
@@ -196,27 +194,29 @@ impl Accept {
                     // Boxed, as it is much larger than what serves HTTP/1.
                     let open = Arc::clone(&place);
                     Box::pin(http2::serve(&self.server, stream, &line, open, shutdown)).await;
-                    Some(place)
                 }
                 Some(Opened::Http1(stream)) => {
                     let scanner = Some(Scanner::new(limits.head));
                     let stream =
                         GuardedStream::new(stream, Arc::clone(&line), clock, scanner, limits.pace);
                     self.server.serve(stream, &line, shutdown).await;
-                    Some(place)
                 }
-                Some(Opened::Clear(_)) | None => None,
+                Some(Opened::Clear(_)) | None => {}
             }
         };
-        let mut kept = None;
-        let ended = watched(async { kept = speaking.await }, &line, clock).await;
-        if let Some((refusal, id)) = line.refusal() {
-            shared.refused(refusal, id, &line);
+        let ended = watched(speaking, &line, clock).await;
+        if let Some(early) = line.refusal() {
+            shared.refused(early, &line);
         }
-        if let (Ended::ByItself, Some(stream)) = (ended, line.take_left()) {
-            guard::linger(stream).await;
+        match (ended, line.take_left()) {
+            (Ended::ByItself, Some(stream)) => answer::linger(stream).await,
+            (Ended::Panicked, Some(stream)) => {
+                if let Some(request) = line.panicked.get() {
+                    answer::after_panic(stream, request).await;
+                }
+            }
+            _ => {}
         }
-        drop(kept);
     }
 }
 

@@ -11,6 +11,7 @@ use prometheus::IntGauge;
 use tokio::sync::Notify;
 
 use super::line::Line;
+use crate::exchange::refusal::Abort;
 use crate::time::Timestamp;
 
 /// Every open client connection.
@@ -31,6 +32,8 @@ pub struct Connections {
 struct Lines {
     by_place: HashMap<u64, Arc<Line>>,
     draining_since: Option<Timestamp>,
+    /// Since when, and why, none may go on.
+    aborted: Option<(Timestamp, Abort)>,
 }
 
 impl Connections {
@@ -86,9 +89,21 @@ impl Connections {
     }
 
     /// Ends those that are no tunnels.
-    pub(super) fn cut_others(&self, now: Timestamp) {
+    pub(super) fn cut_others(&self, now: Timestamp, reason: Abort) {
         for line in self.lines().by_place.values().filter(|line| !line.is_tunnel()) {
-            line.cut(now);
+            self.cut(line, now, reason);
+        }
+    }
+
+    /// Ends every connection, and those to come.
+    pub fn abort(&self, now: Timestamp, reason: Abort) {
+        let mut lines = self.lines();
+        lines.aborted.get_or_insert((now, reason));
+        lines.by_place.values().for_each(|line| self.cut(line, now, reason));
+    }
+
+    fn cut(&self, line: &Line, now: Timestamp, reason: Abort) {
+        if line.cut(now, reason) {
             self.cut.fetch_add(1, Relaxed);
         }
     }
@@ -174,6 +189,9 @@ impl Place {
         let mut lines = self.connections.lines();
         if let Some(since) = lines.draining_since {
             line.drain(since);
+        }
+        if let Some((since, reason)) = lines.aborted {
+            self.connections.cut(line, since, reason);
         }
         lines.by_place.insert(self.id, Arc::clone(line));
     }

@@ -2,14 +2,10 @@
 
 use pingora_error::{Error, ErrorSource, ErrorType, RetryType};
 
+use crate::exchange::outcome::{self, Judgement, Kind, Side};
 use crate::exchange::refusal::Refusal;
 use crate::policy::retry::Failure;
 use crate::upstream::handshake::{self, Fault};
-
-/// Why an attempt failed on a connection that existed.
-pub(super) fn of_attempt(error: &Error) -> Failure {
-    if is_timeout(error) { Failure::Timeout } else { Failure::Reset }
-}
 
 /// Whether the backend says that it did nothing with the request: it refused the stream, or went
 /// away before it. Pingora has looked at it (`handle_read_header_error`), and keeps nothing else.
@@ -27,90 +23,59 @@ pub(super) fn of_connection(error: &Error) -> Failure {
     }
 }
 
-/// Whether the client is gone, or did not keep to the rules.
-pub(super) fn blames_client(error: &Error) -> bool {
-    *error.esource() == ErrorSource::Downstream
-}
-
-/// Whether the client did not take what was written for it.
-pub(super) fn is_stalled_client(error: &Error) -> bool {
-    blames_client(error) && matches!(error.etype(), ErrorType::WriteTimedout)
-}
-
-/// What to answer once an exchange has failed for good; `None` if the client has left. `late`
-/// says who did not do its part in time.
-pub(super) fn to_answer(error: &Error, late: Option<Late>) -> Option<Refusal> {
-    match (late, error.esource()) {
-        (Some(Late::Client), _) => Some(Refusal::SlowClient),
-        (Some(Late::Backend), _) => Some(Refusal::RequestTimeout),
-        (Some(Late::Headers), _) => Some(Refusal::ResponseTimeout),
-        (None, ErrorSource::Upstream) => Some(of_backend(error)),
-        (None, ErrorSource::Downstream) => of_client(error),
-        (None, ErrorSource::Internal | ErrorSource::Unset) => Some(Refusal::Internal),
-    }
-}
-
-/// Who had not done its part when the time was up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Late {
-    /// It had not sent its whole body, and was waited for.
-    Client,
-    /// It had the whole request, or did not take it.
-    Backend,
-    /// The same, and the request as a whole still has time.
-    Headers,
+/// One of Pingora's errors, in the words of the decision that follows.
+pub(super) fn fault(error: &Error) -> outcome::Fault {
+    let (side, kind) = match error.esource() {
+        ErrorSource::Upstream => (Side::Backend, of_backend(error)),
+        ErrorSource::Downstream => (Side::Client, of_client(error)),
+        ErrorSource::Internal | ErrorSource::Unset if is_after_a_whole_answer(error) => {
+            (Side::Internal, Kind::AfterResponse)
+        }
+        ErrorSource::Internal | ErrorSource::Unset => (Side::Internal, Kind::Other),
+    };
+    outcome::Fault { side, kind }
 }
 
 #[expect(clippy::wildcard_enum_match_arm, reason = "Pingora's list of errors is open")]
-fn of_backend(error: &Error) -> Refusal {
+fn of_backend(error: &Error) -> Kind {
     match error.etype() {
-        ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout => Refusal::ConnectTimeout,
-        ErrorType::ReadTimedout | ErrorType::WriteTimedout => Refusal::ResponseTimeout,
+        _ if is_refused(error) => Kind::Unprocessed,
+        ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout => Kind::ConnectTimeout,
+        ErrorType::ReadTimedout | ErrorType::WriteTimedout => Kind::Timeout,
         ErrorType::ConnectRefused
         | ErrorType::ConnectNoRoute
         | ErrorType::ConnectError
         | ErrorType::BindError
-        | ErrorType::SocketError => Refusal::ConnectFailed,
+        | ErrorType::SocketError => Kind::Connect,
         ErrorType::TLSHandshakeFailure => match handshake::failure(error) {
-            Some((Fault::Certificate, _)) => Refusal::CertificateInvalid,
-            Some((Fault::Other, _)) | None => Refusal::TlsFailed,
+            Some((Fault::Certificate, _)) => Kind::Certificate,
+            Some((Fault::Other, _)) | None => Kind::Tls,
         },
-        ErrorType::InvalidHTTPHeader | ErrorType::InvalidH2 => Refusal::InvalidResponse,
-        ErrorType::H2Error if h2_error(error).is_some_and(h2::Error::is_library) => {
-            Refusal::InvalidResponse
-        }
-        _ => Refusal::ConnectionReset,
+        ErrorType::InvalidHTTPHeader | ErrorType::InvalidH2 => Kind::Protocol,
+        ErrorType::H2Error if h2_error(error).is_some_and(h2::Error::is_library) => Kind::Protocol,
+        _ => Kind::Closed,
     }
 }
 
 #[expect(clippy::wildcard_enum_match_arm, reason = "Pingora's list of errors is open")]
-fn of_client(error: &Error) -> Option<Refusal> {
+fn of_client(error: &Error) -> Kind {
     match error.etype() {
-        ErrorType::ReadTimedout => Some(Refusal::SlowClient),
+        ErrorType::ReadTimedout => Kind::Timeout,
+        ErrorType::WriteTimedout => Kind::Unread,
         ErrorType::ReadError
         | ErrorType::WriteError
-        | ErrorType::WriteTimedout
         | ErrorType::ConnectionClosed
         // The stream was reset, or its connection is gone.
-        | ErrorType::H2Error => None,
-        _ => Some(Refusal::BadRequest),
+        | ErrorType::H2Error => Kind::Closed,
+        _ => Kind::Protocol,
     }
 }
 
 /// Whether the answer is whole, and the backend did not want the rest of the request: what Pingora
 /// ends such an exchange with is an error all the same.
-pub(super) fn is_after_a_whole_answer(error: &Error) -> bool {
+fn is_after_a_whole_answer(error: &Error) -> bool {
     let context = error.context.as_ref().map(pingora_error::ImmutStr::as_str);
     *error.esource() == ErrorSource::Unset && context == Some("downstream_state is_errored")
-}
-
-/// Whether a backend said nothing for too long.
-pub(super) fn is_silence(error: &Error) -> bool {
-    *error.esource() == ErrorSource::Upstream && is_timeout(error)
-}
-
-pub(super) fn is_timeout(error: &Error) -> bool {
-    matches!(error.etype(), ErrorType::ReadTimedout | ErrorType::WriteTimedout)
 }
 
 /// Whether the library ended a client's connection for what costs the client nothing: a head without
@@ -178,32 +143,36 @@ pub(super) fn again(status: u16) -> Box<Error> {
     error
 }
 
-/// The error that ends an exchange in the middle of its answer.
-pub(super) fn late() -> Box<Error> {
-    Error::explain(ErrorType::ReadTimedout, "past the request's deadline").into_up()
+/// The error that ends a request whose time is up while its response is on its way. The backend is
+/// still sending; the client is to blame if it had to be waited for.
+pub(super) fn late(is_client: bool) -> Box<Error> {
+    let why = "past the request's deadline";
+    match is_client {
+        true => Error::explain(ErrorType::WriteTimedout, why).into_down(),
+        false => Error::explain(ErrorType::ReadTimedout, why).into_up(),
+    }
 }
 
-/// Decides about an error on a connection that existed. `failed` tells whether to try again.
+/// Decides about an error on a connection that existed. If the backend is to blame, `failed` tells
+/// whether to try again.
 pub(super) fn while_proxying(
     mut error: Box<Error>,
     reused: bool,
-    late: Option<Late>,
+    judged: Judgement,
     failed: impl FnOnce(Failure, &str) -> bool,
 ) -> Box<Error> {
-    let refused = is_refused(&error);
     // An undecided error would make Pingora panic where it asks.
     error.retry.decide_reuse(reused);
     if matches!(error.etype(), ErrorType::HTTPStatus(_)) {
         return error; // decided when the status came
     }
-    let again = match (late, error.esource()) {
-        (Some(Late::Backend), _) => failed(Failure::Timeout, "no answer in the request's time"),
-        (Some(Late::Headers), _) => failed(Failure::Timeout, NO_HEADERS),
-        (None, ErrorSource::Upstream) if refused => {
-            failed(Failure::Refused, "it did nothing with the request")
-        }
-        (None, ErrorSource::Upstream) => failed(of_attempt(&error), &reason(&error)),
-        _ => false,
+    let is_over = judged.refusal != Some(Refusal::ResponseTimeout);
+    let late = if is_over { "no answer in the request's time" } else { NO_HEADERS };
+    let again = match (judged.blame, error.esource()) {
+        (None, _) => false,
+        (Some(Failure::Refused), _) => failed(Failure::Refused, "it did nothing with the request"),
+        (Some(blame), ErrorSource::Upstream) => failed(blame, &reason(&error)),
+        (Some(blame), _) => failed(blame, late),
     };
     error.set_retry(again);
     error

@@ -15,12 +15,12 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::delegate::delegate;
 use super::eager::EagerStream;
-use super::line::{Direction, LINGER, Line, Verdict};
+use super::early::{EarlyRefusal, text_of_line};
+use super::line::{Direction, Line, Verdict};
 use super::pacing::Pacing;
 use super::{answer, connection};
 use crate::clock::Clock;
 use crate::exchange::refusal::Refusal;
-use crate::http::request_id;
 use crate::http::scan::{Broken, Scanner, Within};
 use crate::policy::pace::Pace;
 use crate::sockets;
@@ -118,12 +118,16 @@ impl GuardedStream {
     /// Answers for Pingora, which has no request to answer. The write buffer is empty at this point
     /// and takes the few bytes at once; if it did not, the client would be cut without them.
     fn refuse(&mut self, refusal: Refusal, context: &mut Context<'_>) {
-        let id = request_id::from_roll(fastrand::u128(..));
-        if !self.line.refuse(refusal, id) {
+        if self.line.refusal().is_some() {
             return;
         }
-        let answer = answer::unasked(refusal, id);
+        let mut early = EarlyRefusal::new(refusal, std::mem::take(&mut self.request_line));
+        let answer = answer::unasked(refusal, early.id.as_str(), early.is_head());
         let written = Pin::new(&mut self.inner).poll_write(context, answer.as_bytes());
+        if let Poll::Ready(Ok(written)) = written {
+            early.bytes_out = answer.body_bytes(written);
+        }
+        self.line.refuse(early);
         let flushed = Pin::new(&mut self.inner).poll_flush(context);
         log::debug!(
             "refused: peer={} written={written:?} flushed={flushed:?}",
@@ -167,12 +171,12 @@ impl GuardedStream {
             (true, _) if !is_served => Poll::Pending,
             // Without this the end of a body would be awaited that cannot come.
             (true, Within::Body) => {
-                self.line.violated(broken.violation, std::mem::take(&mut self.request_line));
+                self.line.violated(broken.violation);
                 Poll::Ready(Err(io::ErrorKind::InvalidData.into()))
             }
             (true, Within::Head) => Poll::Pending,
             (false, _) => {
-                self.line.violated(broken.violation, std::mem::take(&mut self.request_line));
+                self.line.violated(broken.violation);
                 self.refuse(broken.violation.into(), context);
                 Poll::Ready(Ok(()))
             }
@@ -210,12 +214,17 @@ impl GuardedStream {
     fn paced_write(
         &mut self,
         context: &mut Context<'_>,
+        piece: &[u8],
         write: impl FnOnce(Pin<&mut Stream>, &mut Context<'_>) -> Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
-        if self.line.verdict() == Verdict::Stalled {
+        if matches!(self.line.verdict(), Verdict::Stalled | Verdict::Abort) {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
         let written = write(Pin::new(&mut self.inner), context);
+        self.line.response.set_unread(written.is_pending());
+        if let Poll::Ready(Ok(bytes @ 1..)) = written {
+            self.line.response.wrote(piece, bytes);
+        }
         if written.is_pending() {
             let _left = self.line.poll_room(context);
         }
@@ -239,13 +248,16 @@ impl GuardedStream {
     /// Whether the client may be sending what nobody is going to read.
     fn is_in_the_middle(&self) -> bool {
         let is_whole = self.scanner.as_ref().is_none_or(Scanner::is_between);
-        !is_whole || self.broken.is_some() || self.line.refusal().is_some()
+        // After a panic the client gets a response, unless it has had one.
+        let is_owed = std::thread::panicking() && !self.line.response.has_started();
+        !is_whole || self.broken.is_some() || self.line.refusal().is_some() || is_owed
     }
 }
 
 impl Drop for GuardedStream {
     fn drop(&mut self) {
-        if self.line.is_until_closed.load(Relaxed) && !self.is_shut {
+        let has_begun = self.line.response.has_started();
+        if self.line.is_until_closed.load(Relaxed) && has_begun && !self.is_shut {
             // An ordinary end would say that the response is whole.
             let reset = sockets::reset(self.inner.id());
             log::debug!("response aborted: peer={} reset={reset:?}", self.line.connection.peer);
@@ -253,27 +265,6 @@ impl Drop for GuardedStream {
             let nothing = Box::new(io::Cursor::new(Vec::<u8>::new()));
             self.line.leave(std::mem::replace(&mut self.inner, nothing));
         }
-    }
-}
-
-/// What is kept of a request line for the log: enough to see what was asked for.
-const LINE_KEPT: usize = 512;
-
-/// The first line of some bytes, as text.
-fn text_of_line(bytes: &[u8]) -> String {
-    let end = bytes.iter().take(LINE_KEPT).position(|byte| matches!(byte, b'\r' | b'\n'));
-    let line = bytes.get(..end.unwrap_or_else(|| bytes.len().min(LINE_KEPT)));
-    String::from_utf8_lossy(line.unwrap_or_default()).into_owned()
-}
-
-/// Says that nothing more is coming, and reads what still comes.
-pub(super) async fn linger(mut stream: Stream) {
-    let lingering = async {
-        tokio::io::AsyncWriteExt::shutdown(&mut stream).await?;
-        tokio::io::copy(&mut stream, &mut tokio::io::sink()).await
-    };
-    if let Ok(Err(error)) = tokio::time::timeout(LINGER, lingering).await {
-        log::debug!("client left: {error}");
     }
 }
 
@@ -306,7 +297,7 @@ impl AsyncRead for GuardedStream {
                 this.refuse(Refusal::SlowClient, context);
                 return Poll::Ready(Ok(()));
             }
-            Verdict::PastDeadline | Verdict::Stalled => {
+            Verdict::PastDeadline | Verdict::Stalled | Verdict::Abort => {
                 return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
             }
         }
@@ -343,7 +334,8 @@ impl AsyncWrite for GuardedStream {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         if this.line.is_busy() {
-            return this.paced_write(context, |inner, context| inner.poll_write(context, bytes));
+            return this
+                .paced_write(context, bytes, |inner, context| inner.poll_write(context, bytes));
         }
         // Before the first hook of a request, only Pingora's own 400 can come.
         this.refuse(Refusal::BadRequest, context);
@@ -354,7 +346,7 @@ impl AsyncWrite for GuardedStream {
         let flush = |inner: Pin<&mut Stream>, context: &mut Context<'_>| {
             inner.poll_flush(context).map_ok(|()| 0)
         };
-        self.get_mut().paced_write(context, flush).map_ok(|_| ())
+        self.get_mut().paced_write(context, &[], flush).map_ok(|_| ())
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -369,8 +361,10 @@ impl AsyncWrite for GuardedStream {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         if this.line.is_busy() {
-            return this
-                .paced_write(context, |inner, context| inner.poll_write_vectored(context, pieces));
+            let first = pieces.first().map_or(&[][..], |piece| piece);
+            return this.paced_write(context, first, |inner, context| {
+                inner.poll_write_vectored(context, pieces)
+            });
         }
         this.refuse(Refusal::BadRequest, context);
         Poll::Ready(Ok(pieces.iter().map(|piece| piece.len()).sum()))

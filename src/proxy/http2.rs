@@ -7,7 +7,7 @@
 use std::future::{Future as _, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll};
 
 use http::header::{self, HeaderValue};
@@ -23,15 +23,16 @@ use pingora_core::server::ShutdownWatch;
 use super::accept::{BODY_DRAIN, Server};
 use super::connection;
 use super::connections::Place;
+use super::early::EarlyRefusal;
 use super::failure;
 use super::framed::{Fate, FramedStream};
 use super::line::{Line, Verdict};
 use super::stream::GuardedSession;
+use super::streams::Streams;
 use super::target;
 use super::watch::watched;
 use crate::config::Http2;
-use crate::exchange::refusal::Refusal;
-use crate::http::request_id;
+use crate::exchange::refusal::{Abort, Refusal};
 use crate::http::scan::{Limits as HeadLimits, Unpacked, Violation};
 
 /// Requests that could not be read, on one connection.
@@ -52,32 +53,6 @@ pub(super) fn options(limits: &Http2, head: &HeadLimits) -> H2Options {
         .max_header_list_size(u32::try_from(list).unwrap_or(u32::MAX))
         .max_send_buffer_size(SEND_BUFFER);
     options
-}
-
-/// The streams of a connection.
-struct Streams {
-    open: AtomicUsize,
-    line: Arc<Line>,
-    /// The connection is open as long as one of them is.
-    _place: Arc<Place>,
-}
-
-/// One stream, until it is dropped.
-struct Open(Arc<Streams>);
-
-impl Streams {
-    fn enter(self: &Arc<Self>) -> Open {
-        self.open.fetch_add(1, Relaxed);
-        Open(Arc::clone(self))
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        if self.0.open.fetch_sub(1, Relaxed) == 1 {
-            self.0.line.wake();
-        }
-    }
 }
 
 /// What Pingora says comes next: a stream, a request that could not be read, or the end.
@@ -127,8 +102,7 @@ pub(super) async fn serve(
         Err(error) => return log::debug!("no HTTP/2: {error}"),
     };
     line.answered(clock.now());
-    let streams = Streams { open: AtomicUsize::new(0), line: Arc::clone(line), _place: place };
-    let streams = Arc::new(streams);
+    let streams = Streams::new(line, place);
     let mut accepting = Accepting {
         server,
         streams,
@@ -156,8 +130,8 @@ pub(super) async fn serve(
                 malformed += 1;
                 accepting.tell_malformed(&stream_line);
                 if malformed >= MALFORMED_MAX {
-                    connection.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
                     accepting.flooded();
+                    connection.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
                 }
             }
             Ok(Ok(None)) => return accepting.over(),
@@ -176,8 +150,8 @@ pub(super) async fn serve(
                 connection.abrupt_shutdown(h2::Reason::NO_ERROR);
             }
             Err(End::Flooded) => {
-                connection.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
                 accepting.flooded();
+                connection.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
             }
         }
     }
@@ -196,7 +170,12 @@ impl Accepting<'_> {
         context: &mut Context<'_>,
     ) -> Poll<Result<Accepted, End>> {
         let line = &self.streams.line;
-        if self.streams.open.load(Relaxed) == 0 && line.is_busy() {
+        if line.verdict() == Verdict::Abort
+            && let Some(reason) = line.abort()
+        {
+            self.streams.cut(self.server.shared.clock.now(), reason);
+        }
+        if self.streams.is_empty() && line.is_busy() {
             line.answered(self.server.shared.clock.now());
         }
         let has_verdict = line.verdict() != Verdict::Open;
@@ -215,9 +194,9 @@ impl Accepting<'_> {
 
     /// Pingora has refused a request before there was an exchange.
     fn tell_malformed(&self, line: &Line) {
-        line.violated(Violation::Http2Malformed, String::new());
-        let id = request_id::from_roll(fastrand::u128(..));
-        self.server.shared.refused(Refusal::BadRequest, id, line);
+        line.violated(Violation::Http2Malformed);
+        let early = EarlyRefusal::new(Refusal::BadRequest, String::new());
+        self.server.shared.refused(&early, line);
     }
 
     /// Serves a stream in a task of its own.
@@ -226,7 +205,7 @@ impl Accepting<'_> {
         tidy(session.req_header_mut());
         target::escape(session.req_header_mut());
         if let Err(violation) = check(session.req_header(), self.server.limits.head) {
-            line.violated(violation, String::new());
+            line.violated(violation);
             line.foretold.get_or_init(|| violation.into());
         }
         let clock = self.server.shared.clock;
@@ -235,7 +214,7 @@ impl Accepting<'_> {
         let session = GuardedSession::new(session, of_stream, clock, pace);
         let session = ServerSession::new_custom(Box::new(session));
         let (server, shutdown) = (Arc::clone(self.server), self.shutdown.clone());
-        let open = self.streams.enter();
+        let open = self.streams.enter(&line);
         tokio::spawn(async move {
             let _open = open;
             let serving = async {
@@ -245,7 +224,9 @@ impl Accepting<'_> {
         });
     }
 
+    /// Whatever is still going on is ended for the flood.
     fn count_flood(&self) {
+        self.streams.cut(self.server.shared.clock.now(), Abort::Http2Flood);
         let connection = &self.streams.line.connection;
         self.server.failures.flooded(connection.peer, connection.local);
     }
@@ -266,7 +247,7 @@ impl Accepting<'_> {
         self.leaving = true;
         self.has_ended = true;
         self.is_forced = true;
-        self.streams.line.cut(self.server.shared.clock.now());
+        self.streams.line.cut(self.server.shared.clock.now(), Abort::Http2Flood);
     }
 }
 

@@ -14,6 +14,7 @@
 //! keeps the time itself: the connection's own task watches it (`accept.rs`), and the stream
 //! below Pingora (`guard.rs`) carries out the verdict.
 
+mod expiry;
 mod notes;
 
 use std::num::NonZeroU32;
@@ -26,11 +27,12 @@ use pingora_core::protocols::Stream;
 
 use super::connection::Connection;
 use super::cork::Cork;
+use super::early::{EarlyRefusal, PanickedRequest};
 pub(super) use super::phase::Direction;
 use super::phase::Phase;
+use super::response::ResponseProgress;
 pub(super) use super::verdict::Verdict;
-use crate::exchange::refusal::Refusal;
-use crate::http::request_id::RequestId;
+use crate::exchange::refusal::{Abort, Refusal};
 use crate::http::scan::Violation;
 use crate::http::target::Change;
 use crate::time::Timestamp;
@@ -74,6 +76,12 @@ pub(super) struct Line {
     due_ns: AtomicU64,
     /// When it is over, whatever the phase; the end of time unless it is to be cut.
     cut_ns: AtomicU64,
+    /// Why it is to be cut.
+    abort: OnceLock<Abort>,
+    /// What was sent of the current response.
+    pub(super) response: ResponseProgress,
+    /// The request that a panic ended, if its client is to get a response.
+    pub(super) panicked: OnceLock<PanickedRequest>,
     /// When the client has taken too long to send more; the end of time if nobody waits.
     read_due_ns: AtomicU64,
     /// When it has taken too long to take more.
@@ -85,9 +93,9 @@ pub(super) struct Line {
     /// When the connection last became idle.
     idle_since_ns: AtomicU64,
     /// We answered before a hook ran.
-    refusal: OnceLock<(Refusal, RequestId)>,
-    /// What the client sent that is not HTTP, and the request line, as far as it is known.
-    violation: OnceLock<(Violation, String)>,
+    refusal: OnceLock<EarlyRefusal>,
+    /// What the client sent that is not HTTP.
+    violation: OnceLock<Violation>,
     /// Bytes of targets that others stand for, of this request and of those behind it.
     changes: Mutex<Vec<Change>>,
     /// What to answer to the request, known from its head alone.
@@ -120,6 +128,9 @@ impl Line {
             verdict: AtomicU8::new(Verdict::Open.code()),
             due_ns: AtomicU64::new((now + timeouts.header).as_nanos()),
             cut_ns: AtomicU64::new(u64::MAX),
+            abort: OnceLock::new(),
+            response: ResponseProgress::default(),
+            panicked: OnceLock::new(),
             read_due_ns: AtomicU64::new(u64::MAX),
             write_due_ns: AtomicU64::new(u64::MAX),
             tunnel_end_ns: AtomicU64::new(u64::MAX),
@@ -223,6 +234,7 @@ impl Line {
     pub(super) fn busy(&self, now: Timestamp) {
         self.served.fetch_add(1, Relaxed);
         self.uploads(None);
+        self.response.begin();
         self.enter(Phase::Busy, now + self.timeouts.header);
     }
 
@@ -301,12 +313,6 @@ impl Line {
         self.draining_since().is_some()
     }
 
-    /// What the connection is doing has taken too long, whatever it is.
-    pub(super) fn cut(&self, now: Timestamp) {
-        self.cut_ns.fetch_min(now.as_nanos(), Relaxed);
-        self.task.wake();
-    }
-
     pub(super) fn register(&self, waker: &std::task::Waker) {
         self.task.register(waker);
     }
@@ -355,17 +361,13 @@ impl Line {
         if now < self.due() {
             return true;
         }
-        if self.verdict() != Verdict::Open {
-            return false;
-        }
-        let verdict = if self.is(Phase::Idle) {
-            Verdict::Close
-        } else if self.is(Phase::Head) {
-            Verdict::HeadTimeout
-        } else if self.write_due_ns.load(Relaxed) <= now.as_nanos() {
-            Verdict::Stalled
-        } else {
-            Verdict::PastDeadline
+        let verdict = match self.verdict() {
+            Verdict::Open => self.verdict_at(now),
+            // The response in place of a backend's had its time.
+            Verdict::PastDeadline => Verdict::Abort,
+            Verdict::Close | Verdict::HeadTimeout | Verdict::Stalled | Verdict::Abort => {
+                return false;
+            }
         };
         self.slow_at(Direction::Read, None);
         self.slow_at(Direction::Write, None);
@@ -386,6 +388,7 @@ impl Line {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::exchange::outcome::Expired;
 
     const TIMEOUTS: LineTimeouts = LineTimeouts {
         header: Duration::from_secs(10),
@@ -461,7 +464,31 @@ mod tests {
         assert!(line.check(at(30)));
         assert_eq!(line.verdict(), Verdict::PastDeadline);
         assert!(line.check(at(30)), "it still has a moment");
-        assert!(!line.check(at(31)), "now it is cut");
+        assert!(line.check(at(31)), "its last moment: even a response of ours is not waited for");
+        assert_eq!((line.verdict(), line.expired()), (Verdict::Abort, Some(Expired::Deadline)));
+        assert!(!line.check(at(32)), "now it is cut");
+    }
+
+    #[test]
+    fn a_response_that_is_under_way_at_the_deadline_is_aborted_at_once() {
+        let line = line();
+        line.busy(at(0));
+        line.deadline(at(30));
+        line.response.headers(200);
+        assert!(line.check(at(30)));
+        assert_eq!((line.verdict(), line.expired()), (Verdict::Abort, Some(Expired::Deadline)));
+        assert!(!line.check(at(31)), "it did not end by itself");
+    }
+
+    #[test]
+    fn a_connection_that_is_cut_keeps_the_first_reason() {
+        let line = line();
+        line.busy(at(0));
+        assert!(line.cut(at(5), Abort::DrainTimeout));
+        assert!(!line.cut(at(4), Abort::ForcedStop));
+        assert!(line.check(at(5)));
+        let expired = Some(Expired::Connection(Abort::DrainTimeout));
+        assert_eq!((line.verdict(), line.expired()), (Verdict::Abort, expired));
     }
 
     #[test]
@@ -576,7 +603,7 @@ mod tests {
         assert_eq!(line.due(), at(2040));
         assert!(line.check(at(2040)));
         assert_eq!(line.verdict(), Verdict::PastDeadline);
-        assert!(!line.check(at(2041)), "now it is cut");
+        assert!(line.check(at(2041)) && !line.check(at(2042)), "now it is cut");
     }
 
     #[test]
@@ -593,7 +620,7 @@ mod tests {
     fn what_is_cut_stays_cut_though_a_stream_begins() {
         let line = line();
         line.answered(at(1));
-        line.cut(at(2));
+        line.cut(at(2), Abort::Http2Flood);
         line.carries();
         assert_eq!(line.due(), at(2));
         assert!(line.check(at(2)));

@@ -7,9 +7,11 @@ mod change;
 mod client_certificate;
 mod connection;
 pub mod connections;
+mod context;
 mod cork;
 mod delegate;
 mod eager;
+mod early;
 mod failure;
 mod fault;
 mod framed;
@@ -20,12 +22,16 @@ mod http2;
 mod identity;
 mod leaving;
 pub mod line;
+mod listen;
 pub mod opening;
 mod pacing;
 mod peer;
 mod phase;
+mod progress;
 mod request;
+mod response;
 mod stream;
+mod streams;
 mod target;
 mod tunnel;
 mod unchunked;
@@ -47,19 +53,16 @@ use pingora_core::upstreams::peer::HttpPeer;
 use pingora_error::{Error, Result};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
-use self::failure::Late;
+use self::context::RequestContext;
+use self::early::EarlyRefusal;
 use self::leaving::{Presence, replay};
-use self::line::{Line, Verdict};
+use self::line::Line;
 use crate::clock::Clock;
 use crate::exchange::event::Observer;
 use crate::exchange::refusal::{Ending, Refusal};
 use crate::exchange::{Admitted, Exchange};
-use crate::http::request_id::RequestId;
 use crate::live::Live;
 use crate::upstream::{Upstreams, http2 as upload};
-
-/// Timers of the same moment ring within this of each other.
-const TICK: Duration = Duration::from_millis(20);
 
 /// What every request shares. Cheap to clone.
 #[derive(Clone)]
@@ -77,8 +80,10 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    fn exchange(&self) -> Exchange {
-        Exchange::new(self.live.load(), Arc::clone(&self.observer), self.clock.now())
+    fn exchange(&self) -> RequestContext {
+        let observer = Arc::clone(&self.observer);
+        let exchange = Exchange::new(self.live.load(), observer, self.clock.now());
+        RequestContext::new(exchange, self.clock)
     }
 
     fn admit(&self, session: &Session, exchange: &mut Exchange) -> Result<Admitted, Refusal> {
@@ -105,7 +110,8 @@ impl Proxy {
     }
 
     /// Reports a connection that was refused before it had a request.
-    fn refused(&self, refusal: Refusal, id: RequestId, line: &Line) {
+    fn refused(&self, early: &EarlyRefusal, line: &Line) {
+        let refusal = early.refusal;
         let observer = Arc::clone(&self.observer);
         let mut exchange = Exchange::new(self.live.load(), observer, line.since());
         exchange.peer(line.connection.client_ip());
@@ -113,8 +119,7 @@ impl Proxy {
         if let Some(violation) = line.violation() {
             exchange.because(violation.code());
         }
-        let scheme = line.connection.scheme().as_str();
-        let wire = wire::unread(refusal.status(), id.as_str(), scheme, line.request_line());
+        let wire = wire::unread(early, line.connection.scheme().as_str());
         exchange.finished(Ending::Refused(refusal), Some(&wire), self.clock.now());
     }
 }
@@ -123,44 +128,11 @@ fn line(session: &Session) -> Option<&Line> {
     connection::line(session).map(Arc::as_ref)
 }
 
-/// Who was late, if somebody was. While a client's body is awaited, its silence is the backend's
-/// silence, too.
-fn late(session: &mut Session, exchange: &Exchange, error: &Error) -> Option<Late> {
-    let is_over = exchange.deadline() <= Clock::process().now() + TICK;
-    let heard = session.as_downstream_mut().is_body_done();
-    let awaited = !heard && line(session).is_some_and(Line::is_awaited);
-    match (is_late(session) || is_about_late(session, error), awaited) {
-        (true, true) => Some(Late::Client),
-        (true, false) if is_over => Some(Late::Backend),
-        (true, false) => Some(Late::Headers),
-        (false, true) if failure::is_silence(error) => Some(Late::Client),
-        (false, _) => None,
-    }
-}
-
-/// Whether the client has taken its answer too slowly.
-fn is_stalled(session: &Session) -> bool {
-    line(session).is_some_and(|line| line.verdict() == Verdict::Stalled)
-}
-
-/// Whether the request's time is up.
-fn is_late(session: &Session) -> bool {
-    line(session).is_some_and(|line| line.verdict() == Verdict::PastDeadline)
-}
-
-/// Whether it was silent until its time was up: the timer of the silence may ring just before the
-/// line's.
-fn is_about_late(session: &Session, error: &Error) -> bool {
-    let now = Clock::process().now();
-    let is_due = |line: &Line| line.is_busy() && line.due() <= now + TICK;
-    failure::is_timeout(error) && line(session).is_some_and(is_due)
-}
-
 #[async_trait]
 impl ProxyHttp for Proxy {
-    type CTX = Exchange;
+    type CTX = RequestContext;
 
-    fn new_ctx(&self) -> Exchange {
+    fn new_ctx(&self) -> RequestContext {
         self.exchange()
     }
 
@@ -171,17 +143,23 @@ impl ProxyHttp for Proxy {
     async fn early_request_filter(
         &self,
         session: &mut Session,
-        exchange: &mut Exchange,
+        exchange: &mut RequestContext,
     ) -> Result<()> {
-        fault::at("early_request_filter", session);
         request::begin(session, exchange.started());
+        let identified = head::identify(session.req_header_mut(), fastrand::u128(..));
+        exchange.received(session);
+        fault::at("early_request_filter", session);
         // HTTP/1.0 knows no interim answers (RFC 9110 §15.2).
         let of_1_0 = session.req_header().version == http::Version::HTTP_10;
         session.as_downstream_mut().set_ignore_info_resp(of_1_0);
-        head::identify(session.req_header_mut(), fastrand::u128(..))
+        identified
     }
 
-    async fn request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> Result<bool> {
+    async fn request_filter(
+        &self,
+        session: &mut Session,
+        exchange: &mut RequestContext,
+    ) -> Result<bool> {
         fault::at("request_filter", session);
         match self.admit(session, exchange) {
             Err(refusal) => return answer::refuse(session, exchange, refusal).await.map(|()| true),
@@ -199,7 +177,7 @@ impl ProxyHttp for Proxy {
     async fn upstream_peer(
         &self,
         session: &mut Session,
-        exchange: &mut Exchange,
+        exchange: &mut RequestContext,
     ) -> Result<Box<HttpPeer>> {
         fault::at("upstream_peer", session);
         let rolls = (fastrand::u64(..), fastrand::u64(..));
@@ -217,7 +195,7 @@ impl ProxyHttp for Proxy {
         session: &mut Session,
         body: &mut Option<Bytes>,
         is_end: bool,
-        exchange: &mut Exchange,
+        exchange: &mut RequestContext,
     ) -> Result<()> {
         fault::at("request_body_filter", session);
         request::check(session, body, is_end, exchange)
@@ -227,7 +205,7 @@ impl ProxyHttp for Proxy {
         &self,
         session: &mut Session,
         _: &HttpPeer,
-        exchange: &mut Exchange,
+        exchange: &mut RequestContext,
         mut error: Box<Error>,
     ) -> Box<Error> {
         fault::at("fail_to_connect", session);
@@ -246,7 +224,7 @@ impl ProxyHttp for Proxy {
         _: &HttpPeer,
         socket: std::os::fd::RawFd,
         connection: Option<&Digest>,
-        exchange: &mut Exchange,
+        exchange: &mut RequestContext,
     ) -> Result<()> {
         fault::at("connected_to_upstream", session);
         if let Some(line) = line(session) {
@@ -262,7 +240,7 @@ impl ProxyHttp for Proxy {
         &self,
         session: &mut Session,
         request: &mut RequestHeader,
-        exchange: &mut Exchange,
+        exchange: &mut RequestContext,
     ) -> Result<()> {
         fault::at("upstream_request_filter", session);
         let Some(client) = exchange.client() else { return Ok(()) };
@@ -282,7 +260,7 @@ impl ProxyHttp for Proxy {
         &self,
         session: &mut Session,
         response: &mut ResponseHeader,
-        exchange: &mut Exchange,
+        exchange: &mut RequestContext,
     ) -> Result<()> {
         fault::at("upstream_response_filter", session);
         head::check_answer(response)?;
@@ -300,7 +278,7 @@ impl ProxyHttp for Proxy {
         &self,
         session: &mut Session,
         response: &mut ResponseHeader,
-        exchange: &mut Exchange,
+        exchange: &mut RequestContext,
     ) -> Result<()> {
         fault::at("response_filter", session);
         let request = session.req_header();
@@ -321,7 +299,7 @@ impl ProxyHttp for Proxy {
         &self,
         session: &mut Session,
         trailers: &mut HeaderMap,
-        exchange: &mut Exchange,
+        exchange: &mut RequestContext,
     ) -> Result<Option<Bytes>> {
         fault::at("response_trailer_filter", session);
         grpc::note(trailers, exchange);
@@ -333,13 +311,14 @@ impl ProxyHttp for Proxy {
         session: &mut Session,
         _: &mut Option<Bytes>,
         _: bool,
-        exchange: &mut Exchange,
+        exchange: &mut RequestContext,
     ) -> Result<Option<Duration>> {
         fault::at("response_body_filter", session);
         let now = self.clock.now();
         tunnel::await_piece(session, exchange, now);
         // Bytes that trickle must not outlive the deadline that silence would not.
-        if now < exchange.deadline() { Ok(None) } else { Err(failure::late()) }
+        let lagged = line(session).is_some_and(|line| line.response.took_lag());
+        if now < exchange.deadline() { Ok(None) } else { Err(failure::late(lagged)) }
     }
 
     fn error_while_proxy(
@@ -347,15 +326,16 @@ impl ProxyHttp for Proxy {
         _: &HttpPeer,
         session: &mut Session,
         error: Box<Error>,
-        exchange: &mut Exchange,
+        exchange: &mut RequestContext,
         reused: bool,
     ) -> Box<Error> {
         fault::at("error_while_proxy", session);
-        let late = late(session, exchange, &error);
+        let now = self.clock.now();
+        let judged = progress::judge(&error, session, (exchange, now));
         let presence = leaving::look(session);
         let replay = replay(session, presence);
-        let error = failure::while_proxying(error, reused, late, |failed, reason| {
-            exchange.failed(failed, reason, replay, self.clock.now())
+        let error = failure::while_proxying(error, reused, judged, |failed, reason| {
+            exchange.failed(failed, reason, replay, now)
         });
         let left = presence == Presence::Left && !replay.answer_started;
         if left { leaving::left() } else { error }
@@ -365,31 +345,35 @@ impl ProxyHttp for Proxy {
         &self,
         session: &mut Session,
         error: &Error,
-        exchange: &mut Exchange,
+        exchange: &mut RequestContext,
     ) -> FailToProxy {
         fault::at("fail_to_proxy", session);
         answer::fail(session, error, exchange).await
     }
 
-    fn suppress_error_log(&self, _: &Session, _: &Exchange, _: &Error) -> bool {
+    fn suppress_error_log(&self, _: &Session, _: &RequestContext, _: &Error) -> bool {
         true // the access log tells it, once
     }
 
     fn suppress_proxy_warn_log(
         &self,
         _: &Session,
-        _: &Exchange,
+        _: &RequestContext,
         _: &Error,
         _: ProxyWarnLogContext,
     ) -> bool {
         true // likewise
     }
 
-    async fn logging(&self, session: &mut Session, error: Option<&Error>, exchange: &mut Exchange) {
+    async fn logging(
+        &self,
+        session: &mut Session,
+        error: Option<&Error>,
+        exchange: &mut RequestContext,
+    ) {
         fault::at("logging", session);
-        let ending = wire::ending(session, error, exchange);
-        wire::with(session, exchange, ending, |wire, exchange| {
-            exchange.finished(ending, Some(wire), self.clock.now());
-        });
+        let ending = progress::ending(session, error, (exchange, self.clock.now()));
+        let transfer = wire::transfer(session, exchange, ending);
+        exchange.ended(ending, transfer);
     }
 }

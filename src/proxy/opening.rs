@@ -18,6 +18,7 @@ use super::connection::{Connection, Tls};
 use super::line::{Line, Verdict};
 use crate::clock::Clock;
 use crate::config::Listener;
+use crate::exchange::refusal::Refusal;
 use crate::http::forwarded::is_trusted;
 use crate::http::proxy_protocol::{self, Addresses, Invalid, LENGTH_MAX};
 use crate::policy::notices::Notices;
@@ -43,6 +44,8 @@ pub(super) enum Unopened {
     Broken,
     /// It sent too much over HTTP/2 of what brings no request on.
     Flooded,
+    /// There are as many connections as there may be, of all clients or of this one.
+    TurnedAway(Refusal),
 }
 
 impl Unopened {
@@ -62,10 +65,11 @@ impl Unopened {
             Self::Slow => Some("timeout"),
             Self::Broken => Some("broken"),
             Self::Flooded => Some("http2_flood"),
+            Self::TurnedAway(refusal) => Some(refusal.code()),
         }
     }
 
-    const LABELS: [&'static str; 12] = [
+    const LABELS: [&'static str; 14] = [
         "proxy_header_missing",
         "proxy_header_invalid",
         "tls_closed",
@@ -78,15 +82,19 @@ impl Unopened {
         "timeout",
         "broken",
         "http2_flood",
+        Refusal::TooManyConnections.code(),
+        Refusal::TooManyOfClient.code(),
     ];
 
     /// Whether the client only left, or was slow: that happens, and the metric is enough.
     const fn is_usual(self) -> bool {
         match self {
             Self::Silent | Self::Slow | Self::Broken | Self::Handshake(Handshake::Closed) => true,
-            Self::NoProxyHeader | Self::BadProxyHeader(_) | Self::Handshake(_) | Self::Flooded => {
-                false
-            }
+            Self::NoProxyHeader
+            | Self::BadProxyHeader(_)
+            | Self::Handshake(_)
+            | Self::Flooded
+            | Self::TurnedAway(_) => false,
         }
     }
 }
@@ -101,6 +109,9 @@ impl fmt::Display for Unopened {
             Self::Slow => formatter.write_str("not opened in time"),
             Self::Broken => formatter.write_str("broken"),
             Self::Flooded => formatter.write_str("too much over HTTP/2 that is no request"),
+            Self::TurnedAway(Refusal::TooManyOfClient) => formatter
+                .write_str("more connections of one client than limits.connections_per_client"),
+            Self::TurnedAway(_) => formatter.write_str("more connections than limits.connections"),
         }
     }
 }
@@ -189,7 +200,8 @@ impl Opened {
                 Verdict::Close
                 | Verdict::HeadTimeout
                 | Verdict::PastDeadline
-                | Verdict::Stalled => Poll::Ready(Ok(0)),
+                | Verdict::Stalled
+                | Verdict::Abort => Poll::Ready(Ok(0)),
             });
             match read.await {
                 Ok(0) if bytes.is_empty() || line.verdict() != Verdict::Open => return None,

@@ -4,8 +4,7 @@
 //! that the stream's line knows when the client is waited for, in either direction, as it does where
 //! `GuardedStream` lies below HTTP/1.
 
-use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -23,9 +22,12 @@ use pingora_core::protocols::http::v2::server::HttpSession;
 use pingora_core::protocols::l4::socket::SocketAddr;
 use pingora_error::{Error, ErrorType, OrErr as _, Result};
 
+use super::answer;
 use super::line::{Direction, Line, Verdict};
+use super::listen::{listen, moved};
 use super::pacing::Pacing;
 use crate::clock::Clock;
+use crate::exchange::refusal::Refusal;
 use crate::http::grpc;
 use crate::policy::pace::Pace;
 
@@ -79,6 +81,7 @@ impl GuardedSession {
             return Error::e_explain(ErrorType::H2Error, "a body without a head");
         };
         self.ended = end;
+        self.line.response.body(piece.len());
         body.send_data(piece, end).or_err(ErrorType::WriteError, "while sending an answer")
     }
 
@@ -91,7 +94,7 @@ impl GuardedSession {
         };
         body.reserve_capacity(wanted);
         let room = poll_fn(|context| {
-            if line.verdict() == Verdict::Stalled {
+            if matches!(line.verdict(), Verdict::Stalled | Verdict::Abort) {
                 return Poll::Ready(Error::e_explain(ErrorType::WriteTimedout, "it is too slow"));
             }
             // What is there already is not told again.
@@ -103,6 +106,7 @@ impl GuardedSession {
                 Some(room) => room.or_err(ErrorType::WriteError, "waiting for a client's window"),
                 None => Error::e_explain(ErrorType::H2Error, "the client has ended the stream"),
             });
+            line.response.set_unread(polled.is_pending());
             if polled.is_pending() {
                 // Nobody reads more of the request meanwhile. What is on its way goes on.
                 let _left = line.poll_room(context);
@@ -130,12 +134,25 @@ impl GuardedSession {
     }
 
     fn begin(&mut self, head: Box<ResponseHeader>, end: bool) -> Result<()> {
+        let status = head.status;
         self.inner.write_response_header(head, end)?;
+        if !status.is_informational() {
+            self.line.response.headers(status.as_u16());
+        }
         if let Some(body) = self.inner.take_response_body_writer() {
             self.body = Some(body);
             self.ended = end;
         }
         Ok(())
+    }
+
+    /// Responds with 500.
+    fn fail(&mut self) -> Result<()> {
+        let request = self.inner.req_header();
+        let is_head = request.method == http::Method::HEAD;
+        let (head, body) = answer::plain(request, Refusal::Internal)?;
+        self.begin(Box::new(head), is_head)?;
+        if is_head { Ok(()) } else { self.send_piece(body, true) }
     }
 
     fn finish_with(&mut self, trailers: HeaderMap) -> Result<()> {
@@ -171,35 +188,15 @@ impl GuardedSession {
     }
 }
 
-/// Waits for what the client says, and tells the line whether it is to say the next word.
-async fn listen(
-    reading: impl Future<Output = Result<Option<Bytes>>>,
-    line: &Line,
-    is_awaited: bool,
-    pacing: Option<&mut Pacing>,
-) -> Result<Option<Bytes>> {
-    let mut pacing = pacing;
-    let mut reading = pin!(reading);
-    poll_fn(|context| {
-        if line.verdict() != Verdict::Open {
-            return Poll::Ready(Error::e_explain(ErrorType::ReadError, "its time is up"));
+impl Drop for GuardedSession {
+    /// A panic ends the request: where no response has begun, the client gets one.
+    fn drop(&mut self) {
+        if std::thread::panicking()
+            && !self.line.response.has_started()
+            && let Err(error) = self.fail()
+        {
+            log::debug!("response not sent: error=\"{error}\"");
         }
-        let polled = reading.as_mut().poll(context);
-        line.read_pending(is_awaited && polled.is_pending());
-        if let Some(pacing) = &mut pacing {
-            let came = |read: &Option<Bytes>| read.as_ref().map_or(0, Bytes::len);
-            pacing.moved(line, Direction::Read, moved(&polled, came));
-        }
-        polled
-    })
-    .await
-}
-
-/// How many bytes have moved, if it has come to anything.
-fn moved<T>(polled: &Poll<Result<T>>, bytes: impl FnOnce(&T) -> usize) -> Poll<usize> {
-    match polled {
-        Poll::Ready(done) => Poll::Ready(done.as_ref().map_or(0, bytes)),
-        Poll::Pending => Poll::Pending,
     }
 }
 

@@ -18,7 +18,7 @@ pub(super) fn settle(session: &mut Session) {
         return;
     }
     if let Err(violation) = rewrite(session.req_header_mut(), &changes) {
-        line.violated(violation, String::new());
+        line.violated(violation);
         line.foretold.get_or_init(|| violation.into());
     }
 }

@@ -12,8 +12,8 @@ use pingora_error::{Error, ErrorType, Result};
 use pingora_proxy::Session;
 
 use super::line::Line;
-use super::{answer, failure, is_late, line};
-use crate::exchange::refusal::{Ending, Refusal};
+use super::{answer, line};
+use crate::exchange::refusal::Refusal;
 use crate::exchange::{Exchange, Target};
 use crate::http::upgrade::{WEBSOCKET, agrees_to_websocket};
 use crate::time::Timestamp;
@@ -113,16 +113,4 @@ pub(super) fn agree(response: &mut ResponseHeader) -> Result<()> {
         response.insert_header(header::UPGRADE, WEBSOCKET)?;
     }
     Ok(())
-}
-
-/// How a tunnel ended.
-pub(super) fn ending(session: &Session, error: Option<&Error>) -> Ending {
-    match error {
-        None => Ending::Answered,
-        // Only a drain sets a tunnel a time.
-        Some(_) if is_late(session) => Ending::TunnelDrained,
-        Some(error) if failure::is_timeout(error) => Ending::TunnelIdle,
-        Some(error) if failure::blames_client(error) => Ending::ClientClosed,
-        Some(_) => Ending::Cut,
-    }
 }

@@ -14,6 +14,8 @@ pub(super) enum Verdict {
     PastDeadline,
     /// Fail the next write: the client takes its answer too slowly.
     Stalled,
+    /// Fail every read and write: no response can be sent any more.
+    Abort,
 }
 
 impl Verdict {
@@ -25,6 +27,7 @@ impl Verdict {
             Self::HeadTimeout => 2,
             Self::PastDeadline => 3,
             Self::Stalled => 4,
+            Self::Abort => 5,
         }
     }
 
@@ -35,7 +38,8 @@ impl Verdict {
             1 => Self::Close,
             2 => Self::HeadTimeout,
             3 => Self::PastDeadline,
-            _ => Self::Stalled,
+            4 => Self::Stalled,
+            _ => Self::Abort,
         }
     }
 }

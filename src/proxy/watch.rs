@@ -1,6 +1,7 @@
 //! The alarm of a line: it rings when a request or a silence has taken too long.
 
 use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -21,8 +22,11 @@ pub(super) async fn watched(serving: impl Future<Output = ()>, line: &Line, cloc
     poll_fn(|context| {
         line.register(context.waker());
         loop {
-            if serving.as_mut().poll(context).is_ready() {
-                return Poll::Ready(Ended::ByItself);
+            // Whatever panicked is never polled again.
+            match catch_unwind(AssertUnwindSafe(|| serving.as_mut().poll(context))) {
+                Ok(Poll::Ready(())) => return Poll::Ready(Ended::ByItself),
+                Ok(Poll::Pending) => {}
+                Err(_logged) => return Poll::Ready(Ended::Panicked),
             }
             line.cork.pull();
             match alarm.attend(line, context) {
@@ -41,6 +45,8 @@ pub(super) enum Ended {
     ByItself,
     /// It did not hear the line's verdict in time.
     Cut,
+    /// By a panic, which is logged already.
+    Panicked,
 }
 
 /// What has come of a look at the line.

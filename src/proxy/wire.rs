@@ -2,15 +2,16 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use http::{Version, header};
-use pingora_error::Error;
+use http::header;
 use pingora_proxy::Session;
 
 use super::connection::{self, Connection};
+use super::early::EarlyRefusal;
 use super::head::X_REQUEST_ID;
 use super::identity::Came;
 use crate::exchange::event::Wire;
 use crate::exchange::refusal::Ending;
+use crate::exchange::request::{Request, Transfer};
 use crate::exchange::{Client, Exchange, Head};
 use crate::http::label::MethodLabel;
 use crate::http::scheme::Scheme;
@@ -50,76 +51,43 @@ pub(super) fn scheme(session: &Session) -> Scheme {
     connection::of(session).map_or(Scheme::Http, Connection::scheme)
 }
 
-/// How the exchange ended.
-pub(super) fn ending(session: &Session, error: Option<&Error>, exchange: &Exchange) -> Ending {
-    if let Some(refusal) = exchange.refusal() {
-        return Ending::Refused(refusal);
-    }
-    if exchange.tunnel_since().is_some() {
-        return super::tunnel::ending(session, error);
-    }
-    let begun = status(session) != 0;
-    match error {
-        None => exchange.own_answer().unwrap_or(Ending::Answered),
-        Some(error) if begun && super::failure::is_after_a_whole_answer(error) => Ending::Answered,
-        Some(error) if super::failure::is_stalled_client(error) => Ending::ClientStalled,
-        Some(_) if super::is_stalled(session) => Ending::ClientStalled,
-        // Our own end of it, carried out on the client's side.
-        Some(_) if begun && super::is_late(session) => Ending::Cut,
-        Some(error) if super::failure::blames_client(error) => Ending::ClientClosed,
-        Some(_) if begun => Ending::Cut,
-        Some(_) => Ending::Dropped,
-    }
-}
-
-fn status(session: &Session) -> u16 {
-    session.as_downstream().response_written().map_or(0, |head| head.status.as_u16())
-}
-
-/// Hands what went over the wire to `tell`.
-pub(super) fn with<T>(
-    session: &Session,
-    exchange: &mut Exchange,
-    ending: Ending,
-    tell: impl FnOnce(&Wire<'_>, &mut Exchange) -> T,
-) -> T {
+/// What the log needs of a request.
+pub(super) fn request(session: &Session) -> Request {
     let request = session.req_header();
-    let text = |name| request.headers.get(name).and_then(|value| value.to_str().ok());
-    // A byte that is no text must not take the rest of the field out of the log.
-    let user_agent = request.headers.get(header::USER_AGENT);
-    let user_agent = user_agent.map(|value| String::from_utf8_lossy(value.as_bytes()));
-    let status = match (ending, status(session)) {
+    let path = super::head::path(request);
+    Request {
+        method: request.method.clone(),
+        scheme: scheme(session),
+        host: request.headers.get(header::HOST).cloned(),
+        other_path: (path != request.uri.path()).then(|| path.into()),
+        uri: request.uri.clone(),
+        version: request.version,
+        user_agent: request.headers.get(header::USER_AGENT).cloned(),
+        id: request.headers.get(&X_REQUEST_ID).cloned(),
+    }
+}
+
+/// What went over the wire by the end of an exchange.
+pub(super) fn transfer(session: &Session, exchange: &mut Exchange, ending: Ending) -> Transfer {
+    let response = session.as_downstream().response_written();
+    let status = match (ending, response.map_or(0, |head| head.status.as_u16())) {
         (Ending::ClientClosed, 0) => CLIENT_CLOSED,
         (_, status) => status,
     };
-    let wire = Wire {
-        method_label: MethodLabel::from(&request.method),
-        method: request.method.as_str(),
-        scheme: scheme(session).as_str(),
-        host: text(header::HOST).unwrap_or_default(),
-        path: super::head::path(request),
-        query: request.uri.query(),
-        protocol: protocol(request.version),
-        user_agent: user_agent.as_deref(),
-        request_id: text(X_REQUEST_ID).unwrap_or_default(),
+    if let Some(head) = response {
+        super::grpc::note(&head.headers, exchange);
+    }
+    Transfer {
         status,
         bytes_in: count(session.as_downstream().body_bytes_read()),
         bytes_out: count(session.as_downstream().body_bytes_sent()),
-    };
-    if let Some(head) = session.as_downstream().response_written() {
-        super::grpc::note(&head.headers, exchange);
     }
-    tell(&wire, exchange)
 }
 
 /// A connection that was refused before a request could be read from it.
 /// Of its line is told what can be told: the log takes any text, and no metric does.
-pub(super) fn unread<'a>(
-    status: u16,
-    request_id: &'a str,
-    scheme: &'static str,
-    request_line: &'a str,
-) -> Wire<'a> {
+pub(super) fn unread<'a>(early: &'a EarlyRefusal, scheme: &'static str) -> Wire<'a> {
+    let request_line = early.request_line.as_str();
     let (method, rest) = request_line.split_once(' ').unwrap_or((request_line, ""));
     let target = rest.split(' ').next().unwrap_or_default();
     let (path, query) = target.split_once('?').map_or((target, None), |(p, q)| (p, Some(q)));
@@ -132,23 +100,13 @@ pub(super) fn unread<'a>(
         query,
         protocol: "",
         user_agent: None,
-        request_id,
-        status,
+        request_id: early.id.as_str(),
+        status: early.refusal.status(),
         bytes_in: 0,
-        bytes_out: 0,
+        bytes_out: count(early.bytes_out),
     }
 }
 
 fn count(bytes: usize) -> u64 {
     u64::try_from(bytes).unwrap_or(u64::MAX)
-}
-
-fn protocol(version: Version) -> &'static str {
-    match version {
-        Version::HTTP_09 => "HTTP/0.9",
-        Version::HTTP_10 => "HTTP/1.0",
-        Version::HTTP_2 => "HTTP/2",
-        Version::HTTP_3 => "HTTP/3",
-        _ => "HTTP/1.1",
-    }
 }

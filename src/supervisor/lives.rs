@@ -12,8 +12,8 @@ use super::child::Child;
 use super::control::{self, Answer};
 use super::reload::answer;
 use super::{
-    DRAIN_GRACE, LIVED_WELL, RESTART_FIRST, RESTART_LONGEST, STOP_REPEAT, Served, Stopping,
-    Supervisor, SupervisorError, systemd,
+    ABORT_GRACE, DRAIN_GRACE, LIVED_WELL, RESTART_FIRST, RESTART_LONGEST, STOP_REPEAT, Served,
+    Stopping, Supervisor, SupervisorError, systemd,
 };
 use crate::link::ToWorker;
 
@@ -29,7 +29,14 @@ impl Supervisor {
             Some(stopping) => {
                 log::warn!("stopping at once: signal={signal}");
                 stopping.cut = true;
-                self.everyone().for_each(Child::kill);
+                let is_first = !std::mem::replace(&mut stopping.at_once, true);
+                // The workers log what they abort. What does not end in time is killed.
+                stopping.kill_at = stopping.kill_at.min(now + ABORT_GRACE);
+                stopping.force_from = now + STOP_REPEAT;
+                let order = |child: &Child| {
+                    if is_first { child.tell(&ToWorker::StopNow) } else { child.kill() }
+                };
+                self.everyone().for_each(order);
             }
         }
     }
@@ -51,7 +58,8 @@ impl Supervisor {
         let now = self.clock.now();
         let (force_from, close_at) = (now + STOP_REPEAT, now + pre_stop);
         let kill_at = close_at + drain + DRAIN_GRACE;
-        self.stopping = Some(Stopping { force_from, close_at, kill_at, cut: false, why: None });
+        self.stopping =
+            Some(Stopping { force_from, close_at, kill_at, cut: false, at_once: false, why: None });
         self.restart_at = None;
         self.give_up_upgrade();
         for candidate in self.candidates() {

@@ -67,6 +67,8 @@ use crate::time::Timestamp;
 
 /// How long a worker may take beyond its own drain deadline before it is killed.
 const DRAIN_GRACE: Duration = Duration::from_secs(5);
+/// How long a worker that was told to stop at once may take before it is killed.
+const ABORT_GRACE: Duration = Duration::from_secs(4);
 /// The wait before a worker that died is replaced: none if it had lived well, else this, doubled
 /// each time up to the longest.
 const RESTART_FIRST: Duration = Duration::from_millis(100);
@@ -167,6 +169,8 @@ struct Stopping {
     kill_at: Timestamp,
     /// A worker was cut, or failed.
     cut: bool,
+    /// The workers were told to stop at once.
+    at_once: bool,
     /// What it said of it.
     why: Option<String>,
 }

@@ -40,7 +40,7 @@ enum End {
 /// Carries out orders.
 pub(super) struct Conductor<'a> {
     config: &'a Config,
-    parts: Parts,
+    pub(super) parts: Parts,
     admin: Arc<Admin>,
     link: Arc<Link>,
     pub(super) admin_port: AdminPort,
@@ -50,6 +50,8 @@ pub(super) struct Conductor<'a> {
     pub(super) background: Option<Running>,
     pub(super) silent: bool,
     heartbeat: Heartbeat,
+    /// It was told to stop at once.
+    aborting: bool,
     /// What the successor got of our counts.
     handed_over: Option<Counts>,
     /// What was reported since, at the end of the drain.
@@ -82,6 +84,7 @@ impl<'a> Conductor<'a> {
             background: None,
             silent: false,
             heartbeat: Heartbeat::default(),
+            aborting: false,
             handed_over: None,
             reported: None,
         }
@@ -200,6 +203,10 @@ impl<'a> Conductor<'a> {
                 Some(ToWorker::Hold) => self.hold(),
                 Some(ToWorker::Speak) => self.speak(),
                 Some(ToWorker::Stop) => return Ok(End::Stopped),
+                Some(ToWorker::StopNow) => {
+                    self.aborting = true;
+                    return Ok(End::Stopped);
+                }
                 None => return Ok(End::Orphaned),
                 Some(order) => self.obey(order)?,
             }
@@ -227,6 +234,7 @@ impl<'a> Conductor<'a> {
             | ToWorker::TakeOver(_)
             | ToWorker::Drain
             | ToWorker::Stop
+            | ToWorker::StopNow
             | ToWorker::Hold
             | ToWorker::Speak => {}
         }
@@ -247,7 +255,7 @@ impl<'a> Conductor<'a> {
             self.parts.readiness.drain();
             let pre_stop = tokio::time::sleep(self.config.shutdown.pre_stop);
             tokio::pin!(pre_stop);
-            while orders_open {
+            while orders_open && !self.aborting {
                 tokio::select! {
                     () = &mut pre_stop => break,
                     () = self.heartbeat.due() => self.beat(),
@@ -267,7 +275,7 @@ impl<'a> Conductor<'a> {
             let tunnels_over = tokio::time::sleep(self.config.shutdown.drain);
             tokio::pin!(tunnels_over);
             let mut tunnels_go_on = true;
-            loop {
+            while !self.aborting {
                 tokio::select! {
                     () = data.drained() => break,
                     () = &mut tunnels_over, if tunnels_go_on && !orders_open => {
@@ -281,6 +289,9 @@ impl<'a> Conductor<'a> {
                     }
                 }
             }
+            if self.aborting {
+                self.abort(&mut data).await;
+            }
             // What is said while the supervisor replaces itself would be lost.
             while self.silent && orders_open {
                 orders_open = self.obey_late(orders.recv().await, end)?;
@@ -289,7 +300,7 @@ impl<'a> Conductor<'a> {
             self.reported = Some(told);
             self.data_service = Some(data);
         }
-        while end == End::Stopped && orders_open && self.others_drain() {
+        while end == End::Stopped && !self.aborting && orders_open && self.others_drain() {
             tokio::select! {
                 () = self.heartbeat.due() => self.beat(),
                 order = orders.recv() => orders_open = self.obey_late(order, end)?,
@@ -311,6 +322,7 @@ impl<'a> Conductor<'a> {
             }
             Some(ToWorker::Hold) => self.hold(),
             Some(ToWorker::Speak) => self.speak(),
+            Some(ToWorker::StopNow) => self.aborting = true,
             Some(order) if end == End::Stopped => self.obey(order)?,
             Some(_) => {}
         }
@@ -361,7 +373,7 @@ impl<'a> Conductor<'a> {
         self.kept = kept;
     }
 
-    fn open(&self) -> u64 {
+    pub(super) fn open(&self) -> u64 {
         u64::try_from(self.parts.connections.open()).unwrap_or(u64::MAX)
     }
 

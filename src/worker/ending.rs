@@ -12,9 +12,14 @@ use super::conduct::Conductor;
 use super::services::Running;
 use crate::access_log::Writer;
 use crate::clock::Clock;
+use crate::exchange::refusal::Abort;
 use crate::link::{ToSupervisor, ToWorker};
 use crate::log::Log;
 
+/// How long requests may take to end, and be logged, once the worker was told to stop at once.
+const ABORT_MAX: Duration = Duration::from_millis(1500);
+/// How long the data threads may take to drop what has not ended.
+const DROP_MAX: Duration = Duration::from_millis(500);
 /// How long the program's log has at least, whatever the access log took.
 const LOG_FLUSH_MIN: Duration = Duration::from_millis(100);
 
@@ -28,7 +33,8 @@ pub(super) struct Services {
 impl Services {
     fn end(self) {
         if let Some(data) = self.data {
-            data.stop(Duration::ZERO);
+            // A request that is dropped here is logged and counted like any other.
+            data.stop(DROP_MAX);
         }
         self.admin.stop(FLUSH_MAX);
         if let Some(background) = self.background {
@@ -38,6 +44,15 @@ impl Services {
 }
 
 impl Conductor<'_> {
+    /// Aborts every request, and waits until all are logged, though not for long.
+    pub(super) async fn abort(&self, data: &mut Running) {
+        log::warn!("requests aborted: connections={}", self.open());
+        self.parts.connections.abort(self.parts.proxy.clock.now(), Abort::ForcedStop);
+        if tokio::time::timeout(ABORT_MAX, data.drained()).await.is_err() {
+            log::warn!("connections did not end: connections={}", self.open());
+        }
+    }
+
     /// What still runs, to be ended: it was given its time.
     pub(super) fn take_services(&mut self) -> Services {
         Services {

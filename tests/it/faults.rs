@@ -12,8 +12,9 @@ use std::time::Duration;
 use crate::support::backend::{Answer, Backend, Behaviour};
 use crate::support::client::{Client, request_bytes, try_get};
 use crate::support::configs::pool;
+use crate::support::http2::Http2;
 use crate::support::load::Load;
-use crate::support::weir::Weir;
+use crate::support::weir::{LISTENER_KEYS, Weir};
 use crate::support::{PATIENCE, eventually};
 
 /// Fails the test unless every gauge of what is under way comes down to 0.
@@ -165,22 +166,55 @@ fn a_panic_in_any_hook_costs_its_own_request_alone_and_leaves_nothing_behind() {
     let routes = "routes: [{pool: web}, {path: /panic/fail_to_connect, pool: dead}]\n";
     let dead = format!("  - {{name: dead, health_check: off, backends: [\"http://{refused}\"]}}\n");
     let config = format!("{routes}{}{dead}", pool(from_ref(&backend), "retry: {attempts: 1}"));
+    let config = format!("{LISTENER_KEYS}http2: true\n{config}");
     let weir = Weir::start_with(&config, &[("WEIR_FAULT", "panic")]);
     let good = Load::on(weir.address()).start();
+    // What the last hook sees has been sent before.
+    let expected = |hook| if hook == "logging" { 200 } else { 500 };
     for hook in HOOKS {
-        let answer = try_get(weir.address(), &format!("/panic/{hook}"));
-        // What the last hook sees has been sent before.
-        assert_eq!(answer.is_ok(), hook == "logging", "{hook}: {answer:?}");
+        let path = format!("/panic/{hook}");
+        let status = try_get(weir.address(), &path).map(|answer| answer.status());
+        assert_eq!(status, Ok(expected(hook)), "{hook}");
+        let status = Http2::connect(weir.address()).get(&path, &[]).map(|answer| answer.status());
+        assert_eq!(status.unwrap(), expected(hook), "{hook} over HTTP/2");
     }
     let tally = good.stop();
     assert_eq!(tally.failed(), 0, "{:?} {:?}", tally.statuses, tally.errors);
     until_nothing_is_left(&weir);
-    let panics = f64::from(u32::try_from(HOOKS.len()).unwrap());
+    let panics = f64::from(u32::try_from(HOOKS.len() * 2).unwrap());
     assert_eq!(weir.metrics().sum("lb_panics_total", &[]), panics);
-    let dropped = |line: &serde_json::Value| line["reason"] == "dropped";
-    eventually(PATIENCE, "each is logged", || {
-        weir.access_log().iter().filter(|line| dropped(line)).count() == HOOKS.len()
-    });
+    assert_eq!(weir.metrics().sum("lb_errors_total", &[("type", "panic")]), panics);
+    for hook in HOOKS {
+        let path = format!("/panic/{hook}");
+        for protocol in ["HTTP/1.1", "HTTP/2"] {
+            let line = weir.until_logged("its line", |line| {
+                line["path"] == path.as_str() && line["protocol"] == protocol
+            });
+            assert_eq!((&line["reason"], &line["method"]), (&"panic".into(), &"GET".into()));
+            assert_eq!(line["status"], expected(hook), "{line}");
+            assert!(line["bytes_out"].as_u64() > Some(0), "{line}");
+        }
+    }
+}
+
+#[cfg(debug_assertions)]
+#[test]
+fn a_panic_is_500_after_an_interim_response_and_without_a_body_to_head() {
+    let backend = Backend::start("one");
+    let weir = Weir::start_with(&pool(from_ref(&backend), ""), &[("WEIR_FAULT", "panic")]);
+    let mut client = Client::connect(weir.address());
+    let answer = client.request("HEAD", "/panic/upstream_peer", &[], b"").unwrap();
+    assert_eq!((answer.status(), answer.header("content-length")), (500, Some("22")));
+    assert!(client.is_closed_within(PATIENCE), "nothing follows");
+    let line = weir.until_logged("its line", |line| line["method"] == "HEAD");
+    assert_eq!((&line["status"], &line["bytes_out"]), (&500.into(), &0.into()));
+    assert_eq!(answer.header("x-request-id"), line["request_id"].as_str());
+    let continues = "HTTP/1.1 100 Continue\r\n\r\n".to_owned();
+    backend.set(Behaviour::Interim(continues, Box::new(Behaviour::Good)));
+    let mut client = Client::connect(weir.address());
+    let fields = [("Expect", "100-continue")];
+    let answer = client.request("POST", "/panic/response_body_filter", &fields, b"x").unwrap();
+    assert_eq!(answer.status(), 500);
 }
 
 #[test]

@@ -277,6 +277,14 @@ fn the_limit_of_connections_is_not_the_admin_ports() {
     assert_eq!(second.map(|mut client| client.get("/healthz").status()).ok(), Some(200));
 }
 
+/// Waits until connections of one client were too many.
+fn until_turned_away(weir: &Weir) {
+    let labels = [("reason", "too_many_of_client")];
+    let count = || weir.metrics().sum("lb_connection_failures_total", &labels);
+    eventually(PATIENCE, "it is counted", || count() > 0.0);
+    eventually(PATIENCE, "it is logged", || weir.stderr().contains("reason=too_many_of_client"));
+}
+
 #[test]
 fn one_client_has_so_many_connections_and_others_have_theirs() {
     let backend = Backend::start("one");
@@ -289,7 +297,7 @@ fn one_client_has_so_many_connections_and_others_have_theirs() {
     let answer = third.read_answer();
     assert_eq!((answer.status(), answer.header("retry-after")), (429, Some("1")));
     assert!(third.is_closed_within(PATIENCE));
-    weir.until_logged("the reason", |line| line["reason"] == "too_many_of_client");
+    until_turned_away(&weir);
     assert_eq!(ask(&weir, own_address(), "/", &[]).status(), 200, "another client");
     held.pop();
     eventually(PATIENCE, "its place is free again", || {
@@ -314,7 +322,7 @@ fn a_client_that_is_silent_over_tls_takes_no_more_than_its_places() {
     }
     let mut other = TlsConfig::new(&authority, None).connect(weir.address(), "weir.test");
     assert_eq!(other.get("/", &[]).status(), 200, "another client");
-    weir.until_logged("the reason", |line| line["reason"] == "too_many_of_client");
+    until_turned_away(&weir);
 }
 
 #[test]

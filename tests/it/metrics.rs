@@ -499,16 +499,20 @@ fn what_is_no_http_has_its_line_too() {
 }
 
 #[test]
-fn a_connection_too_many_has_its_line() {
+fn a_connection_too_many_is_no_request_and_is_counted_as_a_connection() {
     let backends = Backend::start_many(1);
     let weir = Weir::start(&format!("{}limits: {{connections: 1}}", pool(&backends, "")));
     let mut inside = Client::connect(weir.address());
     inside.get("/");
     assert_eq!(weir.get("/").status(), 503);
-    let line = weir.until_logged("its line", |line| line["status"] == 503);
-    assert_eq!(line["reason"], "too_many_connections");
-    let labels = [("type", "too_many_connections")];
-    assert_eq!(weir.metrics().sum("lb_errors_total", &labels), 1.0);
+    let metrics = weir.metrics();
+    let labels = [("reason", "too_many_connections")];
+    assert_eq!(metrics.sum("lb_connection_failures_total", &labels), 1.0);
+    assert_eq!(metrics.sum("lb_requests_total", &[]), 1.0, "of the one inside");
+    assert_eq!(weir.access_log().len(), 1);
+    eventually(PATIENCE, "the log says so", || {
+        weir.stderr().contains("reason=too_many_connections")
+    });
 }
 
 #[test]

@@ -79,6 +79,7 @@ impl Observer for Checker {
                     | Ending::Redirected
                     | Ending::Responded
                     | Ending::Cut
+                    | Ending::Aborted(_)
                     | Ending::ClientClosed
                     | Ending::ClientStalled
                     | Ending::TunnelIdle

@@ -5,22 +5,20 @@ use std::task::{Context, Poll};
 
 use pingora_core::protocols::Stream;
 
-use super::Line;
-use crate::exchange::refusal::Refusal;
-use crate::http::request_id::RequestId;
+use super::{EarlyRefusal, Line};
 use crate::http::scan::Violation;
 use crate::http::target::Change;
 use crate::upstream::http2::Upload;
 
 impl Line {
     /// Notes that the connection is refused without a request. Only the first refusal counts.
-    pub(in crate::proxy) fn refuse(&self, refusal: Refusal, id: RequestId) -> bool {
-        self.refusal.set((refusal, id)).is_ok()
+    pub(in crate::proxy) fn refuse(&self, refusal: EarlyRefusal) {
+        self.refusal.get_or_init(|| refusal);
     }
 
-    /// Notes what the client sent that is not HTTP, and the request line, as far as it is known.
-    pub(in crate::proxy) fn violated(&self, violation: Violation, request_line: String) {
-        self.violation.get_or_init(|| (violation, request_line));
+    /// Notes what the client sent that is not HTTP.
+    pub(in crate::proxy) fn violated(&self, violation: Violation) {
+        self.violation.get_or_init(|| violation);
     }
 
     /// Something else stands for these bytes of targets.
@@ -45,12 +43,7 @@ impl Line {
 
     /// What the client sent that is not HTTP.
     pub(in crate::proxy) fn violation(&self) -> Option<Violation> {
-        self.violation.get().map(|(violation, _)| *violation)
-    }
-
-    /// The line of the request that was refused, for the log; it may be anything.
-    pub(in crate::proxy) fn request_line(&self) -> &str {
-        self.violation.get().map_or("", |(_, line)| line)
+        self.violation.get().copied()
     }
 
     /// The request goes to a backend, by HTTP/2 if there is an `upload`.
@@ -78,8 +71,8 @@ impl Line {
         self.left.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// How it was refused without a request, if it was, and the id that the client was given.
-    pub(in crate::proxy) fn refusal(&self) -> Option<(Refusal, RequestId)> {
-        self.refusal.get().copied()
+    /// How it was refused without a request, if it was.
+    pub(in crate::proxy) fn refusal(&self) -> Option<&EarlyRefusal> {
+        self.refusal.get()
     }
 }

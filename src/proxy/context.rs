@@ -1,0 +1,106 @@
+//! What Pingora carries along with a request: its exchange, and what the log needs of it if it ends
+//! without a last hook.
+
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+
+use pingora_proxy::Session;
+
+use super::early::PanickedRequest;
+use super::line::Line;
+use super::{connection, wire};
+use crate::clock::Clock;
+use crate::exchange::Exchange;
+use crate::exchange::outcome::Expired;
+use crate::exchange::refusal::{Abort, Ending, Refusal};
+use crate::exchange::request::Transfer;
+
+/// The exchange of one request. Dropping it before it is over logs and counts it: with what was read
+/// of the request, with what was sent of the response, and with the reason for which its connection
+/// was closed.
+#[derive(Debug)]
+pub struct RequestContext {
+    exchange: Exchange,
+    line: Option<Arc<Line>>,
+    clock: Clock,
+}
+
+impl RequestContext {
+    pub(super) const fn new(exchange: Exchange, clock: Clock) -> Self {
+        Self { exchange, line: None, clock }
+    }
+
+    /// Keeps what the log needs of the request.
+    pub(super) fn received(&mut self, session: &Session) {
+        self.line = connection::line(session).cloned();
+        if let Some(line) = &self.line {
+            self.exchange.peer(line.connection.client_ip());
+        }
+        self.exchange.received(wire::request(session));
+    }
+
+    /// The exchange is over.
+    pub(super) fn ended(&mut self, ending: Ending, transfer: Transfer) {
+        let now = self.clock.now();
+        self.exchange.ended(ending, transfer, now);
+    }
+
+    fn is_head(&self) -> bool {
+        self.exchange.request().is_some_and(|request| request.method == http::Method::HEAD)
+    }
+
+    /// A panic ends the request. Where no response has begun, the client gets one, which the log
+    /// tells already.
+    fn panicked(&self, mut transfer: Transfer) -> Transfer {
+        if let Some(line) = self.line.as_ref().filter(|_| transfer.status == 0) {
+            let id = self.exchange.request().and_then(|request| request.id.as_ref());
+            let id = id.and_then(|id| id.to_str().ok()).unwrap_or_default().to_owned();
+            let panicked = PanickedRequest { id, is_head: self.is_head() };
+            transfer.status = Refusal::Internal.status();
+            transfer.bytes_out = panicked.body_bytes();
+            line.panicked.get_or_init(|| panicked);
+        }
+        transfer
+    }
+}
+
+/// The reason for which a connection was closed with a request on it.
+fn reason(line: &Line) -> Ending {
+    match line.expired() {
+        Some(Expired::Connection(abort)) => Ending::Aborted(abort),
+        Some(Expired::Deadline) => Ending::Aborted(Abort::Deadline),
+        Some(Expired::WriteRate) => Ending::ClientStalled,
+        // The runtime has ended with the process.
+        None => line.abort().map_or(Ending::Dropped, Ending::Aborted),
+    }
+}
+
+impl Drop for RequestContext {
+    fn drop(&mut self) {
+        if self.exchange.is_over() {
+            return;
+        }
+        let sent = self.line.as_ref().map(|line| (line.response.status(), line.response.bytes()));
+        let (status, bytes_out) = sent.unwrap_or_default();
+        let transfer = Transfer { status, bytes_in: self.exchange.bytes_in(), bytes_out };
+        if std::thread::panicking() {
+            let transfer = self.panicked(transfer);
+            return self.ended(Ending::Aborted(Abort::Panic), transfer);
+        }
+        self.ended(self.line.as_deref().map_or(Ending::Dropped, reason), transfer);
+    }
+}
+
+impl Deref for RequestContext {
+    type Target = Exchange;
+
+    fn deref(&self) -> &Exchange {
+        &self.exchange
+    }
+}
+
+impl DerefMut for RequestContext {
+    fn deref_mut(&mut self) -> &mut Exchange {
+        &mut self.exchange
+    }
+}

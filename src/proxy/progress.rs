@@ -1,0 +1,58 @@
+//! How far a request has come, for the decision about who is to blame when it cannot go on.
+
+use pingora_error::Error;
+use pingora_proxy::Session;
+
+use super::line::Line;
+use super::{failure, line};
+use crate::exchange::Exchange;
+use crate::exchange::outcome::{Judgement, Progress};
+use crate::exchange::refusal::Ending;
+use crate::time::Timestamp;
+
+/// Decides who is to blame for `error`, and what follows.
+pub(super) fn judge(
+    error: &Error,
+    session: &mut Session,
+    (exchange, now): (&Exchange, Timestamp),
+) -> Judgement {
+    failure::fault(error).judge(&progress(session, (exchange, now)))
+}
+
+/// How an exchange ended, for the log.
+pub(super) fn ending(
+    session: &mut Session,
+    error: Option<&Error>,
+    (exchange, now): (&Exchange, Timestamp),
+) -> Ending {
+    if let Some(refusal) = exchange.refusal() {
+        return Ending::Refused(refusal);
+    }
+    match error {
+        None if exchange.tunnel_since().is_some() => Ending::Answered,
+        None => exchange.own_answer().unwrap_or(Ending::Answered),
+        Some(error) => judge(error, session, (exchange, now)).ending,
+    }
+}
+
+fn progress(session: &mut Session, (exchange, now): (&Exchange, Timestamp)) -> Progress {
+    let has_body = session.as_downstream_mut().is_body_done();
+    let line = line(session);
+    let upgraded = exchange.tunnel_since().is_some();
+    Progress {
+        response_started: upgraded || has_begun(session),
+        upgraded,
+        awaits_body: !has_body && line.is_some_and(Line::is_awaited),
+        awaits_reader: line.is_some_and(|line| line.response.is_unread()),
+        expired: line.and_then(Line::expired),
+        until_deadline: exchange.is_until_deadline(),
+        now,
+        deadline: exchange.deadline(),
+    }
+}
+
+/// Whether the headers of the final response were sent.
+pub(super) fn has_begun(session: &Session) -> bool {
+    let begun = session.as_downstream().response_written();
+    begun.is_some_and(|head| !head.status.is_informational() || head.status.as_u16() == 101)
+}
