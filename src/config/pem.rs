@@ -13,7 +13,8 @@ const BEGIN: &str = "-----BEGIN ";
 const END: &str = "-----END ";
 const DASHES: &str = "-----";
 /// What stands in text that was meant to begin or to end a block.
-const MARKS: [&str; 4] = ["-BEGIN ", "-END ", "BEGIN CERTIFICATE", "END CERTIFICATE"];
+const MARKS: [&str; 6] =
+    ["--BEGIN", "--END", "-BEGIN ", "-END ", "BEGIN CERTIFICATE", "END CERTIFICATE"];
 
 /// One block.
 #[derive(Clone, PartialEq, Eq)]
@@ -107,7 +108,7 @@ pub fn blocks(file: &[u8]) -> Result<Vec<Block>, PemError> {
     let mut blocks = Vec::new();
     let mut open: Option<Open> = None;
     for (line, text) in (1..).zip(file.split(|byte| *byte == b'\n')) {
-        let text = text.trim_ascii_end();
+        let text = trim_end(text);
         open = match (marker(text), open) {
             (Marker::Stray, _) => return Err(PemError::Stray(line)),
             (Marker::None, None) => None,
@@ -128,6 +129,14 @@ pub fn blocks(file: &[u8]) -> Result<Vec<Block>, PemError> {
         Some(_) => Err(PemError::Unended),
         None => Ok(blocks),
     }
+}
+
+/// Without the space that editors, and other systems, leave at the end of a line.
+fn trim_end(mut line: &[u8]) -> &[u8] {
+    while let [rest @ .., b' ' | b'\r'] = line {
+        line = rest;
+    }
+    line
 }
 
 /// What a line is.
@@ -163,7 +172,6 @@ impl Open {
     }
 
     fn take(&mut self, line: &[u8]) -> Result<(), PemError> {
-        let line = line.trim_ascii();
         if line.contains(&b':') && self.base64.is_empty() {
             self.block.headers = true;
             return Ok(());
@@ -220,6 +228,7 @@ mod tests {
             (joined, PemError::Stray(3)),
             (format!("{} {one}", one.trim_end()), PemError::Stray(3)),
             (format!("  {one}"), PemError::Stray(1)),
+            (format!("AQID-----BEGIN \n{one}"), PemError::Stray(1)),
             (one.replacen("-----", "----", 1), PemError::Stray(1)),
             (one.replacen("-----", "- ----", 1), PemError::Stray(1)),
             (one.replace("-----END CERTIFICATE-----", "-----END KEY-----"), PemError::Unbegun(3)),
