@@ -4,7 +4,7 @@
 //! answers; nobody who can connect is a stranger.
 
 use std::fs::{self, DirBuilder, Permissions};
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Read as _, Write};
 use std::os::fd::{AsFd, BorrowedFd, IntoRawFd as _};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -17,6 +17,8 @@ use serde::{Deserialize, Serialize};
 
 use super::Event;
 
+/// The longest request.
+const REQUEST_BYTES_MAX: u64 = 4096;
 /// How long a client may take to ask.
 const ASK_MAX: Duration = Duration::from_secs(5);
 /// How long nobody is accepted after the system could not: it has no descriptors, and asking it
@@ -224,7 +226,7 @@ fn take(stream: io::Result<UnixStream>, events: &Sender<Event>) {
 fn converse(stream: &UnixStream, events: &Sender<Event>) -> io::Result<()> {
     stream.set_read_timeout(Some(ASK_MAX))?;
     let mut line = String::new();
-    BufReader::new(stream).read_line(&mut line)?;
+    BufReader::new(stream.take(REQUEST_BYTES_MAX)).read_line(&mut line)?;
     let request: Request = serde_json::from_str(&line)?;
     if request == Request::Finish {
         return events.send(Event::Finish(stream.try_clone()?)).map_err(io::Error::other);

@@ -49,7 +49,7 @@ pub(super) struct Conductor<'a> {
     /// Health checks and lookups of names, until it drains.
     pub(super) background: Option<Running>,
     pub(super) silent: bool,
-    heartbeat: Heartbeat,
+    pub(super) heartbeat: Heartbeat,
     /// It was told to stop at once.
     aborting: bool,
     /// What the successor got of our counts.
@@ -99,7 +99,7 @@ impl<'a> Conductor<'a> {
         InFlight::set_elsewhere(&supervision.draining_requests, &snapshot);
     }
 
-    fn beat(&mut self) {
+    pub(super) fn beat(&mut self) {
         let beat = self.heartbeat.beat(self.parts.proxy.clock.now());
         self.tell(&beat);
     }

@@ -55,6 +55,7 @@ impl Conductor<'_> {
 
     /// What still runs, to be ended: it was given its time.
     pub(super) fn take_services(&mut self) -> Services {
+        self.heartbeat.unwatch();
         Services {
             data: self.data_service.take(),
             admin: std::mem::take(&mut self.admin_port),
@@ -72,6 +73,7 @@ impl Conductor<'_> {
         let (mut unreported, mut orders_open) = (None, true);
         while unreported.is_none() || self.silent {
             tokio::select! {
+                () = self.heartbeat.due() => self.beat(),
                 ended = &mut ended, if unreported.is_none() => {
                     unreported = Some(ended.unwrap_or_default());
                 }

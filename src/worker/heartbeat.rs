@@ -58,6 +58,12 @@ impl Heartbeat {
         self.threads.clear();
     }
 
+    /// The threads that serve requests are about to end.
+    pub(super) fn unwatch(&mut self) {
+        self.runtime = None;
+        self.threads.clear();
+    }
+
     /// How long silence may last, as the supervisor says; with `None` there are no heartbeats.
     pub(super) fn set_timeout(&mut self, timeout: Option<Duration>) {
         if self.timeout == timeout {

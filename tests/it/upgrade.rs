@@ -15,7 +15,7 @@ use crate::support::client::{self, Client};
 use crate::support::configs::pool;
 use crate::support::mix::{self, Mix};
 use crate::support::weir::{BINARY, Directory, Weir, copy_binary, kill, put_script};
-use crate::support::{PATIENCE, eventually, now};
+use crate::support::{PATIENCE, eventually, now, within};
 
 /// Replaces it, for the `turn`th time.
 fn upgrade(weir: &Weir, turn: usize) {
@@ -422,6 +422,8 @@ fn what_a_worker_counts_that_ends_in_the_course_of_an_upgrade_is_not_lost() {
     own.backends.iter().for_each(Backend::release);
     assert_eq!(client.read_answer().status(), 200);
     drop(client);
+    // It has nothing left to do. If it ended now, its parent could not reap it yet.
+    within(Duration::from_millis(1500), || has_ended(old).then_some(()));
     fs::remove_file(&wait).unwrap();
     eventually(PATIENCE, "the other has come", || told(&own.weir, "upgrades: done=") == 1);
     eventually(PATIENCE, "the old worker has ended", || {
@@ -431,8 +433,15 @@ fn what_a_worker_counts_that_ends_in_the_course_of_an_upgrade_is_not_lost() {
     eventually(PATIENCE, "it is counted", || counted() == 1.0);
 }
 
+/// Whether a process has ended and was not reaped.
+fn has_ended(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('Z'))
+}
+
 /// Whether a process runs a script by now.
 fn is_a_shell(pid: u32) -> bool {
     let image = fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
-    image.file_name().is_some_and(|name| name != "weir")
+    // A file that was replaced has a note behind its name.
+    image.file_name().is_some_and(|name| !name.to_string_lossy().starts_with("weir"))
 }
