@@ -554,24 +554,24 @@ async def watch(tasks, over):
 async def origin(reader, writer):
     """A WebSocket origin that sends back whatever comes, and for other requests a slow one."""
     with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
-        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-        key = re.search(r"\r\nsec-websocket-key: *(\S+)\r\n", head, re.I)
-        if key:
-            digest = hashlib.sha1(f"{key[1]}258EAFA5-E914-47DA-95CA-C5AB0DC85B11".encode()).digest()
-            writer.write(
-                b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-                b"Sec-WebSocket-Accept: " + base64.b64encode(digest) + b"\r\n\r\n"
-            )
-            while data := await reader.read(65536):
-                writer.write(data)
-        while not key:
+        while True:
+            head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+            # A connection that has had slow requests may be asked for a WebSocket next.
+            if key := re.search(r"\r\nsec-websocket-key: *(\S+)\r\n", head, re.I):
+                break
             length = re.search(r"\r\ncontent-length: *(\d+)\r\n", head, re.I)
             await reader.readexactly(int(length[1]) if length else 0)
             # Header fields that were sent before a reload cannot say that the connection is closed.
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n" + b"s" * 4000)
             await asyncio.sleep(2)
             writer.write(b"s" * 1000)
-            head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+        digest = hashlib.sha1(f"{key[1]}258EAFA5-E914-47DA-95CA-C5AB0DC85B11".encode()).digest()
+        writer.write(
+            b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+            b"Sec-WebSocket-Accept: " + base64.b64encode(digest) + b"\r\n\r\n"
+        )
+        while data := await reader.read(65536):
+            writer.write(data)
     writer.close()
 
 
