@@ -14,9 +14,7 @@ use http::header::{self, HeaderValue};
 use pingora::http::RequestHeader;
 use pingora_core::apps::HttpServerApp as _;
 use pingora_core::protocols::http::ServerSession;
-use pingora_core::protocols::http::v2::server::{
-    H2Accept, H2Options, HttpSession, default_h2_options, handshake,
-};
+use pingora_core::protocols::http::v2::server::{H2Options, default_h2_options, handshake};
 use pingora_core::protocols::{Digest, Stream};
 use pingora_core::server::ShutdownWatch;
 
@@ -26,6 +24,7 @@ use super::connections::Place;
 use super::early::EarlyRefusal;
 use super::failure;
 use super::framed::{Fate, FramedStream};
+use super::h2_stream::{Accepted, Http2Stream};
 use super::line::{Line, Verdict};
 use super::stream::GuardedSession;
 use super::streams::Streams;
@@ -55,8 +54,8 @@ pub(super) fn options(limits: &Http2, head: &HeadLimits) -> H2Options {
     options
 }
 
-/// What Pingora says comes next: a stream, a request that could not be read, or the end.
-type Accepted = pingora_error::Result<Option<H2Accept>>;
+/// What comes next: a stream, a request that could not be read, or the end.
+type Next = pingora_error::Result<Option<Accepted>>;
 
 /// Why a connection is to end before its client ends it.
 enum End {
@@ -118,15 +117,15 @@ pub(super) async fn serve(
         let proxy_digest = connection::digest(&stream_line);
         let digest = Arc::new(Digest { proxy_digest, ..digest.clone() });
         let next = {
-            let mut accept = pin!(HttpSession::from_h2_conn(&mut connection, digest));
+            let mut accept = pin!(Http2Stream::accept(&mut connection, digest));
             poll_fn(|context| accepting.poll_next(|context| accept.as_mut().poll(context), context))
                 .await
         };
         match next {
-            Ok(Ok(Some(H2Accept::Session(session)))) => {
+            Ok(Ok(Some(Accepted::Stream(session)))) => {
                 accepting.begin(session, stream_line);
             }
-            Ok(Ok(Some(H2Accept::Rejected))) => {
+            Ok(Ok(Some(Accepted::Rejected))) => {
                 malformed += 1;
                 accepting.tell_malformed(&stream_line);
                 if malformed >= MALFORMED_MAX {
@@ -166,9 +165,9 @@ impl Accepting<'_> {
 
     fn poll_next(
         &self,
-        mut accept: impl FnMut(&mut Context<'_>) -> Poll<Accepted>,
+        mut accept: impl FnMut(&mut Context<'_>) -> Poll<Next>,
         context: &mut Context<'_>,
-    ) -> Poll<Result<Accepted, End>> {
+    ) -> Poll<Result<Next, End>> {
         let line = &self.streams.line;
         if line.verdict() == Verdict::Abort
             && let Some(reason) = line.abort()
@@ -192,7 +191,7 @@ impl Accepting<'_> {
         polled.map(Ok)
     }
 
-    /// Pingora has refused a request before there was an exchange.
+    /// A request was rejected before there was an exchange.
     fn tell_malformed(&self, line: &Line) {
         line.violated(Violation::Http2Malformed);
         let early = EarlyRefusal::new(Refusal::BadRequest, String::new());
@@ -200,7 +199,7 @@ impl Accepting<'_> {
     }
 
     /// Serves a stream in a task of its own.
-    fn begin(&self, mut session: HttpSession, line: Arc<Line>) {
+    fn begin(&self, mut session: Http2Stream, line: Arc<Line>) {
         self.streams.line.carries();
         tidy(session.req_header_mut());
         target::escape(session.req_header_mut());

@@ -11,8 +11,8 @@ use std::time::Duration;
 use pingora_error::{Error, ErrorType, Result};
 use pingora_proxy::Session;
 
-use super::line;
 use super::line::Verdict;
+use super::{line, progress};
 use crate::exchange::Replay;
 use crate::http::method::is_idempotent;
 
@@ -99,7 +99,7 @@ pub(super) fn replay(session: &Session, presence: Presence) -> Replay {
     Replay {
         half_closed: presence != Presence::Waits,
         idempotent: is_idempotent(&session.req_header().method),
-        answer_started: session.as_downstream().response_written().is_some(),
+        answer_started: progress::has_begun(session),
         body_whole: !session.as_downstream().retry_buffer_truncated(),
     }
 }

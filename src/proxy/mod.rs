@@ -17,6 +17,7 @@ mod fault;
 mod framed;
 mod grpc;
 mod guard;
+mod h2_stream;
 mod head;
 mod http2;
 mod identity;
@@ -231,7 +232,7 @@ impl ProxyHttp for Proxy {
             line.uploads(connection.and_then(upload::of).cloned());
         }
         exchange.connected(reused, self.clock.now());
-        request::await_head(session, exchange);
+        request::connected(session, exchange).await?;
         tunnel::hold_back(session, exchange, socket);
         if reused { Ok(()) } else { leaving::check(session) }
     }
@@ -286,9 +287,7 @@ impl ProxyHttp for Proxy {
         let keep = head::backward(response, id, request.version)?;
         change::response(response, exchange)?;
         tunnel::agree(response)?;
-        if let (false, Some(line)) = (keep, line(session)) {
-            line.is_until_closed.store(true, Relaxed);
-        }
+        request::responding(session, response.status, keep);
         if !keep || self.is_draining() {
             session.set_keepalive(None);
         }

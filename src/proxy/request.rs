@@ -1,6 +1,11 @@
 //! What begins a request, and what becomes of the pieces of its body.
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use bytes::Bytes;
+use http::header::EXPECT;
+use http::{StatusCode, Version};
+use pingora::http::ResponseHeader;
 use pingora_error::Result;
 use pingora_proxy::Session;
 
@@ -22,12 +27,53 @@ pub(super) fn begin(session: &mut Session, now: Timestamp) {
     }
 }
 
+/// A connection to a backend is there. If it speaks HTTP/2, a client that waits for leave to send its body
+/// gets it from us: Pingora shows no interim response of such a backend, which is not asked for one
+/// (`upstream::http2`).
+///
+/// # Errors
+/// The client is gone.
+pub(super) async fn connected(session: &mut Session, exchange: &Exchange) -> Result<()> {
+    await_head(session, exchange);
+    let over_http2 = line(session).is_some_and(|line| line.upload().is_some());
+    let request = session.req_header();
+    let is_asked = request.version != Version::HTTP_10 && request.headers.contains_key(EXPECT);
+    let downstream = session.as_downstream_mut();
+    if !over_http2 || !is_asked || downstream.is_body_done() || downstream.body_bytes_read() > 0 {
+        return Ok(());
+    }
+    let leave = Box::new(ResponseHeader::build(StatusCode::CONTINUE, Some(0))?);
+    keep_open_after(session, StatusCode::CONTINUE);
+    let sent = session.as_downstream_mut().write_response_header(leave).await;
+    sent.map_err(|error| error.into_down())
+}
+
+/// A response of a backend is about to be sent: of this status, and `framed` or as long as the connection.
+pub(super) fn responding(session: &mut Session, status: StatusCode, framed: bool) {
+    keep_open_after(session, status);
+    if let (false, Some(line)) = (framed, line(session)) {
+        line.is_until_closed.store(true, Relaxed);
+    }
+}
+
+/// A response of this status is about to be sent. Where it comes before the end of the request, Pingora
+/// closes the client's connection after it, which no interim response is a reason for.
+fn keep_open_after(session: &mut Session, status: StatusCode) {
+    let closes = is_final(status);
+    session.as_downstream_mut().set_close_on_response_before_downstream_finish(closes);
+}
+
+/// Whether no other response follows one of this status (RFC 9110 §15.2).
+pub(super) fn is_final(status: StatusCode) -> bool {
+    !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS
+}
+
 /// A connection to a backend is there, or more of the request has been read: from now on the backend has
 /// so long for the headers of its response. Pingora's own timeout begins anew with each byte of them.
 ///
 /// Over HTTP/2 the headers come as one, and the wait for them is over in `upstream::http2`, which knows
 /// how much of the request is still to be sent.
-pub(super) fn await_head(session: &Session, exchange: &Exchange) {
+fn await_head(session: &Session, exchange: &Exchange) {
     if !exchange.wants_tunnel()
         && let Some(line) = line(session).filter(|line| line.upload().is_none())
     {

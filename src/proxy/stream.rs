@@ -1,8 +1,7 @@
 //! A stream of HTTP/2 with a client, as Pingora's session.
 //!
-//! Pingora's own session does all that is about heads. Bodies are passed here piece by piece, so
-//! that the stream's line knows when the client is waited for, in either direction, as it does where
-//! `GuardedStream` lies below HTTP/1.
+//! All that is about heads is `h2_stream.rs`. Bodies are passed here piece by piece, so that the
+//! stream's line knows when the client is waited for, in either direction, as it does where `GuardedStream` lies below HTTP/1.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -10,7 +9,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use h2::SendStream;
 use http::HeaderMap;
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -18,11 +17,12 @@ use pingora_core::protocols::Digest;
 use pingora_core::protocols::http::HttpTask;
 use pingora_core::protocols::http::custom::CustomMessageWrite;
 use pingora_core::protocols::http::custom::server::Session;
-use pingora_core::protocols::http::v2::server::HttpSession;
+use pingora_core::protocols::http::v1::client::http_req_header_to_wire;
 use pingora_core::protocols::l4::socket::SocketAddr;
 use pingora_error::{Error, ErrorType, OrErr as _, Result};
 
 use super::answer;
+use super::h2_stream::Http2Stream;
 use super::line::{Direction, Line, Verdict};
 use super::listen::{listen, moved};
 use super::pacing::Pacing;
@@ -36,7 +36,7 @@ type Messages = Box<dyn tokio_stream::Stream<Item = Result<Bytes>> + Unpin + Sen
 
 /// A stream of a client's, watched.
 pub(super) struct GuardedSession {
-    inner: HttpSession,
+    inner: Http2Stream,
     line: Arc<Line>,
     /// `None` if the client may be as slow as it likes.
     pacing: Option<Pacing>,
@@ -50,7 +50,7 @@ pub(super) struct GuardedSession {
 
 impl GuardedSession {
     pub(super) fn new(
-        inner: HttpSession,
+        inner: Http2Stream,
         line: Arc<Line>,
         clock: Clock,
         pace: Option<Pace>,
@@ -299,7 +299,8 @@ impl Session for GuardedSession {
     }
 
     fn request_summary(&self) -> String {
-        self.inner.request_summary()
+        let request = self.inner.req_header();
+        format!("{} {}", request.method, request.uri)
     }
 
     fn response_written(&self) -> Option<&ResponseHeader> {
@@ -334,7 +335,7 @@ impl Session for GuardedSession {
     }
 
     fn digest(&self) -> Option<&Digest> {
-        self.inner.digest()
+        Some(self.inner.digest())
     }
 
     fn digest_mut(&mut self) -> Option<&mut Digest> {
@@ -342,15 +343,15 @@ impl Session for GuardedSession {
     }
 
     fn client_addr(&self) -> Option<&SocketAddr> {
-        self.inner.client_addr()
+        self.inner.digest().socket_digest.as_ref()?.peer_addr()
     }
 
     fn server_addr(&self) -> Option<&SocketAddr> {
-        self.inner.server_addr()
+        self.inner.digest().socket_digest.as_ref()?.local_addr()
     }
 
     fn pseudo_raw_h1_request_header(&self) -> Bytes {
-        self.inner.pseudo_raw_h1_request_header()
+        http_req_header_to_wire(self.inner.req_header()).map(BytesMut::freeze).unwrap_or_default()
     }
 
     fn enable_retry_buffering(&mut self) {

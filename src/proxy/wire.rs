@@ -70,6 +70,7 @@ pub(super) fn request(session: &Session) -> Request {
 /// What went over the wire by the end of an exchange.
 pub(super) fn transfer(session: &Session, exchange: &mut Exchange, ending: Ending) -> Transfer {
     let response = session.as_downstream().response_written();
+    let response = response.filter(|head| super::request::is_final(head.status));
     let status = match (ending, response.map_or(0, |head| head.status.as_u16())) {
         (Ending::ClientClosed, 0) => CLIENT_CLOSED,
         (_, status) => status,

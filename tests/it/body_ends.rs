@@ -97,16 +97,16 @@ impl Body {
 
 /// How a client comes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Comes {
+pub(crate) enum Comes {
     Http1,
     H2c,
     H2,
 }
 
 /// The backends of all kinds, and a balancer with a listener in clear and one with TLS before them.
-struct World {
-    origin: Origin,
-    h2: H2Backend,
+pub(crate) struct World {
+    pub(crate) origin: Origin,
+    pub(crate) h2: H2Backend,
     _front: Front,
     authority: Authority,
     clear: Weir,
@@ -114,7 +114,7 @@ struct World {
 }
 
 impl World {
-    fn new(origin: Origin) -> Self {
+    pub(crate) fn new(origin: Origin) -> Self {
         let (h2, authority) = (H2Backend::start(), Authority::new());
         let identity = authority.identity("web", &["web.internal"]);
         let front = Front::with(own_socket(3443), h2.address(), &identity, None, &["h2"]);
@@ -141,11 +141,11 @@ impl World {
         Self { origin, h2, _front: front, authority, clear, tls }
     }
 
-    fn weir(&self, comes: Comes) -> &Weir {
+    pub(crate) fn weir(&self, comes: Comes) -> &Weir {
         if comes == Comes::H2 { &self.tls } else { &self.clear }
     }
 
-    fn http2(&self, comes: Comes, host: &str) -> Http2 {
+    pub(crate) fn http2(&self, comes: Comes, host: &str) -> Http2 {
         if comes == Comes::H2 {
             let config = TlsConfig::new(&self.authority, None);
             return Http2::connect_tls(self.tls.address(), config, host);

@@ -22,6 +22,7 @@ mod hang;
 mod hostile;
 mod http2;
 mod http2_slow;
+mod interim;
 mod ledger;
 mod limits;
 mod metrics;

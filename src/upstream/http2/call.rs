@@ -86,6 +86,8 @@ impl Call {
         for name in &OF_HTTP1 {
             request.remove_header(name);
         }
+        // Pingora does not show what the backend would say to it; the client has its leave from us.
+        request.remove_header(&header::EXPECT);
         let host = request.remove_header(&header::HOST);
         let authority = match (&host, request.uri.authority()) {
             (Some(host), _) => Authority::try_from(host.as_bytes())

@@ -45,6 +45,8 @@ pub(crate) struct Call {
 /// - `/http1`: the stream is reset, for it is to be asked by HTTP/1.1;
 /// - `/last`: served, and the connection takes no stream after it;
 /// - `/never`: no answer;
+/// - `/expect`: leave to send the body (100), and once all of it has come, `h2`;
+/// - `/hints`: hints (103), and `h2`;
 /// - `/end/…`: `hello`, ended as the rest of the path says (`hello`);
 /// - `/grpc.health.v1.Health/Check`: what was [told](H2Backend::health);
 /// - else 200 and `h2`.
@@ -225,6 +227,11 @@ async fn first(
     if request.headers().contains_key("x-fail-first") && is_first() {
         read(request.into_body(), shared, at).await;
         respond.send_reset(Reason::REFUSED_STREAM);
+    } else if let "/expect" | "/hints" = path {
+        let status = if path == "/expect" { 100 } else { 103 };
+        let interim = Response::builder().status(status).body(()).expect("a head");
+        drop(respond.send_informational(interim));
+        return Some((request, respond));
     } else if let Some(end) = path.strip_prefix("/end/") {
         let of_head = request.method() == http::Method::HEAD;
         read(request.into_body(), shared, at).await;

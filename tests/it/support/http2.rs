@@ -135,6 +135,16 @@ impl Stream {
         self.body.send_trailers(trailers)
     }
 
+    /// Waits for the next interim response; `None` if the response itself comes.
+    pub(crate) fn interim(&mut self) -> Option<Response<()>> {
+        let Self { runtime, response, .. } = self;
+        let next = runtime.block_on(async {
+            let next = std::future::poll_fn(|context| response.poll_informational(context));
+            tokio::time::timeout(PATIENCE, next).await.expect("an interim response in time")
+        });
+        next.transpose().unwrap()
+    }
+
     pub(crate) fn reset(&mut self) {
         let _inside = self.runtime.enter();
         self.body.send_reset(Reason::CANCEL);
