@@ -43,5 +43,6 @@ mod timeouts;
 mod tls;
 mod tls_broken;
 mod tls_out;
+mod trailers;
 mod upgrade;
 mod websocket;

@@ -26,6 +26,7 @@ pub(crate) struct Call {
     pub(crate) headers: HeaderMap,
     /// What has come of it.
     pub(crate) body: Vec<u8>,
+    pub(crate) trailers: Option<HeaderMap>,
 }
 
 /// A server of HTTP/2. What it does is in the path:
@@ -211,6 +212,7 @@ fn note(shared: &Shared, connection: usize, request: &Request<RecvStream>) -> us
         path: uri.path().to_owned(),
         headers: request.headers().clone(),
         body: Vec::new(),
+        trailers: None,
     });
     state.calls.len() - 1
 }
@@ -338,6 +340,14 @@ fn hello(end: &str, of_head: bool, mut respond: SendResponse<Bytes>) -> Result<(
             stream.send_data("hello".into(), false)?;
             stream.send_trailers(trailers("0"))
         }
+        "forbidden-trailers" => {
+            stream.send_data("hello".into(), false)?;
+            let fields = [("content-length", "7"), ("set-cookie", "a=b"), ("x-after", "1")];
+            let fields = fields.map(|(name, value)| {
+                (name.parse().expect("a name"), value.parse().expect("a value"))
+            });
+            stream.send_trailers(HeaderMap::from_iter(fields))
+        }
         _ => stream.send_data(Bytes::new(), true),
     }
 }
@@ -373,6 +383,10 @@ async fn read(mut body: RecvStream, shared: &Shared, at: usize) {
         if let Some(call) = shared.state().calls.get_mut(at) {
             call.body.extend_from_slice(&piece);
         }
+    }
+    let trailers = body.trailers().await.ok().flatten();
+    if let Some(call) = shared.state().calls.get_mut(at) {
+        call.trailers = trailers;
     }
 }
 
