@@ -24,6 +24,7 @@ mod http2;
 mod http2_slow;
 mod interim;
 mod ledger;
+mod ledger_storm;
 mod limits;
 mod metrics;
 mod names;
