@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::{Attempt, Client, Exchange};
 use crate::exchange::refusal::Refusal;
 use crate::exchange::request::Request;
+use crate::policy::retry::Failure;
 use crate::runtime::backend::Backend;
 use crate::runtime::snapshot::Snapshot;
 use crate::time::Timestamp;
@@ -50,6 +51,13 @@ impl Exchange {
     #[must_use]
     pub fn is_until_deadline(&self) -> bool {
         self.until_deadline
+    }
+
+    /// Whether there were attempts, and all failed before there was a connection.
+    #[must_use]
+    pub fn never_connected(&self) -> bool {
+        let connect = Some(Failure::Connect);
+        !self.attempts.is_empty() && self.attempts.iter().all(|one| one.failure == connect)
     }
 
     /// The pinned snapshot.

@@ -79,6 +79,8 @@ pub struct Progress {
     pub awaits_reader: bool,
     /// The limit that has passed, if one has.
     pub expired: Option<Expired>,
+    /// All attempts so far failed before there was a connection.
+    pub never_connected: bool,
     /// The current attempt was given less time than the pool allows, as the deadline is nearer.
     pub until_deadline: bool,
     /// The time now.
@@ -173,6 +175,9 @@ fn of_backend(kind: Kind, progress: &Progress) -> Judgement {
             past_deadline(progress, false)
         }
         Kind::Timeout => judged(Refusal::ResponseTimeout).blaming(Failure::Timeout),
+        Kind::Connect if progress.never_connected => {
+            judged(Refusal::NoBackend).blaming(Failure::Connect)
+        }
         Kind::Connect => judged(Refusal::ConnectFailed).blaming(Failure::Connect),
         Kind::ConnectTimeout => judged(Refusal::ConnectTimeout).blaming(Failure::Connect),
         Kind::Tls => judged(Refusal::TlsFailed).blaming(Failure::Tls),
@@ -231,6 +236,7 @@ mod tests {
             awaits_reader: false,
             expired: None,
             until_deadline: false,
+            never_connected: false,
             now: NOW,
             deadline: NOW + Duration::from_secs(1),
         }
@@ -386,6 +392,13 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn if_no_attempt_got_a_connection_all_backends_are_down() {
+        let progress = Progress { never_connected: true, ..waiting() };
+        let down = Ending::Refused(Refusal::NoBackend);
+        check(&[(Side::Backend, Kind::Connect, progress, Some(Failure::Connect), down)]);
     }
 
     #[test]

@@ -203,7 +203,7 @@ fn every_refusal_carries_the_request_id() {
     assert_eq!(refused("GET", "/reset", "a.test"), 502);
     assert_eq!(refused("GET", "/never", "a.test"), 504);
     backend.stop();
-    assert_eq!(refused("GET", "/", "a.test"), 502);
+    assert_eq!(refused("GET", "/", "a.test"), 503);
 }
 
 // ── fields that end here ──

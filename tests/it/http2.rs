@@ -314,7 +314,7 @@ fn a_refusal_in_place_of_a_backends_answer_is_not_waited_for_either() {
     client.send(&frame(0x1, 0x5, 1, &head)).unwrap();
     assert_eq!(client.goaway(), Some(Reason::NO_ERROR.into()));
     let line = weir.until_logged("the refusal", |_| true);
-    assert_eq!((&line["status"], &line["reason"]), (&502.into(), &"connect_failed".into()));
+    assert_eq!((&line["status"], &line["reason"]), (&503.into(), &"no_backend".into()));
 }
 
 #[test]

@@ -478,8 +478,8 @@ fn refusals_have_their_line_with_the_reason() {
     let line = logged(&weir, "GET /no HTTP/1.1\r\nHost: a\r\n\r\n", 404);
     assert_eq!((&line["reason"], &line["path"]), (&json!("no_route"), &json!("/no")));
     assert_eq!(line.get("pool"), None);
-    let line = logged(&weir, "GET /web HTTP/1.1\r\nHost: a\r\n\r\n", 502);
-    assert_eq!(line["reason"], "connect_failed");
+    let line = logged(&weir, "GET /web HTTP/1.1\r\nHost: a\r\n\r\n", 503);
+    assert_eq!(line["reason"], "no_backend");
     assert_eq!(line["attempts"], json!([{"backend": label(&backends[0]), "failure": "connect"}]));
     let line = logged(&weir, "TRACE / HTTP/1.1\r\nHost: a\r\n\r\n", 405);
     assert_eq!(line["reason"], "method_not_allowed");

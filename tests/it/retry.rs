@@ -102,15 +102,17 @@ fn a_backend_that_crashes_under_load_costs_no_get_its_answer() {
 }
 
 #[test]
-fn when_every_backend_refuses_the_answer_is_502_after_all_attempts() {
+fn when_every_backend_refuses_the_answer_is_503_after_all_attempts() {
     let (backends, weir) = world(2, RETRY);
     backends.iter().for_each(Backend::stop);
-    assert_eq!(ask(&weir, "GET", "/", b"").status(), 502);
+    let answer = ask(&weir, "GET", "/", b"");
+    assert_eq!((answer.status(), answer.header("retry-after")), (503, Some("1")));
+    assert_eq!(answer.text(), "Service Unavailable: all backends are down\n");
     let tried = attempts(&weir);
     assert_eq!(tried.len(), 3);
     assert_ne!(tried[0], tried[1], "another one comes first");
     let logged = weir.access_log().remove(0);
-    assert_eq!(logged["reason"], "connect_failed");
+    assert_eq!(logged["reason"], "no_backend");
     assert_eq!(weir.status()["retry_attempts"], 2);
 }
 
@@ -120,7 +122,7 @@ fn with_one_attempt_nothing_is_tried_again() {
     backends[0].stop();
     let mut statuses: Vec<u16> = (0..2).map(|_| ask(&weir, "GET", "/", b"").status()).collect();
     statuses.sort_unstable();
-    assert_eq!(statuses, [200, 502]);
+    assert_eq!(statuses, [200, 503]);
     assert_eq!(weir.metrics().sum("lb_retries_total", &[]), 0.0);
 }
 

@@ -303,5 +303,5 @@ fn fields_are_removed_set_and_added_both_ways() {
     assert_eq!(request(&weir, "GET", "/c", &[]).header("x-a"), Some("b"));
     backends[0].crash();
     let failed = request(&weir, "GET", "/a", &[]);
-    assert_eq!((failed.status(), failed.header("x-frame-options")), (502, Some("DENY")));
+    assert_eq!((failed.status(), failed.header("x-frame-options")), (503, Some("DENY")));
 }
