@@ -92,6 +92,7 @@ pub(crate) fn snapshot(pools: Vec<config::Pool>) -> Snapshot {
             requests_per_connection: None,
             head: HeadLimits { target_bytes: 8192, header_bytes: 65_536, headers: 100 },
             body: None,
+            response_buffers: None,
             pace: None,
             header_timeout: Duration::from_secs(1),
             keepalive: Duration::from_secs(1),

@@ -158,6 +158,8 @@ fn limits(lines: &mut Lines, before: Limits, now: Limits) {
     lines.change("limits.body_rate", pace(before), pace(now));
     let (was, is) = (before.ambiguous_paths, now.ambiguous_paths);
     lines.change("limits.ambiguous_paths", word(was), word(is));
+    let buffers = |limits: Limits| limits.response_buffers.map_or_else(off, spell_size);
+    lines.change("limits.response_buffers", buffers(before), buffers(now));
     lines.change("limits.half_closed", word(before.half_closed), word(now.half_closed));
     lines.wait("limits.header_timeout", before.header_timeout, now.header_timeout);
     lines.wait("limits.keepalive", before.keepalive, now.keepalive);
@@ -462,7 +464,7 @@ mod tests {
 
     #[test]
     fn what_concerns_the_whole_process_is_told() {
-        let text = "threads: 2\ntrusted_proxies: [10.0.0.0/8]\nforwarded: {accept: forwarded, send: both}\nlimits: {connections: 5, connections_per_client: 3, requests_per_connection: 9, keepalive: 2s, header_timeout: 1s, target_bytes: 1KiB, header_bytes: 1000, headers: 7, body: 1MiB, body_rate: 1KiB, half_closed: serve, http2: {streams: 5}}\naccess_log: {format: text, target: stderr}\nshutdown: {pre_stop: 1s, drain: 2m, tunnels: 1m, draining_workers: 2}";
+        let text = "threads: 2\ntrusted_proxies: [10.0.0.0/8]\nforwarded: {accept: forwarded, send: both}\nlimits: {connections: 5, connections_per_client: 3, requests_per_connection: 9, keepalive: 2s, header_timeout: 1s, target_bytes: 1KiB, header_bytes: 1000, headers: 7, body: 1MiB, body_rate: 1KiB, half_closed: serve, response_buffers: 1GiB, http2: {streams: 5}}\naccess_log: {format: text, target: stderr}\nshutdown: {pre_stop: 1s, drain: 2m, tunnels: 1m, draining_workers: 2}";
         assert_eq!(
             with(text),
             [
@@ -478,6 +480,7 @@ mod tests {
                 "limits.headers: 100 → 7",
                 "limits.body: off → 1MiB",
                 "limits.body_rate: off → 1KiB with a grace of 10s",
+                "limits.response_buffers: 64MiB → 1GiB",
                 "limits.half_closed: abort → serve",
                 "limits.header_timeout: 10s → 1s",
                 "limits.keepalive: 75s → 2s",

@@ -248,6 +248,12 @@ section! {
     /// Of several requests that were sent before the close (pipelining), `abort` cancels the last one, and
     /// `serve` none. A reset, and the end of an HTTP/2 stream or connection, always cancel the request.
     half_closed: Word<HalfClosed> = Same("abort"), "serve";
+    /// How much memory responses may hold that wait for their clients, in all. Each that waits counts as
+    /// 384KiB, about the most that it can hold. Where there are more, those are ended whose clients have taken
+    /// nothing for the longest, and for 5 s at least: reason `client_stalled`, detail `response_buffers`. A
+    /// quarter of the memory that Weir may use is a good value. Sockets' buffers are the kernel's, and come
+    /// on top.
+    response_buffers: Cap = Same("64MiB"), "1GiB";
     /// How long a client connection is kept between two requests.
     keepalive: Duration = Same("75s"), "30s";
     /// What an HTTP/2 connection may ask for.

@@ -327,6 +327,8 @@ pub struct Limits {
     pub pace: Option<Pace>,
     /// For a whole head; also how long a new connection may be silent.
     pub header_timeout: Duration,
+    /// What responses may hold that wait for their clients, in bytes.
+    pub response_buffers: Option<u64>,
     /// What becomes of a request whose client closes its side of the connection.
     pub half_closed: HalfClosed,
     /// How long an idle client connection is kept between requests.

@@ -1,14 +1,18 @@
 //! What is counted of client connections before and beside their requests.
 
-use prometheus::{IntCounterVec, IntGauge, IntGaugeVec, Registry, Result};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, Result};
 
-use super::{counters, gauge, gauges};
+use super::{counter, counters, gauge, gauges};
 
 /// Counted by whoever accepts connections.
 #[derive(Debug, Clone)]
 pub struct ConnectionMetrics {
     /// To be kept at the number of open client connections.
     pub open: IntGauge, // lb_downstream_connections
+    /// To be kept at the number of responses that wait for their clients.
+    pub stalled: IntGauge, // lb_stalled_responses
+    /// Of those, how many were ended because there were too many.
+    pub stalled_ended: IntCounter, // lb_stalled_responses_ended_total
     /// Those that came to nothing before their first request, out of a closed set of reasons.
     pub failures: IntCounterVec, // lb_connection_failures_total{reason}
     /// When each of our certificates expires, by its file.
@@ -27,6 +31,17 @@ impl ConnectionMetrics {
             open: gauge(
                 registry,
                 ("lb_downstream_connections", "Client connections that are open."),
+            )?,
+            stalled: gauge(
+                registry,
+                ("lb_stalled_responses", "Responses that wait for their clients to read."),
+            )?,
+            stalled_ended: counter(
+                registry,
+                (
+                    "lb_stalled_responses_ended_total",
+                    "Responses that were ended because too many waited for their clients.",
+                ),
             )?,
             failures: counters(
                 registry,

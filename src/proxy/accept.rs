@@ -21,6 +21,7 @@ use super::connections::{Connections, OfClient, Place};
 use super::guard::GuardedStream;
 use super::line::{Line, LineTimeouts};
 use super::opening::{self, Door, Failures, Opened, Unopened};
+use super::stalled::Stalled;
 use super::watch::{Ended, watched};
 use super::{Proxy, answer, http2};
 use crate::config::{HalfClosed, Http2};
@@ -64,6 +65,8 @@ pub struct AcceptLimits {
     pub half_closed: HalfClosed,
     /// How long a client may take for what.
     pub timeouts: LineTimeouts,
+    /// What responses may hold that wait for their clients, in bytes.
+    pub response_buffers: Option<u64>,
     /// How long connections may take to end once accepting has stopped.
     pub drain: Duration,
 }
@@ -76,6 +79,7 @@ pub struct Server {
     pub(super) failures: Failures,
     pub(super) limits: AcceptLimits,
     pub(super) http2: H2Options,
+    pub(super) stalled: Arc<Stalled>,
     /// Whoever is turned away is no connection any more; so these are counted by themselves.
     turned_away: Semaphore,
 }
@@ -94,7 +98,17 @@ impl Server {
         let failures = Failures::new(&metrics.failures, shared.clock);
         let http2 = http2::options(&limits.http2, &limits.head);
         let turned_away = Semaphore::new(TURNED_AWAY_MAX);
-        Self { proxy: Arc::new(proxy), shared, connections, failures, limits, http2, turned_away }
+        let stalled = Stalled::new(limits.response_buffers, shared.clock, metrics);
+        Self {
+            proxy: Arc::new(proxy),
+            shared,
+            connections,
+            failures,
+            limits,
+            http2,
+            stalled,
+            turned_away,
+        }
     }
 
     /// The drain's deadline has passed. Tunnels have one of their own, which their lines watch.
@@ -184,6 +198,7 @@ impl Accept {
         let Server { shared, limits, .. } = &*self.server;
         let clock = shared.clock;
         let line = Arc::new(Line::new(Arc::new(connection), limits.timeouts, clock.now()));
+        line.stalled.get_or_init(|| Arc::clone(&self.server.stalled));
         place.speaks(&line);
         let place = Arc::new(place);
         let _until_the_end = Arc::clone(&place);

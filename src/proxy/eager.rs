@@ -17,7 +17,7 @@ use pingora_core::protocols::raw_connect::ProxyDigest;
 use pingora_core::protocols::{GetProxyDigest, Peek, Stream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::delegate::delegate;
+use crate::upstream::delegate::delegate;
 
 /// A stream of HTTP/1 with a client, above its buffer.
 pub(super) struct EagerStream {

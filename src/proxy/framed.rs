@@ -11,10 +11,10 @@ use pingora_core::protocols::raw_connect::ProxyDigest;
 use pingora_core::protocols::{GetProxyDigest, Peek, Stream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::delegate::delegate;
 use super::line::Line;
 use crate::clock::Clock;
 use crate::http::frames::{Frames, Offence};
+use crate::upstream::delegate::delegate;
 
 /// What the stream and the connection above it tell each other.
 #[derive(Default)]

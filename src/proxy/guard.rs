@@ -13,7 +13,6 @@ use pingora_core::protocols::raw_connect::ProxyDigest;
 use pingora_core::protocols::{GetProxyDigest, Peek, Stream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::delegate::delegate;
 use super::eager::EagerStream;
 use super::early::{EarlyRefusal, text_of_line};
 use super::line::{Direction, Line, Verdict};
@@ -24,6 +23,7 @@ use crate::exchange::refusal::Refusal;
 use crate::http::scan::{Broken, Scanner, Within};
 use crate::policy::pace::Pace;
 use crate::sockets;
+use crate::upstream::delegate::delegate;
 
 /// A client's stream, watched.
 pub(super) struct GuardedStream {
@@ -228,6 +228,7 @@ impl GuardedStream {
         if written.is_pending() {
             let _left = self.line.poll_room(context);
         }
+        self.line.waits(written.is_pending());
         if let Some(pacing) = self.pacing.as_mut().filter(|_| !self.line.is_tunnel()) {
             let moved = match &written {
                 Poll::Pending => Poll::Pending,
@@ -256,6 +257,7 @@ impl GuardedStream {
 
 impl Drop for GuardedStream {
     fn drop(&mut self) {
+        self.line.waits(false);
         let has_begun = self.line.response.has_started();
         if self.line.is_until_closed.load(Relaxed) && has_begun && !self.is_shut {
             // An ordinary end would say that the response is whole.

@@ -37,7 +37,7 @@ use crate::http::scan::{Limits as HeadLimits, Unpacked, Violation};
 /// Requests that could not be read, on one connection.
 const MALFORMED_MAX: usize = 32;
 /// What is kept of an answer for a client that is slow to take it, by stream.
-const SEND_BUFFER: usize = 64 * 1024;
+const SEND_BUFFER: usize = 32 * 1024;
 /// What each field costs beside its bytes in the size of a list (RFC 9113 §6.5.2).
 const FIELD_OVERHEAD: usize = 32;
 
@@ -160,7 +160,9 @@ impl Accepting<'_> {
     fn stream_line(&self) -> Arc<Line> {
         let connection = Arc::clone(&self.streams.line.connection);
         let now = self.server.shared.clock.now();
-        Arc::new(Line::new(connection, self.server.limits.timeouts, now))
+        let line = Line::new(connection, self.server.limits.timeouts, now);
+        line.stalled.get_or_init(|| Arc::clone(&self.server.stalled));
+        Arc::new(line)
     }
 
     fn poll_next(

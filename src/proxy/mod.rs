@@ -9,7 +9,6 @@ mod connection;
 pub mod connections;
 mod context;
 mod cork;
-mod delegate;
 mod eager;
 mod early;
 mod failure;
@@ -31,6 +30,7 @@ mod phase;
 mod progress;
 mod request;
 mod response;
+mod stalled;
 mod stream;
 mod streams;
 mod target;
@@ -371,6 +371,9 @@ impl ProxyHttp for Proxy {
         exchange: &mut RequestContext,
     ) {
         fault::at("logging", session);
+        if line(session).is_some_and(Line::was_given_up) {
+            exchange.because("response_buffers");
+        }
         let ending = progress::ending(session, error, (exchange, self.clock.now()));
         let transfer = wire::transfer(session, exchange, ending);
         exchange.ended(ending, transfer);

@@ -111,6 +111,7 @@ impl GuardedSession {
                 // Nobody reads more of the request meanwhile. What is on its way goes on.
                 let _left = line.poll_room(context);
             }
+            line.waits(polled.is_pending());
             if let Some(pacing) = pacing {
                 pacing.moved(line, Direction::Write, moved(&polled, |room| *room));
             }
@@ -191,6 +192,7 @@ impl GuardedSession {
 impl Drop for GuardedSession {
     /// A panic ends the request: where no response has begun, the client gets one.
     fn drop(&mut self) {
+        self.line.waits(false);
         if std::thread::panicking()
             && !self.line.response.has_started()
             && let Err(error) = self.fail()

@@ -4,6 +4,8 @@
 //! under a hash of some of a peer's fields, and `ca` and ALPN are not among them; so everything in
 //! which pools can differ goes into `group_key`.
 
+mod bounded;
+pub(crate) mod delegate;
 pub mod handshake;
 pub mod http2;
 pub mod proxied;

@@ -172,6 +172,7 @@ fn server(config: &Config, parts: &Parts, threads: usize) -> io::Result<Server> 
         http2: config.limits.http2,
         pace: config.limits.pace,
         half_closed: config.limits.half_closed,
+        response_buffers: config.limits.response_buffers,
         timeouts: LineTimeouts {
             header: config.limits.header_timeout,
             keepalive: config.limits.keepalive,

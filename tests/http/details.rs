@@ -5,8 +5,14 @@ use std::path::Path;
 
 const VIOLATIONS: &str = include_str!("../../src/http/scan/violation.rs");
 /// Words that are no violation of a grammar: the status, and what they mean.
-const OTHERS: [(&str, &str, &str); 1] =
-    [("before_101", "400", "Bytes for a WebSocket that came before the backend's 101.")];
+const OTHERS: [(&str, &str, &str); 2] = [
+    ("before_101", "400", "Bytes for a WebSocket that came before the backend's 101."),
+    (
+        "response_buffers",
+        "that of the response",
+        "Nothing: the client took nothing, and `limits.response_buffers` was reached.",
+    ),
+];
 
 /// The table of them.
 pub(crate) fn table() -> String {

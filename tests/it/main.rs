@@ -26,6 +26,7 @@ mod interim;
 mod ledger;
 mod ledger_storm;
 mod limits;
+mod memory;
 mod metrics;
 mod names;
 mod probe;

@@ -401,6 +401,7 @@ fn draw_config(dice: &mut Dice) -> Config {
             requests_per_connection: None,
             head: HeadLimits { target_bytes: 8192, header_bytes: 65_536, headers: 100 },
             body: None,
+            response_buffers: None,
             pace: None,
             header_timeout: Duration::from_secs(10),
             keepalive: Duration::from_secs(75),

@@ -167,6 +167,11 @@ fn limits(typed: file::Limits, found: &mut Found) -> Limits {
         ambiguous_paths: typed.ambiguous_paths.map_or_else(Default::default, |word| word.value.0),
         half_closed: typed.half_closed.map_or_else(Default::default, |word| word.value.0),
         pace: pace(typed.body_rate, typed.body_grace, found),
+        response_buffers: match typed.response_buffers.map(|buffers| buffers.value) {
+            None => Some(limits::RESPONSE_BUFFERS),
+            Some(Cap::Off) => None,
+            Some(Cap::Bytes(bytes)) => Some(bytes),
+        },
         body: match typed.body.map(|body| body.value) {
             None | Some(Cap::Off) => None,
             Some(Cap::Bytes(bytes)) => Some(bytes),

@@ -1,16 +1,41 @@
 //! What is noted of a client connection beside its time.
 
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll};
 
 use pingora_core::protocols::Stream;
 
-use super::{EarlyRefusal, Line};
+use super::{EarlyRefusal, Line, Verdict};
 use crate::http::scan::Violation;
 use crate::http::target::Change;
 use crate::upstream::http2::Upload;
 
 impl Line {
+    /// Some of a response was offered to the client. Whether it waits for the client now.
+    pub(in crate::proxy) fn waits(self: &Arc<Self>, waits: bool) {
+        if self.is_waiting.swap(waits, Relaxed) == waits {
+            return;
+        }
+        let ticket = self.stalled.get().filter(|_| waits).map(|stalled| stalled.enter(self));
+        let mut held = self.ticket.lock().unwrap_or_else(PoisonError::into_inner);
+        let _returned = std::mem::replace(&mut *held, ticket);
+    }
+
+    /// Ends the response: the client takes nothing, and so do too many others.
+    pub(in crate::proxy) fn give_up(&self) {
+        let (stalled, open) = (Verdict::Stalled.code(), Verdict::Open.code());
+        if self.verdict.compare_exchange(open, stalled, Relaxed, Relaxed).is_ok() {
+            self.given_up.store(true, Relaxed);
+        }
+        self.task.wake();
+    }
+
+    /// Whether it was ended so.
+    pub(in crate::proxy) fn was_given_up(&self) -> bool {
+        self.given_up.load(Relaxed)
+    }
+
     /// Notes that the connection is refused without a request. Only the first refusal counts.
     pub(in crate::proxy) fn refuse(&self, refusal: EarlyRefusal) {
         self.refusal.get_or_init(|| refusal);
