@@ -10,7 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Every room of the house and its floor. A room imports from lower floors only.
-const ROOMS: [(&str, u8); 23] = [
+const ROOMS: [(&str, u8); 24] = [
     ("main", 8),
     ("supervisor", 7),
     ("link", 6),
@@ -25,6 +25,7 @@ const ROOMS: [(&str, u8); 23] = [
     ("log", 5),
     ("metrics", 5),
     ("sockets", 5),
+    ("descriptors", 5),
     ("upstream", 5),
     ("tls", 4),
     ("clock", 4),

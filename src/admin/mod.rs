@@ -6,7 +6,6 @@
 mod connection;
 mod page;
 mod readiness;
-mod reserve;
 mod server;
 mod status;
 mod table;

@@ -17,8 +17,8 @@ use tokio::time::{sleep, timeout};
 use super::Pages;
 use super::connection::Connection;
 use super::page::{self, Page};
-use super::reserve::{Reserve, is_out_of_descriptors};
 use super::table::Table;
+use crate::descriptors::{Reserve, is_out_of_descriptors};
 
 /// The wait after an accept that failed for want of something that may come back.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(50);

@@ -206,7 +206,8 @@ section! {
     /// What clients may ask of the balancer itself.
     Limits at "limits", later [];
 
-    /// Client connections at once: 1 to 1048576. One more is answered 503 and closed.
+    /// Client connections at once: 1 to 1048576. One more is answered 503 and closed. A worker takes no
+    /// more than its limit of file descriptors carries, two for each connection.
     connections: u64 = Same("20000"), "5000";
     /// Connections of one client at once, by its address (IPv6: by its /64): 1 to 1048576. One more is
     /// answered 429 and closed; over TLS it is closed before the handshake. `trusted_proxies` have as

@@ -209,6 +209,28 @@ impl Exchange {
         retried
     }
 
+    /// There is no connection for the current attempt. Whether the exchange should be tried again.
+    /// Without a `failure` it is for want of something of our own: that was no attempt, no backend
+    /// is blamed, and the request is rejected.
+    pub fn not_connected(
+        &mut self,
+        failure: Option<Failure>,
+        reason: &str,
+        replay: Replay,
+        now: Timestamp,
+    ) -> bool {
+        if let Some(failure) = failure {
+            return self.failed(failure, reason, replay, now);
+        }
+        self.last_seen = now;
+        self.attempts.pop();
+        if let Some(lease) = self.lease.take() {
+            lease.cancel();
+        }
+        self.refusal = Some(Refusal::Overload);
+        false
+    }
+
     /// The head of the backend's answer has come. Whether it should be thrown away and the
     /// exchange tried again.
     pub fn responded(&mut self, status: u16, replay: Replay, now: Timestamp) -> bool {

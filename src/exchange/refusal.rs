@@ -77,6 +77,8 @@ pub enum Refusal {
     TooManyConnections,
     /// There are as many connections of this client as there may be.
     TooManyOfClient,
+    /// We lack descriptors, ports or memory for a connection to a backend.
+    Overload,
     /// A connection to a backend did not come about in time.
     ConnectTimeout,
     /// The backend did not answer in time.
@@ -108,7 +110,7 @@ impl Refusal {
             | Self::CertificateInvalid
             | Self::ConnectionReset
             | Self::InvalidResponse => 502,
-            Self::NoBackend | Self::TooManyConnections => 503,
+            Self::NoBackend | Self::TooManyConnections | Self::Overload => 503,
             Self::ConnectTimeout | Self::ResponseTimeout | Self::RequestTimeout => 504,
         }
     }
@@ -139,6 +141,7 @@ impl Refusal {
             Self::NoBackend => "no_backend",
             Self::TooManyConnections => "too_many_connections",
             Self::TooManyOfClient => "too_many_of_client",
+            Self::Overload => "overload",
             Self::ConnectTimeout => "connect_timeout",
             Self::ResponseTimeout => "response_timeout",
             Self::RequestTimeout => "request_timeout",
@@ -171,6 +174,7 @@ impl Refusal {
             Self::NoBackend => "Service Unavailable: all backends are down",
             Self::TooManyConnections => "Service Unavailable: too many connections",
             Self::TooManyOfClient => "Too Many Requests: too many connections",
+            Self::Overload => "Service Unavailable: overloaded",
             Self::ConnectTimeout | Self::ResponseTimeout | Self::RequestTimeout => {
                 "Gateway Timeout: the backend did not answer in time"
             }
@@ -184,7 +188,9 @@ impl Refusal {
         match self {
             Self::RateLimited(_, wait) => Some(whole_seconds(wait)),
             // A probe may find a backend again, a client may leave, at any moment.
-            Self::NoBackend | Self::TooManyConnections | Self::TooManyOfClient => Some(1),
+            Self::NoBackend | Self::TooManyConnections | Self::TooManyOfClient | Self::Overload => {
+                Some(1)
+            }
             Self::BadRequest
             | Self::AmbiguousPath
             | Self::NoRoute

@@ -38,6 +38,8 @@ pub(super) enum ErrorKind {
     Aborted(Abort),
     /// A connection: one too many.
     TooManyConnections,
+    /// An exchange: we lack what a connection to a backend takes.
+    Overload,
     /// A request: not what RFC 9112 calls one.
     BadRequest,
     /// A request: more than it may be; see `limits`.
@@ -50,7 +52,7 @@ pub(super) enum ErrorKind {
 
 impl ErrorKind {
     /// How many there are.
-    pub(super) const COUNT: usize = 18 + Abort::ALL.len();
+    pub(super) const COUNT: usize = 19 + Abort::ALL.len();
 
     /// How an attempt can fail at any backend,
     pub(super) const OF_ATTEMPT: [Self; 5] =
@@ -104,6 +106,7 @@ impl ErrorKind {
             Ending::Refused(refusal) => match refusal {
                 Refusal::NoBackend => Some(Self::NoBackend),
                 Refusal::TooManyConnections => Some(Self::TooManyConnections),
+                Refusal::Overload => Some(Self::Overload),
                 Refusal::RequestTimeout => Some(Self::RequestTimeout),
                 Refusal::InvalidResponse => Some(Self::InvalidResponse),
                 Refusal::Internal => Some(Self::Internal),
@@ -151,11 +154,12 @@ impl ErrorKind {
             Self::Tls => 15,
             Self::Certificate => 16,
             Self::Refused => 17,
-            Self::Aborted(Abort::Deadline) => 18,
-            Self::Aborted(Abort::DrainTimeout) => 19,
-            Self::Aborted(Abort::ForcedStop) => 20,
-            Self::Aborted(Abort::Http2Flood) => 21,
-            Self::Aborted(Abort::Panic) => 22,
+            Self::Overload => 18,
+            Self::Aborted(Abort::Deadline) => 19,
+            Self::Aborted(Abort::DrainTimeout) => 20,
+            Self::Aborted(Abort::ForcedStop) => 21,
+            Self::Aborted(Abort::Http2Flood) => 22,
+            Self::Aborted(Abort::Panic) => 23,
         }
     }
 
@@ -175,6 +179,7 @@ impl ErrorKind {
             Self::Internal => "internal",
             Self::Dropped => "dropped",
             Self::TooManyConnections => "too_many_connections",
+            Self::Overload => "overload",
             Self::BadRequest => "bad_request",
             Self::TooLarge => "too_large",
             Self::SlowClient => "slow_client",

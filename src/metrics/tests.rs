@@ -342,6 +342,7 @@ fn every_kind_of_error_has_its_own_place() {
         ErrorKind::Internal,
         ErrorKind::Dropped,
         ErrorKind::TooManyConnections,
+        ErrorKind::Overload,
         ErrorKind::BadRequest,
         ErrorKind::TooLarge,
         ErrorKind::SlowClient,

@@ -12,7 +12,6 @@ mod tcp;
 #[cfg(test)]
 mod tests;
 
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,6 +28,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::clock::Clock;
 use crate::config::{self, HealthCheck};
+use crate::descriptors::Reserve;
 use crate::live::Live;
 use crate::name::PoolName;
 use crate::probe::grpc::GrpcProbe;
@@ -36,6 +36,7 @@ use crate::probe::http::HttpProbe;
 use crate::probe::target::{UNFIT, target};
 use crate::probe::tcp::TcpProbe;
 use crate::runtime::backend::Backend;
+use crate::upstream::ours::is_ours;
 use crate::upstream::{Upstreams, handshake};
 
 /// Asks one backend once: Pingora's interface for that. It may be dropped at any moment, and need
@@ -44,6 +45,10 @@ type Probe = dyn health_check::HealthCheck + Send + Sync;
 
 /// A probe tells each result; how many in a row count is `Hysteresis`'s to know.
 const EACH_RESULT: usize = 1;
+
+/// Descriptors that are kept for probes, so that they can be made when clients have taken all others.
+/// One after the other, so few are enough for many backends.
+const DESCRIPTORS_KEPT: usize = 8;
 
 /// Why a probe did not pass.
 #[derive(Debug)]
@@ -62,6 +67,7 @@ pub struct Prober {
     clock: Clock,
     /// Is notified when a backend's name has got its address.
     resolved: watch::Receiver<()>,
+    reserve: Arc<Reserve>,
     /// How many backends have no result yet.
     missing: Arc<watch::Sender<usize>>,
 }
@@ -80,7 +86,8 @@ impl Prober {
         let checked = snapshot.pools.iter().filter(|pool| pool.health_check.is_some());
         let backends = checked.flat_map(|pool| pool.members.iter().map(|member| &member.backend));
         let missing = watch::Sender::new(backends.filter(|backend| is_awaited(backend)).count());
-        Self { live, upstreams, clock, resolved, missing: Arc::new(missing) }
+        let reserve = Arc::new(Reserve::new(DESCRIPTORS_KEPT));
+        Self { live, upstreams, clock, resolved, reserve, missing: Arc::new(missing) }
     }
 
     /// Done when every backend of which nothing is known has had its first result. While the prober
@@ -114,6 +121,7 @@ impl Prober {
                 probe: Arc::clone(&probe),
                 clock: self.clock,
                 resolved: self.resolved.clone(),
+                reserve: Arc::clone(&self.reserve),
                 missing: is_awaited(&member.backend).then(|| Arc::clone(&self.missing)),
             }));
         }
@@ -151,6 +159,8 @@ struct Rounds {
     probe: Arc<Probe>,
     clock: Clock,
     resolved: watch::Receiver<()>,
+    /// For when all other descriptors are taken.
+    reserve: Arc<Reserve>,
     /// To be counted down after the first round, if it is waited for.
     missing: Option<Arc<watch::Sender<usize>>>,
 }
@@ -176,7 +186,7 @@ impl Rounds {
     }
 
     async fn round(&self) {
-        let result = match self.ask().await {
+        let result = match self.ask_by_all_means().await {
             Ok(()) => Ok(()),
             Err(Failure::Backend(reason)) => Err(reason),
             Err(Failure::Ours(reason)) => {
@@ -195,6 +205,18 @@ impl Rounds {
                 warn!("backend unhealthy: pool={pool} backend={backend} reason=\"{reason}\"");
             }
             None => {}
+        }
+    }
+
+    /// Where there is no descriptor left, with one of those that are kept for this.
+    async fn ask_by_all_means(&self) -> Result<(), Failure> {
+        match self.ask().await {
+            Err(Failure::Ours(_)) if self.reserve.release() => {
+                let result = self.ask().await;
+                self.reserve.refill();
+                result
+            }
+            result => result,
         }
     }
 
@@ -243,16 +265,11 @@ fn explain(error: &Error) -> Failure {
     }
     let known = EXPLANATIONS.iter().find(|(kind, _)| kind == error.etype());
     let text = known.map_or_else(|| error.etype().as_str(), |(_, text)| text).to_owned();
-    let cause = error.root_cause().downcast_ref::<io::Error>().and_then(io::Error::raw_os_error);
-    if cause.is_some_and(|code| OURS.contains(&code)) || *error.etype() == ErrorType::InternalError
-    {
+    if is_ours(error) || *error.etype() == ErrorType::InternalError {
         return Failure::Ours(text);
     }
     Failure::Backend(text)
 }
-
-/// Too many open files, here or in the whole system; no buffers; no memory (errno(3), Linux).
-const OURS: [i32; 4] = [24, 23, 105, 12];
 
 const EXPLANATIONS: [(ErrorType, &str); 12] = [
     (ErrorType::ConnectRefused, "connection refused"),

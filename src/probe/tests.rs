@@ -342,6 +342,7 @@ async fn a_probe_that_panics_has_failed() {
         clock: Clock::process(),
         missing: None,
         resolved: nothing(),
+        reserve: Arc::new(Reserve::new(0)),
     };
     rounds.round().await;
     assert_eq!(rounds.backend.health().last_error.as_deref(), Some("the probe itself failed"));

@@ -41,10 +41,6 @@ const SETTLE: Duration = Duration::from_millis(50);
 /// How long connections may take to end, and be logged, once their time is up.
 const ABORT_MAX: Duration = Duration::from_secs(2);
 
-/// So many connections that were one too many are answered at once; beyond them they are only
-/// closed.
-const TURNED_AWAY_MAX: usize = 1024;
-
 /// Pingora's word for "keep the connection, without a timeout of yours".
 const KEEPALIVE: Option<u64> = Some(0);
 
@@ -53,6 +49,8 @@ const KEEPALIVE: Option<u64> = Some(0);
 pub struct AcceptLimits {
     /// Client connections at once.
     pub connections: usize,
+    /// Rejected connections that get a response at once; further ones are only closed.
+    pub rejected: usize,
     /// Those of one client.
     pub of_client: usize,
     /// How much the head of a request may have.
@@ -97,7 +95,7 @@ impl Server {
     ) -> Self {
         let failures = Failures::new(&metrics.failures, shared.clock);
         let http2 = http2::options(&limits.http2, &limits.head);
-        let turned_away = Semaphore::new(TURNED_AWAY_MAX);
+        let turned_away = Semaphore::new(limits.rejected);
         let stalled = Stalled::new(limits.response_buffers, shared.clock, metrics);
         Self {
             proxy: Arc::new(proxy),

@@ -212,8 +212,8 @@ impl ProxyHttp for Proxy {
         fault::at("fail_to_connect", session);
         let reason = failure::reason(&error);
         let failed = failure::of_connection(&error);
-        let presence = leaving::look(session);
-        let again = exchange.failed(failed, &reason, replay(session, presence), self.clock.now());
+        let (presence, now) = (leaving::look(session), self.clock.now());
+        let again = exchange.not_connected(failed, &reason, replay(session, presence), now);
         error.set_retry(again);
         if presence == Presence::Left { leaving::left() } else { error }
     }

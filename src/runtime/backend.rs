@@ -298,6 +298,11 @@ impl Lease {
         Self { backend }
     }
 
+    /// Gives it back, as if nothing had been attempted.
+    pub fn cancel(self) {
+        self.backend.attempts.fetch_sub(1, Relaxed);
+    }
+
     /// Whose lease it is.
     #[must_use]
     pub fn backend(&self) -> &Arc<Backend> {

@@ -8,6 +8,7 @@ mod bounded;
 pub(crate) mod delegate;
 pub mod handshake;
 pub mod http2;
+pub mod ours;
 pub mod proxied;
 mod roots;
 mod shut;

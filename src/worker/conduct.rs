@@ -172,7 +172,6 @@ impl<'a> Conductor<'a> {
         self.parts.readiness.accept();
         let begun = self.admin_port.begin(Arc::clone(&self.admin));
         begun.map_err(super::system("serve the admin port"))?;
-        super::warn_of_file_limit(self.config);
         self.tell(&ToSupervisor::Ready);
         Ok(())
     }

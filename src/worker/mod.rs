@@ -7,6 +7,7 @@
 //! probes with the supervisor's orders. The sockets are the supervisor's; a worker has copies.
 
 mod admin_port;
+mod budget;
 mod conduct;
 mod ending;
 mod heartbeat;
@@ -298,19 +299,6 @@ fn raise_file_limit() {
 /// How many file descriptors this process may have.
 fn rlimit_of_files() -> u64 {
     rlimit::Resource::NOFILE.get().map_or(1024, |(soft, _)| soft)
-}
-
-/// Says so if there may be more clients than descriptors: a client's connection takes one, and one
-/// more to a backend for its request; and we need some ourselves.
-fn warn_of_file_limit(config: &Config) {
-    let wanted = u64::try_from(config.limits.connections.get()).unwrap_or(u64::MAX) * 2 + 256;
-    let limit = rlimit_of_files();
-    if limit < wanted {
-        log::warn!(
-            "too few file descriptors: limit={limit} wanted={wanted} (help: raise the limit, \
-             `ulimit -Hn` or LimitNOFILE=, or lower limits.connections)"
-        );
-    }
 }
 
 /// A panic in a hook ends one request. It must not go unseen.

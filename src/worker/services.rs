@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::Parts;
+use super::budget::Budget;
 use crate::config::{Config, limits};
 use crate::proxy::accept::{Accept, AcceptLimits, Server};
 use crate::proxy::build;
@@ -29,8 +30,6 @@ use crate::proxy::line::LineTimeouts;
 const READ_BUFFER: usize = 4 * 1024;
 /// The write buffer: one segment on most networks, so that a small head and body leave as one.
 const WRITE_BUFFER: usize = 1460;
-/// Idle connections kept to backends, per thread.
-const KEPT_CONNECTIONS: usize = 1024;
 
 /// Listening sockets, each with its address.
 pub(super) type Sockets = Vec<(SocketAddr, TcpListener)>;
@@ -151,9 +150,10 @@ pub(super) fn accept(
 }
 
 fn server(config: &Config, parts: &Parts, threads: usize) -> io::Result<Server> {
+    let budget = Budget::of_process(threads, config.limits.connections.get());
     let conf = Arc::new(ServerConf {
         threads,
-        upstream_keepalive_pool_size: KEPT_CONNECTIONS,
+        upstream_keepalive_pool_size: budget.kept,
         ca_file: Some(parts.proxy.upstreams.roots()),
         // Pingora's own bound counts attempts too; ours is the retry policy.
         max_retries: usize::from(limits::ATTEMPTS_MAX) + 1,
@@ -166,7 +166,8 @@ fn server(config: &Config, parts: &Parts, threads: usize) -> io::Result<Server> 
     options.allow_connect_method_proxying = true;
     proxy.server_options = Some(options);
     let limits = AcceptLimits {
-        connections: config.limits.connections.get(),
+        connections: budget.connections,
+        rejected: budget.rejected,
         of_client: config.limits.connections_per_client.map_or(usize::MAX, NonZero::get),
         head: config.limits.head,
         http2: config.limits.http2,

@@ -10,6 +10,7 @@ mod commands;
 mod conf;
 mod control;
 mod crash;
+mod descriptors;
 mod drain;
 mod faults;
 mod forwarding;

@@ -1,7 +1,7 @@
-//! Descriptors that are kept for the admin port.
+//! Descriptors that are kept for the admin port, and others for health checks.
 //!
 //! A process that has used up its descriptors cannot accept, and that is when an operator wants to
-//! look at it. So some are taken at the start, as copies of one that reads nothing. When an accept
+//! look at it; nor can it find out whether a backend works. So some are taken at the start, as copies of one that reads nothing. When an accept
 //! fails for want of a descriptor, a copy is closed and the accept is tried again at once. When an
 //! admin connection ends, its descriptor becomes a copy again in one step (`dup3`), so that no client
 //! can take it in between.
@@ -16,7 +16,7 @@ use rustix::io::{DupFlags, dup3, fcntl_dupfd_cloexec};
 
 /// Descriptors that are kept.
 #[derive(Debug)]
-pub(super) struct Reserve {
+pub struct Reserve {
     /// Reads nothing; all others are copies of it.
     source: Option<OwnedFd>,
     copies: Mutex<Vec<OwnedFd>>,
@@ -25,10 +25,11 @@ pub(super) struct Reserve {
 
 impl Reserve {
     /// Takes `most` descriptors; fewer, if there are no more.
-    pub(super) fn new(most: usize) -> Self {
+    #[must_use]
+    pub fn new(most: usize) -> Self {
         let source = File::open("/dev/null").map(OwnedFd::from);
         if let Err(error) = &source {
-            log::warn!("no descriptors are kept for the admin port: error=\"{error}\"");
+            log::warn!("no descriptors are kept: error=\"{error}\"");
         }
         let reserve = Self { source: source.ok(), copies: Mutex::default(), most };
         reserve.refill();
@@ -36,12 +37,12 @@ impl Reserve {
     }
 
     /// Closes one, so that another can be opened. False if there is none left.
-    pub(super) fn release(&self) -> bool {
+    pub fn release(&self) -> bool {
         self.copies.lock().pop().is_some()
     }
 
     /// Ends a connection, and keeps its descriptor if some are missing.
-    pub(super) fn recycle(&self, stream: TcpStream) {
+    pub fn recycle(&self, stream: TcpStream) {
         let mut copies = self.copies.lock();
         let mut descriptor = OwnedFd::from(stream);
         if let Some(source) = &self.source
@@ -53,7 +54,7 @@ impl Reserve {
     }
 
     /// Takes what is missing, as far as there are any.
-    pub(super) fn refill(&self) {
+    pub fn refill(&self) {
         let Some(source) = &self.source else { return };
         let mut copies = self.copies.lock();
         while copies.len() < self.most {
@@ -66,7 +67,8 @@ impl Reserve {
 }
 
 /// Whether a call failed because this process, or the system, has no descriptor left.
-pub(super) fn is_out_of_descriptors(error: &io::Error) -> bool {
+#[must_use]
+pub fn is_out_of_descriptors(error: &io::Error) -> bool {
     let errors = [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE];
     errors.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }

@@ -1,0 +1,87 @@
+//! Out of file descriptors: a failure of our own, which no backend is blamed for.
+
+use std::process::Command;
+
+use http::Method;
+
+use crate::support::backend::{Backend, Behaviour};
+use crate::support::client::{self, Client};
+use crate::support::http2::{Http2, request};
+use crate::support::weir::{BINARY, LISTENER_KEYS, Weir};
+use crate::support::{PATIENCE, eventually};
+
+/// The binary with so few descriptors.
+fn limited(descriptors: u32) -> Command {
+    let mut launcher = Command::new("sh");
+    let script = format!("ulimit -n {descriptors} && exec \"$@\"");
+    launcher.args(["-c", &script, "sh", BINARY]);
+    launcher
+}
+
+fn config(backend: &Backend) -> String {
+    backend.on("/hang", Behaviour::NeverAnswer);
+    format!(
+        "{LISTENER_KEYS}http2: true\nthreads: 1\npools: [{{name: web, backends: [{}], \
+         health_check: {{path: /health, interval: 100ms, timeout: 100ms, unhealthy_after: 1}}}}]\n",
+        backend.url()
+    )
+}
+
+/// Nothing was held against the backend, and the operator sees all of it.
+fn assert_backend_is_not_blamed(weir: &Weir) {
+    let backend = weir.status().pointer("/backends/0").cloned().unwrap_or_default();
+    let is = |key: &str| backend.get(key).cloned().unwrap_or_default();
+    assert_eq!((is("state"), is("total_failures")), ("healthy".into(), 0.into()), "{backend}");
+    assert_eq!(weir.metrics().sum("lb_backend_up", &[]), 1.0);
+}
+
+#[test]
+fn there_are_no_more_client_connections_than_descriptors_carry() {
+    let backend = Backend::start("one");
+    let weir = Weir::start_by(limited(256), &config(&backend));
+    eventually(PATIENCE, "it says how many it takes", || {
+        weir.stderr().contains("too few file descriptors: limit=256 limits.connections=20000")
+    });
+    let mut waiting = Vec::new();
+    for _ in 0..200 {
+        let mut client = Client::connect(weir.address());
+        client.send("GET /hang HTTP/1.1\r\nHost: weir.test\r\n\r\n");
+        waiting.push(client);
+    }
+    eventually(PATIENCE, "the rest is rejected", || {
+        weir.metrics().sum("lb_connection_failures_total", &[("reason", "too_many_connections")])
+            > 0.0
+    });
+    let before = backend.count_of("/health");
+    eventually(PATIENCE, "health checks go on", || backend.count_of("/health") >= before + 5);
+    assert!(backend.in_flight() >= 40, "{} requests in flight", backend.in_flight());
+    assert_backend_is_not_blamed(&weir);
+}
+
+#[test]
+fn a_connection_that_cannot_be_made_for_want_of_descriptors_is_503_and_no_attempt() {
+    let backend = Backend::start("one");
+    let weir = Weir::start_by(limited(256), &config(&backend));
+    // Each stream has a connection to the backend.
+    let mut clients: Vec<Http2> = (0..3).map(|_| Http2::connect(weir.address())).collect();
+    let begin = |client: &mut Http2| {
+        let hang = || request(Method::GET, "/hang", &[]);
+        (0..90).map(|_| client.start(hang(), false).unwrap()).collect::<Vec<_>>()
+    };
+    let streams: Vec<_> = clients.iter_mut().flat_map(begin).collect();
+    let line = weir.until_logged("an overload", |line| line["reason"] == "overload");
+    assert_eq!((line["status"].as_u64(), line["attempts"].as_array()), (Some(503), Some(&vec![])));
+    let before = backend.count_of("/health");
+    eventually(PATIENCE, "health checks go on", || backend.count_of("/health") >= before + 5);
+    assert_backend_is_not_blamed(&weir);
+    assert!(weir.metrics().sum("lb_errors_total", &[("type", "overload")]) > 0.0);
+    backend.release();
+    let statuses: Vec<u16> =
+        streams.into_iter().map(|stream| stream.answer().unwrap().status()).collect();
+    assert!(statuses.iter().all(|status| [200, 503].contains(status)), "{statuses:?}");
+    assert!(statuses.contains(&200) && statuses.contains(&503), "{statuses:?}");
+    drop(clients);
+    eventually(PATIENCE, "it serves again", || {
+        client::try_get(weir.address(), "/").is_ok_and(|answer| answer.status() == 200)
+    });
+}
