@@ -34,7 +34,7 @@ use std::num::NonZeroUsize;
 use std::sync::PoisonError;
 use std::time::Duration;
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::bucket::Rate;
@@ -69,7 +69,7 @@ pub struct Params {
     pub ipv6_prefix: u8,
     /// How many clients are remembered at once.
     pub clients_max: NonZeroUsize,
-    /// Networks that are not limited.
+    /// Networks that are not limited; none is mapped from IPv4.
     pub exempt: Vec<IpNet>,
 }
 
@@ -108,7 +108,7 @@ impl RateLimiter {
             ipv6_mask: u128::MAX
                 .checked_shl(128_u32.saturating_sub(u32::from(ipv6_prefix)))
                 .unwrap_or(0),
-            exempt: exempt.into_iter().map(without_mapping).collect(),
+            exempt,
             seed,
             slots: (0..clients_max.get()).map(|_| Slot::new()).collect(),
             sets: NonZeroUsize::new(sets).unwrap_or(NonZeroUsize::MIN),
@@ -268,15 +268,6 @@ impl std::fmt::Debug for RateLimiter {
     }
 }
 
-/// `::ffff:10.0.0.0/104` is `10.0.0.0/8`, as the clients in it are IPv4 clients.
-fn without_mapping(net: IpNet) -> IpNet {
-    let IpNet::V6(mapped) = net else {
-        return net;
-    };
-    let v4 = mapped.addr().to_ipv4_mapped().zip(mapped.prefix_len().checked_sub(96));
-    v4.and_then(|(address, prefix)| Ipv4Net::new(address, prefix).ok()).map_or(net, IpNet::V4)
-}
-
 /// Takes a token of the client with this tag, or says how long until it has one; `None` if it is
 /// not in the set.
 fn charge(slots: &[Slot], tag: u64, rate: Rate, now: Timestamp) -> Option<Result<(), Duration>> {
@@ -406,13 +397,6 @@ mod tests {
         }
         assert_eq!(limiter.clients(), 0);
         assert!(are_one_client(&limiter, "11.0.0.1", "11.0.0.1"));
-    }
-
-    #[test]
-    fn an_exempt_network_may_be_written_as_ipv4_mapped() {
-        let limiter = limiter(1, 100, 64, &["::ffff:10.0.0.0/104"]);
-        assert!(!are_one_client(&limiter, "10.1.2.3", "10.1.2.3"));
-        assert!(are_one_client(&limiter, "11.1.2.3", "11.1.2.3"));
     }
 
     #[test]

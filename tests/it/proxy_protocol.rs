@@ -21,8 +21,12 @@ const LOCAL: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x20\x00\x00\x00";
 
 /// Takes PROXY headers from `proxy` alone.
 fn weir(backend: &Backend, proxy: Ipv4Addr, more: &str) -> Weir {
+    weir_from(backend, &proxy.to_string(), more)
+}
+
+fn weir_from(backend: &Backend, proxy: &str, more: &str) -> Weir {
     let pools = format!("pools: [{{name: web, health_check: off, backends: [{}]}}]", backend.url());
-    Weir::start(&format!("{LISTENER_KEYS}proxy_protocol: {{from: [{proxy}]}}\n{pools}\n{more}"))
+    Weir::start(&format!("{LISTENER_KEYS}proxy_protocol: {{from: [\"{proxy}\"]}}\n{pools}\n{more}"))
 }
 
 fn failures(weir: &Weir, reason: &str) -> Option<f64> {
@@ -154,4 +158,17 @@ fn a_probe_that_says_nothing_is_no_failure() {
     client.send(LINE);
     assert_eq!(client.get("/").status(), 200);
     assert_eq!(weir.metrics().sum("lb_connection_failures_total", &[]), 0.0);
+}
+
+#[test]
+fn a_network_may_be_written_as_ipv4_mapped() {
+    let (backend, proxy) = (Backend::start("one"), own_address());
+    let mapped = format!("::ffff:{proxy}/128");
+    let weir = weir_from(&backend, &mapped, "trusted_proxies: [\"::ffff:192.0.2.0/120\"]");
+    let mut client = Client::connect_from(proxy, weir.address());
+    client.send(LINE);
+    let forwarded = [("X-Forwarded-For", "203.0.113.9")];
+    assert_eq!(client.request("GET", "/", &forwarded, b"").unwrap().status(), 200);
+    let request = backend.requests().pop().unwrap();
+    assert_eq!(request.header("x-real-ip"), Some("203.0.113.9"));
 }

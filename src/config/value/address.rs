@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 
 use super::super::BackendAddress;
 use super::super::problem::quote;
@@ -14,6 +14,8 @@ const HTTPS_PORT: u16 = 443;
 /// The longest name that DNS can carry, and the longest part between two dots.
 const NAME_MAX: usize = 253;
 const LABEL_MAX: usize = 63;
+/// Where the IPv4 address begins in an IPv6 address that it is mapped to.
+const MAPPED: u8 = 96;
 
 impl FromText for SocketAddr {
     const EXPECTED: &'static str = "an IP address with a port";
@@ -70,12 +72,13 @@ impl FromText for IpNet {
 
     fn from_text(text: &str) -> Result<Self, Wrong> {
         if let Ok(ip) = text.parse::<IpAddr>() {
-            return Ok(Self::from(ip));
+            return Ok(Self::from(ip.to_canonical()));
         }
         let network: Self = text.parse().map_err(|_unclear| {
             Wrong::new(format!("{} is not a network", quote(text)))
                 .help("write it as `10.0.0.0/8`, `2001:db8::/32` or, for one address, `10.0.0.1`")
         })?;
+        let network = without_mapping(text, network)?;
         if network.addr() != network.network() {
             let what = format!("{} has bits set beyond its prefix", quote(text));
             return Err(Wrong::new(what).help(format!(
@@ -85,6 +88,21 @@ impl FromText for IpNet {
             )));
         }
         Ok(network)
+    }
+}
+
+/// `::ffff:10.0.0.0/104` is `10.0.0.0/8`: clients of IPv4 are compared as such, however a socket or a proxy
+/// writes their addresses.
+fn without_mapping(text: &str, network: IpNet) -> Result<IpNet, Wrong> {
+    let IpNet::V6(mapped) = network else { return Ok(network) };
+    let Some(address) = mapped.addr().to_ipv4_mapped() else { return Ok(network) };
+    let v4 = mapped.prefix_len().checked_sub(MAPPED).map(|prefix| Ipv4Net::new(address, prefix));
+    match v4 {
+        Some(Ok(v4)) => Ok(v4.into()),
+        _ => Err(Wrong::new(format!("{} is wider than all of IPv4", quote(text))).help(
+            "clients of IPv4 are compared as such: write `0.0.0.0/0` for all of them, or a network \
+             such as `10.0.0.0/8`",
+        )),
     }
 }
 
@@ -337,6 +355,23 @@ mod tests {
     fn a_bare_address_is_a_network_of_one() {
         assert_eq!(IpNet::from_text("10.0.0.1").unwrap().to_string(), "10.0.0.1/32");
         assert_eq!(IpNet::from_text("::1").unwrap().to_string(), "::1/128");
+    }
+
+    #[test]
+    fn a_mapped_network_is_the_one_of_ipv4() {
+        let network = |text| IpNet::from_text(text).map(|network| network.to_string());
+        for (written, meant) in [
+            ("::ffff:10.0.0.0/104", "10.0.0.0/8"),
+            ("::ffff:0.0.0.0/96", "0.0.0.0/0"),
+            ("::ffff:192.0.2.1/128", "192.0.2.1/32"),
+            ("::ffff:192.0.2.1", "192.0.2.1/32"),
+            ("::ffff:0:0/97", "0.0.0.0/1"),
+            ("::/0", "::/0"),
+        ] {
+            assert_eq!(network(written).unwrap(), meant, "{written}");
+        }
+        assert!(network("::ffff:10.0.0.0/95").is_err());
+        assert!(network("::ffff:10.0.0.1/104").is_err());
     }
 
     #[test]
