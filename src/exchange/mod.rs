@@ -36,6 +36,7 @@ use crate::exchange::attempts::Attempts;
 use crate::exchange::event::{Event, Observer, Summary, Wire};
 use crate::exchange::refusal::{Ending, Refusal};
 use crate::exchange::request::{Request, Transfer};
+use crate::http::address;
 use crate::policy::backoff;
 use crate::policy::retry::{Facts, Failure};
 use crate::runtime::backend::Lease;
@@ -294,7 +295,7 @@ impl Exchange {
     }
 
     fn key(&self) -> u64 {
-        match self.client.map(|client| client.address) {
+        match self.client.map(|client| address::of_client(client.address)) {
             Some(IpAddr::V4(address)) => xxh3_64(&address.octets()),
             Some(IpAddr::V6(address)) => xxh3_64(&address.octets()),
             None => 0,

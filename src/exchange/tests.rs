@@ -404,3 +404,30 @@ fn only_leave_to_send_a_body_can_be_expected() {
     assert_eq!(ask(Version::HTTP_11, "200-ok"), Err(Refusal::ExpectationFailed));
     assert_eq!(ask(Version::HTTP_10, "200-ok"), Ok(Admitted::Forward));
 }
+
+#[test]
+fn all_addresses_of_a_client_of_ipv6_go_to_one_backend() {
+    let pool =
+        TWO.replace("    health_check: off", "    algorithm: ip_hash\n    health_check: off");
+    let snapshot = snapshot(&pool);
+    let picked = |peer: &'static str| {
+        let mut exchange = Exchange::new(Arc::clone(&snapshot), Arc::new(Notes::default()), at(0));
+        Request { peer, ..get("b.test", "/") }.admit(&mut exchange, at(0)).unwrap();
+        exchange.pick(at(0), (0, 0)).unwrap();
+        exchange.backend().unwrap().label.clone()
+    };
+    let first = picked("2001:db8:0:7::1");
+    for peer in
+        ["2001:db8:0:7::2", "2001:db8:0:7:ffff::", "2001:db8:0:7:1:2:3:4", "2001:db8:0:7::9"]
+    {
+        assert_eq!(picked(peer), first, "{peer}");
+    }
+    let others = [
+        "2001:db8:0:1::1",
+        "2001:db8:0:2::1",
+        "2001:db8:0:3::1",
+        "2001:db8:0:4::1",
+        "2001:db8:0:5::1",
+    ];
+    assert!(others.into_iter().any(|peer| picked(peer) != first), "other networks are others");
+}

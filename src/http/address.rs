@@ -33,6 +33,17 @@ pub fn text(address: IpAddr) -> String {
     text
 }
 
+/// All addresses of one client: of IPv6 it has some 2^64, its /64. Bounds on connections and `ip_hash` tell
+/// clients apart by this, and rate limits do by default.
+#[must_use]
+pub fn of_client(address: IpAddr) -> IpAddr {
+    const NETWORK: u128 = !0 << 64;
+    match address.to_canonical() {
+        IpAddr::V6(address) => IpAddr::V6((u128::from(address) & NETWORK).into()),
+        address @ IpAddr::V4(_) => address,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -43,6 +54,14 @@ mod tests {
         let mut line = String::from("for=");
         push(&mut line, [203, 0, 113, 10].into());
         assert_eq!(line, "for=203.0.113.10");
+    }
+
+    #[test]
+    fn a_client_of_ipv6_is_its_network() {
+        let of = |text: &str| of_client(text.parse().unwrap()).to_string();
+        assert_eq!(of("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");
+        assert_eq!(of("192.0.2.7"), "192.0.2.7");
+        assert_eq!(of("::ffff:192.0.2.7"), "192.0.2.7");
     }
 
     proptest! {

@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 
 use super::line::Line;
 use crate::exchange::refusal::Abort;
+use crate::http::address;
 use crate::time::Timestamp;
 
 /// Every open client connection.
@@ -127,7 +128,7 @@ impl Connections {
 
     /// A place for one more of this client, unless it has `most` already.
     pub(super) fn enter_of(self: &Arc<Self>, client: IpAddr, most: usize) -> Option<OfClient> {
-        let client = one_client(client);
+        let client = address::of_client(client);
         let mut clients = self.by_client.lock().unwrap_or_else(PoisonError::into_inner);
         let count = clients.get(&client).map_or(0, |count| *count);
         if count >= most {
@@ -146,15 +147,6 @@ impl Connections {
 
     fn lines(&self) -> MutexGuard<'_, Lines> {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Whoever has an IPv6 address has some 2^64 of them.
-fn one_client(address: IpAddr) -> IpAddr {
-    const NETWORK: u128 = !0 << 64;
-    match address.to_canonical() {
-        IpAddr::V6(address) => IpAddr::V6((u128::from(address) & NETWORK).into()),
-        address @ IpAddr::V4(_) => address,
     }
 }
 
