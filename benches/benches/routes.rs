@@ -96,6 +96,25 @@ fn patterns(bencher: Bencher, count: usize) {
     search(bencher, &routes, |_| ("h.example.com".to_owned(), path.clone()));
 }
 
+/// A path of 8 KB that each of so many patterns reads to its end: by the table, and in turn.
+#[divan::bench(args = [10, 100, 1_000])]
+fn patterns_at_worst(bencher: Bencher, count: usize) {
+    let routes: Vec<Route> = worst(count).map(|one| route(HostPattern::Any, PathPattern::Regex(one))).collect();
+    let path = format!("/a/{}", "b".repeat(8000));
+    search(bencher, &routes, |_| ("h.example.com".to_owned(), path.clone()));
+}
+
+#[divan::bench(args = [10, 100, 1_000])]
+fn patterns_at_worst_in_turn(bencher: Bencher, count: usize) {
+    let patterns: Vec<Pattern> = worst(count).collect();
+    let path = format!("/a/{}", "b".repeat(8000));
+    bencher.bench_local(|| patterns.iter().any(|pattern| pattern.matches(black_box(&path))));
+}
+
+fn worst(count: usize) -> impl Iterator<Item = Pattern> {
+    (0..count).map(|n| Pattern::new(&format!("/a/[a-z]+/{n}")).unwrap())
+}
+
 /// What a path costs before the search: a plain one has one look, an ambiguous one is compared under
 /// each reading.
 #[divan::bench(args = [

@@ -5,7 +5,11 @@
 //! whatever the pattern is, so no client can find a text that takes for ever; what a pattern may
 //! cost in memory is bounded when it is read.
 
+mod set;
+
 use std::borrow::Cow;
+
+pub use set::{GaveUp, PatternSet};
 
 use regex::{Regex, RegexBuilder};
 
@@ -55,7 +59,7 @@ impl Pattern {
         }
         // On its own first: `a)(b` must not be made whole by what is put around it.
         compiled(source)?;
-        let regex = compiled(&format!(r"\A(?:{source})\z"))?;
+        let regex = compiled(&whole(source))?;
         Ok(Self { source: source.to_owned(), regex, start: literal_start(source) })
     }
 
@@ -81,11 +85,20 @@ impl Pattern {
         self.regex.capture_names().position(|other| other == Some(name))
     }
 
+    /// With its anchors.
+    fn whole(&self) -> String {
+        whole(&self.source)
+    }
+
     /// As written.
     #[must_use]
     pub fn source(&self) -> &str {
         &self.source
     }
+}
+
+fn whole(source: &str) -> String {
+    format!(r"\A(?:{source})\z")
 }
 
 fn compiled(source: &str) -> Result<Regex, PatternError> {

@@ -11,8 +11,9 @@
 //! the one of nginx. (Below the prefixes, a pattern could never win against a route for `/`.)
 //!
 //! A search costs a hash for each way to shorten the host and one for each segment of the path, as
-//! far as there are routes that deep; the number of routes does not matter. Only patterns, and
-//! routes of the same path, are tried one after the other, and `check` bounds both.
+//! far as there are routes that deep; the number of routes does not matter. All patterns of a host take
+//! one pass over the path, unless it needs more memory than that may take; then they are tried one after
+//! the other, as routes of the same path are, and `check` bounds both.
 
 mod conditions;
 mod hash;
@@ -23,11 +24,14 @@ use smallvec::SmallVec;
 
 use crate::config::{HostPattern, PathPattern, Route};
 use crate::http::path::any_reading;
-use crate::http::pattern::Pattern;
+use crate::http::pattern::{Pattern, PatternSet};
 use crate::http::scheme::Scheme;
 use conditions::Candidates;
 use hash::Map;
 use trie::Trie;
+
+/// Fewer patterns are tried in turn: that is as fast.
+const SET_MIN: usize = 4;
 
 /// What a request asks for.
 #[derive(Debug, Clone, Copy)]
@@ -68,6 +72,8 @@ struct Hosts {
 struct Paths {
     exact: Map<Candidates>,
     patterns: Vec<(Pattern, Candidates)>,
+    /// All patterns at once, where there are many of them.
+    set: Option<PatternSet>,
     prefixes: Trie,
 }
 
@@ -101,14 +107,26 @@ impl Paths {
         }
     }
 
+    /// Nothing more is inserted.
+    fn seal(&mut self) {
+        if self.patterns.len() >= SET_MIN {
+            self.set = PatternSet::new(self.patterns.iter().map(|(pattern, _)| pattern));
+        }
+    }
+
     fn find(&self, asked: &Asked<'_>) -> Option<usize> {
         // Most tables have one kind of path, and need no look at the others.
         let exact = || {
             if self.exact.is_empty() { None } else { self.exact.get(asked.path)?.find(asked) }
         };
-        let pattern = || {
+        let in_turn = || {
             let matching = self.patterns.iter().filter(|(pattern, _)| pattern.matches(asked.path));
             matching.map(|(_, candidates)| candidates).find_map(|one| one.find(asked))
+        };
+        let pattern = || {
+            let Some(set) = &self.set else { return in_turn() };
+            let of = |index: usize| self.patterns.get(index).and_then(|(_, one)| one.find(asked));
+            set.find(asked.path, of).unwrap_or_else(|_gave_up| in_turn())
         };
         exact().or_else(pattern).or_else(|| self.prefixes.find(asked))
     }
@@ -126,6 +144,10 @@ impl Routes {
                 None => &mut table.either,
             };
             hosts.insert(route, index);
+        }
+        for hosts in [&mut table.http, &mut table.https, &mut table.either] {
+            let named = hosts.exact.values_mut().chain(hosts.suffix.values_mut());
+            named.chain([&mut hosts.any]).for_each(Paths::seal);
         }
         table
     }
