@@ -87,6 +87,7 @@ pub(crate) fn snapshot(pools: Vec<config::Pool>) -> Snapshot {
         limits: Limits {
             ambiguous_paths: AmbiguousPaths::default(),
             half_closed: config::HalfClosed::default(),
+            underscore_headers: config::UnderscoreHeaders::default(),
             connections: NonZeroUsize::MIN,
             connections_per_client: None,
             requests_per_connection: None,

@@ -161,6 +161,8 @@ fn limits(lines: &mut Lines, before: Limits, now: Limits) {
     let buffers = |limits: Limits| limits.response_buffers.map_or_else(off, spell_size);
     lines.change("limits.response_buffers", buffers(before), buffers(now));
     lines.change("limits.half_closed", word(before.half_closed), word(now.half_closed));
+    let (was, is) = (before.underscore_headers, now.underscore_headers);
+    lines.change("limits.underscore_headers", word(was), word(is));
     lines.wait("limits.header_timeout", before.header_timeout, now.header_timeout);
     lines.wait("limits.keepalive", before.keepalive, now.keepalive);
     lines.change("limits.http2", http2(before.http2), http2(now.http2));

@@ -23,7 +23,7 @@ use super::read::Presence::{Default as Same, Otherwise, Required};
 use super::read::{Choice, Field, FromNode, List, Section, Word, section};
 use super::value::{Cap, ReadyWhen, Size, Text, Threads};
 use super::yaml::{Node, Value};
-use super::{AmbiguousPaths, HalfClosed, LogFormat, LogTarget, TlsVersion};
+use super::{AmbiguousPaths, HalfClosed, LogFormat, LogTarget, TlsVersion, UnderscoreHeaders};
 pub(super) use action::{Fields, QueryFate, Redirect, Respond, Rewrite, Share};
 pub(super) use forwarding::Forwarding;
 pub(super) use pool::{
@@ -255,6 +255,12 @@ section! {
     /// quarter of the memory that Weir may use is a good value. Sockets' buffers are the kernel's, and come
     /// on top.
     response_buffers: Cap = Same("64MiB"), "1GiB";
+    /// What becomes of a request header whose name has an underscore. CGI, WSGI and FastCGI backends read
+    /// `Content_Length` as `Content-Length`. `guard`: it is removed if its name with dashes frames or
+    /// routes a request, says who the client is, or is set or removed by Weir or by the route's
+    /// `request_headers`. `drop`: it is removed in any case, as nginx does. `refuse`: 400. `pass`: it goes on;
+    /// `X_Forwarded_…`, `X_Real_IP` and `X_Client_Cert_…` are removed all the same.
+    underscore_headers: Word<UnderscoreHeaders> = Same("guard"), "drop";
     /// How long a client connection is kept between two requests.
     keepalive: Duration = Same("75s"), "30s";
     /// What an HTTP/2 connection may ask for.
@@ -333,6 +339,16 @@ impl Choice for HalfClosed {
     const NOUN: &'static str = "a way to treat half-closed connections";
     const WORDS: &'static [(&'static str, Self)] =
         &[("abort", Self::Abort), ("serve", Self::Serve)];
+}
+
+impl Choice for UnderscoreHeaders {
+    const NOUN: &'static str = "a way to treat underscores";
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("guard", Self::Guard),
+        ("drop", Self::Drop),
+        ("refuse", Self::Refuse),
+        ("pass", Self::Pass),
+    ];
 }
 
 impl Choice for LogFormat {

@@ -52,7 +52,7 @@ pub use problem::{Position, Problem, Problems, Source, Written};
 pub use route::{Condition, Conditions, HostPattern, PathPattern, Route, Test, precedence};
 pub use show::show;
 pub use shutdown::Shutdown;
-pub use strictness::{AmbiguousPaths, HalfClosed};
+pub use strictness::{AmbiguousPaths, HalfClosed, UnderscoreHeaders};
 
 /// What a file and the values that win over it mean; the file may be left out.
 ///
@@ -323,6 +323,8 @@ pub struct Limits {
     pub body: Option<u64>,
     /// What becomes of paths that lead to different routes, depending on who reads them.
     pub ambiguous_paths: AmbiguousPaths,
+    /// What becomes of request headers whose name has an underscore.
+    pub underscore_headers: UnderscoreHeaders,
     /// How slow a client may be.
     pub pace: Option<Pace>,
     /// For a whole head; also how long a new connection may be silent.

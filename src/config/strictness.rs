@@ -19,3 +19,17 @@ pub enum HalfClosed {
     /// The client waits for its response.
     Serve,
 }
+
+/// What becomes of request headers whose name has an underscore.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum UnderscoreHeaders {
+    /// Those that a backend may take for a header that Weir acts on are removed.
+    #[default]
+    Guard,
+    /// All are removed.
+    Drop,
+    /// The request is rejected with 400.
+    Refuse,
+    /// They go on.
+    Pass,
+}

@@ -7,10 +7,10 @@ use ::http::Method;
 use super::event::Event;
 use super::refusal::{Ending, Refusal, Scope};
 use super::{Exchange, Head};
-use crate::config::{AmbiguousPaths, Respond, Rewrite};
+use crate::config::{AmbiguousPaths, Respond, Rewrite, UnderscoreHeaders};
 use crate::http::redirect::Place;
 use crate::http::scan::Violation;
-use crate::http::{host, upgrade};
+use crate::http::{host, underscore, upgrade};
 use crate::policy::limiter::RateLimiter;
 use crate::runtime::action::{Action, Split};
 use crate::runtime::snapshot::{Route, Snapshot};
@@ -61,6 +61,12 @@ impl Exchange {
             return Err(Refusal::MethodNotAllowed);
         }
         if !head.has_one_length() {
+            return Err(Refusal::BadRequest);
+        }
+        if snapshot.underscore_headers == UnderscoreHeaders::Refuse
+            && underscore::names(head.headers).next().is_some()
+        {
+            self.because(Violation::Underscore.code());
             return Err(Refusal::BadRequest);
         }
         if head.loops() {

@@ -133,8 +133,16 @@ fn connection_options(headers: &HeaderMap) -> impl Iterator<Item = &str> {
         .filter(|option| !option.is_empty())
 }
 
+/// Whether the name is one that frames, routes or identifies a request, or that ends here.
+pub(super) fn is_ours(name: &str) -> bool {
+    ON_REQUESTS.contains(&name) || is_protected_name(name)
+}
+
 fn is_protected(name: &HeaderName) -> bool {
-    let name = name.as_str();
+    is_protected_name(name.as_str())
+}
+
+fn is_protected_name(name: &str) -> bool {
     let prefixes = ["x-forwarded-", "x-client-cert"];
     prefixes.iter().any(|prefix| name.starts_with(prefix)) || PROTECTED.contains(&name)
 }

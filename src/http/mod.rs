@@ -28,6 +28,7 @@ pub mod scan;
 pub mod scheme;
 pub mod target;
 pub mod trace;
+pub mod underscore;
 pub mod upgrade;
 pub mod url;
 pub mod via;

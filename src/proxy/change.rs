@@ -1,10 +1,12 @@
 //! What a route changes in the heads that pass through.
 
+use http::HeaderName;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora_error::Result;
 
-use crate::config::Field;
+use crate::config::{Field, FieldChanges, UnderscoreHeaders};
 use crate::exchange::Exchange;
+use crate::http::underscore;
 use crate::runtime::action::Action;
 
 /// Both heads have these methods, but no trait.
@@ -38,8 +40,32 @@ pub(super) fn request(request: &mut RequestHeader, exchange: &Exchange) -> Resul
     {
         request.insert_header("Host", host.as_str())?;
     }
+    remove_underscores(request, exchange, &route.request_headers);
     change!(request, route.request_headers);
     Ok(())
+}
+
+/// Removes headers of the client whose name has an underscore, as far as the operator wants it.
+fn remove_underscores(request: &mut RequestHeader, exchange: &Exchange, changes: &FieldChanges) {
+    let policy = exchange.snapshot().underscore_headers;
+    let is_changed = |name: &HeaderName| {
+        let dashed = underscore::dashed(name.as_str());
+        let is = |other: &str| other.eq_ignore_ascii_case(&dashed);
+        changes.set.iter().chain(&changes.add).any(|field| is(&field.name))
+            || changes.remove.iter().any(|other| is(other.as_str()))
+    };
+    let goes = |name: &&HeaderName| match policy {
+        UnderscoreHeaders::Guard => underscore::is_guarded(name) || is_changed(name),
+        UnderscoreHeaders::Drop => true,
+        // Who refuses them has none here.
+        UnderscoreHeaders::Refuse | UnderscoreHeaders::Pass => false,
+    };
+    // Most requests have none, and an empty list costs nothing.
+    let names: Vec<HeaderName> =
+        underscore::names(&request.headers).filter(goes).cloned().collect();
+    for name in &names {
+        request.remove_header(name);
+    }
 }
 
 /// Of what the client gets, whoever answers.

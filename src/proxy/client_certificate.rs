@@ -8,6 +8,7 @@ use pingora::http::RequestHeader;
 use pingora_error::{ErrorType, OrErr as _, Result};
 
 use super::connection::Connection;
+use crate::http::underscore;
 
 /// Ours, and all that begin like them.
 const PREFIX: &str = "x-client-cert";
@@ -39,8 +40,7 @@ fn is_claim(name: &str) -> bool {
     let is =
         |name: &str| name.starts_with(PREFIX) || name == STANDARD || name == "client-cert-chain";
     // A look at the first letter is all that most names need.
-    matches!(name.as_bytes(), [b'c' | b'x', ..])
-        && (is(name) || (name.contains('_') && is(&name.replace('_', "-"))))
+    matches!(name.as_bytes(), [b'c' | b'x', ..]) && is(&underscore::dashed(name))
 }
 
 fn value(text: &str) -> Result<HeaderValue> {

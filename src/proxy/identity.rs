@@ -11,7 +11,7 @@ use crate::config::{Forwarding, ForwardingField};
 use crate::exchange::{Client, X_FORWARDED_FOR, X_FORWARDED_PROTO};
 use crate::http::forwarded::{self, field};
 use crate::http::scheme::Scheme;
-use crate::http::{address, host, trace};
+use crate::http::{address, host, trace, underscore};
 
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
@@ -143,9 +143,8 @@ fn remove_claims(request: &mut RequestHeader) {
         let name = name.as_str();
         // A look at the first letter is all that most names need.
         matches!(name.as_bytes(), [b'f' | b'x', ..])
-            && (is_claim(name)
-                // Gateways that make variables of fields cannot tell the one from the other.
-                || (name.contains('_') && is_claim(&name.replace('_', "-"))))
+            // Gateways that make variables of fields cannot tell the one from the other.
+            && is_claim(&underscore::dashed(name))
     };
     // Most requests claim nothing, and an empty list costs nothing.
     let claims: Vec<HeaderName> = request.headers.keys().filter(claims).cloned().collect();

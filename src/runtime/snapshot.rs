@@ -9,6 +9,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::config::{
     self, AmbiguousPaths, BackendAddress, Config, FieldChanges, Forwarding, Protocol,
+    UnderscoreHeaders,
 };
 use crate::name::RouteName;
 use crate::policy::bucket::Rate;
@@ -40,6 +41,8 @@ pub struct Snapshot {
     pub forwarded: Forwarding,
     /// What becomes of paths that lead to different routes, depending on who reads them.
     pub ambiguous_paths: AmbiguousPaths,
+    /// What becomes of request headers whose name has an underscore.
+    pub underscore_headers: UnderscoreHeaders,
     /// The longest body of a request.
     pub body_bytes_max: Option<u64>,
     /// Keys the limiters' tables.
@@ -122,6 +125,7 @@ impl Snapshot {
             table: Routes::new(&config.routes),
             limiter: config.rate_limit.as_ref().and_then(|limit| limiter(limit, seed)),
             ambiguous_paths: config.limits.ambiguous_paths,
+            underscore_headers: config.limits.underscore_headers,
             body_bytes_max: config.limits.body,
             trusted_proxies: config.trusted_proxies.clone(),
             forwarded: config.forwarded,

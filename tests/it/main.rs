@@ -47,5 +47,6 @@ mod tls;
 mod tls_broken;
 mod tls_out;
 mod trailers;
+mod underscore;
 mod upgrade;
 mod websocket;

@@ -396,6 +396,7 @@ fn draw_config(dice: &mut Dice) -> Config {
         limits: Limits {
             ambiguous_paths: weir::config::AmbiguousPaths::default(),
             half_closed: weir::config::HalfClosed::default(),
+            underscore_headers: weir::config::UnderscoreHeaders::default(),
             connections: NonZeroUsize::new(100).unwrap(),
             connections_per_client: None,
             requests_per_connection: None,

@@ -166,6 +166,9 @@ fn limits(typed: file::Limits, found: &mut Found) -> Limits {
         },
         ambiguous_paths: typed.ambiguous_paths.map_or_else(Default::default, |word| word.value.0),
         half_closed: typed.half_closed.map_or_else(Default::default, |word| word.value.0),
+        underscore_headers: typed
+            .underscore_headers
+            .map_or_else(Default::default, |word| word.value.0),
         pace: pace(typed.body_rate, typed.body_grace, found),
         response_buffers: match typed.response_buffers.map(|buffers| buffers.value) {
             None => Some(limits::RESPONSE_BUFFERS),

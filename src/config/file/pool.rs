@@ -17,7 +17,8 @@ section! {
     /// What routes, metrics and logs call it: letters, digits, `-`, `_` and `.`, at most 63.
     name: PoolName = Required, "web";
     /// How a backend is picked. `round_robin`: in turn, smooth by weight. `least_conn`: the fewest
-    /// requests in flight for its weight. `ip_hash`: the same client to the same backend.
+    /// requests in flight for its weight. `ip_hash`: the same client to the same backend;
+    /// a client of IPv6 is its /64, as for limits.
     /// `random`: two at random, the less busy of them.
     algorithm: Word<Algorithm> = Same("round_robin"), "least_conn";
     /// The servers. A bare URL stands for `{url: …}`.

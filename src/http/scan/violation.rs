@@ -33,6 +33,8 @@ pub enum Violation {
     OtherVersion,
     /// A field's name is no token, or there is none, or there is space before the colon.
     FieldName,
+    /// A name with an underscore, where `limits.underscore_headers` is `refuse`.
+    Underscore,
     /// A control character in a field's value.
     FieldValue,
     /// A line that begins with space: the continuation of the line before, once.
@@ -91,6 +93,7 @@ impl Violation {
             | Self::Authority
             | Self::Version
             | Self::FieldName
+            | Self::Underscore
             | Self::FieldValue
             | Self::Fold
             | Self::NoHost
@@ -128,6 +131,7 @@ impl Violation {
             Self::Version => "version",
             Self::OtherVersion => "other_version",
             Self::FieldName => "field_name",
+            Self::Underscore => "underscore",
             Self::FieldValue => "field_value",
             Self::Fold => "obs_fold",
             Self::Fields => "headers",
