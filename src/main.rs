@@ -306,11 +306,13 @@ fn check(flags: &Check) -> Result<(), String> {
     if !report.warnings.is_empty() {
         let _nobody_reads = writeln!(io::stderr(), "{}", complain(file, report.warnings.iter()));
     }
-    let config = report.config.map_err(|problems| complain(file, problems.iter()))?;
+    let complaint = |problems: config::Problems| complain(file, problems.iter());
     if flags.show {
-        let shown = config::show(&text).map_err(|problems| complain(file, problems.iter()))?;
-        return say(shown.trim_end());
+        let shown = config::show(&text).map_err(complaint)?;
+        say(shown.trim_end())?;
+        return report.config.map(drop).map_err(complaint);
     }
+    let config = report.config.map_err(complaint)?;
     let backends: usize = config.pools.iter().map(|pool| pool.backends.len()).sum();
     say(&format!(
         "{}: ok: listeners={} routes={} pools={} backends={backends}",

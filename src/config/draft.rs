@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::Path;
 
 use super::problem::Found;
-use super::{Config, Overrides, Problem, Problems, check, file, yaml};
+use super::{Config, Overrides, Problem, Problems, check, file, foreign, yaml};
 
 /// What a file means as far as that is clear, and all that is wrong with it so far. Whoever looks
 /// further, at the files that it names for example, adds to it, so that the operator is told
@@ -56,8 +56,9 @@ impl Draft {
         let mut found = Found::default();
         let mut file = match text {
             Some(bytes) => {
-                let root = yaml::read(bytes)?;
-                let file = file::File::read(&root, &mut found)?;
+                let known = |problem| foreign::problem(bytes).unwrap_or(problem);
+                let root = yaml::read(bytes).map_err(known)?;
+                let file = file::File::read(&root, &mut found).map_err(known)?;
                 let typed = file.pools.is_some() || file.refused.contains(&"pools");
                 if overrides.backends.is_empty() && !typed {
                     found.add(Problem::new(root.at, "`pools` is missing").help(file::SMALLEST));
@@ -69,6 +70,7 @@ impl Draft {
         };
         overrides.apply(&mut file, &mut found);
         let config = check::check(file, &mut found).in_directory(directory);
+        found.explain_variables();
         Ok(Self { config, found })
     }
 

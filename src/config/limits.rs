@@ -60,6 +60,8 @@ pub const HEADER_BYTES_MIN: usize = 256;
 pub const HEADER_BYTES_MAX: usize = 512 * 1024;
 /// The most fields that may be allowed. Pingora takes 256.
 pub const HEADERS_MAX: usize = 250;
+/// A shorter interval of probes gets a warning.
+pub const INTERVAL_SANE: Duration = Duration::from_millis(10);
 /// Runs of equal probe results. At an interval of a second this is a quarter of an hour.
 pub const RUN_MAX: u32 = 1000;
 /// Routes by `path_regex`. Those of a host take one pass over a path. Where that would need too much memory

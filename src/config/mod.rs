@@ -12,6 +12,7 @@ mod dial;
 mod diff;
 mod draft;
 mod file;
+mod foreign;
 mod forwarding;
 pub mod limits;
 mod listener;

@@ -208,6 +208,19 @@ impl Found {
         }
     }
 
+    pub(super) fn extend(&mut self, problems: impl IntoIterator<Item = Problem>) {
+        problems.into_iter().for_each(|problem| self.add(problem));
+    }
+
+    /// A value such as `${HOST}` is wrong because nobody puts another in its place.
+    pub(super) fn explain_variables(&mut self) {
+        for problem in self.problems.iter_mut().filter(|problem| problem.what.contains("${")) {
+            problem.help = Some(
+                "Weir has no variables in its file: let envsubst or the like write it".to_owned(),
+            );
+        }
+    }
+
     /// Whether a further problem would only be counted; then its words need not be looked for.
     pub(super) fn is_full(&self) -> bool {
         self.problems.len() >= limits::PROBLEMS_MAX

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use super::super::BackendAddress;
 use super::super::problem::{Found, Origin, Problem};
 
 /// An address that somebody listens on.
@@ -24,6 +25,27 @@ impl Bindings {
             found.add(collision(old, &new, at));
         }
         self.0.push(new);
+    }
+}
+
+impl Bindings {
+    /// Which of them a connection to `backend` would come to, if it certainly comes to one: `true` is the
+    /// admin port.
+    pub(super) fn leads_here(&self, backend: &BackendAddress) -> Option<bool> {
+        let (ip, port) = match backend {
+            BackendAddress::Socket(address) => (address.ip().to_canonical(), address.port()),
+            BackendAddress::Name(name, port) if name == "localhost" => {
+                (IpAddr::V4(Ipv4Addr::LOCALHOST), *port)
+            }
+            BackendAddress::Name(..) => return None,
+        };
+        let is_here = |bound: &&Bound| {
+            let own = bound.address.ip().to_canonical();
+            // Which other addresses are this machine's, nobody knows here.
+            let covers = own.is_unspecified() && ip.is_loopback() && own.is_ipv4() == ip.is_ipv4();
+            bound.address.port() == port && (own == ip || covers)
+        };
+        self.0.iter().find(is_here).map(|bound| bound.admin)
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod action;
 mod admin;
+mod backend;
 mod bindings;
 mod conditions;
 mod dial;
@@ -52,7 +53,7 @@ pub(super) fn check(file: File, found: &mut Found) -> Config {
         let warn = |at| Problem::new(at, what).help("add `http2: true`, or `tls`, to a listener");
         found.warnings.extend(probes.into_iter().map(warn));
     }
-    let (pools, names) = pool::pools(file.pools, found);
+    let (pools, names) = pool::pools(file.pools, &bound, found);
     let ready_when = admin::ready_when(ready_when, &names, found);
     let admin = Admin { address, ready_when };
     if !unclear && listeners.iter().all(|one| one.tls.is_none()) {

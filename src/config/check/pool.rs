@@ -13,8 +13,9 @@ use super::super::{
     Algorithm, Backend, BackendAddress, Dial, HealthCheck, Pool, PoolName, Probe, Retry, RetryOn,
     StatusSet, Timeouts, Written,
 };
+use super::bindings::Bindings;
 use super::rate::rate_limit;
-use super::{Range, dial, positive, secs};
+use super::{Range, backend, dial, positive, secs};
 
 /// The names of the pools, for the routes.
 #[derive(Default)]
@@ -33,6 +34,7 @@ pub(super) struct Names {
 /// What the pools mean. That they are there at all was checked when the file was read.
 pub(super) fn pools(
     typed: Option<Spanned<List<file::Pool>>>,
+    bound: &Bindings,
     found: &mut Found,
 ) -> (Vec<Pool>, Names) {
     let Some(typed) = typed else { return (Vec::new(), Names::default()) };
@@ -55,7 +57,7 @@ pub(super) fn pools(
             let problem = Problem::new(pool.at, "`backends` is missing");
             found.add(problem.help("for example `backends: [http://10.0.0.1:3000]`"));
         }
-        pools.extend(one(pool.value, found));
+        pools.extend(one(pool.value, bound, found));
     }
     names.complete = names.list.len() == names.count;
     (pools, names)
@@ -87,11 +89,10 @@ impl Names {
 }
 
 /// A pool without a valid name gets one, so that the rest of it is looked at.
-fn one(typed: file::Pool, found: &mut Found) -> Option<Pool> {
+fn one(typed: file::Pool, bound: &Bindings, found: &mut Found) -> Option<Pool> {
     let name_of_pool = typed.tls.as_ref().and_then(|tls| tls.value.server_name.clone());
     let name_of_pool = name_of_pool.map(|name| name.value);
-    let backends =
-        typed.backends.map(|backends| self::backends(backends, name_of_pool.as_ref(), found));
+    let backends = typed.backends.map(|it| backends(it, name_of_pool.as_ref(), bound, found));
     let backends = backends.unwrap_or_default();
     let dial = Dial {
         proxy_protocol: typed.proxy_protocol.is_some(),
@@ -121,6 +122,7 @@ fn one(typed: file::Pool, found: &mut Found) -> Option<Pool> {
 fn backends(
     typed: Spanned<List<file::Backend>>,
     name_of_pool: Option<&ServerName>,
+    bound: &Bindings,
     found: &mut Found,
 ) -> Vec<Backend> {
     if typed.value.typed == 0 {
@@ -152,6 +154,7 @@ fn backends(
         let own_name = backend.value.server_name;
         let server_name = dial::server_name(&url, own_name, name_of_pool, found);
         let address = url.address;
+        found.extend(backend::impossible(&address, at, bound));
         if let Some(first) = seen.get(&address) {
             let what = format!("the backend `{address}` is listed twice");
             found.add(Problem::new(at, what).help(format!(
@@ -173,6 +176,11 @@ fn health_check(typed: file::HealthCheck, found: &mut Found) -> HealthCheck {
     let timeout_at = typed.timeout.as_ref().map(|timeout| timeout.at);
     let interval =
         positive(typed.interval, secs(10), "an interval of 0 would probe without end", found);
+    if let Some(at) = interval_at.filter(|_| interval < limits::INTERVAL_SANE) {
+        let what = format!("each backend is probed every {}", spell(interval));
+        let help = "that is a load of its own, and a short pause takes a backend out; 10s is usual";
+        found.warnings.push(Problem::new(at, what).help(help));
+    }
     let timeout = secs(3).min(interval);
     let timeout = positive(typed.timeout, timeout, "a timeout of 0 would fail every probe", found);
     let longer = timeout > interval && !refused.contains(&"interval");

@@ -213,4 +213,26 @@ impl Choice for Algorithm {
         ("ip_hash", Self::IpHash),
         ("random", Self::Random),
     ];
+    // Weights are those of the backends, whatever the algorithm.
+    const ELSEWHERE: &'static [(&'static str, &'static str)] = &[
+        ("weighted_round_robin", "round_robin"),
+        ("wrr", "round_robin"),
+        ("rr", "round_robin"),
+        ("static_rr", "round_robin"),
+        ("least_connection", "least_conn"),
+        ("least_connections", "least_conn"),
+        ("leastconn", "least_conn"),
+        ("least_request", "least_conn"),
+        ("lc", "least_conn"),
+        ("weighted_least_connection", "least_conn"),
+        ("source", "ip_hash"),
+        ("source_hash", "ip_hash"),
+        ("source_ip", "ip_hash"),
+        ("iphash", "ip_hash"),
+        ("hash", "ip_hash"),
+        ("consistent_hash", "ip_hash"),
+        ("p2c", "random"),
+        ("power_of_two", "random"),
+        ("power_of_two_choices", "random"),
+    ];
 }

@@ -10,6 +10,8 @@ pub(in super::super) trait Choice: Copy + 'static {
     const NOUN: &'static str;
     /// Each word and what it means.
     const WORDS: &'static [(&'static str, Self)];
+    /// What neighbours call it, in lower case and with `_`, and the word that it is here.
+    const ELSEWHERE: &'static [(&'static str, &'static str)] = &[];
 }
 
 /// A [`Choice`] as typed.
@@ -34,7 +36,11 @@ impl<T: Choice> FromNode for Word<T> {
         };
         let word = T::WORDS.iter().find(|(word, _)| *word == typed);
         if word.is_none() {
-            found.add(not_a_word(node.at, typed, T::NOUN, &words::<T>().collect::<Vec<_>>()));
+            let plain = typed.to_lowercase().replace(['-', ' '], "_");
+            let here =
+                T::ELSEWHERE.iter().find(|(other, _)| *other == plain).map(|(_, here)| *here);
+            let known = words::<T>().collect::<Vec<_>>();
+            found.add(not_a_word(node.at, typed, (T::NOUN, here), &known));
         }
         word.map(|&(_, value)| Self(value))
     }
@@ -45,10 +51,15 @@ fn words<T: Choice>() -> impl Iterator<Item = &'static str> {
 }
 
 /// A text that is none of `known`.
-fn not_a_word(at: Origin, typed: &str, noun: &str, known: &[&str]) -> Problem {
+fn not_a_word(
+    at: Origin,
+    typed: &str,
+    (noun, here): (&str, Option<&str>),
+    known: &[&str],
+) -> Problem {
     let problem = Problem::new(at, format!("{} is not {noun}", quote(typed)));
     let all = any_of(known.iter().copied());
-    match nearest(typed, known.iter().copied()) {
+    match here.or_else(|| nearest(typed, known.iter().copied())) {
         Some(near) if known.len() > 1 => {
             problem.help(format!("did you mean `{near}`? it can be {all}"))
         }

@@ -4,6 +4,7 @@
 //! of the file is still looked at. A section is described once, by `section!`; that description is
 //! the struct, the known keys, the complaints' examples and the manual.
 
+mod absent;
 mod choice;
 mod neighbours;
 mod section;

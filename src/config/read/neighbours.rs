@@ -7,6 +7,7 @@ const WORDS: &[(&str, &str, &str)] = &[
     ("listen", "", "listeners"),
     ("bind", "", "listeners"),
     ("port", "", "listeners"),
+    ("lb_port", "", "listeners"),
     ("frontends", "", "listeners"),
     ("entrypoints", "", "listeners"),
     ("upstream", "routes[]", "pool"),

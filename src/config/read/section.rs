@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::super::file;
 use super::super::problem::{Found, Origin, Problem, Spanned, nearest, quote};
 use super::super::yaml::{Node, Value};
-use super::{Field, FromNode, describe, neighbours};
+use super::{Field, FromNode, absent, describe, neighbours};
 
 /// Whether and how a key may be left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -130,6 +130,10 @@ fn unknown(key: &Node, section: &Section, wanted: bool) -> (Problem, Option<&'st
     }
     if section.later.contains(&typed) {
         return (problem.help("this version does not have it yet"), None);
+    }
+    if let Some((what, way)) = absent::absent(typed, section) {
+        let what = format!("Weir has no {what} (`{typed}`)");
+        return (Problem::new(key.at, what).help(way), None);
     }
     if let Some(near) = neighbours::here(typed, section).or_else(|| nearest(typed, names())) {
         return (problem.help(format!("did you mean `{near}`?")), Some(near));

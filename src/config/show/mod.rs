@@ -6,27 +6,34 @@ mod route;
 mod yaml;
 
 use super::yaml::{self as reader, Node, Value};
-use super::{Action, Config, FieldChanges, Overrides, Problems, load, precedence};
+use super::{Action, Config, FieldChanges, Overrides, Problem, Problems, load, precedence};
 use fill::{Filled, filled};
 
 /// A file with every default written out, and its routes in the order in which they are asked. It
-/// means the same as `text`.
+/// means the same as `text`. Where something is wrong with it, its values and its routes are those of the
+/// file, as typed.
 ///
 /// # Errors
-/// Every problem with `text`.
+/// `text` is no map of keys.
 pub fn show(text: &[u8]) -> Result<String, Problems> {
-    let config = load(Some(text), &Overrides::default())?;
     let mut root = reader::read(text)?;
-    in_order(&mut root, &config);
-    let mut filled = filled(&root, "");
-    if let Filled::Map(entries) = &mut filled {
-        no_routes(entries, &config);
+    if !matches!(root.value, Value::Map(_)) {
+        return Err(Problem::new(root.at, "a configuration is a map of keys").into());
     }
-    Ok(format!(
-        "# Every default is written out. What has none is a comment. The routes are in the order\n\
-         # in which they are asked.\n{}",
-        print::document(&filled)
-    ))
+    let config = load(Some(text), &Overrides::default()).ok();
+    if let Some(config) = &config {
+        in_order(&mut root, config);
+    }
+    let mut filled = filled(&root, "");
+    if let (Filled::Map(entries), Some(config)) = (&mut filled, &config) {
+        no_routes(entries, config);
+    }
+    let order = match config {
+        Some(_) => "The routes are in the order\n# in which they are asked.",
+        None => "Something is wrong with the\n# file: values and the order of routes are as typed.",
+    };
+    let document = print::document(&filled);
+    Ok(format!("# Every default is written out. What has none is a comment. {order}\n{document}"))
 }
 
 /// Puts the routes into the order in which they are asked.

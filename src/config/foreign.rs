@@ -1,0 +1,88 @@
+//! Files of other servers that were given to Weir.
+
+use super::file;
+use super::problem::{Position, Problem};
+
+/// Whether a line (without the space around it) is one of a server's files.
+type IsLine = fn(&str) -> bool;
+
+/// A server, and whether a line (without the space around it) is one of its files.
+const SERVERS: [(&str, IsLine); 3] =
+    [("an nginx", is_nginx), ("an HAProxy", is_haproxy), ("a Caddy", is_caddy)];
+
+/// What is to be said of a file that cannot be read, if it is one of another server.
+pub(super) fn problem(text: &[u8]) -> Option<Problem> {
+    let text = std::str::from_utf8(text).ok()?;
+    let found = |(name, is_line): (&'static str, IsLine)| {
+        let line = text.lines().position(|line| is_line(line.trim()))?;
+        Some((name, line + 1))
+    };
+    let (name, line) = SERVERS.into_iter().find_map(found)?;
+    let at = Position { line, column: 1 };
+    let what = format!("this looks like {name} configuration, and Weir reads YAML");
+    Some(Problem::in_file(at, what).help(file::SMALLEST))
+}
+
+fn is_nginx(line: &str) -> bool {
+    let block = line.strip_suffix('{').map(str::trim_end);
+    let is_block = block.is_some_and(|head| {
+        matches!(head, "http" | "server" | "events" | "stream")
+            || head.strip_prefix("upstream ").is_some_and(|name| !name.trim().contains(' '))
+            || head.starts_with("location ")
+    });
+    let is_directive = |name: &str| line.starts_with(name) && line.ends_with(';');
+    is_block || ["proxy_pass ", "worker_processes ", "listen "].into_iter().any(is_directive)
+}
+
+fn is_haproxy(line: &str) -> bool {
+    let mut words = line.split_whitespace();
+    match (words.next(), words.next(), words.next()) {
+        (Some("global" | "defaults"), None, _) => true,
+        (Some("frontend" | "backend"), Some(name), None) => !name.contains([':', '{']),
+        (Some("bind"), Some(address), _) => address.contains(':') && !address.ends_with(';'),
+        (Some("default_backend" | "use_backend"), Some(_), _) => true,
+        _ => false,
+    }
+}
+
+fn is_caddy(line: &str) -> bool {
+    let site = line.strip_suffix('{').map(str::trim_end);
+    let is_site = site.is_some_and(|site| {
+        !site.is_empty() && !site.contains([' ', '=', '"']) && site.contains(['.', ':'])
+    });
+    let is_directive = ["reverse_proxy ", "file_server", "php_fastcgi "];
+    is_site || is_directive.into_iter().any(|name| line.starts_with(name) && !line.ends_with(';'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(text: &str) -> Option<String> {
+        problem(text.as_bytes()).map(|problem| problem.what)
+    }
+
+    #[test]
+    fn files_of_other_servers_are_known() {
+        for (text, name) in [
+            ("events {}\nhttp {\n  server {\n    listen 80;\n  }\n}\n", "nginx"),
+            ("upstream web {\n  server 10.0.0.1:80;\n}\n", "nginx"),
+            ("global\n  maxconn 100\nfrontend web\n  bind *:80\n", "HAProxy"),
+            ("# x\nbackend web\n  server a 10.0.0.1:80 check\n", "HAProxy"),
+            ("example.com {\n  reverse_proxy localhost:3000\n}\n", "Caddy"),
+            (":80\nreverse_proxy localhost:3000\n", "Caddy"),
+        ] {
+            let said = said(text).unwrap_or_default();
+            assert!(said.contains(name), "{text}: {said}");
+        }
+    }
+
+    #[test]
+    fn yaml_with_a_mistake_is_not_taken_for_one() {
+        for text in
+            ["pools:\n - name: web\n  backends: [a\n", "listeners: [0.0.0.0:80\n", "hello\n"]
+        {
+            assert_eq!(said(text), None, "{text}");
+        }
+    }
+}
