@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+/// Client connections at the same time, where the file says nothing.
+pub const CONNECTIONS_DEFAULT: u32 = 20_000;
 /// Backends in one pool. A pick looks at each of them and keeps who is eligible in a bit set of
 /// this size on the stack.
 pub const BACKENDS_MAX: usize = 1024;

@@ -6,6 +6,10 @@
 
 use std::fs;
 
+use log::Level;
+
+use crate::config::limits::CONNECTIONS_DEFAULT;
+
 /// What is left for what is opened now and then: files, pipes, timers, lookups of names.
 const SLACK: u64 = 32;
 /// What a thread of a runtime opens for itself.
@@ -53,7 +57,11 @@ impl Budget {
         let budget = Self::of((limit, used), threads, wanted);
         let held = budget.connections;
         if held < wanted {
-            log::warn!(
+            // A file that leaves the number out has not asked for it: a warning at every start is noise.
+            let is_default = u32::try_from(wanted) == Ok(CONNECTIONS_DEFAULT);
+            let level = if is_default { Level::Info } else { Level::Warn };
+            log::log!(
+                level,
                 "too few file descriptors: limit={limit} limits.connections={wanted} held_to={held} \
                  (help: raise the limit, `ulimit -Hn` or LimitNOFILE=, or lower limits.connections)"
             );

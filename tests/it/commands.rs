@@ -229,7 +229,9 @@ fn a_missing_file_is_one_line_and_1() {
 fn a_directory_in_place_of_a_file_is_one_line_and_1() {
     let directory = Directory::new();
     let name = directory.name("");
-    let line = format!("{name}: cannot be read: Is a directory (os error 21)");
+    let line = format!(
+        "{name}: cannot be read: it is no regular file (help: it is read again at each reload)"
+    );
     refused(&run(&["check", &name]), &line);
     refused(&run(&["run", "-c", &name]), &line);
 }
@@ -254,29 +256,33 @@ fn a_file_without_access_rights_is_one_line_and_1() {
     assert_eq!((stderr, ended.status.code()), (expected, Some(1)));
 }
 
+/// The line for a port that another process listens on.
+fn taken_port(address: &str) -> String {
+    format!(
+        "weir: cannot listen on {address}: another process has this port, or another Weir's worker \
+         that still drains (help: stop it, or choose another address)"
+    )
+}
+
 #[test]
 fn a_port_in_use_is_one_line_and_1() {
     let (listener, admin) = own_ports();
-    let taken = Backend::start_at("taken", listener);
+    let _taken = Backend::start_at("taken", listener);
+    let backend = Backend::start("one");
     let (listen, admin) = (listener.to_string(), admin.to_string());
-    let args = ["run", "--listen", &listen, "--admin", &admin, "--backend", &taken.url()];
-    let line = format!(
-        "weir: cannot listen on {listen}: another process has this port \
-         (help: stop it, or choose another address)"
-    );
+    let args = ["run", "--listen", &listen, "--admin", &admin, "--backend", &backend.url()];
+    let line = taken_port(&listen);
     refused(&run(&args), &line);
 }
 
 #[test]
 fn an_admin_port_in_use_is_one_line_and_1() {
     let (listener, admin) = own_ports();
-    let taken = Backend::start_at("taken", admin);
+    let _taken = Backend::start_at("taken", admin);
+    let backend = Backend::start("one");
     let (listen, admin) = (listener.to_string(), admin.to_string());
-    let args = ["run", "--listen", &listen, "--admin", &admin, "--backend", &taken.url()];
-    let line = format!(
-        "weir: cannot listen on {admin}: another process has this port \
-         (help: stop it, or choose another address)"
-    );
+    let args = ["run", "--listen", &listen, "--admin", &admin, "--backend", &backend.url()];
+    let line = taken_port(&admin);
     refused(&run(&args), &line);
 }
 
@@ -675,13 +681,7 @@ fn a_demo_whose_port_is_taken_is_one_line_and_1() {
     let (listener, admin) = own_ports();
     let _taken = Backend::start_at("taken", listener);
     let (listen, admin) = (listener.to_string(), admin.to_string());
-    refused(
-        &run(&["demo", "--listen", &listen, "--admin", &admin]),
-        &format!(
-            "weir: cannot listen on {listen}: another process has this port \
-             (help: stop it, or choose another address)"
-        ),
-    );
+    refused(&run(&["demo", "--listen", &listen, "--admin", &admin]), &taken_port(&listen));
 }
 
 #[test]
@@ -722,7 +722,7 @@ fn a_file_is_shown_with_its_defaults_and_its_routes_in_their_order() {
     );
     let shown = run(&["check", "--show", &given.path]);
     assert_eq!((shown.code, shown.stderr.as_str()), (Some(0), ""));
-    let routes: Vec<&str> = shown.stdout.lines().filter(|line| line.contains("path")).collect();
+    let routes: Vec<&str> = shown.stdout.lines().filter(|line| line.contains("{path")).collect();
     assert_eq!(routes[1..], ["  - {path: /a, pool: web}", "  - {path: /, pool: web}"]);
     assert!(shown.stdout.contains("\n  keepalive: 75s\n"), "{}", shown.stdout);
     let again = Given::file(&shown.stdout);

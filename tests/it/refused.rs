@@ -2,13 +2,14 @@
 
 use std::fs;
 use std::net::TcpListener;
+use std::process::Command;
 use std::time::Duration;
 
-use crate::support::backend::{Backend, Behaviour};
+use crate::support::backend::Backend;
 use crate::support::configs::pool;
 use crate::support::mix::{self, Mix};
 use crate::support::ports::own_socket;
-use crate::support::weir::{Ended, Weir};
+use crate::support::weir::{Directory, Ended, Weir, copy_binary, put_script};
 use crate::support::{PATIENCE, eventually, now};
 
 /// What `lb_config_reload_success` is; the worker is told just after whoever asked.
@@ -19,10 +20,19 @@ fn until_success_is(weir: &Weir, expected: f64) {
 
 /// Under load, makes the file one that is refused; gives back what `weir reload` said. Nothing
 /// must be lost, the former configuration must be served, and a good file must work afterwards.
-fn refused_under_load(flags: &[&str], spoil: impl Fn(&Weir)) -> Ended {
+fn refused_under_load(spoil: impl Fn(&Weir)) -> Ended {
+    refused_until_repaired(Weir::start, spoil, || ())
+}
+
+/// The same for a Weir that is started by `start`, and for what another file does not repair.
+fn refused_until_repaired(
+    start: impl FnOnce(&str) -> Weir,
+    spoil: impl Fn(&Weir),
+    repair: impl Fn(),
+) -> Ended {
     let backends = Backend::start_many(2);
     mix::pace(&backends);
-    let weir = Weir::start_flagged(&pool(&backends, ""), flags);
+    let weir = start(&pool(&backends, ""));
     let worker = weir.worker_pid();
     let mix = Mix::start(weir.address());
     spoil(&weir);
@@ -32,6 +42,7 @@ fn refused_under_load(flags: &[&str], spoil: impl Fn(&Weir)) -> Ended {
     mix.go_on();
     assert_eq!(weir.worker_pid(), worker, "the same worker serves");
     assert_eq!(weir.workers().len(), 1, "and no other is left");
+    repair();
     weir.write_config(&pool(&backends, "timeouts: {idle: 7s}"));
     weir.reload();
     until_success_is(&weir, 1.0);
@@ -45,7 +56,7 @@ fn refused_under_load(flags: &[&str], spoil: impl Fn(&Weir)) -> Ended {
 
 #[test]
 fn a_bad_file_is_refused_with_the_place_of_each_problem() {
-    let said = refused_under_load(&[], |weir| {
+    let said = refused_under_load(|weir| {
         weir.write_config("pools:\n  - name: web\n    algorithm: fair\n    backends: [nowhere]\n");
     });
     let lines: Vec<&str> = said.stderr.lines().filter(|line| line.contains("weir.yaml:")).collect();
@@ -55,7 +66,7 @@ fn a_bad_file_is_refused_with_the_place_of_each_problem() {
 
 #[test]
 fn a_file_that_is_gone_is_refused() {
-    let said = refused_under_load(&[], |weir| fs::remove_file(weir.config_path()).unwrap());
+    let said = refused_under_load(|weir| fs::remove_file(weir.config_path()).unwrap());
     assert!(said.stderr.contains("weir.yaml: there is no such file"), "{said:?}");
 }
 
@@ -63,7 +74,7 @@ fn a_file_that_is_gone_is_refused() {
 fn a_port_that_is_taken_refuses_the_reload() {
     let taken = TcpListener::bind(own_socket(8000)).unwrap();
     let address = taken.local_addr().unwrap();
-    let said = refused_under_load(&[], |weir| {
+    let said = refused_under_load(|weir| {
         let (kept, admin) = (weir.address(), weir.admin());
         let text = format!(
             "pools: [{{name: web, backends: [http://127.0.0.1:1]}}]\n\
@@ -75,26 +86,29 @@ fn a_port_that_is_taken_refuses_the_reload() {
     assert!(said.stderr.contains("another process has this port"), "{said:?}");
 }
 
+/// What comes of a reload with a new binary on disk that does what `script` says.
+fn refused_with_binary(script: &str) -> Ended {
+    let directory = Directory::new();
+    let binary = directory.path("weir");
+    copy_binary(&binary, "");
+    let flags = ["--ready-timeout", "1s"];
+    refused_until_repaired(
+        |config| Weir::start_by_flagged(Command::new(&binary), config, &flags),
+        |_| put_script(&binary, script),
+        || copy_binary(&binary, ""),
+    )
+}
+
 #[test]
 fn a_worker_that_ends_at_its_start_refuses_the_reload() {
-    let said = refused_under_load(&[], |weir| {
-        weir.write_config("pools: [{name: web, backends: [http://no-such-name.invalid:80]}]");
-    });
-    assert!(said.stderr.contains("no-such-name.invalid"), "{said:?}");
+    let said = refused_with_binary("exec false");
+    assert!(said.stderr.contains("worker"), "{said:?}");
 }
 
 #[test]
 fn a_worker_that_is_not_ready_in_time_refuses_the_reload() {
-    let hung = Backend::start("hung");
-    hung.on("/health", Behaviour::NeverAnswer);
     let start = now();
-    let said = refused_under_load(&["--ready-timeout", "1s"], |weir| {
-        let check = "{type: http, path: /health, interval: 60s, timeout: 60s}";
-        let url = hung.url();
-        weir.write_config(&format!(
-            "pools: [{{name: web, health_check: {check}, backends: [{url}]}}]"
-        ));
-    });
+    let said = refused_with_binary("exec sleep 60");
     assert!(said.stderr.contains("was not ready within 1s"), "{said:?}");
     assert!(now() - start < Duration::from_secs(20), "the caller is told in time");
 }

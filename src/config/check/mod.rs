@@ -145,7 +145,7 @@ fn limits(typed: file::Limits, found: &mut Found) -> Limits {
     let headers = Range { name: "headers", first: 1, last: size(limits::HEADERS_MAX) };
     let why = |what| format!("a timeout of 0 would {what}");
     Limits {
-        connections: range.count(typed.connections, 20_000, found),
+        connections: range.count(typed.connections, limits::CONNECTIONS_DEFAULT, found),
         connections_per_client: of_client
             .pick(typed.connections_per_client, found)
             .and_then(NonZeroUsize::from_u64),

@@ -119,15 +119,19 @@ impl Weir {
     /// Starts with further flags of `run` and waits until it is ready.
     #[track_caller]
     pub(crate) fn start_flagged(config: &str, flags: &[&str]) -> Self {
-        let mut weir = Self::spawn_as(Command::new(BINARY), config, flags, &[]);
-        weir.until_ready();
-        weir
+        Self::start_by_flagged(Command::new(BINARY), config, flags)
     }
 
     /// Starts by this command, which is (or ends in) the binary, and waits until it is ready.
     #[track_caller]
     pub(crate) fn start_by(launcher: Command, config: &str) -> Self {
-        let mut weir = Self::spawn_as(launcher, config, &[], &[]);
+        Self::start_by_flagged(launcher, config, &[])
+    }
+
+    /// The same with these flags for `run`.
+    #[track_caller]
+    pub(crate) fn start_by_flagged(launcher: Command, config: &str, flags: &[&str]) -> Self {
+        let mut weir = Self::spawn_as(launcher, config, flags, &[]);
         weir.until_ready();
         weir
     }
