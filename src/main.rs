@@ -236,6 +236,7 @@ fn work_with_log(work: impl FnOnce(&Log) -> Result<(), String>) -> ExitCode {
 
 fn run(flags: Run, log: &Log) -> Result<(), String> {
     let file = flags.file();
+    given::warn_of_foreign_variables();
     supervise(Options {
         // The worker is told the same flags, and finds the same environment.
         program: program(env::args_os().skip(2).collect())?,

@@ -35,6 +35,22 @@ fn many(flags: &[String], name: &'static str, environment: &'static str) -> Vec<
     values.map(|value| Override::environment(environment, value)).collect()
 }
 
+/// Variables that other balancers' images read, and those of Weir.
+const FOREIGN_VARIABLES: [(&str, &str); 3] = [
+    ("LB_CONFIG", "WEIR_CONFIG"),
+    ("LB_ALGORITHM", "WEIR_ALGORITHM"),
+    ("BACKENDS", "WEIR_BACKENDS"),
+];
+
+/// Warns of variables that are set and have no effect.
+pub(super) fn warn_of_foreign_variables() {
+    for (name, ours) in FOREIGN_VARIABLES {
+        if variable(name).is_some() {
+            log::warn!("environment variable not read: name={name} (help: Weir reads {ours})");
+        }
+    }
+}
+
 /// How long a worker may make no progress; `None` is `off`.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct HangTimeout(Option<Duration>);

@@ -685,6 +685,18 @@ fn a_demo_whose_port_is_taken_is_one_line_and_1() {
 }
 
 #[test]
+fn a_variable_of_another_balancer_is_named_with_the_one_that_is_read() {
+    let config = "pools: [{name: web, health_check: off, backends: [http://127.0.0.1:1]}]";
+    let set = [("LB_CONFIG", "lb.yaml"), ("LB_ALGORITHM", ""), ("BACKENDS", "http://127.0.0.1:2")];
+    let weir = Weir::start_with(config, &set);
+    for line in ["name=LB_CONFIG (help: Weir reads WEIR_CONFIG)", "name=BACKENDS (help: Weir reads"]
+    {
+        assert_eq!(weir.stderr().matches(line).count(), 1, "{}", weir.stderr());
+    }
+    assert!(!weir.stderr().contains("LB_ALGORITHM"), "it is set to nothing, which is not set");
+}
+
+#[test]
 fn the_time_flags_hold_for_every_pool() {
     let backend = Backend::start("one");
     backend.set(Behaviour::NeverAnswer);
