@@ -393,6 +393,7 @@ impl World {
         self.metrics.observe(&Event::Tunnelled { pool: 0 });
         self.metrics.panics().inc();
         self.metrics.access_log_dropped().inc_by(3);
+        self.metrics.connections().stalled_ended.inc();
     }
 
     /// Every counter and histogram but those of the process, which go on while one looks.
