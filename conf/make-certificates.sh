@@ -22,7 +22,7 @@ make() {
         echo "kept: $file.crt"
         return
     fi
-    # Nobody else may read the key.
+    # Only the owner may read the key.
     (umask 077 && openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out "$file.key" 2>/dev/null)
     openssl req -new -x509 -days 90 -key "$file.key" -subj "/CN=$1" \
         -addext "subjectAltName=$names" -out "$file.crt"

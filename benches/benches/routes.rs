@@ -96,7 +96,7 @@ fn patterns(bencher: Bencher, count: usize) {
     search(bencher, &routes, |_| ("h.example.com".to_owned(), path.clone()));
 }
 
-/// A path of 8 KB that each of so many patterns reads to its end: by the table, and in turn.
+/// A path of 8 KB that each pattern reads to its end: with the table, and one pattern after the other.
 #[divan::bench(args = [10, 100, 1_000])]
 fn patterns_at_worst(bencher: Bencher, count: usize) {
     let routes: Vec<Route> = worst(count).map(|one| route(HostPattern::Any, PathPattern::Regex(one))).collect();
