@@ -12,12 +12,11 @@
 //! printable ASCII is written as in JSON (`\"`, `\\`, `\u001b`): a client can neither begin a line
 //! of its own nor tell the reader's terminal what to do.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
-use humantime::format_rfc3339_millis;
-
+use super::time;
 use crate::exchange::event::{Summary, Wire};
 use crate::exchange::{Attempt, Exchange};
 use crate::http::address;
@@ -36,7 +35,7 @@ const CUT: &str = "...";
 pub(super) fn json(line: &mut String, summary: &Summary<'_>, started: SystemTime) -> fmt::Result {
     let exchange = summary.exchange;
     line.push_str(r#"{"time":""#);
-    write!(line, "{}", format_rfc3339_millis(started))?;
+    time::push(line, started)?;
     line.push('"');
     if let Some(client) = exchange.client() {
         json_address(line, r#","client":"#, client.address);
@@ -144,7 +143,8 @@ pub(super) fn text(line: &mut String, summary: &Summary<'_>, started: SystemTime
     let client = exchange.client();
     let wire = summary.wire;
     let first_byte = exchange.first_byte().map(|at| at.since(exchange.started()));
-    write!(line, "{} ", format_rfc3339_millis(started))?;
+    time::push(line, started)?;
+    line.push(' ');
     known(line, "", client.map(|known| known.address), address::push);
     match wire {
         Some(wire) => text_request(line, wire),

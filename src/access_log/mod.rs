@@ -6,6 +6,7 @@
 //! counted.
 
 mod line;
+mod time;
 
 use std::io::{self, Write};
 use std::sync::Arc;

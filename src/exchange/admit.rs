@@ -60,9 +60,7 @@ impl Exchange {
         if matches!(*head.method, Method::TRACE | Method::CONNECT) {
             return Err(Refusal::MethodNotAllowed);
         }
-        if !head.has_one_length() {
-            return Err(Refusal::BadRequest);
-        }
+        head.check_length(snapshot.body_bytes_max)?;
         if snapshot.underscore_headers == UnderscoreHeaders::Refuse
             && underscore::names(head.headers).next().is_some()
         {
@@ -73,7 +71,6 @@ impl Exchange {
             return Err(Refusal::Loop);
         }
         head.check_expectation()?;
-        head.check_length(snapshot.body_bytes_max)?;
         let authority = head.host()?;
         let Ok(host) = host::canonical(authority) else {
             self.because(Violation::Host.code());

@@ -3,6 +3,8 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ::http::HeaderValue;
+
 use super::{Attempt, Client, Exchange};
 use crate::exchange::refusal::Refusal;
 use crate::exchange::request::Request;
@@ -33,6 +35,12 @@ impl Exchange {
     #[must_use]
     pub fn request(&self) -> Option<&Request> {
         self.request.as_ref()
+    }
+
+    /// The `X-Request-Id` that backend and client get; `None` once the exchange is over.
+    #[must_use]
+    pub fn request_id(&self) -> Option<&HeaderValue> {
+        self.request.as_ref().and_then(|request| request.id.as_ref())
     }
 
     /// Whether it is over, and was reported.

@@ -59,7 +59,11 @@ const NO_HOST: &str = "host.invalid";
 impl<'a> Head<'a> {
     /// Who asks, by the trust rules.
     pub(super) fn client(&self, snapshot: &Snapshot) -> Client {
-        let trusted = &snapshot.trusted_proxies;
+        let (peer, trusted) = (self.peer.to_canonical(), &snapshot.trusted_proxies);
+        if !forwarded::is_trusted(peer, trusted) {
+            // Whatever it says of clients is not believed, so it is not looked for.
+            return Client { peer: self.peer, address: peer };
+        }
         let address = match snapshot.forwarded.accept {
             ForwardingField::XForwardedFor => {
                 forwarded::client_ip(self.peer, self.lines(X_FORWARDED_FOR), trusted)
@@ -118,11 +122,19 @@ impl<'a> Head<'a> {
         via::loops(lines, via::PSEUDONYM) > PASSES_MAX
     }
 
-    /// Whether it is told how long the body is, and once (RFC 9112 §6.3).
-    pub(super) fn has_one_length(&self) -> bool {
+    /// Whether its length, if it has one, is one (RFC 9112 §6.3) and not above `most`.
+    pub(super) fn check_length(&self, most: Option<u64>) -> Result<(), Refusal> {
         let mut lengths = self.headers.get_all(CONTENT_LENGTH).iter();
-        let several = |line: &HeaderValue| line.as_bytes().contains(&b',');
-        !lengths.next().is_some_and(several) && lengths.next().is_none()
+        let Some(length) = lengths.next() else { return Ok(()) };
+        if length.as_bytes().contains(&b',') || lengths.next().is_some() {
+            return Err(Refusal::BadRequest);
+        }
+        let Some(most) = most else { return Ok(()) };
+        match length.to_str().ok().and_then(|length| length.parse::<u64>().ok()) {
+            Some(length) if length <= most => Ok(()),
+            Some(_) => Err(Refusal::BodyTooLarge),
+            None => Err(Refusal::BadRequest),
+        }
     }
 
     /// Only leave to send the body can be expected, and not of HTTP/1.0 (RFC 9110 §10.1.1).
@@ -133,19 +145,6 @@ impl<'a> Head<'a> {
             return Ok(());
         }
         Err(Refusal::ExpectationFailed)
-    }
-
-    /// Whether the body may be as long as it is told to be.
-    pub(super) fn check_length(&self, most: Option<u64>) -> Result<(), Refusal> {
-        let (Some(most), Some(length)) = (most, self.headers.get(CONTENT_LENGTH)) else {
-            return Ok(());
-        };
-        let length = length.to_str().ok().and_then(|length| length.parse::<u64>().ok());
-        match length {
-            Some(length) if length <= most => Ok(()),
-            Some(_) => Err(Refusal::BodyTooLarge),
-            None => Err(Refusal::BadRequest),
-        }
     }
 
     /// The host that the request names. Only HTTP/1.0 may go without one (RFC 9112 §3.2).

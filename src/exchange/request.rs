@@ -3,7 +3,8 @@
 
 use std::borrow::Cow;
 
-use ::http::{HeaderValue, Method, Uri, Version};
+use ::http::uri::PathAndQuery;
+use ::http::{HeaderValue, Method, Version};
 
 use super::event::Wire;
 use crate::http::label::MethodLabel;
@@ -18,9 +19,9 @@ pub struct Request {
     pub scheme: Scheme,
     /// The host that routing uses; `None` if there was none.
     pub host: Option<HeaderValue>,
-    /// The target.
-    pub uri: Uri,
-    /// The path, where it is not that of `uri`.
+    /// Path and query of the target.
+    pub target: Option<PathAndQuery>,
+    /// The path, where it is not that of `target`.
     pub other_path: Option<Box<str>>,
     /// The version of HTTP.
     pub version: Version,
@@ -48,13 +49,17 @@ impl Request {
         let host = self.host.as_ref().map(text);
         let user_agent = self.user_agent.as_ref().map(text);
         let id = self.id.as_ref().map(text);
+        let target = self.target.as_ref();
         tell(&Wire {
             method_label: MethodLabel::from(&self.method),
             method: self.method.as_str(),
             scheme: self.scheme.as_str(),
             host: host.as_deref().unwrap_or_default(),
-            path: self.other_path.as_deref().unwrap_or_else(|| self.uri.path()),
-            query: self.uri.query(),
+            path: self
+                .other_path
+                .as_deref()
+                .unwrap_or_else(|| target.map_or("", PathAndQuery::path)),
+            query: target.and_then(PathAndQuery::query),
             protocol: protocol(self.version),
             user_agent: user_agent.as_deref(),
             request_id: id.as_deref().unwrap_or_default(),
@@ -66,7 +71,11 @@ impl Request {
 }
 
 fn text(value: &HeaderValue) -> Cow<'_, str> {
-    String::from_utf8_lossy(value.as_bytes())
+    // Nearly every value is text, and the check for that is several times faster than the repair.
+    match std::str::from_utf8(value.as_bytes()) {
+        Ok(text) => Cow::Borrowed(text),
+        Err(_) => String::from_utf8_lossy(value.as_bytes()),
+    }
 }
 
 fn protocol(version: Version) -> &'static str {

@@ -10,7 +10,7 @@
 //! us, by what it has read of the body.
 
 use ::http::HeaderMap;
-use ::http::header::{self, HeaderName};
+use ::http::header::{self, HeaderName, HeaderValue};
 use smallvec::SmallVec;
 
 /// Which way a message goes.
@@ -108,7 +108,13 @@ pub fn to_remove(
     // A field that is removed leaves its place to the last one: the order of removal is seen in
     // what is left, and is always that of the list.
     found.sort_unstable_by_key(|&(place, _)| place);
-    let nominated: Vec<HeaderName> = connection_options(headers)
+    // Most lines say only this, and it is removed anyway.
+    let is_keep_alive = |line: &&HeaderValue| line.as_bytes().eq_ignore_ascii_case(b"keep-alive");
+    let nominated: Vec<HeaderName> = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter(|line| !is_keep_alive(line))
+        .flat_map(options)
         .filter(|option| !fixed.iter().any(|name| name.eq_ignore_ascii_case(option)))
         .filter_map(|option| HeaderName::from_bytes(option.as_bytes()).ok())
         .filter(|name| headers.contains_key(name) && !is_protected(name))
@@ -122,13 +128,14 @@ pub fn has_connection_option(headers: &HeaderMap, option: &str) -> bool {
     connection_options(headers).any(|has| has.eq_ignore_ascii_case(option))
 }
 
-/// A line that is not ASCII nominates nothing: no field name is in it.
 fn connection_options(headers: &HeaderMap) -> impl Iterator<Item = &str> {
-    headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .filter_map(|line| line.to_str().ok())
-        .flat_map(|line| line.split(','))
+    headers.get_all(header::CONNECTION).iter().flat_map(options)
+}
+
+/// A line that is not ASCII nominates nothing: no header name is in it.
+fn options(line: &HeaderValue) -> impl Iterator<Item = &str> {
+    let line = line.to_str().unwrap_or_default();
+    line.split(',')
         .map(|option| option.trim_matches([' ', '\t']))
         .filter(|option| !option.is_empty())
 }

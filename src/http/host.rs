@@ -59,28 +59,34 @@ pub fn canonical(authority: &str) -> Result<Cow<'_, str>, HostError> {
     if authority.starts_with('[') {
         return canonical_v6(authority);
     }
-    if authority.bytes().any(|byte| byte == b'@') {
-        return Err(HostError::UserInfo);
+    match canonical_name(authority) {
+        Err(_) if authority.contains('@') => Err(HostError::UserInfo),
+        host => host,
     }
+}
+
+fn canonical_name(authority: &str) -> Result<Cow<'_, str>, HostError> {
     let colon = authority.bytes().position(|byte| byte == b':').unwrap_or(authority.len());
     let (host, port) = authority.split_at(colon);
-    let port = port.strip_prefix(':');
-    if let Some(byte) = host.bytes().find(|&byte| !is_host_byte(byte)) {
-        return Err(HostError::Byte(byte));
-    }
-    check_port(port)?;
     let host = host.strip_suffix('.').unwrap_or(host);
+    // A dot before the first byte: a host that begins with one has an empty label.
+    let (mut previous, mut has_empty_label, mut has_capitals) = (b'.', false, false);
+    for byte in host.bytes() {
+        if !is_host_byte(byte) {
+            return Err(HostError::Byte(byte));
+        }
+        has_empty_label |= byte == b'.' && previous == b'.';
+        has_capitals |= byte.is_ascii_uppercase();
+        previous = byte;
+    }
+    check_port(port.strip_prefix(':'))?;
     if host.is_empty() {
         return Err(HostError::Empty);
     }
-    let ends_in_a_dot = host.starts_with('.') || host.ends_with('.');
-    if ends_in_a_dot || host.as_bytes().windows(2).any(|pair| pair == b"..") {
+    if has_empty_label || previous == b'.' {
         return Err(HostError::EmptyLabel);
     }
-    if host.bytes().any(|byte| byte.is_ascii_uppercase()) {
-        return Ok(Cow::Owned(host.to_ascii_lowercase()));
-    }
-    Ok(Cow::Borrowed(host))
+    Ok(if has_capitals { Cow::Owned(host.to_ascii_lowercase()) } else { Cow::Borrowed(host) })
 }
 
 /// The port of an authority that [`canonical`] takes; `None` if it has none, or none that a
@@ -121,16 +127,47 @@ fn check_port(port: Option<&str>) -> Result<(), HostError> {
     if digits && port.parse::<u16>().is_ok() { Ok(()) } else { Err(HostError::Port) }
 }
 
-/// Whether a host with its port may have it.
-pub(super) const fn is_authority_byte(byte: u8) -> bool {
-    is_host_byte(byte) || matches!(byte, b':' | b'[' | b']')
-}
+/// What a byte may be part of. A table, as each byte of every `Host` is looked up.
+static KINDS: [u8; 256] = {
+    let of_a_host = marked([0; 256], OF_A_HOST, HOST_BYTES);
+    let of_both = marked(of_a_host, OF_AN_AUTHORITY, HOST_BYTES);
+    marked(of_both, OF_AN_AUTHORITY, b":[]")
+};
+const OF_A_HOST: u8 = 1;
+const OF_AN_AUTHORITY: u8 = 2;
 
 /// Unreserved characters and sub-delimiters (RFC 3986 §2), less the comma.
-const fn is_host_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric()
-        || matches!(byte, b'-' | b'.' | b'_' | b'~')
-        || matches!(byte, b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b';' | b'=')
+const HOST_BYTES: &[u8] =
+    b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-._~!$&'()*+;=";
+
+const fn marked(mut kinds: [u8; 256], kind: u8, mut bytes: &[u8]) -> [u8; 256] {
+    while let [byte, rest @ ..] = bytes {
+        // No conversion but `as` is known at compile time; it only widens.
+        #[expect(clippy::as_conversions, clippy::indexing_slicing, reason = "at compile time")]
+        {
+            kinds[*byte as usize] |= kind;
+        }
+        bytes = rest;
+    }
+    kinds
+}
+
+fn is_kind(byte: u8, kind: u8) -> bool {
+    KINDS.get(usize::from(byte)).is_some_and(|kinds| kinds & kind != 0)
+}
+
+/// Whether a host with its port may have it.
+pub(super) fn is_authority_byte(byte: u8) -> bool {
+    is_kind(byte, OF_AN_AUTHORITY)
+}
+
+/// Whether a host with its port may have each of the bytes, of which there is at least one.
+pub(super) fn is_authority(bytes: &[u8]) -> bool {
+    !bytes.is_empty() && bytes.iter().all(|byte| is_authority_byte(*byte))
+}
+
+fn is_host_byte(byte: u8) -> bool {
+    is_kind(byte, OF_A_HOST)
 }
 
 /// Compares what is written into it with a text, without a second text to hold it.

@@ -13,12 +13,24 @@ use super::hop_by_hop;
 /// The name with dashes, as a gateway that makes variables of headers reads it.
 #[must_use]
 pub fn dashed(name: &str) -> Cow<'_, str> {
-    if name.contains('_') { Cow::Owned(name.replace('_', "-")) } else { Cow::Borrowed(name) }
+    if has(name) { Cow::Owned(name.replace('_', "-")) } else { Cow::Borrowed(name) }
+}
+
+/// Whether the name begins with `prefix`, which has dashes, where both `-` and `_` count as a dash.
+#[must_use]
+pub fn starts_with(name: &str, prefix: &str) -> bool {
+    let is = |(byte, wanted): (u8, u8)| byte == wanted || (byte == b'_' && wanted == b'-');
+    name.len() >= prefix.len() && name.bytes().zip(prefix.bytes()).all(is)
+}
+
+/// Names are short: a search for a `char` costs several times as much before it has begun.
+fn has(name: &str) -> bool {
+    name.bytes().any(|byte| byte == b'_')
 }
 
 /// The names with an underscore. Nearly always there are none.
 pub fn names(headers: &HeaderMap) -> impl Iterator<Item = &HeaderName> {
-    headers.keys().filter(|name| name.as_str().contains('_'))
+    headers.keys().filter(|name| has(name.as_str()))
 }
 
 /// Whether the name with dashes frames or routes a message, says who a client is, or is set or removed
@@ -26,12 +38,23 @@ pub fn names(headers: &HeaderMap) -> impl Iterator<Item = &HeaderName> {
 #[must_use]
 pub fn is_guarded(name: &HeaderName) -> bool {
     let name = name.as_str();
-    name.contains('_') && hop_by_hop::is_ours(&dashed(name))
+    has(name) && hop_by_hop::is_ours(&dashed(name))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_underscore_counts_as_a_dash_in_a_prefix() {
+        for name in ["x-client-cert", "x_client_cert", "x-client_cert_chain"] {
+            assert!(starts_with(name, "x-client-cert"), "{name}");
+        }
+        for name in ["x-client", "xxclient-cert", "x-client-cart", ""] {
+            assert!(!starts_with(name, "x-client-cert"), "{name}");
+        }
+        assert!(!starts_with("x-y", "x_y"), "the prefix has dashes");
+    }
 
     #[test]
     fn what_frames_routes_or_is_set_by_us_is_guarded() {

@@ -1,7 +1,7 @@
 //! Our own answers: what a client gets when no backend answers (RFC 9110 §15).
 
 use bytes::Bytes;
-use http::{Method, StatusCode, header};
+use http::{HeaderValue, Method, StatusCode, header};
 use pingora_core::protocols::Stream;
 use pingora_core::protocols::http::date::get_cached_date;
 use pingora_error::{Error, ErrorType, Result};
@@ -9,7 +9,6 @@ use pingora_proxy::{FailToProxy, Session};
 use tokio::io::AsyncWriteExt;
 
 use super::early::PanickedRequest;
-use super::head::X_REQUEST_ID;
 use super::line::{LINGER, Line};
 use super::{change, connection, grpc, progress};
 use crate::clock::Clock;
@@ -30,7 +29,7 @@ pub(super) async fn refuse(
     exchange: &Exchange,
     refusal: Refusal,
 ) -> Result<()> {
-    let (mut head, body) = answer(session, refusal)?;
+    let (mut head, body) = answer(session, exchange.request_id(), refusal)?;
     change::response(&mut head, exchange)?;
     let is_end = matches!(refusal, Refusal::BadRequest | Refusal::BodyTooLarge);
     if session.req_header().method == Method::CONNECT || is_end {
@@ -82,25 +81,32 @@ pub(super) async fn give(
     if !is_bodiless(head.status) {
         head.insert_header(header::CONTENT_LENGTH, body.len().to_string())?;
     }
-    if let Some(id) = session.req_header().headers.get(X_REQUEST_ID) {
+    if let Some(id) = exchange.request_id() {
         head.insert_header("X-Request-Id", id.clone())?;
     }
     change::response(&mut head, exchange)?;
     write(session, head, Bytes::copy_from_slice(body.as_bytes())).await
 }
 
-fn answer(session: &Session, refusal: Refusal) -> Result<(ResponseHeader, Option<Bytes>)> {
+fn answer(
+    session: &Session,
+    request_id: Option<&HeaderValue>,
+    refusal: Refusal,
+) -> Result<(ResponseHeader, Option<Bytes>)> {
     let request = session.req_header();
     if is_grpc(&request.headers) {
-        return grpc::refusal(request, refusal).map(|head| (head, None));
+        return grpc::refusal(request, request_id, refusal).map(|head| (head, None));
     }
-    plain(request, refusal).map(|(head, body)| (head, Some(body)))
+    plain(request, request_id, refusal).map(|(head, body)| (head, Some(body)))
 }
 
 /// A response in the form that the client prefers.
-pub(super) fn plain(request: &RequestHeader, refusal: Refusal) -> Result<(ResponseHeader, Bytes)> {
+pub(super) fn plain(
+    request: &RequestHeader,
+    request_id: Option<&HeaderValue>,
+    refusal: Refusal,
+) -> Result<(ResponseHeader, Bytes)> {
     let text = |name| request.headers.get(name).and_then(|value| value.to_str().ok());
-    let request_id = request.headers.get(X_REQUEST_ID);
     let (content_type, body) = match preferred(text(header::ACCEPT)) {
         Form::Text => ("text/plain; charset=utf-8", text_body(refusal)),
         Form::Json => ("application/json", json(refusal)),

@@ -26,7 +26,11 @@ macro_rules! change {
 }
 
 /// Of what a backend gets: its path, its host, its fields.
-pub(super) fn request(request: &mut RequestHeader, exchange: &Exchange) -> Result<()> {
+pub(super) fn request(
+    request: &mut RequestHeader,
+    received: &RequestHeader,
+    exchange: &Exchange,
+) -> Result<()> {
     let Some(route) = exchange.route() else { return Ok(()) };
     if let Some(path) = exchange.new_path() {
         let target = request.raw_path();
@@ -40,13 +44,18 @@ pub(super) fn request(request: &mut RequestHeader, exchange: &Exchange) -> Resul
     {
         request.insert_header("Host", host.as_str())?;
     }
-    remove_underscores(request, exchange, &route.request_headers);
+    remove_underscores(request, received, exchange, &route.request_headers);
     change!(request, route.request_headers);
     Ok(())
 }
 
 /// Removes headers of the client whose name has an underscore, as far as the operator wants it.
-fn remove_underscores(request: &mut RequestHeader, exchange: &Exchange, changes: &FieldChanges) {
+fn remove_underscores(
+    request: &mut RequestHeader,
+    received: &RequestHeader,
+    exchange: &Exchange,
+    changes: &FieldChanges,
+) {
     let policy = exchange.snapshot().underscore_headers;
     let is_changed = |name: &HeaderName| {
         let dashed = underscore::dashed(name.as_str());
@@ -60,10 +69,8 @@ fn remove_underscores(request: &mut RequestHeader, exchange: &Exchange, changes:
         // Who refuses them has none here.
         UnderscoreHeaders::Refuse | UnderscoreHeaders::Pass => false,
     };
-    // Most requests have none, and an empty list costs nothing.
-    let names: Vec<HeaderName> =
-        underscore::names(&request.headers).filter(goes).cloned().collect();
-    for name in &names {
+    // No header that Weir sets has one, so only those of the client are looked at.
+    for name in underscore::names(&received.headers).filter(goes) {
         request.remove_header(name);
     }
 }

@@ -35,12 +35,10 @@ pub(super) fn pass_on(request: &mut RequestHeader, connection: Option<&Connectio
     Ok(())
 }
 
-/// Gateways that make variables of fields cannot tell `_` from `-`.
+/// Gateways that make variables of headers cannot tell `_` from `-`.
 fn is_claim(name: &str) -> bool {
-    let is =
-        |name: &str| name.starts_with(PREFIX) || name == STANDARD || name == "client-cert-chain";
-    // A look at the first letter is all that most names need.
-    matches!(name.as_bytes(), [b'c' | b'x', ..]) && is(&underscore::dashed(name))
+    let is = |other: &str| name.len() == other.len() && underscore::starts_with(name, other);
+    underscore::starts_with(name, PREFIX) || is(STANDARD) || is("client-cert-chain")
 }
 
 fn value(text: &str) -> Result<HeaderValue> {

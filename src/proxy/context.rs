@@ -8,7 +8,7 @@ use pingora_proxy::Session;
 
 use super::early::PanickedRequest;
 use super::line::Line;
-use super::{connection, wire};
+use super::{connection, head, wire};
 use crate::clock::Clock;
 use crate::exchange::Exchange;
 use crate::exchange::outcome::Expired;
@@ -31,18 +31,13 @@ impl RequestContext {
     }
 
     /// Keeps what the log needs of the request.
-    pub(super) fn received(&mut self, session: &Session) {
+    pub(super) fn received(&mut self, session: &Session, roll: u128) {
         self.line = connection::line(session).cloned();
         if let Some(line) = &self.line {
             self.exchange.peer(line.connection.client_ip());
         }
-        self.exchange.received(wire::request(session));
-    }
-
-    /// The exchange is over.
-    pub(super) fn ended(&mut self, ending: Ending, transfer: Transfer) {
-        let now = self.clock.now();
-        self.exchange.ended(ending, transfer, now);
+        let id = head::request_id(session.req_header(), roll);
+        self.exchange.received(wire::request(session, id));
     }
 
     fn is_head(&self) -> bool {
@@ -53,7 +48,7 @@ impl RequestContext {
     /// tells already.
     fn panicked(&self, mut transfer: Transfer) -> Transfer {
         if let Some(line) = self.line.as_ref().filter(|_| transfer.status == 0) {
-            let id = self.exchange.request().and_then(|request| request.id.as_ref());
+            let id = self.exchange.request_id();
             let id = id.and_then(|id| id.to_str().ok()).unwrap_or_default().to_owned();
             let panicked = PanickedRequest { id, is_head: self.is_head() };
             transfer.status = Refusal::Internal.status();
@@ -83,11 +78,13 @@ impl Drop for RequestContext {
         let sent = self.line.as_ref().map(|line| (line.response.status(), line.response.bytes()));
         let (status, bytes_out) = sent.unwrap_or_default();
         let transfer = Transfer { status, bytes_in: self.exchange.bytes_in(), bytes_out };
+        let now = self.clock.now();
         if std::thread::panicking() {
             let transfer = self.panicked(transfer);
-            return self.ended(Ending::Aborted(Abort::Panic), transfer);
+            return self.exchange.ended(Ending::Aborted(Abort::Panic), transfer, now);
         }
-        self.ended(self.line.as_deref().map_or(Ending::Dropped, reason), transfer);
+        let ending = self.line.as_deref().map_or(Ending::Dropped, reason);
+        self.exchange.ended(ending, transfer, now);
     }
 }
 

@@ -5,7 +5,6 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use pingora_error::{Error, ErrorType, Result};
 use pingora_proxy::Session;
 
-use super::head::X_REQUEST_ID;
 use crate::exchange::Exchange;
 use crate::exchange::refusal::Refusal;
 use crate::http::grpc;
@@ -46,7 +45,11 @@ pub(super) fn note(fields: &HeaderMap, exchange: &mut Exchange) {
 }
 
 /// A refusal in the way of gRPC: a head and nothing behind it, with the status in it.
-pub(super) fn refusal(request: &RequestHeader, refusal: Refusal) -> Result<ResponseHeader> {
+pub(super) fn refusal(
+    request: &RequestHeader,
+    request_id: Option<&HeaderValue>,
+    refusal: Refusal,
+) -> Result<ResponseHeader> {
     let mut head = ResponseHeader::build(200, Some(6))?;
     head.insert_header(header::CONTENT_TYPE, "application/grpc")?;
     head.insert_header("grpc-status", status(refusal).to_string())?;
@@ -55,7 +58,7 @@ pub(super) fn refusal(request: &RequestHeader, refusal: Refusal) -> Result<Respo
     if request.version != Version::HTTP_2 {
         head.insert_header(header::CONTENT_LENGTH, "0")?;
     }
-    if let Some(id) = request.headers.get(X_REQUEST_ID) {
+    if let Some(id) = request_id {
         head.insert_header("X-Request-Id", id.clone())?;
     }
     Ok(head)

@@ -12,21 +12,18 @@ use crate::http::hop_by_hop::{self, Direction};
 use crate::http::{request_id, via};
 
 /// Names a request through all hops.
-pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// What `Via` says of a request that comes straight from a client of HTTP/1.1: nearly all.
 const VIA_FIRST: HeaderValue = HeaderValue::from_static("1.1 weir");
 
-/// Gives the request an id: the client's, if it is one that a log can carry, or a new one.
-pub(super) fn identify(request: &mut RequestHeader, roll: u128) -> Result<()> {
+/// The id of a request: the client's, if a log can carry it, or a new one.
+pub(super) fn request_id(request: &RequestHeader, roll: u128) -> Option<HeaderValue> {
     let given = request
         .headers
         .get(&X_REQUEST_ID)
         .filter(|value| value.to_str().is_ok_and(|value| request_id::accept(value).is_some()));
-    // Put in also where it was there: of several, one is left.
-    match given.cloned() {
-        Some(given) => request.insert_header("X-Request-Id", given),
-        None => request.insert_header("X-Request-Id", request_id::from_roll(roll).as_str()),
-    }
+    let new = || HeaderValue::from_str(request_id::from_roll(roll).as_str()).ok();
+    given.cloned().or_else(new)
 }
 
 /// The path of the target. What is no path, such as `*`, is given as it came.
@@ -43,12 +40,13 @@ pub(super) fn forward(
     request: &mut RequestHeader,
     received: &RequestHeader,
     (came, backend): (Came<'_>, &str),
+    request_id: Option<&HeaderValue>,
     (trusted, fields): (&[IpNet], Forwarding),
 ) -> Result<()> {
     for name in hop_by_hop::to_remove(&received.headers, Direction::Request) {
         request.remove_header(&name);
     }
-    if !request.headers.contains_key(header::HOST) {
+    if received.version != Version::HTTP_11 && !request.headers.contains_key(header::HOST) {
         // An HTTP/1.0 client may leave it out; we, who speak HTTP/1.1, may not (RFC 9112 §3.2).
         request.insert_header(header::HOST, backend)?;
     }
@@ -57,7 +55,13 @@ pub(super) fn forward(
         request.remove_header(&header::EXPECT);
     }
     identity::tell(request, came, trusted, fields)?;
-    identity::check_trace(request);
+    if received.headers.keys().any(identity::is_of_trace) {
+        identity::check_trace(request);
+    }
+    if let Some(request_id) = request_id {
+        // It replaces what the client sent: several, or one that no log can carry.
+        request.insert_header("X-Request-Id", request_id.clone())?;
+    }
     request.insert_header("Via", via(request, received.version)?)
 }
 

@@ -157,6 +157,11 @@ fn is_claim(name: &str) -> bool {
     name.starts_with(FORWARDED_PREFIX) || name == "forwarded" || name == X_REAL_IP.as_str()
 }
 
+/// Whether it is a header of a trace context (W3C Trace Context).
+pub(super) fn is_of_trace(name: &HeaderName) -> bool {
+    name.as_str().starts_with("trace")
+}
+
 /// Takes a trace context out that is none: whoever continued it would continue nothing.
 pub(super) fn check_trace(request: &mut RequestHeader) {
     let mut parents = request.headers.get_all(TRACEPARENT).iter();

@@ -137,9 +137,8 @@ impl ProxyHttp for Proxy {
         self.exchange()
     }
 
-    fn init_downstream_modules(&self, modules: &mut HttpModules) {
-        modules.add_module(Box::new(unchunked::Unchunked));
-    }
+    /// None: Pingora would add its own, and each costs every request. See [`unchunked`].
+    fn init_downstream_modules(&self, _: &mut HttpModules) {}
 
     async fn early_request_filter(
         &self,
@@ -147,13 +146,14 @@ impl ProxyHttp for Proxy {
         exchange: &mut RequestContext,
     ) -> Result<()> {
         request::begin(session, exchange.started());
-        let identified = head::identify(session.req_header_mut(), fastrand::u128(..));
-        exchange.received(session);
+        exchange.received(session, fastrand::u128(..));
         fault::at("early_request_filter", session);
-        // HTTP/1.0 knows no interim answers (RFC 9110 §15.2).
-        let of_1_0 = session.req_header().version == http::Version::HTTP_10;
-        session.as_downstream_mut().set_ignore_info_resp(of_1_0);
-        identified
+        if session.req_header().version == http::Version::HTTP_10 {
+            // It knows neither interim responses (RFC 9110 §15.2) nor chunks.
+            session.as_downstream_mut().set_ignore_info_resp(true);
+            unchunked::install(session);
+        }
+        Ok(())
     }
 
     async fn request_filter(
@@ -199,7 +199,7 @@ impl ProxyHttp for Proxy {
         exchange: &mut RequestContext,
     ) -> Result<()> {
         fault::at("request_body_filter", session);
-        request::check(session, body, is_end, exchange)
+        request::check(session, body, is_end, (exchange, self.clock))
     }
 
     fn fail_to_connect(
@@ -231,8 +231,9 @@ impl ProxyHttp for Proxy {
         if let Some(line) = line(session) {
             line.uploads(connection.and_then(upload::of).cloned());
         }
-        exchange.connected(reused, self.clock.now());
-        request::connected(session, exchange).await?;
+        let now = self.clock.now();
+        exchange.connected(reused, now);
+        request::connected(session, exchange, now).await?;
         tunnel::hold_back(session, exchange, socket);
         if reused { Ok(()) } else { leaving::check(session) }
     }
@@ -249,10 +250,11 @@ impl ProxyHttp for Proxy {
         let rules = (snapshot.trusted_proxies.as_slice(), snapshot.forwarded);
         let backend = exchange.backend().map_or("", |backend| &backend.label);
         let came = wire::came(session, client);
-        head::forward(request, session.req_header(), (came, backend), rules)?;
+        let id = exchange.request_id();
+        head::forward(request, session.req_header(), (came, backend), id, rules)?;
         // After whatever the client may have taken out by its `Connection`.
         client_certificate::pass_on(request, connection::of(session))?;
-        change::request(request, exchange)?;
+        change::request(request, session.req_header(), exchange)?;
         grpc::ask(request, session, exchange)?;
         tunnel::ask(request, exchange)
     }
@@ -282,9 +284,8 @@ impl ProxyHttp for Proxy {
         exchange: &mut RequestContext,
     ) -> Result<()> {
         fault::at("response_filter", session);
-        let request = session.req_header();
-        let id = request.headers.get(&head::X_REQUEST_ID);
-        let keep = head::backward(response, id, request.version)?;
+        let client_speaks = session.req_header().version;
+        let keep = head::backward(response, exchange.request_id(), client_speaks)?;
         change::response(response, exchange)?;
         tunnel::agree(response)?;
         request::responding(session, response.status, keep);
@@ -374,8 +375,9 @@ impl ProxyHttp for Proxy {
         if line(session).is_some_and(Line::was_given_up) {
             exchange.because("response_buffers");
         }
-        let ending = progress::ending(session, error, (exchange, self.clock.now()));
+        let now = self.clock.now();
+        let ending = progress::ending(session, error, (exchange, now));
         let transfer = wire::transfer(session, exchange, ending);
-        exchange.ended(ending, transfer);
+        exchange.ended(ending, transfer, now);
     }
 }

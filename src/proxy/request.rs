@@ -33,13 +33,19 @@ pub(super) fn begin(session: &mut Session, now: Timestamp) {
 ///
 /// # Errors
 /// The client is gone.
-pub(super) async fn connected(session: &mut Session, exchange: &Exchange) -> Result<()> {
-    await_head(session, exchange);
-    let over_http2 = line(session).is_some_and(|line| line.upload().is_some());
+pub(super) async fn connected(
+    session: &mut Session,
+    exchange: &Exchange,
+    now: Timestamp,
+) -> Result<()> {
+    if line(session).is_none_or(|line| line.upload().is_none()) {
+        await_head(session, exchange, now);
+        return Ok(());
+    }
     let request = session.req_header();
     let is_asked = request.version != Version::HTTP_10 && request.headers.contains_key(EXPECT);
     let downstream = session.as_downstream_mut();
-    if !over_http2 || !is_asked || downstream.is_body_done() || downstream.body_bytes_read() > 0 {
+    if !is_asked || downstream.is_body_done() || downstream.body_bytes_read() > 0 {
         return Ok(());
     }
     let leave = Box::new(ResponseHeader::build(StatusCode::CONTINUE, Some(0))?);
@@ -71,13 +77,11 @@ pub(super) fn is_final(status: StatusCode) -> bool {
 /// A connection to a backend is there, or more of the request has been read: from now on the backend has
 /// so long for the headers of its response. Pingora's own timeout begins anew with each byte of them.
 ///
-/// Over HTTP/2 the headers come as one, and the wait for them is over in `upstream::http2`, which knows
-/// how much of the request is still to be sent.
-fn await_head(session: &Session, exchange: &Exchange) {
-    if !exchange.wants_tunnel()
-        && let Some(line) = line(session).filter(|line| line.upload().is_none())
-    {
-        line.deadline(exchange.head_by(Clock::process().now()));
+/// Not for HTTP/2: there the headers come as one, and the wait for them is over in `upstream::http2`, which
+/// knows how much of the request is still to be sent.
+fn await_head(session: &Session, exchange: &Exchange, now: Timestamp) {
+    if let Some(line) = line(session).filter(|_| !exchange.wants_tunnel()) {
+        line.deadline(exchange.head_by(now));
     }
 }
 
@@ -88,13 +92,16 @@ fn await_head(session: &Session, exchange: &Exchange) {
 /// # Errors
 /// The body is larger than it may be.
 pub(super) fn check(
-    session: &Session,
+    session: &mut Session,
     piece: &mut Option<Bytes>,
     is_end: bool,
-    exchange: &mut Exchange,
+    (exchange, clock): (&mut Exchange, Clock),
 ) -> Result<()> {
     *piece = piece.take().filter(|piece| !(is_end && piece.is_empty()));
-    await_head(session, exchange);
+    let has_body = !session.as_downstream_mut().is_body_empty();
+    if has_body && line(session).is_some_and(|line| line.upload().is_none()) {
+        await_head(session, exchange, clock.now());
+    }
     taken(session, exchange.body(piece.as_ref().map_or(0, Bytes::len)))
 }
 

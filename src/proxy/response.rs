@@ -81,8 +81,9 @@ impl ResponseProgress {
 
 /// The status of a final response, if `piece` begins with the headers of one (RFC 9112 §4).
 fn final_status(piece: &[u8]) -> Option<u16> {
-    let code = piece.strip_prefix(b"HTTP/1.")?.get(2..5)?;
-    let status: u16 = std::str::from_utf8(code).ok()?.parse().ok()?;
+    let [_, b' ', code @ ..] = piece.strip_prefix(b"HTTP/1.")? else { return None };
+    let digits = code.first_chunk::<3>()?.iter();
+    let status = digits.fold(0, |status, digit| status * 10 + u16::from(digit.wrapping_sub(b'0')));
     (status >= 200 || status == 101).then_some(status)
 }
 

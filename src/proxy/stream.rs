@@ -11,7 +11,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use h2::SendStream;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora_core::protocols::Digest;
 use pingora_core::protocols::http::HttpTask;
@@ -151,7 +151,9 @@ impl GuardedSession {
     fn fail(&mut self) -> Result<()> {
         let request = self.inner.req_header();
         let is_head = request.method == http::Method::HEAD;
-        let (head, body) = answer::plain(request, Refusal::Internal)?;
+        let id = self.line.panicked.get();
+        let id = id.and_then(|request| HeaderValue::from_str(&request.id).ok());
+        let (head, body) = answer::plain(request, id.as_ref(), Refusal::Internal)?;
         self.begin(Box::new(head), is_head)?;
         if is_head { Ok(()) } else { self.send_piece(body, true) }
     }

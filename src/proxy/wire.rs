@@ -2,12 +2,11 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use http::header;
+use http::header::{self, HeaderValue};
 use pingora_proxy::Session;
 
 use super::connection::{self, Connection};
 use super::early::EarlyRefusal;
-use super::head::X_REQUEST_ID;
 use super::identity::Came;
 use crate::exchange::event::Wire;
 use crate::exchange::refusal::Ending;
@@ -52,7 +51,7 @@ pub(super) fn scheme(session: &Session) -> Scheme {
 }
 
 /// What the log needs of a request.
-pub(super) fn request(session: &Session) -> Request {
+pub(super) fn request(session: &Session, id: Option<HeaderValue>) -> Request {
     let request = session.req_header();
     let path = super::head::path(request);
     Request {
@@ -60,10 +59,10 @@ pub(super) fn request(session: &Session) -> Request {
         scheme: scheme(session),
         host: request.headers.get(header::HOST).cloned(),
         other_path: (path != request.uri.path()).then(|| path.into()),
-        uri: request.uri.clone(),
+        target: request.uri.path_and_query().cloned(),
         version: request.version,
         user_agent: request.headers.get(header::USER_AGENT).cloned(),
-        id: request.headers.get(&X_REQUEST_ID).cloned(),
+        id,
     }
 }
 

@@ -3,7 +3,7 @@
 use super::bytes::{is_token, target_pause};
 use super::fields::{Fields, Sink};
 use super::{At, Limits, Step, Violation};
-use crate::http::host::is_authority_byte;
+use crate::http::host::{is_authority, is_authority_byte};
 use crate::http::target::{FOR_FIRST, FOR_ODD, is_odd};
 
 /// No registered method has more than 17 bytes.
@@ -58,6 +58,9 @@ enum Place {
     Done,
 }
 
+/// How nearly every request line ends; others are read byte by byte.
+const VERSION_LINE: &[u8] = b"HTTP/1.1\r\n";
+
 /// A method that has a target of its own form.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Method {
@@ -88,6 +91,10 @@ impl Head {
                 Place::Fields => return self.fields(at, rest, limits),
                 Place::Target => self.target(at, rest, limits.target_bytes),
                 Place::Method => self.method(*byte).map(|()| 1),
+                Place::Version if self.bytes == 0 && rest.starts_with(VERSION_LINE) => {
+                    (self.minor, self.place) = (b'1', Place::Fields);
+                    Ok(VERSION_LINE.len())
+                }
                 Place::Version | Place::LineEnd => self.version(*byte).map(|()| 1),
                 Place::Done => return Ok(Step::Done(at)),
             };
@@ -305,7 +312,7 @@ impl Sink for Framing {
     fn value(&mut self, part: &[u8]) -> Result<(), Violation> {
         match self.field {
             Field::Other => Ok(()),
-            Field::Host => part.iter().try_for_each(|byte| self.host(*byte)),
+            Field::Host => self.hosts(part),
             Field::Length => part.iter().try_for_each(|byte| self.length(*byte)),
             Field::Coding => part.iter().try_for_each(|byte| self.coding(*byte)),
         }
@@ -323,6 +330,19 @@ impl Sink for Framing {
 }
 
 impl Framing {
+    fn hosts(&mut self, part: &[u8]) -> Result<(), Violation> {
+        let word = match self.part {
+            Part::Before => part.strip_prefix(b" ").unwrap_or(part),
+            Part::Word(_) | Part::After => part,
+        };
+        // Nearly every value is one word that comes in one piece, with a space before it.
+        if self.part != Part::After && is_authority(word) {
+            self.part = Part::Word(1);
+            return Ok(());
+        }
+        part.iter().try_for_each(|byte| self.host(*byte))
+    }
+
     /// Whether the bytes make a host is for others to say; here is seen that it can be one.
     fn host(&mut self, byte: u8) -> Result<(), Violation> {
         self.part = match (self.part, byte) {

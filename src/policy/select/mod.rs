@@ -106,20 +106,29 @@ impl Load {
 
     /// The same, and a draw between equals: each wins with a chance in proportion to its weight.
     fn cmp_or_draw(&self, other: &Self, roll: u64) -> Ordering {
-        self.cmp(other).then_with(|| self.lot(roll).total_cmp(&other.lot(roll)))
+        self.cmp(other).then_with(|| {
+            if self.weight == other.weight {
+                // The same order without the logarithms: the larger number makes the smaller lot.
+                return other.random(roll).cmp(&self.random(roll));
+            }
+            self.lot(roll).total_cmp(&other.lot(roll))
+        })
     }
 
     /// The smallest lot wins the draw. It is exponentially distributed with the weight as its rate,
     /// and of several such numbers each is the smallest with a chance in proportion to its rate.
-    ///
-    /// The index is counted down from the top, so that the lot is never made of the number that
-    /// drew one of two: it would favour the backends whose index is that of the draw.
     fn lot(&self, roll: u64) -> f64 {
-        let random = mix(roll, u64::MAX - u64::try_from(self.index).unwrap_or(0));
-        let random = f64::from(u32::try_from(random >> 32).unwrap_or(u32::MAX));
+        let random = f64::from(self.random(roll));
         let weight = f64::from(u32::try_from(self.weight).unwrap_or(u32::MAX));
         // Above 0, so that its logarithm is finite.
         -((random + 1.0) / (f64::from(u32::MAX) + 1.0)).ln() / weight
+    }
+
+    /// The index is counted down from the top, so that this is never the number that drew one of two:
+    /// it would favour the backends whose index is that of the draw.
+    fn random(&self, roll: u64) -> u32 {
+        let random = mix(roll, u64::MAX - u64::try_from(self.index).unwrap_or(0));
+        u32::try_from(random >> 32).unwrap_or(u32::MAX)
     }
 }
 

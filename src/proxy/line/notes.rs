@@ -14,9 +14,10 @@ use crate::upstream::http2::Upload;
 impl Line {
     /// Some of a response was offered to the client. Whether it waits for the client now.
     pub(in crate::proxy) fn waits(self: &Arc<Self>, waits: bool) {
-        if self.is_waiting.swap(waits, Relaxed) == waits {
+        if self.is_waiting.load(Relaxed) == waits {
             return;
         }
+        self.is_waiting.store(waits, Relaxed);
         let ticket = self.stalled.get().filter(|_| waits).map(|stalled| stalled.enter(self));
         let mut held = self.ticket.lock().unwrap_or_else(PoisonError::into_inner);
         let _returned = std::mem::replace(&mut *held, ticket);
