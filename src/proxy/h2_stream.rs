@@ -22,6 +22,9 @@ use pingora_core::protocols::http::date::get_cached_date;
 use pingora_core::protocols::{Digest, Stream};
 use pingora_error::{Error, ErrorType, OrErr as _, Result};
 
+use crate::http::scheme::Scheme;
+use crate::http::target::Absolute;
+
 /// So much of a request's body is kept to be sent once more; as much as Pingora keeps over HTTP/1.
 const KEPT: usize = 64 * 1024;
 
@@ -71,7 +74,8 @@ impl Http2Stream {
         let next = next.or_err(ErrorType::H2Error, "while accepting requests of a client")?;
         let Some((request, mut respond)) = next else { return Ok(None) };
         let (parts, body) = request.into_parts();
-        let request = RequestHeader::from(parts);
+        let mut request = RequestHeader::from(parts);
+        unify_host(&mut request);
         if has_delimiter(request.raw_path()) || !has_clear_length(&request.headers) {
             respond.send_reset(Reason::PROTOCOL_ERROR);
             return Ok(Some(Accepted::Rejected));
@@ -254,6 +258,26 @@ fn parse_length(digits: &[u8]) -> Option<u64> {
     is_number.then(|| str::from_utf8(digits).ok()?.parse().ok())?
 }
 
+/// Makes a `Host` that spells the authority otherwise the same as it (RFC 9113 §8.3.1). Pingora compares
+/// them byte by byte.
+fn unify_host(request: &mut RequestHeader) {
+    let Some(authority) = request.uri.authority() else { return };
+    let mut hosts = request.headers.get_all(header::HOST).iter();
+    let (Some(host), None) = (hosts.next().and_then(|host| host.to_str().ok()), hosts.next())
+    else {
+        return;
+    };
+    let scheme = request.uri.scheme_str().and_then(Scheme::named).unwrap_or(Scheme::Http);
+    let target = Absolute { scheme, authority: authority.as_str(), rest: "" };
+    if host == target.authority || !target.is_at(host) {
+        return;
+    }
+    let same = target.authority.to_owned();
+    if let Err(error) = request.insert_header(header::HOST, same) {
+        log::debug!("an authority that is no header value: {error}"); // it stays, and is refused
+    }
+}
+
 /// Whether it is clear which host is asked (RFC 9113 §8.3.1).
 fn has_clear_authority(request: &RequestHeader) -> bool {
     let is_named = request.uri.authority().is_some() || request.headers.contains_key(header::HOST);
@@ -265,6 +289,26 @@ fn has_clear_authority(request: &RequestHeader) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_host_that_spells_the_authority_otherwise_becomes_the_same() {
+        let unified = |uri: &str, hosts: &[&str]| {
+            let request = http::Request::get(uri).body(()).unwrap();
+            let mut request = RequestHeader::from(request.into_parts().0);
+            for host in hosts {
+                request.append_header("host", *host).unwrap();
+            }
+            unify_host(&mut request);
+            let hosts = request.headers.get_all(header::HOST).iter();
+            hosts.map(|host| host.to_str().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(unified("http://a.test/", &["A.Test.:80"]), ["a.test"]);
+        assert_eq!(unified("https://a.test:443/", &["a.test"]), ["a.test:443"]);
+        assert_eq!(unified("https://a.test/", &["a.test:80"]), ["a.test:80"], "another port");
+        assert_eq!(unified("http://a.test/", &["b.test"]), ["b.test"]);
+        assert_eq!(unified("http://a.test/", &["A.test", "A.test"]), ["A.test", "A.test"]);
+        assert_eq!(unified("/", &["A.test"]), ["A.test"], "there is no authority");
+    }
 
     fn lengths(lines: &[&str]) -> bool {
         let line = |line: &&str| (header::CONTENT_LENGTH, line.parse().unwrap());
