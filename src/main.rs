@@ -1,5 +1,7 @@
 //! The command line.
 
+#[path = "main/check.rs"]
+mod check;
 #[path = "main/given.rs"]
 mod given;
 #[path = "main/load.rs"]
@@ -13,22 +15,23 @@ use std::env;
 use std::ffi::OsString;
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
-use weir::config::{self, Overrides};
+use weir::config::Overrides;
 use weir::demo::{self, origin};
 use weir::log::Log;
 use weir::supervisor::control::{self, Place, Request};
 use weir::supervisor::{self, Options, Program};
 use weir::worker;
 
-use self::given::{HangTimeout, overrides};
-use self::load::{complain, load, loader, read};
+use self::check::{Check, check};
+use self::given::{HangTimeout, Overriding};
+use self::load::{load, loader};
 use self::logging::{Logging, with_log};
 use self::usage::wrong_usage;
 
@@ -66,7 +69,7 @@ enum Command {
     Demo(Demo),
     /// Runs one test origin
     Origin(Origin),
-    /// Reads a file and reports every problem with it
+    /// Reads what `run` would serve and reports every problem with it
     Check(Check),
     /// Prints what a shell needs to complete commands and flags
     Completions(Completions),
@@ -79,30 +82,13 @@ struct Completions {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Environment (flags win over it, it wins over the file): WEIR_CONFIG, \
-                        WEIR_LISTEN, WEIR_BACKENDS (both comma lists), WEIR_ALGORITHM, WEIR_ADMIN")]
+#[command(after_help = given::ENVIRONMENT)]
 struct Run {
     /// The configuration file [env: WEIR_CONFIG]
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Listen here, in place of the file's listeners; may be repeated [env: WEIR_LISTEN]
-    #[arg(long, value_name = "ADDRESS")]
-    listen: Vec<String>,
-    /// A backend, in place of the file's; may be repeated [env: WEIR_BACKENDS]
-    #[arg(long, value_name = "URL")]
-    backend: Vec<String>,
-    /// round_robin, least_conn, ip_hash or random, for every pool [env: WEIR_ALGORITHM]
-    #[arg(long, value_name = "NAME")]
-    algorithm: Option<String>,
-    /// How long a whole request may take, for every pool, such as 10s
-    #[arg(long, value_name = "DURATION")]
-    request_timeout: Option<String>,
-    /// How often backends are probed, for every pool, such as 10s
-    #[arg(long, value_name = "DURATION")]
-    health_interval: Option<String>,
-    /// The admin port's address [env: WEIR_ADMIN]
-    #[arg(long, value_name = "ADDRESS")]
-    admin: Option<String>,
+    #[command(flatten)]
+    overriding: Overriding,
     /// Reload when the file changes
     #[arg(long)]
     watch: bool,
@@ -119,7 +105,7 @@ struct Run {
 
 impl Run {
     fn file(&self) -> Option<PathBuf> {
-        self.config.clone().or_else(|| variable("WEIR_CONFIG").map(PathBuf::from))
+        given::file(self.config.as_ref())
     }
 }
 
@@ -189,19 +175,6 @@ struct Origin {
     status: u16,
 }
 
-#[derive(Debug, Args)]
-struct Check {
-    /// The configuration file
-    #[arg(required_unless_present = "config")]
-    file: Option<PathBuf>,
-    /// The same, as `run` is told it
-    #[arg(short, long, value_name = "FILE", conflicts_with = "file")]
-    config: Option<PathBuf>,
-    /// Print the file with every default written out, its routes in the order in which they are asked
-    #[arg(long)]
-    show: bool,
-}
-
 fn main() -> ExitCode {
     let cli = Cli::try_parse().unwrap_or_else(|error| wrong_usage(&error));
     match cli.command {
@@ -240,7 +213,7 @@ fn run(flags: Run, log: &Log) -> Result<(), String> {
     supervise(Options {
         // The worker is told the same flags, and finds the same environment.
         program: program(env::args_os().skip(2).collect())?,
-        load: loader(file.clone(), overrides(&flags)),
+        load: loader(file.clone(), flags.overriding.overrides()),
         file,
         text: None,
         control: flags.control.place(),
@@ -258,7 +231,10 @@ fn no_signals(error: &io::Error) -> String {
 
 fn check_upgrade(flags: &Run) -> Result<(), String> {
     // Both are for the supervisor that asks, which reads standard output.
-    match supervisor::understands(io::stdin().lock(), &loader(flags.file(), overrides(flags))) {
+    match supervisor::understands(
+        io::stdin().lock(),
+        &loader(flags.file(), flags.overriding.overrides()),
+    ) {
         Ok(word) => say(word),
         Err(why) => say(&why).and(Err(String::new())),
     }
@@ -276,7 +252,7 @@ fn program(flags: Vec<OsString>) -> Result<Program, String> {
 
 fn work(flags: &Run, log: &Log) -> Result<(), String> {
     worker::set_process_name();
-    let (file, overrides) = (flags.file(), overrides(flags));
+    let (file, overrides) = (flags.file(), flags.overriding.overrides());
     // The supervisor was told why and tells the operator.
     let load = |text: Option<&[u8]>| load(file.as_deref(), text, &overrides);
     worker::run(load, flags.ready_timeout, log).map_err(|_told| String::new())
@@ -297,31 +273,6 @@ fn ask(flags: &Control, request: Request) -> Result<(), String> {
 /// What is set to nothing counts as not set.
 fn variable(name: &str) -> Option<String> {
     env::var(name).ok().filter(|value| !value.is_empty())
-}
-
-fn check(flags: &Check) -> Result<(), String> {
-    // One of the two is there, or the command line would have been refused.
-    let path = flags.file.as_deref().or(flags.config.as_deref()).unwrap_or(Path::new(""));
-    let (text, file) = (read(path)?, Some(path));
-    let report = load::check_all(file, &text);
-    if !report.warnings.is_empty() {
-        let _nobody_reads = writeln!(io::stderr(), "{}", complain(file, report.warnings.iter()));
-    }
-    let complaint = |problems: config::Problems| complain(file, problems.iter());
-    if flags.show {
-        let shown = config::show(&text).map_err(complaint)?;
-        say(shown.trim_end())?;
-        return report.config.map(drop).map_err(complaint);
-    }
-    let config = report.config.map_err(complaint)?;
-    let backends: usize = config.pools.iter().map(|pool| pool.backends.len()).sum();
-    say(&format!(
-        "{}: ok: listeners={} routes={} pools={} backends={backends}",
-        path.display(),
-        config.listeners.len(),
-        config.routes.len(),
-        config.pools.len(),
-    ))
 }
 
 fn completions(flags: &Completions) -> Result<(), String> {

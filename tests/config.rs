@@ -90,13 +90,13 @@ fn a_file_that_is_shown_means_what_it_meant() {
         let golden = fs::read_to_string(&path).unwrap();
         let (text, _) = split(&golden);
         let Ok(mut config) = load(text) else { continue };
-        let shown = config::show(text.as_bytes()).unwrap();
+        let shown = show(text.as_bytes()).unwrap();
         let again = load(&shown);
         let again = again.unwrap_or_else(|said| panic!("{}:\n{said}\n{shown}", path.display()));
         let order = config::precedence(&config.routes);
         config.routes = order.iter().map(|&index| config.routes[index].clone()).collect();
         assert_eq!(again, config, "{}:\n{shown}", path.display());
-        assert_eq!(config::show(shown.as_bytes()).unwrap(), shown, "{}", path.display());
+        assert_eq!(show(shown.as_bytes()).unwrap(), shown, "{}", path.display());
         shown_count += 1;
     }
     assert!(shown_count > 10, "{shown_count}");
@@ -104,7 +104,7 @@ fn a_file_that_is_shown_means_what_it_meant() {
 
 #[test]
 fn everything_with_a_default_is_shown() {
-    let shown = config::show(b"pools: [{name: web, backends: [http://10.0.0.1:3000]}]").unwrap();
+    let shown = show(b"pools: [{name: web, backends: [http://10.0.0.1:3000]}]").unwrap();
     for line in [
         "threads: auto",
         "  - {path: /, pool: web}",
@@ -123,7 +123,7 @@ fn everything_with_a_default_is_shown() {
 
 #[test]
 fn a_default_that_is_made_of_other_keys_is_shown_as_its_value() {
-    let shown = config::show(
+    let shown = show(
         b"listeners: [{address: 0.0.0.0:443, tls: {certificates: [{cert: a, key: b}]}}, 0.0.0.0:80]
 pools:
   - name: web
@@ -150,6 +150,50 @@ shutdown: {drain: 7s}
     ] {
         assert_eq!(shown.lines().filter(|one| *one == line).count(), count, "{line}\n{shown}");
     }
+}
+
+fn show(text: &[u8]) -> Result<String, Problems> {
+    config::show(Some(text), &Overrides::default())
+}
+
+/// Each flag has its value where the file has it, and the rest stays.
+#[test]
+fn what_is_shown_with_overrides_means_what_runs_with_them() {
+    let flag = |name, value: &str| Some(Override::flag(name, value));
+    let scalars = Overrides {
+        algorithm: flag("--algorithm", "random"),
+        request_timeout: flag("--request-timeout", "7s"),
+        health_interval: flag("--health-interval", "4s"),
+        admin: flag("--admin", "127.0.0.1:9099"),
+        ..Overrides::default()
+    };
+    let all = Overrides {
+        listen: vec![
+            Override::flag("--listen", "[::1]:81"),
+            Override::flag("--listen", "[::1]:82"),
+        ],
+        backends: vec![Override::environment("WEIR_BACKENDS", "http://10.0.0.9:1")],
+        ..scalars.clone()
+    };
+    let mut shown_count = 0;
+    for path in files("conf").into_iter().chain(files("tests/config")) {
+        let golden = fs::read_to_string(&path).unwrap();
+        let (text, _) = split(&golden);
+        for overrides in [&scalars, &all] {
+            let Ok(mut config) = config::load(Some(text.as_bytes()), overrides) else { continue };
+            let shown = config::show(Some(text.as_bytes()), overrides).unwrap();
+            // Without the search for redirect loops: overrides have no part in it.
+            let again = config::load(Some(shown.as_bytes()), &Overrides::default());
+            let again = again.unwrap_or_else(|said| panic!("{}:\n{said}\n{shown}", path.display()));
+            let order = config::precedence(&config.routes);
+            config.routes = order.iter().map(|&index| config.routes[index].clone()).collect();
+            assert_eq!(again, config, "{}:\n{shown}", path.display());
+            shown_count += 1;
+        }
+    }
+    assert!(shown_count > 10, "{shown_count}");
+    let shown = config::show(None, &all).unwrap();
+    assert_eq!(load(&shown).unwrap(), config::load(None, &all).unwrap(), "{shown}");
 }
 
 fn example(name: &str) -> String {

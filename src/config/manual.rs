@@ -29,7 +29,7 @@ over two backends. `conf/weir.yaml` shows every key with its default.
 - The file has at most 4 MiB.
 
 Some values can be given without the file or instead of it. A flag wins over the environment, the
-environment over the file.
+environment over the file. `weir run` and `weir check` take them.
 
 | Flag | Environment | Replaces |
 |---|---|---|

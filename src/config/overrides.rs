@@ -6,7 +6,7 @@
 use super::file::{Backend, File, HealthCheck, Listener, Pool, Timeouts};
 use super::problem::{Found, Origin, Problem, Source, Spanned};
 use super::read::{Field, FromNode, List, Switch};
-use super::yaml::Node;
+use super::yaml::{Node, Value};
 use super::{PoolName, file};
 
 /// A value that wins over the file.
@@ -63,6 +63,67 @@ impl Overrides {
         ]
         .into_iter()
         .flat_map(|(name, values)| values.iter().map(move |value| (name, value)))
+    }
+
+    /// The flags and variables that gave a value, separated by commas; each once.
+    #[must_use]
+    pub fn names(&self) -> String {
+        let mut names: Vec<String> = Vec::new();
+        for (_, given) in self.each() {
+            let name = given.source.to_string();
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        names.join(",")
+    }
+
+    /// Puts the values into a file that is to be shown, where [`Self::apply`] puts them. What cannot have
+    /// them there is a problem that `apply` reports; here it stays as typed.
+    pub(super) fn write(&self, root: &mut Node) {
+        if let Some(first) = self.listen.first() {
+            root.set(
+                "listeners",
+                Node::list(origin(first), self.listen.iter().map(text).collect()),
+            );
+        }
+        if let Some(given) = &self.admin {
+            root.set("admin", Node::map(origin(given), vec![("address", text(given))]));
+        }
+        self.write_backends(root);
+        let pools = root.get_mut("pools").map(|pools| &mut pools.value);
+        let Some(Value::List(pools)) = pools else { return };
+        for pool in pools {
+            if let Some(given) = &self.algorithm {
+                pool.set("algorithm", text(given));
+            }
+            if let Some(given) = &self.request_timeout {
+                write_in(pool, ("timeouts", "request"), given);
+            }
+            if let Some(given) = &self.health_interval {
+                write_in(pool, ("health_check", "interval"), given);
+            }
+        }
+    }
+
+    fn write_backends(&self, root: &mut Node) {
+        let Some(first) = self.backends.first() else { return };
+        let at = origin(first);
+        let backends = Node::list(at, self.backends.iter().map(text).collect());
+        let typed = root.get_mut("pools").map(|pools| &mut pools.value);
+        match typed {
+            Some(Value::List(pools)) if !pools.is_empty() => {
+                if let [only] = pools.as_mut_slice() {
+                    only.set("backends", backends);
+                }
+            }
+            None | Some(Value::List(_)) => {
+                let name = Node::given(at, "default");
+                let pool = Node::map(at, vec![("name", name), ("backends", backends)]);
+                root.set("pools", Node::list(at, vec![pool]));
+            }
+            Some(_) => {}
+        }
     }
 
     /// Puts the values into `file`.
@@ -143,6 +204,19 @@ impl Overrides {
                 file.pools = Some(Spanned { at, value: List { entries: vec![pool], typed: 1 } });
             }
         }
+    }
+}
+
+/// A value as it would be typed into a file.
+fn text(given: &Override) -> Node {
+    Node::given(origin(given), &given.value)
+}
+
+/// Sets a key of a section of `pool`. A health check that is off stays off.
+fn write_in(pool: &mut Node, (section, key): (&str, &str), given: &Override) {
+    match pool.get_mut(section) {
+        Some(section) => section.set(key, text(given)),
+        None => pool.set(section, Node::map(origin(given), vec![(key, text(given))])),
     }
 }
 

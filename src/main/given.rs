@@ -1,20 +1,58 @@
 //! Values of flags and of the environment.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::Args;
 use weir::config::{Override, Overrides};
 
-use super::{Run, variable};
+use super::variable;
 
-pub(super) fn overrides(flags: &Run) -> Overrides {
-    Overrides {
-        listen: many(&flags.listen, "--listen", "WEIR_LISTEN"),
-        backends: many(&flags.backend, "--backend", "WEIR_BACKENDS"),
-        algorithm: one(flags.algorithm.as_ref(), "--algorithm", Some("WEIR_ALGORITHM")),
-        request_timeout: one(flags.request_timeout.as_ref(), "--request-timeout", None),
-        health_interval: one(flags.health_interval.as_ref(), "--health-interval", None),
-        admin: one(flags.admin.as_ref(), "--admin", Some("WEIR_ADMIN")),
+/// What the help of a command with [`Overriding`] says of the environment.
+pub(super) const ENVIRONMENT: &str = "\
+Environment (flags win over it, it wins over the file): WEIR_CONFIG, WEIR_LISTEN, WEIR_BACKENDS \
+(both comma lists), WEIR_ALGORITHM, WEIR_ADMIN";
+
+// A doc comment here would take the place of the command's own description in its help.
+#[derive(Debug, Args)]
+pub(super) struct Overriding {
+    /// Listen here, in place of the file's listeners; may be repeated [env: WEIR_LISTEN]
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Vec<String>,
+    /// A backend, in place of the file's; may be repeated [env: WEIR_BACKENDS]
+    #[arg(long, value_name = "URL")]
+    backend: Vec<String>,
+    /// round_robin, least_conn, ip_hash or random, for every pool [env: WEIR_ALGORITHM]
+    #[arg(long, value_name = "NAME")]
+    algorithm: Option<String>,
+    /// How long a whole request may take, for every pool, such as 10s
+    #[arg(long, value_name = "DURATION")]
+    request_timeout: Option<String>,
+    /// How often backends are probed, for every pool, such as 10s
+    #[arg(long, value_name = "DURATION")]
+    health_interval: Option<String>,
+    /// The admin port's address [env: WEIR_ADMIN]
+    #[arg(long, value_name = "ADDRESS")]
+    admin: Option<String>,
+}
+
+impl Overriding {
+    /// Flags win over the environment.
+    pub(super) fn overrides(&self) -> Overrides {
+        Overrides {
+            listen: many(&self.listen, "--listen", "WEIR_LISTEN"),
+            backends: many(&self.backend, "--backend", "WEIR_BACKENDS"),
+            algorithm: one(self.algorithm.as_ref(), "--algorithm", Some("WEIR_ALGORITHM")),
+            request_timeout: one(self.request_timeout.as_ref(), "--request-timeout", None),
+            health_interval: one(self.health_interval.as_ref(), "--health-interval", None),
+            admin: one(self.admin.as_ref(), "--admin", Some("WEIR_ADMIN")),
+        }
     }
+}
+
+/// The configuration file: the flag's, else the environment's.
+pub(super) fn file(flag: Option<&PathBuf>) -> Option<PathBuf> {
+    flag.cloned().or_else(|| variable("WEIR_CONFIG").map(PathBuf::from))
 }
 
 fn one(

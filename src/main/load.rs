@@ -53,8 +53,8 @@ fn draft(
 
 /// The same for `weir check`, which also looks names up. It takes its time, which a supervisor does
 /// not have.
-pub(super) fn check_all(file: Option<&Path>, text: &[u8]) -> Report {
-    let mut draft = match draft(file, Some(text), &Overrides::default(), Expired::Refused) {
+pub(super) fn check_all(file: Option<&Path>, text: Option<&[u8]>, overrides: &Overrides) -> Report {
+    let mut draft = match draft(file, text, overrides, Expired::Refused) {
         Ok(draft) => draft,
         Err(problems) => return problems.into(),
     };

@@ -199,7 +199,7 @@ fn a_warning_says_that_it_is_one_and_the_file_is_ok() {
 fn wrong_usage_of_any_kind_has_the_code_2() {
     assert_eq!(run(&[]).code, Some(2));
     assert_eq!(run(&["frobnicate"]).code, Some(2));
-    assert_eq!(run(&["check"]).code, Some(2));
+    assert_eq!(run(&["check", "--watch"]).code, Some(2), "it is about a process that runs");
     assert_eq!(run(&["run", "--listen"]).code, Some(2));
     assert_eq!(run(&["origin"]).code, Some(2));
     assert_eq!(run(&["origin", "--port", "0x1"]).code, Some(2));
@@ -380,6 +380,8 @@ fn without_file_and_backend_the_two_ways_on_are_told() {
     let line = "weir: there is nothing to balance (help: name a file by `-c FILE`, or a backend \
                 by `--backend http://10.0.0.1:3000`)";
     refused(&run(&["run"]), line);
+    refused(&run(&["check"]), line);
+    refused(&run(&["check", "--show"]), line);
     let empty = [("WEIR_CONFIG", ""), ("WEIR_BACKENDS", ""), ("WEIR_LISTEN", "")];
     refused(&run_in(&["run"], &empty), line);
 }
@@ -739,6 +741,99 @@ fn a_file_is_shown_with_its_defaults_and_its_routes_in_their_order() {
     assert!(shown.stdout.contains("\n  keepalive: 75s\n"), "{}", shown.stdout);
     let again = Given::file(&shown.stdout);
     assert_eq!(run(&["check", "--show", &again.path]).stdout, shown.stdout);
+}
+
+#[test]
+fn check_judges_what_run_would_serve_with_the_same_flags_and_environment() {
+    let given = Given::file("pools: [{name: web, backends: [http://127.0.0.1:3000]}]\n");
+    let check = ["check", given.path.as_str()];
+    let wrong = "`rnd` is not an algorithm (help: it can be `round_robin`, `least_conn`, `ip_hash` or \
+                 `random`)";
+    let env = [("WEIR_ALGORITHM", "rnd")];
+    refused(&run_in(&check, &env), &format!("{}:WEIR_ALGORITHM: {wrong}", given.path));
+    refused(
+        &run_in(&["run", "-c", &given.path], &env),
+        &format!("{}:WEIR_ALGORITHM: {wrong}", given.path),
+    );
+    let flag = ["check", &given.path, "--algorithm", "rnd"];
+    refused(&run_in(&flag, &env), &format!("{}:--algorithm: {wrong}", given.path));
+    // A problem that comes of a flag and the file together: Weir would be its own backend.
+    let own = run(&["check", &given.path, "--listen", "127.0.0.1:3000"]);
+    assert!(own.stderr.contains("127.0.0.1:3000"), "{}", own.stderr);
+    assert_eq!(own.code, Some(1));
+    let good = run_in(
+        &["check", &given.path, "--listen", "127.0.0.1:81", "--listen", "127.0.0.1:82"],
+        &[("WEIR_BACKENDS", "http://127.0.0.1:1,http://127.0.0.1:2"), ("WEIR_ADMIN", "")],
+    );
+    let line = format!(
+        "{}: ok: listeners=2 routes=1 pools=1 backends=2 overridden_by=--listen,WEIR_BACKENDS\n",
+        given.path
+    );
+    assert_eq!((good.code, good.stdout, good.stderr), (Some(0), line, String::new()));
+}
+
+#[test]
+fn what_is_wrong_with_the_file_alone_may_be_right_with_an_override() {
+    let given = Given::file(
+        "admin: {address: \"127.0.0.1:9090\"}\npools: [{name: web, backends: [http://127.0.0.1:9090]}]\n",
+    );
+    assert_eq!(run(&["check", &given.path]).code, Some(1));
+    let ended = run(&["check", &given.path, "--admin", "127.0.0.1:9091"]);
+    assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn check_finds_its_file_where_run_finds_it() {
+    let given = Given::file("pools: [{name: web, backends: [http://127.0.0.1:3000]}]\n");
+    let other = Given::file("pools: []\n");
+    let by_variable = run_in(&["check"], &[("WEIR_CONFIG", &given.path)]);
+    let line = format!("{}: ok: listeners=1 routes=1 pools=1 backends=1\n", given.path);
+    assert_eq!((by_variable.code, by_variable.stdout), (Some(0), line.clone()));
+    let named = run_in(&["check", &given.path], &[("WEIR_CONFIG", &other.path)]);
+    assert_eq!((named.code, named.stdout), (Some(0), line));
+    let no_file = run(&["check", "--backend", "http://127.0.0.1:3000"]);
+    let line = "weir: ok: listeners=1 routes=1 pools=1 backends=1 overridden_by=--backend\n";
+    assert_eq!((no_file.code, no_file.stdout.as_str()), (Some(0), line));
+}
+
+#[test]
+fn variables_that_are_about_the_process_do_not_fail_a_check() {
+    let given = Given::file("pools: [{name: web, backends: [http://127.0.0.1:3000]}]\n");
+    let env = [("WEIR_HANG_TIMEOUT", "20s"), ("WEIR_CONTROL", "/no/such/socket")];
+    let ended = run_in(&["check", &given.path], &env);
+    assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn a_configuration_is_shown_with_the_values_that_win_over_the_file() {
+    let given = Given::file(
+        "pools: [{name: web, backends: [http://127.0.0.1:3000], health_check: {path: /up}}]\n",
+    );
+    let env = [("WEIR_ALGORITHM", "random"), ("WEIR_BACKENDS", "http://127.0.0.1:1")];
+    let flags = ["--listen", "127.0.0.1:81", "--health-interval", "4s", "--request-timeout", "off"];
+    let shown = run_in(&[["check", "--show", &given.path].as_slice(), &flags].concat(), &env);
+    assert_eq!((shown.code, shown.stderr.as_str()), (Some(0), ""), "{}", shown.stdout);
+    let from = "# Not from the file, but from: --listen,WEIR_BACKENDS,WEIR_ALGORITHM,--request-timeout,\
+                --health-interval.";
+    for line in [
+        from,
+        "      - {url: http://127.0.0.1:1, weight: 1}",
+        "    algorithm: random",
+        "      interval: 4s",
+        "      path: /up",
+        "      request: off",
+    ] {
+        assert!(shown.stdout.lines().any(|one| one == line), "{line} is not in\n{}", shown.stdout);
+    }
+    assert!(shown.stdout.contains("127.0.0.1:81") && !shown.stdout.contains("0.0.0.0:8080"));
+    assert!(!shown.stdout.contains(":3000"), "{}", shown.stdout);
+    // It can be run as it is, with nothing that wins over it.
+    let again = Given::file(&shown.stdout);
+    assert_eq!(run(&["check", &again.path]).code, Some(0));
+    let wrong = run(&["check", "--show", &given.path, "--algorithm", "rnd"]);
+    assert_eq!(wrong.code, Some(1));
+    assert!(wrong.stdout.contains("    algorithm: rnd\n"), "{}", wrong.stdout);
+    assert!(wrong.stderr.contains(":--algorithm: `rnd` is not an algorithm"), "{}", wrong.stderr);
 }
 
 #[test]

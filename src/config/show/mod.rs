@@ -5,22 +5,31 @@ mod print;
 mod route;
 mod yaml;
 
+use super::problem::Origin;
 use super::yaml::{self as reader, Node, Value};
-use super::{Action, Config, FieldChanges, Overrides, Problem, Problems, load, precedence};
+use super::{
+    Action, Config, FieldChanges, Overrides, Position, Problem, Problems, load, precedence,
+};
 use fill::{Filled, filled};
 
-/// A file with every default written out, and its routes in the order in which they are asked. It
-/// means the same as `text`. Where something is wrong with it, its values and its routes are those of the
-/// file, as typed.
+/// A file with every default and every override written out, and its routes in the order in which they
+/// are asked. It means the same as `text` with `overrides`; the text may be left out. Where something is
+/// wrong, values and routes are as typed.
 ///
 /// # Errors
-/// `text` is no map of keys.
-pub fn show(text: &[u8]) -> Result<String, Problems> {
-    let mut root = reader::read(text)?;
+/// `text` is no map of keys, or there is nothing at all to show.
+pub fn show(text: Option<&[u8]>, overrides: &Overrides) -> Result<String, Problems> {
+    let read = load(text, overrides);
+    let mut root = match (text, &read) {
+        (Some(text), _) => reader::read(text)?,
+        (None, Err(problems)) if overrides.backends.is_empty() => return Err(problems.clone()),
+        (None, _) => Node::map(Origin::File(Position::START), Vec::new()),
+    };
     if !matches!(root.value, Value::Map(_)) {
         return Err(Problem::new(root.at, "a configuration is a map of keys").into());
     }
-    let config = load(Some(text), &Overrides::default()).ok();
+    overrides.write(&mut root);
+    let config = read.ok();
     if let Some(config) = &config {
         in_order(&mut root, config);
     }
@@ -32,8 +41,16 @@ pub fn show(text: &[u8]) -> Result<String, Problems> {
         Some(_) => "The routes are in the order\n# in which they are asked.",
         None => "Something is wrong with the\n# file: values and the order of routes are as typed.",
     };
+    let names = overrides.names();
+    let overridden = if names.is_empty() {
+        String::new()
+    } else {
+        format!("# Not from the file, but from: {names}.\n")
+    };
     let document = print::document(&filled);
-    Ok(format!("# Every default is written out. What has none is a comment. {order}\n{document}"))
+    Ok(format!(
+        "# Every default is written out. What has none is a comment. {order}\n{overridden}{document}"
+    ))
 }
 
 /// Puts the routes into the order in which they are asked.

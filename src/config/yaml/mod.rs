@@ -45,6 +45,33 @@ impl Node {
         Self { at, typed: typed.to_owned(), value: Value::Text }
     }
 
+    /// A list that does not come from the file.
+    pub(super) fn list(at: Origin, items: Vec<Self>) -> Self {
+        Self { at, typed: String::new(), value: Value::List(items) }
+    }
+
+    /// A map that does not come from the file.
+    pub(super) fn map(at: Origin, entries: Vec<(&str, Self)>) -> Self {
+        let entry = |(name, value)| (Self::given(at, name), value);
+        let entries = entries.into_iter().map(entry).collect();
+        Self { at, typed: String::new(), value: Value::Map(entries) }
+    }
+
+    /// The value of a key, if this is a map that has it.
+    pub(super) fn get_mut(&mut self, name: &str) -> Option<&mut Self> {
+        let Value::Map(entries) = &mut self.value else { return None };
+        entries.iter_mut().find(|(key, _)| key.typed == name).map(|(_, value)| value)
+    }
+
+    /// Sets the value of a key, if this is a map.
+    pub(super) fn set(&mut self, name: &str, value: Self) {
+        if let Some(present) = self.get_mut(name) {
+            *present = value;
+        } else if let Value::Map(entries) = &mut self.value {
+            entries.push((Self::given(value.at, name), value));
+        }
+    }
+
     /// The text, if it is one.
     pub(super) fn text(&self) -> Option<&str> {
         matches!(self.value, Value::Text).then_some(self.typed.as_str())

@@ -1,0 +1,61 @@
+//! `weir check`: what `weir run` would serve with the same flags, environment and file.
+
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+
+use clap::Args;
+use weir::config::{self, Config, Overrides, Problems};
+
+use super::given::{self, Overriding};
+use super::load::{check_all, complain, read};
+use super::say;
+
+#[derive(Debug, Args)]
+#[command(after_help = given::ENVIRONMENT)]
+pub(super) struct Check {
+    /// The configuration file [env: WEIR_CONFIG]
+    file: Option<PathBuf>,
+    /// The same, as `run` is told it
+    #[arg(short, long, value_name = "FILE", conflicts_with = "file")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    overriding: Overriding,
+    /// Print the configuration with every default and every value that wins over the file, its
+    /// routes in the order in which they are asked
+    #[arg(long)]
+    show: bool,
+}
+
+/// Prints what is wrong, else what there is. Flags of `run` that are about the process, and their
+/// variables, change nothing here.
+pub(super) fn check(flags: &Check) -> Result<(), String> {
+    let path = given::file(flags.file.as_ref().or(flags.config.as_ref()));
+    let file = path.as_deref();
+    let overrides = flags.overriding.overrides();
+    let text = file.map(read).transpose()?;
+    let report = check_all(file, text.as_deref(), &overrides);
+    if !report.warnings.is_empty() {
+        let _nobody_reads = writeln!(io::stderr(), "{}", complain(file, report.warnings.iter()));
+    }
+    let complaint = |problems: Problems| complain(file, problems.iter());
+    if flags.show {
+        let shown = config::show(text.as_deref(), &overrides).map_err(complaint)?;
+        say(shown.trim_end())?;
+        return report.config.map(drop).map_err(complaint);
+    }
+    let config = report.config.map_err(complaint)?;
+    let name = file.map_or_else(|| "weir".to_owned(), |file| file.display().to_string());
+    say(&format!("{name}: ok: {}", summary(&config, &overrides)))
+}
+
+/// How much there is of everything, and what did not come from the file.
+fn summary(config: &Config, overrides: &Overrides) -> String {
+    let backends: usize = config.pools.iter().map(|pool| pool.backends.len()).sum();
+    let (listeners, routes) = (config.listeners.len(), config.routes.len());
+    let pools = config.pools.len();
+    let counts = format!("listeners={listeners} routes={routes} pools={pools} backends={backends}");
+    match overrides.names().as_str() {
+        "" => counts,
+        names => format!("{counts} overridden_by={names}"),
+    }
+}
