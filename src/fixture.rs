@@ -89,6 +89,7 @@ pub(crate) fn snapshot(pools: Vec<config::Pool>) -> Snapshot {
             half_closed: config::HalfClosed::default(),
             underscore_headers: config::UnderscoreHeaders::default(),
             connections: NonZeroUsize::MIN,
+            connections_written: config::Written::default(),
             connections_per_client: None,
             requests_per_connection: None,
             head: HeadLimits { target_bytes: 8192, header_bytes: 65_536, headers: 100 },

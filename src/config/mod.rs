@@ -314,6 +314,8 @@ pub struct RateLimit {
 pub struct Limits {
     /// Client connections at once; one more is answered 503 and closed.
     pub connections: NonZeroUsize,
+    /// Where that is written: nowhere in a file that leaves it to the default.
+    pub connections_written: Written,
     /// Connections of one client at once.
     pub connections_per_client: Option<NonZeroUsize>,
     /// Requests on one connection.

@@ -8,7 +8,7 @@ use std::fs;
 
 use log::Level;
 
-use crate::config::limits::CONNECTIONS_DEFAULT;
+use crate::config::Limits;
 
 /// What is left for what is opened now and then: files, pipes, timers, lookups of names.
 const SLACK: u64 = 32;
@@ -49,17 +49,14 @@ impl Budget {
         }
     }
 
-    /// The same for this process as it is now. Says so if it carries fewer connections than wanted.
-    pub(super) fn of_process(threads: usize, wanted: usize) -> Self {
+    /// The same for this process as it is now. Logs it if it carries fewer connections than wanted.
+    pub(super) fn of_process(threads: usize, limits: &Limits) -> Self {
         let limit = super::rlimit_of_files();
         let used = fs::read_dir("/proc/self/fd").map_or(256, Iterator::count);
         let used = u64::try_from(used).unwrap_or(u64::MAX);
-        let budget = Self::of((limit, used), threads, wanted);
-        let held = budget.connections;
-        if held < wanted {
-            // A file that leaves the number out has not asked for it: a warning at every start is noise.
-            let is_default = u32::try_from(wanted) == Ok(CONNECTIONS_DEFAULT);
-            let level = if is_default { Level::Info } else { Level::Warn };
+        let budget = Self::of((limit, used), threads, limits.connections.get());
+        if let Some(level) = budget.complaint(limits) {
+            let (wanted, held) = (limits.connections, budget.connections);
             log::log!(
                 level,
                 "too few file descriptors: limit={limit} limits.connections={wanted} held_to={held} \
@@ -68,11 +65,19 @@ impl Budget {
         }
         budget
     }
+
+    /// The level at which to log that fewer connections are accepted than the configuration has. An
+    /// operator who wrote the number relies on it. A warning about the default at every start is noise.
+    fn complaint(&self, limits: &Limits) -> Option<Level> {
+        let level = if limits.connections_written.0.is_some() { Level::Warn } else { Level::Info };
+        (self.connections < limits.connections.get()).then_some(level)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{self, Overrides};
 
     #[test]
     fn there_are_never_more_connections_than_the_limit_carries() {
@@ -87,6 +92,25 @@ mod tests {
                 let free = usize::try_from(limit.saturating_sub(used)).unwrap_or(usize::MAX);
                 assert!(taken <= free.max(least), "{limit} {threads} {budget:?}");
             }
+        }
+    }
+
+    #[test]
+    fn a_number_that_is_written_gets_a_warning_also_if_it_is_the_default() {
+        let limits = |text: &str| {
+            let text = format!("{text}\npools: [{{name: web, backends: [http://10.0.0.1:1]}}]\n");
+            config::load(Some(text.as_bytes()), &Overrides::default()).map(|config| config.limits)
+        };
+        let few = Budget::of((1024, 50), 1, 20_000);
+        let enough = Budget::of((1 << 20, 50), 1, 20_000);
+        for (text, level) in [
+            ("limits: {connections: 20000}", Level::Warn),
+            ("limits: {headers: 100}", Level::Info),
+            ("threads: 1", Level::Info),
+        ] {
+            let limits = limits(text).unwrap();
+            assert_eq!(few.complaint(&limits), Some(level), "{text}");
+            assert_eq!(enough.complaint(&limits), None, "{text}");
         }
     }
 

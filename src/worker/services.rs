@@ -150,7 +150,7 @@ pub(super) fn accept(
 }
 
 fn server(config: &Config, parts: &Parts, threads: usize) -> io::Result<Server> {
-    let budget = Budget::of_process(threads, config.limits.connections.get());
+    let budget = Budget::of_process(threads, &config.limits);
     let conf = Arc::new(ServerConf {
         threads,
         upstream_keepalive_pool_size: budget.kept,

@@ -8,7 +8,7 @@ use crate::support::backend::{Backend, Behaviour};
 use crate::support::client::{self, Client};
 use crate::support::http2::{Http2, request};
 use crate::support::weir::{BINARY, LISTENER_KEYS, Weir};
-use crate::support::{PATIENCE, eventually};
+use crate::support::{PATIENCE, eventually, eventually_some};
 
 /// The binary with so few descriptors.
 fn limited(descriptors: u32) -> Command {
@@ -33,6 +33,24 @@ fn assert_backend_is_not_blamed(weir: &Weir) {
     let is = |key: &str| backend.get(key).cloned().unwrap_or_default();
     assert_eq!((is("state"), is("total_failures")), ("healthy".into(), 0.into()), "{backend}");
     assert_eq!(weir.metrics().sum("lb_backend_up", &[]), 1.0);
+}
+
+/// The levels at which it logs that the descriptors carry fewer connections than `limits` has.
+fn level_of_too_few(limits: &str) -> String {
+    let backend = Backend::start("one");
+    let weir = Weir::start_by(limited(256), &format!("{limits}{}", config(&backend)));
+    let line = eventually_some(PATIENCE, "it says how many it takes", || {
+        let log = weir.stderr();
+        log.lines().find(|line| line.contains("too few file descriptors")).map(str::to_owned)
+    });
+    line.split_whitespace().nth(1).unwrap_or_default().to_owned()
+}
+
+#[test]
+fn a_number_of_connections_in_the_file_gets_a_warning_if_it_cannot_be_had() {
+    assert_eq!(level_of_too_few(""), "INFO");
+    assert_eq!(level_of_too_few("limits: {connections: 20000}\n"), "WARN");
+    assert_eq!(level_of_too_few("limits: {connections: 19999}\n"), "WARN");
 }
 
 #[test]

@@ -398,6 +398,7 @@ fn draw_config(dice: &mut Dice) -> Config {
             half_closed: weir::config::HalfClosed::default(),
             underscore_headers: weir::config::UnderscoreHeaders::default(),
             connections: NonZeroUsize::new(100).unwrap(),
+            connections_written: Written::default(),
             connections_per_client: None,
             requests_per_connection: None,
             head: HeadLimits { target_bytes: 8192, header_bytes: 65_536, headers: 100 },

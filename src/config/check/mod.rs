@@ -24,7 +24,7 @@ use ipnet::IpNet;
 
 use super::file::{self, File};
 use super::limits;
-use super::problem::{Found, Problem, Spanned};
+use super::problem::{Found, Problem, Spanned, Written};
 use super::read::List;
 use super::value::{Cap, Size, Threads as TypedThreads, spell, spell_size};
 use super::{
@@ -144,7 +144,9 @@ fn limits(typed: file::Limits, found: &mut Found) -> Limits {
     let requests = Range { name: "requests_per_connection", first: 1, last };
     let headers = Range { name: "headers", first: 1, last: size(limits::HEADERS_MAX) };
     let why = |what| format!("a timeout of 0 would {what}");
+    let written = typed.connections.as_ref().and_then(|typed| typed.at.position());
     Limits {
+        connections_written: Written(written),
         connections: range.count(typed.connections, limits::CONNECTIONS_DEFAULT, found),
         connections_per_client: of_client
             .pick(typed.connections_per_client, found)
