@@ -36,7 +36,7 @@ use crate::probe::http::HttpProbe;
 use crate::probe::target::{UNFIT, target};
 use crate::probe::tcp::TcpProbe;
 use crate::runtime::backend::Backend;
-use crate::upstream::ours::is_ours;
+use crate::upstream::ours::Shortage;
 use crate::upstream::{Upstreams, handshake};
 
 /// Asks one backend once: Pingora's interface for that. It may be dropped at any moment, and need
@@ -265,7 +265,10 @@ fn explain(error: &Error) -> Failure {
     }
     let known = EXPLANATIONS.iter().find(|(kind, _)| kind == error.etype());
     let text = known.map_or_else(|| error.etype().as_str(), |(_, text)| text).to_owned();
-    if is_ours(error) || *error.etype() == ErrorType::InternalError {
+    if let Some(shortage) = Shortage::of(error) {
+        return Failure::Ours(format!("out of {shortage}"));
+    }
+    if *error.etype() == ErrorType::InternalError {
         return Failure::Ours(text);
     }
     Failure::Backend(text)

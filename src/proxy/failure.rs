@@ -6,7 +6,7 @@ use crate::exchange::outcome::{self, Judgement, Kind, Side};
 use crate::exchange::refusal::Refusal;
 use crate::policy::retry::Failure;
 use crate::upstream::handshake::{self, Fault};
-use crate::upstream::ours::is_ours;
+use crate::upstream::ours::Shortage;
 
 /// Whether the backend says that it did nothing with the request: it refused the stream, or went
 /// away before it. Pingora has looked at it (`handle_read_header_error`), and keeps nothing else.
@@ -15,12 +15,12 @@ fn is_refused(error: &Error) -> bool {
         && matches!(error.retry, RetryType::Decided(true))
 }
 
-/// Why there is no connection; `None` if it is for want of something of our own.
-pub(super) fn of_connection(error: &Error) -> Option<Failure> {
-    if is_ours(error) {
-        return None;
+/// Why there is no connection.
+pub(super) fn of_connection(error: &Error) -> Result<Failure, Shortage> {
+    if let Some(shortage) = Shortage::of(error) {
+        return Err(shortage);
     }
-    Some(match handshake::failure(error) {
+    Ok(match handshake::failure(error) {
         Some((Fault::Certificate, _)) => Failure::Certificate,
         Some((Fault::Other, _)) => Failure::Tls,
         None => Failure::Connect,

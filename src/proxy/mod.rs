@@ -63,6 +63,8 @@ use crate::exchange::event::Observer;
 use crate::exchange::refusal::{Ending, Refusal};
 use crate::exchange::{Admitted, Exchange};
 use crate::live::Live;
+use crate::policy::retry::Failure;
+use crate::time::Timestamp;
 use crate::upstream::{Upstreams, http2 as upload};
 
 /// What every request shares. Cheap to clone.
@@ -104,6 +106,12 @@ impl Proxy {
             return Err(refusal);
         }
         exchange.admit(&head, exchange.started())
+    }
+
+    /// Why there is no connection to `peer`; `None`, and logged, if this machine lacks something for it.
+    fn failure(&self, error: &Error, peer: &HttpPeer, now: Timestamp) -> Option<Failure> {
+        let report = |shortage| self.upstreams.shortages().report(shortage, &peer._address, now);
+        failure::of_connection(error).map_err(report).ok()
     }
 
     fn is_draining(&self) -> bool {
@@ -205,14 +213,14 @@ impl ProxyHttp for Proxy {
     fn fail_to_connect(
         &self,
         session: &mut Session,
-        _: &HttpPeer,
+        peer: &HttpPeer,
         exchange: &mut RequestContext,
         mut error: Box<Error>,
     ) -> Box<Error> {
         fault::at("fail_to_connect", session);
         let reason = failure::reason(&error);
-        let failed = failure::of_connection(&error);
         let (presence, now) = (leaving::look(session), self.clock.now());
+        let failed = self.failure(&error, peer, now);
         let again = exchange.not_connected(failed, &reason, replay(session, presence), now);
         error.set_retry(again);
         if presence == Presence::Left { leaving::left() } else { error }

@@ -11,6 +11,7 @@ pub mod http2;
 pub mod ours;
 pub mod proxied;
 mod roots;
+pub mod shortages;
 mod shut;
 
 use std::io;
@@ -25,6 +26,7 @@ use pingora_core::upstreams::peer::{ALPN, HttpPeer, HttpUpstreamRequestPolicy};
 use xxhash_rust::xxh3::Xxh3;
 
 use self::roots::Roots;
+use self::shortages::Shortages;
 use crate::config::{self, Protocol};
 use crate::tls::kept::Kept;
 use crate::tls::upstream::{PoolFiles, PoolTrust, Trust};
@@ -43,6 +45,7 @@ pub struct Upstreams {
     roots: Roots,
     /// For connectors that need none.
     nobody: Roots,
+    shortages: Shortages,
 }
 
 /// How the members of one pool are reached.
@@ -66,7 +69,14 @@ impl Upstreams {
             Reach::new(bare.collect(), files.next().unwrap_or_default())
         };
         let pools = configs.iter().map(reach).collect();
-        Ok(Self { pools, roots: Roots::new(&trust.system)?, nobody: Roots::new(&[])? })
+        let (roots, nobody) = (Roots::new(&trust.system)?, Roots::new(&[])?);
+        Ok(Self { pools, roots, nobody, shortages: Shortages::new() })
+    }
+
+    /// Logs what this machine lacks for connections.
+    #[must_use]
+    pub const fn shortages(&self) -> &Shortages {
+        &self.shortages
     }
 
     /// How a member of a pool is reached at this address, without any limit of time.

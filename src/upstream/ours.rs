@@ -1,20 +1,56 @@
 //! Failures of our own: what we lack to make a connection says nothing about a backend.
 
+use std::fmt;
 use std::io;
 
 use pingora_error::Error;
 use rustix::io::Errno;
 
-/// Too many open files here or in the whole system, no buffers, no memory, no free local port
-/// (errno(3)).
-const OURS: [Errno; 5] =
-    [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::ADDRNOTAVAIL];
+/// What this machine does not have for a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shortage {
+    /// A file descriptor of this process.
+    Descriptors,
+    /// A file descriptor of the whole system.
+    SystemDescriptors,
+    /// A local port for this backend.
+    Ports,
+    /// Memory for a socket.
+    Memory,
+}
 
-/// Whether a connection could not be made for want of something on this machine.
-#[must_use]
-pub fn is_ours(error: &Error) -> bool {
-    let cause = error.root_cause().downcast_ref::<io::Error>().and_then(io::Error::raw_os_error);
-    cause.is_some_and(|code| OURS.iter().any(|ours| ours.raw_os_error() == code))
+/// By error number (errno(3)).
+const SHORTAGES: [(Errno, Shortage); 5] = [
+    (Errno::MFILE, Shortage::Descriptors),
+    (Errno::NFILE, Shortage::SystemDescriptors),
+    (Errno::ADDRNOTAVAIL, Shortage::Ports),
+    (Errno::NOBUFS, Shortage::Memory),
+    (Errno::NOMEM, Shortage::Memory),
+];
+
+impl Shortage {
+    /// Each of them.
+    pub(super) const ALL: [Self; 4] =
+        [Self::Descriptors, Self::SystemDescriptors, Self::Ports, Self::Memory];
+
+    /// For want of what a connection could not be made, if it was that.
+    #[must_use]
+    pub fn of(error: &Error) -> Option<Self> {
+        let cause = error.root_cause().downcast_ref::<io::Error>();
+        let code = cause.and_then(io::Error::raw_os_error)?;
+        SHORTAGES.into_iter().find(|(one, _)| one.raw_os_error() == code).map(|(_, it)| it)
+    }
+}
+
+impl fmt::Display for Shortage {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Descriptors => "file descriptors of the process",
+            Self::SystemDescriptors => "file descriptors of the system",
+            Self::Ports => "local ports",
+            Self::Memory => "memory for sockets",
+        })
+    }
 }
 
 #[cfg(test)]
@@ -27,12 +63,12 @@ mod tests {
         let of = |code| {
             let cause = io::Error::from_raw_os_error(code);
             let inner = Error::because(ErrorType::SocketError, "a socket", cause);
-            is_ours(&Error::because(ErrorType::InternalError, "a connection", inner))
+            Shortage::of(&Error::because(ErrorType::InternalError, "a connection", inner))
         };
-        for ours in OURS {
-            assert!(of(ours.raw_os_error()), "{ours:?}");
+        for (error, shortage) in SHORTAGES {
+            assert_eq!(of(error.raw_os_error()), Some(shortage), "{error:?}");
         }
-        assert!(!of(Errno::CONNREFUSED.raw_os_error()));
-        assert!(!is_ours(&Error::explain(ErrorType::ConnectTimedout, "late")));
+        assert_eq!(of(Errno::CONNREFUSED.raw_os_error()), None);
+        assert_eq!(Shortage::of(&Error::explain(ErrorType::ConnectTimedout, "late")), None);
     }
 }

@@ -89,6 +89,18 @@ fn a_connection_that_cannot_be_made_for_want_of_descriptors_is_503_and_no_attemp
     let streams: Vec<_> = clients.iter_mut().flat_map(begin).collect();
     let line = weir.until_logged("an overload", |line| line["reason"] == "overload");
     assert_eq!((line["status"].as_u64(), line["attempts"].as_array()), (Some(503), Some(&vec![])));
+    // The operator is told what ran out, how much there is of it, and what to do.
+    let warning = format!(
+        "request rejected, out of file descriptors of the process: reason=overload backend={} \
+         suppressed=0 limit=256 (help: raise the limit, ",
+        backend.address()
+    );
+    eventually(PATIENCE, "a warning", || weir.stderr().contains(&warning));
+    eventually(PATIENCE, "more overloads", || {
+        weir.metrics().sum("lb_errors_total", &[("type", "overload")]) > 10.0
+    });
+    let warnings = weir.stderr().matches("reason=overload").count();
+    assert!(warnings <= 5, "{warnings} warnings, one for each request");
     let before = backend.count_of("/health");
     eventually(PATIENCE, "health checks go on", || backend.count_of("/health") >= before + 5);
     assert_backend_is_not_blamed(&weir);

@@ -1,0 +1,116 @@
+//! Logs what this machine lacks for connections to backends.
+//!
+//! The access log and the metrics have the rejected request as `overload`. Neither says which limit was
+//! reached, and that is what an operator has to raise.
+
+use std::fmt;
+use std::fs;
+
+use pingora_core::protocols::l4::socket::SocketAddr;
+
+use super::ours::Shortage;
+use crate::policy::notices::Notices;
+use crate::time::Timestamp;
+
+/// The limits of this machine, and a throttle for the warnings about each.
+#[derive(Debug)]
+pub struct Shortages {
+    /// Read once: a process without descriptors could not open them.
+    file_max: String,
+    port_range: String,
+    tcp_mem: String,
+    notices: [(Shortage, Notices); Shortage::ALL.len()],
+}
+
+impl Shortages {
+    pub(super) fn new() -> Self {
+        Self {
+            file_max: setting("fs/file-max"),
+            port_range: setting("net/ipv4/ip_local_port_range"),
+            tcp_mem: setting("net/ipv4/tcp_mem"),
+            notices: Shortage::ALL.map(|shortage| (shortage, Notices::default())),
+        }
+    }
+
+    /// Logs, throttled, that a request was rejected because no connection to `backend` could be made.
+    pub fn report(&self, shortage: Shortage, backend: &SocketAddr, now: Timestamp) {
+        let notices = self.notices.iter().find(|(one, _)| *one == shortage);
+        let suppressed = notices.and_then(|(_, notices)| notices.next(now));
+        if let Some(suppressed) = suppressed {
+            let what = What { shortages: self, shortage };
+            log::warn!(
+                "request rejected, out of {shortage}: reason=overload backend={backend} \
+                 suppressed={suppressed} {what}"
+            );
+        }
+    }
+}
+
+/// A limit, and what to do about it.
+struct What<'a> {
+    shortages: &'a Shortages,
+    shortage: Shortage,
+}
+
+impl fmt::Display for What<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Shortages { file_max, port_range, tcp_mem, .. } = self.shortages;
+        match self.shortage {
+            Shortage::Descriptors => write!(
+                formatter,
+                "limit={} (help: raise the limit, `ulimit -Hn` or LimitNOFILE=, or lower \
+                 limits.connections or limits.http2.streams)",
+                limit_of_descriptors()
+            ),
+            Shortage::SystemDescriptors => write!(
+                formatter,
+                "fs.file-max={file_max} (help: raise fs.file-max, or find the process that has them)"
+            ),
+            Shortage::Ports => write!(
+                formatter,
+                "net.ipv4.ip_local_port_range=\"{port_range}\" (help: widen the range, add backends, or \
+                 use HTTP/2 to them)"
+            ),
+            Shortage::Memory => write!(
+                formatter,
+                "net.ipv4.tcp_mem=\"{tcp_mem}\" (help: raise net.ipv4.tcp_mem or the limit of memory, \
+                 or lower limits.connections)"
+            ),
+        }
+    }
+}
+
+fn limit_of_descriptors() -> String {
+    let limit = rlimit::Resource::NOFILE.get();
+    limit.map_or_else(|error| error.to_string(), |(soft, _)| soft.to_string())
+}
+
+/// A setting of the kernel.
+fn setting(name: &str) -> String {
+    let text = fs::read_to_string(format!("/proc/sys/{name}")).unwrap_or_default();
+    let words: Vec<&str> = text.split_whitespace().collect();
+    if words.is_empty() { "unknown".to_owned() } else { words.join(" ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_shortage_is_logged_with_its_limit_and_what_to_do() {
+        let shortages = Shortages::new();
+        for (shortage, begin) in [
+            (Shortage::Descriptors, "limit="),
+            (Shortage::SystemDescriptors, "fs.file-max="),
+            (Shortage::Ports, "net.ipv4.ip_local_port_range=\""),
+            (Shortage::Memory, "net.ipv4.tcp_mem=\""),
+        ] {
+            let what = What { shortages: &shortages, shortage }.to_string();
+            let value = what.strip_prefix(begin).unwrap_or_default();
+            // A container need not see all settings of its kernel.
+            let is_number = value.starts_with(|first: char| first.is_ascii_digit());
+            assert!(is_number || value.starts_with("unknown"), "{what}");
+            assert!(what.contains(" (help: "), "{what}");
+        }
+    }
+}
