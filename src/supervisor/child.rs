@@ -42,7 +42,7 @@ pub(super) struct Child {
 impl Child {
     /// Starts a worker and tells it what to serve. What it says comes as events.
     pub(super) fn start(
-        program: (&Program, Image),
+        program: (&Program, &Image),
         generation: u64,
         (start, sockets): (&Start, &[&TcpListener]),
         events: &Sender<Event>,
@@ -152,8 +152,8 @@ impl Child {
 }
 
 /// Starts the process of a worker, whose standard input is `link`.
-fn spawn((program, image): (&Program, Image), link: &OwnedFd) -> io::Result<Pid> {
-    let start = |image| {
+fn spawn((program, image): (&Program, &Image), link: &OwnedFd) -> io::Result<Pid> {
+    let start = |image: &Image| {
         program
             .command(image)
             .args(&program.arguments)
@@ -163,16 +163,20 @@ fn spawn((program, image): (&Program, Image), link: &OwnedFd) -> io::Result<Pid>
             .spawn()
     };
     let process = start(image).or_else(|error| {
-        if image == Image::Running {
-            return Err(error);
+        match image {
+            Image::Running => return Err(error),
+            Image::OnDisk => log::warn!(
+                "binary cannot be started, the running one is: path={} error=\"{error}\" \
+                 (help: put a binary there)",
+                program.path.display()
+            ),
+            Image::Served(_) => log::warn!(
+                "binary of the last worker cannot be started, the running one is: error=\"{error}\" \
+                 (help: make its file executable, or reload)"
+            ),
         }
-        let path = program.path.display();
-        log::warn!(
-            "binary cannot be started, the running one is: path={path} error=\"{error}\" \
-             (help: put a binary there)"
-        );
         // The first error says more.
-        start(Image::Running).map_err(|_as_well| error)
+        start(&Image::Running).map_err(|_as_well| error)
     })?;
     let pid = i32::try_from(process.id()).ok().and_then(Pid::from_raw);
     pid.ok_or_else(|| io::Error::other("a process without a number"))

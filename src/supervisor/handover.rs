@@ -6,7 +6,6 @@
 use super::candidate::{Candidate, Purpose, STATE_MAX, Step};
 use super::child::Child;
 use super::control::Answer;
-use super::program::Image;
 use super::reload::{answer, report};
 use super::room::{self, Excess, Memory};
 use super::{DRAIN_GRACE, Draining, Supervisor};
@@ -176,7 +175,7 @@ impl Supervisor {
         self.ever_ready = true;
         let names = self.checkpoint.handoff.report_names(&candidate.names);
         self.checkpoint.handoff.replace_names(candidate.names);
-        self.restart_image = Image::OnDisk;
+        self.keep_image();
         if let Some(old) = old {
             self.drain(old, &before.config);
         }
@@ -267,7 +266,7 @@ impl Supervisor {
             Purpose::Reload(answers) => self.refused(why, answers),
             Purpose::Restart => {
                 log::error!("worker not ready: {why}");
-                self.restart_image = self.restart_image.other();
+                self.restart_image = self.restart_image.next();
             }
         }
         if self.current.is_none() && self.replacement.is_none() && self.restart_at.is_none() {

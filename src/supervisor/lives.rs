@@ -10,6 +10,7 @@ use rustix::process::{WaitOptions, WaitStatus, wait};
 use super::candidate::{Candidate, Purpose};
 use super::child::Child;
 use super::control::{self, Answer};
+use super::program::Image;
 use super::reload::answer;
 use super::{
     ABORT_GRACE, DRAIN_GRACE, LIVED_WELL, RESTART_FIRST, RESTART_LONGEST, STOP_REPEAT, Served,
@@ -193,7 +194,15 @@ impl Supervisor {
         self.restart_at = None;
         if let Err(why) = self.start() {
             log::error!("worker not started: {why}");
+            self.restart_image = self.restart_image.next();
             self.restart_later();
+        }
+    }
+
+    /// What the current worker runs is known to serve: if it dies, its replacement runs the same.
+    pub(super) fn keep_image(&mut self) {
+        if let Some(current) = &self.current {
+            self.restart_image = Image::of(current.pid);
         }
     }
 

@@ -130,7 +130,8 @@ struct Supervisor {
     uptime_before: Duration,
     restart_at: Option<Timestamp>,
     restart_wait: Duration,
-    /// Which binary the next replacement of a worker that died runs.
+    /// Which binary the next replacement of a worker that died runs. The one of this process, until a
+    /// worker is ready.
     restart_image: Image,
     /// A hash of the file as it was read last, whatever came of it.
     last_read: Option<u64>,
@@ -250,7 +251,7 @@ impl Supervisor {
             uptime_before: Duration::ZERO,
             restart_at: None,
             restart_wait: Duration::ZERO,
-            restart_image: Image::OnDisk,
+            restart_image: Image::Running,
             last_read,
             reload_again: false,
             upgrade_again: false,

@@ -1,26 +1,34 @@
 //! Which binary is run.
 //!
-//! The path as it was given, followed anew each time: behind a symbolic link there may be another
-//! binary by then. `/proc/self/exe` names the file that the link led to at the start, which may be
-//! old or gone.
+//! A reload and an upgrade take what is on disk. They follow the path as it was given, anew each time:
+//! behind a symbolic link there may be another binary by then. `/proc/self/exe` names the file that the
+//! link led to at the start, which may be old or gone.
+//!
+//! A replacement for a worker that died takes the binary that the worker ran. What is on disk may hang,
+//! refuse the configuration, or be a version that the operator has not tried yet.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
+
+use rustix::fs::{Mode, OFlags, open};
+use rustix::process::Pid;
 
 use super::memory;
 
 /// The image of this process, also if its file is not there any more.
 const RUNNING: &str = "/proc/self/exe";
 
-/// How a worker is started: the binary's path and what it is told on its command line. The path
-/// and not the running image, so that a reload starts what is on disk by then.
+/// How a worker is started: the binary's path and the arguments of its command line. The path and
+/// not the running image, so that a reload starts what is on disk by then.
 #[derive(Debug, Clone)]
 pub struct Program {
     /// Where the binary is; its links are not followed.
@@ -30,20 +38,43 @@ pub struct Program {
 }
 
 /// Which binary is started.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(super) enum Image {
     /// The one that is on disk now.
     OnDisk,
     /// The one that this process runs: known to work.
     Running,
+    /// The one that the last worker ran, also if its file is not there any more: known to serve.
+    Served(Arc<OwnedFd>),
 }
 
 impl Image {
-    /// What is tried after this one could not serve: the binary on disk may be a broken one.
-    pub(super) const fn other(self) -> Self {
+    /// The one that a worker runs.
+    pub(super) fn of(worker: Pid) -> Self {
+        let path = format!("/proc/{}/exe", worker.as_raw_nonzero());
+        match open(&path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) {
+            Ok(file) => Self::Served(Arc::new(file)),
+            Err(error) => {
+                log::debug!("binary of a worker not kept: path={path} error=\"{error}\"");
+                Self::Running
+            }
+        }
+    }
+
+    /// What is tried after this one could not serve. What is on disk comes last: nobody has tried it.
+    pub(super) const fn next(&self) -> Self {
         match self {
-            Self::OnDisk => Self::Running,
+            Self::OnDisk | Self::Served(_) => Self::Running,
             Self::Running => Self::OnDisk,
+        }
+    }
+
+    /// Where a new process finds it, which has the descriptors of this one until its exec.
+    fn path(&self, on_disk: &Path) -> PathBuf {
+        match self {
+            Self::OnDisk => on_disk.to_owned(),
+            Self::Running => PathBuf::from(RUNNING),
+            Self::Served(file) => PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd())),
         }
     }
 }
@@ -66,15 +97,9 @@ impl Program {
     }
 
     /// A command that runs it, without what only a supervisor finds in its environment.
-    pub(super) fn command(&self, image: Image) -> Command {
-        let mut command = match image {
-            Image::OnDisk => Command::new(&self.path),
-            Image::Running => {
-                let mut command = Command::new(RUNNING);
-                command.arg0(&self.path);
-                command
-            }
-        };
+    pub(super) fn command(&self, image: &Image) -> Command {
+        let mut command = Command::new(image.path(&self.path));
+        command.arg0(&self.path);
         memory::VARIABLES.iter().for_each(|variable| {
             command.env_remove(variable);
         });

@@ -148,8 +148,8 @@ impl Supervisor {
         };
         let now = self.clock.now();
         let image = match purpose {
-            Purpose::Restart => self.restart_image,
-            Purpose::Reload(_) => Image::OnDisk,
+            Purpose::Restart => &self.restart_image,
+            Purpose::Reload(_) => &Image::OnDisk,
         };
         let program = (&self.options.program, image);
         let child = Child::start(program, generation, (&start, &sockets), &self.events, now);

@@ -47,7 +47,7 @@ impl Trial {
     ) -> io::Result<Self> {
         let flags = program.arguments.get(1..).unwrap_or_default();
         let mut child = program
-            .command(Image::OnDisk)
+            .command(&Image::OnDisk)
             .arg(SUBCOMMAND)
             .args(flags)
             .stdin(Stdio::from(memory))

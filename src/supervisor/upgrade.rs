@@ -224,6 +224,7 @@ impl Supervisor {
             if let Err(error) = rustix::thread::set_name(c"weir") {
                 log::debug!("not named: error=\"{error}\"");
             }
+            self.keep_image();
             return self.refuse_upgrade(&format!("the new binary could not go on: {why}"));
         }
         self.facts.upgrades_done += 1;

@@ -16,6 +16,10 @@ mod renewal;
 mod services;
 mod signals;
 
+use std::env;
+use std::ffi::CString;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -84,10 +88,13 @@ fn system(doing: &'static str) -> impl FnOnce(std::io::Error) -> WorkerError {
 /// How long the last lines of both logs may take to be written, and the last scrape to be answered.
 const FLUSH_MAX: Duration = Duration::from_secs(2);
 
-/// Names the process as its command line does: one that was started as `/proc/self/exe` is `exe`.
+/// Names the process after the first word of its command line. The kernel names it after the path by which
+/// it was started, and that may be `/proc/self/exe` or `/proc/self/fd/9`.
 pub fn set_process_name() {
-    let is_exe = rustix::thread::name().is_ok_and(|name| name.as_c_str() == c"exe");
-    if is_exe && let Err(error) = rustix::thread::set_name(c"weir") {
+    let word = env::args_os().next();
+    let name = word.as_deref().map(Path::new).and_then(Path::file_name);
+    let name = name.and_then(|name| CString::new(name.as_bytes()).ok());
+    if let Err(error) = rustix::thread::set_name(name.as_deref().unwrap_or(c"weir")) {
         log::debug!("process not named: error=\"{error}\"");
     }
 }

@@ -5,7 +5,8 @@
     reason = "a helper that finds something else fails the test, which is what a panic does"
 )]
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::process::Command;
 use std::time::Duration;
 
@@ -104,6 +105,8 @@ fn when_the_replacement_is_not_ready_before_the_successor_it_is_not_waited_for()
     let weir = Weir::start_by(Command::new(&binary), &pool(&backends, ""));
     let worker = weir.worker_pid();
     warming(&weir, &hung);
+    // What served cannot be started again, and what is on disk, which comes last, hangs.
+    fs::set_permissions(&binary, Permissions::from_mode(0o0)).unwrap();
     put_script(&binary, "exec sleep 60");
     kill("KILL", &[worker]).unwrap();
     eventually(PATIENCE, "a replacement starts", || weir.workers().len() == 2);
@@ -177,6 +180,23 @@ fn when_the_supervisor_is_gone_its_worker_drains_and_ends() {
     eventually(PATIENCE, "the worker ends", || !is_there());
 }
 
+/// The file that a process runs: its inode, also if it has no name any more.
+fn image_of(pid: u32) -> u64 {
+    fs::metadata(format!("/proc/{pid}/exe")).unwrap().ino()
+}
+
+/// Kills the worker that serves, and waits for a request that its replacement answers.
+#[track_caller]
+fn replaced(weir: &Weir) -> u32 {
+    let worker = weir.worker_pid();
+    kill("KILL", &[worker]).unwrap();
+    assert_eq!(weir.get("/").status(), 200);
+    eventually(PATIENCE, "it is replaced", || {
+        weir.serving().is_some_and(|serving| serving.pid != worker)
+    });
+    weir.worker_pid()
+}
+
 #[test]
 fn with_the_binary_gone_a_crash_and_a_reload_use_the_running_one() {
     let backends = Backend::start_many(1);
@@ -184,35 +204,63 @@ fn with_the_binary_gone_a_crash_and_a_reload_use_the_running_one() {
     let (binary, elsewhere) = (directory.path("weir"), directory.path("elsewhere"));
     copy_binary(&binary, "");
     let weir = Weir::start_by(Command::new(&binary), &pool(&backends, ""));
-    let worker = weir.worker_pid();
     fs::rename(&binary, &elsewhere).unwrap();
-    kill("KILL", &[worker]).unwrap();
-    let replaced = || weir.serving().is_some_and(|serving| serving.pid != worker);
-    eventually(PATIENCE, "it is replaced", replaced);
-    assert_eq!(weir.get("/").status(), 200);
-    assert!(weir.stderr().contains("binary cannot be started, the running one is: path="));
-    let name = fs::read_to_string(format!("/proc/{}/comm", weir.worker_pid())).unwrap();
+    let name = fs::read_to_string(format!("/proc/{}/comm", replaced(&weir))).unwrap();
     assert_eq!(name.trim(), "weir");
     fs::remove_file(&elsewhere).unwrap();
+    replaced(&weir);
     weir.reload();
+    assert!(weir.stderr().contains("binary cannot be started, the running one is: path="));
     assert_eq!(weir.get("/").status(), 200);
     eventually(PATIENCE, "one worker is left", || weir.workers().len() == 1);
 }
 
 #[test]
-fn with_a_broken_binary_on_disk_a_crash_is_still_replaced() {
+fn what_is_on_disk_has_no_part_in_the_replacement_of_a_worker_that_died() {
     let backends = Backend::start_many(1);
     let directory = Directory::new();
     let binary = directory.path("weir");
     copy_binary(&binary, "");
     let weir = Weir::start_by(Command::new(&binary), &pool(&backends, ""));
-    let worker = weir.worker_pid();
-    put_script(&binary, "exec false");
-    kill("KILL", &[worker]).unwrap();
-    let replaced = || weir.serving().is_some_and(|serving| serving.pid != worker);
-    eventually(PATIENCE, "it is replaced", replaced);
-    assert!(weir.stderr().contains("worker not ready: "), "{}", weir.stderr());
-    assert_eq!(weir.get("/").status(), 200);
+    // It fails, as one does that refuses the configuration, or hangs for longer than a test may take.
+    for script in ["echo no >&2; exit 1", "exec sleep 60"] {
+        put_script(&binary, script);
+        replaced(&weir);
+    }
+    fs::write(directory.path("text"), "no binary").unwrap();
+    fs::rename(directory.path("text"), &binary).unwrap();
+    replaced(&weir);
+    let log = weir.stderr();
+    let bad = ["worker not ready", "worker not started", "cannot be started"];
+    assert!(!bad.iter().any(|bad| log.contains(bad)), "{log}");
+}
+
+#[test]
+fn a_worker_that_died_is_replaced_by_the_binary_that_it_ran() {
+    let backends = Backend::start_many(1);
+    let directory = Directory::new();
+    let binary = directory.path("weir");
+    copy_binary(&binary, "");
+    let weir = Weir::start_by(Command::new(&binary), &pool(&backends, ""));
+    let first = image_of(weir.worker_pid());
+    copy_binary(&binary, "second");
+    weir.reload();
+    let second = image_of(weir.worker_pid());
+    assert_ne!(second, first, "a reload takes what is on disk");
+    copy_binary(&binary, "third");
+    assert_eq!(image_of(replaced(&weir)), second);
+    assert_eq!(image_of(replaced(&weir)), second);
+    weir.reload();
+    let third = image_of(weir.worker_pid());
+    assert_ne!(third, second);
+    // Nothing can be started by its file any more: the supervisor's own binary is left.
+    fs::set_permissions(&binary, Permissions::from_mode(0o0)).unwrap();
+    assert_eq!(image_of(replaced(&weir)), first);
+    let log = weir.stderr();
+    assert!(
+        log.contains("binary of the last worker cannot be started, the running one is"),
+        "{log}"
+    );
 }
 
 /// A balancer, a client whose request is in flight, and one with an open WebSocket.
