@@ -61,11 +61,16 @@ impl Exchange {
         self.until_deadline
     }
 
-    /// Whether there were attempts, and all failed before there was a connection.
+    /// Whether all attempts so far failed before there was a connection, and the pool has no other
+    /// backend that could be tried. Without an attempt it is false.
     #[must_use]
-    pub fn never_connected(&self) -> bool {
+    pub fn is_all_down(&self) -> bool {
         let connect = Some(Failure::Connect);
-        !self.attempts.is_empty() && self.attempts.iter().all(|one| one.failure == connect)
+        let never = self.attempts.iter().all(|one| one.failure == connect);
+        let pool = self.pool_in(&self.snapshot);
+        !self.attempts.is_empty()
+            && never
+            && pool.is_some_and(|pool| !pool.has_untried(&self.tried()))
     }
 
     /// The pinned snapshot.

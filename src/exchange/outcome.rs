@@ -79,8 +79,8 @@ pub struct Progress {
     pub awaits_reader: bool,
     /// The limit that has passed, if one has.
     pub expired: Option<Expired>,
-    /// All attempts so far failed before there was a connection.
-    pub never_connected: bool,
+    /// All attempts so far failed before there was a connection, and no other backend could be tried.
+    pub all_down: bool,
     /// The current attempt was given less time than the pool allows, as the deadline is nearer.
     pub until_deadline: bool,
     /// The time now.
@@ -175,9 +175,7 @@ fn of_backend(kind: Kind, progress: &Progress) -> Judgement {
             past_deadline(progress, false)
         }
         Kind::Timeout => judged(Refusal::ResponseTimeout).blaming(Failure::Timeout),
-        Kind::Connect if progress.never_connected => {
-            judged(Refusal::NoBackend).blaming(Failure::Connect)
-        }
+        Kind::Connect if progress.all_down => judged(Refusal::NoBackend).blaming(Failure::Connect),
         Kind::Connect => judged(Refusal::ConnectFailed).blaming(Failure::Connect),
         Kind::ConnectTimeout => judged(Refusal::ConnectTimeout).blaming(Failure::Connect),
         Kind::Tls => judged(Refusal::TlsFailed).blaming(Failure::Tls),
@@ -236,7 +234,7 @@ mod tests {
             awaits_reader: false,
             expired: None,
             until_deadline: false,
-            never_connected: false,
+            all_down: false,
             now: NOW,
             deadline: NOW + Duration::from_secs(1),
         }
@@ -395,10 +393,17 @@ mod tests {
     }
 
     #[test]
-    fn if_no_attempt_got_a_connection_all_backends_are_down() {
-        let progress = Progress { never_connected: true, ..waiting() };
-        let down = Ending::Refused(Refusal::NoBackend);
-        check(&[(Side::Backend, Kind::Connect, progress, Some(Failure::Connect), down)]);
+    fn all_backends_are_down_only_if_each_was_tried_and_none_was_connected() {
+        let (down, failed) = (Refusal::NoBackend, Refusal::ConnectFailed);
+        for (all_down, refusal) in [(true, down), (false, failed)] {
+            let progress = Progress { all_down, ..waiting() };
+            let refused = Ending::Refused(refusal);
+            check(&[(Side::Backend, Kind::Connect, progress, Some(Failure::Connect), refused)]);
+        }
+        // A timeout is one, whatever the others did.
+        let progress = Progress { all_down: true, ..waiting() };
+        let late = Ending::Refused(Refusal::ConnectTimeout);
+        check(&[(Side::Backend, Kind::ConnectTimeout, progress, Some(Failure::Connect), late)]);
     }
 
     #[test]

@@ -344,6 +344,22 @@ fn with_nobody_healthy_the_refusal_comes_at_once() {
 }
 
 #[test]
+fn all_backends_are_down_once_each_of_them_failed_to_connect() {
+    let (mut exchange, _notes) = admitted(&snapshot(TWO));
+    assert!(!exchange.is_all_down(), "nothing was tried");
+    let fail = |exchange: &mut Exchange, failure| {
+        exchange.pick(at(0), (0, 0)).unwrap();
+        exchange.failed(failure, "why", SAFE, at(0));
+        exchange.is_all_down()
+    };
+    assert!(!fail(&mut exchange, Failure::Connect), "the other one was not tried");
+    assert!(fail(&mut exchange, Failure::Connect));
+    let (mut exchange, _notes) = admitted(&snapshot(TWO));
+    assert!(!fail(&mut exchange, Failure::Reset), "it was connected");
+    assert!(!fail(&mut exchange, Failure::Connect), "one of the two was connected");
+}
+
+#[test]
 fn an_end_is_told_once_even_if_the_exchange_is_dropped_after_it() {
     let (mut exchange, notes) = admitted(&snapshot(TWO));
     exchange.finished(Ending::Answered, None, at(1));

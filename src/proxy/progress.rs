@@ -45,7 +45,7 @@ fn progress(session: &mut Session, (exchange, now): (&Exchange, Timestamp)) -> P
         awaits_body: !has_body && line.is_some_and(Line::is_awaited),
         awaits_reader: line.is_some_and(|line| line.response.is_unread()),
         expired: line.and_then(Line::expired),
-        never_connected: exchange.never_connected(),
+        all_down: exchange.is_all_down(),
         until_deadline: exchange.is_until_deadline(),
         now,
         deadline: exchange.deadline(),

@@ -79,6 +79,12 @@ impl Pool {
         !self.healthy().is_empty() || !self.last_resort(tried).is_empty()
     }
 
+    /// Whether a request that has failed at those in `tried` could go to yet another backend.
+    #[must_use]
+    pub fn has_untried(&self, tried: &BackendSet) -> bool {
+        !self.healthy().without(tried).is_empty() || !self.last_resort(tried).is_empty()
+    }
+
     /// Those that are recovering and were not tried, for a request that has failed elsewhere. Their
     /// last health check passed, which is more than is known of a backend that has just failed.
     fn last_resort(&self, tried: &BackendSet) -> BackendSet {

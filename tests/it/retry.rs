@@ -122,7 +122,12 @@ fn with_one_attempt_nothing_is_tried_again() {
     backends[0].stop();
     let mut statuses: Vec<u16> = (0..2).map(|_| ask(&weir, "GET", "/", b"").status()).collect();
     statuses.sort_unstable();
-    assert_eq!(statuses, [200, 503]);
+    // The other backend was not tried: nothing says that it is down.
+    assert_eq!(statuses, [200, 502]);
+    let refused = weir.until_logged("the refusal", |line| line["status"] == 502);
+    assert_eq!(refused["reason"], "connect_failed");
+    backends[1].stop();
+    assert_eq!(ask(&weir, "GET", "/", b"").status(), 502);
     assert_eq!(weir.metrics().sum("lb_retries_total", &[]), 0.0);
 }
 
