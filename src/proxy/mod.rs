@@ -145,7 +145,7 @@ impl ProxyHttp for Proxy {
         self.exchange()
     }
 
-    /// None: Pingora would add its own, and each costs every request. See [`unchunked`].
+    /// None: Pingora would add its own, and each costs every request. See `unchunked`.
     fn init_downstream_modules(&self, _: &mut HttpModules) {}
 
     async fn early_request_filter(
