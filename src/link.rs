@@ -21,6 +21,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::metrics::{Counts, Supervision};
+use crate::runtime::debits::Debits;
 use crate::runtime::handoff::Handoff;
 use crate::tls::kept::Kept;
 use crate::tls::tickets::TicketKeys;
@@ -53,8 +54,8 @@ pub enum ToWorker {
     Hold,
     /// Speak again.
     Speak,
-    /// What a draining predecessor has counted meanwhile.
-    Inherit(Box<Counts>),
+    /// What a draining predecessor has counted, and given to clients, meanwhile.
+    Inherit(Box<DrainReport>),
     /// How things stand with the supervisor.
     Supervised(Supervision),
 }
@@ -100,6 +101,17 @@ impl State {
     }
 }
 
+/// What a draining worker has done since its last report. An older version knows the counts alone.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct DrainReport {
+    /// What it has counted.
+    #[serde(flatten)]
+    pub counts: Counts,
+    /// What its limiters have given to clients.
+    #[serde(default, skip_serializing_if = "Debits::is_empty")]
+    pub debits: Debits,
+}
+
 /// What a worker tells the supervisor.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum ToSupervisor {
@@ -113,8 +125,8 @@ pub enum ToSupervisor {
     State(Box<State>),
     /// What it knows now, for the case that it dies.
     Checkpoint(Box<State>),
-    /// What it has counted since it last told, and how many client connections it has.
-    Draining(Box<Counts>, u64),
+    /// What it has done since it last reported, and how many client connections it has.
+    Draining(Box<DrainReport>, u64),
     /// How many client connections it has.
     Connections(u64),
     /// The last word until [`ToWorker::Speak`].
@@ -295,6 +307,21 @@ mod tests {
         assert_eq!(state.files, told(Some(first)).files);
         state.update(told(Some(second)));
         assert_eq!(state.files, told(Some(second)).files);
+    }
+
+    #[test]
+    fn a_drain_report_and_the_counts_of_another_version_are_understood() {
+        let known = |report: &str| serde_json::from_str::<DrainReport>(report).unwrap();
+        let sums = r#"{"sums":{"succeeded":7,"seconds":1}}"#;
+        let counts: Counts = serde_json::from_str(sums).unwrap();
+        let old = known(&serde_json::to_string(&counts).unwrap());
+        assert_eq!((old.counts, old.debits.is_empty()), (counts.clone(), true));
+        let limiter = r#"{"scope":"Global","ipv6_prefix":64,"debits":"AgMF"}"#;
+        let debits = serde_json::from_str(&format!(r#"{{"seed":9,"limiters":[{limiter}]}}"#));
+        let report = DrainReport { counts: counts.clone(), debits: debits.unwrap() };
+        let text = serde_json::to_string(&report).unwrap();
+        assert_eq!((known(&text).counts, known(&text).debits), (report.counts, report.debits));
+        assert_eq!(serde_json::from_str::<Counts>(&text).unwrap(), counts);
     }
 
     #[test]

@@ -15,9 +15,10 @@ use proptest::prelude::*;
 use weir::config::{Overrides, load};
 use weir::policy::limiter::RateLimiter;
 use weir::runtime::backend::Backend;
+use weir::runtime::debits::{Debits, Known};
 use weir::runtime::endpoint::Lookup;
 use weir::runtime::handoff::{Fate, Handoff, STATE};
-use weir::runtime::snapshot::Snapshot;
+use weir::runtime::snapshot::{Seed, Snapshot};
 use weir::time::Timestamp;
 
 const SEED: u64 = 0x5EED_5EED_5EED_5EED;
@@ -465,6 +466,80 @@ fn an_empty_bucket_is_refused_exactly_as_long_in_every_scope() {
         assert_eq!(spend(new, early), Err(Duration::from_nanos(1)));
         assert_eq!(spend(new, NEW + wait), Ok(()));
     }
+}
+
+const ALL_SCOPES: &str = "rate_limit: {requests_per_second: 3, burst: 9}\nroutes: [{pool: web}, {path: /a, pool: web, rate_limit: {requests_per_second: 7, burst: 9}}]\npools: [{name: web, backends: [http://a:80], rate_limit: {requests_per_second: 11, burst: 9}}]";
+
+fn limiters(snapshot: &Snapshot) -> [Option<&RateLimiter>; 3] {
+    let route = snapshot.routes.iter().find_map(|route| route.limiter.as_ref());
+    [snapshot.limiter.as_ref(), route, snapshot.pools[0].limiter.as_ref()]
+}
+
+/// What an old worker has given since its handoff, by way of the message.
+fn given(known: &mut Known, old: &Snapshot, now: Timestamp) -> Debits {
+    let text = serde_json::to_string(&known.debits(old, now)).unwrap();
+    serde_json::from_str(&text).unwrap()
+}
+
+#[test]
+fn what_a_draining_worker_gives_is_charged_in_every_scope() {
+    let (old, new) = (snapshot(ALL_SCOPES), snapshot(ALL_SCOPES));
+    for limiter in limiters(&old) {
+        assert_eq!(spend(limiter, OLD), Ok(()));
+    }
+    let handoff = Handoff::take(&old, OLD);
+    let mut known = Known::from_handoff(&handoff, OLD);
+    handoff.apply(&new, NEW);
+    // Both admit meanwhile: one token before the handoff, three and four after it.
+    for (old, new) in limiters(&old).into_iter().zip(limiters(&new)) {
+        (0..3).for_each(|_| assert_eq!(spend(old, OLD), Ok(())));
+        (0..4).for_each(|_| assert_eq!(spend(new, NEW), Ok(())));
+    }
+    let debits = given(&mut known, &old, OLD);
+    assert!(!debits.is_empty());
+    debits.apply(&new, NEW);
+    for limiter in limiters(&new) {
+        assert_eq!(spend(limiter, NEW), Ok(()), "one of nine is left");
+        assert!(spend(limiter, NEW).is_err());
+    }
+    assert!(given(&mut known, &old, OLD).is_empty(), "it is told once");
+}
+
+#[test]
+fn debits_of_another_seed_or_prefix_or_of_a_limit_that_is_gone_are_passed_over() {
+    let old = limited("requests_per_second: 1, burst: 3");
+    let mut known = Known::from_handoff(&Handoff::take(&old, OLD), OLD);
+    assert_eq!(spend(old.limiter.as_ref(), OLD), Ok(()));
+    let debits = given(&mut known, &old, OLD);
+    let prefix = limited("requests_per_second: 1, burst: 3, ipv6_prefix: 48");
+    let (gone, same) = (web(""), limited("requests_per_second: 1, burst: 3"));
+    let mut seed = limited("requests_per_second: 1, burst: 3");
+    seed.seed = Seed(1);
+    for new in [&prefix, &gone, &seed, &same] {
+        debits.apply(new, NEW);
+    }
+    let clients = [&prefix, &seed, &same].map(|new| new.limiter.as_ref().unwrap().clients());
+    assert_eq!(clients, [0, 0, 1]);
+}
+
+#[test]
+fn what_a_client_owes_is_handed_off_and_forgiven_under_another_rate() {
+    let old = limited("requests_per_second: 1, burst: 3");
+    let first = Handoff::take(&old, OLD);
+    let mut known = Known::from_handoff(&first, OLD);
+    (0..3).for_each(|_| assert_eq!(spend(old.limiter.as_ref(), OLD), Ok(())));
+    // The next one, which takes over from the one before, gives the whole burst as well.
+    let next = limited("requests_per_second: 1, burst: 3");
+    first.apply(&next, NEW);
+    (0..3).for_each(|_| assert_eq!(spend(next.limiter.as_ref(), NEW), Ok(())));
+    given(&mut known, &old, OLD).apply(&next, NEW);
+    let handoff = Handoff::take(&next, NEW);
+    let last = limited("requests_per_second: 1, burst: 3");
+    handoff.apply(&last, OLD);
+    assert_eq!(spend(last.limiter.as_ref(), OLD), Err(Duration::from_secs(4)));
+    let other = limited("requests_per_second: 2, burst: 4");
+    handoff.apply(&other, OLD);
+    assert_eq!(spend(other.limiter.as_ref(), OLD), Err(Duration::from_millis(500)));
 }
 
 #[test]

@@ -13,7 +13,7 @@ use loom::sync::Arc;
 use loom::thread;
 
 use weir::policy::bucket::{Rate, TokenBucket};
-use weir::policy::limiter::{Bucket, Params, RateLimiter};
+use weir::policy::limiter::{Bucket, Debit, Params, RateLimiter};
 use weir::time::Timestamp;
 
 const A: u32 = 1;
@@ -153,6 +153,33 @@ fn a_client_that_asks_while_its_bucket_is_taken_over_is_one_client() {
         assert!(asked.join().unwrap(), "A had a token either way");
         assert_eq!(limiter.clients(), 1);
         assert!(tokens_left(&limiter, A, 0) < 2, "A has spent at least one of two");
+    });
+}
+
+#[test]
+fn a_client_that_asks_while_it_is_charged_with_a_debit_pays_for_both() {
+    loom::model(|| {
+        let limiter = limiter(4, 2);
+        assert!(admitted(&limiter, A, 0));
+        let Bucket { tag, full_in_ns } = told_of_a();
+        let asked = ask(&limiter, A, 0);
+        limiter.charge_debit(Debit { tag, spent_ns: full_in_ns, full_in_ns }, Timestamp::ZERO);
+        assert!(asked.join().unwrap(), "A had a token either way");
+        assert_eq!(tokens_left(&limiter, A, 0), 1, "A has spent three of four");
+    });
+}
+
+#[test]
+fn a_newcomer_does_not_pay_the_debit_of_the_client_whose_slot_it_gets() {
+    loom::model(|| {
+        let limiter = limiter(4, 1);
+        assert!(admitted(&limiter, A, 0));
+        let Bucket { tag, full_in_ns } = told_of_a();
+        let asked = ask(&limiter, B, 10);
+        limiter.charge_debit(Debit { tag, spent_ns: full_in_ns, full_in_ns }, Timestamp::ZERO);
+        assert!(asked.join().unwrap());
+        let left = tokens_left(&limiter, B, 10);
+        assert!(left == 3 || left == 4, "B has {left} tokens left");
     });
 }
 

@@ -64,6 +64,18 @@ impl Rate {
         self.full_ns
     }
 
+    /// How long a bucket that owes as much as it can takes to fill. A client that was admitted by
+    /// two workers at once may owe tokens, at most one whole burst.
+    pub(super) const fn owed_ns(self) -> u64 {
+        self.full_ns.saturating_mul(2)
+    }
+
+    /// The time of the whole number of tokens that is nearest to `ns`.
+    pub(super) const fn whole_tokens_ns(self, ns: u64) -> u64 {
+        let half_up = ns.saturating_add(self.token_ns / 2);
+        half_up - half_up % self.token_ns
+    }
+
     /// When a bucket that is full at `full_at_ns` will be full after one more token is taken at
     /// `now`, or how long it is until there is a token to take.
     ///
@@ -135,6 +147,16 @@ mod tests {
         assert_eq!(bucket.take(rate(10.0, 1), at_ms(7)), Ok(()));
         assert_eq!(bucket.take(rate(10.0, 1), at_ms(7)), Err(Duration::from_millis(100)));
         assert_eq!(bucket.take(rate(10.0, 1), at_ms(67)), Err(Duration::from_millis(40)));
+    }
+
+    #[test]
+    fn a_time_is_the_nearest_number_of_tokens() {
+        let rate = Rate::of(Duration::from_nanos(10), NonZeroU32::MIN);
+        for (ns, whole_ns) in [(0, 0), (4, 0), (5, 10), (10, 10), (14, 10), (15, 20)] {
+            assert_eq!(rate.whole_tokens_ns(ns), whole_ns, "{ns}");
+        }
+        let one = Rate::of(Duration::from_nanos(1), NonZeroU32::MIN);
+        assert_eq!(one.whole_tokens_ns(u64::MAX), u64::MAX);
     }
 
     #[test]

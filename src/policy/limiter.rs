@@ -73,12 +73,24 @@ pub struct Params {
     pub exempt: Vec<IpNet>,
 }
 
-/// One client's bucket, for whoever goes on with it: under another clock, but with the same seed.
+/// One client's bucket, for a limiter that goes on with it: under another clock, but with the same
+/// seed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Bucket {
     /// The client's hash.
     pub tag: u64,
     /// How long until the bucket is full.
+    pub full_in_ns: u64,
+}
+
+/// What a limiter has given to one client and another limiter with the same seed has to charge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Debit {
+    /// The client's hash.
+    pub tag: u64,
+    /// The tokens that it got, as the time in which they are earned.
+    pub spent_ns: u64,
+    /// How long until its bucket is full in the limiter that gave them.
     pub full_in_ns: u64,
 }
 
@@ -158,11 +170,21 @@ impl RateLimiter {
     /// Every bucket that is not full at `now`. To forget the others changes nothing.
     #[must_use]
     pub fn buckets(&self, now: Timestamp) -> Vec<Bucket> {
+        let bucket = |(tag, full_at_ns): (u64, u64)| Bucket {
+            tag,
+            full_in_ns: full_at_ns.saturating_sub(now.as_nanos()),
+        };
+        self.full_after(now.as_nanos()).into_iter().map(bucket).collect()
+    }
+
+    /// The clients whose buckets become full after `after_ns`, by tag, and when each does.
+    pub(super) fn full_after(&self, after_ns: u64) -> Vec<(u64, u64)> {
         let mut buckets = Vec::new();
         for set in 0..self.sets.get() {
             // Under the set's lock, so that no slot is just on its way to another client.
             let _held = self.lock(set);
-            buckets.extend(self.slots(set).iter().filter_map(|slot| slot.bucket(now)));
+            let full = self.slots(set).iter().filter_map(Slot::bucket);
+            buckets.extend(full.filter(|(_, full_at_ns)| *full_at_ns > after_ns));
         }
         buckets
     }
@@ -171,22 +193,35 @@ impl RateLimiter {
     /// the emptier of its two buckets; where the table has no room, the fuller buckets are
     /// forgotten, as ever.
     pub fn resume(&self, bucket: Bucket, now: Timestamp) {
-        let full_in_ns = bucket.full_in_ns.min(self.rate.full_ns());
-        let full_at_ns = now.as_nanos().saturating_add(full_in_ns);
-        let is_client = bucket.tag >= CLIENT_MIN;
-        if !is_client || full_in_ns == 0 {
+        self.charge_debit(
+            Debit { tag: bucket.tag, spent_ns: 0, full_in_ns: bucket.full_in_ns },
+            now,
+        );
+    }
+
+    /// Charges a client with what another limiter with the same seed has given it meanwhile.
+    ///
+    /// The bucket becomes emptier by what was spent, and at least as empty as the other one. It may
+    /// come to owe tokens, because both have admitted the client: at most one whole burst, so that
+    /// no client is rejected for longer than two fills take.
+    pub fn charge_debit(&self, debit: Debit, now: Timestamp) {
+        let owed_at_most_ns = now.as_nanos().saturating_add(self.rate.owed_ns());
+        let full_at_ns = now.as_nanos().saturating_add(debit.full_in_ns).min(owed_at_most_ns);
+        if debit.tag < CLIENT_MIN || (debit.spent_ns, debit.full_in_ns) == (0, 0) {
             return;
         }
-        let set = self.set(bucket.tag);
+        let set = self.set(debit.tag);
         let slots = self.slots(set);
         let _held = self.lock(set);
-        if let Some(slot) = slots.iter().find(|slot| slot.tag.load(Acquire) == bucket.tag) {
-            slot.full_at_ns.fetch_max(full_at_ns, AcqRel);
+        if let Some(slot) = slots.iter().find(|slot| slot.tag.load(Acquire) == debit.tag) {
+            slot.raise(debit.spent_ns, full_at_ns, owed_at_most_ns);
             return;
         }
+        // A client that is not in the table has a full bucket. It gets a slot even if it is full
+        // after this debit: the next debit may be for tokens that were spent at the same time.
         // Every further round means that a request was admitted in between.
         while let Some((chosen_ns, slot)) = fullest(slots).filter(|one| one.0 < full_at_ns) {
-            if let Some(former) = slot.give(chosen_ns, bucket.tag, full_at_ns) {
+            if let Some(former) = slot.give(chosen_ns, debit.tag, full_at_ns) {
                 self.clients.fetch_add(usize::from(former == EMPTY), Relaxed);
                 return;
             }
@@ -292,11 +327,22 @@ impl Slot {
         Self { tag: AtomicU64::new(EMPTY), full_at_ns: AtomicU64::new(0) }
     }
 
-    /// The bucket of who has the slot, unless it is full. Only for who holds the set's lock.
-    fn bucket(&self, now: Timestamp) -> Option<Bucket> {
+    /// The client that has the slot, by its tag, and when its bucket is full. Only for a holder of
+    /// the set's lock.
+    fn bucket(&self) -> Option<(u64, u64)> {
         let tag = self.tag.load(Acquire);
-        let full_in_ns = self.full_at_ns.load(Acquire).saturating_sub(now.as_nanos());
-        (tag >= CLIENT_MIN && full_in_ns > 0).then_some(Bucket { tag, full_in_ns })
+        (tag >= CLIENT_MIN).then(|| (tag, self.full_at_ns.load(Acquire)))
+    }
+
+    /// Moves the time at which the bucket is full back by `spent_ns`, and to `full_at_ns` at least;
+    /// never beyond `most_ns`. Only for a holder of the set's lock.
+    fn raise(&self, spent_ns: u64, full_at_ns: u64, most_ns: u64) {
+        let raised = |before_ns: u64| {
+            let spent = before_ns.saturating_add(spent_ns).max(full_at_ns).min(most_ns);
+            (spent > before_ns).then_some(spent)
+        };
+        // `Err` means that the bucket is as empty as that already.
+        let _raised = self.full_at_ns.fetch_update(AcqRel, Acquire, raised);
     }
 
     fn charge(&self, tag: u64, rate: Rate, now: Timestamp) -> Option<Result<(), Duration>> {
@@ -510,11 +556,64 @@ mod tests {
     }
 
     #[test]
-    fn no_bucket_is_emptier_than_empty() {
+    fn no_bucket_owes_more_than_one_burst() {
         let limiter = limiter(2, 100, 64, &[]);
         limiter.resume(Bucket { tag: 9, full_in_ns: u64::MAX }, at_ms(0));
-        let full_in_ns = 200_000_000;
+        let full_in_ns = 400_000_000;
         assert_eq!(limiter.buckets(at_ms(0)), [Bucket { tag: 9, full_in_ns }]);
+        let debit = Debit { tag: 9, spent_ns: u64::MAX, full_in_ns: u64::MAX };
+        limiter.charge_debit(debit, at_ms(100));
+        assert_eq!(limiter.buckets(at_ms(100)), [Bucket { tag: 9, full_in_ns }]);
+    }
+
+    /// The debit of a client that has got `tokens` elsewhere, of which it has earned none back.
+    fn debit(address: &str, tokens: u64) -> Debit {
+        let probe = limiter(1, 100, 64, &[]);
+        assert_eq!(probe.admit(ip(address), at_ms(0)), Ok(()));
+        let tag = probe.buckets(at_ms(0))[0].tag;
+        Debit { tag, spent_ns: tokens * 100_000_000, full_in_ns: tokens * 100_000_000 }
+    }
+
+    #[test]
+    fn a_debit_takes_its_tokens_from_a_client_that_is_known() {
+        let limiter = limiter(5, 100, 64, &[]);
+        assert_eq!(limiter.admit(ip("10.0.0.1"), at_ms(0)), Ok(()));
+        limiter.charge_debit(debit("10.0.0.1", 3), at_ms(0));
+        assert_eq!(limiter.admit(ip("10.0.0.1"), at_ms(0)), Ok(()));
+        assert_eq!(limiter.admit(ip("10.0.0.1"), at_ms(0)), Err(Duration::from_millis(100)));
+        assert_eq!(limiter.clients(), 1);
+    }
+
+    #[test]
+    fn a_debit_takes_its_tokens_from_a_client_that_is_new() {
+        let limiter = limiter(5, 100, 64, &[]);
+        limiter.charge_debit(debit("10.0.0.1", 4), at_ms(0));
+        assert_eq!(limiter.admit(ip("10.0.0.1"), at_ms(0)), Ok(()));
+        assert_eq!(limiter.admit(ip("10.0.0.1"), at_ms(0)), Err(Duration::from_millis(100)));
+        assert_eq!(limiter.admit(ip("10.0.0.2"), at_ms(0)), Ok(()));
+        assert_eq!(limiter.clients(), 2);
+    }
+
+    #[test]
+    fn a_client_that_got_too_much_pays_it_back_before_it_gets_more() {
+        let limiter = limiter(2, 100, 64, &[]);
+        for _ in 0..2 {
+            assert_eq!(limiter.admit(ip("10.0.0.1"), at_ms(0)), Ok(()));
+        }
+        limiter.charge_debit(debit("10.0.0.1", 2), at_ms(0));
+        assert_eq!(limiter.admit(ip("10.0.0.1"), at_ms(0)), Err(Duration::from_millis(300)));
+        assert_eq!(limiter.admit(ip("10.0.0.1"), at_ms(299)), Err(Duration::from_millis(1)));
+        assert_eq!(limiter.admit(ip("10.0.0.1"), at_ms(300)), Ok(()));
+    }
+
+    #[test]
+    fn a_debit_of_no_client_and_one_of_nothing_change_nothing() {
+        let limiter = limiter(2, 100, 64, &[]);
+        for tag in [EMPTY, MOVING] {
+            limiter.charge_debit(Debit { tag, spent_ns: 5, full_in_ns: 5 }, at_ms(0));
+        }
+        limiter.charge_debit(Debit { tag: 9, spent_ns: 0, full_in_ns: 0 }, at_ms(0));
+        assert_eq!(limiter.clients(), 0);
     }
 
     #[test]

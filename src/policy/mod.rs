@@ -6,6 +6,7 @@
 
 pub mod backoff;
 pub mod bucket;
+pub mod debits;
 pub mod hysteresis;
 pub mod limiter;
 pub mod notices;

@@ -6,6 +6,9 @@
 //! name and a backend's address, a limit's scope. Every process has a clock of its own, so no time
 //! is in here, only durations from the moment of [`Handoff::take`].
 //!
+//! A worker goes on admitting requests while it hands over and drains; what it gives to each client
+//! then, its successor charges: [`super::debits`].
+//!
 //! What was counted is not here but in `metrics::Counts`, because a worker goes on counting while
 //! it drains, and every count must be added exactly once. [`STATE`] names every piece of state
 //! there is and says what becomes of it; `tests/handoff.rs` fails if one is missing.
@@ -27,6 +30,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use Fate::{HandedOff, Left};
 
+use crate::policy::debits::emptiest;
 use crate::policy::limiter::{Bucket, RateLimiter};
 use crate::runtime::backend::{Known, Speech};
 use crate::runtime::endpoint::KnownName;
@@ -62,7 +66,7 @@ pub const STATE: &[(&str, Fate)] = &[
     ("policy/bucket.rs TokenBucket.full_at_ns", Left("only the log's lines are limited by it; the clients' buckets are in `Slot`")),
     ("policy/limiter.rs RateLimiter.clients", HandedOff("counted anew while buckets are taken in")),
     ("policy/limiter.rs RateLimiter.newcomers", Left("a lock around nothing")),
-    ("policy/limiter.rs Slot.full_at_ns", HandedOff("RateLimiter::buckets")),
+    ("policy/limiter.rs Slot.full_at_ns", HandedOff("RateLimiter::buckets, and runtime::debits while it drains")),
     ("policy/limiter.rs Slot.tag", HandedOff("RateLimiter::buckets")),
     ("policy/notices.rs Notices.untold", Left("of what the log was not told, the metric has the number")),
     ("policy/select/round_robin.rs RoundRobin.stride", Left("a function of the weights")),
@@ -108,7 +112,7 @@ struct KnownBackend {
 
 /// Which requests a limit is for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-enum Scope {
+pub(super) enum Scope {
     Global,
     Route(Identity),
     Pool(String),
@@ -119,6 +123,10 @@ enum Scope {
 struct Spent {
     scope: Scope,
     ipv6_prefix: u8,
+    /// How long an empty bucket takes to fill. One that takes longer owes tokens. An older version
+    /// does not tell, and has no such buckets.
+    #[serde(default)]
+    full_ns: u64,
     buckets: Buckets,
 }
 
@@ -142,6 +150,7 @@ impl Handoff {
         let spent = |(scope, limiter): (Scope, &RateLimiter)| Spent {
             scope,
             ipv6_prefix: limiter.ipv6_prefix(),
+            full_ns: limiter.rate().full_ns(),
             buckets: Buckets::emptiest(limiter.buckets(now), BUCKETS_MAX),
         };
         let limiters = limiters(snapshot).map(spent).collect();
@@ -212,14 +221,31 @@ impl Handoff {
         for (scope, limiter) in limiters(snapshot) {
             let spent = spent.get(&scope);
             if let Some(spent) = spent.filter(|one| one.ipv6_prefix == limiter.ipv6_prefix()) {
-                spent.buckets.0.iter().for_each(|bucket| limiter.resume(*bucket, now));
+                spent.apply(limiter, now);
             }
+        }
+    }
+
+    /// The limiters' buckets, as the successor knows them from here.
+    pub(super) fn buckets(&self) -> impl Iterator<Item = (&Scope, &[Bucket])> {
+        self.limiters.iter().map(|spent| (&spent.scope, spent.buckets.0.as_slice()))
+    }
+}
+
+impl Spent {
+    /// What a client owes is known as tokens of this rate only.
+    fn apply(&self, limiter: &RateLimiter, now: Timestamp) {
+        let full_ns = limiter.rate().full_ns();
+        let longest_ns = if self.full_ns == full_ns { u64::MAX } else { full_ns };
+        for bucket in &self.buckets.0 {
+            let full_in_ns = bucket.full_in_ns.min(longest_ns);
+            limiter.resume(Bucket { full_in_ns, ..*bucket }, now);
         }
     }
 }
 
 /// Every limiter, with what it is for.
-fn limiters(snapshot: &Snapshot) -> impl Iterator<Item = (Scope, &RateLimiter)> {
+pub(super) fn limiters(snapshot: &Snapshot) -> impl Iterator<Item = (Scope, &RateLimiter)> {
     let global = snapshot.limiter.iter().map(|limiter| (Scope::Global, limiter));
     let routes = snapshot.routes.iter().filter_map(|route| {
         let scope = Scope::Route(route.identity.clone());
@@ -242,12 +268,11 @@ struct Buckets(Vec<Bucket>);
 
 impl Buckets {
     /// Those that are the longest from full, `max` at most.
-    fn emptiest(mut buckets: Vec<Bucket>, max: usize) -> Self {
+    fn emptiest(buckets: Vec<Bucket>, max: usize) -> Self {
         if buckets.len() > max {
             log::warn!("handoff: buckets left out: count={}", buckets.len() - max);
-            buckets.select_nth_unstable_by_key(max, |one| u64::MAX - one.full_in_ns);
-            buckets.truncate(max);
         }
+        let mut buckets = emptiest(buckets, max);
         buckets.sort_unstable();
         Self(buckets)
     }
@@ -289,7 +314,7 @@ impl<'de> Deserialize<'de> for Buckets {
 }
 
 /// Seven bits a byte, the lowest first; the eighth says that there are more.
-fn push(bytes: &mut Vec<u8>, mut number: u64) {
+pub(super) fn push(bytes: &mut Vec<u8>, mut number: u64) {
     loop {
         let [low, ..] = number.to_le_bytes();
         number >>= 7;
@@ -300,7 +325,7 @@ fn push(bytes: &mut Vec<u8>, mut number: u64) {
     }
 }
 
-fn pull(rest: &mut &[u8]) -> Option<u64> {
+pub(super) fn pull(rest: &mut &[u8]) -> Option<u64> {
     let (mut number, mut shift) = (0_u64, 0_u32);
     loop {
         let (byte, behind) = rest.split_first()?;

@@ -6,6 +6,7 @@
 
 pub mod action;
 pub mod backend;
+pub mod debits;
 pub mod endpoint;
 pub mod handoff;
 pub mod in_flight;

@@ -41,14 +41,14 @@ impl Supervisor {
             ToSupervisor::Held => self.held(generation),
             ToSupervisor::Heartbeat { hung_threads } => self.heartbeat(generation, hung_threads),
             ToSupervisor::LogLost(lines) => self.options.log.report(lines),
-            ToSupervisor::Draining(counts, open) => {
+            ToSupervisor::Draining(report, open) => {
                 self.note_connections(generation, open);
-                self.note_in_flight(generation, &counts);
+                self.note_in_flight(generation, &report.counts);
                 match &self.current {
                     // One that stops drains as well; it has its own counts.
                     Some(current) if current.generation == generation => {}
-                    Some(current) => current.tell(&ToWorker::Inherit(counts)),
-                    None => self.orphans.push(*counts),
+                    Some(current) => current.tell(&ToWorker::Inherit(report)),
+                    None => self.orphans.push(*report),
                 }
                 self.tell_facts();
             }
@@ -191,9 +191,9 @@ impl Supervisor {
             self.announce_addresses(&before.config);
             answer(answers, &Answer::done(report(&changes, &self.served.version)));
         }
-        for counts in std::mem::take(&mut self.orphans) {
+        for report in std::mem::take(&mut self.orphans) {
             if let Some(current) = &self.current {
-                current.tell(&ToWorker::Inherit(Box::new(counts)));
+                current.tell(&ToWorker::Inherit(Box::new(report)));
             }
         }
         self.tell_facts();

@@ -61,8 +61,8 @@ pub use self::signals::{hold as hold_signals, hold_for_worker as hold_worker_sig
 use self::upgrade::Upgrade;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::link::{State, ToSupervisor, ToWorker};
-use crate::metrics::{Counts, Supervision};
+use crate::link::{DrainReport, State, ToSupervisor, ToWorker};
+use crate::metrics::Supervision;
 use crate::time::Timestamp;
 
 /// How long a worker may take beyond its own drain deadline before it is killed.
@@ -139,7 +139,7 @@ struct Supervisor {
     upgrade_again: bool,
     waiting: Vec<Sender<Answer>>,
     /// What drained workers counted while there was nobody to inherit it.
-    orphans: Vec<Counts>,
+    orphans: Vec<DrainReport>,
     /// Workers that will say nothing more, and processes that have ended.
     mute: BTreeSet<u64>,
     dead: HashMap<NonZeroI32, WaitStatus>,

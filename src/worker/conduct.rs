@@ -11,14 +11,17 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use super::admin_port::AdminPort;
 use super::heartbeat::Heartbeat;
 use super::renewal::{Files, keep_renewed};
+use super::reports::Reported;
 use super::services::{self, Running, Sockets};
 use super::signals::Signals;
 use super::{Parts, WorkerError, threads};
 use crate::admin::Admin;
 use crate::config::Config;
 use crate::link::{Link, State, ToSupervisor, ToWorker};
-use crate::metrics::{Counts, Supervision};
+use crate::metrics::Supervision;
+use crate::runtime::handoff::Handoff;
 use crate::runtime::in_flight::InFlight;
+use crate::time::Timestamp;
 use crate::tls::kept::Kept;
 
 /// How often the supervisor is told everything, for the case that this process dies.
@@ -41,7 +44,7 @@ enum End {
 pub(super) struct Conductor<'a> {
     config: &'a Config,
     pub(super) parts: Parts,
-    admin: Arc<Admin>,
+    pub(super) admin: Arc<Admin>,
     link: Arc<Link>,
     pub(super) admin_port: AdminPort,
     sockets: Sockets,
@@ -52,10 +55,10 @@ pub(super) struct Conductor<'a> {
     pub(super) heartbeat: Heartbeat,
     /// It was told to stop at once.
     aborting: bool,
-    /// What the successor got of our counts.
-    handed_over: Option<Counts>,
+    /// What the successor got.
+    handed_over: Option<Reported>,
     /// What was reported since, at the end of the drain.
-    pub(super) reported: Option<Counts>,
+    pub(super) reported: Option<Reported>,
     files: Arc<Files>,
     /// What the supervisor knows of the files.
     kept: Option<Kept>,
@@ -216,8 +219,8 @@ impl<'a> Conductor<'a> {
         match order {
             ToWorker::HandOver => {
                 self.admin_port.close();
-                let state = self.admin.fall_silent(|| self.state());
-                self.handed_over = Some(state.counts.clone());
+                let (state, now) = self.admin.fall_silent(|| self.state());
+                self.handed_over = Some(Reported::by(&state, now));
                 self.tell(&ToSupervisor::State(Box::new(state)));
             }
             ToWorker::Resume => {
@@ -225,8 +228,10 @@ impl<'a> Conductor<'a> {
                 self.admin.speak_again();
                 self.admin_port.open();
             }
-            ToWorker::Inherit(counts) => {
-                self.admin.metrics.inherit(&counts, &self.parts.proxy.live.load());
+            ToWorker::Inherit(report) => {
+                let snapshot = self.parts.proxy.live.load();
+                report.debits.apply(&snapshot, self.parts.proxy.clock.now());
+                self.admin.metrics.inherit(&report.counts, &snapshot);
             }
             ToWorker::Supervised(facts) => self.supervised(&facts),
             ToWorker::Start(_)
@@ -268,7 +273,7 @@ impl<'a> Conductor<'a> {
             background.close();
         }
         if let Some(mut data) = self.data_service.take() {
-            let mut told = self.told();
+            let mut told = self.handed_over.take().unwrap_or_else(|| self.all_reported());
             let mut report = interval(DRAIN_REPORT_EVERY);
             // An orphan gives tunnels no longer than requests: nobody could end it.
             let tunnels_over = tokio::time::sleep(self.config.shutdown.drain);
@@ -295,7 +300,7 @@ impl<'a> Conductor<'a> {
             while self.silent && orders_open {
                 orders_open = self.obey_late(orders.recv().await, end)?;
             }
-            self.report(&mut told);
+            self.report_all(&mut told);
             self.reported = Some(told);
             self.data_service = Some(data);
         }
@@ -334,30 +339,14 @@ impl<'a> Conductor<'a> {
         self.admin.metrics.supervision().is_some_and(|told| told.draining_workers > 0)
     }
 
-    /// What others know of our counts.
-    fn told(&self) -> Counts {
-        self.handed_over.clone().unwrap_or_else(|| self.counts())
-    }
-
-    pub(super) fn report(&self, told: &mut Counts) {
-        if self.silent {
-            return; // it is told later
-        }
-        let counts = self.counts();
-        self.tell(&ToSupervisor::Draining(Box::new(counts.since(told)), self.open()));
-        *told = counts;
-    }
-
-    fn counts(&self) -> Counts {
-        self.admin.metrics.counts(&self.parts.proxy.live.load())
-    }
-
-    fn state(&self) -> State {
+    /// What it knows, and when it did.
+    fn state(&self) -> (State, Timestamp) {
         let snapshot = self.parts.proxy.live.load();
-        let handoff =
-            crate::runtime::handoff::Handoff::take(&snapshot, self.parts.proxy.clock.now());
+        let now = self.parts.proxy.clock.now();
+        let handoff = Handoff::take(&snapshot, now);
         let tickets = Some(self.parts.tickets.keys());
-        State { handoff, counts: self.admin.metrics.counts(&snapshot), tickets, files: None }
+        let counts = self.admin.metrics.counts(&snapshot);
+        (State { handoff, counts, tickets, files: None }, now)
     }
 
     /// Tells all that is known, for the case that this process dies. What is in the files is told
@@ -368,7 +357,7 @@ impl<'a> Conductor<'a> {
         }
         let kept = Some(self.files.kept());
         let files = if self.kept == kept { None } else { kept.clone() };
-        self.tell(&ToSupervisor::Checkpoint(Box::new(State { files, ..self.state() })));
+        self.tell(&ToSupervisor::Checkpoint(Box::new(State { files, ..self.state().0 })));
         self.kept = kept;
     }
 

@@ -95,7 +95,7 @@ impl Conductor<'_> {
     /// the log does not say.
     pub(super) fn report_log_losses(&mut self, unreported: u64) {
         if let Some(mut told) = self.reported.take() {
-            self.report(&mut told);
+            self.report_all(&mut told);
         }
         if unreported > 0 {
             self.tell(&ToSupervisor::LogLost(unreported));

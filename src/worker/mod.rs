@@ -13,6 +13,7 @@ mod ending;
 mod heartbeat;
 mod orders;
 mod renewal;
+mod reports;
 mod services;
 mod signals;
 

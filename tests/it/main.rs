@@ -27,6 +27,7 @@ mod interim;
 mod ledger;
 mod ledger_storm;
 mod limits;
+mod limits_handover;
 mod memory;
 mod metrics;
 mod names;

@@ -1,0 +1,170 @@
+//! What a draining worker admits, charged by its successor.
+//!
+//! From [`Handoff::take`] on, two workers admit the same clients: the old one until its connections
+//! have ended. With each report while it drains, it tells what its limiters have given to each
+//! client since the report before; the first one covers the time since the handoff. So a client
+//! gets its burst and its rate over a handover, too. How that is made out: [`policy::debits`].
+//!
+//! [`policy::debits`]: crate::policy::debits
+
+use std::collections::HashMap;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD_NO_PAD as BASE64;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use super::handoff::{BUCKETS_MAX, Handoff, Scope, limiters, pull, push};
+use crate::policy::debits::Baseline;
+use crate::policy::limiter::{Debit, RateLimiter};
+use crate::runtime::snapshot::{Seed, Snapshot};
+use crate::time::Timestamp;
+
+/// What the successor knows of each limiter's buckets. It takes 16 bytes for each bucket that was
+/// handed off.
+#[derive(Debug, Default)]
+pub struct Known {
+    limiters: HashMap<Scope, Baseline>,
+}
+
+impl Known {
+    /// What a successor knows from a handoff that was taken at `now`.
+    #[must_use]
+    pub fn from_handoff(handoff: &Handoff, now: Timestamp) -> Self {
+        let known = handoff
+            .buckets()
+            .map(|(scope, buckets)| (scope.clone(), Baseline::new(buckets, now, BUCKETS_MAX)));
+        Self { limiters: known.collect() }
+    }
+
+    /// What the limiters have given to each client since. From now on it is known.
+    pub fn debits(&mut self, snapshot: &Snapshot, now: Timestamp) -> Debits {
+        let given = |(scope, limiter): (Scope, &RateLimiter)| {
+            let known = self.limiters.get_mut(&scope)?;
+            let debits = Packed::largest(known.debits(limiter, now, BUCKETS_MAX), BUCKETS_MAX);
+            let ipv6_prefix = limiter.ipv6_prefix();
+            (!debits.0.is_empty()).then_some(Given { scope, ipv6_prefix, debits })
+        };
+        let limiters = limiters(snapshot).filter_map(given).collect();
+        Debits { seed: Some(snapshot.seed), limiters }
+    }
+}
+
+/// What a worker's limiters have given to each client meanwhile.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Debits {
+    seed: Option<Seed>,
+    limiters: Vec<Given>,
+}
+
+impl Debits {
+    /// Whether no client has got anything.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.limiters.is_empty()
+    }
+
+    /// Charges the clients. A limit that the snapshot does not have, or that tells clients apart
+    /// otherwise, is passed over, as it is in [`Handoff::apply`].
+    pub fn apply(&self, snapshot: &Snapshot, now: Timestamp) {
+        if self.is_empty() || self.seed != Some(snapshot.seed) {
+            return;
+        }
+        let given: HashMap<_, _> = self.limiters.iter().map(|one| (&one.scope, one)).collect();
+        for (scope, limiter) in limiters(snapshot) {
+            let given = given.get(&scope);
+            if let Some(given) = given.filter(|one| one.ipv6_prefix == limiter.ipv6_prefix()) {
+                given.debits.0.iter().for_each(|debit| limiter.charge_debit(*debit, now));
+            }
+        }
+    }
+}
+
+/// What one limiter has given.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Given {
+    scope: Scope,
+    ipv6_prefix: u8,
+    debits: Packed,
+}
+
+/// Debits in the order of their tags; in text as the buckets of a handoff, with one number more.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Packed(Vec<Debit>);
+
+impl Packed {
+    /// The largest ones, `max` at most: a message has a bound.
+    fn largest(mut debits: Vec<Debit>, max: usize) -> Self {
+        if debits.len() > max {
+            log::warn!("handoff: debits left out: count={}", debits.len() - max);
+            debits.select_nth_unstable_by_key(max, |one| u64::MAX - one.spent_ns);
+            debits.truncate(max);
+        }
+        debits.sort_unstable();
+        Self(debits)
+    }
+
+    fn pack(&self) -> Vec<u8> {
+        let (mut bytes, mut before) = (Vec::with_capacity(self.0.len() * 18), 0_u64);
+        for debit in &self.0 {
+            push(&mut bytes, debit.tag.wrapping_sub(before));
+            push(&mut bytes, debit.spent_ns);
+            push(&mut bytes, debit.full_in_ns);
+            before = debit.tag;
+        }
+        bytes
+    }
+
+    fn unpack(mut bytes: &[u8]) -> Option<Self> {
+        let (mut debits, mut tag) = (Vec::new(), 0_u64);
+        while !bytes.is_empty() {
+            tag = tag.wrapping_add(pull(&mut bytes)?);
+            let (spent_ns, full_in_ns) = (pull(&mut bytes)?, pull(&mut bytes)?);
+            debits.push(Debit { tag, spent_ns, full_in_ns });
+        }
+        Some(Self(debits))
+    }
+}
+
+impl Serialize for Packed {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&BASE64.encode(self.pack()))
+    }
+}
+
+impl<'de> Deserialize<'de> for Packed {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let bytes = BASE64.decode(text).map_err(de::Error::custom)?;
+        Self::unpack(&bytes).ok_or_else(|| de::Error::custom("the debits end in the middle"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_largest_numbers_are_packed_and_unpacked() {
+        let debit = |tag, spent_ns, full_in_ns| Debit { tag, spent_ns, full_in_ns };
+        let all = vec![debit(2, 0, u64::MAX), debit(3, u64::MAX, 0), debit(u64::MAX, 127, 128)];
+        let packed = Packed::largest(all.clone(), 3);
+        assert_eq!(Packed::unpack(&packed.pack()), Some(Packed(all)));
+    }
+
+    #[test]
+    fn of_too_many_debits_the_largest_are_reported() {
+        let debit = |tag, spent_ns| Debit { tag, spent_ns, full_in_ns: 0 };
+        let all = vec![debit(9, 10), debit(2, 30), debit(7, 20), debit(5, 40)];
+        assert_eq!(Packed::largest(all, 2).0, [debit(2, 30), debit(5, 40)]);
+    }
+
+    #[test]
+    fn bytes_that_end_in_the_middle_are_no_debits() {
+        let packed = Packed(vec![Debit { tag: 300, spent_ns: 300, full_in_ns: 300 }]).pack();
+        assert_eq!(packed.len(), 6);
+        for end in 1..6 {
+            assert_eq!(Packed::unpack(&packed[..end]), None, "{end} of 6 bytes");
+        }
+    }
+}
