@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
-use h2::SendStream;
+use h2::{Reason, SendStream};
 use http::{HeaderMap, HeaderValue};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora_core::protocols::Digest;
@@ -117,13 +117,18 @@ impl GuardedSession {
             }
             polled
         });
-        match patience {
+        let room = match patience {
             Some(patience) => match tokio::time::timeout(patience, room).await {
                 Ok(room) => room,
                 Err(_late) => Error::e_explain(ErrorType::WriteTimedout, "it takes no answer"),
             },
             None => room.await,
-        }
+        };
+        room.inspect_err(|error| {
+            if *error.etype() == ErrorType::WriteTimedout {
+                body.send_reset(Reason::CANCEL); // or what waits would wait on, up to 32 KiB
+            }
+        })
     }
 
     /// Nothing more comes of the answer.
