@@ -3,16 +3,20 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::thread;
 use std::time::Duration;
 
 use rustix::net::listen;
 use rustix::net::sockopt::set_socket_reuseport;
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
 /// Connections that may wait to be accepted; the kernel caps it at `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
+
+/// What the kernel may hold of a connection beside what is on its way, in bytes. With its own limit,
+/// `net.ipv4.tcp_wmem`, it holds 4 MiB for a client that does not read.
+const UNSENT_MAX: u32 = 128 * 1024;
 
 /// How often, and after which pauses, an address in use is tried again.
 const TRIES_MAX: usize = 50;
@@ -170,6 +174,16 @@ pub fn lent(number: RawFd) -> io::Result<OwnedFd> {
     Ok(copy?)
 }
 
+/// Has the kernel hold at most 128 KiB that a connection could not send yet. What is on its way counts
+/// separately, so a large window is filled as before. Connections that a listening socket accepts from now
+/// on have the same limit.
+///
+/// # Errors
+/// It is no TCP socket.
+pub fn limit_unsent(socket: impl AsFd) -> io::Result<()> {
+    SockRef::from(&socket).set_tcp_notsent_lowat(UNSENT_MAX)
+}
+
 /// Resets a connection that somebody else holds: what was not sent is dropped, and its other end sees an
 /// error instead of an end.
 ///
@@ -182,7 +196,19 @@ pub fn reset(number: RawFd) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpStream;
+
     use super::*;
+
+    #[test]
+    fn connections_have_the_limit_of_the_socket_that_accepted_them() {
+        let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        limit_unsent(&listener).unwrap();
+        listener.set_nonblocking(false).unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (accepted, _) = listener.accept().unwrap();
+        assert_eq!(SockRef::from(&accepted).tcp_notsent_lowat().unwrap(), 131_072);
+    }
 
     #[test]
     fn a_port_in_use_says_so() {
@@ -201,7 +227,7 @@ mod tests {
             let address: SocketAddr = format!("{new}:{port}").parse().unwrap();
             assert!(bind(address).is_err(), "{new} beside the other");
             let new = bind_beside(address, [&old].into_iter()).unwrap();
-            let connect = || std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+            let connect = || TcpStream::connect(("127.0.0.1", port)).unwrap();
             let gets_one = |socket: &TcpListener| {
                 socket.set_nonblocking(false).unwrap();
                 socket.accept().is_ok()

@@ -243,7 +243,11 @@ impl ProxyHttp for Proxy {
         exchange.connected(reused, now);
         request::connected(session, exchange, now).await?;
         tunnel::hold_back(session, exchange, socket);
-        if reused { Ok(()) } else { leaving::check(session) }
+        if reused {
+            return Ok(());
+        }
+        request::limit_unsent(socket);
+        leaving::check(session)
     }
 
     async fn upstream_request_filter(

@@ -1,5 +1,6 @@
 //! What begins a request, and what becomes of the pieces of its body.
 
+use std::os::fd::RawFd;
 use std::sync::atomic::Ordering::Relaxed;
 
 use bytes::Bytes;
@@ -14,6 +15,7 @@ use super::{answer, connection, line, target};
 use crate::clock::Clock;
 use crate::exchange::Exchange;
 use crate::exchange::refusal::Refusal;
+use crate::sockets;
 use crate::time::Timestamp;
 
 /// The request begins: as long as it has no deadline, so long may an answer of ours take.
@@ -24,6 +26,14 @@ pub(super) fn begin(session: &mut Session, now: Timestamp) {
     target::settle(session);
     if line.is_worn() {
         session.set_keepalive(None);
+    }
+}
+
+/// A connection to a backend is new. The kernel is to hold as little of a request that the backend does not
+/// read as it holds of a response that its client does not read.
+pub(super) fn limit_unsent(socket: RawFd) {
+    if let Err(error) = sockets::lent(socket).and_then(sockets::limit_unsent) {
+        log::debug!("send buffer not limited: error=\"{error}\"");
     }
 }
 

@@ -24,6 +24,7 @@ use crate::config::{Config, limits};
 use crate::proxy::accept::{Accept, AcceptLimits, Server};
 use crate::proxy::build;
 use crate::proxy::line::LineTimeouts;
+use crate::sockets;
 
 /// The read buffer of a client connection. Small heads fit; a large one saves nothing and costs
 /// its size for every idle connection.
@@ -125,6 +126,9 @@ where
     let mut fds = Fds::new();
     let mut endpoints = Listeners::new();
     for (address, socket) in sockets {
+        if let Err(error) = sockets::limit_unsent(&socket) {
+            log::warn!("send buffers not limited: listener={address} error=\"{error}\"");
+        }
         let buffers = L4BufferSettings::new(READ_BUFFER, WRITE_BUFFER);
         endpoints.add_listener(ListenerConfig::tcp(address.to_string()).l4_buffer(buffers));
         fds.add(address.to_string(), socket.into_raw_fd());
