@@ -249,11 +249,14 @@ section! {
     /// Of several requests that were sent before the close (pipelining), `abort` cancels the last one, and
     /// `serve` none. A reset, and the end of an HTTP/2 stream or connection, always cancel the request.
     half_closed: Word<HalfClosed> = Same("abort"), "serve";
-    /// How much memory responses may hold that wait for their clients, in all. Each that waits counts as
-    /// 384KiB, about the most that it can hold. Where there are more, those are ended whose clients have taken
-    /// nothing for the longest, and for 5 s at least: reason `client_stalled`, detail `response_buffers`. A
-    /// quarter of the memory that Weir may use is a good value. Sockets' buffers are the kernel's, and come
-    /// on top.
+    /// How much memory responses and WebSockets may hold that are not read, in all. Each counts as the most
+    /// that it can hold: 448KiB, and 64KiB more where the client speaks TLS, and 256KiB more where the backend
+    /// speaks HTTP/2. One client connection may hold a quarter of the value, but always one response. Where
+    /// more is held, those are ended that have not been read for the longest, and for 5 s at least, first on
+    /// connections above their quarter. Where twice as much is held, they are ended at once, first on the
+    /// connection that holds the most. The reason is `client_stalled`, or `tunnel_idle` for a WebSocket whose
+    /// backend does not read; the detail is `response_buffers`. A quarter of the memory that Weir may use is a
+    /// good value. Sockets' buffers are the kernel's, and come on top.
     response_buffers: Cap = Same("64MiB"), "1GiB";
     /// What becomes of a request header whose name has an underscore. CGI, WSGI and FastCGI backends read
     /// `Content_Length` as `Content-Length`. `guard`: it is removed if its name with dashes frames or

@@ -332,7 +332,7 @@ pub struct Limits {
     pub pace: Option<Pace>,
     /// For a whole head; also how long a new connection may be silent.
     pub header_timeout: Duration,
-    /// What responses may hold that wait for their clients, in bytes.
+    /// What responses and tunnels may hold that are not read, in bytes.
     pub response_buffers: Option<u64>,
     /// What becomes of a request whose client closes its side of the connection.
     pub half_closed: HalfClosed,

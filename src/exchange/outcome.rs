@@ -60,7 +60,8 @@ pub struct Fault {
 pub enum Expired {
     /// The time for the request, for the headers or the next piece of its response, or for its body.
     Deadline,
-    /// The lowest rate at which the client has to read its response.
+    /// The lowest rate at which the client has to read its response; or what may be held that is not read,
+    /// of a WebSocket by its backend, too.
     WriteRate,
     /// Nothing of the request itself: the connection is closed for this reason.
     Connection(Abort),
@@ -144,6 +145,8 @@ impl Fault {
                 Ending::TunnelDrained
             }
             (Some(Expired::Connection(abort)), ..) => Ending::Aborted(abort),
+            (Some(Expired::WriteRate), _, Side::Client) => Ending::ClientStalled,
+            (Some(Expired::WriteRate), ..) => Ending::TunnelIdle,
             (_, Kind::Timeout | Kind::Unread, _) => Ending::TunnelIdle,
             (_, _, Side::Client) => Ending::ClientClosed,
             _ => Ending::Cut,
@@ -415,6 +418,20 @@ mod tests {
             (Side::Client, Kind::Closed, open, None, Ending::ClientClosed),
             (Side::Backend, Kind::Closed, open, None, Ending::Cut),
             (Side::Client, Kind::Closed, late(open), None, Ending::TunnelDrained),
+            (
+                Side::Client,
+                Kind::Other,
+                expired(Expired::WriteRate, open),
+                None,
+                Ending::ClientStalled,
+            ),
+            (
+                Side::Backend,
+                Kind::Other,
+                expired(Expired::WriteRate, open),
+                None,
+                Ending::TunnelIdle,
+            ),
             (
                 Side::Client,
                 Kind::Closed,

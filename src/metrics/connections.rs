@@ -34,13 +34,13 @@ impl ConnectionMetrics {
             )?,
             stalled: gauge(
                 registry,
-                ("lb_stalled_responses", "Responses that wait for their clients to read."),
+                ("lb_stalled_responses", "Responses and tunnels that wait to be read."),
             )?,
             stalled_ended: counter(
                 registry,
                 (
                     "lb_stalled_responses_ended_total",
-                    "Responses that were ended because too many waited for their clients.",
+                    "Responses and tunnels that were ended because too much of them was not read.",
                 ),
             )?,
             failures: counters(

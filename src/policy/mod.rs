@@ -13,4 +13,5 @@ pub mod notices;
 pub mod pace;
 pub mod retry;
 pub mod select;
+pub mod unread;
 pub mod watchdog;

@@ -63,7 +63,7 @@ pub struct AcceptLimits {
     pub half_closed: HalfClosed,
     /// How long a client may take for what.
     pub timeouts: LineTimeouts,
-    /// What responses may hold that wait for their clients, in bytes.
+    /// What responses and tunnels may hold that are not read, in bytes.
     pub response_buffers: Option<u64>,
     /// How long connections may take to end once accepting has stopped.
     pub drain: Duration,

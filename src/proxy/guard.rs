@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 use async_trait::async_trait;
 use pingora_core::protocols::raw_connect::ProxyDigest;
 use pingora_core::protocols::{GetProxyDigest, Peek, Stream};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 
 use super::eager::EagerStream;
 use super::early::{EarlyRefusal, text_of_line};
@@ -23,6 +23,7 @@ use crate::exchange::refusal::Refusal;
 use crate::http::scan::{Broken, Scanner, Within};
 use crate::policy::pace::Pace;
 use crate::sockets;
+use crate::upstream::bounded::PIECE;
 use crate::upstream::delegate::delegate;
 
 /// A client's stream, watched.
@@ -110,7 +111,11 @@ impl GuardedStream {
     ) -> Poll<io::Result<()>> {
         let ahead = if buffer.remaining() > 0 { self.ahead.take() } else { None };
         buffer.put_slice(ahead.as_slice());
-        let polled = Pin::new(&mut self.inner).poll_read(context, buffer);
+        let polled = match self.scanner {
+            Some(_) => Pin::new(&mut self.inner).poll_read(context, buffer),
+            // Of a tunnel, small pieces: several wait while its backend takes nothing.
+            None => Pin::new(&mut (&mut self.inner).take(PIECE)).poll_read(context, buffer),
+        };
         // Whatever came of it now comes of the next read, too.
         if ahead.is_some() { Poll::Ready(Ok(())) } else { polled }
     }

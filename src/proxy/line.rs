@@ -31,7 +31,7 @@ use super::early::{EarlyRefusal, PanickedRequest};
 pub(super) use super::phase::Direction;
 use super::phase::Phase;
 use super::response::ResponseProgress;
-use super::stalled::{Stalled, Ticket};
+use super::stalled::{Stalled, ToBackend, Wait};
 pub(super) use super::verdict::Verdict;
 use crate::exchange::refusal::{Abort, Refusal};
 use crate::http::scan::Violation;
@@ -114,12 +114,12 @@ pub(super) struct Line {
     pub(super) cork: Cork,
     /// Of the request's body, if its backend speaks HTTP/2.
     upload: Mutex<Option<Arc<Upload>>>,
-    /// Where responses that wait for their clients are counted.
+    /// Where exchanges that wait to be read are counted.
     pub(super) stalled: OnceLock<Arc<Stalled>>,
-    /// While the response waits for the client.
-    ticket: Mutex<Option<Ticket>>,
-    /// Whether there is a ticket: it is asked after each write.
-    is_waiting: AtomicBool,
+    /// The response, or what comes of a tunnel, waits for the client.
+    to_client: Wait,
+    /// What the client sends into a tunnel waits for the backend.
+    pub(super) to_backend: ToBackend,
     /// The response was ended, because its client took nothing and others did not either.
     given_up: AtomicBool,
     /// The stream, once nobody serves it any more and the client may still be sending.
@@ -157,8 +157,8 @@ impl Line {
             cork: Cork::default(),
             upload: Mutex::default(),
             stalled: OnceLock::new(),
-            ticket: Mutex::default(),
-            is_waiting: AtomicBool::new(false),
+            to_client: Wait::default(),
+            to_backend: ToBackend::default(),
             given_up: AtomicBool::new(false),
             left: Mutex::default(),
             is_until_closed: AtomicBool::new(false),

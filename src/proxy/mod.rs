@@ -242,7 +242,7 @@ impl ProxyHttp for Proxy {
         let now = self.clock.now();
         exchange.connected(reused, now);
         request::connected(session, exchange, now).await?;
-        tunnel::hold_back(session, exchange, socket);
+        tunnel::connected(session, exchange, (socket, connection));
         if reused {
             return Ok(());
         }

@@ -1,133 +1,203 @@
-//! Responses that wait for their clients: how many there may be, and which are ended when there are
-//! more.
+//! Exchanges that wait to be read: responses by their clients, tunnels by either side.
 //!
-//! Each of them holds what its backend has sent and its client does not take. How much that is has a
-//! bound ([`HELD`]), so a bound of their number bounds the memory of all of them.
+//! Each of them holds what one side has sent and the other does not take. How much that is at most is
+//! known ([`held`]), so that a limit in bytes can be kept (`policy/unread.rs`).
 
-use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use pingora_core::protocols::Digest;
 use prometheus::{IntCounter, IntGauge};
 
 use super::line::Line;
 use crate::clock::Clock;
 use crate::metrics::ConnectionMetrics;
-use crate::time::Timestamp;
+use crate::policy::unread::{Key, Limits, Unread};
+use crate::upstream::bounded::Writes;
 
-/// What one response holds at most, in bytes, while its client takes nothing: ten pieces from its
-/// backend (`upstream::bounded`), the buffer that they are read into, what HTTP/2 has taken of it, and
-/// the connection itself. Measured: 351 KiB over HTTP/1, 257 KiB for a stream of HTTP/2.
-const HELD: u64 = 384 * 1024;
+/// What one exchange holds at most, in bytes, while one side takes nothing: ten pieces of 16 KiB, the
+/// buffer of 64 KiB that they are read into, what HTTP/2 has taken of it (32 KiB), the two connections,
+/// and what the allocator loses. `tests/it/memory.rs` measures it, as does `scripts/stalled_memory.py`.
+const HELD: u64 = 448 * 1024;
 
-/// A client that has taken something within this time is slow, and not stalled.
-const SLOW: Duration = Duration::from_secs(5);
+/// What comes on top where the client's connection is over TLS: encrypted, and not written yet.
+const HELD_BY_TLS: u64 = 64 * 1024;
 
-/// How often to look while there are too many.
+/// What comes on top where the backend speaks HTTP/2: the window of its stream.
+const HELD_BY_WINDOW: u64 = 256 * 1024;
+
+/// What one exchange holds at most, whichever it is.
+const HELD_MAX: u64 = HELD + HELD_BY_TLS + HELD_BY_WINDOW;
+
+/// How often to look while a limit is exceeded.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// Responses that wait for their clients.
+/// What an exchange on this line holds at most, in bytes.
+fn held(line: &Line) -> u64 {
+    let by_tls = if line.connection.tls.is_some() { HELD_BY_TLS } else { 0 };
+    let by_window = if line.upload().is_some() { HELD_BY_WINDOW } else { 0 };
+    HELD + by_tls + by_window
+}
+
+/// Exchanges that wait to be read.
 pub(super) struct Stalled {
-    waiting: Mutex<Waiting>,
-    most: usize,
+    state: Mutex<State>,
     clock: Clock,
     gauge: IntGauge,
     ended: IntCounter,
 }
 
-#[derive(Default)]
-struct Waiting {
-    /// By when they began to wait.
-    lines: BTreeMap<(Timestamp, u64), Arc<Line>>,
-    next: u64,
-    /// Somebody looks from time to time whether there are too many.
+struct State {
+    unread: Unread<Arc<Line>>,
+    /// A task looks from time to time whether a limit is exceeded.
     is_watched: bool,
+    /// Ended, and not logged yet.
+    unlogged: usize,
 }
 
 impl Stalled {
-    /// All of them together may hold `bytes`; `None` is for no bound.
+    /// All of them together may hold `bytes`; `None` is for no limit.
     pub(super) fn new(bytes: Option<u64>, clock: Clock, metrics: &ConnectionMetrics) -> Arc<Self> {
-        let most = bytes.map_or(u64::MAX, |bytes| (bytes / HELD).max(1));
-        let most = usize::try_from(most).unwrap_or(usize::MAX);
+        let unread = Unread::new(Limits::new(bytes, HELD_MAX));
+        let state = Mutex::new(State { unread, is_watched: false, unlogged: 0 });
         let (gauge, ended) = (metrics.stalled.clone(), metrics.stalled_ended.clone());
-        Arc::new(Self { waiting: Mutex::default(), most, clock, gauge, ended })
+        Arc::new(Self { state, clock, gauge, ended })
     }
 
-    /// A response waits for its client from now on, until the ticket is dropped.
-    pub(super) fn enter(self: &Arc<Self>, line: &Arc<Line>) -> Ticket {
-        let now = self.clock.now();
-        let mut waiting = self.waiting();
-        let key = (now, waiting.next);
-        waiting.next += 1;
-        waiting.lines.insert(key, Arc::clone(line));
+    /// An exchange waits to be read from now on, until the ticket is dropped.
+    fn enter(self: &Arc<Self>, line: &Arc<Line>) -> Ticket {
+        let connection = Arc::as_ptr(&line.connection).addr();
+        let (now, bytes) = (self.clock.now(), held(line));
+        let mut state = self.state();
+        let key = state.unread.enter(now, connection, bytes, Arc::clone(line));
         self.gauge.inc();
-        if waiting.lines.len() > self.most && !std::mem::replace(&mut waiting.is_watched, true) {
-            tokio::spawn(Arc::clone(self).watch());
+        if state.unread.is_over(connection) {
+            let far_over = state.unread.end_far_over(connection);
+            self.end(&mut state, &far_over);
+            if !std::mem::replace(&mut state.is_watched, true) {
+                tokio::spawn(Arc::clone(self).watch());
+            }
         }
         Ticket { stalled: Arc::clone(self), key }
     }
 
-    /// Ends those that have waited for the longest, until there are few enough.
+    /// Ends those that have waited for the longest, until no limit is exceeded.
     async fn watch(self: Arc<Self>) {
-        while self.are_too_many() {
+        loop {
             tokio::time::sleep(LOOK).await;
+            if !self.is_over() {
+                return;
+            }
         }
     }
 
-    fn are_too_many(&self) -> bool {
-        let mut waiting = self.waiting();
-        waiting.is_watched = waiting.lines.len() > self.most;
-        if waiting.is_watched {
-            self.end_the_oldest(&waiting);
-        }
-        waiting.is_watched
-    }
-
-    fn end_the_oldest(&self, waiting: &Waiting) {
-        let now = self.clock.now();
-        // Those that were given up are about to end.
-        let open = || waiting.lines.iter().filter(|(_, line)| !line.was_given_up());
-        let excess = open().count().saturating_sub(self.most);
-        let is_stalled = |since: Timestamp| since + SLOW <= now;
-        let oldest = open().take(excess).take_while(|((since, _), _)| is_stalled(*since));
-        let mut ended = 0_u64;
-        for (_, line) in oldest {
-            line.give_up();
-            ended += 1;
-        }
-        self.ended.inc_by(ended);
+    fn is_over(&self) -> bool {
+        let mut state = self.state();
+        let stalled = state.unread.end_stalled(self.clock.now());
+        self.end(&mut state, &stalled);
+        let ended = std::mem::take(&mut state.unlogged);
         if ended > 0 {
             log::warn!(
-                "responses ended, their clients take nothing: responses={ended} waiting={} most={} \
+                "unread responses or tunnels ended: ended={ended} left={} bytes={} \
                  (help: limits.response_buffers)",
-                waiting.lines.len(),
-                self.most
+                state.unread.count(),
+                state.unread.bytes(),
             );
         }
+        state.is_watched = state.unread.is_any_over();
+        state.is_watched
     }
 
-    fn waiting(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    fn end(&self, state: &mut State, lines: &[Arc<Line>]) {
+        for line in lines {
+            line.give_up();
+            self.ended.inc();
+        }
+        state.unlogged += lines.len();
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl fmt::Debug for Stalled {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Stalled").field("most", &self.most).finish_non_exhaustive()
+        formatter.debug_struct("Stalled").finish_non_exhaustive()
     }
 }
 
-/// A response that waits for its client.
+/// An exchange that waits to be read.
 #[derive(Debug)]
-pub(super) struct Ticket {
+struct Ticket {
     stalled: Arc<Stalled>,
-    key: (Timestamp, u64),
+    key: Key,
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        self.stalled.waiting().lines.remove(&self.key);
+        let left = self.stalled.state().unread.leave(self.key);
+        drop(left); // not before the lock is given back
         self.stalled.gauge.dec();
+    }
+}
+
+/// Whether one side of an exchange is waited for to read.
+#[derive(Debug, Default)]
+pub(super) struct Wait {
+    /// Whether there is a ticket: it is asked after each write.
+    is_waiting: AtomicBool,
+    ticket: Mutex<Option<Ticket>>,
+}
+
+impl Wait {
+    /// Something was written, and the other side is waited for, or not.
+    pub(super) fn set(&self, waits: bool, line: &Arc<Line>) {
+        if self.is_waiting.load(Relaxed) == waits {
+            return;
+        }
+        self.is_waiting.store(waits, Relaxed);
+        let ticket = line.stalled.get().filter(|_| waits).map(|stalled| stalled.enter(line));
+        let mut held = self.ticket.lock().unwrap_or_else(PoisonError::into_inner);
+        let _returned = std::mem::replace(&mut *held, ticket);
+    }
+}
+
+/// What a client sends into a tunnel, on its way to the backend.
+#[derive(Debug, Default)]
+pub(super) struct ToBackend {
+    /// Of the connection to the backend, until the tunnel opens.
+    writes: Mutex<Option<Arc<Writes>>>,
+    wait: Wait,
+}
+
+impl ToBackend {
+    /// The request that asks for a tunnel goes to a backend on this connection.
+    pub(super) fn connected(&self, connection: Option<&Digest>) {
+        let writes = connection.and_then(Writes::of).cloned();
+        *self.writes.lock().unwrap_or_else(PoisonError::into_inner) = writes;
+    }
+
+    /// The tunnel of this line has opened. While its backend does not read, it is one that waits.
+    pub(super) fn opened(line: &Arc<Line>) {
+        // Taken out, as the watcher holds the line.
+        let mut writes = line.to_backend.writes.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(writes) = writes.take() else { return };
+        let waiting = Waiting(Arc::clone(line));
+        writes.watch(move |pending| {
+            waiting.0.to_backend.wait.set(pending, &waiting.0);
+            !waiting.0.was_given_up()
+        });
+    }
+}
+
+/// A tunnel waits no more for its backend once the connection to it is gone.
+struct Waiting(Arc<Line>);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.to_backend.wait.set(false, &self.0);
     }
 }

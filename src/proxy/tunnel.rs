@@ -8,11 +8,13 @@ use std::os::fd::RawFd;
 
 use http::{StatusCode, header};
 use pingora::http::{RequestHeader, ResponseHeader};
+use pingora_core::protocols::Digest;
 use pingora_error::{Error, ErrorType, Result};
 use pingora_proxy::Session;
 
 use super::line::Line;
-use super::{answer, line};
+use super::stalled::ToBackend;
+use super::{answer, connection, line};
 use crate::exchange::refusal::Refusal;
 use crate::exchange::{Exchange, Target};
 use crate::http::upgrade::{WEBSOCKET, agrees_to_websocket};
@@ -36,11 +38,14 @@ pub(super) fn await_answer(
 
 /// The connection to the backend is there. The head that asks for a tunnel goes out a moment later
 /// (`cork.rs`).
-pub(super) fn hold_back(session: &Session, exchange: &Exchange, socket: RawFd) {
-    if exchange.wants_tunnel()
-        && let Some(line) = line(session)
-        && let Err(error) = line.cork.put(socket)
-    {
+pub(super) fn connected(
+    session: &Session,
+    exchange: &Exchange,
+    (socket, digest): (RawFd, Option<&Digest>),
+) {
+    let Some(line) = line(session).filter(|_| exchange.wants_tunnel()) else { return };
+    line.to_backend.connected(digest);
+    if let Err(error) = line.cork.put(socket) {
         log::debug!("not corked: error=\"{error}\"");
     }
 }
@@ -90,6 +95,9 @@ pub(super) fn answered(
     session.set_write_timeout(Some(silence));
     if let Some(line) = line(session) {
         line.tunnel();
+    }
+    if let Some(line) = connection::line(session) {
+        ToBackend::opened(line);
     }
     Ok(())
 }

@@ -7,28 +7,77 @@
 use std::fmt;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
 use async_trait::async_trait;
+use http::StatusCode;
+use pingora::http::ResponseHeader;
 use pingora_core::protocols::raw_connect::ProxyDigest;
-use pingora_core::protocols::{GetProxyDigest, Peek, Stream};
+use pingora_core::protocols::{Digest, GetProxyDigest, Peek, Stream};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 
 use super::delegate::delegate;
 
 /// The most that one read brings, in bytes: as much as a TLS record has. Smaller pieces would cost a
 /// large download more time in queues than they save.
-const PIECE: u64 = 16 * 1024;
+pub const PIECE: u64 = 16 * 1024;
+
+/// Is told of each write whether the backend has to read before it can go on, and says whether it may.
+type Watcher = Box<dyn Fn(bool) -> bool + Send + Sync>;
+
+/// What is written to a backend over HTTP/1, for whoever wants to know whether it is read.
+#[derive(Default)]
+pub struct Writes(OnceLock<Watcher>);
+
+impl Writes {
+    /// Those of a connection, if it is one of HTTP/1.
+    #[must_use]
+    pub fn of(connection: &Digest) -> Option<&Arc<Self>> {
+        connection.proxy_digest.as_ref()?.user_data.as_ref()?.downcast_ref()
+    }
+
+    /// From now on `watcher` is told of each write whether the backend has to read before it can go on.
+    /// Once it returns `false`, every write and read fails. Only the first watcher counts.
+    pub fn watch(&self, watcher: impl Fn(bool) -> bool + Send + Sync + 'static) {
+        self.0.get_or_init(|| Box::new(watcher));
+    }
+}
+
+impl fmt::Debug for Writes {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Writes").field("watched", &self.0.get().is_some()).finish()
+    }
+}
 
 /// A stream to a backend.
 pub(super) struct Bounded {
     inner: Stream,
+    writes: Arc<Writes>,
+    digest: Option<Arc<ProxyDigest>>,
+    /// The watcher of its writes has ended it.
+    is_ended: bool,
 }
 
 impl Bounded {
     pub(super) fn new(inner: Stream) -> Self {
-        Self { inner }
+        let writes = Arc::<Writes>::default();
+        // The digest is meant for an answer to CONNECT, so there must be one.
+        let head = ResponseHeader::build(StatusCode::OK, Some(0)).ok();
+        let digest = head.map(|head| {
+            Arc::new(ProxyDigest::new(Box::new(head), Some(Box::new(Arc::clone(&writes)))))
+        });
+        Self { inner, writes, digest, is_ended: false }
+    }
+
+    fn watched<T>(&mut self, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        match self.writes.0.get() {
+            Some(watcher) if !watcher(written.is_pending()) => {
+                self.is_ended = true;
+                Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+            }
+            _ => written,
+        }
     }
 }
 
@@ -44,7 +93,12 @@ impl AsyncRead for Bounded {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let mut piece = (&mut self.get_mut().inner).take(PIECE);
+        let this = self.get_mut();
+        if this.is_ended {
+            // Pingora reads on where it cannot write.
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        let mut piece = (&mut this.inner).take(PIECE);
         Pin::new(&mut piece).poll_read(context, buffer)
     }
 }
@@ -55,11 +109,15 @@ impl AsyncWrite for Bounded {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().inner).poll_write(context, bytes)
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.inner).poll_write(context, bytes);
+        this.watched(written)
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().inner).poll_flush(context)
+        let this = self.get_mut();
+        let flushed = Pin::new(&mut this.inner).poll_flush(context);
+        this.watched(flushed)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -71,7 +129,9 @@ impl AsyncWrite for Bounded {
         context: &mut Context<'_>,
         pieces: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().inner).poll_write_vectored(context, pieces)
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.inner).poll_write_vectored(context, pieces);
+        this.watched(written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -83,7 +143,7 @@ delegate!(Bounded);
 
 impl GetProxyDigest for Bounded {
     fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
-        self.inner.get_proxy_digest()
+        self.digest.clone() // it leads to `Writes`
     }
 }
 
@@ -96,7 +156,33 @@ impl Peek for Bounded {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+    use tokio::io::AsyncWriteExt as _;
+
     use super::*;
+
+    #[tokio::test]
+    async fn whoever_watches_the_writes_can_end_them() {
+        let mut stream = Bounded::new(Box::new(io::Cursor::new(Vec::new())));
+        let digest = Digest { proxy_digest: stream.get_proxy_digest(), ..Digest::default() };
+        let writes = Arc::clone(Writes::of(&digest).unwrap());
+        stream.write_all(b"before").await.unwrap();
+        let (may_go_on, pending) =
+            (Arc::new(AtomicBool::new(true)), Arc::new(AtomicBool::new(true)));
+        let (asked, told) = (Arc::clone(&may_go_on), Arc::clone(&pending));
+        writes.watch(move |is_pending| {
+            told.store(is_pending, Relaxed);
+            asked.load(Relaxed)
+        });
+        stream.write_all(b"watched").await.unwrap();
+        assert!(!pending.load(Relaxed));
+        may_go_on.store(false, Relaxed);
+        let error = stream.write_all(b"after").await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        let error = stream.read_u8().await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut, "an end would look like the backend's");
+    }
 
     #[tokio::test]
     async fn one_read_brings_a_piece_and_no_more() {

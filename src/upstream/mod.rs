@@ -4,7 +4,7 @@
 //! under a hash of some of a peer's fields, and `ca` and ALPN are not among them; so everything in
 //! which pools can differ goes into `group_key`.
 
-mod bounded;
+pub mod bounded;
 pub(crate) mod delegate;
 pub mod handshake;
 pub mod http2;

@@ -10,7 +10,7 @@ const OTHERS: [(&str, &str, &str); 2] = [
     (
         "response_buffers",
         "that of the response",
-        "Nothing: the client took nothing, and `limits.response_buffers` was reached.",
+        "Nothing: the client, or the backend of a WebSocket, read nothing, and `limits.response_buffers` was reached.",
     ),
 ];
 

@@ -14,16 +14,10 @@ use crate::upstream::http2::Upload;
 impl Line {
     /// Some of a response was offered to the client. Whether it waits for the client now.
     pub(in crate::proxy) fn waits(self: &Arc<Self>, waits: bool) {
-        if self.is_waiting.load(Relaxed) == waits {
-            return;
-        }
-        self.is_waiting.store(waits, Relaxed);
-        let ticket = self.stalled.get().filter(|_| waits).map(|stalled| stalled.enter(self));
-        let mut held = self.ticket.lock().unwrap_or_else(PoisonError::into_inner);
-        let _returned = std::mem::replace(&mut *held, ticket);
+        self.to_client.set(waits, self);
     }
 
-    /// Ends the response: the client takes nothing, and so do too many others.
+    /// Ends the response or the tunnel: one side takes nothing, and too much is held for such.
     pub(in crate::proxy) fn give_up(&self) {
         let (stalled, open) = (Verdict::Stalled.code(), Verdict::Open.code());
         if self.verdict.compare_exchange(open, stalled, Relaxed, Relaxed).is_ok() {

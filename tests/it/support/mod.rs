@@ -14,6 +14,7 @@
 #![expect(dead_code, reason = "a tool box: not every tool is in use at all times")]
 
 pub(crate) mod backend;
+pub(crate) mod cgroup;
 pub(crate) mod client;
 pub(crate) mod configs;
 pub(crate) mod front;

@@ -1,0 +1,270 @@
+//! What waits to be read: how many bytes it may be, and what is ended when it is more.
+//!
+//! There is a limit for all, and one for each client connection. Beyond either, what has waited for
+//! [`STALLED`] is ended, the oldest first. Beyond twice a limit nothing is waited for: the connection
+//! that holds the most loses its oldest, so that others do not suffer from it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use crate::time::Timestamp;
+
+/// A reader that has taken something within this time is slow, and not stalled.
+pub const STALLED: Duration = Duration::from_secs(5);
+
+/// One client connection may hold this part of what all may hold.
+const SHARE: u64 = 4;
+
+/// How many bytes may wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Of all client connections.
+    pub all: u64,
+    /// Of one client connection.
+    pub each: u64,
+}
+
+impl Limits {
+    /// All may hold `all` bytes, and one a quarter of them. Either is at least `one`, which is the most
+    /// that a single exchange holds. `None` is for no limit.
+    #[must_use]
+    pub fn new(all: Option<u64>, one: u64) -> Self {
+        let all = all.unwrap_or(u64::MAX).max(one);
+        Self { all, each: (all / SHARE).max(one) }
+    }
+}
+
+/// Names an exchange that waits: since when, and which one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Key(Timestamp, u64);
+
+#[derive(Debug)]
+struct Waiter<T> {
+    connection: usize,
+    bytes: u64,
+    what: T,
+}
+
+/// What waits, without what has been ended.
+#[derive(Debug)]
+pub struct Unread<T> {
+    limits: Limits,
+    waiters: BTreeMap<Key, Waiter<T>>,
+    bytes: u64,
+    by_connection: HashMap<usize, u64>,
+    next: u64,
+}
+
+impl<T> Unread<T> {
+    /// Nothing waits yet.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        let (waiters, by_connection) = (BTreeMap::new(), HashMap::new());
+        Self { limits, waiters, bytes: 0, by_connection, next: 0 }
+    }
+
+    /// From `now` on, `what` waits to be read and holds at most so many bytes. `connection` is any
+    /// number that only this client connection has.
+    pub fn enter(&mut self, now: Timestamp, connection: usize, bytes: u64, what: T) -> Key {
+        let key = Key(now, self.next);
+        self.next += 1;
+        self.bytes += bytes;
+        *self.by_connection.entry(connection).or_default() += bytes;
+        self.waiters.insert(key, Waiter { connection, bytes, what });
+        key
+    }
+
+    /// It waits no more. Returns it, unless it was ended.
+    pub fn leave(&mut self, key: Key) -> Option<T> {
+        let Waiter { connection, bytes, what } = self.waiters.remove(&key)?;
+        self.bytes -= bytes;
+        if let Some(held) = self.by_connection.get_mut(&connection) {
+            *held -= bytes;
+            if *held == 0 {
+                self.by_connection.remove(&connection);
+            }
+        }
+        Some(what)
+    }
+
+    /// How many bytes wait.
+    #[must_use]
+    pub const fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// How many exchanges wait.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.waiters.len()
+    }
+
+    /// Whether all together, or this connection, hold more than they may.
+    #[must_use]
+    pub fn is_over(&self, connection: usize) -> bool {
+        self.bytes > self.limits.all || self.of(connection) > self.limits.each
+    }
+
+    /// Whether any limit is exceeded.
+    #[must_use]
+    pub fn is_any_over(&self) -> bool {
+        let each = self.limits.each;
+        self.bytes > self.limits.all || self.by_connection.values().any(|held| *held > each)
+    }
+
+    /// Removes what has stalled, the oldest first, until no limit is exceeded: first of connections that
+    /// hold more than their share, then of all.
+    pub fn end_stalled(&mut self, now: Timestamp) -> Vec<T> {
+        let stalled = self.waiters.iter().take_while(|(Key(since, _), _)| *since + STALLED <= now);
+        let stalled: Vec<(Key, usize)> = stalled.map(|(key, it)| (*key, it.connection)).collect();
+        let mut ended = Vec::new();
+        for (key, connection) in &stalled {
+            if self.of(*connection) > self.limits.each {
+                ended.extend(self.leave(*key));
+            }
+        }
+        for (key, _) in &stalled {
+            if self.bytes > self.limits.all {
+                ended.extend(self.leave(*key)); // nothing, if it was ended just now
+            }
+        }
+        ended
+    }
+
+    /// Removes what has waited for the longest, of the connections that hold the most, until no limit is
+    /// exceeded twice over.
+    pub fn end_far_over(&mut self, connection: usize) -> Vec<T> {
+        let Limits { all, each } = self.limits;
+        let mut ended = Vec::new();
+        loop {
+            let heaviest = if self.of(connection) > each.saturating_mul(2) {
+                Some(connection)
+            } else if self.bytes > all.saturating_mul(2) {
+                self.heaviest()
+            } else {
+                None
+            };
+            let Some(heaviest) = heaviest else { return ended };
+            let mut waiters = self.waiters.iter();
+            let Some((key, _)) = waiters.find(|(_, it)| it.connection == heaviest) else {
+                return ended;
+            };
+            let key = *key;
+            ended.extend(self.leave(key));
+        }
+    }
+
+    fn of(&self, connection: usize) -> u64 {
+        self.by_connection.get(&connection).copied().unwrap_or_default()
+    }
+
+    fn heaviest(&self) -> Option<usize> {
+        let heaviest = self.by_connection.iter().max_by_key(|(_, held)| **held);
+        heaviest.map(|(connection, _)| *connection)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: u64) -> Timestamp {
+        Timestamp::ZERO + Duration::from_secs(seconds)
+    }
+
+    /// 400 bytes for all, 100 for each connection.
+    fn unread() -> Unread<u32> {
+        Unread::new(Limits::new(Some(400), 10))
+    }
+
+    #[test]
+    fn a_connection_may_hold_a_quarter_but_always_one_response() {
+        assert_eq!(Limits::new(Some(400), 10), Limits { all: 400, each: 100 });
+        assert_eq!(Limits::new(Some(400), 150), Limits { all: 400, each: 150 });
+        assert_eq!(Limits::new(Some(1), 150), Limits { all: 150, each: 150 });
+        assert_eq!(Limits::new(None, 150).all, u64::MAX);
+    }
+
+    #[test]
+    fn within_the_limits_nothing_is_ended_however_long_it_waits() {
+        let mut unread = unread();
+        for connection in 0..4 {
+            unread.enter(at(0), connection, 100, 1);
+        }
+        assert!(!unread.is_any_over());
+        assert!(unread.end_stalled(at(1000)).is_empty());
+    }
+
+    #[test]
+    fn a_connection_over_its_share_loses_its_oldest_and_others_nothing() {
+        let mut unread = unread();
+        unread.enter(at(0), 1, 60, 1);
+        unread.enter(at(1), 2, 60, 2);
+        unread.enter(at(2), 2, 60, 3);
+        assert!(unread.is_over(2) && !unread.is_over(1));
+        assert!(unread.end_stalled(at(5)).is_empty(), "no one of them is stalled yet");
+        assert_eq!(unread.end_stalled(at(6)), [2]);
+        assert_eq!((unread.count(), unread.bytes(), unread.is_any_over()), (2, 120, false));
+    }
+
+    #[test]
+    fn where_all_are_over_the_oldest_that_stalled_are_ended() {
+        let mut unread = unread();
+        for number in 0..6 {
+            unread.enter(at(u64::from(number)), usize::try_from(number).unwrap(), 90, number);
+        }
+        assert!(unread.end_stalled(at(4)).is_empty());
+        assert_eq!(unread.end_stalled(at(5)), [0], "the second has not stalled");
+        assert_eq!(unread.end_stalled(at(100)), [1], "four times 90 is within the limit");
+    }
+
+    #[test]
+    fn connections_over_their_share_pay_before_the_oldest_of_all() {
+        let mut unread = unread();
+        for connection in 1..=5 {
+            unread.enter(at(0), connection, 50, 1);
+        }
+        for number in 20..25 {
+            unread.enter(at(1), 6, 40, number);
+        }
+        assert_eq!(unread.bytes(), 450);
+        assert_eq!(unread.end_stalled(at(6)), [20, 21, 22], "the rest is within both limits");
+    }
+
+    #[test]
+    fn far_over_the_limit_the_heaviest_connection_pays_at_once() {
+        let mut unread = unread();
+        unread.enter(at(0), 0, 50, 0);
+        for connection in 1..=8 {
+            unread.enter(at(1), connection, 95, 10);
+        }
+        assert_eq!(unread.bytes(), 810);
+        let ended = unread.end_far_over(8);
+        assert_eq!(ended.len(), 1);
+        assert_ne!(ended, [0], "it waits for the longest, and holds the least");
+        assert!(unread.bytes() <= 800);
+    }
+
+    #[test]
+    fn a_connection_far_over_its_share_pays_at_once() {
+        let mut unread = unread();
+        unread.enter(at(0), 1, 90, 1);
+        for number in 0..4 {
+            unread.enter(at(1), 2, 60, 20 + number);
+        }
+        assert_eq!(unread.end_far_over(2), [20]);
+        assert!(unread.end_far_over(2).is_empty());
+    }
+
+    #[test]
+    fn what_leaves_or_was_ended_counts_no_more() {
+        let mut unread = unread();
+        let first = unread.enter(at(0), 1, 90, 1);
+        let second = unread.enter(at(0), 1, 90, 2);
+        assert_eq!(unread.end_stalled(at(5)), [1]);
+        assert_eq!(unread.leave(first), None);
+        assert_eq!(unread.leave(second), Some(2));
+        assert_eq!((unread.count(), unread.bytes()), (0, 0));
+        assert!(unread.by_connection.is_empty());
+    }
+}
