@@ -336,11 +336,43 @@ fn who_was_not_probed_before_must_pass_a_probe_first() {
 
 #[test]
 fn what_our_own_failed_probe_has_found_is_newer() {
-    let (old, new) = (web(""), web(""));
-    probe(backend(&old, 0), &[true]);
-    backend(&new, 0).probed(Err("refused".to_owned()), NEW);
+    for (unhealthy_after, healthy) in [(1, false), (2, true)] {
+        let keys = format!("health_check: {{unhealthy_after: {unhealthy_after}}}");
+        let (old, new) = (web(&keys), web(&keys));
+        probe(backend(&old, 0), &[true]);
+        backend(&new, 0).probed(Err("refused".to_owned()), NEW);
+        hand(&old, &new);
+        assert_eq!(backend(&new, 0).is_healthy(), healthy);
+    }
+}
+
+/// A successor that starts from a checkpoint, makes `own` health checks while its predecessor makes
+/// `late` ones, and takes over.
+fn overtaken(early: &[bool], own: &[bool], late: &[bool]) -> Snapshot {
+    let keys = "health_check: {unhealthy_after: 3, healthy_after: 2}";
+    let (old, new) = (web(keys), web(keys));
+    probe(backend(&old, 0), early);
     hand(&old, &new);
-    assert!(!backend(&new, 0).is_healthy());
+    probe(backend(&new, 0), own);
+    probe(backend(&old, 0), late);
+    hand(&old, &new);
+    new
+}
+
+#[test]
+fn what_the_predecessor_has_found_since_its_checkpoint_is_not_lost() {
+    let healed = overtaken(&[false], &[], &[true, true]);
+    assert!(backend(&healed, 0).is_healthy(), "the predecessor sends it requests");
+    let failing = overtaken(&[true], &[], &[false, false]);
+    assert_eq!(backend(&failing, 0).probed(Err("refused".to_owned()), NEW), Some(false));
+}
+
+#[test]
+fn failures_before_and_after_the_checkpoint_are_one_run() {
+    let failing = overtaken(&[true], &[false], &[false]);
+    assert_eq!(backend(&failing, 0).probed(Err("refused".to_owned()), NEW), Some(false));
+    let fallen = overtaken(&[true], &[false], &[false, false]);
+    assert!(!backend(&fallen, 0).is_healthy(), "three failures in a row");
 }
 
 #[test]

@@ -24,6 +24,7 @@ pub struct Hysteresis {
     rise: NonZeroU32,
     fall: NonZeroU32,
     state: State,
+    own: Own,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +32,18 @@ enum State {
     Unknown,
     Healthy { failures: u32 },
     Unhealthy { passes: u32 },
+}
+
+/// The results since this one began or last went on from where another one stood.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Own {
+    None,
+    /// As many passes, or failures, and nothing else.
+    Same {
+        pass: bool,
+        times: u32,
+    },
+    Mixed,
 }
 
 /// What the results so far amount to, without the numbers that they are judged by.
@@ -46,11 +59,18 @@ impl Hysteresis {
     /// Unknown. Later, `rise` passes in a row make it healthy, `fall` failures in a row unhealthy.
     #[must_use]
     pub const fn new(rise: NonZeroU32, fall: NonZeroU32) -> Self {
-        Self { rise, fall, state: State::Unknown }
+        Self { rise, fall, state: State::Unknown, own: Own::None }
     }
 
     /// Takes one result; `Some(healthy)` if it decided something.
     pub fn observe(&mut self, pass: bool) -> Option<bool> {
+        self.own = match self.own {
+            Own::None => Own::Same { pass, times: 1 },
+            Own::Same { pass: before, times } if before == pass => {
+                Own::Same { pass, times: times.saturating_add(1) }
+            }
+            Own::Same { .. } | Own::Mixed => Own::Mixed,
+        };
         let was = self.state;
         self.state = match (was, pass) {
             (State::Unknown | State::Healthy { .. }, true) => State::Healthy { failures: 0 },
@@ -94,10 +114,40 @@ impl Hysteresis {
         Some(Standing { healthy: self.is_healthy(), run: self.run() })
     }
 
-    /// Goes on from where another one stood. With a `rise` or `fall` below that one's, a run may
-    /// be long enough already: it is cut to one less, because only a result decides, and the next
-    /// one then does.
+    /// Whether there was a result of its own since it began, or last went on from another one.
+    #[must_use]
+    pub const fn has_own_results(&self) -> bool {
+        !matches!(self.own, Own::None)
+    }
+
+    /// Goes on from where another one stands now. Results of its own since it began count behind the
+    /// other one's: failures in a row that both have seen can make it unhealthy. Passes alone never
+    /// make it healthy here, because they may be older than a failure that the other one has seen;
+    /// where it counts as healthy and the other one as unhealthy, they do not count at all.
     pub fn resume(&mut self, standing: Standing) {
+        let is_contradicted = self.is_healthy() && !standing.healthy;
+        match self.own {
+            Own::Same { pass: false, times } => {
+                self.stand(standing);
+                for _ in 0..times.min(self.fall.get()) {
+                    self.observe(false);
+                }
+            }
+            Own::Same { pass: true, times } if !is_contradicted => {
+                let passes = standing.run.saturating_add(times);
+                let run = if standing.healthy { 0 } else { passes };
+                self.stand(Standing { run, ..standing });
+            }
+            Own::Mixed if !is_contradicted => {}
+            Own::None | Own::Same { .. } | Own::Mixed => self.stand(standing),
+        }
+        self.own = Own::None;
+    }
+
+    /// Stands where another one did. With a `rise` or `fall` below that one's, a run may be long
+    /// enough already: it is cut to one less, because only a result decides, and the next one then
+    /// does.
+    fn stand(&mut self, standing: Standing) {
         let needed = if standing.healthy { self.fall } else { self.rise };
         let run = standing.run.min(needed.get() - 1);
         self.state = if standing.healthy {
@@ -238,6 +288,57 @@ mod tests {
         assert!(hysteresis.is_healthy());
         assert_eq!(hysteresis.run(), 1);
         assert_eq!(hysteresis.observe(false), Some(false));
+    }
+
+    /// One that went on from `early`, has seen `own` itself, and then goes on from `late`.
+    fn taken_over(early: &[bool], own: &[bool], late: &[bool]) -> Hysteresis {
+        let mut hysteresis = resumed(early);
+        for &pass in own {
+            hysteresis.observe(pass);
+        }
+        hysteresis.resume(after(late).standing().unwrap());
+        hysteresis
+    }
+
+    #[test]
+    fn without_results_of_its_own_it_goes_on_from_what_is_known_last() {
+        let healed = taken_over(&[false, true], &[], &[false, true, true]);
+        assert!(healed.is_healthy());
+        let failing = taken_over(&[true], &[], &[true, false, false]);
+        assert_eq!((failing.is_healthy(), failing.run()), (true, 2));
+    }
+
+    #[test]
+    fn its_own_failures_count_behind_those_of_the_other() {
+        let failing = taken_over(&[true], &[false], &[true, false]);
+        assert_eq!((failing.is_healthy(), failing.run()), (true, 2));
+        let fallen = taken_over(&[true], &[false], &[true, false, false]);
+        assert!(!fallen.is_healthy(), "three in a row");
+        let never_known = {
+            let mut hysteresis = hysteresis();
+            hysteresis.observe(false);
+            hysteresis.resume(after(&[true]).standing().unwrap());
+            hysteresis
+        };
+        assert_eq!((never_known.is_healthy(), never_known.run()), (true, 1));
+    }
+
+    #[test]
+    fn its_own_passes_end_a_run_of_failures_and_cannot_end_an_outage() {
+        assert_eq!(taken_over(&[true], &[true], &[true, false, false]).run(), 0);
+        let fallen = taken_over(&[true], &[true, true], &[true, false, false, false]);
+        assert_eq!((fallen.is_healthy(), fallen.run()), (false, 0), "they may be older");
+        let mut rising = taken_over(&[false], &[true], &[false, true]);
+        assert_eq!((rising.is_healthy(), rising.run()), (false, 1));
+        assert_eq!(rising.observe(true), Some(true));
+    }
+
+    #[test]
+    fn mixed_results_of_its_own_decide_but_do_not_end_an_outage() {
+        assert_eq!(taken_over(&[true], &[true, false], &[true, false, false]).run(), 1);
+        let fallen = [true, false, false, false];
+        assert!(!taken_over(&[true], &[false, true], &fallen).is_healthy());
+        assert!(!taken_over(&[true], &[true, false, false, false], &[true]).is_healthy());
     }
 
     #[test]

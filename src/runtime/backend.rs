@@ -242,26 +242,27 @@ impl Backend {
         }
     }
 
-    /// Goes on from what a predecessor knew. What our own probes found is newer and stays, but for
-    /// a pass of one that is known to be unhealthy there: it has to pass as often as anywhere. Who
-    /// is not probed here stays healthy; who was not probed there stays unknown until it passes.
-    pub fn resume(&self, known: &Known, now: Timestamp) {
+    /// Goes on from what a predecessor knows at `now`, with what our own probes have found since we
+    /// began (see [`Hysteresis::resume`]). A backend without health checks here stays healthy; one
+    /// without them there stays unknown until it passes. `Some` is the new health, if neither the
+    /// predecessor nor we had found it so before.
+    pub fn resume(&self, known: &Known, now: Timestamp) -> Option<bool> {
         let mut guard = self.checkup.lock().unwrap_or_else(PoisonError::into_inner);
         let checkup = &mut *guard;
         if checkup.last_error.is_none() {
             checkup.last_error.clone_from(&known.last_error);
         }
         let (Some(hysteresis), Some(standing)) = (&mut checkup.hysteresis, known.standing) else {
-            return;
+            return None;
         };
-        // We may have started from what was known some moments before it fell.
-        let is_outdated = hysteresis.is_healthy() && !standing.healthy;
-        if hysteresis.is_known() && !is_outdated {
-            return;
+        if !hysteresis.has_own_results() {
+            checkup.last_checked = known.checked_ago.map(|ago| Moment { at: now, earlier: ago });
         }
+        let before = hysteresis.is_healthy();
         hysteresis.resume(standing);
-        checkup.last_checked = known.checked_ago.map(|ago| Moment { at: now, earlier: ago });
-        self.healthy.store(standing.healthy, Relaxed);
+        let healthy = hysteresis.is_healthy();
+        self.healthy.store(healthy, Relaxed);
+        (healthy != before && healthy != standing.healthy).then_some(healthy)
     }
 
     /// Adds what others have counted for it.

@@ -206,8 +206,14 @@ impl Handoff {
                     Some(known.address) == backend.address() && known.speech == backend.speech
                 };
                 let known = known.get(&key).filter(is_same);
-                if let Some(known) = known {
-                    backend.resume(&known.health, now);
+                if let Some(known) = known
+                    && backend.resume(&known.health, now) == Some(false)
+                {
+                    let reason = backend.health().last_error.unwrap_or_default().replace('"', "'");
+                    let (pool, backend) = (&pool.name, &backend.label);
+                    log::warn!(
+                        "backend unhealthy: pool={pool} backend={backend} reason=\"{reason}\""
+                    );
                 }
             }
         }
