@@ -75,14 +75,18 @@ impl ConnectionMetrics {
                 ),
                 &["certificate"],
             )?,
-            certificate_renewals: counters(
-                registry,
-                (
-                    "lb_certificate_renewals_total",
-                    "Certificate files that changed while we ran, by what came of it.",
-                ),
-                &["outcome"],
-            )?,
+            certificate_renewals: certificate_renewals(registry)?,
         })
     }
+}
+
+/// Both series exist from the start. If the task that counts made them, a scrape after a reload could
+/// come before it, and a series that was there would be gone.
+fn certificate_renewals(registry: &Registry) -> Result<IntCounterVec> {
+    let help = "Certificate files that changed while we ran, by what came of it.";
+    let renewals = counters(registry, ("lb_certificate_renewals_total", help), &["outcome"])?;
+    for outcome in ["done", "refused"] {
+        renewals.get_metric_with_label_values(&[outcome])?;
+    }
+    Ok(renewals)
 }

@@ -282,6 +282,8 @@ fn what_is_likely_to_be_counted_exists_at_0_from_the_start() {
         r#"lb_errors_total{backend="10.0.0.1:3000",pool="web",type="connect"} 0"#,
         r#"lb_errors_total{backend="",pool="web",type="no_backend"} 0"#,
         r#"lb_retries_total{pool="web",reason="reset"} 0"#,
+        r#"lb_certificate_renewals_total{outcome="done"} 0"#,
+        r#"lb_certificate_renewals_total{outcome="refused"} 0"#,
     ] {
         assert!(world.has(line), "{line} is not in\n{}", world.text());
     }

@@ -74,17 +74,24 @@ impl Files {
     }
 }
 
-/// Looks at the files for ever, and rolls the keys of tickets.
-pub(super) async fn keep_renewed(
+/// Shows how things stand with the files, at once; the task that it returns looks at them from then
+/// on, and rolls the keys of tickets. A scrape that comes before the task runs must miss no series.
+pub(super) fn keep_renewed(
+    files: Arc<Files>,
+    tickets: Arc<Tickets>,
+    metrics: ConnectionMetrics,
+    clock: Clock,
+) -> impl Future<Output = ()> {
+    tell_standings(&files, &metrics);
+    look_again_and_again(files, tickets, metrics, clock)
+}
+
+async fn look_again_and_again(
     files: Arc<Files>,
     tickets: Arc<Tickets>,
     metrics: ConnectionMetrics,
     clock: Clock,
 ) {
-    for outcome in ["done", "refused"] {
-        metrics.certificate_renewals.with_label_values(&[outcome]).inc_by(0);
-    }
-    tell_standings(&files, &metrics);
     let mut look = interval(LOOK_EVERY);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -148,4 +155,50 @@ fn tell_standings(files: &Files, metrics: &ConnectionMetrics) {
 fn unix(time: SystemTime) -> i64 {
     let seconds = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     i64::try_from(seconds).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use prometheus::{Registry, TextEncoder};
+
+    use super::*;
+    use crate::config::{Overrides, load};
+    use crate::metrics::Metrics;
+    use crate::tls::upstream;
+    use crate::{fixture, worker};
+
+    #[test]
+    fn how_things_stand_with_the_files_is_shown_before_the_task_runs() {
+        let directory = std::env::temp_dir().join(format!("weir-renewal-{}", std::process::id()));
+        fs::create_dir_all(&directory).unwrap();
+        let made = rcgen::generate_simple_self_signed(["a.test".to_owned()]).unwrap();
+        let (cert, key) = (directory.join("cert.pem"), directory.join("key.pem"));
+        fs::write(&cert, made.cert.pem()).unwrap();
+        fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+        let (cert, key) = (cert.display(), key.display());
+        let text = format!(
+            "listeners: [{{address: '127.0.0.1:1', tls: {{certificates: [{{cert: {cert}, key: {key}}}]}}}}]\n\
+             pools: [{{name: web, backends: ['http://10.0.0.1:80']}}]"
+        );
+        let config = load(Some(text.as_bytes()), &Overrides::default()).unwrap();
+        let kept = Kept::default();
+        let (doors, tickets) = worker::doors(&config, None, &kept).unwrap();
+        let terminators = doors.into_iter().filter_map(|door| door.terminator).collect();
+        let clock = Clock::process();
+        let trust = upstream::open(&config, &kept, clock.wall(clock.now()));
+        let upstreams = Arc::new(Upstreams::new(&config.pools, trust).unwrap());
+        let files = Arc::new(Files::new(terminators, upstreams));
+        let registry = Registry::new();
+        let metrics = Metrics::new(&registry, &fixture::web()).unwrap();
+        let renewal = keep_renewed(files, tickets, metrics.connections().clone(), clock);
+        drop(renewal);
+        let shown = TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
+        for name in ["expiry_timestamp_seconds", "broken", "missing"] {
+            let series = format!("lb_certificate_{name}{{certificate=\"{cert}\"}}");
+            assert!(shown.contains(&series), "{series} is not in\n{shown}");
+        }
+        fs::remove_dir_all(directory).unwrap();
+    }
 }
