@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::rlimit_of_files;
+use super::{WorkerError, rlimit_of_files, system};
 use crate::admin::{Admin, Bounds, Pages, Server};
 
 /// The admin port of a worker.
@@ -29,10 +29,16 @@ impl AdminPort {
         Ok(())
     }
 
-    /// The worker serves.
-    pub(super) fn begin(&mut self, admin: Arc<Admin>) -> io::Result<()> {
-        self.pages.begin(admin);
-        self.start()
+    /// The worker takes over. If it is alone, its pages say until [`Self::begin`] that it starts: once
+    /// `/readyz` is 200, `weir status` must not report that no worker serves.
+    pub(super) fn take_over(&mut self, admin: &Arc<Admin>) -> Result<(), WorkerError> {
+        if self.server.is_none() { self.begin(admin) } else { Ok(()) }
+    }
+
+    /// The supervisor has noted that the worker serves. Every further call does nothing.
+    pub(super) fn begin(&mut self, admin: &Arc<Admin>) -> Result<(), WorkerError> {
+        self.pages.begin(Arc::clone(admin));
+        self.start().map_err(system("serve the admin port"))
     }
 
     /// Another worker may be taking over.

@@ -173,8 +173,7 @@ impl<'a> Conductor<'a> {
         self.heartbeat.watch(data.runtime());
         self.data_service = Some(data);
         self.parts.readiness.accept();
-        let begun = self.admin_port.begin(Arc::clone(&self.admin));
-        begun.map_err(super::system("serve the admin port"))?;
+        self.admin_port.take_over(&self.admin)?;
         self.tell(&ToSupervisor::Ready);
         Ok(())
     }
@@ -233,7 +232,10 @@ impl<'a> Conductor<'a> {
                 report.debits.apply(&snapshot, self.parts.proxy.clock.now());
                 self.admin.metrics.inherit(&report.counts, &snapshot);
             }
-            ToWorker::Supervised(facts) => self.supervised(&facts),
+            ToWorker::Supervised(facts) => {
+                self.supervised(&facts);
+                self.admin_port.begin(&self.admin)?;
+            }
             ToWorker::Start(_)
             | ToWorker::TakeOver(_)
             | ToWorker::Drain
@@ -333,8 +335,7 @@ impl<'a> Conductor<'a> {
         Ok(true)
     }
 
-    /// Whether a former worker drains still. Until it has ended, the last one has a service to tell
-    /// of on the admin port.
+    /// Whether a former worker still drains. The last worker shows its counts on the admin port.
     fn others_drain(&self) -> bool {
         self.admin.metrics.supervision().is_some_and(|told| told.draining_workers > 0)
     }

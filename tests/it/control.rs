@@ -8,14 +8,19 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::time::SystemTime;
+
+use ::weir::link::{Link, Start, ToSupervisor, ToWorker};
+use ::weir::metrics::Supervision;
 
 use crate::support::backend::{Backend, Behaviour};
-use crate::support::client::Client;
+use crate::support::client::{self, Client};
 use crate::support::configs::pool;
-use crate::support::ports::own_socket;
+use crate::support::ports::{own_address, own_socket};
 use crate::support::weir::{BINARY, Directory, Weir, kill, run_to_end};
 use crate::support::{PATIENCE, eventually, now};
 
@@ -58,6 +63,60 @@ fn a_socket_that_a_killed_supervisor_left_behind_is_taken_over() {
     assert!(directory.path("control.sock").exists(), "it could not clean up");
     let second = Weir::start_flagged(&pool(&backends, ""), &["--control", &path]);
     assert_eq!(second.command(&["status", "--control", &path]).code, Some(0));
+}
+
+/// A worker process that was told what to serve, and its listener and admin port.
+fn worker_alone(backends: &[Backend]) -> (Killed, Link, [SocketAddr; 2]) {
+    let address = own_address();
+    let [listener, admin] = [8080, 9090].map(|port| SocketAddr::from((address, port)));
+    let sockets = [listener, admin].map(|address| TcpListener::bind(address).unwrap());
+    sockets.iter().for_each(|socket| socket.set_nonblocking(true).unwrap());
+    let (link, theirs) = Link::pair().unwrap();
+    let worker =
+        Command::new(BINARY).arg("worker").stdin(theirs).stderr(Stdio::null()).spawn().unwrap();
+    let start = Start {
+        text: Some(format!(
+            "{}\nlisteners: [\"{listener}\"]\nadmin: {{address: \"{admin}\"}}\n",
+            pool(backends, "")
+        )),
+        version: "1".to_owned(),
+        sockets: vec![listener, admin],
+        state: None,
+        supervision: Supervision::at(SystemTime::UNIX_EPOCH, None),
+        is_alone: true,
+    };
+    link.send(&ToWorker::Start(Box::new(start))).unwrap();
+    link.send_sockets(&sockets).unwrap();
+    (Killed(worker), link, [listener, admin])
+}
+
+/// A process that is killed when this is dropped.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+#[test]
+fn a_worker_is_not_reported_ready_before_its_supervisor_has_noted_it() {
+    let backends = Backend::start_many(1);
+    let (mut worker, link, [listener, admin]) = worker_alone(&backends);
+    let next = |wanted: fn(&ToSupervisor) -> bool| {
+        while !wanted(&link.receive().unwrap().expect("the worker lives")) {}
+    };
+    next(|said| matches!(said, ToSupervisor::Warm));
+    link.send(&ToWorker::TakeOver(Box::default())).unwrap();
+    next(|said| matches!(said, ToSupervisor::Ready));
+    assert_eq!(client::get(listener, "/").status(), 200, "it serves");
+    assert_eq!(client::get(admin, "/readyz").text(), "not ready: starting\n");
+    link.send(&ToWorker::Supervised(Supervision::at(SystemTime::UNIX_EPOCH, None))).unwrap();
+    let is_ready = || client::get(admin, "/readyz").status() == 200;
+    eventually(PATIENCE, "it is ready", is_ready);
+    drop(link);
+    eventually(PATIENCE, "it ends", || worker.0.try_wait().unwrap().is_some());
 }
 
 #[test]
