@@ -174,24 +174,30 @@ fn an_upload_may_take_longer_than_the_answer_as_long_as_it_goes_on() {
 
 #[test]
 fn a_request_goes_on_though_its_answer_is_not_taken() {
+    // More than the backend's window of 65,535, and as much behind it as Weir takes of a client.
+    let body = vec![b'x'; 105_000];
+    // Of that, Weir has taken this much for certain before the response begins. While the response
+    // waits for the client, nothing more is read of the request.
+    let taken = 83_000;
     for over_http1 in [false, true] {
         let (backend, weir) = h2c("timeouts: {request: off, response: 30s}");
-        // More than the backend's window, and as much behind it as is taken of a client.
-        let body = vec![b'x'; 105_000];
         let mut client = Client::connect(weir.address());
         let mut stream = None;
         if over_http1 {
             client.send(request_bytes("POST", "/flood", &[], body.len()));
             client.send(&body);
+            eventually(PATIENCE, "the request is read", || client.is_all_read());
         } else {
             let mut connection = Http2::connect(weir.address());
             let call = stream
                 .insert(connection.start(request(Method::POST, "/flood", &[]), true).unwrap());
-            call.send(&body, true).unwrap();
+            call.send(&body, false).unwrap();
+            // Weir opens its window of 65,536 again when half of what is left of it was read. So
+            // this comes for certain, and then at most 22,000 bytes were not read.
+            eventually(PATIENCE, "most of the request is read", || call.window() >= 43_600);
         }
         let length = || backend.calls().first().map_or(0, |call| call.body.len());
         eventually(PATIENCE, "a window of it is there", || length() == 65_535);
-        assert_eq!(weir.get("/").text(), "h2");
         backend.tell();
         let mut before = None;
         eventually(PATIENCE, "nothing more is taken of the answer", || {
@@ -200,7 +206,7 @@ fn a_request_goes_on_though_its_answer_is_not_taken() {
             before.replace(flooded) == Some(flooded) && flooded > 300_000
         });
         backend.tell();
-        eventually(PATIENCE, "the rest is there", || length() == body.len());
+        eventually(PATIENCE, "what was taken is there", || length() >= taken);
     }
 }
 

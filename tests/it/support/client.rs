@@ -67,6 +67,14 @@ impl Client {
         self.socket.write_all(bytes.as_ref())
     }
 
+    /// Whether the server has read all that was sent, as the kernel's queues of both sockets say.
+    pub(crate) fn is_all_read(&self) -> bool {
+        let ours = self.local_addr();
+        let theirs = self.socket.peer_addr().expect("a connected socket has a peer");
+        queues(ours, theirs).is_some_and(|(unsent, _)| unsent == 0)
+            && queues(theirs, ours).is_some_and(|(_, unread)| unread == 0)
+    }
+
     /// Says that nothing more is going to be sent.
     pub(crate) fn half_close(&self) {
         self.socket.shutdown(Shutdown::Write).expect("half-closing");
@@ -287,6 +295,22 @@ pub(crate) fn get(to: SocketAddr, path: &str) -> Response {
 pub(crate) fn try_get(to: SocketAddr, path: &str) -> Result<Response, Failure> {
     let mut client = Client::try_connect(to, None).map_err(|error| io_failure(&error, 0))?;
     client.request("GET", path, &[("Connection", "close")], b"")
+}
+
+/// How many bytes the kernel holds that the socket at `local` has sent and `remote` has not
+/// acknowledged, and that have come for it and were not read. `None` if there is no such socket.
+fn queues(local: SocketAddr, remote: SocketAddr) -> Option<(u64, u64)> {
+    let name = |address: SocketAddr| match address {
+        SocketAddr::V4(it) => {
+            format!("{:08X}:{:04X}", u32::from_ne_bytes(it.ip().octets()), it.port())
+        }
+        SocketAddr::V6(_) => panic!("tests use IPv4"),
+    };
+    let ends = format!(" {} {} ", name(local), name(remote));
+    let sockets = std::fs::read_to_string("/proc/net/tcp").expect("reading the kernel's sockets");
+    let (_, rest) = sockets.lines().find_map(|line| line.split_once(&ends))?;
+    let (sent, received) = rest.split(' ').nth(1)?.split_once(':')?;
+    Some((u64::from_str_radix(sent, 16).ok()?, u64::from_str_radix(received, 16).ok()?))
 }
 
 /// The head of a request. Gives `Host` unless `headers` has one, and a length if there is a body.

@@ -145,6 +145,13 @@ impl Stream {
         next.transpose().unwrap()
     }
 
+    /// How many bytes of the body the server would take now, behind all that was sent.
+    pub(crate) fn window(&mut self) -> usize {
+        let _inside = self.runtime.enter();
+        self.body.reserve_capacity(1 << 20);
+        self.body.capacity()
+    }
+
     pub(crate) fn reset(&mut self) {
         let _inside = self.runtime.enter();
         self.body.send_reset(Reason::CANCEL);
