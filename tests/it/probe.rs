@@ -56,8 +56,9 @@ fn until_healthy(weir: &Weir, count: usize) {
 /// What `changes` are of two backends whose probes have these results.
 fn changes_after(check: &str, results: [&'static str; 2]) -> [String; 2] {
     let backends = Backend::start_many(2);
-    // A probe may take as long as the interval, and more than this a busy machine may need.
-    let check = format!("path: /health, interval: 200ms, {check}");
+    // A probe that takes longer than the interval fails, which the script does not know of. On a busy
+    // machine one may wait for its turn for some time.
+    let check = format!("path: /health, interval: 500ms, {check}");
     let scripts = results.map(script);
     for (backend, (_, behaviour)) in backends.iter().zip(&scripts) {
         backend.on("/health", behaviour.clone());
@@ -66,9 +67,13 @@ fn changes_after(check: &str, results: [&'static str; 2]) -> [String; 2] {
     weir.until_alive();
     // When the next probe has come, the last one was taken in.
     let is_through = |(probes, results): (&Arc<AtomicUsize>, &str)| {
-        eventually(PATIENCE, "the script is through", || probes.load(Relaxed) > results.len());
+        let is_over = || probes.load(Relaxed) > results.len();
+        eventually(PATIENCE * 2, "the script is through", is_over);
     };
     scripts.iter().map(|(probes, _)| probes).zip(results).for_each(is_through);
+    // The log is written by a thread of its own, which has written all of it by the end.
+    weir.signal("TERM");
+    weir.wait(PATIENCE);
     [changes(&weir, &backends[0]), changes(&weir, &backends[1])]
 }
 
