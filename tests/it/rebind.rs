@@ -5,7 +5,9 @@
     reason = "a test that cannot go on fails, which is what a panic does"
 )]
 
+use std::iter;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 
 use crate::support::backend::{Backend, Behaviour};
 use crate::support::client::{self, Client};
@@ -15,14 +17,20 @@ use crate::support::ports::own_address;
 use crate::support::weir::Weir;
 use crate::support::{PATIENCE, eventually};
 
-/// A port that is free on every address: a listener on `0.0.0.0` gets in the way of every test
-/// that has it somewhere.
+/// A port that is free on every address, and that no other test gets: a listener on `0.0.0.0` gets
+/// in the way of every other one on its port. Each process of these tests has a block of addresses
+/// of its own, and by that a range of ports.
 fn free_port() -> u16 {
-    let first = u16::try_from(std::process::id() % 8000).unwrap();
-    let mut ports = (12_000..20_000).cycle().skip(usize::from(first)).take(8000);
+    static TAKEN: AtomicU16 = AtomicU16::new(0);
+    let [_, block, _, _] = own_address().octets();
+    let first = 12_000 + u16::from(block) * PORTS;
     let is_free = |port: &u16| TcpListener::bind((Ipv4Addr::UNSPECIFIED, *port)).is_ok();
-    ports.find(is_free).unwrap()
+    let next = || first + TAKEN.fetch_add(1, Relaxed) % PORTS;
+    iter::repeat_with(next).take(usize::from(PORTS)).find(is_free).unwrap()
 }
+
+/// How many of them a process has.
+const PORTS: u16 = 32;
 
 /// A configuration with a listener at `HERE:8080` and these.
 fn with_listeners(backends: &[Backend], more: &[SocketAddr]) -> String {
