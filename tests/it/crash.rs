@@ -88,7 +88,8 @@ fn when_the_worker_dies_while_its_successor_warms_up_what_is_served_is_served_on
     warming(&weir, &hung);
     kill("KILL", &[worker]).unwrap();
     assert_eq!(weir.get("/").text(), "one", "a client that waited is served");
-    assert_eq!(weir.serving().map(|worker| worker.generation), Some(3));
+    let generation = || weir.serving().map(|worker| worker.generation);
+    eventually(PATIENCE, "the supervisor knows that it serves", || generation() == Some(3));
     assert!(weir.workers().iter().any(|worker| worker.is("warming") && worker.generation == 2));
     hung.release();
     eventually(PATIENCE, "the reload is done", || weir.get("/").text() == "hung");

@@ -78,7 +78,10 @@ fn a_client_with_an_empty_bucket_is_still_refused_after_a_crash() {
     assert_eq!(status_for(&weir, client), 429);
     assert_eq!(backends[0].count(), 3);
     eventually(PATIENCE, "no total is forgotten", || {
-        weir.metrics().sum("lb_requests_total", &[]) >= requests + 1.0
+        let answer = client::get(weir.admin(), "/metrics");
+        // It serves before it is ready.
+        answer.status() == 200
+            && Metrics::parse(&answer.text()).sum("lb_requests_total", &[]) >= requests + 1.0
     });
 }
 
