@@ -113,7 +113,8 @@ fn a_request_that_keeps_coming_back_is_stopped() {
 
 #[test]
 fn a_client_that_takes_nothing_is_let_go_and_told_of_in_full() {
-    let (backend, weir) = one("timeouts: {response: 500ms, request: off}");
+    // The backend has to put its 30 MB together before this is over.
+    let (backend, weir) = one("timeouts: {response: 2s, request: off}");
     backend.set(Behaviour::Answer(Answer::body(vec![b'x'; 30_000_000])));
     let mut client = Client::connect(weir.address());
     client.send("GET /big HTTP/1.1\r\nHost: a.test\r\n\r\n");
