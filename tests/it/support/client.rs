@@ -274,7 +274,14 @@ impl Client {
         let wait = self.socket.set_read_timeout(Some(left));
         wait.map_err(|error| io_failure(&error, self.unread.len()))?;
         let mut piece = [0; 65_536];
-        match self.socket.read(&mut piece) {
+        let read = loop {
+            match self.socket.read(&mut piece) {
+                // As after a pause of the whole process.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                read => break read,
+            }
+        };
+        match read {
             Ok(0) => Err(Failure::NoAnswer),
             Ok(count) => {
                 self.unread.extend_from_slice(&piece[..count]);
