@@ -126,8 +126,8 @@ fn a_second_one_in_the_same_surroundings_serves_without_a_control_socket() {
     let shared = first.path("").display().to_string();
     let mut second = Weir::start_with(&pool(&backends, ""), &[("XDG_RUNTIME_DIR", &shared)]);
     assert_eq!(second.get("/").status(), 200);
-    assert!(second.stderr().contains("WARN"), "{}", second.stderr());
-    assert!(second.stderr().contains("belongs to another supervisor that runs"));
+    second.until_said("WARN");
+    second.until_said("belongs to another supervisor that runs");
     second.signal("TERM");
     assert_eq!(second.wait(PATIENCE).code(), Some(0));
     assert_eq!(first.command(&["status"]).code, Some(0), "the first one's socket is there still");
@@ -356,9 +356,8 @@ fn a_usual_control_socket_that_cannot_be_had_is_gone_without_and_said() {
         let mut weir =
             Weir::start_with(&pool(&backends, ""), &[("XDG_RUNTIME_DIR", unusable.as_str())]);
         assert_eq!(weir.get("/").status(), 200);
-        let log = weir.stderr();
-        assert!(log.contains("no control socket, so commands such as"), "{log}");
-        assert!(log.contains(&unusable), "{log}");
+        weir.until_said("no control socket, so commands such as");
+        weir.until_said(&unusable);
         weir.signal("TERM");
         assert_eq!(weir.wait(PATIENCE).code(), Some(0));
     }

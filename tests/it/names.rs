@@ -62,7 +62,7 @@ fn starts_without_a_name(health_check: &str) {
     assert_eq!(weir.get("/api").text(), "api");
     eventually(PATIENCE, "it is healthy", || state(&weir, "api") == "\"healthy\"");
     assert_eq!(unresolved(&weir, "api"), 0.0);
-    assert!(weir.stderr().contains("name resolved: pool=api backend=api.test:3000"));
+    weir.until_said("name resolved: pool=api backend=api.test:3000");
 }
 
 #[test]
@@ -95,7 +95,7 @@ fn a_worker_that_dies_is_replaced_by_one_that_knows_the_last_addresses() {
         replace(&weir);
         assert_eq!((weir.get("/").text(), weir.get("/api").text()), ("web".into(), "api".into()));
     }
-    assert!(weir.stderr().contains("its last known address is used"), "{}", weir.stderr());
+    weir.until_said("its last known address is used");
 }
 
 #[test]

@@ -208,7 +208,7 @@ fn no_more_workers_drain_at_once_than_are_allowed_and_the_oldest_is_ended_first(
     eventually(PATIENCE, "three drain", || {
         weir.metrics().value("lb_draining_workers", &[]) == Some(3.0)
     });
-    assert!(weir.stderr().contains("worker ended, too many drain: generation=2 "));
+    weir.until_said("worker ended, too many drain: generation=2 ");
     backends[0].release();
     let answered = clients.iter_mut().skip(2).map(|client| client.read_answer().status());
     assert_eq!(answered.collect::<Vec<_>>(), [200, 200, 200], "the others came to their end");

@@ -188,7 +188,7 @@ fn what_is_still_in_flight_at_the_drains_deadline_is_cut_and_the_code_is_1() {
     weir.signal("TERM");
     ends_with(&mut weir, 1);
     assert!(client.try_read_answer("GET").is_err(), "there was no answer to give");
-    assert!(weir.stderr().contains("weir: stopped before all was done: connections=1"));
+    weir.until_said("weir: stopped before all was done: connections=1");
 }
 
 #[test]

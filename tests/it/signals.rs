@@ -113,5 +113,5 @@ fn a_further_stop_later_on_ends_it_at_once() {
     weir.signal_until_it_ends("TERM");
     assert_eq!(weir.wait(PATIENCE).code(), Some(1), "{}", weir.stderr());
     assert!(now() - start >= Duration::from_millis(500), "after {:?}", now() - start);
-    assert!(weir.stderr().contains("stopping at once: signal=SIGTERM"), "{}", weir.stderr());
+    weir.until_said("stopping at once: signal=SIGTERM");
 }

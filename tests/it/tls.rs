@@ -232,7 +232,7 @@ fn a_renewed_certificate_is_used_without_a_reload_and_a_broken_one_is_not() {
     point("v3");
     eventually(PATIENCE, "the broken one is told", || renewed(&weir, "refused") == Some(1.0));
     assert_eq!(shown(), new.der());
-    assert!(weir.stderr().contains("is not the key of the certificate"), "{}", weir.stderr());
+    weir.until_said("is not the key of the certificate");
     point("v1");
     eventually(PATIENCE, "and it goes on from there", || shown() == old.der());
     assert_eq!(renewed(&weir, "refused"), Some(1.0), "told once");
@@ -254,7 +254,7 @@ fn a_renewal_takes_no_expired_certificate_in_the_place_of_a_good_one() {
             params.not_after = rcgen::date_time_ymd(year, 1, 1);
         });
         eventually(PATIENCE, "it is refused", || renewed(&weir, "refused") == Some(number));
-        assert!(weir.stderr().contains(complaint), "{}", weir.stderr());
+        weir.until_said(complaint);
         assert_eq!(shown(), shown_first, "the good one stays");
     }
     assert_eq!(renewed(&weir, "done"), Some(0.0));

@@ -122,7 +122,7 @@ fn an_expired_certificate_to_show_is_a_problem_for_check_and_a_warning_for_what_
     });
     let tls = format!("{}, {}, server_name: web.internal", ca(&authority), show(&old));
     let weir = Weir::start(&pool(&[front.url()], &tls));
-    assert!(weir.stderr().contains("has expired on 2020-01-01"), "{}", weir.stderr());
+    weir.until_said("has expired on 2020-01-01");
     assert_eq!(weir.get("/").status(), 200, "this backend does not look");
     let checked = weir.command(&["check", weir.config_path().to_str().unwrap()]);
     assert_eq!(checked.code, Some(1), "{}", checked.stdout);

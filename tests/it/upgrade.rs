@@ -240,7 +240,7 @@ impl Own {
         let mix = Mix::start(self.weir.address());
         self.weir.signal("USR2");
         eventually(PATIENCE, "it is refused", || self.weir.stderr().contains("upgrade refused: "));
-        assert!(self.weir.stderr().contains(why), "{}", self.weir.stderr());
+        self.weir.until_said(why);
         let refused = || {
             let labels = [("outcome", "refused")];
             self.weir.metrics().sum("lb_supervisor_upgrades_total", &labels)

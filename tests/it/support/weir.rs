@@ -332,6 +332,14 @@ impl Weir {
         self.directory.text("stderr")
     }
 
+    /// Waits until it has written this to standard error. A worker's log is written by a thread of
+    /// its own, which may be late.
+    #[track_caller]
+    pub(crate) fn until_said(&self, text: &str) {
+        let what = format!("{text:?} on standard error");
+        eventually(PATIENCE, &what, || self.stderr().contains(text));
+    }
+
     /// The access log as it is so far: every whole line of standard output that is JSON.
     pub(crate) fn access_log(&self) -> Vec<Value> {
         let stdout = self.stdout();
