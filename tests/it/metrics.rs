@@ -505,14 +505,15 @@ fn a_connection_too_many_is_no_request_and_is_counted_as_a_connection() {
     let mut inside = Client::connect(weir.address());
     inside.get("/");
     assert_eq!(weir.get("/").status(), 503);
-    let metrics = weir.metrics();
     let labels = [("reason", "too_many_connections")];
-    assert_eq!(metrics.sum("lb_connection_failures_total", &labels), 1.0);
-    assert_eq!(metrics.sum("lb_requests_total", &[]), 1.0, "of the one inside");
-    assert_eq!(weir.access_log().len(), 1);
     eventually(PATIENCE, "the log says so", || {
         weir.stderr().contains("reason=too_many_connections")
     });
+    weir.until_logged("the request of the one inside", |_| true);
+    let metrics = weir.metrics();
+    assert_eq!(metrics.sum("lb_connection_failures_total", &labels), 1.0);
+    assert_eq!(metrics.sum("lb_requests_total", &[]), 1.0, "of the one inside");
+    assert_eq!(weir.access_log().len(), 1);
 }
 
 #[test]
