@@ -18,7 +18,7 @@ use std::time::Duration;
 use crate::support::backend::{Backend, Behaviour};
 use crate::support::client::{self, Response, try_get};
 use crate::support::ports::{own_address, own_socket};
-use crate::support::weir::{Directory, Ended, Weir, run_to_end};
+use crate::support::weir::{Directory, Ended, Weir, copy_binary, run_to_end};
 use crate::support::{PATIENCE, eventually, eventually_some, now};
 
 /// Runs a command that is expected to end by itself.
@@ -243,7 +243,7 @@ fn a_file_without_access_rights_is_one_line_and_1() {
     let mut command = if fs::read(&given.path).is_ok() {
         // Root may read anything, and others perhaps not where the binary is.
         let binary = given.directory.path("weir");
-        fs::copy(env!("CARGO_BIN_EXE_weir"), &binary).unwrap();
+        copy_binary(&binary, "");
         let mut command = Command::new(binary);
         command.uid(65534).gid(65534);
         command
