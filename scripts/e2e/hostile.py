@@ -165,7 +165,7 @@ def expect_explained(laxer):
     """Fails for each case that docs/HTTP.md does not tell of. A case is its section, what comes in,
     and what came of it."""
     with open(DOCUMENT, encoding="utf-8") as document:
-        explained = " ".join(document.read().split("## Beside HAProxy")[-1].split())
+        explained = " ".join(document.read().split("## Compared with HAProxy")[-1].split())
     unexplained = [case for case in laxer if case[1] not in explained]
     for case in laxer:
         print(f"    {'NOT EXPLAINED' if case in unexplained else 'explained'}: {': '.join(case)}")

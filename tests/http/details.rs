@@ -1,20 +1,20 @@
-//! The words of `detail` in the access log, read from the code: docs/HTTP.md has all of them.
+//! The values of `detail` in the access log, read from the code: docs/HTTP.md lists all of them.
 
 use std::fs;
 use std::path::Path;
 
 const VIOLATIONS: &str = include_str!("../../src/http/scan/violation.rs");
-/// Words that are no violation of a grammar: the status, and what they mean.
+/// Values that are not grammar violations: the status, and what they mean.
 const OTHERS: [(&str, &str, &str); 2] = [
-    ("before_101", "400", "Bytes for a WebSocket that came before the backend's 101."),
+    ("before_101", "400", "Bytes for a WebSocket arrived before the backend's 101."),
     (
         "response_buffers",
-        "that of the response",
-        "Nothing: the client, or the backend of a WebSocket, read nothing, and `limits.response_buffers` was reached.",
+        "of the response",
+        "No violation: the client, or the backend of a WebSocket, read nothing, and `limits.response_buffers` was reached.",
     ),
 ];
 
-/// The table of them.
+/// The table of all values.
 pub(crate) fn table() -> String {
     let mut table = String::from("\n| `detail` | Status | What is wrong |\n|---|---|---|\n");
     let mut row = |(word, status, what): (&str, &str, &str)| {
@@ -22,7 +22,7 @@ pub(crate) fn table() -> String {
     };
     let statuses = match_of("status");
     let codes = match_of("code");
-    assert!(codes.len() > 20, "violation.rs is written in another way: {codes:?}");
+    assert!(codes.len() > 20, "violation.rs has another form: {codes:?}");
     for (name, code) in &codes {
         let of = |(other, _): &&(String, String)| other == name;
         let (_, status) = statuses.iter().find(of).expect("a status");
@@ -33,7 +33,7 @@ pub(crate) fn table() -> String {
     table
 }
 
-/// Each variant, and what a function makes of it.
+/// Each variant, and what a function returns for it.
 fn match_of(function: &str) -> Vec<(String, String)> {
     let (_, body) = VIOLATIONS.split_once(&format!("fn {function}(self)")).expect("the function");
     let (_, body) = body.split_once("match self {").expect("a match");
@@ -49,18 +49,18 @@ fn match_of(function: &str) -> Vec<(String, String)> {
     found
 }
 
-/// What the code says of a variant, in words for the operator.
+/// The doc comment of a variant.
 fn doc(name: &str) -> String {
     let lines: Vec<&str> = VIOLATIONS.lines().map(str::trim).collect();
     let end = lines.iter().position(|line| *line == format!("{name},")).expect("the variant");
     let docs = lines.get(..end).into_iter().flatten().rev();
     let docs: Vec<&str> = docs.map_while(|line| line.strip_prefix("/// ")).collect();
-    assert!(!docs.is_empty(), "{name} has no words");
+    assert!(!docs.is_empty(), "{name} has no doc comment");
     let words = docs.into_iter().rev().collect::<Vec<_>>().join(" ");
     codes_for_names(&words)
 }
 
-/// A link to another variant becomes its word.
+/// Replaces a link to another variant by its code.
 fn codes_for_names(words: &str) -> String {
     match_of("code").into_iter().fold(words.to_owned(), |words, (name, code)| {
         words.replace(&format!("[`Violation::{name}`]"), &format!("`{}`", code.trim_matches('"')))
@@ -68,9 +68,9 @@ fn codes_for_names(words: &str) -> String {
 }
 
 #[test]
-fn no_word_of_detail_is_told_that_the_table_does_not_have() {
+fn every_value_of_detail_is_in_the_table() {
     let proxy = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/proxy");
-    let mut told = Vec::new();
+    let mut logged = Vec::new();
     let mut folders = vec![proxy];
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).expect("src/proxy can be read") {
@@ -82,11 +82,11 @@ fn no_word_of_detail_is_told_that_the_table_does_not_have() {
             let text = fs::read_to_string(path).expect("it can be read");
             let argument =
                 |call: &str| call.split_once(')').map(|(argument, _)| argument.to_owned());
-            told.extend(text.split("exchange.because(").skip(1).filter_map(argument));
+            logged.extend(text.split("exchange.because(").skip(1).filter_map(argument));
         }
     }
-    assert!(told.iter().any(|word| word.starts_with('"')), "nothing is told: {told:?}");
-    for word in told {
+    assert!(logged.iter().any(|word| word.starts_with('"')), "no value was found: {logged:?}");
+    for word in logged {
         let is_code = word == "violation.code(";
         let is_listed = OTHERS.iter().any(|(other, ..)| word == format!("{other:?}"));
         assert!(is_code || is_listed, "`detail` {word} is in no table: tests/http/details.rs");

@@ -1,23 +1,23 @@
-//! Frames of HTTP/2, written by hand: what the last column of `http2.txt` stands for.
+//! Parses the last column of `http2.txt` into HTTP/2 frames.
 
 use super::table::{Case, unescape};
 
-/// The pseudo-fields of a plain request, as text and as a block.
+/// The pseudo-headers of a plain request, as text and as a block.
 const PLAIN: &str = ":method: GET¶:scheme: http¶:authority: a.test¶:path: /";
 const PLAIN_POST: &str = ":method: POST¶:scheme: http¶:authority: a.test¶:path: /";
 const PLAIN_BLOCK: &[u8] = b"\x82\x86\x84\x01\x06a.test";
-/// What the origin gets of it.
+/// What the origin receives for it.
 const PLAIN_AT_THE_ORIGIN: &str = "GET / HTTP/1.1¶Host: a.test¶¶";
 
 /// What a case sends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Frames {
-    /// Behind the preface and settings, unless it is raw: bytes, and the stream whose end is waited
-    /// for behind them.
+    /// Sent after the preface and settings, unless it is raw: bytes, and the stream whose end to wait for
+    /// afterwards.
     pub(crate) parts: Vec<(Vec<u8>, Option<u32>)>,
-    /// It brings its own preface, or none.
+    /// It has its own preface, or none.
     pub(crate) is_raw: bool,
-    /// What the origin gets, when each request is passed on.
+    /// What the origin receives if each request is passed on.
     pub(crate) origin: Vec<u8>,
     /// The client's next stream.
     pub(crate) next: u32,
@@ -94,7 +94,7 @@ fn kind(name: &str) -> u8 {
     known.map_or(0xfa, |kind| u8::try_from(kind).expect("one of ten"))
 }
 
-/// `s`tream ends (or acknowledges), `h`ead ends, `p`added, with a `w`eight.
+/// `s`tream ends (or acknowledges), `h`eaders end, `p`added, with a `w`eight.
 #[track_caller]
 fn flags(letters: &str) -> u8 {
     let flag = |letter| match letter {
@@ -108,7 +108,7 @@ fn flags(letters: &str) -> u8 {
     letters.chars().map(flag).sum()
 }
 
-/// Fields as literals that are never indexed, in plain letters.
+/// Headers as literals that are never indexed, without Huffman code.
 #[track_caller]
 pub(crate) fn block(fields: &str) -> Vec<u8> {
     let mut block = Vec::new();

@@ -1,6 +1,6 @@
-//! docs/HTTP.md is made of the cases that the suite sends: what it says is what was tried.
+//! docs/HTTP.md is generated from the cases that the test suite sends, so it documents tested behaviour.
 //!
-//! `UPDATE=1 cargo test --no-default-features --test http` writes it anew.
+//! `UPDATE=1 cargo test --no-default-features --test http` regenerates it.
 
 #![expect(
     clippy::expect_used,
@@ -18,19 +18,19 @@ use std::path::Path;
 use table::{Case, Line};
 
 const REQUESTS: &str = include_str!("requests.txt");
-const ANSWERS: &str = include_str!("answers.txt");
+const RESPONSES: &str = include_str!("answers.txt");
 const HTTP2: &str = include_str!("http2.txt");
-const HTTP2_ANSWERS: &str = include_str!("http2_answers.txt");
+const HTTP2_RESPONSES: &str = include_str!("http2_answers.txt");
 
 #[test]
-fn the_table_of_http_is_fresh() {
+fn the_http_document_is_up_to_date() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/HTTP.md");
     let is = fs::read_to_string(&path).unwrap_or_default();
     let fresh = within(&is, "requests", &document(REQUESTS, does));
     let fresh = within(&fresh, "http2", &document(HTTP2, does_with_frames));
-    let fresh = within(&fresh, "answers", &document(ANSWERS, does_with_an_answer));
-    let answers = document(HTTP2_ANSWERS, does_with_answering_frames);
-    let fresh = within(&fresh, "answers of http2", &answers);
+    let fresh = within(&fresh, "responses", &document(RESPONSES, does_with_a_response));
+    let responses = document(HTTP2_RESPONSES, does_with_response_frames);
+    let fresh = within(&fresh, "http2 responses", &responses);
     let fresh = within(&fresh, "details", &details::table());
     if std::env::var_os("UPDATE").is_some() {
         fs::write(&path, fresh).expect("docs/HTTP.md can be written");
@@ -60,7 +60,7 @@ fn there_are_at_least_a_hundred_and_fifty_cases_of_http_2_and_no_two_are_the_sam
     for (at, case) in cases.iter().enumerate() {
         let sent = frames::frames(case).parts;
         let same = |other: &&Case| {
-            let is_elsewhere = case.has("clear") != other.has("clear");
+            let is_elsewhere = case.has("plaintext") != other.has("plaintext");
             (frames::frames(other).parts == sent && !is_elsewhere)
                 || (&other.section, &other.what) == (&case.section, &case.what)
         };
@@ -89,8 +89,7 @@ fn document(text: &str, does: fn(&Case) -> String) -> String {
             Line::Prose(prose) => document.push_str(&format!("{prose}\n")),
             Line::Case(case) => {
                 if !in_table {
-                    document
-                        .push_str("\n| What comes in | What Weir does | Clause |\n|---|---|---|\n");
+                    document.push_str("\n| Input | What Weir does | Clause |\n|---|---|---|\n");
                 }
                 in_table = true;
                 let what = case.what.replace('|', "\\|");
@@ -101,7 +100,7 @@ fn document(text: &str, does: fn(&Case) -> String) -> String {
     document
 }
 
-/// What Weir does, in words.
+/// The text for what Weir does with a request.
 fn does(case: &Case) -> String {
     let statuses = case.statuses();
     let (passed, refused): (Vec<u16>, Vec<u16>) =
@@ -110,7 +109,7 @@ fn does(case: &Case) -> String {
         0 => "",
         1 => "passes it on",
         2 => "passes both on",
-        _ => panic!("no word for so many: {case:?}"),
+        _ => panic!("no text for this many requests: {case:?}"),
     };
     let passed = match (passed, refused.is_empty()) {
         ("passes it on", false) => "passes the first on",
@@ -120,7 +119,7 @@ fn does(case: &Case) -> String {
         (None, _) => String::new(),
         (Some(status), false) if case.has("keep") => status.to_string(),
         (Some(status), false) => format!("{status}, closes"),
-        (Some(status), true) => format!("{status}, closes, and cuts off the backend"),
+        (Some(status), true) => format!("{status}, closes, and aborts the backend request"),
     };
     let close = if case.has("close") { ", closes" } else { "" };
     match (passed, refused.as_str()) {
@@ -130,7 +129,7 @@ fn does(case: &Case) -> String {
     }
 }
 
-/// What Weir does with a client's frames, in words.
+/// The text for what Weir does with a client's frames.
 fn does_with_frames(case: &Case) -> String {
     let passed = case.statuses().iter().filter(|status| **status == 200).count();
     let mut does: Vec<String> = match passed {
@@ -138,13 +137,13 @@ fn does_with_frames(case: &Case) -> String {
         1 => vec!["passes it on".to_owned()],
         _ => vec!["passes both on".to_owned()],
     };
-    let cuts = if case.has("cut") { ", and cuts off the backend" } else { "" };
-    let early = if case.has("early") { ", perhaps after it was passed on" } else { "" };
+    let cuts = if case.has("cut") { ", and aborts the backend request" } else { "" };
+    let early = if case.has("early") { ", possibly after it was passed on" } else { "" };
     for word in &case.outcome {
         let word = match word.split_once(':') {
             Some(("reset", code)) => format!("resets the stream: {code}{cuts}{early}"),
-            Some((_, code)) => format!("ends the connection: {code}{cuts}"),
-            None if word == "closed" => "ends the connection".to_owned(),
+            Some((_, code)) => format!("closes the connection: {code}{cuts}"),
+            None if word == "closed" => "closes the connection".to_owned(),
             None if word.parse::<u16>().is_ok() && word != "200" => word.clone(),
             None => continue,
         };
@@ -153,13 +152,13 @@ fn does_with_frames(case: &Case) -> String {
     does.join("; ")
 }
 
-/// What Weir does with a backend's answer, in words.
-fn does_with_an_answer(case: &Case) -> String {
+/// The text for what Weir does with a backend's response.
+fn does_with_a_response(case: &Case) -> String {
     let status = case.statuses().first().copied();
     let fresh = if case.has("fresh") { ", closes the backend's connection" } else { "" };
     match status {
-        None => "502, or cuts the client off where it has begun".to_owned(),
-        Some(_) if case.has("cut") => "passes it on, and cuts the client off".to_owned(),
+        None => "502, or aborts a response that has started".to_owned(),
+        Some(_) if case.has("cut") => "passes it on, and aborts the response".to_owned(),
         Some(502) => "502, closes the backend's connection".to_owned(),
         Some(_) if is_without_a_body(case) => {
             "passes it on without the body, closes the backend's connection".to_owned()
@@ -168,14 +167,14 @@ fn does_with_an_answer(case: &Case) -> String {
     }
 }
 
-/// What Weir does with a backend's frames, in words.
-fn does_with_answering_frames(case: &Case) -> String {
+/// The text for what Weir does with a backend's frames.
+fn does_with_response_frames(case: &Case) -> String {
     let does = match case.outcome.first().map_or("", String::as_str) {
         "200" => "passes it on",
         "502" => "502",
-        "cut" => "passes it on, and cuts the client off",
-        "broken" => "502, or cuts the client off where it has begun",
-        other => panic!("no words for {other}"),
+        "cut" => "passes it on, and aborts the response",
+        "broken" => "502, or aborts a response that has started",
+        other => panic!("no text for {other}"),
     };
     does.to_owned()
 }
@@ -184,7 +183,7 @@ fn clause(case: &Case) -> String {
     format!("RFC {}", case.clause)
 }
 
-/// Whether a body came where there is none.
+/// Whether a body came with a response that must not have one.
 fn is_without_a_body(case: &Case) -> bool {
     let has_none = case.has("head") || case.has("204") || case.has("304");
     has_none && !case.has("reused")

@@ -1,29 +1,29 @@
-//! Reads `requests.txt`, `answers.txt` and `http2.txt`; their heads say how they are written.
+//! Reads `requests.txt`, `answers.txt` and `http2.txt`; the comments at their top describe the format.
 
 /// One case.
 #[derive(Debug, Clone)]
 pub(crate) struct Case {
-    /// The heading that it stands under.
+    /// The heading above it.
     pub(crate) section: String,
-    /// What comes of it, word by word.
+    /// The result, word by word.
     pub(crate) outcome: Vec<String>,
     /// Section of an RFC.
     pub(crate) clause: String,
-    /// What comes in, for a person.
+    /// A description of the input.
     pub(crate) what: String,
-    /// What comes in, as it is written.
+    /// The input, escaped.
     pub(crate) text: String,
-    /// What comes in.
+    /// The input.
     pub(crate) bytes: Vec<u8>,
 }
 
 impl Case {
-    /// The statuses that come of it.
+    /// The statuses in the result.
     pub(crate) fn statuses(&self) -> Vec<u16> {
         self.outcome.iter().filter_map(|word| word.parse().ok()).collect()
     }
 
-    /// Whether a word is among what comes of it.
+    /// Whether the result contains a word.
     pub(crate) fn has(&self, word: &str) -> bool {
         self.outcome.iter().any(|other| other == word)
     }
@@ -83,7 +83,7 @@ fn case(section: &str, line: &str) -> Case {
     }
 }
 
-/// The bytes that a text stands for.
+/// The bytes of an escaped text.
 #[track_caller]
 pub(crate) fn unescape(text: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -100,7 +100,7 @@ pub(crate) fn unescape(text: &str) -> Vec<u8> {
             '{' => {
                 let (inside, behind) = rest.split_once('}').expect("a repetition is closed");
                 let (repeated, count) = inside.rsplit_once('*').expect("a repetition has a *");
-                let count = count.parse().expect("so many times");
+                let count = count.parse().expect("a number of repetitions");
                 bytes.extend(unescape(repeated).repeat(count));
                 rest = behind;
             }

@@ -1,80 +1,80 @@
-//! What can be wrong with a message.
+//! The rules that a message can break.
 
-/// One thing that the grammar has no place for, or that is more than there may be.
+/// A grammar rule that a message breaks, or a limit that it exceeds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Violation {
-    /// A CR that no LF follows.
+    /// A CR without an LF after it.
     BareReturn,
-    /// An LF without its CR.
+    /// An LF without a CR before it.
     BareNewline,
     /// More than one empty line before a request.
     EmptyLines,
-    /// The first byte of a handshake: the client speaks TLS.
+    /// The first byte of a TLS handshake: the client uses TLS on a plaintext listener.
     Tls,
-    /// A header of the PROXY protocol. One of version 2 is known only where a read brings the whole of
-    /// its signature, as proxies write it; else it is [`Violation::EmptyLines`].
+    /// A PROXY protocol header. Version 2 is recognized only if one read contains its whole signature,
+    /// as proxies send it; otherwise it is [`Violation::EmptyLines`].
     ProxyHeader,
-    /// The first line of HTTP/2.
+    /// The first line of the HTTP/2 preface.
     Http2Preface,
-    /// A request of HTTP/2 whose authority, target or length is malformed, as Pingora sees it. That it
-    /// was 400 or a reset is all that is known.
+    /// An HTTP/2 request whose authority, target or length is malformed, as detected by Pingora. Pingora
+    /// reports only that it sent a 400 or a reset.
     Http2Malformed,
-    /// The method is no token, or none, or longer than any.
+    /// The method is missing, not a token, or too long.
     Method,
-    /// A byte in the target that no URI has, or a form that does not fit the method.
+    /// The target contains a byte that is not allowed in a URI, or its form does not fit the method.
     Target,
-    /// The target is longer than it may be.
+    /// The target is longer than the limit.
     TargetBytes,
-    /// The authority of the target is no host and port.
+    /// The authority of the target is not a host and port.
     Authority,
     /// The request line does not end in `HTTP/1.0` or `HTTP/1.1`.
     Version,
-    /// It ends in another version.
+    /// The request line ends in another HTTP version.
     OtherVersion,
-    /// A field's name is no token, or there is none, or there is space before the colon.
+    /// A header name is missing, not a token, or followed by space before the colon.
     FieldName,
-    /// A name with an underscore, where `limits.underscore_headers` is `refuse`.
+    /// A header name contains an underscore, and `limits.underscore_headers` is `refuse`.
     Underscore,
-    /// A control character in a field's value.
+    /// A header value contains a control character.
     FieldValue,
-    /// A line that begins with space: the continuation of the line before, once.
+    /// A line begins with space, the obsolete way to continue the line before.
     Fold,
-    /// More fields than there may be.
+    /// There are more headers than the limit.
     Fields,
-    /// The fields are longer than they may be.
+    /// The headers are longer than the limit.
     FieldBytes,
-    /// An HTTP/1.1 request without `Host`.
+    /// An HTTP/1.1 request has no `Host`.
     NoHost,
-    /// `Host` twice.
+    /// There is more than one `Host`.
     Hosts,
-    /// `Host` is no host and port.
+    /// `Host` is not a host and port.
     Host,
-    /// `Host` names another host than the target, or another port.
+    /// `Host` has a different host or port from the target.
     HostDiffers,
-    /// `Content-Length` is no number.
+    /// `Content-Length` is not a number.
     Length,
-    /// `Content-Length` twice.
+    /// There is more than one `Content-Length`.
     Lengths,
-    /// A `Transfer-Encoding` other than one `chunked`.
+    /// `Transfer-Encoding` is not exactly one `chunked`.
     Coding,
-    /// `Transfer-Encoding` in HTTP/1.0.
+    /// An HTTP/1.0 request has a `Transfer-Encoding`.
     OldCoding,
-    /// `Content-Length` beside `Transfer-Encoding`.
+    /// A request has both `Content-Length` and `Transfer-Encoding`.
     LengthAndCoding,
-    /// The size of a chunk is no hexadecimal number, or one beyond all bounds.
+    /// The size of a chunk is not a hexadecimal number, or too large.
     ChunkSize,
-    /// A chunk's extension is malformed.
+    /// A chunk extension is malformed.
     ChunkExtension,
-    /// The extensions of one body are longer than anybody needs.
+    /// The chunk extensions of one body are longer than the limit.
     ChunkExtensionBytes,
-    /// A chunk is longer than it said.
+    /// A chunk is longer than its size.
     ChunkEnd,
-    /// A trailer that must be in the head.
+    /// A trailer is allowed only as a header.
     Trailer,
 }
 
 impl Violation {
-    /// The status that says it (RFC 9110 §15).
+    /// The response status (RFC 9110 §15).
     #[must_use]
     pub const fn status(self) -> u16 {
         match self {
@@ -113,7 +113,7 @@ impl Violation {
         }
     }
 
-    /// The stable code for the operator.
+    /// The stable value of `detail` in the access log.
     #[must_use]
     pub const fn code(self) -> &'static str {
         match self {

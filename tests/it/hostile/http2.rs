@@ -29,7 +29,7 @@ const SETTINGS: &[u8] = b"\x00\x01\x00\x00\x00\x00";
 /// What is asked behind each case.
 const AFTER: &str = ":method: GET¶:scheme: http¶:authority: a.test¶:path: /after";
 /// Words that tell of something else than what the client gets.
-const MODIFIERS: [&str; 4] = ["cut", "early", "clear", "tls"];
+const MODIFIERS: [&str; 4] = ["cut", "early", "plaintext", "tls"];
 /// How long a read waits before somebody looks whether it is enough.
 const GLANCE: Duration = Duration::from_millis(20);
 
@@ -60,7 +60,7 @@ impl Door {
     fn is_for(&self, case: &Case) -> bool {
         match self {
             Self::Clear => !case.has("tls"),
-            Self::Tls(_) => !case.has("clear"),
+            Self::Tls(_) => !case.has("plaintext"),
         }
     }
 }
