@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use crate::metrics::{Counts, Supervision};
 use crate::runtime::debits::Debits;
 use crate::runtime::handoff::Handoff;
-use crate::tls::kept::Kept;
+use crate::tls::last_good::LastGoodFiles;
 use crate::tls::tickets::TicketKeys;
 
 /// The largest frame: ten million clients' buckets fit.
@@ -90,7 +90,7 @@ pub struct State {
     pub tickets: Option<TicketKeys>,
     /// What is used of the files for TLS. `None` is what was told before.
     #[serde(default)]
-    pub files: Option<Kept>,
+    pub files: Option<LastGoodFiles>,
 }
 
 impl State {

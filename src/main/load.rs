@@ -9,7 +9,7 @@ use weir::config::{self, Config, Draft, Overrides, Problems, Report};
 use weir::resolve::look_at_names;
 use weir::runtime::loops::look_for_loops;
 use weir::supervisor;
-use weir::tls::check::{Expired, look_at_files};
+use weir::tls::check::{Expired, check_files};
 
 /// Turns a file's text into its meaning and its version.
 pub(super) fn loader(file: Option<PathBuf>, overrides: Overrides) -> supervisor::Load {
@@ -34,7 +34,7 @@ pub(super) fn load(
 
 /// All that is to be said about the text of `file`, and about the files that it names.
 fn check(file: Option<&Path>, text: Option<&[u8]>, overrides: &Overrides) -> Report {
-    let draft = draft(file, text, overrides, Expired::Told);
+    let draft = draft(file, text, overrides, Expired::Warn);
     draft.map_or_else(Report::from, Draft::finish)
 }
 
@@ -47,14 +47,14 @@ fn draft(
     let mut draft = Draft::new(text, overrides, directory(file))?;
     look_for_loops(&mut draft);
     let clock = Clock::process();
-    look_at_files(&mut draft, clock.wall(clock.now()), expired);
+    check_files(&mut draft, clock.wall(clock.now()), expired);
     Ok(draft)
 }
 
 /// The same for `weir check`, which also looks names up. It takes its time, which a supervisor does
 /// not have.
 pub(super) fn check_all(file: Option<&Path>, text: Option<&[u8]>, overrides: &Overrides) -> Report {
-    let mut draft = match draft(file, text, overrides, Expired::Refused) {
+    let mut draft = match draft(file, text, overrides, Expired::Reject) {
         Ok(draft) => draft,
         Err(problems) => return problems.into(),
     };

@@ -18,7 +18,7 @@ use crate::exchange::Head;
 use crate::http::proxy_protocol::Addresses;
 use crate::http::scheme::Scheme;
 use crate::http::{address, host};
-use crate::tls::facts::Facts;
+use crate::tls::handshake_info::HandshakeInfo;
 use crate::tls::terminator::Terminator;
 
 /// A client's connection, once it may speak HTTP.
@@ -48,7 +48,7 @@ pub(super) struct Written {
 #[derive(Debug)]
 pub(super) struct Tls {
     /// What the handshake found out.
-    pub(super) facts: Facts,
+    pub(super) facts: HandshakeInfo,
     /// Where it ends.
     pub(super) terminator: Arc<Terminator>,
 }

@@ -82,12 +82,12 @@ pub const STATE: &[(&str, Fate)] = &[
     ("runtime/tunnels.rs Tunnel.open", Left("a tunnel stays with the old worker")),
     ("runtime/tunnels.rs Tunnels.open", Left("the tunnels stay with the old worker")),
     ("tls/table.rs Resolver.0", Left("the same as `Terminator.table`")),
-    ("tls/terminator.rs Terminator.current", Left("made of what is held")),
-    ("tls/terminator.rs Terminator.held", HandedOff("tls::kept::Kept, for the case that the files are broken")),
-    ("tls/terminator.rs Terminator.table", Left("made of what is held")),
+    ("tls/terminator.rs Terminator.current", Left("built from the files")),
+    ("tls/terminator.rs Terminator.files", HandedOff("tls::last_good::LastGoodFiles, for the case that the files are broken")),
+    ("tls/terminator.rs Terminator.table", Left("built from the files")),
     ("tls/tickets.rs Tickets.keys", HandedOff("link::State")),
-    ("upstream/mod.rs Reach.files", HandedOff("tls::kept::Kept, for the case that the files are broken")),
-    ("upstream/mod.rs Reach.peers", Left("made of what is in the files")),
+    ("upstream/mod.rs Reach.files", HandedOff("tls::last_good::LastGoodFiles, for the case that the files are broken")),
+    ("upstream/mod.rs Reach.peers", Left("built from the files")),
 ];
 
 /// What a worker knows, for the next one.

@@ -1,40 +1,40 @@
-//! What `weir check` and every reload find in the files of certificates.
+//! Checks the certificate files for `weir check` and for every reload.
 
 use std::time::{Duration, SystemTime};
 
-use super::client::Clients;
-use super::files::{self, Material};
-use super::kept::Kept;
+use super::client::ClientVerifier;
+use super::files::{self, CertificateAndKey};
+use super::last_good::LastGoodFiles;
+use super::reloadable::FileFailure;
 use super::upstream;
-use super::watched::Broken;
 use crate::config::{Certificate, Config, Draft, HostPattern, Problem, Tls};
 
-/// A certificate that ends sooner is worth a warning.
+/// A certificate that expires within this time causes a warning.
 const SOON: Duration = Duration::from_secs(14 * DAY);
 const DAY: u64 = 24 * 60 * 60;
 
-/// What to do about a certificate whose time is over, or has not come. It is a problem for who asks
-/// whether all is well. It keeps nobody from a start or a reload: one of many certificates would
-/// then keep an operator from changing anything else.
+/// What to do about a certificate that has expired or is not valid yet. `weir check` reports it as
+/// an error. A start or a reload only warns: otherwise one certificate of many would prevent every
+/// other change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expired {
-    /// It is a problem like others.
-    Refused,
-    /// It is a warning.
-    Told,
+    /// Report an error.
+    Reject,
+    /// Only warn.
+    Warn,
 }
 
-/// Opens every file that the configuration names, also where something else is wrong with it, and
-/// adds what is wrong with them.
-pub fn look_at_files(draft: &mut Draft, now: SystemTime, expired: Expired) {
+/// Opens every file that the configuration names, even if the configuration has other errors, and
+/// adds the errors found.
+pub fn check_files(draft: &mut Draft, now: SystemTime, expired: Expired) {
     let (config, is_whole) = (draft.config(), draft.is_whole());
     let mut found = Found::default();
     let all: Vec<&Tls> = config.listeners.iter().filter_map(|it| it.tls.as_ref()).collect();
     for tls in &all {
         for files in &tls.certificates {
-            match Material::read_or_tell_all(files) {
+            match CertificateAndKey::read_or_tell_all(files) {
                 Ok(material) => {
-                    found.look_at_dates(&material, files, now, expired);
+                    found.check_dates(&material, files, now, expired);
                     found.materials.push(material);
                 }
                 Err(problems) => found.problems.extend(problems),
@@ -42,26 +42,28 @@ pub fn look_at_files(draft: &mut Draft, now: SystemTime, expired: Expired) {
         }
         if let Some(authority) = tls.client_auth.authority() {
             let read = files::read(authority);
-            let clients = read.and_then(|it| Clients::of(&tls.client_auth, authority, &[it]));
+            let clients =
+                read.and_then(|it| ClientVerifier::of(&tls.client_auth, authority, &[it]));
             found.problems.extend(clients.err());
         }
     }
-    // Where some listener speaks clear, a host without a certificate may be meant for that one.
+    // If some listener is plaintext, a host without a certificate may belong to that one.
     let compares = is_whole && found.problems.is_empty();
     if compares && !all.is_empty() && all.len() == config.listeners.len() {
         found.compare(config);
     }
     for files in config.pools.iter().filter_map(|pool| pool.dial.tls.identity.as_ref()) {
-        match Material::read_or_tell_all(files) {
-            Ok(material) => found.look_at_dates(&material, files, now, expired),
+        match CertificateAndKey::read_or_tell_all(files) {
+            Ok(material) => found.check_dates(&material, files, now, expired),
             Err(problems) => found.problems.extend(problems),
         }
     }
-    let trust = upstream::open(config, &Kept::default(), now);
-    for Broken { problem, .. } in trust.found.into_iter().flat_map(|found| found.refused) {
-        // What is not about a file is about the whole, which must be there to say so.
+    let trust = upstream::open(config, &LastGoodFiles::default(), now);
+    for FileFailure { problem, .. } in trust.found.into_iter().flat_map(|found| found.failed) {
+        // An error without a position concerns the whole configuration, which must be complete for
+        // that.
         let certain = is_whole || problem.at.is_some();
-        // Of a certificate and its key, the first problem was told above with the other.
+        // The first error of a certificate or its key was already reported above.
         if certain && !found.problems.contains(&problem) {
             found.problems.push(problem);
         }
@@ -74,20 +76,20 @@ pub fn look_at_files(draft: &mut Draft, now: SystemTime, expired: Expired) {
 struct Found {
     problems: Vec<Problem>,
     warnings: Vec<Problem>,
-    materials: Vec<Material>,
+    materials: Vec<CertificateAndKey>,
 }
 
 impl Found {
-    fn look_at_dates(
+    fn check_dates(
         &mut self,
-        material: &Material,
+        material: &CertificateAndKey,
         files: &Certificate,
         now: SystemTime,
         expired: Expired,
     ) {
         match (material.untimely(&files.cert, now), expired) {
-            (Some(problem), Expired::Refused) => self.problems.push(problem),
-            (Some(problem), Expired::Told) => self.warnings.push(problem),
+            (Some(problem), Expired::Reject) => self.problems.push(problem),
+            (Some(problem), Expired::Warn) => self.warnings.push(problem),
             (None, _) if material.not_after < now + SOON => {
                 let what = format!("expires on {}", spell(material.not_after));
                 let problem = files::problem(&files.cert, what);
@@ -97,13 +99,13 @@ impl Found {
         }
     }
 
-    /// Every host of a route should have a certificate.
+    /// Warns about hosts of routes without a certificate.
     fn compare(&mut self, config: &Config) {
         let mut hosts: Vec<String> = Vec::new();
         for route in &config.routes {
             let host = match &route.host {
                 HostPattern::Exact(host) => host.clone(),
-                // Any one label in front of it will do to ask for.
+                // A certificate for the wildcard covers any label, so `*` can be looked up as one.
                 HostPattern::Suffix(suffix) => format!("*.{suffix}"),
                 HostPattern::Any => continue,
             };

@@ -1,4 +1,4 @@
-//! Certificates of clients: who has to show one, and what it says.
+//! Client certificates: verification, and the identity that they contain.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -14,23 +14,23 @@ use x509_parser::objects::{oid_registry, oid2abbrev};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 use x509_parser::x509::{AttributeTypeAndValue, RelativeDistinguishedName, X509Name};
 
-use super::facts::ClientCertificate;
-use super::kept::Contents;
+use super::handshake_info::ClientCertificate;
+use super::last_good::Contents;
 use super::{files, provider};
 use crate::config::{ClientAuth, FilePath, Problem};
 
-/// Who vouches for clients, and what is asked of them.
+/// Verifies client certificates against the CA of a listener.
 #[derive(Debug, Clone)]
-pub(super) struct Clients {
+pub(super) struct ClientVerifier {
     inner: Arc<dyn ClientCertVerifier>,
-    /// Whether a client without a certificate that is vouched for stays out.
+    /// Whether a client without a verified certificate is rejected.
     required: bool,
-    /// Changes with those who vouch.
+    /// A hash of the CA certificates.
     digest: [u8; 32],
 }
 
-impl Clients {
-    /// What is in the file of `authority`, which vouches for clients by `auth`.
+impl ClientVerifier {
+    /// Builds the verifier from the contents of the `authority` file.
     pub(super) fn of(
         auth: &ClientAuth,
         authority: &FilePath,
@@ -54,8 +54,8 @@ impl Clients {
         if self.required { Arc::clone(&self.inner) } else { Arc::new(self.clone()) }
     }
 
-    /// Who a client with this chain of certificates is. A session that is resumed brings the chain
-    /// of its beginning, so it is looked at anew each time.
+    /// The identity of a client with this certificate chain. A resumed session contains the chain
+    /// of its first handshake, so the chain is verified again each time.
     pub(super) fn identity(
         &self,
         chain: &[CertificateDer<'_>],
@@ -66,12 +66,12 @@ impl Clients {
         Some(describe(leaf, verified))
     }
 
-    /// Whatever decides who gets in.
+    /// Everything that decides which clients are admitted. Sessions are bound to it.
     pub(super) fn scope(&self) -> Vec<u8> {
         [&[u8::from(self.required)], &self.digest[..]].concat()
     }
 
-    /// Whether who shows this may come in.
+    /// Whether a client with this certificate is admitted.
     pub(super) fn admit(&self, client: Option<&ClientCertificate>) -> bool {
         !self.required || client.is_some_and(|client| client.verified)
     }
@@ -81,8 +81,9 @@ fn unusable(authority: &FilePath, error: &impl std::fmt::Display) -> Problem {
     files::problem(authority, format!("cannot vouch for clients: {error}"))
 }
 
-/// Lets everybody in who can prove to have the key of its certificate, whoever vouches for it.
-impl ClientCertVerifier for Clients {
+/// Accepts every client that proves possession of its certificate's key, whoever issued it. The
+/// result of the verification is recorded in the identity.
+impl ClientCertVerifier for ClientVerifier {
     fn client_auth_mandatory(&self) -> bool {
         false
     }
@@ -132,8 +133,8 @@ fn describe(certificate: &CertificateDer<'_>, verified: bool) -> ClientCertifica
     ClientCertificate { verified, fingerprint, subject, names }
 }
 
-/// A name as a text from which it can be told again (RFC 4514): what belongs to the grammar is escaped
-/// in every value, or a name could feign parts that it does not have.
+/// A distinguished name as unambiguous text (RFC 4514). Special characters are escaped in every
+/// value; otherwise a value could imitate other parts of the name.
 fn distinguished(name: &X509Name<'_>) -> String {
     let attribute = |attribute: &AttributeTypeAndValue<'_>| {
         let oid = attribute.attr_type();
@@ -144,7 +145,7 @@ fn distinguished(name: &X509Name<'_>) -> String {
             Err(_of_another_type) => format!("{kind}=#{}", hex(attribute.as_slice())),
         }
     };
-    // The last part comes first (§2.1).
+    // The last part is written first (§2.1).
     let parts: Vec<_> = name.iter_rdn().collect();
     let part = |part: &&RelativeDistinguishedName<'_>| {
         part.iter().map(attribute).collect::<Vec<_>>().join("+")
@@ -152,7 +153,8 @@ fn distinguished(name: &X509Name<'_>) -> String {
     parts.iter().rev().map(part).collect::<Vec<_>>().join(",")
 }
 
-/// A value of a name (RFC 4514 §2.4). A space has a meaning at either end alone.
+/// A value of a distinguished name (RFC 4514 §2.4). Spaces are special only at the start and at the
+/// end.
 fn escaped(text: &str) -> String {
     let ended = text.trim_end_matches(' ');
     let inner = ended.trim_start_matches(' ');
@@ -161,7 +163,7 @@ fn escaped(text: &str) -> String {
     format!("{}{}{}", spaces(before), plain(inner, "\"#+,;<>=\\"), spaces(after))
 }
 
-#[expect(clippy::wildcard_enum_match_arm, reason = "of other kinds of names nobody asks")]
+#[expect(clippy::wildcard_enum_match_arm, reason = "only these kinds of names are used")]
 fn names(certificate: &X509Certificate<'_>) -> Vec<String> {
     let Ok(Some(alternative)) = certificate.subject_alternative_name() else { return Vec::new() };
     let name = |name: &GeneralName<'_>| match name {
@@ -174,9 +176,9 @@ fn names(certificate: &X509Certificate<'_>) -> Vec<String> {
     alternative.value.general_names.iter().filter_map(name).collect()
 }
 
-/// What a certificate says, so that it ends neither a header field nor, if it is one of a list, its
-/// place there: whatever is not printable ASCII, or in `special`, is written as `\` and two hex
-/// digits a byte, as in RFC 4514.
+/// Text from a certificate in a form that can end neither a header nor an item of a list. A
+/// character that is in `special` or not printable ASCII is written as `\` and two hex digits per
+/// byte, as in RFC 4514.
 fn plain(text: &str, special: &str) -> String {
     let mut plain = String::with_capacity(text.len());
     for character in text.chars() {
@@ -204,7 +206,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_value_cannot_feign_another_part_of_a_name() {
+    fn a_value_cannot_imitate_another_part_of_a_name() {
         assert_eq!(escaped("joe, OU=admins+O=x"), "joe\\2C OU\\3Dadmins\\2BO\\3Dx");
         assert_eq!(escaped("  #a\\b "), "\\20\\20\\23a\\5Cb\\20");
         assert_eq!(escaped("  "), "\\20\\20");
@@ -212,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_certificate_says_cannot_end_a_field_or_its_place_in_a_list() {
+    fn text_of_a_certificate_cannot_end_a_header_or_a_list_item() {
         assert_eq!(plain("CN=a, O=b", ""), "CN=a, O=b");
         assert_eq!(plain("a\r\nb", ""), "a\\0D\\0Ab");
         assert_eq!(plain("é", ""), "\\C3\\A9");

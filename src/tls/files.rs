@@ -1,4 +1,4 @@
-//! Certificates and keys, from their files.
+//! Reads certificates and keys from files.
 
 use std::fs;
 use std::io;
@@ -14,29 +14,29 @@ use rustls_pki_types::{
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer as _, X509Certificate, X509Version};
 
-use super::kept::Contents;
+use super::last_good::Contents;
 use super::provider;
-use super::watched::Unfit;
+use super::reloadable::LoadError;
 use crate::config::pem::{self, Block};
 use crate::config::{Certificate, FilePath, Problem};
 
-/// A certificate, its key, and what it says of itself.
+/// A certificate chain with its key, its names and its validity.
 #[derive(Debug, Clone)]
-pub(super) struct Material {
+pub(super) struct CertificateAndKey {
     pub(super) key: Arc<CertifiedKey>,
-    /// The names that it is for, in lower case; `*.` at the start stands for one label.
+    /// The names it covers, in lower case; `*.` at the start matches one label.
     pub(super) names: Vec<String>,
     pub(super) not_before: SystemTime,
     pub(super) not_after: SystemTime,
 }
 
-impl Material {
+impl CertificateAndKey {
     /// Reads both files.
     pub(super) fn read(files: &Certificate) -> Result<Self, Problem> {
         Self::of(files, &[read(&files.cert)?, read(&files.key)?])
     }
 
-    /// What is in both files.
+    /// Parses the contents of both files.
     #[expect(clippy::wildcard_enum_match_arm, reason = "the list of errors is open")]
     pub(super) fn of(files: &Certificate, contents: &[Contents]) -> Result<Self, Problem> {
         let chain = certificates(&files.cert, part(contents, 0))?;
@@ -61,7 +61,7 @@ impl Material {
         Ok(Self { key: Arc::new(key), names, not_before, not_after })
     }
 
-    /// Reads both files, and says of each what is wrong with it.
+    /// Reads both files, and reports the error of each.
     pub(super) fn read_or_tell_all(files: &Certificate) -> Result<Self, Vec<Problem>> {
         Self::read(files).map_err(|first| {
             let cert = read(&files.cert).and_then(|it| certificates(&files.cert, it.bytes()));
@@ -71,14 +71,14 @@ impl Material {
         })
     }
 
-    /// The same as [`Self::of`], to be used instead of `old`. One whose time is over, or has not
-    /// come, is worse than one that is still good.
+    /// Like [`Self::of`], as a replacement for `old`. A certificate that has expired or is not
+    /// valid yet does not replace one that is valid.
     pub(super) fn renew(
         files: &Certificate,
         contents: &[Contents],
         old: Option<&Self>,
         now: SystemTime,
-    ) -> Result<Self, Unfit> {
+    ) -> Result<Self, LoadError> {
         let new = Self::of(files, contents)?;
         let old = old.filter(|old| old.untimely(&files.cert, now).is_none());
         if let (Some(problem), Some(old)) = (new.untimely(&files.cert, now), old) {
@@ -86,12 +86,12 @@ impl Material {
             // It expires at the end of this second.
             let ends = old.not_after + Duration::from_secs(1);
             let until = Some(begins.map_or(ends, |begins| begins.min(ends)));
-            return Err(Unfit { problem, until });
+            return Err(LoadError { problem, retry_at: until });
         }
         Ok(new)
     }
 
-    /// What is wrong with it now, if its time is over or has not come.
+    /// The error to report if it has expired or is not valid yet.
     pub(super) fn untimely(&self, file: &FilePath, now: SystemTime) -> Option<Problem> {
         let spell = humantime::format_rfc3339_seconds;
         let (what, help) = if now < self.not_before {
@@ -105,7 +105,7 @@ impl Material {
         Some(Problem { help: Some(help.to_owned()), ..problem(file, what) })
     }
 
-    /// Whether `host` (lower case, without port) is one of its names.
+    /// Whether it covers `host` (lower case, without port).
     pub(super) fn covers(&self, host: &str) -> bool {
         let suffix = host.split_once('.').map(|(_, suffix)| suffix);
         self.names
@@ -114,7 +114,7 @@ impl Material {
     }
 }
 
-/// Nobody can verify it: what it may be used for stands in extensions, which only version 3 has.
+/// No client can verify such a certificate: its purpose is in extensions, which only version 3 has.
 fn outdated(file: &FilePath, version: X509Version) -> Problem {
     let version = version.0.saturating_add(1);
     let what = format!("is an X.509 v{version} certificate, TLS needs v3");
@@ -122,16 +122,17 @@ fn outdated(file: &FilePath, version: X509Version) -> Problem {
     Problem { help: Some(help.to_owned()), ..problem(file, what) }
 }
 
-/// What is in the file at this place of a group; nothing if it has fewer.
+/// The contents of the file at this index of a group; empty if there are fewer files.
 pub(super) fn part(contents: &[Contents], place: usize) -> &[u8] {
     contents.get(place).map_or(&[], Contents::bytes)
 }
 
-/// Labels of blocks in a file of certificates that are for somebody else: it may hold the key too.
-const BESIDE: [&str; 3] = ["DH PARAMETERS", "EC PARAMETERS", "EC PRIVATE KEY"];
+/// PEM blocks that are allowed in a certificate file but not used: the file may contain the key
+/// too.
+const IGNORED_BLOCKS: [&str; 3] = ["DH PARAMETERS", "EC PARAMETERS", "EC PRIVATE KEY"];
 
-/// The certificates of a file with these bytes. One that cannot be used makes the whole file
-/// unusable, and so does a block that could only have been meant to be used.
+/// Parses the certificates in the bytes of a file. One invalid certificate makes the whole file
+/// invalid, and so does a block that looks as if it were meant to be used.
 pub(super) fn certificates(
     file: &FilePath,
     bytes: &[u8],
@@ -148,7 +149,7 @@ pub(super) fn certificates(
                 return Err(wrong(format!("{} bytes follow it in its block", rest.len())));
             }
             all.push(CertificateDer::from(der));
-        } else if !label.ends_with("PRIVATE KEY") && !BESIDE.contains(&label.as_str()) {
+        } else if !label.ends_with("PRIVATE KEY") && !IGNORED_BLOCKS.contains(&label.as_str()) {
             let what = format!("has a `{label}` on line {line}, which is not used");
             let help = Some("remove it; a certificate is a `CERTIFICATE`".to_owned());
             return Err(Problem { help, ..problem(file, what) });
@@ -206,7 +207,8 @@ fn blocks(file: &FilePath, bytes: &[u8]) -> Result<Vec<Block>, Problem> {
 }
 
 fn none_in_pem(file: &FilePath, bytes: &[u8], what: &str) -> Problem {
-    // What is in a block begins so (a sequence, X.690) where nobody has made PEM of it.
+    // A DER structure begins with this byte (a sequence, X.690), so the file was probably not
+    // converted to PEM.
     let is_der = bytes.first() == Some(&0x30);
     let help = is_der.then(|| "it may be DER: `openssl … -inform DER` makes PEM of it".to_owned());
     Problem { help, ..problem(file, format!("has no {what} in PEM")) }
@@ -221,15 +223,14 @@ pub(super) fn read(file: &FilePath) -> Result<Contents, Problem> {
     })
 }
 
-/// What is wrong with a file.
+/// An error about a file.
 pub(super) fn problem(file: &FilePath, what: String) -> Problem {
     let what = format!("`{}` {what}", file.path.display());
     Problem { at: file.at, what, help: None }
 }
 
-/// Of its alternative names those that a client can ask for; of a certificate without any, the
-/// common name.
-#[expect(clippy::wildcard_enum_match_arm, reason = "of other kinds of names nobody asks")]
+/// The subject alternative names that a client can request; the common name if there are none.
+#[expect(clippy::wildcard_enum_match_arm, reason = "only these kinds of names are used")]
 fn names(certificate: &X509Certificate<'_>) -> Vec<String> {
     let alternative = certificate.subject_alternative_name().ok().flatten();
     let Some(alternative) = alternative else {
@@ -244,7 +245,7 @@ fn names(certificate: &X509Certificate<'_>) -> Vec<String> {
     alternative.value.general_names.iter().filter_map(name).collect()
 }
 
-/// An address of 4 or 16 bytes.
+/// An IP address from 4 or 16 bytes.
 pub(super) fn ip(bytes: &[u8]) -> Option<IpAddr> {
     let four: Result<[u8; 4], _> = bytes.try_into();
     four.map(IpAddr::from).ok().or_else(|| <[u8; 16]>::try_from(bytes).map(IpAddr::from).ok())
@@ -255,8 +256,8 @@ fn time(unix_seconds: i64) -> SystemTime {
         .map_or(UNIX_EPOCH, |seconds| UNIX_EPOCH + Duration::from_secs(seconds))
 }
 
-/// What tells a changed file from an unchanged one, without reading it. Links are followed, so a
-/// link that now leads elsewhere is a change.
+/// Detects that a file has changed without reading it. Symbolic links are followed, so a link to
+/// another file counts as a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Stamp(Option<(u64, u64, u64, SystemTime)>);
 
@@ -297,10 +298,10 @@ l+KI363OKg==
         (cert.pem(), signing_key.serialize_pem())
     }
 
-    fn material(cert: &str, key: &str) -> Result<Material, Problem> {
+    fn material(cert: &str, key: &str) -> Result<CertificateAndKey, Problem> {
         let files = Certificate { cert: file("a.crt"), key: file("a.key") };
         let contents = [cert, key].map(|text| Contents::new(text.as_bytes().to_vec()));
-        Material::of(&files, &contents)
+        CertificateAndKey::of(&files, &contents)
     }
 
     #[track_caller]
@@ -310,7 +311,7 @@ l+KI363OKg==
     }
 
     #[test]
-    fn a_chain_is_used_whole_or_not_at_all() {
+    fn a_chain_is_used_as_a_whole_or_not_at_all() {
         let ((leaf, key), (other, _)) = (made(), made());
         assert_eq!(material(&(leaf.clone() + &other), &key).unwrap().key.cert.len(), 2);
         let both = leaf.trim_end().to_owned() + &other;
@@ -332,7 +333,7 @@ l+KI363OKg==
     }
 
     #[test]
-    fn the_file_at_fault_is_named() {
+    fn an_error_names_the_file_that_caused_it() {
         let (cert, key) = made();
         refused(VERSION_1, &key, "`a.crt` is an X.509 v1 certificate");
         let marked = |text: &str| format!("\u{FEFF}{text}");

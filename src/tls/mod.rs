@@ -1,19 +1,20 @@
 //! TLS with clients: certificates and their renewal, handshakes, sessions, client certificates.
 //!
-//! Listeners are plain TCP for Pingora; we shake hands ourselves. So a handshake has the time that
-//! we say, tickets outlive a reload, and what a client's certificate says is known to the hooks.
+//! Pingora sees listeners as plain TCP; Weir does the handshakes itself. So Weir controls the
+//! handshake timeout, session tickets survive a reload, and hooks can read the client's
+//! certificate.
 
 pub mod check;
 mod client;
-pub mod facts;
 mod files;
-pub mod kept;
+pub mod handshake_info;
+pub mod last_good;
+pub mod reloadable;
 mod stream;
 mod table;
 pub mod terminator;
 pub mod tickets;
 pub mod upstream;
-pub mod watched;
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! A stream over TLS, in Pingora's words.
+//! A TLS stream that implements Pingora's traits.
 
 use std::fmt;
 use std::io;
@@ -17,9 +17,9 @@ use pingora_core::protocols::{
 };
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 
-use super::facts::Facts;
+use super::handshake_info::HandshakeInfo;
 
-/// A connection over TLS. Pingora knows its own kind alone, so this one answers for the socket
+/// A TLS connection. Pingora only knows its own stream type, so this type forwards to the socket
 /// below.
 pub(super) struct TlsStream {
     inner: tokio_rustls::server::TlsStream<Box<Socket>>,
@@ -28,7 +28,10 @@ pub(super) struct TlsStream {
 }
 
 impl TlsStream {
-    pub(super) fn new(inner: tokio_rustls::server::TlsStream<Box<Socket>>, facts: &Facts) -> Self {
+    pub(super) fn new(
+        inner: tokio_rustls::server::TlsStream<Box<Socket>>,
+        facts: &HandshakeInfo,
+    ) -> Self {
         let digest = SslDigest::new(facts.cipher, facts.version, None, None, Vec::new());
         Self { inner, digest: Arc::new(digest), http2: facts.http2 }
     }
@@ -88,7 +91,7 @@ impl AsyncWrite for TlsStream {
 impl Shutdown for TlsStream {
     async fn shutdown(&mut self) {
         if let Err(error) = self.inner.shutdown().await {
-            log::debug!("a connection could not be ended: error=\"{error}\"");
+            log::debug!("a connection could not be closed: error=\"{error}\"");
         }
     }
 }

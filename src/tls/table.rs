@@ -1,4 +1,4 @@
-//! Which certificate a client gets.
+//! Selects the certificate for a client.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -8,18 +8,17 @@ use arc_swap::ArcSwap;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
-use super::files::Material;
+use super::files::CertificateAndKey;
 
-/// The certificates of a listener by their names. One that is missing keeps its place, and its names
-/// are not known.
+/// The certificates of a listener by name. A missing certificate keeps its index, but has no names.
 #[derive(Default)]
-pub(super) struct Table {
+pub(super) struct CertificateTable {
     by_name: HashMap<String, Vec<usize>>,
     all: Vec<Option<Arc<CertifiedKey>>>,
 }
 
-impl Table {
-    pub(super) fn new<'a>(materials: impl Iterator<Item = Option<&'a Material>>) -> Self {
+impl CertificateTable {
+    pub(super) fn new<'a>(materials: impl Iterator<Item = Option<&'a CertificateAndKey>>) -> Self {
         let mut table = Self::default();
         for (index, material) in materials.enumerate() {
             for name in material.iter().flat_map(|material| &material.names) {
@@ -30,7 +29,7 @@ impl Table {
         table
     }
 
-    /// Those with that very name, else those with a `*` for its first label.
+    /// The indices for exactly this name, or else for its wildcard.
     fn named(&self, name: &str) -> &[usize] {
         let exact = self.by_name.get(name);
         let wide = || {
@@ -40,14 +39,14 @@ impl Table {
         exact.or_else(wide).map_or(&[], Vec::as_slice)
     }
 
-    /// The certificate of a host, by its place in the list: the first, if no other has its name.
+    /// The index of the certificate for a host: 0, if no certificate has its name.
     pub(super) fn place(&self, host: &str) -> usize {
         self.named(host).first().copied().unwrap_or(0)
     }
 
-    /// The first that is for `name` and that `fits`, else the first of all that fits. Where the first
-    /// of all is missing, no other stands in for it: a client that asked for it must not be shown
-    /// what belongs to somebody else.
+    /// The first certificate for `name` that `fits`, or else the first of all that fits. If the
+    /// first of all is missing, no other replaces it: a client must not get a certificate that
+    /// belongs to another host.
     fn pick(
         &self,
         name: Option<&str>,
@@ -61,8 +60,8 @@ impl Table {
     }
 }
 
-/// The table of a listener, which may be replaced at any time.
-pub(super) struct Resolver(pub(super) Arc<ArcSwap<Table>>);
+/// The certificate table of a listener, which can be replaced at any time.
+pub(super) struct Resolver(pub(super) Arc<ArcSwap<CertificateTable>>);
 
 impl fmt::Debug for Resolver {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {

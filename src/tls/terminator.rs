@@ -1,4 +1,4 @@
-//! Where a listener's TLS ends: the handshake, and the renewal of what it needs.
+//! TLS termination for a listener: the handshake, and the reloading of certificates.
 
 use std::fmt;
 use std::io;
@@ -15,74 +15,74 @@ use rustls::{HandshakeKind, ProtocolVersion, ServerConfig, ServerConnection};
 use rustls_pki_types::UnixTime;
 use tokio_rustls::TlsAcceptor;
 
-use super::client::Clients;
-use super::facts::Facts;
-use super::files::Material;
-use super::kept::{Contents, Kept};
+use super::client::ClientVerifier;
+use super::files::CertificateAndKey;
+use super::handshake_info::HandshakeInfo;
+use super::last_good::{Contents, LastGoodFiles};
 use super::provider;
+use super::reloadable::{FileFailure, FileStatus, Owner, RefreshReport, ReloadableFiles};
 use super::stream::TlsStream;
-use super::table::{Resolver, Table};
+use super::table::{CertificateTable, Resolver};
 use super::tickets::{ListenerTickets, Tickets};
-use super::watched::{Broken, Owner, Renewals, Standing, Watched};
 use crate::config::{Listener, Problem, Tls, TlsVersion};
 
-/// Sessions of clients that speak TLS 1.2 without tickets.
+/// The number of cached sessions of TLS 1.2 clients without tickets.
 const SESSIONS_MAX: usize = 1024;
 
-/// What rustls says when it is given no certificate.
-const NOTHING_TO_SHOW: &str = "no server certificate chain resolved";
+/// The text of rustls' error if there is no certificate.
+const NO_CERTIFICATE: &str = "no server certificate chain resolved";
 
-/// The TLS of one listener.
+/// TLS termination for one listener.
 pub struct Terminator {
     settings: Tls,
     http2: bool,
     scope: SocketAddr,
     tickets: Arc<Tickets>,
-    table: Arc<ArcSwap<Table>>,
+    table: Arc<ArcSwap<CertificateTable>>,
     current: ArcSwap<Current>,
-    held: Mutex<Held>,
+    files: Mutex<ListenerFiles>,
 }
 
-/// What handshakes are made with.
+/// What handshakes use.
 struct Current {
     server: Arc<ServerConfig>,
-    clients: Option<Clients>,
+    clients: Option<ClientVerifier>,
 }
 
-/// What was read from the files.
-struct Held {
-    certificates: Vec<Watched<Material>>,
-    authority: Option<Watched<Clients>>,
+/// The files of the listener.
+struct ListenerFiles {
+    certificates: Vec<ReloadableFiles<CertificateAndKey>>,
+    authority: Option<ReloadableFiles<ClientVerifier>>,
 }
 
-impl Held {
-    fn table(&self) -> Table {
-        Table::new(self.certificates.iter().map(Watched::value))
+impl ListenerFiles {
+    fn table(&self) -> CertificateTable {
+        CertificateTable::new(self.certificates.iter().map(ReloadableFiles::value))
     }
 }
 
-/// Why a handshake came to nothing.
+/// Why a handshake failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Handshake {
-    /// The client left in the middle.
+    /// The client disconnected during the handshake.
     #[error("the client left")]
     Closed,
-    /// What came was not TLS.
+    /// The bytes received are not TLS.
     #[error("what came is not TLS")]
     NotTls,
-    /// Nothing that both sides know: version, cipher, protocol.
+    /// Client and server have no common version, cipher or protocol.
     #[error("no version, cipher or protocol that both sides know")]
     Incompatible,
-    /// The client told us that it does not want to: mostly for our certificate.
+    /// The client sent an alert, mostly because it does not accept our certificate.
     #[error("the client refused, which is mostly for our certificate")]
     Refused,
-    /// The client's certificate is missing, or nobody vouches for it.
+    /// The client's certificate is missing or not trusted.
     #[error("no certificate of the client that `client_ca` vouches for")]
     ClientCertificate,
-    /// What we would need for it is in a file that cannot be used.
+    /// A certificate or CA that the handshake needs is in an unusable file.
     #[error("our certificate for it, or `client_ca`, is in a file that cannot be used")]
     Missing,
-    /// Something else.
+    /// Any other error.
     #[error("it broke a rule")]
     Failed,
 }
@@ -98,7 +98,7 @@ impl Handshake {
             Some(Error::InvalidCertificate(_) | Error::NoCertificatesPresented) => {
                 Self::ClientCertificate
             }
-            Some(Error::General(what)) if what == NOTHING_TO_SHOW => Self::Missing,
+            Some(Error::General(what)) if what == NO_CERTIFICATE => Self::Missing,
             Some(_) => Self::Failed,
             None => Self::Closed,
         }
@@ -106,39 +106,40 @@ impl Handshake {
 }
 
 impl Terminator {
-    /// Reads every file of `settings`, the TLS of `listener`, or where one cannot be used what was
-    /// `kept` of it. What is missing then makes the handshakes fail that need it.
+    /// Reads every file of `settings`, the TLS settings of `listener`. For a file that cannot be
+    /// used, the contents in `last_good` are used. If there are none, handshakes that need it fail.
     ///
     /// # Errors
-    /// These settings are none to shake hands with.
+    /// The settings cannot be used for a handshake.
     pub fn new(
         listener: &Listener,
         settings: Tls,
         tickets: Arc<Tickets>,
-        (kept, now): (&Kept, SystemTime),
-    ) -> Result<(Self, Renewals), Problem> {
+        (last_good, now): (&LastGoodFiles, SystemTime),
+    ) -> Result<(Self, RefreshReport), Problem> {
         let (address, http2) = (listener.address, listener.http2);
-        let mut found = Renewals::new(Owner::Listener(address));
+        let mut found = RefreshReport::new(Owner::Listener(address));
         let mut certificates = Vec::with_capacity(settings.certificates.len());
         for files in &settings.certificates {
-            let read = |contents: &[Contents], old: Option<&Material>| {
-                Material::renew(files, contents, old, now)
+            let read = |contents: &[Contents], old: Option<&CertificateAndKey>| {
+                CertificateAndKey::renew(files, contents, old, now)
             };
-            let (watched, broken) = Watched::open(&[&files.cert, &files.key], kept, read);
-            certificates.push(watched);
-            found.refused.extend(broken);
+            let (reloadable, broken) =
+                ReloadableFiles::open(&[&files.cert, &files.key], last_good, read);
+            certificates.push(reloadable);
+            found.failed.extend(broken);
         }
         let authority = settings.client_auth.authority().map(|authority| {
-            let read = |contents: &[Contents], _: Option<&Clients>| {
-                Ok(Clients::of(&settings.client_auth, authority, contents)?)
+            let read = |contents: &[Contents], _: Option<&ClientVerifier>| {
+                Ok(ClientVerifier::of(&settings.client_auth, authority, contents)?)
             };
-            let (watched, broken) = Watched::open(&[authority], kept, read);
-            found.refused.extend(broken);
-            watched
+            let (reloadable, broken) = ReloadableFiles::open(&[authority], last_good, read);
+            found.failed.extend(broken);
+            reloadable
         });
-        let held = Held { certificates, authority };
-        let table = Arc::new(ArcSwap::from_pointee(held.table()));
-        let authority = held.authority.as_ref();
+        let files = ListenerFiles { certificates, authority };
+        let table = Arc::new(ArcSwap::from_pointee(files.table()));
+        let authority = files.authority.as_ref();
         let current = current((address, &settings, http2), &tickets, &table, authority)?;
         let terminator = Self {
             settings,
@@ -147,12 +148,12 @@ impl Terminator {
             tickets,
             table,
             current: ArcSwap::from_pointee(current),
-            held: Mutex::new(held),
+            files: Mutex::new(files),
         };
         Ok((terminator, found))
     }
 
-    /// Shakes hands. The caller says how long it may take.
+    /// Does the handshake. The caller sets the timeout.
     ///
     /// # Errors
     /// [`Handshake`]
@@ -160,7 +161,7 @@ impl Terminator {
         &self,
         socket: Box<Socket>,
         now: SystemTime,
-    ) -> Result<(Stream, Facts), Handshake> {
+    ) -> Result<(Stream, HandshakeInfo), Handshake> {
         let current = self.current.load_full();
         let acceptor = TlsAcceptor::from(Arc::clone(&current.server));
         let stream = acceptor.accept(socket).await.map_err(|error| Handshake::of(&error))?;
@@ -172,8 +173,8 @@ impl Terminator {
         Ok((Box::new(TlsStream::new(stream, &facts)), facts))
     }
 
-    /// Whether clients are asked for certificates, and the one of ours for `host` is not the one
-    /// for `server_name`.
+    /// Whether client certificates are requested, and `host` has another certificate than
+    /// `server_name`.
     #[must_use]
     pub fn is_misdirected(&self, server_name: Option<&str>, host: &str) -> bool {
         if self.current.load().clients.is_none() {
@@ -183,66 +184,70 @@ impl Terminator {
         table.place(server_name.unwrap_or_default()) != table.place(host)
     }
 
-    /// Looks whether files have changed, and uses those that have. Blocks while it reads.
-    pub fn refresh(&self, now: SystemTime) -> Renewals {
-        let mut renewals = Renewals::new(Owner::Listener(self.scope));
-        let mut held = self.held.lock();
+    /// Checks whether files have changed, and uses those that have. Blocks while it reads.
+    pub fn refresh(&self, now: SystemTime) -> RefreshReport {
+        let mut report = RefreshReport::new(Owner::Listener(self.scope));
+        let mut files = self.files.lock();
         let mut changed = false;
-        for (watched, files) in held.certificates.iter_mut().zip(&self.settings.certificates) {
-            let outcome =
-                watched.refresh(now, |contents, old| Material::renew(files, contents, old, now));
-            changed |= renewals.note(watched, outcome);
+        for (reloadable, files) in files.certificates.iter_mut().zip(&self.settings.certificates) {
+            let outcome = reloadable
+                .refresh(now, |contents, old| CertificateAndKey::renew(files, contents, old, now));
+            changed |= report.note(reloadable, outcome);
         }
         if changed {
-            self.table.store(Arc::new(held.table()));
+            self.table.store(Arc::new(files.table()));
         }
-        if let (Some(watched), Some(authority)) =
-            (&mut held.authority, self.settings.client_auth.authority())
+        if let (Some(reloadable), Some(authority)) =
+            (&mut files.authority, self.settings.client_auth.authority())
         {
             let auth = &self.settings.client_auth;
-            let outcome = watched
-                .refresh(now, |contents, _| Ok(Clients::of(auth, authority, contents)?))
-                .map(|outcome| outcome.and_then(|()| self.vouch(watched)));
-            renewals.note(watched, outcome);
+            let outcome = reloadable
+                .refresh(now, |contents, _| Ok(ClientVerifier::of(auth, authority, contents)?))
+                .map(|outcome| outcome.and_then(|()| self.replace_client_ca(reloadable)));
+            report.note(reloadable, outcome);
         }
-        renewals
+        report
     }
 
-    /// Others vouch for clients from now on.
-    fn vouch(&self, authority: &Watched<Clients>) -> Result<(), Broken> {
+    /// Uses a changed client CA from now on.
+    fn replace_client_ca(
+        &self,
+        authority: &ReloadableFiles<ClientVerifier>,
+    ) -> Result<(), FileFailure> {
         let settings = (self.scope, &self.settings, self.http2);
         let current = current(settings, &self.tickets, &self.table, Some(authority));
         self.current.store(Arc::new(current.map_err(|problem| authority.broken(problem))?));
         Ok(())
     }
 
-    /// How things stand with each file.
+    /// The status of each file.
     #[must_use]
-    pub fn standings(&self) -> Vec<Standing> {
-        let held = self.held.lock();
-        let certificates = held.certificates.iter();
-        let certificates = certificates.map(|one| one.standing(|value| Some(value.not_after)));
-        let authority = held.authority.iter().map(|one| one.standing(|_| None));
+    pub fn statuses(&self) -> Vec<FileStatus> {
+        let files = self.files.lock();
+        let certificates = files.certificates.iter();
+        let certificates = certificates.map(|one| one.status(|value| Some(value.not_after)));
+        let authority = files.authority.iter().map(|one| one.status(|_| None));
         certificates.chain(authority).collect()
     }
 
-    /// What is used, for the next worker.
-    pub fn keep(&self, kept: &mut Kept) {
-        let held = self.held.lock();
-        held.certificates.iter().for_each(|one| one.keep(kept));
-        held.authority.iter().for_each(|one| one.keep(kept));
+    /// Adds the contents in use, for the next worker.
+    pub fn export(&self, last_good: &mut LastGoodFiles) {
+        let files = self.files.lock();
+        files.certificates.iter().for_each(|one| one.export(last_good));
+        files.authority.iter().for_each(|one| one.export(last_good));
     }
 }
 
-/// What handshakes are made with from now on.
+/// Builds what handshakes use from now on.
 fn current(
     (address, settings, http2): (SocketAddr, &Tls, bool),
     tickets: &Arc<Tickets>,
-    table: &Arc<ArcSwap<Table>>,
-    authority: Option<&Watched<Clients>>,
+    table: &Arc<ArcSwap<CertificateTable>>,
+    authority: Option<&ReloadableFiles<ClientVerifier>>,
 ) -> Result<Current, Problem> {
-    let clients = authority.and_then(Watched::value).cloned();
-    // As long as nobody knows who vouches for clients, none gets in: there is nothing to show it.
+    let clients = authority.and_then(ReloadableFiles::value).cloned();
+    // While the client CA is unknown, no client can be verified. Without certificates, every
+    // handshake fails.
     let table = match authority {
         Some(authority) if authority.value().is_none() => Arc::default(),
         _ => Arc::clone(table),
@@ -259,7 +264,7 @@ fn current(
         None => builder.with_no_client_auth(),
     };
     let mut server = builder.with_cert_resolver(Arc::new(Resolver(table)));
-    // Some clients of HTTP/1.0 say so here, too, and would be turned away.
+    // Some HTTP/1.0 clients send this in ALPN, and would be rejected otherwise.
     let protocols: [&[u8]; 3] = [b"h2", b"http/1.1", b"http/1.0"];
     let protocols = protocols.iter().skip(if http2 { 0 } else { 1 });
     server.alpn_protocols = protocols.map(|protocol| protocol.to_vec()).collect();
@@ -269,19 +274,23 @@ fn current(
     Ok(Current { server: Arc::new(server), clients })
 }
 
-/// Whatever decides who gets in, so that no session gets around it.
-fn scope(address: SocketAddr, settings: &Tls, clients: Option<&Clients>) -> Vec<u8> {
+/// Everything that decides which clients are admitted. Sessions are bound to it.
+fn scope(address: SocketAddr, settings: &Tls, clients: Option<&ClientVerifier>) -> Vec<u8> {
     let mut scope = format!("{address} {:?}", settings.min_version).into_bytes();
-    scope.extend(clients.map(Clients::scope).unwrap_or_default());
+    scope.extend(clients.map(ClientVerifier::scope).unwrap_or_default());
     scope
 }
 
-fn facts(connection: &ServerConnection, clients: Option<&Clients>, now: SystemTime) -> Facts {
+fn facts(
+    connection: &ServerConnection,
+    clients: Option<&ClientVerifier>,
+    now: SystemTime,
+) -> HandshakeInfo {
     let since_epoch = now.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
     let now = UnixTime::since_unix_epoch(since_epoch);
     let chain = connection.peer_certificates().unwrap_or_default();
     let suite = connection.negotiated_cipher_suite();
-    Facts {
+    HandshakeInfo {
         version: match connection.protocol_version() {
             Some(ProtocolVersion::TLSv1_2) => "TLSv1.2",
             _ => "TLSv1.3",

@@ -1,12 +1,12 @@
-//! Session tickets that outlive a reload.
+//! Session tickets that survive a reload.
 //!
-//! A ticket is a session, encrypted by a key that only we know and carried by the client. The keys
-//! go from worker to worker with everything else that one knows, so a client resumes its session
-//! whichever worker it meets. A key is used for twelve hours and then only read for as long again:
-//! whoever steals it later cannot read what was said before.
+//! A ticket is a session, encrypted with a key that only Weir knows, and stored by the client.
+//! Workers pass the keys on to their successors, so a client can resume its session with any
+//! worker. A key encrypts tickets for twelve hours, and decrypts them for twelve more. A key that
+//! is stolen later cannot decrypt older sessions.
 //!
-//! Each listener encrypts by a key of its own, made of the common one and of whatever decides who
-//! gets in there. A session of one listener is worth nothing at another, and nothing after
+//! Each listener uses its own key, derived from the common key and from everything that decides
+//! which clients are admitted there. A session of one listener is not valid on another, nor after
 //! `client_ca` has changed.
 
 use std::fmt;
@@ -22,14 +22,14 @@ use ring::rand::{SystemRandom, generate};
 use rustls::server::ProducesTickets;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-/// How long tickets are made with one key.
+/// How long a key encrypts tickets.
 const KEY_AGE_MAX: Duration = Duration::from_secs(12 * 60 * 60);
-/// How long a ticket is good at most: as long as its key is read.
+/// The maximum lifetime of a ticket: as long as its key decrypts.
 const LIFETIME_SECONDS: u32 = 12 * 60 * 60;
-/// How much of a ticket says which key it is of.
+/// The length of the key name at the start of a ticket.
 const NAME_LEN: usize = 8;
 
-/// A secret that no log shows.
+/// A secret that `Debug` does not show.
 #[derive(Clone, PartialEq, Eq)]
 struct Secret([u8; 32]);
 
@@ -60,42 +60,42 @@ impl<'de> Deserialize<'de> for Secret {
     }
 }
 
-/// The keys that tickets are made with, as one worker tells the next.
+/// The ticket keys, as passed on to the next worker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TicketKeys {
     current: Secret,
     previous: Option<Secret>,
-    /// When the current one came into use, in Unix time.
+    /// When the current key came into use, in Unix time.
     since: u64,
 }
 
-/// The keys of a worker.
+/// The ticket keys of a worker.
 #[derive(Debug)]
 pub struct Tickets {
     keys: RwLock<TicketKeys>,
 }
 
 impl Tickets {
-    /// With keys of its own, until [others](Self::inherit) come. `None` if the system has no random
-    /// numbers.
+    /// Creates new keys, to be used until [`Self::inherit`] replaces them. Returns `None` if the
+    /// system has no random numbers.
     #[must_use]
     pub fn new(now: SystemTime) -> Option<Self> {
         let keys = TicketKeys { current: Secret::new()?, previous: None, since: unix(now) };
         Some(Self { keys: RwLock::new(keys) })
     }
 
-    /// For the next worker.
+    /// The keys, for the next worker.
     #[must_use]
     pub fn keys(&self) -> TicketKeys {
         self.keys.read().clone()
     }
 
-    /// Goes on with the keys of the worker before.
+    /// Replaces the keys by those of the previous worker.
     pub fn inherit(&self, keys: TicketKeys) {
         *self.keys.write() = keys;
     }
 
-    /// Makes a new key if the current one has been used long enough.
+    /// Creates a new key if the current one is too old.
     pub fn rotate(&self, now: SystemTime) {
         let now = unix(now);
         let mut keys = self.keys.write();
@@ -104,7 +104,7 @@ impl Tickets {
             && let Some(new) = Secret::new()
         {
             let old = std::mem::replace(&mut keys.current, new);
-            // One that nobody rotated in time has been used long enough to be forgotten.
+            // A key that was not rotated in time is already too old for decryption too.
             keys.previous = (age < 2 * KEY_AGE_MAX.as_secs()).then_some(old);
             keys.since = now;
         }
@@ -115,11 +115,11 @@ fn unix(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
-/// The tickets of one listener.
+/// The session tickets of one listener.
 #[derive(Debug)]
 pub(super) struct ListenerTickets {
     tickets: Arc<Tickets>,
-    /// Whatever decides who gets in.
+    /// Everything that decides which clients are admitted.
     scope: Vec<u8>,
 }
 
@@ -194,25 +194,25 @@ mod tests {
     }
 
     #[test]
-    fn a_ticket_is_read_by_the_worker_that_inherits_the_keys() {
+    fn the_next_worker_decrypts_tickets_of_the_previous_one() {
         let (old, new) =
             (Arc::new(Tickets::new(at(1)).unwrap()), Arc::new(Tickets::new(at(2)).unwrap()));
         let ticket = of(&old, b"a").encrypt(b"session").unwrap();
         assert_eq!(of(&new, b"a").decrypt(&ticket), None);
-        let told = serde_json::to_string(&old.keys()).unwrap();
-        new.inherit(serde_json::from_str(&told).unwrap());
+        let exported = serde_json::to_string(&old.keys()).unwrap();
+        new.inherit(serde_json::from_str(&exported).unwrap());
         assert_eq!(of(&new, b"a").decrypt(&ticket).unwrap(), b"session");
     }
 
     #[test]
-    fn a_ticket_of_one_listener_is_worth_nothing_at_another() {
+    fn a_ticket_of_one_listener_is_not_valid_on_another() {
         let tickets = Arc::new(Tickets::new(at(1)).unwrap());
         let ticket = of(&tickets, b"a").encrypt(b"session").unwrap();
         assert_eq!(of(&tickets, b"b").decrypt(&ticket), None);
     }
 
     #[test]
-    fn a_key_makes_tickets_for_twelve_hours_and_reads_them_for_twelve_more() {
+    fn a_key_encrypts_for_twelve_hours_and_decrypts_for_twelve_more() {
         let tickets = Arc::new(Tickets::new(at(0)).unwrap());
         let listener = of(&tickets, b"a");
         let ticket = listener.encrypt(b"session").unwrap();
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_changed_ticket_is_none() {
+    fn a_modified_ticket_is_rejected() {
         let listener = of(&Arc::new(Tickets::new(at(0)).unwrap()), b"a");
         let ticket = listener.encrypt(b"session").unwrap();
         for index in 0..ticket.len() {

@@ -1,9 +1,10 @@
-//! What pools need to speak TLS with their backends: who vouches for a backend, and what we show.
+//! What pools need for TLS to their backends: trusted CAs and client certificates.
 //!
 //! Files are read before a worker serves and before a reload begins, and again when they have
-//! changed. Where one cannot be used and nobody knows what was in it before, no backend of its pool
-//! is spoken to over TLS: one that is not verified must get no request. Pingora's own loading of the system's roots panics where there are none, or a bad
-//! one; so ours are read here, and Pingora gets what is left.
+//! changed. If a file cannot be used and its last good contents are unknown, no backend of the pool
+//! gets requests over TLS, because an unverified backend must not get a request. Pingora's own
+//! loading of the system's roots panics if there are none, or an invalid one. So they are loaded
+//! here, and Pingora gets the usable ones.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,78 +17,80 @@ use rustls_pki_types::CertificateDer;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::files::{self, Material};
-use super::kept::{Contents, Kept};
-use super::watched::{Broken, Owner, Renewals, Standing, Unfit, Watched};
+use super::files::{self, CertificateAndKey};
+use super::last_good::{Contents, LastGoodFiles};
+use super::reloadable::{
+    FileFailure, FileStatus, LoadError, Owner, RefreshReport, ReloadableFiles,
+};
 use crate::config::{Certificate, Config, DialTls, FilePath, Pool, Problem};
 
-/// A certificate whose key nobody has. Where certificates are not looked at, Pingora wants to know
-/// somebody who vouches all the same.
-const NOBODY: &[u8] = include_bytes!("nobody.der");
+/// A certificate whose private key does not exist. Pingora requires a CA even if verification is
+/// off.
+const KEYLESS: &[u8] = include_bytes!("keyless.der");
 
-/// The files of all pools.
+/// The TLS files of all pools.
 #[derive(Default)]
 pub struct Trust {
-    /// Of each pool, in the order of the configuration.
+    /// Those of each pool, in the order of the configuration.
     pub pools: Vec<PoolFiles>,
-    /// Whom this system trusts; empty unless a pool needs to know.
+    /// The system's root certificates; empty unless a pool needs them.
     pub system: Vec<CertificateDer<'static>>,
-    /// What is wrong.
-    pub found: Vec<Renewals>,
+    /// Errors.
+    pub found: Vec<RefreshReport>,
 }
 
-/// The files of one pool.
+/// The TLS files of one pool.
 #[derive(Default)]
 pub struct PoolFiles {
     name: String,
     tls: DialTls,
-    ca: Option<Watched<Authorities>>,
-    identity: Option<Watched<Identity>>,
-    /// Backends are to be vouched for by whom the system trusts, which is nobody.
+    ca: Option<ReloadableFiles<Authorities>>,
+    identity: Option<ReloadableFiles<Identity>>,
+    /// Backends must be verified by the system's roots, but there are none.
     rootless: bool,
 }
 
-/// Who vouches for backends.
+/// The CA certificates for backends.
 type Authorities = Vec<Vec<u8>>;
 
-/// What is shown to backends.
+/// The client certificate for backends.
 struct Identity {
-    material: Material,
+    material: CertificateAndKey,
     key: Vec<u8>,
 }
 
-/// What was in the files of one pool.
+/// The contents of the TLS files of one pool.
 #[derive(Clone, Default)]
 pub struct PoolTrust {
-    /// Who vouches; `None` is whoever the system trusts.
+    /// The CA certificates; `None` means the system's roots.
     pub ca: Option<Arc<CaType>>,
-    /// What is shown to backends.
+    /// The client certificate.
     pub identity: Option<Arc<CertKey>>,
     /// A hash of both.
     pub digest: u64,
-    /// Why no backend may be spoken to over TLS: one of both is not known.
+    /// Why backends cannot be reached over TLS: the contents of one of both are not known.
     pub missing: Option<String>,
 }
 
 impl fmt::Debug for PoolTrust {
-    /// There is a private key in it, so it does not get into logs.
+    /// Contains a private key, so `Debug` does not show the contents.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("PoolTrust").field("digest", &self.digest).finish_non_exhaustive()
     }
 }
 
-/// Reads every file that the pools name, or where one cannot be used what was `kept` of it; and the
-/// system's roots if a pool needs them.
+/// Reads every file that the pools name, and the system's roots if a pool needs them. For a file
+/// that cannot be used, the contents in `last_good` are used.
 #[must_use]
-pub fn open(config: &Config, kept: &Kept, now: SystemTime) -> Trust {
+pub fn open(config: &Config, last_good: &LastGoodFiles, now: SystemTime) -> Trust {
     let needs = config.pools.iter().any(needs_system);
     let system = if needs { system_roots() } else { Vec::new() };
     let mut trust = Trust { system, ..Trust::default() };
     for pool in &config.pools {
-        let (mut files, mut found) = PoolFiles::open(pool, kept, now);
+        let (mut files, mut found) = PoolFiles::open(pool, last_good, now);
         files.rootless = needs_system(pool) && trust.system.is_empty();
         if files.rootless {
-            found.refused.push(Broken { problem: rootless(pool), missing: true });
+            found.failed.push(FileFailure { problem: rootless(pool), missing: true });
         }
         trust.pools.push(files);
         trust.found.push(found);
@@ -115,8 +118,8 @@ fn needs_system(pool: &Pool) -> bool {
     speaks_tls && tls.verify && tls.ca.is_none()
 }
 
-/// Whom this system trusts (`SSL_CERT_FILE`, `SSL_CERT_DIR` or the usual places), without what
-/// cannot be used.
+/// The system's root certificates (`SSL_CERT_FILE`, `SSL_CERT_DIR` or the usual paths), without
+/// unusable ones.
 fn system_roots() -> Vec<CertificateDer<'static>> {
     let found = rustls_native_certs::load_native_certs();
     for error in &found.errors {
@@ -127,52 +130,53 @@ fn system_roots() -> Vec<CertificateDer<'static>> {
 }
 
 impl PoolFiles {
-    fn open(pool: &Pool, kept: &Kept, now: SystemTime) -> (Self, Renewals) {
+    fn open(pool: &Pool, last_good: &LastGoodFiles, now: SystemTime) -> (Self, RefreshReport) {
         let tls = pool.dial.tls.clone();
-        let mut found = Renewals::new(Owner::Pool(pool.name.to_string()));
+        let mut found = RefreshReport::new(Owner::Pool(pool.name.to_string()));
         let ca = tls.ca.as_ref().filter(|_| tls.verify).map(|file| {
             let read = |contents: &[Contents], _: Option<&Authorities>| authorities(file, contents);
-            let (watched, broken) = Watched::open(&[file], kept, read);
-            found.refused.extend(broken);
-            watched
+            let (reloadable, broken) = ReloadableFiles::open(&[file], last_good, read);
+            found.failed.extend(broken);
+            reloadable
         });
         let identity = tls.identity.as_ref().map(|files| {
             let read = |contents: &[Contents], old: Option<&Identity>| {
                 Identity::renew(files, contents, old, now)
             };
-            let (watched, broken) = Watched::open(&[&files.cert, &files.key], kept, read);
-            found.refused.extend(broken);
-            watched
+            let (reloadable, broken) =
+                ReloadableFiles::open(&[&files.cert, &files.key], last_good, read);
+            found.failed.extend(broken);
+            reloadable
         });
         (Self { name: pool.name.to_string(), tls, ca, identity, rootless: false }, found)
     }
 
-    /// Looks whether files have changed. Blocks while it reads.
-    pub fn refresh(&mut self, now: SystemTime) -> Renewals {
-        let mut renewals = Renewals::new(Owner::Pool(self.name.clone()));
-        if let (Some(watched), Some(file)) = (&mut self.ca, &self.tls.ca) {
-            let outcome = watched.refresh(now, |contents, _| authorities(file, contents));
-            renewals.note(watched, outcome);
+    /// Checks whether files have changed. Blocks while it reads.
+    pub fn refresh(&mut self, now: SystemTime) -> RefreshReport {
+        let mut report = RefreshReport::new(Owner::Pool(self.name.clone()));
+        if let (Some(reloadable), Some(file)) = (&mut self.ca, &self.tls.ca) {
+            let outcome = reloadable.refresh(now, |contents, _| authorities(file, contents));
+            report.note(reloadable, outcome);
         }
-        if let (Some(watched), Some(files)) = (&mut self.identity, &self.tls.identity) {
+        if let (Some(reloadable), Some(files)) = (&mut self.identity, &self.tls.identity) {
             let outcome =
-                watched.refresh(now, |contents, old| Identity::renew(files, contents, old, now));
-            renewals.note(watched, outcome);
+                reloadable.refresh(now, |contents, old| Identity::renew(files, contents, old, now));
+            report.note(reloadable, outcome);
         }
-        renewals
+        report
     }
 
-    /// What its backends are spoken to with.
+    /// What connections to the backends use.
     #[must_use]
     pub fn trust(&self) -> PoolTrust {
         let missing = self.missing();
         let ca = match (&self.ca, self.tls.verify) {
-            (Some(watched), _) => Some(watched.value().cloned().unwrap_or_default()),
+            (Some(reloadable), _) => Some(reloadable.value().cloned().unwrap_or_default()),
             (None, true) => None,
-            (None, false) => Some(vec![NOBODY.to_vec()]),
+            (None, false) => Some(vec![KEYLESS.to_vec()]),
         };
         let mut read: Vec<u8> = ca.iter().flatten().flatten().copied().collect();
-        let identity = self.identity.as_ref().and_then(Watched::value).map(Identity::der);
+        let identity = self.identity.as_ref().and_then(ReloadableFiles::value).map(Identity::der);
         if let Some((chain, key)) = &identity {
             read.extend(chain.iter().chain([key]).flatten());
         }
@@ -186,23 +190,23 @@ impl PoolFiles {
     }
 
     fn missing(&self) -> Option<String> {
-        let ca = self.ca.as_ref().and_then(Watched::missing);
-        let identity = self.identity.as_ref().and_then(Watched::missing);
+        let ca = self.ca.as_ref().and_then(ReloadableFiles::missing);
+        let identity = self.identity.as_ref().and_then(ReloadableFiles::missing);
         let missing = ca.or(identity).map(str::to_owned);
         missing.or_else(|| self.rootless.then(|| "this system trusts nobody".to_owned()))
     }
 
-    /// How things stand with each file.
-    pub fn standings(&self) -> impl Iterator<Item = Standing> {
+    /// The status of each file.
+    pub fn statuses(&self) -> impl Iterator<Item = FileStatus> {
         let expires = |identity: &Identity| Some(identity.material.not_after);
-        let ca = self.ca.iter().map(|one| one.standing(|_| None));
-        ca.chain(self.identity.iter().map(move |one| one.standing(expires)))
+        let ca = self.ca.iter().map(|one| one.status(|_| None));
+        ca.chain(self.identity.iter().map(move |one| one.status(expires)))
     }
 
-    /// What is used, for the next worker.
-    pub fn keep(&self, kept: &mut Kept) {
-        self.ca.iter().for_each(|one| one.keep(kept));
-        self.identity.iter().for_each(|one| one.keep(kept));
+    /// Adds the contents in use, for the next worker.
+    pub fn export(&self, last_good: &mut LastGoodFiles) {
+        self.ca.iter().for_each(|one| one.export(last_good));
+        self.identity.iter().for_each(|one| one.export(last_good));
     }
 }
 
@@ -212,8 +216,8 @@ impl fmt::Debug for PoolFiles {
     }
 }
 
-/// Certificates that Pingora can take without a panic, and rustls as roots.
-fn authorities(file: &FilePath, contents: &[Contents]) -> Result<Authorities, Unfit> {
+/// Checks that both Pingora and rustls accept the certificates; Pingora would panic otherwise.
+fn authorities(file: &FilePath, contents: &[Contents]) -> Result<Authorities, LoadError> {
     let all = files::certificates(file, files::part(contents, 0))?;
     let mut authorities = Vec::with_capacity(all.len());
     for one in all {
@@ -226,15 +230,16 @@ fn authorities(file: &FilePath, contents: &[Contents]) -> Result<Authorities, Un
 }
 
 impl Identity {
-    /// What Pingora can take without a panic, to be used instead of `old`.
+    /// Like [`CertificateAndKey::renew`], and checks that Pingora accepts the certificates without
+    /// a panic.
     fn renew(
         files: &Certificate,
         contents: &[Contents],
         old: Option<&Self>,
         now: SystemTime,
-    ) -> Result<Self, Unfit> {
+    ) -> Result<Self, LoadError> {
         let old = old.map(|old| &old.material);
-        let material = Material::renew(files, contents, old, now)?;
+        let material = CertificateAndKey::renew(files, contents, old, now)?;
         for one in &material.key.cert {
             X509Certificate::from_der(one).map_err(|error| {
                 files::problem(&files.cert, format!("is not a certificate: {error}"))
@@ -255,14 +260,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_certificate_of_nobody_is_one_that_rustls_takes() {
-        let nobody = CertificateDer::from(NOBODY.to_vec());
-        assert!(RootCertStore::empty().add(nobody).is_ok());
-        assert!(X509Certificate::from_der(NOBODY).is_ok());
+    fn rustls_accepts_the_certificate_without_a_key() {
+        let keyless = CertificateDer::from(KEYLESS.to_vec());
+        assert!(RootCertStore::empty().add(keyless).is_ok());
+        assert!(X509Certificate::from_der(KEYLESS).is_ok());
     }
 
     #[test]
-    fn an_unverified_pool_needs_no_roots_and_is_told_apart_from_others() {
+    fn an_unverified_pool_needs_no_roots_and_has_another_digest() {
         let trust = |verify| {
             let tls = DialTls { verify, ..DialTls::default() };
             PoolFiles { tls, ..PoolFiles::default() }.trust()

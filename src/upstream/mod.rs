@@ -28,9 +28,9 @@ use xxhash_rust::xxh3::Xxh3;
 use self::roots::Roots;
 use self::shortages::Shortages;
 use crate::config::{self, Protocol};
-use crate::tls::kept::Kept;
+use crate::tls::last_good::LastGoodFiles;
+use crate::tls::reloadable::{FileStatus, RefreshReport};
 use crate::tls::upstream::{PoolFiles, PoolTrust, Trust};
-use crate::tls::watched::{Renewals, Standing};
 
 /// Stands for the address in a template.
 const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
@@ -88,20 +88,20 @@ impl Upstreams {
     }
 
     /// Looks whether files have changed, and uses those that have. Blocks while it reads.
-    pub fn refresh(&self, now: SystemTime) -> Vec<Renewals> {
+    pub fn refresh(&self, now: SystemTime) -> Vec<RefreshReport> {
         self.pools.iter().map(|pool| pool.refresh(now)).collect()
     }
 
     /// How things stand with each file.
     #[must_use]
-    pub fn standings(&self) -> Vec<Standing> {
-        let standings = |pool: &Reach| pool.files.lock().standings().collect::<Vec<_>>();
-        self.pools.iter().flat_map(standings).collect()
+    pub fn statuses(&self) -> Vec<FileStatus> {
+        let statuses = |pool: &Reach| pool.files.lock().statuses().collect::<Vec<_>>();
+        self.pools.iter().flat_map(statuses).collect()
     }
 
     /// What is used, for the next worker.
-    pub fn keep(&self, kept: &mut Kept) {
-        self.pools.iter().for_each(|pool| pool.files.lock().keep(kept));
+    pub fn export(&self, last_good: &mut LastGoodFiles) {
+        self.pools.iter().for_each(|pool| pool.files.lock().export(last_good));
     }
 
     /// A file with whom the system trusts. Pingora must always be given one: left alone it looks for
@@ -131,10 +131,10 @@ impl Reach {
         Self { bare, files: Mutex::new(files), peers }
     }
 
-    fn refresh(&self, now: SystemTime) -> Renewals {
+    fn refresh(&self, now: SystemTime) -> RefreshReport {
         let mut files = self.files.lock();
         let renewals = files.refresh(now);
-        if !renewals.done.is_empty() {
+        if !renewals.reloaded.is_empty() {
             self.peers.store(Arc::new(trusting(&self.bare, &files.trust())));
         }
         renewals
@@ -219,7 +219,7 @@ mod tests {
         let text =
             format!("pools: [{pools}]\nroutes: [{{path: /a, pool: a}}, {{path: /b, pool: b}}]");
         let config = load(Some(text.as_bytes()), &Overrides::default()).unwrap();
-        let trust = upstream::open(&config, &Kept::default(), SystemTime::UNIX_EPOCH);
+        let trust = upstream::open(&config, &LastGoodFiles::default(), SystemTime::UNIX_EPOCH);
         let upstreams = Upstreams::new(&config.pools, trust).unwrap();
         (0..2)
             .map(|pool| *upstreams.peer(pool, 0, "10.0.0.1:1".parse().unwrap()).unwrap())

@@ -22,7 +22,7 @@ use crate::metrics::Supervision;
 use crate::runtime::handoff::Handoff;
 use crate::runtime::in_flight::InFlight;
 use crate::time::Timestamp;
-use crate::tls::kept::Kept;
+use crate::tls::last_good::LastGoodFiles;
 
 /// How often the supervisor is told everything, for the case that this process dies.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(2);
@@ -61,7 +61,7 @@ pub(super) struct Conductor<'a> {
     pub(super) reported: Option<Reported>,
     files: Arc<Files>,
     /// What the supervisor knows of the files.
-    kept: Option<Kept>,
+    kept: Option<LastGoodFiles>,
 }
 
 impl<'a> Conductor<'a> {

@@ -51,7 +51,7 @@ use crate::resolve::{Names, Resolver};
 use crate::runtime::handoff::Handoff;
 use crate::runtime::snapshot::Snapshot;
 use crate::tls;
-use crate::tls::kept::Kept;
+use crate::tls::last_good::LastGoodFiles;
 use crate::tls::terminator::Terminator;
 use crate::tls::tickets::{TicketKeys, Tickets};
 use crate::upstream::Upstreams;
@@ -198,7 +198,7 @@ struct Parts {
 fn doors(
     config: &Config,
     keys: Option<TicketKeys>,
-    kept: &Kept,
+    kept: &LastGoodFiles,
 ) -> Result<(Vec<Door>, Arc<Tickets>), WorkerError> {
     let clock = Clock::process();
     let now = clock.wall(clock.now());
@@ -227,7 +227,7 @@ fn assemble(
     snapshot: Snapshot,
     doors: Vec<Door>,
     tickets: Arc<Tickets>,
-    kept: &Kept,
+    kept: &LastGoodFiles,
 ) -> Result<(Parts, Admin, Writer), WorkerError> {
     let clock = Clock::process();
     let registry = Registry::new();

@@ -10,10 +10,10 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::clock::Clock;
 use crate::metrics::ConnectionMetrics;
-use crate::tls::kept::Kept;
+use crate::tls::last_good::LastGoodFiles;
+use crate::tls::reloadable::{FileFailure, FileStatus, Owner, RefreshReport};
 use crate::tls::terminator::Terminator;
 use crate::tls::tickets::Tickets;
-use crate::tls::watched::{Broken, Owner, Renewals, Standing};
 use crate::upstream::Upstreams;
 
 /// How often the files are looked at. A certificate is renewed days before it expires, so this is
@@ -24,7 +24,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 pub(super) struct Files {
     terminators: Vec<Arc<Terminator>>,
     upstreams: Arc<Upstreams>,
-    kept: Mutex<Kept>,
+    kept: Mutex<LastGoodFiles>,
 }
 
 impl Files {
@@ -34,28 +34,28 @@ impl Files {
         files
     }
 
-    fn refresh(&self, now: SystemTime) -> Vec<Renewals> {
+    fn refresh(&self, now: SystemTime) -> Vec<RefreshReport> {
         let of_clients = self.terminators.iter().map(|terminator| terminator.refresh(now));
         let renewals: Vec<_> = of_clients.chain(self.upstreams.refresh(now)).collect();
-        if renewals.iter().any(|renewals| !renewals.done.is_empty()) {
+        if renewals.iter().any(|renewals| !renewals.reloaded.is_empty()) {
             self.keep();
         }
         renewals
     }
 
     fn keep(&self) {
-        let mut kept = Kept::default();
-        self.terminators.iter().for_each(|terminator| terminator.keep(&mut kept));
-        self.upstreams.keep(&mut kept);
+        let mut kept = LastGoodFiles::default();
+        self.terminators.iter().for_each(|terminator| terminator.export(&mut kept));
+        self.upstreams.export(&mut kept);
         *self.kept.lock() = kept;
     }
 
     /// How things stand with each file, which several may name.
-    fn standings(&self) -> BTreeMap<String, Standing> {
-        let of_clients = self.terminators.iter().flat_map(|terminator| terminator.standings());
-        let mut standings: BTreeMap<String, Standing> = BTreeMap::new();
-        for one in of_clients.chain(self.upstreams.standings()) {
-            match standings.entry(one.file.clone()) {
+    fn statuses(&self) -> BTreeMap<String, FileStatus> {
+        let of_clients = self.terminators.iter().flat_map(|terminator| terminator.statuses());
+        let mut statuses: BTreeMap<String, FileStatus> = BTreeMap::new();
+        for one in of_clients.chain(self.upstreams.statuses()) {
+            match statuses.entry(one.file.clone()) {
                 Entry::Vacant(place) => drop(place.insert(one)),
                 Entry::Occupied(mut place) => {
                     let other = place.get_mut();
@@ -65,11 +65,11 @@ impl Files {
                 }
             }
         }
-        standings
+        statuses
     }
 
     /// What is used, for the next worker. It waits for no file, however long that takes to be read.
-    pub(super) fn kept(&self) -> Kept {
+    pub(super) fn kept(&self) -> LastGoodFiles {
         self.kept.lock().clone()
     }
 }
@@ -82,7 +82,7 @@ pub(super) fn keep_renewed(
     metrics: ConnectionMetrics,
     clock: Clock,
 ) -> impl Future<Output = ()> {
-    tell_standings(&files, &metrics);
+    record_statuses(&files, &metrics);
     look_again_and_again(files, tickets, metrics, clock)
 }
 
@@ -103,26 +103,26 @@ async fn look_again_and_again(
         match looked.await {
             Ok(renewals) => {
                 renewals.iter().for_each(|renewals| tell(renewals, &metrics));
-                tell_standings(&files, &metrics);
+                record_statuses(&files, &metrics);
             }
             Err(error) => log::error!("certificates were not looked at: error=\"{error}\""),
         }
     }
 }
 
-fn tell(renewals: &Renewals, metrics: &ConnectionMetrics) {
-    for file in &renewals.done {
+fn tell(renewals: &RefreshReport, metrics: &ConnectionMetrics) {
+    for file in &renewals.reloaded {
         log::info!("certificate renewed: file={file}");
         metrics.certificate_renewals.with_label_values(&["done"]).inc();
     }
     warn(renewals);
-    let refused = u64::try_from(renewals.refused.len()).unwrap_or(u64::MAX);
+    let refused = u64::try_from(renewals.failed.len()).unwrap_or(u64::MAX);
     metrics.certificate_renewals.with_label_values(&["refused"]).inc_by(refused);
 }
 
 /// Tells of what cannot be used, and what comes of that.
-pub(super) fn warn(renewals: &Renewals) {
-    for Broken { problem, missing } in &renewals.refused {
+pub(super) fn warn(renewals: &RefreshReport) {
+    for FileFailure { problem, missing } in &renewals.failed {
         let what = &problem.what;
         match (missing, &renewals.owner) {
             (false, _) => {
@@ -140,13 +140,13 @@ pub(super) fn warn(renewals: &Renewals) {
     }
 }
 
-fn tell_standings(files: &Files, metrics: &ConnectionMetrics) {
-    for standing in files.standings().into_values() {
-        let file = [standing.file.as_str()];
+fn record_statuses(files: &Files, metrics: &ConnectionMetrics) {
+    for status in files.statuses().into_values() {
+        let file = [status.file.as_str()];
         let (broken, missing) = (&metrics.certificate_broken, &metrics.certificate_missing);
-        broken.with_label_values(&file).set(i64::from(standing.broken));
-        missing.with_label_values(&file).set(i64::from(standing.missing));
-        if let Some(expiry) = standing.expires {
+        broken.with_label_values(&file).set(i64::from(status.broken));
+        missing.with_label_values(&file).set(i64::from(status.missing));
+        if let Some(expiry) = status.expires {
             metrics.certificate_expiry.with_label_values(&file).set(unix(expiry));
         }
     }

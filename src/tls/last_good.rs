@@ -1,7 +1,7 @@
-//! What was in files when they could be used last.
+//! The last good contents of files.
 //!
-//! A renewal may break a file, and a worker may die while it is broken. The next one then goes on
-//! with what the last one had: it is given the bytes, and reads them as it would read the files.
+//! A renewal may break a file, and a worker may die while it is broken. The next worker then
+//! continues with the last good contents: it gets the bytes, and parses them like the files.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::config::FilePath;
 
-/// The bytes of a file. There may be a private key in them, so no log shows them.
+/// The bytes of a file. They may contain a private key, so `Debug` does not show them.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Contents(Arc<[u8]>);
 
@@ -46,25 +46,26 @@ impl<'de> Deserialize<'de> for Contents {
     }
 }
 
-/// Files that were read together, such as a certificate and its key.
+/// Files that are read together, such as a certificate and its key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Group {
     files: Vec<PathBuf>,
     contents: Vec<Contents>,
 }
 
-/// What was in all files, for the next worker.
+/// The last good contents of all files, for the next worker.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Kept(Vec<Group>);
+pub struct LastGoodFiles(Vec<Group>);
 
-impl Kept {
-    /// What was in these files, if it is known.
+impl LastGoodFiles {
+    /// The contents of these files, if known.
     pub(super) fn find(&self, files: &[FilePath]) -> Option<&[Contents]> {
         let is_it = |group: &&Group| group.files.iter().eq(files.iter().map(|file| &file.path));
         self.0.iter().find(is_it).map(|group| group.contents.as_slice())
     }
 
-    /// Notes what was in these files. A name that is no text cannot be told, and is left out.
+    /// Records the contents of these files. Files whose names are not UTF-8 cannot be serialized
+    /// and are left out.
     pub(super) fn note(&mut self, files: &[FilePath], contents: &[Contents]) {
         let is_text = files.iter().all(|file| file.path.to_str().is_some());
         if is_text && self.find(files).is_none() {
@@ -85,32 +86,33 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_is_told_for_these_files_together_and_for_no_others() {
+    fn contents_are_found_only_for_the_same_group_of_files() {
         let pair = [file("a.crt"), file("a.key")];
         let contents = [Contents::new(vec![0xFF, 1]), Contents::new(vec![2])];
-        let mut kept = Kept::default();
-        kept.note(&pair, &contents);
-        let told = serde_json::to_string(&kept).unwrap();
-        let heard: Kept = serde_json::from_str(&told).unwrap();
-        assert_eq!(heard.find(&pair), Some(&contents[..]));
-        assert_eq!(heard.find(&pair[..1]), None);
-        assert_eq!(heard.find(&[file("a.crt"), file("b.key")]), None);
+        let mut last_good = LastGoodFiles::default();
+        last_good.note(&pair, &contents);
+        let exported = serde_json::to_string(&last_good).unwrap();
+        let imported: LastGoodFiles = serde_json::from_str(&exported).unwrap();
+        assert_eq!(imported.find(&pair), Some(&contents[..]));
+        assert_eq!(imported.find(&pair[..1]), None);
+        assert_eq!(imported.find(&[file("a.crt"), file("b.key")]), None);
     }
 
     #[test]
-    fn a_name_that_is_no_text_keeps_nobody_from_telling_the_others() {
-        let mut kept = Kept::default();
-        kept.note(&[file(OsStr::from_bytes(b"\xFF.crt"))], &[Contents::new(vec![1])]);
-        kept.note(&[file("ca.crt")], &[Contents::new(vec![2])]);
-        let heard: Kept = serde_json::from_str(&serde_json::to_string(&kept).unwrap()).unwrap();
-        assert!(heard.find(&[file("ca.crt")]).is_some());
+    fn a_file_name_that_is_not_utf8_does_not_affect_other_files() {
+        let mut last_good = LastGoodFiles::default();
+        last_good.note(&[file(OsStr::from_bytes(b"\xFF.crt"))], &[Contents::new(vec![1])]);
+        last_good.note(&[file("ca.crt")], &[Contents::new(vec![2])]);
+        let imported: LastGoodFiles =
+            serde_json::from_str(&serde_json::to_string(&last_good).unwrap()).unwrap();
+        assert!(imported.find(&[file("ca.crt")]).is_some());
     }
 
     #[test]
-    fn no_log_shows_what_is_kept() {
-        let mut kept = Kept::default();
-        kept.note(&[file("a.key")], &[Contents::new(b"secret".to_vec())]);
-        assert!(!format!("{kept:?}").contains("secret"));
-        assert!(!format!("{kept:?}").contains("115"), "nor its bytes as numbers");
+    fn no_log_shows_the_contents() {
+        let mut last_good = LastGoodFiles::default();
+        last_good.note(&[file("a.key")], &[Contents::new(b"secret".to_vec())]);
+        assert!(!format!("{last_good:?}").contains("secret"));
+        assert!(!format!("{last_good:?}").contains("115"), "nor its bytes as numbers");
     }
 }
