@@ -1,7 +1,7 @@
-//! Does it say that it serves, by `grpc.health.v1.Health`?
+//! gRPC health check by `grpc.health.v1.Health`.
 //!
-//! One message with one string goes out, and one with one number comes back. So little of protobuf
-//! is written here by hand.
+//! The request is a message with one string, the response a message with one number. That is so
+//! little protobuf that it is encoded and decoded here by hand.
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -18,22 +18,22 @@ use pingora_load_balancing::health_check::HealthCheck;
 use crate::http::grpc;
 use crate::probe::EACH_RESULT;
 use crate::probe::http::{USER_AGENT, to_http2};
-use crate::probe::target::{Target, unfit};
+use crate::probe::target::{Target, unexpected};
 
-/// An answer is a few bytes; whoever sends more does not answer this question.
-const ANSWER_BYTES_MAX: usize = 1024;
+/// A valid response is a few bytes.
+const RESPONSE_BYTES_MAX: usize = 1024;
 /// `SERVING` of `HealthCheckResponse.ServingStatus`.
 const SERVING: u8 = 1;
 
-/// Asks for the health of one service on a new connection.
+/// Requests the health of one service on a new connection.
 pub(super) struct GrpcProbe {
     connector: Connector,
     service: String,
 }
 
-/// What came back.
+/// What the backend sent.
 #[derive(Debug, Default)]
-struct Answer {
+struct Response {
     http: u16,
     grpc: Option<u16>,
     body: Vec<u8>,
@@ -44,13 +44,16 @@ impl GrpcProbe {
         Self { connector: Connector::new(Some(options)), service: service.to_owned() }
     }
 
-    async fn ask(&self, target: &Target) -> Result<Answer> {
+    async fn send(&self, target: &Target) -> Result<Response> {
         let mut peer = HttpPeer::clone(&target.peer);
-        // Health is asked over HTTP/2, whatever requests are sent by.
+        // The health check uses HTTP/2, whatever protocol requests use.
         peer.options.alpn = ALPN::H2;
         let (session, _reused) = self.connector.get_http_session(&peer).await?;
         let HttpSession::H2(mut session) = session else {
-            return Err(Error::explain(ErrorType::InvalidH2, "it speaks no HTTP/2"));
+            return Err(Error::explain(
+                ErrorType::InvalidH2,
+                "the backend does not support HTTP/2",
+            ));
         };
         let mut request = RequestHeader::build("POST", b"/grpc.health.v1.Health/Check", Some(5))?;
         request.append_header("Host", &*target.label)?;
@@ -59,34 +62,34 @@ impl GrpcProbe {
         request.append_header("User-Agent", USER_AGENT)?;
         to_http2(&mut request, &peer)?;
         session.write_request_header(Box::new(request), false)?;
-        session.write_request_body(Bytes::from(question(&self.service)), true).await?;
-        answer(&mut session).await
+        session.write_request_body(Bytes::from(encode_request(&self.service)), true).await?;
+        read_response(&mut session).await
     }
 }
 
-async fn answer(session: &mut Http2Session) -> Result<Answer> {
-    let mut answer = Answer::default();
+async fn read_response(session: &mut Http2Session) -> Result<Response> {
+    let mut response = Response::default();
     session.read_response_header().await?;
-    if let Some(head) = session.response_header() {
-        answer.http = head.status.as_u16();
-        answer.grpc = grpc::status(&head.headers);
+    if let Some(headers) = session.response_header() {
+        response.http = headers.status.as_u16();
+        response.grpc = grpc::status(&headers.headers);
     }
     while let Some(piece) = session.read_response_body().await? {
-        answer.body.extend_from_slice(&piece);
-        if answer.body.len() > ANSWER_BYTES_MAX {
-            return Ok(answer);
+        response.body.extend_from_slice(&piece);
+        if response.body.len() > RESPONSE_BYTES_MAX {
+            return Ok(response);
         }
     }
     if let Some(trailers) = session.read_trailers().await? {
-        answer.grpc = grpc::status(&trailers).or(answer.grpc);
+        response.grpc = grpc::status(&trailers).or(response.grpc);
     }
-    Ok(answer)
+    Ok(response)
 }
 
 #[async_trait]
 impl HealthCheck for GrpcProbe {
     async fn check(&self, backend: &lb::Backend) -> Result<()> {
-        self.ask(Target::of(backend)?).await?.judge().map_err(unfit)
+        self.send(Target::of(backend)?).await?.judge().map_err(unexpected)
     }
 
     fn health_threshold(&self, _success: bool) -> usize {
@@ -94,37 +97,37 @@ impl HealthCheck for GrpcProbe {
     }
 }
 
-impl Answer {
+impl Response {
     fn judge(&self) -> Result<(), String> {
         match (self.http, self.grpc) {
             (200, Some(0)) => {}
-            // The service is not one that it knows of, says the protocol.
-            (200, Some(5)) => return Err("it does not know the service".to_owned()),
+            // NOT_FOUND: the protocol's status for an unknown service.
+            (200, Some(5)) => return Err("unknown service".to_owned()),
             (200, Some(status)) => return Err(format!("grpc-status {status}, expected 0")),
             (200, None) => return Err("no grpc-status".to_owned()),
             (http, _) => return Err(format!("status {http}, expected 200")),
         }
-        match serving(&self.body) {
+        match decode_status(&self.body) {
             Some(SERVING) => Ok(()),
-            Some(status) => Err(format!("it says {}, expected SERVING", word(status))),
-            None => Err("the answer is not one of grpc.health.v1".to_owned()),
+            Some(status) => Err(format!("it says {}, expected SERVING", status_name(status))),
+            None => Err("the response is not a grpc.health.v1 message".to_owned()),
         }
     }
 }
 
-/// What `HealthCheckResponse.ServingStatus` calls this number.
-fn word(status: u8) -> String {
+/// The name of this number in `HealthCheckResponse.ServingStatus`.
+fn status_name(status: u8) -> String {
     match status {
         0 => "UNKNOWN".to_owned(),
         2 => "NOT_SERVING".to_owned(),
         3 => "SERVICE_UNKNOWN".to_owned(),
-        other => format!("the serving status {other}"),
+        other => format!("the decode_status status {other}"),
     }
 }
 
-/// `HealthCheckRequest`: field 1, a string; none if it is empty. In front of it that it is not
-/// compressed, and its length.
-fn question(service: &str) -> Vec<u8> {
+/// `HealthCheckRequest`: field 1 is a string, omitted if empty. The gRPC prefix is the flag for
+/// uncompressed and the length.
+fn encode_request(service: &str) -> Vec<u8> {
     let mut message = Vec::with_capacity(service.len() + 4);
     if !service.is_empty() {
         message.push(0x0a);
@@ -148,8 +151,8 @@ fn push_varint(bytes: &mut Vec<u8>, mut number: usize) {
     }
 }
 
-/// The number in a `HealthCheckResponse`: field 1, and 0 if it is not there.
-fn serving(framed: &[u8]) -> Option<u8> {
+/// The number in a `HealthCheckResponse`: field 1, or 0 if it is omitted.
+fn decode_status(framed: &[u8]) -> Option<u8> {
     match framed {
         [0, 0, 0, 0, 0] => Some(0),
         [0, 0, 0, 0, 2, 0x08, status] => Some(*status),
@@ -162,32 +165,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_question_has_a_length_and_the_name_of_the_service() {
-        assert_eq!(question(""), [0, 0, 0, 0, 0]);
-        assert_eq!(question("ab"), [0, 0, 0, 0, 4, 0x0a, 2, b'a', b'b']);
-        let long = question(&"x".repeat(300));
+    fn a_request_has_a_length_and_the_service_name() {
+        assert_eq!(encode_request(""), [0, 0, 0, 0, 0]);
+        assert_eq!(encode_request("ab"), [0, 0, 0, 0, 4, 0x0a, 2, b'a', b'b']);
+        let long = encode_request(&"x".repeat(300));
         assert_eq!(long[..8], [0, 0, 0, 1, 47, 0x0a, 0xac, 0x02]);
     }
 
     #[test]
-    fn an_answer_is_one_number() {
-        assert_eq!(serving(&[0, 0, 0, 0, 2, 0x08, 1]), Some(1));
-        assert_eq!(serving(&[0, 0, 0, 0, 2, 0x08, 2]), Some(2));
-        assert_eq!(serving(&[0, 0, 0, 0, 0]), Some(0));
+    fn a_response_is_one_number() {
+        assert_eq!(decode_status(&[0, 0, 0, 0, 2, 0x08, 1]), Some(1));
+        assert_eq!(decode_status(&[0, 0, 0, 0, 2, 0x08, 2]), Some(2));
+        assert_eq!(decode_status(&[0, 0, 0, 0, 0]), Some(0));
         for wrong in [&b""[..], b"\x01\0\0\0\x02\x08\x01", b"\0\0\0\0\x03\x08\x01", b"hello world"]
         {
-            assert_eq!(serving(wrong), None, "{wrong:?}");
+            assert_eq!(decode_status(wrong), None, "{wrong:?}");
         }
     }
 
     #[test]
-    fn only_a_server_that_serves_passes() {
-        let of = |http, grpc, body: &[u8]| Answer { http, grpc, body: body.to_vec() }.judge();
+    fn only_a_serving_backend_passes() {
+        let of = |http, grpc, body: &[u8]| Response { http, grpc, body: body.to_vec() }.judge();
         let serves = [0, 0, 0, 0, 2, 0x08, 1];
         assert_eq!(of(200, Some(0), &serves), Ok(()));
         let sick = of(200, Some(0), &[0, 0, 0, 0, 2, 0x08, 2]).unwrap_err();
         assert_eq!(sick, "it says NOT_SERVING, expected SERVING");
-        for answer in [
+        for response in [
             of(200, Some(0), &[0, 0, 0, 0, 2, 0x08, 2]),
             of(200, Some(0), b""),
             of(200, Some(5), &serves),
@@ -195,7 +198,7 @@ mod tests {
             of(200, None, &serves),
             of(503, Some(0), &serves),
         ] {
-            assert!(answer.is_err(), "{answer:?}");
+            assert!(response.is_err(), "{response:?}");
         }
     }
 }

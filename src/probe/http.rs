@@ -1,6 +1,6 @@
-//! Does it answer `GET path` as expected?
+//! HTTP health check: sends `GET path` and verifies the response.
 //!
-//! It looks at the beginning of the body and stops reading at a bound.
+//! It reads at most a bounded part of the body.
 
 use async_trait::async_trait;
 use http::{Uri, header};
@@ -16,12 +16,12 @@ use pingora_load_balancing::health_check::HealthCheck;
 use crate::config::StatusSet;
 use crate::config::limits::PROBE_BODY_BYTES_MAX;
 use crate::probe::EACH_RESULT;
-use crate::probe::target::{Target, unfit};
+use crate::probe::target::{Target, unexpected};
 
 pub(super) const USER_AGENT: &str = concat!("weir-probe/", env!("CARGO_PKG_VERSION"));
 
-/// Sends a `GET` on a new connection and judges the answer: its status, and the beginning of its
-/// body. A redirect is an answer like any other.
+/// Sends a `GET` on a new connection and checks the status and the beginning of the body. A
+/// redirect is a response like any other.
 pub(super) struct HttpProbe {
     connector: Connector,
     path: String,
@@ -57,9 +57,9 @@ impl HttpProbe {
         Ok(request)
     }
 
-    /// The status of the answer, whose body is still to be read.
-    async fn ask(&self, target: &Target) -> Result<(u16, HttpSession)> {
-        // The whole probe has a deadline, whoever calls it.
+    /// Sends the request. Returns the status; the body is not read yet.
+    async fn send(&self, target: &Target) -> Result<(u16, HttpSession)> {
+        // The caller applies a timeout to the whole probe.
         let (mut session, _reused) = self.connector.get_http_session(&*target.peer).await?;
         let mut request = Box::new(self.request(target)?);
         if session.as_http2().is_some() {
@@ -69,8 +69,8 @@ impl HttpProbe {
         session.finish_request_body().await?;
         loop {
             session.read_response_header().await?;
-            let status = session.response_header().map_or(0, |head| head.status.as_u16());
-            // An interim answer announces the one that counts.
+            let status = session.response_header().map_or(0, |headers| headers.status.as_u16());
+            // An interim response precedes the final one.
             if !(100..200).contains(&status) || status == 101 {
                 return Ok((status, session));
             }
@@ -78,8 +78,8 @@ impl HttpProbe {
     }
 }
 
-/// Makes a request one of HTTP/2, which says in its target what `Host` says otherwise, and nothing
-/// about its connection.
+/// Converts a request to HTTP/2: the host moves from `Host` to the target, and `Connection` is
+/// removed.
 pub(super) fn to_http2(request: &mut RequestHeader, peer: &HttpPeer) -> Result<()> {
     let host = request.remove_header(&header::HOST);
     let host = host.as_ref().map_or(&b""[..], |host| host.as_bytes());
@@ -94,14 +94,14 @@ pub(super) fn to_http2(request: &mut RequestHeader, peer: &HttpPeer) -> Result<(
 #[async_trait]
 impl HealthCheck for HttpProbe {
     async fn check(&self, backend: &lb::Backend) -> Result<()> {
-        let (status, mut session) = self.ask(Target::of(backend)?).await?;
+        let (status, mut session) = self.send(Target::of(backend)?).await?;
         if !self.status.contains(status) {
-            return Err(unfit(format!("status {status}, expected {}", ranges(&self.status))));
+            return Err(unexpected(format!("status {status}, expected {}", ranges(&self.status))));
         }
         let body = body(&mut session).await?;
         match &self.body {
             Some(expected) if !contains(&body, expected.as_bytes()) => {
-                Err(unfit("the body does not have the expected text"))
+                Err(unexpected("the body does not have the expected text"))
             }
             Some(_) | None => Ok(()),
         }
@@ -112,7 +112,7 @@ impl HealthCheck for HttpProbe {
     }
 }
 
-/// The body, as far as it is looked at.
+/// The body, up to the limit.
 async fn body(session: &mut HttpSession) -> Result<Vec<u8>> {
     let mut body = Vec::new();
     while body.len() < PROBE_BODY_BYTES_MAX {
@@ -127,7 +127,7 @@ fn contains(body: &[u8], expected: &[u8]) -> bool {
     expected.is_empty() || body.windows(expected.len()).any(|window| window == expected)
 }
 
-/// The set as it is written in a file.
+/// The set in the notation of the configuration file.
 fn ranges(set: &StatusSet) -> String {
     let range = |&(first, last): &(u16, u16)| match first == last {
         true => first.to_string(),

@@ -1,9 +1,9 @@
-//! Asks every backend, again and again, whether it works.
+//! Active health checks of every backend.
 //!
-//! Each backend has a task of its own, so a probe that hangs delays no other. All are asked at
-//! once at the start, because no backend takes requests before its first pass; after that, a
-//! random share of the interval passes before the second probe, and the interval itself varies,
-//! so that many backends (and many balancers) do not probe in step.
+//! Each backend has its own task, so a probe that hangs delays no other. All backends are probed at
+//! once at the start, because no backend gets requests before its first success. The second probe
+//! then follows after a random part of the interval, and the interval itself varies, so that many
+//! backends (and many balancers) do not probe at the same time.
 
 mod grpc;
 mod http;
@@ -33,30 +33,31 @@ use crate::live::Live;
 use crate::name::PoolName;
 use crate::probe::grpc::GrpcProbe;
 use crate::probe::http::HttpProbe;
-use crate::probe::target::{UNFIT, target};
+use crate::probe::target::{UNEXPECTED, target};
 use crate::probe::tcp::TcpProbe;
 use crate::runtime::backend::Backend;
 use crate::upstream::ours::Shortage;
 use crate::upstream::{Upstreams, handshake};
 
-/// Asks one backend once: Pingora's interface for that. It may be dropped at any moment, and need
-/// not watch the time.
+/// Pingora's interface for one health check of one backend. It may be dropped at any time, and has
+/// no timeout of its own.
 type Probe = dyn health_check::HealthCheck + Send + Sync;
 
-/// A probe tells each result; how many in a row count is `Hysteresis`'s to know.
+/// Each result is reported; `Hysteresis` counts consecutive ones.
 const EACH_RESULT: usize = 1;
 
-/// Descriptors that are kept for probes, so that they can be made when clients have taken all others.
-/// One after the other, so few are enough for many backends.
-const DESCRIPTORS_KEPT: usize = 8;
+/// Descriptors reserved for probes, to be used when clients have taken all others. Each is released
+/// for one probe at a time, so a few are enough for many backends.
+const DESCRIPTORS_RESERVED: usize = 8;
 
-/// Why a probe did not pass.
+/// Why a probe failed.
 #[derive(Debug)]
 enum Failure {
-    /// The backend does not work.
+    /// The backend failed.
     Backend(String),
-    /// We could not ask, for want of a descriptor or memory. That says nothing about the backend.
-    Ours(String),
+    /// Weir could not probe because it lacked a descriptor or memory. The backend's health is
+    /// unknown.
+    Local(String),
 }
 
 /// Probes every backend of every pool that has a health check.
@@ -65,7 +66,7 @@ pub struct Prober {
     live: Arc<Live>,
     upstreams: Arc<Upstreams>,
     clock: Clock,
-    /// Is notified when a backend's name has got its address.
+    /// Notified when the host name of a backend has been resolved.
     resolved: watch::Receiver<()>,
     reserve: Arc<Reserve>,
     /// How many backends have no result yet.
@@ -73,8 +74,8 @@ pub struct Prober {
 }
 
 impl Prober {
-    /// Of the backends that `live` has now. `resolved` is notified when one whose name could not be
-    /// looked up has got its address.
+    /// Probes the backends of the current snapshot of `live`. `resolved` is notified when the host
+    /// name of a backend has been resolved.
     #[must_use]
     pub fn new(
         live: Arc<Live>,
@@ -86,21 +87,21 @@ impl Prober {
         let checked = snapshot.pools.iter().filter(|pool| pool.health_check.is_some());
         let backends = checked.flat_map(|pool| pool.members.iter().map(|member| &member.backend));
         let missing = watch::Sender::new(backends.filter(|backend| is_awaited(backend)).count());
-        let reserve = Arc::new(Reserve::new(DESCRIPTORS_KEPT));
+        let reserve = Arc::new(Reserve::new(DESCRIPTORS_RESERVED));
         Self { live, upstreams, clock, resolved, reserve, missing: Arc::new(missing) }
     }
 
-    /// Done when every backend of which nothing is known has had its first result. While the prober
-    /// runs, that takes no longer than the longest timeout of a health check; if it is stopped
-    /// before, for ever.
-    pub async fn first_pass(&self) {
-        // The other end is in `self`, so it cannot be gone.
+    /// Waits until every backend with unknown health has had its first result. While the prober
+    /// runs, this takes at most the longest timeout of a health check. If the prober is stopped
+    /// before, it never completes.
+    pub async fn initial_probes_done(&self) {
+        // `self` owns the sender, so the channel cannot be closed.
         self.missing.subscribe().wait_for(|missing| *missing == 0).await.ok();
     }
 
-    fn rounds(&self) -> Vec<Rounds> {
+    fn probe_loops(&self) -> Vec<ProbeLoop> {
         let snapshot = self.live.load();
-        let mut rounds = Vec::new();
+        let mut probe_loops = Vec::new();
         for (index, pool) in snapshot.pools.iter().enumerate() {
             let Some(check) = &pool.health_check else { continue };
             let options = self.upstreams.connector_options(index);
@@ -112,7 +113,7 @@ impl Prober {
                     Arc::new(HttpProbe::new(path, host, status, body, options))
                 }
             };
-            rounds.extend(pool.members.iter().enumerate().map(|(place, member)| Rounds {
+            probe_loops.extend(pool.members.iter().enumerate().map(|(place, member)| ProbeLoop {
                 pool: pool.name.clone(),
                 backend: Arc::clone(&member.backend),
                 upstreams: Arc::clone(&self.upstreams),
@@ -125,7 +126,7 @@ impl Prober {
                 missing: is_awaited(&member.backend).then(|| Arc::clone(&self.missing)),
             }));
         }
-        rounds
+        probe_loops
     }
 }
 
@@ -133,44 +134,44 @@ impl Prober {
 impl BackgroundService for Prober {
     async fn start(&self, mut shutdown: ShutdownWatch) {
         let mut tasks = JoinSet::new();
-        for rounds in self.rounds() {
-            tasks.spawn(rounds.run());
+        for probe_loops in self.probe_loops() {
+            tasks.spawn(probe_loops.run());
         }
-        // An error says that nobody is left to tell, which is the end as well. Dropping the tasks
-        // ends them where they are.
+        // An error means that the sender is gone, which is also a stop. Dropping the tasks aborts
+        // them.
         shutdown.wait_for(|stop| *stop).await.ok();
     }
 }
 
-/// Whether a worker should wait for its first result before it serves. What a predecessor has found
-/// is good enough, and a name without an address may stay so for long.
+/// Whether a worker should wait for the first result before it serves. A result of the previous
+/// worker is enough, and a host name may stay unresolved for long.
 fn is_awaited(backend: &Backend) -> bool {
     backend.address().is_some() && !backend.health().known
 }
 
 /// The probes of one backend, one after the other.
-struct Rounds {
+struct ProbeLoop {
     pool: PoolName,
     backend: Arc<Backend>,
     upstreams: Arc<Upstreams>,
-    /// Of its pool, and its own there.
+    /// The index of the pool, and of the backend in the pool.
     place: (usize, usize),
     check: HealthCheck,
     probe: Arc<Probe>,
     clock: Clock,
     resolved: watch::Receiver<()>,
-    /// For when all other descriptors are taken.
+    /// For use when all other descriptors are taken.
     reserve: Arc<Reserve>,
-    /// To be counted down after the first round, if it is waited for.
+    /// Decremented after the first probe, if the worker waits for it.
     missing: Option<Arc<watch::Sender<usize>>>,
 }
 
-impl Rounds {
+impl ProbeLoop {
     async fn run(mut self) {
         let backend = Arc::clone(&self.backend);
         let is_resolved = |(): &()| backend.address().is_some();
         if self.resolved.wait_for(is_resolved).await.is_err() && backend.address().is_none() {
-            return; // nobody looks its name up any more
+            return; // its name will not be resolved
         }
         self.round().await;
         if let Some(missing) = self.missing.take() {
@@ -186,10 +187,10 @@ impl Rounds {
     }
 
     async fn round(&self) {
-        let result = match self.ask_by_all_means().await {
+        let result = match self.probe_with_reserve().await {
             Ok(()) => Ok(()),
             Err(Failure::Backend(reason)) => Err(reason),
-            Err(Failure::Ours(reason)) => {
+            Err(Failure::Local(reason)) => {
                 let (pool, backend) = (&self.pool, &self.backend.label);
                 warn!("probe not made: pool={pool} backend={backend} reason=\"{reason}\"");
                 return;
@@ -197,7 +198,7 @@ impl Rounds {
         };
         let now = self.clock.now();
         let (pool, backend) = (&self.pool, &self.backend.label);
-        // It stands between quotes.
+        // The reason is logged in quotes.
         let reason = result.as_ref().err().map_or_else(String::new, |why| why.replace('"', "'"));
         match self.backend.probed(result, now) {
             Some(true) => info!("backend healthy: pool={pool} backend={backend}"),
@@ -208,11 +209,11 @@ impl Rounds {
         }
     }
 
-    /// Where there is no descriptor left, with one of those that are kept for this.
-    async fn ask_by_all_means(&self) -> Result<(), Failure> {
-        match self.ask().await {
-            Err(Failure::Ours(_)) if self.reserve.release() => {
-                let result = self.ask().await;
+    /// Probes; if there is no descriptor left, once more with a reserved one.
+    async fn probe_with_reserve(&self) -> Result<(), Failure> {
+        match self.probe().await {
+            Err(Failure::Local(_)) if self.reserve.release() => {
+                let result = self.probe().await;
                 self.reserve.refill();
                 result
             }
@@ -220,28 +221,28 @@ impl Rounds {
         }
     }
 
-    /// In a task of its own: a probe that panics has failed, and the next one comes all the same.
-    async fn ask(&self) -> Result<(), Failure> {
-        // Each time anew: its certificates may have been renewed.
+    /// Runs in its own task, so that a probe that panics only counts as failed.
+    async fn probe(&self) -> Result<(), Failure> {
+        // The peer is created for each probe, because its certificates may have been renewed.
         let peer = self
             .backend
             .address()
             .and_then(|address| self.upstreams.peer(self.place.0, self.place.1, address));
         let Some(mut peer) = peer else {
-            return Err(Failure::Ours("its address is not known".to_owned()));
+            return Err(Failure::Local("its host name is not resolved".to_owned()));
         };
-        // Pingora keeps a connection of HTTP/2 for the next request as long as it has room for
-        // another stream. A check must find out whether a new connection can be made.
+        // Pingora reuses an HTTP/2 connection while it has room for another stream. A health check
+        // must find out whether a new connection can be made.
         peer.options.max_h2_streams = 1;
         let (probe, backend) = (Arc::clone(&self.probe), target(&self.backend, *peer));
-        let patience = self.check.timeout;
+        let limit = self.check.timeout;
         let mut task = JoinSet::new();
         task.spawn(async move {
             let late = |_| {
-                let after = format_duration(patience);
+                let after = format_duration(limit);
                 Err(Failure::Backend(format!("timed out after {after}")))
             };
-            let checked = timeout(patience, probe.check(&backend)).await;
+            let checked = timeout(limit, probe.check(&backend)).await;
             checked.map_or_else(late, |checked| checked.map_err(|error| explain(&error)))
         });
         let ended = task.join_next().await;
@@ -250,14 +251,14 @@ impl Rounds {
     }
 }
 
-/// The interval, 10 % shorter or longer at most. `roll` is from 0 to 1.
+/// The interval, up to 10 % shorter or longer. `roll` is from 0 to 1.
 fn jittered(interval: Duration, roll: f64) -> Duration {
     interval.mul_f64(0.9 + 0.2 * roll)
 }
 
-/// What an operator reads of an error on the wire.
+/// Translates an error for the operator.
 fn explain(error: &Error) -> Failure {
-    if *error.etype() == UNFIT {
+    if *error.etype() == UNEXPECTED {
         return Failure::Backend(error.context.as_ref().map_or("", |why| why.as_str()).to_owned());
     }
     if let Some((_, why)) = handshake::failure(error) {
@@ -266,10 +267,10 @@ fn explain(error: &Error) -> Failure {
     let known = EXPLANATIONS.iter().find(|(kind, _)| kind == error.etype());
     let text = known.map_or_else(|| error.etype().as_str(), |(_, text)| text).to_owned();
     if let Some(shortage) = Shortage::of(error) {
-        return Failure::Ours(format!("out of {shortage}"));
+        return Failure::Local(format!("out of {shortage}"));
     }
     if *error.etype() == ErrorType::InternalError {
-        return Failure::Ours(text);
+        return Failure::Local(text);
     }
     Failure::Backend(text)
 }
@@ -279,12 +280,12 @@ const EXPLANATIONS: [(ErrorType, &str); 12] = [
     (ErrorType::ConnectNoRoute, "no route to the host"),
     (ErrorType::ConnectTimedout, "timed out while connecting"),
     (ErrorType::ConnectError, "the connection could not be made"),
-    (ErrorType::ConnectionClosed, "the connection was closed before the answer was complete"),
-    (ErrorType::ReadError, "the connection broke while the answer was read"),
+    (ErrorType::ConnectionClosed, "the connection was closed before the response was complete"),
+    (ErrorType::ReadError, "the connection broke while the response was read"),
     (ErrorType::WriteError, "the connection broke while the request was sent"),
-    (ErrorType::InvalidHTTPHeader, "the answer is not valid HTTP"),
-    (ErrorType::H1Error, "the answer is not valid HTTP"),
+    (ErrorType::InvalidHTTPHeader, "the response is not valid HTTP"),
+    (ErrorType::H1Error, "the response is not valid HTTP"),
     (ErrorType::H2Error, "the connection broke, or is not HTTP/2"),
-    (ErrorType::InvalidH2, "it speaks no HTTP/2"),
-    (ErrorType::InternalError, "no socket could be had for the probe"),
+    (ErrorType::InvalidH2, "the backend does not support HTTP/2"),
+    (ErrorType::InternalError, "no socket was available for the probe"),
 ];

@@ -1,9 +1,9 @@
-//! What is probed, in the words of Pingora's health checks.
+//! Connects Weir's probes to Pingora's health check interface.
 //!
-//! A probe is a `HealthCheck` of `pingora-load-balancing`: it is given that crate's `Backend`, with
-//! what it has to know beside the address among its extensions. That crate's own checks are not
-//! used: their connectors look for the system's roots by themselves and panic on an odd one, the TCP
-//! check has no certificate to show, and the HTTP check reads a body to its end without showing it.
+//! A probe is a `HealthCheck` of `pingora-load-balancing`. It gets that crate's `Backend`, with the
+//! other data it needs among its extensions. That crate's own health checks are not used. Their
+//! connectors load the system's roots themselves and panic on an invalid one. The TCP check has no
+//! client certificate, and the HTTP check does not expose the body.
 
 use std::sync::Arc;
 
@@ -13,27 +13,27 @@ use pingora_load_balancing as lb;
 
 use crate::runtime::backend::Backend;
 
-/// An answer was understood, and it is not the one that passes.
-pub(super) const UNFIT: ErrorType = ErrorType::Custom("the answer does not pass");
+/// A valid response that does not pass the check.
+pub(super) const UNEXPECTED: ErrorType = ErrorType::Custom("the response does not pass");
 
-/// What a probe has to know beside the address.
+/// What a probe needs besides the address.
 #[derive(Clone)]
 pub(super) struct Target {
-    /// The address as the file has it.
+    /// The address as written in the configuration.
     pub(super) label: Arc<str>,
     /// How to connect.
     pub(super) peer: Arc<HttpPeer>,
 }
 
 impl Target {
-    /// What a probe gave back to us.
+    /// The target that [`target`] put into a backend.
     pub(super) fn of(backend: &lb::Backend) -> Result<&Self> {
         let found = backend.ext.get::<Self>();
-        found.ok_or_else(|| Error::explain(ErrorType::InternalError, "a target of somebody else"))
+        found.ok_or_else(|| Error::explain(ErrorType::InternalError, "the backend has no target"))
     }
 }
 
-/// `backend` as a probe is given it.
+/// Wraps `backend` for a probe.
 pub(super) fn target(backend: &Backend, peer: HttpPeer) -> lb::Backend {
     let mut ext = lb::Extensions::new();
     let addr = peer._address.clone();
@@ -41,7 +41,7 @@ pub(super) fn target(backend: &Backend, peer: HttpPeer) -> lb::Backend {
     lb::Backend { addr, weight: 1, ext }
 }
 
-/// The error of a probe whose answer does not pass; `why` is for the operator.
-pub(super) fn unfit(why: impl Into<String>) -> Box<Error> {
-    Error::explain(UNFIT, why.into())
+/// The error of a probe whose response does not pass; `why` is for the operator.
+pub(super) fn unexpected(why: impl Into<String>) -> Box<Error> {
+    Error::explain(UNEXPECTED, why.into())
 }

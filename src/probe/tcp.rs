@@ -1,5 +1,4 @@
-//! Does it accept a connection, and shake hands if it speaks TLS?
-//!
+//! TCP health check: connects, with a TLS handshake if the backend uses TLS.
 
 use async_trait::async_trait;
 use pingora_core::connectors::{ConnectorOptions, TransportConnector};
@@ -24,7 +23,7 @@ impl TcpProbe {
 #[async_trait]
 impl HealthCheck for TcpProbe {
     async fn check(&self, backend: &lb::Backend) -> Result<()> {
-        // The whole probe has a deadline, whoever calls it.
+        // The caller applies a timeout to the whole probe.
         self.connector.new_stream(&*Target::of(backend)?.peer).await.map(drop)
     }
 

@@ -16,51 +16,51 @@ use crate::fixture;
 use crate::tls::upstream::Trust;
 
 /// Longer than any of these tests should take.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A backend that says the same to everybody.
+/// A backend that sends the same response to every request.
 struct Origin {
     address: SocketAddr,
     connections: Arc<AtomicUsize>,
-    heads: Arc<Mutex<Vec<String>>>,
-    answer: Arc<Mutex<Option<Vec<u8>>>>,
+    requests: Arc<Mutex<Vec<String>>>,
+    response: Arc<Mutex<Option<Vec<u8>>>>,
     task: JoinHandle<()>,
 }
 
 impl Origin {
-    /// `None` reads the request and never answers.
-    async fn new(answer: Option<&str>) -> Self {
+    /// `None` reads the request and never responds.
+    async fn new(response: Option<&str>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let connections = Arc::new(AtomicUsize::new(0));
-        let heads = Arc::new(Mutex::new(Vec::new()));
-        let answer = Arc::new(Mutex::new(answer.map(|text| text.as_bytes().to_vec())));
+        let requests = Arc::new(Mutex::new(Vec::new()));
+        let response = Arc::new(Mutex::new(response.map(|text| text.as_bytes().to_vec())));
         let (counted, seen, said) =
-            (Arc::clone(&connections), Arc::clone(&heads), Arc::clone(&answer));
+            (Arc::clone(&connections), Arc::clone(&requests), Arc::clone(&response));
         let task = tokio::spawn(async move {
             while let Ok((mut socket, _)) = listener.accept().await {
                 counted.fetch_add(1, Relaxed);
                 let (seen, said) = (Arc::clone(&seen), Arc::clone(&said));
                 tokio::spawn(async move {
-                    let mut head = [0; 4096];
-                    let Ok(length) = socket.read(&mut head).await else { return };
+                    let mut request = [0; 4096];
+                    let Ok(length) = socket.read(&mut request).await else { return };
                     if length == 0 {
                         return;
                     }
-                    seen.lock().unwrap().push(String::from_utf8_lossy(&head[..length]).into());
-                    let answer = said.lock().unwrap().clone();
-                    match answer {
+                    seen.lock().unwrap().push(String::from_utf8_lossy(&request[..length]).into());
+                    let response = said.lock().unwrap().clone();
+                    match response {
                         Some(bytes) => drop(socket.write_all(&bytes).await),
                         None => std::future::pending().await,
                     }
                 });
             }
         });
-        Self { address, connections, heads, answer, task }
+        Self { address, connections, requests, response, task }
     }
 
-    fn answer(&self, text: &str) {
-        *self.answer.lock().unwrap() = Some(text.as_bytes().to_vec());
+    fn set_response(&self, text: &str) {
+        *self.response.lock().unwrap() = Some(text.as_bytes().to_vec());
     }
 
     fn probes(&self) -> usize {
@@ -92,12 +92,12 @@ fn world(pools: Vec<config::Pool>) -> (Arc<Live>, Arc<Upstreams>) {
     (Arc::new(Live::new(snapshot)), Arc::new(upstreams))
 }
 
-/// No name is looked up in these tests.
-fn nothing() -> watch::Receiver<()> {
+/// No host name is resolved in these tests.
+fn no_names() -> watch::Receiver<()> {
     watch::Sender::new(()).subscribe()
 }
 
-/// A prober that runs, of one pool.
+/// A running prober of one pool.
 struct Running {
     prober: Arc<Prober>,
     live: Arc<Live>,
@@ -109,7 +109,7 @@ impl Running {
     fn new(origins: &[SocketAddr], check: HealthCheck) -> Self {
         let (live, upstreams) = world(vec![fixture::pool("web", origins, Some(check))]);
         let prober =
-            Arc::new(Prober::new(Arc::clone(&live), upstreams, Clock::process(), nothing()));
+            Arc::new(Prober::new(Arc::clone(&live), upstreams, Clock::process(), no_names()));
         let (stop, shutdown) = watch::channel(false);
         let service = Arc::clone(&prober);
         let task = tokio::spawn(async move { service.start(shutdown).await });
@@ -120,19 +120,19 @@ impl Running {
         Arc::clone(self.live.load().pools[0].backend(index).unwrap())
     }
 
-    async fn first_pass(&self) {
-        timeout(PATIENCE, self.prober.first_pass()).await.expect("no first pass");
+    async fn initial_probes_done(&self) {
+        timeout(TIMEOUT, self.prober.initial_probes_done()).await.expect("no first pass");
     }
 
     async fn end(self) {
         self.stop.send(true).unwrap();
-        timeout(PATIENCE, self.task).await.expect("it did not stop").unwrap();
+        timeout(TIMEOUT, self.task).await.expect("it did not stop").unwrap();
     }
 }
 
-/// Often, and with time to answer.
+/// A frequent check with a long timeout.
 fn check(probe: Question) -> HealthCheck {
-    HealthCheck { timeout: PATIENCE, ..fixture::health_check(probe) }
+    HealthCheck { timeout: TIMEOUT, ..fixture::health_check(probe) }
 }
 
 async fn eventually(what: &str, condition: impl Fn() -> bool) {
@@ -141,14 +141,14 @@ async fn eventually(what: &str, condition: impl Fn() -> bool) {
             sleep(Duration::from_millis(2)).await;
         }
     };
-    timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("never happened: {what}"));
+    timeout(TIMEOUT, wait).await.unwrap_or_else(|_| panic!("never happened: {what}"));
 }
 
-/// The error of the first probe of an origin that answers so.
-async fn first_error(question: Question, answer: &str) -> Option<String> {
-    let origin = Origin::new(Some(answer)).await;
+/// The error of the first probe of an origin with this response.
+async fn first_error(question: Question, response: &str) -> Option<String> {
+    let origin = Origin::new(Some(response)).await;
     let running = Running::new(&[origin.address], check(question));
-    running.first_pass().await;
+    running.initial_probes_done().await;
     running.backend(0).health().last_error
 }
 
@@ -157,43 +157,43 @@ async fn a_backend_is_healthy_after_its_first_pass_and_not_before() {
     let origin = Origin::new(Some(OK)).await;
     let running = Running::new(&[origin.address], check(http(None)));
     assert!(!running.backend(0).is_healthy());
-    running.first_pass().await;
+    running.initial_probes_done().await;
     assert!(running.backend(0).is_healthy());
     assert_eq!(running.backend(0).health().last_error, None);
     running.end().await;
 }
 
 #[tokio::test]
-async fn a_backend_falls_and_rises_with_its_answers() {
+async fn a_backends_health_follows_its_responses() {
     let origin = Origin::new(Some(OK)).await;
     let running = Running::new(&[origin.address], check(http(None)));
-    running.first_pass().await;
+    running.initial_probes_done().await;
     let backend = running.backend(0);
-    origin.answer(BROKEN);
+    origin.set_response(BROKEN);
     eventually("it falls", || !backend.is_healthy()).await;
     assert_eq!(backend.health().last_error.as_deref(), Some("status 500, expected 200-299, 304"));
-    origin.answer(OK);
+    origin.set_response(OK);
     eventually("it rises", || backend.is_healthy()).await;
 }
 
 #[tokio::test]
-async fn a_backend_is_asked_again_and_again_on_new_connections() {
+async fn each_probe_uses_a_new_connection() {
     let origin = Origin::new(Some(OK)).await;
     let _running = Running::new(&[origin.address], check(http(None)));
     eventually("five probes", || origin.probes() >= 5).await;
-    let requests = origin.heads.lock().unwrap().len();
+    let requests = origin.requests.lock().unwrap().len();
     assert!(requests >= 4, "{requests} requests on {} connections", origin.probes());
 }
 
 #[tokio::test]
-async fn a_probe_says_who_asks_and_for_whom() {
+async fn a_probe_sends_its_user_agent_and_the_host() {
     let origin = Origin::new(Some(OK)).await;
     let running = Running::new(&[origin.address], check(http(None)));
-    running.first_pass().await;
-    let head = origin.heads.lock().unwrap()[0].to_lowercase();
-    assert!(head.starts_with("get /health?full=1 http/1.1\r\n"), "{head}");
-    assert!(head.contains(&format!("\r\nhost: {}\r\n", origin.address)), "{head}");
-    assert!(head.contains("\r\nuser-agent: weir-probe/"), "{head}");
+    running.initial_probes_done().await;
+    let request = origin.requests.lock().unwrap()[0].to_lowercase();
+    assert!(request.starts_with("get /health?full=1 http/1.1\r\n"), "{request}");
+    assert!(request.contains(&format!("\r\nhost: {}\r\n", origin.address)), "{request}");
+    assert!(request.contains("\r\nuser-agent: weir-probe/"), "{request}");
 }
 
 #[tokio::test]
@@ -206,10 +206,10 @@ async fn a_configured_host_is_sent_instead_of_the_address() {
         body: None,
     };
     let running = Running::new(&[origin.address], check(question));
-    running.first_pass().await;
-    let head = origin.heads.lock().unwrap()[0].to_lowercase();
-    assert_eq!(head.matches("\r\nhost: ").count(), 1, "{head}");
-    assert!(head.contains("\r\nhost: web.internal\r\n"), "{head}");
+    running.initial_probes_done().await;
+    let request = origin.requests.lock().unwrap()[0].to_lowercase();
+    assert_eq!(request.matches("\r\nhost: ").count(), 1, "{request}");
+    assert!(request.contains("\r\nhost: web.internal\r\n"), "{request}");
 }
 
 #[tokio::test]
@@ -224,10 +224,10 @@ async fn a_hung_backend_delays_no_other() {
 }
 
 #[tokio::test]
-async fn a_probe_without_an_answer_times_out() {
+async fn a_probe_without_a_response_times_out() {
     let hung = Origin::new(None).await;
     let running = Running::new(&[hung.address], fixture::health_check(http(None)));
-    running.first_pass().await;
+    running.initial_probes_done().await;
     let error = running.backend(0).health().last_error;
     assert_eq!(error.as_deref(), Some("timed out after 20ms"));
     eventually("it is asked again", || hung.probes() >= 2).await;
@@ -241,7 +241,7 @@ async fn a_redirect_is_judged_by_its_own_status() {
 }
 
 #[tokio::test]
-async fn an_interim_answer_is_not_the_answer() {
+async fn an_interim_response_is_not_the_response() {
     let interim = format!("HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n{OK}");
     assert_eq!(first_error(http(None), &interim).await, None);
 }
@@ -254,58 +254,61 @@ async fn the_expected_text_has_to_be_in_the_body() {
 }
 
 #[tokio::test]
-async fn a_text_beyond_the_bound_is_not_looked_for() {
+async fn a_text_beyond_the_limit_is_not_searched() {
     let padding = "x".repeat(PROBE_BODY_BYTES_MAX);
-    let answer = format!("HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n{padding}ready");
-    let error = first_error(http(Some("ready")), &answer).await;
+    let response = format!("HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n{padding}ready");
+    let error = first_error(http(Some("ready")), &response).await;
     assert_eq!(error.as_deref(), Some("the body does not have the expected text"));
 }
 
 #[tokio::test]
-async fn an_answer_that_breaks_off_fails() {
+async fn a_truncated_response_fails() {
     let error = first_error(http(None), "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nrea").await;
-    assert_eq!(error.as_deref(), Some("the connection was closed before the answer was complete"));
+    assert_eq!(
+        error.as_deref(),
+        Some("the connection was closed before the response was complete")
+    );
 }
 
 #[tokio::test]
-async fn an_answer_that_is_not_http_fails() {
+async fn a_response_that_is_not_http_fails() {
     let error = first_error(http(None), "SSH-2.0-OpenSSH_9.6\r\n\r\n").await;
-    assert_eq!(error.as_deref(), Some("the answer is not valid HTTP"));
+    assert_eq!(error.as_deref(), Some("the response is not valid HTTP"));
 }
 
 #[tokio::test]
-async fn a_port_that_nobody_listens_on_is_refused() {
+async fn a_port_without_a_listener_refuses_the_connection() {
     let origin = Origin::new(Some(OK)).await;
     let address = origin.address;
     drop(origin);
     eventually("the listener is gone", || std::net::TcpStream::connect(address).is_err()).await;
     for question in [Question::Tcp, http(None)] {
         let running = Running::new(&[address], check(question));
-        running.first_pass().await;
+        running.initial_probes_done().await;
         let error = running.backend(0).health().last_error;
         assert_eq!(error.as_deref(), Some("connection refused"));
     }
 }
 
 #[tokio::test]
-async fn a_tcp_probe_is_content_with_a_connection() {
+async fn a_tcp_probe_only_needs_a_connection() {
     let silent = Origin::new(None).await;
     let running = Running::new(&[silent.address], check(Question::Tcp));
-    running.first_pass().await;
+    running.initial_probes_done().await;
     assert!(running.backend(0).is_healthy());
     eventually("it is asked again", || silent.probes() >= 3).await;
-    assert!(silent.heads.lock().unwrap().is_empty(), "a TCP probe sent something");
+    assert!(silent.requests.lock().unwrap().is_empty(), "a TCP probe sent something");
 }
 
 #[tokio::test]
-async fn nobody_to_probe_is_a_first_pass() {
+async fn without_backends_the_initial_probes_are_done() {
     let (live, upstreams) = world(vec![fixture::pool("web", &[], None)]);
-    let prober = Prober::new(live, upstreams, Clock::process(), nothing());
-    timeout(PATIENCE, prober.first_pass()).await.expect("it waits for nobody");
+    let prober = Prober::new(live, upstreams, Clock::process(), no_names());
+    timeout(TIMEOUT, prober.initial_probes_done()).await.expect("it waits for no backend");
 }
 
 #[tokio::test]
-async fn it_stops_at_once_even_while_a_probe_hangs() {
+async fn the_prober_stops_at_once_even_while_a_probe_hangs() {
     let hung = Origin::new(None).await;
     let patient = HealthCheck { timeout: Duration::from_secs(3600), ..check(http(None)) };
     let running = Running::new(&[hung.address], patient);
@@ -332,7 +335,7 @@ async fn a_probe_that_panics_has_failed() {
     let (live, upstreams) = world(vec![fixture::pool("web", &nowhere, Some(check(Question::Tcp)))]);
     let snapshot = live.load();
     let pool = &snapshot.pools[0];
-    let rounds = Rounds {
+    let probe_loop = ProbeLoop {
         pool: pool.name.clone(),
         backend: Arc::clone(pool.backend(0).unwrap()),
         upstreams,
@@ -341,11 +344,11 @@ async fn a_probe_that_panics_has_failed() {
         probe: Arc::new(Panics),
         clock: Clock::process(),
         missing: None,
-        resolved: nothing(),
+        resolved: no_names(),
         reserve: Arc::new(Reserve::new(0)),
     };
-    rounds.round().await;
-    assert_eq!(rounds.backend.health().last_error.as_deref(), Some("the probe itself failed"));
+    probe_loop.round().await;
+    assert_eq!(probe_loop.backend.health().last_error.as_deref(), Some("the probe itself failed"));
 }
 
 #[test]

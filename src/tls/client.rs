@@ -78,7 +78,7 @@ impl ClientVerifier {
 }
 
 fn unusable(authority: &FilePath, error: &impl std::fmt::Display) -> Problem {
-    files::problem(authority, format!("cannot vouch for clients: {error}"))
+    files::problem(authority, format!("cannot be used to verify clients: {error}"))
 }
 
 /// Accepts every client that proves possession of its certificate's key, whoever issued it. The

@@ -77,7 +77,7 @@ pub enum Handshake {
     #[error("the client refused, which is mostly for our certificate")]
     Refused,
     /// The client's certificate is missing or not trusted.
-    #[error("no certificate of the client that `client_ca` vouches for")]
+    #[error("no client certificate that `client_ca` verifies")]
     ClientCertificate,
     /// A certificate or CA that the handshake needs is in an unusable file.
     #[error("our certificate for it, or `client_ca`, is in a file that cannot be used")]

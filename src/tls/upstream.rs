@@ -102,8 +102,8 @@ fn rootless(pool: &Pool) -> Problem {
     Problem {
         at: None,
         what: format!(
-            "the https backends of pool `{}` are to be vouched for by whom this system trusts, \
-             which is nobody",
+            "the https backends of pool `{}` are verified by the system's root certificates, \
+             but there are none",
             pool.name
         ),
         help: Some(
@@ -193,7 +193,7 @@ impl PoolFiles {
         let ca = self.ca.as_ref().and_then(ReloadableFiles::missing);
         let identity = self.identity.as_ref().and_then(ReloadableFiles::missing);
         let missing = ca.or(identity).map(str::to_owned);
-        missing.or_else(|| self.rootless.then(|| "this system trusts nobody".to_owned()))
+        missing.or_else(|| self.rootless.then(|| "the system has no root certificates".to_owned()))
     }
 
     /// The status of each file.
@@ -221,7 +221,8 @@ fn authorities(file: &FilePath, contents: &[Contents]) -> Result<Authorities, Lo
     let all = files::certificates(file, files::part(contents, 0))?;
     let mut authorities = Vec::with_capacity(all.len());
     for one in all {
-        let unusable = |why: String| files::problem(file, format!("vouches for nobody: {why}"));
+        let unusable =
+            |why: String| files::problem(file, format!("cannot be used to verify backends: {why}"));
         X509Certificate::from_der(&one).map_err(|error| unusable(error.to_string()))?;
         RootCertStore::empty().add(one.clone()).map_err(|error| unusable(error.to_string()))?;
         authorities.push(one.to_vec());

@@ -138,7 +138,7 @@ impl<'a> Conductor<'a> {
     /// Waits for the first health checks of backends of which nothing is known, but not so long that
     /// the supervisor would give up on this worker.
     async fn first_checks(&self, longest: Duration) {
-        if timeout(longest, self.parts.prober.first_pass()).await.is_err() {
+        if timeout(longest, self.parts.prober.initial_probes_done()).await.is_err() {
             let waited = format_duration(longest);
             log::warn!("not all backends have been checked: waited={waited}; serving without them");
         }
