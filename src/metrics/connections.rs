@@ -1,37 +1,34 @@
-//! What is counted of client connections before and beside their requests.
+//! Metrics of client connections, before and besides their requests.
 
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, Result};
 
 use super::{counter, counters, gauge, gauges};
 
-/// Counted by whoever accepts connections.
+/// Updated by the code that accepts connections.
 #[derive(Debug, Clone)]
 pub struct ConnectionMetrics {
-    /// To be kept at the number of open client connections.
+    /// The number of open client connections.
     pub open: IntGauge, // lb_downstream_connections
-    /// To be kept at the number of responses that wait for their clients.
+    /// The number of responses that wait for their clients to read.
     pub stalled: IntGauge, // lb_stalled_responses
-    /// Of those, how many were ended because there were too many.
+    /// Of those, how many were aborted because there were too many.
     pub stalled_ended: IntCounter, // lb_stalled_responses_ended_total
-    /// Those that came to nothing before their first request, out of a closed set of reasons.
+    /// Connections that failed before their first request, by a closed set of reasons.
     pub failures: IntCounterVec, // lb_connection_failures_total{reason}
-    /// When each of our certificates expires, by its file.
+    /// When each certificate expires, by its file.
     pub certificate_expiry: IntGaugeVec, // lb_certificate_expiry_timestamp_seconds{certificate}
-    /// Whether what is in a file for TLS cannot be used, by its path.
+    /// Whether the current contents of a TLS file cannot be used, by its path.
     pub certificate_broken: IntGaugeVec, // lb_certificate_broken{certificate}
-    /// Whether there is nothing to use in its place either.
+    /// Whether there are no last good contents either.
     pub certificate_missing: IntGaugeVec, // lb_certificate_missing{certificate}
-    /// Certificate files that changed while we ran, by what came of it: `done` or `refused`.
+    /// Changes of certificate files while running, by outcome: `done` or `refused`.
     pub certificate_renewals: IntCounterVec, // lb_certificate_renewals_total{outcome}
 }
 
 impl ConnectionMetrics {
     pub(super) fn new(registry: &Registry) -> Result<Self> {
         Ok(Self {
-            open: gauge(
-                registry,
-                ("lb_downstream_connections", "Client connections that are open."),
-            )?,
+            open: gauge(registry, ("lb_downstream_connections", "Open client connections."))?,
             stalled: gauge(
                 registry,
                 ("lb_stalled_responses", "Responses and tunnels that wait to be read."),
@@ -40,14 +37,14 @@ impl ConnectionMetrics {
                 registry,
                 (
                     "lb_stalled_responses_ended_total",
-                    "Responses and tunnels that were ended because too much of them was not read.",
+                    "Responses and tunnels aborted because too much of their data was unread.",
                 ),
             )?,
             failures: counters(
                 registry,
                 (
                     "lb_connection_failures_total",
-                    "Client connections that came to nothing before their first request.",
+                    "Client connections that failed before their first request.",
                 ),
                 &["reason"],
             )?,
@@ -55,7 +52,7 @@ impl ConnectionMetrics {
                 registry,
                 (
                     "lb_certificate_expiry_timestamp_seconds",
-                    "When a certificate of ours expires, in Unix time.",
+                    "When a certificate expires, in Unix time.",
                 ),
                 &["certificate"],
             )?,
@@ -63,7 +60,7 @@ impl ConnectionMetrics {
                 registry,
                 (
                     "lb_certificate_broken",
-                    "Whether what is in a certificate's file cannot be used.",
+                    "Whether the current contents of a certificate file cannot be used.",
                 ),
                 &["certificate"],
             )?,
@@ -71,7 +68,7 @@ impl ConnectionMetrics {
                 registry,
                 (
                     "lb_certificate_missing",
-                    "Whether there is nothing to use in place of a broken certificate.",
+                    "Whether there are no last good contents to use instead of a broken certificate file.",
                 ),
                 &["certificate"],
             )?,
@@ -83,7 +80,7 @@ impl ConnectionMetrics {
 /// Both series exist from the start. If the task that counts made them, a scrape after a reload could
 /// come before it, and a series that was there would be gone.
 fn certificate_renewals(registry: &Registry) -> Result<IntCounterVec> {
-    let help = "Certificate files that changed while we ran, by what came of it.";
+    let help = "Changes of certificate files while running, by outcome.";
     let renewals = counters(registry, ("lb_certificate_renewals_total", help), &["outcome"])?;
     for outcome in ["done", "refused"] {
         renewals.get_metric_with_label_values(&[outcome])?;

@@ -1,13 +1,13 @@
-//! What was counted, as a successor takes it over.
+//! The counts that a worker passes on to its successor.
 //!
-//! A new worker starts its counters at zero, and everybody who reads them would see totals fall at
-//! every reload. So what others have counted lies in a layer of its own ([`Metrics::inherit`]) and
-//! is added when somebody looks. The layer knows series by name and labels alone: it covers every
-//! counter and histogram of the registry, those included that nobody has thought of yet. Gauges
-//! say what is, so they are never inherited.
+//! A new worker starts its own counters at zero, so every total would fall at each reload.
+//! Therefore the counts of former workers are kept in a separate layer ([`Metrics::inherit`]) and
+//! added when metrics are gathered. The layer identifies series by name and labels only. So it
+//! covers every counter and histogram in the registry, including future ones. Gauges show current
+//! state and are never inherited.
 //!
-//! Series of pools and backends that the configuration no longer has are dropped, or else every
-//! reload would leave some behind for ever; the totals of `/status` keep them.
+//! Series of pools and backends that are not in the configuration are dropped; otherwise every
+//! reload could leave some behind. The totals of `/status` keep their counts.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::Ordering::Relaxed;
@@ -21,24 +21,25 @@ use crate::metrics::family::{Family, Labels, Series, bits, is_counted};
 use crate::runtime::in_flight::InFlight;
 use crate::runtime::snapshot::Snapshot;
 
-/// What was counted up to some moment, or between two.
+/// Counts up to some moment, or between two.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Counts {
     families: BTreeMap<String, Family>,
     pub(super) sums: Sums,
     backends: Vec<BackendCounts>,
-    /// What is in flight now. It is not added up: the last report counts.
+    /// The requests in flight now. They are not added up: the last report replaces the one before.
     in_flight: Vec<InFlight>,
 }
 
-/// What the totals of `/status` are made of.
+/// The inputs of the totals of `/status`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(super) struct Sums {
     pub(super) succeeded: u64,
     pub(super) failed: u64,
-    pub(super) declined: u64,
+    #[serde(rename = "declined")]
+    pub(super) client_errors: u64,
     pub(super) retries: u64,
     pub(super) rate_limited: u64,
     pub(super) durations: u64,
@@ -46,7 +47,7 @@ pub(super) struct Sums {
     pub(super) seconds: f64,
 }
 
-/// What a backend has counted by itself.
+/// Counts of one backend.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 struct BackendCounts {
@@ -57,18 +58,18 @@ struct BackendCounts {
 }
 
 impl Counts {
-    /// What the worker had in flight when it counted.
+    /// The worker's requests in flight at the time of the report.
     #[must_use]
     pub fn in_flight(&self) -> &[InFlight] {
         &self.in_flight
     }
 
-    /// The worker is gone, and its requests with it.
+    /// Clears the requests in flight, after the worker has exited.
     pub fn forget_in_flight(&mut self) {
         self.in_flight.clear();
     }
 
-    /// What came to it since `earlier`, which the same worker has counted.
+    /// The counts added since `earlier`, a report of the same worker.
     #[must_use]
     pub fn since(&self, earlier: &Self) -> Self {
         let mut families = BTreeMap::new();
@@ -111,7 +112,7 @@ impl Counts {
 }
 
 impl Metrics {
-    /// Everything that was counted so far, by this worker and by those that it has inherited from.
+    /// All counts so far, of this worker and of those it has inherited from.
     #[must_use]
     pub fn counts(&self, snapshot: &Snapshot) -> Counts {
         let mut counts = Counts::of(&self.counted(), self.sums());
@@ -127,13 +128,13 @@ impl Metrics {
         counts
     }
 
-    /// Adds what another worker has counted. Each count may come once: at first all of
-    /// [`Self::counts`], then what came [since](Counts::since).
+    /// Adds the counts of another worker. Each count may be added once: first all of
+    /// [`Self::counts`], later the [difference](Counts::since).
     pub fn inherit(&self, counts: &Counts, snapshot: &Snapshot) {
         if *counts == Counts::default() {
             return;
         }
-        let places = Places::of(snapshot);
+        let targets = Targets::of(snapshot);
         let own = Counts::of(&self.registry.gather(), Sums::default());
         {
             let mut inherited = self.inherited.lock();
@@ -141,19 +142,17 @@ impl Metrics {
             for (name, theirs) in &counts.families {
                 let known = own.families.get(name).or_else(|| inherited.families.get(name));
                 if known.is_some_and(|known| known.kind() != theirs.kind()) {
-                    log::warn!(
-                        "a metric that has become another kind is not inherited: name={name}"
-                    );
+                    log::warn!("a metric whose type has changed is not inherited: name={name}");
                     continue;
                 }
-                // A worker of another version may have other buckets.
+                // A worker of another version may use other buckets.
                 let rebucketed = known
                     .filter(|known| known.bounds != theirs.bounds)
                     .map(|known| theirs.with_bounds(&known.bounds));
                 let theirs = rebucketed.as_ref().unwrap_or(theirs);
                 let empty = || Family { series: Series::default(), ..theirs.clone() };
                 let ours = inherited.families.entry(name.clone()).or_insert_with(empty);
-                for (labels, value) in theirs.series.0.iter().filter(|one| places.has(one.0)) {
+                for (labels, value) in theirs.series.0.iter().filter(|one| targets.has(one.0)) {
                     ours.series.0.entry(labels.clone()).or_default().add(value);
                 }
             }
@@ -169,11 +168,11 @@ impl Metrics {
         }
     }
 
-    /// Every metric as it is to be shown: our own, what was inherited, and the supervisor's.
+    /// All metrics for exposition: own ones, inherited ones, and the supervisor's.
     #[must_use]
     pub fn gather(&self) -> Vec<MetricFamily> {
         let mut families = self.counted();
-        for family in self.supervisors_families() {
+        for family in self.supervisor_families() {
             match families.iter_mut().find(|own| own.name() == family.name()) {
                 Some(own) => own.mut_metric().extend_from_slice(family.get_metric()),
                 None => families.push(family),
@@ -183,13 +182,13 @@ impl Metrics {
         families
     }
 
-    /// What the totals of `/status` are made of, inherited and own.
+    /// The inputs of the totals of `/status`, inherited and own.
     pub(super) fn sums(&self) -> Sums {
         let (seconds, durations) = self.table.durations();
         let mut sums = Sums {
             succeeded: self.succeeded.load(Relaxed),
             failed: self.failed.load(Relaxed),
-            declined: self.declined.load(Relaxed),
+            client_errors: self.client_errors.load(Relaxed),
             retries: self.table.retries(),
             rate_limited: self.rate_limited.iter().map(IntCounter::get).sum(),
             durations,
@@ -199,7 +198,7 @@ impl Metrics {
         sums
     }
 
-    /// Our own metrics, with what was inherited added.
+    /// The own metrics, with the inherited counts added.
     fn counted(&self) -> Vec<MetricFamily> {
         let mut families = self.registry.gather();
         let inherited = self.inherited.lock();
@@ -217,7 +216,7 @@ impl Sums {
     fn add(&mut self, other: &Self) {
         self.succeeded += other.succeeded;
         self.failed += other.failed;
-        self.declined += other.declined;
+        self.client_errors += other.client_errors;
         self.retries += other.retries;
         self.rate_limited += other.rate_limited;
         self.durations += other.durations;
@@ -228,7 +227,7 @@ impl Sums {
         Self {
             succeeded: self.succeeded.saturating_sub(earlier.succeeded),
             failed: self.failed.saturating_sub(earlier.failed),
-            declined: self.declined.saturating_sub(earlier.declined),
+            client_errors: self.client_errors.saturating_sub(earlier.client_errors),
             retries: self.retries.saturating_sub(earlier.retries),
             rate_limited: self.rate_limited.saturating_sub(earlier.rate_limited),
             durations: self.durations.saturating_sub(earlier.durations),
@@ -237,13 +236,13 @@ impl Sums {
     }
 }
 
-/// Where a configuration lets requests be answered.
-struct Places<'a> {
+/// The pools and backends of a configuration.
+struct Targets<'a> {
     pools: HashSet<&'a str>,
     backends: HashSet<(&'a str, &'a str)>,
 }
 
-impl<'a> Places<'a> {
+impl<'a> Targets<'a> {
     fn of(snapshot: &'a Snapshot) -> Self {
         let backends = snapshot.pools.iter().flat_map(|pool| {
             let name = pool.name.as_str();
@@ -255,7 +254,7 @@ impl<'a> Places<'a> {
         }
     }
 
-    /// Whether a series belongs to no place at all, or to one of these.
+    /// Whether a series belongs to no pool, or to one of these pools and backends.
     fn has(&self, labels: &Labels) -> bool {
         let label = |wanted: &str| {
             let found = labels.iter().find(|(name, _)| name == wanted);
@@ -264,7 +263,7 @@ impl<'a> Places<'a> {
         match (label("pool"), label("backend")) {
             ("", _) => true,
             (pool, "") => self.pools.contains(pool),
-            place => self.backends.contains(&place),
+            target => self.backends.contains(&target),
         }
     }
 }

@@ -1,5 +1,5 @@
-//! One counter or histogram with all its series, as text that another process reads, and back as
-//! what Prometheus shows.
+//! One counter or histogram with all its series: read from Prometheus types, serialized for another
+//! process, and converted back.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Family {
     pub(super) help: String,
-    /// Of a histogram's buckets; a counter has none.
+    /// The bounds of a histogram's buckets; empty for a counter.
     #[serde(with = "bits::list")]
     pub(super) bounds: Vec<f64>,
     pub(super) series: Series,
@@ -19,7 +19,7 @@ pub(super) struct Family {
 /// Label names and values, in the order of the names.
 pub(super) type Labels = Vec<(String, String)>;
 
-/// Series that have counted something.
+/// Series with a value other than zero.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(from = "Vec<(Labels, Value)>", into = "Vec<(Labels, Value)>")]
 pub(super) struct Series(pub(super) BTreeMap<Labels, Value>);
@@ -36,21 +36,21 @@ impl From<Series> for Vec<(Labels, Value)> {
     }
 }
 
-/// What one series has counted.
+/// The value of one series.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(super) struct Value {
-    /// What a counter says; the sum of what a histogram has seen.
+    /// The value of a counter; the sum of a histogram's observations.
     #[serde(with = "bits")]
     sum: f64,
-    /// How much a histogram has seen,
+    /// The number of a histogram's observations,
     count: u64,
-    /// and how much of it up to each bound.
+    /// and how many of them are up to each bound.
     buckets: Vec<u64>,
 }
 
 impl Family {
-    /// What a family of counters or histograms has counted.
+    /// Reads a family of counters or histograms.
     pub(super) fn read(family: &MetricFamily) -> Self {
         let metrics = family.get_metric();
         let bounds = metrics.first().map(bounds_of).unwrap_or_default();
@@ -59,9 +59,9 @@ impl Family {
         Self { help: family.help().to_owned(), bounds, series }
     }
 
-    /// The same with other bounds of buckets. What was counted between two of the old bounds counts
-    /// as up to the next new bound that is not below the upper one: no bucket holds more than is
-    /// certain, and count and sum stay exact.
+    /// Converts to other bucket bounds. Observations between two old bounds count towards the next
+    /// new bound that is not below the upper one. So no bucket counts more than is certain, and
+    /// count and sum stay exact.
     pub(super) fn with_bounds(&self, bounds: &[f64]) -> Self {
         let rebucket = |value: &Value| Value {
             buckets: bounds
@@ -78,7 +78,7 @@ impl Family {
         Self { help: self.help.clone(), bounds: bounds.to_vec(), series: Series(series.collect()) }
     }
 
-    /// The same, as a family of its own.
+    /// Converts to a Prometheus family.
     pub(super) fn show(&self, name: &str) -> MetricFamily {
         let mut family = MetricFamily::default();
         family.set_name(name.to_owned());
@@ -192,8 +192,8 @@ fn label_pair((name, value): &(String, String)) -> LabelPair {
     pair
 }
 
-/// Numbers with a point as the bits that they are made of. Text with a point may come back as the
-/// neighbouring number, and a sum that is a hair smaller looks like a counter that was reset.
+/// Serializes floating-point numbers as their bits. Decimal text may be parsed as a neighbouring
+/// number, and a slightly smaller sum looks like a counter reset.
 pub(super) mod bits {
     use serde::{Deserialize, Deserializer, Serializer};
 

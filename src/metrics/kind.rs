@@ -1,65 +1,66 @@
-//! The closed set behind the labels `type` and `reason`.
+//! The closed set of values of the labels `type` and `reason`.
 
 use crate::exchange::refusal::{Abort, Ending, Refusal};
 use crate::policy::retry::Failure;
 
-/// What goes into `lb_errors_total{type}`: every attempt that failed, by how; and every exchange
-/// whose end says more than its attempts do. What a client brought on itself is counted where it
-/// shows an attack, or a limit that is too low; the rest is in `lb_requests_total` alone. The reasons of `lb_retries_total` are those of attempts.
+/// Values of `lb_errors_total{type}`: every failed attempt, by the kind of failure, and every
+/// request whose outcome adds information to its attempts. Errors caused by the client are included
+/// if they can reveal an attack, or a limit that is too low; the others appear only in
+/// `lb_requests_total`. The reasons of `lb_retries_total` are those of attempts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ErrorKind {
-    /// An attempt: no connection.
+    /// Attempt: no connection.
     Connect,
-    /// An attempt: no TLS.
+    /// Attempt: the TLS handshake failed.
     Tls,
-    /// An attempt: a certificate that is not one to trust.
+    /// Attempt: the certificate is not trusted.
     Certificate,
-    /// An attempt: the backend did nothing with it.
+    /// Attempt: the backend refused the request without processing it.
     Refused,
-    /// An attempt: the connection broke.
+    /// Attempt: the connection was reset.
     Reset,
-    /// An attempt: no answer in time.
+    /// Attempt: no response in time.
     Timeout,
-    /// An attempt: a status that was thrown away to try again.
+    /// Attempt: a status that is retried.
     Status,
-    /// An exchange: nobody was eligible.
+    /// Request: no backend was eligible.
     NoBackend,
-    /// An exchange: its whole time was up.
+    /// Request: `timeouts.request` was exceeded.
     RequestTimeout,
-    /// An exchange: the backend's answer was not HTTP.
+    /// Request: the backend's response is not valid HTTP.
     InvalidResponse,
-    /// An exchange: the answer was cut after it had begun.
+    /// Request: the response was aborted after it had started.
     ResponseCut,
-    /// An exchange: our own mistake.
+    /// Request: internal error.
     Internal,
-    /// An exchange: abandoned.
+    /// Request: abandoned.
     Dropped,
-    /// An exchange: ended before it was complete.
+    /// Request: aborted before it was complete.
     Aborted(Abort),
-    /// A connection: one too many.
+    /// Connection: the limit of connections was exceeded.
     TooManyConnections,
-    /// An exchange: we lack what a connection to a backend takes.
+    /// Request: the resources for a connection to a backend are missing.
     Overload,
-    /// A request: not what RFC 9112 calls one.
+    /// Request: violates RFC 9112.
     BadRequest,
-    /// A request: more than it may be; see `limits`.
+    /// Request: exceeds one of `limits`.
     TooLarge,
-    /// A request: not sent in time.
+    /// Request: not received in time.
     SlowClient,
-    /// An exchange: the client did not take its answer.
+    /// Request: the client did not read the response.
     ClientStalled,
 }
 
 impl ErrorKind {
-    /// How many there are.
+    /// The number of kinds.
     pub(super) const COUNT: usize = 19 + Abort::ALL.len();
 
-    /// How an attempt can fail at any backend,
+    /// The failures of an attempt at any backend,
     pub(super) const OF_ATTEMPT: [Self; 5] =
         [Self::Connect, Self::Refused, Self::Reset, Self::Timeout, Self::Status];
-    /// and at one that TLS is spoken with.
+    /// and at a TLS backend.
     pub(super) const OF_TLS: [Self; 2] = [Self::Tls, Self::Certificate];
-    /// What is counted where a backend was asked.
+    /// The kinds counted for requests that reached a backend.
     pub(super) const OF_BACKEND: [Self; 10] = [
         Self::Connect,
         Self::Refused,
@@ -72,9 +73,9 @@ impl ErrorKind {
         Self::ClientStalled,
         Self::SlowClient,
     ];
-    /// What is counted where a pool was found and no backend was asked,
+    /// The kinds counted for requests with a pool but without a backend,
     pub(super) const OF_POOL: [Self; 1] = [Self::NoBackend];
-    /// and where no pool was found.
+    /// and without a pool.
     pub(super) const OF_NO_POOL: [Self; 4] =
         [Self::BadRequest, Self::TooLarge, Self::SlowClient, Self::TooManyConnections];
 
@@ -90,7 +91,7 @@ impl ErrorKind {
         }
     }
 
-    /// `None` for what is no error, or was counted with the attempt.
+    /// `None` if it is not an error, or was counted with the attempt.
     pub(super) const fn of_ending(ending: Ending) -> Option<Self> {
         match ending {
             Ending::Answered

@@ -1,24 +1,23 @@
-//! Series that exist at 0 from the start.
+//! Series that exist with value 0 from the start.
 //!
-//! `rate()` sees nothing of a counter's first step if the series did not exist before it, so an alert
-//! misses the first burst. The series that are likely to count are created with the worker: a few for
-//! each backend and each pool, never all of the labels' combinations.
+//! `rate()` does not see the first increment of a counter whose series did not exist before, so an
+//! alert would miss the first burst. The series that are likely to be used are created with the
+//! worker: a few for each backend and each pool, never all combinations of labels.
 
 use prometheus::{IntCounterVec, Result};
 
 use crate::metrics::kind::ErrorKind;
 use crate::runtime::snapshot::Snapshot;
 
-/// With more backends than these, none has series before it counts something: they would be most of
-/// what a scrape brings.
+/// With more backends than this, no backend gets such series: they would make up most of a scrape.
 const BACKENDS_MAX: usize = 1000;
 
 const METHODS: [&str; 2] = ["GET", "POST"];
-/// Of a backend's responses, and of what is sent in place of one.
+/// For requests that reached a backend.
 const OF_BACKEND: [&str; 5] = ["200", "500", "502", "503", "504"];
-/// Where no backend was asked.
+/// For requests that reached no backend.
 const OF_POOL: [&str; 2] = ["429", "503"];
-/// Where no pool was found.
+/// For requests without a pool.
 const OF_NO_POOL: [&str; 3] = ["400", "404", "429"];
 
 /// The families that have such series.

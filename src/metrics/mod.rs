@@ -1,12 +1,12 @@
-//! Every metric the balancer exposes, on one screen.
+//! All metrics of the balancer.
 //!
-//! Labels come from the configuration or from a closed set, never from a request: a client must
-//! not be able to invent a time series.
+//! Label values come from the configuration or from a closed set, never from a request: a client
+//! must not be able to create a time series.
 //!
-//! Counting is on the request path, so no label is looked up there. What the configuration names
-//! has its handles before the first request; a counter that also depends on how a request went
-//! (method, status, kind of error) is looked up when that combination is first seen, and kept.
-//! Gauges that only repeat what the snapshot knows are set when somebody scrapes.
+//! Counting is on the request path, so it must not look up labels. Handles for everything in the
+//! configuration are created before the first request. A counter that also depends on the request
+//! (method, status, kind of error) is looked up at its first use, and then cached. Gauges that only
+//! repeat the snapshot are set at each scrape.
 
 mod connections;
 mod counts;
@@ -32,7 +32,7 @@ use crate::exchange::event::{Event, Observer, Summary};
 use crate::exchange::refusal::{Ending, Scope};
 use crate::http::label::{MethodLabel, StatusLabel};
 use crate::metrics::kind::ErrorKind;
-use crate::metrics::series::Table;
+use crate::metrics::series::SeriesTable;
 use crate::policy::limiter::RateLimiter;
 use crate::runtime::snapshot::Snapshot;
 
@@ -40,79 +40,79 @@ pub use connections::ConnectionMetrics;
 pub use counts::Counts;
 pub use supervision::Supervision;
 
-/// Bounds of the request histogram, in seconds: from an answer out of memory on the same network
-/// to the longest default timeout and one step beyond.
+/// Buckets of the request histogram, in seconds: from a response out of memory on the same network
+/// to one step beyond the longest default timeout.
 const REQUEST_SECONDS: [f64; 19] = [
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0,
     20.0, 30.0, 45.0, 60.0,
 ];
-/// Bounds of the connect histogram, in seconds: from the same host, over a lost SYN (1 s, 3 s), to
-/// any sane timeout.
+/// Buckets of the connect histogram, in seconds: from the same host, over a lost SYN (1 s, 3 s), to
+/// any reasonable timeout.
 const CONNECT_SECONDS: [f64; 11] =
     [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1.0, 3.0];
 
-/// Every metric.
+/// All metrics.
 pub struct Metrics {
-    /// Requests answered, by whoever answered them; see [`Table`] for the handles.
+    /// Requests completed, by pool, backend, method and status; [`SeriesTable`] has the handles.
     requests: IntCounterVec, // lb_requests_total{pool,backend,method,status}
-    /// What went wrong, by [`ErrorKind`].
+    /// Errors, by [`ErrorKind`].
     errors: IntCounterVec, // lb_errors_total{pool,backend,type}
-    /// Attempts that were followed by another one, by the attempt's [`ErrorKind`].
+    /// Attempts that were retried, by the [`ErrorKind`] of the attempt.
     retries: IntCounterVec, // lb_retries_total{pool,reason}
-    /// Of one (pool, backend), with `lb_request_duration_seconds`, `lb_backend_up` and
-    /// `lb_active_connections`; of one pool, `lb_tunnels` and `lb_tunnels_total`.
-    table: Table,
-    /// Requests refused by a rate limit, one for each [`Scope`].
+    /// Per (pool, backend), with `lb_request_duration_seconds`, `lb_backend_up` and
+    /// `lb_active_connections`; per pool, `lb_tunnels` and `lb_tunnels_total`.
+    table: SeriesTable,
+    /// Requests rejected by a rate limit, one for each [`Scope`].
     rate_limited: [IntCounter; Scope::ALL.len()], // lb_rate_limited_requests_total{scope}
-    /// Clients whose bucket is remembered, one for each [`Scope`].
+    /// Clients in the table of a rate limit, one for each [`Scope`].
     rate_limit_clients: [IntGauge; Scope::ALL.len()], // lb_rate_limit_clients{scope}
-    /// Time to make a new connection to a backend; one that is used again is not counted.
+    /// Time to make a new connection to a backend; a reused connection is not counted.
     connect: Histogram, // lb_upstream_connect_seconds
     /// Client connections.
     connections: ConnectionMetrics,
     /// Access log lines that could not be written.
     log_dropped: IntCounter, // lb_access_log_dropped_total
-    /// Panics that were caught; each has cost one request.
+    /// Caught panics; each aborts one request.
     panics: IntCounter, // lb_panics_total
-    /// Whether the configuration that was last given could be used.
+    /// Whether the last configuration could be used.
     reload_success: IntGauge, // lb_config_reload_success
-    /// When the configuration in use was loaded.
+    /// When the active configuration was loaded.
     reload_timestamp: IntGauge, // lb_config_last_reload_timestamp_seconds
     succeeded: AtomicU64,
     failed: AtomicU64,
-    declined: AtomicU64,
+    client_errors: AtomicU64,
     /// Where all of these are registered.
     registry: Registry,
-    /// What others have counted.
+    /// The counts of former workers.
     inherited: Mutex<Counts>,
-    /// What the supervisor said.
+    /// The last state that the supervisor sent.
     supervision: Mutex<Option<Supervision>>,
 }
 
-/// What was counted since the start of the service.
+/// Totals since the start of the service.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Totals {
-    /// Exchanges that are over.
+    /// Completed requests.
     pub requests: u64,
-    /// Those that a backend, or a route itself, answered with a status below 500.
+    /// Those whose response, by a backend or a route, has a status below 500.
     pub success: u64,
-    /// Those that went wrong on our side of the client: a status of 500 or above, whoever gave
-    /// it, an answer that was cut, an exchange that was abandoned. What is neither success nor
-    /// failure was the client's own doing: a refusal below 500, or it left.
+    /// Those that failed and were not the client's fault: a status of 500 or above from any source,
+    /// a truncated response, an abandoned request. Requests that are neither success nor failure
+    /// were the client's fault: a rejection with a status below 500, or a disconnect.
     pub failed: u64,
     /// Attempts after the first.
     pub retries: u64,
-    /// Requests that a rate limit refused.
+    /// Requests rejected by a rate limit.
     pub rate_limited: u64,
-    /// From first byte to last, on average over all exchanges; 0 before the first.
+    /// Average time from first byte to last over all requests; 0 before the first.
     pub latency_seconds: f64,
 }
 
 impl Metrics {
-    /// Registers every metric, with a series for each pool and backend of the snapshot.
+    /// Registers all metrics, with series for each pool and backend of the snapshot.
     ///
     /// # Errors
-    /// A metric of one of these names is registered already.
+    /// A metric of one of these names is already registered.
     pub fn new(registry: &Registry, snapshot: &Snapshot) -> Result<Self> {
         let metrics = Self {
             requests: counters(
@@ -125,23 +125,23 @@ impl Metrics {
             )?,
             errors: counters(
                 registry,
-                ("lb_errors_total", "Attempts and exchanges that went wrong."),
+                ("lb_errors_total", "Failed attempts and requests."),
                 &["pool", "backend", "type"],
             )?,
             retries: counters(
                 registry,
-                ("lb_retries_total", "Failed attempts that were followed by another one."),
+                ("lb_retries_total", "Failed attempts that were retried."),
                 &["pool", "reason"],
             )?,
             table: table(registry, snapshot)?,
             rate_limited: by_scope(&counters(
                 registry,
-                ("lb_rate_limited_requests_total", "Requests refused by a rate limit."),
+                ("lb_rate_limited_requests_total", "Requests rejected by a rate limit."),
                 &["scope"],
             )?)?,
             rate_limit_clients: by_scope_gauge(&gauges(
                 registry,
-                ("lb_rate_limit_clients", "Clients that rate limits remember."),
+                ("lb_rate_limit_clients", "Clients in the tables of the rate limits."),
                 &["scope"],
             )?)?,
             connect: register(
@@ -159,7 +159,7 @@ impl Metrics {
                 registry,
                 ("lb_access_log_dropped_total", "Access log lines that could not be written."),
             )?,
-            panics: counter(registry, ("lb_panics_total", "Panics that were caught."))?,
+            panics: counter(registry, ("lb_panics_total", "Caught panics."))?,
             reload_success: gauge(
                 registry,
                 ("lb_config_reload_success", "Whether the last configuration could be used."),
@@ -168,12 +168,12 @@ impl Metrics {
                 registry,
                 (
                     "lb_config_last_reload_timestamp_seconds",
-                    "When the configuration in use was loaded, in Unix time.",
+                    "When the active configuration was loaded, in Unix time.",
                 ),
             )?,
             succeeded: AtomicU64::new(0),
             failed: AtomicU64::new(0),
-            declined: AtomicU64::new(0),
+            client_errors: AtomicU64::new(0),
             registry: registry.clone(),
             inherited: Mutex::default(),
             supervision: Mutex::default(),
@@ -184,40 +184,40 @@ impl Metrics {
         Ok(metrics)
     }
 
-    /// Notes that the configuration in use was loaded at `at`.
+    /// Records that the active configuration was loaded at `at`.
     pub fn config_loaded(&self, at: SystemTime) {
         self.reload_success.set(1);
         let seconds = at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         self.reload_timestamp.set(signed(seconds));
     }
 
-    /// To be counted by whoever accepts connections.
+    /// The metrics for the code that accepts connections.
     #[must_use]
     pub fn connections(&self) -> &ConnectionMetrics {
         &self.connections
     }
 
-    /// To be counted up for each access log line that is lost.
+    /// The counter to increment for each lost access log line.
     #[must_use]
     pub fn access_log_dropped(&self) -> IntCounter {
         self.log_dropped.clone()
     }
 
-    /// Shows what [`log_dropped`] has made.
+    /// Registers the counter of [`log_dropped`].
     ///
     /// # Errors
-    /// It is shown already.
+    /// It is already registered.
     pub fn show_log_dropped(&self, dropped: &IntCounter) -> Result<()> {
         self.registry.register(Box::new(dropped.clone()))
     }
 
-    /// To be counted up for each panic that is caught.
+    /// The counter to increment for each caught panic.
     #[must_use]
     pub fn panics(&self) -> IntCounter {
         self.panics.clone()
     }
 
-    /// Brings the gauges that repeat the snapshot up to date. For whoever gathers, just before.
+    /// Updates the gauges that repeat the snapshot. To be called just before metrics are gathered.
     pub fn refresh(&self, snapshot: &Snapshot) {
         self.table.refresh(snapshot);
         let clients = |limiter: Option<&RateLimiter>| limiter.map_or(0, RateLimiter::clients);
@@ -229,14 +229,14 @@ impl Metrics {
         }
     }
 
-    /// What was counted since the start of the service.
+    /// Totals since the start of the service.
     #[must_use]
     pub fn totals(&self) -> Totals {
         let sums = self.sums();
         #[expect(clippy::as_conversions, reason = "an average does not need the last of 53 bits")]
         let durations = sums.durations.max(1) as f64;
         Totals {
-            requests: sums.succeeded + sums.failed + sums.declined,
+            requests: sums.succeeded + sums.failed + sums.client_errors,
             success: sums.succeeded,
             failed: sums.failed,
             retries: sums.retries,
@@ -251,12 +251,12 @@ impl Metrics {
         let series = self.table.series(exchange.pool_index(), last);
         let status = summary.wire.map_or(0, |wire| wire.status);
         let method = summary.wire.map_or(MethodLabel::Other, |wire| wire.method_label);
-        // How long a tunnel was open says nothing about how fast anybody was.
+        // The lifetime of a WebSocket is not part of the request's duration.
         let ended = exchange.tunnel_since().unwrap_or(summary.ended);
-        series.took(ended.since(exchange.started()).as_secs_f64());
-        series.answered(&self.requests, method, StatusLabel::from(status));
+        series.record_duration(ended.since(exchange.started()).as_secs_f64());
+        series.record_response(&self.requests, method, StatusLabel::from(status));
         if let Some(kind) = ErrorKind::of_ending(summary.ending) {
-            series.went_wrong(&self.errors, kind);
+            series.record_error(&self.errors, kind);
         }
         self.outcome(summary.ending, status).fetch_add(1, Relaxed);
     }
@@ -268,9 +268,9 @@ impl Metrics {
             {
                 &self.succeeded
             }
-            Ending::Refused(refusal) if refusal.status() < 500 => &self.declined,
+            Ending::Refused(refusal) if refusal.status() < 500 => &self.client_errors,
             Ending::TunnelIdle | Ending::TunnelDrained => &self.succeeded,
-            Ending::ClientClosed | Ending::ClientStalled => &self.declined,
+            Ending::ClientClosed | Ending::ClientStalled => &self.client_errors,
             Ending::Answered
             | Ending::Redirected
             | Ending::Responded
@@ -288,12 +288,12 @@ impl Observer for Metrics {
             Event::Connected { took, .. } => self.connect.observe(took.as_secs_f64()),
             Event::AttemptFailed { pool, backend, failure, retried } => {
                 let kind = ErrorKind::of_attempt(*failure);
-                self.table.series(Some(*pool), Some(*backend)).went_wrong(&self.errors, kind);
+                self.table.series(Some(*pool), Some(*backend)).record_error(&self.errors, kind);
                 if *retried {
-                    self.table.retried(&self.retries, *pool, kind);
+                    self.table.record_retry(&self.retries, *pool, kind);
                 }
             }
-            Event::Tunnelled { pool } => self.table.tunnelled(*pool),
+            Event::Tunnelled { pool } => self.table.record_upgrade(*pool),
             Event::RateLimited(scope) => {
                 let [global, route, pool] = &self.rate_limited;
                 match scope {
@@ -307,15 +307,15 @@ impl Observer for Metrics {
     }
 }
 
-/// What is known of every (pool, backend), and of each pool.
-fn table(registry: &Registry, snapshot: &Snapshot) -> Result<Table> {
+/// The series of every (pool, backend), and of each pool.
+fn table(registry: &Registry, snapshot: &Snapshot) -> Result<SeriesTable> {
     let families = series::Families {
         duration: register(
             registry,
             HistogramVec::new(
                 HistogramOpts::new(
                     "lb_request_duration_seconds",
-                    "Time from a request's first byte to its answer's last.",
+                    "Time from the first byte of a request to the last byte of its response.",
                 )
                 .buckets(REQUEST_SECONDS.to_vec()),
                 &["pool", "backend"],
@@ -328,39 +328,43 @@ fn table(registry: &Registry, snapshot: &Snapshot) -> Result<Table> {
         )?,
         active: gauges(
             registry,
-            ("lb_active_connections", "Requests sent to a backend and not yet finished."),
+            ("lb_active_connections", "Requests in flight to a backend."),
             &["pool", "backend"],
         )?,
         unresolved: gauges(
             registry,
-            ("lb_backend_unresolved", "Whether the name of a backend has no address."),
+            ("lb_backend_unresolved", "Whether the host name of a backend is not resolved."),
             &["pool", "backend"],
         )?,
         healthy: gauges(
             registry,
-            ("lb_healthy_backends", "How many backends of a pool are healthy."),
+            ("lb_healthy_backends", "Healthy backends of a pool."),
             &["pool"],
         )?,
-        tunnels: gauges(registry, ("lb_tunnels", "WebSockets that are open."), &["pool"])?,
+        tunnels: gauges(registry, ("lb_tunnels", "Open WebSockets."), &["pool"])?,
         tunnelled: counters(
             registry,
-            ("lb_tunnels_total", "Exchanges that became a WebSocket."),
+            ("lb_tunnels_total", "Requests upgraded to a WebSocket."),
             &["pool"],
         )?,
     };
-    Table::new(&families, snapshot)
+    SeriesTable::new(&families, snapshot)
 }
 
-/// `lb_build_info`, and what the kernel knows of this process.
+/// `lb_build_info`, and the kernel's metrics of this process.
 fn describe_process(registry: &Registry) -> Result<()> {
-    let build = gauges(registry, ("lb_build_info", "1, with the version of Weir."), &["version"])?;
+    let build = gauges(
+        registry,
+        ("lb_build_info", "Always 1; the label is the version of Weir."),
+        &["version"],
+    )?;
     build.get_metric_with_label_values(&[env!("CARGO_PKG_VERSION")])?.set(1);
     #[cfg(target_os = "linux")]
     registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
     Ok(())
 }
 
-/// A counter for lost lines of a worker's own log, which there is before there are [`Metrics`].
+/// A counter for lost lines of a worker's own log, which exists before [`Metrics`] do.
 ///
 /// # Errors
 /// None: its name and its label are valid.
@@ -369,7 +373,7 @@ pub fn log_dropped() -> Result<IntCounter> {
     IntCounter::with_opts(Opts::new(name, help).const_label("process", "worker"))
 }
 
-/// A metric's name and what its `# HELP` line says.
+/// The name and the `# HELP` text of a metric.
 type Named = (&'static str, &'static str);
 
 fn register<C: Collector + Clone + 'static>(registry: &Registry, collector: C) -> Result<C> {
@@ -403,7 +407,7 @@ fn by_scope_gauge(gauges: &IntGaugeVec) -> Result<[IntGauge; Scope::ALL.len()]> 
     Ok([of(Scope::Global)?, of(Scope::Route)?, of(Scope::Pool)?])
 }
 
-/// A gauge's number; beyond its range, the largest.
+/// A gauge's value, clamped to its range.
 fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }

@@ -1,7 +1,7 @@
-//! The handles of the series that exist once for each (pool, backend).
+//! The handles of the series that exist for each (pool, backend).
 //!
-//! Three kinds of place can answer a request: a backend, a pool none of whose backends was tried,
-//! and the balancer before it knew a pool. Each has its [`Series`], found by index.
+//! A request is counted in one of three places: for a backend, for a pool without a backend, or
+//! without a pool. Each place has its [`Series`], found by index.
 
 use std::sync::{Arc, OnceLock};
 
@@ -13,10 +13,10 @@ use crate::http::label::{MethodLabel, StatusLabel};
 use crate::metrics::{ErrorKind, signed};
 use crate::runtime::snapshot::Snapshot;
 
-/// What a place that is not a backend, or not in a pool, has as its label.
-const NOBODY: &str = "";
+/// The label value for no backend, or no pool.
+const NO_LABEL: &str = "";
 
-/// The families that a table's series belong to.
+/// The families of a table's series.
 pub(super) struct Families {
     pub(super) duration: HistogramVec,
     pub(super) up: IntGaugeVec,
@@ -27,11 +27,11 @@ pub(super) struct Families {
     pub(super) tunnelled: IntCounterVec,
 }
 
-/// Every series of one snapshot, at the indices that exchanges know.
+/// All series of one snapshot, at the indices that exchanges use.
 ///
-/// It is made for the pools and backends of the snapshot that a worker starts with. An index
-/// beyond it is counted where no pool is known: a series is never invented.
-pub(super) struct Table {
+/// It is built for the pools and backends of the snapshot that a worker starts with. An index
+/// beyond it is counted as no pool, so a series is never created.
+pub(super) struct SeriesTable {
     pools: Vec<PoolSeries>,
     no_pool: Series,
 }
@@ -43,34 +43,34 @@ struct PoolSeries {
     healthy: IntGauge,
     tunnels: IntGauge,
     tunnelled: IntCounter,
-    retries: [Cell; ErrorKind::COUNT],
+    retries: [LazyCounter; ErrorKind::COUNT],
 }
 
 struct BackendGauges {
     up: IntGauge,
     active: IntGauge,
-    /// Of one that has a name.
+    /// For a backend with a host name.
     unresolved: Option<IntGauge>,
 }
 
-/// The counters of one place where requests are answered.
+/// The counters of one place.
 pub(super) struct Series {
     pool: Arc<str>,
     backend: Arc<str>,
     duration: Histogram,
-    errors: [Cell; ErrorKind::COUNT],
-    /// By status and method; made with the first request, because a file may name many backends
-    /// that are never used.
-    requests: OnceLock<Box<[Cell]>>,
+    errors: [LazyCounter; ErrorKind::COUNT],
+    /// By status and method; created with the first request, because a configuration may have many
+    /// unused backends.
+    requests: OnceLock<Box<[LazyCounter]>>,
 }
 
-/// A counter that is looked up when it is first counted.
+/// A counter that is looked up at its first use.
 #[derive(Default)]
-struct Cell(OnceLock<Option<IntCounter>>);
+struct LazyCounter(OnceLock<Option<IntCounter>>);
 
-impl Cell {
+impl LazyCounter {
     fn inc(&self, family: &IntCounterVec, labels: &[&str]) {
-        // A family refuses only labels of the wrong number, and these are written next to it.
+        // A family rejects only a wrong number of labels, and these are written next to it.
         let counter = self.0.get_or_init(|| family.get_metric_with_label_values(labels).ok());
         if let Some(counter) = counter {
             counter.inc();
@@ -82,9 +82,9 @@ impl Cell {
     }
 }
 
-impl Table {
+impl SeriesTable {
     pub(super) fn new(families: &Families, snapshot: &Snapshot) -> Result<Self> {
-        let nobody: Arc<str> = NOBODY.into();
+        let no_label: Arc<str> = NO_LABEL.into();
         let mut pools = Vec::with_capacity(snapshot.pools.len());
         for pool in &snapshot.pools {
             let name: Arc<str> = pool.name.as_str().into();
@@ -103,7 +103,7 @@ impl Table {
                 backends.push((Series::new(families, &name, label)?, gauges));
             }
             pools.push(PoolSeries {
-                no_backend: Series::new(families, &name, &nobody)?,
+                no_backend: Series::new(families, &name, &no_label)?,
                 healthy: families.healthy.get_metric_with_label_values(&[&*name])?,
                 tunnels: families.tunnels.get_metric_with_label_values(&[&*name])?,
                 tunnelled: families.tunnelled.get_metric_with_label_values(&[&*name])?,
@@ -112,10 +112,10 @@ impl Table {
                 name,
             });
         }
-        Ok(Self { pools, no_pool: Series::new(families, &nobody, &nobody)? })
+        Ok(Self { pools, no_pool: Series::new(families, &no_label, &no_label)? })
     }
 
-    /// Where an exchange belongs that got so far.
+    /// The series for a request with this pool and this last backend.
     pub(super) fn series(&self, pool: Option<usize>, backend: Option<usize>) -> &Series {
         let Some(pool) = pool.and_then(|index| self.pools.get(index)) else {
             return &self.no_pool;
@@ -124,17 +124,17 @@ impl Table {
         backend.map_or(&pool.no_backend, |(series, _)| series)
     }
 
-    /// Counts another attempt, in this pool.
-    pub(super) fn retried(&self, family: &IntCounterVec, pool: usize, kind: ErrorKind) {
+    /// Counts a retry in this pool.
+    pub(super) fn record_retry(&self, family: &IntCounterVec, pool: usize, kind: ErrorKind) {
         if let Some(pool) = self.pools.get(pool)
-            && let Some(cell) = pool.retries.get(kind.index())
+            && let Some(counter) = pool.retries.get(kind.index())
         {
-            cell.inc(family, &[&*pool.name, kind.as_str()]);
+            counter.inc(family, &[&*pool.name, kind.as_str()]);
         }
     }
 
-    /// Counts another tunnel, in this pool.
-    pub(super) fn tunnelled(&self, pool: usize) {
+    /// Counts an upgrade to WebSocket in this pool.
+    pub(super) fn record_upgrade(&self, pool: usize) {
         if let Some(pool) = self.pools.get(pool) {
             pool.tunnelled.inc();
         }
@@ -142,7 +142,7 @@ impl Table {
 
     /// Attempts after the first, in all pools.
     pub(super) fn retries(&self) -> u64 {
-        self.pools.iter().flat_map(|pool| &pool.retries).map(Cell::get).sum()
+        self.pools.iter().flat_map(|pool| &pool.retries).map(LazyCounter::get).sum()
     }
 
     /// The sum of all durations, in seconds, and their number.
@@ -161,7 +161,7 @@ impl Table {
         backends.chain(pools).chain([&self.no_pool])
     }
 
-    /// Sets the gauges to what the snapshot says now.
+    /// Sets the gauges from the snapshot.
     pub(super) fn refresh(&self, snapshot: &Snapshot) {
         for (series, pool) in self.pools.iter().zip(&snapshot.pools) {
             let mut healthy = 0;
@@ -191,32 +191,32 @@ impl Series {
         })
     }
 
-    /// Counts an answer.
-    pub(super) fn answered(
+    /// Counts a completed request.
+    pub(super) fn record_response(
         &self,
         family: &IntCounterVec,
         method: MethodLabel,
         status: StatusLabel,
     ) {
-        let cells = self.requests.get_or_init(|| {
-            std::iter::repeat_with(Cell::default)
+        let counters = self.requests.get_or_init(|| {
+            std::iter::repeat_with(LazyCounter::default)
                 .take(MethodLabel::COUNT * StatusLabel::COUNT)
                 .collect()
         });
-        if let Some(cell) = cells.get(status.index() * MethodLabel::COUNT + method.index()) {
-            cell.inc(family, &[&*self.pool, &*self.backend, method.as_str(), status.as_str()]);
+        if let Some(counter) = counters.get(status.index() * MethodLabel::COUNT + method.index()) {
+            counter.inc(family, &[&*self.pool, &*self.backend, method.as_str(), status.as_str()]);
         }
     }
 
-    /// Counts how long an exchange took.
-    pub(super) fn took(&self, seconds: f64) {
+    /// Records the duration of a request.
+    pub(super) fn record_duration(&self, seconds: f64) {
         self.duration.observe(seconds);
     }
 
     /// Counts an error.
-    pub(super) fn went_wrong(&self, family: &IntCounterVec, kind: ErrorKind) {
-        if let Some(cell) = self.errors.get(kind.index()) {
-            cell.inc(family, &[&*self.pool, &*self.backend, kind.as_str()]);
+    pub(super) fn record_error(&self, family: &IntCounterVec, kind: ErrorKind) {
+        if let Some(counter) = self.errors.get(kind.index()) {
+            counter.inc(family, &[&*self.pool, &*self.backend, kind.as_str()]);
         }
     }
 }

@@ -1,7 +1,7 @@
-//! What the supervisor says of itself.
+//! Metrics of the supervisor.
 //!
-//! It lives as long as the service does, and its counts are its own: they are shown by whichever
-//! worker it told last, and never inherited from one worker by the next.
+//! The supervisor lives as long as the service, and keeps its own counts. The worker that received
+//! them last exposes them; workers never inherit them from each other.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -11,54 +11,55 @@ use serde::{Deserialize, Serialize};
 use crate::metrics::Metrics;
 use crate::runtime::in_flight::InFlight;
 
-/// A metric that workers have too, each for itself.
+/// A metric that workers have too, each its own.
 pub(super) const LOG_DROPPED: (&str, &str) =
-    ("lb_log_dropped_total", "Lines of the log that could not be written, by the process.");
+    ("lb_log_dropped_total", "Log lines that could not be written, by process.");
 
-/// What a supervisor tells a worker.
+/// What the supervisor sends to a worker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Supervision {
-    /// Which worker this is, from 1.
+    /// The number of this worker, from 1.
     pub generation: u64,
-    /// Configurations that were put in place of another.
+    /// Reloads that replaced the configuration.
     pub reloads_done: u64,
-    /// Configurations that could not be used.
+    /// Reloads that were rejected.
     pub reloads_refused: u64,
-    /// Replacements of the supervisor itself.
+    /// Completed upgrades of the supervisor itself.
     #[serde(default)]
     pub upgrades_done: u64,
-    /// Binaries that it would not make way for.
+    /// Upgrades that were rejected.
     #[serde(default)]
     pub upgrades_refused: u64,
     /// Workers that died and were replaced.
     pub restarts: u64,
-    /// Workers that hung and were killed. Those that served are among `restarts` as well.
+    /// Workers that hung and were killed. Those that served are included in `restarts`.
     #[serde(default)]
     pub hangs: u64,
-    /// Former workers that still serve what they have.
+    /// Former workers that are still draining.
     pub draining_workers: u64,
     /// Their connections.
     pub draining_connections: u64,
-    /// Lines of its own log that were lost.
+    /// Lines of the supervisor's own log that were lost.
     #[serde(default)]
     pub log_dropped: u64,
     /// Their requests in flight.
     #[serde(default)]
     pub draining_requests: Vec<InFlight>,
-    /// Whether the configuration that was last given could be used.
+    /// Whether the last configuration could be used.
     pub last_reload_ok: bool,
-    /// When the configuration in use was loaded.
+    /// When the active configuration was loaded.
     pub last_reload_at: SystemTime,
-    /// How long the service is up, however many workers and images it has had.
+    /// The uptime of the service, across all workers and upgrades.
     #[serde(default)]
     pub uptime: Duration,
-    /// For how long a worker may be silent before it is replaced; `None`: it is not watched.
+    /// How long a worker may make no progress before it is replaced; `None`: workers are not
+    /// watched.
     #[serde(default)]
     pub hang_timeout: Option<Duration>,
 }
 
 impl Supervision {
-    /// Of a service that begins.
+    /// The state of a service that starts.
     #[must_use]
     pub const fn at(now: SystemTime, hang_timeout: Option<Duration>) -> Self {
         Self {
@@ -82,7 +83,7 @@ impl Supervision {
 }
 
 impl Metrics {
-    /// Takes in what the supervisor says now.
+    /// Records the supervisor's current state.
     pub fn supervised(&self, supervision: &Supervision) {
         self.reload_success.set(i64::from(supervision.last_reload_ok));
         let at = supervision.last_reload_at.duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -90,60 +91,60 @@ impl Metrics {
         *self.supervision.lock() = Some(supervision.clone());
     }
 
-    /// What the supervisor said last; `None` if there is none.
+    /// The supervisor's last state; `None` if there is none.
     #[must_use]
     pub fn supervision(&self) -> Option<Supervision> {
         self.supervision.lock().clone()
     }
 
-    pub(super) fn supervisors_families(&self) -> Vec<MetricFamily> {
-        let Some(told) = self.supervision() else { return Vec::new() };
+    pub(super) fn supervisor_families(&self) -> Vec<MetricFamily> {
+        let Some(stats) = self.supervision() else { return Vec::new() };
         vec![
             family(
                 "lb_config_reloads_total",
-                "Configurations that were given while the service ran, by what became of them.",
+                "Reloads of the configuration, by outcome.",
                 vec![
-                    counter(Some(("outcome", "done")), told.reloads_done),
-                    counter(Some(("outcome", "refused")), told.reloads_refused),
+                    counter(Some(("outcome", "done")), stats.reloads_done),
+                    counter(Some(("outcome", "refused")), stats.reloads_refused),
                 ],
             ),
             family(
                 "lb_supervisor_upgrades_total",
-                "Times the supervisor was to be replaced by another binary, by what became of it.",
+                "Upgrades of the supervisor to another binary, by outcome.",
                 vec![
-                    counter(Some(("outcome", "done")), told.upgrades_done),
-                    counter(Some(("outcome", "refused")), told.upgrades_refused),
+                    counter(Some(("outcome", "done")), stats.upgrades_done),
+                    counter(Some(("outcome", "refused")), stats.upgrades_refused),
                 ],
             ),
             family(
                 "lb_worker_restarts_total",
                 "Workers that died and were replaced.",
-                vec![counter(None, told.restarts)],
+                vec![counter(None, stats.restarts)],
             ),
             family(
                 "lb_worker_hangs_total",
                 "Workers that made no progress for longer than `--hang-timeout` and were killed.",
-                vec![counter(None, told.hangs)],
+                vec![counter(None, stats.hangs)],
             ),
             family(
                 "lb_worker_generation",
-                "Which worker serves, counted from the start of the service.",
-                vec![gauge(told.generation)],
+                "The number of the serving worker, counted from the start of the service.",
+                vec![gauge(stats.generation)],
             ),
             family(
                 "lb_draining_workers",
-                "Former workers that still serve what they have.",
-                vec![gauge(told.draining_workers)],
+                "Former workers that are still draining.",
+                vec![gauge(stats.draining_workers)],
             ),
             family(
                 "lb_draining_connections",
                 "Client connections of draining workers.",
-                vec![gauge(told.draining_connections)],
+                vec![gauge(stats.draining_connections)],
             ),
             family(
                 LOG_DROPPED.0,
                 LOG_DROPPED.1,
-                vec![counter(Some(("process", "supervisor")), told.log_dropped)],
+                vec![counter(Some(("process", "supervisor")), stats.log_dropped)],
             ),
         ]
     }
@@ -179,7 +180,7 @@ fn gauge(number: u64) -> Metric {
     Metric::from_gauge(gauge)
 }
 
-#[expect(clippy::as_conversions, reason = "the format knows no other numbers")]
+#[expect(clippy::as_conversions, reason = "the format has no other numbers")]
 fn float(number: u64) -> f64 {
     number as f64
 }

@@ -41,7 +41,7 @@ impl World {
         fixture::admitted(&self.snapshot, &self.observer)
     }
 
-    fn answer(&self, status: u16) {
+    fn respond(&self, status: u16) {
         let mut exchange = self.admitted();
         exchange.pick(NOW, (0, 0)).unwrap();
         exchange.finished(Ending::Answered, Some(&fixture::wire(status)), NOW);
@@ -67,9 +67,9 @@ impl World {
 }
 
 #[test]
-fn an_answer_is_counted_under_the_backend_that_gave_it() {
+fn a_response_is_counted_for_its_backend() {
     let world = world();
-    world.answer(200);
+    world.respond(200);
     assert!(
         world.has(
             r#"lb_requests_total{backend="10.0.0.1:3000",method="GET",pool="web",status="200"} 1"#
@@ -103,7 +103,7 @@ fn an_exchange_that_never_found_a_pool_has_neither() {
 #[test]
 fn a_duration_goes_from_the_first_byte_to_the_end() {
     let world = world();
-    world.answer(200);
+    world.respond(200);
     let sum = r#"lb_request_duration_seconds_sum{backend="10.0.0.1:3000",pool="web"} 0.005"#;
     assert!(world.has(sum), "{}", world.text());
 }
@@ -122,7 +122,7 @@ fn a_failed_attempt_is_an_error_of_its_backend_and_a_retry_of_its_pool() {
 }
 
 #[test]
-fn a_failed_attempt_that_nothing_follows_is_no_retry() {
+fn a_failed_attempt_without_another_is_not_a_retry() {
     let world = world();
     let mut exchange = world.admitted();
     exchange.pick(NOW, (0, 0)).unwrap();
@@ -155,17 +155,17 @@ fn a_rate_limited_request_is_counted_by_the_limit_that_was_hit() {
 }
 
 #[test]
-fn an_answer_below_500_is_a_success_and_one_from_500_a_failure() {
+fn a_response_below_500_is_a_success_and_one_from_500_a_failure() {
     let world = world();
-    world.answer(200);
-    world.answer(404);
-    world.answer(500);
+    world.respond(200);
+    world.respond(404);
+    world.respond(500);
     let totals = world.metrics.totals();
     assert_eq!((totals.requests, totals.success, totals.failed), (3, 2, 1));
 }
 
 #[test]
-fn what_a_client_brought_on_itself_is_neither_success_nor_failure() {
+fn a_client_error_is_neither_success_nor_failure() {
     let world = world();
     world.refuse(Refusal::NoRoute);
     world.refuse(Refusal::RateLimited(Scope::Global, Duration::from_secs(1)));
@@ -177,7 +177,7 @@ fn what_a_client_brought_on_itself_is_neither_success_nor_failure() {
 }
 
 #[test]
-fn our_own_refusal_a_cut_answer_and_an_abandoned_exchange_are_failures() {
+fn an_own_5xx_an_aborted_response_and_an_abandoned_exchange_are_failures() {
     let world = world();
     world.refuse(Refusal::ConnectFailed);
     world.admitted().finished(Ending::Cut, Some(&fixture::wire(200)), NOW);
@@ -191,7 +191,7 @@ fn our_own_refusal_a_cut_answer_and_an_abandoned_exchange_are_failures() {
 fn the_average_latency_is_that_of_all_exchanges() {
     let world = world();
     assert_eq!(world.metrics.totals().latency_seconds, 0.0);
-    world.answer(200);
+    world.respond(200);
     world.admitted().finished(
         Ending::Answered,
         Some(&fixture::wire(200)),
@@ -266,13 +266,13 @@ fn a_client_or_a_backend_cannot_invent_a_label() {
     assert_eq!(values, BTreeSet::from(expected));
     let text = world.text();
     assert!(!text.to_lowercase().contains("evil"), "{text}");
-    // What the system says of the process has figures of its own.
+    // The process collector has values of its own.
     let ours = text.lines().filter(|line| !line.contains("process_"));
     assert!(ours.into_iter().all(|line| !line.contains("599")), "{text}");
 }
 
 #[test]
-fn what_is_likely_to_be_counted_exists_at_0_from_the_start() {
+fn likely_series_exist_at_0_from_the_start() {
     let world = world();
     for line in [
         r#"lb_requests_total{backend="10.0.0.1:3000",method="GET",pool="web",status="200"} 0"#,
@@ -287,7 +287,7 @@ fn what_is_likely_to_be_counted_exists_at_0_from_the_start() {
     ] {
         assert!(world.has(line), "{line} is not in\n{}", world.text());
     }
-    assert!(!world.text().contains(r#"type="tls""#), "nobody speaks TLS here");
+    assert!(!world.text().contains(r#"type="tls""#), "no backend uses TLS here");
     let of = |backend: &str| {
         let text = world.text();
         let is_it = |line: &&str| line.contains(backend) && !line.contains("duration_seconds");
@@ -297,7 +297,7 @@ fn what_is_likely_to_be_counted_exists_at_0_from_the_start() {
 }
 
 #[test]
-fn with_very_many_backends_none_has_series_that_count_nothing() {
+fn with_very_many_backends_no_series_exists_at_0() {
     let addresses: Vec<_> =
         (1..=1001).map(|port| fixture::address(&format!("10.0.0.1:{port}"))).collect();
     let world = world_of(Arc::new(fixture::snapshot(vec![fixture::pool("web", &addresses, None)])));
@@ -309,7 +309,7 @@ fn with_very_many_backends_none_has_series_that_count_nothing() {
 #[test]
 fn every_name_has_the_prefix_and_every_counter_ends_in_total() {
     let world = world();
-    world.answer(200);
+    world.respond(200);
     world.metrics.observe(&Event::RateLimited(Scope::Pool));
     world.metrics.supervised(&supervision());
     for family in world.families() {
@@ -328,7 +328,7 @@ fn two_balancers_cannot_share_a_registry() {
 }
 
 #[test]
-fn every_kind_of_error_has_its_own_place() {
+fn every_kind_of_error_has_its_own_index() {
     let kinds = [
         ErrorKind::Connect,
         ErrorKind::Tls,
@@ -357,7 +357,7 @@ fn every_kind_of_error_has_its_own_place() {
     assert!(places.iter().all(|place| *place < ErrorKind::COUNT));
 }
 
-/// A worker that serves what is left of the world above: two pools, of other backends.
+/// A worker with another configuration: two pools with different backends.
 fn changed() -> World {
     let backend = |name, address| fixture::pool(name, &[fixture::address(address)], None);
     let pools = vec![backend("web", "10.0.0.2:3000"), backend("new", "10.0.0.1:3000")];
@@ -365,7 +365,7 @@ fn changed() -> World {
 }
 
 impl World {
-    /// Goes on with what `other` has counted, by way of a text between two processes.
+    /// Inherits the counts of `other`, serialized as between two processes.
     fn inherit(&self, other: &Counts) {
         let text = serde_json::to_string(other).unwrap();
         let read: Counts = serde_json::from_str(&text).unwrap();
@@ -377,10 +377,10 @@ impl World {
         self.metrics.counts(&self.snapshot)
     }
 
-    /// One of everything that can be counted.
+    /// Increments every counter once.
     fn count_everything(&self) {
-        self.answer(200);
-        self.answer(500);
+        self.respond(200);
+        self.respond(500);
         self.refuse(Refusal::NoBackend);
         let mut exchange = self.admitted();
         exchange.pick(Timestamp::ZERO, (0, 0)).unwrap();
@@ -398,7 +398,7 @@ impl World {
         self.metrics.connections().stalled_ended.inc();
     }
 
-    /// Every counter and histogram but those of the process, which go on while one looks.
+    /// Every counter and histogram except those of the process, which change by themselves.
     fn counted(&self) -> Vec<MetricFamily> {
         let mut families = self.families();
         families.retain(|family| {
@@ -407,7 +407,7 @@ impl World {
         families
     }
 
-    /// How many of the lines are of this metric, and their sum.
+    /// The number of lines of this metric, and their sum.
     fn sum(&self, metric: &str) -> f64 {
         let text = self.text();
         let lines = text.lines().filter(|line| line.starts_with(metric));
@@ -431,7 +431,7 @@ fn every_counter_and_histogram_is_inherited_unchanged() {
 }
 
 #[test]
-fn a_metric_that_nobody_has_thought_of_yet_is_inherited_as_well() {
+fn an_unknown_metric_is_inherited_as_well() {
     let (old, new) = (world(), world());
     for (world, count) in [(&old, 7), (&new, 1)] {
         let later = IntCounterVec::new(Opts::new("lb_later_total", "Added later."), &["of"]);
@@ -477,18 +477,18 @@ fn own_and_inherited_add_up() {
 }
 
 #[test]
-fn what_a_draining_worker_counts_is_added_once() {
+fn the_counts_of_a_draining_worker_are_added_once() {
     let (old, new) = (world(), world());
     old.count_everything();
-    let mut told = old.counts();
-    new.inherit(&told);
+    let mut reported = old.counts();
+    new.inherit(&reported);
     for _ in 0..3 {
         old.count_everything();
         let now = old.counts();
-        new.inherit(&now.since(&told));
-        told = now;
+        new.inherit(&now.since(&reported));
+        reported = now;
     }
-    new.inherit(&old.counts().since(&told));
+    new.inherit(&old.counts().since(&reported));
     assert_eq!(new.metrics.totals().requests, 16);
     assert_eq!(new.sum("lb_requests_total"), 16.0);
     assert_eq!(new.sum("lb_request_duration_seconds_count"), 16.0);
@@ -504,7 +504,7 @@ fn what_a_draining_worker_counts_is_added_once() {
 }
 
 #[test]
-fn what_is_inherited_is_passed_on() {
+fn inherited_counts_are_passed_on() {
     let (first, second, third) = (world(), world(), world());
     first.count_everything();
     second.inherit(&first.counts());
@@ -516,7 +516,7 @@ fn what_is_inherited_is_passed_on() {
 }
 
 #[test]
-fn nothing_new_is_a_small_message() {
+fn without_new_counts_the_message_is_small() {
     let world = world();
     world.count_everything();
     let before = world.counts();
@@ -526,7 +526,7 @@ fn nothing_new_is_a_small_message() {
 }
 
 #[test]
-fn a_sum_is_not_a_hair_smaller_on_the_other_side() {
+fn a_sum_is_exactly_equal_after_the_transfer() {
     let (old, new) = (world(), world());
     for nanos in 1..2000_u64 {
         let mut exchange = old.admitted();
@@ -543,10 +543,10 @@ fn a_sum_is_not_a_hair_smaller_on_the_other_side() {
 }
 
 #[test]
-fn series_of_who_is_gone_are_dropped_but_stay_in_the_totals() {
+fn series_of_removed_backends_are_dropped_but_stay_in_the_totals() {
     let (old, new) = (world(), changed());
-    old.answer(200);
-    old.answer(200);
+    old.respond(200);
+    old.respond(200);
     old.refuse(Refusal::NoBackend);
     new.inherit(&old.counts());
     let text = new.text();
@@ -561,7 +561,7 @@ fn series_of_who_is_gone_are_dropped_but_stay_in_the_totals() {
 }
 
 #[test]
-fn what_belongs_to_no_pool_stays() {
+fn series_without_a_pool_are_kept() {
     let (old, new) = (world(), changed());
     old.metrics.panics().inc();
     old.metrics.observe(&Event::RateLimited(Scope::Global));
@@ -605,12 +605,12 @@ fn a_histogram_with_other_buckets_keeps_its_count_and_its_sum() {
 fn inherited_series_stand_in_the_order_of_their_labels() {
     let (old, new, both) = (world(), world(), world());
     for world in [&old, &both] {
-        world.answer(200);
-        world.answer(404);
+        world.respond(200);
+        world.respond(404);
     }
     for world in [&new, &both] {
-        world.answer(301);
-        world.answer(301);
+        world.respond(301);
+        world.respond(301);
     }
     new.inherit(&old.counts());
     let requests = |world: &World| {
@@ -664,7 +664,7 @@ fn supervision() -> Supervision {
 }
 
 #[test]
-fn what_the_supervisor_says_is_shown() {
+fn the_supervisors_metrics_are_exposed() {
     let world = world();
     assert!(!world.text().contains("lb_worker_generation"), "{}", world.text());
     world.metrics.supervised(&supervision());
@@ -682,7 +682,7 @@ fn what_the_supervisor_says_is_shown() {
 }
 
 #[test]
-fn what_the_supervisor_counts_is_not_inherited() {
+fn the_supervisors_counts_are_not_inherited() {
     let (old, new) = (world(), world());
     old.metrics.supervised(&supervision());
     new.metrics.supervised(&supervision());
@@ -707,7 +707,7 @@ fn lost_lines_of_the_log_are_counted_by_process_and_those_of_workers_are_inherit
 }
 
 #[test]
-fn what_the_supervisor_says_goes_over_the_wire() {
+fn the_supervisors_message_survives_serialization() {
     let text = serde_json::to_string(&supervision()).unwrap();
     assert_eq!(serde_json::from_str::<Supervision>(&text).unwrap(), supervision());
 }

@@ -54,14 +54,12 @@ pub enum Fate {
 #[rustfmt::skip]
 pub const STATE: &[(&str, Fate)] = &[
     ("live.rs Live.current", Left("the successor makes its own from its own configuration")),
-    ("metrics/mod.rs Metrics.declined", HandedOff("metrics::Counts")),
+    ("metrics/mod.rs Metrics.client_errors", HandedOff("metrics::Counts")),
     ("metrics/mod.rs Metrics.failed", HandedOff("metrics::Counts")),
     ("metrics/mod.rs Metrics.inherited", HandedOff("metrics::Counts")),
     ("metrics/mod.rs Metrics.succeeded", HandedOff("metrics::Counts")),
     ("metrics/mod.rs Metrics.supervision", Left("the supervisor tells every worker itself")),
-    ("metrics/series.rs Cell.0", HandedOff("metrics::Counts")),
-    ("metrics/series.rs PoolSeries.retries", HandedOff("metrics::Counts")),
-    ("metrics/series.rs Series.errors", HandedOff("metrics::Counts")),
+    ("metrics/series.rs LazyCounter.0", HandedOff("metrics::Counts")),
     ("metrics/series.rs Series.requests", HandedOff("metrics::Counts")),
     ("policy/bucket.rs TokenBucket.full_at_ns", Left("only the log's lines are limited by it; the clients' buckets are in `Slot`")),
     ("policy/limiter.rs RateLimiter.clients", HandedOff("counted anew while buckets are taken in")),
