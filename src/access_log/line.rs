@@ -1,16 +1,16 @@
-//! How a line looks.
+//! The formats of an access log line.
 //!
-//! JSON: one object a line, its keys in the order of [`json`]; what is not known or not there is
-//! left out. Text, for people, with `-` for what is not known:
+//! JSON: one object per line, keys in the order of [`json`]; unknown or absent values are omitted.
+//! Text, for people, with `-` for unknown values:
 //!
 //! ```text
 //! TIME CLIENT "METHOD SCHEME://HOST PATH?QUERY PROTOCOL" STATUS in=BYTES out=BYTES ms=DURATION
 //!   ttfb=DURATION [grpc=STATUS] [tunnel=DURATION] peer=ADDRESS [route=NAME] pool=NAME backend=ADDRESS
 //!   attempts=ADDRESS/FAILURE,ADDRESS reason=CODE/DETAIL id="REQUEST ID" agent="USER AGENT"
 //! ```
-//! on one line. Everything a client can choose stands in quotes, and inside of them everything but
-//! printable ASCII is written as in JSON (`\"`, `\\`, `\u001b`): a client can neither begin a line
-//! of its own nor tell the reader's terminal what to do.
+//! on one line. Everything that a client controls is quoted, and inside the quotes everything
+//! except printable ASCII is escaped as in JSON (`\"`, `\\`, `\u001b`). So a client can neither
+//! start a line of its own nor send control sequences to the reader's terminal.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -23,15 +23,15 @@ use crate::http::address;
 use crate::policy::retry::Failure;
 use crate::runtime::pool::Pool;
 
-/// Room for most lines.
+/// Enough for most lines.
 pub(super) const BYTES_USUAL: usize = 512;
-/// What is kept of a field that a client chose. Lines wait in memory, and a queue that is bounded
-/// in lines is bounded in bytes only if lines are.
-const FIELD_BYTES_MAX: usize = 2048;
-/// Where something was left off.
+/// The maximum length of a value that a client controls. The queue is bounded in lines, so lines
+/// must be bounded for its memory to be.
+const VALUE_BYTES_MAX: usize = 2048;
+/// Marks a truncated value.
 const CUT: &str = "...";
 
-/// Appends a JSON line. `started` is when the request's first byte came.
+/// Appends a JSON line. `started` is when the request's first byte arrived.
 pub(super) fn json(line: &mut String, summary: &Summary<'_>, started: SystemTime) -> fmt::Result {
     let exchange = summary.exchange;
     line.push_str(r#"{"time":""#);
@@ -110,14 +110,14 @@ fn json_attempts(line: &mut String, pool: &Pool, attempts: &[Attempt]) {
     line.push(']');
 }
 
-/// What comes before a value, with its key, and the value in quotes.
+/// Appends a key and a quoted value.
 fn json_field(line: &mut String, key: &str, value: &str) {
     line.push_str(key);
     quoted(line, value);
 }
 
-/// The same for a word of ours, or a name that the configuration was checked for: nothing in it
-/// needs escaping.
+/// The same for a constant, or for a name that the configuration has validated: no character needs
+/// escaping.
 fn json_word(line: &mut String, key: &str, word: &str) {
     line.push_str(key);
     line.push('"');
@@ -137,7 +137,7 @@ fn json_number(line: &mut String, key: &str, value: u64) {
     number(line, value);
 }
 
-/// Appends a line of text. `started` is when the request's first byte came.
+/// Appends a text line. `started` is when the request's first byte arrived.
 pub(super) fn text(line: &mut String, summary: &Summary<'_>, started: SystemTime) -> fmt::Result {
     let exchange = summary.exchange;
     let client = exchange.client();
@@ -145,25 +145,25 @@ pub(super) fn text(line: &mut String, summary: &Summary<'_>, started: SystemTime
     let first_byte = exchange.first_byte().map(|at| at.since(exchange.started()));
     time::push(line, started)?;
     line.push(' ');
-    known(line, "", client.map(|known| known.address), address::push);
+    or_dash(line, "", client.map(|client| client.address), address::push);
     match wire {
         Some(wire) => text_request(line, wire),
         None => line.push_str(r#" "-""#),
     }
-    known(line, " ", wire.map(|wire| wire.status.into()), number);
-    known(line, " in=", wire.map(|wire| wire.bytes_in), number);
-    known(line, " out=", wire.map(|wire| wire.bytes_out), number);
+    or_dash(line, " ", wire.map(|wire| wire.status.into()), number);
+    or_dash(line, " in=", wire.map(|wire| wire.bytes_in), number);
+    or_dash(line, " out=", wire.map(|wire| wire.bytes_out), number);
     line.push_str(" ms=");
     millis(line, summary.ended.since(exchange.started()));
-    known(line, " ttfb=", first_byte, millis);
+    or_dash(line, " ttfb=", first_byte, millis);
     if let Some(status) = exchange.grpc_status() {
-        known(line, " grpc=", Some(status.into()), number);
+        or_dash(line, " grpc=", Some(status.into()), number);
     }
     if let Some(since) = exchange.tunnel_since() {
         line.push_str(" tunnel=");
         millis(line, summary.ended.since(since));
     }
-    known(line, " peer=", client.map(|known| known.peer), address::push);
+    or_dash(line, " peer=", client.map(|client| client.peer), address::push);
     if let Some(name) = exchange.route().and_then(|route| route.name.as_ref()) {
         line.push_str(" route=");
         line.push_str(name.as_str());
@@ -208,7 +208,7 @@ fn text_attempts(line: &mut String, exchange: &Exchange) {
     let last = exchange.attempts().last().map(|last| label(pool, *last));
     line.push_str(" pool=");
     line.push_str(pool.name.as_str());
-    known(line, " backend=", last, String::push_str);
+    or_dash(line, " backend=", last, String::push_str);
     line.push_str(" attempts=");
     for (index, attempt) in exchange.attempts().iter().enumerate() {
         line.push_str(if index == 0 { "" } else { "," });
@@ -223,8 +223,8 @@ fn text_attempts(line: &mut String, exchange: &Exchange) {
     }
 }
 
-/// What comes before a value, and the value or `-`.
-fn known<T>(line: &mut String, key: &str, value: Option<T>, push: impl FnOnce(&mut String, T)) {
+/// Appends a key, and the value or `-`.
+fn or_dash<T>(line: &mut String, key: &str, value: Option<T>, push: impl FnOnce(&mut String, T)) {
     line.push_str(key);
     match value {
         Some(value) => push(line, value),
@@ -240,13 +240,13 @@ fn label(pool: &Pool, attempt: Attempt) -> &str {
     pool.backend(attempt.backend).map_or("-", |backend| &backend.label)
 }
 
-// Numbers are not left to `fmt`, which took more than half of a line's time.
+// Numbers are not formatted by `fmt`, which took more than half of a line's time.
 
 fn number(line: &mut String, value: u64) {
     line.push_str(itoa::Buffer::new().format(value));
 }
 
-/// Milliseconds, with the microseconds behind the point.
+/// Milliseconds with three decimals.
 fn millis(line: &mut String, duration: Duration) {
     let whole = duration.as_secs().saturating_mul(1000);
     number(line, whole.saturating_add(duration.subsec_millis().into()));
@@ -273,7 +273,7 @@ fn code(line: &mut String, failure: Failure) {
     }
 }
 
-/// Appends printable ASCII in quotes, at most [`FIELD_BYTES_MAX`] of what was given.
+/// Appends at most [`VALUE_BYTES_MAX`] bytes of `value`, escaped and quoted.
 fn quoted(line: &mut String, value: &str) {
     line.push('"');
     escaped(line, value);
@@ -282,9 +282,9 @@ fn quoted(line: &mut String, value: &str) {
 
 /// The same without the quotes.
 fn escaped(line: &mut String, value: &str) {
-    let (mut rest, beyond) = value.split_at(value.floor_char_boundary(FIELD_BYTES_MAX));
-    // Nearly every field is clean. A look at all of it, without a stop at the first that is not,
-    // is done many bytes at a time.
+    let (mut rest, beyond) = value.split_at(value.floor_char_boundary(VALUE_BYTES_MAX));
+    // Nearly every value needs no escaping. Checking all of it, without stopping at the first
+    // special character, is vectorized.
     let dirty = rest.bytes().fold(false, |dirty, byte| dirty | needs_escape(byte));
     while dirty && let Some(at) = rest.bytes().position(needs_escape) {
         let (clean, tail) = rest.split_at(at);
@@ -299,7 +299,7 @@ fn escaped(line: &mut String, value: &str) {
     }
 }
 
-/// Whether the character that begins with this byte cannot stand as it is.
+/// Whether the character with this first byte must be escaped.
 fn needs_escape(byte: u8) -> bool {
     !matches!(byte, b' '..=b'~') || byte == b'"' || byte == b'\\'
 }
@@ -334,7 +334,7 @@ mod tests {
 
     use super::*;
 
-    /// Keeps the lines of one exchange, in both formats.
+    /// Records the lines of one exchange, in both formats.
     #[derive(Default)]
     struct Recorder(Mutex<Vec<(String, String)>>);
 
@@ -349,7 +349,7 @@ mod tests {
         }
     }
 
-    /// The JSON and the text line of an exchange that `live` leads to its end.
+    /// The JSON and the text line of an exchange that `live` takes to its end.
     fn lines(live: impl FnOnce(&mut Exchange)) -> (String, String) {
         let recorder = Arc::new(Recorder::default());
         let observer: Arc<dyn Observer> = recorder.clone();
@@ -359,7 +359,7 @@ mod tests {
         recorder.0.lock().unwrap().pop().unwrap()
     }
 
-    fn answered(wire: &Wire<'_>) -> (String, String) {
+    fn completed(wire: &Wire<'_>) -> (String, String) {
         lines(|exchange| exchange.finished(Ending::Answered, Some(wire), Timestamp::ZERO))
     }
 
@@ -380,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn a_json_line_tells_the_whole_exchange() {
+    fn a_json_line_describes_the_whole_exchange() {
         let expected = json!({
             "time": "2026-01-02T03:04:05.678Z",
             "client": "203.0.113.7", "peer": "203.0.113.7",
@@ -399,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_line_tells_the_whole_exchange() {
+    fn a_text_line_describes_the_whole_exchange() {
         assert_eq!(
             lines(retried).1,
             "2026-01-02T03:04:05.678Z 203.0.113.7 \"GET http://example.com /a?q=1 HTTP/1.1\" 200 \
@@ -409,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_says_why() {
+    fn a_refusal_has_its_reason() {
         let (as_json, as_text) = lines(|exchange| {
             let wire = fixture::wire(503);
             let ending = Ending::Refused(Refusal::NoBackend);
@@ -422,7 +422,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dropped_exchange_has_only_what_is_known() {
+    fn an_abandoned_exchange_has_only_the_known_values() {
         let (as_json, as_text) = lines(|_| ());
         let expected = json!({
             "time": "2026-01-02T03:04:05.678Z",
@@ -434,7 +434,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_cannot_begin_a_line_of_its_own() {
+    fn a_client_cannot_start_a_line_of_its_own() {
         let wire = Wire {
             method: "GET\n",
             host: "a\r\nb",
@@ -444,7 +444,7 @@ mod tests {
             request_id: "\n",
             ..fixture::wire(200)
         };
-        let (as_json, as_text) = answered(&wire);
+        let (as_json, as_text) = completed(&wire);
         assert_eq!(as_json.matches('\n').count(), 1, "{as_json}");
         assert_eq!(as_text.matches('\n').count(), 1, "{as_text}");
         assert_eq!(parsed(&as_json)["path"], "/\n{\"status\":200}");
@@ -456,7 +456,7 @@ mod tests {
         let odd = "\u{1b}[2J\u{7f}\u{9b}31m\u{202e}é😀\0\t\\";
         let wire =
             Wire { method: odd, host: odd, path: odd, user_agent: Some(odd), ..fixture::wire(200) };
-        let (as_json, as_text) = answered(&wire);
+        let (as_json, as_text) = completed(&wire);
         for line in [&as_json, &as_text] {
             let body = line.trim_end_matches('\n');
             assert!(body.bytes().all(|byte| matches!(byte, b' '..=b'~')), "{line:?}");
@@ -465,16 +465,16 @@ mod tests {
     }
 
     #[test]
-    fn a_field_without_end_is_cut() {
-        let long = "é".repeat(FIELD_BYTES_MAX);
-        let (as_json, _) = answered(&Wire { path: &long, ..fixture::wire(200) });
+    fn a_very_long_value_is_truncated() {
+        let long = "é".repeat(VALUE_BYTES_MAX);
+        let (as_json, _) = completed(&Wire { path: &long, ..fixture::wire(200) });
         let path = parsed(&as_json)["path"].as_str().unwrap().to_owned();
-        assert_eq!(path.chars().count(), FIELD_BYTES_MAX / 2 + CUT.len());
+        assert_eq!(path.chars().count(), VALUE_BYTES_MAX / 2 + CUT.len());
         assert!(path.ends_with("é..."), "{path}");
     }
 
     #[test]
-    fn a_status_that_was_tried_again_shows_in_the_attempts() {
+    fn a_retried_status_is_shown_in_the_attempts() {
         let (as_json, as_text) = lines(|exchange| {
             exchange.pick(Timestamp::ZERO, (0, 0)).unwrap();
             assert!(exchange.responded(503, REPLAY, Timestamp::ZERO));

@@ -1,9 +1,8 @@
-//! One line per exchange.
+//! The access log: one line per request.
 //!
-//! A line is put together on the request path, because only there everything it needs is at hand,
-//! and handed to one thread that writes. Between the two is a bounded queue: a reader of our
-//! output that is slow or gone must not slow a request down, so what does not fit is dropped, and
-//! counted.
+//! A line is formatted on the request path, because only there all its data is at hand, and passed
+//! to one thread that writes. Between the two is a bounded queue. A slow or closed output must not
+//! slow down requests, so lines that do not fit are dropped and counted.
 
 mod line;
 mod time;
@@ -20,21 +19,21 @@ use crate::exchange::event::{Event, Observer, Summary};
 use crate::log::Descriptor;
 use crate::log::queue::{self, Limits, Lines, LossReport};
 
-/// Lines that wait to be written.
+/// Maximum number of queued lines.
 const QUEUE_LINES_MAX: usize = 4096;
-/// Their bytes. As many lines usually take 2 MB; with fields as long as they may be, this holds a
+/// Maximum size of queued lines. 4096 typical lines take 2 MB; of the longest lines, this holds a
 /// thousand.
 const QUEUE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// What ends the access log.
+/// Stops the access log.
 #[derive(Debug)]
 pub struct Writer(Option<queue::Writer>);
 
 impl Writer {
-    /// Writes what is queued and ends the thread. False if that took longer than `patience`: what
-    /// is still queued then is lost, and counted so. Blocks.
-    pub fn stop(self, patience: Duration) -> bool {
-        self.0.is_none_or(|writer| writer.stop(patience))
+    /// Writes the queued lines and ends the thread. Returns false if that took longer than `limit`;
+    /// the lines still queued are lost then, and counted as lost. Blocks.
+    pub fn stop(self, limit: Duration) -> bool {
+        self.0.is_none_or(|writer| writer.stop(limit))
     }
 }
 
@@ -52,17 +51,17 @@ impl LossReport for Losses {
     }
 }
 
-/// Writes a line when an exchange is over.
+/// Writes a line when a request is complete.
 #[derive(Debug)]
 pub struct AccessLog {
     format: LogFormat,
     clock: Clock,
-    /// `None` if nothing is to be written.
+    /// `None` if the log is off.
     lines: Option<Lines>,
 }
 
 impl AccessLog {
-    /// Starts the thread that writes. `lost` counts the lines that could not be written.
+    /// Starts the writer thread. `lost` counts the lines that could not be written.
     ///
     /// # Errors
     /// The thread could not be started.
@@ -77,7 +76,7 @@ impl AccessLog {
         }
     }
 
-    /// As [`start`](Self::start), with the lines going to `sink`.
+    /// Like [`start`](Self::start), but writes to `sink`.
     ///
     /// # Errors
     /// The thread could not be started.
@@ -131,7 +130,7 @@ mod tests {
     use crate::time::Timestamp;
 
     /// Longer than any of these tests should take.
-    const PATIENCE: Duration = Duration::from_secs(20);
+    const TIMEOUT: Duration = Duration::from_secs(20);
 
     #[derive(Clone, Default)]
     struct Memory(Arc<Mutex<Vec<u8>>>);
@@ -153,7 +152,7 @@ mod tests {
         }
     }
 
-    /// Tells when a write begins, and does not end it before it is let go.
+    /// Signals when a write begins, and blocks it until it is released.
     struct Stuck {
         begun: Sender<()>,
         release: Receiver<()>,
@@ -204,7 +203,7 @@ mod tests {
         let (log, writer) = start(sink.clone(), &lost);
         finish_one(&log);
         finish_one(&log);
-        assert!(writer.stop(PATIENCE), "the writer did not stop");
+        assert!(writer.stop(TIMEOUT), "the writer did not stop");
         let text = sink.text();
         assert_eq!(text.lines().count(), 2, "{text}");
         assert!(text.ends_with('\n'), "{text}");
@@ -212,34 +211,34 @@ mod tests {
     }
 
     #[test]
-    fn an_exchange_that_is_dropped_gets_its_line_too() {
+    fn an_abandoned_exchange_gets_its_line_too() {
         let sink = Memory::default();
         let (log, writer) = start(sink.clone(), &lost());
         let observer: Arc<dyn Observer> = log;
         drop(fixture::admitted(&fixture::web(), &observer));
-        assert!(writer.stop(PATIENCE), "the writer did not stop");
+        assert!(writer.stop(TIMEOUT), "the writer did not stop");
         assert!(sink.text().contains(r#""reason":"dropped""#), "{}", sink.text());
     }
 
     #[test]
-    fn what_is_queued_when_it_stops_is_still_written() {
+    fn lines_queued_at_a_stop_are_still_written() {
         let sink = Memory::default();
         let (log, writer) = start(sink.clone(), &lost());
         for _ in 0..1000 {
             finish_one(&log);
         }
-        assert!(writer.stop(PATIENCE), "the writer did not stop");
+        assert!(writer.stop(TIMEOUT), "the writer did not stop");
         assert_eq!(sink.text().lines().count(), 1000);
     }
 
     #[test]
-    fn a_full_queue_drops_lines_counts_them_and_blocks_nobody() {
+    fn a_full_queue_drops_and_counts_lines_and_blocks_no_thread() {
         let lost = lost();
         let (begun, has_begun) = channel();
         let (release, released) = channel();
         let (log, writer) = start(Stuck { begun, release: released }, &lost);
         finish_one(&log);
-        has_begun.recv_timeout(PATIENCE).unwrap();
+        has_begun.recv_timeout(TIMEOUT).unwrap();
         for _ in 0..QUEUE_LINES_MAX + 3 {
             finish_one(&log);
         }
@@ -249,24 +248,24 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_is_gone_costs_lines_and_nothing_else() {
+    fn a_closed_output_only_loses_lines() {
         let lost = lost();
         let (tried, attempts) = channel();
         let (log, writer) = start(Closed(tried), &lost);
         finish_one(&log);
-        attempts.recv_timeout(PATIENCE).unwrap();
+        attempts.recv_timeout(TIMEOUT).unwrap();
         finish_one(&log);
-        attempts.recv_timeout(PATIENCE).unwrap();
-        assert!(writer.stop(PATIENCE), "the writer did not stop");
+        attempts.recv_timeout(TIMEOUT).unwrap();
+        assert!(writer.stop(TIMEOUT), "the writer did not stop");
         assert_eq!(lost.get(), 2);
         assert!(attempts.try_recv().is_err(), "it kept trying without a line to write");
     }
 
     #[test]
-    fn a_line_after_the_end_is_counted_as_lost() {
+    fn a_line_after_the_stop_is_counted_as_lost() {
         let lost = lost();
         let (log, writer) = start(Memory::default(), &lost);
-        assert!(writer.stop(PATIENCE), "the writer did not stop");
+        assert!(writer.stop(TIMEOUT), "the writer did not stop");
         finish_one(&log);
         assert_eq!(lost.get(), 1);
     }
@@ -277,7 +276,7 @@ mod tests {
         let (log, writer) =
             AccessLog::start_to(sink.clone(), LogFormat::Off, Clock::process(), &lost).unwrap();
         finish_one(&log);
-        assert!(writer.stop(PATIENCE), "there was nothing to stop");
+        assert!(writer.stop(TIMEOUT), "there was nothing to stop");
         assert_eq!((sink.text().as_str(), lost.get()), ("", 0));
     }
 }

@@ -1,4 +1,4 @@
-//! Standard error and standard output, without the locks that the standard library has for them.
+//! Standard error and standard output, without the standard library's locks.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -6,13 +6,13 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::event::{PollFd, PollFlags, poll};
 
-/// So much is written to a pipe whole or not at all (`PIPE_BUF`, pipe(7)).
+/// A write to a pipe is atomic up to this size (`PIPE_BUF`, pipe(7)).
 const PIPE_PIECE: usize = 4096;
 
-/// A descriptor of one's own for what another descriptor is open for.
+/// A duplicate of a descriptor.
 ///
-/// Whoever blocks in a write through it holds no lock. A pipe, which several processes share, gets
-/// whole lines as long as they fit; a file gets all at once.
+/// A thread that blocks in a write holds no lock. A pipe may be shared between processes, so it
+/// gets whole lines if they fit into one atomic write; a file gets all bytes at once.
 #[derive(Debug)]
 pub struct Descriptor {
     file: File,
@@ -20,18 +20,18 @@ pub struct Descriptor {
 }
 
 impl Descriptor {
-    /// Of standard error.
+    /// Duplicates standard error.
     ///
     /// # Errors
-    /// There are no more descriptors.
+    /// No descriptor is available.
     pub fn stderr() -> io::Result<Self> {
         Self::of(io::stderr().as_fd())
     }
 
-    /// Of standard output.
+    /// Duplicates standard output.
     ///
     /// # Errors
-    /// There are no more descriptors.
+    /// No descriptor is available.
     pub fn stdout() -> io::Result<Self> {
         Self::of(io::stdout().as_fd())
     }
@@ -47,7 +47,7 @@ impl Write for Descriptor {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         loop {
             match (&self.file).write(piece(bytes, self.piece_max)) {
-                // Whoever shares it has made it non-blocking.
+                // Another process that shares the descriptor has made it non-blocking.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.wait()?,
                 written => return written,
             }
@@ -68,7 +68,7 @@ impl Descriptor {
     }
 }
 
-/// The whole lines at the beginning of `bytes` that fit into `max`; or else the first line.
+/// The complete lines at the start of `bytes` that fit into `max`; or else the first line.
 fn piece(bytes: &[u8], max: usize) -> &[u8] {
     let Some(fitting) = bytes.get(..max) else { return bytes };
     let is_end = |byte: &u8| *byte == b'\n';
@@ -84,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_piece_is_of_whole_lines() {
+    fn a_piece_consists_of_whole_lines() {
         assert_eq!(piece(b"one\ntwo\n", 100), b"one\ntwo\n");
         assert_eq!(piece(b"one\ntwo\n", 8), b"one\ntwo\n");
         assert_eq!(piece(b"one\ntwo\n", 7), b"one\n");

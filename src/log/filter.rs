@@ -1,21 +1,21 @@
-//! What `WEIR_LOG` may say.
+//! Validates `WEIR_LOG`.
 //!
-//! `env_logger` takes a word that is no level for the name of a module, and then silences every
-//! other one without a word. Here a word has to be a level, and a module's level is written behind
-//! its name.
+//! `env_logger` interprets a word that is not a level as the name of a module, and then silences
+//! all other modules without an error. Here a word must be a level, and a module needs a level
+//! after its name.
 
 use std::str::FromStr as _;
 
 use log::LevelFilter;
 use regex::Regex;
 
-/// Crates whose lines there can be.
+/// The crates that log.
 const CRATES: [&str; 3] = ["weir", "pingora", "rustls"];
 
 const HELP: &str = "(help: a level (off, error, warn, info, debug or trace), or a module and its level \
                     such as `weir=debug`, several with commas between them)";
 
-/// What is wrong with a filter, for the operator; `None` if nothing is.
+/// The error of a filter, for the operator; `None` if it is valid.
 #[must_use]
 pub fn problem(filter: &str) -> Option<String> {
     let (directives, pattern) = match filter.split_once('/') {
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_filter_is_named() {
+    fn an_invalid_filter_is_reported() {
         for (filter, what) in [
             ("verbose", "`verbose` is no level"),
             ("info,quiet", "`quiet` is no level"),

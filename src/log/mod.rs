@@ -1,9 +1,8 @@
-//! The program's own log, which no thread ever waits for.
+//! The program's own log, which never blocks the thread that logs.
 //!
-//! `log` and `env_logger` decide which lines there are and what they look like. Where a line goes
-//! is decided here: into a bounded queue, which one thread writes to a descriptor of its own. A
-//! reader of standard error that stalls costs lines, which are counted and reported; it never
-//! stops a thread that serves, checks, supervises or stops.
+//! `log` and `env_logger` filter and format lines. This module passes them to a bounded queue,
+//! which one thread writes to its own descriptor. If the reader of standard error stalls, lines are
+//! lost, counted and reported. It never stops a thread that serves, checks, supervises or stops.
 
 mod descriptor;
 pub mod filter;
@@ -26,12 +25,12 @@ use self::queue::{Lines, LossReport, Writer};
 use self::throttle::{Decision, Throttle};
 use crate::clock::Clock;
 
-/// Lines that wait to be written.
+/// Maximum number of queued lines.
 const LINES_MAX: usize = 4096;
-/// Their bytes.
+/// Maximum size of queued lines.
 const BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// The log of this process. All copies are the same log.
+/// The log of this process. All clones are the same log.
 #[derive(Debug, Clone)]
 pub struct Log {
     lines: Lines,
@@ -39,13 +38,14 @@ pub struct Log {
 }
 
 impl Log {
-    /// Starts the log of this process: every `log` line that passes `filter`, and the message of
-    /// every panic, from now on. `dropped` counts the lines that are lost.
+    /// Starts the log of this process: from now on it gets every `log` line that passes `filter`,
+    /// and the message of every panic. `dropped` counts the lost lines.
     ///
     /// # Errors
-    /// The thread cannot be started, or this process has a log already.
+    /// The thread cannot be started, or this process already has a log.
     pub fn start(filter: &str, dropped: IntCounter) -> io::Result<Self> {
-        // Where every descriptor is in use, the standard library's will do: nobody shares it.
+        // If no descriptor is available, the standard library's handle is used; no other code
+        // shares it.
         let sink: Box<dyn Write + Send> = match Descriptor::stderr() {
             Ok(descriptor) => Box::new(descriptor),
             Err(_no_more) => Box::new(io::stderr()),
@@ -65,57 +65,57 @@ impl Log {
         Ok(Self { lines, writer: Arc::new(Mutex::new(Some(writer))) })
     }
 
-    /// Writes this text as it is, without a time and a level, at the end of what is queued.
+    /// Queues this text without a time and a level.
     pub fn print(&self, text: &str) {
         self.lines.push(format!("{text}\n"));
     }
 
-    /// Counts the lines that are lost.
+    /// The counter of lost lines.
     #[must_use]
     pub fn dropped_counter(&self) -> &IntCounter {
         self.lines.dropped_counter()
     }
 
-    /// Lines that were lost so far, those that were [taken over](Self::take_over) included.
+    /// The number of lines lost so far, including those [imported](Self::take_over).
     #[must_use]
     pub fn dropped(&self) -> u64 {
         self.lines.dropped()
     }
 
-    /// Lines that are queued and not written yet.
+    /// Queued lines that are not written yet.
     #[must_use]
     pub fn unwritten(&self) -> u64 {
         self.lines.unwritten()
     }
 
-    /// Lost lines that the log has not reported yet.
+    /// Lost lines that have not been reported in the log yet.
     #[must_use]
     pub fn unreported(&self) -> u64 {
         self.lines.unreported()
     }
 
-    /// Goes on from what an image of this process before this one has lost, and not reported.
+    /// Adds the lines that the previous image of this process has lost, and those it has not
+    /// reported.
     pub fn take_over(&self, dropped: u64, unreported: u64) {
         self.lines.take_over(dropped, unreported);
     }
 
-    /// Reports these lines as well. Another process has lost and counted them.
+    /// Reports these lost lines too. Another process has counted them.
     pub fn report(&self, lost: u64) {
         self.lines.report(lost);
     }
 
-    /// Waits until everything that is queued is written, at most `patience`.
-    pub fn flush(&self, patience: Duration) {
-        self.lines.flush(patience);
+    /// Waits until all queued lines are written, for at most `limit`.
+    pub fn flush(&self, limit: Duration) {
+        self.lines.flush(limit);
     }
 
-    /// Writes what is queued and ends the log, within `patience`; lines that come later are lost.
-    /// Gives the number of lost lines that nobody will find in the log. The second time it does
-    /// nothing.
-    pub fn stop(&self, patience: Duration) -> u64 {
+    /// Writes the queued lines and ends the log, within `limit`; later lines are lost. Returns the
+    /// number of lost lines that the log does not report. A second call does nothing.
+    pub fn stop(&self, limit: Duration) -> u64 {
         match self.writer.lock().take() {
             Some(writer) => {
-                writer.stop(patience);
+                writer.stop(limit);
                 self.lines.unreported()
             }
             None => 0,
@@ -123,10 +123,10 @@ impl Log {
     }
 }
 
-/// The log of a command that ends by itself: written at once, by the thread that logs.
+/// A log for a command that ends by itself: lines are written at once, by the thread that logs.
 ///
 /// # Errors
-/// This process has a log already.
+/// This process already has a log.
 pub fn start_blocking(filter: &str) -> io::Result<()> {
     let formatter =
         env_logger::Builder::new().parse_filters(filter).format_timestamp_millis().build();
@@ -140,14 +140,14 @@ fn install(logger: Logger, level: LevelFilter) -> io::Result<()> {
     Ok(())
 }
 
-/// As `NO_COLOR` (no-color.org) and the terminal want it.
+/// Whether `NO_COLOR` (no-color.org) and the terminal allow colours.
 fn is_coloured() -> bool {
     let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
     let is_dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
     io::stderr().is_terminal() && !is_dumb && !is_set("NO_COLOR")
 }
 
-/// What the `log` macros call.
+/// The backend of the `log` macros.
 struct Logger {
     formatter: env_logger::Logger,
     throttle: Throttle,
@@ -179,17 +179,17 @@ impl log::Log for Logger {
         }
     }
 
-    /// Nothing waits here: [`Log::flush`] does.
+    /// Does nothing; [`Log::flush`] waits.
     fn flush(&self) {}
 }
 
-/// Where the formatter writes: each write is one line.
+/// The formatter's output: each write is one line.
 struct Pipe(Lines);
 
 impl Write for Pipe {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let line = String::from_utf8_lossy(bytes).into_owned();
-        if let Some(line) = capture_if_asked(line) {
+        if let Some(line) = capture_if_enabled(line) {
             self.0.push(line);
         }
         Ok(bytes.len())
@@ -201,12 +201,12 @@ impl Write for Pipe {
 }
 
 thread_local! {
-    /// What this thread logs, while it does not go into the queue.
+    /// The lines of this thread, while they are captured instead of queued.
     static CAPTURED: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
-/// Gives the line back if this thread's lines go into the queue.
-fn capture_if_asked(line: String) -> Option<String> {
+/// Returns the line if this thread's lines are not captured.
+fn capture_if_enabled(line: String) -> Option<String> {
     CAPTURED.with_borrow_mut(|captured| match captured {
         Some(text) => {
             text.push_str(&line);
@@ -216,14 +216,14 @@ fn capture_if_asked(line: String) -> Option<String> {
     })
 }
 
-/// The lines that this thread logs in `log`.
+/// Captures the lines that this thread logs in `log`.
 fn captured(log: impl FnOnce()) -> String {
     CAPTURED.set(Some(String::new()));
     log();
     CAPTURED.take().unwrap_or_default()
 }
 
-/// Reports lost lines in the log itself, ahead of the queue: there it could be lost as well.
+/// Reports lost lines directly in the output: in the queue, the report could be lost as well.
 struct Losses;
 
 impl LossReport for Losses {

@@ -1,4 +1,4 @@
-//! Panics, in the log.
+//! Logs panics.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::fmt;
@@ -9,13 +9,13 @@ use log::{Level, Record};
 
 use super::throttle;
 
-/// Logs the message of every panic, in place of the standard library's hook: that one writes to
-/// standard error from the thread that panics, and would wait for whoever reads it.
+/// Logs the message of every panic, in place of the standard library's hook. That hook writes to
+/// standard error from the thread that panics, and would block if the reader stalls.
 pub(super) fn log_panics() {
     panic::set_hook(Box::new(log));
 }
 
-/// Who called whom, if `RUST_BACKTRACE` asks for it. Names are looked up only if it is logged.
+/// The backtrace, if `RUST_BACKTRACE` requests it. Symbols are resolved only if it is logged.
 struct Trace(Backtrace);
 
 impl fmt::Display for Trace {
@@ -31,7 +31,7 @@ fn log(panic: &PanicHookInfo<'_>) {
     let trace = Trace(Backtrace::capture());
     let thread = thread::current();
     let name = thread.name().unwrap_or("unnamed");
-    // It stands between quotes.
+    // The message is logged in quotes.
     let message = panic.payload_as_str().unwrap_or("unknown").replace('"', "'");
     let (file, line) = panic.location().map_or(("", 0), |at| (at.file(), at.line()));
     log::logger().log(

@@ -1,8 +1,8 @@
 //! A bounded queue of lines, and the thread that writes them.
 //!
-//! The thread sleeps until there is a line, takes every other line that is there by then, and
-//! writes them in one go: line by line while there is little to do, in big pieces under load, with
-//! no timer. What does not fit into the queue, or cannot be written, is lost and counted; once
+//! The thread sleeps until there is a line, takes all other queued lines, and writes them in one
+//! batch. So it writes line by line under low load and large batches under high load, without a
+//! timer. Lines that do not fit into the queue, or cannot be written, are lost and counted. Once
 //! lines are written again, the loss is reported.
 
 use std::io::{self, Write};
@@ -18,34 +18,34 @@ use prometheus::IntCounter;
 use crate::clock::Clock;
 use crate::time::Timestamp;
 
-/// How long the thread looks away after it has written all there was. A line that comes
-/// meanwhile need not wake it, and is written together with those that follow.
+/// How long the thread pauses after it has emptied the queue. Lines that arrive meanwhile need not
+/// wake it, and are written as one batch.
 const PAUSE: Duration = Duration::from_millis(5);
-/// How much is written in one go.
+/// Maximum size of a batch.
 const BATCH_BYTES: usize = 64 * 1024;
 /// How often a loss is reported while the queue is never empty.
 const REPORT_EVERY: Duration = Duration::from_secs(10);
 
-/// How much may wait to be written.
+/// The limits of the queue.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Lines.
+    /// Number of lines.
     pub lines: usize,
-    /// Bytes of all of them.
+    /// Total bytes.
     pub bytes: usize,
 }
 
-/// Reports what was lost. Both are called by the thread that writes.
+/// Reports lost lines. Both methods are called by the writer thread.
 pub trait LossReport: Send {
-    /// A write has failed after one that has not.
+    /// A write has failed after a successful one.
     fn failed(&self, error: &io::Error);
 
-    /// So many lines were lost since the last report, and lines are written again. What this gives
-    /// is written next.
+    /// `lines` lines were lost since the last report, and writing works again. The returned text is
+    /// written next.
     fn lost(&self, lines: u64) -> String;
 }
 
-/// The end of a queue that lines are put into. All copies are of the same queue.
+/// The sending end of the queue. All clones are of the same queue.
 #[derive(Debug, Clone)]
 pub struct Lines {
     sender: SyncSender<String>,
@@ -53,13 +53,13 @@ pub struct Lines {
     shared: Arc<Shared>,
 }
 
-/// What both ends know.
+/// State shared by both ends.
 #[derive(Debug)]
 struct Shared {
     dropped: IntCounter,
-    /// Of those, as many were reported.
+    /// How many of those have been reported.
     reported: AtomicU64,
-    /// Lines that somebody else has lost and counted, to be reported here.
+    /// Lines lost and counted by another process, to be reported here.
     foreign: AtomicU64,
     waiting_bytes: AtomicUsize,
     queued: AtomicU64,
@@ -88,7 +88,7 @@ impl Shared {
         own + self.foreign.load(Ordering::Relaxed)
     }
 
-    /// Counts what is being reported as reported, and gives its number.
+    /// Marks all unreported lines as reported, and returns their number.
     fn take_unreported(&self) -> u64 {
         let dropped = self.dropped.get();
         let reported = self.reported.swap(dropped, Ordering::Relaxed);
@@ -106,7 +106,8 @@ impl Shared {
 }
 
 impl Lines {
-    /// Puts a line, with its newline, into the queue. It is lost if there is no room. Never waits.
+    /// Queues a line, which includes its newline. The line is lost if the queue is full. Never
+    /// blocks.
     pub fn push(&self, line: String) {
         let shared = &self.shared;
         let bytes = line.len();
@@ -136,7 +137,7 @@ impl Lines {
     }
 
     pub(super) fn take_over(&self, dropped: u64, unreported: u64) {
-        // In this order a report between the two has nothing to say.
+        // In this order, a report between the two statements finds nothing to report.
         self.shared.reported.fetch_add(dropped, Ordering::Relaxed);
         self.shared.dropped.inc_by(dropped);
         self.report(unreported);
@@ -149,34 +150,34 @@ impl Lines {
         }
     }
 
-    pub(super) fn flush(&self, patience: Duration) {
+    pub(super) fn flush(&self, limit: Duration) {
         let target = self.shared.queued.load(Ordering::Relaxed);
         let mut settled = self.shared.settled.lock();
         let is_waiting = |settled: &mut u64| *settled < target;
-        self.shared.has_settled.wait_while_for(&mut settled, is_waiting, patience);
+        self.shared.has_settled.wait_while_for(&mut settled, is_waiting, limit);
     }
 
-    /// Wakes the thread if it sleeps. A full queue needs no waking.
+    /// Wakes the thread if it sleeps. With a full queue it is awake.
     fn wake(&self) {
         self.sender.try_send(String::new()).ok();
     }
 }
 
-/// The thread that writes, to be stopped at the end.
+/// The writer thread, to be stopped at the end.
 #[derive(Debug)]
 pub struct Writer {
     lines: Lines,
-    /// Nothing is ever sent: the other end is gone when the thread is.
+    /// Nothing is ever sent: the channel closes when the thread ends.
     ended: Receiver<()>,
 }
 
 impl Writer {
-    /// Writes what is queued and ends the thread. False if that took longer than `patience`: what
-    /// is still queued then is lost, and counted so. Blocks.
-    pub fn stop(self, patience: Duration) -> bool {
+    /// Writes the queued lines and ends the thread. Returns false if that took longer than `limit`;
+    /// the lines still queued are lost then, and counted as lost. Blocks.
+    pub fn stop(self, limit: Duration) -> bool {
         self.lines.shared.stopping.store(true, Ordering::Release);
         self.lines.wake();
-        let has_ended = self.ended.recv_timeout(patience) == Err(RecvTimeoutError::Disconnected);
+        let has_ended = self.ended.recv_timeout(limit) == Err(RecvTimeoutError::Disconnected);
         if !has_ended {
             self.lines.shared.dropped.inc_by(self.lines.unwritten());
         }
@@ -184,8 +185,8 @@ impl Writer {
     }
 }
 
-/// Starts the thread `name`, which writes to `sink`. Lines that are lost are counted by the first
-/// of `loss` and reported by the second.
+/// Starts the thread `name`, which writes to `sink`. The first of `loss` counts lost lines, the
+/// second reports them.
 ///
 /// # Errors
 /// The thread could not be started.
@@ -210,7 +211,7 @@ pub fn start(
     };
     thread::Builder::new().name(name.to_owned()).spawn(move || {
         batch.run(&queue);
-        // First the queue: once the end is known, no line may be taken for written any more.
+        // The queue is dropped first: once the end is visible, no line may be accepted.
         drop(queue);
         drop(running);
     })?;
@@ -218,7 +219,7 @@ pub fn start(
     Ok((lines.clone(), Writer { lines, ended }))
 }
 
-/// Lines on their way out.
+/// Lines to be written.
 struct Batch<W> {
     sink: W,
     bytes: Vec<u8>,
@@ -257,14 +258,14 @@ impl<W: Write> Batch<W> {
         }
         self.shared.waiting_bytes.fetch_sub(line.len(), Ordering::Relaxed);
         if self.failing && self.bytes.is_empty() {
-            // The write that failed may have left half a line behind.
+            // The write that failed may have written a part of a line.
             self.bytes.push(b'\n');
         }
         self.bytes.extend_from_slice(line.as_bytes());
         self.lines += 1;
     }
 
-    /// Writes what was taken in. A failure costs these lines.
+    /// Writes the batch. If that fails, its lines are lost.
     fn write(&mut self) {
         if self.bytes.is_empty() {
             return;
@@ -302,10 +303,10 @@ mod tests {
     use super::*;
 
     /// Longer than any of these tests should take.
-    const PATIENCE: Duration = Duration::from_secs(20);
+    const TIMEOUT: Duration = Duration::from_secs(20);
     const LIMITS: Limits = Limits { lines: 4, bytes: 100 };
 
-    /// Sends each write, and waits to be told what comes of it.
+    /// Sends each write to the test, and waits for the result to return.
     struct Sink {
         written: Sender<String>,
         results: Receiver<io::Result<()>>,
@@ -314,7 +315,7 @@ mod tests {
     impl Write for Sink {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             self.written.send(String::from_utf8_lossy(bytes).into_owned()).ok();
-            // Once nobody tells, everything is written.
+            // Once the test is over, every write succeeds.
             self.results.recv().unwrap_or(Ok(()))?;
             Ok(bytes.len())
         }
@@ -324,10 +325,10 @@ mod tests {
         }
     }
 
-    /// Writes the number of what was lost.
-    struct Told;
+    /// Writes the number of lost lines.
+    struct Report;
 
-    impl LossReport for Told {
+    impl LossReport for Report {
         fn failed(&self, _error: &io::Error) {}
 
         fn lost(&self, lines: u64) -> String {
@@ -344,10 +345,10 @@ mod tests {
 
     impl Queue {
         fn start() -> Self {
-            let ((written, seen), (results, told)) = (channel(), channel());
+            let ((written, seen), (results, outcomes)) = (channel(), channel());
             let dropped = IntCounter::new("dropped", "lost lines").unwrap();
-            let sink = Sink { written, results: told };
-            let (lines, writer) = start("log", sink, LIMITS, (dropped, Box::new(Told))).unwrap();
+            let sink = Sink { written, results: outcomes };
+            let (lines, writer) = start("log", sink, LIMITS, (dropped, Box::new(Report))).unwrap();
             Self { lines, writer, written: seen, results }
         }
 
@@ -356,12 +357,12 @@ mod tests {
         }
 
         fn next(&self) -> String {
-            self.written.recv_timeout(PATIENCE).unwrap()
+            self.written.recv_timeout(TIMEOUT).unwrap()
         }
     }
 
     #[test]
-    fn what_does_not_fit_is_counted_and_reported_after_the_next_write() {
+    fn lines_that_do_not_fit_are_counted_and_reported_after_the_next_write() {
         let queue = Queue::start();
         queue.push("first");
         assert_eq!(queue.next(), "first\n");
@@ -372,18 +373,18 @@ mod tests {
         drop(queue.results);
         let (mut text, all) = (String::new(), "0\n1\n2\n3\nlost 3\n".len());
         while text.len() < all {
-            text += &queue.written.recv_timeout(PATIENCE).unwrap();
+            text += &queue.written.recv_timeout(TIMEOUT).unwrap();
         }
         // The report may come before or after the lines that waited.
         for line in ["0\n1\n2\n3\n", "lost 3\n"] {
             assert!(text.contains(line), "{text}");
         }
-        assert!(queue.writer.stop(PATIENCE));
+        assert!(queue.writer.stop(TIMEOUT));
         assert_eq!((queue.lines.dropped(), queue.lines.unreported()), (3, 0));
     }
 
     #[test]
-    fn bytes_are_bounded_too() {
+    fn bytes_are_limited_too() {
         let queue = Queue::start();
         queue.push("first");
         queue.next();
@@ -393,7 +394,7 @@ mod tests {
         queue.push("fits");
         assert_eq!(queue.lines.dropped(), 1);
         drop(queue.results);
-        queue.writer.stop(PATIENCE);
+        queue.writer.stop(TIMEOUT);
     }
 
     #[test]
@@ -410,24 +411,24 @@ mod tests {
         queue.results.send(Ok(())).unwrap();
         assert_eq!(queue.next(), "lost 2\n");
         drop(queue.results);
-        assert!(queue.writer.stop(PATIENCE));
+        assert!(queue.writer.stop(TIMEOUT));
     }
 
     #[test]
-    fn a_flush_returns_when_all_is_written_or_its_time_is_up() {
+    fn a_flush_returns_when_all_is_written_or_its_limit_is_reached() {
         let queue = Queue::start();
         queue.push("first");
         queue.next();
         queue.lines.flush(Duration::from_millis(1));
         assert_eq!(queue.lines.unwritten(), 1);
         drop(queue.results);
-        queue.lines.flush(PATIENCE);
+        queue.lines.flush(TIMEOUT);
         assert_eq!(queue.lines.unwritten(), 0);
-        queue.writer.stop(PATIENCE);
+        queue.writer.stop(TIMEOUT);
     }
 
     #[test]
-    fn what_is_not_written_at_a_stop_is_counted_as_lost() {
+    fn lines_not_written_at_a_stop_are_counted_as_lost() {
         let queue = Queue::start();
         queue.push("first");
         queue.next();
@@ -438,7 +439,7 @@ mod tests {
     }
 
     #[test]
-    fn what_somebody_else_has_lost_is_reported_and_not_counted() {
+    fn lines_lost_by_another_process_are_reported_and_not_counted() {
         let queue = Queue::start();
         queue.lines.take_over(7, 2);
         assert_eq!(queue.next(), "lost 2\n");
@@ -447,6 +448,6 @@ mod tests {
         assert_eq!(queue.next(), "lost 3\n");
         assert_eq!(queue.lines.dropped(), 7);
         drop(queue.results);
-        queue.writer.stop(PATIENCE);
+        queue.writer.stop(TIMEOUT);
     }
 }

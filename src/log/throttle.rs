@@ -1,9 +1,9 @@
-//! Which lines are logged, of those that somebody else can cause as often as they like.
+//! Throttles lines that clients or backends can cause at any rate.
 //!
-//! A line of a dependency often says that a client or a backend did something, and a panic may be
-//! brought about by a request. Each place in the code that logs such lines is one kind: the first
-//! few are logged, then one a minute, with the number of those that were suppressed. Weir's own
-//! lines are left alone: where a stranger causes one, that place has [`Notices`] of its own.
+//! A line of a dependency often reports an action of a client or a backend, and a request may cause
+//! a panic. Each place in the code that logs such lines is one kind. The first few lines of a kind
+//! are logged, then one a minute with the number of suppressed ones. Weir's own lines are not
+//! throttled here: a place where a client can cause one has its own [`LogThrottle`].
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -11,29 +11,29 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use log::{Level, Record};
 use parking_lot::Mutex;
 
-use crate::policy::notices::Notices;
+use crate::policy::log_throttle::LogThrottle;
 use crate::time::Timestamp;
 
-/// The target of panics' messages.
+/// The target of panic messages.
 pub(super) const PANIC: &str = "weir::panic";
-/// The targets that are left alone begin so.
+/// Prefix of the targets that are not throttled.
 const OURS: &str = "weir";
-/// Kinds that are told apart. Beyond them one is all others.
+/// Maximum number of kinds; all further ones share one.
 const KINDS_MAX: usize = 1024;
 
-/// What becomes of a line.
+/// What to do with a line.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Decision {
-    /// It is logged; so many of its kind before it were not.
+    /// Log it; `suppressed` lines of its kind before it were not logged.
     Log { suppressed: u64 },
-    /// It is not logged.
+    /// Do not log it.
     Suppress,
 }
 
-/// What was logged of each kind.
+/// The state of each kind.
 #[derive(Default)]
 pub(super) struct Throttle {
-    kinds: Mutex<HashMap<u64, Notices>>,
+    kinds: Mutex<HashMap<u64, LogThrottle>>,
 }
 
 impl Throttle {
@@ -52,7 +52,7 @@ impl Throttle {
     }
 }
 
-/// Debug and trace are for somebody who wants to see every line.
+/// Debug and trace lines are not throttled: they are enabled to see every line.
 fn is_throttled(record: &Record<'_>) -> bool {
     let target = record.target();
     let is_ours = target == OURS || target.starts_with("weir::");
@@ -82,7 +82,7 @@ mod tests {
     const LOGGED: Decision = Decision::Log { suppressed: 0 };
 
     #[test]
-    fn each_place_of_a_dependency_is_throttled_by_itself() {
+    fn each_place_in_a_dependency_is_throttled_separately() {
         let throttle = Throttle::default();
         let (one, other) = (("pingora_core", 1), ("pingora_core", 2));
         for _ in 0..5 {
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn panics_are_throttled_and_other_lines_of_our_own_are_not() {
+    fn panics_are_throttled_and_other_own_lines_are_not() {
         let throttle = Throttle::default();
         let panics = (0..9).map(|_| decide(&throttle, (PANIC, 1), Level::Error, 0));
         assert_eq!(panics.filter(|it| *it == LOGGED).count(), 5);
@@ -105,17 +105,17 @@ mod tests {
     }
 
     #[test]
-    fn whoever_debugs_sees_every_line() {
+    fn debug_lines_are_never_throttled() {
         let throttle = Throttle::default();
         let lines = (0..9).map(|_| decide(&throttle, ("pingora_core", 1), Level::Debug, 0));
         assert_eq!(lines.filter(|it| *it == LOGGED).count(), 9);
     }
 
     #[test]
-    fn kinds_without_end_take_no_memory_without_end() {
+    fn endless_kinds_take_bounded_memory() {
         let throttle = Throttle::default();
         for line in 0..5000 {
-            decide(&throttle, ("somebody", line), Level::Error, 0);
+            decide(&throttle, ("other", line), Level::Error, 0);
         }
         assert!(throttle.kinds.lock().len() <= KINDS_MAX + 1);
     }

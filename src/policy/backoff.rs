@@ -1,18 +1,18 @@
-//! How long to wait before trying again: exponential, with full jitter.
+//! How long to wait before a retry: exponential back-off with full jitter.
 //!
-//! Clients that failed together would all come back together if each waited the same time.
-//! "Full jitter" waits a uniformly random share of the exponential bound, which spreads them
-//! best for the least total work: Marc Brooker, "Exponential Backoff And Jitter", AWS
-//! Architecture Blog, March 2015 (`sleep = random(0, min(cap, base · 2^attempt))`).
+//! Clients that failed together would all retry together if each waited the same time. "Full
+//! jitter" waits a uniformly random share of the exponential bound, which spreads the retries best
+//! for the least total work: Marc Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog,
+//! March 2015 (`sleep = random(0, min(cap, base · 2^attempt))`).
 
 use std::time::Duration;
 
 use crate::time::nanos;
 
-/// The wait before the `nth` repetition (from 0): uniform in `[0, min(max, base · 2^nth)]`.
+/// The wait before the `nth` retry (from 0): uniform in `[0, min(max, base · 2^nth)]`.
 #[must_use]
 pub fn wait(base: Duration, max: Duration, nth: u32, roll: u64) -> Duration {
-    // A u64 shifted by at most 64 fits in 128 bits, and 64 doublings pass any `max` already.
+    // A u64 shifted by at most 64 fits in 128 bits, and 64 doublings exceed any `max`.
     let bound_ns = (u128::from(nanos(base)) << nth.min(64)).min(u128::from(nanos(max)));
     let wait_ns = (u128::from(roll) * (bound_ns + 1)) >> 64;
     Duration::from_nanos(u64::try_from(wait_ns).unwrap_or(u64::MAX))
@@ -54,7 +54,7 @@ mod tests {
     }
 
     #[test]
-    fn no_base_is_no_wait() {
+    fn without_a_base_there_is_no_wait() {
         assert_eq!(wait(Duration::ZERO, MAX, 9, u64::MAX), Duration::ZERO);
     }
 

@@ -9,7 +9,7 @@ pub mod bucket;
 pub mod debits;
 pub mod hysteresis;
 pub mod limiter;
-pub mod notices;
+pub mod log_throttle;
 pub mod pace;
 pub mod retry;
 pub mod select;

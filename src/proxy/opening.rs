@@ -21,7 +21,7 @@ use crate::config::Listener;
 use crate::exchange::refusal::Refusal;
 use crate::http::forwarded::is_trusted;
 use crate::http::proxy_protocol::{self, Addresses, Invalid, LENGTH_MAX};
-use crate::policy::notices::Notices;
+use crate::policy::log_throttle::LogThrottle;
 use crate::tls::terminator::{Handshake, Terminator};
 
 /// What an HTTP/2 client begins with (RFC 9113 §3.4).
@@ -126,14 +126,14 @@ pub(super) struct Failures {
 struct Kind {
     label: &'static str,
     counter: IntCounter,
-    notices: Notices,
+    log_throttle: LogThrottle,
 }
 
 impl Failures {
     pub(super) fn new(counters: &IntCounterVec, clock: Clock) -> Self {
         let kind = |label| {
             let counter = counters.with_label_values(&[label]);
-            Kind { label, counter, notices: Notices::default() }
+            Kind { label, counter, log_throttle: LogThrottle::default() }
         };
         Self { kinds: Unopened::LABELS.map(kind), clock }
     }
@@ -152,7 +152,7 @@ impl Failures {
         if why.is_usual() {
             return log::debug!("connection closed: {line}");
         }
-        if let Some(suppressed) = kind.notices.next(self.clock.now()) {
+        if let Some(suppressed) = kind.log_throttle.next(self.clock.now()) {
             log::warn!("connection closed: reason={} {line} suppressed={suppressed}", kind.label);
         }
     }

@@ -66,7 +66,7 @@ pub const STATE: &[(&str, Fate)] = &[
     ("policy/limiter.rs RateLimiter.newcomers", Left("a lock around nothing")),
     ("policy/limiter.rs Slot.full_at_ns", HandedOff("RateLimiter::buckets, and runtime::debits while it drains")),
     ("policy/limiter.rs Slot.tag", HandedOff("RateLimiter::buckets")),
-    ("policy/notices.rs Notices.untold", Left("of what the log was not told, the metric has the number")),
+    ("policy/log_throttle.rs LogThrottle.suppressed", Left("a metric has the number of events")),
     ("policy/select/round_robin.rs RoundRobin.stride", Left("a function of the weights")),
     ("policy/select/round_robin.rs RoundRobin.turn", Left("a cycle that begins anew once per reload moves no share")),
     ("runtime/endpoint.rs Endpoint.address", HandedOff("KnownName, for the case that the name cannot be looked up")),

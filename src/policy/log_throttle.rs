@@ -1,7 +1,7 @@
-//! How often the log tells of the same thing.
+//! Limits how often the same event is logged.
 //!
-//! What a client can bring about as often as it likes must not fill a disk. The first few are told at
-//! once, then one a minute; each says how many were not told before it.
+//! An event that a client can cause at any rate must not fill a disk. The first few are logged at
+//! once, then one a minute. Each log line contains the number of events suppressed before it.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -11,25 +11,25 @@ use crate::sync::atomic::AtomicU64;
 use crate::sync::atomic::Ordering::Relaxed;
 use crate::time::Timestamp;
 
-/// So many are told at once.
+/// How many events are logged at once.
 const BURST: NonZeroU32 = NonZeroU32::MIN.saturating_add(4);
-/// Then one each.
+/// The interval between further ones.
 const EVERY: Duration = Duration::from_secs(60);
 
-/// The notices of one thing.
+/// The throttle of one kind of event.
 #[derive(Debug, Default)]
-pub struct Notices {
+pub struct LogThrottle {
     bucket: TokenBucket,
-    untold: AtomicU64,
+    suppressed: AtomicU64,
 }
 
-impl Notices {
-    /// Whether to tell of it now, and if so, of how many it was not told since the last time.
+impl LogThrottle {
+    /// Whether to log the event now; if so, the number of events suppressed since the last one.
     pub fn next(&self, now: Timestamp) -> Option<u64> {
         match self.bucket.take(Rate::of(EVERY, BURST), now) {
-            Ok(()) => Some(self.untold.swap(0, Relaxed)),
+            Ok(()) => Some(self.suppressed.swap(0, Relaxed)),
             Err(_later) => {
-                self.untold.fetch_add(1, Relaxed);
+                self.suppressed.fetch_add(1, Relaxed);
                 None
             }
         }
@@ -45,8 +45,8 @@ mod tests {
     }
 
     #[test]
-    fn five_are_told_at_once_then_one_a_minute_that_says_how_many_were_not() {
-        let notices = Notices::default();
+    fn five_are_logged_at_once_then_one_a_minute_with_the_suppressed_count() {
+        let notices = LogThrottle::default();
         let told: Vec<_> = (0..12).map(|_| notices.next(at(0))).collect();
         assert_eq!(told, [[Some(0); 5].as_slice(), &[None; 7]].concat());
         assert_eq!(notices.next(at(59)), None);
