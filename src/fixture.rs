@@ -17,7 +17,7 @@ use crate::config::{
 };
 use crate::exchange::event::{Observer, Wire};
 use crate::exchange::{Exchange, Head};
-use crate::http::label::MethodLabel;
+use crate::http::metric_label::MethodLabel;
 use crate::http::scan::Limits as HeadLimits;
 use crate::http::scheme::Scheme;
 use crate::name::PoolName;

@@ -7,8 +7,8 @@
 use http::{HeaderMap, Method, Uri};
 use proptest::prelude::*;
 use weir::config::{self, Action, Config, HostPattern, Overrides};
-use weir::http::path::for_routing;
-use weir::http::redirect::Place;
+use weir::http::path::normalize_for_routing;
+use weir::http::redirect::RequestTarget;
 use weir::http::scheme::Scheme;
 use weir::runtime::loops::{self, HOPS_MAX};
 use weir::runtime::routes::{Asked, Routes};
@@ -55,13 +55,13 @@ fn follow(config: &Config, url: &str, method: &Method) -> Option<usize> {
     let mut uri: Uri = url.parse().unwrap();
     for hop in 0..=3 * HOPS_MAX {
         let scheme = Scheme::named(uri.scheme_str().unwrap()).unwrap();
-        let (host, path) = (uri.host().unwrap(), for_routing(uri.path()));
+        let (host, path) = (uri.host().unwrap(), normalize_for_routing(uri.path()));
         let asked =
             Asked { scheme, host, path: &path, query: uri.query(), method, headers: &headers };
         let Some(index) = table.find(&asked) else { return Some(hop) };
         let Action::Redirect(redirect) = &config.routes[index].action else { return Some(hop) };
         let (port, query) = (uri.port_u16(), uri.query());
-        let place = Place { scheme, host: Some(host), port, path: &path, query };
+        let place = RequestTarget { scheme, host: Some(host), port, path: &path, query };
         let location = redirect.location(&place).unwrap();
         if location.starts_with('/') {
             let mut parts = uri.into_parts();

@@ -12,7 +12,7 @@ use weir::config::{
     self, Action, Condition, Conditions, HostPattern, Overrides, PathPattern, Route, Test,
     precedence,
 };
-use weir::http::path::{for_routing, has_prefix, is_ambiguous};
+use weir::http::path::{has_prefix, is_ambiguous, normalize_for_routing};
 use weir::http::pattern::Pattern;
 use weir::http::scheme::Scheme;
 use weir::runtime::routes::{Asked, Routes};
@@ -321,7 +321,7 @@ proptest! {
         let table = Routes::new(&routes);
         let request = Request { path, ..request };
         let of = |path: &str| oracle(&routes, &Request { path: path.to_owned(), ..request.clone() });
-        let own = for_routing(&request.path).into_owned();
+        let own = normalize_for_routing(&request.path).into_owned();
         let found = of(&own);
         let differs = naive_readings(&request.path).iter().any(|reading| of(reading) != found);
         let asked = Asked {

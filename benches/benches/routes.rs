@@ -6,7 +6,7 @@ use divan::Bencher;
 use http::{HeaderMap, Method};
 
 use weir::config::{Action, Conditions, HostPattern, PathPattern, Route};
-use weir::http::path::{for_routing, is_ambiguous};
+use weir::http::path::{normalize_for_routing, is_ambiguous};
 use weir::http::pattern::Pattern;
 use weir::http::scheme::Scheme;
 use weir::runtime::routes::{Asked, Routes};
@@ -141,7 +141,7 @@ fn read(bencher: Bencher, path: &str) {
     bencher.bench_local(|| {
         let path = black_box(path);
         let marked = is_ambiguous(path);
-        let own = if marked { for_routing(path) } else { path.into() };
+        let own = if marked { normalize_for_routing(path) } else { path.into() };
         let asked = Asked {
             scheme: Scheme::Http,
             host: "api.example.com",

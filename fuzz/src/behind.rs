@@ -4,7 +4,7 @@
 
 use pingora_core::protocols::http::v1::server::HttpSession;
 use tokio::io::AsyncWriteExt as _;
-use weir::http::scan::{Limits, Scanner, Within};
+use weir::http::scan::{Limits, MessagePart, Scanner};
 use weir::http::target::{Absolute, Change, escaped, restored};
 
 thread_local! {
@@ -38,9 +38,9 @@ fn scanned(written: &[u8], size: usize) -> Option<(Vec<u8>, Vec<Change>)> {
         changes.extend(scanner.change(&mut piece).filter(|change| change.message == 1));
         match fed {
             Ok(_) => passed.extend(piece),
-            Err(broken) if broken.message == 1 && broken.within == Within::Head => return None,
+            Err(broken) if broken.message == 1 && broken.part == MessagePart::Head => return None,
             Err(broken) => {
-                passed.extend(piece.get(..broken.pass).unwrap_or_default());
+                passed.extend(piece.get(..broken.valid_prefix).unwrap_or_default());
                 break;
             }
         }

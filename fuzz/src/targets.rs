@@ -9,10 +9,10 @@ use ipnet::IpNet;
 use rustls_pki_types::pem::{PemObject as _, SectionKind};
 use weir::config::pem::Block;
 use weir::config::{self, Config, Overrides, Route, precedence};
-use weir::http::frames::Frames;
+use weir::http::frames::FrameBudget;
 use weir::http::proxy_protocol::{self, Addresses};
 use weir::http::request_reader::{HEAD_MAX, Request, RequestReader};
-use weir::http::scan::{Limits, Scanner, Within};
+use weir::http::scan::{Limits, MessagePart, Scanner};
 use weir::http::scheme::Scheme;
 use weir::http::{forwarded, host, path};
 use weir::runtime::endpoint::Lookup;
@@ -197,8 +197,8 @@ pub fn path(data: &[u8]) {
     if !text.starts_with('/') || text.contains(['?', '#']) {
         return; // never comes here
     }
-    let once = path::for_routing(text);
-    assert_eq!(path::for_routing(&once), once, "normal is normal");
+    let once = path::normalize_for_routing(text);
+    assert_eq!(path::normalize_for_routing(&once), once, "normal is normal");
     assert!(once.starts_with('/'), "{once:?}");
     assert!(!once.contains("//"), "{once:?}");
     assert!(!once.split('/').any(|segment| matches!(segment, "." | "..")), "{once:?}");
@@ -206,7 +206,7 @@ pub fn path(data: &[u8]) {
     // Whoever may not go below a path does not get there by another spelling.
     let hidden: String = text.bytes().map(escaped).collect();
     if text.is_ascii() && !text.contains('%') {
-        assert_eq!(path::for_routing(&hidden), once, "{hidden:?}");
+        assert_eq!(path::normalize_for_routing(&hidden), once, "{hidden:?}");
     }
 }
 
@@ -239,7 +239,7 @@ pub fn routes(data: &[u8]) {
         if !path.starts_with('/') {
             continue;
         }
-        let (path, headers) = (path::for_routing(path), HeaderMap::new());
+        let (path, headers) = (path::normalize_for_routing(path), HeaderMap::new());
         let asked = Asked {
             scheme: Scheme::Http,
             host: &host,
@@ -333,15 +333,15 @@ pub fn request(data: &[u8]) {
         (Err(one), Some((at, other))) => {
             assert_eq!((one.violation, one.message), (other.violation, other.message));
             // A body that comes with its head is refused with it.
-            assert!(one.within == Within::Head || other.within == Within::Body);
-            assert!(one.pass <= at + other.pass, "more is passed on");
-            if one.within == Within::Body {
-                assert_eq!(one.pass, at + other.pass, "where the body is broken");
+            assert!(one.part == MessagePart::Head || other.part == MessagePart::Body);
+            assert!(one.valid_prefix <= at + other.valid_prefix, "more is passed on");
+            if one.part == MessagePart::Body {
+                assert_eq!(one.valid_prefix, at + other.valid_prefix, "where the body is broken");
             }
         }
         verdicts => panic!("it depends on the cut: {verdicts:?}"),
     }
-    if !verdict.is_err_and(|broken| broken.message == 1 && broken.within == Within::Head) {
+    if !verdict.is_err_and(|broken| broken.message == 1 && broken.part == MessagePart::Head) {
         read_alike(data, limits);
     }
 }
@@ -381,16 +381,16 @@ fn read_alike(data: &[u8], limits: Limits) {
     }
 }
 
-/// Frames of HTTP/2, over and over, at one moment: the verdict does not depend on how they are cut,
+/// FrameBudget of HTTP/2, over and over, at one moment: the verdict does not depend on how they are cut,
 /// and a flood is one when so many of them bring nothing.
 pub fn frames(data: &[u8]) {
     // With the settings that end it.
     let mut preface = [0; 24 + 9];
     preface[24 + 3] = 4;
     let sent = [&preface[..], &data.repeat(20)].concat();
-    let mut whole = Frames::default();
+    let mut whole = FrameBudget::default();
     let verdict = whole.received(&sent, Timestamp::ZERO).is_ok();
-    let mut piecemeal = Frames::default();
+    let mut piecemeal = FrameBudget::default();
     let pieces = sent.chunks(1 + data.len() % 13);
     let each: Vec<bool> =
         pieces.map(|piece| piecemeal.received(piece, Timestamp::ZERO).is_ok()).collect();

@@ -8,7 +8,7 @@ use super::event::Event;
 use super::refusal::{Ending, Refusal, Scope};
 use super::{Exchange, Head};
 use crate::config::{AmbiguousPaths, Respond, Rewrite, UnderscoreHeaders};
-use crate::http::redirect::Place;
+use crate::http::redirect::RequestTarget;
 use crate::http::scan::Violation;
 use crate::http::{host, underscore, upgrade};
 use crate::policy::limiter::RateLimiter;
@@ -88,7 +88,7 @@ impl Exchange {
         }
         let route = snapshot.routes.get(index).ok_or(Refusal::NoRoute)?;
         self.route = Some(index);
-        let place = || Place {
+        let place = || RequestTarget {
             scheme: asked.scheme,
             host: head.names_a_host().then_some(asked.host),
             port: host::port(authority),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::exchange::Exchange;
 use crate::exchange::refusal::{Ending, Scope};
-use crate::http::label::MethodLabel;
+use crate::http::metric_label::MethodLabel;
 use crate::policy::retry::Failure;
 use crate::time::Timestamp;
 

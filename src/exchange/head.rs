@@ -119,7 +119,7 @@ impl<'a> Head<'a> {
     /// Whether the request keeps coming back. Some passes are a chain of balancers.
     pub(super) fn loops(&self) -> bool {
         let lines = self.headers.get_all(VIA).iter().filter_map(|line| line.to_str().ok());
-        via::loops(lines, via::PSEUDONYM) > PASSES_MAX
+        via::count_passes(lines, via::PSEUDONYM) > PASSES_MAX
     }
 
     /// Whether its length, if it has one, is one (RFC 9112 §6.3) and not above `most`.
@@ -163,7 +163,7 @@ impl<'a> Head<'a> {
         match self.path {
             "*" if self.method == Method::OPTIONS => Ok((Cow::Borrowed("/"), false)),
             path if path.starts_with('/') && path::is_ambiguous(path) => {
-                Ok((path::for_routing(path), true))
+                Ok((path::normalize_for_routing(path), true))
             }
             // Such a path is in its normal form.
             path if path.starts_with('/') => Ok((Cow::Borrowed(path), false)),

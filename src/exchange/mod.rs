@@ -295,7 +295,7 @@ impl Exchange {
     }
 
     fn key(&self) -> u64 {
-        match self.client.map(|client| address::of_client(client.address)) {
+        match self.client.map(|client| address::client_key(client.address)) {
             Some(IpAddr::V4(address)) => xxh3_64(&address.octets()),
             Some(IpAddr::V6(address)) => xxh3_64(&address.octets()),
             None => 0,

@@ -7,7 +7,7 @@ use ::http::uri::PathAndQuery;
 use ::http::{HeaderValue, Method, Version};
 
 use super::event::Wire;
-use crate::http::label::MethodLabel;
+use crate::http::metric_label::MethodLabel;
 use crate::http::scheme::Scheme;
 
 /// A request, as its headers describe it. Cheap to make: every part shares the bytes that were read.

@@ -1,6 +1,6 @@
-//! In which form a client reads our own answers (RFC 9110 §12.5.1).
+//! The content type of Weir's own responses, negotiated by `Accept` (RFC 9110 §12.5.1).
 
-/// The forms that we can write.
+/// The supported content types.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
     /// `text/plain`
@@ -9,8 +9,8 @@ pub enum Form {
     Json,
 }
 
-/// The form that `accept` likes better. Text wins ties, and is what a client gets that says
-/// nothing or wants neither: an explanation in the wrong form beats none.
+/// The content type that `accept` prefers. Text wins ties, and is the default without a preference
+/// or if neither is accepted: an explanation in the wrong type is better than none.
 #[must_use]
 pub fn preferred(accept: Option<&str>) -> Form {
     let accept = accept.unwrap_or_default();
@@ -21,8 +21,8 @@ pub fn preferred(accept: Option<&str>) -> Form {
     }
 }
 
-/// The weight, in thousandths, of the most precise range that covers the media type.
-/// Elements that cannot be read are skipped.
+/// The weight, in thousandths, of the most precise range that covers the media type. Invalid
+/// elements are skipped.
 fn quality(accept: &str, kind: &str, subtype: &str) -> u16 {
     let mut best = (0, 0);
     for element in accept.split(',') {
@@ -47,7 +47,7 @@ fn quality(accept: &str, kind: &str, subtype: &str) -> u16 {
     best.1
 }
 
-/// `0.75` → 750: a digit, and up to three more behind a point.
+/// `0.75` → 750: one digit, and up to three decimals.
 fn thousandths(weight: &str) -> Option<u16> {
     let (whole, fraction) = weight.split_once('.').unwrap_or((weight, ""));
     let is_digits = fraction.len() <= 3 && fraction.bytes().all(|byte| byte.is_ascii_digit());
@@ -68,13 +68,13 @@ mod tests {
     }
 
     #[test]
-    fn who_says_nothing_gets_text() {
+    fn without_a_preference_the_response_is_text() {
         assert_eq!(preferred(None), Form::Text);
         assert_eq!(form(""), Form::Text);
     }
 
     #[test]
-    fn who_asks_for_json_gets_json() {
+    fn a_client_that_asks_for_json_gets_json() {
         assert_eq!(form("application/json"), Form::Json);
         assert_eq!(form("Application/JSON; charset=utf-8"), Form::Json);
         assert_eq!(form("text/html, application/json;q=0.9"), Form::Json);
@@ -102,20 +102,20 @@ mod tests {
     }
 
     #[test]
-    fn the_more_precise_range_counts_whatever_its_weight() {
+    fn the_most_precise_range_counts_whatever_its_weight() {
         assert_eq!(form("text/plain;q=0.1, */*;q=0.5"), Form::Json);
         assert_eq!(form("text/*;q=0, */*;q=0.001"), Form::Json);
         assert_eq!(form("application/json;q=0, application/*"), Form::Text);
     }
 
     #[test]
-    fn who_wants_neither_gets_text() {
+    fn a_client_that_accepts_neither_gets_text() {
         assert_eq!(form("image/png"), Form::Text);
         assert_eq!(form("application/json;q=0"), Form::Text);
     }
 
     #[test]
-    fn an_element_that_cannot_be_read_is_skipped() {
+    fn an_invalid_element_is_skipped() {
         assert_eq!(form("json, application/json;q=2"), Form::Text);
         assert_eq!(form("application/json;q=1.5, */json, ;;,"), Form::Text);
         assert_eq!(form("application/json;q=0.0001"), Form::Text);

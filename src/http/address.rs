@@ -1,7 +1,7 @@
-//! An address as text.
+//! Formats addresses.
 //!
-//! Each request has its client's address written into two fields and a log line. An IPv4 address
-//! through `fmt` takes as long as all the rest of such a field, so it is put together by hand.
+//! For each request the client's address is written into two headers and a log line. Formatting an
+//! IPv4 address with `fmt` takes as long as the rest of such a header, so it is formatted by hand.
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
@@ -9,10 +9,10 @@ use std::net::IpAddr;
 /// The longest text of an address: an IPv6 address that ends in an IPv4 address.
 const LENGTH_MAX: usize = 45;
 
-/// Appends `address` as its `Display` writes it.
+/// Appends `address`, formatted as its `Display` would.
 pub fn push(text: &mut String, address: IpAddr) {
     let IpAddr::V4(address) = address else {
-        // Writing into a String cannot fail.
+        // Writing to a String cannot fail.
         let _written: Result<(), _> = write!(text, "{address}");
         return;
     };
@@ -25,7 +25,7 @@ pub fn push(text: &mut String, address: IpAddr) {
     }
 }
 
-/// `address` as its `Display` writes it.
+/// Formats `address` as its `Display` would.
 #[must_use]
 pub fn text(address: IpAddr) -> String {
     let mut text = String::with_capacity(LENGTH_MAX);
@@ -33,10 +33,10 @@ pub fn text(address: IpAddr) -> String {
     text
 }
 
-/// All addresses of one client: of IPv6 it has some 2^64, its /64. Bounds on connections and `ip_hash` tell
-/// clients apart by this, and rate limits do by default.
+/// Maps all addresses of one client to one: an IPv6 client has about 2^64 addresses, its /64.
+/// Connection limits and `ip_hash` identify clients by this, and rate limits do by default.
 #[must_use]
-pub fn of_client(address: IpAddr) -> IpAddr {
+pub fn client_key(address: IpAddr) -> IpAddr {
     const NETWORK: u128 = !0 << 64;
     match address.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6((u128::from(address) & NETWORK).into()),
@@ -50,7 +50,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn an_address_is_appended_to_what_is_there() {
+    fn an_address_is_appended_to_the_text() {
         let mut line = String::from("for=");
         push(&mut line, [203, 0, 113, 10].into());
         assert_eq!(line, "for=203.0.113.10");
@@ -58,7 +58,7 @@ mod tests {
 
     #[test]
     fn a_client_of_ipv6_is_its_network() {
-        let of = |text: &str| of_client(text.parse().unwrap()).to_string();
+        let of = |text: &str| client_key(text.parse().unwrap()).to_string();
         assert_eq!(of("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");
         assert_eq!(of("192.0.2.7"), "192.0.2.7");
         assert_eq!(of("::ffff:192.0.2.7"), "192.0.2.7");

@@ -1,14 +1,14 @@
-//! A text that a pattern takes.
+//! Generates texts that a pattern matches.
 
 use regex_syntax::hir::{Class, Hir, HirKind};
 
 use super::pattern::Pattern;
 
-/// Longer examples are of patterns that repeat without measure.
+/// Longer examples belong to patterns with huge repetitions.
 const LENGTH_MAX: usize = 2048;
 
-/// Two texts that `pattern` takes: with as little as it needs, and with some of what it allows.
-/// Fewer, where look-around or odd bytes decide.
+/// Up to two texts that `pattern` matches: the shortest, and one with some optional parts. Fewer if
+/// the pattern uses look-around or non-Unicode bytes.
 #[must_use]
 pub fn examples(pattern: &Pattern) -> Vec<String> {
     let Ok(hir) = regex_syntax::parse(pattern.source()) else { return Vec::new() };
@@ -22,13 +22,13 @@ pub fn examples(pattern: &Pattern) -> Vec<String> {
     examples
 }
 
-/// As deep as the parser lets a pattern nest.
+/// Recursion is as deep as the parser's nesting limit.
 fn write(hir: &Hir, generous: bool, text: &mut String) -> Option<()> {
     if text.len() > LENGTH_MAX {
         return None;
     }
     match hir.kind() {
-        // Whether it holds is seen when the whole is tried.
+        // Assertions are verified on the complete text.
         HirKind::Empty | HirKind::Look(_) => {}
         HirKind::Literal(literal) => text.push_str(std::str::from_utf8(&literal.0).ok()?),
         HirKind::Class(class) => text.push(member(class)?),
@@ -48,7 +48,7 @@ fn write(hir: &Hir, generous: bool, text: &mut String) -> Option<()> {
     Some(())
 }
 
-/// A letter or a digit if there is one.
+/// A letter or a digit if the class has one.
 fn member(class: &Class) -> Option<char> {
     let Class::Unicode(class) = class else { return None };
     let has =
@@ -68,14 +68,14 @@ mod tests {
     }
 
     #[test]
-    fn a_pattern_gets_an_example_of_little_and_one_of_more() {
+    fn a_pattern_gets_a_short_and_a_longer_example() {
         assert_eq!(of("/users/([0-9]+)(/.*)?"), ["/users/0", "/users/0/a"]);
         assert_eq!(of("/(aa|b)/[^/]{2}"), ["/aa/aa", "/b/aa"]);
         assert_eq!(of("/x"), ["/x"]);
     }
 
     #[test]
-    fn what_cannot_be_met_and_what_never_ends_has_no_example() {
+    fn impossible_and_huge_patterns_have_no_example() {
         assert!(of(r"/a\bb").is_empty());
         assert!(of("/(a{50}){50}").is_empty());
     }

@@ -1,16 +1,16 @@
-//! The frames of an HTTP/2 client, counted as they come in (RFC 9113 §4.1).
+//! Limits the rate of frames from an HTTP/2 client (RFC 9113 §4.1).
 //!
-//! Some frames cost the sender nothing and us something: a ping is answered, a stream that is reset
-//! at once has been set up, settings are applied (RFC 9113 §10.5). The library below bounds what they
-//! take of memory; this bounds how many there may be. Well-meant clients send a few now and then, so
-//! an allowance that refills over time tells them from a flood.
+//! Some frames cost the sender nothing and Weir something: a ping needs a response, a stream that
+//! is reset at once has been set up, settings are applied (RFC 9113 §10.5). The `h2` library bounds
+//! the memory they take; this bounds their number. Well-behaved clients send a few now and then, so
+//! a budget that refills over time distinguishes them from a flood.
 
 use std::time::Duration;
 
 use crate::time::Timestamp;
 
 const PREFACE_BYTES: usize = 24;
-const HEAD_BYTES: usize = 9;
+const HEADER_BYTES: usize = 9;
 
 const DATA: u8 = 0x0;
 const HEADERS: u8 = 0x1;
@@ -18,47 +18,47 @@ const SETTINGS: u8 = 0x4;
 const WINDOW_UPDATE: u8 = 0x8;
 const CONTINUATION: u8 = 0x9;
 const END_STREAM: u8 = 0x1;
-const ACKNOWLEDGED: u8 = 0x1;
+const ACK: u8 = 0x1;
 
-/// So many frames that carry nothing may come at once; then a hundred each second.
+/// FrameBudget without payload: a thousand at once, then a hundred each second.
 const IDLE: Allowance =
     Allowance { each: Duration::from_millis(10), most: 1000, spent_until_ns: 0 };
-/// So many window updates may come at once; then a thousand each second, and one more for each KiB
-/// that was sent to the client.
+/// Window updates: 4000 at once, then a thousand each second, and one more for each KiB that was
+/// sent to the client.
 const UPDATES: Allowance =
     Allowance { each: Duration::from_millis(1), most: 4000, spent_until_ns: 0 };
-/// An update that a client owes us nothing for.
+/// Each of these many bytes sent to the client earns one window update.
 const BYTES_PER_UPDATE: u64 = 1024;
 
-/// Why a connection is not to go on.
+/// Why a connection must be closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Offence {
-    /// More came than any well-meant client sends.
+pub enum FrameViolation {
+    /// More frames than any well-behaved client sends.
     #[error("a flood of HTTP/2 frames that carry nothing")]
     Flood,
-    /// The preface was not whole: settings end it (RFC 9113 §3.4). The library below would do
-    /// without.
+    /// The preface was not followed by settings (RFC 9113 §3.4). The `h2` library would accept
+    /// that.
     #[error("the first HTTP/2 frame is no SETTINGS")]
     NoSettings,
 }
 
-/// Reads along on an HTTP/2 connection.
+/// Counts the frames of one HTTP/2 connection.
 #[derive(Debug, Clone)]
-pub struct Frames {
-    /// Bytes that are no frame's head: the preface, or what is left of a payload.
+pub struct FrameBudget {
+    /// Bytes to skip: the preface, or the rest of a payload.
     skip: usize,
-    head: [u8; HEAD_BYTES],
+    header: [u8; HEADER_BYTES],
     filled: usize,
     has_begun: bool,
     idle: Allowance,
     updates: Allowance,
 }
 
-impl Default for Frames {
+impl Default for FrameBudget {
     fn default() -> Self {
         Self {
             skip: PREFACE_BYTES,
-            head: [0; HEAD_BYTES],
+            header: [0; HEADER_BYTES],
             filled: 0,
             has_begun: false,
             idle: IDLE,
@@ -67,25 +67,25 @@ impl Default for Frames {
     }
 }
 
-impl Frames {
-    /// Takes note of what the client sent.
+impl FrameBudget {
+    /// Counts frames in bytes from the client.
     ///
     /// # Errors
-    /// [`Offence`]
-    pub fn received(&mut self, mut bytes: &[u8], now: Timestamp) -> Result<(), Offence> {
+    /// [`FrameViolation`]
+    pub fn received(&mut self, mut bytes: &[u8], now: Timestamp) -> Result<(), FrameViolation> {
         let mut outcome = Ok(());
         while !bytes.is_empty() {
             let skipped = self.skip.min(bytes.len());
             self.skip -= skipped;
             bytes = bytes.get(skipped..).unwrap_or_default();
-            let missing = HEAD_BYTES - self.filled;
+            let missing = HEADER_BYTES - self.filled;
             let (part, rest) = bytes.split_at(missing.min(bytes.len()));
-            for (to, from) in self.head.iter_mut().skip(self.filled).zip(part) {
+            for (to, from) in self.header.iter_mut().skip(self.filled).zip(part) {
                 *to = *from;
             }
             self.filled += part.len();
             bytes = rest;
-            if self.filled == HEAD_BYTES {
+            if self.filled == HEADER_BYTES {
                 self.filled = 0;
                 outcome = outcome.and(self.frame(now));
             }
@@ -93,34 +93,34 @@ impl Frames {
         outcome
     }
 
-    /// Takes note of what the client was sent: it answers that by window updates.
+    /// Counts bytes sent to the client, which responds with window updates.
     pub fn sent(&mut self, bytes: usize) {
         let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
         self.updates.refund(bytes.div_ceil(BYTES_PER_UPDATE));
     }
 
-    fn frame(&mut self, now: Timestamp) -> Result<(), Offence> {
-        let [high, middle, low, kind, flags, ..] = self.head;
+    fn frame(&mut self, now: Timestamp) -> Result<(), FrameViolation> {
+        let [high, middle, low, kind, flags, ..] = self.header;
         let length = usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low);
         self.skip = length;
         if !self.has_begun {
             self.has_begun = true;
-            let is_first = kind == SETTINGS && flags & ACKNOWLEDGED == 0;
-            return if is_first { Ok(()) } else { Err(Offence::NoSettings) };
+            let is_first = kind == SETTINGS && flags & ACK == 0;
+            return if is_first { Ok(()) } else { Err(FrameViolation::NoSettings) };
         }
         match kind {
             DATA if length > 0 || flags & END_STREAM != 0 => Ok(()),
             HEADERS | CONTINUATION if length > 0 => Ok(()),
             WINDOW_UPDATE => self.updates.take(now),
-            // Whatever it is, it brings no request on: settings, pings, resets, priorities, empty
-            // frames, and those that nobody knows.
+            // All other frames do not advance a request: settings, pings, resets, priorities, empty
+            // frames, and unknown ones.
             _ => self.idle.take(now),
         }
     }
 }
 
-/// What may come at once, and what is earned over time. Kept as the moment until which everything
-/// earned is spent, as in `policy::bucket`.
+/// A token bucket. Kept as the moment until which all tokens earned are spent, as in
+/// `policy::bucket`.
 #[derive(Debug, Clone)]
 struct Allowance {
     each: Duration,
@@ -129,11 +129,11 @@ struct Allowance {
 }
 
 impl Allowance {
-    fn take(&mut self, now: Timestamp) -> Result<(), Offence> {
+    fn take(&mut self, now: Timestamp) -> Result<(), FrameViolation> {
         let now_ns = now.as_nanos();
         let spent = self.spent_until_ns.max(now_ns).saturating_add(nanos(self.each));
         if spent - now_ns > nanos(self.each * self.most) {
-            return Err(Offence::Flood);
+            return Err(FrameViolation::Flood);
         }
         self.spent_until_ns = spent;
         Ok(())
@@ -167,15 +167,15 @@ mod tests {
     const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
     /// A connection after its preface.
-    fn connection() -> Frames {
-        let mut frames = Frames::default();
+    fn connection() -> FrameBudget {
+        let mut frames = FrameBudget::default();
         frames.received(PREFACE, at(0)).unwrap();
         frames.received(&frame(SETTINGS, 0, b""), at(0)).unwrap();
         frames
     }
 
-    /// How many of such frames pass at once.
-    fn pass(frames: &mut Frames, bytes: &[u8], now: Timestamp) -> usize {
+    /// How many of these frames pass at once.
+    fn pass(frames: &mut FrameBudget, bytes: &[u8], now: Timestamp) -> usize {
         (0..10_000).take_while(|_| frames.received(bytes, now).is_ok()).count()
     }
 
@@ -189,14 +189,14 @@ mod tests {
     }
 
     #[test]
-    fn settings_resets_priorities_and_unknown_frames_are_the_same_to_it() {
+    fn settings_resets_priorities_and_unknown_frames_are_limited_too() {
         for kind in [0x2, 0x3, 0x4, 0x5, 0x7, 0xfa] {
             assert_eq!(pass(&mut connection(), &frame(kind, 0, &[0; 8]), at(0)), 1000, "{kind:#x}");
         }
     }
 
     #[test]
-    fn empty_frames_carry_nothing_and_others_are_not_counted() {
+    fn empty_frames_are_counted_and_others_are_not() {
         for (bytes, passing) in [
             (frame(DATA, 0, b""), 1000),
             (frame(HEADERS, 0, b""), 1000),
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn window_updates_are_paid_for_by_what_was_sent() {
+    fn bytes_sent_earn_window_updates() {
         let mut frames = connection();
         let update = frame(WINDOW_UPDATE, 0, &[0, 0, 0, 1]);
         assert_eq!(pass(&mut frames, &update, at(0)), 4000);
@@ -219,16 +219,16 @@ mod tests {
     }
 
     #[test]
-    fn settings_come_first() {
-        for (kind, flags) in [(PING, 0), (HEADERS, 0x5), (SETTINGS, ACKNOWLEDGED), (0xfa, 0)] {
+    fn settings_must_come_first() {
+        for (kind, flags) in [(PING, 0), (HEADERS, 0x5), (SETTINGS, ACK), (0xfa, 0)] {
             let bytes = [PREFACE, &frame(kind, flags, &[0; 8])].concat();
-            let received = Frames::default().received(&bytes, at(0));
-            assert_eq!(received, Err(Offence::NoSettings), "{kind:#x}");
+            let received = FrameBudget::default().received(&bytes, at(0));
+            assert_eq!(received, Err(FrameViolation::NoSettings), "{kind:#x}");
         }
     }
 
     #[test]
-    fn frames_are_found_in_whatever_pieces_they_come() {
+    fn frames_are_found_however_the_input_is_split() {
         let whole = [
             PREFACE.to_vec(),
             frame(SETTINGS, 0, b""),
@@ -237,7 +237,7 @@ mod tests {
         ]
         .concat();
         for size in [1, 2, 7, 9, 24, 1000, whole.len()] {
-            let mut frames = Frames::default();
+            let mut frames = FrameBudget::default();
             let mut fed = 0;
             let flooded = whole.chunks(size).any(|piece| {
                 fed += piece.len();

@@ -1,18 +1,18 @@
-//! What gRPC adds to HTTP/2: a status of its own, and a deadline that the client says.
+//! The parts of gRPC that HTTP/2 does not have: its status, and the client's deadline.
 
 use std::time::Duration;
 
 use ::http::HeaderMap;
 use ::http::header::{self, HeaderName};
 
-/// The client's deadline, from the request's first byte.
+/// The client's timeout, from the request's first byte.
 const TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
-/// How it ended: in the head if there is no body, else in the trailers.
+/// The gRPC status: in the response headers if there is no body, otherwise in the trailers.
 pub const STATUS: HeaderName = HeaderName::from_static("grpc-status");
-/// More than eight digits are not a timeout.
+/// The maximum number of digits in a timeout.
 const TIMEOUT_DIGITS_MAX: usize = 8;
 
-/// Whether a message is one of gRPC. gRPC-Web is another protocol.
+/// Whether a message is gRPC. gRPC-Web is another protocol.
 #[must_use]
 pub fn is_grpc(headers: &HeaderMap) -> bool {
     let content_type = headers.get(header::CONTENT_TYPE).map_or(&b""[..], |it| it.as_bytes());
@@ -25,7 +25,7 @@ pub fn is_grpc(headers: &HeaderMap) -> bool {
         && matches!(rest.and_then(<[u8]>::first), None | Some(b'+' | b';'))
 }
 
-/// How long the client waits, if it says so in a way that can be understood.
+/// The client's timeout, if there is a valid one.
 #[must_use]
 pub fn timeout(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(TIMEOUT)?.to_str().ok()?;
@@ -44,13 +44,13 @@ pub fn timeout(headers: &HeaderMap) -> Option<Duration> {
     }
 }
 
-/// The status that these fields tell.
+/// The gRPC status in these headers or trailers.
 #[must_use]
 pub fn status(headers: &HeaderMap) -> Option<u16> {
     headers.get(STATUS)?.to_str().ok()?.parse().ok()
 }
 
-/// The status that stands for one of HTTP that we would answer with.
+/// The gRPC status that corresponds to a status of a response from Weir.
 #[must_use]
 pub const fn status_for(http: u16) -> u16 {
     match http {
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn the_content_type_says_what_is_grpc() {
+    fn grpc_is_recognized_by_its_content_type() {
         for yes in ["application/grpc", "application/grpc+proto", "Application/gRPC;x=1"] {
             assert!(is_grpc(&one("content-type", yes)), "{yes}");
         }
@@ -97,14 +97,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_timeout_says_nothing() {
+    fn an_invalid_timeout_is_ignored() {
         for text in ["", "S", "1", "123456789S", "+1S", "1s", "1.5S", " 1S", "1S "] {
             assert_eq!(timeout(&one("grpc-timeout", text)), None, "{text:?}");
         }
     }
 
     #[test]
-    fn a_status_is_read_from_head_or_trailers() {
+    fn a_status_is_read_from_headers_or_trailers() {
         assert_eq!(status(&one("grpc-status", "14")), Some(14));
         assert_eq!(status(&one("grpc-status", "x")), None);
         assert_eq!(status(&HeaderMap::new()), None);

@@ -1,9 +1,9 @@
-//! What a method promises.
+//! Properties of methods.
 
 use ::http::Method;
 
-/// Whether doing it twice is as good as doing it once (RFC 9110 §9.2.2), which is what allows
-/// a proxy to send it again. A method that we do not know promises nothing.
+/// Whether sending the request twice has the same effect as sending it once (RFC 9110 §9.2.2), so
+/// that a proxy may retry it. An unknown method is not idempotent.
 #[must_use]
 pub fn is_idempotent(method: &Method) -> bool {
     [Method::GET, Method::HEAD, Method::OPTIONS, Method::TRACE, Method::PUT, Method::DELETE]
@@ -25,14 +25,14 @@ mod tests {
     }
 
     #[test]
-    fn posting_twice_is_not_posting_once() {
+    fn post_is_not_idempotent() {
         assert!(!is_idempotent(&Method::POST));
         assert!(!is_idempotent(&Method::PATCH));
         assert!(!is_idempotent(&Method::CONNECT));
     }
 
     #[test]
-    fn an_unknown_method_promises_nothing() {
+    fn an_unknown_method_is_not_idempotent() {
         assert!(!is_idempotent(&Method::from_bytes(b"PROPFIND").unwrap()));
         assert!(!is_idempotent(&Method::from_bytes(b"get").unwrap()));
     }

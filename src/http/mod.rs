@@ -1,10 +1,10 @@
-//! The rules of HTTP that need no socket.
+//! Rules of HTTP that need no socket.
 //!
-//! Each file is one rule: text in, answer out. The edges read the headers and obey; so every
-//! odd value that a client can think of is a unit test here, and not an integration test.
+//! Each file implements one rule as a pure function. The edges read headers and apply the results.
+//! So every odd input from a client is a unit test here, not an integration test.
 //!
-//! What comes in is a peer's word: nothing in here panics, and nothing takes longer than one
-//! walk over its input.
+//! All input is untrusted: nothing here panics, and nothing takes more than one pass over its
+//! input.
 
 pub mod accept;
 pub mod address;
@@ -14,8 +14,8 @@ pub mod frames;
 pub mod grpc;
 pub mod hop_by_hop;
 pub mod host;
-pub mod label;
 pub mod method;
+pub mod metric_label;
 pub mod path;
 pub mod pattern;
 pub mod proxy_protocol;

@@ -1,9 +1,9 @@
-//! Regular expressions that an operator wrote, over whole texts.
+//! Regular expressions from the configuration, matched against whole texts.
 //!
-//! A pattern always takes the whole text, from its first byte to its last: half of the holes in
-//! rules made of regular expressions are a forgotten anchor. Matching takes time linear in the text
-//! whatever the pattern is, so no client can find a text that takes for ever; what a pattern may
-//! cost in memory is bounded when it is read.
+//! A pattern always matches the whole text, from its first byte to its last: many security holes in
+//! rules with regular expressions come from a missing anchor. Matching takes linear time for every
+//! pattern, so no client can find a text that takes very long. The memory of a pattern is bounded
+//! when it is compiled.
 
 mod set;
 
@@ -15,21 +15,21 @@ use regex::{Regex, RegexBuilder};
 
 /// The longest pattern, in bytes.
 pub const LENGTH_MAX: usize = 1024;
-/// What one compiled pattern may take. `\w{1,100}` over all of Unicode takes more.
+/// The memory limit of one compiled pattern. `\w{1,100}` over all of Unicode exceeds it.
 const COMPILED_BYTES_MAX: usize = 256 * 1024;
-/// What each thread may keep of the states that it has met.
+/// The size limit of each thread's cache of states.
 const CACHE_BYTES_MAX: usize = 512 * 1024;
 
-/// A regular expression that takes the whole text.
+/// A regular expression that matches whole texts.
 #[derive(Debug, Clone)]
 pub struct Pattern {
     source: String,
     regex: Regex,
-    /// What every text that matches begins with: far cheaper to look at.
+    /// A literal prefix of every text that matches, which is far cheaper to check.
     start: String,
 }
 
-/// Why a text is no pattern, in one line.
+/// Why a text is not a valid pattern, in one line.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct PatternError(String);
@@ -49,7 +49,7 @@ impl PartialEq for Pattern {
 impl Eq for Pattern {}
 
 impl Pattern {
-    /// Reads a pattern.
+    /// Compiles a pattern.
     ///
     /// # Errors
     /// What is wrong with it.
@@ -57,19 +57,20 @@ impl Pattern {
         if source.len() > LENGTH_MAX {
             return Err(PatternError(format!("a pattern has at most {LENGTH_MAX} bytes")));
         }
-        // On its own first: `a)(b` must not be made whole by what is put around it.
+        // It is compiled alone first: `a)(b` must not become valid through the text added around
+        // it.
         compiled(source)?;
         let regex = compiled(&whole(source))?;
         Ok(Self { source: source.to_owned(), regex, start: literal_start(source) })
     }
 
-    /// Whether it takes the whole of `text`.
+    /// Whether it matches the whole of `text`.
     #[must_use]
     pub fn matches(&self, text: &str) -> bool {
         text.starts_with(&self.start) && self.regex.is_match(text)
     }
 
-    /// What each group takes, from the whole at 0, if the pattern takes all of `text`.
+    /// The text of each group, with the whole at index 0, if the pattern matches all of `text`.
     #[must_use]
     pub fn captures<'a>(&self, text: &'a str) -> Option<Vec<Option<&'a str>>> {
         let captures = self.regex.captures(text)?;
@@ -85,12 +86,12 @@ impl Pattern {
         self.regex.capture_names().position(|other| other == Some(name))
     }
 
-    /// With its anchors.
+    /// The source with anchors.
     fn whole(&self) -> String {
         whole(&self.source)
     }
 
-    /// As written.
+    /// The source as written.
     #[must_use]
     pub fn source(&self) -> &str {
         &self.source
@@ -109,7 +110,7 @@ fn compiled(source: &str) -> Result<Regex, PatternError> {
         .map_err(|error| PatternError(words(&error)))
 }
 
-/// The last line of what the parser says has the reason; those before it draw the place.
+/// The last line of a parser error has the reason; the lines before it draw the position.
 fn words(error: &regex::Error) -> String {
     match error {
         regex::Error::CompiledTooBig(_) => "it would take too much memory".to_owned(),
@@ -121,9 +122,9 @@ fn words(error: &regex::Error) -> String {
     }
 }
 
-/// The plain text that `source` begins with: letters, digits and the like, up to the first
-/// character that means something, less the one before a `?`, `*` or `{`. Empty if the pattern has
-/// alternatives anywhere, or flags.
+/// The literal prefix of `source`: letters, digits and some punctuation up to the first special
+/// character, less the one before a `?`, `*` or `{`. Empty if the pattern has alternatives or flags
+/// anywhere.
 fn literal_start(source: &str) -> String {
     if source.contains('|') || source.contains("(?") {
         return String::new();
@@ -149,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pattern_takes_the_whole_text() {
+    fn a_pattern_matches_the_whole_text() {
         assert!(pattern("/users/[0-9]+").matches("/users/42"));
         assert!(!pattern("/users/[0-9]+").matches("/users/42/x"));
         assert!(!pattern("/users/[0-9]+").matches("/x/users/42"));
@@ -159,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_pattern_is_told_in_one_line() {
+    fn an_invalid_pattern_is_reported_in_one_line() {
         assert_eq!(Pattern::new("a(b").unwrap_err().to_string(), "unclosed group");
         assert_eq!(Pattern::new("a)(b").unwrap_err().to_string(), "unopened group");
         assert_eq!(
@@ -174,14 +175,14 @@ mod tests {
     }
 
     #[test]
-    fn patterns_are_the_same_if_they_are_written_the_same() {
+    fn patterns_with_the_same_source_are_equal() {
         assert_eq!(pattern("a+"), pattern("a+"));
         assert_ne!(pattern("a+"), pattern("aa*"));
     }
 
     proptest! {
         #[test]
-        fn the_plain_start_of_a_pattern_changes_no_answer(
+        fn the_literal_prefix_of_a_pattern_changes_no_result(
             source in r"[a-c/]{0,4}[a-c/.?*+|(){}\[\]^$]{0,6}",
             text in "[a-c/]{0,6}",
         ) {

@@ -1,19 +1,19 @@
-//! The PROXY protocol: who connected to the proxy in front of us (haproxy.org, proxy-protocol.txt).
+//! The PROXY protocol: the client of the proxy in front of Weir (haproxy.org, proxy-protocol.txt).
 //!
-//! Version 1 is a line of text, version 2 is binary; both come once, before anything else. What a
-//! header says is only worth as much as who sent it, so the edge reads one from listed networks
-//! alone, and insists on it there.
+//! Version 1 is a line of text, version 2 is binary; either comes once, before anything else. A
+//! header can only be trusted as far as its sender, so the edge reads one from listed networks
+//! only, and requires it there.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// The longest header that is read. Addresses take 36 bytes, or 216 for Unix sockets; the rest is
-/// room for the notes behind them.
+/// The longest header that is accepted. Addresses take 36 bytes, or 216 for Unix sockets; the rest
+/// is room for TLVs after them.
 pub const LENGTH_MAX: usize = 4096;
 
 /// The longest line of version 1 (§2.1).
 const LINE_MAX: usize = 107;
 
-/// How a header of version 2 begins. To HTTP it is two empty lines.
+/// The start of a version 2 header. To an HTTP parser it looks like two empty lines.
 pub(super) const SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";
 const PREFIX: &[u8] = b"PROXY ";
 const VERSION: u8 = 0x20;
@@ -25,54 +25,54 @@ const UNIX_STREAM: u8 = 0x31;
 const IPV4_BYTES: usize = 12;
 const IPV6_BYTES: usize = 36;
 const UNIX_BYTES: usize = 216;
-const NOTE_CRC32C: u8 = 0x03;
+const TLV_CRC32C: u8 = 0x03;
 
-/// A whole header.
+/// A complete header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {
-    /// How many bytes it takes.
+    /// Its length in bytes.
     pub length: usize,
-    /// Whom the proxy speaks for; `None` if for itself (a health check), or for somebody who has no
-    /// IP address.
+    /// The client's addresses; `None` if the proxy connects on its own behalf (a health check), or
+    /// for a client without an IP address.
     pub addresses: Option<Addresses>,
 }
 
-/// The two ends of the client's connection to the proxy.
+/// Both addresses of the client's connection to the proxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Addresses {
     /// The client.
     pub source: SocketAddr,
-    /// What it connected to.
+    /// The address it connected to.
     pub destination: SocketAddr,
 }
 
-/// Why bytes are no header.
+/// Why bytes are not a valid header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Invalid {
     /// They begin like neither version.
     #[error("no PROXY header")]
     Missing,
-    /// It does not end in time.
+    /// The header exceeds its maximum length.
     #[error("a PROXY header that is too long")]
     TooLong,
-    /// A line that is not one of version 1.
+    /// Not a valid version 1 line.
     #[error("a PROXY line that cannot be read")]
     Line,
-    /// A version or command that nobody knows.
+    /// An unknown version or command.
     #[error("a PROXY command that is not known")]
     Command,
     /// The parts do not fit into the length.
     #[error("a PROXY header whose parts do not fit its length")]
     Length,
-    /// It was damaged on its way.
+    /// The checksum is wrong.
     #[error("a PROXY header with a wrong checksum")]
     Checksum,
 }
 
-/// The header at the start of `bytes`; `None` while some of it is still to come.
+/// Parses the header at the start of `bytes`; `None` if it is incomplete.
 ///
 /// # Errors
-/// [`Invalid`], as soon as that is certain.
+/// [`Invalid`], as soon as it is certain.
 pub fn parse(bytes: &[u8]) -> Result<Option<Header>, Invalid> {
     let starts_like = |start: &[u8]| bytes.iter().zip(start).all(|(byte, start)| byte == start);
     if starts_like(&SIGNATURE) {
@@ -149,11 +149,11 @@ fn version_2(bytes: &[u8]) -> Result<Option<Header>, Invalid> {
         TCP_OVER_IPV4 => IPV4_BYTES,
         TCP_OVER_IPV6 => IPV6_BYTES,
         UNIX_STREAM => UNIX_BYTES,
-        // Who that is cannot be said, nor where the notes begin.
+        // Another family has no usable address, and the start of its TLVs is unknown.
         _ => return Ok(Some(Header { length, addresses: None })),
     };
-    let (addresses, notes) = body.split_at_checked(size).ok_or(Invalid::Length)?;
-    check_notes(notes, whole)?;
+    let (addresses, tlvs) = body.split_at_checked(size).ok_or(Invalid::Length)?;
+    check_tlvs(tlvs, whole)?;
     let addresses = match family {
         TCP_OVER_IPV4 => pair::<4>(addresses),
         TCP_OVER_IPV6 => pair::<16>(addresses),
@@ -176,25 +176,25 @@ where
     })
 }
 
-/// Each note is a type, a length and so many bytes. None is of use to us but the checksum.
-fn check_notes(mut notes: &[u8], whole: &[u8]) -> Result<(), Invalid> {
-    while let Some((&[kind, high, low], rest)) = notes.split_first_chunk() {
+/// Checks the TLVs: each has a type, a length and a value. Only the checksum is used.
+fn check_tlvs(mut tlvs: &[u8], whole: &[u8]) -> Result<(), Invalid> {
+    while let Some((&[kind, high, low], rest)) = tlvs.split_first_chunk() {
         let length = usize::from(u16::from_be_bytes([high, low]));
         let (value, rest) = rest.split_at_checked(length).ok_or(Invalid::Length)?;
-        if kind == NOTE_CRC32C {
-            let told = value.try_into().map_err(|_size| Invalid::Length)?;
+        if kind == TLV_CRC32C {
+            let expected = value.try_into().map_err(|_size| Invalid::Length)?;
             let at = whole.len() - rest.len() - length;
-            if crc32c(whole, at..at + length) != u32::from_be_bytes(told) {
+            if crc32c(whole, at..at + length) != u32::from_be_bytes(expected) {
                 return Err(Invalid::Checksum);
             }
         }
-        notes = rest;
+        tlvs = rest;
     }
-    if notes.is_empty() { Ok(()) } else { Err(Invalid::Length) }
+    if tlvs.is_empty() { Ok(()) } else { Err(Invalid::Length) }
 }
 
-/// CRC-32C of `bytes`, those in `zeroed` taken as 0. Headers are short and rare: a table would
-/// earn nothing.
+/// CRC-32C of `bytes`, with those in `zeroed` counted as 0. Headers are short and rare, so a table
+/// would not pay off.
 fn crc32c(bytes: &[u8], zeroed: std::ops::Range<usize>) -> u32 {
     let mut crc = u32::MAX;
     for (index, byte) in bytes.iter().enumerate() {
@@ -206,7 +206,7 @@ fn crc32c(bytes: &[u8], zeroed: std::ops::Range<usize>) -> u32 {
     !crc
 }
 
-/// A header of version 2 that speaks for a client, or for the sender itself.
+/// Builds a version 2 header for a client, or for the sender itself.
 #[must_use]
 pub fn version_2_header(of: Option<Addresses>) -> Vec<u8> {
     let mut header = SIGNATURE.to_vec();
@@ -221,7 +221,7 @@ pub fn version_2_header(of: Option<Addresses>) -> Vec<u8> {
             header.extend(source.octets());
             header.extend(destination.octets());
         }
-        // Both ends must be of one family.
+        // Both addresses must have the same family.
         (source, destination) => {
             header.extend([TCP_OVER_IPV6, 0, 36]);
             header.extend(wide(source).octets());
@@ -250,17 +250,17 @@ mod tests {
         Addresses { source: source.parse().unwrap(), destination: destination.parse().unwrap() }
     }
 
-    /// A header of version 2 with these notes behind IPv4 addresses.
-    fn with_notes(notes: &[u8]) -> Vec<u8> {
+    /// A version 2 header with these TLVs after IPv4 addresses.
+    fn with_tlvs(tlvs: &[u8]) -> Vec<u8> {
         let mut header = version_2_header(Some(addresses("192.0.2.1:4711", "198.51.100.2:443")));
-        header.extend(notes);
+        header.extend(tlvs);
         let length = u16::try_from(header.len() - 16).unwrap();
         header[14..16].copy_from_slice(&length.to_be_bytes());
         header
     }
 
     fn with_checksum(change: u32) -> Vec<u8> {
-        let mut header = with_notes(&[0x04, 0, 2, b'n', b'o', NOTE_CRC32C, 0, 4, 0, 0, 0, 0]);
+        let mut header = with_tlvs(&[0x04, 0, 2, b'n', b'o', TLV_CRC32C, 0, 4, 0, 0, 0, 0]);
         let at = header.len() - 4;
         let sum = crc32c(&header, at..at + 4) ^ change;
         header[at..].copy_from_slice(&sum.to_be_bytes());
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_of_version_1_names_both_ends_and_leaves_what_follows() {
+    fn a_version_1_line_has_both_addresses_and_ends_at_its_newline() {
         let header = parse(LINE).unwrap().unwrap();
         assert_eq!(&LINE[header.length..], b"GET / HTTP/1.1\r\n");
         let expected = addresses("192.0.2.1:4711", "198.51.100.2:443");
@@ -279,14 +279,14 @@ mod tests {
     }
 
     #[test]
-    fn a_line_of_an_unknown_client_says_nothing_of_it() {
+    fn a_line_of_an_unknown_client_has_no_address() {
         for line in [&b"PROXY UNKNOWN\r\n"[..], b"PROXY UNKNOWN ffff::1 what 4 ever\r\n"] {
             assert_eq!(parse(line), Ok(Some(Header { length: line.len(), addresses: None })));
         }
     }
 
     #[test]
-    fn a_line_that_is_not_exactly_one_is_refused() {
+    fn an_inexact_line_is_rejected() {
         for line in [
             "PROXY TCP4 192.0.2.1 198.51.100.2 4711 443\n",
             "PROXY TCP4 192.0.2.1 198.51.100.2 4711\r\n",
@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_header_is_told_at_the_first_byte_that_differs() {
+    fn other_bytes_are_rejected_at_the_first_byte_that_differs() {
         assert_eq!(parse(b"G"), Err(Invalid::Missing));
         assert_eq!(parse(b"PROXX"), Err(Invalid::Missing));
         assert_eq!(parse(b"\r\n\r\n\0\r\nQUIT\r"), Err(Invalid::Missing));
@@ -315,14 +315,14 @@ mod tests {
     }
 
     #[test]
-    fn a_line_without_end_is_refused_after_107_bytes() {
+    fn an_endless_line_is_rejected_after_107_bytes() {
         let endless = [b"PROXY UNKNOWN ".as_slice(), &[b'x'; 200]].concat();
         assert_eq!(parse(&endless[..106]), Ok(None));
         assert_eq!(parse(&endless[..107]), Err(Invalid::TooLong));
     }
 
     #[test]
-    fn version_2_reads_what_it_wrote() {
+    fn a_version_2_header_is_read_back() {
         for (source, destination) in
             [("192.0.2.1:4711", "198.51.100.2:443"), ("[2001:db8::1]:1", "[2001:db8::2]:65535")]
         {
@@ -337,23 +337,23 @@ mod tests {
     }
 
     #[test]
-    fn a_proxy_that_speaks_for_itself_names_nobody() {
+    fn a_header_for_the_proxy_itself_has_no_address() {
         let local = version_2_header(None);
         assert_eq!(parse(&local), Ok(Some(Header { length: 16, addresses: None })));
-        // Whatever it says, and however wrong, it is skipped.
-        let mut with_more = with_notes(&[0xff, 0xff]);
+        // It is skipped whatever it contains.
+        let mut with_more = with_tlvs(&[0xff, 0xff]);
         with_more[12] = VERSION | COMMAND_LOCAL;
         assert_eq!(parse(&with_more).unwrap().unwrap().addresses, None);
     }
 
     #[test]
-    fn families_without_an_ip_address_are_skipped_whole() {
+    fn families_without_an_ip_address_are_skipped() {
         let mut unix = version_2_header(None);
         unix[12..16].copy_from_slice(&[VERSION | COMMAND_PROXY, UNIX_STREAM, 0, 216]);
         unix.extend([7; 216]);
         assert_eq!(parse(&unix), Ok(Some(Header { length: 232, addresses: None })));
         for family in [0x00, 0x12, 0x22, 0x32, 0xff] {
-            let mut other = with_notes(&[]);
+            let mut other = with_tlvs(&[]);
             other[13] = family;
             let expected = Header { length: 28, addresses: None };
             assert_eq!(parse(&other), Ok(Some(expected)), "{family:#x}");
@@ -361,37 +361,37 @@ mod tests {
     }
 
     #[test]
-    fn commands_and_versions_to_come_are_refused() {
+    fn future_commands_and_versions_are_rejected() {
         for command in [0x22, 0x2f, 0x11, 0x31, 0x00] {
-            let mut header = with_notes(&[]);
+            let mut header = with_tlvs(&[]);
             header[12] = command;
             assert_eq!(parse(&header), Err(Invalid::Command), "{command:#x}");
         }
     }
 
     #[test]
-    fn parts_that_do_not_fit_are_refused() {
-        let mut short = with_notes(&[]);
+    fn parts_that_do_not_fit_are_rejected() {
+        let mut short = with_tlvs(&[]);
         short[15] = 11;
         assert_eq!(parse(&short), Err(Invalid::Length));
-        assert_eq!(parse(&with_notes(&[0x04])), Err(Invalid::Length));
-        assert_eq!(parse(&with_notes(&[0x04, 0, 3, 1, 2])), Err(Invalid::Length));
-        assert_eq!(parse(&with_notes(&[NOTE_CRC32C, 0, 3, 1, 2, 3])), Err(Invalid::Length));
-        let mut huge = with_notes(&[]);
+        assert_eq!(parse(&with_tlvs(&[0x04])), Err(Invalid::Length));
+        assert_eq!(parse(&with_tlvs(&[0x04, 0, 3, 1, 2])), Err(Invalid::Length));
+        assert_eq!(parse(&with_tlvs(&[TLV_CRC32C, 0, 3, 1, 2, 3])), Err(Invalid::Length));
+        let mut huge = with_tlvs(&[]);
         huge[14..16].copy_from_slice(&[0xff, 0xff]);
         assert_eq!(parse(&huge), Err(Invalid::TooLong), "before its bytes are there");
     }
 
     #[test]
-    fn notes_are_skipped_and_a_checksum_is_checked() {
-        assert!(parse(&with_notes(&[0x04, 0, 0, 0x30, 0, 1, b'x'])).unwrap().is_some());
+    fn tlvs_are_skipped_and_a_checksum_is_checked() {
+        assert!(parse(&with_tlvs(&[0x04, 0, 0, 0x30, 0, 1, b'x'])).unwrap().is_some());
         assert!(parse(&with_checksum(0)).unwrap().is_some());
         assert_eq!(parse(&with_checksum(1)), Err(Invalid::Checksum));
         assert_eq!(crc32c(b"123456789", 0..0), 0xe306_9283, "the check value of CRC-32C");
     }
 
     #[test]
-    fn a_header_in_pieces_is_partial_until_its_last_byte() {
+    fn a_header_in_pieces_is_incomplete_until_its_last_byte() {
         for whole in [LINE[..44].to_vec(), with_checksum(0)] {
             for length in 0..whole.len() {
                 assert_eq!(parse(&whole[..length]), Ok(None), "{length} bytes");

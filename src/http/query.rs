@@ -1,9 +1,9 @@
-//! Parameters of a query.
+//! Query parameters.
 
 use std::borrow::Cow;
 
-/// The value of the first parameter called `name`, read as forms are written: `%41` is `A`, `+` is
-/// a space, and a parameter without `=` is empty. What is no UTF-8 becomes `U+FFFD`.
+/// The value of the first parameter named `name`, decoded like a form: `%41` is `A`, `+` is a
+/// space, and a parameter without `=` is empty. Invalid UTF-8 becomes `U+FFFD`.
 #[must_use]
 pub fn first<'a>(query: &'a str, name: &str) -> Option<Cow<'a, str>> {
     let mut parameters = form_urlencoded::parse(query.as_bytes());
@@ -27,7 +27,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_alone_is_there_and_empty() {
+    fn a_parameter_without_a_value_is_empty() {
         assert_eq!(first("debug", "debug").as_deref(), Some(""));
         assert_eq!(first("&&debug=&", "debug").as_deref(), Some(""));
         assert_eq!(first("", ""), None);

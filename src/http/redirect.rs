@@ -1,15 +1,15 @@
-//! Where a client is sent instead.
+//! Builds the `Location` of a redirect.
 //!
-//! Two things must not happen. A path that a client chose must not become a host: `//evil.test` and
-//! `/\evil.test` lead away from here, so paths have one slash in front, and a backslash is escaped.
-//! And nothing that a client chose may end the field and begin another.
+//! Two things must not happen. A path from a client must not become a host: `//evil.test` and
+//! `/\evil.test` lead to another site, so paths have exactly one slash in front, and a backslash is
+//! escaped. And text from a client must not end the header and begin another.
 
 use std::fmt::Write as _;
 
 use super::rewrite::NewPath;
 use super::scheme::Scheme;
 
-/// How the new place differs from the one that was asked for.
+/// How the new location differs from the requested one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Redirect {
     /// 301, 302, 303, 307 or 308.
@@ -22,47 +22,47 @@ pub struct Redirect {
     pub port: Option<u16>,
     /// Another path.
     pub path: Option<NewPath>,
-    /// A query to begin with.
+    /// A query to put first.
     pub query: Option<String>,
     /// Whether the client's query is kept.
     pub keep_query: bool,
 }
 
-/// What was asked for.
+/// The target of a request, as far as redirects use it.
 #[derive(Debug, Clone, Copy)]
-pub struct Place<'a> {
-    /// How the client came.
+pub struct RequestTarget<'a> {
+    /// The scheme of the request.
     pub scheme: Scheme,
-    /// The host in its one spelling; `None` if the client named none.
+    /// The normalized host; `None` if the request has none.
     pub host: Option<&'a str>,
-    /// The port that the client named.
+    /// The port in the request.
     pub port: Option<u16>,
-    /// In the form of [`super::path::for_routing`].
+    /// Normalized by [`super::path::normalize_for_routing`].
     pub path: &'a str,
-    /// As sent, without the `?`.
+    /// The query as received, without the `?`.
     pub query: Option<&'a str>,
 }
 
 impl Redirect {
-    /// Whether only the scheme is another, and the port with it: asked for by that scheme, it would
-    /// lead to where the client is.
+    /// Whether the redirect only changes the scheme, with its port. For a request with the new
+    /// scheme it would lead to the requested URL itself.
     #[must_use]
     pub fn changes_scheme_alone(&self) -> bool {
         self.scheme.is_some() && self.host.is_none() && self.path.is_none() && self.query.is_none()
     }
 
-    /// The value of `Location`: a whole URI if scheme, host or port differ, else a path. `None` if
-    /// it would need a host that nobody named.
+    /// The value of `Location`: an absolute URI if scheme, host or port differ, otherwise a path.
+    /// `None` if it needs a host and the request has none.
     #[must_use]
-    pub fn location(&self, asked: &Place<'_>) -> Option<String> {
+    pub fn location(&self, asked: &RequestTarget<'_>) -> Option<String> {
         let mut location = String::new();
         if self.scheme.is_some() || self.host.is_some() || self.port.is_some() {
             let scheme = self.scheme.unwrap_or(asked.scheme);
             let host = self.host.as_deref().or(asked.host)?;
-            // The client's port is one of its scheme and host.
+            // The client's port is valid only for its scheme and host.
             let same = self.host.is_none() && scheme == asked.scheme;
             let port = self.port.or(asked.port.filter(|_| same));
-            // Writing into a String cannot fail.
+            // Writing to a String cannot fail.
             let _written: Result<(), _> = write!(location, "{scheme}://{host}");
             if let Some(port) = port.filter(|port| *port != scheme.port()) {
                 let _written: Result<(), _> = write!(location, ":{port}");
@@ -72,8 +72,8 @@ impl Redirect {
             Some(path) => escape(&mut location, &path.of(asked.path)),
             None => escape(&mut location, asked.path),
         }
-        let kept = asked.query.filter(|_| self.keep_query);
-        let queries = self.query.as_deref().into_iter().chain(kept);
+        let client_query = asked.query.filter(|_| self.keep_query);
+        let queries = self.query.as_deref().into_iter().chain(client_query);
         for (separator, query) in ['?', '&'].into_iter().zip(queries) {
             location.push(separator);
             escape(&mut location, query);
@@ -82,7 +82,8 @@ impl Redirect {
     }
 }
 
-/// Writes what a URI may have, and the rest in percent form. Escapes stay what they are.
+/// Appends characters that are allowed in a URI, and percent-encodes others. Existing escapes stay
+/// unchanged.
 fn escape(text: &mut String, part: &str) {
     for byte in part.bytes() {
         let odd = !byte.is_ascii_graphic() || b"\\\"<>^`{|}".contains(&byte);
@@ -97,10 +98,10 @@ fn escape(text: &mut String, part: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::path::for_routing;
+    use crate::http::path::normalize_for_routing;
     use proptest::prelude::*;
 
-    const ASKED: Place<'static> = Place {
+    const ASKED: RequestTarget<'static> = RequestTarget {
         scheme: Scheme::Http,
         host: Some("a.test"),
         port: Some(8080),
@@ -131,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn another_scheme_forgets_the_clients_port() {
+    fn another_scheme_drops_the_clients_port() {
         let scheme = Some(Scheme::Https);
         assert_eq!(location(&Redirect { scheme, ..redirect() }), "https://a.test/old/x?q=1&r=%2F");
         let port = Some(8443);
@@ -158,8 +159,8 @@ mod tests {
     }
 
     #[test]
-    fn a_host_that_nobody_named_cannot_be_told() {
-        let asked = Place { host: None, ..ASKED };
+    fn without_a_host_there_is_no_absolute_location() {
+        let asked = RequestTarget { host: None, ..ASKED };
         assert_eq!(Redirect { scheme: Some(Scheme::Https), ..redirect() }.location(&asked), None);
         assert!(redirect().location(&asked).is_some());
     }
@@ -168,7 +169,7 @@ mod tests {
     fn a_path_never_becomes_a_host() {
         let strip = NewPath::Prefix { old: "/old".to_owned(), new: "/".to_owned() };
         for path in ["/old//evil.test", "/old/\\evil.test", "/old/%2F/evil.test", "/old/x//"] {
-            let asked = Place { path: &for_routing(path), query: None, ..ASKED };
+            let asked = RequestTarget { path: &normalize_for_routing(path), query: None, ..ASKED };
             let location = Redirect { path: Some(strip.clone()), ..redirect() }.location(&asked);
             let location = location.unwrap();
             let second = location.as_bytes().get(1);
@@ -178,9 +179,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_is_asked_the_place_is_here_and_one_field(path in any::<String>(), query in any::<String>()) {
-            let path = for_routing(&path).into_owned();
-            let asked = Place { path: &path, query: Some(&query), ..ASKED };
+        fn every_location_stays_on_this_host_and_is_one_header(path in any::<String>(), query in any::<String>()) {
+            let path = normalize_for_routing(&path).into_owned();
+            let asked = RequestTarget { path: &path, query: Some(&query), ..ASKED };
             let strip = NewPath::Prefix { old: "/old".to_owned(), new: "/".to_owned() };
             let location = Redirect { path: Some(strip), ..redirect() }.location(&asked).unwrap();
             prop_assert!(location.bytes().all(|byte| byte.is_ascii_graphic()), "{}", location);

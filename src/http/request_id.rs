@@ -1,28 +1,28 @@
-//! The name of one request, in the logs of everyone who saw it.
+//! Request ids: the name of one request in the logs of all servers that handle it.
 
 use std::fmt;
 
-/// The longest id that we take from someone else.
+/// The longest id that is accepted from a client.
 pub const LENGTH_MAX: usize = 128;
 
-/// An id that came with the request, if it may be repeated: short, and of characters that can
-/// break neither a log line nor a header, nor be mistaken for markup.
+/// The id of an incoming request, if it is safe to repeat: short, and without characters that could
+/// break a log line or a header, or look like markup.
 #[must_use]
 pub fn accept(value: &str) -> Option<&str> {
     let fits = (1..=LENGTH_MAX).contains(&value.len());
     (fits && value.bytes().all(is_id_byte)).then_some(value)
 }
 
-/// UUIDs, ULIDs, base 64 and trace ids are made of these.
+/// The characters of UUIDs, ULIDs, base 64 and trace ids.
 const fn is_id_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'~' | b'+' | b'/' | b'=' | b'-')
 }
 
-/// An id of our own: 32 hexadecimal digits.
+/// A generated id: 32 hexadecimal digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct RequestId([u8; 32]);
 
-/// The id that 128 rolled bits make.
+/// Creates an id from 128 random bits.
 #[must_use]
 pub fn from_roll(roll: u128) -> RequestId {
     let mut text = [b'0'; 32];
@@ -38,7 +38,7 @@ impl RequestId {
     /// The digits.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        // Digits are ASCII, so the default is never used.
+        // Hexadecimal digits are ASCII, so the default is never used.
         str::from_utf8(&self.0).unwrap_or_default()
     }
 }
@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_that_a_log_line_could_not_carry_is_refused() {
+    fn an_id_that_could_break_a_log_line_is_rejected() {
         for id in ["", "a b", "a\nb", "a\"b", "a,b", "<b>", "é", "a;b", "a\0"] {
             assert_eq!(accept(id), None, "{id:?}");
         }
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_of_our_own_is_32_digits() {
+    fn a_generated_id_has_32_digits() {
         assert_eq!(from_roll(0).as_str(), "00000000000000000000000000000000");
         assert_eq!(from_roll(0x1f).as_str(), "0000000000000000000000000000001f");
         assert_eq!(from_roll(u128::MAX).to_string(), "ffffffffffffffffffffffffffffffff");
@@ -87,7 +87,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn an_id_of_our_own_spells_its_roll_and_is_accepted(roll in any::<u128>()) {
+        fn a_generated_id_encodes_its_random_bits_and_is_accepted(roll in any::<u128>()) {
             let id = from_roll(roll);
             prop_assert_eq!(id.as_str(), format!("{roll:032x}"));
             prop_assert_eq!(accept(id.as_str()), Some(id.as_str()));

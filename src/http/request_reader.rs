@@ -1,32 +1,32 @@
-//! Requests of the admin port, read from bytes that arrive in any pieces.
+//! Reads requests of the admin port from bytes that arrive in any pieces.
 //!
-//! The scanner of client requests decides what is a request, so both ports agree. This reader adds
-//! what a small server needs: it keeps the bytes of one request's headers, at most [`HEAD_MAX`], and
-//! takes the method, the path and the keep-alive choice out of them.
+//! The scanner of client requests decides what is valid, so both ports agree. This reader adds what
+//! a small server needs: it buffers the bytes of one request's headers, at most [`HEAD_MAX`], and
+//! extracts the method, the path and whether the connection is reused.
 
 use crate::http::scan::{Limits, Scanner, Violation};
 
-/// Most bytes that are kept: of a request line with its header fields, and of requests that were
-/// sent behind it.
+/// The maximum number of buffered bytes: of a request line with its headers, and of requests sent
+/// after it.
 pub const HEAD_MAX: usize = 16 * 1024;
 
 const LIMITS: Limits =
     Limits { target_bytes: 4 * 1024, header_bytes: HEAD_MAX - 5 * 1024, headers: 100 };
-/// A buffer that is larger is given back when it is empty: an idle connection keeps little.
-const BUFFER_KEPT: usize = 1024;
+/// An empty buffer larger than this is freed, so an idle connection uses little memory.
+const IDLE_BUFFER_MAX: usize = 1024;
 const HEAD_END: &[u8] = b"\r\n\r\n";
 
-/// A request, as far as the admin port needs it.
+/// A request, as far as the admin port uses it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
-    /// As sent.
+    /// The method as sent.
     pub method: String,
     /// Without query, scheme and authority; `*` of `OPTIONS *`, the authority of `CONNECT`.
     pub path: String,
-    /// Whether it is HTTP/1.0, which keeps a connection only if both sides say so.
+    /// Whether it is HTTP/1.0, where a connection is reused only if both sides agree.
     pub is_http_1_0: bool,
     /// Whether another request may follow on the connection: the client wants it, and there is no
-    /// body in between, which would have to be read first.
+    /// body, which would have to be read first.
     pub keeps_connection: bool,
 }
 
@@ -35,7 +35,7 @@ pub struct Request {
 pub struct RequestReader {
     scanner: Scanner,
     buffer: Vec<u8>,
-    /// How much of the buffer the scanner has seen.
+    /// How much of the buffer has been scanned.
     scanned: usize,
 }
 
@@ -46,31 +46,31 @@ impl Default for RequestReader {
 }
 
 impl RequestReader {
-    /// How many bytes [`push`](Self::push) takes now.
+    /// How many bytes [`push`](Self::push) accepts now.
     #[must_use]
     pub const fn room(&self) -> usize {
         HEAD_MAX.saturating_sub(self.buffer.len())
     }
 
-    /// Whether nothing of a request has come.
+    /// Whether no byte of a request has arrived.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.buffer.is_empty()
     }
 
-    /// Takes what was read. What is beyond the [room](Self::room) is dropped.
+    /// Adds bytes that were read. Bytes beyond the [room](Self::room) are dropped.
     pub fn push(&mut self, bytes: &[u8]) {
         let fitting = bytes.get(..self.room()).unwrap_or(bytes);
         self.buffer.extend_from_slice(fitting);
     }
 
-    /// The next request, once its header fields are complete. After one that does not
-    /// [keep the connection](Request::keeps_connection) nothing more must be read.
+    /// The next request, once its headers are complete. After a request that does not [keep the
+    /// connection](Request::keeps_connection), nothing more must be read.
     ///
     /// # Errors
-    /// The bytes are not a request, or its header fields are larger than the admin port takes.
+    /// The bytes are not a valid request, or its headers are too large for the admin port.
     pub fn next_request(&mut self) -> Result<Option<Request>, Violation> {
-        // The end may have begun in the bytes before.
+        // The end may have begun in the previous bytes.
         let from = self.scanned.saturating_sub(HEAD_END.len() - 1);
         let tail = self.buffer.get(from..).unwrap_or_default();
         let end = find(tail, HEAD_END).map(|at| from + at + HEAD_END.len());
@@ -85,30 +85,30 @@ impl RequestReader {
         let request = self.buffer.get(..end).and_then(|head| parse(head, has_body));
         self.buffer.drain(..end);
         self.scanned = 0;
-        if self.buffer.is_empty() && self.buffer.capacity() > BUFFER_KEPT {
+        if self.buffer.is_empty() && self.buffer.capacity() > IDLE_BUFFER_MAX {
             self.buffer = Vec::new();
         }
         request.map(Some).ok_or(Violation::Target)
     }
 }
 
-/// Takes apart what the scanner has let pass.
+/// Parses headers that the scanner has validated.
 fn parse(head: &[u8], has_body: bool) -> Option<Request> {
     let head = head.strip_prefix(b"\r\n").unwrap_or(head);
-    // A field's value may have bytes that are not UTF-8.
+    // A header value may contain bytes that are not UTF-8.
     let head = String::from_utf8_lossy(head);
-    let (line, fields) = head.split_once("\r\n")?;
+    let (line, headers) = head.split_once("\r\n")?;
     let mut words = line.split(' ');
     let (method, target, version) = (words.next()?, words.next()?, words.next()?);
     let is_http_1_0 = version == "HTTP/1.0";
-    let says = |word: &str| {
-        let values = fields.split("\r\n").filter_map(|field| field.split_once(':'));
+    let has_option = |word: &str| {
+        let values = headers.split("\r\n").filter_map(|header| header.split_once(':'));
         let connection = values.filter(|(name, _)| name.eq_ignore_ascii_case("connection"));
         connection
             .flat_map(|(_, value)| value.split(','))
             .any(|option| option.trim_matches([' ', '\t']).eq_ignore_ascii_case(word))
     };
-    let wants = if is_http_1_0 { says("keep-alive") } else { true } && !says("close");
+    let wants = if is_http_1_0 { has_option("keep-alive") } else { true } && !has_option("close");
     Some(Request {
         method: method.to_owned(),
         path: path(target).to_owned(),
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_is_kept_as_the_version_and_the_client_say() {
+    fn the_version_and_the_client_decide_whether_a_connection_is_reused() {
         for (head, keeps) in [
             ("GET / HTTP/1.1\r\nHost: a\r\n\r\n", true),
             ("GET / HTTP/1.1\r\nHost: a\r\nConnection: te, Close\r\n\r\n", false),
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_that_comes_byte_by_byte_is_the_same() {
+    fn a_request_that_arrives_byte_by_byte_is_the_same() {
         let head = b"GET /readyz HTTP/1.1\r\nHost: a\r\nX-Odd: \xff\r\n\r\n";
         let mut reader = RequestReader::default();
         for (index, byte) in head.iter().enumerate() {
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_that_were_sent_together_are_read_one_after_the_other() {
+    fn pipelined_requests_are_read_one_after_the_other() {
         let mut reader = RequestReader::default();
         reader.push(b"GET /a HTTP/1.1\r\nHost: a\r\n\r\nGET /b HTTP/1.1\r\nHost: a\r\n\r\nGET");
         assert_eq!(reader.next_request().unwrap().unwrap().path, "/a");
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_request_or_too_large_has_a_status() {
+    fn an_invalid_or_too_large_request_has_a_status() {
         let status = |bytes: &[u8]| read(bytes).unwrap_err().status();
         assert_eq!(status(b"\x16\x03\x01"), 400);
         assert_eq!(status(b"GET / HTTP/1.1\r\n\r\n"), 400, "no Host");
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_is_kept_than_the_largest_request() {
+    fn no_more_than_the_largest_request_is_buffered() {
         let mut reader = RequestReader::default();
         for _ in 0..100 {
             reader.push(&[b'x'; 1000]);

@@ -1,32 +1,32 @@
-//! Another path for a request.
+//! Rewrites the path of a request.
 //!
-//! A new path is made of the routing copy of the old one (see [`super::path`]), never of the bytes
-//! as they came: what is left of `/a/../b/x` behind the prefix `/b` is not in those bytes. The
-//! result is brought into the same form again, so no part that a client chose can end up as a dot
-//! segment, or as `//host` at the start, that was not there before.
+//! A new path is made from the normalized path (see [`super::path`]), never from the original
+//! bytes: what remains of `/a/../b/x` after the prefix `/b` does not exist in those bytes. The
+//! result is normalized again, so that no part from a client can introduce a dot segment, or
+//! `//host` at the start.
 
-use super::path::{any_reading, for_routing, has_prefix, is_ambiguous};
+use super::path::{any_reading, has_prefix, is_ambiguous, normalize_for_routing};
 use super::pattern::{Pattern, PatternError};
 
 /// How a new path is made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NewPath {
-    /// This, whatever the old one was.
+    /// This path, whatever the old one was.
     Whole(String),
-    /// Another start: what the path has below `old` goes below `new`.
+    /// Replaces a prefix: the part of the path below `old` moves below `new`.
     Prefix {
         /// The prefix of the route.
         old: String,
-        /// What takes its place.
+        /// Its replacement.
         new: String,
     },
-    /// What the pattern's groups took, put into a template.
+    /// The groups of a pattern, inserted into a template.
     Pattern(Pattern, Template),
 }
 
 impl NewPath {
-    /// The new path for `path`, which is in the form of [`for_routing`], and so is the result. A
-    /// path that the pattern does not take stays as it is.
+    /// The new path for `path`. Both are normalized by [`normalize_for_routing`]. A path that the
+    /// pattern does not match stays unchanged.
     #[must_use]
     pub fn of(&self, path: &str) -> String {
         let new = match self {
@@ -41,16 +41,16 @@ impl NewPath {
             },
         };
         let below_nothing = matches!(self, Self::Prefix { old, .. } if old == path);
-        let normal = for_routing(&new);
-        // The prefix alone is not a folder: `/old` becomes `/new` and not `/new/`.
+        let normal = normalize_for_routing(&new);
+        // The prefix itself is not a folder: `/old` becomes `/new` and not `/new/`.
         match normal.strip_suffix('/') {
             Some(shorter) if below_nothing && !shorter.is_empty() => shorter.to_owned(),
             _ => normal.into_owned(),
         }
     }
 
-    /// Whether every reading of `new`, which [`NewPath::of`] has made, lies below what an operator wrote
-    /// as its start: for a servlet container, `/app/..;/x` does not lie below `/app`.
+    /// Whether every reading of `new`, a result of [`NewPath::of`], stays below the start that the
+    /// operator wrote. For a servlet container, `/app/..;/x` is not below `/app`.
     #[must_use]
     pub fn keeps(&self, new: &str) -> bool {
         let start = match self {
@@ -58,13 +58,13 @@ impl NewPath {
             Self::Prefix { new, .. } => new.as_str(),
             Self::Pattern(_, template) => template.folder(),
         };
-        // A start that is ambiguous by itself is what the operator wants.
-        let is_clear = is_ambiguous(start) || !is_ambiguous(new);
-        is_clear || !any_reading(new, |reading| !has_prefix(reading, start))
+        // A start that is ambiguous by itself is the operator's choice.
+        let is_unambiguous = is_ambiguous(start) || !is_ambiguous(new);
+        is_unambiguous || !any_reading(new, |reading| !has_prefix(reading, start))
     }
 }
 
-/// A text with places for what a pattern's groups took: `$1`, `${1}`, `${name}`; `$$` is `$`.
+/// A text with placeholders for the groups of a pattern: `$1`, `${1}`, `${name}`; `$$` is `$`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Template {
     source: String,
@@ -78,17 +78,17 @@ enum Part {
 }
 
 impl Template {
-    /// Reads a template for what `pattern` takes.
+    /// Parses a template for the groups of `pattern`.
     ///
     /// # Errors
-    /// A `$` that names no group of the pattern.
+    /// A `$` refers to a group that the pattern does not have.
     pub fn new(source: &str, pattern: &Pattern) -> Result<Self, PatternError> {
         let mut parts = Vec::new();
         let mut pieces = source.split('$');
         push(&mut parts, pieces.next().unwrap_or_default());
         while let Some(piece) = pieces.next() {
             if piece.is_empty() {
-                // Two in a row; what follows the second is plain.
+                // Two `$` in a row; the text after the second is literal.
                 let plain = pieces.next().ok_or_else(|| {
                     PatternError::new("a `$` at the end names no group (`$$` is a dollar sign)")
                 })?;
@@ -105,13 +105,13 @@ impl Template {
         Ok(Self { source: source.to_owned(), parts })
     }
 
-    /// As written.
+    /// The template as written.
     #[must_use]
     pub fn source(&self) -> &str {
         &self.source
     }
 
-    /// The whole segments that stand before the first group.
+    /// The complete segments before the first group.
     fn folder(&self) -> &str {
         match self.parts.as_slice() {
             [Part::Text(text)] => text,
@@ -141,8 +141,8 @@ fn push(parts: &mut Vec<Part>, text: &str) {
     }
 }
 
-/// The name of a group at the start of `piece`, and what follows it. A number ends with its last
-/// digit, so that `$1x` is the first group and an `x`.
+/// The name of a group at the start of `piece`, and the text after it. A number ends with its last
+/// digit, so `$1x` is the first group and an `x`.
 fn group_name(piece: &str) -> Result<(&str, &str), PatternError> {
     if let Some(inner) = piece.strip_prefix('{') {
         return inner
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_below_a_prefix_goes_below_the_new_one() {
+    fn the_part_below_a_prefix_moves_below_the_new_one() {
         assert_eq!(prefix("/old", "/new").of("/old/a/b"), "/new/a/b");
         assert_eq!(prefix("/old", "/new").of("/old"), "/new");
         assert_eq!(prefix("/old", "/new").of("/old/"), "/new/");
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn groups_go_where_the_template_says() {
+    fn groups_are_inserted_into_the_template() {
         let users = pattern("/users/([0-9]+)(/.*)?", "/u/$1x$2");
         assert_eq!(users.of("/users/42/photo"), "/u/42x/photo");
         assert_eq!(users.of("/users/42"), "/u/42x");
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn a_template_names_only_groups_that_there_are() {
+    fn a_template_can_only_use_existing_groups() {
         let wrong = |template| {
             let pattern = Pattern::new("/(a)(?P<b>c)").unwrap();
             Template::new(template, &pattern).unwrap_err().to_string()
@@ -207,13 +207,13 @@ mod tests {
     }
 
     #[test]
-    fn parts_of_the_old_path_make_no_dots_and_no_double_slash() {
+    fn parts_of_the_old_path_introduce_no_dot_segment_and_no_double_slash() {
         assert_eq!(pattern("/(.)x(.)(/.*)?", "/$1$2$3").of("/.x./b"), "/b");
         assert_eq!(pattern("/x(.*)", "/$1").of("/x/evil.test"), "/evil.test");
     }
 
     #[test]
-    fn no_reading_of_a_new_path_leaves_the_start_that_the_operator_wrote() {
+    fn every_reading_of_a_new_path_stays_below_the_start_that_the_operator_wrote() {
         let app = prefix("/", "/app");
         for stays in ["/x", "/x;a=1/y", "/x%2Fy", "/x/%2E%2E/y", "/x/..;/y", "/x%2F..%2Fy"] {
             assert!(app.keeps(&app.of(stays)), "{stays}");
@@ -234,12 +234,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_new_path_is_in_its_normal_form(path in "(/[a.%2fe;]{0,3}){0,5}") {
-            let path = for_routing(&path).into_owned();
+        fn every_new_path_is_normalized(path in "(/[a.%2fe;]{0,3}){0,5}") {
+            let path = normalize_for_routing(&path).into_owned();
             let ways = [prefix("/a", "/"), prefix("/", "/b"), pattern("/(.*?)(/.*)?", "/$2$1")];
             for new in ways.map(|way| way.of(&path)) {
                 prop_assert!(new.starts_with('/') && !new.starts_with("//"), "{}", new);
-                prop_assert_eq!(for_routing(&new).into_owned(), new);
+                prop_assert_eq!(normalize_for_routing(&new).into_owned(), new);
             }
         }
     }

@@ -1,18 +1,18 @@
-//! How a client came.
+//! The scheme of a request.
 
 use std::fmt;
 
 /// `http` or `https`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Scheme {
-    /// In clear.
+    /// Plaintext.
     Http,
     /// Over TLS.
     Https,
 }
 
 impl Scheme {
-    /// As a URI begins.
+    /// The scheme as written in a URI.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -21,13 +21,13 @@ impl Scheme {
         }
     }
 
-    /// The scheme of this name, in any case.
+    /// Parses a scheme, in any case.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         [Self::Http, Self::Https].into_iter().find(|one| name.eq_ignore_ascii_case(one.as_str()))
     }
 
-    /// The port that need not be written.
+    /// The default port.
     #[must_use]
     pub const fn port(self) -> u16 {
         match self {
@@ -36,7 +36,7 @@ impl Scheme {
         }
     }
 
-    /// The other one.
+    /// The other scheme.
     #[must_use]
     pub const fn other(self) -> Self {
         match self {

@@ -1,10 +1,10 @@
-//! Request targets, from what a client wrote to what a backend gets (RFC 9112 §3.2).
+//! Request targets: converts what a client wrote into what a backend gets (RFC 9112 §3.2).
 //!
-//! Pingora and the `http` crate take less than clients send and other servers take: four visible
-//! characters that no URI has, and an absolute form whose authority is spelled otherwise than `Host`.
-//! They refuse the request before any hook of ours runs. So the scanner puts other bytes in the place of
-//! these few while they pass through, and notes a [`Change`] for each; the first hook of the request reads
-//! the target with [`restored`].
+//! Pingora and the `http` crate accept less than clients send and other servers accept: four
+//! visible characters that are not allowed in a URI, and an absolute form whose authority differs
+//! from `Host` in spelling. They reject such a request before any hook runs. So the scanner
+//! replaces these few bytes in the input, and records a [`Change`] for each. The first hook of the
+//! request restores the target with [`restored`].
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -12,28 +12,30 @@ use std::fmt::Write as _;
 use super::host;
 use super::scheme::Scheme;
 
-/// A byte of a target that something else stands for while it passes through.
+/// A byte of a target that was replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Change {
     /// The number of its request on the connection, from 1.
     pub message: u64,
-    /// Where it is in its target.
+    /// Its index in the target.
     pub offset: usize,
-    /// What the client wrote.
+    /// The original byte.
     pub byte: u8,
 }
 
-/// What stands for a byte that no URI has.
+/// The replacement for a byte that is not allowed in a URI.
 pub(super) const FOR_ODD: u8 = b'~';
-/// What stands for the first byte of an absolute form: with it, nobody looks for an authority.
+/// The replacement for the first byte of an absolute form: with it, no parser looks for an
+/// authority.
 pub(super) const FOR_FIRST: u8 = b'/';
 
-/// What no URI has, clients send, and a browser would escape.
+/// Characters that clients send although they are not allowed in a URI, and that a browser would
+/// escape.
 pub(super) const fn is_odd(byte: u8) -> bool {
     matches!(byte, b'"' | b'<' | b'>' | b'`')
 }
 
-/// The target that the client wrote, if `changes` are those of this target.
+/// The original target, given the `changes` of this target.
 #[must_use]
 pub fn restored(target: &[u8], changes: &[Change]) -> String {
     let mut bytes = target.to_vec();
@@ -45,8 +47,8 @@ pub fn restored(target: &[u8], changes: &[Change]) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// The target with the characters in percent form that no URI has, as a browser would write it (the URL
-/// standard, "path percent-encode set" and "query percent-encode set"): a backtick in a query stays.
+/// The target with disallowed characters percent-encoded, as a browser would do (the URL standard,
+/// "path percent-encode set" and "query percent-encode set"): a backtick in a query stays.
 #[must_use]
 pub fn escaped(target: &str) -> Cow<'_, str> {
     if !target.bytes().any(is_odd) {
@@ -59,7 +61,7 @@ pub fn escaped(target: &str) -> Cow<'_, str> {
         match character {
             '`' if in_query => text.push('`'),
             '"' | '<' | '>' | '`' => {
-                // Writing into a String cannot fail.
+                // Writing to a String cannot fail.
                 let _written: Result<(), _> = write!(text, "%{:02X}", u32::from(character));
             }
             other => text.push(other),
@@ -73,14 +75,14 @@ pub fn escaped(target: &str) -> Cow<'_, str> {
 pub struct Absolute<'a> {
     /// `http` or `https`.
     pub scheme: Scheme,
-    /// As written.
+    /// The authority as written.
     pub authority: &'a str,
-    /// The path with its query; empty, or a query alone, if there is no path.
+    /// The path with its query; empty, or only a query, if there is no path.
     pub rest: &'a str,
 }
 
 impl<'a> Absolute<'a> {
-    /// Reads a target. `None` if it has another form.
+    /// Parses a target. `None` if it has another form.
     #[must_use]
     pub fn of(target: &'a str) -> Option<Self> {
         let (scheme, rest) = target.split_once("://")?;
@@ -90,8 +92,8 @@ impl<'a> Absolute<'a> {
         Some(Self { scheme, authority, rest })
     }
 
-    /// What an origin gets: the path with its query. `OPTIONS` without either asks about the server as a
-    /// whole (RFC 9112 §3.2.4).
+    /// The origin form for the backend: the path with its query. `OPTIONS` without either is about
+    /// the whole server (RFC 9112 §3.2.4).
     #[must_use]
     pub fn origin_form(&self, is_options: bool) -> Cow<'a, str> {
         match self.rest {
@@ -102,10 +104,10 @@ impl<'a> Absolute<'a> {
         }
     }
 
-    /// Whether `Host` names the same host and port: letter case, one dot at the end and the port of the
-    /// scheme do not count (RFC 9110 §4.2.3).
+    /// Whether `Host` has the same host and port. Case, one trailing dot and the default port are
+    /// ignored (RFC 9110 §4.2.3).
     #[must_use]
-    pub fn is_at(&self, host: &str) -> bool {
+    pub fn has_same_authority(&self, host: &str) -> bool {
         let named = |authority: &str| {
             let host = host::canonical(authority).ok()?.into_owned();
             Some((host, host::port(authority).unwrap_or(self.scheme.port())))
@@ -126,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn a_target_is_read_as_it_was_written() {
+    fn a_target_is_restored_as_it_was_written() {
         let change = |offset, byte| Change { message: 1, offset, byte };
         let changes = [change(0, b'h'), change(14, b'<'), change(15, b'`')];
         assert_eq!(restored(b"/ttp://a.test/~~", &changes), "http://a.test/<`");
@@ -156,15 +158,16 @@ mod tests {
     }
 
     #[test]
-    fn hosts_are_the_same_in_any_spelling() {
-        let is_at = |target, host| Absolute::of(target).unwrap().is_at(host);
-        assert!(is_at("http://shop.example:80/", "shop.example"));
-        assert!(is_at("http://shop.example/", "SHOP.Example.:80"));
-        assert!(is_at("https://shop.example/", "shop.example:443"));
-        assert!(is_at("http://[2001:DB8::1]:/", "[2001:db8:0::1]"));
-        assert!(!is_at("http://shop.example/", "shop.example:443"));
-        assert!(!is_at("http://shop.example:8080/", "shop.example"));
-        assert!(!is_at("http://a.example/", "b.example"));
-        assert!(!is_at("http://u@a.example/", "u@a.example"));
+    fn hosts_are_equal_in_any_spelling() {
+        let has_same_authority =
+            |target, host| Absolute::of(target).unwrap().has_same_authority(host);
+        assert!(has_same_authority("http://shop.example:80/", "shop.example"));
+        assert!(has_same_authority("http://shop.example/", "SHOP.Example.:80"));
+        assert!(has_same_authority("https://shop.example/", "shop.example:443"));
+        assert!(has_same_authority("http://[2001:DB8::1]:/", "[2001:db8:0::1]"));
+        assert!(!has_same_authority("http://shop.example/", "shop.example:443"));
+        assert!(!has_same_authority("http://shop.example:8080/", "shop.example"));
+        assert!(!has_same_authority("http://a.example/", "b.example"));
+        assert!(!has_same_authority("http://u@a.example/", "u@a.example"));
     }
 }

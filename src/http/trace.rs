@@ -1,7 +1,7 @@
 //! Trace context (W3C Recommendation "Trace Context", level 1).
 
-/// Whether `text` is a `traceparent`: two digits of the version, thirty-two of the trace, sixteen of
-/// the parent, two of flags. A later version may have more behind them (§3.2.4).
+/// Whether `text` is a `traceparent`: two digits for the version, 32 for the trace, 16 for the
+/// parent, two for the flags. A later version may append more (§3.2.4).
 #[must_use]
 pub fn is_traceparent(text: &str) -> bool {
     let mut parts = text.splitn(5, '-');
@@ -35,7 +35,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_is_none() {
+    fn anything_else_is_rejected() {
         for wrong in [
             "",
             "00",

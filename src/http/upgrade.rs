@@ -1,15 +1,16 @@
-//! Upgrades of a connection to WebSocket (RFC 9110 §7.8, RFC 6455 §4), and to nothing else.
+//! Upgrades of a connection to WebSocket (RFC 9110 §7.8, RFC 6455 §4). No other protocol is
+//! supported.
 
 use ::http::header::{self, HeaderMap, HeaderName};
 use ::http::{Method, Version};
 
 use super::hop_by_hop::has_connection_option;
 
-/// The only protocol that a connection may change to.
+/// The only supported upgrade protocol.
 pub const WEBSOCKET: &str = "websocket";
 
-/// Whether a request asks to go on as WebSocket. One with a body does not: nobody could tell where
-/// its body ends and the tunnel begins.
+/// Whether a request asks to upgrade to WebSocket. A request with a body does not: the end of its
+/// body and the start of the WebSocket would be ambiguous.
 #[must_use]
 pub fn asks_for_websocket(method: &Method, version: Version, headers: &HeaderMap) -> bool {
     let body = |name: &HeaderName| match headers.get(name) {
@@ -22,7 +23,7 @@ pub fn asks_for_websocket(method: &Method, version: Version, headers: &HeaderMap
         && ![header::CONTENT_LENGTH, header::TRANSFER_ENCODING].iter().any(body)
 }
 
-/// Whether a 101 says that the connection goes on as WebSocket.
+/// Whether a 101 accepts the upgrade to WebSocket.
 #[must_use]
 pub fn agrees_to_websocket(headers: &HeaderMap) -> bool {
     is_to_websocket(headers)
@@ -55,20 +56,20 @@ mod tests {
     const USUAL: [(&str, &str); 2] = [("connection", "Upgrade"), ("upgrade", "websocket")];
 
     #[test]
-    fn a_get_with_both_fields_asks_in_any_case() {
+    fn a_get_with_both_headers_is_an_upgrade_in_any_case() {
         assert!(asks(Method::GET, Version::HTTP_11, &USUAL));
         let shouted = [("connection", "keep-alive, UPGRADE"), ("upgrade", "WebSocket")];
         assert!(asks(Method::GET, Version::HTTP_11, &shouted));
     }
 
     #[test]
-    fn one_field_alone_asks_for_nothing() {
+    fn one_of_the_headers_is_not_an_upgrade() {
         assert!(!asks(Method::GET, Version::HTTP_11, &USUAL[..1]));
         assert!(!asks(Method::GET, Version::HTTP_11, &USUAL[1..]));
     }
 
     #[test]
-    fn other_methods_versions_and_protocols_ask_for_nothing() {
+    fn other_methods_versions_and_protocols_are_not_upgrades() {
         assert!(!asks(Method::POST, Version::HTTP_11, &USUAL));
         assert!(!asks(Method::GET, Version::HTTP_10, &USUAL));
         assert!(!asks(Method::GET, Version::HTTP_2, &USUAL));
@@ -79,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_with_a_body_does_not_ask() {
+    fn a_request_with_a_body_is_not_an_upgrade() {
         for body in [("content-length", "3"), ("transfer-encoding", "chunked")] {
             assert!(!asks(Method::GET, Version::HTTP_11, &[USUAL[0], USUAL[1], body]));
         }

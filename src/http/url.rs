@@ -1,30 +1,30 @@
-//! Where a client goes that follows a `Location`.
+//! The URL that a client requests when it follows a `Location`.
 
 use super::host;
-use super::path::for_routing;
-use super::redirect::Place;
+use super::path::normalize_for_routing;
+use super::redirect::RequestTarget;
 use super::scheme::Scheme;
 
-/// What a client asks for next, as far as routes look at it.
+/// A URL, as far as routes use it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Url {
-    /// By which it comes.
+    /// The scheme.
     pub scheme: Scheme,
-    /// Lower case, without port.
+    /// In lower case, without port.
     pub host: String,
-    /// If it is written.
+    /// The port, if given.
     pub port: Option<u16>,
-    /// In the form of [`for_routing`].
+    /// Normalized by [`normalize_for_routing`].
     pub path: String,
     /// Without the `?`.
     pub query: Option<String>,
 }
 
 impl Url {
-    /// For a redirect.
+    /// The target that a redirect is applied to.
     #[must_use]
-    pub fn place(&self) -> Place<'_> {
-        Place {
+    pub fn place(&self) -> RequestTarget<'_> {
+        RequestTarget {
             scheme: self.scheme,
             host: Some(&self.host),
             port: self.port,
@@ -33,11 +33,11 @@ impl Url {
         }
     }
 
-    /// Where a client goes from here (RFC 3986 §5.2.2), for what redirects write: a path from the
-    /// root, or a whole URI. `None` for anything else.
+    /// The URL after following `location` (RFC 3986 §5.2.2), for the forms that redirects write: an
+    /// absolute path, or an absolute URI. `None` for anything else.
     #[must_use]
     pub fn follow(&self, location: &str) -> Option<Self> {
-        // A fragment is for the client alone.
+        // A fragment is not sent to the server.
         let location = location.split('#').next().unwrap_or(location);
         if location.starts_with('/') && !location.starts_with("//") {
             let (path, query) = path_and_query(location);
@@ -60,7 +60,7 @@ impl Url {
 fn path_and_query(text: &str) -> (String, Option<String>) {
     let (path, query) =
         text.split_once('?').map_or((text, None), |(path, query)| (path, Some(query)));
-    (for_routing(path).into_owned(), query.map(str::to_owned))
+    (normalize_for_routing(path).into_owned(), query.map(str::to_owned))
 }
 
 #[cfg(test)]
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_stays_with_its_host_and_a_uri_does_not() {
+    fn a_path_keeps_the_host_and_a_uri_does_not() {
         let path = from().follow("/y/./z?r=2#top").unwrap();
         assert_eq!(path, Url { path: "/y/z".to_owned(), query: Some("r=2".to_owned()), ..from() });
         let uri = Url {

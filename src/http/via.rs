@@ -1,15 +1,15 @@
-//! `Via`: who has passed a message on (RFC 9110 §7.6.3).
+//! `Via`: the proxies that a message has passed (RFC 9110 §7.6.3).
 //!
-//! We write a pseudonym and not a host name, which is nobody's business outside; and read it
-//! back, to notice a request that has already been here.
+//! Weir writes a pseudonym instead of a host name, which would reveal internal names. It also reads
+//! the header, to detect a request that has already passed through it.
 
 use ::http::Version;
 
-/// What we call ourselves.
+/// Weir's pseudonym.
 pub const PSEUDONYM: &str = "weir";
 
-/// The one `Via` line to send: the entries that came, and ours with the protocol in which the
-/// message was received.
+/// The one `Via` header to send: the existing entries, then ours with the protocol version of the
+/// received message.
 #[must_use]
 pub fn append<'a>(
     existing: impl Iterator<Item = &'a str>,
@@ -29,12 +29,12 @@ pub fn append<'a>(
     combined
 }
 
-/// How often the message has passed `pseudonym` already.
+/// How often the message has already passed `pseudonym`.
 ///
-/// Commas inside comments are taken for separators. Believing in comments would let a client
-/// open one that is never closed, in which all entries added later would hide.
+/// Commas inside comments count as separators. If comments were parsed, a client could open one
+/// that is never closed and hide all later entries in it.
 #[must_use]
-pub fn loops<'a>(existing: impl Iterator<Item = &'a str>, pseudonym: &str) -> usize {
+pub fn count_passes<'a>(existing: impl Iterator<Item = &'a str>, pseudonym: &str) -> usize {
     existing
         .flat_map(|line| line.split(','))
         .filter_map(|entry| entry.split([' ', '\t']).filter(|word| !word.is_empty()).nth(1))
@@ -42,7 +42,7 @@ pub fn loops<'a>(existing: impl Iterator<Item = &'a str>, pseudonym: &str) -> us
         .count()
 }
 
-/// The name `HTTP` is left out, as the RFC allows.
+/// The protocol name `HTTP` is omitted, as the RFC allows.
 fn protocol(version: Version) -> &'static str {
     match version {
         Version::HTTP_09 => "0.9",
@@ -62,7 +62,7 @@ mod tests {
     }
 
     fn seen(lines: &[&str]) -> usize {
-        loops(lines.iter().copied(), PSEUDONYM)
+        count_passes(lines.iter().copied(), PSEUDONYM)
     }
 
     #[test]
@@ -73,21 +73,21 @@ mod tests {
     }
 
     #[test]
-    fn entries_that_came_are_kept_in_one_line_in_order() {
+    fn existing_entries_are_kept_in_one_header_in_order() {
         let lines = ["1.0 fred, 1.1 p.example (a, b)", " , ", "2 edge,"];
         let combined = "1.0 fred, 1.1 p.example (a, b), 2 edge, 1.1 weir";
         assert_eq!(appended(&lines, Version::HTTP_11), combined);
     }
 
     #[test]
-    fn every_passage_of_our_own_is_counted() {
+    fn every_own_entry_is_counted() {
         assert_eq!(seen(&[]), 0);
         assert_eq!(seen(&["1.1 weir"]), 1);
         assert_eq!(seen(&["1.1 a,2 \t Weir (x)", "HTTP/1.1 weir"]), 2);
     }
 
     #[test]
-    fn another_proxy_of_a_similar_name_is_not_us() {
+    fn a_proxy_with_a_similar_name_is_not_counted() {
         assert_eq!(seen(&["1.1 weir.example", "1.1 weird", "1.1 weir:80", "weir"]), 0);
     }
 
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn what_we_append_is_what_we_count() {
+    fn appended_entries_are_counted() {
         let once = appended(&["1.1 a"], Version::HTTP_11);
         let twice = appended(&[&once], Version::HTTP_2);
         assert_eq!(seen(&[&twice]), 2);

@@ -30,7 +30,7 @@ use prometheus::{
 
 use crate::exchange::event::{Event, Observer, Summary};
 use crate::exchange::refusal::{Ending, Scope};
-use crate::http::label::{MethodLabel, StatusLabel};
+use crate::http::metric_label::{MethodLabel, StatusLabel};
 use crate::metrics::kind::ErrorKind;
 use crate::metrics::series::SeriesTable;
 use crate::policy::limiter::RateLimiter;

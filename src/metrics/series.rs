@@ -9,7 +9,7 @@ use prometheus::{
     Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Result,
 };
 
-use crate::http::label::{MethodLabel, StatusLabel};
+use crate::http::metric_label::{MethodLabel, StatusLabel};
 use crate::metrics::{ErrorKind, signed};
 use crate::runtime::snapshot::Snapshot;
 

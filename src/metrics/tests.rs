@@ -10,7 +10,7 @@ use crate::exchange::Replay;
 use crate::exchange::event::Wire;
 use crate::exchange::refusal::{Abort, Refusal};
 use crate::fixture;
-use crate::http::label::MethodLabel;
+use crate::http::metric_label::MethodLabel;
 use crate::policy::retry::Failure;
 use crate::time::Timestamp;
 

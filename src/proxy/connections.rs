@@ -128,7 +128,7 @@ impl Connections {
 
     /// A place for one more of this client, unless it has `most` already.
     pub(super) fn enter_of(self: &Arc<Self>, client: IpAddr, most: usize) -> Option<OfClient> {
-        let client = address::of_client(client);
+        let client = address::client_key(client);
         let mut clients = self.by_client.lock().unwrap_or_else(PoisonError::into_inner);
         let count = clients.get(&client).map_or(0, |count| *count);
         if count >= most {

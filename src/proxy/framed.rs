@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::line::Line;
 use crate::clock::Clock;
-use crate::http::frames::{Frames, Offence};
+use crate::http::frames::{FrameBudget, FrameViolation};
 use crate::upstream::delegate::delegate;
 
 /// What the stream and the connection above it tell each other.
@@ -28,7 +28,7 @@ pub(super) struct Fate {
 /// A client's stream that speaks HTTP/2.
 pub(super) struct FramedStream {
     inner: Stream,
-    frames: Frames,
+    frames: FrameBudget,
     fate: Arc<Fate>,
     clock: Clock,
     line: Arc<Line>,
@@ -37,7 +37,7 @@ pub(super) struct FramedStream {
 impl FramedStream {
     pub(super) fn new(inner: Stream, fate: Arc<Fate>, clock: Clock, line: &Arc<Line>) -> Self {
         let line = Arc::clone(line);
-        Self { inner, frames: Frames::default(), fate, clock, line }
+        Self { inner, frames: FrameBudget::default(), fate, clock, line }
     }
 
     fn sent(&mut self, polled: &Poll<io::Result<usize>>) {
@@ -82,12 +82,12 @@ impl AsyncRead for FramedStream {
         }
         match this.frames.received(read, this.clock.now()) {
             Ok(()) => polled,
-            Err(Offence::Flood) => {
+            Err(FrameViolation::Flood) => {
                 this.fate.flooded.store(true, Relaxed);
                 buffer.set_filled(before);
                 Poll::Pending
             }
-            Err(offence @ Offence::NoSettings) => {
+            Err(offence @ FrameViolation::NoSettings) => {
                 buffer.set_filled(before);
                 Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, offence)))
             }

@@ -20,7 +20,7 @@ use super::pacing::Pacing;
 use super::{answer, connection};
 use crate::clock::Clock;
 use crate::exchange::refusal::Refusal;
-use crate::http::scan::{Broken, Scanner, Within};
+use crate::http::scan::{FramingError, MessagePart, Scanner};
 use crate::policy::pace::Pace;
 use crate::sockets;
 use crate::upstream::bounded::PIECE;
@@ -35,7 +35,7 @@ pub(super) struct GuardedStream {
     /// Reads along; `None` where the bytes are not those of HTTP/1.
     scanner: Option<Scanner>,
     /// From here on, the bytes are not HTTP.
-    broken: Option<Broken>,
+    broken: Option<FramingError>,
     /// The last request line that came without the end of its head, for the log.
     request_line: String,
     /// `None` if the client may be as slow as it likes.
@@ -159,27 +159,31 @@ impl GuardedStream {
         }
         self.line.change(scanner.change(buffer.filled_mut().get_mut(before..).unwrap_or_default()));
         if let Err(broken) = fed {
-            buffer.set_filled(before + broken.pass);
+            buffer.set_filled(before + broken.valid_prefix);
             self.broken = Some(broken);
         }
         self.line.bytes_read(scanner.begun(), || self.clock.now());
     }
 
     /// What a read brings once the bytes are not HTTP any more.
-    fn read_broken(&mut self, broken: Broken, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn read_broken(
+        &mut self,
+        broken: FramingError,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
         let is_served = self.line.served() == broken.message;
-        match (self.line.is_busy(), broken.within) {
+        match (self.line.is_busy(), broken.part) {
             // It was sent before there was a tunnel that it could have been meant for.
             (true, _) if self.line.is_tunnel() => Poll::Ready(Ok(())),
             // The requests before it come first. Whoever has served them reads again, in the same
             // task; so nobody has to be woken.
             (true, _) if !is_served => Poll::Pending,
             // Without this the end of a body would be awaited that cannot come.
-            (true, Within::Body) => {
+            (true, MessagePart::Body) => {
                 self.line.violated(broken.violation);
                 Poll::Ready(Err(io::ErrorKind::InvalidData.into()))
             }
-            (true, Within::Head) => Poll::Pending,
+            (true, MessagePart::Head) => Poll::Pending,
             (false, _) => {
                 self.line.violated(broken.violation);
                 self.refuse(broken.violation.into(), context);

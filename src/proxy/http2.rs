@@ -32,7 +32,7 @@ use super::target;
 use super::watch::watched;
 use crate::config::Http2;
 use crate::exchange::refusal::{Abort, Refusal};
-use crate::http::scan::{Limits as HeadLimits, Unpacked, Violation};
+use crate::http::scan::{Http2Head, Limits as HeadLimits, Violation};
 
 /// Requests that could not be read, on one connection.
 const MALFORMED_MAX: usize = 32;
@@ -274,7 +274,7 @@ fn tidy(request: &mut RequestHeader) {
 /// Whether HTTP/1 has a place for all of a head.
 fn check(request: &RequestHeader, limits: HeadLimits) -> Result<(), Violation> {
     let (method, scheme) = (request.method.as_str(), request.uri.scheme_str());
-    let head = Unpacked { method, scheme, target: request.raw_path() };
+    let head = Http2Head { method, scheme, target: request.raw_path() };
     head.check(request.headers.values().map(HeaderValue::as_bytes), limits)
 }
 

@@ -30,7 +30,8 @@ fn rewrite(request: &mut RequestHeader, changes: &[Change]) -> Result<(), Violat
     if host::canonical(absolute.authority).is_err() {
         return Err(Violation::Authority);
     }
-    let differs = |host: &header::HeaderValue| !host.to_str().is_ok_and(|it| absolute.is_at(it));
+    let differs =
+        |host: &header::HeaderValue| !host.to_str().is_ok_and(|it| absolute.has_same_authority(it));
     if request.headers.get(header::HOST).is_some_and(differs) {
         return Err(Violation::HostDiffers);
     }

@@ -12,7 +12,7 @@ use crate::exchange::event::Wire;
 use crate::exchange::refusal::Ending;
 use crate::exchange::request::{Request, Transfer};
 use crate::exchange::{Client, Exchange, Head};
-use crate::http::label::MethodLabel;
+use crate::http::metric_label::MethodLabel;
 use crate::http::scheme::Scheme;
 
 /// The log's status for a client that left before its answer.

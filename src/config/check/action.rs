@@ -13,7 +13,7 @@ use super::super::{Action, Field, FieldChanges, Forward, PathPattern, Respond, R
 use super::Range;
 use super::pool::Names;
 use super::route::{find, only_one};
-use crate::http::path::for_routing;
+use crate::http::path::normalize_for_routing;
 use crate::http::pattern::Pattern;
 use crate::http::redirect::Redirect;
 use crate::http::rewrite::{NewPath, Template};
@@ -189,7 +189,7 @@ fn new_path(
             found.add(problem.help("write `path_regex` in place of `path`"));
             return None;
         }
-        return Some(NewPath::Whole(for_routing(text).into_owned()));
+        return Some(NewPath::Whole(normalize_for_routing(text).into_owned()));
     };
     match Template::new(text, pattern) {
         Ok(template) => Some(NewPath::Pattern(pattern.clone(), template)),

@@ -5,7 +5,7 @@ use ::http::{HeaderName, Method, header};
 use super::super::problem::quote;
 use super::super::read::{FromText, Wrong};
 use super::http::absolute;
-use crate::http::path::for_routing;
+use crate::http::path::normalize_for_routing;
 use crate::http::pattern::Pattern;
 use crate::http::target::escaped;
 
@@ -30,7 +30,7 @@ impl FromText for ExactPath {
 pub(super) fn as_routed(path: &str) -> Result<String, Wrong> {
     // Where a client writes what no URI has, requests have it escaped.
     let escaped = escaped(path);
-    let normal = for_routing(&escaped);
+    let normal = normalize_for_routing(&escaped);
     if normal == path {
         return Ok(path.to_owned());
     }

@@ -1,30 +1,31 @@
-//! The field `Forwarded` (RFC 7239).
+//! The header `Forwarded` (RFC 7239).
 //!
-//! A line is taken to pieces from its right end. Each proxy appends an element to what it got, and
-//! what it got may be anything: with a quote that is never closed, a reader who begins at the left
-//! would take the proxy's element for a part of the client's text. From the right, the elements
-//! that our own proxies wrote are whole, whatever stands before them.
+//! A line is parsed from its right end. Each proxy appends an element to the value it received,
+//! which may be anything: with a quote that is never closed, a parser from the left would treat the
+//! proxy's element as a part of the client's text. From the right, the elements of trusted proxies
+//! are complete, whatever comes before them.
 
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::is_port;
 
-/// One element, as far as it was understood.
+/// One parsed element.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Element<'a> {
-    /// As it came, without the space around it.
+    /// The element as received, without the space around it.
     pub text: &'a str,
-    /// Who asked the proxy that wrote this; `None` if that is hidden, unknown or no address.
+    /// The client of the proxy that wrote this; `None` if it is hidden, unknown or not an address.
     pub client: Option<IpAddr>,
-    /// How it asked.
+    /// The scheme of that client's request.
     pub proto: Option<String>,
-    /// For which host.
+    /// The host of that client's request.
     pub host: Option<String>,
-    /// Whether it keeps to the grammar.
+    /// Whether the element is valid.
     pub is_valid: bool,
 }
 
-/// The pairs of an element: four are defined, and each is compared with those before it.
+/// The maximum number of pairs of an element: four are defined, and each is compared with those
+/// before it.
 const PAIRS_MAX: usize = 16;
 
 /// The elements of a line, the last one first.
@@ -40,13 +41,13 @@ pub fn from_the_right(line: &str) -> impl Iterator<Item = Element<'_>> {
     .map(element)
 }
 
-/// What follows the last comma that is in no quotes, seen from the right; and what is before it.
+/// The text after the last comma outside quotes, seen from the right; and the text before it.
 fn split_last(text: &str) -> (Option<&str>, &str) {
     let bytes = text.as_bytes();
     let mut quoted = false;
     for at in (0..bytes.len()).rev() {
         match bytes.get(at) {
-            // Within quotes, a quote behind a backslash is a part of the text.
+            // Inside quotes, a quote after a backslash is part of the text.
             Some(b'"') if quoted && at > 0 && bytes.get(at - 1) == Some(&b'\\') => {}
             Some(b'"') => quoted = !quoted,
             Some(b',') if !quoted => return (text.get(..at), text.get(at + 1..).unwrap_or("")),
@@ -82,7 +83,7 @@ fn element(text: &str) -> Element<'_> {
     element
 }
 
-/// The pairs of an element, each `None` if it is no pair.
+/// The pairs of an element, each `None` if it is invalid.
 fn pairs(text: &str) -> impl Iterator<Item = Option<(&str, &str)>> {
     let mut rest = Some(text);
     std::iter::from_fn(move || {
@@ -113,10 +114,10 @@ fn is_token(text: &str) -> bool {
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
 }
 
-/// A token, or what a quoted text says.
+/// A token, or the content of a quoted string.
 fn unquoted(value: &str) -> Option<String> {
     let Some(inner) = value.strip_prefix('"') else {
-        // Colons and brackets belong into quotes, but many leave them out.
+        // Colons and brackets must be quoted, but many proxies do not quote them.
         let lenient = |b: u8| b.is_ascii_graphic() && !b"\",;=\\".contains(&b);
         return (!value.is_empty() && value.bytes().all(lenient)).then(|| value.to_owned());
     };
@@ -133,8 +134,8 @@ fn unquoted(value: &str) -> Option<String> {
     Some(text)
 }
 
-/// `192.0.2.43`, `192.0.2.43:47011`, `[2001:db8::1]`, `[2001:db8::1]:4711`, the port may be hidden
-/// (`_x`). `unknown` and `_hidden` are no address.
+/// `192.0.2.43`, `192.0.2.43:47011`, `[2001:db8::1]`, `[2001:db8::1]:4711`; the port may be hidden
+/// (`_x`). `unknown` and `_hidden` are not addresses.
 fn address(node: &str) -> Option<IpAddr> {
     let is_node_port = |port: &str| is_port(port) || (port.starts_with('_') && is_token(port));
     let ip = if let Some(bracketed) = node.strip_prefix('[') {
@@ -150,7 +151,7 @@ fn address(node: &str) -> Option<IpAddr> {
     Some(ip.to_canonical())
 }
 
-/// An address as `for` has it.
+/// An address in the form of a `for` parameter.
 #[must_use]
 pub fn node(address: IpAddr) -> String {
     match address.to_canonical() {
@@ -159,7 +160,7 @@ pub fn node(address: IpAddr) -> String {
     }
 }
 
-/// The element that we write.
+/// The element that Weir appends.
 #[must_use]
 pub fn written(client: IpAddr, host: Option<&str>, proto: &str) -> String {
     let mut text = format!("for={}", node(client));
@@ -199,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn an_element_of_too_many_pairs_is_none() {
+    fn an_element_with_too_many_pairs_is_invalid() {
         let pairs = |count: usize| (0..count).map(|n| format!("p{n}=v;")).collect::<String>();
         assert_eq!(one(&format!("{}for=192.0.2.43", pairs(15))).as_deref(), Some("192.0.2.43"));
         assert_eq!(one(&format!("{}for=192.0.2.43", pairs(16))), None);
@@ -224,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_hidden_unknown_or_malformed_is_no_address() {
+    fn hidden_unknown_and_malformed_nodes_are_not_addresses() {
         for line in [
             "for=unknown",
             "for=_hidden",
@@ -256,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn an_open_quote_swallows_no_element_to_its_right() {
+    fn an_open_quote_hides_no_element_to_its_right() {
         for before in ["for=\"", "\"", "for=\"a\\", "x=\", for=\"[2001:db8::9]"] {
             let last =
                 from_the_right(&format!("{before}, for=192.0.2.1")).next().map(|one| one.client);
@@ -265,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn proto_and_host_are_read_and_written() {
+    fn proto_and_host_are_parsed_and_formatted() {
         let text = written("2001:db8::1".parse().unwrap(), Some("a.test:8080"), "https");
         assert_eq!(text, "for=\"[2001:db8::1]\";host=\"a.test:8080\";proto=https");
         let element = from_the_right(&text).next().unwrap();
@@ -276,7 +277,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_we_write_is_read_back_whatever_was_there_before(
+        fn the_appended_element_is_read_back_whatever_comes_before_it(
             before in "[ -~]{0,40}",
             address in any::<IpAddr>(),
             host in "[ -~]{0,12}",

@@ -1,10 +1,10 @@
-//! Who the client is.
+//! Determines the client's address.
 //!
-//! Each proxy writes the address it saw at the right end of `X-Forwarded-For`. So only the
-//! right end is vouched for, as far as the proxies there are our own: the list is walked from
-//! the right, through the networks we trust, and the first address beyond them is the client.
-//! What stands further left was written by the client itself, who would else choose whom
-//! a rate limit or an address hash takes it for.
+//! Each proxy appends the address of its client at the right end of `X-Forwarded-For`. So only the
+//! right end can be trusted, as far as the proxies there are ours. The list is read from the right,
+//! through the trusted networks; the first address outside them is the client. Everything further
+//! left was written by the client. If it were used, the client could choose which address a rate
+//! limit or an address hash sees.
 
 pub mod field;
 
@@ -14,13 +14,13 @@ use ipnet::IpNet;
 
 use crate::http::address;
 
-/// How many hops are looked at, and told. Chains of balancers are shorter.
+/// The maximum number of hops that are read and passed on. Chains of proxies are shorter.
 pub const HOPS_MAX: usize = 32;
 
-/// The client's address: the first that is not trusted, from the connection's peer and then
-/// from the right of `x_forwarded_for` (the lines in the order they came, each a list).
+/// The client's address: the first that is not trusted, starting with the connection's peer and
+/// continuing from the right of `x_forwarded_for` (the lines in the order received, each a list).
 ///
-/// The walk ends at an element that is no address; the one to its right is then the client.
+/// The search stops at an element that is not an address; the one to its right is the client then.
 /// An IPv4 address written as IPv6 is the IPv4 address, here and in every comparison.
 #[must_use]
 pub fn client_ip<'a>(
@@ -32,7 +32,7 @@ pub fn client_ip<'a>(
     walk(peer, elements.map(parsed), trusted)
 }
 
-/// The same by `Forwarded`: the lines in the order they came.
+/// The same for `Forwarded`: the lines in the order received.
 #[must_use]
 pub fn client_by_forwarded<'a>(
     peer: IpAddr,
@@ -43,7 +43,7 @@ pub fn client_by_forwarded<'a>(
     walk(peer, elements.map(|element| element.client), trusted)
 }
 
-/// From the peer through all who are trusted; `further` has the hops from the right.
+/// Goes from the peer through all trusted hops; `further` has the hops from the right.
 fn walk(peer: IpAddr, further: impl Iterator<Item = Option<IpAddr>>, trusted: &[IpNet]) -> IpAddr {
     let mut client = peer.to_canonical();
     let mut further = further.take(HOPS_MAX);
@@ -54,7 +54,7 @@ fn walk(peer: IpAddr, further: impl Iterator<Item = Option<IpAddr>>, trusted: &[
     client
 }
 
-/// The hops of `X-Forwarded-For`, as they came, the first one first.
+/// The hops of `X-Forwarded-For`, unchanged, the first one first.
 #[must_use]
 pub fn hops<'a>(lines: impl DoubleEndedIterator<Item = &'a str>) -> Vec<String> {
     let elements = lines.rev().flat_map(|line| line.rsplit(',')).filter_map(element);
@@ -70,8 +70,8 @@ pub fn hops_as_elements<'a>(lines: impl DoubleEndedIterator<Item = &'a str>) -> 
     }))
 }
 
-/// The elements of `Forwarded`, as they came. What is none is unknown: it would take what we write
-/// behind it for a part of itself.
+/// The elements of `Forwarded`, unchanged. An invalid one becomes unknown; otherwise the element
+/// that Weir appends could be read as a part of it.
 #[must_use]
 pub fn elements<'a>(lines: impl DoubleEndedIterator<Item = &'a str>) -> Vec<String> {
     let elements = lines.rev().flat_map(field::from_the_right);
@@ -95,23 +95,23 @@ fn unknown() -> String {
     "for=unknown".to_owned()
 }
 
-/// The last ones of what comes from the right, the first one first.
+/// The last elements of an iterator from the right, the first one first.
 fn in_order(from_the_right: impl Iterator<Item = String>) -> Vec<String> {
-    // Our own follows.
+    // Leaves room for the own element.
     let mut hops: Vec<String> = from_the_right.take(HOPS_MAX - 1).collect();
     hops.reverse();
     hops
 }
 
-/// Whether `ip` is in one of the networks whose word we take.
+/// Whether `ip` is in one of the trusted networks.
 #[must_use]
 pub fn is_trusted(ip: IpAddr, trusted: &[IpNet]) -> bool {
     let ip = ip.to_canonical();
     trusted.iter().any(|network| network.contains(&ip))
 }
 
-/// The one `X-Forwarded-For` line for the backend: what a trusted peer had, and the peer;
-/// from anyone else the peer alone.
+/// The one `X-Forwarded-For` header for the backend: a trusted peer's list with the peer appended;
+/// for other peers the peer only.
 #[must_use]
 pub fn append_for<'a>(
     existing: impl DoubleEndedIterator<Item = &'a str>,
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_that_is_not_trusted_is_the_client_whatever_it_says() {
+    fn a_peer_that_is_not_trusted_is_the_client_whatever_it_sends() {
         assert_eq!(client("198.51.100.7", &["192.0.2.1"]), ip("198.51.100.7"));
     }
 
@@ -188,12 +188,12 @@ mod tests {
     }
 
     #[test]
-    fn where_all_are_trusted_the_leftmost_is_the_client() {
+    fn if_all_are_trusted_the_leftmost_is_the_client() {
         assert_eq!(client("10.0.0.1", &["10.9.9.9, 10.0.0.3"]), ip("10.9.9.9"));
     }
 
     #[test]
-    fn what_is_no_address_ends_the_walk() {
+    fn an_element_that_is_not_an_address_ends_the_search() {
         assert_eq!(client("10.0.0.1", &["192.0.2.1, unknown, 10.0.0.3"]), ip("10.0.0.3"));
         assert_eq!(client("10.0.0.1", &["192.0.2.1, _hidden"]), ip("10.0.0.1"));
     }
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_with_anything_else_is_none() {
+    fn an_address_with_other_text_is_invalid() {
         for odd in ["192.0.2.1:+5", "192.0.2.1:", "192.0.2.1:65536", "192.0.2.1 x", "192.0.2"] {
             assert_eq!(client("10.0.0.1", &[odd]), ip("10.0.0.1"), "{odd}");
         }
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn anyone_elses_list_is_forgotten() {
+    fn an_untrusted_peers_list_is_dropped() {
         assert_eq!(appended("198.51.100.7", &["192.0.2.1"]), "198.51.100.7");
         assert_eq!(appended("2001:db8::1", &["192.0.2.1"]), "2001:db8::1");
         assert_eq!(appended("::ffff:198.51.100.7", &[]), "198.51.100.7");
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn forwarded_is_walked_like_the_other_field() {
+    fn forwarded_is_read_like_x_forwarded_for() {
         let line = "for=203.0.113.9, for=\"[2001:db8::7]:4711\";proto=https, for=10.0.0.3";
         assert_eq!(by_forwarded("10.0.0.1", &[line]), ip("2001:db8::7"));
         assert_eq!(by_forwarded("10.0.0.1", &["for=192.0.2.1", "for=10.0.0.3"]), ip("192.0.2.1"));
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_hidden_ends_the_walk_at_the_proxy_that_hides_it() {
+    fn a_hidden_client_ends_the_search_at_the_proxy_that_hides_it() {
         for hidden in ["for=unknown", "for=_x", "proto=https", "garbage", "for=\"192.0.2.1"] {
             let line = format!("for=192.0.2.9, {hidden}, for=10.0.0.3");
             assert_eq!(by_forwarded("10.0.0.1", &[&line]), ip("10.0.0.3"), "{hidden}");
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_without_end_is_cut_at_its_left() {
+    fn a_very_long_list_is_truncated_at_its_left() {
         let list = vec!["10.0.0.9"; 5000].join(",");
         assert_eq!(client("10.0.0.1", &[&list]), ip("10.0.0.9"));
         assert_eq!(appended("10.0.0.1", &[&list]).matches(',').count(), HOPS_MAX - 1);
@@ -273,27 +273,27 @@ mod tests {
     }
 
     #[test]
-    fn each_field_can_be_told_as_the_other() {
+    fn each_header_can_be_converted_to_the_other() {
         let lines = || ["192.0.2.1:80, x", "2001:db8::1"].into_iter();
-        let told = hops_as_elements(lines());
-        assert_eq!(told, ["for=192.0.2.1", "for=unknown", "for=\"[2001:db8::1]\""]);
+        let converted = hops_as_elements(lines());
+        assert_eq!(converted, ["for=192.0.2.1", "for=unknown", "for=\"[2001:db8::1]\""]);
         let lines = || ["for=192.0.2.1;by=_x, for=_hidden", "for=\"", "for=\"[2001:db8::1]\""];
-        let told = elements_as_hops(lines().into_iter());
-        assert_eq!(told, ["192.0.2.1", "unknown", "unknown", "2001:db8::1"]);
-        let told = elements(lines().into_iter());
+        let converted = elements_as_hops(lines().into_iter());
+        assert_eq!(converted, ["192.0.2.1", "unknown", "unknown", "2001:db8::1"]);
+        let converted = elements(lines().into_iter());
         let last = "for=\"[2001:db8::1]\"";
-        assert_eq!(told, ["for=192.0.2.1;by=_x", "for=_hidden", "for=unknown", last]);
+        assert_eq!(converted, ["for=192.0.2.1;by=_x", "for=_hidden", "for=unknown", last]);
     }
 
-    /// A small world, so that trusted and untrusted addresses meet often.
+    /// Few values, so that trusted and untrusted addresses meet often.
     fn any_element() -> impl Strategy<Value = String> {
         prop_oneof!["10\\.0\\.0\\.[0-9]", "192\\.0\\.2\\.[0-9](:80)?", "unknown", "[ -~]{0,6}"]
     }
 
     proptest! {
-        /// Its proxy is trusted, and appends whom it sees to whatever the client has sent.
+        /// Its proxy is trusted, and appends its client's address to whatever the client has sent.
         #[test]
-        fn no_client_can_choose_whom_it_is_taken_for(
+        fn no_client_can_choose_its_own_address(
             claims in prop::collection::vec("[ -~]{0,30}|(for=|[\"\\\\,; ]|10\\.0\\.0\\.1|8\\.8\\.8\\.8){0,8}", 0..4),
             client in any::<u32>(),
             same_line in any::<bool>(),
@@ -319,15 +319,15 @@ mod tests {
         }
 
         #[test]
-        fn what_is_told_in_forwarded_is_read_back(
+        fn a_converted_forwarded_header_is_read_back(
             elements in prop::collection::vec("[ -~]{0,20}|for=10\\.0\\.0\\.[1-9]|for=192\\.0\\.2\\.1", 0..6),
         ) {
             let lines = || elements.iter().map(String::as_str);
-            let mut told = super::elements(lines());
-            told.push(field::written(ip("10.0.0.1"), Some("a.test:81"), "http"));
-            let told = told.join(", ");
-            let behind = client_by_forwarded(ip("10.0.0.2"), [told.as_str()].into_iter(), &ten());
-            prop_assert_eq!(behind, client_by_forwarded(ip("10.0.0.1"), lines(), &ten()), "{}", told);
+            let mut converted = super::elements(lines());
+            converted.push(field::written(ip("10.0.0.1"), Some("a.test:81"), "http"));
+            let converted = converted.join(", ");
+            let behind = client_by_forwarded(ip("10.0.0.2"), [converted.as_str()].into_iter(), &ten());
+            prop_assert_eq!(behind, client_by_forwarded(ip("10.0.0.1"), lines(), &ten()), "{}", converted);
         }
 
         #[test]
@@ -344,7 +344,7 @@ mod tests {
         }
 
         #[test]
-        fn the_client_is_the_same_however_the_list_is_cut_into_lines(
+        fn the_client_is_the_same_however_the_list_is_split_into_lines(
             elements in prop::collection::vec(any_element(), 0..8),
         ) {
             let lines: Vec<&str> = elements.iter().map(String::as_str).collect();

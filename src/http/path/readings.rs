@@ -1,27 +1,28 @@
-//! How origins read a path that can be read in several ways.
+//! The different ways in which servers interpret a path.
 //!
-//! A path with a dot segment, `//`, `;`, `\` or an escaped separator names one resource for one origin
-//! and another one for the next: `/x/..;/admin` is below `/x` for most, and `/admin` for a servlet
-//! container. A route that denies `/admin` is worth nothing if the backend sees `/admin` where the
-//! route saw something else. So such a path is compared with routes under each reading, and the caller
-//! rejects the request where two readings lead to different routes.
+//! A path with a dot segment, `//`, `;`, `\` or an escaped separator can name different resources
+//! for different servers: `/x/..;/admin` is below `/x` for most, and `/admin` for a servlet
+//! container. A route that denies `/admin` is useless if the backend sees `/admin` where the route
+//! saw something else. So such a path is compared with routes under each reading. The caller
+//! rejects the request if two readings lead to different routes.
 //!
-//! A reading does these steps in this order, each or none of them:
+//! A reading applies or skips each of these steps, in this order:
 //!
-//! 1. `;` and what follows it in its segment is cut (servlet containers), before or after step 2.
-//! 2. Escapes are decoded once: `%2F`, `%5C`, `%3B` and all other visible characters. The path ends at an
-//!    escaped control character (origins that keep C strings), or control characters are dropped.
+//! 1. `;` and the rest of its segment is removed (servlet containers), before or after step 2.
+//! 2. Escapes are decoded once: `%2F`, `%5C`, `%3B` and all other visible characters. The path ends
+//!    at an escaped control character (servers that use C strings), or control characters are
+//!    dropped.
 //! 3. `\` becomes `/` (Windows, and everything that follows the URL standard of browsers).
 //! 4. `//` becomes `/`.
 //! 5. Dot segments are removed.
 //!
-//! A proxy in between, or a rewrite of our own, may have merged slashes and removed dot segments before:
-//! the steps are done on such a copy, too. Unreserved characters are decoded in every reading; nothing is decoded twice. The letter case stays,
-//! because a route for `/admin` says nothing of `/ADMIN`.
+//! Another proxy, or a rewrite in Weir, may merge slashes and remove dot segments first, so the
+//! steps are also applied to such a copy. Unreserved characters are decoded in every reading;
+//! nothing is decoded twice. Case is kept, because a route for `/admin` does not cover `/ADMIN`.
 
-use super::{for_routing, push_decoded, split_escape};
+use super::{normalize_for_routing, push_decoded, split_escape};
 
-/// When `;` and what follows it in its segment is cut.
+/// When `;` and the rest of its segment is removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Cut {
     Never,
@@ -29,7 +30,7 @@ enum Cut {
     AfterDecoding,
 }
 
-/// What is decoded, and what becomes of escaped control characters.
+/// What is decoded, and how escaped control characters are handled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Decode {
     Nothing,
@@ -41,8 +42,8 @@ enum Decode {
     DropControls,
 }
 
-/// Whether origins may read `path` (without its query) in different ways. For nearly every request
-/// this look is all that it costs.
+/// Whether servers may interpret `path` (without its query) in different ways. For nearly every
+/// request this check is the only cost.
 #[must_use]
 pub fn is_ambiguous(path: &str) -> bool {
     let mut after_slash = false;
@@ -56,19 +57,19 @@ pub fn is_ambiguous(path: &str) -> bool {
     false
 }
 
-/// Whether any reading of `path` (without its query) passes `test`. The reading of [`for_routing`] is
-/// among them. The search stops at the first that passes.
+/// Whether any reading of `path` (without its query) passes `test`. The reading of
+/// [`normalize_for_routing`] is among them. The search stops at the first that passes.
 pub fn any_reading(path: &str, mut test: impl FnMut(&str) -> bool) -> bool {
     let mut base = String::with_capacity(path.len());
     push_decoded(&mut base, path);
     if of_text(&base, &mut test) {
         return true;
     }
-    let normal = for_routing(&base);
+    let normal = normalize_for_routing(&base);
     normal != base && of_text(&normal, &mut test)
 }
 
-/// All steps on a text whose unreserved characters are decoded.
+/// Applies all steps to a text whose unreserved characters are decoded.
 fn of_text(base: &str, test: &mut impl FnMut(&str) -> bool) -> bool {
     let decodings: &[Decode] = match (base.contains('%'), has_control(base)) {
         (false, _) => &[Decode::Nothing],
@@ -84,7 +85,7 @@ fn of_text(base: &str, test: &mut impl FnMut(&str) -> bool) -> bool {
                 &[Cut::Never, Cut::BeforeDecoding, Cut::AfterDecoding]
             }
         };
-        // A cut that changes nothing would give the same readings again.
+        // Without parameters to remove, the readings would be the same again.
         let has_parameters = |cut: Cut| match cut {
             Cut::Never => true,
             Cut::BeforeDecoding => base.contains(';'),
@@ -125,8 +126,9 @@ fn decoded(base: &str, decode: Decode, cut: Cut) -> String {
         match (byte, decode) {
             (0..0x20 | 0x7f, Decode::EndAtControl) => break,
             (0..0x20 | 0x7f, Decode::DropControls) => {}
-            // What would end a path, or begin another escape, stays data; what no URI has is
-            // escaped in every path that comes here.
+            // Characters that would end a path or begin another escape stay escaped; so do
+            // characters that are not allowed in a URI, which are escaped in every path that gets
+            // here.
             (b'%' | b'?' | b'#' | b'"' | b'<' | b'>' | b'`', _) | (0..=0x20 | 0x7f.., _) => {
                 plain.push('%');
                 plain.push_str(part.get(..2).unwrap_or_default());
@@ -141,8 +143,8 @@ fn decoded(base: &str, decode: Decode, cut: Cut) -> String {
 /// Each segment up to its first `;`.
 fn without_parameters(path: &str) -> String {
     let mut kept = String::with_capacity(path.len());
-    for (place, segment) in path.split('/').enumerate() {
-        if place > 0 {
+    for (index, segment) in path.split('/').enumerate() {
+        if index > 0 {
             kept.push('/');
         }
         kept.push_str(segment.split(';').next().unwrap_or_default());
@@ -160,7 +162,7 @@ fn merge(path: &str) -> String {
     merged
 }
 
-/// Without dot segments (RFC 3986 §5.2.4); an empty segment is a segment.
+/// Removes dot segments (RFC 3986 §5.2.4); an empty segment counts as a segment.
 fn without_dots(path: &str) -> String {
     let mut kept = String::with_capacity(path.len());
     let mut segments = path.strip_prefix('/').unwrap_or(path).split('/').peekable();
@@ -218,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn dots_and_slashes_are_left_or_removed() {
+    fn dots_and_slashes_are_kept_or_removed() {
         read("/x/../admin", &["/x/../admin", "/admin"]);
         read("/x/%2E%2e/admin", &["/x/../admin", "/admin"]);
         read("//admin", &["//admin", "/admin"]);
@@ -248,20 +250,20 @@ mod tests {
     }
 
     #[test]
-    fn an_escaped_control_is_data_ends_the_path_or_is_dropped() {
+    fn an_escaped_control_character_is_data_ends_the_path_or_is_dropped() {
         read("/admin%00.png", &["/admin%00.png", "/admin", "/admin.png"]);
         read("/adm%0Ain", &["/adm%0Ain", "/adm", "/admin"]);
     }
 
     #[test]
-    fn nothing_is_decoded_twice_and_what_ends_a_path_stays_data() {
+    fn nothing_is_decoded_twice_and_the_end_of_a_path_stays_escaped() {
         read("/%252e%252e/a", &["/%252e%252e/a"]);
         read("/a%3Fb%23c%20d%C3%A9", &["/a%3Fb%23c%20d%C3%A9"]);
         read("/100%", &["/100%25"]);
     }
 
     #[test]
-    fn the_readings_end_at_the_first_that_passes() {
+    fn the_search_stops_at_the_first_reading_that_passes() {
         let mut count = 0;
         assert!(any_reading("/a/../b//;x%2F", |_| {
             count += 1;
@@ -272,8 +274,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_routes_are_compared_with_is_a_reading(path in "/([/.%;\\\\]|%2[eEfF5]|%5c|%3b|%0[0a]|[a-z]){0,16}") {
-            let routed = for_routing(&path).into_owned();
+        fn the_normalized_path_is_one_of_the_readings(path in "/([/.%;\\\\]|%2[eEfF5]|%5c|%3b|%0[0a]|[a-z]){0,16}") {
+            let routed = normalize_for_routing(&path).into_owned();
             prop_assert!(readings(&path).contains(&routed), "{routed}");
         }
 
@@ -281,7 +283,7 @@ mod tests {
         fn a_path_that_is_not_ambiguous_has_one_reading(path in "/([/.%;\\\\]|%2[eEfF5]|[a-z]){0,16}") {
             if !is_ambiguous(&path) {
                 prop_assert_eq!(readings(&path).len(), 1);
-                prop_assert_eq!(for_routing(&path), path.as_str());
+                prop_assert_eq!(normalize_for_routing(&path), path.as_str());
             }
         }
     }

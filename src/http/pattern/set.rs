@@ -1,8 +1,9 @@
-//! Many patterns in one pass over a text.
+//! Matches many patterns in one pass over a text.
 //!
-//! Tried one after the other, a thousand patterns that begin like a path of 8 KB take 12 ms. One automaton
-//! for all of them takes as long as for one, whatever their number. It is built while texts come, and its
-//! memory is bounded; where a text would need more, it gives up, and the caller tries them in turn.
+//! One after the other, a thousand patterns that begin like a path of 8 KB take 12 ms. One
+//! automaton for all of them takes as long as for one. It is built lazily while texts are matched,
+//! with bounded memory. If a text needs more, the search gives up, and the caller tries the
+//! patterns one by one.
 
 use std::fmt;
 
@@ -13,29 +14,29 @@ use regex_automata::{Anchored, Input, MatchKind, PatternSet as Matches};
 
 use super::Pattern;
 
-/// What all patterns of a set may take, compiled: a thousand of 64 KiB.
+/// The memory limit of all compiled patterns of a set: a thousand of 64 KiB.
 const COMPILED_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// What each thread may keep of the states that it has met.
+/// The size limit of each thread's cache of states.
 const CACHE_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// How often a text may make a thread forget them, and how many bytes each state has to serve, before it
-/// gives up.
+/// How often a text may fill the cache, and how many bytes each state has to serve, before the
+/// search gives up.
 const CLEARS_MAX: usize = 3;
 const BYTES_PER_STATE: usize = 10;
 
-/// What a search needs beside the patterns.
+/// Mutable state of a search.
 struct Scratch {
     cache: Cache,
     matches: Matches,
 }
 
-/// Patterns that are looked for together.
+/// A set of patterns that are matched together.
 pub struct PatternSet {
     dfa: DFA,
     scratch: Pool<Scratch, Box<dyn Fn() -> Scratch + Send + Sync>>,
 }
 
 impl PatternSet {
-    /// `None` if together they would take too much memory.
+    /// Returns `None` if they would take too much memory together.
     #[must_use]
     pub fn new<'a>(patterns: impl Iterator<Item = &'a Pattern>) -> Option<Self> {
         let sources: Vec<String> = patterns.map(Pattern::whole).collect();
@@ -55,11 +56,10 @@ impl PatternSet {
         Some(Self { dfa, scratch: Pool::new(scratch) })
     }
 
-    /// The first result of `find` for the patterns that take all of `text`, in the order in which they
-    /// were given.
+    /// The first result of `find` for the patterns that match all of `text`, in the given order.
     ///
     /// # Errors
-    /// The text would need too much memory: nothing is known.
+    /// The text needs too much memory; the result is unknown.
     pub fn find<T>(
         &self,
         text: &str,
@@ -75,7 +75,7 @@ impl PatternSet {
     }
 }
 
-/// A text would need more memory than a search may take.
+/// A text needs more memory than a search may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GaveUp;
 
@@ -124,7 +124,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_set_takes_what_each_of_its_patterns_takes(text in "(/[abxAé.]{0,3}){0,4}") {
+        fn a_set_matches_exactly_what_its_patterns_match(text in "(/[abxAé.]{0,3}){0,4}") {
             let patterns = SOURCES.map(|source| Pattern::new(source).unwrap());
             let set = PatternSet::new(patterns.iter()).unwrap();
             let one_by_one: Vec<usize> = (0..patterns.len())

@@ -1,22 +1,22 @@
-//! Which bytes may be where, and how to pass over many that may.
+//! Byte classes, and fast searches for them.
 //!
-//! Values and targets are looked at eight bytes at a time. In each sum below a byte that is looked
-//! for raises the highest bit of its place. A borrow can raise the bit of a later place by mistake,
-//! but only behind one that was raised rightly; and only the first is asked for.
+//! Values and targets are searched eight bytes at a time. In each sum below, a byte that is
+//! searched for sets the highest bit of its position. A borrow can set the bit of a later position
+//! by mistake, but only after a correct one, and only the first is used.
 
 use crate::http::target::is_odd;
 
 const ONES: u64 = u64::from_ne_bytes([1; 8]);
 const HIGHEST: u64 = u64::from_ne_bytes([0x80; 8]);
 
-/// Where the value of a field meets its end, or a byte that it must not have: any control
-/// character, a tab included.
+/// The position of the first control character in a header value, including tab: the end of the
+/// value, or a byte that is not allowed.
 pub(super) fn value_end(bytes: &[u8]) -> Option<usize> {
     find(bytes, |word| below(word, 0x20) | equal(word, 0x7f), is_control)
 }
 
-/// Where a target meets its end, a byte that it must not have (what is neither visible ASCII nor, as
-/// `#`, left to the client: RFC 9110 §4.1), or one that no URI has.
+/// The position of the first byte that ends a target, is not allowed in it (anything but visible
+/// ASCII, and `#`: RFC 9110 §4.1), or is not allowed in a URI.
 pub(super) fn target_pause(bytes: &[u8]) -> Option<usize> {
     let pauses = |word| {
         let odd = equal(word, u64::from(b'"')) | equal(word, u64::from(b'`'));
@@ -24,19 +24,19 @@ pub(super) fn target_pause(bytes: &[u8]) -> Option<usize> {
         let odd = odd | equal(word | ONES.wrapping_mul(2), u64::from(b'>'));
         ends_target(word) | odd
     };
-    find(bytes, pauses, |byte| is_no_target(byte) || is_odd(byte))
+    find(bytes, pauses, |byte| is_not_target(byte) || is_odd(byte))
 }
 
-/// The same, but what no URI has is passed over.
+/// The same without the bytes that only a URI does not allow.
 pub(super) fn target_end(bytes: &[u8]) -> Option<usize> {
-    find(bytes, ends_target, is_no_target)
+    find(bytes, ends_target, is_not_target)
 }
 
 const fn ends_target(word: u64) -> u64 {
     below(word, 0x21) | equal(word, 0x7f) | equal(word, 0x23) | (word & HIGHEST)
 }
 
-const fn is_no_target(byte: u8) -> bool {
+const fn is_not_target(byte: u8) -> bool {
     !byte.is_ascii_graphic() || byte == b'#'
 }
 
@@ -49,8 +49,8 @@ fn find(bytes: &[u8], mark: impl Fn(u64) -> u64, is_it: impl Fn(u8) -> bool) -> 
     for (at, word) in words.iter().enumerate() {
         let marked = mark(u64::from_le_bytes(*word));
         if marked != 0 {
-            let place = usize::try_from(marked.trailing_zeros() / 8).unwrap_or(0);
-            return Some(at * 8 + place);
+            let position = usize::try_from(marked.trailing_zeros() / 8).unwrap_or(0);
+            return Some(at * 8 + position);
         }
     }
     let at = rest.iter().position(|byte| is_it(*byte))?;
@@ -66,12 +66,12 @@ const fn equal(word: u64, byte: u64) -> u64 {
     differs.wrapping_sub(ONES) & !differs & HIGHEST
 }
 
-/// How many of the bytes a name may have, from the first one on.
+/// The number of leading bytes that are allowed in a name.
 pub(super) fn name_end(bytes: &[u8]) -> usize {
     bytes.iter().position(|byte| !is_token(*byte)).unwrap_or(bytes.len())
 }
 
-/// Whether a name may have it (RFC 9110 §5.6.2).
+/// Whether the byte is allowed in a token (RFC 9110 §5.6.2).
 pub(super) fn is_token(byte: u8) -> bool {
     TOKEN.get(usize::from(byte)).copied().unwrap_or(false)
 }
@@ -81,7 +81,7 @@ const TOKEN: [bool; 256] = {
     let mut rest: &[u8] = b"!#$%&'*+-.^_`|~0123456789\
         ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
     while let [byte, tail @ ..] = rest {
-        // No conversion but `as` is known at compile time; it only widens.
+        // `as` is the only conversion available at compile time; it only widens.
         #[expect(clippy::as_conversions, clippy::indexing_slicing, reason = "at compile time")]
         {
             table[*byte as usize] = true;
@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_byte_is_found_at_every_place_or_nowhere() {
+    fn every_byte_is_found_at_every_position_or_not_at_all() {
         for byte in 0..=255_u8 {
             for place in 0..20 {
                 let mut text = [b'a'; 20];

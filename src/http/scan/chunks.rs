@@ -1,7 +1,7 @@
-//! A body in chunks (RFC 9112 §7.1).
+//! A chunked body (RFC 9112 §7.1).
 //!
 //! ```text
-//!   Size ─── ; ──▶ Extension        0 was the last: Trailers ──▶ done
+//!   Size ─── ; ──▶ Extension        the last size was 0: Trailers ──▶ done
 //!     │ CR            │ CR           ▲
 //!     ▼               ▼              │
 //!   SizeEnd ─── LF ──┴──▶ Data ──────┘
@@ -13,19 +13,21 @@
 use super::fields::{Fields, Sink};
 use super::{At, Limits, Step, Violation, skip};
 
-/// Extensions of one body in all. Nobody uses them; each costs whoever reads it.
+/// The limit for all chunk extensions of one body. They are unused in practice, but each costs
+/// processing time.
 const EXTENSION_BYTES_MAX: usize = 4096;
-/// Trailers of one body, whatever fields may have. Pingora takes twice as much, and would answer
-/// in its own way.
+/// The limit for the trailers of one body, even if headers may be longer. Pingora accepts twice as
+/// much, and would send its own response.
 const TRAILER_BYTES_MAX: usize = 32 * 1024;
-/// Digits of a size: 2⁶⁰ is more than anybody sends, and far from where numbers overflow.
+/// The maximum number of digits of a size: 2⁶⁰ is more than any client sends, and far from an
+/// overflow.
 const DIGITS_MAX: u8 = 15;
 
-/// Where in the body we are.
+/// The position in the body.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Chunks {
-    place: Place,
-    /// Of the current chunk: what it said, then what is missing.
+    position: Position,
+    /// The size of the current chunk, then its remaining bytes.
     size: u64,
     digits: u8,
     extension: Extension,
@@ -34,7 +36,7 @@ pub(super) struct Chunks {
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-enum Place {
+enum Position {
     #[default]
     Size,
     Extension,
@@ -45,39 +47,39 @@ enum Place {
     Trailers,
 }
 
-/// Where in an extension, `;` name or `;` name `=` value, we are.
+/// The position in an extension, `;` name or `;` name `=` value.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Extension {
-    /// Behind the semicolon: a name must come.
+    /// After the semicolon: a name must follow.
     #[default]
     BeforeName,
     Name,
-    /// Space behind a name: `=`, `;` or the end must come.
+    /// Space after a name: `=`, `;` or the end must follow.
     AfterName,
     BeforeValue,
     Value,
     Quoted,
     Escaped,
-    /// Behind a value: `;` or the end must come.
+    /// After a value: `;` or the end must follow.
     AfterValue,
-    /// Space, where only a semicolon can follow.
+    /// Space, after which only a semicolon is allowed.
     BeforeSemicolon,
 }
 
 impl Chunks {
-    /// Reads on. `Done` is said of the byte behind the body.
+    /// Continues with `bytes`. `Done` is the index after the body.
     pub(super) fn step(&mut self, bytes: &[u8], limits: Limits) -> Result<Step, At> {
         let mut at = 0;
         while let Some(rest @ [byte, ..]) = bytes.get(at..) {
-            match self.place {
-                Place::Data => match skip(&mut self.size, rest) {
+            match self.position {
+                Position::Data => match skip(&mut self.size, rest) {
                     Step::More => return Ok(Step::More),
                     Step::Done(used) => {
-                        self.place = Place::DataReturn;
+                        self.position = Position::DataReturn;
                         at += used;
                     }
                 },
-                Place::Trailers => {
+                Position::Trailers => {
                     let header_bytes = limits.header_bytes.min(TRAILER_BYTES_MAX);
                     let limits = Limits { header_bytes, ..limits };
                     return match self.fields.step(rest, &mut Trailers, limits) {
@@ -86,11 +88,11 @@ impl Chunks {
                         Err(At(used, violation)) => Err(At(at + used, violation)),
                     };
                 }
-                Place::Size
-                | Place::Extension
-                | Place::SizeEnd
-                | Place::DataReturn
-                | Place::DataNewline => {
+                Position::Size
+                | Position::Extension
+                | Position::SizeEnd
+                | Position::DataReturn
+                | Position::DataNewline => {
                     self.byte(*byte).map_err(|violation| At(at, violation))?;
                     at += 1;
                 }
@@ -100,29 +102,29 @@ impl Chunks {
     }
 
     fn byte(&mut self, byte: u8) -> Result<(), Violation> {
-        self.place = match (self.place, byte) {
-            (Place::Size, byte) => self.size(byte)?,
-            (Place::Extension, byte) => self.extension(byte)?,
-            (Place::SizeEnd, b'\n') if self.size == 0 => Place::Trailers,
-            (Place::SizeEnd, b'\n') => Place::Data,
-            (Place::DataReturn, b'\r') => Place::DataNewline,
-            (Place::DataNewline, b'\n') => {
+        self.position = match (self.position, byte) {
+            (Position::Size, byte) => self.size(byte)?,
+            (Position::Extension, byte) => self.extension(byte)?,
+            (Position::SizeEnd, b'\n') if self.size == 0 => Position::Trailers,
+            (Position::SizeEnd, b'\n') => Position::Data,
+            (Position::DataReturn, b'\r') => Position::DataNewline,
+            (Position::DataNewline, b'\n') => {
                 (self.size, self.digits) = (0, 0);
-                Place::Size
+                Position::Size
             }
-            (Place::SizeEnd, _) => return Err(Violation::BareReturn),
+            (Position::SizeEnd, _) => return Err(Violation::BareReturn),
             _ => return Err(Violation::ChunkEnd),
         };
         Ok(())
     }
 
-    fn size(&mut self, byte: u8) -> Result<Place, Violation> {
+    fn size(&mut self, byte: u8) -> Result<Position, Violation> {
         let digit = match byte {
             b'0'..=b'9' => byte - b'0',
             b'a'..=b'f' => byte - b'a' + 10,
             b'A'..=b'F' => byte - b'A' + 10,
             b'\n' if self.digits > 0 => return Err(Violation::BareNewline),
-            b'\r' if self.digits > 0 => return Ok(Place::SizeEnd),
+            b'\r' if self.digits > 0 => return Ok(Position::SizeEnd),
             b';' if self.digits > 0 => {
                 self.extension = Extension::BeforeName;
                 return self.count_extension();
@@ -138,22 +140,22 @@ impl Chunks {
         }
         self.digits += 1;
         self.size = self.size << 4 | u64::from(digit);
-        Ok(Place::Size)
+        Ok(Position::Size)
     }
 
-    fn count_extension(&mut self) -> Result<Place, Violation> {
+    fn count_extension(&mut self) -> Result<Position, Violation> {
         self.extension_bytes += 1;
         if self.extension_bytes > EXTENSION_BYTES_MAX {
             return Err(Violation::ChunkExtensionBytes);
         }
-        Ok(Place::Extension)
+        Ok(Position::Extension)
     }
 
-    fn extension(&mut self, byte: u8) -> Result<Place, Violation> {
+    fn extension(&mut self, byte: u8) -> Result<Position, Violation> {
         use Extension as E;
         match (self.extension, byte) {
             (E::Name | E::AfterName | E::Value | E::AfterValue, b'\r') => {
-                return Ok(Place::SizeEnd);
+                return Ok(Position::SizeEnd);
             }
             (_, b'\n') => return Err(Violation::BareNewline),
             _ => {}
@@ -182,7 +184,7 @@ impl Chunks {
     }
 }
 
-/// What a trailer may not say: it would come too late (RFC 9110 §6.5.1).
+/// Headers that are not allowed as trailers, because they would come too late (RFC 9110 §6.5.1).
 const FORBIDDEN: [&[u8]; 20] = [
     b"authorization",
     b"cache-control",

@@ -21,7 +21,7 @@ const ESCAPE: usize = 3;
 /// Where in a head we are, and what it has said.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Head {
-    place: Place,
+    place: Position,
     /// Of the method, the target or the version.
     bytes: usize,
     name: [u8; METHOD_KEPT],
@@ -48,7 +48,7 @@ pub(super) struct Swap {
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-enum Place {
+enum Position {
     #[default]
     Method,
     Target,
@@ -88,15 +88,15 @@ impl Head {
         let mut at = 0;
         while let Some(rest @ [byte, ..]) = bytes.get(at..) {
             let used = match self.place {
-                Place::Fields => return self.fields(at, rest, limits),
-                Place::Target => self.target(at, rest, limits.target_bytes),
-                Place::Method => self.method(*byte).map(|()| 1),
-                Place::Version if self.bytes == 0 && rest.starts_with(VERSION_LINE) => {
-                    (self.minor, self.place) = (b'1', Place::Fields);
+                Position::Fields => return self.fields(at, rest, limits),
+                Position::Target => self.target(at, rest, limits.target_bytes),
+                Position::Method => self.method(*byte).map(|()| 1),
+                Position::Version if self.bytes == 0 && rest.starts_with(VERSION_LINE) => {
+                    (self.minor, self.place) = (b'1', Position::Fields);
                     Ok(VERSION_LINE.len())
                 }
-                Place::Version | Place::LineEnd => self.version(*byte).map(|()| 1),
-                Place::Done => return Ok(Step::Done(at)),
+                Position::Version | Position::LineEnd => self.version(*byte).map(|()| 1),
+                Position::Done => return Ok(Step::Done(at)),
             };
             at += used.map_err(|violation| At(at, violation))?;
         }
@@ -106,9 +106,9 @@ impl Head {
     /// What follows, once the head is whole.
     pub(super) const fn body(&self) -> Option<Body> {
         match (self.place, self.framing.is_chunked, self.framing.length) {
-            (Place::Done, true, _) => Some(Body::Chunks),
-            (Place::Done, false, Some(length)) if length > 0 => Some(Body::Length(length)),
-            (Place::Done, false, _) => Some(Body::None),
+            (Position::Done, true, _) => Some(Body::Chunks),
+            (Position::Done, false, Some(length)) if length > 0 => Some(Body::Length(length)),
+            (Position::Done, false, _) => Some(Body::None),
             _ => None,
         }
     }
@@ -122,7 +122,7 @@ impl Head {
                 Some(b"PRI") => Method::Preface,
                 _ => Method::Other,
             };
-            (self.place, self.bytes) = (Place::Target, 0);
+            (self.place, self.bytes) = (Position::Target, 0);
             return Ok(());
         }
         if byte == TLS && self.bytes == 0 {
@@ -164,7 +164,7 @@ impl Head {
             None => Ok(used),
             Some(_) if odd => Ok(used + 1),
             Some(b' ') if self.fits() => {
-                (self.place, self.bytes) = (Place::Version, 0);
+                (self.place, self.bytes) = (Position::Version, 0);
                 Ok(used + 1)
             }
             // A request line of HTTP/0.9 ends here.
@@ -218,9 +218,9 @@ impl Head {
             // Said at once, and not where the line ends: who parses what was read so far would
             // call it malformed.
             (5 | 7, b'0'..=b'9') => return Err(Violation::OtherVersion),
-            (8, b'\r') => self.place = Place::LineEnd,
+            (8, b'\r') => self.place = Position::LineEnd,
             (8, b'\n') => return Err(Violation::BareNewline),
-            (9, b'\n') => self.place = Place::Fields,
+            (9, b'\n') => self.place = Position::Fields,
             (9, _) => return Err(Violation::BareReturn),
             _ => return Err(Violation::Version),
         }
@@ -233,7 +233,7 @@ impl Head {
             Ok(Step::More) => Ok(Step::More),
             Ok(Step::Done(used)) => {
                 self.whole().map_err(|violation| At(at + used - 1, violation))?;
-                self.place = Place::Done;
+                self.place = Position::Done;
                 Ok(Step::Done(at + used))
             }
             Err(At(used, violation)) => Err(At(at + used, violation)),

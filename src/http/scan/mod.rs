@@ -1,4 +1,4 @@
-//! The bytes of a client's connection, before anybody acts on them.
+//! Validates the bytes of a client's connection before anything else uses them.
 //!
 //! ```text
 //!             first byte              empty line: no body
@@ -6,98 +6,97 @@
 //!      ▲                    │ a length            │ chunked      ▲
 //!      │                    ▼                     ▼              │
 //!      ├──────────────── Length                Chunks ───────────┘
-//!      └── all of it came ──┘        last chunk and trailers
+//!      └── complete ────────┘        last chunk and trailers
 //! ```
-//! A library that parses requests is made to understand as much as it can. What stands between an
-//! attacker and the servers behind us must understand one thing only, the same as they do: so
-//! this scanner reads every byte first, and what the grammar of RFC 9112 has no place for goes no
-//! further. It keeps no copy: it is fed whatever a read brought, cut anywhere, and remembers where
-//! in the grammar it is.
+//! A library that parses requests accepts as much as it can. A proxy in front of other servers must
+//! accept only what all of them interpret in the same way. So this scanner reads every byte first,
+//! and anything that the grammar of RFC 9112 does not allow is not passed on. It copies nothing: it
+//! is fed the result of each read, split anywhere, and keeps its position in the grammar.
 
 mod bytes;
 mod chunks;
 mod fields;
 mod head;
+mod http2_head;
 #[cfg(test)]
 mod tests;
-mod unpacked;
 mod violation;
 
 use self::chunks::Chunks;
 use self::head::{Body, Head, Swap};
-pub use self::unpacked::Unpacked;
+pub use self::http2_head::Http2Head;
 pub use self::violation::Violation;
 use super::proxy_protocol::SIGNATURE;
 use super::target::Change;
 
-/// How much a head may have.
+/// The limits for request headers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Bytes of the request target.
     pub target_bytes: usize,
-    /// Bytes of all fields with their line ends; of the trailers, too.
+    /// Bytes of all headers with their line ends; also of the trailers.
     pub header_bytes: usize,
-    /// Fields; trailers, too.
+    /// Number of headers; also of trailers.
     pub headers: usize,
 }
 
-/// Where in a message it was broken.
+/// The part of a message with an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Within {
-    /// Before its body, or in what was fed together with its head: nobody has to know that there
-    /// was a request.
+pub enum MessagePart {
+    /// Before its body, or in bytes that were fed together with its headers: the request has not
+    /// been started yet.
     Head,
-    /// In its body, and its head was fed before: somebody may be at work on the request.
+    /// In its body, after the headers were fed: the request may be in progress.
     Body,
 }
 
-/// The end of what can be understood.
+/// The first error of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Broken {
+pub struct FramingError {
     /// What is wrong.
     pub violation: Violation,
     /// Where.
-    pub within: Within,
+    pub part: MessagePart,
     /// The message's number, from 1.
     pub message: u64,
-    /// So many of the bytes that were fed last may be passed on: those before the broken head, or
-    /// before the broken place in a body.
-    pub pass: usize,
-    /// Where in them its request line begins, if it does.
+    /// How many of the bytes fed last are valid and may be passed on: those before the invalid
+    /// headers, or before the error in a body.
+    pub valid_prefix: usize,
+    /// Where the request line begins in those bytes, if it does.
     pub line_at: Option<usize>,
 }
 
-/// Reads along with one client connection.
+/// Scans the input of one client connection.
 #[derive(Debug, Clone)]
 pub struct Scanner {
     limits: Limits,
     state: State,
-    /// Messages whose first byte has come.
+    /// The number of messages whose first byte has arrived.
     begun: u64,
-    /// Of the bytes that were fed last.
+    /// Replacements in the bytes fed last.
     swaps: Vec<(u64, Swap)>,
 }
 
 #[derive(Debug, Clone)]
 enum State {
-    /// Nothing of the next message has come, but perhaps an empty line or half of one.
-    Between(Gap),
+    /// No byte of the next message has arrived, except perhaps an empty line or a part of one.
+    Between(LeadingCrlf),
     Head(Head),
-    /// So many bytes of a body are missing.
+    /// The number of missing bytes of a body.
     Length(u64),
     Chunks(Chunks),
 }
 
-/// What came before a message: some clients end a body with a line end that is not part of it, so
-/// one is let pass (RFC 9112 §2.2).
+/// An empty line before a message. Some clients end a body with a line end that is not part of it,
+/// so one is accepted (RFC 9112 §2.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Gap {
+enum LeadingCrlf {
     Nothing,
     Return,
     Line,
 }
 
-/// How far a part of a message went.
+/// How far a part of a message extends.
 enum Step {
     /// All bytes were used.
     More,
@@ -105,37 +104,37 @@ enum Step {
     Done(usize),
 }
 
-/// A part of a message is broken at this byte.
+/// An error in a part of a message, at this byte.
 struct At(usize, Violation);
 
 impl Scanner {
-    /// Nothing has come yet.
+    /// Creates a scanner for a new connection.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
-        Self { limits, state: State::Between(Gap::Nothing), begun: 0, swaps: Vec::new() }
+        Self { limits, state: State::Between(LeadingCrlf::Nothing), begun: 0, swaps: Vec::new() }
     }
 
-    /// How many messages have begun: of each at least a byte has come.
+    /// The number of messages of which at least one byte has arrived.
     #[must_use]
     pub const fn begun(&self) -> u64 {
         self.begun
     }
 
-    /// Whether nothing of a message is missing.
+    /// Whether the last message is complete.
     #[must_use]
     pub const fn is_between(&self) -> bool {
         matches!(self.state, State::Between(_))
     }
 
-    /// Reads on. After a violation nothing more must be fed. Gives where the head begins that is not
-    /// at its end yet, if it begins in here.
+    /// Continues with `bytes`. Must not be called after an error. Returns the index where
+    /// incomplete headers begin, if they begin in `bytes`.
     ///
     /// # Errors
-    /// [`Broken`], at the first byte that has no place here.
-    pub fn feed(&mut self, bytes: &[u8]) -> Result<Option<usize>, Broken> {
+    /// [`FramingError`], at the first invalid byte.
+    pub fn feed(&mut self, bytes: &[u8]) -> Result<Option<usize>, FramingError> {
         let mut used = 0;
         self.swaps.clear();
-        // Where the head of the current message begins, if that is in here.
+        // Where the headers of the current message begin, if in `bytes`.
         let mut head_at = None;
         while let Some(rest) = bytes.get(used..).filter(|rest| !rest.is_empty()) {
             let step = match &mut self.state {
@@ -171,8 +170,8 @@ impl Scanner {
         Ok(head_at.filter(|_| matches!(self.state, State::Head(_))))
     }
 
-    /// Puts other bytes in the place of those that what is behind us would refuse in the targets of the
-    /// bytes that were fed last, and says which they were.
+    /// Replaces the bytes in targets that Pingora would reject, in the bytes that were fed last.
+    /// Yields what was replaced.
     pub fn change<'a>(&'a self, bytes: &'a mut [u8]) -> impl Iterator<Item = Change> + 'a {
         self.swaps.iter().map(|&(message, Swap { at, offset, byte, instead })| {
             if let Some(place) = bytes.get_mut(at) {
@@ -182,35 +181,37 @@ impl Scanner {
         })
     }
 
-    /// One part of a message is over: what comes after it?
+    /// One part of a message is complete: selects the next one.
     fn next(&mut self) {
         match &self.state {
             State::Head(head) => match head.body() {
                 None => {}
-                Some(Body::None) => self.state = State::Between(Gap::Nothing),
+                Some(Body::None) => self.state = State::Between(LeadingCrlf::Nothing),
                 Some(Body::Length(length)) => self.state = State::Length(length),
                 Some(Body::Chunks) => self.state = State::Chunks(Chunks::default()),
             },
-            State::Length(_) | State::Chunks(_) => self.state = State::Between(Gap::Nothing),
+            State::Length(_) | State::Chunks(_) => {
+                self.state = State::Between(LeadingCrlf::Nothing)
+            }
             State::Between(_) => {}
         }
     }
 
-    fn broken(&self, violation: Violation, at: usize, head_at: Option<usize>) -> Broken {
-        let (within, message, pass) = match (&self.state, head_at) {
-            (State::Between(_), _) => (Within::Head, self.begun + 1, at),
-            (State::Head(_), head_at) => (Within::Head, self.begun, head_at.unwrap_or(0)),
+    fn broken(&self, violation: Violation, at: usize, head_at: Option<usize>) -> FramingError {
+        let (part, message, valid_prefix) = match (&self.state, head_at) {
+            (State::Between(_), _) => (MessagePart::Head, self.begun + 1, at),
+            (State::Head(_), head_at) => (MessagePart::Head, self.begun, head_at.unwrap_or(0)),
             (State::Length(_) | State::Chunks(_), Some(head_at)) => {
-                (Within::Head, self.begun, head_at)
+                (MessagePart::Head, self.begun, head_at)
             }
-            (State::Length(_) | State::Chunks(_), None) => (Within::Body, self.begun, at),
+            (State::Length(_) | State::Chunks(_), None) => (MessagePart::Body, self.begun, at),
         };
         let line_at = head_at.filter(|_| !self.is_between());
-        Broken { violation, within, message, pass, line_at }
+        FramingError { violation, part, message, valid_prefix, line_at }
     }
 }
 
-impl Gap {
+impl LeadingCrlf {
     fn step(&mut self, bytes: &[u8]) -> Result<Step, At> {
         for (at, byte) in bytes.iter().enumerate() {
             *self = match (*self, byte) {

@@ -1,4 +1,4 @@
-//! The grammar, case by case; and whatever the case, however it is cut into reads.
+//! The grammar, case by case; and independence from how the input is split.
 
 use proptest::prelude::*;
 
@@ -6,8 +6,8 @@ use super::*;
 
 const LIMITS: Limits = Limits { target_bytes: 100, header_bytes: 300, headers: 5 };
 
-/// How many messages began, or what is wrong with them.
-fn scan(bytes: &[u8]) -> Result<u64, Broken> {
+/// The number of messages, or the error.
+fn scan(bytes: &[u8]) -> Result<u64, FramingError> {
     let mut scanner = Scanner::new(LIMITS);
     scanner.feed(bytes).map(|_| scanner.begun())
 }
@@ -21,13 +21,13 @@ fn line(line: &str) -> Option<Violation> {
     wrong(format!("{line}\r\nHost: a\r\n\r\n").as_bytes())
 }
 
-/// A request with this behind `Host`.
+/// A request with this after `Host`.
 fn fields(fields: &[u8]) -> Option<Violation> {
     wrong(&[b"GET / HTTP/1.1\r\nHost: a\r\n", fields, b"\r\n\r\n"].concat())
 }
 
-/// A request with this after its head.
-fn chunks(body: &[u8]) -> Result<u64, Broken> {
+/// A request with this after its headers.
+fn chunks(body: &[u8]) -> Result<u64, FramingError> {
     scan(&[b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", body].concat())
 }
 
@@ -112,7 +112,7 @@ fn a_target_has_a_form_that_fits_the_method() {
 }
 
 #[test]
-fn other_protocols_are_named() {
+fn other_protocols_are_recognized() {
     for (violation, bytes) in [
         (V::Tls, &b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03"[..]),
         (V::ProxyHeader, b"PROXY TCP4 192.0.2.7 198.51.100.2 4711 443\r\n"),
@@ -140,7 +140,7 @@ fn a_line_ends_in_cr_and_lf() {
 }
 
 #[test]
-fn a_field_is_a_token_a_colon_and_a_value_without_controls() {
+fn a_header_is_a_token_a_colon_and_a_value_without_controls() {
     for good in [&b"A:"[..], b"A: ", b"A:b\tc ", b"A_b: \xff\x80", b"!#$%&'*+-.^_`|~09: :;,"] {
         assert_eq!(fields(good), None, "{good:?}");
     }
@@ -168,7 +168,7 @@ fn a_field_is_a_token_a_colon_and_a_value_without_controls() {
 }
 
 #[test]
-fn http_1_1_names_its_host_once() {
+fn http_1_1_requires_exactly_one_host() {
     assert_eq!(wrong(b"GET / HTTP/1.1\r\n\r\n"), Some(V::NoHost));
     assert_eq!(wrong(b"GET http://a/ HTTP/1.1\r\n\r\n"), Some(V::NoHost));
     assert_eq!(wrong(b"GET / HTTP/1.0\r\n\r\n"), None);
@@ -194,7 +194,7 @@ fn a_length_is_one_decimal_number() {
 }
 
 #[test]
-fn the_only_coding_is_chunked_alone_and_once() {
+fn the_only_transfer_coding_is_chunked_alone_and_once() {
     assert_eq!(fields(b"Transfer-Encoding: \tChUnKeD "), None);
     for bad in [
         "",
@@ -224,20 +224,20 @@ fn the_only_coding_is_chunked_alone_and_once() {
 }
 
 #[test]
-fn a_length_beside_chunks_is_refused_in_either_order() {
+fn a_length_with_chunks_is_rejected_in_either_order() {
     let one = b"Content-Length: 5\r\nTransfer-Encoding: chunked";
     let other = b"Transfer-Encoding: chunked\r\nContent-Length: 0";
     assert_eq!((fields(one), fields(other)), (Some(V::LengthAndCoding), Some(V::LengthAndCoding)));
 }
 
 #[test]
-fn what_is_more_than_there_may_be_has_its_own_answers() {
+fn each_limit_has_its_own_status() {
     let long = "a".repeat(100);
     assert_eq!(line(&format!("GET /{} HTTP/1.1", &long[1..])), None);
     assert_eq!(line(&format!("GET /{long} HTTP/1.1")), Some(V::TargetBytes));
     assert_eq!(fields(b"A: b\r\nA: b\r\nA: b\r\nA: b"), None);
     assert_eq!(fields(b"A: b\r\nA: b\r\nA: b\r\nA: b\r\nA: b"), Some(V::Fields));
-    // `Host: a` is 9 bytes with its line end, the empty line 2, `A: ` and its line end 5.
+    // `Host: a` has 9 bytes with its line end, the empty line 2, `A: ` and its line end 5.
     let value = |bytes| format!("A: {}", "b".repeat(bytes));
     assert_eq!(fields(value(300 - 9 - 2 - 5).as_bytes()), None);
     assert_eq!(fields(value(300 - 9 - 2 - 4).as_bytes()), Some(V::FieldBytes));
@@ -261,7 +261,7 @@ fn a_body_in_chunks_ends_with_an_empty_chunk_and_trailers() {
 }
 
 #[test]
-fn a_chunk_that_can_be_read_in_two_ways_is_not_read() {
+fn an_ambiguous_chunk_is_rejected() {
     for (violation, bad) in [
         (V::ChunkSize, &b"\r\n"[..]),
         (V::ChunkSize, b"\n"),
@@ -308,19 +308,19 @@ fn a_chunk_that_can_be_read_in_two_ways_is_not_read() {
     ] {
         let broken = chunks(bad).unwrap_err();
         assert_eq!(broken.violation, violation, "{}", bad.escape_ascii());
-        assert_eq!((broken.within, broken.message, broken.pass), (Within::Head, 1, 0));
+        assert_eq!((broken.part, broken.message, broken.valid_prefix), (MessagePart::Head, 1, 0));
     }
 }
 
 #[test]
-fn extensions_have_a_bound_that_many_small_ones_do_not_get_round() {
+fn many_small_extensions_cannot_exceed_the_limit() {
     let one = [&b"1;"[..], &b"a".repeat(2000), b"\r\nx\r\n"].concat();
     assert_eq!(chunk(&one.repeat(2)), None);
     assert_eq!(chunk(&one.repeat(3)), Some(V::ChunkExtensionBytes));
 }
 
 #[test]
-fn one_empty_line_before_a_request_is_let_pass_and_begins_nothing() {
+fn one_empty_line_before_a_request_is_accepted_and_starts_no_message() {
     assert_eq!(scan(b"\r\n"), Ok(0));
     assert_eq!(scan(b"\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n\r"), Ok(1));
     assert_eq!(wrong(b"\r\n\r\nGET"), Some(V::EmptyLines));
@@ -329,7 +329,7 @@ fn one_empty_line_before_a_request_is_let_pass_and_begins_nothing() {
 }
 
 #[test]
-fn bodies_are_passed_over_to_the_byte() {
+fn bodies_are_skipped_to_the_byte() {
     let post = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\n\0\0\0";
     let get = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
     assert_eq!(scan(&[&post[..], get, post, get].concat()), Ok(4));
@@ -341,37 +341,45 @@ fn bodies_are_passed_over_to_the_byte() {
 }
 
 #[test]
-fn what_came_before_a_broken_head_may_be_passed_on_and_the_head_not() {
+fn bytes_before_invalid_headers_may_be_passed_on_and_the_headers_not() {
     let good = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
     let broken = scan(&[&good[..], b"\r\nGET / HTTP/1.1\r\n :"].concat()).unwrap_err();
-    assert_eq!((broken.message, broken.within), (2, Within::Head));
-    assert_eq!((broken.pass, broken.line_at), (good.len() + 2, Some(good.len() + 2)));
+    assert_eq!((broken.message, broken.part), (2, MessagePart::Head));
+    assert_eq!((broken.valid_prefix, broken.line_at), (good.len() + 2, Some(good.len() + 2)));
     let broken = scan(&[&good[..], b"\r\n\r\n"].concat()).unwrap_err();
-    assert_eq!((broken.pass, broken.line_at), (good.len() + 2, None), "not the line before it");
+    assert_eq!(
+        (broken.valid_prefix, broken.line_at),
+        (good.len() + 2, None),
+        "not the line before it"
+    );
     let mut scanner = Scanner::new(LIMITS);
-    assert_eq!(scanner.feed(b"\r\nGE"), Ok(Some(2)), "here it begins, and is not at its end");
+    assert_eq!(scanner.feed(b"\r\nGE"), Ok(Some(2)), "it begins here and is incomplete");
     let broken = scanner.feed(b"T\0").unwrap_err();
-    assert_eq!((broken.pass, broken.line_at), (0, None));
+    assert_eq!((broken.valid_prefix, broken.line_at), (0, None));
 }
 
 #[test]
-fn what_came_before_the_broken_place_of_a_body_may_be_passed_on() {
+fn bytes_before_an_error_in_a_body_may_be_passed_on() {
     let head = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
     let mut scanner = Scanner::new(LIMITS);
     scanner.feed(head).unwrap();
     let broken = scanner.feed(b"1\r\nx\r\nz").unwrap_err();
-    assert_eq!((broken.message, broken.within, broken.pass), (1, Within::Body, 6));
+    assert_eq!((broken.message, broken.part, broken.valid_prefix), (1, MessagePart::Body, 6));
 }
 
 #[test]
-fn a_body_that_is_broken_in_the_same_read_as_its_head_takes_the_head_with_it() {
+fn an_error_in_a_body_in_the_same_read_as_its_headers_rejects_the_headers_too() {
     let get = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
     let post = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nz";
     let broken = scan(&[&get[..], post].concat()).unwrap_err();
-    assert_eq!((broken.message, broken.within, broken.pass), (2, Within::Head, get.len()));
+    assert_eq!(
+        (broken.message, broken.part, broken.valid_prefix),
+        (2, MessagePart::Head, get.len())
+    );
 }
 
-/// What a scanner says that is fed these pieces: how many bytes may be passed on, and why no more.
+/// The scanner's result for this input split at `cuts`: how many bytes may be passed on, and the
+/// error.
 fn in_pieces(bytes: &[u8], cuts: &[usize]) -> (u64, Option<(Violation, u64)>) {
     let mut scanner = Scanner::new(LIMITS);
     let mut from = 0;
@@ -380,7 +388,7 @@ fn in_pieces(bytes: &[u8], cuts: &[usize]) -> (u64, Option<(Violation, u64)>) {
     cuts.sort_unstable();
     for cut in cuts {
         if let Err(broken) = scanner.feed(&bytes[from..cut]) {
-            assert!(broken.pass <= cut - from, "{broken:?}");
+            assert!(broken.valid_prefix <= cut - from, "{broken:?}");
             let why = (broken.violation, broken.message);
             return (scanner.begun(), Some(why));
         }
@@ -424,7 +432,7 @@ fn message() -> impl Strategy<Value = Vec<u8>> {
 
 proptest! {
     #[test]
-    fn valid_messages_are_taken_one_after_another(
+    fn valid_messages_are_accepted_one_after_another(
         messages in prop::collection::vec(message(), 1..5),
         cuts in prop::collection::vec(any::<usize>(), 0..8),
     ) {
@@ -433,7 +441,7 @@ proptest! {
     }
 
     #[test]
-    fn a_spoiled_message_gets_the_same_verdict_however_it_is_cut(
+    fn a_corrupted_message_gets_the_same_verdict_however_it_is_split(
         message in message(),
         at in any::<usize>(),
         byte in prop_oneof![any::<u8>(), Just(b'\r'), Just(b'\n'), Just(b' '), Just(b':')],

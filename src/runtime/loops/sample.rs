@@ -6,7 +6,7 @@ use ::http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use crate::config::{Condition, HostPattern, PathPattern, Route, Test};
 use crate::http::example::examples;
-use crate::http::path::for_routing;
+use crate::http::path::normalize_for_routing;
 use crate::http::scheme::Scheme;
 use crate::http::url::Url;
 
@@ -95,7 +95,8 @@ fn paths(pattern: &PathPattern) -> Vec<String> {
             all
         }
         PathPattern::Regex(pattern) => {
-            let normal = examples(pattern).into_iter().map(|path| for_routing(&path).into_owned());
+            let normal =
+                examples(pattern).into_iter().map(|path| normalize_for_routing(&path).into_owned());
             normal.filter(|path| pattern.matches(path)).collect()
         }
     }

@@ -1,12 +1,12 @@
-//! Methods and statuses as the labels of a metric.
+//! Methods and statuses as metric labels.
 //!
-//! Both come from strangers: a client may invent a method, a backend a status. Each label is
-//! therefore one of a closed set with a number, so that counters can stand in an array that
-//! is made once, and nobody can make us open a new time series.
+//! Both come from untrusted peers: a client may invent a method, a backend a status. So each label
+//! is one of a closed set with an index. Counters can be kept in an array that is allocated once,
+//! and no peer can create a new time series.
 
 use ::http::Method;
 
-/// A request's method; those that RFC 9110 and RFC 5789 do not have are all `OTHER`.
+/// A request's method; methods that are not in RFC 9110 or RFC 5789 are `OTHER`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum MethodLabel {
     /// `GET`
@@ -27,12 +27,12 @@ pub enum MethodLabel {
     Trace,
     /// `PATCH`
     Patch,
-    /// Any other, and any of these in another case: methods are case-sensitive.
+    /// Any other, including these in another case: methods are case-sensitive.
     Other,
 }
 
 impl MethodLabel {
-    /// All of them, each at its [`index`](Self::index).
+    /// All labels, each at its [`index`](Self::index).
     pub const ALL: [Self; Self::COUNT] = [
         Self::Get,
         Self::Head,
@@ -46,10 +46,10 @@ impl MethodLabel {
         Self::Other,
     ];
 
-    /// How many there are.
+    /// The number of labels.
     pub const COUNT: usize = 10;
 
-    /// Its place among [`Self::COUNT`].
+    /// Its index, below [`Self::COUNT`].
     #[must_use]
     pub const fn index(self) -> usize {
         match self {
@@ -101,14 +101,14 @@ impl From<&Method> for MethodLabel {
     }
 }
 
-/// A response's status: its number, if IANA has registered it or if it is our 499 (the client
-/// left); else its class, such as `2xx`; else, below 100 or above 599, `other`.
+/// A response's status: its number, if IANA has registered it or if it is Weir's own 499 (the
+/// client disconnected); otherwise its class, such as `2xx`; below 100 or above 599, `other`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct StatusLabel {
     index: usize,
 }
 
-/// In order, so that it can be searched; the classes come after it. 0: no response was sent.
+/// Sorted for binary search; the classes follow it. 0: no response was sent.
 const REGISTERED: [(u16, &str); 63] = [
     (0, "0"),
     (100, "100"),
@@ -178,15 +178,15 @@ const REGISTERED: [(u16, &str); 63] = [
 const CLASSES: [&str; 6] = ["other", "1xx", "2xx", "3xx", "4xx", "5xx"];
 
 impl StatusLabel {
-    /// How many there are.
+    /// The number of labels.
     pub const COUNT: usize = REGISTERED.len() + CLASSES.len();
 
-    /// All of them, each at its [`index`](Self::index).
+    /// All labels, each at its [`index`](Self::index).
     pub fn all() -> impl ExactSizeIterator<Item = Self> {
         (0..Self::COUNT).map(|index| Self { index })
     }
 
-    /// Its place among [`Self::COUNT`].
+    /// Its index, below [`Self::COUNT`].
     #[must_use]
     pub const fn index(self) -> usize {
         self.index
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn every_method_has_its_own_place() {
+    fn every_method_has_its_own_index() {
         let places: Vec<usize> = MethodLabel::ALL.iter().map(|label| label.index()).collect();
         assert_eq!(places, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
     }
@@ -267,13 +267,13 @@ mod tests {
     }
 
     #[test]
-    fn the_registered_statuses_are_in_order_and_spelled_as_their_numbers() {
+    fn the_registered_statuses_are_sorted_and_match_their_numbers() {
         assert!(REGISTERED.is_sorted_by(|one, next| one.0 < next.0));
         assert!(REGISTERED.iter().all(|&(code, text)| text == code.to_string()));
     }
 
     #[test]
-    fn every_status_label_has_its_own_text_and_place() {
+    fn every_status_label_has_its_own_text_and_index() {
         let texts: std::collections::BTreeSet<_> =
             StatusLabel::all().map(StatusLabel::as_str).collect();
         assert_eq!(texts.len(), StatusLabel::COUNT);

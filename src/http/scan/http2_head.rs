@@ -1,24 +1,24 @@
-//! A head that did not come as lines: HTTP/2 packs it (RFC 9113 §8.3).
+//! Checks HTTP/2 request headers, which do not arrive as lines (RFC 9113 §8.3).
 
 use super::bytes::target_end;
 use super::head::METHOD_BYTES_MAX;
 use super::{Limits, Violation};
 use crate::http::scheme::Scheme;
 
-/// The parts of a head.
+/// The parts of HTTP/2 request headers.
 #[derive(Debug, Clone, Copy)]
-pub struct Unpacked<'a> {
-    /// A token, which whoever unpacked it has seen to.
+pub struct Http2Head<'a> {
+    /// The method, already verified to be a token.
     pub method: &'a str,
-    /// If it is known.
+    /// The scheme, if known.
     pub scheme: Option<&'a str>,
     /// The path with its query.
     pub target: &'a [u8],
 }
 
-impl Unpacked<'_> {
-    /// Holds it against what the scanner holds the same request against in HTTP/1. Whoever unpacked
-    /// it has looked for bytes that end a line, and for names.
+impl Http2Head<'_> {
+    /// Checks the request as the scanner would check it in HTTP/1. The caller has already checked
+    /// names, and bytes that end a line.
     ///
     /// # Errors
     /// The first [`Violation`].
@@ -41,7 +41,7 @@ impl Unpacked<'_> {
             if before >= limits.headers {
                 return Err(Violation::Fields);
             }
-            // In a line it would be around the value, and no part of it (RFC 9113 §8.2.1).
+            // In HTTP/1 such space is not part of the value (RFC 9113 §8.2.1).
             let is_edge = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
             if is_edge(value.first()) || is_edge(value.last()) {
                 return Err(Violation::FieldValue);
@@ -56,33 +56,34 @@ mod tests {
     use super::*;
 
     const LIMITS: Limits = Limits { target_bytes: 10, header_bytes: 100, headers: 2 };
-    const PLAIN: Unpacked<'static> = Unpacked { method: "GET", scheme: Some("http"), target: b"/" };
+    const PLAIN: Http2Head<'static> =
+        Http2Head { method: "GET", scheme: Some("http"), target: b"/" };
 
-    fn check(head: Unpacked<'_>, values: &[&str]) -> Option<Violation> {
-        head.check(values.iter().map(|value| value.as_bytes()), LIMITS).err()
+    fn check(request: Http2Head<'_>, values: &[&str]) -> Option<Violation> {
+        request.check(values.iter().map(|value| value.as_bytes()), LIMITS).err()
     }
 
     #[test]
-    fn what_http_1_has_a_place_for_passes() {
+    fn headers_that_are_valid_in_http_1_pass() {
         assert_eq!(check(PLAIN, &["", "a b\tc"]), None);
-        assert_eq!(check(Unpacked { scheme: None, ..PLAIN }, &[]), None);
-        assert_eq!(check(Unpacked { scheme: Some("HTTPS"), target: b"*", ..PLAIN }, &[]), None);
+        assert_eq!(check(Http2Head { scheme: None, ..PLAIN }, &[]), None);
+        assert_eq!(check(Http2Head { scheme: Some("HTTPS"), target: b"*", ..PLAIN }, &[]), None);
     }
 
     #[test]
-    fn the_rest_does_not() {
+    fn other_headers_are_rejected() {
         let method = "A".repeat(METHOD_BYTES_MAX + 1);
-        for (head, values, violation) in [
-            (Unpacked { method: &method, ..PLAIN }, &[][..], Violation::Method),
-            (Unpacked { target: b"/2345678901", ..PLAIN }, &[], Violation::TargetBytes),
-            (Unpacked { target: b"/\xc3\xa4", ..PLAIN }, &[], Violation::Target),
-            (Unpacked { scheme: Some(""), ..PLAIN }, &[], Violation::Target),
-            (Unpacked { scheme: Some("ftp"), ..PLAIN }, &[], Violation::Target),
+        for (request, values, violation) in [
+            (Http2Head { method: &method, ..PLAIN }, &[][..], Violation::Method),
+            (Http2Head { target: b"/2345678901", ..PLAIN }, &[], Violation::TargetBytes),
+            (Http2Head { target: b"/\xc3\xa4", ..PLAIN }, &[], Violation::Target),
+            (Http2Head { scheme: Some(""), ..PLAIN }, &[], Violation::Target),
+            (Http2Head { scheme: Some("ftp"), ..PLAIN }, &[], Violation::Target),
             (PLAIN, &["a", " b"], Violation::FieldValue),
             (PLAIN, &["a\t"], Violation::FieldValue),
             (PLAIN, &["a", "b", "c"], Violation::Fields),
         ] {
-            assert_eq!(check(head, values), Some(violation), "{head:?} {values:?}");
+            assert_eq!(check(request, values), Some(violation), "{request:?} {values:?}");
         }
     }
 }
