@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 use weir::config::{self, Config, Draft, Override, Overrides, Problems};
-use weir::runtime::loops::look_for_loops;
+use weir::runtime::redirect_loops::report_loops;
 
 fn files(folder: &str) -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
@@ -27,7 +27,7 @@ fn files(folder: &str) -> Vec<PathBuf> {
 fn load(text: &str) -> Result<Config, String> {
     let draft = Draft::new(Some(text.as_bytes()), &Overrides::default(), Path::new(""));
     let mut draft = draft.map_err(|error| error.to_string())?;
-    look_for_loops(&mut draft);
+    report_loops(&mut draft);
     draft.finish().config.map_err(|error| error.to_string())
 }
 

@@ -10,8 +10,8 @@ use weir::config::{self, Action, Config, HostPattern, Overrides};
 use weir::http::path::normalize_for_routing;
 use weir::http::redirect::RequestTarget;
 use weir::http::scheme::Scheme;
-use weir::runtime::loops::{self, HOPS_MAX};
-use weir::runtime::routes::{Asked, Routes};
+use weir::runtime::redirect_loops::{self, HOPS_MAX};
+use weir::runtime::routes::{RouteQuery, Routes};
 
 const HOSTS: [&str; 3] = ["a.test", "b.test", "c.test"];
 
@@ -57,7 +57,7 @@ fn follow(config: &Config, url: &str, method: &Method) -> Option<usize> {
         let scheme = Scheme::named(uri.scheme_str().unwrap()).unwrap();
         let (host, path) = (uri.host().unwrap(), normalize_for_routing(uri.path()));
         let asked =
-            Asked { scheme, host, path: &path, query: uri.query(), method, headers: &headers };
+            RouteQuery { scheme, host, path: &path, query: uri.query(), method, headers: &headers };
         let Some(index) = table.find(&asked) else { return Some(hop) };
         let Action::Redirect(redirect) = &config.routes[index].action else { return Some(hop) };
         let (port, query) = (uri.port_u16(), uri.query());
@@ -92,7 +92,7 @@ proptest! {
     #[test]
     fn what_is_told_never_ends(config in table()) {
         let Some(config) = config else { return Ok(()) };
-        for one in loops::find(&config).0 {
+        for one in redirect_loops::find(&config).0 {
             let sample = &one.sample;
             let url = format!("{}://{}{}", sample.url.scheme, sample.url.host, sample.url.path);
             prop_assert!(one.is_certain, "nothing is uncertain here: {:?}", one);
@@ -112,7 +112,7 @@ proptest! {
         path in "(/[abx]){0,4}/?",
     ) {
         let Some(config) = config else { return Ok(()) };
-        if leaves(&config) || !loops::find(&config).0.is_empty() {
+        if leaves(&config) || !redirect_loops::find(&config).0.is_empty() {
             return Ok(());
         }
         let path = if path.is_empty() { "/" } else { &path };

@@ -15,7 +15,7 @@ use weir::config::{
 use weir::http::path::{has_prefix, is_ambiguous, normalize_for_routing};
 use weir::http::pattern::Pattern;
 use weir::http::scheme::Scheme;
-use weir::runtime::routes::{Asked, Routes};
+use weir::runtime::routes::{RouteQuery, Routes};
 
 /// A request, as the strategies below make it.
 #[derive(Debug, Clone)]
@@ -174,7 +174,7 @@ fn request() -> impl Strategy<Value = Request> {
 }
 
 fn find(table: &Routes, request: &Request) -> Option<usize> {
-    table.find(&Asked {
+    table.find(&RouteQuery {
         scheme: request.scheme,
         host: &request.host,
         path: &request.path,
@@ -324,7 +324,7 @@ proptest! {
         let own = normalize_for_routing(&request.path).into_owned();
         let found = of(&own);
         let differs = naive_readings(&request.path).iter().any(|reading| of(reading) != found);
-        let asked = Asked {
+        let asked = RouteQuery {
             scheme: request.scheme,
             host: &request.host,
             path: &own,

@@ -9,7 +9,7 @@ use weir::config::{Action, Conditions, HostPattern, PathPattern, Route};
 use weir::http::path::{normalize_for_routing, is_ambiguous};
 use weir::http::pattern::Pattern;
 use weir::http::scheme::Scheme;
-use weir::runtime::routes::{Asked, Routes};
+use weir::runtime::routes::{RouteQuery, Routes};
 
 fn main() {
     divan::main();
@@ -30,7 +30,7 @@ fn search(bencher: Bencher, routes: &[Route], asked: impl Fn(usize) -> (String, 
         turn = (turn + 1) % questions.len();
         let (host, path) = &questions[turn];
         let method = &Method::GET;
-        let asked = Asked { scheme: Scheme::Http, host, path, query: None, method, headers: &headers };
+        let asked = RouteQuery { scheme: Scheme::Http, host, path, query: None, method, headers: &headers };
         table.find(black_box(&asked))
     });
 }
@@ -142,7 +142,7 @@ fn read(bencher: Bencher, path: &str) {
         let path = black_box(path);
         let marked = is_ambiguous(path);
         let own = if marked { normalize_for_routing(path) } else { path.into() };
-        let asked = Asked {
+        let asked = RouteQuery {
             scheme: Scheme::Http,
             host: "api.example.com",
             path: &own,

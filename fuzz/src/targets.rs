@@ -16,7 +16,7 @@ use weir::http::scan::{Limits, MessagePart, Scanner};
 use weir::http::scheme::Scheme;
 use weir::http::{forwarded, host, path};
 use weir::runtime::endpoint::Lookup;
-use weir::runtime::routes::{Asked, Routes};
+use weir::runtime::routes::{RouteQuery, Routes};
 use weir::runtime::snapshot::Snapshot;
 use weir::time::Timestamp;
 
@@ -240,7 +240,7 @@ pub fn routes(data: &[u8]) {
             continue;
         }
         let (path, headers) = (path::normalize_for_routing(path), HeaderMap::new());
-        let asked = Asked {
+        let asked = RouteQuery {
             scheme: Scheme::Http,
             host: &host,
             path: &path,

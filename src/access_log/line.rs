@@ -368,7 +368,7 @@ mod tests {
     }
 
     const REPLAY: Replay =
-        Replay { idempotent: true, answer_started: false, body_whole: true, half_closed: false };
+        Replay { idempotent: true, response_started: false, body_whole: true, half_closed: false };
 
     fn retried(exchange: &mut Exchange) {
         exchange.pick(Timestamp::ZERO, (0, 0)).unwrap();

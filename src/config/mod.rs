@@ -39,7 +39,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use crate::http::scan::Limits as HeadLimits;
 use crate::name::{PoolName, RouteName};
-use crate::policy::pace::Pace;
+use crate::policy::transfer_rate::MinTransferRate;
 
 pub use action::{Action, Field, FieldChanges, Forward, Respond, Rewrite, Share};
 pub use dial::{Dial, DialHttp2, DialTls, Protocol};
@@ -329,7 +329,7 @@ pub struct Limits {
     /// What becomes of request headers whose name has an underscore.
     pub underscore_headers: UnderscoreHeaders,
     /// How slow a client may be.
-    pub pace: Option<Pace>,
+    pub pace: Option<MinTransferRate>,
     /// For a whole head; also how long a new connection may be silent.
     pub header_timeout: Duration,
     /// What responses and tunnels may hold that are not read, in bytes.

@@ -12,7 +12,7 @@ use crate::http::redirect::RequestTarget;
 use crate::http::scan::Violation;
 use crate::http::{host, underscore, upgrade};
 use crate::policy::limiter::RateLimiter;
-use crate::runtime::action::{Action, Split};
+use crate::runtime::action::{Action, WeightedPools};
 use crate::runtime::snapshot::{Route, Snapshot};
 use crate::time::Timestamp;
 
@@ -119,7 +119,7 @@ impl Exchange {
         &mut self,
         snapshot: &Snapshot,
         route: &Route,
-        (split, rewrite, path): (&Split, &Rewrite, Option<&str>),
+        (split, rewrite, path): (&WeightedPools, &Rewrite, Option<&str>),
         now: Timestamp,
     ) -> Result<Admitted, Refusal> {
         let index = split.pick().ok_or(Refusal::NoRoute)?;
@@ -131,7 +131,7 @@ impl Exchange {
         self.asks_tunnel &= !pool.protocol.is_http2_alone();
         self.limit(route.limiter.as_ref(), Scope::Route, now)?;
         self.limit(pool.limiter.as_ref(), Scope::Pool, now)?;
-        // Asked here, where the client's connection can still be kept.
+        // RouteQuery here, where the client's connection can still be kept.
         if pool.healthy().is_empty() {
             return Err(Refusal::NoBackend);
         }

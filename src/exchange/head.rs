@@ -13,7 +13,7 @@ use crate::exchange::refusal::Refusal;
 use crate::http::forwarded::field;
 use crate::http::scheme::Scheme;
 use crate::http::{forwarded, path, via};
-use crate::runtime::routes::Asked;
+use crate::runtime::routes::RouteQuery;
 use crate::runtime::snapshot::Snapshot;
 
 /// Where proxies in front of us put the client's address.
@@ -86,9 +86,9 @@ impl<'a> Head<'a> {
         host: &'b str,
         path: &'b str,
         snapshot: &Snapshot,
-    ) -> Asked<'b> {
+    ) -> RouteQuery<'b> {
         let Self { query, method, headers, .. } = *self;
-        Asked { scheme: self.scheme(snapshot), host, path, query, method, headers }
+        RouteQuery { scheme: self.scheme(snapshot), host, path, query, method, headers }
     }
 
     /// How the client came: of several proxies' words the last one's, and only if the peer is

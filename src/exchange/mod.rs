@@ -38,10 +38,10 @@ use crate::exchange::refusal::{Ending, Refusal};
 use crate::exchange::request::{Request, Transfer};
 use crate::http::address;
 use crate::policy::backoff;
-use crate::policy::retry::{Facts, Failure};
+use crate::policy::retry::{Failure, RetryContext};
 use crate::runtime::backend::Lease;
+use crate::runtime::backend_set::BackendSet;
 use crate::runtime::pool::Pool;
-use crate::runtime::set::BackendSet;
 use crate::runtime::snapshot::Snapshot;
 use crate::time::Timestamp;
 
@@ -86,7 +86,7 @@ pub struct Replay {
     /// The method is idempotent (RFC 9110 §9.2.2).
     pub idempotent: bool,
     /// Some of an answer has gone to the client.
-    pub answer_started: bool,
+    pub response_started: bool,
     /// The request's body is still at hand from its first byte.
     pub body_whole: bool,
     /// The client has closed its side of the connection; it may not wait for a response any more.
@@ -251,10 +251,10 @@ impl Exchange {
 
     fn may_retry(&self, failure: Failure, replay: Replay, now: Timestamp) -> bool {
         let Some(pool) = self.pool_in(&self.snapshot) else { return false };
-        let facts = Facts {
+        let facts = RetryContext {
             attempts_made: u32::try_from(self.attempts.len()).unwrap_or(u32::MAX),
             idempotent: replay.idempotent,
-            answer_started: replay.answer_started,
+            response_started: replay.response_started,
             body_whole: replay.body_whole,
         };
         pool.retry.allows(failure, facts)

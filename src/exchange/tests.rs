@@ -104,7 +104,7 @@ fn admitted(snapshot: &Arc<Snapshot>) -> (Exchange, Arc<Notes>) {
 }
 
 const SAFE: Replay =
-    Replay { idempotent: true, answer_started: false, body_whole: true, half_closed: false };
+    Replay { idempotent: true, response_started: false, body_whole: true, half_closed: false };
 
 #[test]
 fn a_request_without_host_is_refused_unless_it_is_of_http_1_0() {
@@ -310,7 +310,7 @@ fn a_request_without_a_deadline_waits_as_long_as_each_attempt_may() {
 fn a_status_is_retried_only_while_the_client_has_seen_nothing() {
     let (mut exchange, _) = admitted(&snapshot(TWO));
     exchange.pick(at(0), (0, 0)).unwrap();
-    let begun = Replay { answer_started: true, ..SAFE };
+    let begun = Replay { response_started: true, ..SAFE };
     assert!(!exchange.responded(503, begun, at(1)));
     assert!(exchange.responded(503, SAFE, at(1)));
     exchange.pick(at(1), (0, 0)).unwrap();

@@ -12,7 +12,7 @@ use crate::time::Timestamp;
 #[derive(Debug)]
 pub(super) struct Tunnel {
     since: Timestamp,
-    counted: Option<tunnels::Tunnel>,
+    counted: Option<tunnels::TunnelGuard>,
 }
 
 impl Tunnel {

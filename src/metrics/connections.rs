@@ -9,9 +9,9 @@ use super::{counter, counters, gauge, gauges};
 pub struct ConnectionMetrics {
     /// The number of open client connections.
     pub open: IntGauge, // lb_downstream_connections
-    /// The number of responses that wait for their clients to read.
+    /// The number of responses and tunnels that wait to be read.
     pub stalled: IntGauge, // lb_stalled_responses
-    /// Of those, how many were aborted because there were too many.
+    /// Of those, how many were aborted because too much of their data was unread.
     pub stalled_ended: IntCounter, // lb_stalled_responses_ended_total
     /// Connections that failed before their first request, by a closed set of reasons.
     pub failures: IntCounterVec, // lb_connection_failures_total{reason}

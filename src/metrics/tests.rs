@@ -16,7 +16,7 @@ use crate::time::Timestamp;
 
 const NOW: Timestamp = Timestamp::from_nanos(5_000_000);
 const IDEMPOTENT: Replay =
-    Replay { idempotent: true, answer_started: false, body_whole: true, half_closed: false };
+    Replay { idempotent: true, response_started: false, body_whole: true, half_closed: false };
 
 struct World {
     registry: Registry,
@@ -126,7 +126,7 @@ fn a_failed_attempt_without_another_is_not_a_retry() {
     let world = world();
     let mut exchange = world.admitted();
     exchange.pick(NOW, (0, 0)).unwrap();
-    let started = Replay { answer_started: true, ..IDEMPOTENT };
+    let started = Replay { response_started: true, ..IDEMPOTENT };
     assert!(!exchange.failed(Failure::Reset, "reset", started, NOW));
     assert!(world.has(r#"lb_errors_total{backend="10.0.0.1:3000",pool="web",type="reset"} 1"#));
     assert_eq!(world.metrics.totals().retries, 0);

@@ -1,10 +1,10 @@
 //! A token bucket in one atomic word.
 //!
-//! The bucket is kept as the *theoretical arrival time* of the generic cell rate algorithm
-//! (GCRA, ITU-T I.371): the instant at which it will be full again. Tokens and refill time then
-//! cannot disagree, because they are the same number, and the part of a token that has been
-//! earned so far is never rounded away. Buckets of two words (a count and a timestamp) let a few
-//! requests through between the two writes; this one cannot.
+//! The bucket is kept as the *theoretical arrival time* of the generic cell rate algorithm (GCRA,
+//! ITU-T I.371): the instant at which it will be full again. Tokens and refill time then cannot
+//! disagree, because they are the same number, and a partly earned token is never rounded away. A
+//! bucket of two words (a count and a timestamp) lets a few requests through between the two
+//! writes; this one cannot.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -13,11 +13,11 @@ use crate::sync::atomic::AtomicU64;
 use crate::sync::atomic::Ordering::Relaxed;
 use crate::time::Timestamp;
 
-/// The longest time that an empty bucket takes to fill, some 146 years. With it, sums of a
+/// The longest time that an empty bucket takes to fill, about 146 years. With it, sums of a
 /// timestamp and a bucket stay far from overflow for the first four centuries of a clock.
 const FULL_NS_MAX: u64 = 1 << 62;
 
-/// How fast tokens are earned and how many a bucket holds.
+/// How fast tokens are earned, and how many a bucket holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {
     token_ns: u64,
@@ -25,11 +25,11 @@ pub struct Rate {
 }
 
 impl Rate {
-    /// `None` if the rate is not finite and above 0.
+    /// Returns `None` if the rate is not finite and above 0.
     ///
-    /// The time of a token is rounded up to whole nanoseconds, so that a bucket never gives more
-    /// than was asked for; a million requests per second become at most a thousandth fewer. A
-    /// bucket that would take more than 146 years to fill holds fewer tokens, but at least one.
+    /// The time per token is rounded up to whole nanoseconds, so that a bucket never admits more
+    /// than configured; a million requests per second become at most a thousandth fewer. A bucket
+    /// that would take more than 146 years to fill holds fewer tokens, but at least one.
     #[must_use]
     pub fn new(requests_per_second: f64, burst: NonZeroU32) -> Option<Self> {
         let valid = requests_per_second.is_finite() && requests_per_second > 0.0;
@@ -43,7 +43,7 @@ impl Rate {
         valid.then_some(Self::of(token, burst))
     }
 
-    /// A token each `token`.
+    /// One token each `token`.
     #[must_use]
     pub fn of(token: Duration, burst: NonZeroU32) -> Self {
         let token_ns = u64::try_from(token.as_nanos()).unwrap_or(FULL_NS_MAX);
@@ -77,9 +77,9 @@ impl Rate {
     }
 
     /// When a bucket that is full at `full_at_ns` will be full after one more token is taken at
-    /// `now`, or how long it is until there is a token to take.
+    /// `now`, or how long until a token is available.
     ///
-    /// Sums that pass the end of time stay there; a wait is exact even then.
+    /// Sums saturate at the end of time; a wait is exact even then.
     pub(super) fn spend(self, full_at_ns: u64, now: Timestamp) -> Result<u64, Duration> {
         let now_ns = now.as_nanos();
         let spent_ns = full_at_ns.max(now_ns).saturating_add(self.token_ns);
@@ -91,8 +91,7 @@ impl Rate {
     }
 }
 
-/// One bucket. Its [`Rate`] is told to it with every request, so that a new rate needs no new
-/// bucket.
+/// One bucket. Its [`Rate`] is an argument of every call, so that a new rate needs no new bucket.
 #[derive(Debug)]
 pub struct TokenBucket {
     full_at_ns: AtomicU64,
@@ -105,8 +104,8 @@ impl TokenBucket {
         Self { full_at_ns: AtomicU64::new(0) }
     }
 
-    /// Takes a token, or says how long until there is one. Who waits exactly so long gets it,
-    /// unless somebody else came in between.
+    /// Takes a token, or returns how long until one is available. A caller that waits exactly that
+    /// long gets it, unless another one came in between.
     pub fn take(&self, rate: Rate, now: Timestamp) -> Result<(), Duration> {
         let spend = |full_at_ns| rate.spend(full_at_ns, now).ok();
         match self.full_at_ns.fetch_update(Relaxed, Relaxed, spend) {
@@ -142,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_bucket_says_how_long_a_token_takes() {
+    fn an_empty_bucket_returns_how_long_a_token_takes() {
         let bucket = TokenBucket::new();
         assert_eq!(bucket.take(rate(10.0, 1), at_ms(7)), Ok(()));
         assert_eq!(bucket.take(rate(10.0, 1), at_ms(7)), Err(Duration::from_millis(100)));
@@ -192,7 +191,7 @@ mod tests {
         let bucket = TokenBucket::new();
         assert_eq!(bucket.take(rate(10.0, 1), at_ms(0)), Ok(()));
         assert_eq!(bucket.take(rate(10.0, 1), at_ms(150)), Ok(()));
-        // 50 ms of the idle 150 were beyond a full bucket; these 100 are all earned.
+        // 50 ms of the idle 150 exceeded a full bucket; these 100 are all earned.
         assert_eq!(bucket.take(rate(10.0, 1), at_ms(250)), Ok(()));
         assert_eq!(bucket.take(rate(10.0, 1), at_ms(349)), Err(Duration::from_millis(1)));
     }
@@ -206,14 +205,14 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_is_a_little_behind_does_not_give_tokens_back() {
+    fn a_clock_that_is_a_little_behind_does_not_add_tokens() {
         let bucket = TokenBucket::new();
         assert_eq!(bucket.take(rate(10.0, 1), at_ms(500)), Ok(()));
         assert_eq!(bucket.take(rate(10.0, 1), at_ms(499)), Err(Duration::from_millis(101)));
     }
 
     #[test]
-    fn a_token_takes_the_time_that_the_rate_says_rounded_up() {
+    fn the_time_per_token_is_rounded_up() {
         assert_eq!(rate(10.0, 1).token_ns(), 100_000_000);
         assert_eq!(rate(3.0, 1).token_ns(), 333_333_334);
         assert_eq!(rate(3.0, 6).full_ns(), 2_000_000_004);
@@ -233,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_rate_is_none() {
+    fn an_invalid_rate_is_rejected() {
         assert_eq!(Rate::new(0.0, NonZeroU32::MIN), None);
         assert_eq!(Rate::new(-1.0, NonZeroU32::MIN), None);
         assert_eq!(Rate::new(f64::NAN, NonZeroU32::MIN), None);

@@ -46,13 +46,13 @@ mod tests {
 
     #[test]
     fn five_are_logged_at_once_then_one_a_minute_with_the_suppressed_count() {
-        let notices = LogThrottle::default();
-        let told: Vec<_> = (0..12).map(|_| notices.next(at(0))).collect();
-        assert_eq!(told, [[Some(0); 5].as_slice(), &[None; 7]].concat());
-        assert_eq!(notices.next(at(59)), None);
-        assert_eq!(notices.next(at(60)), Some(8));
-        assert_eq!(notices.next(at(60)), None);
-        assert_eq!(notices.next(at(1000)), Some(1));
-        assert_eq!(notices.next(at(1000)), Some(0));
+        let throttle = LogThrottle::default();
+        let results: Vec<_> = (0..12).map(|_| throttle.next(at(0))).collect();
+        assert_eq!(results, [[Some(0); 5].as_slice(), &[None; 7]].concat());
+        assert_eq!(throttle.next(at(59)), None);
+        assert_eq!(throttle.next(at(60)), Some(8));
+        assert_eq!(throttle.next(at(60)), None);
+        assert_eq!(throttle.next(at(1000)), Some(1));
+        assert_eq!(throttle.next(at(1000)), Some(0));
     }
 }

@@ -1,8 +1,8 @@
-//! One decision a file: its parameters, its state, and no knowledge of the others.
+//! Independent decisions, one per file, each with its parameters and its state.
 //!
-//! Nothing here opens a socket, asks a clock or rolls dice: `now` and `roll` are arguments. So
-//! every decision can be tested without sleeping, replayed from a seed and model-checked, and
-//! the simulation runs the code that ships.
+//! Nothing here opens a socket, reads a clock or generates random numbers: `now` and `roll` are
+//! arguments. So every decision can be tested without sleeping, replayed from a seed and
+//! model-checked, and the simulation runs the code that ships.
 
 pub mod backoff;
 pub mod bucket;
@@ -10,8 +10,8 @@ pub mod debits;
 pub mod hysteresis;
 pub mod limiter;
 pub mod log_throttle;
-pub mod pace;
 pub mod retry;
 pub mod select;
+pub mod transfer_rate;
 pub mod unread;
 pub mod watchdog;

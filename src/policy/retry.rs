@@ -1,66 +1,65 @@
-//! May this failure be tried again?
+//! Whether a failed attempt may be retried.
 //!
-//! A second attempt must not do a thing twice. When no connection could be made, nothing was
-//! sent, and any method may go elsewhere. After that nobody knows what the backend has done:
-//! RFC 9110 §9.2.2 lets a proxy repeat a request by itself only if its method is idempotent,
-//! and even then only while the client has not seen a byte of an answer and we still have the
-//! whole request body to send again.
+//! A retry must not execute a request twice. If no connection could be made, nothing was sent, and
+//! any method may be retried. Otherwise it is unknown what the backend has done. RFC 9110 §9.2.2
+//! lets a proxy retry a request only if its method is idempotent. Moreover, the client must not
+//! have received any part of a response, and the whole request body must still be available.
 
 use std::num::NonZeroU8;
 
 /// How an attempt failed.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Failure {
-    /// There was no connection: refused, unreachable, or not made in time. A connect *timeout*
-    /// is this, not [`Failure::Timeout`]: nothing was sent.
+    /// There was no connection: refused, unreachable, or not made in time. A connect *timeout* is
+    /// this, not [`Failure::Timeout`]: nothing was sent.
     Connect,
-    /// There was a connection, but no TLS over it. Nothing was sent here either.
+    /// The TLS handshake failed. Nothing was sent either.
     Tls,
-    /// The certificate that was shown is not one to trust. Nothing was sent here either.
+    /// The backend's certificate is not trusted. Nothing was sent either.
     Certificate,
-    /// The backend says that it did nothing with the request (RFC 9113 §8.7).
+    /// The backend reports that it did not process the request (RFC 9113 §8.7).
     Refused,
-    /// The connection broke before an answer came.
+    /// The connection broke before a response.
     Reset,
-    /// The request was sent and no answer came in time.
+    /// The request was sent, and there was no response in time.
     Timeout,
-    /// The backend answered with this status.
+    /// The backend's response has this status.
     Status(u16),
 }
 
-/// Which failures may be tried again, and how often.
+/// Which failures are retried, and how often.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RetryPolicy {
-    /// Attempts in all, the first included.
+    /// Maximum number of attempts, including the first.
     pub attempts: NonZeroU8,
-    /// Whether [`Failure::Connect`] is tried again, and what is wrong with TLS.
+    /// Whether [`Failure::Connect`] and TLS failures are retried.
     pub connect: bool,
-    /// Whether [`Failure::Reset`] is tried again.
+    /// Whether [`Failure::Reset`] is retried.
     pub reset: bool,
-    /// Whether [`Failure::Timeout`] is tried again.
+    /// Whether [`Failure::Timeout`] is retried.
     pub timeout: bool,
-    /// Which statuses are tried again.
+    /// Which statuses are retried.
     pub status: Vec<u16>,
 }
 
-/// What an exchange has come to.
+/// The state of a request, for the decision to retry it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Facts {
-    /// Attempts made so far, the failed one included.
+pub struct RetryContext {
+    /// Attempts made so far, including the failed one.
     pub attempts_made: u32,
     /// Whether the method is idempotent.
     pub idempotent: bool,
-    /// Whether the client was sent any part of an answer.
-    pub answer_started: bool,
-    /// Whether the request body could be sent again from its first byte.
+    /// Whether any part of a response was sent to the client.
+    pub response_started: bool,
+    /// Whether the whole request body is still available.
     pub body_whole: bool,
 }
 
 impl RetryPolicy {
-    /// Whether an exchange may be tried again after `failure`.
+    /// Whether a request may be retried after `failure`.
     #[must_use]
-    pub fn allows(&self, failure: Failure, facts: Facts) -> bool {
-        let asked_for = match failure {
+    pub fn allows(&self, failure: Failure, context: RetryContext) -> bool {
+        let enabled = match failure {
             Failure::Connect | Failure::Tls | Failure::Certificate | Failure::Refused => {
                 self.connect
             }
@@ -70,15 +69,15 @@ impl RetryPolicy {
         };
         let safe = match failure {
             Failure::Connect | Failure::Tls | Failure::Certificate => true,
-            Failure::Refused => facts.body_whole,
+            Failure::Refused => context.body_whole,
             Failure::Reset | Failure::Timeout | Failure::Status(_) => {
-                facts.idempotent && facts.body_whole
+                context.idempotent && context.body_whole
             }
         };
-        asked_for
+        enabled
             && safe
-            && !facts.answer_started
-            && facts.attempts_made < u32::from(self.attempts.get())
+            && !context.response_started
+            && context.attempts_made < u32::from(self.attempts.get())
     }
 }
 
@@ -96,12 +95,16 @@ mod tests {
         }
     }
 
-    const GET: Facts =
-        Facts { attempts_made: 1, idempotent: true, answer_started: false, body_whole: true };
-    const POST: Facts = Facts { idempotent: false, ..GET };
+    const GET: RetryContext = RetryContext {
+        attempts_made: 1,
+        idempotent: true,
+        response_started: false,
+        body_whole: true,
+    };
+    const POST: RetryContext = RetryContext { idempotent: false, ..GET };
 
     #[test]
-    fn an_idempotent_request_is_tried_again_after_every_failure_asked_for() {
+    fn an_idempotent_request_is_retried_after_every_configured_failure() {
         assert!(policy().allows(Failure::Connect, GET));
         assert!(policy().allows(Failure::Reset, GET));
         assert!(policy().allows(Failure::Timeout, GET));
@@ -110,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn a_post_is_tried_again_when_nothing_was_sent() {
+    fn a_post_is_retried_if_nothing_was_sent() {
         assert!(policy().allows(Failure::Connect, POST));
     }
 
@@ -122,16 +125,18 @@ mod tests {
     }
 
     #[test]
-    fn a_status_not_listed_is_the_answer() {
+    fn a_status_that_is_not_listed_is_not_retried() {
         assert!(!policy().allows(Failure::Status(500), GET));
         assert!(!policy().allows(Failure::Status(200), GET));
     }
 
     #[test]
     fn the_third_of_three_attempts_is_the_last() {
-        assert!(policy().allows(Failure::Connect, Facts { attempts_made: 2, ..GET }));
-        assert!(!policy().allows(Failure::Connect, Facts { attempts_made: 3, ..GET }));
-        assert!(!policy().allows(Failure::Connect, Facts { attempts_made: u32::MAX, ..GET }));
+        assert!(policy().allows(Failure::Connect, RetryContext { attempts_made: 2, ..GET }));
+        assert!(!policy().allows(Failure::Connect, RetryContext { attempts_made: 3, ..GET }));
+        assert!(
+            !policy().allows(Failure::Connect, RetryContext { attempts_made: u32::MAX, ..GET })
+        );
     }
 
     #[test]
@@ -141,43 +146,43 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_tried_again_once_the_client_has_seen_an_answer() {
-        let facts = Facts { answer_started: true, ..GET };
-        assert!(!policy().allows(Failure::Connect, facts));
-        assert!(!policy().allows(Failure::Reset, facts));
-        assert!(!policy().allows(Failure::Timeout, facts));
-        assert!(!policy().allows(Failure::Status(502), facts));
+    fn nothing_is_retried_once_the_client_has_received_a_part_of_a_response() {
+        let context = RetryContext { response_started: true, ..GET };
+        assert!(!policy().allows(Failure::Connect, context));
+        assert!(!policy().allows(Failure::Reset, context));
+        assert!(!policy().allows(Failure::Timeout, context));
+        assert!(!policy().allows(Failure::Status(502), context));
     }
 
     #[test]
-    fn a_body_that_is_gone_cannot_be_sent_again() {
-        let facts = Facts { body_whole: false, ..GET };
-        assert!(!policy().allows(Failure::Reset, facts));
-        assert!(!policy().allows(Failure::Timeout, facts));
-        assert!(!policy().allows(Failure::Status(502), facts));
+    fn without_the_whole_body_there_is_no_retry() {
+        let context = RetryContext { body_whole: false, ..GET };
+        assert!(!policy().allows(Failure::Reset, context));
+        assert!(!policy().allows(Failure::Timeout, context));
+        assert!(!policy().allows(Failure::Status(502), context));
     }
 
     #[test]
-    fn a_failed_connection_took_nothing_of_the_body() {
-        assert!(policy().allows(Failure::Connect, Facts { body_whole: false, ..POST }));
+    fn a_failed_connection_does_not_need_the_body() {
+        assert!(policy().allows(Failure::Connect, RetryContext { body_whole: false, ..POST }));
     }
 
     #[test]
-    fn connect_is_only_tried_again_if_asked_for() {
+    fn connect_is_only_retried_if_configured() {
         let policy = RetryPolicy { connect: false, ..policy() };
         assert!(!policy.allows(Failure::Connect, GET));
         assert!(policy.allows(Failure::Reset, GET));
     }
 
     #[test]
-    fn reset_is_only_tried_again_if_asked_for() {
+    fn reset_is_only_retried_if_configured() {
         let policy = RetryPolicy { reset: false, ..policy() };
         assert!(!policy.allows(Failure::Reset, GET));
         assert!(policy.allows(Failure::Timeout, GET));
     }
 
     #[test]
-    fn timeout_is_only_tried_again_if_asked_for() {
+    fn timeout_is_only_retried_if_configured() {
         let policy = RetryPolicy { timeout: false, ..policy() };
         assert!(!policy.allows(Failure::Timeout, GET));
         assert!(policy.allows(Failure::Connect, GET));

@@ -1,8 +1,8 @@
 //! When something that should make progress counts as hung.
 //!
-//! The observer looks at regular intervals. Only time in which it did look counts as silence: after
-//! a pause of its own (a stopped process, a suspended machine, no CPU for long) it cannot know
-//! whether the other side made progress, so everything gets a fresh period.
+//! The observer checks at regular intervals. Only time during which it checked counts as silence.
+//! After a pause of its own (a stopped process, a suspended machine, no CPU for long) it cannot
+//! know whether the other side made progress, so every watched thing gets a new period.
 
 use std::time::Duration;
 
@@ -13,45 +13,45 @@ use crate::time::Timestamp;
 pub struct Watchdog {
     timeout: Duration,
     silent: Duration,
-    looked: Timestamp,
+    checked_at: Timestamp,
 }
 
 impl Watchdog {
     /// Starts a period of `timeout`.
     #[must_use]
     pub const fn new(timeout: Duration, now: Timestamp) -> Self {
-        Self { timeout, silent: Duration::ZERO, looked: now }
+        Self { timeout, silent: Duration::ZERO, checked_at: now }
     }
 
-    /// How often [`Watchdog::is_hung`] has to be asked for this timeout: often enough that a
-    /// delay of the observer differs clearly from its interval.
+    /// How often [`Watchdog::is_hung`] must be called for this timeout: often enough that a delay
+    /// of the observer differs clearly from its interval.
     #[must_use]
     pub fn interval(timeout: Duration) -> Duration {
         (timeout / 10).clamp(Duration::from_millis(50), Duration::from_secs(1))
     }
 
-    /// Notes progress.
+    /// Records progress.
     pub const fn progress(&mut self, now: Timestamp) {
         self.silent = Duration::ZERO;
-        self.looked = now;
+        self.checked_at = now;
     }
 
-    /// Adds the time since the last look to the silence, unless the observer was late itself.
-    /// Whether the silence has reached the timeout.
+    /// Adds the time since the last check to the silence, unless the observer was late itself.
+    /// Returns whether the silence has reached the timeout.
     pub fn is_hung(&mut self, now: Timestamp) -> bool {
-        let gap = now.since(self.looked);
-        self.looked = now;
+        let gap = now.since(self.checked_at);
+        self.checked_at = now;
         self.silent = if gap >= self.timeout / 2 { Duration::ZERO } else { self.silent + gap };
         self.silent >= self.timeout
     }
 
-    /// For how long there was no progress, as of the last look.
+    /// How long there was no progress, as of the last check.
     #[must_use]
     pub const fn silent(&self) -> Duration {
         self.silent
     }
 
-    /// Whether there was no progress for half of the timeout: it is not hung yet, and not well.
+    /// Whether there was no progress for half of the timeout.
     #[must_use]
     pub fn is_suspect(&self) -> bool {
         self.silent >= self.timeout / 2
@@ -68,7 +68,8 @@ mod tests {
         Timestamp::ZERO + Duration::from_millis(millis)
     }
 
-    /// Looks once a second, from the second after `from` up to `to`; when it was found hung.
+    /// Checks once a second, from the second after `from` up to `to`; returns when it was found
+    /// hung.
     fn look(watchdog: &mut Watchdog, from: u64, to: u64) -> Option<u64> {
         (from + 1..=to).find(|second| watchdog.is_hung(at(second * 1000)))
     }
@@ -97,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn an_observer_that_always_comes_late_condemns_nothing() {
+    fn an_observer_that_is_always_late_finds_no_hang() {
         let mut watchdog = Watchdog::new(TIMEOUT, at(0));
         assert!((1..1000).all(|turn| !watchdog.is_hung(at(turn * 5_000))));
     }
@@ -110,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn half_of_the_timeout_is_suspect() {
+    fn half_of_the_timeout_is_suspicious() {
         let mut watchdog = Watchdog::new(TIMEOUT, at(0));
         assert_eq!(look(&mut watchdog, 0, 4), None);
         assert!(!watchdog.is_suspect());

@@ -29,7 +29,7 @@ use crate::exchange::refusal::{Abort, Refusal};
 use crate::http::forwarded::is_trusted;
 use crate::http::scan::{Limits as HeadLimits, Scanner};
 use crate::metrics::ConnectionMetrics;
-use crate::policy::pace::Pace;
+use crate::policy::transfer_rate::MinTransferRate;
 
 /// How long the rest of an unwanted request body is read before its connection is closed.
 pub(super) const BODY_DRAIN: Duration = Duration::from_secs(5);
@@ -58,7 +58,7 @@ pub struct AcceptLimits {
     /// What an HTTP/2 connection may ask for.
     pub http2: Http2,
     /// How slow a client may be.
-    pub pace: Option<Pace>,
+    pub pace: Option<MinTransferRate>,
     /// What becomes of a request whose client closes its side of the connection.
     pub half_closed: HalfClosed,
     /// How long a client may take for what.

@@ -21,7 +21,7 @@ use super::{answer, connection};
 use crate::clock::Clock;
 use crate::exchange::refusal::Refusal;
 use crate::http::scan::{FramingError, MessagePart, Scanner};
-use crate::policy::pace::Pace;
+use crate::policy::transfer_rate::MinTransferRate;
 use crate::sockets;
 use crate::upstream::bounded::PIECE;
 use crate::upstream::delegate::delegate;
@@ -52,7 +52,7 @@ impl GuardedStream {
         line: Arc<Line>,
         clock: Clock,
         scanner: Option<Scanner>,
-        pace: Option<Pace>,
+        pace: Option<MinTransferRate>,
     ) -> Self {
         let pacing = pace.map(|pace| Pacing::new(pace, clock));
         let digest = connection::digest(&line);

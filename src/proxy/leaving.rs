@@ -99,7 +99,7 @@ pub(super) fn replay(session: &Session, presence: Presence) -> Replay {
     Replay {
         half_closed: presence != Presence::Waits,
         idempotent: is_idempotent(&session.req_header().method),
-        answer_started: progress::has_begun(session),
+        response_started: progress::has_begun(session),
         body_whole: !session.as_downstream().retry_buffer_truncated(),
     }
 }

@@ -349,7 +349,7 @@ impl ProxyHttp for Proxy {
         let error = failure::while_proxying(error, reused, judged, |failed, reason| {
             exchange.failed(failed, reason, replay, now)
         });
-        let left = presence == Presence::Left && !replay.answer_started;
+        let left = presence == Presence::Left && !replay.response_started;
         if left { leaving::left() } else { error }
     }
 

@@ -4,21 +4,21 @@ use std::task::Poll;
 
 use super::line::{Direction, Line};
 use crate::clock::Clock;
-use crate::policy::pace::{Pace, Patience};
+use crate::policy::transfer_rate::{MinTransferRate, StallBudget};
 
 /// The two directions of one connection.
 pub(super) struct Pacing {
-    pace: Pace,
+    pace: MinTransferRate,
     clock: Clock,
     /// The request that patience is had with.
     request: u64,
-    reading: Patience,
-    writing: Patience,
+    reading: StallBudget,
+    writing: StallBudget,
 }
 
 impl Pacing {
-    pub(super) fn new(pace: Pace, clock: Clock) -> Self {
-        let (reading, writing) = (Patience::new(pace), Patience::new(pace));
+    pub(super) fn new(pace: MinTransferRate, clock: Clock) -> Self {
+        let (reading, writing) = (StallBudget::new(pace), StallBudget::new(pace));
         Self { pace, clock, request: 0, reading, writing }
     }
 
@@ -26,13 +26,13 @@ impl Pacing {
     pub(super) fn moved(&mut self, line: &Line, direction: Direction, polled: Poll<usize>) {
         if self.request != line.served() {
             // Each request begins with all of it.
-            (self.request, self.reading) = (line.served(), Patience::new(self.pace));
+            (self.request, self.reading) = (line.served(), StallBudget::new(self.pace));
             self.writing = self.reading;
         }
         let now = self.clock.now();
         if direction == Direction::Write && polled.is_pending() {
             // Until the client takes it, nobody reads what it may have sent.
-            self.reading.moved(0, now);
+            self.reading.on_transfer(0, now);
             line.slow_at(Direction::Read, None);
         }
         let patience = match direction {
@@ -44,7 +44,7 @@ impl Pacing {
             match polled {
                 Poll::Pending => Some(patience.wait(now)),
                 Poll::Ready(bytes) => {
-                    patience.moved(u64::try_from(bytes).unwrap_or(u64::MAX), now);
+                    patience.on_transfer(u64::try_from(bytes).unwrap_or(u64::MAX), now);
                     None
                 }
             },

@@ -29,7 +29,7 @@ use super::pacing::Pacing;
 use crate::clock::Clock;
 use crate::exchange::refusal::Refusal;
 use crate::http::grpc;
-use crate::policy::pace::Pace;
+use crate::policy::transfer_rate::MinTransferRate;
 
 /// What Pingora's trait asks for and nobody has: messages beside HTTP.
 type Messages = Box<dyn tokio_stream::Stream<Item = Result<Bytes>> + Unpin + Send + Sync>;
@@ -53,7 +53,7 @@ impl GuardedSession {
         inner: Http2Stream,
         line: Arc<Line>,
         clock: Clock,
-        pace: Option<Pace>,
+        pace: Option<MinTransferRate>,
     ) -> Self {
         // A call of gRPC is a conversation, in which either side may be silent.
         let is_call = grpc::is_grpc(&inner.req_header().headers);

@@ -1,4 +1,4 @@
-//! What becomes of a request that a route takes.
+//! What a route does with a request.
 
 use std::sync::Arc;
 
@@ -9,11 +9,11 @@ use crate::policy::select::{Candidates, RoundRobin, Selector};
 /// What a route does.
 #[derive(Debug)]
 pub enum Action {
-    /// One of these pools answers.
-    Forward(Split, Rewrite),
-    /// The client is sent elsewhere.
+    /// Forwards to one of these pools.
+    Forward(WeightedPools, Rewrite),
+    /// Redirects the client.
     Redirect(Redirect),
-    /// We answer.
+    /// Sends a fixed response.
     Respond(Arc<Respond>),
 }
 
@@ -21,7 +21,7 @@ impl Action {
     pub(super) fn new(action: &config::Action) -> Self {
         match action {
             config::Action::Forward(forward) => {
-                Self::Forward(Split::new(&forward.pools), forward.rewrite.clone())
+                Self::Forward(WeightedPools::new(&forward.pools), forward.rewrite.clone())
             }
             config::Action::Redirect(redirect) => Self::Redirect(redirect.clone()),
             config::Action::Respond(respond) => Self::Respond(Arc::new(respond.clone())),
@@ -29,24 +29,23 @@ impl Action {
     }
 }
 
-/// Pools that share the requests of a route, in turn and smooth by weight, so that the shares are
-/// exact after few requests. Dice would be some percent off after hundreds.
+/// Pools that share the requests of a route, by round robin smoothed by weight, so that the shares
+/// are exact after few requests. Random choices would deviate by some percent after hundreds.
 #[derive(Debug)]
-pub struct Split {
+pub struct WeightedPools {
     shares: Vec<Share>,
     turns: RoundRobin,
 }
 
-impl Split {
-    /// Shares of which not all are of weight 0.
+impl WeightedPools {
+    /// Creates it from shares that do not all have weight 0.
     #[must_use]
     pub fn new(shares: &[Share]) -> Self {
         Self { shares: shares.to_vec(), turns: RoundRobin::new() }
     }
 
     /// The index of the pool for the next request. Whether it has a healthy backend does not
-    /// matter: a pool that is being tried out must not push its failures on to the others, nor
-    /// they theirs on to it.
+    /// matter: a canary pool must not push its failures on to the others, nor they theirs on to it.
     #[must_use]
     pub fn pick(&self) -> Option<usize> {
         if let [only] = self.shares.as_slice() {
@@ -88,7 +87,7 @@ mod tests {
     fn picks(weights: &[u32], count: usize) -> Vec<usize> {
         let shares: Vec<Share> =
             weights.iter().enumerate().map(|(pool, &weight)| Share { pool, weight }).collect();
-        let split = Split::new(&shares);
+        let split = WeightedPools::new(&shares);
         (0..count).filter_map(|_| split.pick()).collect()
     }
 

@@ -1,22 +1,23 @@
-//! Where a backend listens: at a fixed address, or under a host name that has to be looked up.
+//! Where a backend listens: at a fixed address, or under a host name that must be resolved.
 //!
-//! A name that has no address makes its backend unavailable, and nothing else. Once an address is
-//! known it stays for the life of the worker. Following a name to another address at run time
-//! belongs into [`Endpoint::found`]: it already learns of every address that a name gets.
+//! A host name without an address makes its backend unavailable, and nothing else. Once an address
+//! is known it is kept for the life of the worker. Following a host name to another address at run
+//! time would be done in [`Endpoint::found`], which already gets every address that a name resolves
+//! to.
 
 use std::net::SocketAddr;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-/// The result of looking a host name up.
+/// The result of resolving a host name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Lookup {
     /// The name has this address.
     Found(SocketAddr),
-    /// The lookup failed for this reason; the address is the last one that was known.
+    /// Resolving failed for this reason; the address is the last known one.
     Stale(SocketAddr, String),
-    /// The lookup failed for this reason, and no address is known.
+    /// Resolving failed for this reason, and no address is known.
     Failed(String),
 }
 
@@ -26,18 +27,18 @@ pub struct Endpoint {
     /// The host name and the port; `None` if the configuration has an IP address.
     host: Option<(Box<str>, u16)>,
     address: OnceLock<SocketAddr>,
-    /// Why the last lookup failed; `None` if it succeeded.
+    /// Why resolving failed last; `None` if it succeeded.
     failure: Mutex<Option<String>>,
 }
 
-/// What a new result of a lookup changes.
+/// What a new result changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
     /// The address is the one in use.
     Same,
     /// It is the first address of this name.
     First,
-    /// The address in use is another one.
+    /// The address in use is a different one.
     Moved {
         /// The address in use.
         used: SocketAddr,
@@ -62,30 +63,30 @@ impl Endpoint {
         Self { host: Some((host.into(), port)), address, failure: Mutex::new(failure) }
     }
 
-    /// The host name and the port, if it has to be looked up.
+    /// The host name and the port, if it must be resolved.
     #[must_use]
     pub fn host(&self) -> Option<(&str, u16)> {
         self.host.as_ref().map(|(host, port)| (&**host, *port))
     }
 
-    /// Where to connect; `None` as long as the name has no address.
+    /// Where to connect; `None` while the name has no address.
     #[must_use]
     pub fn address(&self) -> Option<SocketAddr> {
         self.address.get().copied()
     }
 
-    /// Why the last lookup failed; `None` if it succeeded.
+    /// Why resolving failed last; `None` if it succeeded.
     #[must_use]
     pub fn failure(&self) -> Option<String> {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Records that a lookup failed.
+    /// Records that resolving failed.
     pub fn failed(&self, why: &str) {
         *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(why.to_owned());
     }
 
-    /// Records that a lookup succeeded. The address is used if none was known.
+    /// Records that resolving succeeded. The address is used if none was known.
     pub fn found(&self, address: SocketAddr) -> Change {
         *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = None;
         if self.address.set(address).is_ok() {
@@ -98,7 +99,7 @@ impl Endpoint {
     }
 }
 
-/// What a worker tells its successor of a host name.
+/// The state of a host name, for the next worker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KnownName {
     /// The pool whose backend has this name.
@@ -109,13 +110,13 @@ pub struct KnownName {
     pub port: u16,
     /// The address in use; `None` if the name has never had one.
     pub address: Option<SocketAddr>,
-    /// Why the last lookup failed; `None` if it succeeded.
+    /// Why resolving failed last; `None` if it succeeded.
     #[serde(default)]
     pub failure: Option<String>,
 }
 
 impl KnownName {
-    /// What is known of a backend's name; `None` if it has none.
+    /// The state of a backend's host name; `None` if it has none.
     #[must_use]
     pub fn of(pool: &str, endpoint: &Endpoint) -> Option<Self> {
         let (host, port) = endpoint.host()?;
@@ -128,8 +129,8 @@ impl KnownName {
         })
     }
 
-    /// What an operator should know after a reload: the address is another one than `before`, or
-    /// the lookup failed.
+    /// What to report to the operator after a reload: the address differs from `before`, or
+    /// resolving failed.
     #[must_use]
     pub fn report(&self, before: Option<&Self>) -> Option<String> {
         let Self { pool, host, port, address, failure } = self;
@@ -181,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_report_names_what_an_operator_has_to_know() {
+    fn a_report_names_the_change_or_the_failure() {
         let known = |address: Option<&str>, failure: Option<&str>| KnownName {
             pool: "web".to_owned(),
             host: "api.internal".to_owned(),

@@ -34,7 +34,7 @@ use crate::policy::debits::emptiest;
 use crate::policy::limiter::{Bucket, RateLimiter};
 use crate::runtime::backend::{Known, Speech};
 use crate::runtime::endpoint::KnownName;
-use crate::runtime::snapshot::{Identity, Seed, Snapshot};
+use crate::runtime::snapshot::{RouteKey, Seed, Snapshot};
 use crate::time::Timestamp;
 
 /// Buckets of one limiter that are told: 16 MB of them. Those that are the longest from full are
@@ -77,8 +77,8 @@ pub const STATE: &[(&str, Fate)] = &[
     ("runtime/backend.rs Backend.healthy", HandedOff("Backend::known")),
     ("runtime/backend.rs Backend.elsewhere", Left("the supervisor tells every worker itself")),
     ("runtime/backend.rs Backend.in_flight", HandedOff("metrics::Counts, as long as the old worker has the requests")),
-    ("runtime/tunnels.rs Tunnel.open", Left("a tunnel stays with the old worker")),
-    ("runtime/tunnels.rs Tunnels.open", Left("the tunnels stay with the old worker")),
+    ("runtime/tunnels.rs TunnelGuard.open", Left("a tunnel stays with the old worker")),
+    ("runtime/tunnels.rs TunnelGauge.open", Left("the tunnels stay with the old worker")),
     ("tls/table.rs Resolver.0", Left("the same as `Terminator.table`")),
     ("tls/terminator.rs Terminator.current", Left("built from the files")),
     ("tls/terminator.rs Terminator.files", HandedOff("tls::last_good::LastGoodFiles, for the case that the files are broken")),
@@ -112,7 +112,7 @@ struct KnownBackend {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(super) enum Scope {
     Global,
-    Route(Identity),
+    Route(RouteKey),
     Pool(String),
 }
 

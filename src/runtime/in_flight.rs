@@ -1,5 +1,5 @@
-//! Requests that other workers still have in flight: a worker that drains reports them, and the one
-//! that serves counts them when it picks a backend.
+//! Requests in flight of other workers: a draining worker reports them, and the serving worker
+//! counts them when it picks a backend.
 
 use std::collections::HashMap;
 
@@ -12,14 +12,14 @@ use crate::runtime::snapshot::Snapshot;
 pub struct InFlight {
     /// The pool.
     pub pool: String,
-    /// The backend, as the file has it.
+    /// The backend, as written in the configuration.
     pub backend: String,
-    /// How many.
+    /// The number of requests.
     pub requests: u64,
 }
 
 impl InFlight {
-    /// What this worker has in flight itself, without idle backends.
+    /// This worker's own requests in flight, without idle backends.
     #[must_use]
     pub fn of(snapshot: &Snapshot) -> Vec<Self> {
         let mut all = Vec::new();
@@ -35,8 +35,8 @@ impl InFlight {
         all
     }
 
-    /// Tells the backends of a snapshot what all other workers have in flight. What was told before
-    /// no longer counts.
+    /// Sets the requests in flight of all other workers at the backends of a snapshot. Replaces the
+    /// previous values.
     pub fn set_elsewhere(all: &[Self], snapshot: &Snapshot) {
         let mut sums: HashMap<(&str, &str), u64> = HashMap::new();
         for one in all {

@@ -1,8 +1,8 @@
-//! A pool and the one place where eligibility is decided.
+//! A pool, and the one place where eligibility is decided.
 //!
-//! A selector cannot know *why* a backend is not eligible. Health and what this request has
-//! tried already meet in the `View`, sampled once per pick, so that a backend which changes in the
-//! middle of a pick cannot confuse it.
+//! A selector does not know *why* a backend is not eligible. Health, and the backends that the
+//! request has already tried, are combined in the `View`, which is sampled once per pick. So a
+//! backend that changes during a pick cannot confuse it.
 
 use std::sync::Arc;
 
@@ -12,51 +12,51 @@ use crate::policy::limiter::RateLimiter;
 use crate::policy::retry::RetryPolicy;
 use crate::policy::select::{Candidates, IpHash, LeastConnections, Random, RoundRobin, Selector};
 use crate::runtime::backend::{Backend, Lease, Member};
-use crate::runtime::set::BackendSet;
-use crate::runtime::tunnels::Tunnels;
+use crate::runtime::backend_set::BackendSet;
+use crate::runtime::tunnels::TunnelGauge;
 
 /// A named group of interchangeable backends.
 #[derive(Debug)]
 pub struct Pool {
-    /// What routes, metrics and logs call it.
+    /// Its name in routes, metrics and logs.
     pub name: PoolName,
-    /// Who is in it.
+    /// Its backends.
     pub members: Vec<Member>,
-    /// Picks one for a first attempt.
+    /// Picks a backend for a first attempt.
     pub selector: Box<dyn Selector>,
-    /// Picks one for any other. A retry that took a turn of the first attempts would bring them
-    /// out of step: of two backends, the one that failed would have every next request.
+    /// Picks a backend for a retry. A retry that took a turn of the first attempts would break
+    /// their rhythm: of two backends, the one that failed would get every next request.
     pub retry_selector: Box<dyn Selector>,
-    /// How its backends are probed, if they are.
+    /// Its health check, if any.
     pub health_check: Option<HealthCheck>,
-    /// When an exchange may be tried again.
+    /// When a request may be retried.
     pub retry: RetryPolicy,
     /// The first back-off; see [`crate::config::Retry::backoff`].
     pub backoff: std::time::Duration,
-    /// How long to wait for a backend.
+    /// The timeouts towards its backends.
     pub timeouts: Timeouts,
-    /// Which HTTP its backends speak.
+    /// The HTTP version of its backends.
     pub protocol: Protocol,
-    /// For the requests of this pool.
+    /// The rate limit for requests of this pool.
     pub limiter: Option<RateLimiter>,
-    /// Those that are open.
-    pub tunnels: Tunnels,
+    /// Open WebSocket tunnels.
+    pub tunnels: TunnelGauge,
 }
 
 /// A backend that was picked.
 #[derive(Debug)]
 pub struct Pick {
-    /// Which of the pool's members.
+    /// Its index in the pool.
     pub index: usize,
     /// One request in flight to it.
     pub lease: Lease,
-    /// This request has tried it before: no other backend was eligible.
+    /// Whether this request has tried it before, because no other backend was eligible.
     pub again: bool,
 }
 
 impl Pool {
-    /// Picks a backend for a request that has failed at those in `tried`: a healthy one that was not
-    /// tried, else one that is recovering, else a healthy one once more.
+    /// Picks a backend for a request that has failed at those in `tried`: a healthy one that was
+    /// not tried, or else one that is recovering, or else a healthy one again.
     #[must_use]
     pub fn pick(&self, tried: &BackendSet, key: u64, roll: u64) -> Option<Pick> {
         let healthy = self.healthy();
@@ -73,20 +73,20 @@ impl Pool {
         Some(Pick { index, lease: Lease::new(backend), again })
     }
 
-    /// Whether a request that has failed at those in `tried` could go anywhere.
+    /// Whether there is any backend to retry a request on that has failed at those in `tried`.
     #[must_use]
     pub fn has_another(&self, tried: &BackendSet) -> bool {
         !self.healthy().is_empty() || !self.last_resort(tried).is_empty()
     }
 
-    /// Whether a request that has failed at those in `tried` could go to yet another backend.
+    /// Whether there is an untried backend for a request that has failed at those in `tried`.
     #[must_use]
     pub fn has_untried(&self, tried: &BackendSet) -> bool {
         !self.healthy().without(tried).is_empty() || !self.last_resort(tried).is_empty()
     }
 
-    /// Those that are recovering and were not tried, for a request that has failed elsewhere. Their
-    /// last health check passed, which is more than is known of a backend that has just failed.
+    /// Recovering backends that were not tried, for a request that has failed elsewhere. Their last
+    /// health check passed, which is better than a backend that has just failed.
     fn last_resort(&self, tried: &BackendSet) -> BackendSet {
         if tried.is_empty() {
             return BackendSet::EMPTY;
@@ -97,7 +97,7 @@ impl Pool {
         all.without(tried)
     }
 
-    /// Who is healthy now.
+    /// The healthy backends.
     #[must_use]
     pub fn healthy(&self) -> BackendSet {
         let healthy =
@@ -105,14 +105,14 @@ impl Pool {
         self.members.iter().enumerate().filter_map(healthy).collect()
     }
 
-    /// The backend with this index.
+    /// The backend at this index.
     #[must_use]
     pub fn backend(&self, index: usize) -> Option<&Arc<Backend>> {
         self.members.get(index).map(|member| &member.backend)
     }
 }
 
-/// The selector of an algorithm, at its start.
+/// A new selector for an algorithm.
 #[must_use]
 pub fn selector(algorithm: Algorithm) -> Box<dyn Selector> {
     match algorithm {
@@ -123,7 +123,7 @@ pub fn selector(algorithm: Algorithm) -> Box<dyn Selector> {
     }
 }
 
-/// Who is eligible, frozen for one pick.
+/// The eligible backends, frozen for one pick.
 struct View<'a> {
     members: &'a [Member],
     eligible: BackendSet,

@@ -20,75 +20,76 @@ use crate::runtime::backend::{Backend, Member, Speech};
 use crate::runtime::endpoint::{Endpoint, Lookup};
 use crate::runtime::pool::{Pool, selector};
 use crate::runtime::routes::Routes;
-use crate::runtime::tunnels::Tunnels;
+use crate::runtime::tunnels::TunnelGauge;
 
-/// One version of the world. Immutable but for the atomics inside backends and limiters.
+/// One version of the runtime state. Immutable except for the atomics inside backends and limiters.
 #[derive(Debug)]
 pub struct Snapshot {
-    /// Tells one configuration from another.
+    /// Identifies the configuration.
     pub version: String,
-    /// Who is where.
+    /// The pools.
     pub pools: Vec<Pool>,
-    /// Which requests go to which pool.
+    /// The routes.
     pub routes: Vec<Route>,
     /// Finds a route.
     pub table: Routes,
-    /// For every request.
+    /// The rate limit for every request.
     pub limiter: Option<RateLimiter>,
-    /// Whose forwarding headers are believed.
+    /// The networks whose forwarding headers are trusted.
     pub trusted_proxies: Vec<IpNet>,
-    /// By which fields balancers tell who the client is.
+    /// Which headers carry the client's address.
     pub forwarded: Forwarding,
-    /// What becomes of paths that lead to different routes, depending on who reads them.
+    /// What to do with paths that servers may interpret differently and that could match different
+    /// routes.
     pub ambiguous_paths: AmbiguousPaths,
-    /// What becomes of request headers whose name has an underscore.
+    /// What to do with request headers whose name contains an underscore.
     pub underscore_headers: UnderscoreHeaders,
-    /// The longest body of a request.
+    /// The longest request body.
     pub body_bytes_max: Option<u64>,
-    /// Keys the limiters' tables.
+    /// The key of the limiters' tables.
     pub seed: Seed,
 }
 
-/// The key of the limiters' tables. It stays the same from worker to worker, or else the buckets
-/// that one worker tells the next would belong to nobody.
+/// The key of the limiters' tables. It stays the same from worker to worker; otherwise the buckets
+/// passed on to the next worker could not be found.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Seed(pub u64);
 
 impl fmt::Debug for Seed {
-    /// It is secret, so it does not get into logs.
+    /// It is secret, so `Debug` does not show it.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("Seed")
     }
 }
 
-/// What becomes of the requests that it matches.
+/// A route.
 #[derive(Debug)]
 pub struct Route {
-    /// What logs call it.
+    /// Its name in logs.
     pub name: Option<RouteName>,
-    /// What becomes of a request.
+    /// What it does with a request.
     pub action: Action,
-    /// Of what a backend gets.
+    /// Changes of the request headers for the backend.
     pub request_headers: FieldChanges,
-    /// Of what the client gets.
+    /// Changes of the response headers for the client.
     pub response_headers: FieldChanges,
-    /// Which requests, as text: what tells the route from all others.
-    pub identity: Identity,
-    /// For the requests of this route.
+    /// Which requests it matches, as text: identifies the route.
+    pub identity: RouteKey,
+    /// The rate limit for requests of this route.
     pub limiter: Option<RateLimiter>,
 }
 
-/// Which requests a route is for, as text.
+/// Which requests a route matches, as text.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Identity {
+pub struct RouteKey {
     /// The host, `*.` and the suffix, or `*` for every host; after the scheme, if it is for one.
     pub host: String,
-    /// The path, and what else a request must have.
+    /// The path, and the other conditions.
     pub path: String,
 }
 
-impl Identity {
+impl RouteKey {
     fn of(route: &config::Route) -> Self {
         let scheme = route.scheme.map_or_else(String::new, |scheme| format!("{scheme}://"));
         Self {
@@ -99,9 +100,9 @@ impl Identity {
 }
 
 impl Snapshot {
-    /// Builds what runs. `lookup` turns a host name and a port into an address; a backend whose
-    /// name has none takes no requests. `seed` keys the rate limiters' tables, so that nobody
-    /// outside can aim at one place of them.
+    /// Builds the snapshot. `lookup` resolves a host name and a port to an address; a backend
+    /// without an address gets no requests. `seed` keys the rate limiters' tables, so that no
+    /// client can target a specific slot.
     #[must_use]
     pub fn new(
         config: &Config,
@@ -115,7 +116,7 @@ impl Snapshot {
             action: Action::new(&route.action),
             request_headers: route.request_headers.clone(),
             response_headers: route.response_headers.clone(),
-            identity: Identity::of(route),
+            identity: RouteKey::of(route),
             limiter: route.rate_limit.as_ref().and_then(|limit| limiter(limit, seed)),
         });
         Self {
@@ -173,7 +174,7 @@ fn build_pool(
         timeouts: pool.timeouts,
         protocol: pool.dial.protocol,
         limiter: pool.rate_limit.as_ref().and_then(|limit| limiter(limit, seed)),
-        tunnels: Tunnels::default(),
+        tunnels: TunnelGauge::default(),
     }
 }
 
@@ -184,7 +185,7 @@ fn speech(pool: &config::Pool, backend: &config::Backend) -> Speech {
     if !tls && protocol != Protocol::H2c && !proxied {
         return Speech::default();
     }
-    // Certificates that are renewed in the same files do not make another server.
+    // Renewed certificates in the same files do not make a different server.
     let config::DialTls { verify, ca, identity } = &pool.dial.tls;
     let (ca, cert) = (ca.as_ref().map(|ca| &ca.path), identity.as_ref().map(|id| &id.cert.path));
     let details =
@@ -192,7 +193,7 @@ fn speech(pool: &config::Pool, backend: &config::Backend) -> Speech {
     Speech { tls, details: xxh3_64(details.as_bytes()) }
 }
 
-/// `None` cannot happen for a checked limit: its rate is above zero.
+/// A checked limit has a rate above zero, so the result is never `None`.
 fn limiter(limit: &config::RateLimit, seed: u64) -> Option<RateLimiter> {
     let rate = Rate::new(limit.requests_per_second, limit.burst)?;
     let params = Params {

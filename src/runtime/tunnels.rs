@@ -1,37 +1,37 @@
-//! The tunnels of a pool, counted.
+//! Counts the open tunnels (upgraded connections) of a pool.
 
 use std::sync::Arc;
 
 use crate::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// How many tunnels a pool has open.
+/// The number of open tunnels of a pool.
 #[derive(Debug, Default)]
-pub struct Tunnels {
+pub struct TunnelGauge {
     open: Arc<AtomicU64>,
 }
 
-impl Tunnels {
-    /// One more, until it is dropped.
+impl TunnelGauge {
+    /// Counts one more, until the guard is dropped.
     #[must_use]
-    pub fn enter(&self) -> Tunnel {
+    pub fn enter(&self) -> TunnelGuard {
         self.open.fetch_add(1, Relaxed);
-        Tunnel { open: Arc::clone(&self.open) }
+        TunnelGuard { open: Arc::clone(&self.open) }
     }
 
-    /// How many there are.
+    /// The number of open tunnels.
     #[must_use]
     pub fn open(&self) -> u64 {
         self.open.load(Relaxed)
     }
 }
 
-/// One open tunnel. Dropping it is the only way to end the count.
+/// One open tunnel. Only dropping it ends the count.
 #[derive(Debug)]
-pub struct Tunnel {
+pub struct TunnelGuard {
     open: Arc<AtomicU64>,
 }
 
-impl Drop for Tunnel {
+impl Drop for TunnelGuard {
     fn drop(&mut self) {
         self.open.fetch_sub(1, Relaxed);
     }
@@ -43,7 +43,7 @@ mod tests {
 
     #[test]
     fn open_is_the_number_of_live_tunnels() {
-        let tunnels = Tunnels::default();
+        let tunnels = TunnelGauge::default();
         let (one, two) = (tunnels.enter(), tunnels.enter());
         assert_eq!(tunnels.open(), 2);
         drop(one);

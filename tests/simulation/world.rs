@@ -19,8 +19,8 @@ use weir::http::scan::Limits as HeadLimits;
 use weir::http::scheme::Scheme;
 use weir::name::PoolName;
 use weir::policy::retry::Failure;
+use weir::runtime::backend_set::BackendSet;
 use weir::runtime::endpoint::Lookup;
-use weir::runtime::set::BackendSet;
 use weir::runtime::snapshot::Snapshot;
 use weir::time::{Timestamp, nanos};
 
@@ -315,7 +315,7 @@ impl World {
         let mood = self.moods[&(running.pool, running.backend)];
         let replay = Replay {
             idempotent: running.method != Method::POST,
-            answer_started: false,
+            response_started: false,
             body_whole: self.dice.u8(0..10) > 0,
             half_closed: false,
         };

@@ -32,7 +32,7 @@ use super::{
     Threads,
 };
 use crate::http::scan::Limits as HeadLimits;
-use crate::policy::pace::Pace;
+use crate::policy::transfer_rate::MinTransferRate;
 use bindings::{Bindings, Bound};
 
 const DEFAULT_LISTENER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8080);
@@ -202,13 +202,12 @@ fn pace(
     rate: Option<Spanned<Cap>>,
     grace: Option<Spanned<Duration>>,
     found: &mut Found,
-) -> Option<Pace> {
+) -> Option<MinTransferRate> {
     let grace = positive(grace, secs(10), "a grace of 0 would cut off every client", found);
     match rate?.value {
         Cap::Off => None,
-        Cap::Bytes(bytes) => {
-            NonZeroU64::new(bytes).map(|bytes_per_second| Pace { bytes_per_second, grace })
-        }
+        Cap::Bytes(bytes) => NonZeroU64::new(bytes)
+            .map(|bytes_per_second| MinTransferRate { bytes_per_second, grace }),
     }
 }
 

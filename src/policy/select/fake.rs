@@ -2,7 +2,7 @@
 
 use super::Candidates;
 
-/// Backends as lists of what may be asked of them.
+/// The attributes of backends, as lists.
 #[derive(Debug, Clone)]
 pub(super) struct Pool {
     weights: Vec<u32>,
@@ -12,7 +12,7 @@ pub(super) struct Pool {
 }
 
 impl Pool {
-    /// Idle, eligible backends of these weights.
+    /// Idle, eligible backends with these weights.
     pub(super) fn of(weights: &[u32]) -> Self {
         Self {
             weights: weights.to_vec(),
@@ -31,7 +31,7 @@ impl Pool {
         self
     }
 
-    pub(super) fn known_as(self, identities: &[u64]) -> Self {
+    pub(super) fn with_identities(self, identities: &[u64]) -> Self {
         Self { identities: identities.to_vec(), ..self }
     }
 

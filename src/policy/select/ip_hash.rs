@@ -1,23 +1,23 @@
-//! The same client to the same backend: weighted rendezvous hashing.
+//! Sends each client to the same backend: weighted rendezvous hashing.
 //!
 //! Every backend draws a number for the client, and the highest wins ("highest random weight",
-//! Thaler and Ravishankar, IEEE/ACM Transactions on Networking 6(1), 1998). Since the numbers of
-//! the others do not change when one leaves, only *its* clients move, and they move in
-//! proportion to all others; when it comes back, it gets exactly those back. There is no ring to
-//! build or to keep.
+//! Thaler and Ravishankar, IEEE/ACM Transactions on Networking 6(1), 1998). The other backends'
+//! numbers do not change when one is removed, so only *its* clients move, to all others in
+//! proportion. When it returns, it gets exactly those clients back. There is no ring to build or to
+//! store.
 //!
-//! A backend of weight *w* draws `-w / ln(u)` with *u* uniform in (0, 1): then `-ln(u) / w` is
-//! exponentially distributed with rate *w*, and the least of several exponential variables
-//! belongs to each with a probability in proportion to its rate. This is the logarithmic method
-//! of Schindelhauer and Schomaker, "Weighted Distributed Hash Tables", SPAA 2005, in the form of
+//! A backend of weight *w* draws `-w / ln(u)` with *u* uniform in (0, 1). Then `-ln(u) / w` is
+//! exponentially distributed with rate *w*, and each of several exponential variables is the
+//! smallest with a probability in proportion to its rate. This is the logarithmic method of
+//! Schindelhauer and Schomaker, "Weighted Distributed Hash Tables", SPAA 2005, in the form of
 //! Resch, "New Hashing Algorithms for Data Storage", SNIA Storage Developer Conference 2015.
 //!
-//! The hash is XXH3 over numbers that are the same in every process, so several balancers, and
-//! one after its restart, agree.
+//! The hash is XXH3 over numbers that are the same in every process, so several balancers agree,
+//! and so does one after a restart.
 
 use super::{Candidates, Selector, mix, usable};
 
-/// The same client to the same backend.
+/// Sends each client to the same backend.
 #[derive(Debug, Default)]
 pub struct IpHash;
 
@@ -45,7 +45,7 @@ fn score(key: u64, identity: u64, weight: u64) -> f64 {
 
 /// A number strictly between 0 and 1: the middle of one of 2⁵² equal parts.
 fn unit(random: u64) -> f64 {
-    // The upper bits as the fraction of a number in [1, 2): exact, and without a conversion.
+    // The upper bits become the fraction of a number in [1, 2): exact, and without a conversion.
     let from_one = f64::from_bits(1.0_f64.to_bits() | (random >> 12));
     from_one - 1.0 + f64::EPSILON / 2.0
 }
@@ -60,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_stays_with_its_backend_whatever_the_dice_say() {
+    fn a_client_stays_with_its_backend_whatever_the_roll() {
         let pool = Pool::of(&[1, 1, 1]);
         let first = IpHash::new().select(&pool, 77, 1);
         assert_eq!(IpHash::new().select(&pool, 77, u64::MAX), first);
@@ -76,7 +76,7 @@ mod tests {
     #[test]
     fn the_order_of_the_backends_in_the_file_does_not_matter() {
         let pool = Pool::of(&[1, 2, 3]);
-        let turned = Pool::of(&[3, 2, 1]).known_as(&[2, 1, 0]);
+        let turned = Pool::of(&[3, 2, 1]).with_identities(&[2, 1, 0]);
         for key in 0..200 {
             assert_eq!(select(&turned, key), select(&pool, key).map(|index| 2 - index));
         }

@@ -1,18 +1,17 @@
-//! The fewest requests in flight per unit of weight; between equals, such as idle backends, a draw
-//! in proportion to the weights.
+//! The fewest requests in flight per unit of weight; ties, such as idle backends, are drawn in
+//! proportion to the weights.
 //!
-//! Up to [`FULL_SCAN_MAX`] eligible backends are all looked at: nothing beats the true minimum.
-//! Beyond that, two different ones are drawn, with a chance that grows with the weight, and the
-//! less busy of the two is taken. The reason is not the time of the loop but the memory under
-//! it: every counter of requests in flight is written by all threads all the time, and reading a
-//! hundred of them is a hundred cache misses, while weights hardly ever change. What it costs is
-//! small: with two random choices the busiest of *n* backends has only `log log n` requests more
-//! than the average (Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing", IEEE
-//! TPDS 12(10), 2001).
+//! Up to [`FULL_SCAN_MAX`] eligible backends are all compared, which gives the true minimum. Beyond
+//! that, two different ones are drawn, with a probability that grows with the weight, and the less
+//! busy of the two is picked. The reason is not the time of the loop but memory: all threads write
+//! the counters of requests in flight all the time, so reading a hundred of them is a hundred cache
+//! misses, while weights hardly ever change. The cost is small: with two random choices the busiest
+//! of *n* backends has only `log log n` requests more than the average (Mitzenmacher, "The Power of
+//! Two Choices in Randomized Load Balancing", IEEE TPDS 12(10), 2001).
 
 use super::{Candidates, Load, Selector, below, mix, usable};
 
-/// Up to so many eligible backends, every one is looked at.
+/// Up to this many eligible backends, all are compared.
 pub const FULL_SCAN_MAX: usize = 16;
 
 /// The fewest requests in flight per unit of weight.
@@ -20,7 +19,7 @@ pub const FULL_SCAN_MAX: usize = 16;
 pub struct LeastConnections;
 
 impl LeastConnections {
-    /// It has no state: what it needs to know is in the candidates.
+    /// It has no state: all its inputs are in the candidates.
     #[must_use]
     pub const fn new() -> Self {
         Self
@@ -42,10 +41,10 @@ impl Selector for LeastConnections {
 fn less_busy_of_two(candidates: &dyn Candidates, roll: u64) -> Option<usize> {
     let total: u64 = usable(candidates).map(|(_, weight)| weight).sum();
     let first = holder(candidates, below(total, mix(roll, 1)), None)?;
-    // The second is drawn from the tickets of all the others, so it is another one.
+    // The second is drawn from the tickets of all the others, so it is a different one.
     let rest = total.saturating_sub(first.weight);
     let second = holder(candidates, below(rest, mix(roll, 2)), Some(first.index));
-    // The first was drawn by weight alone, so between equals it has its share.
+    // The first was drawn by weight, so in a tie it has its correct share.
     let least = second.map_or(first, |second| match first.cmp(&second) {
         std::cmp::Ordering::Greater => second,
         std::cmp::Ordering::Less | std::cmp::Ordering::Equal => first,
@@ -53,7 +52,7 @@ fn less_busy_of_two(candidates: &dyn Candidates, roll: u64) -> Option<usize> {
     Some(least.index)
 }
 
-/// The load of the backend that holds a ticket, of which every one has as many as its weight.
+/// The load of the backend that holds a ticket; each backend has as many tickets as its weight.
 fn holder(candidates: &dyn Candidates, mut ticket: u64, without: Option<usize>) -> Option<Load> {
     usable(candidates)
         .filter(|&(index, _)| Some(index) != without)
@@ -75,21 +74,21 @@ mod tests {
     }
 
     #[test]
-    fn the_least_busy_is_picked_whatever_the_dice_say() {
+    fn the_least_busy_is_picked_whatever_the_roll() {
         let pool = Pool::of(&[1, 1, 1]).busy(&[4, 2, 3]);
         assert_eq!(select(&pool, 0), Some(1));
         assert_eq!(select(&pool, u64::MAX), Some(1));
     }
 
     #[test]
-    fn busy_is_meant_per_unit_of_weight() {
+    fn load_is_compared_per_unit_of_weight() {
         // 3 / 4 is less than 1 / 1, and 5 / 4 is more.
         assert_eq!(select(&Pool::of(&[1, 4]).busy(&[1, 3]), 0), Some(1));
         assert_eq!(select(&Pool::of(&[1, 4]).busy(&[1, 5]), 0), Some(0));
     }
 
     #[test]
-    fn a_least_busy_one_that_is_ineligible_is_passed_over() {
+    fn the_least_busy_is_skipped_if_it_is_ineligible() {
         assert_eq!(select(&Pool::of(&[1, 1, 1]).busy(&[0, 2, 3]).without(&[0]), 7), Some(1));
     }
 
@@ -115,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn the_counters_may_be_at_their_ends() {
+    fn extreme_counter_values_do_not_overflow() {
         assert_eq!(select(&Pool::of(&[1, 1]).busy(&[u64::MAX, u64::MAX - 1]), 0), Some(1));
     }
 

@@ -1,8 +1,9 @@
-//! Which backend gets the next request.
+//! Selects the backend for the next request.
 //!
-//! A selector asks a few questions about the candidates and names one. It cannot know *why* one
-//! is ineligible: health, breaker, drain and "tried already" meet in the view that implements
-//! [`Candidates`], which is frozen for one pick. Nothing here locks, allocates or panics.
+//! A selector reads a few attributes of the candidates and returns one of them. It does not know
+//! *why* one is ineligible: health, and whether it was already tried, are combined in the view that
+//! implements [`Candidates`], which is frozen for one pick. Nothing here locks, allocates or
+//! panics.
 
 #[cfg(test)]
 mod fake;
@@ -20,10 +21,10 @@ pub use least_connections::{FULL_SCAN_MAX, LeastConnections};
 pub use random::Random;
 pub use round_robin::RoundRobin;
 
-/// What a selector may ask about the backends of a pool. While one pick lasts, only
+/// The attributes of a pool's backends for a selector. During one pick, only
 /// [`in_flight`](Self::in_flight) may change.
 pub trait Candidates {
-    /// How many there are, eligible or not.
+    /// The number of backends, eligible or not.
     fn len(&self) -> usize;
 
     /// Whether there is none at all.
@@ -31,10 +32,10 @@ pub trait Candidates {
         self.len() == 0
     }
 
-    /// A backend's share relative to the others. One of weight 0 is never picked.
+    /// A backend's share relative to the others. One with weight 0 is never picked.
     fn weight(&self, index: usize) -> u32;
 
-    /// Requests sent to a backend and not yet answered.
+    /// Requests in flight to a backend.
     fn in_flight(&self, index: usize) -> u64;
 
     /// A 64-bit hash of a backend's address, the same in every process.
@@ -43,12 +44,12 @@ pub trait Candidates {
     /// Whether a backend may be picked.
     fn is_eligible(&self, index: usize) -> bool;
 
-    /// How many may be picked.
+    /// The number of eligible backends.
     fn eligible_count(&self) -> usize {
         (0..self.len()).filter(|&index| self.is_eligible(index)).count()
     }
 
-    /// The index of the `nth` that may be picked, from 0.
+    /// The index of the `nth` eligible backend, from 0.
     fn nth_eligible(&self, nth: usize) -> Option<usize> {
         (0..self.len()).filter(|&index| self.is_eligible(index)).nth(nth)
     }
@@ -58,7 +59,7 @@ pub trait Candidates {
 pub trait Selector: Send + Sync + std::fmt::Debug {
     /// The index of an eligible candidate; `None` if and only if there is none.
     ///
-    /// `key` is a hash of the client, `roll` a random number, uniform and new for every pick.
+    /// `key` is a hash of the client, `roll` a uniform random number, new for every pick.
     fn select(&self, candidates: &dyn Candidates, key: u64, roll: u64) -> Option<usize>;
 }
 
@@ -70,18 +71,18 @@ fn usable(candidates: &dyn Candidates) -> impl Iterator<Item = (usize, u64)> {
         .filter(|&(_, weight)| weight > 0)
 }
 
-/// The same number for the same two numbers in every process, else as if at random.
+/// Mixes two numbers: deterministic in every process, otherwise like a random number.
 fn mix(first: u64, second: u64) -> u64 {
     xxh3_64_with_seed(&first.to_le_bytes(), second)
 }
 
-/// A number below `bound` out of a random one, without the slow and biased remainder.
+/// A number below `bound` from a random one, without the slow and biased remainder.
 fn below(bound: u64, random: u64) -> u64 {
     let (_, high) = random.carrying_mul(bound, 0);
     high
 }
 
-/// How busy a backend is, read once.
+/// The load of a backend, read once.
 #[derive(Debug, Clone, Copy)]
 struct Load {
     index: usize,
@@ -96,15 +97,15 @@ impl Load {
 
     /// Compares by `in flight / weight`, multiplied out. All idle backends are equal.
     ///
-    /// The request that is about to be sent is not added: `(in flight + 1) / weight` would send
-    /// every request to the heaviest backend as long as it is idle, and none to the others.
+    /// The request about to be sent is not added: `(in flight + 1) / weight` would send every
+    /// request to the heaviest backend while it is idle, and none to the others.
     fn cmp(&self, other: &Self) -> Ordering {
         let ours = u128::from(self.in_flight) * u128::from(other.weight);
         let theirs = u128::from(other.in_flight) * u128::from(self.weight);
         ours.cmp(&theirs)
     }
 
-    /// The same, and a draw between equals: each wins with a chance in proportion to its weight.
+    /// The same, with ties drawn: each wins with a probability in proportion to its weight.
     fn cmp_or_draw(&self, other: &Self, roll: u64) -> Ordering {
         self.cmp(other).then_with(|| {
             if self.weight == other.weight {
@@ -116,7 +117,8 @@ impl Load {
     }
 
     /// The smallest lot wins the draw. It is exponentially distributed with the weight as its rate,
-    /// and of several such numbers each is the smallest with a chance in proportion to its rate.
+    /// and each of several such numbers is the smallest with a probability in proportion to its
+    /// rate.
     fn lot(&self, roll: u64) -> f64 {
         let random = f64::from(self.random(roll));
         let weight = f64::from(u32::try_from(self.weight).unwrap_or(u32::MAX));
@@ -154,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pool_of_nobody_is_empty() {
+    fn a_pool_without_backends_is_empty() {
         assert!(Pool::of(&[]).is_empty());
         assert!(!Pool::of(&[1]).without(&[0]).is_empty());
     }

@@ -1,21 +1,21 @@
-//! Two at random, the less busy of them.
+//! Two random backends, the less busy of them.
 //!
-//! Two different eligible backends are drawn without a look at their weights, and the one with
-//! fewer requests in flight per unit of weight is taken. It looks at two backends however many
-//! there are, so it is the cheapest selector for a large pool; between two that are equally busy, a draw
-//! in proportion to their weights decides. Weights only tip the scales between the two, so a backend is never sent more than a share of 2/*n*. Where weights differ
-//! by more than that, least connections is the better choice.
+//! Two different eligible backends are drawn regardless of their weights, and the one with fewer
+//! requests in flight per unit of weight is picked. It reads only two backends, so it is the
+//! cheapest selector for a large pool. A tie is drawn in proportion to the weights. Weights only
+//! decide between the two, so a backend never gets more than a share of 2/*n*. If weights differ by
+//! more than that, least connections is the better choice.
 
 use std::cmp::Ordering;
 
 use super::{Candidates, Load, Selector, below, mix, usable};
 
-/// Two at random, the less busy of them.
+/// Two random backends, the less busy of them.
 #[derive(Debug, Default)]
 pub struct Random;
 
 impl Random {
-    /// It has no state: the dice are an argument.
+    /// It has no state: the random number is an argument.
     #[must_use]
     pub const fn new() -> Self {
         Self
@@ -26,7 +26,7 @@ impl Selector for Random {
     fn select(&self, candidates: &dyn Candidates, _key: u64, roll: u64) -> Option<usize> {
         let count = u64::try_from(candidates.eligible_count()).unwrap_or(u64::MAX);
         let first = below(count, mix(roll, 1));
-        // Drawn from one fewer and moved past the first, the second is another one.
+        // Drawn from one fewer and moved past the first, the second is a different one.
         let second = below(count.saturating_sub(1), mix(roll, 2));
         let second = if second < first { second } else { second + 1 };
         match (load(candidates, first), load(candidates, second)) {
@@ -36,13 +36,13 @@ impl Selector for Random {
                 Some(second.index)
             }
             (Some(one), _) | (None, Some(one)) => Some(one.index),
-            // Both have weight 0. Rare enough to count those that have one.
+            // Both have weight 0. This is rare, so those with a weight are counted.
             (None, None) => any(candidates, roll),
         }
     }
 }
 
-/// The load of the `nth` eligible backend, if it may be picked at all.
+/// The load of the `nth` eligible backend, if its weight is not 0.
 fn load(candidates: &dyn Candidates, nth: u64) -> Option<Load> {
     let index = candidates.nth_eligible(usize::try_from(nth).ok()?)?;
     let weight = u64::from(candidates.weight(index));
@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn busy_is_meant_per_unit_of_weight() {
+    fn load_is_compared_per_unit_of_weight() {
         let pool = Pool::of(&[1, 10]).busy(&[1, 9]);
         assert_eq!(counts(2, (0..100).map(|roll| select(&pool, roll))), [0, 100]);
     }

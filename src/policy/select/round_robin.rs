@@ -1,28 +1,26 @@
-//! In turn, smooth by weight.
+//! Round robin, smoothed by weight.
 //!
-//! Every eligible backend holds as many tickets as its weight (weights 100:50:50 are 2:1:1), and
-//! a counter walks over the tickets with a stride that has no common divisor with their number,
-//! so that every ticket comes up exactly once in a cycle and every backend exactly as often as
-//! its weight says. Backends of equal weight are simply used in turn.
+//! Every eligible backend holds as many tickets as its weight (weights 100:50:50 are 2:1:1). A
+//! counter walks over the tickets with a stride that is coprime to their number. So every ticket
+//! comes up exactly once in a cycle, and every backend exactly as often as its weight requires.
+//! Backends of equal weight are simply used in turn.
 //!
-//! With unequal weights the stride is near the golden ratio of the number of tickets: multiples
-//! of the golden ratio fall into the widest gap left so far, so 5:1:1 comes out as `a b a a c a
-//! a` and not as five `a` in a row. How smooth a stride is depends on the quotients that appear
-//! when Euclid's algorithm divides the number of tickets by it: in a window of any length, a
-//! backend's picks differ from its share by at most twice their sum (a window is cut into at most
-//! as many stretches as the quotients add up to, and each differs by at most 2: the
-//! inequality of Denjoy and Koksma, in Kuipers and Niederreiter, "Uniform Distribution of
-//! Sequences", chapter 2). The nearest number without a common divisor can be a bad one, so the
-//! one of the least sum is searched for near by. That proof is generous: for all pools of up to
-//! 400 tickets the difference is below 4.
+//! With unequal weights the stride is near the golden ratio of the number of tickets: multiples of
+//! the golden ratio fall into the widest gap left so far, so 5:1:1 results in `a b a a c a a` and
+//! not in five `a` in a row. How smooth a stride is depends on the quotients of Euclid's algorithm
+//! for the number of tickets and the stride. In a window of any length, a backend's picks differ
+//! from its share by at most twice their sum (a window consists of at most as many stretches as the
+//! quotients add up to, and each differs by at most 2: the inequality of Denjoy and Koksma, in
+//! Kuipers and Niederreiter, "Uniform Distribution of Sequences", chapter 2). The nearest coprime
+//! number can be a bad one, so the search takes the one with the smallest sum nearby. That proof is
+//! generous: for all pools of up to 400 tickets the difference is below 4.
 //!
-//! Tickets are dealt over the *eligible* backends only. Skipping ahead from a dead backend
-//! instead would hand its whole share to one neighbour.
+//! Tickets belong to the *eligible* backends only. Skipping ahead from a dead backend instead would
+//! give its whole share to one neighbour.
 //!
-//! The state is one counter, so threads never wait for each other, and a backend that comes or
-//! goes needs no bookkeeping. The stride is kept from pick to pick because the search takes some
-//! hundred divisions; it is a function of the number of tickets alone, so whoever writes it last
-//! is right.
+//! The state is one counter, so threads never wait for each other, and adding or removing a backend
+//! needs no bookkeeping. The stride is cached between picks because the search takes some hundred
+//! divisions. It depends only on the number of tickets, so the last write is always correct.
 
 use crate::sync::atomic::AtomicU64;
 use crate::sync::atomic::Ordering::Relaxed;
@@ -32,10 +30,10 @@ use super::{Candidates, Selector, below, usable};
 /// 2⁶⁴ divided by the golden ratio.
 const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
 
-/// How far from the golden ratio a stride is searched for, on either side.
+/// How far from the golden ratio the search goes, in either direction.
 const SEARCH: u64 = 32;
 
-/// In turn, smooth by weight.
+/// Round robin, smoothed by weight.
 #[derive(Debug)]
 pub struct RoundRobin {
     turn: AtomicU64,
@@ -44,16 +42,16 @@ pub struct RoundRobin {
 }
 
 impl RoundRobin {
-    /// Begins with the first ticket of the first backend.
+    /// Starts with the first ticket of the first backend.
     #[must_use]
     pub fn new() -> Self {
         Self { turn: AtomicU64::new(0), stride: AtomicU64::new(0) }
     }
 
     fn stride(&self, tickets: u64) -> u64 {
-        let kept = self.stride.load(Relaxed);
-        if kept >> 32 == tickets {
-            return kept & u64::from(u32::MAX);
+        let cached = self.stride.load(Relaxed);
+        if cached >> 32 == tickets {
+            return cached & u64::from(u32::MAX);
         }
         let stride = smooth_stride(tickets);
         if tickets <= u64::from(u32::MAX) {
@@ -81,7 +79,7 @@ impl Selector for RoundRobin {
         let stride = if tickets == count { 1 } else { self.stride(tickets) };
 
         let turn = self.turn.fetch_add(1, Relaxed) % tickets;
-        // Not divided by the unit, so that weights need not be either.
+        // Multiplied by the unit, so that the weights need not be divided by it.
         let mut ticket = times_modulo(turn, stride, tickets) * unit;
         usable(candidates)
             .find(|&(_, weight)| {
@@ -100,9 +98,9 @@ const fn gcd(mut a: u64, mut b: u64) -> u64 {
     a
 }
 
-/// The smoothest stride near the golden ratio of `total`. The 65 numbers that are tried include
-/// one without a common divisor for every total below a million at least: such a total has at most
-/// seven different prime divisors, and among 26 numbers in a row one has none of them.
+/// The smoothest stride near the golden ratio of `total`. The 65 candidates include a coprime one
+/// at least for every total below a million: such a total has at most seven different prime
+/// divisors, and of 26 consecutive numbers one has none of them.
 fn smooth_stride(total: u64) -> u64 {
     let golden = below(total, GOLDEN);
     (0..=golden.min(SEARCH))
@@ -112,8 +110,8 @@ fn smooth_stride(total: u64) -> u64 {
         .map_or(1, |(_, stride)| stride)
 }
 
-/// The sum and the largest of the quotients of Euclid's algorithm; `None` if the two numbers have
-/// a common divisor.
+/// The sum and the largest of the quotients of Euclid's algorithm; `None` if the two numbers are
+/// not coprime.
 fn quotients(total: u64, stride: u64) -> Option<(u64, u64)> {
     let (mut sum, mut largest) = (0_u64, 0_u64);
     let (mut a, mut b) = (total, stride);
@@ -128,7 +126,7 @@ fn quotients(total: u64, stride: u64) -> Option<(u64, u64)> {
 /// `a · b mod modulus`, for any three numbers; `modulus` is not 0.
 fn times_modulo(a: u64, b: u64, modulus: u64) -> u64 {
     a.checked_mul(b).map_or_else(
-        // Weights near the top of their type: correct, and slower.
+        // Weights near the maximum of their type: correct, but slower.
         || u64::try_from(u128::from(a) * u128::from(b) % u128::from(modulus)).unwrap_or(0),
         |product| product % modulus,
     )
@@ -144,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn equal_backends_are_used_plainly_in_turn() {
+    fn equal_backends_are_used_in_turn() {
         assert_eq!(picks(&RoundRobin::new(), &Pool::of(&[1, 1, 1]), 9), "abcabcabc");
     }
 
@@ -170,16 +168,16 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_is_in_turn_when_the_heavy_one_dies() {
+    fn the_remaining_backends_are_used_in_turn_when_the_heavy_one_dies() {
         let pool = Pool::of(&[5, 1, 1]).without(&[0]);
         assert_eq!(picks(&RoundRobin::new(), &pool, 4), "bcbc");
     }
 
     #[test]
-    fn a_change_of_the_pool_changes_the_stride_with_it() {
+    fn a_change_of_the_pool_changes_the_stride() {
         let round_robin = RoundRobin::new();
         assert_eq!(picks(&round_robin, &Pool::of(&[5, 1, 1]), 7), "abaacaa");
-        // The stride of the 7 tickets is 5, which would come back to the same one of these 5.
+        // The stride of the 7 tickets is 5, which would return to the same one of these 5.
         assert_eq!(picks(&round_robin, &Pool::of(&[3, 2]), 5).matches('a').count(), 3);
         assert_eq!(picks(&round_robin, &Pool::of(&[5, 1, 1]), 7).matches('a').count(), 5);
     }
@@ -215,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn times_modulo_is_right_where_the_product_does_not_fit() {
+    fn times_modulo_is_correct_if_the_product_overflows() {
         assert_eq!(times_modulo(u64::MAX - 1, u64::MAX - 1, u64::MAX), 1);
         assert_eq!(times_modulo(6, 7, 5), 2);
     }

@@ -1,15 +1,15 @@
-//! The routes of one host and path, told apart by their conditions.
+//! The routes of one host and path, distinguished by their conditions.
 
 use std::borrow::Cow;
 
 use ::http::{HeaderMap, HeaderName, Method};
 use smallvec::SmallVec;
 
-use super::Asked;
+use super::RouteQuery;
 use crate::config::Conditions;
 use crate::http::query;
 
-/// In the order in which they are asked. Nearly all have one route, and no condition.
+/// In the order in which they are checked. Nearly all have one route without conditions.
 #[derive(Debug, Default)]
 pub(super) struct Candidates(SmallVec<[Candidate; 1]>);
 
@@ -29,24 +29,24 @@ impl Candidates {
         let rank = |one: &Candidate| one.conditions.as_ref().map(|conditions| conditions.rank());
         let conditions = (!conditions.is_empty()).then(|| Box::new(conditions.clone()));
         let new = Candidate { conditions, route };
-        // Behind those of the same rank: of two equal ones the first in the file is asked first.
-        // No condition at all is asked last.
+        // After those of the same rank: of two equal ones the first in the file is checked first. A
+        // route without conditions is checked last.
         let key = |one: &Candidate| (one.conditions.is_none(), rank(one));
-        let place = self.0.partition_point(|other| key(other) <= key(&new));
-        self.0.insert(place, new);
+        let index = self.0.partition_point(|other| key(other) <= key(&new));
+        self.0.insert(index, new);
     }
 
-    pub(super) fn find(&self, asked: &Asked<'_>) -> Option<usize> {
+    pub(super) fn find(&self, asked: &RouteQuery<'_>) -> Option<usize> {
         let met = |one: &&Candidate| one.conditions.as_ref().is_none_or(|all| are_met(all, asked));
         self.0.iter().find(met).map(|one| one.route)
     }
 }
 
-fn are_met(conditions: &Conditions, asked: &Asked<'_>) -> bool {
-    let method = conditions.methods.is_empty() || takes(&conditions.methods, asked.method);
+fn are_met(conditions: &Conditions, asked: &RouteQuery<'_>) -> bool {
+    let method = conditions.methods.is_empty() || allows(&conditions.methods, asked.method);
     method
         && conditions.headers.iter().all(|one| {
-            let value = field(asked.headers, &one.name);
+            let value = header_value(asked.headers, &one.name);
             one.test.passes(value.as_deref())
         })
         && conditions.query.iter().all(|one| {
@@ -55,12 +55,12 @@ fn are_met(conditions: &Conditions, asked: &Asked<'_>) -> bool {
         })
 }
 
-fn takes(methods: &[Method], method: &Method) -> bool {
+fn allows(methods: &[Method], method: &Method) -> bool {
     methods.contains(method) || (*method == Method::HEAD && methods.contains(&Method::GET))
 }
 
-/// The lines of a field as one (RFC 9110 §5.3). What is no text becomes `U+FFFD`.
-fn field<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<Cow<'a, str>> {
+/// All lines of a header as one value (RFC 9110 §5.3). Invalid UTF-8 becomes `U+FFFD`.
+fn header_value<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<Cow<'a, str>> {
     let mut lines = headers.get_all(name).iter();
     let mut joined = String::from_utf8_lossy(lines.next()?.as_bytes());
     for line in lines {

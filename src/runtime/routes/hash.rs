@@ -1,17 +1,17 @@
-//! A map by text.
+//! A map with text keys.
 //!
-//! The keys of these maps are the operator's, so nobody can fill them with keys of equal hashes,
-//! and a hash that is fast beats one that is secret.
+//! The keys of these maps come from the configuration, so no client can choose keys with equal
+//! hashes. A fast hash is better here than a secret one.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-/// What is kept for a text.
+/// A map from text to `T`.
 pub(super) type Map<T> = HashMap<Box<str>, T, BuildHasherDefault<Fast>>;
 
-/// XXH3 of each piece, seeded with what came before it.
+/// XXH3 of each piece, seeded with the hash of the previous ones.
 #[derive(Debug, Default, Clone, Copy)]
 pub(super) struct Fast(u64);
 
@@ -21,7 +21,7 @@ impl Hasher for Fast {
     }
 
     fn write_u8(&mut self, end: u8) {
-        // What the standard library puts behind a text; the maps have no other keys.
+        // The standard library's terminator after a text; the maps have no other keys.
         self.0 ^= u64::from(end);
     }
 

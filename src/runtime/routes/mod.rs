@@ -1,19 +1,19 @@
-//! From a request to a route.
+//! Finds the route for a request.
 //!
-//! Routes for the scheme by which the client came are asked before those for both. Then the most
-//! specific host comes first: the exact name, then the longest `*.` suffix, then the
-//! routes for every host. Within one host the most specific path does: the exact one, then the
-//! patterns in the order of the file, then the longest prefix. Within one path it is the route with
-//! the most conditions. A route whose conditions are not met does not end the search, nor does a
-//! host whose routes do not match: the next less specific one is asked.
+//! Routes for the client's scheme come before those for both. Then the most specific host comes
+//! first: the exact name, then the longest `*.` suffix, then the routes for every host. Within one
+//! host the most specific path comes first: the exact one, then the patterns in the order of the
+//! file, then the longest prefix. Within one path the route with the most conditions comes first.
+//! If the conditions of a route are not met, or no route of a host matches, the search continues
+//! with the next less specific one.
 //!
 //! This is the order of the Gateway API's `HTTPRoute`; for patterns, which that leaves open, it is
-//! the one of nginx. (Below the prefixes, a pattern could never win against a route for `/`.)
+//! the order of nginx. (After the prefixes, a pattern could never win against a route for `/`.)
 //!
-//! A search costs a hash for each way to shorten the host and one for each segment of the path, as
-//! far as there are routes that deep; the number of routes does not matter. All patterns of a host take
-//! one pass over the path, unless it needs more memory than that may take; then they are tried one after
-//! the other, as routes of the same path are, and `check` bounds both.
+//! A search costs one hash for each suffix of the host and one for each segment of the path, as far
+//! as there are routes that deep; the number of routes does not matter. All patterns of a host take
+//! one pass over the path, unless that needs too much memory. Then they are tried one after the
+//! other, as routes of the same path are, and `check` bounds both.
 
 mod conditions;
 mod hash;
@@ -30,27 +30,27 @@ use conditions::Candidates;
 use hash::Map;
 use trie::Trie;
 
-/// Fewer patterns are tried in turn: that is as fast.
+/// With fewer patterns, trying them one by one is as fast.
 const SET_MIN: usize = 4;
 
-/// What a request asks for.
+/// The parts of a request that routes match.
 #[derive(Debug, Clone, Copy)]
-pub struct Asked<'a> {
-    /// How the client came.
+pub struct RouteQuery<'a> {
+    /// The client's scheme.
     pub scheme: Scheme,
-    /// Lower case, without port.
+    /// In lower case, without port.
     pub host: &'a str,
-    /// Prepared for routing.
+    /// Normalized for routing.
     pub path: &'a str,
-    /// As sent, without the `?`.
+    /// As received, without the `?`.
     pub query: Option<&'a str>,
-    /// As sent.
+    /// As received.
     pub method: &'a Method,
-    /// Every field.
+    /// All headers.
     pub headers: &'a HeaderMap,
 }
 
-/// The table of routes. Those for one scheme are asked before those for both.
+/// The route table. Routes for one scheme come before those for both.
 #[derive(Debug, Default)]
 pub struct Routes {
     http: Hosts,
@@ -72,13 +72,13 @@ struct Hosts {
 struct Paths {
     exact: Map<Candidates>,
     patterns: Vec<(Pattern, Candidates)>,
-    /// All patterns at once, where there are many of them.
+    /// All patterns as one automaton, if there are many.
     set: Option<PatternSet>,
     prefixes: Trie,
 }
 
 impl Paths {
-    /// Whether no path leads elsewhere than any other.
+    /// Whether every path leads to the same route.
     fn ignores_path(&self) -> bool {
         self.exact.is_empty() && self.patterns.is_empty() && self.prefixes.is_root_alone()
     }
@@ -107,33 +107,33 @@ impl Paths {
         }
     }
 
-    /// Nothing more is inserted.
+    /// Called after the last insertion.
     fn seal(&mut self) {
         if self.patterns.len() >= SET_MIN {
             self.set = PatternSet::new(self.patterns.iter().map(|(pattern, _)| pattern));
         }
     }
 
-    fn find(&self, asked: &Asked<'_>) -> Option<usize> {
-        // Most tables have one kind of path, and need no look at the others.
+    fn find(&self, asked: &RouteQuery<'_>) -> Option<usize> {
+        // Most tables have one kind of path, and skip the others.
         let exact = || {
             if self.exact.is_empty() { None } else { self.exact.get(asked.path)?.find(asked) }
         };
-        let in_turn = || {
+        let one_by_one = || {
             let matching = self.patterns.iter().filter(|(pattern, _)| pattern.matches(asked.path));
             matching.map(|(_, candidates)| candidates).find_map(|one| one.find(asked))
         };
         let pattern = || {
-            let Some(set) = &self.set else { return in_turn() };
+            let Some(set) = &self.set else { return one_by_one() };
             let of = |index: usize| self.patterns.get(index).and_then(|(_, one)| one.find(asked));
-            set.find(asked.path, of).unwrap_or_else(|_gave_up| in_turn())
+            set.find(asked.path, of).unwrap_or_else(|_gave_up| one_by_one())
         };
         exact().or_else(pattern).or_else(|| self.prefixes.find(asked))
     }
 }
 
 impl Routes {
-    /// The table of these routes; a lookup answers with an index into them.
+    /// Builds the table; results are indices into `routes`.
     #[must_use]
     pub fn new(routes: &[Route]) -> Self {
         let mut table = Self::default();
@@ -154,7 +154,7 @@ impl Routes {
 
     /// The route for a request.
     #[must_use]
-    pub fn find(&self, asked: &Asked<'_>) -> Option<usize> {
+    pub fn find(&self, asked: &RouteQuery<'_>) -> Option<usize> {
         let of_scheme = match asked.scheme {
             Scheme::Http => &self.http,
             Scheme::Https => &self.https,
@@ -162,17 +162,18 @@ impl Routes {
         of_scheme.find(asked).or_else(|| self.either.find(asked))
     }
 
-    /// Whether `path`, as the client wrote it, leads elsewhere than to `found` in any of its readings
-    /// (see [`any_reading`]). No route at all is elsewhere, too.
+    /// Whether any reading of `path`, as the client wrote it (see [`any_reading`]), leads to a
+    /// different route than `found`. No route also counts as different.
     #[must_use]
-    pub fn is_ambiguous(&self, asked: &Asked<'_>, path: &str, found: Option<usize>) -> bool {
+    pub fn is_ambiguous(&self, asked: &RouteQuery<'_>, path: &str, found: Option<usize>) -> bool {
         let of_scheme = match asked.scheme {
             Scheme::Http => &self.http,
             Scheme::Https => &self.https,
         };
         let ignores_path =
             of_scheme.ignores_path(asked.host) && self.either.ignores_path(asked.host);
-        !ignores_path && any_reading(path, |path| self.find(&Asked { path, ..*asked }) != found)
+        !ignores_path
+            && any_reading(path, |path| self.find(&RouteQuery { path, ..*asked }) != found)
     }
 }
 
@@ -187,11 +188,11 @@ impl Hosts {
         paths.insert(route, index);
     }
 
-    fn find(&self, asked: &Asked<'_>) -> Option<usize> {
+    fn find(&self, asked: &RouteQuery<'_>) -> Option<usize> {
         if !self.has_routes {
             return None;
         }
-        // Most tables have no suffix, and need no look at the host's labels; many have no host.
+        // Most tables have no suffix, and skip the labels of the host; many have no host.
         let exact = || self.of_name(asked.host)?.find(asked);
         let suffix = || self.of_suffixes(asked.host).find_map(|paths| paths.find(asked));
         exact().or_else(suffix).or_else(|| self.any.find(asked))
@@ -208,14 +209,14 @@ impl Hosts {
         parents.filter_map(|parent| self.suffix.get(parent))
     }
 
-    /// Whether no path of this host leads elsewhere than any other.
+    /// Whether every path of this host leads to the same route.
     fn ignores_path(&self, host: &str) -> bool {
         let named = self.of_name(host).into_iter().chain(self.of_suffixes(host));
         named.chain([&self.any]).all(Paths::ignores_path)
     }
 }
 
-/// Most paths have fewer segments that lead to a route.
+/// Most paths match fewer prefixes.
 type Depths<'a> = SmallVec<[&'a Candidates; 8]>;
 
 #[cfg(test)]

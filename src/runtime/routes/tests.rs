@@ -19,7 +19,7 @@ fn route(host: &str, path: &str) -> Route {
 
 fn find(table: &Routes, host: &str, path: &str) -> Option<usize> {
     let headers = HeaderMap::new();
-    table.find(&Asked {
+    table.find(&RouteQuery {
         scheme: Scheme::Http,
         host,
         path,
@@ -85,7 +85,7 @@ fn an_exact_path_beats_a_pattern_and_that_the_longest_prefix() {
 }
 
 #[test]
-fn an_exact_path_is_nothing_else() {
+fn an_exact_path_matches_only_itself() {
     let table = Routes::new(&[route("", "=/a")]);
     assert_eq!(find(&table, "h", "/a"), Some(0));
     assert_eq!(find(&table, "h", "/a/"), None);
@@ -97,7 +97,7 @@ fn with(mut route: Route, conditions: Conditions) -> Route {
     route
 }
 
-fn field(name: &'static str, test: Test) -> Conditions {
+fn header(name: &'static str, test: Test) -> Conditions {
     let name = HeaderName::from_static(name);
     Conditions { headers: vec![Condition { name, test }], ..Conditions::default() }
 }
@@ -115,19 +115,20 @@ fn exact(value: &str) -> Test {
     Test::Exact(value.to_owned())
 }
 
-/// Whether these conditions are met by a request of this method, fields and query.
+/// Whether a request with this method, headers and query meets these conditions.
 fn met(conditions: Conditions, method: &Method, fields: &[(&str, &str)], query: &str) -> bool {
     let headers = fields.iter().map(|(name, value)| {
         let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
         (name, HeaderValue::from_str(value).unwrap())
     });
-    // `collect` would keep the last of several lines alone.
+    // `collect` would keep only the last of several lines.
     let mut all = HeaderMap::new();
     headers.for_each(|(name, value)| {
         all.append(name, value);
     });
     let query = (!query.is_empty()).then_some(query);
-    let asked = Asked { scheme: Scheme::Http, host: "h", path: "/", query, method, headers: &all };
+    let asked =
+        RouteQuery { scheme: Scheme::Http, host: "h", path: "/", query, method, headers: &all };
     Routes::new(&[with(route("", "/"), conditions)]).find(&asked).is_some()
 }
 
@@ -142,33 +143,33 @@ fn a_method_is_one_of_those_listed_and_head_goes_with_get() {
 }
 
 #[test]
-fn a_field_is_tested_whole_and_its_case_counts() {
-    let beta = || field("x-v", exact("beta"));
+fn a_header_value_is_tested_as_a_whole_and_is_case_sensitive() {
+    let beta = || header("x-v", exact("beta"));
     assert!(met(beta(), &Method::GET, &[("X-V", "beta")], ""));
     assert!(!met(beta(), &Method::GET, &[("X-V", "Beta")], ""));
     assert!(!met(beta(), &Method::GET, &[("X-V", "beta2")], ""));
     assert!(!met(beta(), &Method::GET, &[], ""));
-    let start = || field("x-v", Test::Prefix("be".to_owned()));
+    let start = || header("x-v", Test::Prefix("be".to_owned()));
     assert!(met(start(), &Method::GET, &[("x-v", "beta")], ""));
-    let pattern = || field("x-v", Test::Regex(Pattern::new("v[12]").unwrap()));
+    let pattern = || header("x-v", Test::Regex(Pattern::new("v[12]").unwrap()));
     assert!(met(pattern(), &Method::GET, &[("x-v", "v2")], ""));
     assert!(!met(pattern(), &Method::GET, &[("x-v", "v22")], ""));
 }
 
 #[test]
-fn several_lines_of_a_field_are_one_value() {
+fn several_lines_of_a_header_are_one_value() {
     let lines = [("x-v", "a"), ("x-v", "b")];
-    assert!(met(field("x-v", exact("a, b")), &Method::GET, &lines, ""));
-    assert!(!met(field("x-v", exact("a")), &Method::GET, &lines, ""));
+    assert!(met(header("x-v", exact("a, b")), &Method::GET, &lines, ""));
+    assert!(!met(header("x-v", exact("a")), &Method::GET, &lines, ""));
 }
 
 #[test]
-fn presence_and_absence_look_at_no_value() {
+fn presence_and_absence_ignore_the_value() {
     let there = [("x-v", "")];
-    assert!(met(field("x-v", Test::Present(true)), &Method::GET, &there, ""));
-    assert!(!met(field("x-v", Test::Present(true)), &Method::GET, &[], ""));
-    assert!(met(field("x-v", Test::Present(false)), &Method::GET, &[], ""));
-    assert!(!met(field("x-v", Test::Present(false)), &Method::GET, &there, ""));
+    assert!(met(header("x-v", Test::Present(true)), &Method::GET, &there, ""));
+    assert!(!met(header("x-v", Test::Present(true)), &Method::GET, &[], ""));
+    assert!(met(header("x-v", Test::Present(false)), &Method::GET, &[], ""));
+    assert!(!met(header("x-v", Test::Present(false)), &Method::GET, &there, ""));
 }
 
 #[test]
@@ -180,12 +181,12 @@ fn a_parameter_is_the_first_of_its_name_and_decoded() {
 }
 
 #[test]
-fn more_conditions_come_first_whatever_the_order_of_the_file() {
-    let two = Conditions { query: parameter("q", exact("1")).query, ..field("x-v", exact("1")) };
+fn routes_with_more_conditions_come_first_whatever_the_order_of_the_file() {
+    let two = Conditions { query: parameter("q", exact("1")).query, ..header("x-v", exact("1")) };
     let routes = [
         route("", "/"),
         with(route("", "/"), parameter("q", exact("1"))),
-        with(route("", "/"), field("x-v", exact("1"))),
+        with(route("", "/"), header("x-v", exact("1"))),
         with(route("", "/"), two),
         with(route("", "/"), methods(&[Method::POST])),
     ];
@@ -193,7 +194,14 @@ fn more_conditions_come_first_whatever_the_order_of_the_file() {
     let headers = HeaderMap::from_iter([("x-v".parse().unwrap(), "1".parse().unwrap())]);
     let none = HeaderMap::new();
     let find = |method, headers, query| {
-        table.find(&Asked { scheme: Scheme::Http, host: "h", path: "/", query, method, headers })
+        table.find(&RouteQuery {
+            scheme: Scheme::Http,
+            host: "h",
+            path: "/",
+            query,
+            method,
+            headers,
+        })
     };
     assert_eq!(find(&Method::POST, &headers, Some("q=1")), Some(4));
     assert_eq!(find(&Method::GET, &headers, Some("q=1")), Some(3));
@@ -204,7 +212,7 @@ fn more_conditions_come_first_whatever_the_order_of_the_file() {
 }
 
 #[test]
-fn conditions_that_are_not_met_lead_to_a_shorter_path_and_then_to_another_host() {
+fn unmet_conditions_lead_to_a_shorter_path_and_then_to_another_host() {
     let table = Routes::new(&[
         with(route("a.test", "/x/y"), methods(&[Method::POST])),
         with(route("a.test", "/x"), methods(&[Method::PUT])),
@@ -212,7 +220,7 @@ fn conditions_that_are_not_met_lead_to_a_shorter_path_and_then_to_another_host()
     ]);
     let headers = HeaderMap::new();
     let find = |method| {
-        table.find(&Asked {
+        table.find(&RouteQuery {
             scheme: Scheme::Http,
             host: "a.test",
             path: "/x/y",
@@ -238,7 +246,14 @@ fn routes_for_one_scheme_come_before_those_for_both_whatever_their_host() {
     let headers = HeaderMap::new();
     let find = |scheme, path| {
         let method = &Method::GET;
-        table.find(&Asked { scheme, host: "a.test", path, query: None, method, headers: &headers })
+        table.find(&RouteQuery {
+            scheme,
+            host: "a.test",
+            path,
+            query: None,
+            method,
+            headers: &headers,
+        })
     };
     assert_eq!(find(Scheme::Http, "/x"), Some(1));
     assert_eq!(find(Scheme::Http, "/.well-known/y"), Some(2));

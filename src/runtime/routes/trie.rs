@@ -2,9 +2,9 @@
 
 use super::conditions::Candidates;
 use super::hash::Map;
-use super::{Asked, Depths};
+use super::{Depths, RouteQuery};
 
-/// The routes whose prefix is the path from the root to here, and what lies below.
+/// The routes whose prefix is the path from the root to this node, and the nodes below.
 #[derive(Debug, Default)]
 pub(super) struct Trie {
     here: Candidates,
@@ -12,7 +12,7 @@ pub(super) struct Trie {
 }
 
 impl Trie {
-    /// The place of a prefix, which begins with `/`.
+    /// The entry of a prefix, which begins with `/`.
     pub(super) fn entry(&mut self, prefix: &str) -> &mut Candidates {
         let mut node = self;
         for segment in prefix.split('/').filter(|segment| !segment.is_empty()) {
@@ -27,7 +27,7 @@ impl Trie {
     }
 
     /// The route with the longest prefix whose conditions are met.
-    pub(super) fn find(&self, asked: &Asked<'_>) -> Option<usize> {
+    pub(super) fn find(&self, asked: &RouteQuery<'_>) -> Option<usize> {
         let mut depths = Depths::new();
         let mut node = self;
         let mut segments = asked.path.split('/').skip(1);

@@ -1,12 +1,12 @@
-//! Redirects that never end.
+//! Finds redirect loops in a configuration.
 //!
-//! Requests that a redirect is for are made up, and followed through the table that serves, as a
-//! client would: until no redirect takes them, or they lead away from here, or they have been sent
-//! on more often than any client goes along with. The last is a problem, unless something decides
-//! that nobody can know: fields of a request (a cookie that comes with the redirect ends many a
-//! loop), or whether a host that only a `*.` is for is served here at all. That is a warning. A
-//! host that is kept, or that a route names, is served here; by which schemes clients come,
-//! listeners and `trusted_proxies` say.
+//! Sample requests for each redirect are generated and followed through the real route table, as a
+//! client would. This ends when no redirect matches, when they lead to another server, or after
+//! more redirects than any client follows. The last case is an error, unless the outcome depends on
+//! something unknown: request headers (a cookie set with the redirect ends many loops), or whether
+//! a host that only matches a `*.` is served here. Then it is a warning. A host that is kept, or
+//! that a route names, is served here. The possible schemes follow from listeners and
+//! `trusted_proxies`.
 
 mod sample;
 mod walk;
@@ -18,27 +18,27 @@ use walk::{Hop, Walker};
 
 pub use sample::Sample;
 
-/// Clients give up after so many redirects.
+/// Clients give up after this many redirects.
 pub const HOPS_MAX: usize = 20;
-/// What a look at all redirects may cost, in routes and patterns that are asked.
-const LOOKS_MAX: usize = 5_000_000;
+/// The limit for the cost of checking all redirects, in routes and patterns tried.
+const CHECKS_MAX: usize = 5_000_000;
 
-/// A loop of redirects.
+/// A redirect loop.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Loop {
-    /// The routes that make it, in the order of the file.
+    /// The routes in the loop, in the order of the file.
     pub routes: Vec<usize>,
-    /// Where a client comes through it: where it begins, then what it is sent.
+    /// The URLs of the loop: the first one, then each location.
     pub urls: Vec<String>,
-    /// Whether nothing but the file decides.
+    /// Whether the outcome depends only on the configuration.
     pub is_certain: bool,
-    /// A request that gets into it.
+    /// A request that enters the loop.
     pub sample: Sample,
 }
 
-/// Looks for redirects that never end, and adds what it finds. Nothing is said of a file in which
-/// something else is wrong: a route that could not be read might end the loop.
-pub fn look_for_loops(draft: &mut Draft) {
+/// Adds a problem for each redirect loop. Nothing is reported for a configuration with other
+/// errors: a route that could not be parsed might end the loop.
+pub fn report_loops(draft: &mut Draft) {
     if !draft.is_whole() {
         return;
     }
@@ -53,8 +53,8 @@ pub fn look_for_loops(draft: &mut Draft) {
     }
 }
 
-/// The loops that were found, and whether every redirect was looked at. Of several that the same
-/// routes make one is told, a certain one if there is one.
+/// The loops found, and whether every redirect was checked. Of several loops with the same routes
+/// one is returned, a certain one if there is one.
 #[must_use]
 pub fn find(config: &Config) -> (Vec<Loop>, bool) {
     let mut walker = Walker::new(config);
@@ -66,7 +66,7 @@ pub fn find(config: &Config) -> (Vec<Loop>, bool) {
     }
     let mut loops: BTreeMap<Vec<usize>, Loop> = BTreeMap::new();
     for sample in of_routes.chain(sample::crossed(&config.routes, &schemes)) {
-        if walker.looks() > LOOKS_MAX {
+        if walker.checks() > CHECKS_MAX {
             return (loops.into_values().collect(), false);
         }
         let Some(new) = walker.walk(sample) else { continue };
@@ -79,7 +79,7 @@ pub fn find(config: &Config) -> (Vec<Loop>, bool) {
 }
 
 impl Loop {
-    /// The last hop leads to where the first began.
+    /// The last hop leads back to the start of the first.
     fn of(hops: &[Hop], sample: Sample) -> Self {
         let mut routes: Vec<usize> = hops.iter().map(|hop| hop.route).collect();
         routes.sort_unstable();
@@ -88,7 +88,7 @@ impl Loop {
         Self { routes, urls: urls(hops), is_certain, sample }
     }
 
-    /// No place comes twice. What comes in the first half may only lead to the loop.
+    /// No URL occurs twice. The first half may only lead to the loop.
     fn endless(hops: &[Hop], sample: Sample) -> Self {
         let (_, last) = hops.split_at(hops.len() / 2);
         let mut one = Self::of(last, sample);
@@ -102,8 +102,8 @@ impl Loop {
         let mut places = self.routes.iter().filter_map(at);
         let first = places.next();
         let others: Vec<String> = places.map(|position| position.to_string()).collect();
-        let told: Vec<String> = self.urls.iter().map(|url| told(url)).collect();
-        let told = told.join(" -> ");
+        let shown: Vec<String> = self.urls.iter().map(|url| shorten(url)).collect();
+        let shown = shown.join(" -> ");
         let help = match (self.is_certain, others.is_empty()) {
             (false, _) => "it ends only if fields of the request change on the way, or another \
                            server has the host"
@@ -116,14 +116,14 @@ impl Loop {
             (true, false) => format!("it goes on at {}: lead elsewhere", others.join(", ")),
         };
         let ends = if self.is_certain { "never ends" } else { "may never end" };
-        let what = format!("this redirect {ends}: {told}");
+        let what = format!("this redirect {ends}: {shown}");
         Problem { at: first, what, help: Some(help) }
     }
 }
 
-/// Where the first hop begins, then what each says.
+/// The URL of the first hop, then each location.
 fn urls(hops: &[Hop]) -> Vec<String> {
-    const TOLD_MAX: usize = 4;
+    const SHOWN_MAX: usize = 4;
     let begin = hops.first().map(|Hop { from, location, .. }| {
         let (url, query) = (&from.url, from.url.query.as_ref());
         let query = query.map_or_else(String::new, |query| format!("?{query}"));
@@ -133,14 +133,14 @@ fn urls(hops: &[Hop]) -> Vec<String> {
         }
     });
     let locations = hops.iter().map(|hop| hop.location.clone());
-    let mut urls: Vec<String> = begin.into_iter().chain(locations).take(TOLD_MAX).collect();
-    if hops.len() >= TOLD_MAX {
+    let mut urls: Vec<String> = begin.into_iter().chain(locations).take(SHOWN_MAX).collect();
+    if hops.len() >= SHOWN_MAX {
         urls.push("…".to_owned());
     }
     urls
 }
 
-fn told(url: &str) -> String {
+fn shorten(url: &str) -> String {
     const LENGTH_MAX: usize = 60;
     let cut: String = url.chars().take(LENGTH_MAX).collect();
     match cut.len() < url.len() {

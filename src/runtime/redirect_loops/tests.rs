@@ -1,4 +1,4 @@
-//! What loops, what does not, and what nobody can know.
+//! What is a loop, what is not, and what is uncertain.
 
 use super::*;
 use crate::config::{self, Overrides};
@@ -7,7 +7,8 @@ const POOL: &str = "pools: [{name: web, backends: [http://10.0.0.1:3000]}]";
 const TLS: &str = "listeners: [0.0.0.0:80, {address: 0.0.0.0:443, tls: {certificates: [{cert: a, \
                    key: b}]}}]";
 
-/// What is found in these routes, beside one for the pool: `!` for what is certain, and the places.
+/// The loops found in these routes, next to one for the pool: `!` for certain ones, and the
+/// positions.
 fn found(more: &str, routes: &[&str]) -> Vec<String> {
     let routes: Vec<String> = routes.iter().map(|route| format!("  - {{{route}}}\n")).collect();
     let text =
@@ -16,13 +17,13 @@ fn found(more: &str, routes: &[&str]) -> Vec<String> {
         .unwrap_or_else(|problems| panic!("{problems}\n{text}"));
     let (loops, is_all) = find(&config);
     assert!(is_all);
-    let told =
+    let text =
         |one: &Loop| format!("{}{}", if one.is_certain { "!" } else { "?" }, one.urls.join(" "));
-    loops.iter().map(told).collect()
+    loops.iter().map(text).collect()
 }
 
 #[test]
-fn a_redirect_to_itself_and_one_that_grows_are_told() {
+fn a_redirect_to_itself_and_one_that_grows_are_reported() {
     assert_eq!(found("", &["path: /c, redirect: /c"]), ["!/c /c"]);
     assert_eq!(found("", &["redirect: /app"]), ["!/app /app"]);
     let grows = found("", &["path: /d, redirect: {prefix: /d/e}"]);
@@ -33,7 +34,7 @@ fn a_redirect_to_itself_and_one_that_grows_are_told() {
 }
 
 #[test]
-fn routes_that_send_to_each_other_are_told_once() {
+fn routes_that_redirect_to_each_other_are_reported_once() {
     let two = ["path: /a, redirect: {prefix: /b}", "path: /b, redirect: {prefix: /a}"];
     assert_eq!(found("", &two), ["!/a /b /a"]);
     let deep = ["path: /a, redirect: {prefix: /b}", "path: /b/c, redirect: {prefix: /a/c}"];
@@ -43,7 +44,7 @@ fn routes_that_send_to_each_other_are_told_once() {
 }
 
 #[test]
-fn hosts_schemes_and_ports_that_lead_back_are_told() {
+fn hosts_schemes_and_ports_that_lead_back_are_reported() {
     let own = ["host: a.test, redirect: {host: a.test}"];
     assert_eq!(found("", &own), ["!http://a.test/ http://a.test/"]);
     let hosts =
@@ -58,7 +59,7 @@ fn hosts_schemes_and_ports_that_lead_back_are_told() {
         found("listeners: [0.0.0.0:80, 0.0.0.0:8443]", &port),
         ["!http://any.test/ http://any.test:8443/"]
     );
-    assert!(found("listeners: [0.0.0.0:80]", &port).is_empty(), "somebody else's port");
+    assert!(found("listeners: [0.0.0.0:80]", &port).is_empty(), "the port of another server");
 }
 
 #[test]
@@ -72,7 +73,7 @@ fn patterns_are_followed_by_an_example() {
 }
 
 #[test]
-fn methods_and_queries_are_decided() {
+fn methods_and_queries_are_followed() {
     assert_eq!(
         found("", &["path: /p, methods: [POST], redirect: {to: /p, status: 308}"]),
         ["!/p /p"]
@@ -84,7 +85,7 @@ fn methods_and_queries_are_decided() {
 }
 
 #[test]
-fn what_fields_or_other_servers_may_end_is_not_certain() {
+fn a_loop_that_headers_or_other_servers_may_end_is_uncertain() {
     let cookie = ["path: /c, headers: {Cookie: {present: false}}, redirect: /c"];
     assert_eq!(found("", &cookie), ["?/c /c"]);
     let before =
@@ -94,11 +95,14 @@ fn what_fields_or_other_servers_may_end_is_not_certain() {
     assert_eq!(found("", &less), ["!/c /c"]);
     let wide = ["host: '*.a.test', redirect: {host: www.a.test}"];
     assert_eq!(found("", &wide), ["?http://www.a.test/ http://www.a.test/"]);
-    assert!(found("", &["redirect: https://www.a.test"]).is_empty(), "nobody knows whose that is");
+    assert!(
+        found("", &["redirect: https://www.a.test"]).is_empty(),
+        "the host may belong to another server"
+    );
 }
 
 #[test]
-fn what_every_site_has_is_no_loop() {
+fn common_redirects_are_not_loops() {
     for routes in [
         ["redirect: {scheme: https}", "host: a.test, redirect: {host: www.a.test}"],
         ["host: a.test, redirect: https://www.a.test", "host: www.a.test, pool: web"],
@@ -115,13 +119,13 @@ fn what_every_site_has_is_no_loop() {
 }
 
 #[test]
-fn a_loop_is_a_problem_at_its_place_with_the_others_named() {
+fn a_loop_is_reported_at_its_position_and_names_the_other_routes() {
     let text = format!(
         "routes:\n  - {{path: /a, redirect: /b}}\n  - {{path: /b, redirect: /a}}\n  \
                         - {{path: /c, headers: {{X-A: '1'}}, redirect: /c}}\n  - {{pool: web}}\n{POOL}"
     );
     let mut draft = Draft::new(Some(text.as_bytes()), &Overrides::default(), "".as_ref()).unwrap();
-    look_for_loops(&mut draft);
+    report_loops(&mut draft);
     let report = draft.finish();
     assert_eq!(
         report.config.unwrap_err().to_string(),

@@ -10,7 +10,7 @@ use crate::config::{Action, Conditions, Config, HostPattern, PathPattern, Route,
 use crate::http::redirect::Redirect;
 use crate::http::scheme::Scheme;
 use crate::http::url::Url;
-use crate::runtime::routes::{Asked, Routes};
+use crate::runtime::routes::{RouteQuery, Routes};
 
 /// One redirect.
 pub(super) struct Hop {
@@ -23,19 +23,19 @@ pub(super) struct Hop {
 pub(super) struct Walker<'a> {
     config: &'a Config,
     table: Routes,
-    /// The routes that ask for fields, as if they did not.
-    with_fields: Routes,
-    /// Of each of them the place in the file.
+    /// The routes with header conditions, without those conditions.
+    ignoring_headers: Routes,
+    /// The index of each of them in the file.
     places: Vec<usize>,
-    /// Of each route the place in the order in which they are asked.
+    /// The rank of each route in the order of precedence.
     order: Vec<usize>,
     named: HashSet<&'a str>,
-    /// What a search may cost, and what all have cost.
+    /// The cost of one search, and of all so far.
     cost: usize,
-    looks: usize,
+    checks: usize,
 }
 
-/// How sure it is that a client comes here again.
+/// Whether the client's next request reaches this server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Comes {
     Surely,
@@ -67,35 +67,35 @@ impl<'a> Walker<'a> {
         Self {
             config,
             table: Routes::new(routes),
-            with_fields: Routes::new(&asking),
+            ignoring_headers: Routes::new(&asking),
             places,
             order,
             named: named.collect(),
             cost: 1 + patterns,
-            looks: 0,
+            checks: 0,
         }
     }
 
-    /// By which clients come.
+    /// The schemes of requests.
     pub(super) fn schemes(&self) -> Vec<Scheme> {
         [Scheme::Http, Scheme::Https].into_iter().filter(|one| self.comes_by(*one)).collect()
     }
 
-    pub(super) fn looks(&self) -> usize {
-        self.looks
+    pub(super) fn checks(&self) -> usize {
+        self.checks
     }
 
-    /// The route that takes a request.
+    /// The route that matches a request.
     fn find(&mut self, sample: &Sample) -> Option<usize> {
-        self.looks += self.cost;
+        self.checks += self.cost;
         self.table.find(&asked(sample))
     }
 
-    /// The loop that a request ends in, if it does.
+    /// The loop that a request enters, if any.
     pub(super) fn walk(&mut self, start: Sample) -> Option<Loop> {
         let mut at = start.clone();
         let mut hops: Vec<Hop> = Vec::new();
-        // Once the client may have left, nothing is certain.
+        // Once the client may have left, the result is uncertain.
         let mut is_here = true;
         while hops.len() < HOPS_MAX {
             let index = self.find(&at)?;
@@ -122,13 +122,13 @@ impl<'a> Walker<'a> {
         Some(Loop::endless(&hops, start))
     }
 
-    /// Whether a route that asks for fields might take the request before the one at `index` does.
+    /// Whether a route with header conditions might match the request before the one at `index`.
     fn may_be_taken_before(&mut self, index: usize, sample: &Sample) -> bool {
         if self.places.is_empty() {
             return false;
         }
-        self.looks += self.cost;
-        let found = self.with_fields.find(&asked(sample));
+        self.checks += self.cost;
+        let found = self.ignoring_headers.find(&asked(sample));
         let found = found.and_then(|found| self.places.get(found).copied());
         let place = |index: usize| self.order.get(index);
         found.is_some_and(|found| place(found) < place(index))
@@ -140,7 +140,7 @@ impl<'a> Walker<'a> {
         }
         let ours = match redirect.port {
             Some(port) => self.config.listeners.iter().any(|listener| {
-                listener.address.port() == port && spoken(listener.tls.is_some()) == to.scheme
+                listener.address.port() == port && scheme_of(listener.tls.is_some()) == to.scheme
             }),
             None => self.comes_by(to.scheme),
         };
@@ -151,7 +151,7 @@ impl<'a> Walker<'a> {
         }
     }
 
-    /// Whether a host is served here, as far as routes say.
+    /// Whether this server serves a host, according to the routes.
     fn is_served(&self, host: &str) -> Comes {
         if self.named.contains(host) {
             return Comes::Surely;
@@ -170,17 +170,17 @@ impl<'a> Walker<'a> {
     fn comes_by(&self, scheme: Scheme) -> bool {
         let mut listeners = self.config.listeners.iter();
         !self.config.trusted_proxies.is_empty()
-            || listeners.any(|listener| spoken(listener.tls.is_some()) == scheme)
+            || listeners.any(|listener| scheme_of(listener.tls.is_some()) == scheme)
     }
 }
 
-fn spoken(tls: bool) -> Scheme {
+fn scheme_of(tls: bool) -> Scheme {
     if tls { Scheme::Https } else { Scheme::Http }
 }
 
-fn asked(sample: &Sample) -> Asked<'_> {
+fn asked(sample: &Sample) -> RouteQuery<'_> {
     let Sample { url, method, headers } = sample;
-    Asked {
+    RouteQuery {
         scheme: url.scheme,
         host: &url.host,
         path: &url.path,
@@ -190,7 +190,8 @@ fn asked(sample: &Sample) -> Asked<'_> {
     }
 }
 
-/// By which method a client follows (RFC 9110 §15.4, and what browsers do).
+/// The method with which a client follows a redirect (RFC 9110 §15.4, and the practice of
+/// browsers).
 fn next_method(status: u16, method: &Method) -> Method {
     match status {
         303 if *method != Method::HEAD => Method::GET,

@@ -1,4 +1,4 @@
-//! Requests that a route is for.
+//! Generates sample requests for routes.
 
 use std::collections::BTreeSet;
 
@@ -10,25 +10,25 @@ use crate::http::path::normalize_for_routing;
 use crate::http::scheme::Scheme;
 use crate::http::url::Url;
 
-/// A name and a segment that are probably nobody's.
+/// A host label and a path segment that are probably not in the configuration.
 const ANY: &str = "any";
 
-/// Hosts by paths.
+/// The maximum number of hosts times paths.
 const CROSSED_MAX: usize = 20_000;
 
-/// A request, as far as routes look at it.
+/// A request, as far as routes match it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sample {
-    /// What is asked for.
+    /// The requested URL.
     pub url: Url,
-    /// How.
+    /// The method.
     pub method: Method,
-    /// Those that the route wants.
+    /// The headers that the route requires.
     pub headers: HeaderMap,
 }
 
-/// Requests for `route` by one of `schemes`; another route may take them all the same. None where
-/// nobody knows what would meet the route's conditions.
+/// Requests for `route` with one of `schemes`; another route may match them nevertheless. Empty if
+/// no value is known that meets the route's conditions.
 pub(super) fn samples(route: &Route, schemes: &[Scheme]) -> Vec<Sample> {
     let conditions = &route.conditions;
     let method = match conditions.methods.as_slice() {
@@ -52,8 +52,8 @@ pub(super) fn samples(route: &Route, schemes: &[Scheme]) -> Vec<Sample> {
     samples
 }
 
-/// A plain request for every host at every path that some route is for. None where there are too
-/// many of them: then those of each route alone have to do.
+/// A plain request for every host at every path of all routes. Empty if there are too many of them;
+/// then the samples of each route must be enough.
 pub(super) fn crossed(routes: &[Route], schemes: &[Scheme]) -> Vec<Sample> {
     let hosts: BTreeSet<String> = routes.iter().map(|route| host(&route.host)).collect();
     let paths: BTreeSet<String> = routes.iter().flat_map(|route| paths(&route.path)).collect();
@@ -102,7 +102,7 @@ fn paths(pattern: &PathPattern) -> Vec<String> {
     }
 }
 
-/// A value that passes; `None` inside if it must not be there.
+/// A value that passes; the inner `None` means that it must be absent.
 fn value(test: &Test) -> Option<Option<String>> {
     match test {
         Test::Exact(value) => Some(Some(value.clone())),

@@ -4,9 +4,9 @@ use crate::config::limits::BACKENDS_MAX;
 
 const WORD_BITS: usize = 64;
 const WORDS: usize = BACKENDS_MAX / WORD_BITS;
-const _: () = assert!(BACKENDS_MAX.is_multiple_of(WORD_BITS), "the last word would be cut");
+const _: () = assert!(BACKENDS_MAX.is_multiple_of(WORD_BITS), "the last word would be incomplete");
 
-/// A set of indices below [`BACKENDS_MAX`]. What lies beyond is never a member.
+/// A set of indices below [`BACKENDS_MAX`]. Larger indices are never members.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct BackendSet {
     words: [u64; WORDS],
@@ -29,7 +29,7 @@ impl BackendSet {
         self.words.get(index / WORD_BITS).is_some_and(|word| word >> (index % WORD_BITS) & 1 == 1)
     }
 
-    /// How many indices are in the set.
+    /// The number of indices in the set.
     #[must_use]
     pub fn len(&self) -> usize {
         // Nearly all words of nearly all sets are empty.
@@ -42,7 +42,7 @@ impl BackendSet {
         self.words.iter().all(|word| *word == 0)
     }
 
-    /// What is in this set and not in `other`.
+    /// The indices in this set and not in `other`.
     #[must_use]
     pub fn without(mut self, other: &Self) -> Self {
         for (word, other) in self.words.iter_mut().zip(&other.words) {
@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_set_has_what_was_put_in() {
+    fn a_set_contains_what_was_inserted() {
         let set: BackendSet = [0, 63, 64, 1023].into_iter().collect();
         assert_eq!(set.len(), 4);
         assert!(set.contains(63) && set.contains(64) && set.contains(1023));
