@@ -328,7 +328,7 @@ mod tests {
     use super::{json, text};
     use crate::exchange::Replay;
     use crate::exchange::event::{Event, Observer};
-    use crate::exchange::refusal::{Ending, Refusal};
+    use crate::exchange::refusal::{Outcome, Refusal};
     use crate::fixture;
     use crate::time::Timestamp;
 
@@ -360,7 +360,7 @@ mod tests {
     }
 
     fn completed(wire: &Wire<'_>) -> (String, String) {
-        lines(|exchange| exchange.finished(Ending::Answered, Some(wire), Timestamp::ZERO))
+        lines(|exchange| exchange.finished(Outcome::Completed, Some(wire), Timestamp::ZERO))
     }
 
     fn parsed(line: &str) -> Value {
@@ -372,11 +372,11 @@ mod tests {
 
     fn retried(exchange: &mut Exchange) {
         exchange.pick(Timestamp::ZERO, (0, 0)).unwrap();
-        exchange.failed(Failure::Connect, "refused", REPLAY, Timestamp::ZERO);
+        exchange.attempt_failed(Failure::Connect, "refused", REPLAY, Timestamp::ZERO);
         exchange.pick(Timestamp::ZERO, (0, 0)).unwrap();
-        exchange.responded(200, REPLAY, Timestamp::from_nanos(1_234_000));
+        exchange.response_head(200, REPLAY, Timestamp::from_nanos(1_234_000));
         let wire = Wire { query: Some("q=1"), user_agent: Some("curl/8"), ..fixture::wire(200) };
-        exchange.finished(Ending::Answered, Some(&wire), Timestamp::from_nanos(12_345_678));
+        exchange.finished(Outcome::Completed, Some(&wire), Timestamp::from_nanos(12_345_678));
     }
 
     #[test]
@@ -412,7 +412,7 @@ mod tests {
     fn a_refusal_has_its_reason() {
         let (as_json, as_text) = lines(|exchange| {
             let wire = fixture::wire(503);
-            let ending = Ending::Refused(Refusal::NoBackend);
+            let ending = Outcome::Refused(Refusal::NoBackend);
             exchange.finished(ending, Some(&wire), Timestamp::ZERO);
         });
         assert_eq!(parsed(&as_json)["reason"], "no_backend");
@@ -477,7 +477,7 @@ mod tests {
     fn a_retried_status_is_shown_in_the_attempts() {
         let (as_json, as_text) = lines(|exchange| {
             exchange.pick(Timestamp::ZERO, (0, 0)).unwrap();
-            assert!(exchange.responded(503, REPLAY, Timestamp::ZERO));
+            assert!(exchange.response_head(503, REPLAY, Timestamp::ZERO));
         });
         assert_eq!(parsed(&as_json)["attempts"][0]["failure"], "status_503");
         assert!(as_text.contains(" attempts=10.0.0.1:3000/status_503 "), "{as_text}");

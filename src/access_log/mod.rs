@@ -125,7 +125,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::exchange::refusal::Ending;
+    use crate::exchange::refusal::Outcome;
     use crate::fixture;
     use crate::time::Timestamp;
 
@@ -194,7 +194,7 @@ mod tests {
     fn finish_one(log: &Arc<AccessLog>) {
         let observer: Arc<dyn Observer> = log.clone();
         let mut exchange = fixture::admitted(&fixture::web(), &observer);
-        exchange.finished(Ending::Answered, Some(&fixture::wire(200)), Timestamp::ZERO);
+        exchange.finished(Outcome::Completed, Some(&fixture::wire(200)), Timestamp::ZERO);
     }
 
     #[test]

@@ -1,7 +1,7 @@
-//! The time of a log line, as RFC 3339 has it, with milliseconds.
+//! Formats the time of a log line: RFC 3339 with milliseconds.
 //!
-//! To make the text costs a tenth of the whole line, and only the milliseconds differ between most
-//! lines of a second; so each thread keeps the text of the last second.
+//! Formatting takes a tenth of the whole line, and most lines of a second differ only in the
+//! milliseconds. So each thread caches the text of the last second.
 
 use std::cell::RefCell;
 use std::fmt::{self, Write as _};
@@ -22,14 +22,14 @@ thread_local! {
 /// Appends `at`.
 ///
 /// # Errors
-/// The year is none of 1970 to 9999.
+/// The year is not between 1970 and 9999.
 pub(super) fn push(line: &mut String, at: SystemTime) -> fmt::Result {
     let Ok(since) = at.duration_since(UNIX_EPOCH) else {
         return write!(line, "{}", format_rfc3339_millis(at));
     };
     LAST.with_borrow_mut(|last| {
         if last.number != since.as_secs() {
-            last.number = u64::MAX; // in case that the text cannot be made
+            last.number = u64::MAX; // invalid until the text is complete
             last.text.clear();
             write!(last.text, "{}", format_rfc3339_seconds(at))?;
             last.text.truncate(last.text.len().saturating_sub("Z".len()));
@@ -56,7 +56,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_text_is_that_of_the_library(
+        fn the_text_equals_that_of_the_library(
             times in prop::collection::vec((0_u64..253_402_300_800, 0_u32..1_000_000_000), 1..5),
             again in 0_u32..1_000_000_000,
         ) {
@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn a_year_that_has_no_text_is_an_error_and_leaves_nothing_behind() {
+    fn an_unsupported_year_is_an_error_and_leaves_no_text() {
         let late = UNIX_EPOCH + Duration::from_secs(253_402_300_800);
         assert!(push(&mut String::new(), late).is_err());
         assert!(push(&mut String::new(), late).is_err());

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use super::server::{Phase, Shared, run};
 use super::*;
 use crate::exchange::event::Observer;
-use crate::exchange::refusal::Ending;
+use crate::exchange::refusal::Outcome;
 use crate::fixture;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -155,7 +155,7 @@ async fn status_is_the_same_json_at_both_paths() {
     let observer: Arc<dyn Observer> = admin.metrics.clone();
     let mut exchange = fixture::admitted(&admin.live.load(), &observer);
     exchange.pick(Timestamp::ZERO, (0, 0)).unwrap();
-    exchange.finished(Ending::Answered, Some(&fixture::wire(200)), Timestamp::ZERO);
+    exchange.finished(Outcome::Completed, Some(&fixture::wire(200)), Timestamp::ZERO);
     for path in ["/status", "/lb-metrics?pretty"] {
         let (head, body) = ask(&admin, "GET", path).await;
         assert!(head.contains("\r\ncontent-type: application/json\r\n"), "{head}");

@@ -1,11 +1,11 @@
-//! Whether a request may come in, and where it goes.
+//! Whether a request is admitted, and where it goes.
 
 use std::sync::Arc;
 
 use ::http::Method;
 
 use super::event::Event;
-use super::refusal::{Ending, Refusal, Scope};
+use super::refusal::{Outcome, Refusal, Scope};
 use super::{Exchange, Head};
 use crate::config::{AmbiguousPaths, Respond, Rewrite, UnderscoreHeaders};
 use crate::http::redirect::RequestTarget;
@@ -16,46 +16,46 @@ use crate::runtime::action::{Action, WeightedPools};
 use crate::runtime::snapshot::{Route, Snapshot};
 use crate::time::Timestamp;
 
-/// What is to be done with a request that may come in.
+/// What to do with an admitted request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Admitted {
     /// Pick a backend.
     Forward,
-    /// Answer, because the route says so.
-    Answer(OwnAnswer),
+    /// Send the response that the route defines.
+    Direct(DirectResponse),
 }
 
-/// An answer that a route gives itself.
+/// A response that a route sends itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum OwnAnswer {
-    /// Elsewhere.
+pub enum DirectResponse {
+    /// A redirect.
     Redirect {
         /// 301, 302, 303, 307 or 308.
         status: u16,
         /// The value of `Location`.
         location: String,
     },
-    /// Here.
+    /// A fixed response.
     Respond(Arc<Respond>),
 }
 
 impl Exchange {
-    /// Decides whether the request may come in, and where it goes.
+    /// Decides whether the request is admitted, and where it goes.
     ///
     /// # Errors
-    /// The [`Refusal`] to answer with.
+    /// The [`Refusal`] to respond with.
     pub fn admit(&mut self, head: &Head<'_>, now: Timestamp) -> Result<Admitted, Refusal> {
         let admitted = self.admit_or_refuse(head, now);
-        self.note(admitted)
+        self.record_refusal(admitted)
     }
 
     fn admit_or_refuse(&mut self, head: &Head<'_>, now: Timestamp) -> Result<Admitted, Refusal> {
-        self.last_seen = now;
+        self.last_event = now;
         let snapshot = Arc::clone(&self.snapshot);
         self.client = Some(head.client(&snapshot));
-        self.asks_tunnel = upgrade::asks_for_websocket(head.method, head.version, head.headers);
-        if let Some(patience) = head.patience() {
-            self.deadline = self.started + patience;
+        self.wants_upgrade = upgrade::asks_for_websocket(head.method, head.version, head.headers);
+        if let Some(timeout) = head.grpc_timeout() {
+            self.deadline = self.started + timeout;
         }
         if matches!(*head.method, Method::TRACE | Method::CONNECT) {
             return Err(Refusal::MethodNotAllowed);
@@ -64,53 +64,53 @@ impl Exchange {
         if snapshot.underscore_headers == UnderscoreHeaders::Refuse
             && underscore::names(head.headers).next().is_some()
         {
-            self.because(Violation::Underscore.code());
+            self.set_detail(Violation::Underscore.code());
             return Err(Refusal::BadRequest);
         }
-        if head.loops() {
-            return Err(Refusal::Loop);
+        if head.is_forwarding_loop() {
+            return Err(Refusal::LoopDetected);
         }
         head.check_expectation()?;
         let authority = head.host()?;
         let Ok(host) = host::canonical(authority) else {
-            self.because(Violation::Host.code());
+            self.set_detail(Violation::Host.code());
             return Err(Refusal::BadRequest);
         };
         let (path, is_ambiguous) = head.routing_path()?;
         self.limit(snapshot.limiter.as_ref(), Scope::Global, now)?;
-        let asked = head.asked(&host, &path, &snapshot);
-        let index = snapshot.table.find(&asked).ok_or(Refusal::NoRoute)?;
+        let query = head.route_query(&host, &path, &snapshot);
+        let index = snapshot.table.find(&query).ok_or(Refusal::NoRoute)?;
         if snapshot.ambiguous_paths == AmbiguousPaths::Refuse
             && is_ambiguous
-            && snapshot.table.is_ambiguous(&asked, head.path, Some(index))
+            && snapshot.table.is_ambiguous(&query, head.path, Some(index))
         {
             return Err(Refusal::AmbiguousPath);
         }
         let route = snapshot.routes.get(index).ok_or(Refusal::NoRoute)?;
         self.route = Some(index);
-        let place = || RequestTarget {
-            scheme: asked.scheme,
-            host: head.names_a_host().then_some(asked.host),
+        let target = || RequestTarget {
+            scheme: query.scheme,
+            host: head.has_host().then_some(query.host),
             port: host::port(authority),
-            path: asked.path,
-            query: asked.query,
+            path: query.path,
+            query: query.query,
         };
         match &route.action {
             Action::Forward(split, rewrite) => {
-                let path = (head.path != "*").then_some(asked.path);
+                let path = (head.path != "*").then_some(query.path);
                 self.forward(&snapshot, route, (split, rewrite, path), now)
             }
             Action::Redirect(redirect) => {
                 self.limit(route.limiter.as_ref(), Scope::Route, now)?;
-                let location = redirect.location(&place()).ok_or(Refusal::BadRequest)?;
-                self.own_answer = Some(Ending::Redirected);
+                let location = redirect.location(&target()).ok_or(Refusal::BadRequest)?;
+                self.direct_outcome = Some(Outcome::Redirected);
                 let status = redirect.status;
-                Ok(Admitted::Answer(OwnAnswer::Redirect { status, location }))
+                Ok(Admitted::Direct(DirectResponse::Redirect { status, location }))
             }
             Action::Respond(respond) => {
                 self.limit(route.limiter.as_ref(), Scope::Route, now)?;
-                self.own_answer = Some(Ending::Responded);
-                Ok(Admitted::Answer(OwnAnswer::Respond(Arc::clone(respond))))
+                self.direct_outcome = Some(Outcome::Responded);
+                Ok(Admitted::Direct(DirectResponse::Respond(Arc::clone(respond))))
             }
         }
     }
@@ -125,13 +125,13 @@ impl Exchange {
         let index = split.pick().ok_or(Refusal::NoRoute)?;
         let pool = snapshot.pools.get(index).ok_or(Refusal::NoRoute)?;
         self.pool = Some(index);
-        if let Some(patience) = pool.timeouts.request {
-            self.deadline = self.deadline.min(self.started + patience);
+        if let Some(timeout) = pool.timeouts.request {
+            self.deadline = self.deadline.min(self.started + timeout);
         }
-        self.asks_tunnel &= !pool.protocol.is_http2_alone();
+        self.wants_upgrade &= !pool.protocol.is_http2_alone();
         self.limit(route.limiter.as_ref(), Scope::Route, now)?;
         self.limit(pool.limiter.as_ref(), Scope::Pool, now)?;
-        // RouteQuery here, where the client's connection can still be kept.
+        // Checked here, while the client's connection can still be reused.
         if pool.healthy().is_empty() {
             return Err(Refusal::NoBackend);
         }
@@ -158,21 +158,21 @@ impl Exchange {
         })
     }
 
-    /// The route that was found.
+    /// The route that matched.
     #[must_use]
     pub fn route(&self) -> Option<&Route> {
         self.snapshot.routes.get(self.route?)
     }
 
-    /// The path that the backend gets in place of the client's, without the query.
+    /// The rewritten path for the backend, without the query.
     #[must_use]
     pub fn new_path(&self) -> Option<&str> {
         self.new_path.as_deref()
     }
 
-    /// How it ended, if the route answered.
+    /// The outcome, if the route sends the response itself.
     #[must_use]
-    pub fn own_answer(&self) -> Option<Ending> {
-        self.own_answer
+    pub fn direct_outcome(&self) -> Option<Outcome> {
+        self.direct_outcome
     }
 }

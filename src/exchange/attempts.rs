@@ -8,10 +8,10 @@ use smallvec::SmallVec;
 use crate::policy::retry::Failure;
 use crate::runtime::backend::Backend;
 
-/// One try of an exchange at one backend.
+/// One attempt to send an exchange to one backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Attempt {
-    /// Which of the pool's members.
+    /// The backend's index in the pool.
     pub backend: usize,
     /// Why it failed, if it did.
     pub failure: Option<Failure>,
@@ -20,23 +20,24 @@ pub struct Attempt {
 /// The attempts of one exchange. Nearly all have one, few more than two.
 pub(super) type Attempts = SmallVec<[Attempt; 2]>;
 
-/// Where to send this attempt, and how long to wait for what.
+/// Where to send an attempt, with its timeouts.
 #[derive(Debug)]
 pub struct Target {
-    /// Which pool.
+    /// The index of the pool.
     pub pool: usize,
-    /// Which of its members.
+    /// The backend's index in the pool.
     pub member: usize,
-    /// The same, itself.
+    /// The backend.
     pub backend: Arc<Backend>,
-    /// To be waited before the attempt.
+    /// The wait before the attempt.
     pub backoff: Duration,
     /// For a connection, never beyond the exchange's deadline.
     pub connect_timeout: Duration,
-    /// For an answer, never beyond the exchange's deadline.
+    /// For a response, never beyond the exchange's deadline.
     pub response_timeout: Duration,
-    /// How long the connection may be kept unused afterwards.
+    /// How long the connection may stay idle afterwards.
     pub idle_timeout: Duration,
-    /// How long it may be silent if it becomes a tunnel, which the client asks for.
+    /// The idle timeout of an upgraded connection; `None` if the client does not ask for an
+    /// upgrade.
     pub tunnel_timeout: Option<Duration>,
 }

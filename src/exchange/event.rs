@@ -1,82 +1,82 @@
-//! What happens to an exchange, for those who watch: metrics, the access log, a test's checker.
+//! Events of an exchange for observers: metrics, the access log, a test's checker.
 
 use std::time::Duration;
 
 use crate::exchange::Exchange;
-use crate::exchange::refusal::{Ending, Scope};
+use crate::exchange::refusal::{Outcome, Scope};
 use crate::http::metric_label::MethodLabel;
 use crate::policy::retry::Failure;
 use crate::time::Timestamp;
 
-/// One thing that happened.
+/// An event.
 #[derive(Debug)]
 pub enum Event<'a> {
     /// A new connection to a backend was made for this exchange.
     Connected {
-        /// Which pool.
+        /// The index of the pool.
         pool: usize,
-        /// Which of its members.
+        /// The backend's index in the pool.
         backend: usize,
-        /// From the pick to the connection.
+        /// The time from the pick to the connection.
         took: Duration,
     },
     /// An attempt failed.
     AttemptFailed {
-        /// Which pool.
+        /// The index of the pool.
         pool: usize,
-        /// Which of its members.
+        /// The backend's index in the pool.
         backend: usize,
         /// Why.
         failure: Failure,
-        /// Another attempt follows.
+        /// Whether another attempt follows.
         retried: bool,
     },
-    /// The current attempt has become a tunnel.
-    Tunnelled {
-        /// Which pool.
+    /// The current attempt was upgraded to a WebSocket.
+    Upgraded {
+        /// The index of the pool.
         pool: usize,
     },
-    /// A client was told to slow down.
+    /// A request was rejected by a rate limit.
     RateLimited(Scope),
-    /// The exchange is over. Comes exactly once, and last.
+    /// The exchange is complete. Reported exactly once, and last.
     Finished(Summary<'a>),
 }
 
-/// An exchange at its end.
+/// A completed exchange.
 #[derive(Debug)]
 pub struct Summary<'a> {
     /// Its decisions.
     pub exchange: &'a Exchange,
-    /// How it ended.
-    pub ending: Ending,
-    /// What went over the wire; unknown if the exchange was dropped.
+    /// Its outcome.
+    pub ending: Outcome,
+    /// The data of its request and response; unknown if the exchange was abandoned.
     pub wire: Option<&'a Wire<'a>>,
     /// When.
     pub ended: Timestamp,
 }
 
-/// What the edge saw of an exchange.
+/// The edge's data of an exchange.
 #[derive(Debug)]
 pub struct Wire<'a> {
     /// For metrics.
     pub method_label: MethodLabel,
-    /// As sent.
+    /// As received.
     pub method: &'a str,
     /// `http` or `https`.
     pub scheme: &'static str,
-    /// The host that routing used; empty if there was none.
+    /// The host used for routing; empty if there is none.
     pub host: &'a str,
-    /// The target's path, as sent.
+    /// The target's path, as received.
     pub path: &'a str,
-    /// The target's query, as sent.
+    /// The target's query, as received.
     pub query: Option<&'a str>,
-    /// `HTTP/1.1` and the like.
+    /// Such as `HTTP/1.1`.
     pub protocol: &'static str,
     /// The client's `User-Agent`.
     pub user_agent: Option<&'a str>,
-    /// The `X-Request-Id` that backend and client got.
+    /// The `X-Request-Id` for backend and client.
     pub request_id: &'a str,
-    /// The status that the client got; 499 if it left before.
+    /// The response status; 499 if the client disconnected before.
     pub status: u16,
     /// Body bytes from the client.
     pub bytes_in: u64,
@@ -84,8 +84,8 @@ pub struct Wire<'a> {
     pub bytes_out: u64,
 }
 
-/// Watches exchanges. It is called on the request path and must not block.
+/// Observes exchanges. Called on the request path, so it must not block.
 pub trait Observer: Send + Sync {
-    /// Takes note.
+    /// Handles an event.
     fn observe(&self, event: &Event<'_>);
 }

@@ -1,4 +1,4 @@
-//! What is known of an exchange, and what the edge adds to it.
+//! Data of an exchange, and the setters for the edge.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -14,48 +14,53 @@ use crate::runtime::snapshot::Snapshot;
 use crate::time::Timestamp;
 
 impl Exchange {
-    /// More of the request's body is about to be sent.
+    /// Counts a part of the request body that is about to be sent.
     ///
     /// # Errors
-    /// [`Refusal::BodyTooLarge`], once it is longer than it may be.
-    pub fn body(&mut self, bytes: usize) -> Result<(), Refusal> {
+    /// [`Refusal::BodyTooLarge`], once the body exceeds the limit.
+    pub fn body_received(&mut self, bytes: usize) -> Result<(), Refusal> {
         let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
         self.body_bytes = self.body_bytes.saturating_add(bytes);
         self.body_bytes_most = self.body_bytes_most.max(self.body_bytes);
         let most = self.snapshot.body_bytes_max.unwrap_or(u64::MAX);
-        self.note(if self.body_bytes > most { Err(Refusal::BodyTooLarge) } else { Ok(()) })
+        self.record_refusal(if self.body_bytes > most {
+            Err(Refusal::BodyTooLarge)
+        } else {
+            Ok(())
+        })
     }
 
-    /// Keeps what the log needs of the request.
+    /// Stores the request for the access log.
     pub fn received(&mut self, request: Request) {
         self.request = Some(request);
     }
 
-    /// The request, until the exchange is over.
+    /// The request, until the exchange is complete.
     #[must_use]
     pub fn request(&self) -> Option<&Request> {
         self.request.as_ref()
     }
 
-    /// The `X-Request-Id` that backend and client get; `None` once the exchange is over.
+    /// The `X-Request-Id` for backend and client; `None` once the exchange is complete.
     #[must_use]
     pub fn request_id(&self) -> Option<&HeaderValue> {
         self.request.as_ref().and_then(|request| request.id.as_ref())
     }
 
-    /// Whether it is over, and was reported.
+    /// Whether it is complete and was reported.
     #[must_use]
     pub fn is_over(&self) -> bool {
         self.finished
     }
 
-    /// Bytes of the request's body that were read: those of the attempt that got most of it.
+    /// Bytes of the request body that were read: those of the attempt that sent most of it.
     #[must_use]
     pub fn bytes_in(&self) -> u64 {
         self.body_bytes_most
     }
 
-    /// Whether the current attempt has less time than its pool allows, as the deadline is nearer.
+    /// Whether the current attempt has less time than the pool's timeout, because the deadline is
+    /// nearer.
     #[must_use]
     pub fn is_until_deadline(&self) -> bool {
         self.until_deadline
@@ -67,7 +72,7 @@ impl Exchange {
     pub fn is_all_down(&self) -> bool {
         let connect = Some(Failure::Connect);
         let never = self.attempts.iter().all(|one| one.failure == connect);
-        let pool = self.pool_in(&self.snapshot);
+        let pool = self.current_pool(&self.snapshot);
         !self.attempts.is_empty()
             && never
             && pool.is_some_and(|pool| !pool.has_untried(&self.tried()))
@@ -85,25 +90,25 @@ impl Exchange {
         self.started
     }
 
-    /// When it has to be over; the end of time before a route is found.
+    /// The deadline; the end of time before a route is found.
     #[must_use]
     pub fn deadline(&self) -> Timestamp {
         self.deadline
     }
 
-    /// Who asks; known once the request was looked at.
+    /// The client; known once the request has been checked.
     #[must_use]
     pub fn client(&self) -> Option<Client> {
         self.client
     }
 
-    /// The index of the pool that it goes to.
+    /// The index of its pool.
     #[must_use]
     pub fn pool_index(&self) -> Option<usize> {
         self.pool
     }
 
-    /// Whom the current attempt is at.
+    /// The backend of the current attempt.
     #[must_use]
     pub fn backend(&self) -> Option<&Backend> {
         self.lease.as_ref().map(|lease| lease.backend().as_ref())
@@ -115,35 +120,35 @@ impl Exchange {
         self.attempts.as_slice()
     }
 
-    /// When the head of the answer came that the client gets.
+    /// When the headers of the response for the client arrived.
     #[must_use]
     pub fn first_byte(&self) -> Option<Timestamp> {
         self.first_byte
     }
 
-    /// Why it was refused, if it was.
+    /// Why it was rejected, if it was.
     #[must_use]
     pub fn refusal(&self) -> Option<Refusal> {
         self.refusal
     }
 
-    /// What exactly was refused, by a stable code.
+    /// The detail of the rejection, as a stable code.
     #[must_use]
     pub fn detail(&self) -> Option<&'static str> {
         self.detail
     }
 
-    /// Notes what exactly is refused.
-    pub fn because(&mut self, detail: &'static str) {
+    /// Sets the detail of the rejection.
+    pub fn set_detail(&mut self, detail: &'static str) {
         self.detail = Some(detail);
     }
 
-    /// Notes who is at the other end of a connection that has no request yet.
-    pub fn peer(&mut self, peer: IpAddr) {
+    /// Sets the peer of a connection that has no request yet.
+    pub fn set_peer(&mut self, peer: IpAddr) {
         self.client = Some(Client { peer, address: peer.to_canonical() });
     }
 
-    /// Notes that the edge answers with this refusal.
+    /// Records that the edge responds with this refusal.
     pub fn refuse(&mut self, refusal: Refusal) {
         self.refusal = Some(refusal);
     }

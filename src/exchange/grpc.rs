@@ -1,4 +1,4 @@
-//! What is known of an exchange of gRPC.
+//! gRPC data of an exchange.
 
 use std::time::Duration;
 
@@ -6,19 +6,19 @@ use crate::exchange::{Exchange, Head};
 use crate::http::grpc;
 
 impl Head<'_> {
-    /// How long the client waits for the whole exchange, if it says so.
-    pub(super) fn patience(&self) -> Option<Duration> {
+    /// The client's timeout for the whole request, if it has one.
+    pub(super) fn grpc_timeout(&self) -> Option<Duration> {
         grpc::is_grpc(self.headers).then(|| grpc::timeout(self.headers)).flatten()
     }
 }
 
 impl Exchange {
-    /// The client was told this status of gRPC; the last one counts.
+    /// Records the gRPC status sent to the client; the last one counts.
     pub fn grpc_ended(&mut self, status: u16) {
         self.grpc_status = Some(status);
     }
 
-    /// The status of gRPC that the client got, if one was seen.
+    /// The gRPC status sent to the client, if any.
     #[must_use]
     pub fn grpc_status(&self) -> Option<u16> {
         self.grpc_status

@@ -1,16 +1,16 @@
 //! The decisions of one request, in order.
 //!
 //! ```text
-//! new ─▶ admit ─▶ pick ─▶ (connected) ─▶ responded ─▶ finished
+//! new ─▶ admit ─▶ pick ─▶ (connected) ─▶ response_head ─▶ finished
 //!          │       ▲ │         │             │
 //!          │       │ ▼         ▼             ▼
-//!          │       └─failed ◀──┴─────────────┘   while the retry policy allows it
+//!          │       └─attempt_failed ◀────────┘   while the retry policy allows it
 //!          ▼
 //!       Refusal
 //! ```
-//! An exchange pins one snapshot, so a change of the world in its middle cannot confuse it. It
-//! asks no clock and rolls no dice: the edge tells it `now` and hands it random numbers. Dropping
-//! it in any state gives its lease back and tells the observer, exactly once.
+//! An exchange pins one snapshot, so a change of the configuration cannot confuse it. It reads no
+//! clock and generates no random numbers: the edge passes `now` and random numbers as arguments.
+//! Dropping it in any state releases its lease and notifies the observer, exactly once.
 
 mod admit;
 mod attempts;
@@ -34,7 +34,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::config::limits::BACKOFF_MAX;
 use crate::exchange::attempts::Attempts;
 use crate::exchange::event::{Event, Observer, Summary, Wire};
-use crate::exchange::refusal::{Ending, Refusal};
+use crate::exchange::refusal::{Outcome, Refusal};
 use crate::exchange::request::{Request, Transfer};
 use crate::http::address;
 use crate::policy::backoff;
@@ -45,11 +45,11 @@ use crate::runtime::pool::Pool;
 use crate::runtime::snapshot::Snapshot;
 use crate::time::Timestamp;
 
-pub use admit::{Admitted, OwnAnswer};
+pub use admit::{Admitted, DirectResponse};
 pub use attempts::{Attempt, Target};
 pub use head::{Client, Head, X_FORWARDED_FOR, X_FORWARDED_PROTO};
 
-/// One request and its response through us.
+/// One request and its response.
 pub struct Exchange {
     snapshot: Arc<Snapshot>,
     observer: Arc<dyn Observer>,
@@ -59,42 +59,42 @@ pub struct Exchange {
     client: Option<Client>,
     route: Option<usize>,
     new_path: Option<String>,
-    own_answer: Option<Ending>,
+    direct_outcome: Option<Outcome>,
     pool: Option<usize>,
     attempts: Attempts,
     lease: Option<Lease>,
-    asks_tunnel: bool,
+    wants_upgrade: bool,
     tunnel: Option<tunnel::Tunnel>,
     grpc_status: Option<u16>,
     picked: Timestamp,
-    /// The current attempt has less time than its pool allows.
+    /// The current attempt has less time than the pool's timeout.
     until_deadline: bool,
     first_byte: Option<Timestamp>,
     refusal: Option<Refusal>,
     detail: Option<&'static str>,
-    /// Of the request's body, in the current attempt.
+    /// Bytes of the request body, in the current attempt.
     body_bytes: u64,
-    /// The same, in the attempt that got most of it.
+    /// The same, in the attempt that sent most of it.
     body_bytes_most: u64,
-    last_seen: Timestamp,
+    last_event: Timestamp,
     finished: bool,
 }
 
-/// What decides whether a request could be sent once more.
+/// What decides whether a request can be retried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Replay {
     /// The method is idempotent (RFC 9110 §9.2.2).
     pub idempotent: bool,
-    /// Some of an answer has gone to the client.
+    /// A part of a response was sent to the client.
     pub response_started: bool,
-    /// The request's body is still at hand from its first byte.
+    /// The whole request body is still available.
     pub body_whole: bool,
-    /// The client has closed its side of the connection; it may not wait for a response any more.
+    /// The client has closed its side of the connection, and may not wait for a response.
     pub half_closed: bool,
 }
 
 impl Exchange {
-    /// An exchange whose first byte arrived at `now`.
+    /// Creates an exchange whose first byte arrived at `now`.
     #[must_use]
     pub fn new(snapshot: Arc<Snapshot>, observer: Arc<dyn Observer>, now: Timestamp) -> Self {
         Self {
@@ -106,11 +106,11 @@ impl Exchange {
             client: None,
             route: None,
             new_path: None,
-            own_answer: None,
+            direct_outcome: None,
             pool: None,
             attempts: Attempts::default(),
             lease: None,
-            asks_tunnel: false,
+            wants_upgrade: false,
             tunnel: None,
             grpc_status: None,
             picked: now,
@@ -120,23 +120,23 @@ impl Exchange {
             detail: None,
             body_bytes: 0,
             body_bytes_most: 0,
-            last_seen: now,
+            last_event: now,
             finished: false,
         }
     }
 
-    /// Picks a backend for the next attempt. `rolls` are two random numbers, for the pick and
-    /// for the back-off.
+    /// Picks a backend for the next attempt. `rolls` are two random numbers, for the pick and for
+    /// the back-off.
     ///
     /// # Errors
-    /// The [`Refusal`] to answer with: nobody is eligible, or the time is up.
+    /// The [`Refusal`] to respond with: no backend is eligible, or the deadline has passed.
     pub fn pick(&mut self, now: Timestamp, rolls: (u64, u64)) -> Result<Target, Refusal> {
         let picked = self.pick_or_refuse(now, rolls);
-        self.note(picked)
+        self.record_refusal(picked)
     }
 
     fn pick_or_refuse(&mut self, now: Timestamp, rolls: (u64, u64)) -> Result<Target, Refusal> {
-        self.last_seen = now;
+        self.last_event = now;
         self.lease = None;
         self.body_bytes = 0;
         let snapshot = Arc::clone(&self.snapshot);
@@ -147,8 +147,8 @@ impl Exchange {
             return Err(Refusal::RequestTimeout);
         }
         let tried = self.tried();
-        let pick = pool.pick(&tried, self.key(), rolls.0).ok_or(Refusal::NoBackend)?;
-        // Moving on to another backend is no reason to wait; coming back to one is.
+        let pick = pool.pick(&tried, self.hash_key(), rolls.0).ok_or(Refusal::NoBackend)?;
+        // Moving to another backend needs no wait; returning to the same one does.
         let repeats = self.attempts.len().saturating_sub(tried.len());
         let repeats = u32::try_from(repeats).unwrap_or(u32::MAX);
         let backoff = match pick.again {
@@ -169,13 +169,13 @@ impl Exchange {
             connect_timeout: pool.timeouts.connect.min(left),
             response_timeout: pool.timeouts.response.min(left),
             idle_timeout: pool.timeouts.idle,
-            tunnel_timeout: self.asks_tunnel.then_some(pool.timeouts.tunnel),
+            tunnel_timeout: self.wants_upgrade.then_some(pool.timeouts.tunnel),
         })
     }
 
-    /// The current attempt has a connection: one that was kept, or a new one.
+    /// The current attempt has a connection: a reused one, or a new one.
     pub fn connected(&mut self, reused: bool, now: Timestamp) {
-        self.last_seen = now;
+        self.last_event = now;
         if reused {
             return;
         }
@@ -184,18 +184,18 @@ impl Exchange {
         self.observer.observe(&Event::Connected { pool, backend: attempt.backend, took });
     }
 
-    /// The current attempt failed. Whether the exchange should be tried again; the lease is given
-    /// back at once. `reason` is for the operator.
-    pub fn failed(
+    /// The current attempt failed. Returns whether to retry; the lease is released at once.
+    /// `reason` is for the operator.
+    pub fn attempt_failed(
         &mut self,
         failure: Failure,
         reason: &str,
         replay: Replay,
         now: Timestamp,
     ) -> bool {
-        self.last_seen = now;
+        self.last_event = now;
         if self.tunnel.is_some() {
-            return false; // the attempt succeeded when the tunnel began
+            return false; // the attempt succeeded with the upgrade
         }
         let retried = self.may_retry(failure, replay, now);
         let (Some(pool), Some(attempt)) = (self.pool, self.attempts.last_mut()) else {
@@ -210,9 +210,9 @@ impl Exchange {
         retried
     }
 
-    /// There is no connection for the current attempt. Whether the exchange should be tried again.
-    /// Without a `failure` it is for want of something of our own: that was no attempt, no backend
-    /// is blamed, and the request is rejected.
+    /// There is no connection for the current attempt. Returns whether to retry. Without a
+    /// `failure`, Weir lacked a resource of its own: this does not count as an attempt, the backend
+    /// is not blamed, and the request is rejected.
     pub fn not_connected(
         &mut self,
         failure: Option<Failure>,
@@ -221,9 +221,9 @@ impl Exchange {
         now: Timestamp,
     ) -> bool {
         if let Some(failure) = failure {
-            return self.failed(failure, reason, replay, now);
+            return self.attempt_failed(failure, reason, replay, now);
         }
-        self.last_seen = now;
+        self.last_event = now;
         self.attempts.pop();
         if let Some(lease) = self.lease.take() {
             lease.cancel();
@@ -232,15 +232,14 @@ impl Exchange {
         false
     }
 
-    /// The head of the backend's answer has come. Whether it should be thrown away and the
-    /// exchange tried again.
-    pub fn responded(&mut self, status: u16, replay: Replay, now: Timestamp) -> bool {
-        self.last_seen = now;
+    /// The headers of the backend's response have arrived. Returns whether to discard it and retry.
+    pub fn response_head(&mut self, status: u16, replay: Replay, now: Timestamp) -> bool {
+        self.last_event = now;
         let failure = Failure::Status(status);
         if self.may_retry(failure, replay, now) {
-            return self.failed(
+            return self.attempt_failed(
                 failure,
-                "the backend answered with a status to retry",
+                "the backend responded with a status to retry",
                 replay,
                 now,
             );
@@ -250,22 +249,22 @@ impl Exchange {
     }
 
     fn may_retry(&self, failure: Failure, replay: Replay, now: Timestamp) -> bool {
-        let Some(pool) = self.pool_in(&self.snapshot) else { return false };
-        let facts = RetryContext {
+        let Some(pool) = self.current_pool(&self.snapshot) else { return false };
+        let context = RetryContext {
             attempts_made: u32::try_from(self.attempts.len()).unwrap_or(u32::MAX),
             idempotent: replay.idempotent,
             response_started: replay.response_started,
             body_whole: replay.body_whole,
         };
-        pool.retry.allows(failure, facts)
+        pool.retry.allows(failure, context)
             && !replay.half_closed
             && !self.deadline.since(now).is_zero()
             && pool.has_another(&self.tried())
     }
 
-    /// The exchange is over. Only the first call counts.
-    pub fn finished(&mut self, ending: Ending, wire: Option<&Wire<'_>>, now: Timestamp) {
-        self.last_seen = now;
+    /// The exchange is complete. Only the first call counts.
+    pub fn finished(&mut self, ending: Outcome, wire: Option<&Wire<'_>>, now: Timestamp) {
+        self.last_event = now;
         self.lease = None;
         if let Some(tunnel) = &mut self.tunnel {
             tunnel.ended();
@@ -276,9 +275,8 @@ impl Exchange {
         }
     }
 
-    /// The exchange is over, and this is how much of it went over the wire. Only the first call
-    /// counts.
-    pub fn ended(&mut self, ending: Ending, transfer: Transfer, now: Timestamp) {
+    /// The exchange is complete, with this amount of data transferred. Only the first call counts.
+    pub fn ended(&mut self, ending: Outcome, transfer: Transfer, now: Timestamp) {
         match self.request.take() {
             Some(request) => {
                 request.with_wire(transfer, |wire| self.finished(ending, Some(wire), now));
@@ -287,14 +285,14 @@ impl Exchange {
         }
     }
 
-    fn note<T>(&mut self, result: Result<T, Refusal>) -> Result<T, Refusal> {
+    fn record_refusal<T>(&mut self, result: Result<T, Refusal>) -> Result<T, Refusal> {
         if let Err(refusal) = &result {
             self.refusal = Some(*refusal);
         }
         result
     }
 
-    fn key(&self) -> u64 {
+    fn hash_key(&self) -> u64 {
         match self.client.map(|client| address::client_key(client.address)) {
             Some(IpAddr::V4(address)) => xxh3_64(&address.octets()),
             Some(IpAddr::V6(address)) => xxh3_64(&address.octets()),
@@ -307,7 +305,7 @@ impl Exchange {
         self.attempts.iter().map(|attempt| attempt.backend).collect()
     }
 
-    fn pool_in<'a>(&self, snapshot: &'a Snapshot) -> Option<&'a Pool> {
+    fn current_pool<'a>(&self, snapshot: &'a Snapshot) -> Option<&'a Pool> {
         snapshot.pools.get(self.pool?)
     }
 }
@@ -315,7 +313,7 @@ impl Exchange {
 impl Drop for Exchange {
     fn drop(&mut self) {
         let transfer = Transfer { bytes_in: self.body_bytes_most, ..Transfer::default() };
-        self.ended(Ending::Dropped, transfer, self.last_seen);
+        self.ended(Outcome::Abandoned, transfer, self.last_event);
     }
 }
 

@@ -4,11 +4,11 @@
 //! ([`Progress`]). [`Fault::judge`] is the only place that decides from these facts. A backend is
 //! blamed for what it did itself, and never for a client that sends or reads slowly.
 
-use super::refusal::{Abort, Ending, Refusal};
+use super::refusal::{Abort, Outcome, Refusal};
 use crate::policy::retry::Failure;
 use crate::time::Timestamp;
 
-/// Where a fault showed itself.
+/// Where a fault was detected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
     /// On the client's connection.
@@ -19,7 +19,7 @@ pub enum Side {
     Internal,
 }
 
-/// What went wrong.
+/// The kind of fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// No connection was made: it was rejected, or there is no route.
@@ -32,85 +32,86 @@ pub enum Kind {
     Certificate,
     /// Nothing could be read for too long; to a backend, nothing could be written either.
     Timeout,
-    /// The client read nothing of what was sent to it for too long.
+    /// The client did not read the response for too long.
     Unread,
     /// The connection was closed or reset.
     Closed,
-    /// The backend did nothing with the request: it may be sent again.
+    /// The backend did not process the request, so it can be retried.
     Unprocessed,
-    /// What came is not valid HTTP.
+    /// The peer violated the protocol.
     Protocol,
-    /// The response was complete: only what should have followed it failed.
+    /// The response was complete; only something after it failed.
     AfterResponse,
     /// Anything else.
     Other,
 }
 
-/// One error, in the words of HTTP.
+/// One error, in the terms of HTTP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fault {
-    /// Where it showed itself.
+    /// Where it was detected.
     pub side: Side,
-    /// What went wrong.
+    /// The kind of fault.
     pub kind: Kind,
 }
 
-/// A limit of the client's connection that has passed.
+/// A limit of the client's connection that has been exceeded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expired {
-    /// The time for the request, for the headers or the next piece of its response, or for its body.
+    /// The time for the request, for the headers or the next part of its response, or for its body.
     Deadline,
-    /// The lowest rate at which the client has to read its response; or what may be held that is not read,
-    /// of a WebSocket by its backend, too.
+    /// The minimum rate at which the client has to read its response, or the limit for unread data,
+    /// which also applies to the backend of a WebSocket.
     WriteRate,
-    /// Nothing of the request itself: the connection is closed for this reason.
+    /// No limit of the request itself: the connection is closed for this reason.
     Connection(Abort),
 }
 
-/// How far a request had come when the fault showed itself.
+/// The state of a request when a fault is detected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Progress {
-    /// Bytes of the response have been sent to the client.
+    /// A part of the response has been sent to the client.
     pub response_started: bool,
-    /// The connection is a WebSocket by now.
+    /// The connection has been upgraded to a WebSocket.
     pub upgraded: bool,
-    /// The rest of the request's body had been asked for, and the client had not sent it.
+    /// Weir was waiting for the rest of the request body from the client.
     pub awaits_body: bool,
-    /// The client had not read what was sent to it.
+    /// Weir was waiting for the client to read.
     pub awaits_reader: bool,
-    /// The limit that has passed, if one has.
+    /// The limit that has been exceeded, if any.
     pub expired: Option<Expired>,
-    /// All attempts so far failed before there was a connection, and no other backend could be tried.
+    /// All attempts so far failed before there was a connection, and no other backend is left to
+    /// try.
     pub all_down: bool,
-    /// The current attempt was given less time than the pool allows, as the deadline is nearer.
+    /// The current attempt has less time than the pool's timeout, because the deadline is nearer.
     pub until_deadline: bool,
     /// The time now.
     pub now: Timestamp,
-    /// When the request must be over.
+    /// The request's deadline.
     pub deadline: Timestamp,
 }
 
-/// What follows from a fault.
+/// The consequences of a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Judgement {
     /// How the backend failed; `None` if it is not to blame.
     pub blame: Option<Failure>,
     /// The response to send; `None` if none can be sent, or one has been.
     pub refusal: Option<Refusal>,
-    /// How the exchange ends if there is no further attempt.
-    pub ending: Ending,
+    /// The outcome of the exchange if there is no further attempt.
+    pub ending: Outcome,
 }
 
 impl Judgement {
-    /// Responds with `refusal` if the response has not begun; else it ends with `ending`.
-    fn new(progress: &Progress, refusal: Refusal, ending: Ending) -> Self {
+    /// Responds with `refusal` if the response has not started; otherwise the outcome is `ending`.
+    fn new(progress: &Progress, refusal: Refusal, ending: Outcome) -> Self {
         if progress.response_started {
             return Self::over(ending);
         }
-        Self { blame: None, refusal: Some(refusal), ending: Ending::Refused(refusal) }
+        Self { blame: None, refusal: Some(refusal), ending: Outcome::Refused(refusal) }
     }
 
-    const fn over(ending: Ending) -> Self {
+    const fn over(ending: Outcome) -> Self {
         Self { blame: None, refusal: None, ending }
     }
 
@@ -120,18 +121,18 @@ impl Judgement {
 }
 
 impl Fault {
-    /// Decides who is to blame, and what follows.
+    /// Decides who is to blame, and the consequences.
     #[must_use]
     pub fn judge(self, progress: &Progress) -> Judgement {
         if self.kind == Kind::AfterResponse && progress.response_started {
-            return Judgement::over(Ending::Answered);
+            return Judgement::over(Outcome::Completed);
         }
         if progress.upgraded {
             return Judgement::over(self.end_of_tunnel(progress));
         }
         match progress.expired {
-            Some(Expired::Connection(abort)) => Judgement::over(Ending::Aborted(abort)),
-            Some(Expired::WriteRate) => Judgement::over(Ending::ClientStalled),
+            Some(Expired::Connection(abort)) => Judgement::over(Outcome::Aborted(abort)),
+            Some(Expired::WriteRate) => Judgement::over(Outcome::ClientWriteTimeout),
             Some(Expired::Deadline) => {
                 past_deadline(progress, progress.awaits_body || progress.awaits_reader)
             }
@@ -139,40 +140,42 @@ impl Fault {
         }
     }
 
-    const fn end_of_tunnel(self, progress: &Progress) -> Ending {
+    const fn end_of_tunnel(self, progress: &Progress) -> Outcome {
         match (progress.expired, self.kind, self.side) {
             (Some(Expired::Connection(Abort::DrainTimeout) | Expired::Deadline), ..) => {
-                Ending::TunnelDrained
+                Outcome::TunnelDrained
             }
-            (Some(Expired::Connection(abort)), ..) => Ending::Aborted(abort),
-            (Some(Expired::WriteRate), _, Side::Client) => Ending::ClientStalled,
-            (Some(Expired::WriteRate), ..) => Ending::TunnelIdle,
-            (_, Kind::Timeout | Kind::Unread, _) => Ending::TunnelIdle,
-            (_, _, Side::Client) => Ending::ClientClosed,
-            _ => Ending::Cut,
+            (Some(Expired::Connection(abort)), ..) => Outcome::Aborted(abort),
+            (Some(Expired::WriteRate), _, Side::Client) => Outcome::ClientWriteTimeout,
+            (Some(Expired::WriteRate), ..) => Outcome::TunnelIdle,
+            (_, Kind::Timeout | Kind::Unread, _) => Outcome::TunnelIdle,
+            (_, _, Side::Client) => Outcome::ClientAborted,
+            _ => Outcome::UpstreamAborted,
         }
     }
 
     fn before_deadline(self, progress: &Progress) -> Judgement {
         match (self.side, self.kind) {
             (Side::Client, Kind::Unread) if progress.response_started => unread(progress),
-            (Side::Client, Kind::Unread) => Judgement::over(Ending::ClientStalled),
+            (Side::Client, Kind::Unread) => Judgement::over(Outcome::ClientWriteTimeout),
             (Side::Client, Kind::Timeout) => slow_client(progress),
             (Side::Client, Kind::Protocol) => {
-                Judgement::new(progress, Refusal::BadRequest, Ending::ClientClosed)
+                Judgement::new(progress, Refusal::BadRequest, Outcome::ClientAborted)
             }
-            (Side::Client, _) => Judgement::over(Ending::ClientClosed),
-            (Side::Backend, kind) => of_backend(kind, progress),
-            (Side::Internal, _) => Judgement::new(progress, Refusal::Internal, Ending::Cut),
+            (Side::Client, _) => Judgement::over(Outcome::ClientAborted),
+            (Side::Backend, kind) => judge_backend(kind, progress),
+            (Side::Internal, _) => {
+                Judgement::new(progress, Refusal::Internal, Outcome::UpstreamAborted)
+            }
         }
     }
 }
 
-/// The backend failed, or was silent.
-fn of_backend(kind: Kind, progress: &Progress) -> Judgement {
-    let judged = |refusal| Judgement::new(progress, refusal, Ending::Cut);
+/// The backend failed, or did not respond in time.
+fn judge_backend(kind: Kind, progress: &Progress) -> Judgement {
+    let judged = |refusal| Judgement::new(progress, refusal, Outcome::UpstreamAborted);
     match kind {
-        // It cannot respond to a request that it does not have.
+        // It cannot respond to an incomplete request.
         Kind::Timeout if progress.awaits_body => slow_client(progress),
         Kind::Timeout if progress.until_deadline || progress.now >= progress.deadline => {
             past_deadline(progress, false)
@@ -191,30 +194,30 @@ fn of_backend(kind: Kind, progress: &Progress) -> Judgement {
     }
 }
 
-/// The client read nothing of its response, or not all of it in the request's time.
+/// The client did not read its response, or not all of it in the request's time.
 fn unread(progress: &Progress) -> Judgement {
     if progress.now >= progress.deadline {
         return past_deadline(progress, true);
     }
-    Judgement::over(Ending::ClientStalled)
+    Judgement::over(Outcome::ClientWriteTimeout)
 }
 
 /// The client did not send its body in time.
 fn slow_client(progress: &Progress) -> Judgement {
-    Judgement::new(progress, Refusal::SlowClient, Ending::ClientStalled)
+    Judgement::new(progress, Refusal::ClientTimeout, Outcome::ClientWriteTimeout)
 }
 
-/// The time is up, and the client, or the backend, was being waited for.
+/// The deadline has passed while waiting for the client or the backend.
 fn past_deadline(progress: &Progress, is_client: bool) -> Judgement {
     let is_over = progress.now >= progress.deadline || progress.until_deadline;
     let ending = match (is_over, is_client) {
-        (true, _) => Ending::Aborted(Abort::Deadline),
-        // The time for the headers, or for the next piece of the response, has passed.
-        (false, true) => Ending::ClientStalled,
-        (false, false) => Ending::Cut,
+        (true, _) => Outcome::Aborted(Abort::Deadline),
+        // The time for the headers, or for the next part of the response, has passed.
+        (false, true) => Outcome::ClientWriteTimeout,
+        (false, false) => Outcome::UpstreamAborted,
     };
     if is_client {
-        return Judgement::new(progress, Refusal::SlowClient, ending);
+        return Judgement::new(progress, Refusal::ClientTimeout, ending);
     }
     let refusal = if is_over { Refusal::RequestTimeout } else { Refusal::ResponseTimeout };
     Judgement::new(progress, refusal, ending).blaming(Failure::Timeout)
@@ -243,12 +246,12 @@ mod tests {
         }
     }
 
-    /// Its response is on its way, and has time left.
+    /// Its response is being sent, with time left.
     fn responding() -> Progress {
         Progress { response_started: true, ..waiting() }
     }
 
-    /// The client does not read what is sent to it.
+    /// The client does not read the response.
     fn unread() -> Progress {
         Progress { awaits_reader: true, ..responding() }
     }
@@ -271,7 +274,7 @@ mod tests {
         expired(Expired::Connection(abort), progress)
     }
 
-    type Case = (Side, Kind, Progress, Option<Failure>, Ending);
+    type Case = (Side, Kind, Progress, Option<Failure>, Outcome);
 
     #[track_caller]
     fn check(cases: &[Case]) {
@@ -279,7 +282,8 @@ mod tests {
             let fault = Fault { side: *side, kind: *kind };
             let judged = fault.judge(progress);
             assert_eq!((judged.blame, judged.ending), (*blame, *ending), "{fault:?} {progress:?}");
-            let refused = if let Ending::Refused(refusal) = ending { Some(*refusal) } else { None };
+            let refused =
+                if let Outcome::Refused(refusal) = ending { Some(*refusal) } else { None };
             assert_eq!(judged.refusal, refused, "{fault:?} {progress:?}");
         }
     }
@@ -289,13 +293,13 @@ mod tests {
         use Failure as F;
         use Refusal as R;
         let (backend, reset) = (Side::Backend, Some(F::Reset));
-        let refused = Ending::Refused;
+        let refused = Outcome::Refused;
         check(&[
             (backend, Kind::Timeout, waiting(), Some(F::Timeout), refused(R::ResponseTimeout)),
-            (backend, Kind::Timeout, responding(), Some(F::Timeout), Ending::Cut),
+            (backend, Kind::Timeout, responding(), Some(F::Timeout), Outcome::UpstreamAborted),
             (backend, Kind::Closed, waiting(), reset, refused(R::ConnectionReset)),
-            (backend, Kind::Closed, responding(), reset, Ending::Cut),
-            (backend, Kind::Closed, unread(), reset, Ending::Cut),
+            (backend, Kind::Closed, responding(), reset, Outcome::UpstreamAborted),
+            (backend, Kind::Closed, unread(), reset, Outcome::UpstreamAborted),
             (backend, Kind::Closed, uploading(), reset, refused(R::ConnectionReset)),
             (backend, Kind::Unprocessed, waiting(), Some(F::Refused), refused(R::ConnectionReset)),
             (backend, Kind::Protocol, waiting(), reset, refused(R::InvalidResponse)),
@@ -320,32 +324,32 @@ mod tests {
 
     #[test]
     fn a_client_that_sends_or_reads_slowly_is_not_the_backends_failure() {
-        let slow = Ending::Refused(Refusal::SlowClient);
+        let slow = Outcome::Refused(Refusal::ClientTimeout);
         let over = Progress { now: waiting().deadline, ..responding() };
         check(&[
             (Side::Backend, Kind::Timeout, uploading(), None, slow),
             (Side::Client, Kind::Timeout, uploading(), None, slow),
-            (Side::Client, Kind::Timeout, responding(), None, Ending::ClientStalled),
-            (Side::Client, Kind::Unread, unread(), None, Ending::ClientStalled),
-            (Side::Client, Kind::Unread, waiting(), None, Ending::ClientStalled),
-            (Side::Client, Kind::Unread, over, None, Ending::Aborted(Abort::Deadline)),
+            (Side::Client, Kind::Timeout, responding(), None, Outcome::ClientWriteTimeout),
+            (Side::Client, Kind::Unread, unread(), None, Outcome::ClientWriteTimeout),
+            (Side::Client, Kind::Unread, waiting(), None, Outcome::ClientWriteTimeout),
+            (Side::Client, Kind::Unread, over, None, Outcome::Aborted(Abort::Deadline)),
             (Side::Client, Kind::Closed, late(uploading()), None, slow),
-            (Side::Client, Kind::Closed, late(unread()), None, Ending::Aborted(Abort::Deadline)),
+            (Side::Client, Kind::Closed, late(unread()), None, Outcome::Aborted(Abort::Deadline)),
             (
                 Side::Client,
                 Kind::Closed,
                 expired(Expired::WriteRate, unread()),
                 None,
-                Ending::ClientStalled,
+                Outcome::ClientWriteTimeout,
             ),
         ]);
     }
 
     #[test]
-    fn at_the_deadline_the_backend_is_blamed_if_it_was_waited_for() {
+    fn at_the_deadline_the_backend_is_blamed_if_weir_was_waiting_for_it() {
         let timeout = Some(Failure::Timeout);
-        let refused = Ending::Refused(Refusal::RequestTimeout);
-        let deadline = Ending::Aborted(Abort::Deadline);
+        let refused = Outcome::Refused(Refusal::RequestTimeout);
+        let deadline = Outcome::Aborted(Abort::Deadline);
         let shortened = Progress { until_deadline: true, ..waiting() };
         let over = Progress { now: waiting().deadline, ..responding() };
         check(&[
@@ -361,34 +365,40 @@ mod tests {
     fn the_time_for_the_headers_or_one_piece_of_a_response_is_not_the_deadline() {
         let late = |progress| Progress { expired: Some(Expired::Deadline), ..progress };
         let sending = Progress { awaits_body: true, ..responding() };
-        let no_headers = Ending::Refused(Refusal::ResponseTimeout);
+        let no_headers = Outcome::Refused(Refusal::ResponseTimeout);
         check(&[
             (Side::Client, Kind::Closed, late(waiting()), Some(Failure::Timeout), no_headers),
-            (Side::Client, Kind::Closed, late(responding()), Some(Failure::Timeout), Ending::Cut),
-            (Side::Client, Kind::Closed, late(unread()), None, Ending::ClientStalled),
-            (Side::Client, Kind::Closed, late(sending), None, Ending::ClientStalled),
+            (
+                Side::Client,
+                Kind::Closed,
+                late(responding()),
+                Some(Failure::Timeout),
+                Outcome::UpstreamAborted,
+            ),
+            (Side::Client, Kind::Closed, late(unread()), None, Outcome::ClientWriteTimeout),
+            (Side::Client, Kind::Closed, late(sending), None, Outcome::ClientWriteTimeout),
         ]);
     }
 
     #[test]
-    fn a_client_that_leaves_is_nobodys_failure() {
-        let gone = Ending::ClientClosed;
+    fn a_client_that_disconnects_is_not_a_failure() {
+        let gone = Outcome::ClientAborted;
         check(&[
             (Side::Client, Kind::Closed, waiting(), None, gone),
             (Side::Client, Kind::Closed, responding(), None, gone),
-            (Side::Client, Kind::Protocol, waiting(), None, Ending::Refused(Refusal::BadRequest)),
+            (Side::Client, Kind::Protocol, waiting(), None, Outcome::Refused(Refusal::BadRequest)),
             (Side::Client, Kind::Protocol, responding(), None, gone),
         ]);
     }
 
     #[test]
-    fn a_connection_that_is_closed_is_the_reason_whatever_shows_itself() {
+    fn the_reason_for_closing_the_connection_takes_precedence() {
         for abort in [Abort::DrainTimeout, Abort::ForcedStop, Abort::Http2Flood] {
             for progress in [waiting(), responding(), unread(), uploading()] {
                 for side in [Side::Client, Side::Backend, Side::Internal] {
                     for kind in [Kind::Timeout, Kind::Closed] {
                         let progress = closed_for(abort, progress);
-                        check(&[(side, kind, progress, None, Ending::Aborted(abort))]);
+                        check(&[(side, kind, progress, None, Outcome::Aborted(abort))]);
                     }
                 }
             }
@@ -400,12 +410,12 @@ mod tests {
         let (down, failed) = (Refusal::NoBackend, Refusal::ConnectFailed);
         for (all_down, refusal) in [(true, down), (false, failed)] {
             let progress = Progress { all_down, ..waiting() };
-            let refused = Ending::Refused(refusal);
+            let refused = Outcome::Refused(refusal);
             check(&[(Side::Backend, Kind::Connect, progress, Some(Failure::Connect), refused)]);
         }
-        // A timeout is one, whatever the others did.
+        // A timeout is a timeout, whatever the other attempts did.
         let progress = Progress { all_down: true, ..waiting() };
-        let late = Ending::Refused(Refusal::ConnectTimeout);
+        let late = Outcome::Refused(Refusal::ConnectTimeout);
         check(&[(Side::Backend, Kind::ConnectTimeout, progress, Some(Failure::Connect), late)]);
     }
 
@@ -413,42 +423,42 @@ mod tests {
     fn a_websocket_ends_by_silence_by_a_drain_or_by_either_side() {
         let open = Progress { upgraded: true, ..responding() };
         check(&[
-            (Side::Client, Kind::Timeout, open, None, Ending::TunnelIdle),
-            (Side::Backend, Kind::Timeout, open, None, Ending::TunnelIdle),
-            (Side::Client, Kind::Closed, open, None, Ending::ClientClosed),
-            (Side::Backend, Kind::Closed, open, None, Ending::Cut),
-            (Side::Client, Kind::Closed, late(open), None, Ending::TunnelDrained),
+            (Side::Client, Kind::Timeout, open, None, Outcome::TunnelIdle),
+            (Side::Backend, Kind::Timeout, open, None, Outcome::TunnelIdle),
+            (Side::Client, Kind::Closed, open, None, Outcome::ClientAborted),
+            (Side::Backend, Kind::Closed, open, None, Outcome::UpstreamAborted),
+            (Side::Client, Kind::Closed, late(open), None, Outcome::TunnelDrained),
             (
                 Side::Client,
                 Kind::Other,
                 expired(Expired::WriteRate, open),
                 None,
-                Ending::ClientStalled,
+                Outcome::ClientWriteTimeout,
             ),
             (
                 Side::Backend,
                 Kind::Other,
                 expired(Expired::WriteRate, open),
                 None,
-                Ending::TunnelIdle,
+                Outcome::TunnelIdle,
             ),
             (
                 Side::Client,
                 Kind::Closed,
                 closed_for(Abort::ForcedStop, open),
                 None,
-                Ending::Aborted(Abort::ForcedStop),
+                Outcome::Aborted(Abort::ForcedStop),
             ),
         ]);
     }
 
     #[test]
-    fn what_fails_after_the_response_is_no_failure_and_our_own_mistake_is_ours() {
-        let internal = Ending::Refused(Refusal::Internal);
+    fn an_error_after_the_response_is_not_a_failure_and_an_internal_error_is_internal() {
+        let internal = Outcome::Refused(Refusal::Internal);
         check(&[
-            (Side::Internal, Kind::AfterResponse, responding(), None, Ending::Answered),
+            (Side::Internal, Kind::AfterResponse, responding(), None, Outcome::Completed),
             (Side::Internal, Kind::Other, waiting(), None, internal),
-            (Side::Internal, Kind::Other, responding(), None, Ending::Cut),
+            (Side::Internal, Kind::Other, responding(), None, Outcome::UpstreamAborted),
         ]);
     }
 }

@@ -1,13 +1,13 @@
-//! What we answer when no backend does, and what is said of an exchange at its end.
+//! Responses of Weir itself, and the outcome of an exchange.
 
 use std::time::Duration;
 
 use crate::http::scan::Violation;
 
-/// Which rate limit was hit.
+/// Which rate limit was exceeded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Scope {
-    /// The one for every request.
+    /// The global one.
     Global,
     /// The route's own.
     Route,
@@ -16,7 +16,7 @@ pub enum Scope {
 }
 
 impl Scope {
-    /// All of them.
+    /// All scopes.
     pub const ALL: [Self; 3] = [Self::Global, Self::Route, Self::Pool];
 
     /// The metric's label.
@@ -30,80 +30,80 @@ impl Scope {
     }
 }
 
-/// We answered without a backend, or in place of one that failed.
+/// Weir rejects a request, or responds in place of a backend that failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
-    /// The request cannot be understood: no valid `Host`, or a target of the wrong form.
+    /// The request is invalid: no valid `Host`, or a target of the wrong form.
     BadRequest,
-    /// The path leads to different routes, depending on who reads it.
+    /// Servers may interpret the path differently, and would use different routes.
     AmbiguousPath,
     /// No route matches.
     NoRoute,
-    /// It has been here too often already.
-    Loop,
-    /// TRACE and CONNECT are not served.
+    /// The request is in a forwarding loop.
+    LoopDetected,
+    /// TRACE and CONNECT are not supported.
     MethodNotAllowed,
-    /// The connection was made for another host, and clients must prove who they are.
-    Misdirected,
+    /// The connection was made for another host, and client certificates are required.
+    MisdirectedRequest,
     /// The client did not send the rest of its request in time.
-    SlowClient,
-    /// The body is longer than it may be.
+    ClientTimeout,
+    /// The body is longer than the limit.
     BodyTooLarge,
-    /// The target is longer than it may be.
+    /// The target is longer than the limit.
     TargetTooLong,
-    /// It is expected what nobody here can do.
+    /// The expectation is not supported.
     ExpectationFailed,
-    /// The fields are more, or longer, than they may be.
+    /// There are more headers than the limit, or they are longer.
     HeadersTooLarge,
-    /// A version of HTTP that is neither 1.0 nor 1.1.
+    /// The HTTP version is neither 1.0 nor 1.1.
     VersionNotSupported,
-    /// The client asked too often; it may come back after the wait.
+    /// A rate limit was exceeded; the client may retry after the wait.
     RateLimited(Scope, Duration),
-    /// Something went wrong on our side.
+    /// An internal error.
     Internal,
     /// No connection to a backend could be made.
     ConnectFailed,
-    /// No TLS with a backend came about.
+    /// The TLS handshake with a backend failed.
     TlsFailed,
-    /// A backend showed a certificate that is not one to trust.
+    /// A backend's certificate is not trusted.
     CertificateInvalid,
-    /// The connection to the backend broke before an answer came.
+    /// The connection to the backend broke before a response.
     ConnectionReset,
-    /// The backend's answer was not valid HTTP.
+    /// The backend's response is not valid HTTP.
     InvalidResponse,
     /// No backend is eligible.
     NoBackend,
-    /// There are as many client connections as there may be.
+    /// The maximum number of client connections is reached.
     TooManyConnections,
-    /// There are as many connections of this client as there may be.
-    TooManyOfClient,
-    /// We lack descriptors, ports or memory for a connection to a backend.
+    /// The maximum number of connections of this client is reached.
+    TooManyConnectionsPerClient,
+    /// Descriptors, ports or memory for a connection to a backend are missing.
     Overload,
-    /// A connection to a backend did not come about in time.
+    /// A connection to a backend was not made in time.
     ConnectTimeout,
-    /// The backend did not answer in time.
+    /// The backend did not respond in time.
     ResponseTimeout,
-    /// The whole exchange took too long.
+    /// The whole request took too long.
     RequestTimeout,
 }
 
 impl Refusal {
-    /// The status that the client gets (RFC 9110 §15; 429 and 431: RFC 6585).
+    /// The response status (RFC 9110 §15; 429 and 431: RFC 6585).
     #[must_use]
     pub const fn status(self) -> u16 {
         match self {
             Self::BadRequest | Self::AmbiguousPath => 400,
             Self::NoRoute => 404,
             Self::MethodNotAllowed => 405,
-            Self::SlowClient => 408,
+            Self::ClientTimeout => 408,
             Self::BodyTooLarge => 413,
             Self::TargetTooLong => 414,
             Self::ExpectationFailed => 417,
             Self::HeadersTooLarge => 431,
             Self::VersionNotSupported => 505,
-            Self::Misdirected => 421,
-            Self::Loop => 508,
-            Self::RateLimited(..) | Self::TooManyOfClient => 429,
+            Self::MisdirectedRequest => 421,
+            Self::LoopDetected => 508,
+            Self::RateLimited(..) | Self::TooManyConnectionsPerClient => 429,
             Self::Internal => 500,
             Self::ConnectFailed
             | Self::TlsFailed
@@ -122,10 +122,10 @@ impl Refusal {
             Self::BadRequest => "bad_request",
             Self::AmbiguousPath => "ambiguous_path",
             Self::NoRoute => "no_route",
-            Self::Loop => "loop",
+            Self::LoopDetected => "loop",
             Self::MethodNotAllowed => "method_not_allowed",
-            Self::Misdirected => "misdirected",
-            Self::SlowClient => "slow_client",
+            Self::MisdirectedRequest => "misdirected",
+            Self::ClientTimeout => "slow_client",
             Self::BodyTooLarge => "body_too_large",
             Self::TargetTooLong => "target_too_long",
             Self::ExpectationFailed => "expectation_failed",
@@ -140,7 +140,7 @@ impl Refusal {
             Self::InvalidResponse => "invalid_response",
             Self::NoBackend => "no_backend",
             Self::TooManyConnections => "too_many_connections",
-            Self::TooManyOfClient => "too_many_of_client",
+            Self::TooManyConnectionsPerClient => "too_many_of_client",
             Self::Overload => "overload",
             Self::ConnectTimeout => "connect_timeout",
             Self::ResponseTimeout => "response_timeout",
@@ -148,17 +148,19 @@ impl Refusal {
         }
     }
 
-    /// What a person reads. It tells nothing about the inside.
+    /// The text for people. It reveals nothing about the backends.
     #[must_use]
     pub const fn text(self) -> &'static str {
         match self {
             Self::BadRequest => "Bad Request",
-            Self::Loop => "Loop Detected: the backends lead back here",
+            Self::LoopDetected => "Loop Detected: the backends lead back here",
             Self::AmbiguousPath => "Bad Request: the path can be read in several ways",
             Self::NoRoute => "Not Found: no route matches this request",
             Self::MethodNotAllowed => "Method Not Allowed",
-            Self::Misdirected => "Misdirected Request: this host needs a connection of its own",
-            Self::SlowClient => "Request Timeout",
+            Self::MisdirectedRequest => {
+                "Misdirected Request: this host needs a connection of its own"
+            }
+            Self::ClientTimeout => "Request Timeout",
             Self::BodyTooLarge => "Content Too Large",
             Self::TargetTooLong => "URI Too Long",
             Self::ExpectationFailed => "Expectation Failed",
@@ -170,34 +172,35 @@ impl Refusal {
                 "Bad Gateway: the backend could not be reached"
             }
             Self::ConnectionReset => "Bad Gateway: the backend closed the connection",
-            Self::InvalidResponse => "Bad Gateway: the backend's answer is not valid",
+            Self::InvalidResponse => "Bad Gateway: the backend's response is not valid",
             Self::NoBackend => "Service Unavailable: all backends are down",
             Self::TooManyConnections => "Service Unavailable: too many connections",
-            Self::TooManyOfClient => "Too Many Requests: too many connections",
+            Self::TooManyConnectionsPerClient => "Too Many Requests: too many connections",
             Self::Overload => "Service Unavailable: overloaded",
             Self::ConnectTimeout | Self::ResponseTimeout | Self::RequestTimeout => {
-                "Gateway Timeout: the backend did not answer in time"
+                "Gateway Timeout: the backend did not respond in time"
             }
         }
     }
 
-    /// When the client may come back, in whole seconds, rounded up so that a client which waits
-    /// just as long gets in (RFC 9110 §10.2.3).
+    /// When the client may retry, in whole seconds, rounded up so that a client that waits exactly
+    /// that long is admitted (RFC 9110 §10.2.3).
     #[must_use]
     pub fn retry_after(self) -> Option<u64> {
         match self {
             Self::RateLimited(_, wait) => Some(whole_seconds(wait)),
-            // A probe may find a backend again, a client may leave, at any moment.
-            Self::NoBackend | Self::TooManyConnections | Self::TooManyOfClient | Self::Overload => {
-                Some(1)
-            }
+            // A backend may recover, or a client disconnect, at any moment.
+            Self::NoBackend
+            | Self::TooManyConnections
+            | Self::TooManyConnectionsPerClient
+            | Self::Overload => Some(1),
             Self::BadRequest
             | Self::AmbiguousPath
             | Self::NoRoute
-            | Self::Loop
+            | Self::LoopDetected
             | Self::MethodNotAllowed
-            | Self::Misdirected
-            | Self::SlowClient
+            | Self::MisdirectedRequest
+            | Self::ClientTimeout
             | Self::BodyTooLarge
             | Self::TargetTooLong
             | Self::ExpectationFailed
@@ -231,23 +234,23 @@ fn whole_seconds(wait: Duration) -> u64 {
     wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
 }
 
-/// Why an exchange was ended before it was complete, whatever client and backend did.
+/// Why an exchange was aborted, regardless of client and backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Abort {
-    /// The response had begun when the time for the whole request was up.
+    /// The deadline passed after the response had started.
     Deadline,
-    /// It was still going on at the end of a drain.
+    /// It was still in progress at the end of a drain.
     DrainTimeout,
-    /// The process was told to stop at once.
+    /// The process was stopped at once.
     ForcedStop,
-    /// Its HTTP/2 connection was closed for a flood.
+    /// Its HTTP/2 connection was closed because of a flood.
     Http2Flood,
     /// A panic.
     Panic,
 }
 
 impl Abort {
-    /// All of them.
+    /// All reasons.
     pub const ALL: [Self; 5] =
         [Self::Deadline, Self::DrainTimeout, Self::ForcedStop, Self::Http2Flood, Self::Panic];
 
@@ -264,49 +267,49 @@ impl Abort {
     }
 }
 
-/// How an exchange ended.
+/// The outcome of an exchange.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ending {
-    /// A backend's whole answer went to the client.
-    Answered,
-    /// We answered in place of a backend.
+pub enum Outcome {
+    /// The backend's whole response was sent to the client.
+    Completed,
+    /// Weir responded instead of a backend.
     Refused(Refusal),
-    /// The route sent the client elsewhere.
+    /// The route redirected the client.
     Redirected,
-    /// The route has an answer of its own.
+    /// The route sent a fixed response.
     Responded,
-    /// The answer had begun, then the backend failed; the client saw a cut connection.
-    Cut,
-    /// The client left before it had its answer.
-    ClientClosed,
-    /// The client did not take its answer in time.
-    ClientStalled,
-    /// The exchange was a tunnel, and silent for too long.
+    /// The backend failed after the response had started; the client's connection was aborted.
+    UpstreamAborted,
+    /// The client disconnected before it had its response.
+    ClientAborted,
+    /// The client did not read its response in time.
+    ClientWriteTimeout,
+    /// The upgraded connection exceeded its idle timeout.
     TunnelIdle,
-    /// The exchange was a tunnel, and its time was up while draining.
+    /// The upgraded connection was closed while draining.
     TunnelDrained,
-    /// It was ended before it was complete.
+    /// It was aborted before it was complete.
     Aborted(Abort),
-    /// The exchange was abandoned, and nothing is known of the reason.
-    Dropped,
+    /// The exchange was dropped for an unknown reason.
+    Abandoned,
 }
 
-impl Ending {
+impl Outcome {
     /// The stable code of what went wrong, if something did.
     #[must_use]
     pub const fn code(self) -> Option<&'static str> {
         match self {
-            Self::Answered => None,
+            Self::Completed => None,
             Self::Refused(refusal) => Some(refusal.code()),
             Self::Redirected => Some("redirect"),
             Self::Responded => Some("respond"),
-            Self::Cut => Some("response_cut"),
-            Self::ClientClosed => Some("client_closed"),
-            Self::ClientStalled => Some("client_stalled"),
+            Self::UpstreamAborted => Some("response_cut"),
+            Self::ClientAborted => Some("client_closed"),
+            Self::ClientWriteTimeout => Some("client_stalled"),
             Self::TunnelIdle => Some("tunnel_idle"),
             Self::TunnelDrained => Some("tunnel_drained"),
             Self::Aborted(abort) => Some(abort.code()),
-            Self::Dropped => Some("dropped"),
+            Self::Abandoned => Some("dropped"),
         }
     }
 }
@@ -316,7 +319,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_wait_is_told_in_whole_seconds_that_are_long_enough() {
+    fn a_wait_is_rounded_up_to_whole_seconds() {
         let after = |wait| Refusal::RateLimited(Scope::Global, wait).retry_after();
         assert_eq!(after(Duration::from_millis(1)), Some(1));
         assert_eq!(after(Duration::from_secs(1)), Some(1));
@@ -324,9 +327,9 @@ mod tests {
     }
 
     #[test]
-    fn only_an_answered_exchange_has_nothing_to_explain() {
-        assert_eq!(Ending::Answered.code(), None);
-        assert_eq!(Ending::Refused(Refusal::NoBackend).code(), Some("no_backend"));
-        assert_eq!(Ending::ClientClosed.code(), Some("client_closed"));
+    fn only_a_completed_exchange_has_no_code() {
+        assert_eq!(Outcome::Completed.code(), None);
+        assert_eq!(Outcome::Refused(Refusal::NoBackend).code(), Some("no_backend"));
+        assert_eq!(Outcome::ClientAborted.code(), Some("client_closed"));
     }
 }

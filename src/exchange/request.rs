@@ -1,5 +1,5 @@
-//! What the access log says of a request, kept from the moment its headers were read: whatever ends
-//! the request afterwards, the log line is complete.
+//! The data of a request for the access log, stored when its headers were read. So the log line is
+//! complete whatever ends the request.
 
 use std::borrow::Cow;
 
@@ -10,31 +10,32 @@ use super::event::Wire;
 use crate::http::metric_label::MethodLabel;
 use crate::http::scheme::Scheme;
 
-/// A request, as its headers describe it. Cheap to make: every part shares the bytes that were read.
+/// A request, as described by its headers. Cheap to create: every part shares the bytes that were
+/// read.
 #[derive(Debug)]
 pub struct Request {
-    /// As sent.
+    /// As received.
     pub method: Method,
-    /// How the client connected.
+    /// The client's scheme.
     pub scheme: Scheme,
-    /// The host that routing uses; `None` if there was none.
+    /// The host used for routing; `None` if there is none.
     pub host: Option<HeaderValue>,
     /// Path and query of the target.
     pub target: Option<PathAndQuery>,
-    /// The path, where it is not that of `target`.
+    /// The path, if it is not that of `target`.
     pub other_path: Option<Box<str>>,
-    /// The version of HTTP.
+    /// The HTTP version.
     pub version: Version,
     /// The client's `User-Agent`.
     pub user_agent: Option<HeaderValue>,
-    /// The `X-Request-Id` that backend and client get.
+    /// The `X-Request-Id` for backend and client.
     pub id: Option<HeaderValue>,
 }
 
-/// What has been sent and received of a request and its response.
+/// The data transferred for a request and its response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Transfer {
-    /// The status that the client got; 0 if it got none.
+    /// The response status; 0 if there was no response.
     pub status: u16,
     /// Body bytes from the client.
     pub bytes_in: u64,
@@ -43,14 +44,14 @@ pub struct Transfer {
 }
 
 impl Request {
-    /// Calls `tell` with everything that the log and the metrics need.
-    pub fn with_wire<T>(&self, transfer: Transfer, tell: impl FnOnce(&Wire<'_>) -> T) -> T {
-        // A byte that is no text must not take the rest of the value out of the log.
+    /// Calls `record` with the data for the log and the metrics.
+    pub fn with_wire<T>(&self, transfer: Transfer, record: impl FnOnce(&Wire<'_>) -> T) -> T {
+        // An invalid byte must not remove the rest of the value from the log.
         let host = self.host.as_ref().map(text);
         let user_agent = self.user_agent.as_ref().map(text);
         let id = self.id.as_ref().map(text);
         let target = self.target.as_ref();
-        tell(&Wire {
+        record(&Wire {
             method_label: MethodLabel::from(&self.method),
             method: self.method.as_str(),
             scheme: self.scheme.as_str(),
@@ -71,7 +72,8 @@ impl Request {
 }
 
 fn text(value: &HeaderValue) -> Cow<'_, str> {
-    // Nearly every value is text, and the check for that is several times faster than the repair.
+    // Nearly every value is valid text, and the check for that is several times faster than the
+    // repair.
     match std::str::from_utf8(value.as_bytes()) {
         Ok(text) => Cow::Borrowed(text),
         Err(_) => String::from_utf8_lossy(value.as_bytes()),

@@ -9,24 +9,24 @@ use crate::config::{self, Overrides};
 use crate::http::scheme::Scheme;
 use crate::runtime::endpoint::Lookup;
 
-/// Writes down what it is told.
+/// Records all events.
 #[derive(Default)]
-struct Notes(Mutex<Vec<String>>);
+struct Recorder(Mutex<Vec<String>>);
 
-impl Notes {
+impl Recorder {
     fn take(&self) -> Vec<String> {
         std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-impl Observer for Notes {
+impl Observer for Recorder {
     fn observe(&self, event: &Event<'_>) {
         let note = match event {
             Event::Connected { backend, took, .. } => format!("connected {backend} {took:?}"),
             Event::AttemptFailed { backend, failure, retried, .. } => {
                 format!("failed {backend} {failure:?} retried={retried}")
             }
-            Event::Tunnelled { pool } => format!("tunnel in {pool}"),
+            Event::Upgraded { pool } => format!("tunnel in {pool}"),
             Event::RateLimited(scope) => format!("limited {}", scope.as_str()),
             Event::Finished(summary) => format!("finished {:?}", summary.ending),
         };
@@ -34,8 +34,8 @@ impl Observer for Notes {
     }
 }
 
-fn observer(notes: &Arc<Notes>) -> Arc<dyn Observer> {
-    notes.clone()
+fn observer(recorder: &Arc<Recorder>) -> Arc<dyn Observer> {
+    recorder.clone()
 }
 
 const TWO: &str = "
@@ -90,24 +90,24 @@ impl Request {
         exchange.admit(&head, now)
     }
 
-    /// Asks once of a new exchange in a new world.
+    /// Admits it to a new exchange of a new snapshot.
     fn ask(&self) -> Result<Admitted, Refusal> {
-        self.admit(&mut Exchange::new(snapshot(TWO), Arc::new(Notes::default()), at(0)), at(0))
+        self.admit(&mut Exchange::new(snapshot(TWO), Arc::new(Recorder::default()), at(0)), at(0))
     }
 }
 
-fn admitted(snapshot: &Arc<Snapshot>) -> (Exchange, Arc<Notes>) {
-    let notes = Arc::new(Notes::default());
-    let mut exchange = Exchange::new(Arc::clone(snapshot), observer(&notes), at(0));
+fn admitted(snapshot: &Arc<Snapshot>) -> (Exchange, Arc<Recorder>) {
+    let recorder = Arc::new(Recorder::default());
+    let mut exchange = Exchange::new(Arc::clone(snapshot), observer(&recorder), at(0));
     get("b.test", "/").admit(&mut exchange, at(0)).unwrap();
-    (exchange, notes)
+    (exchange, recorder)
 }
 
 const SAFE: Replay =
     Replay { idempotent: true, response_started: false, body_whole: true, half_closed: false };
 
 #[test]
-fn a_request_without_host_is_refused_unless_it_is_of_http_1_0() {
+fn a_request_without_host_is_rejected_unless_it_is_http_1_0() {
     let mut request = get("", "/");
     request.headers.clear();
     assert_eq!(request.ask(), Err(Refusal::BadRequest));
@@ -116,7 +116,7 @@ fn a_request_without_host_is_refused_unless_it_is_of_http_1_0() {
 }
 
 #[test]
-fn two_hosts_are_one_too_many() {
+fn two_hosts_are_rejected() {
     let mut request = get("b.test", "/");
     request.headers.append(HOST, HeaderValue::from_static("b.test"));
     assert_eq!(request.ask(), Err(Refusal::BadRequest));
@@ -128,7 +128,7 @@ fn a_host_is_matched_without_case_port_and_final_dot() {
 }
 
 #[test]
-fn trace_and_connect_are_not_served() {
+fn trace_and_connect_are_rejected() {
     for method in [Method::TRACE, Method::CONNECT] {
         let request = Request { method, ..get("b.test", "/") };
         assert_eq!(request.ask(), Err(Refusal::MethodNotAllowed));
@@ -136,33 +136,33 @@ fn trace_and_connect_are_not_served() {
 }
 
 #[test]
-fn an_asterisk_is_for_options_alone() {
+fn an_asterisk_is_only_allowed_with_options() {
     assert_eq!(get("b.test", "*").ask(), Err(Refusal::BadRequest));
     let options = Request { method: Method::OPTIONS, ..get("b.test", "*") };
     assert_eq!(options.ask(), Ok(Admitted::Forward));
 }
 
 #[test]
-fn a_dot_segment_cannot_sneak_past_a_route() {
+fn a_dot_segment_cannot_bypass_a_route() {
     assert_eq!(get("a.test", "/api/x").ask(), Ok(Admitted::Forward));
     assert_eq!(get("a.test", "/api/../secret").ask(), Err(Refusal::NoRoute));
 }
 
 #[test]
-fn a_path_that_another_reading_leads_elsewhere_is_rejected_unless_it_may_pass() {
+fn an_ambiguous_path_is_rejected_unless_it_is_configured_to_pass() {
     let rejected = get("a.test", "/api/..;/secret");
     assert_eq!(rejected.ask(), Err(Refusal::AmbiguousPath));
     let passing = snapshot(&format!("limits: {{ambiguous_paths: pass}}{TWO}"));
-    let mut exchange = Exchange::new(passing, Arc::new(Notes::default()), at(0));
+    let mut exchange = Exchange::new(passing, Arc::new(Recorder::default()), at(0));
     assert_eq!(rejected.admit(&mut exchange, at(0)), Ok(Admitted::Forward));
     assert_eq!(get("b.test", "/api/..;/secret").ask(), Ok(Admitted::Forward), "one route");
 }
 
 #[test]
-fn only_a_trusted_peer_may_say_who_the_client_is() {
+fn only_a_trusted_peer_can_set_the_clients_address() {
     let from = |peer| {
         let (mut exchange, _) =
-            (Exchange::new(snapshot(TWO), Arc::new(Notes::default()), at(0)), ());
+            (Exchange::new(snapshot(TWO), Arc::new(Recorder::default()), at(0)), ());
         let mut request = Request { peer, ..get("b.test", "/") };
         request.headers.insert(X_FORWARDED_FOR, HeaderValue::from_static("6.6.6.6, 198.51.100.9"));
         request.admit(&mut exchange, at(0)).unwrap();
@@ -173,10 +173,10 @@ fn only_a_trusted_peer_may_say_who_the_client_is() {
 }
 
 #[test]
-fn a_client_over_its_limit_is_told_exactly_how_long_to_wait() {
-    let world = snapshot(&format!("{TWO}\nrate_limit: {{requests_per_second: 10, burst: 1}}\n"));
+fn a_client_over_its_limit_gets_the_exact_wait() {
+    let snapshot = snapshot(&format!("{TWO}\nrate_limit: {{requests_per_second: 10, burst: 1}}\n"));
     let ask = |now| {
-        let mut exchange = Exchange::new(Arc::clone(&world), Arc::new(Notes::default()), now);
+        let mut exchange = Exchange::new(Arc::clone(&snapshot), Arc::new(Recorder::default()), now);
         get("b.test", "/").admit(&mut exchange, now)
     };
     assert_eq!(ask(at(0)), Ok(Admitted::Forward));
@@ -186,76 +186,76 @@ fn a_client_over_its_limit_is_told_exactly_how_long_to_wait() {
 }
 
 #[test]
-fn a_pools_own_limit_is_asked_after_the_global_one() {
+fn a_pools_own_limit_is_checked_after_the_global_one() {
     let text = TWO.replace(
         "health_check: off",
         "health_check: off\n    rate_limit: {requests_per_second: 1}",
     );
-    let world = snapshot(&text);
-    let notes = Arc::new(Notes::default());
+    let snapshot = snapshot(&text);
+    let recorder = Arc::new(Recorder::default());
     for _ in 0..2 {
-        let mut exchange = Exchange::new(Arc::clone(&world), observer(&notes), at(0));
+        let mut exchange = Exchange::new(Arc::clone(&snapshot), observer(&recorder), at(0));
         let _first_is_admitted = get("b.test", "/").admit(&mut exchange, at(0));
     }
-    assert_eq!(notes.take(), ["finished Dropped", "limited pool", "finished Dropped"]);
+    assert_eq!(recorder.take(), ["finished Abandoned", "limited pool", "finished Abandoned"]);
 }
 
 #[test]
 fn an_attempt_after_a_failure_goes_elsewhere_and_at_once() {
-    let (mut exchange, notes) = admitted(&snapshot(TWO));
+    let (mut exchange, recorder) = admitted(&snapshot(TWO));
     let first = exchange.pick(at(0), (0, u64::MAX)).unwrap();
-    assert!(exchange.failed(Failure::Connect, "refused", SAFE, at(1)));
+    assert!(exchange.attempt_failed(Failure::Connect, "refused", SAFE, at(1)));
     assert_eq!(first.backend.in_flight(), 0, "the lease is back before the next pick");
     let second = exchange.pick(at(1), (0, u64::MAX)).unwrap();
     assert_ne!(first.backend.address(), second.backend.address());
     assert_eq!(second.backoff, Duration::ZERO);
-    assert_eq!(notes.take(), ["failed 0 Connect retried=true"]);
+    assert_eq!(recorder.take(), ["failed 0 Connect retried=true"]);
 }
 
 #[test]
-fn a_backend_that_failed_this_request_comes_after_one_that_is_only_some_passes_short() {
+fn a_recovering_backend_is_preferred_to_one_that_failed_this_request() {
     let checked = TWO.replace("health_check: off", "health_check: {healthy_after: 3}");
-    let world = snapshot(&checked);
-    let [dead, recovering] = &world.pools[0].members[..] else { panic!("two backends") };
+    let snapshot = snapshot(&checked);
+    let [dead, recovering] = &snapshot.pools[0].members[..] else { panic!("two backends") };
     dead.backend.probed(Ok(()), at(0));
     for passed in [false, true] {
         let result = if passed { Ok(()) } else { Err("refused".to_owned()) };
         recovering.backend.probed(result, at(0));
     }
-    let (mut exchange, notes) = admitted(&world);
+    let (mut exchange, recorder) = admitted(&snapshot);
     let backend = |exchange: &mut Exchange| exchange.pick(at(1), (0, 0)).map(|to| to.member);
     assert_eq!(backend(&mut exchange), Ok(0), "a first attempt goes to a healthy one");
-    assert!(exchange.failed(Failure::Connect, "refused", SAFE, at(1)));
+    assert!(exchange.attempt_failed(Failure::Connect, "refused", SAFE, at(1)));
     assert_eq!(backend(&mut exchange), Ok(1));
-    assert!(exchange.failed(Failure::Connect, "refused", SAFE, at(1)));
+    assert!(exchange.attempt_failed(Failure::Connect, "refused", SAFE, at(1)));
     assert_eq!(backend(&mut exchange), Ok(0), "both have failed it, and this one is healthy");
-    assert_eq!(notes.take().len(), 2);
+    assert_eq!(recorder.take().len(), 2);
 }
 
 #[test]
 fn a_request_whose_backend_dies_goes_to_one_that_recovers_although_none_is_healthy() {
-    let world = snapshot(&TWO.replace("health_check: off", "health_check: {healthy_after: 3}"));
-    let [dead, recovering] = &world.pools[0].members[..] else { panic!("two backends") };
+    let snapshot = snapshot(&TWO.replace("health_check: off", "health_check: {healthy_after: 3}"));
+    let [dead, recovering] = &snapshot.pools[0].members[..] else { panic!("two backends") };
     dead.backend.probed(Ok(()), at(0));
     recovering.backend.probed(Err("refused".to_owned()), at(0));
     recovering.backend.probed(Ok(()), at(0));
-    let (mut exchange, _) = admitted(&world);
+    let (mut exchange, _) = admitted(&snapshot);
     assert_eq!(exchange.pick(at(1), (0, 0)).map(|to| to.member), Ok(0));
     dead.backend.probed(Err("refused".to_owned()), at(1));
     dead.backend.probed(Err("refused".to_owned()), at(1));
     assert!(!dead.backend.is_healthy());
-    assert!(exchange.failed(Failure::Connect, "refused", SAFE, at(1)));
+    assert!(exchange.attempt_failed(Failure::Connect, "refused", SAFE, at(1)));
     assert_eq!(exchange.pick(at(1), (0, 0)).map(|to| to.member), Ok(1));
-    assert!(world.pools[0].pick(&BackendSet::EMPTY, 0, 0).is_none(), "for a first attempt");
+    assert!(snapshot.pools[0].pick(&BackendSet::EMPTY, 0, 0).is_none(), "for a first attempt");
 }
 
 #[test]
 fn retries_take_no_turn_of_the_first_attempts() {
-    let world = snapshot(TWO);
+    let snapshot = snapshot(TWO);
     let firsts = [0; 4].map(|_| {
-        let (mut exchange, _) = admitted(&world);
+        let (mut exchange, _) = admitted(&snapshot);
         let first = exchange.pick(at(0), (0, 0)).unwrap();
-        assert!(exchange.failed(Failure::Connect, "refused", SAFE, at(0)));
+        assert!(exchange.attempt_failed(Failure::Connect, "refused", SAFE, at(0)));
         exchange.pick(at(0), (0, 0)).unwrap();
         first.backend.label.to_string()
     });
@@ -267,12 +267,15 @@ fn a_second_attempt_at_the_same_backend_waits() {
     let (mut exchange, _) = admitted(&snapshot(TWO));
     for _ in 0..2 {
         assert!(exchange.pick(at(0), (0, u64::MAX)).unwrap().backoff.is_zero());
-        assert!(exchange.failed(Failure::Connect, "refused", SAFE, at(0)));
+        assert!(exchange.attempt_failed(Failure::Connect, "refused", SAFE, at(0)));
     }
     let third = exchange.pick(at(0), (0, u64::MAX)).unwrap();
     assert!(third.backoff > Duration::from_millis(99), "{:?}", third.backoff);
     assert!(third.backoff <= Duration::from_millis(100), "{:?}", third.backoff);
-    assert!(!exchange.failed(Failure::Connect, "refused", SAFE, at(0)), "three attempts are all");
+    assert!(
+        !exchange.attempt_failed(Failure::Connect, "refused", SAFE, at(0)),
+        "three attempts are all"
+    );
 }
 
 #[test]
@@ -281,7 +284,7 @@ fn no_wait_and_no_attempt_goes_beyond_the_deadline() {
     let target = exchange.pick(at(9_000), (0, 0)).unwrap();
     assert_eq!(target.connect_timeout, Duration::from_secs(1));
     assert_eq!(target.response_timeout, Duration::from_secs(1));
-    assert!(!exchange.failed(Failure::Connect, "timed out", SAFE, at(10_000)));
+    assert!(!exchange.attempt_failed(Failure::Connect, "timed out", SAFE, at(10_000)));
     assert_eq!(exchange.pick(at(10_000), (0, 0)).unwrap_err(), Refusal::RequestTimeout);
 }
 
@@ -290,16 +293,16 @@ fn the_wait_for_headers_is_one_deadline_and_ends_with_them() {
     let (mut exchange, _) = admitted(&snapshot(&TWO.replace("request: 10s", "request: off")));
     exchange.pick(at(0), (0, 0)).unwrap();
     assert_eq!(exchange.head_by(at(0)), at(30_000));
-    exchange.body(64 * 1024).unwrap();
+    exchange.body_received(64 * 1024).unwrap();
     assert_eq!(exchange.head_by(at(1_000)), at(31_000), "from the last piece of the request on");
-    exchange.body(1).unwrap();
+    exchange.body_received(1).unwrap();
     assert_eq!(exchange.head_by(at(1_000)), at(61_000), "some of it is still being sent");
-    assert!(!exchange.responded(200, SAFE, at(2_000)));
+    assert!(!exchange.response_head(200, SAFE, at(2_000)));
     assert_eq!(exchange.head_by(at(2_000)), Timestamp::MAX);
 }
 
 #[test]
-fn a_request_without_a_deadline_waits_as_long_as_each_attempt_may() {
+fn without_a_deadline_each_attempt_has_its_full_timeout() {
     let (mut exchange, _) = admitted(&snapshot(&TWO.replace("request: 10s", "request: off")));
     let target = exchange.pick(at(1_000_000_000), (0, 0)).unwrap();
     assert_eq!(exchange.deadline(), Timestamp::MAX);
@@ -311,71 +314,71 @@ fn a_status_is_retried_only_while_the_client_has_seen_nothing() {
     let (mut exchange, _) = admitted(&snapshot(TWO));
     exchange.pick(at(0), (0, 0)).unwrap();
     let begun = Replay { response_started: true, ..SAFE };
-    assert!(!exchange.responded(503, begun, at(1)));
-    assert!(exchange.responded(503, SAFE, at(1)));
+    assert!(!exchange.response_head(503, begun, at(1)));
+    assert!(exchange.response_head(503, SAFE, at(1)));
     exchange.pick(at(1), (0, 0)).unwrap();
-    assert!(!exchange.responded(500, SAFE, at(1)), "500 is not in the list");
+    assert!(!exchange.response_head(500, SAFE, at(1)), "500 is not in the list");
     assert_eq!(exchange.first_byte(), Some(at(1)));
 }
 
 #[test]
-fn nothing_is_tried_again_for_a_client_that_has_closed_its_side() {
+fn nothing_is_retried_for_a_client_that_has_closed_its_side() {
     let (mut exchange, _) = admitted(&snapshot(TWO));
     let half_closed = Replay { half_closed: true, ..SAFE };
     exchange.pick(at(0), (0, 0)).unwrap();
-    assert!(!exchange.responded(503, half_closed, at(1)));
-    assert!(!exchange.failed(Failure::Connect, "refused", half_closed, at(1)));
+    assert!(!exchange.response_head(503, half_closed, at(1)));
+    assert!(!exchange.attempt_failed(Failure::Connect, "refused", half_closed, at(1)));
 }
 
 #[test]
 fn only_a_new_connection_is_timed() {
-    let (mut exchange, notes) = admitted(&snapshot(TWO));
+    let (mut exchange, recorder) = admitted(&snapshot(TWO));
     exchange.pick(at(5), (0, 0)).unwrap();
     exchange.connected(true, at(6));
     exchange.connected(false, at(8));
-    assert_eq!(notes.take(), ["connected 0 3ms"]);
+    assert_eq!(recorder.take(), ["connected 0 3ms"]);
 }
 
 #[test]
-fn with_nobody_healthy_the_refusal_comes_at_once() {
-    let world = snapshot(&TWO.replace("health_check: off", "health_check: {type: tcp}"));
-    let mut exchange = Exchange::new(world, Arc::new(Notes::default()), at(0));
+fn without_a_healthy_backend_the_request_is_rejected_at_once() {
+    let snapshot = snapshot(&TWO.replace("health_check: off", "health_check: {type: tcp}"));
+    let mut exchange = Exchange::new(snapshot, Arc::new(Recorder::default()), at(0));
     assert_eq!(get("b.test", "/").admit(&mut exchange, at(0)), Err(Refusal::NoBackend));
 }
 
 #[test]
 fn all_backends_are_down_once_each_of_them_failed_to_connect() {
-    let (mut exchange, _notes) = admitted(&snapshot(TWO));
+    let (mut exchange, _recorder) = admitted(&snapshot(TWO));
     assert!(!exchange.is_all_down(), "nothing was tried");
     let fail = |exchange: &mut Exchange, failure| {
         exchange.pick(at(0), (0, 0)).unwrap();
-        exchange.failed(failure, "why", SAFE, at(0));
+        exchange.attempt_failed(failure, "why", SAFE, at(0));
         exchange.is_all_down()
     };
     assert!(!fail(&mut exchange, Failure::Connect), "the other one was not tried");
     assert!(fail(&mut exchange, Failure::Connect));
-    let (mut exchange, _notes) = admitted(&snapshot(TWO));
+    let (mut exchange, _recorder) = admitted(&snapshot(TWO));
     assert!(!fail(&mut exchange, Failure::Reset), "it was connected");
     assert!(!fail(&mut exchange, Failure::Connect), "one of the two was connected");
 }
 
 #[test]
-fn an_end_is_told_once_even_if_the_exchange_is_dropped_after_it() {
-    let (mut exchange, notes) = admitted(&snapshot(TWO));
-    exchange.finished(Ending::Answered, None, at(1));
-    exchange.finished(Ending::Cut, None, at(2));
+fn the_outcome_is_reported_once_even_if_the_exchange_is_dropped_afterwards() {
+    let (mut exchange, recorder) = admitted(&snapshot(TWO));
+    exchange.finished(Outcome::Completed, None, at(1));
+    exchange.finished(Outcome::UpstreamAborted, None, at(2));
     drop(exchange);
-    assert_eq!(notes.take(), ["finished Answered"]);
+    assert_eq!(recorder.take(), ["finished Completed"]);
 }
 
 #[test]
-fn an_exchange_dropped_in_flight_gives_its_lease_back_and_tells() {
-    let (mut exchange, notes) = admitted(&snapshot(TWO));
+fn an_exchange_dropped_in_flight_releases_its_lease_and_reports_its_outcome() {
+    let (mut exchange, recorder) = admitted(&snapshot(TWO));
     let target = exchange.pick(at(0), (0, 0)).unwrap();
     assert_eq!(target.backend.in_flight(), 1);
     drop(exchange);
     assert_eq!(target.backend.in_flight(), 0);
-    assert_eq!(notes.take(), ["finished Dropped"]);
+    assert_eq!(recorder.take(), ["finished Abandoned"]);
 }
 
 const SMALL: &str = "
@@ -384,11 +387,11 @@ pools: [{name: web, health_check: off, backends: [http://10.1.0.1:80, http://10.
 ";
 
 #[test]
-fn a_body_that_is_told_to_be_too_long_is_refused_at_once() {
+fn a_declared_body_that_is_too_long_is_rejected_at_once() {
     let ask = |length| {
         let mut request = get("a.test", "/");
         request.headers.insert("content-length", HeaderValue::from_static(length));
-        let mut exchange = Exchange::new(snapshot(SMALL), Arc::new(Notes::default()), at(0));
+        let mut exchange = Exchange::new(snapshot(SMALL), Arc::new(Recorder::default()), at(0));
         request.admit(&mut exchange, at(0))
     };
     assert_eq!(ask("10"), Ok(Admitted::Forward));
@@ -397,19 +400,19 @@ fn a_body_that_is_told_to_be_too_long_is_refused_at_once() {
 }
 
 #[test]
-fn a_body_that_turns_out_to_be_too_long_is_refused_and_another_attempt_counts_anew() {
-    let mut exchange = Exchange::new(snapshot(SMALL), Arc::new(Notes::default()), at(0));
+fn a_received_body_that_is_too_long_is_rejected_and_each_attempt_counts_from_zero() {
+    let mut exchange = Exchange::new(snapshot(SMALL), Arc::new(Recorder::default()), at(0));
     get("a.test", "/").admit(&mut exchange, at(0)).unwrap();
     exchange.pick(at(0), (0, 0)).unwrap();
-    assert_eq!((exchange.body(6), exchange.body(4)), (Ok(()), Ok(())));
+    assert_eq!((exchange.body_received(6), exchange.body_received(4)), (Ok(()), Ok(())));
     exchange.pick(at(0), (0, 0)).unwrap();
-    assert_eq!((exchange.body(10), exchange.refusal()), (Ok(()), None));
-    assert_eq!(exchange.body(1), Err(Refusal::BodyTooLarge));
+    assert_eq!((exchange.body_received(10), exchange.refusal()), (Ok(()), None));
+    assert_eq!(exchange.body_received(1), Err(Refusal::BodyTooLarge));
     assert_eq!(exchange.refusal(), Some(Refusal::BodyTooLarge));
 }
 
 #[test]
-fn only_leave_to_send_a_body_can_be_expected() {
+fn the_only_supported_expectation_is_100_continue() {
     let ask = |version, expects| {
         let mut request = get("b.test", "/");
         request.version = version;
@@ -422,12 +425,13 @@ fn only_leave_to_send_a_body_can_be_expected() {
 }
 
 #[test]
-fn all_addresses_of_a_client_of_ipv6_go_to_one_backend() {
+fn all_addresses_of_an_ipv6_client_go_to_one_backend() {
     let pool =
         TWO.replace("    health_check: off", "    algorithm: ip_hash\n    health_check: off");
     let snapshot = snapshot(&pool);
     let picked = |peer: &'static str| {
-        let mut exchange = Exchange::new(Arc::clone(&snapshot), Arc::new(Notes::default()), at(0));
+        let mut exchange =
+            Exchange::new(Arc::clone(&snapshot), Arc::new(Recorder::default()), at(0));
         Request { peer, ..get("b.test", "/") }.admit(&mut exchange, at(0)).unwrap();
         exchange.pick(at(0), (0, 0)).unwrap();
         exchange.backend().unwrap().label.clone()

@@ -1,5 +1,6 @@
-//! An exchange that becomes a tunnel: the client asked to go on as WebSocket, and the backend
-//! agreed (101). From then on no deadline of a request holds; only silence ends it, or a drain.
+//! An exchange that is upgraded to a WebSocket: the client asks for it, and the backend accepts
+//! with 101. From then on the request's deadline does not apply; only the idle timeout or a drain
+//! ends it.
 
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use crate::exchange::{Exchange, Target};
 use crate::runtime::tunnels;
 use crate::time::Timestamp;
 
-/// What is known of an open tunnel.
+/// An open tunnel (upgraded connection).
 #[derive(Debug)]
 pub(super) struct Tunnel {
     since: Timestamp,
@@ -16,51 +17,51 @@ pub(super) struct Tunnel {
 }
 
 impl Tunnel {
-    /// It is over, and counted no more.
+    /// The tunnel is closed, and is not counted from now on.
     pub(super) fn ended(&mut self) {
         self.counted = None;
     }
 }
 
 impl Exchange {
-    /// Whether the client asks for a tunnel.
+    /// Whether the client asks for an upgrade.
     #[must_use]
-    pub fn wants_tunnel(&self) -> bool {
-        self.asks_tunnel
+    pub fn wants_upgrade(&self) -> bool {
+        self.wants_upgrade
     }
 
-    /// By when the backend must have said whether it agrees to a tunnel. The connection itself is
-    /// made with a tunnel's patience, which would be too much for that.
+    /// The deadline for the backend to accept the upgrade. The connection itself is made with the
+    /// idle timeout of a tunnel, which would be too long for this.
     #[must_use]
-    pub fn agree_by(&self, target: &Target, now: Timestamp) -> Timestamp {
+    pub fn upgrade_deadline(&self, target: &Target, now: Timestamp) -> Timestamp {
         let patience = target.backoff + target.connect_timeout + target.response_timeout;
         self.deadline.min(now + patience)
     }
 
-    /// By when the next piece of an answer must have come that is no tunnel: its silence, and as
-    /// long again for the client to take the piece before it.
+    /// The deadline for the next part of a response that is not an upgrade: the response timeout,
+    /// and the same time again for the client to read the part before it.
     #[must_use]
-    pub fn piece_by(&self, now: Timestamp) -> Timestamp {
-        let pool = self.pool_in(&self.snapshot);
+    pub fn body_deadline(&self, now: Timestamp) -> Timestamp {
+        let pool = self.current_pool(&self.snapshot);
         let silence = pool.map_or(Duration::ZERO, |pool| pool.timeouts.response);
         self.deadline.min(now + silence * 2)
     }
 
-    /// The backend has agreed: the exchange is a tunnel. How long it may be silent.
-    pub fn tunnelled(&mut self, now: Timestamp) -> Duration {
-        self.last_seen = now;
+    /// The backend has accepted the upgrade. Returns the idle timeout.
+    pub fn upgraded(&mut self, now: Timestamp) -> Duration {
+        self.last_event = now;
         self.first_byte.get_or_insert(now);
         self.deadline = Timestamp::MAX;
-        let pool = self.pool_in(&self.snapshot);
+        let pool = self.current_pool(&self.snapshot);
         let silence = pool.map_or(Duration::ZERO, |pool| pool.timeouts.tunnel);
         self.tunnel = Some(Tunnel { since: now, counted: pool.map(|pool| pool.tunnels.enter()) });
         if let Some(pool) = self.pool {
-            self.observer.observe(&Event::Tunnelled { pool });
+            self.observer.observe(&Event::Upgraded { pool });
         }
         silence
     }
 
-    /// When it became a tunnel, if it did.
+    /// When it was upgraded, if it was.
     #[must_use]
     pub fn tunnel_since(&self) -> Option<Timestamp> {
         self.tunnel.as_ref().map(|tunnel| tunnel.since)

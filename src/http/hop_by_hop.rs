@@ -1,19 +1,19 @@
-//! Fields that end here (RFC 9110 §7.6.1).
+//! Hop-by-hop headers (RFC 9110 §7.6.1).
 //!
-//! Some fields speak about one connection and not about the message; a proxy that passed
-//! them on would speak for the wrong connection. A sender may name more of them in
-//! `Connection`. That is also a trick: `Connection: X-Forwarded-For` asks the proxy to erase
-//! what it tells the backend about the client. Such a nomination is not obeyed.
+//! Some headers describe one connection, not the message; a proxy that passed them on would
+//! describe the wrong connection. A sender may name more of them in `Connection`. That can also be
+//! an attack: `Connection: X-Forwarded-For` asks the proxy to remove what it tells the backend
+//! about the client. Such a name is ignored.
 //!
-//! Framing belongs to the library that writes the message. `Content-Length` is therefore never
-//! in the list, and `Transfer-Encoding` only on requests: those the library frames anew, after
-//! us, by what it has read of the body.
+//! Framing belongs to the library that writes the message. So `Content-Length` is never in the
+//! list, and `Transfer-Encoding` only on requests: the library adds it again afterwards, according
+//! to the body it has read.
 
 use ::http::HeaderMap;
 use ::http::header::{self, HeaderName, HeaderValue};
 use smallvec::SmallVec;
 
-/// Which way a message goes.
+/// The direction of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Direction {
     /// From the client to a backend.
@@ -32,7 +32,7 @@ const ON_REQUESTS: [&str; 10] = [
     "transfer-encoding",
     "connection",
     "upgrade",
-    // The other half of the h2c upgrade that RFC 9113 took away.
+    // The other half of the h2c upgrade that RFC 9113 removed.
     "http2-settings",
 ];
 
@@ -47,9 +47,8 @@ const ON_RESPONSES: [&str; 8] = [
     "upgrade",
 ];
 
-/// What `Connection` may never take away, because the message would then be framed, routed
-/// or believed differently. `X-Forwarded-…` and `X-Client-Cert-…` are added to this by
-/// [`is_protected`].
+/// Headers that `Connection` must not remove, because the message would then be framed, routed or
+/// trusted differently. [`is_protected`] adds `X-Forwarded-…` and `X-Client-Cert-…`.
 const PROTECTED: [&str; 28] = [
     "authorization",
     "cache-control",
@@ -81,13 +80,13 @@ const PROTECTED: [&str; 28] = [
     "x-request-id",
 ];
 
-/// The fields to take out of a message before it is passed on: those of the fixed list, and
-/// whatever `Connection` nominates that may be nominated, as far as they are there.
+/// The headers to remove from a message before it is passed on: those of the fixed list, and those
+/// that `Connection` names and may name, as far as they are present.
 ///
-/// Where an upgrade is to go through, the caller puts `Connection` and `Upgrade` back; for
-/// gRPC likewise `TE: trailers`. Names can come twice.
+/// For an upgrade, the caller adds `Connection` and `Upgrade` again; for gRPC likewise `TE:
+/// trailers`. Names can occur twice.
 ///
-/// Allocates only when `Connection` nominates a field of its own.
+/// Allocates only if `Connection` names a header of its own.
 pub fn to_remove(
     headers: &HeaderMap,
     direction: Direction,
@@ -96,19 +95,19 @@ pub fn to_remove(
         Direction::Request => &ON_REQUESTS,
         Direction::Response => &ON_RESPONSES,
     };
-    // Few of the list are ever there, so one walk over what is there costs less than to look
-    // each of them up; and most of what is there begins with another letter.
-    let place = |name: &HeaderName| {
+    // Few headers of the list are ever present, so one pass over the present ones costs less than
+    // looking up each of the list. Most present headers begin with another letter.
+    let position = |name: &HeaderName| {
         let name = name.as_str();
         let may_be = matches!(name.as_bytes(), [b'c' | b'h' | b'k' | b'p' | b't' | b'u', ..]);
         if may_be { fixed.iter().position(|other| *other == name) } else { None }
     };
     let mut found: SmallVec<[(usize, HeaderName); 2]> =
-        headers.keys().filter_map(|name| Some((place(name)?, name.clone()))).collect();
-    // A field that is removed leaves its place to the last one: the order of removal is seen in
-    // what is left, and is always that of the list.
-    found.sort_unstable_by_key(|&(place, _)| place);
-    // Most lines say only this, and it is removed anyway.
+        headers.keys().filter_map(|name| Some((position(name)?, name.clone()))).collect();
+    // Removing a header moves the last one into its place, so the order of removal affects the
+    // result. It is always that of the list.
+    found.sort_unstable_by_key(|&(position, _)| position);
+    // Most lines contain only this, and it is removed anyway.
     let is_keep_alive = |line: &&HeaderValue| line.as_bytes().eq_ignore_ascii_case(b"keep-alive");
     let nominated: Vec<HeaderName> = headers
         .get_all(header::CONNECTION)
@@ -132,7 +131,7 @@ fn connection_options(headers: &HeaderMap) -> impl Iterator<Item = &str> {
     headers.get_all(header::CONNECTION).iter().flat_map(options)
 }
 
-/// A line that is not ASCII nominates nothing: no header name is in it.
+/// A line that is not ASCII names nothing: it contains no header name.
 fn options(line: &HeaderValue) -> impl Iterator<Item = &str> {
     let line = line.to_str().unwrap_or_default();
     line.split(',')
@@ -140,7 +139,7 @@ fn options(line: &HeaderValue) -> impl Iterator<Item = &str> {
         .filter(|option| !option.is_empty())
 }
 
-/// Whether the name is one that frames, routes or identifies a request, or that ends here.
+/// Whether a header frames, routes or identifies a request, or is hop-by-hop.
 pub(super) fn is_ours(name: &str) -> bool {
     ON_REQUESTS.contains(&name) || is_protected_name(name)
 }
@@ -171,7 +170,7 @@ mod tests {
             })
     }
 
-    /// What is left of `lines`, in the alphabet's order.
+    /// The headers that remain of `lines`, in alphabetical order.
     fn left(direction: Direction, lines: &[(&'static str, &'static str)]) -> Vec<String> {
         let mut map = headers(lines);
         for name in to_remove(&map, direction) {
@@ -183,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_loses_what_speaks_about_the_connection() {
+    fn hop_by_hop_headers_are_removed_from_a_request() {
         let lines = [
             ("connection", "keep-alive"),
             ("keep-alive", "timeout=5"),
@@ -199,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn a_response_loses_the_proxys_own_authentication() {
+    fn the_proxys_own_authentication_is_removed_from_a_response() {
         let lines = [("proxy-authenticate", "Basic"), ("proxy-authentication-info", "x=1")];
         assert!(left(Direction::Response, &lines).is_empty());
     }
@@ -212,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_nominated_field_goes_in_any_case_and_from_any_line() {
+    fn a_named_header_is_removed_in_any_case_and_from_any_line() {
         let lines = [
             ("connection", "X-One ,\tx-two"),
             ("connection", ", x-three"),
@@ -226,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn connection_cannot_erase_what_the_proxy_says_about_the_client() {
+    fn connection_cannot_remove_what_the_proxy_adds_about_the_client() {
         let lines = [
             ("connection", "X-Forwarded-For, X-Forwarded-Prefix, Forwarded, X-Real-IP"),
             ("connection", "X-Request-Id, Via"),
@@ -241,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn connection_cannot_erase_framing_routing_or_credentials() {
+    fn connection_cannot_remove_framing_routing_or_credentials() {
         let lines = [
             ("connection", "Host, Content-Length, Transfer-Encoding, Authorization, Cookie"),
             ("host", "example.com"),
@@ -255,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_field_name_nominates_nothing() {
+    fn an_invalid_header_name_names_nothing() {
         let mut map = headers(&[("x-one", "1")]);
         map.append("connection", HeaderValue::from_bytes(b"x-one\xff").unwrap());
         map.append("connection", HeaderValue::from_static("x one, \"x-one\", ;"));
@@ -263,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_there_is_named_in_the_order_of_the_list() {
+    fn only_present_headers_are_returned_in_the_order_of_the_list() {
         let map = headers(&[
             ("te", "trailers"),
             ("accept", "*/*"),

@@ -1,34 +1,33 @@
-//! `Host` and `:authority`: one spelling per host, or a refusal.
+//! `Host` and `:authority`: one spelling per host, or a rejection.
 //!
-//! Routes, TLS names and logs compare hosts as text, so there must be exactly one text per
-//! host. A value that could be read in two ways (`good.example,evil.example`, `user@host`,
-//! percent-encoded letters) is the raw material of cache poisoning and of ways round a
-//! route, and is refused rather than repaired.
+//! Routes, TLS names and logs compare hosts as text, so there must be exactly one text per host. An
+//! ambiguous value (`good.example,evil.example`, `user@host`, percent-encoded letters) can be used
+//! for cache poisoning or to bypass a route. So it is rejected, not repaired.
 
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};
 use std::net::Ipv6Addr;
 
-/// Why a `Host` or `:authority` value is no host.
+/// Why a `Host` or `:authority` value is not a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum HostError {
-    /// Longer than any name can be (RFC 1035 §2.3.4), port and all. Whatever looks names up may
-    /// count on it.
+    /// Longer than any name can be (RFC 1035 §2.3.4), including the port. Code that resolves names
+    /// may rely on this limit.
     #[error("a host has at most {LENGTH_MAX} bytes")]
     Long,
-    /// Nothing before the port, or nothing at all.
+    /// The host is missing.
     #[error("the host is empty")]
     Empty,
-    /// A byte that RFC 3986 has no place for in a host, or one of those that we refuse.
+    /// A byte that RFC 3986 does not allow in a host, or that Weir rejects.
     #[error("byte 0x{0:02x} cannot be part of a host")]
     Byte(u8),
-    /// User information, which belongs to a URI and never to `Host` (RFC 9110 §4.2.4).
+    /// User information, which is allowed in a URI but not in `Host` (RFC 9110 §4.2.4).
     #[error("a host carries no user information")]
     UserInfo,
-    /// Two dots in a row, or one in front.
+    /// Two dots in a row, or one at the start.
     #[error("a host has no empty label")]
     EmptyLabel,
-    /// No number from 0 to 65535.
+    /// Not a number from 0 to 65535.
     #[error("the port is not a number from 0 to 65535")]
     Port,
     /// `[` without its `]`, or no IPv6 address between them.
@@ -36,22 +35,20 @@ pub enum HostError {
     Bracket,
 }
 
-/// The longest name, its final dot and a port.
+/// The longest name with its final dot and a port.
 const LENGTH_MAX: usize = 254 + ":65535".len();
 
-/// The host of an authority (`host`, `host:port`, `[v6]:port`) in its one spelling: lower
-/// case, without port, without one trailing dot, an IPv6 address in brackets as RFC 5952
-/// writes it.
+/// The normalized host of an authority (`host`, `host:port`, `[v6]:port`): lower case, without
+/// port, without one trailing dot, an IPv6 address in brackets formatted as in RFC 5952.
 ///
-/// Narrower than RFC 3986 §3.2.2 in three things. A comma is refused: it joins two `Host`
-/// lines into one. A percent sign is refused: no name that DNS can hold needs it, and a
-/// second spelling of `a` is a way round a host route. So is an empty label, since DNS has
-/// none but the root.
+/// Stricter than RFC 3986 §3.2.2 in three ways. A comma is rejected, because it joins two `Host`
+/// lines into one. A percent sign is rejected: no DNS name needs it, and a second spelling of `a`
+/// bypasses a host route. An empty label is rejected, because in DNS only the root has one.
 ///
-/// An empty port (`host:`) is accepted, as RFC 3986 §3.2.3 says.
+/// An empty port (`host:`) is accepted, as RFC 3986 §3.2.3 requires.
 ///
 /// # Errors
-/// [`HostError`] says which rule the value breaks.
+/// [`HostError`] is the rule that the value breaks.
 pub fn canonical(authority: &str) -> Result<Cow<'_, str>, HostError> {
     if authority.len() > LENGTH_MAX {
         return Err(HostError::Long);
@@ -69,7 +66,7 @@ fn canonical_name(authority: &str) -> Result<Cow<'_, str>, HostError> {
     let colon = authority.bytes().position(|byte| byte == b':').unwrap_or(authority.len());
     let (host, port) = authority.split_at(colon);
     let host = host.strip_suffix('.').unwrap_or(host);
-    // A dot before the first byte: a host that begins with one has an empty label.
+    // As if a dot came first: a host that begins with one has an empty label.
     let (mut previous, mut has_empty_label, mut has_capitals) = (b'.', false, false);
     for byte in host.bytes() {
         if !is_host_byte(byte) {
@@ -89,8 +86,7 @@ fn canonical_name(authority: &str) -> Result<Cow<'_, str>, HostError> {
     Ok(if has_capitals { Cow::Owned(host.to_ascii_lowercase()) } else { Cow::Borrowed(host) })
 }
 
-/// The port of an authority that [`canonical`] takes; `None` if it has none, or none that a
-/// connection could be made to.
+/// The port of an authority that [`canonical`] accepts; `None` if it has none, or 0.
 #[must_use]
 pub fn port(authority: &str) -> Option<u16> {
     let after_host = authority.rfind(']').map_or(0, |bracket| bracket + 1);
@@ -122,12 +118,12 @@ fn check_port(port: Option<&str>) -> Result<(), HostError> {
     let Some(port) = port.filter(|port| !port.is_empty()) else {
         return Ok(());
     };
-    // `parse` alone would take `+80`.
+    // `parse` alone would accept `+80`.
     let digits = port.len() <= 5 && port.bytes().all(|byte| byte.is_ascii_digit());
     if digits && port.parse::<u16>().is_ok() { Ok(()) } else { Err(HostError::Port) }
 }
 
-/// What a byte may be part of. A table, as each byte of every `Host` is looked up.
+/// What each byte may be part of. A table, because each byte of every `Host` is looked up.
 static KINDS: [u8; 256] = {
     let of_a_host = marked([0; 256], OF_A_HOST, HOST_BYTES);
     let of_both = marked(of_a_host, OF_AN_AUTHORITY, HOST_BYTES);
@@ -136,13 +132,13 @@ static KINDS: [u8; 256] = {
 const OF_A_HOST: u8 = 1;
 const OF_AN_AUTHORITY: u8 = 2;
 
-/// Unreserved characters and sub-delimiters (RFC 3986 §2), less the comma.
+/// Unreserved characters and sub-delimiters (RFC 3986 §2), except the comma.
 const HOST_BYTES: &[u8] =
     b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-._~!$&'()*+;=";
 
 const fn marked(mut kinds: [u8; 256], kind: u8, mut bytes: &[u8]) -> [u8; 256] {
     while let [byte, rest @ ..] = bytes {
-        // No conversion but `as` is known at compile time; it only widens.
+        // `as` is the only conversion available at compile time; it only widens.
         #[expect(clippy::as_conversions, clippy::indexing_slicing, reason = "at compile time")]
         {
             kinds[*byte as usize] |= kind;
@@ -156,12 +152,12 @@ fn is_kind(byte: u8, kind: u8) -> bool {
     KINDS.get(usize::from(byte)).is_some_and(|kinds| kinds & kind != 0)
 }
 
-/// Whether a host with its port may have it.
+/// Whether the byte is allowed in a host with its port.
 pub(super) fn is_authority_byte(byte: u8) -> bool {
     is_kind(byte, OF_AN_AUTHORITY)
 }
 
-/// Whether a host with its port may have each of the bytes, of which there is at least one.
+/// Whether there is at least one byte, and each is allowed in a host with its port.
 pub(super) fn is_authority(bytes: &[u8]) -> bool {
     !bytes.is_empty() && bytes.iter().all(|byte| is_authority_byte(*byte))
 }
@@ -170,7 +166,7 @@ fn is_host_byte(byte: u8) -> bool {
     is_kind(byte, OF_A_HOST)
 }
 
-/// Compares what is written into it with a text, without a second text to hold it.
+/// Compares text written into it with an existing text, without an allocation.
 struct Unread<'a>(&'a str);
 
 impl fmt::Write for Unread<'_> {
@@ -185,7 +181,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_host_longer_than_any_name_is_refused() {
+    fn a_host_longer_than_any_name_is_rejected() {
         let long = "a.".repeat(127);
         assert!(canonical(&long).is_ok());
         assert_eq!(canonical(&"a.".repeat(200)), Err(HostError::Long));
@@ -230,21 +226,21 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_no_host() {
+    fn an_empty_value_is_not_a_host() {
         assert_eq!(host(""), Err(HostError::Empty));
         assert_eq!(host(":80"), Err(HostError::Empty));
         assert_eq!(host("."), Err(HostError::Empty));
     }
 
     #[test]
-    fn an_empty_label_is_refused() {
+    fn an_empty_label_is_rejected() {
         assert_eq!(host("a..b"), Err(HostError::EmptyLabel));
         assert_eq!(host("example.com.."), Err(HostError::EmptyLabel));
         assert_eq!(host(".example.com"), Err(HostError::EmptyLabel));
     }
 
     #[test]
-    fn bytes_that_no_host_has_are_refused() {
+    fn bytes_that_are_not_allowed_in_a_host_are_rejected() {
         assert_eq!(host("a b"), Err(HostError::Byte(b' ')));
         assert_eq!(host("a/b"), Err(HostError::Byte(b'/')));
         assert_eq!(host("a\\b"), Err(HostError::Byte(b'\\')));
@@ -259,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn user_information_is_refused() {
+    fn user_information_is_rejected() {
         assert_eq!(host("user@example.com"), Err(HostError::UserInfo));
         assert_eq!(host("user:secret@example.com:80"), Err(HostError::UserInfo));
     }
@@ -277,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn the_port_is_what_follows_the_host() {
+    fn the_port_follows_the_host() {
         assert_eq!(port("a.test:8080"), Some(8080));
         assert_eq!(port("[2001:db8::1]:443"), Some(443));
         for none in ["a.test", "a.test:", "[2001:db8::1]", "a.test:0"] {
@@ -298,7 +294,7 @@ mod tests {
         }
 
         #[test]
-        fn a_canonical_host_is_its_own_canonical_form(text in "[A-Za-z0-9.:\\[\\]_-]{0,24}") {
+        fn normalizing_twice_changes_nothing(text in "[A-Za-z0-9.:\\[\\]_-]{0,24}") {
             if let Ok(once) = canonical(&text) {
                 prop_assert_eq!(canonical(&once), Ok(Cow::Borrowed(&*once)));
             }

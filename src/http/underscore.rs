@@ -1,8 +1,8 @@
 //! Header names with an underscore.
 //!
-//! CGI, WSGI and FastCGI make variables of headers: `Content-Length` and `Content_Length` both become
-//! `CONTENT_LENGTH`. So a client that sends the second one can say to such a backend what only the first
-//! one may say, and what Weir says itself.
+//! CGI, WSGI and FastCGI convert headers to variables: `Content-Length` and `Content_Length` both
+//! become `CONTENT_LENGTH`. So with the second name, a client can override the first one for such a
+//! backend, and also headers that Weir adds.
 
 use std::borrow::Cow;
 
@@ -10,20 +10,21 @@ use ::http::{HeaderMap, HeaderName};
 
 use super::hop_by_hop;
 
-/// The name with dashes, as a gateway that makes variables of headers reads it.
+/// The name with dashes, as such a gateway interprets it.
 #[must_use]
 pub fn dashed(name: &str) -> Cow<'_, str> {
     if has(name) { Cow::Owned(name.replace('_', "-")) } else { Cow::Borrowed(name) }
 }
 
-/// Whether the name begins with `prefix`, which has dashes, where both `-` and `_` count as a dash.
+/// Whether the name begins with `prefix`, which has dashes. Both `-` and `_` in the name count as a
+/// dash.
 #[must_use]
 pub fn starts_with(name: &str, prefix: &str) -> bool {
     let is = |(byte, wanted): (u8, u8)| byte == wanted || (byte == b'_' && wanted == b'-');
     name.len() >= prefix.len() && name.bytes().zip(prefix.bytes()).all(is)
 }
 
-/// Names are short: a search for a `char` costs several times as much before it has begun.
+/// Names are short: a search for a `char` costs several times as much only to start.
 fn has(name: &str) -> bool {
     name.bytes().any(|byte| byte == b'_')
 }
@@ -33,8 +34,8 @@ pub fn names(headers: &HeaderMap) -> impl Iterator<Item = &HeaderName> {
     headers.keys().filter(|name| has(name.as_str()))
 }
 
-/// Whether the name with dashes frames or routes a message, says who a client is, or is set or removed
-/// by Weir on the way.
+/// Whether the name, written with dashes, frames or routes a message, identifies a client, or is
+/// added or removed by Weir.
 #[must_use]
 pub fn is_guarded(name: &HeaderName) -> bool {
     let name = name.as_str();
@@ -57,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn what_frames_routes_or_is_set_by_us_is_guarded() {
+    fn headers_that_frame_route_or_are_set_by_weir_are_guarded() {
         let guarded = |name| is_guarded(&HeaderName::from_static(name));
         for name in [
             "content_length",

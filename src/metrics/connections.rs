@@ -77,8 +77,8 @@ impl ConnectionMetrics {
     }
 }
 
-/// Both series exist from the start. If the task that counts made them, a scrape after a reload could
-/// come before it, and a series that was there would be gone.
+/// Creates both series at the start. If the task that counts created them, a scrape after a reload
+/// could come first, and would miss a series that existed before.
 fn certificate_renewals(registry: &Registry) -> Result<IntCounterVec> {
     let help = "Changes of certificate files while running, by outcome.";
     let renewals = counters(registry, ("lb_certificate_renewals_total", help), &["outcome"])?;

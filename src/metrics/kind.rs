@@ -1,6 +1,6 @@
 //! The closed set of values of the labels `type` and `reason`.
 
-use crate::exchange::refusal::{Abort, Ending, Refusal};
+use crate::exchange::refusal::{Abort, Outcome, Refusal};
 use crate::policy::retry::Failure;
 
 /// Values of `lb_errors_total{type}`: every failed attempt, by the kind of failure, and every
@@ -30,11 +30,11 @@ pub(super) enum ErrorKind {
     /// Request: the backend's response is not valid HTTP.
     InvalidResponse,
     /// Request: the response was aborted after it had started.
-    ResponseCut,
+    UpstreamAborted,
     /// Request: internal error.
     Internal,
     /// Request: abandoned.
-    Dropped,
+    Abandoned,
     /// Request: aborted before it was complete.
     Aborted(Abort),
     /// Connection: the limit of connections was exceeded.
@@ -46,9 +46,9 @@ pub(super) enum ErrorKind {
     /// Request: exceeds one of `limits`.
     TooLarge,
     /// Request: not received in time.
-    SlowClient,
+    ClientTimeout,
     /// Request: the client did not read the response.
-    ClientStalled,
+    ClientWriteTimeout,
 }
 
 impl ErrorKind {
@@ -69,15 +69,15 @@ impl ErrorKind {
         Self::Status,
         Self::RequestTimeout,
         Self::InvalidResponse,
-        Self::ResponseCut,
-        Self::ClientStalled,
-        Self::SlowClient,
+        Self::UpstreamAborted,
+        Self::ClientWriteTimeout,
+        Self::ClientTimeout,
     ];
     /// The kinds counted for requests with a pool but without a backend,
     pub(super) const OF_POOL: [Self; 1] = [Self::NoBackend];
     /// and without a pool.
     pub(super) const OF_NO_POOL: [Self; 4] =
-        [Self::BadRequest, Self::TooLarge, Self::SlowClient, Self::TooManyConnections];
+        [Self::BadRequest, Self::TooLarge, Self::ClientTimeout, Self::TooManyConnections];
 
     pub(super) const fn of_attempt(failure: Failure) -> Self {
         match failure {
@@ -92,19 +92,19 @@ impl ErrorKind {
     }
 
     /// `None` if it is not an error, or was counted with the attempt.
-    pub(super) const fn of_ending(ending: Ending) -> Option<Self> {
+    pub(super) const fn of_ending(ending: Outcome) -> Option<Self> {
         match ending {
-            Ending::Answered
-            | Ending::Redirected
-            | Ending::Responded
-            | Ending::ClientClosed
-            | Ending::TunnelIdle
-            | Ending::TunnelDrained => None,
-            Ending::ClientStalled => Some(Self::ClientStalled),
-            Ending::Cut => Some(Self::ResponseCut),
-            Ending::Aborted(abort) => Some(Self::Aborted(abort)),
-            Ending::Dropped => Some(Self::Dropped),
-            Ending::Refused(refusal) => match refusal {
+            Outcome::Completed
+            | Outcome::Redirected
+            | Outcome::Responded
+            | Outcome::ClientAborted
+            | Outcome::TunnelIdle
+            | Outcome::TunnelDrained => None,
+            Outcome::ClientWriteTimeout => Some(Self::ClientWriteTimeout),
+            Outcome::UpstreamAborted => Some(Self::UpstreamAborted),
+            Outcome::Aborted(abort) => Some(Self::Aborted(abort)),
+            Outcome::Abandoned => Some(Self::Abandoned),
+            Outcome::Refused(refusal) => match refusal {
                 Refusal::NoBackend => Some(Self::NoBackend),
                 Refusal::TooManyConnections => Some(Self::TooManyConnections),
                 Refusal::Overload => Some(Self::Overload),
@@ -118,12 +118,12 @@ impl ErrorKind {
                 Refusal::BodyTooLarge | Refusal::TargetTooLong | Refusal::HeadersTooLarge => {
                     Some(Self::TooLarge)
                 }
-                Refusal::SlowClient => Some(Self::SlowClient),
+                Refusal::ClientTimeout => Some(Self::ClientTimeout),
                 Refusal::NoRoute
-                | Refusal::Loop
+                | Refusal::LoopDetected
                 | Refusal::MethodNotAllowed
-                | Refusal::Misdirected
-                | Refusal::TooManyOfClient
+                | Refusal::MisdirectedRequest
+                | Refusal::TooManyConnectionsPerClient
                 | Refusal::RateLimited(..)
                 | Refusal::ConnectFailed
                 | Refusal::TlsFailed
@@ -144,14 +144,14 @@ impl ErrorKind {
             Self::NoBackend => 4,
             Self::RequestTimeout => 5,
             Self::InvalidResponse => 6,
-            Self::ResponseCut => 7,
+            Self::UpstreamAborted => 7,
             Self::Internal => 8,
-            Self::Dropped => 9,
+            Self::Abandoned => 9,
             Self::TooManyConnections => 10,
             Self::BadRequest => 11,
             Self::TooLarge => 12,
-            Self::SlowClient => 13,
-            Self::ClientStalled => 14,
+            Self::ClientTimeout => 13,
+            Self::ClientWriteTimeout => 14,
             Self::Tls => 15,
             Self::Certificate => 16,
             Self::Refused => 17,
@@ -176,15 +176,15 @@ impl ErrorKind {
             Self::NoBackend => "no_backend",
             Self::RequestTimeout => "request_timeout",
             Self::InvalidResponse => "invalid_response",
-            Self::ResponseCut => "response_cut",
+            Self::UpstreamAborted => "response_cut",
             Self::Internal => "internal",
-            Self::Dropped => "dropped",
+            Self::Abandoned => "dropped",
             Self::TooManyConnections => "too_many_connections",
             Self::Overload => "overload",
             Self::BadRequest => "bad_request",
             Self::TooLarge => "too_large",
-            Self::SlowClient => "slow_client",
-            Self::ClientStalled => "client_stalled",
+            Self::ClientTimeout => "slow_client",
+            Self::ClientWriteTimeout => "client_stalled",
             Self::Aborted(abort) => abort.code(),
         }
     }

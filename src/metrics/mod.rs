@@ -29,7 +29,7 @@ use prometheus::{
 };
 
 use crate::exchange::event::{Event, Observer, Summary};
-use crate::exchange::refusal::{Ending, Scope};
+use crate::exchange::refusal::{Outcome, Scope};
 use crate::http::metric_label::{MethodLabel, StatusLabel};
 use crate::metrics::kind::ErrorKind;
 use crate::metrics::series::SeriesTable;
@@ -261,23 +261,23 @@ impl Metrics {
         self.outcome(summary.ending, status).fetch_add(1, Relaxed);
     }
 
-    fn outcome(&self, ending: Ending, status: u16) -> &AtomicU64 {
+    fn outcome(&self, ending: Outcome, status: u16) -> &AtomicU64 {
         match ending {
-            Ending::Answered | Ending::Redirected | Ending::Responded
+            Outcome::Completed | Outcome::Redirected | Outcome::Responded
                 if (1..500).contains(&status) =>
             {
                 &self.succeeded
             }
-            Ending::Refused(refusal) if refusal.status() < 500 => &self.client_errors,
-            Ending::TunnelIdle | Ending::TunnelDrained => &self.succeeded,
-            Ending::ClientClosed | Ending::ClientStalled => &self.client_errors,
-            Ending::Answered
-            | Ending::Redirected
-            | Ending::Responded
-            | Ending::Refused(_)
-            | Ending::Cut
-            | Ending::Aborted(_)
-            | Ending::Dropped => &self.failed,
+            Outcome::Refused(refusal) if refusal.status() < 500 => &self.client_errors,
+            Outcome::TunnelIdle | Outcome::TunnelDrained => &self.succeeded,
+            Outcome::ClientAborted | Outcome::ClientWriteTimeout => &self.client_errors,
+            Outcome::Completed
+            | Outcome::Redirected
+            | Outcome::Responded
+            | Outcome::Refused(_)
+            | Outcome::UpstreamAborted
+            | Outcome::Aborted(_)
+            | Outcome::Abandoned => &self.failed,
         }
     }
 }
@@ -293,7 +293,7 @@ impl Observer for Metrics {
                     self.table.record_retry(&self.retries, *pool, kind);
                 }
             }
-            Event::Tunnelled { pool } => self.table.record_upgrade(*pool),
+            Event::Upgraded { pool } => self.table.record_upgrade(*pool),
             Event::RateLimited(scope) => {
                 let [global, route, pool] = &self.rate_limited;
                 match scope {

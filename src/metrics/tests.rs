@@ -44,12 +44,12 @@ impl World {
     fn respond(&self, status: u16) {
         let mut exchange = self.admitted();
         exchange.pick(NOW, (0, 0)).unwrap();
-        exchange.finished(Ending::Answered, Some(&fixture::wire(status)), NOW);
+        exchange.finished(Outcome::Completed, Some(&fixture::wire(status)), NOW);
     }
 
     fn refuse(&self, refusal: Refusal) {
         let wire = fixture::wire(refusal.status());
-        self.admitted().finished(Ending::Refused(refusal), Some(&wire), NOW);
+        self.admitted().finished(Outcome::Refused(refusal), Some(&wire), NOW);
     }
 
     fn text(&self) -> String {
@@ -96,7 +96,7 @@ fn an_exchange_that_never_found_a_pool_has_neither() {
         Timestamp::ZERO,
     );
     let wire = fixture::wire(404);
-    exchange.finished(Ending::Refused(Refusal::NoRoute), Some(&wire), NOW);
+    exchange.finished(Outcome::Refused(Refusal::NoRoute), Some(&wire), NOW);
     assert!(world.has(r#"lb_requests_total{backend="",method="GET",pool="",status="404"} 1"#));
 }
 
@@ -113,9 +113,9 @@ fn a_failed_attempt_is_an_error_of_its_backend_and_a_retry_of_its_pool() {
     let world = world();
     let mut exchange = world.admitted();
     exchange.pick(NOW, (0, 0)).unwrap();
-    assert!(exchange.failed(Failure::Connect, "refused", IDEMPOTENT, NOW));
+    assert!(exchange.attempt_failed(Failure::Connect, "refused", IDEMPOTENT, NOW));
     exchange.pick(NOW, (0, 0)).unwrap();
-    exchange.finished(Ending::Answered, Some(&fixture::wire(200)), NOW);
+    exchange.finished(Outcome::Completed, Some(&fixture::wire(200)), NOW);
     assert!(world.has(r#"lb_errors_total{backend="10.0.0.1:3000",pool="web",type="connect"} 1"#));
     assert!(world.has(r#"lb_retries_total{pool="web",reason="connect"} 1"#));
     assert_eq!(world.metrics.totals().retries, 1);
@@ -127,7 +127,7 @@ fn a_failed_attempt_without_another_is_not_a_retry() {
     let mut exchange = world.admitted();
     exchange.pick(NOW, (0, 0)).unwrap();
     let started = Replay { response_started: true, ..IDEMPOTENT };
-    assert!(!exchange.failed(Failure::Reset, "reset", started, NOW));
+    assert!(!exchange.attempt_failed(Failure::Reset, "reset", started, NOW));
     assert!(world.has(r#"lb_errors_total{backend="10.0.0.1:3000",pool="web",type="reset"} 1"#));
     assert_eq!(world.metrics.totals().retries, 0);
 }
@@ -171,7 +171,7 @@ fn a_client_error_is_neither_success_nor_failure() {
     world.refuse(Refusal::RateLimited(Scope::Global, Duration::from_secs(1)));
     let mut exchange = world.admitted();
     exchange.pick(NOW, (0, 0)).unwrap();
-    exchange.finished(Ending::ClientClosed, Some(&fixture::wire(499)), NOW);
+    exchange.finished(Outcome::ClientAborted, Some(&fixture::wire(499)), NOW);
     let totals = world.metrics.totals();
     assert_eq!((totals.requests, totals.success, totals.failed), (3, 0, 0));
 }
@@ -180,7 +180,7 @@ fn a_client_error_is_neither_success_nor_failure() {
 fn an_own_5xx_an_aborted_response_and_an_abandoned_exchange_are_failures() {
     let world = world();
     world.refuse(Refusal::ConnectFailed);
-    world.admitted().finished(Ending::Cut, Some(&fixture::wire(200)), NOW);
+    world.admitted().finished(Outcome::UpstreamAborted, Some(&fixture::wire(200)), NOW);
     drop(world.admitted());
     assert_eq!(world.metrics.totals().failed, 3);
     assert!(world.has(r#"lb_errors_total{backend="",pool="web",type="response_cut"} 1"#));
@@ -193,11 +193,11 @@ fn the_average_latency_is_that_of_all_exchanges() {
     assert_eq!(world.metrics.totals().latency_seconds, 0.0);
     world.respond(200);
     world.admitted().finished(
-        Ending::Answered,
+        Outcome::Completed,
         Some(&fixture::wire(200)),
         Timestamp::from_nanos(15_000_000),
     );
-    let abort = Ending::Aborted(Abort::DrainTimeout);
+    let abort = Outcome::Aborted(Abort::DrainTimeout);
     world.admitted().finished(abort, None, Timestamp::from_nanos(25_000_000));
     let seconds = world.metrics.totals().latency_seconds;
     assert!((seconds - 0.015).abs() < 1e-9, "{seconds}");
@@ -249,9 +249,9 @@ fn a_client_or_a_backend_cannot_invent_a_label() {
     };
     let mut exchange = world.admitted();
     exchange.pick(NOW, (0, 0)).unwrap();
-    exchange.failed(Failure::Status(599), "evil reason", IDEMPOTENT, NOW);
+    exchange.attempt_failed(Failure::Status(599), "evil reason", IDEMPOTENT, NOW);
     exchange.pick(NOW, (0, 0)).unwrap();
-    exchange.finished(Ending::Answered, Some(&hostile), NOW);
+    exchange.finished(Outcome::Completed, Some(&hostile), NOW);
     drop(exchange);
     let values: BTreeSet<String> = world
         .families()
@@ -340,15 +340,15 @@ fn every_kind_of_error_has_its_own_index() {
         ErrorKind::NoBackend,
         ErrorKind::RequestTimeout,
         ErrorKind::InvalidResponse,
-        ErrorKind::ResponseCut,
+        ErrorKind::UpstreamAborted,
         ErrorKind::Internal,
-        ErrorKind::Dropped,
+        ErrorKind::Abandoned,
         ErrorKind::TooManyConnections,
         ErrorKind::Overload,
         ErrorKind::BadRequest,
         ErrorKind::TooLarge,
-        ErrorKind::SlowClient,
-        ErrorKind::ClientStalled,
+        ErrorKind::ClientTimeout,
+        ErrorKind::ClientWriteTimeout,
     ];
     let kinds = kinds.into_iter().chain(Abort::ALL.map(ErrorKind::Aborted));
     let kinds: Vec<ErrorKind> = kinds.collect();
@@ -385,14 +385,14 @@ impl World {
         let mut exchange = self.admitted();
         exchange.pick(Timestamp::ZERO, (0, 0)).unwrap();
         exchange.connected(false, Timestamp::from_nanos(100_000_003));
-        assert!(exchange.failed(Failure::Connect, "refused", IDEMPOTENT, NOW));
+        assert!(exchange.attempt_failed(Failure::Connect, "refused", IDEMPOTENT, NOW));
         exchange.pick(NOW, (0, 0)).unwrap();
         let late = Timestamp::from_nanos(777_777_777);
-        exchange.finished(Ending::Answered, Some(&fixture::wire(200)), late);
+        exchange.finished(Outcome::Completed, Some(&fixture::wire(200)), late);
         for scope in Scope::ALL {
             self.metrics.observe(&Event::RateLimited(scope));
         }
-        self.metrics.observe(&Event::Tunnelled { pool: 0 });
+        self.metrics.observe(&Event::Upgraded { pool: 0 });
         self.metrics.panics().inc();
         self.metrics.access_log_dropped().inc_by(3);
         self.metrics.connections().stalled_ended.inc();
@@ -570,7 +570,7 @@ fn series_without_a_pool_are_kept() {
         Arc::clone(&old.observer),
         Timestamp::ZERO,
     );
-    exchange.finished(Ending::Refused(Refusal::NoRoute), Some(&fixture::wire(404)), NOW);
+    exchange.finished(Outcome::Refused(Refusal::NoRoute), Some(&fixture::wire(404)), NOW);
     new.inherit(&old.counts());
     assert!(new.has(r#"lb_requests_total{backend="",method="GET",pool="",status="404"} 1"#));
     assert!(new.has(r#"lb_rate_limited_requests_total{scope="global"} 1"#));

@@ -157,7 +157,7 @@ impl Server {
             return Ok(None);
         }
         let place = self.connections.enter_of(client, most);
-        place.map(Some).ok_or(Refusal::TooManyOfClient)
+        place.map(Some).ok_or(Refusal::TooManyConnectionsPerClient)
     }
 }
 

@@ -13,7 +13,7 @@ use super::line::{LINGER, Line};
 use super::{change, connection, grpc, progress};
 use crate::clock::Clock;
 use crate::exchange::refusal::Refusal;
-use crate::exchange::{Exchange, OwnAnswer};
+use crate::exchange::{DirectResponse, Exchange};
 use crate::http::accept::{Form, preferred};
 use crate::http::grpc::is_grpc;
 use crate::http::request_id;
@@ -62,15 +62,15 @@ fn is_bodiless(status: StatusCode) -> bool {
 pub(super) async fn give(
     session: &mut Session,
     exchange: &Exchange,
-    own: &OwnAnswer,
+    own: &DirectResponse,
 ) -> Result<()> {
     let (mut head, body) = match own {
-        OwnAnswer::Redirect { status, location } => {
+        DirectResponse::Redirect { status, location } => {
             let mut head = ResponseHeader::build(*status, Some(6))?;
             head.insert_header(header::LOCATION, location.as_str())?;
             (head, "")
         }
-        OwnAnswer::Respond(respond) => {
+        DirectResponse::Respond(respond) => {
             let mut head = ResponseHeader::build(respond.status, Some(6))?;
             if !respond.body.is_empty() {
                 head.insert_header(header::CONTENT_TYPE, respond.content_type.clone())?;
@@ -227,7 +227,7 @@ pub(super) async fn fail(
     let judged = progress::judge(error, session, (exchange, now));
     let violation = super::line(session).and_then(Line::violation);
     if let Some(violation) = violation {
-        exchange.because(violation.code());
+        exchange.set_detail(violation.code());
     }
     let refusal = exchange.refusal().or_else(|| violation.map(Refusal::from));
     let refusal = refusal.or(judged.refusal);

@@ -12,7 +12,7 @@ use super::{connection, head, wire};
 use crate::clock::Clock;
 use crate::exchange::Exchange;
 use crate::exchange::outcome::Expired;
-use crate::exchange::refusal::{Abort, Ending, Refusal};
+use crate::exchange::refusal::{Abort, Outcome, Refusal};
 use crate::exchange::request::Transfer;
 
 /// The exchange of one request. Dropping it before it is over logs and counts it: with what was read
@@ -34,7 +34,7 @@ impl RequestContext {
     pub(super) fn received(&mut self, session: &Session, roll: u128) {
         self.line = connection::line(session).cloned();
         if let Some(line) = &self.line {
-            self.exchange.peer(line.connection.client_ip());
+            self.exchange.set_peer(line.connection.client_ip());
         }
         let id = head::request_id(session.req_header(), roll);
         self.exchange.received(wire::request(session, id));
@@ -60,13 +60,13 @@ impl RequestContext {
 }
 
 /// The reason for which a connection was closed with a request on it.
-fn reason(line: &Line) -> Ending {
+fn reason(line: &Line) -> Outcome {
     match line.expired() {
-        Some(Expired::Connection(abort)) => Ending::Aborted(abort),
-        Some(Expired::Deadline) => Ending::Aborted(Abort::Deadline),
-        Some(Expired::WriteRate) => Ending::ClientStalled,
+        Some(Expired::Connection(abort)) => Outcome::Aborted(abort),
+        Some(Expired::Deadline) => Outcome::Aborted(Abort::Deadline),
+        Some(Expired::WriteRate) => Outcome::ClientWriteTimeout,
         // The runtime has ended with the process.
-        None => line.abort().map_or(Ending::Dropped, Ending::Aborted),
+        None => line.abort().map_or(Outcome::Abandoned, Outcome::Aborted),
     }
 }
 
@@ -81,9 +81,9 @@ impl Drop for RequestContext {
         let now = self.clock.now();
         if std::thread::panicking() {
             let transfer = self.panicked(transfer);
-            return self.exchange.ended(Ending::Aborted(Abort::Panic), transfer, now);
+            return self.exchange.ended(Outcome::Aborted(Abort::Panic), transfer, now);
         }
-        let ending = self.line.as_deref().map_or(Ending::Dropped, reason);
+        let ending = self.line.as_deref().map_or(Outcome::Abandoned, reason);
         self.exchange.ended(ending, transfer, now);
     }
 }

@@ -166,11 +166,7 @@ impl GuardedStream {
     }
 
     /// What a read brings once the bytes are not HTTP any more.
-    fn read_broken(
-        &mut self,
-        broken: FramingError,
-        context: &mut Context<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn reject(&mut self, broken: FramingError, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let is_served = self.line.served() == broken.message;
         match (self.line.is_busy(), broken.part) {
             // It was sent before there was a tunnel that it could have been meant for.
@@ -305,7 +301,7 @@ impl AsyncRead for GuardedStream {
                 return Poll::Ready(Ok(()));
             }
             Verdict::HeadTimeout => {
-                this.refuse(Refusal::SlowClient, context);
+                this.refuse(Refusal::ClientTimeout, context);
                 return Poll::Ready(Ok(()));
             }
             Verdict::PastDeadline | Verdict::Stalled | Verdict::Abort => {
@@ -313,7 +309,7 @@ impl AsyncRead for GuardedStream {
             }
         }
         if let Some(broken) = this.broken {
-            return this.read_broken(broken, context);
+            return this.reject(broken, context);
         }
         if this.is_held_back(context) {
             return Poll::Pending;
@@ -331,7 +327,7 @@ impl AsyncRead for GuardedStream {
         this.pace_read(if polled.is_pending() { Poll::Pending } else { Poll::Ready(read) });
         match this.broken {
             // Nothing is left of it, and nothing is the end to whoever reads.
-            Some(broken) if buffer.filled().len() == before => this.read_broken(broken, context),
+            Some(broken) if buffer.filled().len() == before => this.reject(broken, context),
             _ => polled,
         }
     }

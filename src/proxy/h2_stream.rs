@@ -269,7 +269,7 @@ fn unify_host(request: &mut RequestHeader) {
     };
     let scheme = request.uri.scheme_str().and_then(Scheme::named).unwrap_or(Scheme::Http);
     let target = Absolute { scheme, authority: authority.as_str(), rest: "" };
-    if host == target.authority || !target.is_at(host) {
+    if host == target.authority || !target.has_same_authority(host) {
         return;
     }
     let same = target.authority.to_owned();

@@ -60,7 +60,7 @@ use self::leaving::{Presence, replay};
 use self::line::Line;
 use crate::clock::Clock;
 use crate::exchange::event::Observer;
-use crate::exchange::refusal::{Ending, Refusal};
+use crate::exchange::refusal::{Outcome, Refusal};
 use crate::exchange::{Admitted, Exchange};
 use crate::live::Live;
 use crate::policy::retry::Failure;
@@ -93,15 +93,15 @@ impl Proxy {
         let head = wire::head(session);
         let misdirected = || {
             let misdirected = connection::of(session).is_some_and(|it| it.is_misdirected(&head));
-            misdirected.then_some(Refusal::Misdirected)
+            misdirected.then_some(Refusal::MisdirectedRequest)
         };
         if let Some(refusal) =
             line(session).and_then(|line| line.foretold.get().copied()).or_else(misdirected)
         {
-            exchange.peer(head.peer);
+            exchange.set_peer(head.peer);
             exchange.refuse(refusal);
             if let Some(violation) = line(session).and_then(Line::violation) {
-                exchange.because(violation.code());
+                exchange.set_detail(violation.code());
             }
             return Err(refusal);
         }
@@ -123,13 +123,13 @@ impl Proxy {
         let refusal = early.refusal;
         let observer = Arc::clone(&self.observer);
         let mut exchange = Exchange::new(self.live.load(), observer, line.since());
-        exchange.peer(line.connection.client_ip());
+        exchange.set_peer(line.connection.client_ip());
         exchange.refuse(refusal);
         if let Some(violation) = line.violation() {
-            exchange.because(violation.code());
+            exchange.set_detail(violation.code());
         }
         let wire = wire::unread(early, line.connection.scheme().as_str());
-        exchange.finished(Ending::Refused(refusal), Some(&wire), self.clock.now());
+        exchange.finished(Outcome::Refused(refusal), Some(&wire), self.clock.now());
     }
 }
 
@@ -172,7 +172,7 @@ impl ProxyHttp for Proxy {
         fault::at("request_filter", session);
         match self.admit(session, exchange) {
             Err(refusal) => return answer::refuse(session, exchange, refusal).await.map(|()| true),
-            Ok(Admitted::Answer(own)) => {
+            Ok(Admitted::Direct(own)) => {
                 return answer::give(session, exchange, &own).await.map(|()| true);
             }
             Ok(Admitted::Forward) => {}
@@ -283,7 +283,7 @@ impl ProxyHttp for Proxy {
         let now = self.clock.now();
         tunnel::answered(session, response, exchange, now)?;
         let replay = replay(session, leaving::known(session));
-        if status.is_informational() || !exchange.responded(status.as_u16(), replay, now) {
+        if status.is_informational() || !exchange.response_head(status.as_u16(), replay, now) {
             return Ok(());
         }
         Err(failure::again(status.as_u16()))
@@ -347,7 +347,7 @@ impl ProxyHttp for Proxy {
         let presence = leaving::look(session);
         let replay = replay(session, presence);
         let error = failure::while_proxying(error, reused, judged, |failed, reason| {
-            exchange.failed(failed, reason, replay, now)
+            exchange.attempt_failed(failed, reason, replay, now)
         });
         let left = presence == Presence::Left && !replay.response_started;
         if left { leaving::left() } else { error }
@@ -385,7 +385,7 @@ impl ProxyHttp for Proxy {
     ) {
         fault::at("logging", session);
         if line(session).is_some_and(Line::was_given_up) {
-            exchange.because("response_buffers");
+            exchange.set_detail("response_buffers");
         }
         let now = self.clock.now();
         let ending = progress::ending(session, error, (exchange, now));

@@ -83,7 +83,7 @@ impl Unopened {
         "broken",
         "http2_flood",
         Refusal::TooManyConnections.code(),
-        Refusal::TooManyOfClient.code(),
+        Refusal::TooManyConnectionsPerClient.code(),
     ];
 
     /// Whether the client only left, or was slow: that happens, and the metric is enough.
@@ -109,7 +109,7 @@ impl fmt::Display for Unopened {
             Self::Slow => formatter.write_str("not opened in time"),
             Self::Broken => formatter.write_str("broken"),
             Self::Flooded => formatter.write_str("too much over HTTP/2 that is no request"),
-            Self::TurnedAway(Refusal::TooManyOfClient) => formatter
+            Self::TurnedAway(Refusal::TooManyConnectionsPerClient) => formatter
                 .write_str("more connections of one client than limits.connections_per_client"),
             Self::TurnedAway(_) => formatter.write_str("more connections than limits.connections"),
         }

@@ -7,7 +7,7 @@ use super::line::Line;
 use super::{failure, line};
 use crate::exchange::Exchange;
 use crate::exchange::outcome::{Judgement, Progress};
-use crate::exchange::refusal::Ending;
+use crate::exchange::refusal::Outcome;
 use crate::time::Timestamp;
 
 /// Decides who is to blame for `error`, and what follows.
@@ -24,13 +24,13 @@ pub(super) fn ending(
     session: &mut Session,
     error: Option<&Error>,
     (exchange, now): (&Exchange, Timestamp),
-) -> Ending {
+) -> Outcome {
     if let Some(refusal) = exchange.refusal() {
-        return Ending::Refused(refusal);
+        return Outcome::Refused(refusal);
     }
     match error {
-        None if exchange.tunnel_since().is_some() => Ending::Answered,
-        None => exchange.own_answer().unwrap_or(Ending::Answered),
+        None if exchange.tunnel_since().is_some() => Outcome::Completed,
+        None => exchange.direct_outcome().unwrap_or(Outcome::Completed),
         Some(error) => judge(error, session, (exchange, now)).ending,
     }
 }

@@ -90,7 +90,7 @@ pub(super) fn is_final(status: StatusCode) -> bool {
 /// Not for HTTP/2: there the headers come as one, and the wait for them is over in `upstream::http2`, which
 /// knows how much of the request is still to be sent.
 fn await_head(session: &Session, exchange: &Exchange, now: Timestamp) {
-    if let Some(line) = line(session).filter(|_| !exchange.wants_tunnel()) {
+    if let Some(line) = line(session).filter(|_| !exchange.wants_upgrade()) {
         line.deadline(exchange.head_by(now));
     }
 }
@@ -112,7 +112,7 @@ pub(super) fn check(
     if has_body && line(session).is_some_and(|line| line.upload().is_none()) {
         await_head(session, exchange, clock.now());
     }
-    taken(session, exchange.body(piece.as_ref().map_or(0, Bytes::len)))
+    taken(session, exchange.body_received(piece.as_ref().map_or(0, Bytes::len)))
 }
 
 /// Stops in the middle of a request's body if no more is `taken` of it. Without giving the upload up,

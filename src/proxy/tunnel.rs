@@ -29,8 +29,8 @@ pub(super) fn await_answer(
     now: Timestamp,
 ) {
     if let Some(line) = line(session) {
-        line.again(match exchange.wants_tunnel() {
-            true => exchange.agree_by(target, now),
+        line.again(match exchange.wants_upgrade() {
+            true => exchange.upgrade_deadline(target, now),
             false => exchange.deadline(),
         });
     }
@@ -43,7 +43,7 @@ pub(super) fn connected(
     exchange: &Exchange,
     (socket, digest): (RawFd, Option<&Digest>),
 ) {
-    let Some(line) = line(session).filter(|_| exchange.wants_tunnel()) else { return };
+    let Some(line) = line(session).filter(|_| exchange.wants_upgrade()) else { return };
     line.to_backend.connected(digest);
     if let Err(error) = line.cork.put(socket) {
         log::debug!("not corked: error=\"{error}\"");
@@ -53,7 +53,7 @@ pub(super) fn connected(
 /// Puts back what speaks about the connection and was removed from the request, if the client asks
 /// for a tunnel.
 pub(super) fn ask(request: &mut RequestHeader, exchange: &Exchange) -> Result<()> {
-    if exchange.wants_tunnel() {
+    if exchange.wants_upgrade() {
         request.insert_header("Connection", "Upgrade")?;
         request.insert_header("Upgrade", WEBSOCKET)?;
     }
@@ -80,17 +80,17 @@ pub(super) fn answered(
         }
         return Ok(());
     }
-    if !exchange.wants_tunnel() || !agrees_to_websocket(&response.headers) {
+    if !exchange.wants_upgrade() || !agrees_to_websocket(&response.headers) {
         return Err(Error::explain(ErrorType::InvalidHTTPHeader, "101 unasked").into_up());
     }
     if line(session).is_some_and(Line::has_more) {
         // Whoever sent it could not know that it would be read as a part of a tunnel. A request
         // that was pipelined must not become one (RFC 6455 §4.1: nothing before the answer).
-        exchange.because("before_101");
+        exchange.set_detail("before_101");
         exchange.refuse(Refusal::BadRequest);
         return Err(answer::stop(Refusal::BadRequest));
     }
-    let silence = exchange.tunnelled(now);
+    let silence = exchange.upgraded(now);
     session.set_read_timeout(Some(silence));
     session.set_write_timeout(Some(silence));
     if let Some(line) = line(session) {
@@ -106,11 +106,11 @@ pub(super) fn answered(
 /// the line keeps the time: as long for the backend as for the client, who has to take what came
 /// before.
 pub(super) fn await_piece(session: &Session, exchange: &Exchange, now: Timestamp) {
-    if exchange.wants_tunnel()
+    if exchange.wants_upgrade()
         && exchange.tunnel_since().is_none()
         && let Some(line) = line(session)
     {
-        line.deadline(exchange.piece_by(now));
+        line.deadline(exchange.body_deadline(now));
     }
 }
 

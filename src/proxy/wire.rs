@@ -9,7 +9,7 @@ use super::connection::{self, Connection};
 use super::early::EarlyRefusal;
 use super::identity::Came;
 use crate::exchange::event::Wire;
-use crate::exchange::refusal::Ending;
+use crate::exchange::refusal::Outcome;
 use crate::exchange::request::{Request, Transfer};
 use crate::exchange::{Client, Exchange, Head};
 use crate::http::metric_label::MethodLabel;
@@ -67,11 +67,11 @@ pub(super) fn request(session: &Session, id: Option<HeaderValue>) -> Request {
 }
 
 /// What went over the wire by the end of an exchange.
-pub(super) fn transfer(session: &Session, exchange: &mut Exchange, ending: Ending) -> Transfer {
+pub(super) fn transfer(session: &Session, exchange: &mut Exchange, ending: Outcome) -> Transfer {
     let response = session.as_downstream().response_written();
     let response = response.filter(|head| super::request::is_final(head.status));
     let status = match (ending, response.map_or(0, |head| head.status.as_u16())) {
-        (Ending::ClientClosed, 0) => CLIENT_CLOSED,
+        (Outcome::ClientAborted, 0) => CLIENT_CLOSED,
         (_, status) => status,
     };
     if let Some(head) = response {

@@ -9,7 +9,7 @@ use std::fs;
 use pingora_core::protocols::l4::socket::SocketAddr;
 
 use super::ours::Shortage;
-use crate::policy::notices::Notices;
+use crate::policy::log_throttle::LogThrottle;
 use crate::time::Timestamp;
 
 /// The limits of this machine, and a throttle for the warnings about each.
@@ -19,7 +19,7 @@ pub struct Shortages {
     file_max: String,
     port_range: String,
     tcp_mem: String,
-    notices: [(Shortage, Notices); Shortage::ALL.len()],
+    notices: [(Shortage, LogThrottle); Shortage::ALL.len()],
 }
 
 impl Shortages {
@@ -28,7 +28,7 @@ impl Shortages {
             file_max: setting("fs/file-max"),
             port_range: setting("net/ipv4/ip_local_port_range"),
             tcp_mem: setting("net/ipv4/tcp_mem"),
-            notices: Shortage::ALL.map(|shortage| (shortage, Notices::default())),
+            notices: Shortage::ALL.map(|shortage| (shortage, LogThrottle::default())),
         }
     }
 

@@ -183,7 +183,7 @@ mod tests {
              pools: [{{name: web, backends: ['http://10.0.0.1:80']}}]"
         );
         let config = load(Some(text.as_bytes()), &Overrides::default()).unwrap();
-        let kept = Kept::default();
+        let kept = LastGoodFiles::default();
         let (doors, tickets) = worker::doors(&config, None, &kept).unwrap();
         let terminators = doors.into_iter().filter_map(|door| door.terminator).collect();
         let clock = Clock::process();

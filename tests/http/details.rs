@@ -82,7 +82,7 @@ fn every_value_of_detail_is_in_the_table() {
             let text = fs::read_to_string(path).expect("it can be read");
             let argument =
                 |call: &str| call.split_once(')').map(|(argument, _)| argument.to_owned());
-            logged.extend(text.split("exchange.because(").skip(1).filter_map(argument));
+            logged.extend(text.split("exchange.set_detail(").skip(1).filter_map(argument));
         }
     }
     assert!(logged.iter().any(|word| word.starts_with('"')), "no value was found: {logged:?}");

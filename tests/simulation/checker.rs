@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Mutex;
 
 use weir::exchange::event::{Event, Observer};
-use weir::exchange::refusal::{Ending, Refusal};
+use weir::exchange::refusal::{Outcome, Refusal};
 
 /// What happened in a day.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -65,25 +65,25 @@ impl Observer for Checker {
                 seen.sums.retries += u64::from(*retried);
             }
             // Nobody in the simulated days asks for a tunnel.
-            Event::Tunnelled { .. } => {}
+            Event::Upgraded { .. } => {}
             Event::RateLimited(_) => seen.sums.limited += 1,
             Event::Finished(summary) => {
                 let sums = &mut seen.sums;
                 sums.exchanges += 1;
                 sums.attempts += count(summary.exchange.attempts().len());
                 match summary.ending {
-                    Ending::Answered => sums.answered += 1,
-                    Ending::Dropped => sums.cancelled += 1,
-                    Ending::Refused(Refusal::NoBackend) => sums.unserved += 1,
-                    Ending::Refused(_)
-                    | Ending::Redirected
-                    | Ending::Responded
-                    | Ending::Cut
-                    | Ending::Aborted(_)
-                    | Ending::ClientClosed
-                    | Ending::ClientStalled
-                    | Ending::TunnelIdle
-                    | Ending::TunnelDrained => {}
+                    Outcome::Completed => sums.answered += 1,
+                    Outcome::Abandoned => sums.cancelled += 1,
+                    Outcome::Refused(Refusal::NoBackend) => sums.unserved += 1,
+                    Outcome::Refused(_)
+                    | Outcome::Redirected
+                    | Outcome::Responded
+                    | Outcome::UpstreamAborted
+                    | Outcome::Aborted(_)
+                    | Outcome::ClientAborted
+                    | Outcome::ClientWriteTimeout
+                    | Outcome::TunnelIdle
+                    | Outcome::TunnelDrained => {}
                 }
             }
         }

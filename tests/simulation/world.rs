@@ -268,7 +268,7 @@ impl World {
             let tried = exchange.attempts().iter().map(|attempt| attempt.backend).collect();
             assert!(self.eligible(pool, &tried).is_empty(), "rejected with an eligible backend");
         }
-        let ending = weir::exchange::refusal::Ending::Refused(refusal);
+        let ending = weir::exchange::refusal::Outcome::Refused(refusal);
         exchange.finished(ending, None, self.now);
     }
 
@@ -324,18 +324,21 @@ impl World {
         let (failure, again) = match mood {
             Mood::Well => return self.answered(running),
             Mood::Answers(status) => {
-                let again = exchange.responded(status, replay, now);
+                let again = exchange.response_head(status, replay, now);
                 if !again {
                     return self.answered(running);
                 }
                 (Failure::Status(status), again)
             }
-            Mood::Refuses => {
-                (Failure::Connect, exchange.failed(Failure::Connect, "refused", replay, now))
+            Mood::Refuses => (
+                Failure::Connect,
+                exchange.attempt_failed(Failure::Connect, "refused", replay, now),
+            ),
+            Mood::Resets => {
+                (Failure::Reset, exchange.attempt_failed(Failure::Reset, "reset", replay, now))
             }
-            Mood::Resets => (Failure::Reset, exchange.failed(Failure::Reset, "reset", replay, now)),
             Mood::Hangs => {
-                (Failure::Timeout, exchange.failed(Failure::Timeout, "hangs", replay, now))
+                (Failure::Timeout, exchange.attempt_failed(Failure::Timeout, "hangs", replay, now))
             }
         };
         if again {
@@ -346,7 +349,7 @@ impl World {
     }
 
     fn answered(&self, mut running: Running) {
-        let ending = weir::exchange::refusal::Ending::Answered;
+        let ending = weir::exchange::refusal::Outcome::Completed;
         running.exchange.finished(ending, None, self.now);
     }
 

@@ -1,4 +1,4 @@
-//! The request line, and what the fields say of the body (RFC 9112 §3, §6).
+//! The request line, and the headers that determine the body (RFC 9112 §3, §6).
 
 use super::bytes::{is_token, target_pause};
 use super::fields::{Fields, Sink};
@@ -8,40 +8,40 @@ use crate::http::target::{FOR_FIRST, FOR_ODD, is_odd};
 
 /// No registered method has more than 17 bytes.
 pub(super) const METHOD_BYTES_MAX: usize = 32;
-/// What is kept of a method: as much as the longest has that is known here.
-const METHOD_KEPT: usize = 7;
-/// What is kept of a target: enough to see its form.
-const TARGET_KEPT: usize = 9;
-/// The first byte of a handshake of TLS.
+/// The stored part of a method: as long as the longest that is handled here.
+const METHOD_STORED: usize = 7;
+/// The stored part of a target: enough to determine its form.
+const TARGET_STORED: usize = 9;
+/// The first byte of a TLS handshake.
 const TLS: u8 = 0x16;
 const VERSION: &[u8] = b"HTTP/";
-/// How long a character is in percent form.
+/// The length of a percent-encoded character.
 const ESCAPE: usize = 3;
 
-/// Where in a head we are, and what it has said.
+/// The position in the headers, and the values parsed so far.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Head {
-    place: Position,
-    /// Of the method, the target or the version.
+    position: Position,
+    /// Bytes of the method, the target or the version.
     bytes: usize,
-    name: [u8; METHOD_KEPT],
+    name: [u8; METHOD_STORED],
     method: Method,
-    target: [u8; TARGET_KEPT],
-    /// Bytes of the target, where those that become longer count once.
+    target: [u8; TARGET_STORED],
+    /// Bytes of the target, where those that will be percent-encoded count once.
     length: usize,
-    /// Of the bytes that were fed last.
+    /// Replacements in the bytes fed last.
     changes: Vec<Swap>,
     minor: u8,
     fields: Fields,
     framing: Framing,
 }
 
-/// A byte of the target, and what is to stand in its place.
+/// A byte of the target, and its replacement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Swap {
-    /// Among the bytes that were fed.
+    /// Its index in the bytes that were fed.
     pub(super) at: usize,
-    /// In the target.
+    /// Its index in the target.
     pub(super) offset: usize,
     pub(super) byte: u8,
     pub(super) instead: u8,
@@ -58,10 +58,10 @@ enum Position {
     Done,
 }
 
-/// How nearly every request line ends; others are read byte by byte.
+/// The end of nearly every request line; others are parsed byte by byte.
 const VERSION_LINE: &[u8] = b"HTTP/1.1\r\n";
 
-/// A method that has a target of its own form.
+/// A method whose target has a special form.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Method {
     #[default]
@@ -70,7 +70,7 @@ enum Method {
     Connect,
     /// The first word of a PROXY line.
     Proxy,
-    /// The first word of HTTP/2.
+    /// The first word of the HTTP/2 preface.
     Preface,
 }
 
@@ -83,16 +83,16 @@ pub(super) enum Body {
 }
 
 impl Head {
-    /// Reads on. `Done` is said of the byte behind the head.
+    /// Continues with `bytes`. `Done` is the index after the headers.
     pub(super) fn step(&mut self, bytes: &[u8], limits: Limits) -> Result<Step, At> {
         let mut at = 0;
         while let Some(rest @ [byte, ..]) = bytes.get(at..) {
-            let used = match self.place {
+            let used = match self.position {
                 Position::Fields => return self.fields(at, rest, limits),
                 Position::Target => self.target(at, rest, limits.target_bytes),
                 Position::Method => self.method(*byte).map(|()| 1),
                 Position::Version if self.bytes == 0 && rest.starts_with(VERSION_LINE) => {
-                    (self.minor, self.place) = (b'1', Position::Fields);
+                    (self.minor, self.position) = (b'1', Position::Fields);
                     Ok(VERSION_LINE.len())
                 }
                 Position::Version | Position::LineEnd => self.version(*byte).map(|()| 1),
@@ -103,9 +103,9 @@ impl Head {
         Ok(Step::More)
     }
 
-    /// What follows, once the head is whole.
+    /// The kind of body, once the headers are complete.
     pub(super) const fn body(&self) -> Option<Body> {
-        match (self.place, self.framing.is_chunked, self.framing.length) {
+        match (self.position, self.framing.is_chunked, self.framing.length) {
             (Position::Done, true, _) => Some(Body::Chunks),
             (Position::Done, false, Some(length)) if length > 0 => Some(Body::Length(length)),
             (Position::Done, false, _) => Some(Body::None),
@@ -122,7 +122,7 @@ impl Head {
                 Some(b"PRI") => Method::Preface,
                 _ => Method::Other,
             };
-            (self.place, self.bytes) = (Position::Target, 0);
+            (self.position, self.bytes) = (Position::Target, 0);
             return Ok(());
         }
         if byte == TLS && self.bytes == 0 {
@@ -131,8 +131,8 @@ impl Head {
         if !is_token(byte) || self.bytes == METHOD_BYTES_MAX {
             return Err(Violation::Method);
         }
-        if let Some(place) = self.name.get_mut(self.bytes) {
-            *place = byte;
+        if let Some(to) = self.name.get_mut(self.bytes) {
+            *to = byte;
         }
         self.bytes += 1;
         Ok(())
@@ -141,9 +141,9 @@ impl Head {
     fn target(&mut self, at: usize, rest: &[u8], most: usize) -> Result<usize, Violation> {
         let used = target_pause(rest).unwrap_or(rest.len());
         let odd = rest.get(used).is_some_and(|byte| is_odd(*byte));
-        let kept = self.target.get_mut(self.bytes..).unwrap_or_default();
-        for (place, byte) in kept.iter_mut().zip(rest.iter().take(used + usize::from(odd))) {
-            *place = *byte;
+        let stored = self.target.get_mut(self.bytes..).unwrap_or_default();
+        for (to, byte) in stored.iter_mut().zip(rest.iter().take(used + usize::from(odd))) {
+            *to = *byte;
         }
         let first = rest.first().filter(|_| self.length == 0 && used > 0);
         if let Some(first) = first.filter(|first| !matches!(first, b'/' | b'*')) {
@@ -164,7 +164,7 @@ impl Head {
             None => Ok(used),
             Some(_) if odd => Ok(used + 1),
             Some(b' ') if self.fits() => {
-                (self.place, self.bytes) = (Position::Version, 0);
+                (self.position, self.bytes) = (Position::Version, 0);
                 Ok(used + 1)
             }
             // A request line of HTTP/0.9 ends here.
@@ -174,18 +174,18 @@ impl Head {
         }
     }
 
-    /// Notes a byte that must not reach what is behind us.
+    /// Records a byte that must not reach Pingora.
     fn change(&mut self, at: usize, byte: u8, instead: u8) {
         let offset = self.length;
         self.changes.push(Swap { at, offset, byte, instead });
     }
 
-    /// Which of the bytes that were fed last must not reach what is behind us.
+    /// Takes the replacements in the bytes that were fed last.
     pub(super) fn take_changes(&mut self) -> Vec<Swap> {
         std::mem::take(&mut self.changes)
     }
 
-    /// What else begins with a method and a target like these.
+    /// Recognizes another protocol that begins with such a method and target.
     fn foreign(&self) -> Option<Violation> {
         match (self.method, self.target.get(..self.bytes)) {
             (Method::Proxy, Some(b"TCP4" | b"TCP6" | b"UNKNOWN")) => Some(Violation::ProxyHeader),
@@ -194,15 +194,15 @@ impl Head {
         }
     }
 
-    /// Whether the target has the form that goes with the method (RFC 9112 §3.2).
+    /// Whether the target's form fits the method (RFC 9112 §3.2).
     fn fits(&self) -> bool {
-        let kept = self.target.get(..self.bytes).unwrap_or(&self.target);
-        match (self.method, kept) {
+        let stored = self.target.get(..self.bytes).unwrap_or(&self.target);
+        match (self.method, stored) {
             (_, []) => false,
             (Method::Connect, [first, ..]) => !matches!(first, b'/' | b'*' | b'?'),
             (_, [b'/', ..]) | (Method::Options, [b'*']) => true,
             _ => [&b"http://"[..], b"https://"].iter().any(|scheme| {
-                let rest = kept.split_at_checked(scheme.len());
+                let rest = stored.split_at_checked(scheme.len());
                 rest.is_some_and(|(start, rest)| {
                     start.eq_ignore_ascii_case(scheme) && !matches!(rest, [] | [b'/' | b'?', ..])
                 })
@@ -215,12 +215,12 @@ impl Head {
             (at @ 0..5, byte) if VERSION.get(at) == Some(&byte) => {}
             (5, b'1') | (6, b'.') => {}
             (7, b'0' | b'1') => self.minor = byte,
-            // Said at once, and not where the line ends: who parses what was read so far would
-            // call it malformed.
+            // Reported at once, not at the end of the line: a parser of the bytes read so far would
+            // call them malformed.
             (5 | 7, b'0'..=b'9') => return Err(Violation::OtherVersion),
-            (8, b'\r') => self.place = Position::LineEnd,
+            (8, b'\r') => self.position = Position::LineEnd,
             (8, b'\n') => return Err(Violation::BareNewline),
-            (9, b'\n') => self.place = Position::Fields,
+            (9, b'\n') => self.position = Position::Fields,
             (9, _) => return Err(Violation::BareReturn),
             _ => return Err(Violation::Version),
         }
@@ -233,7 +233,7 @@ impl Head {
             Ok(Step::More) => Ok(Step::More),
             Ok(Step::Done(used)) => {
                 self.whole().map_err(|violation| At(at + used - 1, violation))?;
-                self.place = Position::Done;
+                self.position = Position::Done;
                 Ok(Step::Done(at + used))
             }
             Err(At(used, violation)) => Err(At(at + used, violation)),
@@ -253,7 +253,7 @@ impl Head {
     }
 }
 
-/// What the fields say that decides where the message ends, and whose it is.
+/// The values of the headers that determine the end of the message and its host.
 #[derive(Debug, Clone, Default)]
 struct Framing {
     field: Field,
@@ -272,12 +272,12 @@ enum Field {
     Coding,
 }
 
-/// How far a value is that has one word and space around it.
+/// The position in a value that consists of one word with space around it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Part {
     #[default]
     Before,
-    /// So many bytes of the word have come.
+    /// The number of bytes of the word so far.
     Word(usize),
     After,
 }
@@ -335,7 +335,7 @@ impl Framing {
             Part::Before => part.strip_prefix(b" ").unwrap_or(part),
             Part::Word(_) | Part::After => part,
         };
-        // Nearly every value is one word that comes in one piece, with a space before it.
+        // Nearly every value is one word in one piece, with a space before it.
         if self.part != Part::After && is_authority(word) {
             self.part = Part::Word(1);
             return Ok(());
@@ -343,7 +343,7 @@ impl Framing {
         part.iter().try_for_each(|byte| self.host(*byte))
     }
 
-    /// Whether the bytes make a host is for others to say; here is seen that it can be one.
+    /// Only allowed bytes are checked here; whether they form a valid host is checked later.
     fn host(&mut self, byte: u8) -> Result<(), Violation> {
         self.part = match (self.part, byte) {
             (Part::Before, b' ' | b'\t') => Part::Before,
@@ -362,7 +362,7 @@ impl Framing {
                 let digit = u64::from(byte - b'0');
                 let longer = self.length.and_then(|length| length.checked_mul(10));
                 let longer = longer.and_then(|length| length.checked_add(digit));
-                // Beyond what a signed number holds, some would read it as negative.
+                // Beyond a signed number, some servers would read it as negative.
                 let longer = longer.filter(|length| i64::try_from(*length).is_ok());
                 self.length = Some(longer.ok_or(Violation::Length)?);
                 Part::Word(1)

@@ -109,7 +109,7 @@ impl Load {
     fn cmp_or_draw(&self, other: &Self, roll: u64) -> Ordering {
         self.cmp(other).then_with(|| {
             if self.weight == other.weight {
-                // The same order without the logarithms: the larger number makes the smaller lot.
+                // The same order without logarithms: the larger number makes the smaller lot.
                 return other.random(roll).cmp(&self.random(roll));
             }
             self.lot(roll).total_cmp(&other.lot(roll))
@@ -126,8 +126,8 @@ impl Load {
         -((random + 1.0) / (f64::from(u32::MAX) + 1.0)).ln() / weight
     }
 
-    /// The index is counted down from the top, so that this is never the number that drew one of two:
-    /// it would favour the backends whose index is that of the draw.
+    /// The index is subtracted from the maximum, so that this is never the number that drew one of
+    /// two: otherwise backends whose index equals that of the draw would be favoured.
     fn random(&self, roll: u64) -> u32 {
         let random = mix(roll, u64::MAX - u64::try_from(self.index).unwrap_or(0));
         u32::try_from(random >> 32).unwrap_or(u32::MAX)
