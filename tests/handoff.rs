@@ -15,7 +15,7 @@ use proptest::prelude::*;
 use weir::config::{Overrides, load};
 use weir::policy::limiter::RateLimiter;
 use weir::runtime::backend::Backend;
-use weir::runtime::debits::{Debits, Known};
+use weir::runtime::debits::{Debits, SuccessorBuckets};
 use weir::runtime::endpoint::Lookup;
 use weir::runtime::handoff::{Fate, Handoff, STATE};
 use weir::runtime::snapshot::{Seed, Snapshot};
@@ -508,7 +508,7 @@ fn limiters(snapshot: &Snapshot) -> [Option<&RateLimiter>; 3] {
 }
 
 /// What an old worker has given since its handoff, by way of the message.
-fn given(known: &mut Known, old: &Snapshot, now: Timestamp) -> Debits {
+fn given(known: &mut SuccessorBuckets, old: &Snapshot, now: Timestamp) -> Debits {
     let text = serde_json::to_string(&known.debits(old, now)).unwrap();
     serde_json::from_str(&text).unwrap()
 }
@@ -520,7 +520,7 @@ fn what_a_draining_worker_gives_is_charged_in_every_scope() {
         assert_eq!(spend(limiter, OLD), Ok(()));
     }
     let handoff = Handoff::take(&old, OLD);
-    let mut known = Known::from_handoff(&handoff, OLD);
+    let mut known = SuccessorBuckets::from_handoff(&handoff, OLD);
     handoff.apply(&new, NEW);
     // Both admit meanwhile: one token before the handoff, three and four after it.
     for (old, new) in limiters(&old).into_iter().zip(limiters(&new)) {
@@ -540,7 +540,7 @@ fn what_a_draining_worker_gives_is_charged_in_every_scope() {
 #[test]
 fn debits_of_another_seed_or_prefix_or_of_a_limit_that_is_gone_are_passed_over() {
     let old = limited("requests_per_second: 1, burst: 3");
-    let mut known = Known::from_handoff(&Handoff::take(&old, OLD), OLD);
+    let mut known = SuccessorBuckets::from_handoff(&Handoff::take(&old, OLD), OLD);
     assert_eq!(spend(old.limiter.as_ref(), OLD), Ok(()));
     let debits = given(&mut known, &old, OLD);
     let prefix = limited("requests_per_second: 1, burst: 3, ipv6_prefix: 48");
@@ -558,7 +558,7 @@ fn debits_of_another_seed_or_prefix_or_of_a_limit_that_is_gone_are_passed_over()
 fn what_a_client_owes_is_handed_off_and_forgiven_under_another_rate() {
     let old = limited("requests_per_second: 1, burst: 3");
     let first = Handoff::take(&old, OLD);
-    let mut known = Known::from_handoff(&first, OLD);
+    let mut known = SuccessorBuckets::from_handoff(&first, OLD);
     (0..3).for_each(|_| assert_eq!(spend(old.limiter.as_ref(), OLD), Ok(())));
     // The next one, which takes over from the one before, gives the whole burst as well.
     let next = limited("requests_per_second: 1, burst: 3");

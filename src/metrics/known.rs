@@ -38,7 +38,7 @@ impl Counters<'_> {
             let mut has_tls = false;
             for member in &pool.members {
                 let label = &member.backend.label;
-                let is_tls = member.backend.speech.tls;
+                let is_tls = member.backend.transport.tls;
                 has_tls |= is_tls;
                 if backends <= BACKENDS_MAX {
                     self.place(name, label, &OF_BACKEND, &ErrorKind::OF_BACKEND)?;

@@ -1,7 +1,7 @@
-//! What a limiter admits after another one took over its buckets.
+//! The tokens that a limiter spends after another one has imported its buckets.
 //!
-//! While a worker hands over and drains, two limiters admit the same clients. The old one compares
-//! its table with the [`Baseline`], which is what the new one knows of it, and reports what every
+//! During a handover and a drain, two limiters admit the same clients. The old one compares its
+//! table with the [`Baseline`], the state that the new one has imported, and reports what every
 //! client has spent since. The new one charges that ([`RateLimiter::charge_debit`]). Nothing is
 //! recorded while requests are admitted, so a handover costs them nothing.
 //!
@@ -15,30 +15,30 @@
 //!   C <= max(N + k tokens, F)          C >= N          C >= F
 //! ```
 //!
-//! and the new limiter goes on with the right side of the first line: never with more than the
-//! client has left. It is less by no more than what is earned in the time that the two buckets were
+//! and the new limiter continues with the right side of the first line: never with more than the
+//! client has left. The difference is at most what is earned in the time that the two buckets were
 //! full since the baseline: that time is lost in the one bucket, and counts in the other.
 //!
 //! `k` is not recorded. It follows from the old bucket: since the baseline, `F` has moved by `k`
-//! tokens and by the time that the bucket was full. The nearest whole number of tokens is taken:
-//! exact if that time is less than half a token, and if a request that was admitted just then is a
-//! little older than the baseline.
+//! tokens and by the time that the bucket was full. It is rounded to the nearest whole number of
+//! tokens. This is exact if that time is less than half a token, even if a request admitted just
+//! then is a little older than the baseline.
 
 use super::limiter::{Bucket, Debit, RateLimiter};
 use crate::time::Timestamp;
 
-/// The buckets of one limiter, as another one knows them.
+/// The buckets of one limiter, as imported by another one.
 #[derive(Debug, Clone, Default)]
 pub struct Baseline {
-    /// In the order of the tags: when each bucket is full.
+    /// When each bucket is full, sorted by tag.
     full_at_ns: Vec<(u64, u64)>,
-    /// The buckets that are not listed are full then, or were before.
+    /// Buckets that are not listed are full at this time or earlier.
     others_full_at_ns: u64,
 }
 
 impl Baseline {
-    /// The buckets that were reported at `now`, of which there are at most `max`: if there are that
-    /// many, fuller ones may have been left out.
+    /// The buckets that were reported at `now`, at most `max`: if there are that many, fuller ones
+    /// may have been left out.
     #[must_use]
     pub fn new(reported: &[Bucket], now: Timestamp, max: usize) -> Self {
         let at = |bucket: &Bucket| (bucket.tag, now.as_nanos().saturating_add(bucket.full_in_ns));
@@ -49,11 +49,11 @@ impl Baseline {
         Self { full_at_ns, others_full_at_ns: fullest.unwrap_or(now.as_nanos()) }
     }
 
-    /// What `limiter`, whose baseline this is, has given to each client since. From then on the
-    /// baseline is what it is at `now`, with at most `max` buckets.
+    /// The tokens that `limiter`, whose baseline this is, has spent for each client since. Then
+    /// sets the baseline to the state at `now`, with at most `max` buckets.
     pub fn debits(&mut self, limiter: &RateLimiter, now: Timestamp, max: usize) -> Vec<Debit> {
         let now_ns = now.as_nanos();
-        // A bucket may have been spent from and be full again. It counts as well: the other
+        // A bucket may have been spent from and be full again. It counts too, because the other
         // limiter's may be empty.
         let changed = limiter.full_after(self.others_full_at_ns.min(now_ns));
         let debit = |&(tag, full_at_ns): &(u64, u64)| {
@@ -78,8 +78,8 @@ impl Baseline {
     }
 }
 
-/// The buckets that are the longest from full, `max` at most. A client whose bucket is left out
-/// gains the least from it.
+/// The buckets that are farthest from full, at most `max`. A client whose bucket is left out gains
+/// least from it.
 #[must_use]
 pub fn emptiest(mut buckets: Vec<Bucket>, max: usize) -> Vec<Bucket> {
     if buckets.len() > max {
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_spent_before_the_baseline_is_no_debit() {
+    fn tokens_spent_before_the_baseline_are_not_a_debit() {
         let limiter = limiter();
         admit(&limiter, 1, at_ms(0));
         let mut known = Baseline::new(&limiter.buckets(at_ms(10)), at_ms(10), 9);
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_that_was_spent_and_earned_back_between_two_reports_is_a_debit() {
+    fn a_token_spent_and_earned_back_between_two_reports_is_a_debit() {
         let limiter = limiter();
         let mut known = Baseline::new(&[], at_ms(10), 9);
         admit(&limiter, 1, at_ms(20));
@@ -147,20 +147,20 @@ mod tests {
     fn a_request_a_little_older_than_the_baseline_costs_a_whole_token() {
         let limiter = limiter();
         let mut known = Baseline::new(&[], at_ms(10), 9);
-        // Its thread had read the clock and was then held up.
+        // Its thread had read the clock and was then delayed.
         admit(&limiter, 1, at_ms(5));
         assert_eq!(spent(&known.debits(&limiter, at_ms(20), 9)), [(100, 85)]);
     }
 
     #[test]
-    fn a_bucket_that_was_left_out_is_no_debit_as_long_as_it_is_not_spent_from() {
+    fn a_bucket_that_was_left_out_is_not_a_debit_until_it_is_spent_from() {
         let limiter = limiter();
         for (client, tokens) in [(1, 1), (2, 3), (3, 4)] {
             (0..tokens).for_each(|_| admit(&limiter, client, at_ms(0)));
         }
         let mut known = Baseline::new(&emptiest(limiter.buckets(at_ms(0)), 2), at_ms(0), 2);
         assert_eq!(known.debits(&limiter, at_ms(0), 2), []);
-        // Of the client that was left out, the debit is what it is emptier than those that were not.
+        // The debit of a client that was left out is the difference to those that were not.
         (0..4).for_each(|_| admit(&limiter, 1, at_ms(0)));
         assert_eq!(spent(&known.debits(&limiter, at_ms(0), 2)), [(200, 500)]);
     }

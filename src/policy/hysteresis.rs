@@ -1,4 +1,4 @@
-//! Healthy or not, without flapping: it takes several equal results in a row to change one's mind.
+//! Health with hysteresis: several equal results in a row are needed to change the state.
 //!
 //! ```text
 //!                    first result fails
@@ -10,15 +10,15 @@
 //!                   `fall` failures in a row
 //! ```
 //!
-//! The very first result decides at once: at a start, waiting for `rise` passes would keep a
-//! whole pool out of service for many intervals, and there is no former state to protect.
-//! Unknown counts as unhealthy, because nothing is known that speaks for the backend.
+//! The very first result decides at once: at a start, waiting for `rise` passes would keep a whole
+//! pool out of service for many intervals, and there is no former state to protect. Unknown counts
+//! as unhealthy.
 
 use std::num::NonZeroU32;
 
 use serde::{Deserialize, Serialize};
 
-/// One backend's health as its probes tell it.
+/// The health of one backend according to its probes.
 #[derive(Debug, Clone)]
 pub struct Hysteresis {
     rise: NonZeroU32,
@@ -34,11 +34,11 @@ enum State {
     Unhealthy { passes: u32 },
 }
 
-/// The results since this one began or last went on from where another one stood.
+/// The results since the start, or since the state was last imported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Own {
     None,
-    /// As many passes, or failures, and nothing else.
+    /// Only passes, or only failures, this many.
     Same {
         pass: bool,
         times: u32,
@@ -46,23 +46,24 @@ enum Own {
     Mixed,
 }
 
-/// What the results so far amount to, without the numbers that they are judged by.
+/// The result of all probes so far, independent of `rise` and `fall`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Standing {
+pub struct HealthStreak {
     /// Whether it counts as healthy.
     pub healthy: bool,
-    /// How many results in a row speak against that.
+    /// The number of results in a row against that.
     pub run: u32,
 }
 
 impl Hysteresis {
-    /// Unknown. Later, `rise` passes in a row make it healthy, `fall` failures in a row unhealthy.
+    /// Starts as unknown. Later, `rise` passes in a row make it healthy, `fall` failures in a row
+    /// unhealthy.
     #[must_use]
     pub const fn new(rise: NonZeroU32, fall: NonZeroU32) -> Self {
         Self { rise, fall, state: State::Unknown, own: Own::None }
     }
 
-    /// Takes one result; `Some(healthy)` if it decided something.
+    /// Processes one result; `Some(healthy)` if it changes the state.
     pub fn observe(&mut self, pass: bool) -> Option<bool> {
         self.own = match self.own {
             Own::None => Own::Same { pass, times: 1 },
@@ -99,32 +100,32 @@ impl Hysteresis {
         matches!(self.state, State::Healthy { .. })
     }
 
-    /// Whether there was a result at all.
+    /// Whether there was any result.
     #[must_use]
     pub const fn is_known(&self) -> bool {
         !matches!(self.state, State::Unknown)
     }
 
-    /// Where it stands; `None` if there was no result at all.
+    /// The current streak; `None` if there was no result.
     #[must_use]
-    pub const fn standing(&self) -> Option<Standing> {
+    pub const fn standing(&self) -> Option<HealthStreak> {
         if !self.is_known() {
             return None;
         }
-        Some(Standing { healthy: self.is_healthy(), run: self.run() })
+        Some(HealthStreak { healthy: self.is_healthy(), run: self.run() })
     }
 
-    /// Whether there was a result of its own since it began, or last went on from another one.
+    /// Whether there was a result since the start, or since the state was last imported.
     #[must_use]
     pub const fn has_own_results(&self) -> bool {
         !matches!(self.own, Own::None)
     }
 
-    /// Goes on from where another one stands now. Results of its own since it began count behind the
-    /// other one's: failures in a row that both have seen can make it unhealthy. Passes alone never
-    /// make it healthy here, because they may be older than a failure that the other one has seen;
-    /// where it counts as healthy and the other one as unhealthy, they do not count at all.
-    pub fn resume(&mut self, standing: Standing) {
+    /// Continues from another one's state. Own results since the start are counted after the other
+    /// one's: failures in a row that both have seen can make it unhealthy. Passes alone never make
+    /// it healthy here, because they may be older than a failure that the other one has seen. If it
+    /// is healthy and the other one unhealthy, they do not count at all.
+    pub fn resume(&mut self, standing: HealthStreak) {
         let is_contradicted = self.is_healthy() && !standing.healthy;
         match self.own {
             Own::Same { pass: false, times } => {
@@ -136,7 +137,7 @@ impl Hysteresis {
             Own::Same { pass: true, times } if !is_contradicted => {
                 let passes = standing.run.saturating_add(times);
                 let run = if standing.healthy { 0 } else { passes };
-                self.stand(Standing { run, ..standing });
+                self.stand(HealthStreak { run, ..standing });
             }
             Own::Mixed if !is_contradicted => {}
             Own::None | Own::Same { .. } | Own::Mixed => self.stand(standing),
@@ -144,10 +145,10 @@ impl Hysteresis {
         self.own = Own::None;
     }
 
-    /// Stands where another one did. With a `rise` or `fall` below that one's, a run may be long
-    /// enough already: it is cut to one less, because only a result decides, and the next one then
-    /// does.
-    fn stand(&mut self, standing: Standing) {
+    /// Sets the state of another one. With a lower `rise` or `fall` here, its streak may already be
+    /// long enough. It is reduced to one less, because only a result changes the state; the next
+    /// one does.
+    fn stand(&mut self, standing: HealthStreak) {
         let needed = if standing.healthy { self.fall } else { self.rise };
         let run = standing.run.min(needed.get() - 1);
         self.state = if standing.healthy {
@@ -157,7 +158,7 @@ impl Hysteresis {
         };
     }
 
-    /// How many results in a row spoke against the current state.
+    /// The number of results in a row against the current state.
     #[must_use]
     pub const fn run(&self) -> u32 {
         match self.state {
@@ -241,20 +242,20 @@ mod tests {
     }
 
     #[test]
-    fn more_of_the_same_says_nothing_new() {
+    fn further_equal_results_change_nothing() {
         assert_eq!(after(&[true]).observe(true), None);
         assert_eq!(after(&[false]).observe(false), None);
     }
 
     #[test]
-    fn the_run_counts_what_speaks_against_the_state() {
+    fn the_run_counts_results_against_the_state() {
         assert_eq!(after(&[true, false, false]).run(), 2);
         assert_eq!(after(&[true, false, false, true]).run(), 0);
         assert_eq!(after(&[true, false, false, false]).run(), 0);
         assert_eq!(after(&[false, true]).run(), 1);
     }
 
-    /// One that goes on, with the same numbers, where `results` have left another.
+    /// A new one with the same numbers that has imported the state after `results`.
     fn resumed(results: &[bool]) -> Hysteresis {
         let mut hysteresis = hysteresis();
         hysteresis.resume(after(results).standing().unwrap());
@@ -262,12 +263,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_unknown_stands_nowhere() {
+    fn without_results_there_is_no_streak() {
         assert_eq!(hysteresis().standing(), None);
     }
 
     #[test]
-    fn a_fall_goes_on_where_it_was() {
+    fn a_fall_continues_after_an_import() {
         let mut hysteresis = resumed(&[true, false]);
         assert!(hysteresis.is_healthy());
         assert_eq!(hysteresis.observe(false), None);
@@ -275,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rise_goes_on_where_it_was() {
+    fn a_rise_continues_after_an_import() {
         let mut hysteresis = resumed(&[false, true]);
         assert!(!hysteresis.is_healthy());
         assert_eq!(hysteresis.observe(true), Some(true));
@@ -284,13 +285,13 @@ mod tests {
     #[test]
     fn a_run_beyond_a_lower_fall_decides_with_the_next_failure_and_not_before() {
         let mut hysteresis = Hysteresis::new(NonZeroU32::MIN, NonZeroU32::new(2).unwrap());
-        hysteresis.resume(Standing { healthy: true, run: 7 });
+        hysteresis.resume(HealthStreak { healthy: true, run: 7 });
         assert!(hysteresis.is_healthy());
         assert_eq!(hysteresis.run(), 1);
         assert_eq!(hysteresis.observe(false), Some(false));
     }
 
-    /// One that went on from `early`, has seen `own` itself, and then goes on from `late`.
+    /// One that has imported `early`, has seen `own` itself, and then imports `late`.
     fn taken_over(early: &[bool], own: &[bool], late: &[bool]) -> Hysteresis {
         let mut hysteresis = resumed(early);
         for &pass in own {
@@ -301,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn without_results_of_its_own_it_goes_on_from_what_is_known_last() {
+    fn without_own_results_the_last_imported_state_counts() {
         let healed = taken_over(&[false, true], &[], &[false, true, true]);
         assert!(healed.is_healthy());
         let failing = taken_over(&[true], &[], &[true, false, false]);
@@ -309,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn its_own_failures_count_behind_those_of_the_other() {
+    fn own_failures_are_counted_after_those_of_the_other() {
         let failing = taken_over(&[true], &[false], &[true, false]);
         assert_eq!((failing.is_healthy(), failing.run()), (true, 2));
         let fallen = taken_over(&[true], &[false], &[true, false, false]);
@@ -324,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn its_own_passes_end_a_run_of_failures_and_cannot_end_an_outage() {
+    fn own_passes_end_a_run_of_failures_but_not_an_outage() {
         assert_eq!(taken_over(&[true], &[true], &[true, false, false]).run(), 0);
         let fallen = taken_over(&[true], &[true, true], &[true, false, false, false]);
         assert_eq!((fallen.is_healthy(), fallen.run()), (false, 0), "they may be older");
@@ -334,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn mixed_results_of_its_own_decide_but_do_not_end_an_outage() {
+    fn mixed_own_results_decide_but_do_not_end_an_outage() {
         assert_eq!(taken_over(&[true], &[true, false], &[true, false, false]).run(), 1);
         let fallen = [true, false, false, false];
         assert!(!taken_over(&[true], &[false, true], &fallen).is_healthy());
@@ -342,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn with_one_and_one_every_result_is_believed() {
+    fn with_one_and_one_every_result_decides() {
         let mut hysteresis = Hysteresis::new(NonZeroU32::MIN, NonZeroU32::MIN);
         assert_eq!(hysteresis.observe(true), Some(true));
         assert_eq!(hysteresis.observe(false), Some(false));

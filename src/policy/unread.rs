@@ -1,21 +1,22 @@
-//! What waits to be read: how many bytes it may be, and what is ended when it is more.
+//! Limits the bytes of unread data, and selects what is aborted beyond the limits.
 //!
-//! There is a limit for all, and one for each client connection. Beyond either, what has waited for
-//! [`STALLED`] is ended, the oldest first. Beyond twice a limit nothing is waited for: the connection
-//! that holds the most loses its oldest, so that others do not suffer from it.
+//! There is a limit for all client connections, and one for each. Beyond either, exchanges that
+//! have waited for [`STALLED`] are aborted, the oldest first. Beyond twice a limit there is no
+//! wait: the connection with the most unread data loses its oldest exchange, so that others do not
+//! suffer from it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use crate::time::Timestamp;
 
-/// A reader that has taken something within this time is slow, and not stalled.
+/// A reader that has read something within this time is slow, but not stalled.
 pub const STALLED: Duration = Duration::from_secs(5);
 
-/// One client connection may hold this part of what all may hold.
+/// The share of the total that one client connection may hold.
 const SHARE: u64 = 4;
 
-/// How many bytes may wait.
+/// The limits for unread data, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Of all client connections.
@@ -25,8 +26,8 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// All may hold `all` bytes, and one a quarter of them. Either is at least `one`, which is the most
-    /// that a single exchange holds. `None` is for no limit.
+    /// All connections may hold `all` bytes, and one a quarter of them. Either limit is at least
+    /// `one`, the most that a single exchange holds. `None` means no limit.
     #[must_use]
     pub fn new(all: Option<u64>, one: u64) -> Self {
         let all = all.unwrap_or(u64::MAX).max(one);
@@ -34,7 +35,7 @@ impl Limits {
     }
 }
 
-/// Names an exchange that waits: since when, and which one.
+/// Identifies a waiting exchange: since when, and which one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Key(Timestamp, u64);
 
@@ -45,7 +46,7 @@ struct Waiter<T> {
     what: T,
 }
 
-/// What waits, without what has been ended.
+/// The waiting exchanges, without aborted ones.
 #[derive(Debug)]
 pub struct Unread<T> {
     limits: Limits,
@@ -56,15 +57,15 @@ pub struct Unread<T> {
 }
 
 impl<T> Unread<T> {
-    /// Nothing waits yet.
+    /// Creates it without waiting exchanges.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
         let (waiters, by_connection) = (BTreeMap::new(), HashMap::new());
         Self { limits, waiters, bytes: 0, by_connection, next: 0 }
     }
 
-    /// From `now` on, `what` waits to be read and holds at most so many bytes. `connection` is any
-    /// number that only this client connection has.
+    /// From `now` on, `what` waits to be read and holds at most `bytes` bytes. `connection` is any
+    /// number that identifies the client connection.
     pub fn enter(&mut self, now: Timestamp, connection: usize, bytes: u64, what: T) -> Key {
         let key = Key(now, self.next);
         self.next += 1;
@@ -74,7 +75,7 @@ impl<T> Unread<T> {
         key
     }
 
-    /// It waits no more. Returns it, unless it was ended.
+    /// Ends the wait. Returns the exchange, unless it was aborted.
     pub fn leave(&mut self, key: Key) -> Option<T> {
         let Waiter { connection, bytes, what } = self.waiters.remove(&key)?;
         self.bytes -= bytes;
@@ -87,19 +88,19 @@ impl<T> Unread<T> {
         Some(what)
     }
 
-    /// How many bytes wait.
+    /// The number of unread bytes.
     #[must_use]
     pub const fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// How many exchanges wait.
+    /// The number of waiting exchanges.
     #[must_use]
     pub fn count(&self) -> usize {
         self.waiters.len()
     }
 
-    /// Whether all together, or this connection, hold more than they may.
+    /// Whether the total, or this connection, exceeds its limit.
     #[must_use]
     pub fn is_over(&self, connection: usize) -> bool {
         self.bytes > self.limits.all || self.of(connection) > self.limits.each
@@ -112,8 +113,8 @@ impl<T> Unread<T> {
         self.bytes > self.limits.all || self.by_connection.values().any(|held| *held > each)
     }
 
-    /// Removes what has stalled, the oldest first, until no limit is exceeded: first of connections that
-    /// hold more than their share, then of all.
+    /// Removes stalled exchanges, the oldest first, until no limit is exceeded: first of
+    /// connections above their share, then of all.
     pub fn end_stalled(&mut self, now: Timestamp) -> Vec<T> {
         let stalled = self.waiters.iter().take_while(|(Key(since, _), _)| *since + STALLED <= now);
         let stalled: Vec<(Key, usize)> = stalled.map(|(key, it)| (*key, it.connection)).collect();
@@ -125,14 +126,14 @@ impl<T> Unread<T> {
         }
         for (key, _) in &stalled {
             if self.bytes > self.limits.all {
-                ended.extend(self.leave(*key)); // nothing, if it was ended just now
+                ended.extend(self.leave(*key)); // nothing, if it was removed above
             }
         }
         ended
     }
 
-    /// Removes what has waited for the longest, of the connections that hold the most, until no limit is
-    /// exceeded twice over.
+    /// Removes the longest waiting exchanges of the connections that hold the most, until no limit
+    /// is exceeded by a factor of two.
     pub fn end_far_over(&mut self, connection: usize) -> Vec<T> {
         let Limits { all, each } = self.limits;
         let mut ended = Vec::new();
@@ -186,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn within_the_limits_nothing_is_ended_however_long_it_waits() {
+    fn within_the_limits_nothing_is_aborted_however_long_it_waits() {
         let mut unread = unread();
         for connection in 0..4 {
             unread.enter(at(0), connection, 100, 1);
@@ -208,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn where_all_are_over_the_oldest_that_stalled_are_ended() {
+    fn above_the_total_limit_the_oldest_stalled_exchanges_are_aborted() {
         let mut unread = unread();
         for number in 0..6 {
             unread.enter(at(u64::from(number)), usize::try_from(number).unwrap(), 90, number);
@@ -219,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn connections_over_their_share_pay_before_the_oldest_of_all() {
+    fn connections_above_their_share_are_chosen_before_the_oldest_of_all() {
         let mut unread = unread();
         for connection in 1..=5 {
             unread.enter(at(0), connection, 50, 1);
@@ -232,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn far_over_the_limit_the_heaviest_connection_pays_at_once() {
+    fn far_above_the_limit_the_heaviest_connection_is_chosen_at_once() {
         let mut unread = unread();
         unread.enter(at(0), 0, 50, 0);
         for connection in 1..=8 {
@@ -246,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_far_over_its_share_pays_at_once() {
+    fn a_connection_far_above_its_share_is_chosen_at_once() {
         let mut unread = unread();
         unread.enter(at(0), 1, 90, 1);
         for number in 0..4 {
@@ -257,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn what_leaves_or_was_ended_counts_no_more() {
+    fn an_exchange_that_left_or_was_aborted_is_not_counted() {
         let mut unread = unread();
         let first = unread.enter(at(0), 1, 90, 1);
         let second = unread.enter(at(0), 1, 90, 2);

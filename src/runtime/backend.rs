@@ -1,8 +1,8 @@
-//! One server, and the requests that are in flight to it.
+//! One server, and the requests in flight to it.
 //!
-//! A backend outlives the snapshot that made it: what is known of it (health, requests in
-//! flight, counts) belongs to the address, not to the version of the file. Its weight is not
-//! here: a new weight does not make a new backend.
+//! A backend outlives the snapshot that created it: its health, requests in flight and counts
+//! belong to the address, not to the version of the configuration. Its weight is not here: a new
+//! weight does not make a new backend.
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::config::HealthCheck;
-use crate::policy::hysteresis::{Hysteresis, Standing};
+use crate::policy::hysteresis::{HealthStreak, Hysteresis};
 use crate::runtime::endpoint::{Change, Endpoint};
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use crate::time::Timestamp;
@@ -21,65 +21,66 @@ use crate::time::Timestamp;
 /// One server of one pool.
 #[derive(Debug)]
 pub struct Backend {
-    /// The address as the file has it: what metrics, status and logs call it.
+    /// The address as written in the configuration: its name in metrics, status and logs.
     pub label: Arc<str>,
     /// Where it listens.
     pub endpoint: Endpoint,
     /// A hash of the label, the same in every process.
     pub identity: u64,
-    /// How it is spoken to.
-    pub speech: Speech,
+    /// How to connect to it.
+    pub transport: TransportKey,
     healthy: AtomicBool,
     in_flight: AtomicU64,
-    /// Requests that other workers have in flight, as they last reported.
-    elsewhere: AtomicU64,
+    /// Requests in flight of other workers, as last reported.
+    other_workers: AtomicU64,
     attempts: AtomicU64,
     failures: AtomicU64,
-    checkup: Mutex<Checkup>,
+    probes: Mutex<ProbeRecord>,
 }
 
-/// How a backend is spoken to. Where that is another way, it is another server: what was known of
-/// the one says nothing of the other.
+/// How to connect to a backend. A different transport means a different server: the health of the
+/// one does not apply to the other.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Speech {
-    /// Over TLS.
+pub struct TransportKey {
+    /// Whether it uses TLS.
     pub tls: bool,
-    /// A hash of everything else that decides who answers.
-    pub details: u64,
+    /// A hash of everything else that determines the server.
+    #[serde(rename = "details")]
+    pub fingerprint: u64,
 }
 
-/// What the probes have found.
+/// The results of the probes.
 #[derive(Debug, Clone)]
-struct Checkup {
-    /// `None` if nobody probes this backend.
+struct ProbeRecord {
+    /// `None` if the backend has no health check.
     hysteresis: Option<Hysteresis>,
-    last_checked: Option<Moment>,
+    last_checked: Option<PastInstant>,
     last_error: Option<String>,
 }
 
-/// What is known of a backend's health, at one moment.
+/// A backend's health at one instant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Health {
-    /// Whether it takes requests.
+    /// Whether it gets requests.
     pub healthy: bool,
     /// Whether a probe has ever reported, or none is configured.
     pub known: bool,
     /// When the last probe ended.
-    pub last_checked: Option<Moment>,
+    pub last_checked: Option<PastInstant>,
     /// Why the last failed probe or attempt failed.
     pub last_error: Option<String>,
 }
 
-/// A moment that may lie before the clock's start, as what another process saw does.
+/// An instant that may lie before the start of the clock, as seen by another process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Moment {
-    /// A moment of this clock,
+pub struct PastInstant {
+    /// An instant of this clock,
     pub at: Timestamp,
     /// and how long before it.
     pub earlier: Duration,
 }
 
-impl Moment {
+impl PastInstant {
     /// How long ago it was.
     #[must_use]
     pub fn ago(self, now: Timestamp) -> Duration {
@@ -87,11 +88,12 @@ impl Moment {
     }
 }
 
-/// What a successor is told of a backend's health, with times as durations: it has another clock.
+/// A backend's health for the next worker. Times are durations, because workers have different
+/// clocks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Known {
-    /// `None` if no probe has ever reported, or nobody probes it.
-    pub standing: Option<Standing>,
+pub struct HealthState {
+    /// `None` if no probe has ever reported, or there is no health check.
+    pub standing: Option<HealthStreak>,
     /// How long ago the last probe ended.
     pub checked_ago: Option<Duration>,
     /// Why the last failed probe or attempt failed.
@@ -99,9 +101,9 @@ pub struct Known {
 }
 
 impl Backend {
-    /// A backend that has served nothing. With a health check it takes no request before its
-    /// first probe has passed; without one it counts as healthy. As long as its name has no
-    /// address it takes none either way.
+    /// A backend without any requests yet. With a health check it gets no request before its first
+    /// probe has passed; without one it counts as healthy. While its host name is unresolved it
+    /// gets none in either case.
     #[must_use]
     pub fn new(label: &str, endpoint: Endpoint, health_check: Option<&HealthCheck>) -> Self {
         let hysteresis =
@@ -109,59 +111,59 @@ impl Backend {
         Self {
             label: label.into(),
             identity: xxh3_64(label.as_bytes()),
-            speech: Speech::default(),
+            transport: TransportKey::default(),
             healthy: AtomicBool::new(hysteresis.is_none() && endpoint.address().is_some()),
             endpoint,
             in_flight: AtomicU64::new(0),
-            elsewhere: AtomicU64::new(0),
+            other_workers: AtomicU64::new(0),
             attempts: AtomicU64::new(0),
             failures: AtomicU64::new(0),
-            checkup: Mutex::new(Checkup { hysteresis, last_checked: None, last_error: None }),
+            probes: Mutex::new(ProbeRecord { hysteresis, last_checked: None, last_error: None }),
         }
     }
 
-    /// The same, spoken to like this.
+    /// Sets how to connect to it.
     #[must_use]
-    pub fn spoken_to(mut self, speech: Speech) -> Self {
-        self.speech = speech;
+    pub fn with_transport(mut self, transport: TransportKey) -> Self {
+        self.transport = transport;
         self
     }
 
-    /// Its URL, as the file has it.
+    /// Its URL, as written in the configuration.
     #[must_use]
     pub fn url(&self) -> String {
-        let scheme = if self.speech.tls { "https" } else { "http" };
+        let scheme = if self.transport.tls { "https" } else { "http" };
         format!("{scheme}://{}", self.label)
     }
 
-    /// Where to connect; `None` as long as its name has no address.
+    /// Where to connect; `None` while its host name is unresolved.
     #[must_use]
     pub fn address(&self) -> Option<SocketAddr> {
         self.endpoint.address()
     }
 
-    /// Records the address that its name has. A backend without health checks that gets its first
-    /// address takes requests from now on.
+    /// Records the address of its host name. A backend without health checks gets requests once it
+    /// has its first address.
     pub fn resolved(&self, address: SocketAddr) -> Change {
-        let checkup = self.checkup.lock().unwrap_or_else(PoisonError::into_inner);
+        let probes = self.probes.lock().unwrap_or_else(PoisonError::into_inner);
         let change = self.endpoint.found(address);
-        if change == Change::First && checkup.hysteresis.is_none() {
+        if change == Change::First && probes.hysteresis.is_none() {
             self.healthy.store(true, Relaxed);
         }
         change
     }
 
-    /// Whether it takes requests.
+    /// Whether it gets requests.
     #[must_use]
     pub fn is_healthy(&self) -> bool {
         self.healthy.load(Relaxed)
     }
 
-    /// Whether its last health check passed, and it is only some passes short of being healthy.
+    /// Whether its last health check passed, but it needs further passes to be healthy.
     #[must_use]
     pub fn is_recovering(&self) -> bool {
-        let checkup = self.checkup.lock().unwrap_or_else(PoisonError::into_inner);
-        let standing = checkup.hysteresis.as_ref().and_then(Hysteresis::standing);
+        let probes = self.probes.lock().unwrap_or_else(PoisonError::into_inner);
+        let standing = probes.hysteresis.as_ref().and_then(Hysteresis::standing);
         standing.is_some_and(|standing| !standing.healthy && standing.run > 0)
     }
 
@@ -171,92 +173,93 @@ impl Backend {
         self.in_flight.load(Relaxed)
     }
 
-    /// Requests in flight to it, those of workers that drain included: how busy it is.
+    /// Requests in flight to it, including those of draining workers.
     #[must_use]
     pub fn load(&self) -> u64 {
-        self.in_flight().saturating_add(self.elsewhere.load(Relaxed))
+        self.in_flight().saturating_add(self.other_workers.load(Relaxed))
     }
 
-    /// Sets how many requests other workers have in flight.
-    pub fn set_elsewhere(&self, requests: u64) {
-        self.elsewhere.store(requests, Relaxed);
+    /// Sets the requests in flight of other workers.
+    pub fn set_other_workers(&self, requests: u64) {
+        self.other_workers.store(requests, Relaxed);
     }
 
-    /// Attempts made at it.
+    /// The number of attempts.
     #[must_use]
     pub fn attempts(&self) -> u64 {
         self.attempts.load(Relaxed)
     }
 
-    /// Attempts at it that failed.
+    /// The number of failed attempts.
     #[must_use]
     pub fn failures(&self) -> u64 {
         self.failures.load(Relaxed)
     }
 
-    /// Counts an attempt that failed, with the reason for the operator.
+    /// Counts a failed attempt, with the reason for the operator.
     pub fn attempt_failed(&self, reason: &str) {
         self.failures.fetch_add(1, Relaxed);
-        let mut checkup = self.checkup.lock().unwrap_or_else(PoisonError::into_inner);
-        checkup.last_error = Some(reason.to_owned());
+        let mut probes = self.probes.lock().unwrap_or_else(PoisonError::into_inner);
+        probes.last_error = Some(reason.to_owned());
     }
 
-    /// Takes in the result of a probe that ended at `now`. `Some` is the new health, if it
+    /// Processes the result of a probe that ended at `now`. `Some` is the new health, if it
     /// changed.
     pub fn probed(&self, result: Result<(), String>, now: Timestamp) -> Option<bool> {
-        let mut checkup = self.checkup.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut probes = self.probes.lock().unwrap_or_else(PoisonError::into_inner);
         let passed = result.is_ok();
-        checkup.last_checked = Some(Moment { at: now, earlier: Duration::ZERO });
+        probes.last_checked = Some(PastInstant { at: now, earlier: Duration::ZERO });
         if let Err(reason) = result {
-            checkup.last_error = Some(reason);
+            probes.last_error = Some(reason);
         }
-        let flipped = checkup.hysteresis.as_mut()?.observe(passed);
+        let flipped = probes.hysteresis.as_mut()?.observe(passed);
         if let Some(healthy) = flipped {
             self.healthy.store(healthy, Relaxed);
         }
         flipped
     }
 
-    /// What is known of its health.
+    /// Its health.
     #[must_use]
     pub fn health(&self) -> Health {
-        let checkup = self.checkup.lock().unwrap_or_else(PoisonError::into_inner);
+        let probes = self.probes.lock().unwrap_or_else(PoisonError::into_inner);
         Health {
             healthy: self.is_healthy(),
-            known: checkup.hysteresis.as_ref().is_none_or(Hysteresis::is_known),
-            last_checked: checkup.last_checked,
-            last_error: checkup.last_error.clone().or_else(|| self.endpoint.failure()),
+            known: probes.hysteresis.as_ref().is_none_or(Hysteresis::is_known),
+            last_checked: probes.last_checked,
+            last_error: probes.last_error.clone().or_else(|| self.endpoint.failure()),
         }
     }
 }
 
 impl Backend {
-    /// What a successor should know of its health.
+    /// Its health for the next worker.
     #[must_use]
-    pub fn known(&self, now: Timestamp) -> Known {
-        let checkup = self.checkup.lock().unwrap_or_else(PoisonError::into_inner);
-        Known {
-            standing: checkup.hysteresis.as_ref().and_then(Hysteresis::standing),
-            checked_ago: checkup.last_checked.map(|moment| moment.ago(now)),
-            last_error: checkup.last_error.clone(),
+    pub fn export_health(&self, now: Timestamp) -> HealthState {
+        let probes = self.probes.lock().unwrap_or_else(PoisonError::into_inner);
+        HealthState {
+            standing: probes.hysteresis.as_ref().and_then(Hysteresis::standing),
+            checked_ago: probes.last_checked.map(|instant| instant.ago(now)),
+            last_error: probes.last_error.clone(),
         }
     }
 
-    /// Goes on from what a predecessor knows at `now`, with what our own probes have found since we
-    /// began (see [`Hysteresis::resume`]). A backend without health checks here stays healthy; one
-    /// without them there stays unknown until it passes. `Some` is the new health, if neither the
-    /// predecessor nor we had found it so before.
-    pub fn resume(&self, known: &Known, now: Timestamp) -> Option<bool> {
-        let mut guard = self.checkup.lock().unwrap_or_else(PoisonError::into_inner);
-        let checkup = &mut *guard;
-        if checkup.last_error.is_none() {
-            checkup.last_error.clone_from(&known.last_error);
+    /// Imports the health that the previous worker had at `now`, and combines it with the results
+    /// of own probes since the start (see [`Hysteresis::resume`]). A backend without health checks
+    /// here stays healthy; one without them there stays unknown until it passes. `Some` is the new
+    /// health, if neither the previous worker nor this one had determined it before.
+    pub fn import_health(&self, known: &HealthState, now: Timestamp) -> Option<bool> {
+        let mut guard = self.probes.lock().unwrap_or_else(PoisonError::into_inner);
+        let probes = &mut *guard;
+        if probes.last_error.is_none() {
+            probes.last_error.clone_from(&known.last_error);
         }
-        let (Some(hysteresis), Some(standing)) = (&mut checkup.hysteresis, known.standing) else {
+        let (Some(hysteresis), Some(standing)) = (&mut probes.hysteresis, known.standing) else {
             return None;
         };
         if !hysteresis.has_own_results() {
-            checkup.last_checked = known.checked_ago.map(|ago| Moment { at: now, earlier: ago });
+            probes.last_checked =
+                known.checked_ago.map(|ago| PastInstant { at: now, earlier: ago });
         }
         let before = hysteresis.is_healthy();
         hysteresis.resume(standing);
@@ -265,14 +268,14 @@ impl Backend {
         (healthy != before && healthy != standing.healthy).then_some(healthy)
     }
 
-    /// Adds what others have counted for it.
+    /// Adds the counts of other workers.
     pub fn add_counts(&self, attempts: u64, failures: u64) {
         self.attempts.fetch_add(attempts, Relaxed);
         self.failures.fetch_add(failures, Relaxed);
     }
 }
 
-/// A backend in a pool, with its share.
+/// A backend in a pool, with its weight.
 #[derive(Debug, Clone)]
 pub struct Member {
     /// The server.
@@ -283,8 +286,8 @@ pub struct Member {
 
 /// One request in flight to one backend.
 ///
-/// Dropping the lease is the only way to give it back, so a cancelled request, a panic and an
-/// early return all give it back.
+/// Only dropping the lease releases it, so a cancelled request, a panic and an early return all
+/// release it.
 #[derive(Debug)]
 pub struct Lease {
     backend: Arc<Backend>,
@@ -299,12 +302,12 @@ impl Lease {
         Self { backend }
     }
 
-    /// Gives it back, as if nothing had been attempted.
+    /// Releases it, as if nothing had been attempted.
     pub fn cancel(self) {
         self.backend.attempts.fetch_sub(1, Relaxed);
     }
 
-    /// Whose lease it is.
+    /// The backend of the lease.
     #[must_use]
     pub fn backend(&self) -> &Arc<Backend> {
         &self.backend
@@ -314,7 +317,7 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         let before = self.backend.in_flight.fetch_sub(1, Relaxed);
-        debug_assert!(before > 0, "a lease was given back twice");
+        debug_assert!(before > 0, "a lease was released twice");
     }
 }
 
@@ -359,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panicking_request_gives_its_lease_back() {
+    fn a_panicking_request_releases_its_lease() {
         let backend = unprobed();
         let inside = backend.clone();
         let caught = panic::catch_unwind(move || {
@@ -371,13 +374,13 @@ mod tests {
     }
 
     #[test]
-    fn a_backend_nobody_probes_counts_as_healthy() {
+    fn a_backend_without_health_checks_counts_as_healthy() {
         assert!(unprobed().is_healthy());
         assert!(unprobed().health().known);
     }
 
     #[test]
-    fn a_probed_backend_takes_nothing_before_its_first_pass() {
+    fn a_probed_backend_gets_nothing_before_its_first_pass() {
         let backend = probed();
         assert!(!backend.is_healthy());
         assert_eq!(backend.probed(Ok(()), Timestamp::ZERO), Some(true));
@@ -385,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn a_backend_whose_name_has_no_address_takes_nothing_until_it_has_one() {
+    fn a_backend_gets_nothing_until_its_host_name_is_resolved() {
         let nowhere = || Endpoint::named("web", 80, Lookup::Failed("no such name".to_owned()));
         let unchecked = Backend::new("web:80", nowhere(), None);
         assert!(!unchecked.is_healthy());

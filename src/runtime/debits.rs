@@ -1,9 +1,10 @@
-//! What a draining worker admits, charged by its successor.
+//! Charges the successor's limiters for the requests that a draining worker admits.
 //!
 //! From [`Handoff::take`] on, two workers admit the same clients: the old one until its connections
-//! have ended. With each report while it drains, it tells what its limiters have given to each
-//! client since the report before; the first one covers the time since the handoff. So a client
-//! gets its burst and its rate over a handover, too. How that is made out: [`policy::debits`].
+//! have ended. With each report while it drains, it reports what its limiters have spent for each
+//! client since the previous report; the first one covers the time since the handoff. So a client
+//! gets only its burst and its rate during a handover too. [`policy::debits`] explains the
+//! calculation.
 //!
 //! [`policy::debits`]: crate::policy::debits
 
@@ -19,15 +20,15 @@ use crate::policy::limiter::{Debit, RateLimiter};
 use crate::runtime::snapshot::{Seed, Snapshot};
 use crate::time::Timestamp;
 
-/// What the successor knows of each limiter's buckets. It takes 16 bytes for each bucket that was
-/// handed off.
+/// The buckets that the successor has imported, for each limiter. Takes 16 bytes per bucket that
+/// was handed off.
 #[derive(Debug, Default)]
-pub struct Known {
+pub struct SuccessorBuckets {
     limiters: HashMap<Scope, Baseline>,
 }
 
-impl Known {
-    /// What a successor knows from a handoff that was taken at `now`.
+impl SuccessorBuckets {
+    /// The buckets in a handoff that was made at `now`.
     #[must_use]
     pub fn from_handoff(handoff: &Handoff, now: Timestamp) -> Self {
         let known = handoff
@@ -36,7 +37,7 @@ impl Known {
         Self { limiters: known.collect() }
     }
 
-    /// What the limiters have given to each client since. From now on it is known.
+    /// What the limiters have spent for each client since the last call.
     pub fn debits(&mut self, snapshot: &Snapshot, now: Timestamp) -> Debits {
         let given = |(scope, limiter): (Scope, &RateLimiter)| {
             let known = self.limiters.get_mut(&scope)?;
@@ -49,7 +50,7 @@ impl Known {
     }
 }
 
-/// What a worker's limiters have given to each client meanwhile.
+/// What a worker's limiters have spent for each client since the last report.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Debits {
@@ -58,14 +59,14 @@ pub struct Debits {
 }
 
 impl Debits {
-    /// Whether no client has got anything.
+    /// Whether nothing was spent.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.limiters.is_empty()
     }
 
-    /// Charges the clients. A limit that the snapshot does not have, or that tells clients apart
-    /// otherwise, is passed over, as it is in [`Handoff::apply`].
+    /// Charges the clients. A limit that the snapshot does not have, or that identifies clients
+    /// differently, is skipped, as in [`Handoff::apply`].
     pub fn apply(&self, snapshot: &Snapshot, now: Timestamp) {
         if self.is_empty() || self.seed != Some(snapshot.seed) {
             return;
@@ -80,7 +81,7 @@ impl Debits {
     }
 }
 
-/// What one limiter has given.
+/// The tokens spent by one limiter.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Given {
     scope: Scope,
@@ -88,12 +89,12 @@ struct Given {
     debits: Packed,
 }
 
-/// Debits in the order of their tags; in text as the buckets of a handoff, with one number more.
+/// Debits sorted by tag; serialized like the buckets of a handoff, with one number more.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Packed(Vec<Debit>);
 
 impl Packed {
-    /// The largest ones, `max` at most: a message has a bound.
+    /// The largest ones, at most `max`, to bound the size of the message.
     fn largest(mut debits: Vec<Debit>, max: usize) -> Self {
         if debits.len() > max {
             log::warn!("handoff: debits left out: count={}", debits.len() - max);
@@ -145,7 +146,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_largest_numbers_are_packed_and_unpacked() {
+    fn the_largest_numbers_survive_packing() {
         let debit = |tag, spent_ns, full_in_ns| Debit { tag, spent_ns, full_in_ns };
         let all = vec![debit(2, 0, u64::MAX), debit(3, u64::MAX, 0), debit(u64::MAX, 127, 128)];
         let packed = Packed::largest(all.clone(), 3);
@@ -153,14 +154,14 @@ mod tests {
     }
 
     #[test]
-    fn of_too_many_debits_the_largest_are_reported() {
+    fn of_too_many_debits_the_largest_are_kept() {
         let debit = |tag, spent_ns| Debit { tag, spent_ns, full_in_ns: 0 };
         let all = vec![debit(9, 10), debit(2, 30), debit(7, 20), debit(5, 40)];
         assert_eq!(Packed::largest(all, 2).0, [debit(2, 30), debit(5, 40)]);
     }
 
     #[test]
-    fn bytes_that_end_in_the_middle_are_no_debits() {
+    fn truncated_bytes_are_rejected() {
         let packed = Packed(vec![Debit { tag: 300, spent_ns: 300, full_in_ns: 300 }]).pack();
         assert_eq!(packed.len(), 6);
         for end in 1..6 {

@@ -32,7 +32,7 @@ use Fate::{HandedOff, Left};
 
 use crate::policy::debits::emptiest;
 use crate::policy::limiter::{Bucket, RateLimiter};
-use crate::runtime::backend::{Known, Speech};
+use crate::runtime::backend::{HealthState, TransportKey};
 use crate::runtime::endpoint::KnownName;
 use crate::runtime::snapshot::{RouteKey, Seed, Snapshot};
 use crate::time::Timestamp;
@@ -72,10 +72,10 @@ pub const STATE: &[(&str, Fate)] = &[
     ("runtime/endpoint.rs Endpoint.address", HandedOff("KnownName, for the case that the name cannot be looked up")),
     ("runtime/endpoint.rs Endpoint.failure", HandedOff("KnownName, so that a reload can report it")),
     ("runtime/backend.rs Backend.attempts", HandedOff("metrics::Counts")),
-    ("runtime/backend.rs Backend.checkup", HandedOff("Backend::known")),
+    ("runtime/backend.rs Backend.probes", HandedOff("Backend::export_health")),
     ("runtime/backend.rs Backend.failures", HandedOff("metrics::Counts")),
-    ("runtime/backend.rs Backend.healthy", HandedOff("Backend::known")),
-    ("runtime/backend.rs Backend.elsewhere", Left("the supervisor tells every worker itself")),
+    ("runtime/backend.rs Backend.healthy", HandedOff("Backend::export_health")),
+    ("runtime/backend.rs Backend.other_workers", Left("the supervisor tells every worker itself")),
     ("runtime/backend.rs Backend.in_flight", HandedOff("metrics::Counts, as long as the old worker has the requests")),
     ("runtime/tunnels.rs TunnelGuard.open", Left("a tunnel stays with the old worker")),
     ("runtime/tunnels.rs TunnelGauge.open", Left("the tunnels stay with the old worker")),
@@ -104,8 +104,8 @@ struct KnownBackend {
     label: String,
     address: SocketAddr,
     #[serde(default)]
-    speech: Speech,
-    health: Known,
+    speech: TransportKey,
+    health: HealthState,
 }
 
 /// Which requests a limit is for.
@@ -140,8 +140,8 @@ impl Handoff {
                     label: member.backend.label.to_string(),
                     // Nothing is known of a backend that has no address yet.
                     address: member.backend.address()?,
-                    speech: member.backend.speech,
-                    health: member.backend.known(now),
+                    speech: member.backend.transport,
+                    health: member.backend.export_health(now),
                 })
             }));
         }
@@ -201,11 +201,11 @@ impl Handoff {
             for backend in pool.members.iter().map(|member| &member.backend) {
                 let key = (pool.name.to_string(), backend.label.to_string());
                 let is_same = |known: &&&KnownBackend| {
-                    Some(known.address) == backend.address() && known.speech == backend.speech
+                    Some(known.address) == backend.address() && known.speech == backend.transport
                 };
                 let known = known.get(&key).filter(is_same);
                 if let Some(known) = known
-                    && backend.resume(&known.health, now) == Some(false)
+                    && backend.import_health(&known.health, now) == Some(false)
                 {
                     let reason = backend.health().last_error.unwrap_or_default().replace('"', "'");
                     let (pool, backend) = (&pool.name, &backend.label);

@@ -37,7 +37,7 @@ impl InFlight {
 
     /// Sets the requests in flight of all other workers at the backends of a snapshot. Replaces the
     /// previous values.
-    pub fn set_elsewhere(all: &[Self], snapshot: &Snapshot) {
+    pub fn set_other_workers(all: &[Self], snapshot: &Snapshot) {
         let mut sums: HashMap<(&str, &str), u64> = HashMap::new();
         for one in all {
             let sum = sums.entry((&one.pool, &one.backend)).or_default();
@@ -46,7 +46,7 @@ impl InFlight {
         for pool in &snapshot.pools {
             for backend in pool.members.iter().map(|member| &member.backend) {
                 let sum = sums.get(&(pool.name.as_str(), &*backend.label));
-                backend.set_elsewhere(sum.copied().unwrap_or(0));
+                backend.set_other_workers(sum.copied().unwrap_or(0));
             }
         }
     }

@@ -16,7 +16,7 @@ use crate::policy::bucket::Rate;
 use crate::policy::limiter::{Params, RateLimiter};
 use crate::policy::retry::RetryPolicy;
 use crate::runtime::action::Action;
-use crate::runtime::backend::{Backend, Member, Speech};
+use crate::runtime::backend::{Backend, Member, TransportKey};
 use crate::runtime::endpoint::{Endpoint, Lookup};
 use crate::runtime::pool::{Pool, selector};
 use crate::runtime::routes::Routes;
@@ -154,7 +154,7 @@ fn build_pool(
         };
         let label = backend.address.to_string();
         let server = Backend::new(&label, endpoint, pool.health_check.as_ref())
-            .spoken_to(speech(pool, backend));
+            .with_transport(transport(pool, backend));
         members.push(Member { backend: Arc::new(server), weight: backend.weight });
     }
     Pool {
@@ -178,19 +178,19 @@ fn build_pool(
     }
 }
 
-fn speech(pool: &config::Pool, backend: &config::Backend) -> Speech {
+fn transport(pool: &config::Pool, backend: &config::Backend) -> TransportKey {
     let protocol = pool.dial.protocol;
     let tls = backend.server_name.is_some();
     let proxied = pool.dial.proxy_protocol;
     if !tls && protocol != Protocol::H2c && !proxied {
-        return Speech::default();
+        return TransportKey::default();
     }
     // Renewed certificates in the same files do not make a different server.
     let config::DialTls { verify, ca, identity } = &pool.dial.tls;
     let (ca, cert) = (ca.as_ref().map(|ca| &ca.path), identity.as_ref().map(|id| &id.cert.path));
-    let details =
+    let fingerprint =
         format!("{:?} {protocol:?} {proxied} {verify} {ca:?} {cert:?}", backend.server_name);
-    Speech { tls, details: xxh3_64(details.as_bytes()) }
+    TransportKey { tls, fingerprint: xxh3_64(fingerprint.as_bytes()) }
 }
 
 /// A checked limit has a rate above zero, so the result is never `None`.

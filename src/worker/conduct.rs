@@ -99,7 +99,7 @@ impl<'a> Conductor<'a> {
         self.admin.note_uptime(supervision.uptime);
         self.admin.metrics.supervised(supervision);
         let snapshot = self.parts.proxy.live.load();
-        InFlight::set_elsewhere(&supervision.draining_requests, &snapshot);
+        InFlight::set_other_workers(&supervision.draining_requests, &snapshot);
     }
 
     pub(super) fn beat(&mut self) {
@@ -160,7 +160,7 @@ impl<'a> Conductor<'a> {
         // Until the supervisor reports what the predecessor still has, it is what it had just now.
         let draining = self.admin.metrics.supervision().map(|told| told.draining_requests);
         let in_flight = [state.counts.in_flight(), &draining.unwrap_or_default()].concat();
-        InFlight::set_elsewhere(&in_flight, &snapshot);
+        InFlight::set_other_workers(&in_flight, &snapshot);
         if let Some(keys) = &state.tickets {
             self.parts.tickets.inherit(keys.clone());
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::conduct::Conductor;
 use crate::link::{DrainReport, State, ToSupervisor};
 use crate::metrics::Counts;
-use crate::runtime::debits::{Debits, Known};
+use crate::runtime::debits::{Debits, SuccessorBuckets};
 use crate::time::Timestamp;
 
 /// The limiters' tables may have millions of slots. Looking through them takes at most one part in
@@ -16,7 +16,7 @@ const SCAN_PART: u32 = 20;
 #[derive(Debug)]
 pub(super) struct Reported {
     counts: Counts,
-    limits: Known,
+    limits: SuccessorBuckets,
     /// The limiters are not looked through before.
     next_scan: Timestamp,
 }
@@ -24,7 +24,7 @@ pub(super) struct Reported {
 impl Reported {
     /// What it knows by this state, which was taken at `now`.
     pub(super) fn by(state: &State, now: Timestamp) -> Self {
-        let limits = Known::from_handoff(&state.handoff, now);
+        let limits = SuccessorBuckets::from_handoff(&state.handoff, now);
         Self { counts: state.counts.clone(), limits, next_scan: now }
     }
 }
@@ -32,7 +32,7 @@ impl Reported {
 impl Conductor<'_> {
     /// There is no successor: nothing that was until now is reported.
     pub(super) fn all_reported(&self) -> Reported {
-        let limits = Known::default();
+        let limits = SuccessorBuckets::default();
         Reported { counts: self.counts(), limits, next_scan: Timestamp::ZERO }
     }
 

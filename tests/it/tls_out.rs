@@ -366,7 +366,11 @@ fn a_system_without_roots_is_a_complaint_where_they_are_needed() {
         PATIENCE,
     );
     assert_eq!(said.code, Some(1));
-    assert!(said.stderr.contains("whom this system trusts, which is nobody"), "{}", said.stderr);
+    assert!(
+        said.stderr.contains("verified by the system's root certificates, but there are none"),
+        "{}",
+        said.stderr
+    );
 }
 
 // ── over TLS like over anything ──
