@@ -6,7 +6,7 @@ use divan::Bencher;
 use http::{HeaderMap, Method};
 
 use weir::config::{Action, Conditions, HostPattern, PathPattern, Route};
-use weir::http::path::{normalize_for_routing, is_ambiguous};
+use weir::http::path::{is_ambiguous, normalize_for_routing};
 use weir::http::pattern::Pattern;
 use weir::http::scheme::Scheme;
 use weir::runtime::routes::{RouteQuery, Routes};

@@ -1,8 +1,8 @@
-//! Who is to blame when a request cannot go on, and what follows from it.
+//! Decides who is to blame when a request fails, and the consequences.
 //!
-//! The edge turns an error into a [`Fault`] once, and says how far the request had come
+//! The edge turns an error into a [`Fault`] once, and describes the state of the request
 //! ([`Progress`]). [`Fault::judge`] is the only place that decides from these facts. A backend is
-//! blamed for what it did itself, and never for a client that sends or reads slowly.
+//! blamed only for its own faults, never for a client that sends or reads slowly.
 
 use super::refusal::{Abort, Outcome, Refusal};
 use crate::policy::retry::Failure;

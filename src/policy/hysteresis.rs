@@ -228,14 +228,14 @@ mod tests {
     }
 
     #[test]
-    fn a_pass_in_between_starts_the_fall_anew() {
+    fn a_pass_in_between_restarts_the_fall() {
         let mut hysteresis = after(&[true, false, false, true, false, false]);
         assert!(hysteresis.is_healthy());
         assert_eq!(hysteresis.observe(false), Some(false));
     }
 
     #[test]
-    fn a_failure_in_between_starts_the_rise_anew() {
+    fn a_failure_in_between_restarts_the_rise() {
         let mut hysteresis = after(&[false, true, false]);
         assert_eq!(hysteresis.observe(true), None);
         assert_eq!(hysteresis.observe(true), Some(true));

@@ -1,33 +1,34 @@
-//! A token bucket per client, in memory that never grows.
+//! A token bucket per client, in bounded memory.
 //!
-//! All memory is taken once: a table of [`Params::clients_max`] slots of 16 bytes, in sets of at
-//! most 16. A client's address is hashed with a secret seed; the hash names its set and is its
-//! tag there. A client that is not in its set gets the slot whose bucket is the fullest: an empty
-//! slot, else a bucket that is full again (forgetting it changes nothing), else the one closest
-//! to full. So a newcomer is never refused for want of room, and who asked for the most is
-//! remembered the longest. Why a table, and what degrades when it is too small:
+//! All memory is allocated once: a table of [`Params::clients_max`] slots of 16 bytes, in sets of
+//! at most 16. A client's address is hashed with a secret seed; the hash selects its set and is its
+//! tag there. A client that is not in its set gets the slot whose bucket is the eviction_candidate: an empty
+//! slot, or else a bucket that is full again (evicting it changes nothing), or else the one closest
+//! to full. So a new client is never rejected because the table is full, and clients that spend
+//! most stay longest. Why a table, and what happens when it is too small:
 //! `docs/adr/0002-rate-limiter-table.md`.
 //!
 //! # Threads
 //!
-//! A client that is in the table is found and charged without a lock. Giving a slot to another
-//! client takes one of a few locks by set, so that no client gets two slots, and goes
+//! A client that is in the table is found and charged without a lock. Reassigning a slot to another
+//! client takes one of a few locks by set, so that no client gets two slots, and proceeds as
+//! follows:
 //!
 //! ```text
-//!   tag := MOVING  ──▶  bucket: compare-exchange the value that was chosen  ──▶  tag := newcomer
-//!                          └─ it was spent from meanwhile: tag := as it was, and choose again
+//!   tag := MOVING  ──▶  bucket: compare-exchange the chosen value  ──▶  tag := new client
+//!                          └─ it was spent from meanwhile: restore the tag, and choose again
 //! ```
 //!
-//! while a client is charged in the order *read bucket, check tag, compare-exchange bucket*. So
-//! a bucket that is spent from is not the one forgotten, and a value read after the slot was
-//! given away is never taken for the former client's, since the tag had changed before the
-//! bucket did. `tests/loom.rs` tries every order of events for it.
+//! A client is charged in the order *read bucket, check tag, compare-exchange bucket*. So a bucket
+//! that is spent from is not evicted. A value read after the slot was reassigned is never used for
+//! the former client, because the tag changed before the bucket did. `tests/loom.rs` tries every
+//! order of events for it.
 //!
-//! What may happen at worst: a client stops between its check and its compare-exchange while its
-//! slot is given away, *and* the newcomer's bucket then comes to hold the very number of
-//! nanoseconds that was read. Then the newcomer pays one token for the former client. And two
-//! clients whose 64-bit hashes are equal share a bucket; among ten million clients there is such
-//! a pair with a chance of three in a million. Neither gives anybody a token too many.
+//! The worst case: a thread stops between its check and its compare-exchange while the slot is
+//! reassigned, *and* the new client's bucket then has exactly the number of nanoseconds that was
+//! read. Then the new client pays one token for the former one. Also, two clients with equal 64-bit
+//! hashes share a bucket; among ten million clients, such a pair exists with a probability of three
+//! in a million. In neither case does a client get a token too many.
 
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
@@ -43,38 +44,37 @@ use crate::sync::atomic::{AtomicU64, AtomicUsize};
 use crate::sync::{Mutex, MutexGuard};
 use crate::time::Timestamp;
 
-/// What one client costs in memory, whether its slot is taken or not.
+/// The memory per slot, whether it is used or not.
 pub const BYTES_PER_CLIENT: usize = 16;
 
-/// Slots of a set. Sixteen are four cache lines, and few enough sets overflow before the whole
-/// table is full (the numbers are in the ADR).
+/// Slots per set. Sixteen are four cache lines, and few sets overflow before the whole table is
+/// full (the numbers are in the ADR).
 const WAYS_MAX: usize = 16;
 
-/// Locks for newcomers. One is held while one set is looked through.
+/// Locks for new clients. One is held while one set is read.
 const LOCKS_MAX: usize = 64;
 
-/// The tag of a slot that nobody has had.
+/// The tag of a slot that has never been used.
 const EMPTY: u64 = 0;
-/// The tag of a slot that is on its way to another client.
+/// The tag of a slot that is being reassigned.
 const MOVING: u64 = 1;
-/// The least tag of a client.
+/// The lowest tag of a client.
 const CLIENT_MIN: u64 = 2;
 
-/// How clients are told apart and limited.
+/// How clients are identified and limited.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Params {
     /// What each client's bucket earns and holds.
     pub rate: Rate,
-    /// IPv6 clients are told apart by so many leading bits; more than 128 are 128.
+    /// IPv6 clients are identified by this many leading bits; more than 128 count as 128.
     pub ipv6_prefix: u8,
-    /// How many clients are remembered at once.
+    /// The maximum number of clients in the table.
     pub clients_max: NonZeroUsize,
     /// Networks that are not limited; none is mapped from IPv4.
     pub exempt: Vec<IpNet>,
 }
 
-/// One client's bucket, for a limiter that goes on with it: under another clock, but with the same
-/// seed.
+/// One client's bucket, for import by another limiter with the same seed but another clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Bucket {
     /// The client's hash.
@@ -83,14 +83,15 @@ pub struct Bucket {
     pub full_in_ns: u64,
 }
 
-/// What a limiter has given to one client and another limiter with the same seed has to charge.
+/// The tokens that a limiter has spent for one client, to be charged by another limiter with the
+/// same seed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Debit {
     /// The client's hash.
     pub tag: u64,
-    /// The tokens that it got, as the time in which they are earned.
+    /// The tokens spent, as the time in which they are earned.
     pub spent_ns: u64,
-    /// How long until its bucket is full in the limiter that gave them.
+    /// How long until its bucket is full in the limiter that spent them.
     pub full_in_ns: u64,
 }
 
@@ -108,8 +109,8 @@ pub struct RateLimiter {
 }
 
 impl RateLimiter {
-    /// An empty table. `seed` should be secret and random, so that nobody can choose addresses
-    /// that fall into one set.
+    /// Creates an empty table. `seed` should be secret and random, so that no client can choose
+    /// addresses that fall into one set.
     #[must_use]
     pub fn new(params: Params, seed: u64) -> Self {
         let Params { rate, ipv6_prefix, clients_max, exempt } = params;
@@ -129,9 +130,9 @@ impl RateLimiter {
         }
     }
 
-    /// Takes a token of `client`, or says how long until it has one.
+    /// Takes a token of `client`, or returns how long until it has one.
     pub fn admit(&self, client: IpAddr, now: Timestamp) -> Result<(), Duration> {
-        // An IPv4 client is the same one whichever kind of socket it came through.
+        // An IPv4 client is the same one whichever kind of socket it uses.
         let client = client.to_canonical();
         if self.exempt.iter().any(|net| net.contains(&client)) {
             return Ok(());
@@ -143,13 +144,13 @@ impl RateLimiter {
             .unwrap_or_else(|| self.admit_newcomer(tag, set, slots, now))
     }
 
-    /// How many clients are in the table now, those with a full bucket included.
+    /// The number of clients in the table, including those with a full bucket.
     #[must_use]
     pub fn clients(&self) -> usize {
         self.clients.load(Relaxed)
     }
 
-    /// How many clients fit: [`Params::clients_max`].
+    /// The capacity of the table: [`Params::clients_max`].
     #[must_use]
     pub fn capacity(&self) -> usize {
         self.slots.len()
@@ -161,13 +162,13 @@ impl RateLimiter {
         self.rate
     }
 
-    /// How many leading bits tell IPv6 clients apart; see [`Params::ipv6_prefix`].
+    /// How many leading bits identify an IPv6 client; see [`Params::ipv6_prefix`].
     #[must_use]
     pub fn ipv6_prefix(&self) -> u8 {
         self.ipv6_prefix
     }
 
-    /// Every bucket that is not full at `now`. To forget the others changes nothing.
+    /// Every bucket that is not full at `now`. Omitting the others changes nothing.
     #[must_use]
     pub fn buckets(&self, now: Timestamp) -> Vec<Bucket> {
         let bucket = |(tag, full_at_ns): (u64, u64)| Bucket {
@@ -177,11 +178,12 @@ impl RateLimiter {
         self.full_after(now.as_nanos()).into_iter().map(bucket).collect()
     }
 
-    /// The clients whose buckets become full after `after_ns`, by tag, and when each does.
+    /// The clients whose buckets become full after `after_ns`: the tag, and when the bucket is
+    /// full.
     pub(super) fn full_after(&self, after_ns: u64) -> Vec<(u64, u64)> {
         let mut buckets = Vec::new();
         for set in 0..self.sets.get() {
-            // Under the set's lock, so that no slot is just on its way to another client.
+            // The set's lock ensures that no slot is being reassigned.
             let _held = self.lock(set);
             let full = self.slots(set).iter().filter_map(Slot::bucket);
             buckets.extend(full.filter(|(_, full_at_ns)| *full_at_ns > after_ns));
@@ -189,9 +191,9 @@ impl RateLimiter {
         buckets
     }
 
-    /// Goes on with a bucket of a limiter with the same seed. A client that is here already keeps
-    /// the emptier of its two buckets; where the table has no room, the fuller buckets are
-    /// forgotten, as ever.
+    /// Imports a bucket of a limiter with the same seed. A client that is already in the table
+    /// keeps the emptier of its two buckets. If the table is full, the fuller buckets are evicted
+    /// as usual.
     pub fn resume(&self, bucket: Bucket, now: Timestamp) {
         self.charge_debit(
             Debit { tag: bucket.tag, spent_ns: 0, full_in_ns: bucket.full_in_ns },
@@ -199,11 +201,11 @@ impl RateLimiter {
         );
     }
 
-    /// Charges a client with what another limiter with the same seed has given it meanwhile.
+    /// Charges a client for the tokens that another limiter with the same seed has spent meanwhile.
     ///
-    /// The bucket becomes emptier by what was spent, and at least as empty as the other one. It may
-    /// come to owe tokens, because both have admitted the client: at most one whole burst, so that
-    /// no client is rejected for longer than two fills take.
+    /// The bucket is reduced by what was spent, and is at least as empty as the other one. It may
+    /// become negative, because both have admitted the client: by at most one whole burst, so that
+    /// no client is rejected for longer than the time to fill it twice.
     pub fn charge_debit(&self, debit: Debit, now: Timestamp) {
         let owed_at_most_ns = now.as_nanos().saturating_add(self.rate.owed_ns());
         let full_at_ns = now.as_nanos().saturating_add(debit.full_in_ns).min(owed_at_most_ns);
@@ -218,17 +220,19 @@ impl RateLimiter {
             return;
         }
         // A client that is not in the table has a full bucket. It gets a slot even if it is full
-        // after this debit: the next debit may be for tokens that were spent at the same time.
-        // Every further round means that a request was admitted in between.
-        while let Some((chosen_ns, slot)) = fullest(slots).filter(|one| one.0 < full_at_ns) {
-            if let Some(former) = slot.give(chosen_ns, debit.tag, full_at_ns) {
+        // after this debit: the next debit may be for tokens that were spent at the same time. Each
+        // further iteration means that a request was admitted in between.
+        while let Some((chosen_ns, slot)) =
+            eviction_candidate(slots).filter(|one| one.0 < full_at_ns)
+        {
+            if let Some(former) = slot.reassign(chosen_ns, debit.tag, full_at_ns) {
                 self.clients.fetch_add(usize::from(former == EMPTY), Relaxed);
                 return;
             }
         }
     }
 
-    /// Held by who gives a slot of this set to another client.
+    /// To be held while a slot of this set is reassigned.
     fn lock(&self, set: usize) -> Option<MutexGuard<'_, ()>> {
         let lock = self.newcomers.get(set % self.newcomers.len());
         lock.map(|lock| lock.lock().unwrap_or_else(PoisonError::into_inner))
@@ -243,16 +247,16 @@ impl RateLimiter {
     ) -> Result<(), Duration> {
         let _held = self.lock(set);
         let first_token_spent = self.rate.spend(0, now)?;
-        // Every further round means that another request was admitted in between.
+        // Each further iteration means that another request was admitted in between.
         loop {
-            // Another thread may have let the same client in while this one waited.
+            // Another thread may have added the same client while this one waited.
             if let Some(decision) = charge(slots, tag, self.rate, now) {
                 return decision;
             }
-            let Some((full_at_ns, slot)) = fullest(slots) else {
+            let Some((full_at_ns, slot)) = eviction_candidate(slots) else {
                 return Ok(());
             };
-            match slot.give(full_at_ns, tag, first_token_spent) {
+            match slot.reassign(full_at_ns, tag, first_token_spent) {
                 Some(EMPTY) => {
                     self.clients.fetch_add(1, Relaxed);
                     return Ok(());
@@ -274,14 +278,14 @@ impl RateLimiter {
         hash.max(CLIENT_MIN)
     }
 
-    /// The upper bits of a tag, spread over the sets.
+    /// Maps the upper bits of a tag to a set.
     fn set(&self, tag: u64) -> usize {
         let sets = u64::try_from(self.sets.get()).unwrap_or(u64::MAX);
         let (_, set) = tag.carrying_mul(sets, 0);
         usize::try_from(set).unwrap_or(0)
     }
 
-    /// The slots are dealt evenly over the sets; what does not divide goes to the first ones.
+    /// The slots are distributed evenly over the sets; the remainder goes to the first ones.
     fn slots(&self, set: usize) -> &[Slot] {
         let ways = self.slots.len() / self.sets;
         let larger = self.slots.len() % self.sets;
@@ -292,7 +296,7 @@ impl RateLimiter {
 }
 
 impl std::fmt::Debug for RateLimiter {
-    /// Without its slots, which may be millions, and its seed, which is secret.
+    /// Omits the slots, which may be millions, and the seed, which is secret.
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter
             .debug_struct("RateLimiter")
@@ -303,14 +307,14 @@ impl std::fmt::Debug for RateLimiter {
     }
 }
 
-/// Takes a token of the client with this tag, or says how long until it has one; `None` if it is
+/// Takes a token of the client with this tag, or returns how long until it has one; `None` if it is
 /// not in the set.
 fn charge(slots: &[Slot], tag: u64, rate: Rate, now: Timestamp) -> Option<Result<(), Duration>> {
     slots.iter().find_map(|slot| slot.charge(tag, rate, now))
 }
 
-/// The slot whose bucket is the fullest, with when it will be full.
-fn fullest(slots: &[Slot]) -> Option<(u64, &Slot)> {
+/// The slot whose bucket is the eviction_candidate, and when it will be full.
+fn eviction_candidate(slots: &[Slot]) -> Option<(u64, &Slot)> {
     let fullness = |slot: &Slot| slot.full_at_ns.load(Relaxed);
     slots.iter().map(|slot| (fullness(slot), slot)).min_by_key(|one| one.0)
 }
@@ -327,21 +331,20 @@ impl Slot {
         Self { tag: AtomicU64::new(EMPTY), full_at_ns: AtomicU64::new(0) }
     }
 
-    /// The client that has the slot, by its tag, and when its bucket is full. Only for a holder of
-    /// the set's lock.
+    /// The client's tag, and when its bucket is full. The caller must hold the set's lock.
     fn bucket(&self) -> Option<(u64, u64)> {
         let tag = self.tag.load(Acquire);
         (tag >= CLIENT_MIN).then(|| (tag, self.full_at_ns.load(Acquire)))
     }
 
     /// Moves the time at which the bucket is full back by `spent_ns`, and to `full_at_ns` at least;
-    /// never beyond `most_ns`. Only for a holder of the set's lock.
+    /// never beyond `most_ns`. The caller must hold the set's lock.
     fn raise(&self, spent_ns: u64, full_at_ns: u64, most_ns: u64) {
         let raised = |before_ns: u64| {
             let spent = before_ns.saturating_add(spent_ns).max(full_at_ns).min(most_ns);
             (spent > before_ns).then_some(spent)
         };
-        // `Err` means that the bucket is as empty as that already.
+        // `Err` means that the bucket is already as empty as that.
         let _raised = self.full_at_ns.fetch_update(AcqRel, Acquire, raised);
     }
 
@@ -351,7 +354,7 @@ impl Slot {
         }
         let mut full_at_ns = self.full_at_ns.load(Acquire);
         loop {
-            // Only now is it certain that what was read was this client's.
+            // Only now is it certain that the value read was this client's.
             if self.tag.load(Relaxed) != tag {
                 return None;
             }
@@ -366,14 +369,14 @@ impl Slot {
         }
     }
 
-    /// Gives the slot to another client, whose tag it was it returns; `None` if the bucket was
-    /// spent from since it was looked at. Only for who holds the set's lock.
-    fn give(&self, chosen_full_at_ns: u64, tag: u64, full_at_ns: u64) -> Option<u64> {
+    /// Reassigns the slot to another client, and returns the former tag; `None` if the bucket was
+    /// spent from since it was chosen. The caller must hold the set's lock.
+    fn reassign(&self, chosen_full_at_ns: u64, tag: u64, full_at_ns: u64) -> Option<u64> {
         let former = self.tag.swap(MOVING, Relaxed);
-        let given =
+        let reassigned =
             self.full_at_ns.compare_exchange(chosen_full_at_ns, full_at_ns, AcqRel, Relaxed);
-        self.tag.store(if given.is_ok() { tag } else { former }, Release);
-        given.ok().map(|_| former)
+        self.tag.store(if reassigned.is_ok() { tag } else { former }, Release);
+        reassigned.ok().map(|_| former)
     }
 }
 
@@ -402,7 +405,7 @@ mod tests {
         text.parse().unwrap()
     }
 
-    /// Whether two addresses draw from one bucket.
+    /// Whether two addresses use one bucket.
     fn are_one_client(limiter: &RateLimiter, one: &str, other: &str) -> bool {
         assert_eq!(limiter.admit(ip(one), at_ms(0)), Ok(()));
         limiter.admit(ip(other), at_ms(0)).is_err()
@@ -421,7 +424,7 @@ mod tests {
     }
 
     #[test]
-    fn ipv6_clients_are_told_apart_by_their_prefix() {
+    fn ipv6_clients_are_identified_by_their_prefix() {
         let same = ["2001:db8:0:1::1", "2001:db8:0:1:ffff:ffff:ffff:ffff"];
         assert!(are_one_client(&limiter(1, 100, 64, &[]), same[0], same[1]));
         assert!(!are_one_client(&limiter(1, 100, 64, &[]), same[0], "2001:db8:0:2::1"));
@@ -436,7 +439,7 @@ mod tests {
     }
 
     #[test]
-    fn an_exempt_network_is_not_limited_and_not_remembered() {
+    fn an_exempt_network_is_not_limited_and_takes_no_slot() {
         let limiter = limiter(1, 100, 64, &["10.0.0.0/8", "fd00::/8"]);
         for address in ["10.1.2.3", "::ffff:10.1.2.3", "fd12::1"] {
             assert!((0..5).all(|_| limiter.admit(ip(address), at_ms(0)).is_ok()), "{address}");
@@ -446,7 +449,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_says_exactly_how_long() {
+    fn a_rejection_has_the_exact_wait() {
         let limiter = limiter(2, 100, 64, &[]);
         assert_eq!(limiter.admit(ip("10.0.0.1"), at_ms(0)), Ok(()));
         assert_eq!(limiter.admit(ip("10.0.0.1"), at_ms(30)), Ok(()));
@@ -456,7 +459,7 @@ mod tests {
     }
 
     #[test]
-    fn as_many_clients_fit_as_were_asked_for() {
+    fn the_table_has_the_configured_capacity() {
         for clients_max in [1, 2, 15, 16, 17, 31, 33, 1000, 100_001] {
             assert_eq!(limiter(1, clients_max, 64, &[]).capacity(), clients_max);
         }
@@ -474,7 +477,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_comes_again_is_one_client() {
+    fn a_returning_client_is_one_client() {
         let limiter = limiter(5, 100, 64, &[]);
         for _ in 0..4 {
             assert_eq!(limiter.admit(ip("10.0.0.1"), at_ms(0)), Ok(()));
@@ -483,7 +486,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_table_forgets_who_asked_for_the_least() {
+    fn a_full_table_evicts_the_client_that_spent_least() {
         let limiter = limiter(3, 2, 64, &[]);
         for greedy in [true, true, true, false] {
             let client = if greedy { "10.0.0.1" } else { "10.0.0.2" };
@@ -494,7 +497,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_table_prefers_to_forget_a_bucket_that_is_full_again() {
+    fn a_full_table_evicts_a_bucket_that_is_full_again_first() {
         let limiter = limiter(1, 2, 64, &[]);
         assert_eq!(limiter.admit(ip("10.0.0.1"), at_ms(0)), Ok(()));
         assert_eq!(limiter.admit(ip("10.0.0.2"), at_ms(90)), Ok(()));
@@ -504,31 +507,31 @@ mod tests {
     }
 
     #[test]
-    fn a_bucket_that_was_spent_from_since_it_was_chosen_is_not_given_away() {
+    fn a_bucket_that_was_spent_from_since_it_was_chosen_is_not_evicted() {
         let slot = Slot::new();
-        assert_eq!(slot.give(0, 7, 100), Some(EMPTY));
-        assert_eq!(slot.give(99, 8, 200), None);
+        assert_eq!(slot.reassign(0, 7, 100), Some(EMPTY));
+        assert_eq!(slot.reassign(99, 8, 200), None);
         let rate = Rate::new(10.0, NonZeroU32::MIN).unwrap();
         assert!(slot.charge(8, rate, at_ms(0)).is_none());
         assert!(slot.charge(7, rate, at_ms(1)).is_some());
     }
 
     #[test]
-    fn an_empty_bucket_is_refused_exactly_as_long_under_another_clock() {
+    fn an_imported_empty_bucket_has_the_same_wait_under_another_clock() {
         let old = limiter(2, 100, 64, &[]);
         for _ in 0..2 {
             assert_eq!(old.admit(ip("10.0.0.1"), at_ms(3_600_000)), Ok(()));
         }
         let new = limiter(2, 100, 64, &[]);
-        let told = old.buckets(at_ms(3_600_030));
-        told.into_iter().for_each(|bucket| new.resume(bucket, at_ms(7)));
+        let exported = old.buckets(at_ms(3_600_030));
+        exported.into_iter().for_each(|bucket| new.resume(bucket, at_ms(7)));
         assert_eq!(new.clients(), 1);
         assert_eq!(new.admit(ip("10.0.0.1"), at_ms(7)), Err(Duration::from_millis(70)));
         assert_eq!(new.admit(ip("10.0.0.1"), at_ms(77)), Ok(()));
     }
 
     #[test]
-    fn a_full_bucket_is_not_worth_telling() {
+    fn a_full_bucket_is_not_exported() {
         let old = limiter(2, 100, 64, &[]);
         assert_eq!(old.admit(ip("10.0.0.1"), at_ms(0)), Ok(()));
         assert_eq!(old.buckets(at_ms(99)).len(), 1);
@@ -536,7 +539,7 @@ mod tests {
     }
 
     #[test]
-    fn a_smaller_table_goes_on_with_the_emptiest_buckets() {
+    fn a_smaller_table_imports_the_emptiest_buckets() {
         let limiter = limiter(2, 1, 64, &[]);
         for (tag, full_in_ns) in [(7, 10), (8, 30), (9, 20)] {
             limiter.resume(Bucket { tag, full_in_ns }, at_ms(0));
@@ -546,7 +549,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_here_already_keeps_the_emptier_bucket() {
+    fn a_client_in_the_table_keeps_the_emptier_bucket() {
         let limiter = limiter(1, 100, 64, &[]);
         for full_in_ns in [20, 10, 30, 5] {
             limiter.resume(Bucket { tag: 7, full_in_ns }, at_ms(0));
@@ -566,7 +569,7 @@ mod tests {
         assert_eq!(limiter.buckets(at_ms(100)), [Bucket { tag: 9, full_in_ns }]);
     }
 
-    /// The debit of a client that has got `tokens` elsewhere, of which it has earned none back.
+    /// The debit of a client for which `tokens` were spent elsewhere, none of them earned back.
     fn debit(address: &str, tokens: u64) -> Debit {
         let probe = limiter(1, 100, 64, &[]);
         assert_eq!(probe.admit(ip(address), at_ms(0)), Ok(()));
@@ -575,7 +578,7 @@ mod tests {
     }
 
     #[test]
-    fn a_debit_takes_its_tokens_from_a_client_that_is_known() {
+    fn a_debit_is_charged_to_a_client_in_the_table() {
         let limiter = limiter(5, 100, 64, &[]);
         assert_eq!(limiter.admit(ip("10.0.0.1"), at_ms(0)), Ok(()));
         limiter.charge_debit(debit("10.0.0.1", 3), at_ms(0));
@@ -585,7 +588,7 @@ mod tests {
     }
 
     #[test]
-    fn a_debit_takes_its_tokens_from_a_client_that_is_new() {
+    fn a_debit_is_charged_to_a_new_client() {
         let limiter = limiter(5, 100, 64, &[]);
         limiter.charge_debit(debit("10.0.0.1", 4), at_ms(0));
         assert_eq!(limiter.admit(ip("10.0.0.1"), at_ms(0)), Ok(()));
@@ -595,7 +598,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_got_too_much_pays_it_back_before_it_gets_more() {
+    fn a_client_that_got_too_much_earns_it_back_before_it_gets_more() {
         let limiter = limiter(2, 100, 64, &[]);
         for _ in 0..2 {
             assert_eq!(limiter.admit(ip("10.0.0.1"), at_ms(0)), Ok(()));
@@ -607,7 +610,7 @@ mod tests {
     }
 
     #[test]
-    fn a_debit_of_no_client_and_one_of_nothing_change_nothing() {
+    fn an_invalid_tag_and_an_empty_debit_change_nothing() {
         let limiter = limiter(2, 100, 64, &[]);
         for tag in [EMPTY, MOVING] {
             limiter.charge_debit(Debit { tag, spent_ns: 5, full_in_ns: 5 }, at_ms(0));
@@ -617,7 +620,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tag_that_no_client_can_have_is_not_taken_in() {
+    fn an_invalid_tag_is_not_imported() {
         let limiter = limiter(2, 100, 64, &[]);
         for tag in [EMPTY, MOVING] {
             limiter.resume(Bucket { tag, full_in_ns: 5 }, at_ms(0));
@@ -627,12 +630,12 @@ mod tests {
     }
 
     #[test]
-    fn a_client_costs_what_is_promised() {
+    fn a_client_takes_the_documented_memory() {
         assert_eq!(size_of::<Slot>(), BYTES_PER_CLIENT);
     }
 
     #[test]
-    fn its_seed_is_kept_out_of_logs() {
+    fn the_seed_is_not_in_logs() {
         let text = format!("{:?}", limiter(1, 3, 64, &[]));
         assert!(text.contains("capacity: 3"), "{text}");
         assert!(!text.contains("seed") && !text.contains("42"), "{text}");

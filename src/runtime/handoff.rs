@@ -1,25 +1,25 @@
-//! What a worker tells its successor.
+//! The state that a worker passes on to its successor.
 //!
-//! A reload is a new worker, and a new worker knows nothing: it would send requests to backends
-//! that are known to be dead, and give every client that has spent its tokens a full bucket. So
-//! the old one tells what it knows, keyed by what both configurations have in common: a pool's
-//! name and a backend's address, a limit's scope. Every process has a clock of its own, so no time
-//! is in here, only durations from the moment of [`Handoff::take`].
+//! A reload starts a new worker without any state. Without a handoff it would send requests to
+//! backends that are known to be down, and give every client a full bucket. So the old worker
+//! exports its state, keyed by what both configurations have in common: a pool's name and a
+//! backend's address, a limit's scope. Every process has its own clock, so the handoff contains
+//! only durations relative to the moment of [`Handoff::take`].
 //!
-//! A worker goes on admitting requests while it hands over and drains; what it gives to each client
-//! then, its successor charges: [`super::debits`].
+//! A worker continues to admit requests during the handover and the drain. Its successor charges
+//! the tokens spent then: [`super::debits`].
 //!
-//! What was counted is not here but in `metrics::Counts`, because a worker goes on counting while
-//! it drains, and every count must be added exactly once. [`STATE`] names every piece of state
-//! there is and says what becomes of it; `tests/handoff.rs` fails if one is missing.
+//! Counters are not here but in `metrics::Counts`, because a worker continues to count while it
+//! drains, and every count must be added exactly once. [`STATE`] lists all state, and whether it is
+//! handed off; `tests/handoff.rs` fails if a field is missing.
 //!
-//! A changed file changes what can be taken over:
-//! - A backend whose name now has another address, or that is spoken to otherwise (TLS, its server
-//!   name), is another server: nothing is known of it.
-//! - A bucket goes on under a changed rate with the time that it still needed to be full, but
-//!   never more than a bucket of the new rate takes. (Its tokens spent would be a number of another
-//!   measure: five of a burst of five are not five of a hundred.)
-//! - With another `ipv6_prefix`, a client is somebody else: all buckets are full.
+//! If the configuration has changed:
+//! - A backend whose host name now has another address, or with another transport (TLS, its server
+//!   name), is a different server: its health is not imported.
+//! - Under a changed rate, a bucket keeps the time that it still needed to be full, but at most the
+//!   time that a bucket of the new rate takes. (The number of tokens spent cannot be kept: five of
+//!   a burst of five are not five of a hundred.)
+//! - With another `ipv6_prefix`, clients are different ones: all buckets are full.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -37,16 +37,16 @@ use crate::runtime::endpoint::KnownName;
 use crate::runtime::snapshot::{RouteKey, Seed, Snapshot};
 use crate::time::Timestamp;
 
-/// Buckets of one limiter that are told: 16 MB of them. Those that are the longest from full are
-/// told first, so who is left out has the least to gain from it.
+/// The maximum number of buckets exported per limiter: 16 MB. Those farthest from full are exported
+/// first, so clients that are left out gain least.
 pub const BUCKETS_MAX: usize = 1_000_000;
 
-/// What becomes of a piece of state when a worker is replaced.
+/// What happens to a piece of state when a worker is replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
-    /// The successor goes on with it, by way of this.
+    /// The successor imports it, through this.
     HandedOff(&'static str),
-    /// It is not handed off, because …
+    /// It is not handed off, for this reason.
     Left(&'static str),
 }
 
@@ -58,44 +58,44 @@ pub const STATE: &[(&str, Fate)] = &[
     ("metrics/mod.rs Metrics.failed", HandedOff("metrics::Counts")),
     ("metrics/mod.rs Metrics.inherited", HandedOff("metrics::Counts")),
     ("metrics/mod.rs Metrics.succeeded", HandedOff("metrics::Counts")),
-    ("metrics/mod.rs Metrics.supervision", Left("the supervisor tells every worker itself")),
+    ("metrics/mod.rs Metrics.supervision", Left("the supervisor sends it to every worker")),
     ("metrics/series.rs LazyCounter.0", HandedOff("metrics::Counts")),
     ("metrics/series.rs Series.requests", HandedOff("metrics::Counts")),
-    ("policy/bucket.rs TokenBucket.full_at_ns", Left("only the log's lines are limited by it; the clients' buckets are in `Slot`")),
-    ("policy/limiter.rs RateLimiter.clients", HandedOff("counted anew while buckets are taken in")),
-    ("policy/limiter.rs RateLimiter.newcomers", Left("a lock around nothing")),
+    ("policy/bucket.rs TokenBucket.full_at_ns", Left("it only limits log lines; the clients' buckets are in `Slot`")),
+    ("policy/limiter.rs RateLimiter.clients", HandedOff("counted again while buckets are imported")),
+    ("policy/limiter.rs RateLimiter.newcomers", Left("a lock without data")),
     ("policy/limiter.rs Slot.full_at_ns", HandedOff("RateLimiter::buckets, and runtime::debits while it drains")),
     ("policy/limiter.rs Slot.tag", HandedOff("RateLimiter::buckets")),
     ("policy/log_throttle.rs LogThrottle.suppressed", Left("a metric has the number of events")),
     ("policy/select/round_robin.rs RoundRobin.stride", Left("a function of the weights")),
-    ("policy/select/round_robin.rs RoundRobin.turn", Left("a cycle that begins anew once per reload moves no share")),
-    ("runtime/endpoint.rs Endpoint.address", HandedOff("KnownName, for the case that the name cannot be looked up")),
+    ("policy/select/round_robin.rs RoundRobin.turn", Left("restarting a cycle once per reload changes no share")),
+    ("runtime/endpoint.rs Endpoint.address", HandedOff("KnownName, in case the name cannot be resolved")),
     ("runtime/endpoint.rs Endpoint.failure", HandedOff("KnownName, so that a reload can report it")),
     ("runtime/backend.rs Backend.attempts", HandedOff("metrics::Counts")),
     ("runtime/backend.rs Backend.probes", HandedOff("Backend::export_health")),
     ("runtime/backend.rs Backend.failures", HandedOff("metrics::Counts")),
     ("runtime/backend.rs Backend.healthy", HandedOff("Backend::export_health")),
-    ("runtime/backend.rs Backend.other_workers", Left("the supervisor tells every worker itself")),
+    ("runtime/backend.rs Backend.other_workers", Left("the supervisor sends it to every worker")),
     ("runtime/backend.rs Backend.in_flight", HandedOff("metrics::Counts, as long as the old worker has the requests")),
     ("runtime/tunnels.rs TunnelGuard.open", Left("a tunnel stays with the old worker")),
     ("runtime/tunnels.rs TunnelGauge.open", Left("the tunnels stay with the old worker")),
     ("tls/table.rs Resolver.0", Left("the same as `Terminator.table`")),
     ("tls/terminator.rs Terminator.current", Left("built from the files")),
-    ("tls/terminator.rs Terminator.files", HandedOff("tls::last_good::LastGoodFiles, for the case that the files are broken")),
+    ("tls/terminator.rs Terminator.files", HandedOff("tls::last_good::LastGoodFiles, in case the files are broken")),
     ("tls/terminator.rs Terminator.table", Left("built from the files")),
     ("tls/tickets.rs Tickets.keys", HandedOff("link::State")),
-    ("upstream/mod.rs Reach.files", HandedOff("tls::last_good::LastGoodFiles, for the case that the files are broken")),
+    ("upstream/mod.rs Reach.files", HandedOff("tls::last_good::LastGoodFiles, in case the files are broken")),
     ("upstream/mod.rs Reach.peers", Left("built from the files")),
 ];
 
-/// What a worker knows, for the next one.
+/// A worker's state for the next one.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Handoff {
     seed: Option<Seed>,
     backends: Vec<KnownBackend>,
     names: Vec<KnownName>,
-    limiters: Vec<Spent>,
+    limiters: Vec<LimiterState>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -108,7 +108,7 @@ struct KnownBackend {
     health: HealthState,
 }
 
-/// Which requests a limit is for.
+/// Which requests a limit applies to.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(super) enum Scope {
     Global,
@@ -118,18 +118,18 @@ pub(super) enum Scope {
 
 /// The buckets of one limiter that are not full.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct Spent {
+struct LimiterState {
     scope: Scope,
     ipv6_prefix: u8,
-    /// How long an empty bucket takes to fill. One that takes longer owes tokens. An older version
-    /// does not tell, and has no such buckets.
+    /// How long an empty bucket takes to fill. A bucket that takes longer owes tokens. An older
+    /// version omits this, and has no such buckets.
     #[serde(default)]
     full_ns: u64,
     buckets: Buckets,
 }
 
 impl Handoff {
-    /// What is known at `now`.
+    /// Exports the state at `now`.
     #[must_use]
     pub fn take(snapshot: &Snapshot, now: Timestamp) -> Self {
         let mut backends = Vec::new();
@@ -138,14 +138,14 @@ impl Handoff {
                 Some(KnownBackend {
                     pool: pool.name.to_string(),
                     label: member.backend.label.to_string(),
-                    // Nothing is known of a backend that has no address yet.
+                    // A backend without an address has no state.
                     address: member.backend.address()?,
                     speech: member.backend.transport,
                     health: member.backend.export_health(now),
                 })
             }));
         }
-        let spent = |(scope, limiter): (Scope, &RateLimiter)| Spent {
+        let spent = |(scope, limiter): (Scope, &RateLimiter)| LimiterState {
             scope,
             ipv6_prefix: limiter.ipv6_prefix(),
             full_ns: limiter.rate().full_ns(),
@@ -155,7 +155,7 @@ impl Handoff {
         Self { backends, limiters, seed: Some(snapshot.seed), ..Self::of_names(snapshot) }
     }
 
-    /// What is known of the backends' host names, and nothing else.
+    /// Exports the state of the backends' host names only.
     #[must_use]
     pub fn of_names(snapshot: &Snapshot) -> Self {
         let names = snapshot.pools.iter().flat_map(|pool| {
@@ -165,19 +165,19 @@ impl Handoff {
         Self { names: names.collect(), ..Self::default() }
     }
 
-    /// What is known of the backends' host names.
+    /// The state of the backends' host names.
     #[must_use]
     pub fn names(&self) -> &[KnownName] {
         &self.names
     }
 
-    /// Takes what is known of the host names from `other`, which is newer.
+    /// Replaces the state of the host names by that of `other`, which is newer.
     pub fn replace_names(&mut self, other: Self) {
         self.names = other.names;
     }
 
-    /// What an operator should know of the host names of a successor, a line for each: those with
-    /// another address, and those that could not be looked up.
+    /// What to report to the operator about a successor's host names, one line each: those with
+    /// another address, and those that could not be resolved.
     #[must_use]
     pub fn report_names(&self, successor: &Self) -> Vec<String> {
         let key = |known: &KnownName| (known.pool.clone(), known.host.clone(), known.port);
@@ -186,14 +186,13 @@ impl Handoff {
         successor.names.iter().filter_map(report).collect()
     }
 
-    /// The seed that the next snapshot has to be made with, if any is known: buckets are kept
-    /// under hashes of it.
+    /// The seed for the next snapshot, if known: bucket tags are hashes with this seed.
     #[must_use]
     pub fn seed(&self) -> Option<u64> {
         self.seed.map(|Seed(seed)| seed)
     }
 
-    /// Lets a snapshot that has not served yet go on from here.
+    /// Imports the state into a snapshot that has not served yet.
     pub fn apply(&self, snapshot: &Snapshot, now: Timestamp) {
         let key = |known: &KnownBackend| (known.pool.clone(), known.label.clone());
         let known: HashMap<_, _> = self.backends.iter().map(|one| (key(one), one)).collect();
@@ -230,14 +229,14 @@ impl Handoff {
         }
     }
 
-    /// The limiters' buckets, as the successor knows them from here.
+    /// The exported buckets of all limiters.
     pub(super) fn buckets(&self) -> impl Iterator<Item = (&Scope, &[Bucket])> {
         self.limiters.iter().map(|spent| (&spent.scope, spent.buckets.0.as_slice()))
     }
 }
 
-impl Spent {
-    /// What a client owes is known as tokens of this rate only.
+impl LimiterState {
+    /// Debts are valid as tokens of this rate only.
     fn apply(&self, limiter: &RateLimiter, now: Timestamp) {
         let full_ns = limiter.rate().full_ns();
         let longest_ns = if self.full_ns == full_ns { u64::MAX } else { full_ns };
@@ -248,7 +247,7 @@ impl Spent {
     }
 }
 
-/// Every limiter, with what it is for.
+/// Every limiter with its scope.
 pub(super) fn limiters(snapshot: &Snapshot) -> impl Iterator<Item = (Scope, &RateLimiter)> {
     let global = snapshot.limiter.iter().map(|limiter| (Scope::Global, limiter));
     let routes = snapshot.routes.iter().filter_map(|route| {
@@ -262,16 +261,16 @@ pub(super) fn limiters(snapshot: &Snapshot) -> impl Iterator<Item = (Scope, &Rat
     global.chain(routes).chain(pools)
 }
 
-/// Buckets in the order of their tags.
+/// Buckets sorted by tag.
 ///
-/// In text they are one string: the tag's distance to the one before and the time until full,
-/// each in groups of seven bits (LEB128), all in base64. A hundred thousand are 1.6 MB; as decimal
-/// numbers in JSON they would be twice that.
+/// Serialized as one string: the tag's distance to the previous one and the time until full, each
+/// in groups of seven bits (LEB128), all in base64. A hundred thousand take 1.6 MB; as decimal
+/// numbers in JSON they would take twice that.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Buckets(Vec<Bucket>);
 
 impl Buckets {
-    /// Those that are the longest from full, `max` at most.
+    /// Those farthest from full, at most `max`.
     fn emptiest(buckets: Vec<Bucket>, max: usize) -> Self {
         if buckets.len() > max {
             log::warn!("handoff: buckets left out: count={}", buckets.len() - max);
@@ -317,7 +316,7 @@ impl<'de> Deserialize<'de> for Buckets {
     }
 }
 
-/// Seven bits a byte, the lowest first; the eighth says that there are more.
+/// Seven bits per byte, the lowest first; the eighth bit is set if more follow.
 pub(super) fn push(bytes: &mut Vec<u8>, mut number: u64) {
     loop {
         let [low, ..] = number.to_le_bytes();
@@ -332,8 +331,8 @@ pub(super) fn push(bytes: &mut Vec<u8>, mut number: u64) {
 pub(super) fn pull(rest: &mut &[u8]) -> Option<u64> {
     let (mut number, mut shift) = (0_u64, 0_u32);
     loop {
-        let (byte, behind) = rest.split_first()?;
-        *rest = behind;
+        let (byte, tail) = rest.split_first()?;
+        *rest = tail;
         number |= u64::from(byte & 0x7f).checked_shl(shift)?;
         if byte & 0x80 == 0 {
             return Some(number);
@@ -351,21 +350,21 @@ mod tests {
     }
 
     #[test]
-    fn of_too_many_buckets_the_emptiest_are_told() {
+    fn of_too_many_buckets_the_emptiest_are_exported() {
         let all = vec![bucket(9, 10), bucket(2, 30), bucket(7, 20), bucket(5, 40)];
-        let told = Buckets::emptiest(all, 2);
-        assert_eq!(told.0, [bucket(2, 30), bucket(5, 40)]);
+        let exported = Buckets::emptiest(all, 2);
+        assert_eq!(exported.0, [bucket(2, 30), bucket(5, 40)]);
     }
 
     #[test]
-    fn the_largest_numbers_are_packed_and_unpacked() {
+    fn the_largest_numbers_survive_packing() {
         let all = [bucket(2, 1), bucket(3, u64::MAX), bucket(u64::MAX, 127), bucket(u64::MAX, 128)];
         let packed = Buckets(all.to_vec()).pack();
         assert_eq!(Buckets::unpack(&packed), Some(Buckets(all.to_vec())));
     }
 
     #[test]
-    fn bytes_that_end_in_the_middle_are_no_buckets() {
+    fn truncated_bytes_are_rejected() {
         let packed = Buckets(vec![bucket(300, 300)]).pack();
         assert_eq!(packed.len(), 4);
         for end in 1..4 {
