@@ -396,6 +396,7 @@ impl World {
         self.metrics.panics().inc();
         self.metrics.access_log_dropped().inc_by(3);
         self.metrics.connections().stalled_ended.inc();
+        self.metrics.connections().certificate_renewals.with_label_values(&["done"]).inc();
     }
 
     /// Every counter and histogram except those of the process, which change by themselves.
