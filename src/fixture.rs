@@ -13,7 +13,8 @@ use ::http::{HeaderMap, HeaderValue, Method, Version};
 
 use crate::config::{
     self, AccessLog, Admin, Algorithm, AmbiguousPaths, BackendAddress, Config, HealthCheck, Limits,
-    LogFormat, LogTarget, Probe, ReadyWhen, Retry, RetryOn, Shutdown, Threads, Timeouts,
+    LogFormat, LogTarget, Probe, ReadyWhen, ResponseBuffers, Retry, RetryOn, Shutdown, Threads,
+    Timeouts,
 };
 use crate::exchange::event::{Observer, Wire};
 use crate::exchange::{Exchange, Head};
@@ -94,7 +95,7 @@ pub(crate) fn snapshot(pools: Vec<config::Pool>) -> Snapshot {
             requests_per_connection: None,
             head: HeadLimits { target_bytes: 8192, header_bytes: 65_536, headers: 100 },
             body: None,
-            response_buffers: None,
+            response_buffers: ResponseBuffers::Off,
             pace: None,
             header_timeout: Duration::from_secs(1),
             keepalive: Duration::from_secs(1),

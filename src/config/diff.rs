@@ -14,7 +14,7 @@ use super::show;
 use super::value::{spell, spell_size};
 use super::{
     Backend, ClientAuth, Config, Dial, DialHttp2, DialTls, HealthCheck, Http2, Limits, Pool, Probe,
-    RateLimit, ReadyWhen, Retry, Route, StatusSet, Threads, Tls,
+    RateLimit, ReadyWhen, ResponseBuffers, Retry, Route, StatusSet, Threads, Tls,
 };
 
 /// One line for each change, in the order of the file's keys; none if nothing changed.
@@ -158,7 +158,11 @@ fn limits(lines: &mut Lines, before: Limits, now: Limits) {
     lines.change("limits.body_rate", pace(before), pace(now));
     let (was, is) = (before.ambiguous_paths, now.ambiguous_paths);
     lines.change("limits.ambiguous_paths", word(was), word(is));
-    let buffers = |limits: Limits| limits.response_buffers.map_or_else(off, spell_size);
+    let buffers = |limits: Limits| match limits.response_buffers {
+        ResponseBuffers::OfMemory => "an eighth of the memory".to_owned(),
+        ResponseBuffers::Bytes(bytes) => spell_size(bytes),
+        ResponseBuffers::Off => off(),
+    };
     lines.change("limits.response_buffers", buffers(before), buffers(now));
     lines.change("limits.half_closed", word(before.half_closed), word(now.half_closed));
     let (was, is) = (before.underscore_headers, now.underscore_headers);
@@ -482,7 +486,7 @@ mod tests {
                 "limits.headers: 100 → 7",
                 "limits.body: off → 1MiB",
                 "limits.body_rate: off → 1KiB with a grace of 10s",
-                "limits.response_buffers: 64MiB → 1GiB",
+                "limits.response_buffers: an eighth of the memory → 1GiB",
                 "limits.half_closed: abort → serve",
                 "limits.header_timeout: 10s → 1s",
                 "limits.keepalive: 75s → 2s",

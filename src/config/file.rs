@@ -252,12 +252,14 @@ section! {
     /// How much memory responses and WebSockets may hold that are not read, in all. Each counts as the most
     /// that it can hold: 448KiB, and 64KiB more where the client speaks TLS, and 256KiB more where the backend
     /// speaks HTTP/2. One client connection may hold a quarter of the value, but always one response. Where
-    /// more is held, those are ended that have not been read for the longest, and for 5 s at least, first on
-    /// connections above their quarter. Where twice as much is held, they are ended at once, first on the
-    /// connection that holds the most. The reason is `client_stalled`, or `tunnel_idle` for a WebSocket whose
-    /// backend does not read; the detail is `response_buffers`. A quarter of the memory that Weir may use is a
-    /// good value. Sockets' buffers are the kernel's, and come on top.
-    response_buffers: Cap = Same("64MiB"), "1GiB";
+    /// more is held, those end whose reader has taken nothing for 10 s, the longest first, and first on
+    /// connections above their quarter. Where all hold twice the value, 5 s are enough; at four times, 1 s.
+    /// A reader that takes something more often is never ended. The reason is `client_stalled`, or
+    /// `tunnel_idle` for a WebSocket whose backend does not read; the detail is `response_buffers`. The
+    /// memory is that of the container (cgroup), or else of the machine. Sockets' buffers are the kernel's,
+    /// and come on top.
+    response_buffers: Cap = Otherwise("an eighth of the memory that Weir may use, but at least 32MiB"),
+        "1GiB";
     /// What becomes of a request header whose name has an underscore. CGI, WSGI and FastCGI backends read
     /// `Content_Length` as `Content-Length`. `guard`: it is removed if its name with dashes frames or
     /// routes a request, says who the client is, or is set or removed by Weir or by the route's

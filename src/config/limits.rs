@@ -72,8 +72,6 @@ pub const RUN_MAX: u32 = 1000;
 pub const PATTERNS_MAX: usize = 1000;
 /// The body of a fixed answer. It is kept in memory, and sent to whoever asks.
 pub const RESPOND_BYTES_MAX: usize = 64 * 1024;
-/// What responses may hold that wait for their clients, unless the file says otherwise.
-pub const RESPONSE_BUFFERS: u64 = 64 * 1024 * 1024;
 /// Workers that may drain at once. Each holds its own memory and its own connections.
 pub const DRAINING_WORKERS_MAX: usize = 256;
 /// Routes with the same host and path, told apart by their conditions. They are tried one after the

@@ -53,7 +53,7 @@ pub use problem::{Position, Problem, Problems, Source, Written};
 pub use route::{Condition, Conditions, HostPattern, PathPattern, Route, Test, precedence};
 pub use show::show;
 pub use shutdown::Shutdown;
-pub use strictness::{AmbiguousPaths, HalfClosed, UnderscoreHeaders};
+pub use strictness::{AmbiguousPaths, HalfClosed, ResponseBuffers, UnderscoreHeaders};
 
 /// What a file and the values that win over it mean; the file may be left out.
 ///
@@ -333,7 +333,7 @@ pub struct Limits {
     /// For a whole head; also how long a new connection may be silent.
     pub header_timeout: Duration,
     /// What responses and tunnels may hold that are not read, in bytes.
-    pub response_buffers: Option<u64>,
+    pub response_buffers: ResponseBuffers,
     /// What becomes of a request whose client closes its side of the connection.
     pub half_closed: HalfClosed,
     /// How long an idle client connection is kept between requests.

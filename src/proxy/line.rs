@@ -31,7 +31,7 @@ use super::early::{EarlyRefusal, PanickedRequest};
 pub(super) use super::phase::Direction;
 use super::phase::Phase;
 use super::response::ResponseProgress;
-use super::stalled::{Stalled, ToBackend, Wait};
+use super::stalled::{Reader, Stalled, ToBackend, Wait};
 pub(super) use super::verdict::Verdict;
 use crate::exchange::refusal::{Abort, Refusal};
 use crate::http::scan::Violation;
@@ -120,8 +120,8 @@ pub(super) struct Line {
     to_client: Wait,
     /// What the client sends into a tunnel waits for the backend.
     pub(super) to_backend: ToBackend,
-    /// The response was ended, because its client took nothing and others did not either.
-    given_up: AtomicBool,
+    /// The response or tunnel was ended, because this side took nothing and others did not either.
+    given_up: OnceLock<Reader>,
     /// The stream, once nobody serves it any more and the client may still be sending.
     left: Mutex<Option<Stream>>,
     /// The response ends where the connection does.
@@ -159,7 +159,7 @@ impl Line {
             stalled: OnceLock::new(),
             to_client: Wait::default(),
             to_backend: ToBackend::default(),
-            given_up: AtomicBool::new(false),
+            given_up: OnceLock::new(),
             left: Mutex::default(),
             is_until_closed: AtomicBool::new(false),
         }

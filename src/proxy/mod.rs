@@ -384,7 +384,7 @@ impl ProxyHttp for Proxy {
         exchange: &mut RequestContext,
     ) {
         fault::at("logging", session);
-        if line(session).is_some_and(Line::was_given_up) {
+        if line(session).is_some_and(|line| line.given_up_for().is_some()) {
             exchange.set_detail("response_buffers");
         }
         let now = self.clock.now();

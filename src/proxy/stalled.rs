@@ -41,6 +41,15 @@ fn held(line: &Line) -> u64 {
     HELD + by_tls + by_window
 }
 
+/// Who is to read what waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reader {
+    /// The client, a response or what its backend sends into a tunnel.
+    Client,
+    /// The backend, what its client sends into a tunnel.
+    Backend,
+}
+
 /// Exchanges that wait to be read.
 pub(super) struct Stalled {
     state: Mutex<State>,
@@ -50,7 +59,7 @@ pub(super) struct Stalled {
 }
 
 struct State {
-    unread: Unread<Arc<Line>>,
+    unread: Unread<(Arc<Line>, Reader)>,
     /// A task looks from time to time whether a limit is exceeded.
     is_watched: bool,
     /// Ended, and not logged yet.
@@ -67,18 +76,14 @@ impl Stalled {
     }
 
     /// An exchange waits to be read from now on, until the ticket is dropped.
-    fn enter(self: &Arc<Self>, line: &Arc<Line>) -> Ticket {
+    fn enter(self: &Arc<Self>, line: &Arc<Line>, reader: Reader) -> Ticket {
         let connection = Arc::as_ptr(&line.connection).addr();
         let (now, bytes) = (self.clock.now(), held(line));
         let mut state = self.state();
-        let key = state.unread.enter(now, connection, bytes, Arc::clone(line));
+        let key = state.unread.enter(now, connection, bytes, (Arc::clone(line), reader));
         self.gauge.inc();
-        if state.unread.is_over(connection) {
-            let far_over = state.unread.end_far_over(connection);
-            self.end(&mut state, &far_over);
-            if !std::mem::replace(&mut state.is_watched, true) {
-                tokio::spawn(Arc::clone(self).watch());
-            }
+        if state.unread.is_over(connection) && !std::mem::replace(&mut state.is_watched, true) {
+            tokio::spawn(Arc::clone(self).watch());
         }
         Ticket { stalled: Arc::clone(self), key }
     }
@@ -110,12 +115,12 @@ impl Stalled {
         state.is_watched
     }
 
-    fn end(&self, state: &mut State, lines: &[Arc<Line>]) {
-        for line in lines {
-            line.give_up();
+    fn end(&self, state: &mut State, stalled: &[(Arc<Line>, Reader)]) {
+        for (line, reader) in stalled {
+            line.give_up(*reader);
             self.ended.inc();
         }
-        state.unlogged += lines.len();
+        state.unlogged += stalled.len();
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -154,12 +159,13 @@ pub(super) struct Wait {
 
 impl Wait {
     /// Something was written, and the other side is waited for, or not.
-    pub(super) fn set(&self, waits: bool, line: &Arc<Line>) {
+    pub(super) fn set(&self, waits: bool, line: &Arc<Line>, reader: Reader) {
         if self.is_waiting.load(Relaxed) == waits {
             return;
         }
         self.is_waiting.store(waits, Relaxed);
-        let ticket = line.stalled.get().filter(|_| waits).map(|stalled| stalled.enter(line));
+        let stalled = line.stalled.get().filter(|_| waits);
+        let ticket = stalled.map(|stalled| stalled.enter(line, reader));
         let mut held = self.ticket.lock().unwrap_or_else(PoisonError::into_inner);
         let _returned = std::mem::replace(&mut *held, ticket);
     }
@@ -187,8 +193,8 @@ impl ToBackend {
         let Some(writes) = writes.take() else { return };
         let waiting = Waiting(Arc::clone(line));
         writes.watch(move |pending| {
-            waiting.0.to_backend.wait.set(pending, &waiting.0);
-            !waiting.0.was_given_up()
+            waiting.0.to_backend.wait.set(pending, &waiting.0, Reader::Backend);
+            waiting.0.given_up_for() != Some(Reader::Backend)
         });
     }
 }
@@ -198,6 +204,6 @@ struct Waiting(Arc<Line>);
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        self.0.to_backend.wait.set(false, &self.0);
+        self.0.to_backend.wait.set(false, &self.0, Reader::Backend);
     }
 }

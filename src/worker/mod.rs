@@ -11,6 +11,7 @@ mod budget;
 mod conduct;
 mod ending;
 mod heartbeat;
+mod memory;
 mod orders;
 mod renewal;
 mod reports;

@@ -18,8 +18,8 @@ use pingora_runtime::{Runtime, RuntimeBuilder};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::Parts;
 use super::budget::Budget;
+use super::{Parts, memory};
 use crate::config::{Config, limits};
 use crate::proxy::accept::{Accept, AcceptLimits, Server};
 use crate::proxy::build;
@@ -177,7 +177,7 @@ fn server(config: &Config, parts: &Parts, threads: usize) -> io::Result<Server> 
         http2: config.limits.http2,
         pace: config.limits.pace,
         half_closed: config.limits.half_closed,
-        response_buffers: config.limits.response_buffers,
+        response_buffers: config.limits.response_buffers.bytes(memory::available()),
         timeouts: LineTimeouts {
             header: config.limits.header_timeout,
             keepalive: config.limits.keepalive,

@@ -10,7 +10,7 @@ const OTHERS: [(&str, &str, &str); 2] = [
     (
         "response_buffers",
         "of the response",
-        "No violation: the client, or the backend of a WebSocket, read nothing, and `limits.response_buffers` was reached.",
+        "No violation: the client, or the backend of a WebSocket, read nothing for 10 s or less while more than `limits.response_buffers` was held.",
     ),
 ];
 

@@ -10,8 +10,8 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderValue, Method, Version};
 use weir::config::{
     AccessLog, Admin, Algorithm, Backend, BackendAddress, Config, Dial, HealthCheck, HostPattern,
-    Limits, Listener, LogFormat, LogTarget, Pool, Probe, RateLimit, ReadyWhen, Retry, RetryOn,
-    Route, Shutdown, Threads, Timeouts, Written,
+    Limits, Listener, LogFormat, LogTarget, Pool, Probe, RateLimit, ReadyWhen, ResponseBuffers,
+    Retry, RetryOn, Route, Shutdown, Threads, Timeouts, Written,
 };
 use weir::exchange::refusal::Refusal;
 use weir::exchange::{Admitted, Exchange, Head, Replay};
@@ -406,7 +406,7 @@ fn draw_config(dice: &mut Dice) -> Config {
             requests_per_connection: None,
             head: HeadLimits { target_bytes: 8192, header_bytes: 65_536, headers: 100 },
             body: None,
-            response_buffers: None,
+            response_buffers: ResponseBuffers::Off,
             pace: None,
             header_timeout: Duration::from_secs(10),
             keepalive: Duration::from_secs(75),

@@ -28,8 +28,8 @@ use super::problem::{Found, Problem, Spanned, Written};
 use super::read::List;
 use super::value::{Cap, Size, Threads as TypedThreads, spell, spell_size};
 use super::{
-    AccessLog, Admin, Config, Forwarding, Http2, Limits, Listener, LogFormat, LogTarget, Shutdown,
-    Threads,
+    AccessLog, Admin, Config, Forwarding, Http2, Limits, Listener, LogFormat, LogTarget,
+    ResponseBuffers, Shutdown, Threads,
 };
 use crate::http::scan::Limits as HeadLimits;
 use crate::policy::transfer_rate::MinTransferRate;
@@ -174,9 +174,9 @@ fn limits(typed: file::Limits, found: &mut Found) -> Limits {
             .map_or_else(Default::default, |word| word.value.0),
         pace: pace(typed.body_rate, typed.body_grace, found),
         response_buffers: match typed.response_buffers.map(|buffers| buffers.value) {
-            None => Some(limits::RESPONSE_BUFFERS),
-            Some(Cap::Off) => None,
-            Some(Cap::Bytes(bytes)) => Some(bytes),
+            None => ResponseBuffers::OfMemory,
+            Some(Cap::Off) => ResponseBuffers::Off,
+            Some(Cap::Bytes(bytes)) => ResponseBuffers::Bytes(bytes),
         },
         body: match typed.body.map(|body| body.value) {
             None | Some(Cap::Off) => None,

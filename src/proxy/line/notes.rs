@@ -9,26 +9,27 @@ use pingora_core::protocols::Stream;
 use super::{EarlyRefusal, Line, Verdict};
 use crate::http::scan::Violation;
 use crate::http::target::Change;
+use crate::proxy::stalled::Reader;
 use crate::upstream::http2::Upload;
 
 impl Line {
     /// Some of a response was offered to the client. Whether it waits for the client now.
     pub(in crate::proxy) fn waits(self: &Arc<Self>, waits: bool) {
-        self.to_client.set(waits, self);
+        self.to_client.set(waits, self, Reader::Client);
     }
 
     /// Ends the response or the tunnel: one side takes nothing, and too much is held for such.
-    pub(in crate::proxy) fn give_up(&self) {
+    pub(in crate::proxy) fn give_up(&self, reader: Reader) {
         let (stalled, open) = (Verdict::Stalled.code(), Verdict::Open.code());
         if self.verdict.compare_exchange(open, stalled, Relaxed, Relaxed).is_ok() {
-            self.given_up.store(true, Relaxed);
+            self.given_up.get_or_init(|| reader);
         }
         self.task.wake();
     }
 
-    /// Whether it was ended so.
-    pub(in crate::proxy) fn was_given_up(&self) -> bool {
-        self.given_up.load(Relaxed)
+    /// Who took nothing, if it was ended so.
+    pub(in crate::proxy) fn given_up_for(&self) -> Option<Reader> {
+        self.given_up.get().copied()
     }
 
     /// Notes that the connection is refused without a request. Only the first refusal counts.
