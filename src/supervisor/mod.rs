@@ -222,6 +222,9 @@ impl Supervisor {
         let (config, version) = reload::load(&options, text.as_deref())?;
         let served = Served { config, text, version };
         let mut supervisor = Self::new(options, served, events, signals);
+        // It is the running binary: its path was compared with it just now. By its path it also starts
+        // where `/proc/self/exe` is a tool around it, such as valgrind or an emulator.
+        supervisor.restart_image = Image::OnDisk;
         let given = systemd::sockets().map_err(system("take systemd's sockets"))?;
         supervisor.bind_first(given)?;
         supervisor.announce_start();
