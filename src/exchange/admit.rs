@@ -5,6 +5,7 @@ use std::sync::Arc;
 use ::http::Method;
 
 use super::event::Event;
+use super::head::check_length;
 use super::refusal::{Outcome, Refusal, Scope};
 use super::{Exchange, Head};
 use crate::config::{AmbiguousPaths, Respond, Rewrite, UnderscoreHeaders};
@@ -60,7 +61,7 @@ impl Exchange {
         if matches!(*head.method, Method::TRACE | Method::CONNECT) {
             return Err(Refusal::MethodNotAllowed);
         }
-        head.check_length(snapshot.body_bytes_max)?;
+        let length = head.length()?;
         if snapshot.underscore_headers == UnderscoreHeaders::Refuse
             && underscore::names(head.headers).next().is_some()
         {
@@ -71,6 +72,9 @@ impl Exchange {
             return Err(Refusal::LoopDetected);
         }
         head.check_expectation()?;
+        if let Some((length, most)) = length.zip(snapshot.body_bytes_max) {
+            check_length(length, most)?;
+        }
         let authority = head.host()?;
         let Ok(host) = host::canonical(authority) else {
             self.set_detail(Violation::Host.code());

@@ -57,6 +57,15 @@ const VIA_LOOP_MAX: usize = 8;
 /// Replaces the host of an HTTP/1.0 request without one; no route can have it (RFC 2606).
 const NO_HOST: &str = "host.invalid";
 
+/// Checks that this `Content-Length` is a number, and not above `most`.
+pub(super) fn check_length(length: &HeaderValue, most: u64) -> Result<(), Refusal> {
+    match length.to_str().ok().and_then(|length| length.parse::<u64>().ok()) {
+        Some(length) if length <= most => Ok(()),
+        Some(_) => Err(Refusal::BodyTooLarge),
+        None => Err(Refusal::BadRequest),
+    }
+}
+
 impl<'a> Head<'a> {
     /// The client's address according to `trusted_proxies`.
     pub(super) fn client(&self, snapshot: &Snapshot) -> Client {
@@ -122,18 +131,16 @@ impl<'a> Head<'a> {
         via::count_passes(lines, via::PSEUDONYM) > VIA_LOOP_MAX
     }
 
-    /// Checks that there is at most one length (RFC 9112 §6.3), and that it is not above `most`.
-    pub(super) fn check_length(&self, most: Option<u64>) -> Result<(), Refusal> {
+    /// `Content-Length`, if there is one.
+    ///
+    /// # Errors
+    /// There are several (RFC 9112 §6.3).
+    pub(super) fn length(&self) -> Result<Option<&'a HeaderValue>, Refusal> {
         let mut lengths = self.headers.get_all(CONTENT_LENGTH).iter();
-        let Some(length) = lengths.next() else { return Ok(()) };
-        if length.as_bytes().contains(&b',') || lengths.next().is_some() {
-            return Err(Refusal::BadRequest);
-        }
-        let Some(most) = most else { return Ok(()) };
-        match length.to_str().ok().and_then(|length| length.parse::<u64>().ok()) {
-            Some(length) if length <= most => Ok(()),
-            Some(_) => Err(Refusal::BodyTooLarge),
-            None => Err(Refusal::BadRequest),
+        match (lengths.next(), lengths.next()) {
+            (None, _) => Ok(None),
+            (Some(length), None) if !length.as_bytes().contains(&b',') => Ok(Some(length)),
+            _ => Err(Refusal::BadRequest),
         }
     }
 

@@ -400,6 +400,34 @@ fn a_declared_body_that_is_too_long_is_rejected_at_once() {
 }
 
 #[test]
+fn a_length_above_the_limit_is_judged_after_names_loops_and_expectations() {
+    let world = snapshot(&SMALL.replace("body: 10", "body: 10, underscore_headers: refuse"));
+    let ask = |lengths: &[&'static str], others: &[(&'static str, &str)]| {
+        let mut request = get("a.test", "/");
+        for length in lengths {
+            request.headers.append("content-length", HeaderValue::from_static(length));
+        }
+        for (name, value) in others {
+            request.headers.append(*name, HeaderValue::from_str(value).unwrap());
+        }
+        let mut exchange = Exchange::new(Arc::clone(&world), Arc::new(Recorder::default()), at(0));
+        request.admit(&mut exchange, at(0))
+    };
+    let (underscore, expectation) = (("x_one", "1"), ("expect", "200-ok"));
+    let passes = &*["1.1 weir"; 9].join(", ");
+    for length in ["11", "99999999999999999999999"] {
+        assert_eq!(ask(&[length], &[("via", passes)]), Err(Refusal::LoopDetected), "{length}");
+        assert_eq!(ask(&[length], &[expectation]), Err(Refusal::ExpectationFailed), "{length}");
+    }
+    assert_eq!(ask(&["11"], &[underscore, expectation]), Err(Refusal::BadRequest));
+    // Two lengths make the framing doubtful, which comes before all of these.
+    assert_eq!(ask(&["1", "1"], &[("via", passes), expectation]), Err(Refusal::BadRequest));
+    assert_eq!(ask(&["1,1"], &[("via", passes), expectation]), Err(Refusal::BadRequest));
+    // A second host is found after the length.
+    assert_eq!(ask(&["11"], &[("host", "b.test")]), Err(Refusal::BodyTooLarge));
+}
+
+#[test]
 fn a_received_body_that_is_too_long_is_rejected_and_each_attempt_counts_from_zero() {
     let mut exchange = Exchange::new(snapshot(SMALL), Arc::new(Recorder::default()), at(0));
     get("a.test", "/").admit(&mut exchange, at(0)).unwrap();
