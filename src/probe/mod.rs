@@ -18,6 +18,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use humantime::format_duration;
 use log::{info, warn};
+use pingora_core::protocols::l4::socket::SocketAddr;
 use pingora_core::server::ShutdownWatch;
 use pingora_core::services::background::BackgroundService;
 use pingora_error::{Error, ErrorType};
@@ -36,7 +37,7 @@ use crate::probe::http::HttpProbe;
 use crate::probe::target::{UNEXPECTED, target};
 use crate::probe::tcp::TcpProbe;
 use crate::runtime::backend::Backend;
-use crate::upstream::ours::Shortage;
+use crate::upstream::ours::{self, Shortage};
 use crate::upstream::{Upstreams, handshake};
 
 /// Pingora's interface for one health check of one backend. It may be dropped at any time, and has
@@ -243,7 +244,9 @@ impl ProbeLoop {
                 Err(Failure::Backend(format!("timed out after {after}")))
             };
             let checked = timeout(limit, probe.check(&backend)).await;
-            checked.map_or_else(late, |checked| checked.map_err(|error| explain(&error)))
+            checked.map_or_else(late, |checked| {
+                checked.map_err(|error| explain(&error, &backend.addr))
+            })
         });
         let ended = task.join_next().await;
         let broken = || Err(Failure::Backend("the probe itself failed".to_owned()));
@@ -256,8 +259,8 @@ fn jittered(interval: Duration, roll: f64) -> Duration {
     interval.mul_f64(0.9 + 0.2 * roll)
 }
 
-/// Translates an error for the operator.
-fn explain(error: &Error) -> Failure {
+/// Translates an error on the way to this address for the operator.
+fn explain(error: &Error, to: &SocketAddr) -> Failure {
     if *error.etype() == UNEXPECTED {
         return Failure::Backend(error.context.as_ref().map_or("", |why| why.as_str()).to_owned());
     }
@@ -266,13 +269,20 @@ fn explain(error: &Error) -> Failure {
     }
     let known = EXPLANATIONS.iter().find(|(kind, _)| kind == error.etype());
     let text = known.map_or_else(|| error.etype().as_str(), |(_, text)| text).to_owned();
-    if let Some(shortage) = Shortage::of(error) {
+    if let Some(shortage) = Shortage::of(error, to) {
         return Failure::Local(format!("out of {shortage}"));
     }
-    if *error.etype() == ErrorType::InternalError {
-        return Failure::Local(text);
+    match ours::cause(error) {
+        Some(cause) if ours::is_no_local_address(cause) => {
+            Failure::Backend(ours::NO_LOCAL_ADDRESS.to_owned())
+        }
+        // The system refuses this address: it knows no IPv6, or a filter forbids it. So it would for requests.
+        Some(cause) if *error.etype() == ErrorType::InternalError => {
+            Failure::Backend(cause.to_string())
+        }
+        None if *error.etype() == ErrorType::InternalError => Failure::Local(text),
+        _ => Failure::Backend(text),
     }
-    Failure::Backend(text)
 }
 
 const EXPLANATIONS: [(ErrorType, &str); 12] = [

@@ -3,6 +3,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use rustix::io::Errno;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -349,6 +350,25 @@ async fn a_probe_that_panics_has_failed() {
     };
     probe_loop.round().await;
     assert_eq!(probe_loop.backend.health().last_error.as_deref(), Some("the probe itself failed"));
+}
+
+#[test]
+fn a_connection_that_the_system_refuses_is_a_failed_check() {
+    let to = "127.0.0.1:1".parse().unwrap();
+    let explained = |code| {
+        let cause = std::io::Error::from_raw_os_error(code);
+        explain(&Error::because(ErrorType::InternalError, "a socket", cause), &to)
+    };
+    for error in [Errno::AFNOSUPPORT, Errno::ACCESS, Errno::PERM] {
+        let failure = explained(error.raw_os_error());
+        assert!(matches!(failure, Failure::Backend(_)), "{error:?}: {failure:?}");
+    }
+    for error in [Errno::MFILE, Errno::ADDRNOTAVAIL, Errno::NOMEM] {
+        let failure = explained(error.raw_os_error());
+        assert!(matches!(failure, Failure::Local(_)), "{error:?}: {failure:?}");
+    }
+    let bug = explain(&Error::explain(ErrorType::InternalError, "a target of somebody else"), &to);
+    assert!(matches!(bug, Failure::Local(_)), "{bug:?}");
 }
 
 #[test]

@@ -1,12 +1,13 @@
 //! What Pingora's errors mean for an exchange.
 
+use pingora_core::protocols::l4::socket::SocketAddr;
 use pingora_error::{Error, ErrorSource, ErrorType, RetryType};
 
 use crate::exchange::outcome::{self, Judgement, Kind, Side};
 use crate::exchange::refusal::Refusal;
 use crate::policy::retry::Failure;
 use crate::upstream::handshake::{self, Fault};
-use crate::upstream::ours::Shortage;
+use crate::upstream::ours::{self, Shortage};
 
 /// Whether the backend says that it did nothing with the request: it refused the stream, or went
 /// away before it. Pingora has looked at it (`handle_read_header_error`), and keeps nothing else.
@@ -15,9 +16,9 @@ fn is_refused(error: &Error) -> bool {
         && matches!(error.retry, RetryType::Decided(true))
 }
 
-/// Why there is no connection.
-pub(super) fn of_connection(error: &Error) -> Result<Failure, Shortage> {
-    if let Some(shortage) = Shortage::of(error) {
+/// Why there is no connection to this address.
+pub(super) fn of_connection(error: &Error, to: &SocketAddr) -> Result<Failure, Shortage> {
+    if let Some(shortage) = Shortage::of(error, to) {
         return Err(shortage);
     }
     Ok(match handshake::failure(error) {
@@ -51,6 +52,8 @@ fn of_backend(error: &Error) -> Kind {
         | ErrorType::ConnectError
         | ErrorType::BindError
         | ErrorType::SocketError => Kind::Connect,
+        // What Pingora makes of a socket that the system refused.
+        ErrorType::InternalError if ours::cause(error).is_some() => Kind::Connect,
         ErrorType::TLSHandshakeFailure => match handshake::failure(error) {
             Some((Fault::Certificate, _)) => Kind::Certificate,
             Some((Fault::Other, _)) | None => Kind::Tls,
@@ -95,7 +98,7 @@ pub(super) fn reason(error: &Error) -> String {
     if let Some((_, why)) = handshake::failure(error) {
         return why;
     }
-    match (error.etype(), error.root_cause().downcast_ref::<std::io::Error>()) {
+    match (error.etype(), ours::cause(error)) {
         (ErrorType::ConnectRefused, _) => "connection refused".to_owned(),
         (ErrorType::ConnectTimedout, _) => "no connection in time".to_owned(),
         (ErrorType::ConnectNoRoute, _) => "no route to it".to_owned(),
@@ -104,6 +107,7 @@ pub(super) fn reason(error: &Error) -> String {
         (ErrorType::InvalidHTTPHeader, _) => of_head(error),
         (ErrorType::InvalidH2, _) => NOT_HTTP2.to_owned(),
         (ErrorType::H2Error, None) => of_http2(error),
+        (_, Some(cause)) if ours::is_no_local_address(cause) => ours::NO_LOCAL_ADDRESS.to_owned(),
         (_, Some(cause)) => cause.to_string(),
         (other, None) => other.as_str().to_owned(),
     }

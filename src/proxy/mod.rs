@@ -110,8 +110,9 @@ impl Proxy {
 
     /// Why there is no connection to `peer`; `None`, and logged, if this machine lacks something for it.
     fn failure(&self, error: &Error, peer: &HttpPeer, now: Timestamp) -> Option<Failure> {
-        let report = |shortage| self.upstreams.shortages().report(shortage, &peer._address, now);
-        failure::of_connection(error).map_err(report).ok()
+        let to = &peer._address;
+        let report = |shortage| self.upstreams.shortages().report(shortage, to, now);
+        failure::of_connection(error, to).map_err(report).ok()
     }
 
     fn is_draining(&self) -> bool {

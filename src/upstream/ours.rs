@@ -1,10 +1,15 @@
 //! Failures of our own: what we lack to make a connection says nothing about a backend.
 
-use std::fmt;
-use std::io;
+use std::error::Error as StdError;
+use std::{fmt, io, iter};
 
+use pingora_core::protocols::l4::socket::SocketAddr;
 use pingora_error::Error;
 use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with};
+
+/// What an operator reads of [`is_no_local_address`].
+pub const NO_LOCAL_ADDRESS: &str = "no local address to connect from";
 
 /// What this machine does not have for a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,13 +38,43 @@ impl Shortage {
     pub(super) const ALL: [Self; 4] =
         [Self::Descriptors, Self::SystemDescriptors, Self::Ports, Self::Memory];
 
-    /// For want of what a connection could not be made, if it was that.
+    /// What was missing for a connection to `to`, if the attempt failed for that. May make a system call.
     #[must_use]
-    pub fn of(error: &Error) -> Option<Self> {
-        let cause = error.root_cause().downcast_ref::<io::Error>();
-        let code = cause.and_then(io::Error::raw_os_error)?;
-        SHORTAGES.into_iter().find(|(one, _)| one.raw_os_error() == code).map(|(_, it)| it)
+    pub fn of(error: &Error, to: &SocketAddr) -> Option<Self> {
+        Self::by_code(cause(error)?.raw_os_error()?, || reach(to))
     }
+
+    /// `reach` looks whether there is a local address to connect from.
+    fn by_code(code: i32, reach: impl FnOnce() -> Result<(), Errno>) -> Option<Self> {
+        let known = SHORTAGES.into_iter().find(|(one, _)| one.raw_os_error() == code);
+        // The kernel has one error for "no local port is left" and "no local address".
+        known
+            .map(|(_, it)| it)
+            .filter(|it| *it != Self::Ports || reach() != Err(Errno::ADDRNOTAVAIL))
+    }
+}
+
+/// What the operating system said. Pingora wraps it in a private type if the socket had an address.
+#[must_use]
+pub fn cause(error: &Error) -> Option<&io::Error> {
+    let root: &(dyn StdError + 'static) = error.root_cause();
+    iter::successors(Some(root), |&cause| cause.source()).find_map(|cause| cause.downcast_ref())
+}
+
+/// Whether there was no local address to connect from: IPv6 is disabled, say. If it is no [`Shortage`],
+/// local ports have not run out.
+#[must_use]
+pub fn is_no_local_address(cause: &io::Error) -> bool {
+    cause.raw_os_error() == Some(Errno::ADDRNOTAVAIL.raw_os_error())
+}
+
+/// Looks for a route to `to` and for a local address on it. A socket of UDP sends nothing when it connects,
+/// does not block, and takes no port of TCP.
+fn reach(to: &SocketAddr) -> Result<(), Errno> {
+    let Some(to) = to.as_inet() else { return Ok(()) };
+    let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    connect(socket_with(family, SocketType::DGRAM, flags, None)?, to)
 }
 
 impl fmt::Display for Shortage {
@@ -58,17 +93,60 @@ mod tests {
     use super::*;
     use pingora_error::ErrorType;
 
+    fn wrapped(cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Box<Error> {
+        let inner = Error::because(ErrorType::SocketError, "a socket", cause);
+        Error::because(ErrorType::InternalError, "a connection", inner)
+    }
+
+    fn os(errno: Errno) -> io::Error {
+        io::Error::from_raw_os_error(errno.raw_os_error())
+    }
+
+    fn loopback() -> SocketAddr {
+        SocketAddr::Inet(([127, 0, 0, 1], 1).into())
+    }
+
     #[test]
     fn what_this_machine_lacks_is_told_from_what_a_backend_did() {
-        let of = |code| {
-            let cause = io::Error::from_raw_os_error(code);
-            let inner = Error::because(ErrorType::SocketError, "a socket", cause);
-            Shortage::of(&Error::because(ErrorType::InternalError, "a connection", inner))
-        };
+        let of = |error| Shortage::of(&wrapped(os(error)), &loopback());
         for (error, shortage) in SHORTAGES {
-            assert_eq!(of(error.raw_os_error()), Some(shortage), "{error:?}");
+            assert_eq!(of(error), Some(shortage), "{error:?}");
         }
-        assert_eq!(of(Errno::CONNREFUSED.raw_os_error()), None);
-        assert_eq!(Shortage::of(&Error::explain(ErrorType::ConnectTimedout, "late")), None);
+        assert_eq!(of(Errno::CONNREFUSED), None);
+        let late = Error::explain(ErrorType::ConnectTimedout, "late");
+        assert_eq!(Shortage::of(&late, &loopback()), None);
+    }
+
+    #[test]
+    fn without_a_local_address_no_ports_have_run_out() {
+        let of = |error: Errno, reach| Shortage::by_code(error.raw_os_error(), || reach);
+        assert_eq!(of(Errno::ADDRNOTAVAIL, Ok(())), Some(Shortage::Ports));
+        assert_eq!(of(Errno::ADDRNOTAVAIL, Err(Errno::ADDRNOTAVAIL)), None);
+        // Nothing was found out, so no backend is blamed.
+        assert_eq!(of(Errno::ADDRNOTAVAIL, Err(Errno::MFILE)), Some(Shortage::Ports));
+        assert_eq!(of(Errno::ADDRNOTAVAIL, Err(Errno::AGAIN)), Some(Shortage::Ports));
+        assert_eq!(of(Errno::NOMEM, Err(Errno::ADDRNOTAVAIL)), Some(Shortage::Memory));
+    }
+
+    #[derive(Debug)]
+    struct Details(io::Error);
+
+    impl fmt::Display for Details {
+        fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+            self.0.fmt(formatter)
+        }
+    }
+
+    impl StdError for Details {
+        fn source(&self) -> Option<&(dyn StdError + 'static)> {
+            Some(&self.0)
+        }
+    }
+
+    #[test]
+    fn a_cause_is_found_behind_a_type_of_a_library() {
+        let error = wrapped(Details(os(Errno::ADDRNOTAVAIL)));
+        assert!(cause(&error).is_some_and(is_no_local_address));
+        assert_eq!(Shortage::of(&error, &loopback()), Some(Shortage::Ports));
     }
 }

@@ -28,6 +28,7 @@ mod ledger;
 mod ledger_storm;
 mod limits;
 mod limits_handover;
+mod local_addresses;
 mod memory;
 mod metrics;
 mod names;

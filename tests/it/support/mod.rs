@@ -25,6 +25,7 @@ pub(crate) mod message;
 pub(crate) mod metrics;
 pub(crate) mod mix;
 pub(crate) mod names;
+pub(crate) mod networks;
 pub(crate) mod origin;
 pub(crate) mod ports;
 pub(crate) mod tls;
