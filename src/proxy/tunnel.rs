@@ -93,10 +93,8 @@ pub(super) fn answered(
     let silence = exchange.upgraded(now);
     session.set_read_timeout(Some(silence));
     session.set_write_timeout(Some(silence));
-    if let Some(line) = line(session) {
-        line.tunnel();
-    }
     if let Some(line) = connection::line(session) {
+        line.tunnel();
         ToBackend::opened(line);
     }
     Ok(())
