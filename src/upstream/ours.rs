@@ -34,10 +34,6 @@ const SHORTAGES: [(Errno, Shortage); 5] = [
 ];
 
 impl Shortage {
-    /// Each of them.
-    pub(super) const ALL: [Self; 4] =
-        [Self::Descriptors, Self::SystemDescriptors, Self::Ports, Self::Memory];
-
     /// What was missing for a connection to `to`, if the attempt failed for that. May make a system call.
     #[must_use]
     pub fn of(error: &Error, to: &SocketAddr) -> Option<Self> {

@@ -19,7 +19,10 @@ pub struct Shortages {
     file_max: String,
     port_range: String,
     tcp_mem: String,
-    notices: [(Shortage, LogThrottle); Shortage::ALL.len()],
+    descriptors: LogThrottle,
+    system_descriptors: LogThrottle,
+    ports: LogThrottle,
+    memory: LogThrottle,
 }
 
 impl Shortages {
@@ -28,15 +31,22 @@ impl Shortages {
             file_max: setting("fs/file-max"),
             port_range: setting("net/ipv4/ip_local_port_range"),
             tcp_mem: setting("net/ipv4/tcp_mem"),
-            notices: Shortage::ALL.map(|shortage| (shortage, LogThrottle::default())),
+            descriptors: LogThrottle::default(),
+            system_descriptors: LogThrottle::default(),
+            ports: LogThrottle::default(),
+            memory: LogThrottle::default(),
         }
     }
 
     /// Logs, throttled, that a request was rejected because no connection to `backend` could be made.
     pub fn report(&self, shortage: Shortage, backend: &SocketAddr, now: Timestamp) {
-        let notices = self.notices.iter().find(|(one, _)| *one == shortage);
-        let suppressed = notices.and_then(|(_, notices)| notices.next(now));
-        if let Some(suppressed) = suppressed {
+        let notices = match shortage {
+            Shortage::Descriptors => &self.descriptors,
+            Shortage::SystemDescriptors => &self.system_descriptors,
+            Shortage::Ports => &self.ports,
+            Shortage::Memory => &self.memory,
+        };
+        if let Some(suppressed) = notices.next(now) {
             let what = What { shortages: self, shortage };
             log::warn!(
                 "request rejected, out of {shortage}: reason=overload backend={backend} \
