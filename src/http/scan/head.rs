@@ -22,7 +22,7 @@ const ESCAPE: usize = 3;
 #[derive(Debug, Clone, Default)]
 pub(super) struct Head {
     position: Position,
-    /// Bytes of the method, the target or the version.
+    /// Bytes of the method, the target, or the version and the end of its line.
     bytes: usize,
     name: [u8; METHOD_STORED],
     method: Method,
@@ -53,7 +53,6 @@ enum Position {
     Method,
     Target,
     Version,
-    LineEnd,
     Fields,
     Done,
 }
@@ -95,7 +94,7 @@ impl Head {
                     (self.minor, self.position) = (b'1', Position::Fields);
                     Ok(VERSION_LINE.len())
                 }
-                Position::Version | Position::LineEnd => self.version(*byte).map(|()| 1),
+                Position::Version => self.version(*byte).map(|()| 1),
                 Position::Done => return Ok(Step::Done(at)),
             };
             at += used.map_err(|violation| At(at, violation))?;
@@ -218,7 +217,7 @@ impl Head {
             // Reported at once, not at the end of the line: a parser of the bytes read so far would
             // call them malformed.
             (5 | 7, b'0'..=b'9') => return Err(Violation::OtherVersion),
-            (8, b'\r') => self.position = Position::LineEnd,
+            (8, b'\r') => {}
             (8, b'\n') => return Err(Violation::BareNewline),
             (9, b'\n') => self.position = Position::Fields,
             (9, _) => return Err(Violation::BareReturn),
