@@ -679,6 +679,20 @@ fn a_hundred_thousand_buckets_are_a_small_message() {
     assert_eq!(new.limiter.as_ref().unwrap().clients(), 100_000);
 }
 
+#[test]
+fn a_reload_charges_no_client_for_the_age_of_the_checkpoint() {
+    let keys = "requests_per_second: 1, burst: 60";
+    let (old, new) = (limited(keys), limited(keys));
+    (0..60).for_each(|_| assert_eq!(spend(old.limiter.as_ref(), OLD), Ok(())));
+    let checkpoint = Handoff::take(&old, OLD);
+    let after = |seconds| Duration::from_secs(seconds);
+    // The candidate starts a second after the checkpoint, and takes over a second later.
+    checkpoint.apply_health(&new, NEW + after(1));
+    Handoff::take(&old, OLD + after(2)).apply(&new, NEW + after(2));
+    let taken = (0..9).filter(|_| spend(new.limiter.as_ref(), NEW + after(2)).is_ok()).count();
+    assert_eq!(taken, 2, "a token for each second");
+}
+
 /// What happens to one of four backends, or what one of six clients does.
 #[derive(Debug, Clone, Copy)]
 enum Event {
@@ -741,6 +755,11 @@ fn run(
     decisions
 }
 
+/// Pauses, in nanoseconds, each of which is followed by a request.
+fn pauses() -> impl Strategy<Value = Vec<u64>> {
+    proptest::collection::vec(0_u64..900_000_000, 0..8)
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
 
@@ -762,6 +781,38 @@ proptest! {
         let mut new_now = NEW;
         let expected = run(&old, &old_ids, &after, &mut old_now, &both);
         prop_assert_eq!(run(&new, &new_ids, &after, &mut new_now, &both), expected);
+    }
+
+    #[test]
+    fn over_any_number_of_reloads_a_client_of_one_worker_at_a_time_gets_neither_more_nor_less(
+        reloads in proptest::collection::vec((pauses(), pauses(), 0_u64..900_000_000), 1..5),
+    ) {
+        let keys = "requests_per_second: 1.7, burst: 3";
+        let (single, mut current) = (limited(keys), limited(keys));
+        let mut now = OLD;
+        let ask = |current: &Snapshot, pauses: &[u64], now: &mut Timestamp| {
+            for pause in pauses {
+                *now = *now + Duration::from_nanos(*pause);
+                let expected = spend(single.limiter.as_ref(), *now);
+                prop_assert_eq!(spend(current.limiter.as_ref(), *now), expected);
+            }
+            Ok(())
+        };
+        for (before, while_it_starts, pause) in reloads {
+            ask(&current, &before, &mut now)?;
+            let candidate = limited(keys);
+            let checkpoint = Handoff::take(&current, now);
+            now = now + Duration::from_nanos(pause);
+            checkpoint.apply_health(&candidate, now);
+            ask(&current, &while_it_starts, &mut now)?;
+            let handoff = Handoff::take(&current, now);
+            let mut known = SuccessorBuckets::from_handoff(&handoff, now);
+            handoff.apply(&candidate, now);
+            now = now + Duration::from_nanos(pause);
+            given(&mut known, &current, now).apply(&candidate, now);
+            current = candidate;
+        }
+        ask(&current, &[0, 0, 0, 0], &mut now)?;
     }
 
     #[test]

@@ -194,6 +194,14 @@ impl Handoff {
 
     /// Imports the state into a snapshot that has not served yet.
     pub fn apply(&self, snapshot: &Snapshot, now: Timestamp) {
+        self.apply_health(snapshot, now);
+        self.apply_buckets(snapshot, now);
+    }
+
+    /// The same for what is known of the backends alone. A worker that starts needs no more. A
+    /// bucket in here is as old as the checkpoint, and would be taken for one that has earned
+    /// nothing since; the handoff that the worker takes over with brings the buckets anyway.
+    pub fn apply_health(&self, snapshot: &Snapshot, now: Timestamp) {
         let key = |known: &KnownBackend| (known.pool.clone(), known.label.clone());
         let known: HashMap<_, _> = self.backends.iter().map(|one| (key(one), one)).collect();
         for pool in &snapshot.pools {
@@ -214,6 +222,9 @@ impl Handoff {
                 }
             }
         }
+    }
+
+    fn apply_buckets(&self, snapshot: &Snapshot, now: Timestamp) {
         if self.seed != Some(snapshot.seed) {
             if self.limiters.iter().any(|spent| !spent.buckets.0.is_empty()) {
                 log::warn!("handoff: the buckets of another seed cannot be used");

@@ -147,7 +147,7 @@ fn serve(
     let snapshot =
         Snapshot::new(&config, &start.version, seed, |host, port| names.lookup(host, port));
     report_names(link, &snapshot);
-    state.handoff.apply(&snapshot, Clock::process().now());
+    state.handoff.apply_health(&snapshot, Clock::process().now());
     let kept = state.files.unwrap_or_default();
     let (doors, tickets) = doors(&config, state.tickets, &kept)?;
     let (parts, admin, log_writer) = assemble(&config, snapshot, doors, tickets, &kept)?;
