@@ -569,9 +569,52 @@ fn what_a_client_owes_is_handed_off_and_forgiven_under_another_rate() {
     let last = limited("requests_per_second: 1, burst: 3");
     handoff.apply(&last, OLD);
     assert_eq!(spend(last.limiter.as_ref(), OLD), Err(Duration::from_secs(4)));
-    let other = limited("requests_per_second: 2, burst: 4");
-    handoff.apply(&other, OLD);
-    assert_eq!(spend(other.limiter.as_ref(), OLD), Err(Duration::from_millis(500)));
+    // A bucket of the last one takes as long to fill, but holds twice the tokens.
+    for keys in ["requests_per_second: 2, burst: 4", "requests_per_second: 2, burst: 6"] {
+        let other = limited(keys);
+        handoff.apply(&other, OLD);
+        let wait = spend(other.limiter.as_ref(), OLD);
+        assert_eq!(wait, Err(Duration::from_millis(500)), "{keys}");
+    }
+}
+
+#[test]
+fn after_a_limit_was_raised_a_request_at_the_old_worker_costs_one_token() {
+    let old = limited("requests_per_second: 1, burst: 60");
+    let new = limited("requests_per_second: 1000, burst: 1000");
+    (0..30).for_each(|_| assert_eq!(spend(old.limiter.as_ref(), OLD), Ok(())));
+    let handoff = Handoff::take(&old, OLD);
+    let mut known = SuccessorBuckets::from_handoff(&handoff, OLD);
+    handoff.apply(&new, NEW);
+    // Two seconds later the new bucket is full, and the old one is not.
+    let later = Duration::from_secs(2);
+    assert_eq!(spend(old.limiter.as_ref(), OLD + later), Ok(()));
+    given(&mut known, &old, OLD + later).apply(&new, NEW + later);
+    let taken = (0..2000).filter(|_| spend(new.limiter.as_ref(), NEW + later).is_ok()).count();
+    assert_eq!(taken, 999);
+}
+
+#[test]
+fn after_a_limit_was_lowered_a_request_at_the_old_worker_costs_its_time() {
+    let old = limited("requests_per_second: 1000, burst: 1000");
+    let new = limited("requests_per_second: 1, burst: 5");
+    let mut known = SuccessorBuckets::from_handoff(&Handoff::take(&old, OLD), OLD);
+    (0..1000).for_each(|_| assert_eq!(spend(old.limiter.as_ref(), OLD), Ok(())));
+    given(&mut known, &old, OLD).apply(&new, NEW);
+    let taken = (0..9).filter(|_| spend(new.limiter.as_ref(), NEW).is_ok()).count();
+    assert_eq!(taken, 4, "a thousand tokens are earned in one second");
+}
+
+#[test]
+fn under_another_rate_a_debit_leaves_no_debt() {
+    for keys in ["requests_per_second: 2, burst: 4", "requests_per_second: 2, burst: 6"] {
+        let (old, new) = (limited("requests_per_second: 1, burst: 3"), limited(keys));
+        let mut known = SuccessorBuckets::from_handoff(&Handoff::take(&old, OLD), OLD);
+        (0..3).for_each(|_| assert_eq!(spend(old.limiter.as_ref(), OLD), Ok(())));
+        while spend(new.limiter.as_ref(), NEW).is_ok() {}
+        given(&mut known, &old, OLD).apply(&new, NEW);
+        assert_eq!(spend(new.limiter.as_ref(), NEW), Err(Duration::from_millis(500)), "{keys}");
+    }
 }
 
 #[test]

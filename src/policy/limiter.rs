@@ -207,8 +207,18 @@ impl RateLimiter {
     /// become negative, because both have admitted the client: by at most one whole burst, so that
     /// no client is rejected for longer than the time to fill it twice.
     pub fn charge_debit(&self, debit: Debit, now: Timestamp) {
-        let owed_at_most_ns = now.as_nanos().saturating_add(self.rate.owed_ns());
-        let full_at_ns = now.as_nanos().saturating_add(debit.full_in_ns).min(owed_at_most_ns);
+        self.charge_at_most(debit, self.rate.owed_ns(), now);
+    }
+
+    /// The same, but the bucket only becomes empty, and owes nothing that it did not owe before.
+    pub fn charge_until_empty(&self, debit: Debit, now: Timestamp) {
+        self.charge_at_most(debit, self.rate.full_ns(), now);
+    }
+
+    /// After the charge, the bucket takes `most_ns` at most to be full.
+    fn charge_at_most(&self, debit: Debit, most_ns: u64, now: Timestamp) {
+        let most_ns = now.as_nanos().saturating_add(most_ns);
+        let full_at_ns = now.as_nanos().saturating_add(debit.full_in_ns).min(most_ns);
         if debit.tag < CLIENT_MIN || (debit.spent_ns, debit.full_in_ns) == (0, 0) {
             return;
         }
@@ -216,7 +226,7 @@ impl RateLimiter {
         let slots = self.slots(set);
         let _held = self.lock(set);
         if let Some(slot) = slots.iter().find(|slot| slot.tag.load(Acquire) == debit.tag) {
-            slot.raise(debit.spent_ns, full_at_ns, owed_at_most_ns);
+            slot.raise(debit.spent_ns, full_at_ns, most_ns);
             return;
         }
         // A client that is not in the table has a full bucket. It gets a slot even if it is full
@@ -607,6 +617,17 @@ mod tests {
         assert_eq!(limiter.admit(ip("10.0.0.1"), at_ms(0)), Err(Duration::from_millis(300)));
         assert_eq!(limiter.admit(ip("10.0.0.1"), at_ms(299)), Err(Duration::from_millis(1)));
         assert_eq!(limiter.admit(ip("10.0.0.1"), at_ms(300)), Ok(()));
+    }
+
+    #[test]
+    fn a_charge_until_empty_makes_no_debt_and_forgives_none() {
+        let limiter = limiter(2, 100, 64, &[]);
+        limiter.charge_until_empty(debit("10.0.0.1", 9), at_ms(0));
+        let wait = |ms| limiter.admit(ip("10.0.0.1"), at_ms(ms)).unwrap_err();
+        assert_eq!(wait(0), Duration::from_millis(100));
+        limiter.charge_debit(debit("10.0.0.1", 1), at_ms(0));
+        limiter.charge_until_empty(debit("10.0.0.1", 9), at_ms(0));
+        assert_eq!(wait(0), Duration::from_millis(200));
     }
 
     #[test]

@@ -42,8 +42,10 @@ impl SuccessorBuckets {
         let given = |(scope, limiter): (Scope, &RateLimiter)| {
             let known = self.limiters.get_mut(&scope)?;
             let debits = Packed::largest(known.debits(limiter, now, BUCKETS_MAX), BUCKETS_MAX);
-            let ipv6_prefix = limiter.ipv6_prefix();
-            (!debits.0.is_empty()).then_some(Given { scope, ipv6_prefix, debits })
+            let (ipv6_prefix, rate) = (limiter.ipv6_prefix(), limiter.rate());
+            let (token_ns, full_ns) = (rate.token_ns(), rate.full_ns());
+            let given = Given { scope, ipv6_prefix, token_ns, full_ns, debits };
+            (!given.debits.0.is_empty()).then_some(given)
         };
         let limiters = limiters(snapshot).filter_map(given).collect();
         Debits { seed: Some(snapshot.seed), limiters }
@@ -75,7 +77,7 @@ impl Debits {
         for (scope, limiter) in limiters(snapshot) {
             let given = given.get(&scope);
             if let Some(given) = given.filter(|one| one.ipv6_prefix == limiter.ipv6_prefix()) {
-                given.debits.0.iter().for_each(|debit| limiter.charge_debit(*debit, now));
+                given.apply(limiter, now);
             }
         }
     }
@@ -86,7 +88,38 @@ impl Debits {
 struct Given {
     scope: Scope,
     ipv6_prefix: u8,
+    /// The rate. An older version does not tell it: that is another one than any.
+    #[serde(default)]
+    token_ns: u64,
+    #[serde(default)]
+    full_ns: u64,
     debits: Packed,
+}
+
+impl Given {
+    /// Under another rate, a debit says nothing of how empty the bucket is here, and no debt comes of
+    /// it: what a client owes is known as tokens of its own rate only.
+    fn apply(&self, limiter: &RateLimiter, now: Timestamp) {
+        let rate = limiter.rate();
+        if (self.token_ns, self.full_ns) == (rate.token_ns(), rate.full_ns()) {
+            self.debits.0.iter().for_each(|debit| limiter.charge_debit(*debit, now));
+            return;
+        }
+        for debit in &self.debits.0 {
+            let spent_ns = self.converted_ns(debit.spent_ns, rate.token_ns());
+            let full_in_ns = debit.full_in_ns.min(spent_ns);
+            limiter.charge_until_empty(Debit { spent_ns, full_in_ns, ..*debit }, now);
+        }
+    }
+
+    /// Under a higher rate, as many tokens; under a lower one, as much time. So whatever the change, a
+    /// client never loses more by it than it got.
+    fn converted_ns(&self, spent_ns: u64, token_ns: u64) -> u64 {
+        if self.token_ns <= token_ns {
+            return spent_ns;
+        }
+        (spent_ns / self.token_ns).saturating_mul(token_ns)
+    }
 }
 
 /// Debits sorted by tag; serialized like the buckets of a handoff, with one number more.

@@ -121,8 +121,10 @@ pub(super) enum Scope {
 struct LimiterState {
     scope: Scope,
     ipv6_prefix: u8,
-    /// How long an empty bucket takes to fill. A bucket that takes longer owes tokens. An older
-    /// version omits this, and has no such buckets.
+    /// The rate. A bucket that takes longer to fill than an empty one does owes tokens. An older
+    /// version does not tell all of it: that is another rate than any.
+    #[serde(default)]
+    token_ns: u64,
     #[serde(default)]
     full_ns: u64,
     buckets: Buckets,
@@ -148,6 +150,7 @@ impl Handoff {
         let spent = |(scope, limiter): (Scope, &RateLimiter)| LimiterState {
             scope,
             ipv6_prefix: limiter.ipv6_prefix(),
+            token_ns: limiter.rate().token_ns(),
             full_ns: limiter.rate().full_ns(),
             buckets: Buckets::emptiest(limiter.buckets(now), BUCKETS_MAX),
         };
@@ -249,8 +252,9 @@ impl Handoff {
 impl LimiterState {
     /// Debts are valid as tokens of this rate only.
     fn apply(&self, limiter: &RateLimiter, now: Timestamp) {
-        let full_ns = limiter.rate().full_ns();
-        let longest_ns = if self.full_ns == full_ns { u64::MAX } else { full_ns };
+        let rate = limiter.rate();
+        let is_same = (self.token_ns, self.full_ns) == (rate.token_ns(), rate.full_ns());
+        let longest_ns = if is_same { u64::MAX } else { rate.full_ns() };
         for bucket in &self.buckets.0 {
             let full_in_ns = bucket.full_in_ns.min(longest_ns);
             limiter.resume(Bucket { full_in_ns, ..*bucket }, now);
