@@ -376,6 +376,61 @@ fn failures_before_and_after_the_checkpoint_are_one_run() {
 }
 
 #[test]
+fn after_a_crash_results_of_our_own_are_newer_than_the_last_checkpoint() {
+    let keys = "health_check: {unhealthy_after: 1, healthy_after: 1}";
+    for own in [true, false] {
+        let (old, new) = (web(keys), web(keys));
+        probe(backend(&old, 0), &[!own]);
+        // Before the replacement's first health check, and again as it takes over.
+        hand(&old, &new);
+        probe(backend(&new, 0), &[own]);
+        hand(&old, &new);
+        assert_eq!(backend(&new, 0).is_healthy(), own);
+    }
+}
+
+#[test]
+fn a_checkpoint_that_is_repeated_does_not_repeat_our_own_results() {
+    let keys = "health_check: {unhealthy_after: 3, healthy_after: 3}";
+    let (old, new) = (web(keys), web(keys));
+    probe(backend(&old, 0), &[true]);
+    hand(&old, &new);
+    probe(backend(&new, 0), &[true, false]);
+    hand(&old, &new);
+    assert_eq!(backend(&new, 0).probed(Err("refused".to_owned()), NEW), None);
+    assert_eq!(backend(&new, 0).probed(Err("refused".to_owned()), NEW), Some(false));
+}
+
+/// What is logged when a successor that has started from `early` and made `own` health checks takes
+/// over from a predecessor that has made `late` ones meanwhile.
+fn logged(early: &[bool], own: &[bool], late: &[bool]) -> Option<bool> {
+    let keys = "health_check: {unhealthy_after: 3, healthy_after: 1}";
+    let (old, new) = (web(keys), web(keys));
+    let known = || backend(&old, 0).export_health(OLD);
+    probe(backend(&old, 0), early);
+    assert_eq!(backend(&new, 0).import_health(&known(), NEW), None);
+    probe(backend(&new, 0), own);
+    let now = Timestamp::from_nanos(OLD.as_nanos() - 1);
+    for passed in late {
+        let result = if *passed { Ok(()) } else { Err("refused".to_owned()) };
+        backend(&old, 0).probed(result, now);
+    }
+    backend(&new, 0).import_health(&known(), NEW)
+}
+
+#[test]
+fn health_that_neither_worker_has_logged_last_is_logged() {
+    assert_eq!(logged(&[true], &[], &[true]), None);
+    assert_eq!(logged(&[true], &[], &[false, false, false]), None, "the predecessor has logged it");
+    assert_eq!(logged(&[true], &[true], &[false, false, false]), None, "likewise");
+    assert_eq!(logged(&[true], &[false], &[false, false]), Some(false), "three in a row");
+    let healthy = logged(&[true, false, false], &[false], &[true]);
+    assert_eq!(healthy, Some(true), "the successor has logged that it is unhealthy");
+    let unhealthy = logged(&[false], &[true], &[false]);
+    assert_eq!(unhealthy, Some(false), "the successor has logged that it is healthy");
+}
+
+#[test]
 fn one_pass_of_our_own_does_not_outweigh_that_it_is_unhealthy() {
     let keys = "health_check: {healthy_after: 2}";
     let (old, new) = (web(keys), web(keys));

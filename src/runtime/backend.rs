@@ -50,12 +50,16 @@ pub struct TransportKey {
 }
 
 /// The results of the probes.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 struct ProbeRecord {
     /// `None` if the backend has no health check.
     hysteresis: Option<Hysteresis>,
     last_checked: Option<PastInstant>,
     last_error: Option<String>,
+    /// What was imported last.
+    imported: Option<HealthState>,
+    /// The last change of health since then by own probes, which is in the log.
+    logged: Option<bool>,
 }
 
 /// A backend's health at one instant.
@@ -118,7 +122,7 @@ impl Backend {
             other_workers: AtomicU64::new(0),
             attempts: AtomicU64::new(0),
             failures: AtomicU64::new(0),
-            probes: Mutex::new(ProbeRecord { hysteresis, last_checked: None, last_error: None }),
+            probes: Mutex::new(ProbeRecord { hysteresis, ..ProbeRecord::default() }),
         }
     }
 
@@ -215,6 +219,7 @@ impl Backend {
         let flipped = probes.hysteresis.as_mut()?.observe(passed);
         if let Some(healthy) = flipped {
             self.healthy.store(healthy, Relaxed);
+            probes.logged = flipped;
         }
         flipped
     }
@@ -245,12 +250,18 @@ impl Backend {
     }
 
     /// Imports the health that the previous worker had at `now`, and combines it with the results
-    /// of own probes since the start (see [`Hysteresis::resume`]). A backend without health checks
-    /// here stays healthy; one without them there stays unknown until it passes. `Some` is the new
-    /// health, if neither the previous worker nor this one had determined it before.
+    /// of own probes since the start (see [`Hysteresis::resume`]). If that is what was imported at the
+    /// start, the previous worker has died since, and all results of own probes are newer. A backend
+    /// without health checks here stays healthy; one without them there stays unknown until it passes.
+    /// `Some` is the new health, if the log does not have it: neither this worker nor, as far as is
+    /// known, the previous one has determined it last.
     pub fn import_health(&self, known: &HealthState, now: Timestamp) -> Option<bool> {
         let mut guard = self.probes.lock().unwrap_or_else(PoisonError::into_inner);
         let probes = &mut *guard;
+        if probes.imported.as_ref() == Some(known) {
+            return None;
+        }
+        probes.imported = Some(known.clone());
         if probes.last_error.is_none() {
             probes.last_error.clone_from(&known.last_error);
         }
@@ -265,7 +276,11 @@ impl Backend {
         hysteresis.resume(standing);
         let healthy = hysteresis.is_healthy();
         self.healthy.store(healthy, Relaxed);
-        (healthy != before && healthy != standing.healthy).then_some(healthy)
+        let is_logged = match probes.logged.take() {
+            Some(logged) => healthy == logged,
+            None => healthy == before || healthy == standing.healthy,
+        };
+        (!is_logged).then_some(healthy)
     }
 
     /// Adds the counts of other workers.

@@ -30,9 +30,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use Fate::{HandedOff, Left};
 
+use crate::name::PoolName;
 use crate::policy::debits::emptiest;
 use crate::policy::limiter::{Bucket, RateLimiter};
-use crate::runtime::backend::{HealthState, TransportKey};
+use crate::runtime::backend::{Backend, HealthState, TransportKey};
 use crate::runtime::endpoint::KnownName;
 use crate::runtime::snapshot::{RouteKey, Seed, Snapshot};
 use crate::time::Timestamp;
@@ -122,7 +123,7 @@ struct LimiterState {
     scope: Scope,
     ipv6_prefix: u8,
     /// The rate. A bucket that takes longer to fill than an empty one does owes tokens. An older
-    /// version does not tell all of it: that is another rate than any.
+    /// version omits a part of it, and then it differs from any rate.
     #[serde(default)]
     token_ns: u64,
     #[serde(default)]
@@ -214,14 +215,10 @@ impl Handoff {
                     Some(known.address) == backend.address() && known.speech == backend.transport
                 };
                 let known = known.get(&key).filter(is_same);
-                if let Some(known) = known
-                    && backend.import_health(&known.health, now) == Some(false)
+                if let Some(healthy) =
+                    known.and_then(|known| backend.import_health(&known.health, now))
                 {
-                    let reason = backend.health().last_error.unwrap_or_default().replace('"', "'");
-                    let (pool, backend) = (&pool.name, &backend.label);
-                    log::warn!(
-                        "backend unhealthy: pool={pool} backend={backend} reason=\"{reason}\""
-                    );
+                    log_health(&pool.name, backend, healthy);
                 }
             }
         }
@@ -247,6 +244,17 @@ impl Handoff {
     pub(super) fn buckets(&self) -> impl Iterator<Item = (&Scope, &[Bucket])> {
         self.limiters.iter().map(|spent| (&spent.scope, spent.buckets.0.as_slice()))
     }
+}
+
+/// In the words of the health checks.
+fn log_health(pool: &PoolName, backend: &Backend, healthy: bool) {
+    let label = &backend.label;
+    if healthy {
+        log::info!("backend healthy: pool={pool} backend={label}");
+        return;
+    }
+    let reason = backend.health().last_error.unwrap_or_default().replace('"', "'");
+    log::warn!("backend unhealthy: pool={pool} backend={label} reason=\"{reason}\"");
 }
 
 impl LimiterState {

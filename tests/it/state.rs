@@ -85,7 +85,7 @@ fn a_client_with_an_empty_bucket_is_still_refused_after_a_crash() {
     });
 }
 
-/// Two backends that are probed like this.
+/// Backends that are probed like this.
 fn probed(backends: &[Backend], check: &str) -> String {
     let urls: Vec<String> = backends.iter().map(Backend::url).collect();
     let urls = urls.join(", ");
@@ -95,6 +95,28 @@ fn probed(backends: &[Backend], check: &str) -> String {
 
 fn until_healthy(weir: &Weir, count: usize) {
     eventually(PATIENCE, "so many are healthy", || weir.status()["healthy_backends"] == count);
+}
+
+#[test]
+fn after_a_crash_a_pass_of_the_new_worker_is_newer_than_the_checkpoint() {
+    let backends = Backend::start_many(3);
+    let (failing, hung) = (&backends[1], &backends[2]);
+    failing.on("/health", Behaviour::status(500));
+    // Of this one nothing is ever known: a worker that starts waits for half of its time to be ready.
+    hung.on("/health", Behaviour::NeverAnswer);
+    let check = "interval: 60s, timeout: 60s, healthy_after: 1";
+    let weir = Weir::start_flagged(&probed(&backends, check), &["--ready-timeout", "4s"]);
+    until_healthy(&weir, 1);
+    until_checkpoint(&weir);
+    let worker = weir.worker_pid();
+    failing.on("/health", Behaviour::Good);
+    kill("KILL", &[worker]).unwrap();
+    eventually(PATIENCE, "another worker serves", || {
+        weir.serving().is_some_and(|serving| serving.pid != worker)
+    });
+    assert_eq!(weir.status()["healthy_backends"], 2);
+    let healthy = format!("backend healthy: pool=web backend={}", failing.address());
+    assert_eq!(weir.stderr().matches(&healthy).count(), 1);
 }
 
 #[test]
