@@ -22,7 +22,9 @@
 //! `k` is not recorded. It follows from the old bucket: since the baseline, `F` has moved by `k`
 //! tokens and by the time that the bucket was full. It is rounded to the nearest whole number of
 //! tokens. This is exact if that time is less than half a token, even if a request admitted just
-//! then is a little older than the baseline.
+//! then is a little older than the baseline. Otherwise it is too large, by at most what is earned
+//! in that time and half a token, and again with each report: the bucket does not distinguish one
+//! token that was taken late from several that were taken early.
 
 use super::limiter::{Bucket, Debit, RateLimiter};
 use crate::time::Timestamp;
