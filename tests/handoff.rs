@@ -14,7 +14,7 @@ use proptest::prelude::*;
 
 use weir::config::{Overrides, load};
 use weir::policy::limiter::RateLimiter;
-use weir::runtime::backend::Backend;
+use weir::runtime::backend::{Backend, PastInstant};
 use weir::runtime::debits::{Debits, SuccessorBuckets};
 use weir::runtime::endpoint::Lookup;
 use weir::runtime::handoff::{Fate, Handoff, STATE};
@@ -408,14 +408,15 @@ fn logged(early: &[bool], own: &[bool], late: &[bool]) -> Option<bool> {
     let (old, new) = (web(keys), web(keys));
     let known = || backend(&old, 0).export_health(OLD);
     probe(backend(&old, 0), early);
-    assert_eq!(backend(&new, 0).import_health(&known(), NEW), None);
+    let exported = PastInstant { at: NEW, earlier: Duration::ZERO };
+    assert_eq!(backend(&new, 0).import_health(&known(), exported), None);
     probe(backend(&new, 0), own);
     let now = Timestamp::from_nanos(OLD.as_nanos() - 1);
     for passed in late {
         let result = if *passed { Ok(()) } else { Err("refused".to_owned()) };
         backend(&old, 0).probed(result, now);
     }
-    backend(&new, 0).import_health(&known(), NEW)
+    backend(&new, 0).import_health(&known(), exported)
 }
 
 #[test]
@@ -851,6 +852,24 @@ fn run(
         }
     }
     decisions
+}
+
+#[test]
+fn the_age_of_a_checkpoint_counts() {
+    let keys = "requests_per_second: 1, burst: 60";
+    let (old, new) = (limited(keys), limited(keys));
+    probe(backend(&old, 0), &[false]);
+    (0..60).for_each(|_| assert_eq!(spend(old.limiter.as_ref(), OLD), Ok(())));
+    let mut checkpoint = Handoff::take(&old, OLD);
+    // Its worker dies, and the next one starts three seconds after it.
+    checkpoint.add_age(Duration::from_secs(1));
+    checkpoint.add_age(Duration::from_secs(2));
+    let text = serde_json::to_string(&checkpoint).unwrap();
+    serde_json::from_str::<Handoff>(&text).unwrap().apply(&new, NEW);
+    let taken = (0..9).filter(|_| spend(new.limiter.as_ref(), NEW).is_ok()).count();
+    assert_eq!(taken, 3, "a token for each second");
+    let checked = backend(&new, 0).health().last_checked.unwrap();
+    assert_eq!(checked.ago(NEW), Duration::from_secs(4));
 }
 
 /// Pauses, in nanoseconds, each of which is followed by a request.

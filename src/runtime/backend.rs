@@ -249,13 +249,13 @@ impl Backend {
         }
     }
 
-    /// Imports the health that the previous worker had at `now`, and combines it with the results
+    /// Imports the health that the previous worker exported at that instant, and combines it with the results
     /// of own probes since the start (see [`Hysteresis::resume`]). If that is what was imported at the
     /// start, the previous worker has died since, and all results of own probes are newer. A backend
     /// without health checks here stays healthy; one without them there stays unknown until it passes.
     /// `Some` is the new health, if the log does not have it: neither this worker nor, as far as is
     /// known, the previous one has determined it last.
-    pub fn import_health(&self, known: &HealthState, now: Timestamp) -> Option<bool> {
+    pub fn import_health(&self, known: &HealthState, exported: PastInstant) -> Option<bool> {
         let mut guard = self.probes.lock().unwrap_or_else(PoisonError::into_inner);
         let probes = &mut *guard;
         if probes.imported.as_ref() == Some(known) {
@@ -269,8 +269,9 @@ impl Backend {
             return None;
         };
         if !hysteresis.has_own_results() {
-            probes.last_checked =
-                known.checked_ago.map(|ago| PastInstant { at: now, earlier: ago });
+            let at =
+                |ago| PastInstant { earlier: exported.earlier.saturating_add(ago), ..exported };
+            probes.last_checked = known.checked_ago.map(at);
         }
         let before = hysteresis.is_healthy();
         hysteresis.resume(standing);

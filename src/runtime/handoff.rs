@@ -4,7 +4,7 @@
 //! backends that are known to be down, and give every client a full bucket. So the old worker
 //! exports its state, keyed by what both configurations have in common: a pool's name and a
 //! backend's address, a limit's scope. Every process has its own clock, so the handoff contains
-//! only durations relative to the moment of [`Handoff::take`].
+//! only durations relative to the moment of [`Handoff::take`], and the time since then.
 //!
 //! A worker continues to admit requests during the handover and the drain. Its successor charges
 //! the tokens spent then: [`super::debits`].
@@ -23,6 +23,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD as BASE64;
@@ -33,7 +34,7 @@ use Fate::{HandedOff, Left};
 use crate::name::PoolName;
 use crate::policy::debits::emptiest;
 use crate::policy::limiter::{Bucket, RateLimiter};
-use crate::runtime::backend::{Backend, HealthState, TransportKey};
+use crate::runtime::backend::{Backend, HealthState, PastInstant, TransportKey};
 use crate::runtime::endpoint::KnownName;
 use crate::runtime::snapshot::{RouteKey, Seed, Snapshot};
 use crate::time::Timestamp;
@@ -97,6 +98,8 @@ pub struct Handoff {
     backends: Vec<KnownBackend>,
     names: Vec<KnownName>,
     limiters: Vec<LimiterState>,
+    /// The time that has passed since this was the state. An older version omits it.
+    age: Duration,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -175,6 +178,11 @@ impl Handoff {
         &self.names
     }
 
+    /// Adds to the time that has passed since this was the state.
+    pub fn add_age(&mut self, by: Duration) {
+        self.age = self.age.saturating_add(by);
+    }
+
     /// Replaces the state of the host names by that of `other`, which is newer.
     pub fn replace_names(&mut self, other: Self) {
         self.names = other.names;
@@ -206,6 +214,7 @@ impl Handoff {
     /// bucket in here is as old as the checkpoint, and would be taken for one that has earned
     /// nothing since; the handoff that the worker takes over with brings the buckets anyway.
     pub fn apply_health(&self, snapshot: &Snapshot, now: Timestamp) {
+        let exported = PastInstant { at: now, earlier: self.age };
         let key = |known: &KnownBackend| (known.pool.clone(), known.label.clone());
         let known: HashMap<_, _> = self.backends.iter().map(|one| (key(one), one)).collect();
         for pool in &snapshot.pools {
@@ -216,7 +225,7 @@ impl Handoff {
                 };
                 let known = known.get(&key).filter(is_same);
                 if let Some(healthy) =
-                    known.and_then(|known| backend.import_health(&known.health, now))
+                    known.and_then(|known| backend.import_health(&known.health, exported))
                 {
                     log_health(&pool.name, backend, healthy);
                 }
@@ -235,7 +244,7 @@ impl Handoff {
         for (scope, limiter) in limiters(snapshot) {
             let spent = spent.get(&scope);
             if let Some(spent) = spent.filter(|one| one.ipv6_prefix == limiter.ipv6_prefix()) {
-                spent.apply(limiter, now);
+                spent.apply(limiter, self.age, now);
             }
         }
     }
@@ -259,12 +268,13 @@ fn log_health(pool: &PoolName, backend: &Backend, healthy: bool) {
 
 impl LimiterState {
     /// Debts are valid as tokens of this rate only.
-    fn apply(&self, limiter: &RateLimiter, now: Timestamp) {
+    fn apply(&self, limiter: &RateLimiter, age: Duration, now: Timestamp) {
+        let age_ns = u64::try_from(age.as_nanos()).unwrap_or(u64::MAX);
         let rate = limiter.rate();
         let is_same = (self.token_ns, self.full_ns) == (rate.token_ns(), rate.full_ns());
         let longest_ns = if is_same { u64::MAX } else { rate.full_ns() };
         for bucket in &self.buckets.0 {
-            let full_in_ns = bucket.full_in_ns.min(longest_ns);
+            let full_in_ns = bucket.full_in_ns.saturating_sub(age_ns).min(longest_ns);
             limiter.resume(Bucket { full_in_ns, ..*bucket }, now);
         }
     }

@@ -25,7 +25,7 @@ impl Supervisor {
             ToSupervisor::Checkpoint(state) => {
                 if self.current.as_ref().is_some_and(|child| child.generation == generation) {
                     self.note_in_flight(generation, &state.counts);
-                    self.checkpoint.update(*state);
+                    self.note_checkpoint(*state);
                 } else if let Some(candidate) = self.candidate_of(generation) {
                     candidate.names = state.handoff;
                 }
@@ -53,6 +53,18 @@ impl Supervisor {
                 self.tell_facts();
             }
         }
+    }
+
+    fn note_checkpoint(&mut self, state: State) {
+        self.checkpoint.update(state);
+        self.checkpoint_at = self.clock.now();
+    }
+
+    /// The last checkpoint, which says how old it is by now.
+    pub(super) fn aged_checkpoint(&self) -> State {
+        let mut state = self.checkpoint.clone();
+        state.handoff.add_age(self.clock.now().since(self.checkpoint_at));
+        state
     }
 
     fn note_connections(&mut self, generation: u64, open: u64) {
@@ -107,7 +119,7 @@ impl Supervisor {
             None if other_takes_over => Step::Waiting,
             None => Step::TakingOver,
         };
-        let (now, checkpoint) = (self.clock.now(), self.checkpoint.clone());
+        let (now, checkpoint) = (self.clock.now(), self.aged_checkpoint());
         let Some(candidate) = self.candidate_of(generation) else { return };
         candidate.asked = now;
         if step == Step::TakingOver {
@@ -134,13 +146,13 @@ impl Supervisor {
             return;
         }
         self.note_in_flight(generation, &state.counts);
-        self.checkpoint.update(state);
+        self.note_checkpoint(state);
         self.take_over_at_last();
     }
 
     /// Whoever waits for the old worker's state takes over by what is known of it.
     pub(super) fn take_over_at_last(&mut self) {
-        let checkpoint = self.checkpoint.clone();
+        let checkpoint = self.aged_checkpoint();
         let waits = self.candidates().find(|candidate| candidate.is_waiting_for_state());
         if let Some(generation) = waits.map(|candidate| candidate.child.generation) {
             self.take_over(generation, &checkpoint);

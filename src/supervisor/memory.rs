@@ -202,7 +202,7 @@ impl Supervisor {
             draining: draining.map(|one| (worker(&one.child), one.until.since(now))).collect(),
             text: self.served.text.clone(),
             version: self.served.version.clone(),
-            checkpoint: self.checkpoint.clone(),
+            checkpoint: self.aged_checkpoint(),
             facts: Supervision {
                 log_dropped: log.dropped() + lost,
                 uptime: self.uptime(),

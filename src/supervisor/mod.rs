@@ -125,6 +125,8 @@ struct Supervisor {
     discarded: Vec<Child>,
     draining: VecDeque<Draining>,
     checkpoint: State,
+    /// When the checkpoint came.
+    checkpoint_at: Timestamp,
     facts: Supervision,
     /// How long the service had been up when this image began.
     uptime_before: Duration,
@@ -250,6 +252,7 @@ impl Supervisor {
             discarded: Vec::new(),
             draining: VecDeque::new(),
             checkpoint: State::default(),
+            checkpoint_at: clock.now(),
             facts,
             uptime_before: Duration::ZERO,
             restart_at: None,

@@ -141,7 +141,7 @@ impl Supervisor {
             text: served.text.clone(),
             version: served.version.clone(),
             sockets: wanted,
-            state: Some(self.checkpoint.clone()),
+            state: Some(self.aged_checkpoint()),
             supervision: Supervision { generation, uptime: self.uptime(), ..self.facts.clone() },
             // A reload's worker stays silent even if the current one is dead: its replacement answers.
             is_alone: self.current.is_none() && matches!(purpose, Purpose::Restart),
