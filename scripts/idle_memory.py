@@ -18,6 +18,8 @@ import threading
 import time
 
 ADDRESS = "127.63.0.1"
+if len(sys.argv) < 2 or sys.argv[1].startswith("-"):
+    sys.exit(__doc__)
 COUNT = int(sys.argv[2]) if len(sys.argv) > 2 else 2000
 
 

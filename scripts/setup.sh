@@ -18,7 +18,8 @@ usage() {
 }
 
 [ $# -le 1 ] || usage
-build="gcc libc6-dev make cmake pkg-config"
+# Without ca-certificates neither cargo nor rustup can fetch anything.
+build="gcc libc6-dev make cmake pkg-config ca-certificates"
 test="$build procps curl"
 e2e="$test python3 python3-venv nodejs npm nginx-light wrk prometheus openssl nghttp2-client chromium haproxy \
     slowhttptest"
@@ -44,6 +45,7 @@ command_of() {
 is_there() {
     case "$1" in
         libc6-dev) [ -e /usr/include/stdio.h ] ;;
+        ca-certificates) [ -e /etc/ssl/certs/ca-certificates.crt ] ;;
         python3-venv) python3 -c "import ensurepip, venv" 2>/dev/null ;;
         # The package has the server and promtool; a half of it is none.
         prometheus) command -v prometheus >/dev/null && command -v promtool >/dev/null ;;
@@ -84,7 +86,7 @@ add_rust() {
         line="rustup toolchain install $wanted_rust --profile minimal --component rustfmt --component clippy"
         echo "installing Rust $wanted_rust: $line"
         $line && return 0
-        echo "Rust $wanted_rust could not be installed; where there is a network, run:" >&2
+        echo "Rust $wanted_rust could not be installed, see the error above. Put that right, and run:" >&2
         echo "  $line" >&2
         return 1
     fi
@@ -95,11 +97,11 @@ add_rust() {
     else
         echo "missing: Rust $wanted_rust. With rustup:" >&2
     fi
-    # Debian has it since 13.
-    if apt-cache show rustup >/dev/null 2>&1; then
-        echo "  apt-get install -y rustup && rustup toolchain install $wanted_rust --profile minimal" >&2
+    # Debian has it since 13. `apt-cache show` also finds what other packages only mention.
+    if apt-cache policy rustup 2>/dev/null | grep -q "Candidate: [0-9]"; then
+        echo "  apt-get install -y rustup ca-certificates && rustup toolchain install $wanted_rust --profile minimal" >&2
     else
-        echo "  apt-get install -y curl && curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs |" >&2
+        echo "  apt-get install -y curl ca-certificates && curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs |" >&2
         echo "    sh -s -- -y --default-toolchain $wanted_rust --profile minimal" >&2
     fi
     echo "then run this again" >&2

@@ -120,7 +120,7 @@ fn kubernetes_memory_limit_fits_as_many_connections_as_the_file_allows() {
     let mebibytes = limit.as_str().unwrap().strip_suffix("Mi").unwrap().parse::<usize>().unwrap();
     let connections = kubernetes_config().limits.connections.get();
     // As the manifest and docs/OPERATIONS.md count.
-    assert!(mebibytes * 1024 >= connections * 64 + 256 * 1024, "{mebibytes} Mi for {connections}");
+    assert!(mebibytes * 1024 >= connections * 80 + 256 * 1024, "{mebibytes} Mi for {connections}");
 }
 
 #[test]
