@@ -5,6 +5,9 @@ use std::process;
 use super::{Supervisor, SupervisorError};
 use crate::config::Config;
 
+/// How many changes of one reload are logged; the rest is counted.
+const CHANGES_MAX: usize = 100;
+
 /// The version of this binary.
 pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -19,6 +22,13 @@ impl Supervisor {
             self.served.version,
             addresses(&self.served.config)
         );
+    }
+
+    /// Logs that a reload is done, and what it has changed.
+    pub(super) fn announce_reload(&self, changes: &[String]) {
+        let (version, count) = (&self.served.version, changes.len());
+        log::info!("reloaded: config={version} changes={count}");
+        lines(changes).for_each(|line| log::info!("{line}"));
     }
 
     /// Logs the addresses in use if a reload has changed them.
@@ -41,4 +51,30 @@ fn addresses(config: &Config) -> String {
     let listeners = config.listeners.iter().map(|listener| listener.address.to_string());
     let listeners: Vec<String> = listeners.collect();
     format!("listeners={} admin={}", listeners.join(","), config.admin.address)
+}
+
+/// A log line for each change, up to a limit, and one that counts the rest.
+fn lines(changes: &[String]) -> impl Iterator<Item = String> {
+    let rest = changes.len().saturating_sub(CHANGES_MAX);
+    let rest = (rest > 0).then(|| {
+        format!("changed: {rest} more changes are not logged (help: `weir reload` prints all)")
+    });
+    changes.iter().take(CHANGES_MAX).map(|change| format!("changed: {change}")).chain(rest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_change_is_a_line_up_to_a_limit_and_the_rest_is_counted() {
+        let changes: Vec<String> =
+            (0..CHANGES_MAX + 3).map(|pool| format!("pool {pool} added")).collect();
+        let logged: Vec<String> = lines(&changes).collect();
+        assert_eq!(logged.len(), CHANGES_MAX + 1);
+        assert_eq!(logged.first().unwrap(), "changed: pool 0 added");
+        assert!(logged.last().unwrap().starts_with("changed: 3 more changes are not logged"));
+        assert_eq!(lines(&changes[..CHANGES_MAX]).count(), CHANGES_MAX);
+        assert_eq!(lines(&[]).count(), 0);
+    }
 }

@@ -199,7 +199,7 @@ impl Supervisor {
             self.facts.last_reload_at = self.clock.wall(self.clock.now());
             let mut changes = config::diff(&before.config, &self.served.config);
             changes.extend(names);
-            log::info!("reloaded: config={} changes={}", self.served.version, changes.len());
+            self.announce_reload(&changes);
             self.announce_addresses(&before.config);
             answer(answers, &Answer::done(report(&changes, &self.served.version)));
         }

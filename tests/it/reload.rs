@@ -103,6 +103,22 @@ fn sighup_reloads_too() {
 }
 
 #[test]
+fn a_reload_that_nobody_waits_for_logs_each_change() {
+    let backends = Backend::start_many(1);
+    let weir = Weir::start(&pool(&backends, ""));
+    let site = pool(&backends, "").replace("name: web", "name: site");
+    weir.write_config(&site);
+    weir.signal("HUP");
+    for change in [
+        "changed: route */: pool: web → pool: site",
+        "changed: pool site added: 1 backend",
+        "changed: pool web removed",
+    ] {
+        eventually(PATIENCE, change, || weir.stderr().contains(change));
+    }
+}
+
+#[test]
 fn reloads_that_are_asked_for_at_once_are_all_answered() {
     let backends = Backend::start_many(1);
     let weir = Weir::start(&pool(&backends, ""));
