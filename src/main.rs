@@ -208,12 +208,13 @@ fn work_with_log(work: impl FnOnce(&Log) -> Result<(), String>) -> ExitCode {
 }
 
 fn run(flags: Run, log: &Log) -> Result<(), String> {
-    let file = flags.file();
+    let (file, overrides) = (flags.file(), flags.overriding.overrides());
     given::warn_of_foreign_variables();
     supervise(Options {
         // The worker is told the same flags, and finds the same environment.
         program: program(env::args_os().skip(2).collect())?,
-        load: loader(file.clone(), flags.overriding.overrides()),
+        overridden_by: overrides.names(),
+        load: loader(file.clone(), overrides),
         file,
         text: None,
         control: flags.control.place(),
@@ -295,6 +296,7 @@ fn run_demo(flags: &Demo, log: &Log) -> Result<(), String> {
         program: program(Vec::new())?,
         file: None,
         load: loader(None, Overrides::default()),
+        overridden_by: String::new(),
         text: Some(text),
         control: flags.control.place(),
         ready_timeout: Duration::from_secs(60),

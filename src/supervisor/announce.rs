@@ -16,18 +16,20 @@ impl Supervisor {
     pub(super) fn announce_start(&self) {
         let file = self.options.file.as_deref().map(|file| file.display().to_string());
         log::info!(
-            "starting: version={VERSION} pid={} file={} config={} {}",
+            "starting: version={VERSION} pid={} file={} config={} {}{}",
             process::id(),
             file.as_deref().unwrap_or("none"),
             self.served.version,
-            addresses(&self.served.config)
+            addresses(&self.served.config),
+            overridden(&self.options.overridden_by)
         );
     }
 
     /// Logs that a reload is done, and what it has changed.
     pub(super) fn announce_reload(&self, changes: &[String]) {
         let (version, count) = (&self.served.version, changes.len());
-        log::info!("reloaded: config={version} changes={count}");
+        let overridden = overridden(&self.options.overridden_by);
+        log::info!("reloaded: config={version} changes={count}{overridden}");
         lines(changes).for_each(|line| log::info!("{line}"));
     }
 
@@ -51,6 +53,11 @@ fn addresses(config: &Config) -> String {
     let listeners = config.listeners.iter().map(|listener| listener.address.to_string());
     let listeners: Vec<String> = listeners.collect();
     format!("listeners={} admin={}", listeners.join(","), config.admin.address)
+}
+
+/// What replaces parts of the file, as the end of a log line.
+fn overridden(by: &str) -> String {
+    if by.is_empty() { String::new() } else { format!(" overridden_by={by}") }
 }
 
 /// A log line for each change, up to a limit, and one that counts the rest.

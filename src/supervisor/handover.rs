@@ -201,7 +201,9 @@ impl Supervisor {
             changes.extend(names);
             self.announce_reload(&changes);
             self.announce_addresses(&before.config);
-            answer(answers, &Answer::done(report(&changes, &self.served.version)));
+            let overridden_by = &self.options.overridden_by;
+            let report = report(&changes, &self.served.version, overridden_by);
+            answer(answers, &Answer::done(report));
         }
         for report in std::mem::take(&mut self.orphans) {
             if let Some(current) = &self.current {

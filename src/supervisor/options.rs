@@ -21,6 +21,8 @@ pub struct Options {
     pub file: Option<PathBuf>,
     /// Turns the file's text into its meaning, flags and environment included.
     pub load: Load,
+    /// The flags and variables that replace parts of the file, separated by commas.
+    pub overridden_by: String,
     /// The text of a file that does not exist, such as the demo's.
     pub text: Option<String>,
     /// Where commands come in.

@@ -200,9 +200,18 @@ pub(super) fn addresses(config: &Config) -> Vec<SocketAddr> {
     listeners.chain([config.admin.address]).collect()
 }
 
-pub(super) fn report(changes: &[String], version: &str) -> String {
-    if changes.is_empty() {
-        return format!("reloaded, nothing changed (configuration {version})");
+/// What a reload has changed. `overridden_by`: the flags and variables that replace parts of the file, which may
+/// hide a change of it.
+pub(super) fn report(changes: &[String], version: &str, overridden_by: &str) -> String {
+    match (changes, overridden_by) {
+        ([], "") => return format!("reloaded, nothing changed (configuration {version})"),
+        ([], names) => {
+            return format!(
+                "reloaded, nothing changed (configuration {version}); flags or variables of the start replace \
+                 parts of the file: overridden_by={names}"
+            );
+        }
+        _ => {}
     }
     format!("reloaded (configuration {version}):\n  {}", changes.join("\n  "))
 }

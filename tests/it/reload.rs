@@ -103,6 +103,20 @@ fn sighup_reloads_too() {
 }
 
 #[test]
+fn a_reload_whose_change_a_flag_hides_names_the_flag() {
+    let backends = Backend::start_many(2);
+    let weir = Weir::start_flagged(&pool(&backends[..1], ""), &["--backend", &backends[0].url()]);
+    let start = weir.stderr();
+    let line = start.lines().find(|line| line.contains("starting: ")).unwrap();
+    assert!(line.ends_with(" overridden_by=--backend"), "{line}");
+    weir.write_config(&pool(&backends[1..], ""));
+    let said = weir.reload();
+    assert!(said.starts_with("reloaded, nothing changed (configuration "), "{said}");
+    assert!(said.trim_end().ends_with(": overridden_by=--backend"), "{said}");
+    assert_eq!(weir.get("/").text(), "b1");
+}
+
+#[test]
 fn a_reload_that_nobody_waits_for_logs_each_change() {
     let backends = Backend::start_many(1);
     let weir = Weir::start(&pool(&backends, ""));
