@@ -21,7 +21,7 @@ use ipnet::IpNet;
 use super::problem::{Found, Problem};
 use super::read::Presence::{Default as Same, Otherwise, Required};
 use super::read::{Choice, Field, FromNode, List, Section, Word, section};
-use super::value::{Cap, ReadyWhen, Size, Text, Threads};
+use super::value::{AdminAddress, Cap, ReadyWhen, Size, Text, Threads};
 use super::yaml::{Node, Value};
 use super::{AmbiguousPaths, HalfClosed, LogFormat, LogTarget, TlsVersion, UnderscoreHeaders};
 pub(super) use action::{Fields, QueryFate, Redirect, Respond, Rewrite, Share};
@@ -178,7 +178,7 @@ section! {
     Admin at "admin", later ["tls"];
 
     /// IP address and port.
-    address: SocketAddr = Same("127.0.0.1:9090"), "127.0.0.1:9090";
+    address: AdminAddress = Same("127.0.0.1:9090"), "127.0.0.1:9090";
     /// Which pools need a healthy backend for `/readyz` to be 200: `any_pool`, `all_pools`, or a list
     /// of pools, each of which needs one. What balances between several Weirs asks `/readyz`; with
     /// `all_pools`, one dead pool takes all of them out of service together.

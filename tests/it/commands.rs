@@ -401,6 +401,36 @@ fn a_bad_flag_is_complained_about_once_and_by_its_name() {
 }
 
 #[test]
+fn several_values_in_one_flag_or_variable_are_told_how_to_be_written() {
+    for (flag, several, what) in [
+        ("--backend", "http://127.0.0.1:7,http://127.0.0.1:8", "URL"),
+        ("--listen", "127.0.0.1:7,127.0.0.1:8", "address"),
+    ] {
+        let said = format!(
+            "weir: {flag}: `{several}` is more than one {what} (help: give `{flag}` once for each)"
+        );
+        let args = ["check", flag, several, "--backend", "http://127.0.0.1:9"];
+        assert_eq!(run(&args).stderr.lines().next(), Some(said.as_str()));
+    }
+    refused(
+        &run_in(&["check"], &[("WEIR_BACKENDS", "http://127.0.0.1:7 http://127.0.0.1:8")]),
+        "weir: WEIR_BACKENDS: `http://127.0.0.1:7 http://127.0.0.1:8` is more than one URL \
+         (help: separate them by commas)",
+    );
+}
+
+#[test]
+fn no_help_opens_the_admin_port_to_everybody() {
+    let what = "is not an IP address with a port (help: write `127.0.0.1:9090`)";
+    let backend = ["check", "--backend", "http://127.0.0.1:1"];
+    for typed in ["9090", "x", "localhost", ":9090"] {
+        let flags = [&backend[..], &["--admin", typed]].concat();
+        refused(&run(&flags), &format!("weir: --admin: `{typed}` {what}"));
+    }
+    refused(&run_in(&backend, &[("WEIR_ADMIN", "x")]), &format!("weir: WEIR_ADMIN: `x` {what}"));
+}
+
+#[test]
 fn a_bad_variable_is_complained_about_by_its_name() {
     let env = [("WEIR_BACKENDS", "http://127.0.0.1:3000"), ("WEIR_ALGORITHM", "rnd")];
     refused(

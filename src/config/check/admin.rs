@@ -22,7 +22,7 @@ pub(super) fn address(
     let typed = typed.map(|admin| admin.value).unwrap_or_default();
     let unknown = refused.contains(&"admin") || typed.refused.contains(&"address");
     let at = typed.address.as_ref().map(|address| address.at);
-    let address = typed.address.map_or(DEFAULT_ADMIN, |address| address.value);
+    let address = typed.address.map_or(DEFAULT_ADMIN, |address| address.value.0);
     if !unknown {
         bound.add(Bound { address, at, admin: true }, found);
     }

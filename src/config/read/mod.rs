@@ -14,7 +14,7 @@ pub(super) use choice::{Choice, Switch, Word};
 pub(super) use section::{Entries, Key, Presence, Section, section};
 pub(super) use table::Table;
 
-use super::problem::{Found, Origin, Problem, Spanned, quote};
+use super::problem::{Found, Origin, Problem, Source, Spanned, quote};
 use super::yaml::{Node, Value};
 
 /// Something that can be read from a node.
@@ -45,11 +45,18 @@ pub(super) trait FromText: Sized {
 pub(super) struct Wrong {
     pub(super) what: String,
     pub(super) help: Option<String>,
+    /// Whether it is several values in one. What to do about that depends on where they were written.
+    several: bool,
 }
 
 impl Wrong {
     pub(super) fn new(what: impl Into<String>) -> Self {
-        Self { what: what.into(), help: None }
+        Self { what: what.into(), help: None, several: false }
+    }
+
+    /// Several values are in one text, where only one is allowed.
+    pub(super) fn several(what: impl Into<String>) -> Self {
+        Self { several: true, ..Self::new(what) }
     }
 
     pub(super) fn help(mut self, help: impl Into<String>) -> Self {
@@ -59,7 +66,19 @@ impl Wrong {
 
     /// As a problem at `at`.
     pub(super) fn at(self, at: Origin) -> Problem {
-        Problem { help: self.help, ..Problem::new(at, self.what) }
+        let help = if self.several { Some(one_by_one(at)) } else { self.help };
+        Problem { help, ..Problem::new(at, self.what) }
+    }
+}
+
+/// How several values are written at this place.
+fn one_by_one(at: Origin) -> String {
+    match at {
+        Origin::File(_) => {
+            "write each as an entry of its own, with its `-` below the one above".to_owned()
+        }
+        Origin::Override(Source::Flag(name)) => format!("give `{name}` once for each"),
+        Origin::Override(Source::Environment(_)) => "separate them by commas".to_owned(),
     }
 }
 

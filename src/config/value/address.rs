@@ -21,30 +21,93 @@ impl FromText for SocketAddr {
     const EXPECTED: &'static str = "an IP address with a port";
 
     fn from_text(text: &str) -> Result<Self, Wrong> {
-        let address: Self = text.parse().map_err(|_unclear| not_an_address(text))?;
-        if address.port() == 0 {
-            return Err(Wrong::new(format!("{} has the port 0", quote(text)))
-                .help("a port is a number from 1 to 65535"));
-        }
-        Ok(address)
+        socket(text, Purpose::Listener)
     }
 
     fn from_number(typed: &str) -> Option<Wrong> {
-        Some(not_an_address(typed))
+        Some(not_an_address(typed, Purpose::Listener))
     }
 }
 
-fn not_an_address(text: &str) -> Wrong {
+/// The admin port's address. The admin port is not for everybody, so no help advises such an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in super::super) struct AdminAddress(pub(in super::super) SocketAddr);
+
+impl FromText for AdminAddress {
+    const EXPECTED: &'static str = SocketAddr::EXPECTED;
+
+    fn from_text(text: &str) -> Result<Self, Wrong> {
+        socket(text, Purpose::Admin).map(Self)
+    }
+
+    fn from_number(typed: &str) -> Option<Wrong> {
+        Some(not_an_address(typed, Purpose::Admin))
+    }
+}
+
+/// What an address is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    Listener,
+    Admin,
+}
+
+impl Purpose {
+    /// What to write for a port without an address.
+    fn with_port(self, port: &str) -> String {
+        match self {
+            Self::Listener => format!("for every IPv4 address write `0.0.0.0:{port}`"),
+            Self::Admin => format!("write `127.0.0.1:{port}`"),
+        }
+    }
+
+    const fn usual_port(self) -> u16 {
+        match self {
+            Self::Listener => 8080,
+            Self::Admin => 9090,
+        }
+    }
+
+    const fn example(self) -> &'static str {
+        match self {
+            Self::Listener => "write it as `0.0.0.0:8080` or `[::1]:8080`",
+            Self::Admin => "write `127.0.0.1:9090`",
+        }
+    }
+}
+
+fn socket(text: &str, purpose: Purpose) -> Result<SocketAddr, Wrong> {
+    let address: SocketAddr = text.parse().map_err(|_unclear| not_an_address(text, purpose))?;
+    if address.port() == 0 {
+        return Err(Wrong::new(format!("{} has the port 0", quote(text)))
+            .help("a port is a number from 1 to 65535"));
+    }
+    Ok(address)
+}
+
+fn not_an_address(text: &str, purpose: Purpose) -> Wrong {
+    let is_address = |piece: &str| {
+        let port = piece.strip_prefix(':').unwrap_or(piece);
+        piece.parse::<SocketAddr>().is_ok() || port.parse::<u16>().is_ok()
+    };
+    if has_several(text, is_address) {
+        let what = format!("{} is more than one address", quote(text));
+        return match purpose {
+            Purpose::Listener => Wrong::several(what),
+            Purpose::Admin => Wrong::new(what).help("the admin port has only one"),
+        };
+    }
     let wrong = Wrong::new(format!("{} is not an IP address with a port", quote(text)));
     let bare = text.strip_prefix(':').unwrap_or(text);
     if bare.parse::<u16>().is_ok_and(|port| port > 0) {
-        return wrong.help(format!("for every IPv4 address write `0.0.0.0:{bare}`"));
+        return wrong.help(purpose.with_port(bare));
     }
     if let Some((ip, port)) = without_brackets(text) {
         return wrong.help(format!("an IPv6 address stands in brackets: `[{ip}]:{port}`"));
     }
     if let Ok(ip) = text.parse::<IpAddr>() {
-        return wrong.help(format!("add a port: `{}`", SocketAddr::new(ip, 8080)));
+        let address = SocketAddr::new(ip, purpose.usual_port());
+        return wrong.help(format!("add a port: `{address}`"));
     }
     if let Some((host, Ok(port))) =
         text.rsplit_once(':').map(|(host, port)| (host, port.parse::<u16>()))
@@ -56,7 +119,13 @@ fn not_an_address(text: &str) -> Wrong {
             return wrong.help(format!("write `127.0.0.1:{port}`"));
         }
     }
-    wrong.help("write it as `0.0.0.0:8080` or `[::1]:8080`")
+    wrong.help(purpose.example())
+}
+
+/// Whether a text has several values between commas or spaces. A list has them if a `-` is indented too far, and a
+/// flag if it is taken for a list.
+fn has_several(text: &str, is_one: impl Fn(&str) -> bool) -> bool {
+    text.split([',', ';', ' ']).filter(|piece| is_one(piece)).count() > 1
 }
 
 /// What looks like an IPv6 address with a port. `::1:9090` is an address without a port, too, but
@@ -118,6 +187,22 @@ impl FromText for BackendUrl {
     const EXPECTED: &'static str = "a URL";
 
     fn from_text(text: &str) -> Result<Self, Wrong> {
+        Self::one(text).map_err(|wrong| {
+            let is_url = |piece: &str| {
+                let is_short =
+                    || piece.contains(':') && Self::one(&format!("http://{piece}")).is_ok();
+                Self::one(piece).is_ok() || is_short()
+            };
+            if has_several(text, is_url) {
+                return Wrong::several(format!("{} is more than one URL", quote(text)));
+            }
+            wrong
+        })
+    }
+}
+
+impl BackendUrl {
+    fn one(text: &str) -> Result<Self, Wrong> {
         let (tls, host, port) = authority(text)?;
         Ok(Self { address: BackendAddress::of(host, port)?, tls })
     }
@@ -163,7 +248,7 @@ fn authority(url: &str) -> Result<(bool, &str, u16), Wrong> {
     let Some((scheme, rest)) = url.split_once("://") else {
         let wrong = Wrong::new(format!("{} is not a URL", quote(url)));
         let meant = format!("http://{url}");
-        return Err(match BackendUrl::from_text(&meant) {
+        return Err(match BackendUrl::one(&meant) {
             Ok(_) => wrong.help(format!("write {}", quote(&meant))),
             Err(_) => wrong.help("write it as `http://10.0.0.1:3000`"),
         });

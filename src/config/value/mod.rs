@@ -11,7 +11,7 @@ mod matching;
 mod ready_when;
 mod size;
 
-pub(super) use address::{BackendUrl, ServerName, normal_host};
+pub(super) use address::{AdminAddress, BackendUrl, ServerName, normal_host};
 pub(super) use duration::{Patience, spell};
 pub(super) use fields::{ChangedField, ContentType, FieldValue, RedirectStatus, Target};
 pub(super) use http::{Failure, HostName, Path, ProbePath, Statuses};
