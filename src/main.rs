@@ -209,7 +209,7 @@ fn work_with_log(work: impl FnOnce(&Log) -> Result<(), String>) -> ExitCode {
 
 fn run(flags: Run, log: &Log) -> Result<(), String> {
     let (file, overrides) = (flags.file(), flags.overriding.overrides());
-    given::warn_of_foreign_variables();
+    given::warn_of_unread_variables();
     supervise(Options {
         // The worker is told the same flags, and finds the same environment.
         program: program(env::args_os().skip(2).collect())?,

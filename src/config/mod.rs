@@ -49,7 +49,7 @@ pub use forwarding::{Forwarding, ForwardingField, SentFields};
 pub use listener::{Certificate, ClientAuth, FilePath, Listener, Tls, TlsVersion};
 pub use manual::manual;
 pub use overrides::{Override, Overrides};
-pub use problem::{Position, Problem, Problems, Source, Written};
+pub use problem::{Position, Problem, Problems, Source, Written, nearest};
 pub use route::{Condition, Conditions, HostPattern, PathPattern, Route, Test, precedence};
 pub use show::show;
 pub use shutdown::Shutdown;

@@ -264,10 +264,7 @@ pub(super) fn quote(typed: &str) -> String {
 }
 
 /// Which of `known` was probably meant by `typed`.
-pub(super) fn nearest<'a>(
-    typed: &str,
-    known: impl IntoIterator<Item = &'a str>,
-) -> Option<&'a str> {
+pub fn nearest<'a>(typed: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     // Nothing that we know is longer than this, and the comparison takes the product of lengths.
     const COMPARED_MAX: usize = 64;
     if typed.len() > COMPARED_MAX {

@@ -1,10 +1,11 @@
 //! Values of flags and of the environment.
 
+use std::env;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use weir::config::{Override, Overrides};
+use weir::config::{Override, Overrides, nearest};
 
 use super::variable;
 
@@ -80,13 +81,70 @@ const FOREIGN_VARIABLES: [(&str, &str); 3] = [
     ("BACKENDS", "WEIR_BACKENDS"),
 ];
 
+/// The variables that an operator may set.
+const VARIABLES: [&str; 9] = [
+    "WEIR_CONFIG",
+    "WEIR_LISTEN",
+    "WEIR_BACKENDS",
+    "WEIR_ALGORITHM",
+    "WEIR_ADMIN",
+    "WEIR_CONTROL",
+    "WEIR_HANG_TIMEOUT",
+    "WEIR_LOG",
+    "WEIR_DEBUG",
+];
+
+/// Variables of an image of Weir for the next one, and of its tests.
+const INTERNAL_VARIABLES: [&str; 8] = [
+    "WEIR_RESUME",
+    "WEIR_FORMER",
+    "WEIR_WENT_BACK",
+    "WEIR_FAULT",
+    "WEIR_RELOADS",
+    "WEIR_LEDGER_SECONDS",
+    "WEIR_STALL_SECONDS",
+    "WEIR_TEST_NETWORK",
+];
+
+/// How many unknown variables are named.
+const UNKNOWN_MAX: usize = 20;
+
 /// Warns of variables that are set and have no effect.
-pub(super) fn warn_of_foreign_variables() {
+pub(super) fn warn_of_unread_variables() {
     for (name, ours) in FOREIGN_VARIABLES {
         if variable(name).is_some() {
             log::warn!("environment variable not read: name={name} (help: Weir reads {ours})");
         }
     }
+    let set = env::vars_os().filter(|(_, value)| !value.is_empty());
+    let names = set.filter_map(|(name, _)| name.into_string().ok()).filter(|name| is_unknown(name));
+    for name in names.take(UNKNOWN_MAX) {
+        let help = match nearest(&name, VARIABLES) {
+            Some(near) => format!("did you mean {near}?"),
+            None => format!("Weir reads {}", VARIABLES.join(", ")),
+        };
+        log::warn!("environment variable not read: name={name} (help: {help})");
+    }
+}
+
+/// Whether a variable looks like one of Weir and is none.
+fn is_unknown(name: &str) -> bool {
+    let is_plain = || name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    name.starts_with("WEIR_")
+        && is_plain()
+        && !VARIABLES.contains(&name)
+        && !INTERNAL_VARIABLES.contains(&name)
+        && !is_service_link(name)
+}
+
+/// Whether Kubernetes sets it, for a Service that is named `weir` or `weir-…`: `WEIR_SERVICE_HOST`,
+/// `WEIR_SERVICE_PORT_HTTP`, `WEIR_PORT`, `WEIR_PORT_8080_TCP_ADDR`.
+fn is_service_link(name: &str) -> bool {
+    let has_port_number = |(_, rest): (&str, &str)| rest.starts_with(|c: char| c.is_ascii_digit());
+    name.ends_with("_SERVICE_HOST")
+        || name.contains("_SERVICE_PORT")
+        || name.ends_with("_PORT")
+        || name.split_once("_PORT_").is_some_and(has_port_number)
 }
 
 /// How long a worker may make no progress; `None` is `off`.

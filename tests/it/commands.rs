@@ -729,6 +729,38 @@ fn a_variable_of_another_balancer_is_named_with_the_one_that_is_read() {
 }
 
 #[test]
+fn an_unknown_variable_of_weir_is_named_with_the_one_that_was_meant() {
+    let config = "pools: [{name: web, health_check: off, backends: [http://127.0.0.1:1]}]";
+    let set = [
+        ("WEIR_BACKEND", "http://127.0.0.1:2"),
+        ("WEIR_LISTENERS", "x"),
+        ("WEIR_COLOUR", "secret"),
+        ("WEIR_BACKENDZ", ""),
+        ("WEIR_FAULT", "none"),
+        ("WEIR_SERVICE_HOST", "10.0.0.1"),
+        ("WEIR_SERVICE_PORT_HTTP", "8080"),
+        ("WEIR_PORT", "tcp://10.0.0.1:8080"),
+        ("WEIR_PORT_8080_TCP_ADDR", "10.0.0.1"),
+        ("WEIR_ADMIN_SERVICE_HOST", "10.0.0.1"),
+    ];
+    let weir = Weir::start_with(config, &set);
+    for line in [
+        "name=WEIR_BACKEND (help: did you mean WEIR_BACKENDS?)",
+        "name=WEIR_LISTENERS (help: did you mean WEIR_LISTEN?)",
+        "name=WEIR_COLOUR (help: Weir reads WEIR_CONFIG, WEIR_LISTEN, ",
+    ] {
+        assert_eq!(weir.stderr().matches(line).count(), 1, "{line}: {}", weir.stderr());
+    }
+    assert_eq!(
+        weir.stderr().matches("environment variable not read").count(),
+        3,
+        "{}",
+        weir.stderr()
+    );
+    assert!(!weir.stderr().contains("secret"), "a value may be one");
+}
+
+#[test]
 fn the_time_flags_hold_for_every_pool() {
     let backend = Backend::start("one");
     backend.set(Behaviour::NeverAnswer);
