@@ -95,7 +95,9 @@ impl Supervisor {
         });
         match started {
             Ok(trial) => self.upgrade = Some(Upgrade::Trying(trial)),
-            Err(error) => self.refuse_upgrade(&format!("the binary cannot be tried: {error}")),
+            Err(error) => {
+                self.refuse_binary(&format!("the binary cannot be tried: error=\"{error}\""));
+            }
         }
     }
 
@@ -107,9 +109,24 @@ impl Supervisor {
         }
         match said {
             UNDERSTOOD => self.silence_workers(),
-            "" => self.refuse_upgrade("the new binary ended without a word (is it weir?)"),
-            why => self.refuse_upgrade(&format!("the new binary: {why}")),
+            "" => self.refuse_binary("the new binary ended without a word (is it weir?):"),
+            why => self.refuse_binary(&format!("the new binary: {why}")),
         }
+    }
+
+    /// The binary on disk cannot go on in the place of this one.
+    fn refuse_binary(&mut self, why: &str) {
+        let path = self.options.program.path.display();
+        self.refuse_upgrade(&format!("{why} path={path}"));
+    }
+
+    /// It has not said in time what it has to say.
+    pub(super) fn refuse_silent_binary(&mut self) {
+        self.end_trial();
+        let longest = humantime::format_duration(TRIAL_MAX);
+        self.refuse_binary(&format!(
+            "the new binary did not answer within {longest} whether it reads the configuration that is served:"
+        ));
     }
 
     /// Some process has ended.

@@ -111,10 +111,7 @@ impl Supervisor {
     pub(super) fn hurry_upgrade(&mut self, now: Timestamp) {
         match &self.upgrade {
             Some(upgrade) if upgrade.until() > now => {}
-            Some(Upgrade::Trying(_)) => {
-                self.end_trial();
-                self.refuse_upgrade("the new binary does not say whether it understands");
-            }
+            Some(Upgrade::Trying(_)) => self.refuse_silent_binary(),
             Some(Upgrade::Holding { .. }) => self.refuse_upgrade("a worker does not answer"),
             None => {}
         }

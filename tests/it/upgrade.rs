@@ -264,7 +264,8 @@ impl Own {
 fn a_binary_that_is_not_weir_does_not_take_over() {
     let own = Own::start();
     own.replace_by("exec false");
-    own.refuses("the new binary ended without a word");
+    let path = own.binary().display().to_string();
+    own.refuses(&format!("the new binary ended without a word (is it weir?): path={path}"));
 }
 
 #[test]
@@ -287,14 +288,20 @@ fn a_binary_that_does_not_understand_the_memory_does_not_take_over() {
 fn a_binary_that_says_nothing_is_not_waited_for() {
     let own = Own::start();
     own.replace_by("[ $1 = upgrade-check ] && exec sleep 60");
-    own.refuses("the new binary does not say whether it understands");
+    let path = own.binary().display().to_string();
+    own.refuses(&format!(
+        "the new binary did not answer within 5s whether it reads the configuration that is served: path={path}"
+    ));
 }
 
 #[test]
 fn a_binary_that_is_gone_does_not_take_over() {
     let own = Own::start();
     fs::remove_file(own.binary()).unwrap();
-    own.refuses("the binary cannot be tried: ");
+    let path = own.binary().display().to_string();
+    own.refuses(&format!(
+        "the binary cannot be tried: error=\"No such file or directory (os error 2)\" path={path}"
+    ));
 }
 
 #[test]
