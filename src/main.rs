@@ -263,10 +263,8 @@ fn ask(flags: &Control, request: Request) -> Result<(), String> {
     let place = flags.place();
     let answer = control::ask(place.path(), request).map_err(|error| {
         let at = place.path().display();
-        format!(
-            "weir: no balancer answers at {at}: {error} (help: be the user that runs it, and give \
-             the same --control or WEIR_CONTROL)"
-        )
+        let help = control::help_for(&error);
+        format!("weir: no balancer answers at {at}: {error} (help: {help})")
     })?;
     if answer.done { say(&answer.text) } else { Err(answer.text) }
 }

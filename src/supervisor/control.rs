@@ -30,6 +30,10 @@ const REPLY_MAX: Duration = Duration::from_secs(6);
 /// How long a supervisor that went away before it answered may take to be back, as another image.
 const BACK_MAX: Duration = Duration::from_secs(3);
 
+/// What to do about a path that the system does not take.
+const PATH_TOO_LONG: &str = "the path of a Unix socket has at most 107 bytes: give a shorter one \
+                             by --control or WEIR_CONTROL";
+
 /// What can be asked of a supervisor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -183,6 +187,18 @@ fn open(place: &Place, events: &Sender<Event>) -> io::Result<Open> {
     serve(listener, (path, file_at(path)), events)
 }
 
+/// What to do about an error of [`listen`].
+#[expect(clippy::wildcard_enum_match_arm, reason = "the system's list of errors is open")]
+pub(super) fn help_to_listen(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::InvalidInput => PATH_TOO_LONG,
+        io::ErrorKind::AddrInUse => {
+            "stop that one, or give this one another path by --control or WEIR_CONTROL"
+        }
+        _ => "give it a path that this user may create by --control or WEIR_CONTROL",
+    }
+}
+
 /// Which file is there.
 pub(super) fn file_at(path: &Path) -> Option<FileId> {
     fs::symlink_metadata(path).ok().map(|found| (found.dev(), found.ino()))
@@ -267,6 +283,19 @@ pub fn ask(path: &Path, request: Request) -> io::Result<Answer> {
     }
     let gone = || io::Error::new(io::ErrorKind::UnexpectedEof, "it ended before it answered");
     answer.ok_or_else(gone)
+}
+
+/// What to do about an error of [`ask`].
+#[must_use]
+#[expect(clippy::wildcard_enum_match_arm, reason = "the system's list of errors is open")]
+pub fn help_for(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+            "it is there and does not reply: look at its process and its log"
+        }
+        io::ErrorKind::InvalidInput => PATH_TOO_LONG,
+        _ => "be the user that runs it, and give the same --control or WEIR_CONTROL",
+    }
 }
 
 /// `None` if it went away before it answered.

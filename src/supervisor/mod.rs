@@ -195,7 +195,7 @@ pub fn run(options: Options) -> Result<(), SupervisorError> {
         },
         None => Supervisor::begin(options, events, signals)?,
     };
-    let opened = supervisor.open().map_err(system("open the control socket"));
+    let opened = supervisor.open();
     let watched = supervisor.watch().map_err(system("watch the file"));
     if resumed {
         // What is served is not given up for these.
@@ -277,9 +277,12 @@ impl Supervisor {
     }
 
     /// Opens the control socket, unless it is open.
-    fn open(&mut self) -> io::Result<()> {
+    fn open(&mut self) -> Result<(), SupervisorError> {
         if self.control.is_none() {
-            self.control = control::listen(&self.options.control, &self.events)?;
+            let place = &self.options.control;
+            let path = || place.path().to_owned();
+            self.control = control::listen(place, &self.events)
+                .map_err(|source| SupervisorError::Control { path: path(), source })?;
         }
         Ok(())
     }

@@ -61,6 +61,18 @@ pub enum SupervisorError {
     /// The first worker could not serve.
     #[error("weir: {0}")]
     Worker(String),
+    /// The control socket that was asked for cannot be had.
+    #[error(
+        "weir: cannot open the control socket: path={} error=\"{source}\" (help: {})",
+        path.display(),
+        control::help_to_listen(source)
+    )]
+    Control {
+        /// Where it was to be.
+        path: PathBuf,
+        /// Why it is not there.
+        source: io::Error,
+    },
     /// The system refused something.
     #[error("weir: cannot {doing}: {source}")]
     System {

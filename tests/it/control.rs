@@ -149,8 +149,42 @@ fn a_control_socket_that_was_asked_for_and_is_taken_is_an_error() {
     fs::write(&file, text).unwrap();
     let ended = run_to_end(&["run", "-c", &file, "--control", &path], &[], PATIENCE);
     assert_eq!(ended.code, Some(1), "{}", ended.stderr);
-    assert!(ended.stderr.contains(&format!("{path} belongs to another supervisor that runs")));
+    let said = format!(
+        "weir: cannot open the control socket: path={path} error=\"{path} belongs to another supervisor \
+         that runs\" (help: stop that one, or give this one another path by --control or WEIR_CONTROL)"
+    );
+    assert!(ended.stderr.contains(&said), "{}", ended.stderr);
     assert_eq!(first.command(&["status", "--control", &path]).code, Some(0));
+}
+
+#[test]
+fn a_control_socket_that_cannot_be_there_is_named_with_what_to_do() {
+    let directory = Directory::new();
+    let long = directory.name(&"x".repeat(120));
+    for (path, help) in [
+        ("/proc/c.sock", "give it a path that this user may create by --control or WEIR_CONTROL"),
+        (&long, "the path of a Unix socket has at most 107 bytes"),
+    ] {
+        let (listen, admin) = (own_socket(8080).to_string(), own_socket(9090).to_string());
+        let flags = ["--backend", "http://127.0.0.1:1", "--listen", &listen, "--admin", &admin];
+        let ended = run_to_end(&[&["run", "--control", path], &flags[..]].concat(), &[], PATIENCE);
+        let start = format!("weir: cannot open the control socket: path={path} error=");
+        assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+        assert!(ended.stderr.contains(&start) && ended.stderr.contains(help), "{}", ended.stderr);
+    }
+    let ended = run_to_end(&["status", "--control", &long], &[], PATIENCE);
+    assert!(ended.stderr.contains("at most 107 bytes"), "{}", ended.stderr);
+}
+
+#[test]
+fn a_supervisor_that_is_there_and_does_not_reply_is_to_be_looked_at() {
+    let weir = Weir::start(&pool(&Backend::start_many(1), ""));
+    weir.signal("STOP");
+    let ended = weir.command(&["status"]);
+    weir.signal("CONT");
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    let help = "(help: it is there and does not reply: look at its process and its log)";
+    assert!(ended.stderr.contains(help), "{}", ended.stderr);
 }
 
 #[test]
