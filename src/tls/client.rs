@@ -81,7 +81,7 @@ fn unusable(authority: &FilePath, error: &impl std::fmt::Display) -> Problem {
     files::problem(authority, format!("cannot be used to verify clients: {error}"))
 }
 
-/// Accepts every client that proves possession of its certificate's key, whoever issued it. The
+/// Accepts every client that proves possession of its certificate's key, whatever its issuer. The
 /// result of the verification is recorded in the identity.
 impl ClientCertVerifier for ClientVerifier {
     fn client_auth_mandatory(&self) -> bool {
