@@ -43,11 +43,8 @@ pub(super) fn connected(
     exchange: &Exchange,
     (socket, digest): (RawFd, Option<&Digest>),
 ) {
-    let Some(line) = line(session) else { return };
+    let Some(line) = line(session).filter(|_| exchange.wants_upgrade()) else { return };
     line.to_backend.connected(digest);
-    if !exchange.wants_upgrade() {
-        return;
-    }
     if let Err(error) = line.cork.put(socket) {
         log::debug!("not corked: error=\"{error}\"");
     }
