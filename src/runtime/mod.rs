@@ -11,7 +11,6 @@ pub mod debits;
 pub mod endpoint;
 pub mod handoff;
 pub mod in_flight;
-mod packed;
 pub mod pool;
 pub mod redirect_loops;
 pub mod routes;
