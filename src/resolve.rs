@@ -3,7 +3,7 @@
 //! The C library does the lookups (`getaddrinfo`), because it knows `/etc/hosts`, search domains and
 //! whatever else an operator has configured. A call can block for half a minute while no name server
 //! responds, and it cannot be cancelled. So each runs on a thread of its own, at most
-//! `LOOKUPS_MAX` at once, and whoever waits for it gives up after a timeout.
+//! `LOOKUPS_MAX` at once, and the caller stops waiting after a timeout.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};

@@ -212,7 +212,7 @@ impl Found {
         problems.into_iter().for_each(|problem| self.add(problem));
     }
 
-    /// A value such as `${HOST}` is wrong because nobody puts another in its place.
+    /// Adds to each problem with a value such as `${HOST}` that Weir does not expand variables.
     pub(super) fn explain_variables(&mut self) {
         for problem in self.problems.iter_mut().filter(|problem| problem.what.contains("${")) {
             problem.help = Some(

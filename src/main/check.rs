@@ -15,7 +15,7 @@ use super::say;
 pub(super) struct Check {
     /// The configuration file [env: WEIR_CONFIG]
     file: Option<PathBuf>,
-    /// The same, as `run` is told it
+    /// The configuration file, as a flag like that of `weir run`
     #[arg(short, long, value_name = "FILE", conflicts_with = "file")]
     config: Option<PathBuf>,
     #[command(flatten)]

@@ -116,7 +116,7 @@ pub(super) struct Line {
     upload: Mutex<Option<Arc<Upload>>>,
     /// Where exchanges that wait to be read are counted.
     pub(super) stalled: OnceLock<Arc<Stalled>>,
-    /// The response, or what comes of a tunnel, waits for the client.
+    /// The response, or the backend's data of an upgraded connection, waits for the client to read.
     to_client: Wait,
     /// What the client sends into a tunnel waits for the backend.
     pub(super) to_backend: ToBackend,

@@ -44,7 +44,7 @@ pub(super) enum Image {
     OnDisk,
     /// The one that this process runs: known to work.
     Running,
-    /// The one that the last worker ran, also if its file is not there any more: known to serve.
+    /// The binary that the last worker ran, which is known to serve. Its file may have been removed.
     Served(Arc<OwnedFd>),
 }
 
@@ -61,7 +61,8 @@ impl Image {
         }
     }
 
-    /// What is tried after this one could not serve. What is on disk comes last: nobody has tried it.
+    /// The image to try next if this one could not serve. The file on disk comes last, because it has not
+    /// served yet.
     pub(super) const fn next(&self) -> Self {
         match self {
             Self::OnDisk | Self::Served(_) => Self::Running,

@@ -41,7 +41,7 @@ impl Bindings {
         };
         let is_here = |bound: &&Bound| {
             let own = bound.address.ip().to_canonical();
-            // Which other addresses are this machine's, nobody knows here.
+            // The check does not know which other addresses this machine has.
             let covers = own.is_unspecified() && ip.is_loopback() && own.is_ipv4() == ip.is_ipv4();
             bound.address.port() == port && (own == ip || covers)
         };
