@@ -10,11 +10,10 @@
 
 use std::collections::HashMap;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD_NO_PAD as BASE64;
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde::{Deserialize, Serialize};
 
-use super::handoff::{BUCKETS_MAX, Handoff, Scope, limiters, pull, push};
+use super::handoff::{BUCKETS_MAX, Handoff, Scope, limiters};
+use super::packed::Packed;
 use crate::policy::debits::Baseline;
 use crate::policy::limiter::{Debit, RateLimiter};
 use crate::runtime::snapshot::{Seed, Snapshot};
@@ -45,7 +44,7 @@ impl SuccessorBuckets {
             let (ipv6_prefix, rate) = (limiter.ipv6_prefix(), limiter.rate());
             let (token_ns, full_ns) = (rate.token_ns(), rate.full_ns());
             let given = Given { scope, ipv6_prefix, token_ns, full_ns, debits };
-            (!given.debits.0.is_empty()).then_some(given)
+            (!given.debits.rows().is_empty()).then_some(given)
         };
         let limiters = limiters(snapshot).filter_map(given).collect();
         Debits { seed: Some(snapshot.seed), limiters }
@@ -93,7 +92,7 @@ struct Given {
     token_ns: u64,
     #[serde(default)]
     full_ns: u64,
-    debits: Packed,
+    debits: Packed<Debit>,
 }
 
 impl Given {
@@ -102,10 +101,10 @@ impl Given {
     fn apply(&self, limiter: &RateLimiter, now: Timestamp) {
         let rate = limiter.rate();
         if (self.token_ns, self.full_ns) == (rate.token_ns(), rate.full_ns()) {
-            self.debits.0.iter().for_each(|debit| limiter.charge_debit(*debit, now));
+            self.debits.rows().iter().for_each(|debit| limiter.charge_debit(*debit, now));
             return;
         }
-        for debit in &self.debits.0 {
+        for debit in self.debits.rows() {
             let spent_ns = self.converted_ns(debit.spent_ns, rate.token_ns());
             let full_in_ns = debit.full_in_ns.min(spent_ns);
             limiter.charge_until_empty(Debit { spent_ns, full_in_ns, ..*debit }, now);
@@ -119,86 +118,5 @@ impl Given {
             return spent_ns;
         }
         (spent_ns / self.token_ns).saturating_mul(token_ns)
-    }
-}
-
-/// Debits sorted by tag; serialized like the buckets of a handoff, with one number more.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct Packed(Vec<Debit>);
-
-impl Packed {
-    /// The largest ones, at most `max`, to bound the size of the message.
-    fn largest(mut debits: Vec<Debit>, max: usize) -> Self {
-        if debits.len() > max {
-            log::warn!("handoff: debits left out: count={}", debits.len() - max);
-            debits.select_nth_unstable_by_key(max, |one| u64::MAX - one.spent_ns);
-            debits.truncate(max);
-        }
-        debits.sort_unstable();
-        Self(debits)
-    }
-
-    fn pack(&self) -> Vec<u8> {
-        let (mut bytes, mut before) = (Vec::with_capacity(self.0.len() * 18), 0_u64);
-        for debit in &self.0 {
-            push(&mut bytes, debit.tag.wrapping_sub(before));
-            push(&mut bytes, debit.spent_ns);
-            push(&mut bytes, debit.full_in_ns);
-            before = debit.tag;
-        }
-        bytes
-    }
-
-    fn unpack(mut bytes: &[u8]) -> Option<Self> {
-        let (mut debits, mut tag) = (Vec::new(), 0_u64);
-        while !bytes.is_empty() {
-            tag = tag.wrapping_add(pull(&mut bytes)?);
-            let (spent_ns, full_in_ns) = (pull(&mut bytes)?, pull(&mut bytes)?);
-            debits.push(Debit { tag, spent_ns, full_in_ns });
-        }
-        Some(Self(debits))
-    }
-}
-
-impl Serialize for Packed {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&BASE64.encode(self.pack()))
-    }
-}
-
-impl<'de> Deserialize<'de> for Packed {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        let bytes = BASE64.decode(text).map_err(de::Error::custom)?;
-        Self::unpack(&bytes).ok_or_else(|| de::Error::custom("the debits end in the middle"))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_largest_numbers_survive_packing() {
-        let debit = |tag, spent_ns, full_in_ns| Debit { tag, spent_ns, full_in_ns };
-        let all = vec![debit(2, 0, u64::MAX), debit(3, u64::MAX, 0), debit(u64::MAX, 127, 128)];
-        let packed = Packed::largest(all.clone(), 3);
-        assert_eq!(Packed::unpack(&packed.pack()), Some(Packed(all)));
-    }
-
-    #[test]
-    fn of_too_many_debits_the_largest_are_kept() {
-        let debit = |tag, spent_ns| Debit { tag, spent_ns, full_in_ns: 0 };
-        let all = vec![debit(9, 10), debit(2, 30), debit(7, 20), debit(5, 40)];
-        assert_eq!(Packed::largest(all, 2).0, [debit(2, 30), debit(5, 40)]);
-    }
-
-    #[test]
-    fn truncated_bytes_are_rejected() {
-        let packed = Packed(vec![Debit { tag: 300, spent_ns: 300, full_in_ns: 300 }]).pack();
-        assert_eq!(packed.len(), 6);
-        for end in 1..6 {
-            assert_eq!(Packed::unpack(&packed[..end]), None, "{end} of 6 bytes");
-        }
     }
 }

@@ -25,14 +25,12 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD_NO_PAD as BASE64;
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde::{Deserialize, Serialize};
 
 use Fate::{HandedOff, Left};
 
+use super::packed::Packed;
 use crate::name::PoolName;
-use crate::policy::debits::emptiest;
 use crate::policy::limiter::{Bucket, RateLimiter};
 use crate::runtime::backend::{Backend, HealthState, PastInstant, TransportKey};
 use crate::runtime::endpoint::KnownName;
@@ -131,7 +129,7 @@ struct LimiterState {
     token_ns: u64,
     #[serde(default)]
     full_ns: u64,
-    buckets: Buckets,
+    buckets: Packed<Bucket>,
 }
 
 impl Handoff {
@@ -156,7 +154,7 @@ impl Handoff {
             ipv6_prefix: limiter.ipv6_prefix(),
             token_ns: limiter.rate().token_ns(),
             full_ns: limiter.rate().full_ns(),
-            buckets: Buckets::emptiest(limiter.buckets(now), BUCKETS_MAX),
+            buckets: Packed::largest(limiter.buckets(now), BUCKETS_MAX),
         };
         let limiters = limiters(snapshot).map(spent).collect();
         Self { backends, limiters, seed: Some(snapshot.seed), ..Self::of_names(snapshot) }
@@ -235,7 +233,7 @@ impl Handoff {
 
     fn apply_buckets(&self, snapshot: &Snapshot, now: Timestamp) {
         if self.seed != Some(snapshot.seed) {
-            if self.limiters.iter().any(|spent| !spent.buckets.0.is_empty()) {
+            if self.limiters.iter().any(|spent| !spent.buckets.rows().is_empty()) {
                 log::warn!("handoff: the buckets of another seed cannot be used");
             }
             return;
@@ -251,7 +249,7 @@ impl Handoff {
 
     /// The exported buckets of all limiters.
     pub(super) fn buckets(&self) -> impl Iterator<Item = (&Scope, &[Bucket])> {
-        self.limiters.iter().map(|spent| (&spent.scope, spent.buckets.0.as_slice()))
+        self.limiters.iter().map(|spent| (&spent.scope, spent.buckets.rows()))
     }
 }
 
@@ -273,7 +271,7 @@ impl LimiterState {
         let rate = limiter.rate();
         let is_same = (self.token_ns, self.full_ns) == (rate.token_ns(), rate.full_ns());
         let longest_ns = if is_same { u64::MAX } else { rate.full_ns() };
-        for bucket in &self.buckets.0 {
+        for bucket in self.buckets.rows() {
             let full_in_ns = bucket.full_in_ns.saturating_sub(age_ns).min(longest_ns);
             limiter.resume(Bucket { full_in_ns, ..*bucket }, now);
         }
@@ -292,116 +290,4 @@ pub(super) fn limiters(snapshot: &Snapshot) -> impl Iterator<Item = (Scope, &Rat
         Some((Scope::Pool(pool.name.to_string()), limiter))
     });
     global.chain(routes).chain(pools)
-}
-
-/// Buckets sorted by tag.
-///
-/// Serialized as one string: the tag's distance to the previous one and the time until full, each
-/// in groups of seven bits (LEB128), all in base64. A hundred thousand take 1.6 MB; as decimal
-/// numbers in JSON they would take twice that.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct Buckets(Vec<Bucket>);
-
-impl Buckets {
-    /// Those farthest from full, at most `max`.
-    fn emptiest(buckets: Vec<Bucket>, max: usize) -> Self {
-        if buckets.len() > max {
-            log::warn!("handoff: buckets left out: count={}", buckets.len() - max);
-        }
-        let mut buckets = emptiest(buckets, max);
-        buckets.sort_unstable();
-        Self(buckets)
-    }
-
-    fn pack(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(self.0.len() * 14);
-        let mut before = 0_u64;
-        for bucket in &self.0 {
-            push(&mut bytes, bucket.tag.wrapping_sub(before));
-            push(&mut bytes, bucket.full_in_ns);
-            before = bucket.tag;
-        }
-        bytes
-    }
-
-    fn unpack(bytes: &[u8]) -> Option<Self> {
-        let (mut buckets, mut tag) = (Vec::new(), 0_u64);
-        let mut rest = bytes;
-        while !rest.is_empty() {
-            tag = tag.wrapping_add(pull(&mut rest)?);
-            buckets.push(Bucket { tag, full_in_ns: pull(&mut rest)? });
-        }
-        Some(Self(buckets))
-    }
-}
-
-impl Serialize for Buckets {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&BASE64.encode(self.pack()))
-    }
-}
-
-impl<'de> Deserialize<'de> for Buckets {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        let bytes = BASE64.decode(text).map_err(de::Error::custom)?;
-        Self::unpack(&bytes).ok_or_else(|| de::Error::custom("the buckets end in the middle"))
-    }
-}
-
-/// Seven bits per byte, the lowest first; the eighth bit is set if more follow.
-pub(super) fn push(bytes: &mut Vec<u8>, mut number: u64) {
-    loop {
-        let [low, ..] = number.to_le_bytes();
-        number >>= 7;
-        if number == 0 {
-            return bytes.push(low & 0x7f);
-        }
-        bytes.push(low | 0x80);
-    }
-}
-
-pub(super) fn pull(rest: &mut &[u8]) -> Option<u64> {
-    let (mut number, mut shift) = (0_u64, 0_u32);
-    loop {
-        let (byte, tail) = rest.split_first()?;
-        *rest = tail;
-        number |= u64::from(byte & 0x7f).checked_shl(shift)?;
-        if byte & 0x80 == 0 {
-            return Some(number);
-        }
-        shift += 7;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn bucket(tag: u64, full_in_ns: u64) -> Bucket {
-        Bucket { tag, full_in_ns }
-    }
-
-    #[test]
-    fn of_too_many_buckets_the_emptiest_are_exported() {
-        let all = vec![bucket(9, 10), bucket(2, 30), bucket(7, 20), bucket(5, 40)];
-        let exported = Buckets::emptiest(all, 2);
-        assert_eq!(exported.0, [bucket(2, 30), bucket(5, 40)]);
-    }
-
-    #[test]
-    fn the_largest_numbers_survive_packing() {
-        let all = [bucket(2, 1), bucket(3, u64::MAX), bucket(u64::MAX, 127), bucket(u64::MAX, 128)];
-        let packed = Buckets(all.to_vec()).pack();
-        assert_eq!(Buckets::unpack(&packed), Some(Buckets(all.to_vec())));
-    }
-
-    #[test]
-    fn truncated_bytes_are_rejected() {
-        let packed = Buckets(vec![bucket(300, 300)]).pack();
-        assert_eq!(packed.len(), 4);
-        for end in 1..4 {
-            assert_eq!(Buckets::unpack(&packed[..end]), None, "{end} of 4 bytes");
-        }
-    }
 }

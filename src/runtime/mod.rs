@@ -11,6 +11,7 @@ pub mod debits;
 pub mod endpoint;
 pub mod handoff;
 pub mod in_flight;
+mod packed;
 pub mod pool;
 pub mod redirect_loops;
 pub mod routes;
