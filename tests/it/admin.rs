@@ -15,7 +15,7 @@ use crate::support::client::{self, Client, Failure};
 use crate::support::configs::pool;
 use crate::support::metrics::Metrics;
 use crate::support::weir::{BINARY, Weir, kill};
-use crate::support::{PATIENCE, eventually, eventually_some, now, within};
+use crate::support::{TIMEOUT, eventually, eventually_some, now, within};
 
 const UPGRADE: &str = "GET /chat HTTP/1.1\r\nHost: weir.test\r\nConnection: Upgrade\r\n\
                        Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
@@ -41,7 +41,7 @@ fn config(backend: &Backend, more: &str) -> String {
 fn websocket(weir: &Weir) -> Client {
     let mut client = Client::connect(weir.address());
     client.send(UPGRADE);
-    let head = client.read_head(now() + PATIENCE).expect("an answer");
+    let head = client.read_head(now() + TIMEOUT).expect("an answer");
     assert_eq!(head.status, 101, "{head:?}");
     client
 }
@@ -92,7 +92,7 @@ fn a_scraper_that_keeps_its_connection_sees_the_new_worker_after_a_reload() {
     weir.reload();
     // What its old connection still brings was the truth when it was sent; then it is closed.
     let mut stale = 0;
-    eventually(PATIENCE, "the new worker is scraped", || {
+    eventually(TIMEOUT, "the new worker is scraped", || {
         let scraped = scraper.scrape();
         let is_new = scraped.as_ref().and_then(generation) == Some(2.0);
         stale += usize::from(scraped.is_some() && !is_new);
@@ -100,7 +100,7 @@ fn a_scraper_that_keeps_its_connection_sees_the_new_worker_after_a_reload() {
     });
     assert!(stale <= 1, "{stale} pages of a worker that is not the current one");
     backend.stop();
-    eventually(PATIENCE, "the dead backend is seen", || {
+    eventually(TIMEOUT, "the dead backend is seen", || {
         let healthy = |metrics: Metrics| metrics.value("lb_healthy_backends", &[("pool", "web")]);
         scraper.scrape().and_then(healthy) == Some(0.0)
     });
@@ -112,7 +112,7 @@ fn an_idle_admin_connection_is_closed_by_a_reload() {
     let (_backend, weir) = checked();
     let (mut client, _open) = (kept(&weir), websocket(&weir));
     weir.reload();
-    assert!(client.is_closed_within(PATIENCE), "the draining worker still waits for requests");
+    assert!(client.is_closed_within(TIMEOUT), "the draining worker still waits for requests");
 }
 
 #[test]
@@ -129,7 +129,7 @@ fn a_request_that_has_begun_before_a_reload_gets_a_last_response_or_none() {
     match response {
         Ok(response) => {
             assert_eq!(response.head.header("connection"), Some("close"));
-            assert!(client.is_closed_within(PATIENCE));
+            assert!(client.is_closed_within(TIMEOUT));
         }
         Err(failure) => {
             assert!(matches!(failure, Failure::NoAnswer | Failure::Reset { .. }), "{failure:?}");
@@ -144,17 +144,17 @@ fn when_a_reload_fails_at_the_end_the_admin_port_keeps_connections_again() {
     kill("STOP", &[old]).unwrap();
     weir.signal("HUP");
     let warm = || weir.workers().into_iter().find(|worker| worker.is("warm"));
-    let new = eventually_some(PATIENCE, "a new worker is warm", warm).pid;
+    let new = eventually_some(TIMEOUT, "a new worker is warm", warm).pid;
     kill("KILL", &[new]).unwrap();
     kill("CONT", &[old]).unwrap();
-    eventually(PATIENCE, "the reload is refused", || weir.stderr().contains("reload refused"));
+    eventually(TIMEOUT, "the reload is refused", || weir.stderr().contains("reload refused"));
     let again = || {
         let mut client = Client::connect(weir.admin());
         let first = client.request("GET", "/healthz", &[], b"").ok()?;
         let second = client.request("GET", "/metrics", &[], b"").ok()?;
         (!first.head.is_last() && second.status() == 200).then_some(())
     };
-    assert!(within(PATIENCE, again).is_some(), "two requests over one connection");
+    assert!(within(TIMEOUT, again).is_some(), "two requests over one connection");
 }
 
 // ── at a stop ──
@@ -166,16 +166,16 @@ fn a_kept_admin_connection_hears_the_truth_during_a_stop() {
     let mut weir = Weir::start(&config(&backend, "shutdown: {drain: 1h}"));
     let mut waiting = Client::connect(weir.address());
     waiting.send("GET /slow HTTP/1.1\r\nHost: weir.test\r\n\r\n");
-    eventually(PATIENCE, "the request is in flight", || backend.in_flight() > 0);
+    eventually(TIMEOUT, "the request is in flight", || backend.in_flight() > 0);
     let mut client = kept(&weir);
     assert_eq!(client.get("/readyz").status(), 200);
     weir.signal("TERM");
-    eventually(PATIENCE, "it is not ready", || client.get("/readyz").status() == 503);
+    eventually(TIMEOUT, "it is not ready", || client.get("/readyz").status() == 503);
     assert_eq!(client.get("/readyz").text(), "not ready: draining\n");
     assert_eq!(client.get("/metrics").status(), 200);
     backend.release();
     assert_eq!(waiting.read_answer().status(), 200);
-    assert_eq!(weir.wait(PATIENCE).code(), Some(0));
+    assert_eq!(weir.wait(TIMEOUT).code(), Some(0));
 }
 
 #[test]
@@ -187,7 +187,7 @@ fn during_a_stop_the_admin_port_answers_until_the_last_worker_has_drained() {
     weir.reload();
     weir.signal("TERM");
     let until = |what: &str, status| {
-        eventually(PATIENCE, what, || {
+        eventually(TIMEOUT, what, || {
             client::try_get(weir.admin(), "/readyz").is_ok_and(|said| said.status() == status)
         });
     };
@@ -201,7 +201,7 @@ fn during_a_stop_the_admin_port_answers_until_the_last_worker_has_drained() {
     assert!(closed().is_none(), "the admin port is closed while a worker drains");
     assert_eq!(client::get(weir.admin(), "/readyz").text(), "not ready: draining\n");
     drop(open);
-    assert_eq!(weir.wait(PATIENCE).code(), Some(0), "{}", weir.stderr());
+    assert_eq!(weir.wait(TIMEOUT).code(), Some(0), "{}", weir.stderr());
 }
 
 // ── at a start ──
@@ -214,7 +214,7 @@ fn while_it_starts_it_says_so_on_the_admin_port() {
     let url = backend.url();
     let mut weir =
         Weir::spawn(&format!("pools: [{{name: web, health_check: {check}, backends: [{url}]}}]"));
-    eventually(PATIENCE, "the health check waits", || backend.count_of("/health") == 1);
+    eventually(TIMEOUT, "the health check waits", || backend.count_of("/health") == 1);
     let said = client::get(weir.admin(), "/readyz");
     assert_eq!((said.status(), said.text()), (503, "not ready: starting\n".to_owned()));
     assert_eq!(client::get(weir.admin(), "/healthz").status(), 200);
@@ -240,14 +240,14 @@ fn a_worker_that_starts_beside_another_is_silent_on_the_admin_port() {
     two.on("/health", Behaviour::NeverAnswer);
     weir.write_config(&file(&two));
     weir.signal("HUP");
-    eventually(PATIENCE, "the new worker checks", || two.count_of("/health") == 1);
+    eventually(TIMEOUT, "the new worker checks", || two.count_of("/health") == 1);
     let generation = || weir.metrics().value("lb_worker_generation", &[]);
     for _ in 0..20 {
         assert_eq!(client::get(weir.admin(), "/readyz").status(), 200);
         assert_eq!(generation(), Some(1.0));
     }
     two.release();
-    eventually(PATIENCE, "the reload is done", || generation() == Some(2.0));
+    eventually(TIMEOUT, "the reload is done", || generation() == Some(2.0));
 }
 
 #[test]
@@ -259,15 +259,15 @@ fn a_worker_that_replaces_a_dead_one_says_that_it_starts() {
     let weir = Weir::start(&file(&one.url()));
     let requests = || weir.metrics().sum("lb_requests_total", &[]);
     assert_eq!(weir.get("/").status(), 200);
-    eventually(PATIENCE, "the request is counted", || requests() == 1.0);
+    eventually(TIMEOUT, "the request is counted", || requests() == 1.0);
     two.on("/health", Behaviour::NeverAnswer);
     // A reload whose worker warms up while the one that serves dies: the replacement serves what
     // was served, and its health is known.
     weir.write_config(&file(&two.url()));
     weir.signal("HUP");
-    eventually(PATIENCE, "the new worker checks", || two.count_of("/health") == 1);
+    eventually(TIMEOUT, "the new worker checks", || two.count_of("/health") == 1);
     kill("KILL", &[weir.worker_pid()]).unwrap();
-    let said: Vec<u16> = within(PATIENCE, || {
+    let said: Vec<u16> = within(TIMEOUT, || {
         let said = client::try_get(weir.admin(), "/readyz").ok()?;
         (said.status() == 200).then(|| vec![said.status()])
     })
@@ -278,7 +278,7 @@ fn a_worker_that_replaces_a_dead_one_says_that_it_starts() {
     }
     two.release();
     let generation = || weir.metrics().value("lb_worker_generation", &[]);
-    eventually(PATIENCE, "the reload is done", || generation() == Some(2.0));
+    eventually(TIMEOUT, "the reload is done", || generation() == Some(2.0));
 }
 
 // ── readiness ──
@@ -362,7 +362,7 @@ fn half_requests_do_not_keep_others_from_the_admin_port() {
             .filter_map(|one| one.is_closed_within(Duration::from_millis(1)).then_some(()))
             .count()
     };
-    eventually(PATIENCE, "all but 64 are closed", || closed(&mut half) >= 300 - 64);
+    eventually(TIMEOUT, "all but 64 are closed", || closed(&mut half) >= 300 - 64);
 }
 
 #[test]
@@ -371,7 +371,7 @@ fn the_oldest_idle_connection_makes_room_for_a_new_one() {
     let mut oldest = kept(&weir);
     let mut others: Vec<Client> = (0..63).map(|_| kept(&weir)).collect();
     let mut newest = kept(&weir);
-    assert!(oldest.is_closed_within(PATIENCE), "it was idle for the longest time");
+    assert!(oldest.is_closed_within(TIMEOUT), "it was idle for the longest time");
     assert_eq!(newest.get("/healthz").status(), 200);
     for client in &mut others {
         assert_eq!(client.get("/healthz").status(), 200);
@@ -400,7 +400,7 @@ fn the_admin_port_answers_while_clients_have_all_descriptors() {
     assert_eq!(sources.len(), clients.len());
     for _ in 0..100 {
         let mut client = Client::connect(weir.admin());
-        client.set_patience(PATIENCE);
+        client.set_timeout(TIMEOUT);
         for path in ["/healthz", "/readyz", "/metrics", "/status"] {
             let said = client.request("GET", path, &[], b"").expect("a response");
             assert!([200, 503].contains(&said.status()), "{path}");

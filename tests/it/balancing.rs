@@ -8,10 +8,10 @@ use std::net::Ipv4Addr;
 
 use crate::support::backend::{Backend, Behaviour};
 use crate::support::client::{self, Client};
-use crate::support::load::Load;
+use crate::support::load_generator::Load;
 use crate::support::ports::own_addresses;
 use crate::support::weir::Weir;
-use crate::support::{PATIENCE, eventually};
+use crate::support::{TIMEOUT, eventually};
 
 /// One pool of these backends, all of them counted as healthy. `more` is further keys of the pool.
 fn pool(backends: &[Backend], more: &str) -> String {
@@ -76,11 +76,11 @@ fn least_conn_sends_a_slow_backend_the_smallest_share() {
     slow.set(Behaviour::NeverAnswer);
     let weir = Weir::start(&pool(&backends, ", algorithm: least_conn"));
     let load = Load { count: Some(300), threads: 8, ..Load::on(weir.address()) }.start();
-    eventually(PATIENCE * 3, "the others answer", || load.done() >= 290);
+    eventually(TIMEOUT * 3, "the others answer", || load.done() >= 290);
     // With three of eight requests it has more than each of the others; two may be sent at once.
     assert!(slow.count() <= 4, "{:?}", counts(&backends));
     slow.set(Behaviour::Good);
-    eventually(PATIENCE, "it answers, too", || {
+    eventually(TIMEOUT, "it answers, too", || {
         slow.release();
         load.done() == 300
     });
@@ -99,7 +99,7 @@ fn least_conn_fills_the_backend_with_the_fewest_requests_in_flight() {
         client.send("GET / HTTP/1.1\r\nHost: weir.test\r\n\r\n");
         waiting.push(client);
         let in_flight = || backends.iter().map(Backend::in_flight).sum::<usize>();
-        eventually(PATIENCE, "the request is at a backend", || in_flight() == number);
+        eventually(TIMEOUT, "the request is at a backend", || in_flight() == number);
     }
     let in_flight: Vec<usize> = backends.iter().map(Backend::in_flight).collect();
     assert_eq!(in_flight, [3, 3, 3]);
@@ -144,7 +144,7 @@ fn ip_hash_moves_only_the_clients_of_a_backend_that_is_down() {
     let clients = own_addresses(60);
     let before = by_client(&weir, &clients);
     backends[1].stop();
-    eventually(PATIENCE, "b2 is unhealthy", || weir.status()["healthy_backends"] == 2);
+    eventually(TIMEOUT, "b2 is unhealthy", || weir.status()["healthy_backends"] == 2);
     let after = by_client(&weir, &clients);
     for (client, backend) in &before {
         if backend == "b2" {
@@ -305,7 +305,7 @@ fn hang(weir: &Weir, backends: &[&Backend]) -> Client {
     let before: usize = backends.iter().map(|backend| backend.in_flight()).sum();
     let mut client = Client::connect(weir.address());
     client.send("GET / HTTP/1.1\r\nHost: weir.test\r\n\r\n");
-    eventually(PATIENCE, "the request is at a backend", || {
+    eventually(TIMEOUT, "the request is at a backend", || {
         backends.iter().map(|backend| backend.in_flight()).sum::<usize>() == before + 1
     });
     client
@@ -325,7 +325,7 @@ fn after_a_reload_least_conn_counts_what_the_old_worker_has_in_flight_until_it_e
     first.release();
     of_old.into_iter().for_each(|mut client| assert_eq!(client.read_answer().status(), 200));
     // The same message says both.
-    eventually(PATIENCE, "the new worker knows that the old one has ended", || {
+    eventually(TIMEOUT, "the new worker knows that the old one has ended", || {
         weir.metrics().sum("lb_draining_workers", &[]) == 0.0
     });
     let _more: Vec<Client> = (0..3).map(|_| hang(&weir, &[first, second])).collect();
@@ -343,7 +343,7 @@ fn what_a_dead_worker_had_in_flight_is_not_counted() {
     crate::support::weir::kill("KILL", &[worker]).unwrap();
     drop(of_old);
     backends.iter().for_each(Backend::release);
-    eventually(PATIENCE, "they are gone", || first.in_flight() + second.in_flight() == 0);
+    eventually(TIMEOUT, "they are gone", || first.in_flight() + second.in_flight() == 0);
     let _of_new: Vec<Client> = (0..4).map(|_| hang(&weir, &[first, second])).collect();
     assert_eq!((first.in_flight(), second.in_flight()), (2, 2));
 }

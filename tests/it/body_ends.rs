@@ -15,14 +15,14 @@ use std::io;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use crate::support::client::Client;
-use crate::support::front::Front;
 use crate::support::h2::H2Backend;
 use crate::support::http2::{Http2, Stream, request};
 use crate::support::origin::{Conversation, Origin};
 use crate::support::ports::own_socket;
 use crate::support::tls::{Authority, TlsConfig};
+use crate::support::tls_front::TlsFront;
 use crate::support::weir::{LISTENER_KEYS, Weir};
-use crate::support::{PATIENCE, eventually};
+use crate::support::{TIMEOUT, eventually};
 
 // ── requests ──
 
@@ -107,7 +107,7 @@ pub(crate) enum Comes {
 pub(crate) struct World {
     pub(crate) origin: Origin,
     pub(crate) h2: H2Backend,
-    _front: Front,
+    _front: TlsFront,
     authority: Authority,
     clear: Weir,
     tls: Weir,
@@ -117,7 +117,7 @@ impl World {
     pub(crate) fn new(origin: Origin) -> Self {
         let (h2, authority) = (H2Backend::start(), Authority::new());
         let identity = authority.identity("web", &["web.internal"]);
-        let front = Front::with(own_socket(3443), h2.address(), &identity, None, &["h2"]);
+        let front = TlsFront::with(own_socket(3443), h2.address(), &identity, None, &["h2"]);
         let pool = |name: &str, url: &str, more: &str| {
             format!(
                 "  - {{name: {name}, health_check: off, backends: [{url}], \
@@ -160,7 +160,7 @@ impl World {
 
     /// Waits until the backend has some of a body and waits for the end.
     fn until_begun(&self, host: &str, path: &str) {
-        eventually(PATIENCE, "the first of the body is there", || match host {
+        eventually(TIMEOUT, "the first of the body is there", || match host {
             "http1.test" => self.origin.has_come_to("5\r\nhello\r\n"),
             _ => {
                 let calls = self.h2.calls();
@@ -336,7 +336,7 @@ fn a_body_that_is_sent_again_before_it_is_whole_ends_once_too() {
         conversation.reset()
     }));
     let until_again = |connections| {
-        eventually(PATIENCE, "it is sent again", || {
+        eventually(TIMEOUT, "it is sent again", || {
             world.origin.connections() == connections && world.origin.has_come_to("hello\r\n")
         });
     };
@@ -464,7 +464,7 @@ fn every_end_of_a_response_body_reaches_every_client_once() {
         let answer = old.try_read_answer(method);
         let answer = answer.unwrap_or_else(|failure| panic!("{row}, HTTP/1.0: {failure:?}"));
         assert_eq!(answer.text(), body, "{row}, HTTP/1.0");
-        assert!(old.is_closed_within(PATIENCE), "{row}, HTTP/1.0");
+        assert!(old.is_closed_within(TIMEOUT), "{row}, HTTP/1.0");
 
         for comes in [Comes::H2c, Comes::H2] {
             let scheme = if comes == Comes::H2 { "https" } else { "http" };

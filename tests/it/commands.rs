@@ -19,15 +19,15 @@ use crate::support::backend::{Backend, Behaviour};
 use crate::support::client::{self, Response, try_get};
 use crate::support::ports::{own_address, own_socket};
 use crate::support::weir::{Directory, Ended, Weir, copy_binary, run_to_end};
-use crate::support::{PATIENCE, eventually, eventually_some, now};
+use crate::support::{TIMEOUT, eventually, eventually_some, now};
 
 /// Runs a command that is expected to end by itself.
 fn run(args: &[&str]) -> Ended {
-    run_to_end(args, &[], PATIENCE)
+    run_to_end(args, &[], TIMEOUT)
 }
 
 fn run_in(args: &[&str], env: &[(&str, &str)]) -> Ended {
-    run_to_end(args, env, PATIENCE)
+    run_to_end(args, env, TIMEOUT)
 }
 
 /// A file of the test's own, whose directory goes when this is dropped.
@@ -81,7 +81,7 @@ impl Running {
 
     /// What it answers as soon as it does, and does not only say that it starts.
     fn get(&mut self, from: SocketAddr, path: &str) -> Response {
-        eventually_some(PATIENCE, &format!("{path} from {from}"), || {
+        eventually_some(TIMEOUT, &format!("{path} from {from}"), || {
             let ended = self.child.try_wait().ok().flatten();
             assert!(ended.is_none(), "it ended: {ended:?}\n{}", self.stderr());
             try_get(from, path).ok().filter(|said| said.text() != "not ready: starting\n")
@@ -92,7 +92,7 @@ impl Running {
         let pid = self.child.id().to_string();
         let sent = Command::new("kill").args(["-s", "TERM", &pid]).status();
         assert!(sent.is_ok_and(|sent| sent.success()), "no signal was sent");
-        eventually_some(PATIENCE, "it ends", || self.child.try_wait().ok().flatten())
+        eventually_some(TIMEOUT, "it ends", || self.child.try_wait().ok().flatten())
     }
 }
 
@@ -153,7 +153,7 @@ fn the_log_says_what_is_in_use_and_that_the_stop_is_done() {
     weir.reload();
     assert_eq!(weir.stderr().matches("listening: ").count(), 1, "{}", weir.stderr());
     weir.signal("TERM");
-    assert_eq!(weir.wait(PATIENCE).code(), Some(0));
+    assert_eq!(weir.wait(TIMEOUT).code(), Some(0));
     assert!(weir.stderr().trim_end().ends_with("] stopped"), "{}", weir.stderr());
 }
 
@@ -165,8 +165,8 @@ fn a_log_filter_that_is_none_is_named_and_the_default_is_used() {
     for filter in ["verbose", "wier=debug"] {
         let weir = Weir::start_with(&config, &[("WEIR_LOG", filter)]);
         let told = format!("WEIR_LOG={filter} is not used, but info,pingora_core=warn");
-        eventually(PATIENCE, "it is named", || weir.stderr().contains(&told));
-        eventually(PATIENCE, "others are logged", || weir.stderr().contains("worker ready"));
+        eventually(TIMEOUT, "it is named", || weir.stderr().contains(&told));
+        eventually(TIMEOUT, "others are logged", || weir.stderr().contains("worker ready"));
         weir.reload();
         assert_eq!(weir.stderr().matches(&told).count(), 1, "once: {}", weir.stderr());
     }
@@ -596,7 +596,7 @@ fn the_access_log_goes_to_standard_error_if_the_file_says_so() {
         backend.url()
     ));
     weir.get("/seen");
-    eventually(PATIENCE, "its line", || weir.stderr().contains("\"path\":\"/seen\""));
+    eventually(TIMEOUT, "its line", || weir.stderr().contains("\"path\":\"/seen\""));
     assert_eq!(weir.stdout(), "");
 }
 
@@ -609,7 +609,7 @@ fn an_access_log_that_is_off_writes_nothing() {
     ));
     weir.get("/seen");
     weir.signal("TERM");
-    assert_eq!(weir.wait(PATIENCE).code(), Some(0));
+    assert_eq!(weir.wait(TIMEOUT).code(), Some(0));
     assert_eq!(weir.stdout(), "");
     assert!(!weir.stderr().contains("/seen"), "{}", weir.stderr());
 }
@@ -692,7 +692,7 @@ fn the_demo_shows_what_to_curl_and_it_works() {
     let (listen, admin) = (listener.to_string(), admin.to_string());
     let mut demo =
         Running::start(&["demo", "--listen", &listen, "--admin", &admin, "--backends", "4"], &[]);
-    eventually(PATIENCE, "it says what to curl", || demo.stdout().contains("Ctrl-C stops it."));
+    eventually(TIMEOUT, "it says what to curl", || demo.stdout().contains("Ctrl-C stops it."));
     let said = demo.stdout();
     let urls: Vec<&str> =
         said.lines().filter_map(|line| line.trim().strip_prefix("curl ")).collect();
@@ -787,7 +787,7 @@ fn the_time_flags_hold_for_every_pool() {
         &[],
     );
     assert_eq!(weir.get(listener, "/").status(), 504);
-    eventually(PATIENCE, "probes come every tenth of a second", || backend.count_of("/health") > 5);
+    eventually(TIMEOUT, "probes come every tenth of a second", || backend.count_of("/health") > 5);
 }
 
 #[test]

@@ -16,12 +16,12 @@ use http::Method;
 
 use crate::support::backend::Backend;
 use crate::support::client::Client;
-use crate::support::front::Front;
 use crate::support::h2::H2Backend;
 use crate::support::http2::{Answer, Http2, request};
 use crate::support::tls::{Authority, TlsConfig};
+use crate::support::tls_front::TlsFront;
 use crate::support::weir::{Directory, HERE, Weir, run_to_end};
-use crate::support::{PATIENCE, eventually};
+use crate::support::{TIMEOUT, eventually};
 
 /// An example whose servers and files are being made.
 struct Example {
@@ -119,7 +119,7 @@ fn every_example_passes_check_once_its_certificates_are_made() {
         }
         let copy = directory.path("").join(file.file_name().unwrap());
         fs::copy(&file, &copy).unwrap();
-        let ended = run_to_end(&["check", copy.to_str().unwrap()], &[], PATIENCE);
+        let ended = run_to_end(&["check", copy.to_str().unwrap()], &[], TIMEOUT);
         assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""), "{}", file.display());
         checked += 1;
     }
@@ -205,14 +205,14 @@ fn https_backends_are_reached_by_their_names_and_shown_who_we_are() {
         let behind = backend.address();
         let address = SocketAddr::new(behind.ip(), 3443);
         let clients = Some(&example.authority);
-        let front = Front::with(address, behind, &identity, clients, &["http/1.1"]);
+        let front = TlsFront::with(address, behind, &identity, clients, &["http/1.1"]);
         example.put(server, front.address());
         fronts.push((backend, front));
     }
     let ca = example.authority.ca().display().to_string();
     example.certificate("weir", &["weir.internal"]).file("backends-ca.crt", &ca);
     let weir = Weir::start(&example.text);
-    eventually(PATIENCE, "both are healthy", || {
+    eventually(TIMEOUT, "both are healthy", || {
         weir.metrics().sum("lb_healthy_backends", &[]) == 2.0
     });
     assert_served_by(&weir, "/", &["10.0.0.1:3443", "10.0.0.2:3443"]);

@@ -22,7 +22,7 @@ use crate::support::client::{self, Client};
 use crate::support::configs::pool;
 use crate::support::ports::{own_address, own_socket};
 use crate::support::weir::{BINARY, Directory, Weir, kill, run_to_end};
-use crate::support::{PATIENCE, eventually, now};
+use crate::support::{TIMEOUT, eventually, now};
 
 fn mode(path: &std::path::Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o777
@@ -35,7 +35,7 @@ fn the_control_socket_is_the_users_alone_and_goes_when_it_ends() {
     let socket = weir.path("weir/control.sock");
     assert_eq!((mode(&socket), mode(&weir.path("weir"))), (0o600, 0o700));
     weir.signal("TERM");
-    assert_eq!(weir.wait(PATIENCE).code(), Some(0));
+    assert_eq!(weir.wait(TIMEOUT).code(), Some(0));
     assert!(!socket.exists());
 }
 
@@ -44,7 +44,7 @@ fn with_nobody_running_each_command_says_so_in_one_line() {
     let directory = Directory::new();
     let path = directory.name("control.sock");
     for command in ["reload", "status", "stop"] {
-        let ended = run_to_end(&[command, "--control", &path], &[], PATIENCE);
+        let ended = run_to_end(&[command, "--control", &path], &[], TIMEOUT);
         assert_eq!((ended.code, ended.stdout.as_str()), (Some(1), ""), "{command}");
         let start = format!("weir: no balancer answers at {path}: ");
         assert!(ended.stderr.starts_with(&start), "{command}: {}", ended.stderr);
@@ -59,7 +59,7 @@ fn a_socket_that_a_killed_supervisor_left_behind_is_taken_over() {
     let path = directory.name("control.sock");
     let mut first = Weir::start_flagged(&pool(&backends, ""), &["--control", &path]);
     first.signal("KILL");
-    first.wait(PATIENCE);
+    first.wait(TIMEOUT);
     assert!(directory.path("control.sock").exists(), "it could not clean up");
     let second = Weir::start_flagged(&pool(&backends, ""), &["--control", &path]);
     assert_eq!(second.command(&["status", "--control", &path]).code, Some(0));
@@ -114,9 +114,9 @@ fn a_worker_is_not_reported_ready_before_its_supervisor_has_noted_it() {
     assert_eq!(client::get(admin, "/readyz").text(), "not ready: starting\n");
     link.send(&ToWorker::Supervised(Supervision::at(SystemTime::UNIX_EPOCH, None))).unwrap();
     let is_ready = || client::get(admin, "/readyz").status() == 200;
-    eventually(PATIENCE, "it is ready", is_ready);
+    eventually(TIMEOUT, "it is ready", is_ready);
     drop(link);
-    eventually(PATIENCE, "it ends", || worker.0.try_wait().unwrap().is_some());
+    eventually(TIMEOUT, "it ends", || worker.0.try_wait().unwrap().is_some());
 }
 
 #[test]
@@ -129,7 +129,7 @@ fn a_second_one_in_the_same_surroundings_serves_without_a_control_socket() {
     second.until_said("WARN");
     second.until_said("belongs to another supervisor that runs");
     second.signal("TERM");
-    assert_eq!(second.wait(PATIENCE).code(), Some(0));
+    assert_eq!(second.wait(TIMEOUT).code(), Some(0));
     assert_eq!(first.command(&["status"]).code, Some(0), "the first one's socket is there still");
 }
 
@@ -147,7 +147,7 @@ fn a_control_socket_that_was_asked_for_and_is_taken_is_an_error() {
         pool(&backends, "")
     );
     fs::write(&file, text).unwrap();
-    let ended = run_to_end(&["run", "-c", &file, "--control", &path], &[], PATIENCE);
+    let ended = run_to_end(&["run", "-c", &file, "--control", &path], &[], TIMEOUT);
     assert_eq!(ended.code, Some(1), "{}", ended.stderr);
     let said = format!(
         "weir: cannot open the control socket: path={path} error=\"{path} belongs to another supervisor \
@@ -167,12 +167,12 @@ fn a_control_socket_that_cannot_be_there_is_named_with_what_to_do() {
     ] {
         let (listen, admin) = (own_socket(8080).to_string(), own_socket(9090).to_string());
         let flags = ["--backend", "http://127.0.0.1:1", "--listen", &listen, "--admin", &admin];
-        let ended = run_to_end(&[&["run", "--control", path], &flags[..]].concat(), &[], PATIENCE);
+        let ended = run_to_end(&[&["run", "--control", path], &flags[..]].concat(), &[], TIMEOUT);
         let start = format!("weir: cannot open the control socket: path={path} error=");
         assert_eq!(ended.code, Some(1), "{}", ended.stderr);
         assert!(ended.stderr.contains(&start) && ended.stderr.contains(help), "{}", ended.stderr);
     }
-    let ended = run_to_end(&["status", "--control", &long], &[], PATIENCE);
+    let ended = run_to_end(&["status", "--control", &long], &[], TIMEOUT);
     assert!(ended.stderr.contains("at most 107 bytes"), "{}", ended.stderr);
 }
 
@@ -211,7 +211,7 @@ fn stop_drains_and_the_run_ends_with_0() {
     assert!(weir.is_running(), "a request is in flight");
     backend.release();
     assert_eq!(client.read_answer().status(), 200);
-    assert_eq!(weir.wait(PATIENCE).code(), Some(0), "{}", weir.stderr());
+    assert_eq!(weir.wait(TIMEOUT).code(), Some(0), "{}", weir.stderr());
 }
 
 /// A balancer with a request in flight, the client that waits for it, and the backend that does not
@@ -237,10 +237,10 @@ fn hang(weir: &Weir, backend: &Backend) -> Client {
 fn stop_that_waits_returns_when_all_is_finished_and_nothing_is_left() {
     let (mut weir, mut client, backend) = with_one_in_flight("");
     let mut waiting = weir.begin(&["stop", "--wait"]);
-    eventually(PATIENCE, "it drains", || weir.stderr().contains("draining: connections=1"));
+    eventually(TIMEOUT, "it drains", || weir.stderr().contains("draining: connections=1"));
     // Who stops it again joins it, and cuts nothing.
     let mut other = weir.begin(&["stop", "--wait"]);
-    eventually(PATIENCE, "both wait", || weir.stderr().contains("the end is waited for: by=2"));
+    eventually(TIMEOUT, "both wait", || weir.stderr().contains("the end is waited for: by=2"));
     assert!(waiting.try_wait().unwrap().is_none() && weir.is_running(), "a request is in flight");
     backend.release();
     assert_eq!(client.read_answer().status(), 200);
@@ -249,7 +249,7 @@ fn stop_that_waits_returns_when_all_is_finished_and_nothing_is_left() {
     assert!(port.is_err() && !weir.path("weir/control.sock").exists(), "nothing is left");
     assert_eq!((ended.status.code(), &ended.stdout[..]), (Some(0), &b"stopped\n"[..]), "{ended:?}");
     assert!(other.wait().unwrap().success());
-    assert_eq!(weir.wait(PATIENCE).code(), Some(0), "{}", weir.stderr());
+    assert_eq!(weir.wait(TIMEOUT).code(), Some(0), "{}", weir.stderr());
 }
 
 #[test]
@@ -258,7 +258,7 @@ fn stop_that_waits_fails_if_something_was_cut() {
     let said = weir.command(&["stop", "--wait"]);
     assert_eq!((said.code, said.stdout.as_str()), (Some(1), ""), "{said:?}");
     assert!(said.stderr.contains("stopped before all was done"), "{said:?}");
-    assert_eq!(weir.wait(PATIENCE).code(), Some(1), "{}", weir.stderr());
+    assert_eq!(weir.wait(TIMEOUT).code(), Some(1), "{}", weir.stderr());
 }
 
 /// The flags that make a program process 1 of its own namespace.
@@ -289,7 +289,7 @@ fn process_1_that_drains(backend: &Backend) -> (Weir, u32, Client) {
     let (weir, process) = process_1(&pool(std::slice::from_ref(backend), ""));
     let client = hang(&weir, backend);
     kill("TERM", &[process]).unwrap();
-    eventually(PATIENCE, "it drains", || weir.stderr().contains("draining: connections=1"));
+    eventually(TIMEOUT, "it drains", || weir.stderr().contains("draining: connections=1"));
     (weir, process, client)
 }
 
@@ -302,7 +302,7 @@ fn as_process_1_it_stops_on_term_when_what_is_in_flight_is_done() {
     let (mut weir, _process, mut client) = process_1_that_drains(&backend);
     backend.release();
     assert_eq!(client.read_answer().status(), 200);
-    assert_eq!(weir.wait(PATIENCE).code(), Some(0), "{}", weir.stderr());
+    assert_eq!(weir.wait(TIMEOUT).code(), Some(0), "{}", weir.stderr());
 }
 
 #[test]
@@ -312,11 +312,11 @@ fn as_process_1_it_stops_at_once_on_a_second_term() {
     }
     let backend = Backend::start("one");
     let (mut weir, process, _client) = process_1_that_drains(&backend);
-    eventually(PATIENCE, "it ends by a signal", || {
+    eventually(TIMEOUT, "it ends by a signal", || {
         kill("TERM", &[process]).unwrap();
         !weir.is_running()
     });
-    assert_eq!(weir.wait(PATIENCE).code(), Some(1), "{}", weir.stderr());
+    assert_eq!(weir.wait(TIMEOUT).code(), Some(1), "{}", weir.stderr());
 }
 
 #[test]
@@ -329,10 +329,10 @@ fn as_process_1_it_leaves_no_zombie_of_workers_and_of_orphans() {
     assert_eq!(weir.process_tree().len(), 3, "unshare, a supervisor, a worker");
     let orphan = ["-t", &process.to_string(), "-p", "sh", "-c", "sleep 1 & sleep 1 &"];
     assert!(Command::new("nsenter").args(orphan).status().unwrap().success());
-    eventually(PATIENCE, "it has adopted them", || weir.process_tree().len() == 5);
+    eventually(TIMEOUT, "it has adopted them", || weir.process_tree().len() == 5);
     kill("HUP", &[process]).unwrap();
-    eventually(PATIENCE, "it reloads", || weir.stderr().contains("reloaded: "));
-    eventually(PATIENCE, "nobody is left over", || weir.process_tree().len() == 3);
+    eventually(TIMEOUT, "it reloads", || weir.stderr().contains("reloaded: "));
+    eventually(TIMEOUT, "nobody is left over", || weir.process_tree().len() == 3);
 }
 
 #[test]
@@ -355,7 +355,7 @@ fn without_descriptors_commands_wait_and_are_not_asked_for_in_a_hurry() {
     let start = now();
     let mut client = UnixStream::connect(weir.path("weir/control.sock")).unwrap();
     client.write_all(b"\"status\"\n").unwrap();
-    eventually(PATIENCE, "it is tried again", || missed() >= 4);
+    eventually(TIMEOUT, "it is tried again", || missed() >= 4);
     let (tries, time) = (missed(), now() - start);
     let most = time.as_millis() / 200 + 2;
     assert!(u128::try_from(tries).unwrap() <= most, "{tries} tries in {time:?}");
@@ -373,7 +373,7 @@ fn a_file_that_is_no_socket_is_not_taken_for_one() {
     let args = ["run", "--backend", "http://127.0.0.1:1", "--control", &path];
     let (listen, admin) = (own_socket(8080).to_string(), own_socket(9090).to_string());
     let args = [&args[..], &["--listen", &listen, "--admin", &admin]].concat();
-    let ended = run_to_end(&args, &[], PATIENCE);
+    let ended = run_to_end(&args, &[], TIMEOUT);
     assert_eq!(ended.code, Some(1), "{ended:?}");
     assert!(ended.stderr.contains("is no socket"), "{}", ended.stderr);
     assert_eq!(fs::read_to_string(&file).unwrap(), "precious");
@@ -393,7 +393,7 @@ fn a_usual_control_socket_that_cannot_be_had_is_gone_without_and_said() {
         weir.until_said("no control socket, so commands such as");
         weir.until_said(&unusable);
         weir.signal("TERM");
-        assert_eq!(weir.wait(PATIENCE).code(), Some(0));
+        assert_eq!(weir.wait(TIMEOUT).code(), Some(0));
     }
 }
 
@@ -406,11 +406,11 @@ fn a_supervisor_that_ends_leaves_the_control_socket_of_another_alone() {
     // Over an exec as well.
     first.signal("USR2");
     let replaced = || first.stderr().contains("supervisor replaced: ");
-    eventually(PATIENCE, "it is replaced", replaced);
+    eventually(TIMEOUT, "it is replaced", replaced);
     fs::remove_file(directory.path("control.sock")).unwrap();
     let second = Weir::start_flagged(&pool(&backends, ""), &["--control", &path]);
     first.signal("TERM");
-    assert_eq!(first.wait(PATIENCE).code(), Some(0), "{}", first.stderr());
+    assert_eq!(first.wait(TIMEOUT).code(), Some(0), "{}", first.stderr());
     assert_eq!(second.command(&["status", "--control", &path]).code, Some(0));
 }
 
@@ -421,7 +421,7 @@ fn a_supervisor_that_does_not_respond_is_not_waited_for_without_end() {
     kill("STOP", &[weir.pid()]).unwrap();
     let mut commands = [weir.begin(&["status"]), weir.begin(&["reload"]), weir.begin(&["stop"])];
     for command in &mut commands {
-        eventually(PATIENCE * 3, "the command ends", || command.try_wait().unwrap().is_some());
+        eventually(TIMEOUT * 3, "the command ends", || command.try_wait().unwrap().is_some());
     }
     for command in commands {
         let ended = command.wait_with_output().unwrap();
@@ -442,7 +442,7 @@ fn a_reload_that_takes_its_time_is_waited_for() {
     weir.write_config(&format!("pools: [{{name: web, health_check: {check}, backends: [{url}]}}]"));
     let start = now();
     let reload = weir.begin(&["reload"]);
-    eventually(PATIENCE * 2, "longer than for any other reply", || now() - start > PATIENCE);
+    eventually(TIMEOUT * 2, "longer than for any other reply", || now() - start > TIMEOUT);
     slow.release();
     let ended = reload.wait_with_output().unwrap();
     assert_eq!(ended.status.code(), Some(0), "{ended:?}");

@@ -13,11 +13,11 @@ use std::time::Duration;
 use crate::support::backend::{Backend, Behaviour};
 use crate::support::client::{self, Client, Failure};
 use crate::support::configs::pool;
-use crate::support::load::Load;
+use crate::support::load_generator::Load;
 use crate::support::metrics::Metrics;
-use crate::support::mix::{self, Mix};
+use crate::support::mixed_clients::{self, MixedClients};
 use crate::support::weir::{Directory, Weir, copy_binary, kill, put_script};
-use crate::support::{PATIENCE, eventually, eventually_some, now};
+use crate::support::{TIMEOUT, eventually, eventually_some, now};
 
 /// A new connection must be answered by then. (Within a second on a machine that is not busy.)
 const SOON: Duration = Duration::from_secs(3);
@@ -32,9 +32,9 @@ fn restarts(weir: &Weir) -> Option<f64> {
 #[test]
 fn a_killed_worker_costs_only_the_requests_in_flight_and_no_connection_is_refused() {
     let backends = Backend::start_many(2);
-    mix::pace(&backends);
+    mixed_clients::pace(&backends);
     let weir = Weir::start(&pool(&backends, ""));
-    let mix = Mix::start(weir.address());
+    let mix = MixedClients::start(weir.address());
     kill("KILL", &[weir.worker_pid()]).unwrap();
     let (killed, answer) = (now(), client::get(weir.address(), "/new"));
     assert_eq!(answer.status(), 200);
@@ -47,7 +47,7 @@ fn a_killed_worker_costs_only_the_requests_in_flight_and_no_connection_is_refuse
         matches!(failure, Failure::NoAnswer | Failure::Reset { .. } | Failure::TruncatedBody { .. })
     };
     assert!(account.failures.iter().all(|(_, failure)| is_cut(failure)), "{account:?}");
-    eventually(PATIENCE, "it is counted", || restarts(&weir) == Some(1.0));
+    eventually(TIMEOUT, "it is counted", || restarts(&weir) == Some(1.0));
 }
 
 #[test]
@@ -56,7 +56,7 @@ fn a_worker_that_keeps_dying_is_replaced_ever_more_slowly_and_status_says_so() {
     let weir = Weir::start(&pool(&backends, ""));
     for turn in 1..=6 {
         kill("KILL", &[weir.worker_pid()]).unwrap();
-        eventually(PATIENCE, "it is noticed", || {
+        eventually(TIMEOUT, "it is noticed", || {
             weir.stderr().matches("worker died: ").count() == turn
         });
     }
@@ -68,7 +68,7 @@ fn a_worker_that_keeps_dying_is_replaced_ever_more_slowly_and_status_says_so() {
     assert_eq!(weir.get("/").status(), 200, "who connects meanwhile waits and is answered");
     // 3.2 s by now: 0.1 s, doubled with each death after the first. The command before has its time.
     assert!(now() - asked > Duration::from_millis(300), "after {:?}", now() - asked);
-    eventually(PATIENCE, "they are counted", || restarts(&weir) == Some(6.0));
+    eventually(TIMEOUT, "they are counted", || restarts(&weir) == Some(6.0));
     assert_eq!(weir.command(&["status"]).code, Some(0));
 }
 
@@ -81,7 +81,7 @@ fn warming(weir: &Weir, hung: &Backend) {
         hung.url()
     ));
     weir.signal("HUP");
-    eventually(PATIENCE, "the new worker probes", || hung.count_of("/health") == 1);
+    eventually(TIMEOUT, "the new worker probes", || hung.count_of("/health") == 1);
 }
 
 #[test]
@@ -93,11 +93,11 @@ fn when_the_worker_dies_while_its_successor_warms_up_what_is_served_is_served_on
     kill("KILL", &[worker]).unwrap();
     assert_eq!(weir.get("/").text(), "one", "a client that waited is served");
     let generation = || weir.serving().map(|worker| worker.generation);
-    eventually(PATIENCE, "the supervisor knows that it serves", || generation() == Some(3));
+    eventually(TIMEOUT, "the supervisor knows that it serves", || generation() == Some(3));
     assert!(weir.workers().iter().any(|worker| worker.is("warming") && worker.generation == 2));
     hung.release();
-    eventually(PATIENCE, "the reload is done", || weir.get("/").text() == "hung");
-    eventually(PATIENCE, "nobody else is left", || weir.workers().len() == 1);
+    eventually(TIMEOUT, "the reload is done", || weir.get("/").text() == "hung");
+    eventually(TIMEOUT, "nobody else is left", || weir.workers().len() == 1);
     assert_eq!(weir.serving().map(|worker| worker.generation), Some(2));
 }
 
@@ -114,10 +114,10 @@ fn when_the_replacement_is_not_ready_before_the_successor_it_is_not_waited_for()
     fs::set_permissions(&binary, Permissions::from_mode(0o0)).unwrap();
     put_script(&binary, "exec sleep 60");
     kill("KILL", &[worker]).unwrap();
-    eventually(PATIENCE, "a replacement starts", || weir.workers().len() == 2);
+    eventually(TIMEOUT, "a replacement starts", || weir.workers().len() == 2);
     hung.release();
-    eventually(PATIENCE, "the reload is done", || weir.get("/").text() == "hung");
-    eventually(PATIENCE, "nobody else is left", || weir.process_tree().len() == 2);
+    eventually(TIMEOUT, "the reload is done", || weir.get("/").text() == "hung");
+    eventually(TIMEOUT, "nobody else is left", || weir.process_tree().len() == 2);
     assert_eq!(weir.serving().map(|worker| worker.generation), Some(2));
 }
 
@@ -130,7 +130,7 @@ fn when_a_new_worker_dies_while_it_warms_up_the_reload_is_refused() {
     warming(&weir, &hung);
     let new = weir.workers().into_iter().find(|worker| worker.is("warming")).unwrap();
     kill("KILL", &[new.pid]).unwrap();
-    eventually(PATIENCE, "it is said", || {
+    eventually(TIMEOUT, "it is said", || {
         weir.stderr().contains("reload refused: the new worker ended: ")
     });
     assert_eq!((weir.worker_pid(), weir.get("/").text()), (worker, "one".to_owned()));
@@ -154,16 +154,16 @@ fn when_a_new_worker_dies_while_it_takes_over_the_old_one_serves_on_with_its_adm
     kill("STOP", &[old]).unwrap();
     weir.signal("HUP");
     let warm = || weir.workers().into_iter().find(|worker| worker.is("warm"));
-    let new = eventually_some(PATIENCE, "a new worker is warm", warm).pid;
+    let new = eventually_some(TIMEOUT, "a new worker is warm", warm).pid;
     kill("KILL", &[new]).unwrap();
     kill("CONT", &[old]).unwrap();
-    eventually(PATIENCE, "the reload is refused", || weir.stderr().contains("reload refused"));
+    eventually(TIMEOUT, "the reload is refused", || weir.stderr().contains("reload refused"));
     assert_eq!(weir.get("/").status(), 200);
-    eventually(PATIENCE, "the admin port answers", || {
+    eventually(TIMEOUT, "the admin port answers", || {
         client::try_get(weir.admin(), "/metrics").is_ok_and(|answer| answer.status() == 200)
     });
     assert_eq!(weir.worker_pid(), old);
-    eventually(PATIENCE, "one admin service is left", || threads(old, "weir-admin") == 1);
+    eventually(TIMEOUT, "one admin service is left", || threads(old, "weir-admin") == 1);
     weir.reload();
     assert_ne!(weir.worker_pid(), old);
 }
@@ -178,11 +178,11 @@ fn when_the_supervisor_is_gone_its_worker_drains_and_ends() {
     client.send("GET /slow HTTP/1.1\r\nHost: weir.test\r\n\r\n");
     backends.iter().for_each(|backend| backend.until_count(1));
     weir.signal("KILL");
-    weir.wait(PATIENCE);
+    weir.wait(TIMEOUT);
     backends.iter().for_each(Backend::release);
     assert_eq!(client.read_answer().status(), 200, "what was in flight is finished");
     let is_there = || fs::metadata(format!("/proc/{worker}/exe")).is_ok();
-    eventually(PATIENCE, "the worker ends", || !is_there());
+    eventually(TIMEOUT, "the worker ends", || !is_there());
 }
 
 /// The file that a process runs: its inode, also if it has no name any more.
@@ -196,7 +196,7 @@ fn replaced(weir: &Weir) -> u32 {
     let worker = weir.worker_pid();
     kill("KILL", &[worker]).unwrap();
     assert_eq!(weir.get("/").status(), 200);
-    eventually(PATIENCE, "it is replaced", || {
+    eventually(TIMEOUT, "it is replaced", || {
         weir.serving().is_some_and(|serving| serving.pid != worker)
     });
     weir.worker_pid()
@@ -217,7 +217,7 @@ fn with_the_binary_gone_a_crash_and_a_reload_use_the_running_one() {
     weir.reload();
     weir.until_said("binary cannot be started, the running one is: path=");
     assert_eq!(weir.get("/").status(), 200);
-    eventually(PATIENCE, "one worker is left", || weir.workers().len() == 1);
+    eventually(TIMEOUT, "one worker is left", || weir.workers().len() == 1);
 }
 
 #[test]
@@ -280,10 +280,10 @@ fn with_a_request_and_a_websocket(shutdown: &str) -> (Weir, Backend, Client, Cli
         "GET /ws HTTP/1.1\r\nHost: weir.test\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\
          Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n",
     );
-    assert_eq!(socket.read_head(now() + PATIENCE).unwrap().status, 101);
+    assert_eq!(socket.read_head(now() + TIMEOUT).unwrap().status, 101);
     let mut client = Client::connect(weir.address());
     client.send("GET /hang HTTP/1.1\r\nHost: weir.test\r\n\r\n");
-    eventually(PATIENCE, "it is in flight", || backend.count_of("/hang") == 1);
+    eventually(TIMEOUT, "it is in flight", || backend.count_of("/hang") == 1);
     (weir, backend, client, socket)
 }
 
@@ -293,10 +293,10 @@ fn an_orphan_gives_up_its_ports_at_once_and_finishes_what_it_has() {
         with_a_request_and_a_websocket("{drain: 1h, tunnels: 1h, pre_stop: 1h}");
     let orphan = weir.worker_pid();
     weir.signal("KILL");
-    weir.wait(PATIENCE);
+    weir.wait(TIMEOUT);
     let file = weir.config_path().display().to_string();
     let mut second = weir.begin(&["run", "-c", &file]);
-    eventually(PATIENCE, "another Weir serves there", || {
+    eventually(TIMEOUT, "another Weir serves there", || {
         assert!(second.try_wait().unwrap().is_none(), "{:?}", second.stderr.take());
         weir.command(&["status"]).code == Some(0)
     });
@@ -317,8 +317,8 @@ fn an_orphan_gives_websockets_no_longer_than_requests() {
         with_a_request_and_a_websocket("{drain: 1s, tunnels: 1h}");
     let orphan = weir.worker_pid();
     weir.signal("KILL");
-    weir.wait(PATIENCE);
-    assert!(socket.is_closed_within(PATIENCE));
+    weir.wait(TIMEOUT);
+    assert!(socket.is_closed_within(TIMEOUT));
     let is_there = || fs::metadata(format!("/proc/{orphan}/exe")).is_ok();
-    eventually(PATIENCE, "the worker ends", || !is_there());
+    eventually(TIMEOUT, "the worker ends", || !is_there());
 }

@@ -8,7 +8,7 @@ use crate::support::backend::{Backend, Behaviour};
 use crate::support::client::{self, Client};
 use crate::support::http2::{Http2, request};
 use crate::support::weir::{BINARY, LISTENER_KEYS, Weir};
-use crate::support::{PATIENCE, eventually, eventually_some};
+use crate::support::{TIMEOUT, eventually, eventually_some};
 
 /// The binary with so few descriptors.
 fn limited(descriptors: u32) -> Command {
@@ -39,7 +39,7 @@ fn assert_backend_is_not_blamed(weir: &Weir) {
 fn level_of_too_few(limits: &str) -> String {
     let backend = Backend::start("one");
     let weir = Weir::start_by(limited(256), &format!("{limits}{}", config(&backend)));
-    let line = eventually_some(PATIENCE, "it says how many it takes", || {
+    let line = eventually_some(TIMEOUT, "it says how many it takes", || {
         let log = weir.stderr();
         log.lines().find(|line| line.contains("too few file descriptors")).map(str::to_owned)
     });
@@ -57,7 +57,7 @@ fn a_number_of_connections_in_the_file_gets_a_warning_if_it_cannot_be_had() {
 fn there_are_no_more_client_connections_than_descriptors_carry() {
     let backend = Backend::start("one");
     let weir = Weir::start_by(limited(256), &config(&backend));
-    eventually(PATIENCE, "it says how many it takes", || {
+    eventually(TIMEOUT, "it says how many it takes", || {
         weir.stderr().contains("too few file descriptors: limit=256 limits.connections=20000")
     });
     let mut waiting = Vec::new();
@@ -66,12 +66,12 @@ fn there_are_no_more_client_connections_than_descriptors_carry() {
         client.send("GET /hang HTTP/1.1\r\nHost: weir.test\r\n\r\n");
         waiting.push(client);
     }
-    eventually(PATIENCE, "the rest is rejected", || {
+    eventually(TIMEOUT, "the rest is rejected", || {
         weir.metrics().sum("lb_connection_failures_total", &[("reason", "too_many_connections")])
             > 0.0
     });
     let before = backend.count_of("/health");
-    eventually(PATIENCE, "health checks go on", || backend.count_of("/health") >= before + 3);
+    eventually(TIMEOUT, "health checks go on", || backend.count_of("/health") >= before + 3);
     assert!(backend.in_flight() >= 40, "{} requests in flight", backend.in_flight());
     assert_backend_is_not_blamed(&weir);
 }
@@ -95,19 +95,19 @@ fn a_connection_that_cannot_be_made_for_want_of_descriptors_is_503_and_no_attemp
          suppressed=0 limit=256 (help: raise the limit, ",
         backend.address()
     );
-    eventually(PATIENCE, "a warning", || weir.stderr().contains(&warning));
-    eventually(PATIENCE, "more overloads", || {
+    eventually(TIMEOUT, "a warning", || weir.stderr().contains(&warning));
+    eventually(TIMEOUT, "more overloads", || {
         weir.metrics().sum("lb_errors_total", &[("type", "overload")]) > 10.0
     });
     let warnings = weir.stderr().matches("reason=overload").count();
     assert!(warnings <= 5, "{warnings} warnings, one for each request");
     let before = backend.count_of("/health");
-    eventually(PATIENCE, "health checks go on", || backend.count_of("/health") >= before + 3);
+    eventually(TIMEOUT, "health checks go on", || backend.count_of("/health") >= before + 3);
     assert_backend_is_not_blamed(&weir);
     assert!(weir.metrics().sum("lb_errors_total", &[("type", "overload")]) > 0.0);
     // Some of the requests may be on their way to the backend still.
     backend.on("/hang", Behaviour::Good);
-    eventually(PATIENCE, "those that wait are answered", || {
+    eventually(TIMEOUT, "those that wait are answered", || {
         backend.release();
         backend.in_flight() == 0
     });
@@ -116,7 +116,7 @@ fn a_connection_that_cannot_be_made_for_want_of_descriptors_is_503_and_no_attemp
     assert!(statuses.iter().all(|status| [200, 503].contains(status)), "{statuses:?}");
     assert!(statuses.contains(&200) && statuses.contains(&503), "{statuses:?}");
     drop(clients);
-    eventually(PATIENCE, "it serves again", || {
+    eventually(TIMEOUT, "it serves again", || {
         client::try_get(weir.address(), "/").is_ok_and(|answer| answer.status() == 200)
     });
 }

@@ -14,9 +14,9 @@ use crate::support::backend::{Backend, Behaviour};
 use crate::support::client::Client;
 use crate::support::configs::pool;
 use crate::support::http2::{RawHttp2, frame, get_frame};
-use crate::support::load::Load;
+use crate::support::load_generator::Load;
 use crate::support::weir::{LISTENER_KEYS, Weir};
-use crate::support::{PATIENCE, eventually};
+use crate::support::{TIMEOUT, eventually};
 
 /// The pause between two pieces of a response. An idle connection of a draining worker is kept for
 /// a shorter time.
@@ -59,7 +59,7 @@ fn the_request_after_a_response_that_was_under_way_is_served_and_is_the_last() {
     weir.until_logged("the response has ended", |line| line["path"] == "/long");
     let next = client.get("/");
     assert_eq!((next.status(), next.head.is_last()), (200, true), "{:?}", next.head);
-    assert!(client.is_closed_within(PATIENCE));
+    assert!(client.is_closed_within(TIMEOUT));
     assert_eq!(backends[0].count_of("/"), 1);
 }
 
@@ -69,9 +69,9 @@ fn no_request_fails_where_responses_are_under_way_at_each_reload() {
     let weir = Weir::start(&pool(&backends, ""));
     let load = Load { path: "/long".to_owned(), threads: 30, ..Load::on(weir.address()) }.start();
     for turn in 1..=4 {
-        eventually(PATIENCE, "responses are under way", || backends[0].in_flight() > 20);
+        eventually(TIMEOUT, "responses are under way", || backends[0].in_flight() > 20);
         weir.reload();
-        eventually(PATIENCE, "each client goes on", || load.done() > turn * 30);
+        eventually(TIMEOUT, "each client goes on", || load.done() > turn * 30);
     }
     let tally = load.stop();
     assert_eq!((tally.failed(), tally.errors.clone()), (0, [].into()));

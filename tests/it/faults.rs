@@ -13,16 +13,16 @@ use crate::support::backend::{Answer, Backend, Behaviour};
 use crate::support::client::{Client, request_bytes, try_get};
 use crate::support::configs::pool;
 use crate::support::http2::Http2;
-use crate::support::load::Load;
+use crate::support::load_generator::Load;
 use crate::support::weir::{LISTENER_KEYS, Weir};
-use crate::support::{PATIENCE, eventually};
+use crate::support::{TIMEOUT, eventually};
 
 /// Fails the test unless every gauge of what is under way comes down to 0.
 #[track_caller]
 fn until_nothing_is_left(weir: &Weir) {
     for gauge in ["lb_active_connections", "lb_downstream_connections"] {
         let what = format!("{gauge} is 0 again");
-        eventually(PATIENCE, &what, || weir.metrics().sum(gauge, &[]) == 0.0);
+        eventually(TIMEOUT, &what, || weir.metrics().sum(gauge, &[]) == 0.0);
     }
     let status = weir.status();
     let backends = status["backends"].as_array().into_iter().flatten();
@@ -116,7 +116,7 @@ fn a_client_that_resets_while_it_waits_lets_go_of_its_backend() {
     client.send(request_bytes("GET", "/", &[], 0));
     backend.until_count(1);
     client.reset();
-    eventually(PATIENCE, "the backend is left alone", || backend.abandoned() == 1);
+    eventually(TIMEOUT, "the backend is left alone", || backend.abandoned() == 1);
     until_nothing_is_left(&weir);
     let line = weir.until_logged("the request", |_| true);
     assert_eq!((&line["status"], &line["reason"]), (&499.into(), &"client_closed".into()));
@@ -131,7 +131,7 @@ fn a_client_that_leaves_is_no_failure_of_a_backend() {
         leave_at(stage, &weir);
     }
     let gone = |line: &serde_json::Value| line["reason"] == "client_closed";
-    eventually(PATIENCE, "both are logged", || {
+    eventually(TIMEOUT, "both are logged", || {
         weir.access_log().iter().filter(|l| gone(l)).count() == 2
     });
     assert_eq!(weir.status()["backends"][0]["total_failures"], 0);
@@ -205,7 +205,7 @@ fn a_panic_is_500_after_an_interim_response_and_without_a_body_to_head() {
     let mut client = Client::connect(weir.address());
     let answer = client.request("HEAD", "/panic/upstream_peer", &[], b"").unwrap();
     assert_eq!((answer.status(), answer.header("content-length")), (500, Some("22")));
-    assert!(client.is_closed_within(PATIENCE), "nothing follows");
+    assert!(client.is_closed_within(TIMEOUT), "nothing follows");
     let line = weir.until_logged("its line", |line| line["method"] == "HEAD");
     assert_eq!((&line["status"], &line["bytes_out"]), (&500.into(), &0.into()));
     assert_eq!(answer.header("x-request-id"), line["request_id"].as_str());
@@ -289,13 +289,13 @@ fn what_is_no_http_is_answered_400_and_counted_and_reaches_no_backend() {
         let status = client.try_read_answer("GET").map(|answer| answer.status());
         assert_eq!((status, backend.count()), (Ok(400), 0), "{text:?}");
     }
-    eventually(PATIENCE, "each is logged", || weir.access_log().len() == GARBAGE.len());
+    eventually(TIMEOUT, "each is logged", || weir.access_log().len() == GARBAGE.len());
     assert!(weir.access_log().iter().all(|line| line["reason"] == "bad_request"));
     assert!(weir.access_log().iter().any(|line| line["detail"] == "bare_cr"));
     let all = f64::from(u32::try_from(GARBAGE.len()).unwrap());
     let is_counted = |metric, labels| weir.metrics().sum(metric, labels) == all;
     // The last is counted just after it is logged.
-    eventually(PATIENCE, "each is counted", || {
+    eventually(TIMEOUT, "each is counted", || {
         is_counted("lb_errors_total", &[("type", "bad_request")])
             && is_counted("lb_requests_total", &[("status", "400")])
     });
@@ -311,7 +311,7 @@ fn chunks_that_are_none_end_the_connection_with_400() {
         client.send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
         client.send(body);
         assert_eq!(client.read_answer().status(), 400, "{body:?}");
-        assert!(client.is_closed_within(PATIENCE), "{body:?}");
+        assert!(client.is_closed_within(TIMEOUT), "{body:?}");
     }
     assert!(backend.requests().iter().all(|seen| !seen.is_whole), "{:?}", backend.requests());
     until_nothing_is_left(&weir);

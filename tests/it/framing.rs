@@ -13,7 +13,7 @@ use crate::support::configs::pool;
 use crate::support::origin::Origin;
 use crate::support::tls::{Authority, TlsConfig};
 use crate::support::weir::{LISTENER_KEYS, Weir};
-use crate::support::{PATIENCE, eventually};
+use crate::support::{TIMEOUT, eventually};
 
 fn one() -> (Backend, Weir) {
     let backend = Backend::start("one");
@@ -75,7 +75,7 @@ fn a_client_of_http_1_0_that_does_not_ask_to_keep_the_connection_sees_it_closed(
     let mut client = Client::connect(weir.address());
     client.send("GET / HTTP/1.0\r\nHost: a.test\r\n\r\n");
     assert_eq!(client.read_answer().text(), "one");
-    assert!(client.is_closed_within(PATIENCE));
+    assert!(client.is_closed_within(TIMEOUT));
 }
 
 /// Begins a response without a length, and breaks off: at once, or after `timeouts.response`.
@@ -114,7 +114,7 @@ fn a_response_that_breaks_off_does_not_look_whole_to_http_1_0() {
         assert!(matches!(failure, Failure::Reset { .. }), "{path}: {failure:?}");
 
         let stream = TlsConfig::new(&authority, None).connect(tls.address(), "weir.test");
-        let mut stream = stream.into_stream(PATIENCE);
+        let mut stream = stream.into_stream(TIMEOUT);
         assert!(stream.write_all(head.as_bytes()).is_ok());
         if method == "POST" {
             assert!(stream.write_all(b"12345").is_ok());
@@ -189,7 +189,7 @@ fn a_client_that_has_said_all_it_has_to_say_still_gets_its_answer() {
     backend.until_count(1);
     backend.release();
     assert_eq!(client.read_answer().text(), "one");
-    assert!(client.is_closed_within(PATIENCE));
+    assert!(client.is_closed_within(TIMEOUT));
 }
 
 #[test]
@@ -221,7 +221,7 @@ fn a_backends_connection_serves_one_client_after_another() {
         assert_eq!(weir.get("/").status(), 200);
         // The client has its answer a moment before the connection is given back; the line is
         // written after that.
-        eventually(PATIENCE, "it is told", || weir.access_log().len() == done);
+        eventually(TIMEOUT, "it is told", || weir.access_log().len() == done);
     }
     assert_eq!((backend.count(), backend.connections()), (5, 1));
 }
@@ -232,7 +232,7 @@ fn a_client_that_wants_to_close_is_closed() {
     let mut client = Client::connect(weir.address());
     let answer = client.request("GET", "/", &[("Connection", "close")], b"").unwrap();
     assert!(answer.head.is_last(), "{:?}", answer.head);
-    assert!(client.is_closed_within(PATIENCE));
+    assert!(client.is_closed_within(TIMEOUT));
 }
 
 #[test]
@@ -376,12 +376,12 @@ fn what_has_come_of_a_response_with_a_length_does_not_wait_for_the_rest() {
     let pools = format!("pools: [{{name: web, health_check: off, backends: [{}]}}]", origin.url());
     let clear = Weir::start(&pools);
     let mut stream = TcpStream::connect(clear.address()).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(TIMEOUT)).unwrap();
     see_each_piece(&mut stream, &step);
     let tls = format!("{LISTENER_KEYS}tls: {{certificates: [{}]}}\n{pools}", identity.yaml());
     let tls = Weir::start(&tls);
     let stream = TlsConfig::new(&authority, None).connect(tls.address(), "weir.test");
-    see_each_piece(&mut stream.into_stream(PATIENCE), &step);
+    see_each_piece(&mut stream.into_stream(TIMEOUT), &step);
 }
 
 #[test]
@@ -466,7 +466,7 @@ fn a_client_that_waits_for_leave_to_send_its_body_gets_it_once() {
     let mut client = Client::connect(weir.address());
     let expects = [("Expect", "100-continue")];
     client.send(request_bytes("POST", "/", &expects, 5));
-    let leave = client.read_head(crate::support::now() + PATIENCE).unwrap();
+    let leave = client.read_head(crate::support::now() + TIMEOUT).unwrap();
     assert_eq!(leave.status, 100);
     client.send("hello");
     let answer = client.read_answer();

@@ -13,7 +13,7 @@ use http::Method;
 use crate::support::h2::H2Backend;
 use crate::support::http2::{Both, Http2, request};
 use crate::support::weir::{LISTENER_KEYS, Weir};
-use crate::support::{PATIENCE, eventually, now};
+use crate::support::{TIMEOUT, eventually, now};
 
 fn config(backend: &H2Backend, keys: &str) -> String {
     format!(
@@ -145,18 +145,18 @@ fn a_callers_deadline_ends_the_call_on_both_sides() {
     let asked = request(Method::POST, "/never", &fields);
     let answer = client.start(asked, false).unwrap().answer().unwrap();
     assert_eq!(answer.head.headers()["grpc-status"], "4");
-    eventually(PATIENCE, "the backend hears of it", || backend.resets() == 1);
+    eventually(TIMEOUT, "the backend hears of it", || backend.resets() == 1);
 }
 
 #[test]
 fn a_caller_that_gives_up_is_heard_by_the_backend() {
     let (backend, weir, mut client) = start("");
     let mut stream = client.start(call("/never"), true).unwrap();
-    eventually(PATIENCE, "the call is there", || backend.calls().len() == 1);
+    eventually(TIMEOUT, "the call is there", || backend.calls().len() == 1);
     stream.reset();
-    eventually(PATIENCE, "the backend hears of it", || backend.resets() == 1);
+    eventually(TIMEOUT, "the backend hears of it", || backend.resets() == 1);
     let busy = || weir.metrics().sum("lb_active_connections", &[]);
-    eventually(PATIENCE, "the lease is back", || busy() == 0.0);
+    eventually(TIMEOUT, "the lease is back", || busy() == 0.0);
 }
 
 #[test]

@@ -5,12 +5,12 @@ use std::time::Duration;
 use http::Method;
 
 use crate::support::client::{Client, request_bytes};
-use crate::support::front::Front;
 use crate::support::h2::H2Backend;
 use crate::support::http2::{Http2, request};
 use crate::support::tls::Authority;
+use crate::support::tls_front::TlsFront;
 use crate::support::weir::{LISTENER_KEYS, Weir};
-use crate::support::{PATIENCE, eventually, now, ports};
+use crate::support::{TIMEOUT, eventually, now, ports};
 
 /// More than a backend's window and what may be on its way before it.
 const MUCH: usize = 300_000;
@@ -50,7 +50,7 @@ fn over_tls_it_does_not_either() {
     let (backend, authority) = (H2Backend::start(), Authority::new());
     let identity = authority.identity("site", &["web.internal"]);
     let address = ports::own_socket(3443);
-    let front = Front::with(address, backend.address(), &identity, None, &["h2"]);
+    let front = TlsFront::with(address, backend.address(), &identity, None, &["h2"]);
     let tls = format!("tls: {{ca: {}, server_name: web.internal}}", authority.ca().display());
     for protocol in ["h2", "auto"] {
         let pool = format!("protocol: {protocol}, timeouts: {{request: off, response: 5s}}, {tls}");
@@ -71,9 +71,9 @@ fn no_more_is_read_of_a_client_than_the_backend_takes() {
     let many = 50_000_000;
     let mut client = Client::connect(weir.address());
     client.send(format!("POST /never HTTP/1.1\r\nHost: a\r\nContent-Length: {many}\r\n\r\n"));
-    eventually(PATIENCE, "it is there", || backend.calls().len() == 1);
+    eventually(TIMEOUT, "it is there", || backend.calls().len() == 1);
     let line_before = weir.metrics().sum("process_resident_memory_bytes", &[]);
-    client.set_patience(Duration::from_millis(500));
+    client.set_timeout(Duration::from_millis(500));
     let piece = vec![b'x'; 64 * 1024];
     // Until it is not taken any more: the sockets on the way hold some.
     let sent = (0..many / piece.len()).take_while(|_| client.try_send(&piece).is_ok()).count();
@@ -93,7 +93,7 @@ fn a_backend_that_takes_no_body_is_the_late_one() {
     client.send(request_bytes("POST", "/never", &[], 2 * MUCH));
     client.send(vec![b'x'; MUCH]);
     assert_eq!(client.read_answer().status(), 504);
-    eventually(PATIENCE, "both are told", || {
+    eventually(TIMEOUT, "both are told", || {
         let lines = weir.access_log();
         lines.iter().filter(|line| line["reason"] == "request_timeout").count() == 2
     });
@@ -105,9 +105,9 @@ fn a_client_that_leaves_while_its_body_is_held_back_gives_its_stream_up() {
     let mut stream =
         Http2::connect(weir.address()).start(request(Method::POST, "/never", &[]), true).unwrap();
     stream.send(&vec![b'x'; 2 * MUCH], false).unwrap();
-    eventually(PATIENCE, "it is there", || backend.calls().len() == 1);
+    eventually(TIMEOUT, "it is there", || backend.calls().len() == 1);
     stream.reset();
-    eventually(PATIENCE, "the stream is given up", || backend.resets() == 1);
+    eventually(TIMEOUT, "the stream is given up", || backend.resets() == 1);
     let line = weir.until_logged("its line", |line| line["path"] == "/never");
     assert_eq!((&line["status"], &line["reason"]), (&499.into(), &"client_closed".into()));
 }
@@ -123,7 +123,7 @@ fn an_answer_that_comes_early_costs_nothing_of_the_request() {
     assert_eq!(both.read(5).unwrap(), b"early");
     let mut client = Client::connect(weir.address());
     assert_eq!(client.request("POST", "/early", &[], &body).unwrap().text(), "early");
-    eventually(PATIENCE, "both are whole", || {
+    eventually(TIMEOUT, "both are whole", || {
         backend.calls().iter().filter(|call| call.body.len() == body.len()).count() == 2
     });
 }
@@ -140,7 +140,7 @@ fn a_backend_that_has_heard_enough_is_answered_for_as_it_says() {
     client.send(request_bytes("POST", "/enough", &[], 10 * MUCH));
     let _cut_off = client.try_send(vec![b'x'; 5 * MUCH]);
     assert_eq!(client.read_answer().text(), "enough");
-    eventually(PATIENCE, "both are told", || {
+    eventually(TIMEOUT, "both are told", || {
         let lines = weir.access_log();
         lines.iter().filter(|line| line["status"] == 200 && line["reason"].is_null()).count() == 2
     });
@@ -151,7 +151,7 @@ fn an_answer_of_its_length_is_whole_though_its_stream_goes_on() {
     let (backend, weir) = h2c("timeouts: {response: 30s}");
     let mut client = Client::connect(weir.address());
     assert_eq!(client.get("/unended").text(), "whole");
-    eventually(PATIENCE, "the stream is given up", || backend.resets() == 1);
+    eventually(TIMEOUT, "the stream is given up", || backend.resets() == 1);
     assert_eq!(client.get("/").text(), "h2", "the connection is kept");
 }
 
@@ -162,7 +162,7 @@ fn an_upload_may_take_longer_than_the_answer_as_long_as_it_goes_on() {
         client.send(request_bytes("POST", "/", &[], 40));
         let start = now();
         for piece in 1..=40_u32 {
-            eventually(PATIENCE, "its turn", || now() - start > Duration::from_millis(50) * piece);
+            eventually(TIMEOUT, "its turn", || now() - start > Duration::from_millis(50) * piece);
             client.send("x");
         }
     };
@@ -186,7 +186,7 @@ fn a_request_goes_on_though_its_answer_is_not_taken() {
         if over_http1 {
             client.send(request_bytes("POST", "/flood", &[], body.len()));
             client.send(&body);
-            eventually(PATIENCE, "the request is read", || client.is_all_read());
+            eventually(TIMEOUT, "the request is read", || client.is_all_read());
         } else {
             let mut connection = Http2::connect(weir.address());
             let call = stream
@@ -194,19 +194,19 @@ fn a_request_goes_on_though_its_answer_is_not_taken() {
             call.send(&body, false).unwrap();
             // Weir opens its window of 65,536 again when half of what is left of it was read. So
             // this comes for certain, and then at most 22,000 bytes were not read.
-            eventually(PATIENCE, "most of the request is read", || call.window() >= 43_600);
+            eventually(TIMEOUT, "most of the request is read", || call.window() >= 43_600);
         }
         let length = || backend.calls().first().map_or(0, |call| call.body.len());
-        eventually(PATIENCE, "a window of it is there", || length() == 65_535);
+        eventually(TIMEOUT, "a window of it is there", || length() == 65_535);
         backend.tell();
         let mut before = None;
-        eventually(PATIENCE, "nothing more is taken of the answer", || {
+        eventually(TIMEOUT, "nothing more is taken of the answer", || {
             weir.get("/");
             let flooded = backend.flooded();
             before.replace(flooded) == Some(flooded) && flooded > 300_000
         });
         backend.tell();
-        eventually(PATIENCE, "what was taken is there", || length() >= taken);
+        eventually(TIMEOUT, "what was taken is there", || length() >= taken);
     }
 }
 
@@ -222,8 +222,8 @@ fn a_backend_that_has_answered_and_takes_no_more_holds_nobody_for_ever() {
     client.send(request_bytes("POST", "/deaf", &[], 2 * MUCH));
     client.send(vec![b'x'; MUCH]);
     assert_eq!(client.read_answer().text(), "deaf");
-    eventually(PATIENCE, "both streams are given up", || backend.resets() == 2);
-    eventually(PATIENCE, "both are told", || {
+    eventually(TIMEOUT, "both streams are given up", || backend.resets() == 2);
+    eventually(TIMEOUT, "both are told", || {
         let lines = weir.access_log();
         lines.iter().filter(|line| line["status"] == 200 && line["reason"].is_null()).count() == 2
     });
@@ -242,7 +242,7 @@ fn a_body_that_turns_out_too_large_is_refused_before_any_timeout() {
         Http2::connect(weir.address()).start(request(Method::POST, "/never", &[]), true).unwrap();
     stream.send(&[b'x'; 2000], false).unwrap();
     assert_eq!(stream.answer().unwrap().status(), 413);
-    eventually(PATIENCE, "both streams are given up", || backend.resets() == 2);
+    eventually(TIMEOUT, "both streams are given up", || backend.resets() == 2);
     assert_eq!(weir.status()["backends"][0]["total_failures"], 0, "it is not the backend's fault");
 }
 

@@ -10,13 +10,13 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 
 use crate::support::backend::{Backend, Behaviour};
 use crate::support::client::{Client, Response};
-use crate::support::front::Front;
 use crate::support::h2::H2Backend;
 use crate::support::message::Framing;
 use crate::support::ports;
 use crate::support::tls::Authority;
+use crate::support::tls_front::TlsFront;
 use crate::support::weir::Weir;
-use crate::support::{PATIENCE, eventually};
+use crate::support::{TIMEOUT, eventually};
 
 fn pool(url: &str, keys: &str) -> String {
     format!("pools: [{{name: web, health_check: off, backends: [\"{url}\"], {keys}}}]\n")
@@ -80,7 +80,7 @@ fn many_requests_share_a_connection() {
         client.send("GET /never HTTP/1.1\r\nHost: weir.test\r\n\r\n");
         waiting.push(client);
         // Of two in the same moment, the one would not see the other's connection.
-        eventually(PATIENCE, "it is there", || backend.calls().len() == count);
+        eventually(TIMEOUT, "it is there", || backend.calls().len() == count);
     }
     assert_eq!(first.get("/").text(), "h2");
     assert_eq!(backend.connections(), 1, "{} at once", waiting.len());
@@ -94,7 +94,7 @@ fn a_connection_has_as_many_requests_as_it_may_and_no_more() {
         let mut client = Client::connect(weir.address());
         client.send("GET /never HTTP/1.1\r\nHost: weir.test\r\n\r\n");
         clients.push(client);
-        eventually(PATIENCE, "it is there", || backend.calls().len() == count);
+        eventually(TIMEOUT, "it is there", || backend.calls().len() == count);
     }
     assert_eq!(backend.connections(), 3);
     let most = |number| backend.calls().iter().filter(|call| call.connection == number).count();
@@ -106,9 +106,9 @@ fn a_client_that_leaves_gives_its_stream_up_and_nothing_else() {
     let (backend, weir) = h2c("");
     let mut client = Client::connect(weir.address());
     client.send("GET /never HTTP/1.1\r\nHost: weir.test\r\n\r\n");
-    eventually(PATIENCE, "it is there", || backend.calls().len() == 1);
+    eventually(TIMEOUT, "it is there", || backend.calls().len() == 1);
     client.reset();
-    eventually(PATIENCE, "the stream is given up", || backend.resets() == 1);
+    eventually(TIMEOUT, "the stream is given up", || backend.resets() == 1);
     assert_eq!(weir.get("/").text(), "h2");
     assert_eq!(backend.connections(), 1);
 }
@@ -139,7 +139,7 @@ fn a_connection_that_goes_away_costs_no_request() {
 fn a_silent_stream_is_504_and_the_others_go_on() {
     let (backend, weir) = h2c("retry: {attempts: 1}, timeouts: {response: 500ms}");
     assert_eq!(weir.get("/never").status(), 504);
-    eventually(PATIENCE, "the stream is given up", || backend.resets() == 1);
+    eventually(TIMEOUT, "the stream is given up", || backend.resets() == 1);
     assert_eq!(weir.get("/").text(), "h2");
 }
 
@@ -185,10 +185,10 @@ fn a_backend_of_http_2_alone_is_named_where_http_1_is_spoken() {
 // ── over TLS ──
 
 /// A backend behind TLS that offers `protocols`, and a balancer before it.
-fn over_tls(behind: SocketAddr, protocols: &[&str], keys: &str) -> (Front, Weir) {
+fn over_tls(behind: SocketAddr, protocols: &[&str], keys: &str) -> (TlsFront, Weir) {
     let authority = Authority::new();
     let identity = authority.identity("site", &["web.internal"]);
-    let front = Front::with(ports::own_socket(3443), behind, &identity, None, protocols);
+    let front = TlsFront::with(ports::own_socket(3443), behind, &identity, None, protocols);
     let tls = format!("tls: {{ca: {}, server_name: web.internal}}", authority.ca().display());
     let weir = Weir::start(&pool(&front.url(), &format!("{keys}, {tls}")));
     (front, weir)
@@ -281,7 +281,7 @@ fn a_websocket_in_an_auto_pool_asks_for_http_1() {
     client.send(
         "GET /chat HTTP/1.1\r\nHost: weir.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
     );
-    let head = client.read_head(crate::support::now() + PATIENCE).unwrap();
+    let head = client.read_head(crate::support::now() + TIMEOUT).unwrap();
     assert_eq!(head.status, 101);
     assert_eq!(front.shakes()[0].protocol.as_deref(), Some("http/1.1"));
 }
@@ -338,7 +338,7 @@ fn a_callers_own_deadline_is_kept() {
     let (backend, weir) = h2c("timeouts: {request: off, response: 1h}");
     let headers = [GRPC, ("grpc-timeout", "500m")];
     assert_grpc(&post(&weir, "/never", &headers, b""), "4");
-    eventually(PATIENCE, "the stream is given up", || backend.resets() == 1);
+    eventually(TIMEOUT, "the stream is given up", || backend.resets() == 1);
     let line = weir.until_logged("its line", |line| line["path"] == "/never");
     assert_eq!(line["reason"], "request_timeout");
 }
@@ -356,10 +356,10 @@ fn a_grpc_probe_asks_whether_a_service_serves() {
     ));
     weir.until_alive();
     let state = || weir.status()["backends"][0].clone();
-    eventually(PATIENCE, "it does not serve", || state()["state"] == "unhealthy");
+    eventually(TIMEOUT, "it does not serve", || state()["state"] == "unhealthy");
     assert_eq!(state()["last_error"], "it says NOT_SERVING, expected SERVING");
     backend.health(1);
-    eventually(PATIENCE, "it serves", || state()["state"] == "healthy");
+    eventually(TIMEOUT, "it serves", || state()["state"] == "healthy");
     let check = &backend.checks()[0];
     assert_eq!((check.method.as_str(), check.headers["te"].as_bytes()), ("POST", &b"trailers"[..]));
     assert_eq!(check.headers["content-type"], "application/grpc");
@@ -389,10 +389,10 @@ fn falls_when_it_accepts_no_more(check: &str) {
         backend.url()
     ));
     let state = || weir.status().pointer("/backends/0/state").cloned();
-    eventually(PATIENCE, "some health checks", || backend.connections() >= 3);
-    eventually(PATIENCE, "none of them stays open", || backend.connections_open() <= 1);
+    eventually(TIMEOUT, "some health checks", || backend.connections() >= 3);
+    eventually(TIMEOUT, "none of them stays open", || backend.connections_open() <= 1);
     backend.stop_accepting();
-    eventually(PATIENCE, "it is unhealthy", || state() == Some("unhealthy".into()));
+    eventually(TIMEOUT, "it is unhealthy", || state() == Some("unhealthy".into()));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use crate::support::client::{Client, request_bytes};
 use crate::support::h2::H2Backend;
 use crate::support::tls::{Authority, TlsClient, TlsConfig};
 use crate::support::weir::{LISTENER_KEYS, Weir};
-use crate::support::{PATIENCE, eventually};
+use crate::support::{TIMEOUT, eventually};
 
 const ABORT: &str = "";
 const SERVE: &str = "limits: {half_closed: serve}";
@@ -36,7 +36,7 @@ fn logged(weir: &Weir, path: &str) -> serde_json::Value {
 }
 
 fn until_idle(weir: &Weir) {
-    eventually(PATIENCE, "no request is in flight", || {
+    eventually(TIMEOUT, "no request is in flight", || {
         weir.metrics().sum("lb_active_connections", &[]) == 0.0
     });
 }
@@ -48,8 +48,8 @@ fn abort_cancels_the_request_at_its_backend_at_once_and_logs_499() {
     client.send(get("/hang"));
     backend.until_count(1);
     client.half_close();
-    assert!(client.is_closed_within(PATIENCE), "there is no response");
-    eventually(PATIENCE, "the backend is rid of it", || backend.abandoned() == 1);
+    assert!(client.is_closed_within(TIMEOUT), "there is no response");
+    eventually(TIMEOUT, "the backend is rid of it", || backend.abandoned() == 1);
     assert_eq!(logged(&weir, "/hang")["status"], 499);
     until_idle(&weir);
     assert_eq!(backend.count(), 1);
@@ -64,7 +64,7 @@ fn abort_ends_a_response_that_is_under_way() {
     client.send(get("/long"));
     client.read_some().unwrap();
     client.half_close();
-    eventually(PATIENCE, "the backend is rid of it", || backend.abandoned() == 1);
+    eventually(TIMEOUT, "the backend is rid of it", || backend.abandoned() == 1);
     logged(&weir, "/long");
 }
 
@@ -76,9 +76,9 @@ fn abort_ends_a_request_whose_backend_speaks_http2() {
     let weir = Weir::start(&format!("pools: [{pool}]\n"));
     let mut client = Client::connect(weir.address());
     client.send(get("/never"));
-    eventually(PATIENCE, "it is at the backend", || backend.calls().len() == 1);
+    eventually(TIMEOUT, "it is at the backend", || backend.calls().len() == 1);
     client.half_close();
-    eventually(PATIENCE, "its stream is reset", || backend.resets() == 1);
+    eventually(TIMEOUT, "its stream is reset", || backend.resets() == 1);
     assert_eq!(logged(&weir, "/never")["status"], 499);
 }
 
@@ -94,7 +94,7 @@ fn abort_tries_nothing_again_for_a_client_that_has_left() {
     let count = || backends.iter().map(|backend| backend.count()).sum::<usize>();
     let mut client = Client::connect(weir.address());
     client.send(get("/"));
-    eventually(PATIENCE, "it is at a backend", || count() == 1);
+    eventually(TIMEOUT, "it is at a backend", || count() == 1);
     client.half_close();
     assert_eq!(logged(&weir, "/")["status"], 499);
     assert_eq!(count(), 1);
@@ -114,9 +114,9 @@ fn abort_sends_nothing_for_a_client_that_left_while_a_connection_was_awaited() {
         let mut client = Client::connect_from([127, 201, 7, turn].into(), weir.address());
         client.send(get("/"));
         client.half_close();
-        aborted += usize::from(client.is_closed_within(PATIENCE));
+        aborted += usize::from(client.is_closed_within(TIMEOUT));
     }
-    eventually(PATIENCE, "all have ended", || weir.access_log().len() == 20);
+    eventually(TIMEOUT, "all have ended", || weir.access_log().len() == 20);
     let attempts = |line: &serde_json::Value| line["attempts"].as_array().unwrap().len();
     let lines = weir.access_log();
     assert!(lines.iter().all(|line| attempts(line) == 1), "none is tried again: {lines:?}");
@@ -133,9 +133,9 @@ fn abort_answers_the_requests_that_came_before_the_last_one() {
     for _ in 0..3 {
         assert_eq!(client.read_answer().status(), 200);
     }
-    assert!(client.is_closed_within(PATIENCE));
+    assert!(client.is_closed_within(TIMEOUT));
     assert_eq!(logged(&weir, "/hang")["status"], 499);
-    eventually(PATIENCE, "all that came are over", || backend.in_flight() == 0);
+    eventually(TIMEOUT, "all that came are over", || backend.in_flight() == 0);
 }
 
 #[test]
@@ -160,7 +160,7 @@ fn serve_responds_to_everything_that_came_before_the_close() {
     for _ in 0..4 {
         assert_eq!(client.read_answer().status(), 200);
     }
-    assert!(client.is_closed_within(PATIENCE));
+    assert!(client.is_closed_within(TIMEOUT));
     let paths: Vec<String> = backend.requests().into_iter().map(|seen| seen.target).collect();
     assert_eq!(paths, ["/1", "/2", "/hang", "/4"]);
 }
@@ -216,7 +216,7 @@ fn over_tls(more: &str) -> (Backend, Weir, TlsClient, Authority) {
 #[test]
 fn over_tls_abort_takes_a_close_notify_for_a_close() {
     let (backend, weir, mut client, _authority) = over_tls(ABORT);
-    eventually(PATIENCE, "the backend is rid of it", || backend.abandoned() == 1);
+    eventually(TIMEOUT, "the backend is rid of it", || backend.abandoned() == 1);
     assert_eq!(logged(&weir, "/hang")["status"], 499);
     assert_eq!(client.rest(), b"");
 }

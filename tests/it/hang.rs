@@ -13,7 +13,7 @@ use crate::support::client::{self, Client};
 use crate::support::configs::pool;
 use crate::support::metrics::Metrics;
 use crate::support::weir::{Weir, kill, run_to_end};
-use crate::support::{PATIENCE, eventually, now};
+use crate::support::{TIMEOUT, eventually, now};
 
 fn start(backend: &Backend, more: &str, env: &[(&str, &str)]) -> Weir {
     let config = format!("{}\n{more}\n", pool(std::slice::from_ref(backend), ""));
@@ -38,7 +38,7 @@ fn stop(pids: &[u32]) {
             stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
         })
     };
-    eventually(PATIENCE, "they stand still", || pids.iter().all(stands_still));
+    eventually(TIMEOUT, "they stand still", || pids.iter().all(stands_still));
 }
 
 /// Waits until another worker than this one serves; every status meanwhile that shows the hung one
@@ -46,7 +46,7 @@ fn stop(pids: &[u32]) {
 #[track_caller]
 fn until_replaced(weir: &Weir, hung: u32) {
     let mut failed = 0;
-    eventually(PATIENCE, "another worker serves", || {
+    eventually(TIMEOUT, "another worker serves", || {
         let said = weir.command(&["status"]);
         let is_hung = said.stderr.contains("not_responding=") || said.stderr.contains("no worker");
         failed += u32::from(said.code == Some(1));
@@ -68,11 +68,11 @@ fn a_stopped_worker_is_killed_counted_and_replaced() {
     until_replaced(&weir, hung);
     assert_eq!(client.read_answer().status(), 200);
     assert_eq!(client::get(weir.address(), "/").status(), 200);
-    eventually(PATIENCE, "it is counted", || hangs(&weir) == Some(1.0));
+    eventually(TIMEOUT, "it is counted", || hangs(&weir) == Some(1.0));
     let said = weir.command(&["status"]).stdout;
     assert!(said.contains("restarts: 1\nhangs: 1\n"), "{said}");
     weir.until_said("worker killed, it hangs: generation=1 ");
-    eventually(PATIENCE, "nothing of it is left", || !weir.process_tree().contains(&hung));
+    eventually(TIMEOUT, "nothing of it is left", || !weir.process_tree().contains(&hung));
 }
 
 #[test]
@@ -85,9 +85,9 @@ fn a_worker_with_a_blocked_data_thread_is_replaced() {
         let mut client = Client::connect(weir.address());
         client.send("GET /block/request_filter HTTP/1.1\r\nHost: weir.test\r\n\r\n");
         let replaced = || weir.serving().is_some_and(|worker| worker.pid != hung);
-        eventually(PATIENCE, "another worker serves", replaced);
+        eventually(TIMEOUT, "another worker serves", replaced);
         assert_eq!(client::get(weir.address(), "/").status(), 200);
-        eventually(PATIENCE, "it is counted", || hangs(&weir) == Some(1.0));
+        eventually(TIMEOUT, "it is counted", || hangs(&weir) == Some(1.0));
         weir.until_said("worker killed, data threads hang: generation=1 ");
         weir.until_said(" threads=1 ");
     }
@@ -105,9 +105,9 @@ fn a_draining_worker_that_hangs_is_killed_and_the_serving_one_is_kept() {
     weir.reload();
     let new = weir.worker_pid();
     stop(&[old]);
-    eventually(PATIENCE, "the hung one is gone", || weir.workers().len() == 1);
+    eventually(TIMEOUT, "the hung one is gone", || weir.workers().len() == 1);
     assert_eq!(weir.worker_pid(), new);
-    eventually(PATIENCE, "it is counted", || hangs(&weir) == Some(1.0));
+    eventually(TIMEOUT, "it is counted", || hangs(&weir) == Some(1.0));
     assert_eq!(weir.metrics().sum("lb_worker_restarts_total", &[]), 0.0);
 }
 
@@ -117,7 +117,7 @@ fn until_a_hang_is_found(other: &Weir) {
     let hung = other.worker_pid();
     stop(&[hung]);
     let replaced = || other.serving().is_some_and(|worker| worker.pid != hung);
-    eventually(PATIENCE, "the other one is replaced", replaced);
+    eventually(TIMEOUT, "the other one is replaced", replaced);
 }
 
 #[test]
@@ -158,11 +158,11 @@ fn a_hang_is_found_after_an_upgrade_as_well() {
     let weir = start(&backend, "", &[("WEIR_HANG_TIMEOUT", "1s")]);
     weir.signal("USR2");
     let replaced = || weir.stderr().contains("supervisor replaced: ");
-    eventually(PATIENCE, "the supervisor is replaced", replaced);
+    eventually(TIMEOUT, "the supervisor is replaced", replaced);
     let hung = weir.worker_pid();
     stop(&[hung]);
     until_replaced(&weir, hung);
-    eventually(PATIENCE, "it is counted", || hangs(&weir) == Some(1.0));
+    eventually(TIMEOUT, "it is counted", || hangs(&weir) == Some(1.0));
 }
 
 #[test]
@@ -192,7 +192,7 @@ fn a_value_that_is_no_timeout_is_refused_with_its_reason() {
     for (value, why) in [("soon", "WEIR_HANG_TIMEOUT: `soon`: "), ("10ms", "at least 1s")] {
         let env = [("WEIR_HANG_TIMEOUT", value)];
         let args = ["run", "--backend", "http://127.0.0.1:1"];
-        let ended = run_to_end(&args, &env, PATIENCE);
+        let ended = run_to_end(&args, &env, TIMEOUT);
         assert_eq!(ended.code, Some(1), "{ended:?}");
         assert!(ended.stderr.contains(why), "{ended:?}");
     }

@@ -10,7 +10,7 @@ use crate::support::client::Client;
 use crate::support::http2::{Http2, RawHttp2, frame, request};
 use crate::support::tls::{Authority, TlsConfig};
 use crate::support::weir::{LISTENER_KEYS, Weir};
-use crate::support::{PATIENCE, eventually};
+use crate::support::{TIMEOUT, eventually};
 
 const ENHANCE_YOUR_CALM: u32 = 0xb;
 
@@ -94,14 +94,14 @@ fn a_hundred_streams_are_served_at_once_on_one_connection() {
     let mut client = Http2::connect(weir.address());
     let streams: Vec<_> =
         (0..100).map(|_| client.start(request(Method::GET, "/", &[]), false).unwrap()).collect();
-    eventually(PATIENCE, "all are at the backend", || backend.in_flight() == 100);
+    eventually(TIMEOUT, "all are at the backend", || backend.in_flight() == 100);
     assert_eq!(weir.status()["downstream_connections"], 1);
     assert_eq!(weir.metrics().sum("lb_active_connections", &[("pool", "web")]), 100.0);
     backend.release();
     for stream in streams {
         assert_eq!(stream.answer().unwrap().status(), 200);
     }
-    eventually(PATIENCE, "every lease is back", || {
+    eventually(TIMEOUT, "every lease is back", || {
         weir.metrics().sum("lb_active_connections", &[("pool", "web")]) == 0.0
     });
 }
@@ -203,7 +203,7 @@ fn fields_of_a_connection_are_malformed() {
         client.send(&frame(0x1, 0x5, 1, &head(name, value))).unwrap();
         // Then the client leaves, and says so.
         client.send(&frame(0x7, 0, 0, &[0; 8])).unwrap();
-        client.set_patience(Duration::from_millis(500));
+        client.set_timeout(Duration::from_millis(500));
         let _whatever = client.goaway();
     }
     assert_eq!(Http2::connect(weir.address()).get("/", &[]).unwrap().status(), 200);
@@ -229,9 +229,9 @@ fn a_client_that_resets_its_stream_gives_its_lease_back() {
     let weir = start(&backend);
     let mut client = Http2::connect(weir.address());
     let mut stream = client.start(request(Method::GET, "/", &[]), false).unwrap();
-    eventually(PATIENCE, "it is at the backend", || backend.in_flight() == 1);
+    eventually(TIMEOUT, "it is at the backend", || backend.in_flight() == 1);
     stream.reset();
-    eventually(PATIENCE, "the lease is back", || {
+    eventually(TIMEOUT, "the lease is back", || {
         weir.metrics().sum("lb_active_connections", &[("pool", "web")]) == 0.0
     });
     let line = weir.until_logged("the client left", |line| line["reason"] == "client_closed");
@@ -249,14 +249,14 @@ fn a_connection_that_is_replaced_finishes_what_it_has() {
     assert_eq!(client.get("/", &[]).unwrap().status(), 200);
     backend.set(Behaviour::NeverAnswer);
     let stream = client.start(request(Method::GET, "/", &[]), false).unwrap();
-    eventually(PATIENCE, "it is at the backend", || backend.in_flight() == 1);
+    eventually(TIMEOUT, "it is at the backend", || backend.in_flight() == 1);
     weir.write_config(&format!("{text}\nlimits: {{connections: 1000}}"));
     weir.reload();
-    eventually(PATIENCE, "no more streams may begin", || client.is_going_away());
+    eventually(TIMEOUT, "no more streams may begin", || client.is_going_away());
     backend.release();
     assert_eq!(stream.answer().unwrap().status(), 200);
     assert_eq!(client.ended(), None, "ended without an error");
-    eventually(PATIENCE, "the old worker ends", || weir.workers().len() == 1);
+    eventually(TIMEOUT, "the old worker ends", || weir.workers().len() == 1);
 }
 
 #[test]
@@ -266,7 +266,7 @@ fn an_idle_connection_is_ended() {
     let mut client = Http2::connect(weir.address());
     assert_eq!(client.get("/", &[]).unwrap().status(), 200);
     assert_eq!(client.ended(), None);
-    eventually(PATIENCE, "it is gone", || weir.status()["downstream_connections"] == 0);
+    eventually(TIMEOUT, "it is gone", || weir.status()["downstream_connections"] == 0);
 }
 
 #[test]
@@ -275,7 +275,7 @@ fn half_a_preface_is_not_waited_for() {
     let weir = Weir::start(&config(&backend, "", "limits: {header_timeout: 300ms}"));
     let mut client = Client::connect(weir.address());
     client.send("PRI * HTTP/2.0\r\n");
-    assert!(client.is_closed_within(PATIENCE));
+    assert!(client.is_closed_within(TIMEOUT));
     let mut silent = RawHttp2::connect(weir.address());
     assert_eq!(silent.goaway(), Some(Reason::NO_ERROR.into()), "nor is a first request");
 }
@@ -295,9 +295,9 @@ fn a_client_that_takes_none_of_our_answers_does_not_hold_its_connection() {
         client.send(&frame(0x1, 0x5, number * 2 + 1, &head)).unwrap();
     }
     assert_eq!(client.goaway(), Some(Reason::NO_ERROR.into()));
-    eventually(PATIENCE, "it is gone", || weir.status()["downstream_connections"] == 0);
+    eventually(TIMEOUT, "it is gone", || weir.status()["downstream_connections"] == 0);
     let logged = || weir.access_log().iter().filter(|line| line["status"] == 404).count();
-    eventually(PATIENCE, "each is logged", || logged() == 50);
+    eventually(TIMEOUT, "each is logged", || logged() == 50);
     assert_eq!(backend.count(), 0);
 }
 
@@ -341,7 +341,7 @@ fn floods_end_their_own_connection_and_nobody_elses() {
     // 1000 are allowed at once, and 100 more for each second that they take to be read.
     pings.send(&frame(0x6, 0, 0, &[7; 8]).repeat(1300)).unwrap();
     assert_eq!(pings.goaway(), Some(ENHANCE_YOUR_CALM));
-    eventually(PATIENCE, "each is counted", || floods_counted(&weir) == 6.0);
+    eventually(TIMEOUT, "each is counted", || floods_counted(&weir) == 6.0);
 }
 
 fn floods_counted(weir: &Weir) -> f64 {
@@ -357,7 +357,7 @@ fn a_head_without_an_end_ends_its_connection_and_is_counted() {
     let mut client = RawHttp2::connect(weir.address());
     client.send(&head.concat()).unwrap();
     assert_eq!(client.goaway(), Some(ENHANCE_YOUR_CALM));
-    eventually(PATIENCE, "it is counted", || floods_counted(&weir) == 1.0);
+    eventually(TIMEOUT, "it is counted", || floods_counted(&weir) == 1.0);
     assert!(backend.requests().is_empty());
 }
 
@@ -374,8 +374,8 @@ fn streams_that_are_reset_at_once_end_their_connection() {
         begun += 1;
     }
     assert!(begun < 20_000, "after {begun}");
-    eventually(PATIENCE, "it is counted", || floods_counted(&weir) == 1.0);
-    eventually(PATIENCE, "every lease is back", || {
+    eventually(TIMEOUT, "it is counted", || floods_counted(&weir) == 1.0);
+    eventually(TIMEOUT, "every lease is back", || {
         weir.metrics().sum("lb_active_connections", &[("pool", "web")]) == 0.0
     });
 }

@@ -8,7 +8,7 @@ use crate::support::backend::{Answer, Backend, Behaviour};
 use crate::support::h2::H2Backend;
 use crate::support::http2::{Http2, request};
 use crate::support::weir::{LISTENER_KEYS, Weir};
-use crate::support::{PATIENCE, eventually, eventually_some, now};
+use crate::support::{TIMEOUT, eventually, eventually_some, now};
 
 const SLOW: &str = "limits: {body_rate: 1000B, body_grace: 500ms}";
 
@@ -59,7 +59,7 @@ fn a_client_that_takes_its_answer_too_slowly_is_cut_off_and_its_stream_alone() {
     backend.set(Behaviour::Answer(Answer::body(vec![b'x'; 30_000_000])));
     let stream = client.start(request(Method::GET, "/big", &[]), false).unwrap();
     let mut both = stream.both().unwrap();
-    let line = eventually_some(PATIENCE, "its line", || {
+    let line = eventually_some(TIMEOUT, "its line", || {
         // Far less than there is, so it goes on for long.
         drop(both.read(1000));
         weir.access_log().into_iter().find(|line| line["path"] == "/big")
@@ -105,7 +105,7 @@ fn a_call_may_be_silent() {
     let mut both = stream.both().unwrap();
     assert_eq!(both.read(5).unwrap(), b"first");
     let start = now();
-    eventually(PATIENCE, "four times the grace", || now() - start > Duration::from_secs(2));
+    eventually(TIMEOUT, "four times the grace", || now() - start > Duration::from_secs(2));
     both.send(b"last", true).unwrap();
     assert_eq!(both.read(4).unwrap(), b"last");
 }
@@ -123,7 +123,7 @@ fn a_client_is_not_waited_for_while_it_is_to_take_its_answer() {
     // Six times the grace: more than is asked for goes each way, and seldom.
     for _ in 0..15 {
         let start = now();
-        eventually(PATIENCE, "a pause", || now() - start > Duration::from_millis(200));
+        eventually(TIMEOUT, "a pause", || now() - start > Duration::from_millis(200));
         both.send(&[b'x'; 400], false).unwrap();
         assert_eq!(both.read(8_000).unwrap().len().min(8_000), 8_000);
     }

@@ -16,7 +16,7 @@ use crate::support::configs::pool;
 use crate::support::http2::{Http2, request};
 use crate::support::origin::{Conversation, Origin};
 use crate::support::weir::{LISTENER_KEYS, Weir};
-use crate::support::{PATIENCE, now};
+use crate::support::{TIMEOUT, now};
 
 const HINTS: &str = "HTTP/1.1 103 Early Hints\r\nLink: </style.css>\r\n\r\n";
 const HOSTS: [&str; 3] = ["http1.test", "h2c.test", "h2.test"];
@@ -48,7 +48,7 @@ fn a_client_that_waits_for_leave_to_send_its_body_gets_it_whatever_is_spoken() {
         let mut client = Client::connect(world.weir(Comes::Http1).address());
         let fields = [("Host", host), ("Expect", "100-continue")];
         client.send(request_bytes("PUT", "/expect", &fields, 5));
-        let leave = client.read_head(now() + PATIENCE);
+        let leave = client.read_head(now() + TIMEOUT);
         assert_eq!(leave.unwrap_or_else(|failure| panic!("{host}: {failure:?}")).status, 100);
         client.send("hello");
         let answer = client.read_answer();

@@ -19,7 +19,7 @@ use crate::support::configs::pool;
 use crate::support::h2::H2Backend;
 use crate::support::http2::{Http2, RawHttp2, frame, get_frame, request};
 use crate::support::weir::{LISTENER_KEYS, Weir};
-use crate::support::{PATIENCE, eventually, now};
+use crate::support::{TIMEOUT, eventually, now};
 
 /// How many requests were counted: by status, and in the histogram.
 fn counted(weir: &Weir) -> (f64, f64) {
@@ -44,11 +44,11 @@ fn duration(line: &Value) -> Duration {
 
 /// Sends SIGTERM until the process ends; its exit code.
 fn force_stop(weir: &mut Weir) -> Option<i32> {
-    eventually(PATIENCE, "it ends", || {
+    eventually(TIMEOUT, "it ends", || {
         weir.signal("TERM");
         !weir.is_running()
     });
-    weir.wait(PATIENCE).code()
+    weir.wait(TIMEOUT).code()
 }
 
 /// A backend whose response is larger than all buffers between it and a client that does not read.
@@ -96,7 +96,7 @@ fn a_response_that_is_read_too_slowly_is_logged_at_the_deadline_and_blames_no_ba
             assert_eq!(line["attempts"][0].get("failure"), None, "{line}");
         }
     }
-    eventually(PATIENCE, "each is counted", || counted(&weir) == (6.0, 6.0));
+    eventually(TIMEOUT, "each is counted", || counted(&weir) == (6.0, 6.0));
     let metrics = weir.metrics();
     assert_eq!(metrics.sum("lb_errors_total", &[("type", "deadline")]), 6.0);
     assert_eq!(metrics.sum("lb_errors_total", &[("type", "timeout")]), 0.0);
@@ -150,7 +150,7 @@ fn requests_that_a_drain_ends_are_logged_with_the_reason() {
     let mut weir = start(&config);
     let _clients = waiting(&weir, &backend);
     weir.signal("TERM");
-    assert_eq!(weir.wait(PATIENCE).code(), Some(1), "{}", weir.stderr());
+    assert_eq!(weir.wait(TIMEOUT).code(), Some(1), "{}", weir.stderr());
     for path in ["/h1", "/h2"] {
         let line = line_of(&weir, path, "drain_timeout");
         assert_eq!((&line["status"], weir.access_log().len()), (&0.into(), 2), "{line}");
@@ -177,7 +177,7 @@ fn requests_that_a_second_signal_ends_are_logged_with_the_reason() {
         let line = line_of(&weir, path, "forced_stop");
         let status = if path == "/big" { 200 } else { 0 };
         assert_eq!((&line["status"], weir.access_log().len()), (&status.into(), 3), "{line}");
-        assert!(duration(&line) <= waited + PATIENCE, "{line}");
+        assert!(duration(&line) <= waited + TIMEOUT, "{line}");
     }
 }
 
@@ -192,7 +192,7 @@ fn a_request_that_a_drain_ends_after_a_reload_is_in_the_totals_of_the_new_worker
     for path in ["/h1", "/h2"] {
         line_of(&weir, path, "drain_timeout");
     }
-    eventually(PATIENCE, "both are counted", || counted(&weir) == (2.0, 2.0));
+    eventually(TIMEOUT, "both are counted", || counted(&weir) == (2.0, 2.0));
 }
 
 #[test]
@@ -204,10 +204,10 @@ fn requests_of_a_connection_that_is_closed_for_a_flood_are_logged_with_the_reaso
     ));
     let mut raw = RawHttp2::connect(weir.address());
     raw.send(&get_frame(1, "/never")).unwrap();
-    eventually(PATIENCE, "the backend has it", || !backend.calls().is_empty());
+    eventually(TIMEOUT, "the backend has it", || !backend.calls().is_empty());
     raw.flood(&frame(0x6, 0, 0, b"12345678"), 200_000);
     line_of(&weir, "/never", "http2_flood");
-    eventually(PATIENCE, "it is counted", || counted(&weir) == (1.0, 1.0));
+    eventually(TIMEOUT, "it is counted", || counted(&weir) == (1.0, 1.0));
 }
 
 #[test]
@@ -233,7 +233,7 @@ fn what_is_refused_before_it_is_a_request_has_a_date_and_true_bytes() {
             let answer = client.try_read_answer(method).unwrap();
             assert_eq!(answer.status(), status, "{method} {head:?}");
             assert!(answer.header("date").is_some_and(|date| date.ends_with(" GMT")), "{answer:?}");
-            assert!(client.is_closed_within(PATIENCE), "no body to {method} {head:?}");
+            assert!(client.is_closed_within(TIMEOUT), "no body to {method} {head:?}");
             let line = weir.until_logged("its line", |line| {
                 line["status"] == status && line["method"] == method
             });
@@ -241,6 +241,6 @@ fn what_is_refused_before_it_is_a_request_has_a_date_and_true_bytes() {
             assert_eq!(answer.body.is_empty(), method == "HEAD");
         }
     }
-    eventually(PATIENCE, "each is counted", || counted(&weir) == (10.0, 10.0));
+    eventually(TIMEOUT, "each is counted", || counted(&weir) == (10.0, 10.0));
     assert_eq!((weir.access_log().len(), backend.count()), (10, 0));
 }

@@ -22,7 +22,7 @@ use crate::support::client::{Client, Failure, request_bytes};
 use crate::support::configs::pool;
 use crate::support::http2::{Http2, RawHttp2, frame, get_frame, request};
 use crate::support::weir::{LISTENER_KEYS, Weir};
-use crate::support::{PATIENCE, eventually, now};
+use crate::support::{TIMEOUT, eventually, now};
 
 const SECONDS: u64 = 4;
 
@@ -340,11 +340,11 @@ fn lines_counts_and_requests_are_the_same_number_whatever_fails() {
         }
     });
     let weir = &storm.weir;
-    eventually(PATIENCE * 3, "all former workers have ended", || weir.workers().len() == 1);
+    eventually(TIMEOUT * 3, "all former workers have ended", || weir.workers().len() == 1);
     let open = || weir.metrics().sum("lb_downstream_connections", &[]);
-    eventually(PATIENCE, "all connections have ended", || open() == 0.0);
+    eventually(TIMEOUT, "all connections have ended", || open() == 0.0);
     let count = |lines: usize| f64::from(u32::try_from(lines).unwrap());
-    eventually(PATIENCE, "lines, counts and the histogram are the same", || {
+    eventually(TIMEOUT, "lines, counts and the histogram are the same", || {
         let (metrics, lines) = (weir.metrics(), count(weir.access_log().len()));
         metrics.sum("lb_requests_total", &[]) == lines
             && metrics.sum("lb_request_duration_seconds_count", &[]) == lines

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use crate::support::backend::{Backend, Behaviour};
 use crate::support::client::{Client, Response};
-use crate::support::load::Load;
+use crate::support::load_generator::Load;
 use crate::support::ports::{own_address, own_addresses};
 use crate::support::tls::{Authority, TlsConfig};
 use crate::support::weir::{LISTENER_KEYS, Weir};
-use crate::support::{PATIENCE, eventually, now};
+use crate::support::{TIMEOUT, eventually, now};
 
 /// Such a limit gives no token back while a test runs.
 const NEVER: &str = "requests_per_second: 0.001";
@@ -73,7 +73,7 @@ fn a_refused_client_that_waits_as_told_gets_in() {
     let answer = client.get("/");
     assert_eq!((answer.status(), answer.header("retry-after")), (429, Some("1")));
     let wait_over = now() + Duration::from_secs(1);
-    eventually(PATIENCE, "the wait is over", || now() >= wait_over);
+    eventually(TIMEOUT, "the wait is over", || now() >= wait_over);
     assert_eq!(client.get("/").status(), 200);
     assert_eq!(client.get("/").status(), 429, "one second earns one token");
 }
@@ -233,7 +233,7 @@ fn one_connection_too_many_is_answered_503_and_closed() {
     assert_eq!(answer.text(), "Service Unavailable: too many connections\n");
     assert_eq!(answer.header("retry-after"), Some("1"));
     assert!(answer.head.is_last(), "{:?}", answer.head);
-    assert!(outside.is_closed_within(PATIENCE));
+    assert!(outside.is_closed_within(TIMEOUT));
     assert_eq!(backend.count(), 3);
     assert!(inside.iter_mut().all(|client| client.get("/").status() == 200), "they go on");
 }
@@ -248,7 +248,7 @@ fn a_place_that_a_connection_leaves_is_free_again() {
     }
     drop(inside.pop());
     let open = || weir.metrics().value("lb_downstream_connections", &[]);
-    eventually(PATIENCE, "the place is free", || open() == Some(1.0));
+    eventually(TIMEOUT, "the place is free", || open() == Some(1.0));
     inside.extend(connected(&weir, 1));
     assert_eq!(Client::connect(weir.address()).get("/").status(), 503, "and taken again");
 }
@@ -263,7 +263,7 @@ fn a_connection_that_was_reset_leaves_its_place_too() {
     backend.until_count(1);
     client.reset();
     let try_again = || Client::connect(weir.address()).get("/").status() == 200;
-    eventually(PATIENCE, "the place is free", try_again);
+    eventually(TIMEOUT, "the place is free", try_again);
 }
 
 #[test]
@@ -282,8 +282,8 @@ fn the_limit_of_connections_is_not_the_admin_ports() {
 fn until_turned_away(weir: &Weir) {
     let labels = [("reason", "too_many_of_client")];
     let count = || weir.metrics().sum("lb_connection_failures_total", &labels);
-    eventually(PATIENCE, "it is counted", || count() > 0.0);
-    eventually(PATIENCE, "it is logged", || weir.stderr().contains("reason=too_many_of_client"));
+    eventually(TIMEOUT, "it is counted", || count() > 0.0);
+    eventually(TIMEOUT, "it is logged", || weir.stderr().contains("reason=too_many_of_client"));
 }
 
 #[test]
@@ -297,11 +297,11 @@ fn one_client_has_so_many_connections_and_others_have_theirs() {
     let mut third = Client::connect_from(client, weir.address());
     let answer = third.read_answer();
     assert_eq!((answer.status(), answer.header("retry-after")), (429, Some("1")));
-    assert!(third.is_closed_within(PATIENCE));
+    assert!(third.is_closed_within(TIMEOUT));
     until_turned_away(&weir);
     assert_eq!(ask(&weir, own_address(), "/", &[]).status(), 200, "another client");
     held.pop();
-    eventually(PATIENCE, "its place is free again", || {
+    eventually(TIMEOUT, "its place is free again", || {
         let mut again = Client::connect_from(client, weir.address());
         again.request("GET", "/", &[], b"").is_ok_and(|answer| answer.status() == 200)
     });
@@ -316,10 +316,10 @@ fn a_client_that_is_silent_over_tls_takes_no_more_than_its_places() {
     let weir = Weir::start(&format!("{LISTENER_KEYS}{tls}\n{}", config(&backend, limits)));
     let silent = own_address();
     let _held: Vec<Client> = (0..2).map(|_| Client::connect_from(silent, weir.address())).collect();
-    eventually(PATIENCE, "both have a place", || weir.status()["downstream_connections"] == 2);
+    eventually(TIMEOUT, "both have a place", || weir.status()["downstream_connections"] == 2);
     for _ in 0..10 {
         let mut more = Client::connect_from(silent, weir.address());
-        assert!(more.is_closed_within(PATIENCE), "without a handshake");
+        assert!(more.is_closed_within(TIMEOUT), "without a handshake");
     }
     let mut other = TlsConfig::new(&authority, None).connect(weir.address(), "weir.test");
     assert_eq!(other.get("/", &[]).status(), 200, "another client");
@@ -341,7 +341,7 @@ fn a_client_that_a_proxy_names_has_its_places_before_the_handshake() {
     };
     let mut both = [named("192.0.2.1"), named("192.0.2.1")];
     let shortly = Duration::from_millis(300);
-    eventually(PATIENCE, "one of them is closed", || {
+    eventually(TIMEOUT, "one of them is closed", || {
         both.iter_mut().filter_map(|it| it.is_closed_within(shortly).then_some(())).count() == 1
     });
     let mut other = named("192.0.2.2");
@@ -356,7 +356,7 @@ fn whoever_is_turned_away_in_the_middle_of_a_request_is_not_reset() {
     let mut outside = Client::connect(weir.address());
     outside.send("POST / HTTP/1.1\r\nHost: weir.test\r\nContent-Length: 100000\r\n\r\n");
     assert_eq!(outside.read_answer().status(), 503);
-    assert!(outside.is_closed_within(PATIENCE), "nothing more comes");
+    assert!(outside.is_closed_within(TIMEOUT), "nothing more comes");
     for _ in 0..10 {
         outside.send([b'x'; 1000]);
     }
@@ -379,5 +379,5 @@ fn a_connection_serves_so_many_requests_and_says_which_is_the_last() {
     let mut client = Client::connect(weir.address());
     let last: Vec<bool> = (0..3).map(|_| client.get("/").head.is_last()).collect();
     assert_eq!(last, [false, false, true]);
-    assert!(client.is_closed_within(PATIENCE));
+    assert!(client.is_closed_within(TIMEOUT));
 }

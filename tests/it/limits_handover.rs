@@ -5,10 +5,10 @@ use std::net::Ipv4Addr;
 use crate::support::backend::Backend;
 use crate::support::client::Client;
 use crate::support::configs::pool;
-use crate::support::load::Load;
+use crate::support::load_generator::Load;
 use crate::support::ports::own_address;
 use crate::support::weir::Weir;
-use crate::support::{PATIENCE, eventually, now};
+use crate::support::{TIMEOUT, eventually, now};
 
 /// The client's tokens. None comes back while a test runs.
 const BURST: usize = 40;
@@ -41,7 +41,7 @@ fn ask_again(clients: Vec<Client>) -> usize {
 }
 
 fn until_drained(weir: &Weir) {
-    eventually(PATIENCE, "the old worker has ended", || weir.workers().len() == 1);
+    eventually(TIMEOUT, "the old worker has ended", || weir.workers().len() == 1);
 }
 
 /// Sends requests on new connections until the limit rejects one.
@@ -88,7 +88,7 @@ fn a_draining_worker_reports_what_it_admits_after_the_supervisor_was_replaced() 
     let weir = spent_once(&backends);
     let client = own_address();
     weir.signal("USR2");
-    eventually(PATIENCE, "it is replaced", || weir.stderr().contains("supervisor replaced"));
+    eventually(TIMEOUT, "it is replaced", || weir.stderr().contains("supervisor replaced"));
     let clients = keep_alive(&weir, client, BURST / 4);
     weir.reload();
     let admitted = ask_again(clients);
@@ -108,13 +108,13 @@ fn a_stream_of_one_client_over_many_reloads_gets_its_burst_and_its_rate_and_no_m
     let start = now();
     let load = Load { threads: 4, from: vec![own_address()], ..Load::on(weir.address()) }.start();
     // The stream has emptied its bucket before the first handover.
-    eventually(PATIENCE, "the limit rejects", || load.done() > 4 * STREAM_BURST);
+    eventually(TIMEOUT, "the limit rejects", || load.done() > 4 * STREAM_BURST);
     (0..6).for_each(|_| drop(weir.reload()));
     until_drained(&weir);
     // A client that owes tokens gets none. So it has paid them back once it gets further ones.
     let before = backends[0].count();
     let burst = usize::try_from(STREAM_BURST).unwrap();
-    eventually(PATIENCE, "the stream goes on", || backends[0].count() > before + burst);
+    eventually(TIMEOUT, "the stream goes on", || backends[0].count() > before + burst);
     let tally = load.stop();
     let elapsed = now() - start;
     let allowance = STREAM_BURST + u64::try_from(elapsed.as_micros()).unwrap() * RATE / 1_000_000;

@@ -7,7 +7,7 @@ use crate::support::backend::{Backend, Behaviour};
 use crate::support::http2::{Http2, request};
 use crate::support::networks::is_in_network_with;
 use crate::support::weir::{LISTENER_KEYS, Weir};
-use crate::support::{PATIENCE, eventually};
+use crate::support::{TIMEOUT, eventually};
 
 const NO_IPV6: &str = "echo 1 >/proc/sys/net/ipv6/conf/all/disable_ipv6";
 const FOUR_PORTS: &str = "echo 40000 40003 >/proc/sys/net/ipv4/ip_local_port_range";
@@ -29,7 +29,7 @@ fn a_backend_that_no_local_address_reaches_fails_its_health_checks() {
             let mut weir = Weir::spawn(&config);
             weir.until_alive();
             let state = || weir.status()["backends"][0].clone();
-            eventually(PATIENCE, "it is unhealthy", || state()["state"] == "unhealthy");
+            eventually(TIMEOUT, "it is unhealthy", || state()["state"] == "unhealthy");
             let why = state()["last_error"].as_str().unwrap_or_default().to_owned();
             assert_eq!(why, "no local address to connect from", "{check} {proxied}");
             assert!(!weir.stderr().contains("probe not made"), "{}", weir.stderr());
@@ -87,7 +87,7 @@ fn local_ports_that_have_run_out_are_no_failure_of_the_backend() {
     let line = weir.until_logged("an overload", |line| line["reason"] == "overload");
     assert_eq!((line["status"].as_u64(), line["attempts"].as_array()), (Some(503), Some(&vec![])));
     let warning = "request rejected, out of local ports: reason=overload backend=";
-    eventually(PATIENCE, "a warning", || weir.stderr().contains(warning));
+    eventually(TIMEOUT, "a warning", || weir.stderr().contains(warning));
     assert!(weir.stderr().contains("net.ipv4.ip_local_port_range=\"40000 40003\""));
     assert_eq!(weir.status()["backends"][0]["total_failures"], 0);
 }

@@ -19,7 +19,7 @@ use crate::support::http2::{RawHttp2, frame, get_frame};
 use crate::support::ports::own_socket;
 use crate::support::tls::{Authority, TlsConfig};
 use crate::support::weir::{BINARY, LISTENER_KEYS, Weir};
-use crate::support::{PATIENCE, eventually};
+use crate::support::{TIMEOUT, eventually};
 
 const DATA: u8 = 0x0;
 const END_STREAM: u8 = 0x1;
@@ -140,7 +140,7 @@ fn memory(pid: u32) -> u64 {
 /// What it comes to once it grows no more.
 fn settled_memory(pid: u32) -> u64 {
     let (mut before, mut equal) = (0, 0);
-    eventually(PATIENCE * 3, "the memory grows no more", || {
+    eventually(TIMEOUT * 3, "the memory grows no more", || {
         let now = memory(pid);
         equal = if now.abs_diff(before) < MIB / 4 { equal + 1 } else { 0 };
         before = now;
@@ -163,7 +163,7 @@ fn stalled_http2(weir: &Weir, streams: u32) -> RawHttp2 {
 }
 
 fn until_active(weir: &Weir, count: f64) {
-    eventually(PATIENCE * 3, "all are at the backend", || {
+    eventually(TIMEOUT * 3, "all are at the backend", || {
         weir.metrics().sum("lb_active_connections", &[]) >= count
     });
 }
@@ -182,7 +182,7 @@ fn hundreds_of_streams_that_are_not_read_take_a_bounded_memory() {
     let before = memory(worker);
     let _clients: Vec<RawHttp2> = (0..6).map(|_| stalled_http2(&weir, 100)).collect();
     // Some are ended before others begin.
-    eventually(PATIENCE * 3, "all have waited", || waiting(&weir) + ended(&weir) >= 600.0);
+    eventually(TIMEOUT * 3, "all have waited", || waiting(&weir) + ended(&weir) >= 600.0);
     assert_others_are_served(&weir);
     let grown = settled_memory(worker) - before;
     assert!(grown < 200 * MIB, "grown by {} MiB", grown / MIB);
@@ -222,7 +222,7 @@ fn tunnel_unread_by_client(weir: &Weir) -> Client {
 /// A WebSocket whose client writes as much as is taken, to a backend that reads nothing.
 fn tunnel_unread_by_backend(weir: &Weir) -> TcpStream {
     let mut client = TcpStream::connect(weir.address()).unwrap();
-    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    client.set_read_timeout(Some(TIMEOUT)).unwrap();
     client.write_all(format!("GET /tunnel/silent HTTP/1.1\r\n{UPGRADE}").as_bytes()).unwrap();
     let mut head = [0; 512];
     let read = client.read(&mut head).unwrap();
@@ -245,7 +245,7 @@ fn where_too_many_responses_wait_those_that_have_waited_for_the_longest_are_ende
     // As much as two hold, and one of one connection.
     let weir = start("limits: {response_buffers: 1MiB}");
     let _first = stalled_http1(&weir);
-    eventually(PATIENCE, "the first one waits", || waiting(&weir) == 1.0);
+    eventually(TIMEOUT, "the first one waits", || waiting(&weir) == 1.0);
     let _others: Vec<RawHttp2> = (0..7).map(|_| stalled_http2(&weir, 10)).collect();
     let line = weir.until_logged("the first one is ended", |line| {
         line["protocol"] == "HTTP/1.1" && line["path"] == "/big"
@@ -254,7 +254,7 @@ fn where_too_many_responses_wait_those_that_have_waited_for_the_longest_are_ende
         (&line["reason"], &line["detail"]),
         (&"client_stalled".into(), &"response_buffers".into())
     );
-    eventually(PATIENCE * 2, "no more wait than may", || waiting(&weir) <= 2.0);
+    eventually(TIMEOUT * 2, "no more wait than may", || waiting(&weir) <= 2.0);
     assert_eq!(waiting(&weir) + ended(&weir), 71.0);
     assert!(weir.stderr().contains("unread responses or tunnels ended:"));
     assert_others_are_served(&weir);
@@ -265,10 +265,10 @@ fn streams_of_one_connection_share_a_quarter_and_others_lose_nothing() {
     // As much as 45 hold, and 11 of one connection.
     let weir = start("limits: {response_buffers: 20MiB}");
     let _other = stalled_http1(&weir);
-    eventually(PATIENCE, "the other one waits", || waiting(&weir) == 1.0);
+    eventually(TIMEOUT, "the other one waits", || waiting(&weir) == 1.0);
     let mut client = stalled_http2(&weir, 40);
-    eventually(PATIENCE * 2, "all but eleven are ended", || ended(&weir) == 29.0);
-    eventually(PATIENCE, "eleven and the other one wait", || waiting(&weir) == 12.0);
+    eventually(TIMEOUT * 2, "all but eleven are ended", || ended(&weir) == 29.0);
+    eventually(TIMEOUT, "eleven and the other one wait", || waiting(&weir) == 12.0);
     let is_of_other =
         |line: &serde_json::Value| line["protocol"] == "HTTP/1.1" && line["path"] == "/big";
     assert!(!weir.access_log().iter().any(is_of_other), "the other one was ended");
@@ -285,14 +285,14 @@ fn a_tunnel_that_its_backend_does_not_read_is_ended_where_the_memory_is_needed()
     // As much as two hold.
     let weir = start("limits: {response_buffers: 1MiB}");
     let _first = tunnel_unread_by_backend(&weir);
-    eventually(PATIENCE, "the first one waits", || waiting(&weir) == 1.0);
+    eventually(TIMEOUT, "the first one waits", || waiting(&weir) == 1.0);
     let _others: Vec<TcpStream> = (0..6).map(|_| tunnel_unread_by_backend(&weir)).collect();
     let line = weir.until_logged("a tunnel is ended", |line| line["path"] == "/tunnel/silent");
     assert_eq!(
         (&line["status"], &line["reason"], &line["detail"]),
         (&101.into(), &"tunnel_idle".into(), &"response_buffers".into())
     );
-    eventually(PATIENCE * 2, "no more wait than may", || waiting(&weir) == 2.0);
+    eventually(TIMEOUT * 2, "no more wait than may", || waiting(&weir) == 2.0);
     assert_eq!(ended(&weir), 5.0);
     assert_eq!(weir.metrics().sum("lb_tunnels", &[]), 2.0);
 }
@@ -306,7 +306,7 @@ fn a_tunnel_that_its_client_does_not_read_is_ended_where_the_memory_is_needed() 
         (&line["reason"], &line["detail"]),
         (&"client_stalled".into(), &"response_buffers".into())
     );
-    eventually(PATIENCE * 2, "no more wait than may", || waiting(&weir) == 2.0);
+    eventually(TIMEOUT * 2, "no more wait than may", || waiting(&weir) == 2.0);
 }
 
 /// A client with the windows of the RFC that asks for all of its streams at once and reads as fast as it
@@ -345,10 +345,10 @@ fn a_client_that_reads_gets_all_of_its_responses_however_many_wait() {
 fn assert_each_holds_at_most<T>(weir: &Weir, bytes: u64, open: impl Fn(&Weir, u32) -> Vec<T>) {
     let worker = weir.worker_pid();
     let _first = open(weir, 20);
-    eventually(PATIENCE * 3, "the first ones wait", || waiting(weir) == 20.0);
+    eventually(TIMEOUT * 3, "the first ones wait", || waiting(weir) == 20.0);
     let before = settled_memory(worker);
     let _held = open(weir, 100);
-    eventually(PATIENCE * 3, "all wait", || waiting(weir) == 120.0);
+    eventually(TIMEOUT * 3, "all wait", || waiting(weir) == 120.0);
     let each = (settled_memory(worker) - before) / 100;
     eprintln!("{} KiB, counted as {} KiB", each / KIB, bytes / KIB);
     assert!(each <= bytes, "{} KiB, counted as {} KiB", each / KIB, bytes / KIB);
@@ -436,7 +436,7 @@ fn a_container_of_256_mib_survives_clients_and_backends_that_read_nothing() {
         held.push((streams, http1, talks, silent));
         assert_others_are_served(&weir);
         let all = f64::from(wave) * 650.0;
-        eventually(PATIENCE * 3, "they are ended", || {
+        eventually(TIMEOUT * 3, "they are ended", || {
             assert_eq!(weir.get("/").text(), "small");
             waiting(&weir) <= 73.0 && waiting(&weir) + ended(&weir) >= all
         });

@@ -15,10 +15,10 @@ use serde_json::{Value, json};
 
 use crate::support::backend::{Backend, Behaviour};
 use crate::support::client::{self, Client};
-use crate::support::load::Load;
+use crate::support::load_generator::Load;
 use crate::support::metrics::Metrics;
 use crate::support::weir::Weir;
-use crate::support::{PATIENCE, eventually};
+use crate::support::{TIMEOUT, eventually};
 
 /// One pool of these backends, all of them counted as healthy. `more` is further keys of the pool.
 fn pool(backends: &[Backend], more: &str) -> String {
@@ -40,7 +40,7 @@ fn requests(metrics: &Metrics, backend: &str, method: &str, status: &str) -> f64
 /// An exchange is counted when it is over, which may be after its answer has arrived.
 fn until_counted(weir: &Weir, count: usize) -> Metrics {
     let what = format!("{count} requests are counted");
-    eventually(PATIENCE, &what, || weir.status()["total_requests"] == count);
+    eventually(TIMEOUT, &what, || weir.status()["total_requests"] == count);
     weir.metrics()
 }
 
@@ -218,9 +218,9 @@ fn downstream_connections_are_those_that_are_open() {
     assert_eq!(open(), Some(0.0));
     let mut clients: Vec<Client> = (0..5).map(|_| Client::connect(weir.address())).collect();
     clients[0].get("/");
-    eventually(PATIENCE, "five are open", || open() == Some(5.0));
+    eventually(TIMEOUT, "five are open", || open() == Some(5.0));
     clients.truncate(2);
-    eventually(PATIENCE, "two are open", || open() == Some(2.0));
+    eventually(TIMEOUT, "two are open", || open() == Some(2.0));
     assert_eq!(weir.status()["downstream_connections"], 2);
 }
 
@@ -237,7 +237,7 @@ fn active_connections_are_the_requests_in_flight() {
     assert_eq!(active(), Some(3.0));
     backends[0].release();
     clients.iter_mut().for_each(|client| assert_eq!(client.read_answer().status(), 200));
-    eventually(PATIENCE, "none is in flight", || active() == Some(0.0));
+    eventually(TIMEOUT, "none is in flight", || active() == Some(0.0));
 }
 
 #[test]
@@ -439,7 +439,7 @@ fn the_access_log_has_exactly_one_line_for_each_request() {
     let load = Load { count: Some(100), path: "/nowhere".to_owned(), ..Load::on(weir.address()) };
     assert_eq!(load.run().with_status(404), 100);
     weir.signal("TERM");
-    assert_eq!(weir.wait(PATIENCE).code(), Some(0));
+    assert_eq!(weir.wait(TIMEOUT).code(), Some(0));
     let log = weir.access_log();
     assert_eq!((log.len(), weir.stdout().lines().count()), (116, 116));
     let ids: BTreeSet<&str> = log.iter().filter_map(|line| line["request_id"].as_str()).collect();
@@ -506,7 +506,7 @@ fn a_connection_too_many_is_no_request_and_is_counted_as_a_connection() {
     inside.get("/");
     assert_eq!(weir.get("/").status(), 503);
     let labels = [("reason", "too_many_connections")];
-    eventually(PATIENCE, "the log says so", || {
+    eventually(TIMEOUT, "the log says so", || {
         weir.stderr().contains("reason=too_many_connections")
     });
     weir.until_logged("the request of the one inside", |_| true);
@@ -552,7 +552,7 @@ fn a_client_that_left_is_499_client_closed_and_nobodys_failure() {
     client.reset();
     let line = weir.until_logged("its line", |line| line["path"] == "/left");
     assert_eq!((&line["status"], &line["reason"]), (&json!(499), &json!("client_closed")));
-    eventually(PATIENCE, "the backend is let go", || backends[0].abandoned() == 1);
+    eventually(TIMEOUT, "the backend is let go", || backends[0].abandoned() == 1);
     let metrics = until_counted(&weir, 1);
     assert_eq!(requests(&metrics, &label(&backends[0]), "GET", "499"), 1.0);
     assert_eq!(metrics.sum("lb_errors_total", &[]), 0.0);
@@ -572,7 +572,7 @@ fn a_line_of_text_cannot_be_forged() {
     );
     assert_eq!(client.read_answer().status(), 200);
     weir.get("/end");
-    eventually(PATIENCE, "both lines", || weir.stdout().contains("/end"));
+    eventually(TIMEOUT, "both lines", || weir.stdout().contains("/end"));
     let log = weir.stdout();
     assert_eq!(log.lines().count(), 2, "{log}");
     let line = log.lines().next().unwrap_or_default();
@@ -607,7 +607,7 @@ fn a_line_of_text_has_its_words_in_their_places() {
     let weir = Weir::start(&format!("{}access_log: {{format: text}}", pool(&backends, "")));
     let mut client = Client::connect(weir.address());
     let answer = client.request("GET", "/a?b", &[("User-Agent", "test/1")], b"").unwrap();
-    eventually(PATIENCE, "its line", || weir.stdout().ends_with('\n'));
+    eventually(TIMEOUT, "its line", || weir.stdout().ends_with('\n'));
     let (line, from, backend) = (weir.stdout(), client.local_addr().ip(), label(&backends[0]));
     let request = format!("Z {from} \"GET http://weir.test /a?b HTTP/1.1\" 200 in=0 out=2 ms=");
     assert!(line.contains(&request), "{line}");

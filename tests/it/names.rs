@@ -12,7 +12,7 @@ use std::net::IpAddr;
 use crate::support::backend::Backend;
 use crate::support::names::Names;
 use crate::support::weir::{Weir, kill};
-use crate::support::{PATIENCE, eventually};
+use crate::support::{TIMEOUT, eventually};
 
 /// Two pools: `/` goes to `web` by the name `web.test`, `/api` to `api` by the name `api.test`.
 fn config(health_check: &str) -> String {
@@ -47,7 +47,7 @@ fn starts_without_a_name(health_check: &str) {
     let Some(names) = Names::new(&[("web.test", ip(&web))]) else { return };
     let mut weir = Weir::spawn_by(names.launcher(), &config(health_check));
     weir.until_alive();
-    eventually(PATIENCE, "the other pool serves", || weir.get("/").status() == 200);
+    eventually(TIMEOUT, "the other pool serves", || weir.get("/").status() == 200);
     assert_eq!(weir.get("/api").status(), 503);
     assert_eq!(
         (state(&weir, "web"), state(&weir, "api")),
@@ -58,9 +58,9 @@ fn starts_without_a_name(health_check: &str) {
         weir.stderr().matches("name lookup failed: pool=api backend=api.test:3000").count();
     assert_eq!(warnings, 1, "{}", weir.stderr());
     names.set(&[("web.test", ip(&web)), ("api.test", ip(&api))]);
-    eventually(PATIENCE, "the backend comes to life", || weir.get("/api").status() == 200);
+    eventually(TIMEOUT, "the backend comes to life", || weir.get("/api").status() == 200);
     assert_eq!(weir.get("/api").text(), "api");
-    eventually(PATIENCE, "it is healthy", || state(&weir, "api") == "\"healthy\"");
+    eventually(TIMEOUT, "it is healthy", || state(&weir, "api") == "\"healthy\"");
     assert_eq!(unresolved(&weir, "api"), 0.0);
     weir.until_said("name resolved: pool=api backend=api.test:3000");
 }
@@ -79,7 +79,7 @@ fn a_backend_without_health_checks_comes_to_life_when_its_name_resolves() {
 fn replace(weir: &Weir) {
     let worker = weir.worker_pid();
     kill("KILL", &[worker]).unwrap();
-    eventually(PATIENCE, "a new worker serves", || {
+    eventually(TIMEOUT, "a new worker serves", || {
         weir.serving().is_some_and(|serving| serving.pid != worker)
     });
 }
@@ -116,7 +116,7 @@ fn a_name_server_that_does_not_respond_keeps_no_pool_from_serving() {
     names.be_silent();
     let mut weir = Weir::spawn_by(names.launcher(), &config(CHECKED));
     weir.until_alive();
-    eventually(PATIENCE, "the other pool serves", || weir.get("/").status() == 200);
+    eventually(TIMEOUT, "the other pool serves", || weir.get("/").status() == 200);
     assert_eq!(weir.get("/api").status(), 503);
 }
 

@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 
 use crate::support::backend::{Answer, Backend, Behaviour, Seen};
 use crate::support::client::{self, Client};
-use crate::support::load::Load;
+use crate::support::load_generator::Load;
 use crate::support::weir::Weir;
-use crate::support::{PATIENCE, eventually, now};
+use crate::support::{TIMEOUT, eventually, now};
 
 /// One pool of these backends with this health check.
 fn pool(backends: &[Backend], check: &str) -> String {
@@ -50,7 +50,7 @@ fn changes(weir: &Weir, backend: &Backend) -> String {
 
 fn until_healthy(weir: &Weir, count: usize) {
     let what = format!("{count} backends are healthy");
-    eventually(PATIENCE, &what, || weir.status()["healthy_backends"] == count);
+    eventually(TIMEOUT, &what, || weir.status()["healthy_backends"] == count);
 }
 
 /// What `changes` are of two backends whose probes have these results.
@@ -68,12 +68,12 @@ fn changes_after(check: &str, results: [&'static str; 2]) -> [String; 2] {
     // When the next probe has come, the last one was taken in.
     let is_through = |(probes, results): (&Arc<AtomicUsize>, &str)| {
         let is_over = || probes.load(Relaxed) > results.len();
-        eventually(PATIENCE * 2, "the script is through", is_over);
+        eventually(TIMEOUT * 2, "the script is through", is_over);
     };
     scripts.iter().map(|(probes, _)| probes).zip(results).for_each(is_through);
     // The log is written by a thread of its own, which has written all of it by the end.
     weir.signal("TERM");
-    weir.wait(PATIENCE);
+    weir.wait(TIMEOUT);
     [changes(&weir, &backends[0]), changes(&weir, &backends[1])]
 }
 
@@ -118,7 +118,7 @@ fn an_http_probe_asks_for_its_path_with_its_host_on_a_connection_of_its_own() {
     let backend = Backend::start("one");
     let check = "path: \"/live?full=1\", host: web.internal, interval: 100ms";
     let _weir = Weir::start(&pool(std::slice::from_ref(&backend), check));
-    eventually(PATIENCE, "three probes", || backend.count_of("/live") >= 3);
+    eventually(TIMEOUT, "three probes", || backend.count_of("/live") >= 3);
     let probes = backend.seen();
     let probes = &probes[..3];
     assert!(probes.iter().all(|probe| probe.method == "GET" && probe.target == "/live?full=1"));
@@ -172,10 +172,10 @@ fn a_body_without_the_expected_text_does_not_pass() {
 fn a_tcp_probe_connects_again_and_again_and_sends_nothing() {
     let backend = Backend::start("one");
     let weir = Weir::start(&pool(std::slice::from_ref(&backend), "type: tcp, interval: 100ms"));
-    eventually(PATIENCE, "three connections", || backend.connections() >= 3);
+    eventually(TIMEOUT, "three connections", || backend.connections() >= 3);
     assert_eq!(backend.seen(), []);
     backend.stop();
-    eventually(PATIENCE, "it is noticed", || weir.status()["healthy_backends"] == 0);
+    eventually(TIMEOUT, "it is noticed", || weir.status()["healthy_backends"] == 0);
     assert_eq!(weir.status()["backends"][0]["last_error"], "connection refused");
     backend.restart();
     until_healthy(&weir, 1);
@@ -207,7 +207,7 @@ fn who_connects_before_the_first_probes_are_done_waits_and_is_served() {
     backend.on("/health", Behaviour::slow(Duration::from_millis(300)));
     let mut weir = Weir::spawn(&pool(std::slice::from_ref(&backend), "path: /health"));
     let mut client = None;
-    eventually(PATIENCE, "the listener is bound", || {
+    eventually(TIMEOUT, "the listener is bound", || {
         client = Client::try_connect(weir.address(), None).ok();
         client.is_some()
     });
@@ -243,7 +243,7 @@ fn a_stuck_probe_delays_no_other() {
         backends[1].url()
     ));
     let stuck = |count| {
-        eventually(PATIENCE, "a probe hangs", || backends[0].count_of("/health") >= count);
+        eventually(TIMEOUT, "a probe hangs", || backends[0].count_of("/health") >= count);
     };
     stuck(2);
     let before = backends[1].count_of("/quick");
@@ -268,7 +268,7 @@ fn probes_of_several_backends_are_not_at_the_same_instant() {
     }
     let _weir = Weir::start(&pool(&backends, "path: /health, interval: 500ms"));
     let times = || second_probes.lock().expect("nobody panics here").clone();
-    eventually(PATIENCE, "everybody is probed twice", || times().len() == 8);
+    eventually(TIMEOUT, "everybody is probed twice", || times().len() == 8);
     let (first, last) = (times().into_iter().min(), times().into_iter().max());
     let spread = last.zip(first).map(|(last, first)| last - first);
     // That eight random moments of half a second all fall into a tenth of it: one in a million.
@@ -321,7 +321,7 @@ fn with_one_pool_down_the_other_serves_and_readyz_says_which() {
         backends[1].url()
     ));
     weir.until_alive();
-    eventually(PATIENCE, "it says which", || {
+    eventually(TIMEOUT, "it says which", || {
         let answer = client::get(weir.admin(), "/readyz");
         answer.status() == 200 && answer.text() == "ready\nno healthy backend in pool alpha\n"
     });
@@ -334,19 +334,19 @@ fn a_worker_that_drains_checks_no_backend_any_more() {
     let (old, new) = (Backend::start("old"), Backend::start("new"));
     let check = "path: /health, interval: 100ms";
     let weir = Weir::start(&pool(std::slice::from_ref(&old), check));
-    eventually(PATIENCE, "it is checked", || old.count_of("/health") >= 3);
+    eventually(TIMEOUT, "it is checked", || old.count_of("/health") >= 3);
     old.on("/hang", Behaviour::NeverAnswer);
     let mut client = Client::connect(weir.address());
     client.send("GET /hang HTTP/1.1\r\nHost: weir.test\r\n\r\n");
     old.until_count(1);
     weir.write_config(&pool(std::slice::from_ref(&new), check));
     weir.reload();
-    eventually(PATIENCE, "the old worker drains", || {
+    eventually(TIMEOUT, "the old worker drains", || {
         weir.stderr().contains("draining: connections=1")
     });
     // One check may have been under way.
     let (before, checks_of_new) = (old.count_of("/health"), new.count_of("/health"));
-    eventually(PATIENCE, "the new worker goes on checking", || {
+    eventually(TIMEOUT, "the new worker goes on checking", || {
         new.count_of("/health") >= checks_of_new + 20
     });
     assert!(weir.workers().iter().any(|worker| worker.is("draining")), "{}", weir.stderr());

@@ -17,12 +17,12 @@ use weir::http::proxy_protocol::{Addresses, parse};
 
 use crate::support::backend::Backend;
 use crate::support::client::Client;
-use crate::support::front::Front;
 use crate::support::h2::H2Backend;
 use crate::support::ports;
 use crate::support::tls::Authority;
+use crate::support::tls_front::TlsFront;
 use crate::support::weir::{LISTENER_KEYS, Weir};
-use crate::support::{PATIENCE, eventually};
+use crate::support::{TIMEOUT, eventually};
 
 /// Takes the PROXY header of each connection, and passes on what follows it. A connection that
 /// begins otherwise is closed, and noted as such.
@@ -147,7 +147,7 @@ fn who_came_by_a_proxy_header_leaves_by_one() {
 #[test]
 fn the_header_comes_ahead_of_tls() {
     let (authority, backend) = (Authority::new(), Backend::start("one"));
-    let front = Front::start(backend.address(), &authority.identity("site", &["web.internal"]));
+    let front = TlsFront::start(backend.address(), &authority.identity("site", &["web.internal"]));
     let taker = Taker::start(front.address());
     let tls = format!("tls: {{ca: {}, server_name: web.internal}}", authority.ca().display());
     let weir = Weir::start(&pool(&taker.url("https"), &tls));
@@ -179,7 +179,7 @@ fn probes_speak_for_the_balancer_itself() {
              backends: [\"{}\"]}}]",
             taker.url("http")
         ));
-        eventually(PATIENCE, check, || taker.seen() == [Seen::Local]);
+        eventually(TIMEOUT, check, || taker.seen() == [Seen::Local]);
         assert_eq!(weir.get("/").text(), "one");
         assert!(matches!(taker.seen()[..], [Seen::Local, Seen::Client(_)]), "{:?}", taker.seen());
     }

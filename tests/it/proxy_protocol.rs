@@ -6,7 +6,7 @@ use crate::support::backend::Backend;
 use crate::support::client::Client;
 use crate::support::ports::own_address;
 use crate::support::weir::{LISTENER_KEYS, Weir};
-use crate::support::{PATIENCE, eventually};
+use crate::support::{TIMEOUT, eventually};
 
 const LINE: &[u8] = b"PROXY TCP4 192.0.2.7 198.51.100.2 4711 443\r\n";
 
@@ -47,7 +47,7 @@ fn the_backend_and_the_log_hear_of_the_client_that_the_header_names() {
         let request = backend.requests().pop().unwrap();
         assert_eq!(request.header("x-forwarded-for"), Some("192.0.2.7"));
         assert_eq!(request.header("x-real-ip"), Some("192.0.2.7"));
-        eventually(PATIENCE, "the log names the client", || {
+        eventually(TIMEOUT, "the log names the client", || {
             weir.stdout().matches("\"client\":\"192.0.2.7\"").count() == (index + 1) * 2
         });
     }
@@ -94,13 +94,13 @@ fn who_is_listed_must_send_a_header() {
     let weir = weir(&backend, proxy, "");
     let mut client = Client::connect_from(proxy, weir.address());
     client.send("GET / HTTP/1.1\r\nHost: weir.test\r\n\r\n");
-    assert!(client.is_closed_within(PATIENCE));
-    eventually(PATIENCE, "it is counted", || failures(&weir, "proxy_header_missing") == Some(1.0));
+    assert!(client.is_closed_within(TIMEOUT));
+    eventually(TIMEOUT, "it is counted", || failures(&weir, "proxy_header_missing") == Some(1.0));
     weir.until_said("no PROXY header");
     let mut client = Client::connect_from(proxy, weir.address());
     client.send("PROXY TCP4 192.0.2.7 nobody 1 2\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n");
-    assert!(client.is_closed_within(PATIENCE));
-    eventually(PATIENCE, "it is counted", || failures(&weir, "proxy_header_invalid") == Some(1.0));
+    assert!(client.is_closed_within(TIMEOUT));
+    eventually(TIMEOUT, "it is counted", || failures(&weir, "proxy_header_invalid") == Some(1.0));
     assert_eq!(backend.count(), 0);
 }
 
@@ -111,9 +111,9 @@ fn connections_that_come_to_nothing_do_not_fill_the_log() {
     for _ in 0..100 {
         let mut client = Client::connect_from(proxy, weir.address());
         client.send("GET / HTTP/1.1\r\nHost: weir.test\r\n\r\n");
-        assert!(client.is_closed_within(PATIENCE));
+        assert!(client.is_closed_within(TIMEOUT));
     }
-    eventually(PATIENCE, "each is counted", || {
+    eventually(TIMEOUT, "each is counted", || {
         failures(&weir, "proxy_header_missing") == Some(100.0)
     });
     // Five, and one more for each minute that it took.
@@ -141,12 +141,12 @@ fn a_header_that_trickles_is_not_waited_for() {
     let weir = weir(&backend, proxy, "limits: {header_timeout: 300ms}");
     let mut client = Client::connect_from(proxy, weir.address());
     let mut bytes = binary().into_iter();
-    eventually(PATIENCE, "the connection is closed", || {
+    eventually(TIMEOUT, "the connection is closed", || {
         client.is_closed_within(std::time::Duration::from_millis(100))
             || bytes.next().is_none_or(|byte| client.try_send([byte]).is_err())
     });
     assert!(bytes.len() > 0, "not before the header was whole");
-    eventually(PATIENCE, "it is counted", || failures(&weir, "timeout") == Some(1.0));
+    eventually(TIMEOUT, "it is counted", || failures(&weir, "timeout") == Some(1.0));
 }
 
 #[test]

@@ -12,10 +12,10 @@ use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 use crate::support::backend::{Backend, Behaviour};
 use crate::support::client::{self, Client};
 use crate::support::configs::pool;
-use crate::support::mix::{self, Mix};
+use crate::support::mixed_clients::{self, MixedClients};
 use crate::support::ports::own_address;
 use crate::support::weir::Weir;
-use crate::support::{PATIENCE, eventually};
+use crate::support::{TIMEOUT, eventually};
 
 /// A port that is free on every address, and that no other test gets: a listener on `0.0.0.0` gets
 /// in the way of every other one on its port. Each process of these tests has a block of addresses
@@ -45,21 +45,21 @@ fn is_served(address: SocketAddr) -> bool {
 #[test]
 fn a_listener_moves_to_all_addresses_and_back_and_no_other_listener_loses_a_request() {
     let backends = Backend::start_many(1);
-    mix::pace(&backends);
+    mixed_clients::pace(&backends);
     let port = free_port();
     let (one, other) = (SocketAddr::from((own_address(), port)), (own_address(), port).into());
     let all = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
     let weir = Weir::start(&with_listeners(&backends, &[one]));
-    let mix = Mix::start(weir.address());
+    let mix = MixedClients::start(weir.address());
     for _turn in 0..3 {
         assert!(is_served(one) && !is_served(other));
         weir.write_config(&with_listeners(&backends, &[all]));
         weir.reload();
-        eventually(PATIENCE, "both are served", || is_served(one) && is_served(other));
+        eventually(TIMEOUT, "both are served", || is_served(one) && is_served(other));
         mix.go_on();
         weir.write_config(&with_listeners(&backends, &[one]));
         weir.reload();
-        eventually(PATIENCE, "one is served", || is_served(one) && !is_served(other));
+        eventually(TIMEOUT, "one is served", || is_served(one) && !is_served(other));
         mix.go_on();
     }
     mix.stop().assert_flawless(&backends.iter().collect::<Vec<_>>());
@@ -80,10 +80,10 @@ fn while_a_moved_listener_s_worker_warms_up_the_old_one_gets_the_connections() {
          listeners: [\"HERE:8080\", \"{one}\"]\n"
     ));
     weir.signal("HUP");
-    eventually(PATIENCE, "the new worker probes", || slow.count_of("/health") == 1);
+    eventually(TIMEOUT, "the new worker probes", || slow.count_of("/health") == 1);
     assert_eq!(client::get(one, "/").text(), "b1", "the old worker answers");
     slow.release();
-    eventually(PATIENCE, "it moves", || weir.stderr().contains("reloaded: "));
+    eventually(TIMEOUT, "it moves", || weir.stderr().contains("reloaded: "));
     assert_eq!(client::get(one, "/").text(), "slow");
     assert!(!is_served((own_address(), port).into()));
 }
@@ -100,13 +100,13 @@ fn the_admin_port_moves_to_all_addresses_and_back() {
     let answers =
         |to| client::try_get(to, "/healthz").is_ok_and(|response| response.status() == 200);
     let other = SocketAddr::from((own_address(), port));
-    eventually(PATIENCE, "it serves", || is_served(weir.address()));
+    eventually(TIMEOUT, "it serves", || is_served(weir.address()));
     weir.write_config(&config(all));
     weir.reload();
-    eventually(PATIENCE, "it has moved", || answers(one) && answers(other));
+    eventually(TIMEOUT, "it has moved", || answers(one) && answers(other));
     weir.write_config(&config(one));
     weir.reload();
-    eventually(PATIENCE, "it is back", || answers(one) && !answers(other));
+    eventually(TIMEOUT, "it is back", || answers(one) && !answers(other));
     assert!(weir.is_running());
 }
 
@@ -122,12 +122,12 @@ fn a_listener_that_is_removed_and_put_back_at_once_is_had_again() {
         let mut client = Client::connect(weir.address());
         client.send("GET /hang HTTP/1.1\r\nHost: weir.test\r\n\r\n");
         let arrived = || backends.iter().any(|backend| backend.count_of("/hang") == turn);
-        eventually(PATIENCE, "the request is in flight", arrived);
+        eventually(TIMEOUT, "the request is in flight", arrived);
         clients.push(client);
         weir.write_config(&with_listeners(&backends, &[]));
         weir.reload();
         weir.write_config(&with_listeners(&backends, &[more]));
         weir.reload();
-        eventually(PATIENCE, "it is served", || is_served(more));
+        eventually(TIMEOUT, "it is served", || is_served(more));
     }
 }

@@ -7,15 +7,15 @@ use std::time::Duration;
 
 use crate::support::backend::Backend;
 use crate::support::configs::pool;
-use crate::support::mix::{self, Mix};
+use crate::support::mixed_clients::{self, MixedClients};
 use crate::support::ports::own_socket;
 use crate::support::weir::{Directory, Ended, Weir, copy_binary, put_script};
-use crate::support::{PATIENCE, eventually, now};
+use crate::support::{TIMEOUT, eventually, now};
 
 /// What `lb_config_reload_success` is; the worker is told just after whoever asked.
 fn until_success_is(weir: &Weir, expected: f64) {
     let success = || weir.metrics().value("lb_config_reload_success", &[]);
-    eventually(PATIENCE, "the metric tells it", || success() == Some(expected));
+    eventually(TIMEOUT, "the metric tells it", || success() == Some(expected));
 }
 
 /// Under load, makes the file one that is refused; gives back what `weir reload` said. Nothing
@@ -31,10 +31,10 @@ fn refused_until_repaired(
     repair: impl Fn(),
 ) -> Ended {
     let backends = Backend::start_many(2);
-    mix::pace(&backends);
+    mixed_clients::pace(&backends);
     let weir = start(&pool(&backends, ""));
     let worker = weir.worker_pid();
-    let mix = Mix::start(weir.address());
+    let mix = MixedClients::start(weir.address());
     spoil(&weir);
     let said = weir.command(&["reload"]);
     assert_eq!((said.code, said.stdout.as_str()), (Some(1), ""), "{said:?}");
@@ -119,14 +119,14 @@ fn a_refused_reload_does_not_move_the_time_of_the_last_one() {
     let loaded = || weir.metrics().sum("lb_config_last_reload_timestamp_seconds", &[]);
     let age = || weir.status()["config"]["age_seconds"].as_u64().unwrap();
     let before = loaded();
-    eventually(PATIENCE, "some time has passed", || age() >= 2);
+    eventually(TIMEOUT, "some time has passed", || age() >= 2);
     weir.write_config("pools: 17");
     assert_eq!(weir.command(&["reload"]).code, Some(1));
     let refused = || weir.metrics().sum("lb_config_reload_success", &[]) == 0.0;
-    eventually(PATIENCE, "it is told", refused);
+    eventually(TIMEOUT, "it is told", refused);
     assert!((loaded() - before).abs() < 0.5, "{} and {before}", loaded());
     assert!(age() >= 2);
     weir.write_config(&pool(&backends, ""));
     weir.reload();
-    eventually(PATIENCE, "a good one moves it", || loaded() > before);
+    eventually(TIMEOUT, "a good one moves it", || loaded() > before);
 }

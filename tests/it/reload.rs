@@ -16,11 +16,11 @@ use std::time::Duration;
 use crate::support::backend::{Backend, Behaviour};
 use crate::support::client::{self, Client};
 use crate::support::configs::pool;
-use crate::support::load::Load;
-use crate::support::mix::{self, Mix};
+use crate::support::load_generator::Load;
+use crate::support::mixed_clients::{self, MixedClients};
 use crate::support::ports::own_address;
 use crate::support::weir::{Directory, Weir, copy_binary};
-use crate::support::{PATIENCE, eventually, within};
+use crate::support::{TIMEOUT, eventually, within};
 
 /// How often each test under load reloads.
 fn reloads() -> usize {
@@ -29,7 +29,7 @@ fn reloads() -> usize {
 
 fn paced(count: usize) -> Vec<Backend> {
     let backends = Backend::start_many(count);
-    mix::pace(&backends);
+    mixed_clients::pace(&backends);
     backends
 }
 
@@ -41,7 +41,7 @@ fn refs(backends: &[Backend]) -> Vec<&Backend> {
 fn no_request_of_a_mixed_load_is_lost_over_reloads() {
     let backends = paced(3);
     let weir = Weir::start(&pool(&backends, ""));
-    let mix = Mix::start(weir.address());
+    let mix = MixedClients::start(weir.address());
     for turn in 1..=reloads() {
         weir.write_config(&pool(&backends, &format!("timeouts: {{idle: {turn}s}}")));
         let said = weir.reload();
@@ -62,7 +62,7 @@ fn no_request_is_lost_while_backends_come_and_go() {
         format!("pools: [{{name: web, health_check: {{interval: 1s}}, backends: [{chosen}]}}]")
     };
     let weir = Weir::start(&some(0));
-    let mix = Mix::start(weir.address());
+    let mix = MixedClients::start(weir.address());
     for turn in 1..=reloads() {
         weir.write_config(&some(turn));
         weir.reload();
@@ -79,7 +79,7 @@ fn no_request_is_lost_while_the_binary_on_disk_is_replaced() {
     let binary = directory.path("weir");
     copy_binary(&binary, "");
     let weir = Weir::start_by(Command::new(&binary), &pool(&backends, ""));
-    let mix = Mix::start(weir.address());
+    let mix = MixedClients::start(weir.address());
     let mut images = BTreeSet::new();
     for turn in 1..=reloads().min(10) {
         copy_binary(&binary, &"x".repeat(turn));
@@ -99,7 +99,7 @@ fn sighup_reloads_too() {
     assert_eq!(weir.get("/").text(), "b1");
     weir.write_config(&pool(&backends[1..], ""));
     weir.signal("HUP");
-    eventually(PATIENCE, "the other backend is asked", || weir.get("/").text() == "b2");
+    eventually(TIMEOUT, "the other backend is asked", || weir.get("/").text() == "b2");
 }
 
 #[test]
@@ -128,7 +128,7 @@ fn a_reload_that_nobody_waits_for_logs_each_change() {
         "changed: pool site added: 1 backend",
         "changed: pool web removed",
     ] {
-        eventually(PATIENCE, change, || weir.stderr().contains(change));
+        eventually(TIMEOUT, change, || weir.stderr().contains(change));
     }
 }
 
@@ -191,7 +191,7 @@ fn a_listener_is_added_removed_and_bound_again_while_the_others_miss_nothing() {
         assert_eq!(client::get(other, "/other").status(), 200);
         listening(&weir, &backends, &[kept], weir.admin());
         weir.reload();
-        eventually(PATIENCE, "the removed one refuses", || is_refused(other));
+        eventually(TIMEOUT, "the removed one refuses", || is_refused(other));
     }
     let tally = load.stop();
     assert_eq!((tally.failed(), tally.errors.clone()), (0, [].into()));
@@ -206,7 +206,7 @@ fn the_admin_port_is_moved_by_a_reload() {
     listening(&weir, &backends, &[weir.address()], after);
     weir.reload();
     assert_eq!(client::get(after, "/readyz").status(), 200);
-    eventually(PATIENCE, "the former one refuses", || is_refused(before));
+    eventually(TIMEOUT, "the former one refuses", || is_refused(before));
     listening(&weir, &backends, &[weir.address()], before);
     weir.reload();
     assert_eq!(client::get(before, "/readyz").status(), 200);
@@ -222,27 +222,27 @@ fn no_more_workers_drain_at_once_than_are_allowed_and_the_oldest_is_ended_first(
     for turn in 1..=5 {
         let mut client = Client::connect(weir.address());
         client.send("GET /hang HTTP/1.1\r\nHost: weir.test\r\n\r\n");
-        eventually(PATIENCE, "it hangs", || backends[0].count_of("/hang") == turn);
+        eventually(TIMEOUT, "it hangs", || backends[0].count_of("/hang") == turn);
         clients.push(client);
         weir.reload();
         // Until then the next client could be accepted by the former worker.
         let closed = format!("Shutting down {}", weir.address());
-        eventually(PATIENCE, "only the new one accepts", || {
+        eventually(TIMEOUT, "only the new one accepts", || {
             weir.stderr().matches(&closed).count() == turn
         });
         let draining = || weir.metrics().value("lb_draining_workers", &[]);
-        eventually(PATIENCE, "at most three drain", || draining() <= Some(3.0));
+        eventually(TIMEOUT, "at most three drain", || draining() <= Some(3.0));
     }
-    assert!(clients[0].is_closed_within(PATIENCE), "the oldest was ended");
-    assert!(clients[1].is_closed_within(PATIENCE), "and the next");
-    eventually(PATIENCE, "three drain", || {
+    assert!(clients[0].is_closed_within(TIMEOUT), "the oldest was ended");
+    assert!(clients[1].is_closed_within(TIMEOUT), "and the next");
+    eventually(TIMEOUT, "three drain", || {
         weir.metrics().value("lb_draining_workers", &[]) == Some(3.0)
     });
     weir.until_said("worker ended, too many drain: generation=2 ");
     backends[0].release();
     let answered = clients.iter_mut().skip(2).map(|client| client.read_answer().status());
     assert_eq!(answered.collect::<Vec<_>>(), [200, 200, 200], "the others came to their end");
-    eventually(PATIENCE, "nobody drains", || {
+    eventually(TIMEOUT, "nobody drains", || {
         weir.metrics().value("lb_draining_workers", &[]) == Some(0.0)
     });
 }
@@ -263,7 +263,7 @@ fn the_supervisors_memory_and_descriptors_are_flat_over_reloads() {
     let backends = Backend::start_many(2);
     let weir = Weir::start(&pool(&backends, ""));
     let settled = || {
-        eventually(PATIENCE, "nobody drains", || weir.workers().len() == 1);
+        eventually(TIMEOUT, "nobody drains", || weir.workers().len() == 1);
         weir.process_tree().len()
     };
     (0..5).for_each(|_| drop(weir.reload()));
@@ -271,7 +271,7 @@ fn the_supervisors_memory_and_descriptors_are_flat_over_reloads() {
     let (descriptors_before, memory_before) = (descriptors(&weir), memory(&weir));
     (0..reloads().max(15)).for_each(|_| drop(weir.reload()));
     assert_eq!(settled(), 2, "a supervisor and a worker");
-    eventually(PATIENCE, "as many descriptors as before", || {
+    eventually(TIMEOUT, "as many descriptors as before", || {
         descriptors(&weir) == descriptors_before
     });
     let grown = memory(&weir).saturating_sub(memory_before);
@@ -292,15 +292,15 @@ fn with_watch_a_changed_file_is_served_and_a_bad_one_is_told_once() {
     let backends = Backend::start_many(2);
     let weir = watched(&backends[..1]);
     weir.write_config(&pool(&backends[1..], ""));
-    eventually(PATIENCE, "the new file is served", || weir.get("/").text() == "b2");
+    eventually(TIMEOUT, "the new file is served", || weir.get("/").text() == "b2");
     weir.write_config("pools: 17");
-    eventually(PATIENCE, "it is refused", || reloads_done(&weir, "refused") > 0.0);
+    eventually(TIMEOUT, "it is refused", || reloads_done(&weir, "refused") > 0.0);
     // Longer than three looks: it must not be told again.
     within(Duration::from_millis(3500), || (reloads_done(&weir, "refused") > 1.0).then_some(()));
     assert_eq!(weir.stderr().matches("reload refused").count(), 1, "{}", weir.stderr());
     assert_eq!(weir.get("/").text(), "b2", "the old one is served on");
     weir.write_config(&pool(&backends[..1], ""));
-    eventually(PATIENCE, "a good one is served again", || weir.get("/").text() == "b1");
+    eventually(TIMEOUT, "a good one is served again", || weir.get("/").text() == "b1");
 }
 
 #[test]
@@ -311,7 +311,7 @@ fn with_watch_several_quick_writes_are_few_reloads() {
         weir.write_config(&pool(&backends[..1], &format!("timeouts: {{idle: {turn}s}}")));
     }
     weir.write_config(&pool(&backends[1..], ""));
-    eventually(PATIENCE, "the last is served", || weir.get("/").text() == "b2");
+    eventually(TIMEOUT, "the last is served", || weir.get("/").text() == "b2");
     assert!(reloads_done(&weir, "done") <= 3.0, "{}", reloads_done(&weir, "done"));
 }
 
@@ -332,7 +332,7 @@ fn with_watch_a_swap_of_links_as_kubernetes_does_it_is_noticed() {
     assert_eq!(weir.get("/").text(), "b1");
     link("..two", "..next");
     fs::rename(weir.path("..next"), weir.path("..data")).unwrap();
-    eventually(PATIENCE, "the new file is served", || weir.get("/").text() == "b2");
+    eventually(TIMEOUT, "the new file is served", || weir.get("/").text() == "b2");
 }
 
 #[test]
@@ -344,7 +344,7 @@ fn with_watch_a_file_that_a_command_has_read_is_not_read_again() {
     // Two looks later a change would be noticed, as this next one is.
     within(Duration::from_millis(2500), || (reloads_done(&weir, "done") > 1.0).then_some(()));
     weir.write_config(&pool(&backends[2..], ""));
-    eventually(PATIENCE, "the next file is served", || weir.get("/").text() == "b3");
+    eventually(TIMEOUT, "the next file is served", || weir.get("/").text() == "b3");
     assert_eq!(reloads_done(&weir, "done"), 2.0, "{}", weir.stderr());
 }
 
@@ -354,10 +354,10 @@ fn with_watch_a_file_that_is_gone_is_logged_once_and_read_when_it_is_back() {
     let weir = watched(&backends[..1]);
     let logged = || weir.stderr().matches("configuration file cannot be read").count();
     fs::remove_file(weir.config_path()).unwrap();
-    eventually(PATIENCE, "it is logged", || logged() == 1);
+    eventually(TIMEOUT, "it is logged", || logged() == 1);
     assert_eq!(weir.get("/").text(), "b1", "what was served is served on");
     weir.write_config(&pool(&backends[1..], ""));
-    eventually(PATIENCE, "the new file is served", || weir.get("/").text() == "b2");
+    eventually(TIMEOUT, "the new file is served", || weir.get("/").text() == "b2");
     assert_eq!(logged(), 1);
 }
 

@@ -15,9 +15,9 @@ use serde_json::Value;
 use crate::support::backend::{Answer, Backend, Behaviour};
 use crate::support::client::{Client, Failure, Response, try_get};
 use crate::support::configs::pool;
-use crate::support::load::Load;
+use crate::support::load_generator::Load;
 use crate::support::weir::Weir;
-use crate::support::{PATIENCE, eventually};
+use crate::support::{TIMEOUT, eventually};
 
 const RETRY: &str = "retry: {attempts: 3, backoff: 5ms}";
 
@@ -93,10 +93,10 @@ fn one_dead_backend_among_three_costs_no_client_an_answer() {
 fn a_backend_that_crashes_under_load_costs_no_get_its_answer() {
     let (backends, weir) = world(3, RETRY);
     let load = Load::on(weir.address()).start();
-    eventually(PATIENCE, "a load under way", || load.done() > 100);
+    eventually(TIMEOUT, "a load under way", || load.done() > 100);
     backends[1].crash();
     let crashed_at = load.done();
-    eventually(PATIENCE, "a load that goes on", || load.done() > crashed_at + 100);
+    eventually(TIMEOUT, "a load that goes on", || load.done() > crashed_at + 100);
     let tally = load.stop();
     assert_eq!(tally.failed(), 0, "{:?} {:?}", tally.statuses, tally.errors);
 }
@@ -189,7 +189,7 @@ fn a_small_chunked_body_is_replayed_intact() {
     let mut client = Client::connect(weir.address());
     client.send("PUT / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n");
     client.send("3\r\none\r\n");
-    eventually(PATIENCE, "the first attempt", || count(&backends) == 1);
+    eventually(TIMEOUT, "the first attempt", || count(&backends) == 1);
     client.send("4\r\n two\r\n0\r\n\r\n");
     assert_eq!(client.read_answer().status(), 502);
     let seen: Vec<_> = backends.iter().flat_map(Backend::requests).collect();
@@ -332,7 +332,7 @@ fn a_request_of_a_crashed_backend_does_not_wait_for_it() {
     set_all(&backends, &Behaviour::NeverAnswer);
     let mut client = Client::connect(weir.address());
     client.send("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n");
-    eventually(PATIENCE, "the first attempt", || count(&backends) == 1);
+    eventually(TIMEOUT, "the first attempt", || count(&backends) == 1);
     let first = backends.iter().position(|backend| backend.count() == 1).unwrap();
     set_all(&backends, &Behaviour::Good);
     backends[first].crash();

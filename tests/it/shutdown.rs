@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::support::backend::{Backend, Behaviour};
 use crate::support::client::{self, Client, Failure};
 use crate::support::weir::{Weir, kill};
-use crate::support::{PATIENCE, eventually, eventually_some, now};
+use crate::support::{TIMEOUT, eventually, eventually_some, now};
 
 /// A stop that takes this long waited for something: what it must not wait for may take an hour.
 const PROMPT: Duration = Duration::from_secs(60);
@@ -35,13 +35,13 @@ fn waiting(weir: &Weir, backend: &Backend) -> Client {
     backend.on("/slow", Behaviour::NeverAnswer);
     let mut client = Client::connect(weir.address());
     client.send("GET /slow HTTP/1.1\r\nHost: weir.test\r\n\r\n");
-    eventually(PATIENCE, "the request is in flight", || backend.in_flight() > 0);
+    eventually(TIMEOUT, "the request is in flight", || backend.in_flight() > 0);
     client
 }
 
 fn until_connected(weir: &Weir) {
     let open = || weir.metrics().value("lb_downstream_connections", &[]);
-    eventually(PATIENCE, "the connection is accepted", || open() == Some(1.0));
+    eventually(TIMEOUT, "the connection is accepted", || open() == Some(1.0));
 }
 
 fn is_accepting(address: SocketAddr) -> bool {
@@ -49,7 +49,7 @@ fn is_accepting(address: SocketAddr) -> bool {
 }
 
 fn until_not_accepting(weir: &Weir) {
-    eventually(PATIENCE, "it no longer accepts", || !is_accepting(weir.address()));
+    eventually(TIMEOUT, "it no longer accepts", || !is_accepting(weir.address()));
 }
 
 /// Waits until it has ended.
@@ -162,7 +162,7 @@ fn a_kept_clients_next_answer_says_that_it_is_the_last() {
     let answer = client.get("/");
     assert_eq!(answer.status(), 200);
     assert_eq!(answer.header("connection"), Some("close"));
-    assert!(client.is_closed_within(PATIENCE));
+    assert!(client.is_closed_within(TIMEOUT));
     ends_with(&mut weir, 0);
 }
 
@@ -171,7 +171,7 @@ fn an_idle_kept_connection_is_ended_without_a_reset() {
     let backend = Backend::start("one");
     let mut weir = start_with_drain(&backend);
     let (mut used, mut silent) = (kept(&weir), Client::connect(weir.address()));
-    eventually(PATIENCE, "both are accepted", || {
+    eventually(TIMEOUT, "both are accepted", || {
         weir.metrics().value("lb_downstream_connections", &[]) == Some(2.0)
     });
     weir.signal("TERM");
@@ -223,7 +223,7 @@ fn a_signal_before_the_first_probes_are_done_ends_it_with_0() {
          health_check: {{path: /health, interval: 1h, timeout: 1h}}}}]",
         backend.url()
     ));
-    eventually(PATIENCE, "the probe hangs", || backend.count_of("/health") == 1);
+    eventually(TIMEOUT, "the probe hangs", || backend.count_of("/health") == 1);
     weir.signal("TERM");
     ends_with(&mut weir, 0);
 }
@@ -254,7 +254,7 @@ fn what_a_former_worker_counts_meanwhile_is_told_until_the_end() {
     backend.release();
     assert_eq!(client.read_answer().status(), 200);
     let counted = || weir.metrics().sum("lb_requests_total", &[]);
-    eventually(PATIENCE, "it is counted", || counted() == 1.0);
+    eventually(TIMEOUT, "it is counted", || counted() == 1.0);
     assert!(weir.is_running(), "it waits still");
     weir.signal_until_it_ends("TERM");
     ends_with(&mut weir, 1);
@@ -270,17 +270,17 @@ fn a_worker_that_is_just_taking_over_is_stopped_in_order_as_well() {
     weir.signal("HUP");
     let until = |what: &str| {
         let find = || weir.workers().into_iter().find(|worker| worker.is(what));
-        eventually_some(PATIENCE, what, find).pid
+        eventually_some(TIMEOUT, what, find).pid
     };
     let new = until("warm");
     kill("STOP", &[new]).unwrap();
     kill("CONT", &[old]).unwrap();
     assert_eq!(until("taking_over"), new);
     weir.signal("TERM");
-    eventually(PATIENCE, "it stops", || weir.stderr().contains("stopping"));
+    eventually(TIMEOUT, "it stops", || weir.stderr().contains("stopping"));
     kill("CONT", &[new]).unwrap();
     let ready = || weir.stderr().contains("worker ready: generation=2");
-    eventually(PATIENCE, "it was not killed", ready);
+    eventually(TIMEOUT, "it was not killed", ready);
     assert_eq!(weir.get("/").status(), 200);
     ends_with(&mut weir, 0);
 }
@@ -374,7 +374,7 @@ fn no_request_of_a_kept_connection_fails_over_a_stop() {
         std::thread::spawn(move || ask_until_refused(address, &answers))
     };
     let clients = [ask(), ask(), ask(), ask()];
-    eventually(PATIENCE, "the load is under way", || answers.load(Relaxed) > 200);
+    eventually(TIMEOUT, "the load is under way", || answers.load(Relaxed) > 200);
     weir.signal("TERM");
     ends_with(&mut weir, 0);
     let asked = clients.map(|client| client.join().expect("nobody panics there"));

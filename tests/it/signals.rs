@@ -6,7 +6,7 @@ use crate::support::backend::{Backend, Behaviour};
 use crate::support::client::Client;
 use crate::support::configs::pool;
 use crate::support::weir::{Weir, kill};
-use crate::support::{PATIENCE, eventually, now};
+use crate::support::{TIMEOUT, eventually, now};
 
 /// Signals that mean nothing to Weir and would end a process that does not handle them.
 const MEANINGLESS: [&str; 8] = ["USR1", "ALRM", "VTALRM", "PROF", "IO", "PWR", "STKFLT", "XFSZ"];
@@ -18,7 +18,7 @@ fn with_one_in_flight(backend: &Backend) -> (Weir, Client) {
     let weir = Weir::start(&config);
     let mut client = Client::connect(weir.address());
     client.send("GET /hang HTTP/1.1\r\nHost: weir.test\r\n\r\n");
-    eventually(PATIENCE, "the request is in flight", || backend.in_flight() > 0);
+    eventually(TIMEOUT, "the request is in flight", || backend.in_flight() > 0);
     (weir, client)
 }
 
@@ -45,7 +45,7 @@ fn a_hang_up_to_every_process_is_one_reload_and_costs_no_request() {
     let backend = Backend::start("one");
     let (weir, mut client) = with_one_in_flight(&backend);
     kill("HUP", &weir.process_tree()).unwrap();
-    eventually(PATIENCE, "it reloads", || count(&weir, "reloaded: ") == 1);
+    eventually(TIMEOUT, "it reloads", || count(&weir, "reloaded: ") == 1);
     backend.release();
     assert_eq!(client.read_answer().status(), 200);
     assert_eq!(count(&weir, "worker died"), 0, "{}", weir.stderr());
@@ -59,11 +59,11 @@ fn signals_without_a_meaning_are_ignored_by_the_supervisor_before_and_after_an_u
         for signal in MEANINGLESS {
             weir.signal(signal);
             let logged = format!("signal ignored: signal=SIG{signal} ");
-            eventually(PATIENCE, signal, || count(&weir, &logged) == round);
+            eventually(TIMEOUT, signal, || count(&weir, &logged) == round);
         }
         if round == 1 {
             weir.signal("USR2");
-            eventually(PATIENCE, "upgraded", || count(&weir, "supervisor replaced: ") == 1);
+            eventually(TIMEOUT, "upgraded", || count(&weir, "supervisor replaced: ") == 1);
         }
     }
     assert!(weir.is_running());
@@ -76,10 +76,10 @@ fn quit_is_a_graceful_stop() {
     let backend = Backend::start("one");
     let (mut weir, mut client) = with_one_in_flight(&backend);
     kill("QUIT", &weir.process_tree()).unwrap();
-    eventually(PATIENCE, "it drains", || count(&weir, "draining: connections=1") == 1);
+    eventually(TIMEOUT, "it drains", || count(&weir, "draining: connections=1") == 1);
     backend.release();
     assert_eq!(client.read_answer().status(), 200);
-    assert_eq!(weir.wait(PATIENCE).code(), Some(0), "{}", weir.stderr());
+    assert_eq!(weir.wait(TIMEOUT).code(), Some(0), "{}", weir.stderr());
 }
 
 #[test]
@@ -89,18 +89,18 @@ fn the_same_stop_twice_within_a_moment_is_one_stop() {
         let (mut weir, mut client) = with_one_in_flight(&backend);
         let start = now();
         weir.signal(first);
-        eventually(PATIENCE, "it stops", || count(&weir, "stopping") == 1);
+        eventually(TIMEOUT, "it stops", || count(&weir, "stopping") == 1);
         weir.signal(second);
         let ignored = || count(&weir, "the stop has just begun") == 1;
         let at_once = || count(&weir, "stopping at once") == 1;
-        eventually(PATIENCE, "the second is read", || ignored() || at_once());
+        eventually(TIMEOUT, "the second is read", || ignored() || at_once());
         if at_once() && now() - start >= Duration::from_millis(500) {
             continue; // this machine was too slow for two signals within the moment
         }
         assert!(ignored(), "{}", weir.stderr());
         backend.release();
         assert_eq!(client.read_answer().status(), 200);
-        assert_eq!(weir.wait(PATIENCE).code(), Some(0), "{}", weir.stderr());
+        assert_eq!(weir.wait(TIMEOUT).code(), Some(0), "{}", weir.stderr());
     }
 }
 
@@ -111,7 +111,7 @@ fn a_further_stop_later_on_ends_it_at_once() {
     let start = now();
     weir.signal("TERM");
     weir.signal_until_it_ends("TERM");
-    assert_eq!(weir.wait(PATIENCE).code(), Some(1), "{}", weir.stderr());
+    assert_eq!(weir.wait(TIMEOUT).code(), Some(1), "{}", weir.stderr());
     assert!(now() - start >= Duration::from_millis(500), "after {:?}", now() - start);
     weir.until_said("stopping at once: signal=SIGTERM");
 }

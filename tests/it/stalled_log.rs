@@ -20,7 +20,7 @@ use crate::support::backend::{Backend, Behaviour};
 use crate::support::client::{self, Client};
 use crate::support::configs::pool;
 use crate::support::weir::{Directory, Weir, put_script};
-use crate::support::{PATIENCE, eventually, now};
+use crate::support::{TIMEOUT, eventually, now};
 
 /// Bytes that fill a pipe before the first line of the log.
 const FILLING: &[u8] = &[b'#'; 4096];
@@ -69,7 +69,7 @@ impl Pipe {
     #[track_caller]
     fn until_read(&self, words: &[&str]) -> String {
         let mut text = String::new();
-        eventually(PATIENCE, &format!("a line with {words:?}"), || {
+        eventually(TIMEOUT, &format!("a line with {words:?}"), || {
             text += &self.read();
             text.lines().any(|line| words.iter().all(|word| line.contains(word)))
         });
@@ -118,12 +118,12 @@ fn assert_goes_on(weir: &Weir, backends: &[Backend], turn: u64) {
         assert_eq!(weir.get("/").status(), 200);
     }
     first.on("/health", Behaviour::status(500));
-    eventually(PATIENCE, "a failed check is noticed", || !is_healthy(weir, first));
+    eventually(TIMEOUT, "a failed check is noticed", || !is_healthy(weir, first));
     first.on("/health", Behaviour::status(200));
-    eventually(PATIENCE, "a passed check is noticed", || is_healthy(weir, first));
+    eventually(TIMEOUT, "a passed check is noticed", || is_healthy(weir, first));
     weir.reload();
     weir.signal("USR2");
-    eventually(PATIENCE, "the supervisor is replaced", || {
+    eventually(TIMEOUT, "the supervisor is replaced", || {
         let status = weir.command(&["status"]);
         status.code == Some(0) && status.stdout.contains(&format!("upgrades: done={turn} "))
     });
@@ -140,7 +140,7 @@ fn a_log_that_nobody_reads_stops_nothing_and_what_is_lost_is_counted_and_logged(
         turn += 1;
         assert_goes_on(&weir, &backends, turn);
     }
-    eventually(PATIENCE, "lines are lost", || {
+    eventually(TIMEOUT, "lines are lost", || {
         weir.get("/");
         lost(&weir, "worker") > 0.0
     });
@@ -150,7 +150,7 @@ fn a_log_that_nobody_reads_stops_nothing_and_what_is_lost_is_counted_and_logged(
     pipe.until_read(&["log lines lost: count="]);
     pipe.fill();
     weir.signal("TERM");
-    assert_eq!(weir.wait(PATIENCE).code(), Some(0));
+    assert_eq!(weir.wait(TIMEOUT).code(), Some(0));
 }
 
 #[test]
@@ -163,15 +163,15 @@ fn a_stop_at_once_does_not_wait_for_a_log_that_nobody_reads() {
     client.send("GET /hang HTTP/1.1\r\nHost: weir.test\r\n\r\n");
     backends
         .iter()
-        .for_each(|backend| eventually(PATIENCE, "it arrives", || backend.count_of("/hang") == 1));
+        .for_each(|backend| eventually(TIMEOUT, "it arrives", || backend.count_of("/hang") == 1));
     weir.signal("TERM");
-    eventually(PATIENCE, "it does not accept", || client::try_get(weir.address(), "/").is_err());
+    eventually(TIMEOUT, "it does not accept", || client::try_get(weir.address(), "/").is_err());
     // One that follows at once is taken for the first one.
-    eventually(PATIENCE, "it ends", || {
+    eventually(TIMEOUT, "it ends", || {
         weir.signal("TERM");
         !weir.is_running()
     });
-    assert_eq!(weir.wait(PATIENCE).code(), Some(1));
+    assert_eq!(weir.wait(TIMEOUT).code(), Some(1));
 }
 
 #[test]
@@ -182,7 +182,7 @@ fn an_access_log_that_nobody_reads_stops_nothing() {
         let mut weir = Weir::start_by(pipe.launcher(descriptors, ""), &config);
         assert_goes_on(&weir, &backends, 1);
         weir.signal("TERM");
-        assert_eq!(weir.wait(PATIENCE).code(), Some(0), "{target}");
+        assert_eq!(weir.wait(TIMEOUT).code(), Some(0), "{target}");
     }
 }
 
@@ -202,10 +202,10 @@ fn a_panic_is_logged_once_the_log_is_read_and_stops_nothing_before() {
         text += &pipe.read();
         text.lines().filter(|line| line.contains(what)).count()
     };
-    eventually(PATIENCE, "the first five of one kind are logged", || {
+    eventually(TIMEOUT, "the first five of one kind are logged", || {
         logged("panic: thread=weir-data location=src/proxy/") == 5
     });
-    eventually(PATIENCE, "with the functions that were called", || {
+    eventually(TIMEOUT, "with the functions that were called", || {
         logged("weir::proxy::fault::at") == 5
     });
 }
@@ -219,10 +219,10 @@ fn the_demo_goes_on_though_nobody_reads_what_it_prints() {
     demo.args(["demo", "--listen", &listen.to_string(), "--admin", &admin.to_string()]);
     demo.args(["--control", &pipe.directory.name("control")]);
     let mut demo = demo.stdin(std::process::Stdio::null()).spawn().expect("starting it");
-    eventually(PATIENCE, "it serves", || {
+    eventually(TIMEOUT, "it serves", || {
         client::try_get(listen, "/").is_ok_and(|answer| answer.status() == 200)
     });
     let pid = demo.id();
     crate::support::weir::kill("TERM", &[pid]).expect("sending a signal");
-    eventually(PATIENCE, "it ends", || demo.try_wait().expect("waiting").is_some());
+    eventually(TIMEOUT, "it ends", || demo.try_wait().expect("waiting").is_some());
 }

@@ -13,11 +13,11 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use crate::support::backend::{Backend, Behaviour};
 use crate::support::client::{self, Client, Failure, Response};
 use crate::support::configs::pool;
-use crate::support::load::Load;
+use crate::support::load_generator::Load;
 use crate::support::metrics::Metrics;
 use crate::support::ports::own_address;
 use crate::support::weir::{Weir, kill};
-use crate::support::{PATIENCE, eventually};
+use crate::support::{TIMEOUT, eventually};
 
 fn status_for(weir: &Weir, from: Ipv4Addr) -> u16 {
     Client::connect_from(from, weir.address()).get("/").status()
@@ -50,7 +50,7 @@ fn a_client_with_an_empty_bucket_is_still_refused_after_an_upgrade_and_a_reload(
     let backends = Backend::start_many(1);
     let (weir, client) = spent(&backends);
     weir.signal("USR2");
-    eventually(PATIENCE, "it is replaced", || weir.stderr().contains("supervisor replaced"));
+    eventually(TIMEOUT, "it is replaced", || weir.stderr().contains("supervisor replaced"));
     assert_eq!(status_for(&weir, client), 429);
     weir.reload();
     assert_eq!(status_for(&weir, client), 429);
@@ -63,7 +63,7 @@ const MANY: u8 = 20;
 /// Waits for a checkpoint that is later than this call: it tells of connections made in it.
 fn until_checkpoint(weir: &Weir) {
     let _more: Vec<Client> = (0..MANY).map(|_| Client::connect(weir.address())).collect();
-    eventually(PATIENCE, "a checkpoint", || {
+    eventually(TIMEOUT, "a checkpoint", || {
         weir.serving().is_some_and(|worker| worker.connections >= u64::from(MANY))
     });
 }
@@ -77,7 +77,7 @@ fn a_client_with_an_empty_bucket_is_still_refused_after_a_crash() {
     kill("KILL", &[weir.worker_pid()]).unwrap();
     assert_eq!(status_for(&weir, client), 429);
     assert_eq!(backends[0].count(), 3);
-    eventually(PATIENCE, "no total is forgotten", || {
+    eventually(TIMEOUT, "no total is forgotten", || {
         let answer = client::get(weir.admin(), "/metrics");
         // It serves before it is ready.
         answer.status() == 200
@@ -94,7 +94,7 @@ fn probed(backends: &[Backend], check: &str) -> String {
 }
 
 fn until_healthy(weir: &Weir, count: usize) {
-    eventually(PATIENCE, "so many are healthy", || weir.status()["healthy_backends"] == count);
+    eventually(TIMEOUT, "so many are healthy", || weir.status()["healthy_backends"] == count);
 }
 
 #[test]
@@ -111,7 +111,7 @@ fn after_a_crash_a_pass_of_the_new_worker_is_newer_than_the_checkpoint() {
     let worker = weir.worker_pid();
     failing.on("/health", Behaviour::Good);
     kill("KILL", &[worker]).unwrap();
-    eventually(PATIENCE, "another worker serves", || {
+    eventually(TIMEOUT, "another worker serves", || {
         weir.serving().is_some_and(|serving| serving.pid != worker)
     });
     assert_eq!(weir.status()["healthy_backends"], 2);
@@ -155,7 +155,7 @@ fn a_backend_that_has_just_become_unhealthy_gets_no_request_of_a_new_worker() {
         until_healthy(&weir, 1);
         bad.forget();
         weir.reload();
-        eventually(PATIENCE, "the new worker has probed it", || bad.count_of("/health") >= 3);
+        eventually(TIMEOUT, "the new worker has probed it", || bad.count_of("/health") >= 3);
         assert_eq!(bad.count(), 0, "it was known to be unhealthy");
         bad.on("/health", Behaviour::status(200));
     }
@@ -173,7 +173,7 @@ fn one_failed_probe_of_a_new_worker_does_not_make_a_healthy_backend_unhealthy() 
         backends[0].on("/health", Behaviour::status(status));
         weir.reload();
         let failed = format!("status {status}, expected 200-299");
-        eventually(PATIENCE, "the health check has failed", || {
+        eventually(TIMEOUT, "the health check has failed", || {
             weir.status()["backends"][0]["last_error"] == failed.as_str()
         });
         assert_eq!(weir.get("/").status(), 200);
@@ -181,7 +181,7 @@ fn one_failed_probe_of_a_new_worker_does_not_make_a_healthy_backend_unhealthy() 
     backends[0].on("/health", Behaviour::status(502));
     weir.reload();
     // For a moment the worker before accepts as well, and it knows of two failures.
-    eventually(PATIENCE, "the third worker finds one too many", || weir.get("/").status() == 503);
+    eventually(TIMEOUT, "the third worker finds one too many", || weir.get("/").status() == 503);
     assert_eq!(backends[0].count_of("/health"), 4);
 }
 
@@ -271,7 +271,7 @@ impl Scraper {
 #[test]
 fn no_total_goes_backwards_over_twenty_reloads_and_none_is_lost() {
     let backends = Backend::start_many(2);
-    crate::support::mix::pace(&backends);
+    crate::support::mixed_clients::pace(&backends);
     let weir = Weir::start(&pool(&backends, ""));
     let load = Load { threads: 3, ..Load::on(weir.address()) }.start();
     let done = AtomicBool::new(false);
@@ -299,8 +299,8 @@ fn no_total_goes_backwards_over_twenty_reloads_and_none_is_lost() {
     assert_eq!(tally.errors, [].into());
     let expected = u32::try_from(tally.total()).unwrap();
     let counted = || weir.metrics().sum("lb_requests_total", &[]);
-    eventually(PATIENCE, "every request is counted", || counted() >= f64::from(expected));
-    eventually(PATIENCE, "nobody drains", || weir.workers().len() == 1);
+    eventually(TIMEOUT, "every request is counted", || counted() >= f64::from(expected));
+    eventually(TIMEOUT, "nobody drains", || weir.workers().len() == 1);
     assert!((counted() - f64::from(expected)).abs() < 0.5, "{} of {expected}", counted());
     assert_eq!(client::get(weir.admin(), "/status").json()["total_requests"], expected);
 }
@@ -310,16 +310,16 @@ fn the_uptime_is_the_services_and_not_a_workers() {
     let backends = Backend::start_many(1);
     let weir = Weir::start(&pool(&backends, ""));
     let uptime = || weir.status()["uptime_seconds"].as_u64().unwrap();
-    eventually(PATIENCE, "some time has passed", || uptime() >= 2);
+    eventually(TIMEOUT, "some time has passed", || uptime() >= 2);
     weir.reload();
     assert!(uptime() >= 2, "after a reload: {}", uptime());
     let before = uptime();
     weir.signal("USR2");
     let replaced = || weir.stderr().contains("supervisor replaced: ");
-    eventually(PATIENCE, "the supervisor is replaced", replaced);
+    eventually(TIMEOUT, "the supervisor is replaced", replaced);
     let worker = weir.worker_pid();
     kill("KILL", &[worker]).unwrap();
-    eventually(PATIENCE, "another worker serves", || {
+    eventually(TIMEOUT, "another worker serves", || {
         weir.serving().is_some_and(|serving| serving.pid != worker)
     });
     assert!(uptime() >= before, "after an upgrade and a crash: {}", uptime());

@@ -17,7 +17,7 @@ use crate::support::configs::pool;
 use crate::support::http2::{Http2, frame};
 use crate::support::origin::Origin;
 use crate::support::weir::{LISTENER_KEYS, Weir};
-use crate::support::{PATIENCE, eventually, eventually_some, now};
+use crate::support::{TIMEOUT, eventually, eventually_some, now};
 
 fn one(pool_keys: &str, file_keys: &str) -> (Backend, Weir) {
     let backend = Backend::start("one");
@@ -41,7 +41,7 @@ fn never_whole(failure: &Failure) -> bool {
 #[track_caller]
 fn until_the_only_error_is(weir: &Weir, kind: &str) {
     let errors = |labels: &[(&str, &str)]| weir.metrics().sum("lb_errors_total", labels);
-    eventually(PATIENCE, "it is counted", || errors(&[("type", kind)]) == 1.0);
+    eventually(TIMEOUT, "it is counted", || errors(&[("type", kind)]) == 1.0);
     assert_eq!(errors(&[]), 1.0, "and nothing else is");
 }
 
@@ -82,7 +82,7 @@ fn a_backend_that_does_not_answer_costs_its_own_request_alone() {
     assert_eq!(waiting.read_answer().status(), 504);
     assert_eq!(weir.get("/").status(), 200);
     weir.until_logged("the timeout", |line| line["reason"] == "response_timeout");
-    eventually(PATIENCE, "the backend is left alone", || backend.abandoned() == 1);
+    eventually(TIMEOUT, "the backend is left alone", || backend.abandoned() == 1);
 }
 
 #[test]
@@ -113,11 +113,11 @@ fn headers_that_drip_end_at_the_response_timeout_with_504() {
     assert_eq!(posted.map(|answer| answer.status()), Ok(504));
     let over_http2 = Http2::connect(weir.address()).get("/", &[]).unwrap();
     assert_eq!(over_http2.status(), 504);
-    eventually(PATIENCE, "all are logged so", || {
+    eventually(TIMEOUT, "all are logged so", || {
         let lines = weir.access_log();
         lines.iter().filter(|line| line["reason"] == "response_timeout").count() == 3
     });
-    eventually(PATIENCE, "the backend is left alone", || backend.connections_open() == 0);
+    eventually(TIMEOUT, "the backend is left alone", || backend.connections_open() == 0);
 }
 
 #[test]
@@ -207,7 +207,7 @@ fn a_body_that_trickles_for_ever_is_cut_at_the_requests_deadline() {
     let mut client = Client::connect(weir.address());
     let failure = client.request("GET", "/", &[], b"").expect_err("the body has no end");
     assert!(never_whole(&failure), "{failure:?}");
-    eventually(PATIENCE, "the backend is left alone", || backend.abandoned() == 1);
+    eventually(TIMEOUT, "the backend is left alone", || backend.abandoned() == 1);
 }
 
 #[test]
@@ -236,7 +236,7 @@ fn a_client_that_does_not_read_is_cut_after_the_requests_deadline() {
     let mut client = Client::connect(weir.address());
     client.send(request_bytes("GET", "/", &[], 0));
     let mut got = client.read_some().unwrap().len();
-    eventually(PATIENCE, "nothing is in flight", || {
+    eventually(TIMEOUT, "nothing is in flight", || {
         let metrics = weir.metrics();
         metrics.sum("lb_active_connections", &[]) == 0.0
             && metrics.sum("lb_downstream_connections", &[]) == 0.0
@@ -259,7 +259,7 @@ fn a_client_that_does_not_read_our_own_answers_is_cut_too() {
     // More than the sockets hold.
     client.send(request_bytes("GET", "/r", &[], 0).repeat(400));
     assert_eq!(client.read_answer().text().len(), body.len());
-    eventually(PATIENCE, "it is cut", || {
+    eventually(TIMEOUT, "it is cut", || {
         weir.metrics().sum("lb_downstream_connections", &[]) == 0.0
     });
     assert_eq!(weir.get("/r").status(), 200);
@@ -275,7 +275,7 @@ fn half_a_head_ends_with_408_and_a_closed_connection() {
     let mut client = Client::connect(weir.address());
     client.send("GET / HTTP/1.1\r\nHost: a.test\r\n");
     assert_eq!(client.read_answer().status(), 408);
-    assert!(client.is_closed_within(PATIENCE));
+    assert!(client.is_closed_within(TIMEOUT));
     assert_eq!(reason(&weir), "slow_client");
     assert_eq!(backend.count(), 0);
 }
@@ -287,7 +287,7 @@ fn half_a_head_behind_a_whole_request_ends_with_408_too() {
     client.send("GET / HTTP/1.1\r\nHost: a.test\r\n\r\nGET / HTTP/1.1\r\nHo");
     assert_eq!(client.read_answer().status(), 200);
     assert_eq!(client.read_answer().status(), 408);
-    assert!(client.is_closed_within(PATIENCE));
+    assert!(client.is_closed_within(TIMEOUT));
 }
 
 #[test]
@@ -297,7 +297,7 @@ fn half_a_head_on_a_reused_connection_ends_with_408_too() {
     assert_eq!(client.get("/").status(), 200);
     client.send("GET / HTTP/1.1\r\nHost: a.test\r\n");
     assert_eq!(client.read_answer().status(), 408);
-    assert!(client.is_closed_within(PATIENCE));
+    assert!(client.is_closed_within(TIMEOUT));
     assert_eq!(backend.count(), 1);
 }
 
@@ -306,8 +306,8 @@ fn a_byte_every_now_and_then_does_not_stretch_the_time_for_a_head() {
     let (_backend, weir) = one("", HEADER);
     let mut client = Client::connect(weir.address());
     client.send("GET / HTTP/1.1\r\nHost: a.test\r\nX-Slow: ");
-    client.set_patience(Duration::from_millis(30));
-    let answer = eventually_some(PATIENCE, "an answer to the slow head", || {
+    client.set_timeout(Duration::from_millis(30));
+    let answer = eventually_some(TIMEOUT, "an answer to the slow head", || {
         // Once it is closed, a byte may not go out any more; its answer is there all the same.
         drop(client.try_send("x"));
         client.read_some().ok()
@@ -319,7 +319,7 @@ fn a_byte_every_now_and_then_does_not_stretch_the_time_for_a_head() {
 fn a_new_connection_that_says_nothing_is_closed() {
     let (_backend, weir) = one("", HEADER);
     let start = now();
-    assert!(Client::connect(weir.address()).is_closed_within(PATIENCE));
+    assert!(Client::connect(weir.address()).is_closed_within(TIMEOUT));
     assert!(now() - start >= Duration::from_millis(290), "not before its time");
 }
 
@@ -329,7 +329,7 @@ fn a_connection_that_is_not_used_is_closed_after_its_keepalive() {
     let mut client = Client::connect(weir.address());
     client.get("/");
     let start = now();
-    assert!(client.is_closed_within(PATIENCE));
+    assert!(client.is_closed_within(TIMEOUT));
     assert!(now() - start >= Duration::from_millis(200), "not before its time");
 }
 
@@ -351,10 +351,10 @@ fn a_request_body_that_stops_ends_with_408_at_the_requests_deadline() {
     client.send("only this");
     backend.until_count(1);
     assert_eq!(client.read_answer().status(), 408);
-    assert!(client.is_closed_within(PATIENCE));
+    assert!(client.is_closed_within(TIMEOUT));
     assert!(!backend.requests()[0].is_whole);
     until_the_only_error_is(&weir, "slow_client");
-    eventually(PATIENCE, "nothing is in flight", || {
+    eventually(TIMEOUT, "nothing is in flight", || {
         weir.metrics().sum("lb_active_connections", &[]) == 0.0
     });
 }
@@ -365,8 +365,8 @@ fn a_request_body_that_trickles_ends_at_the_requests_deadline_too() {
     let mut client = Client::connect(weir.address());
     client.send(request_bytes("POST", "/", &[], 1_000_000));
     backend.until_count(1);
-    client.set_patience(Duration::from_millis(20));
-    let answer = eventually_some(PATIENCE, "an answer to the slow body", || {
+    client.set_timeout(Duration::from_millis(20));
+    let answer = eventually_some(TIMEOUT, "an answer to the slow body", || {
         drop(client.try_send("x"));
         client.read_some().ok()
     });
@@ -391,9 +391,9 @@ const SLOW: &str = "limits: {body_rate: 1000B, body_grace: 500ms}";
 
 /// Sends `piece` again and again, with a pause before each, until there is an answer.
 fn trickle(client: &mut Client, piece: &str, pause: Duration, pieces: usize) -> Vec<u8> {
-    client.set_patience(pause);
+    client.set_timeout(pause);
     let mut left = pieces;
-    eventually_some(PATIENCE * 3, "an answer to the slow body", || {
+    eventually_some(TIMEOUT * 3, "an answer to the slow body", || {
         let answer = client.read_some().ok();
         if answer.is_none() && left > 0 {
             left -= 1;
@@ -434,7 +434,7 @@ fn a_client_that_takes_its_answer_too_slowly_is_cut_off() {
     backend.set(Behaviour::Answer(Answer::body(vec![b'x'; 30_000_000])));
     let mut client = Client::connect(weir.address());
     client.send(request_bytes("GET", "/big", &[], 0));
-    let line = eventually_some(PATIENCE, "its line", || {
+    let line = eventually_some(TIMEOUT, "its line", || {
         // Far less than the socket's buffers hold, so it goes on for long.
         drop(client.read_piece(1000));
         weir.access_log().into_iter().find(|line| line["path"] == "/big")
@@ -462,7 +462,7 @@ fn a_connection_to_a_backend_is_not_used_after_its_idle_timeout() {
     let (backend, weir) = one("timeouts: {idle: 200ms}", "");
     let mut client = Client::connect(weir.address());
     client.get("/");
-    eventually(PATIENCE, "the idle connection ends", || backend.connections_open() == 0);
+    eventually(TIMEOUT, "the idle connection ends", || backend.connections_open() == 0);
     client.get("/");
     assert_eq!((backend.count(), backend.connections()), (2, 2));
 }

@@ -9,7 +9,7 @@ use crate::support::client::Client;
 use crate::support::ports::own_address;
 use crate::support::tls::{Authority, Identity, TlsConfig, write_at_once};
 use crate::support::weir::{LISTENER_KEYS, Weir};
-use crate::support::{PATIENCE, eventually};
+use crate::support::{TIMEOUT, eventually};
 
 /// The listener's TLS with these certificates and further keys.
 fn config(backend: &Backend, identities: &[&Identity], keys: &str, more: &str) -> String {
@@ -65,7 +65,7 @@ fn backend_and_log_hear_that_the_client_came_over_tls() {
     weir.until_logged("the scheme", |line| line["scheme"] == "https");
     let refused = Client::connect(weir.address()).request("GET", "/", &[], b"");
     assert!(refused.is_err(), "clear HTTP is no TLS: {refused:?}");
-    eventually(PATIENCE, "it is counted", || failures(&weir, "tls_not_tls") == Some(1.0));
+    eventually(TIMEOUT, "it is counted", || failures(&weir, "tls_not_tls") == Some(1.0));
 }
 
 #[test]
@@ -75,7 +75,7 @@ fn an_older_version_than_the_oldest_is_refused() {
     let weir = Weir::start(&config(&backend, &[&identity], ", min_version: 1.3", ""));
     let old = TlsConfig::of(&authority, None, &[&TLS12]);
     assert!(old.try_connect(weir.address(), "weir.test").is_err());
-    eventually(PATIENCE, "it is counted", || failures(&weir, "tls_incompatible") == Some(1.0));
+    eventually(TIMEOUT, "it is counted", || failures(&weir, "tls_incompatible") == Some(1.0));
     let new = TlsConfig::of(&authority, None, &[&TLS13]);
     assert_eq!(new.connect(weir.address(), "weir.test").get("/", &[]).status(), 200);
 }
@@ -136,9 +136,7 @@ fn who_must_show_a_certificate_gets_in_with_it_alone() {
         let fingerprint = request.header("x-client-cert-fingerprint").unwrap();
         assert!(fingerprint.len() == 64 && !fingerprint.contains(':'), "{fingerprint}");
     }
-    eventually(PATIENCE, "it is counted", || {
-        failures(&weir, "tls_client_certificate") == Some(4.0)
-    });
+    eventually(TIMEOUT, "it is counted", || failures(&weir, "tls_client_certificate") == Some(4.0));
     let told = weir
         .stderr()
         .matches("WARN  weir::proxy::opening] connection closed: reason=tls_client_certificate")
@@ -185,7 +183,7 @@ fn a_session_is_worth_nothing_after_those_who_vouch_have_changed() {
         assert_eq!(client.is_resumed(), resumed);
     }
     write_at_once(&ca, &fs::read_to_string(Authority::new().ca()).unwrap());
-    eventually(PATIENCE, "the new ones vouch", || renewed(&weir, "done") == Some(1.0));
+    eventually(TIMEOUT, "the new ones vouch", || renewed(&weir, "done") == Some(1.0));
     let answer = client
         .try_connect(weir.address(), "weir.test")
         .and_then(|mut client| client.try_get("/", &[]));
@@ -222,19 +220,19 @@ fn a_renewed_certificate_is_used_without_a_reload_and_a_broken_one_is_not() {
     let expiry = weir.metrics().sum("lb_certificate_expiry_timestamp_seconds", &[]);
     assert!(expiry > 1e9, "{expiry}");
     point("v2");
-    eventually(PATIENCE, "the renewed certificate is shown", || shown() == new.der());
-    eventually(PATIENCE, "it is counted", || renewed(&weir, "done") == Some(1.0));
+    eventually(TIMEOUT, "the renewed certificate is shown", || shown() == new.der());
+    eventually(TIMEOUT, "it is counted", || renewed(&weir, "done") == Some(1.0));
     assert_eq!(weir.workers().len(), 1, "without a reload");
 
     fs::create_dir(authority.path("v3")).unwrap();
     fs::copy(&old.cert, authority.path("v3").join("tls.crt")).unwrap();
     fs::copy(&new.key, authority.path("v3").join("tls.key")).unwrap();
     point("v3");
-    eventually(PATIENCE, "the broken one is told", || renewed(&weir, "refused") == Some(1.0));
+    eventually(TIMEOUT, "the broken one is told", || renewed(&weir, "refused") == Some(1.0));
     assert_eq!(shown(), new.der());
     weir.until_said("is not the key of the certificate");
     point("v1");
-    eventually(PATIENCE, "and it goes on from there", || shown() == old.der());
+    eventually(TIMEOUT, "and it goes on from there", || shown() == old.der());
     assert_eq!(renewed(&weir, "refused"), Some(1.0), "told once");
 }
 
@@ -253,13 +251,13 @@ fn a_renewal_takes_no_expired_certificate_in_the_place_of_a_good_one() {
             params.not_before = rcgen::date_time_ymd(year - 1, 1, 1);
             params.not_after = rcgen::date_time_ymd(year, 1, 1);
         });
-        eventually(PATIENCE, "it is refused", || renewed(&weir, "refused") == Some(number));
+        eventually(TIMEOUT, "it is refused", || renewed(&weir, "refused") == Some(number));
         weir.until_said(complaint);
         assert_eq!(shown(), shown_first, "the good one stays");
     }
     assert_eq!(renewed(&weir, "done"), Some(0.0));
     let renewal = authority.identity("site", &["a.test"]);
-    eventually(PATIENCE, "a good one is taken", || shown() == renewal.der());
+    eventually(TIMEOUT, "a good one is taken", || shown() == renewal.der());
 }
 
 #[test]
@@ -270,11 +268,11 @@ fn a_handshake_that_trickles_is_not_waited_for() {
     let weir = Weir::start(&text);
     let mut client = Client::connect(weir.address());
     client.send(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03");
-    eventually(PATIENCE, "the connection is closed", || {
+    eventually(TIMEOUT, "the connection is closed", || {
         client.is_closed_within(std::time::Duration::from_millis(100))
             || client.try_send([7]).is_err()
     });
-    eventually(PATIENCE, "it is counted", || failures(&weir, "timeout") == Some(1.0));
+    eventually(TIMEOUT, "it is counted", || failures(&weir, "timeout") == Some(1.0));
 }
 
 #[test]

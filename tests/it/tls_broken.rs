@@ -13,11 +13,11 @@ use std::process::Command;
 
 use crate::support::backend::Backend;
 use crate::support::client::Client;
-use crate::support::front::Front;
 use crate::support::ports;
 use crate::support::tls::{Authority, Identity, TlsConfig, write_at_once};
+use crate::support::tls_front::TlsFront;
 use crate::support::weir::{Directory, LISTENER_KEYS, Weir, copy_binary, kill, put_script};
-use crate::support::{PATIENCE, eventually};
+use crate::support::{TIMEOUT, eventually};
 
 /// A listener with these certificates and further keys, before this backend.
 fn site(backend: &Backend, identities: &[&Identity], keys: &str) -> String {
@@ -49,7 +49,7 @@ fn is_missing(weir: &Weir, file: &Path) -> bool {
 fn kill_worker(weir: &Weir) {
     let old = weir.worker_pid();
     kill("KILL", &[old]).unwrap();
-    eventually(PATIENCE, "another worker serves", || {
+    eventually(TIMEOUT, "another worker serves", || {
         weir.serving().is_some_and(|worker| worker.pid != old)
     });
 }
@@ -98,7 +98,7 @@ fn who_replaces_a_dead_worker_shows_the_last_good_certificates() {
     write_at_once(&a.key, "broken");
     fs::remove_file(&b.cert).unwrap();
     fs::remove_file(authority.ca()).unwrap();
-    eventually(PATIENCE, "all is noticed", || {
+    eventually(TIMEOUT, "all is noticed", || {
         [&a.cert, &b.cert, &authority.ca()].iter().all(|file| is_broken(&weir, file))
     });
     // The third one has what the first had from the second, which never saw a good file.
@@ -117,13 +117,13 @@ fn who_replaces_a_dead_worker_shows_the_last_good_certificates() {
         assert_eq!(told, 3 * turn, "{}", weir.stderr());
     }
     let new_b = authority.identity("b", &["b.test"]);
-    eventually(PATIENCE, "a mended one is shown", || shown("b.test") == new_b.der());
-    eventually(PATIENCE, "and told", || !is_broken(&weir, &b.cert));
+    eventually(TIMEOUT, "a mended one is shown", || shown("b.test") == new_b.der());
+    eventually(TIMEOUT, "and told", || !is_broken(&weir, &b.cert));
     assert_eq!(shown("a.test"), was_a);
     assert_eq!(weir.workers().len(), 1, "without a reload");
     let was_new_b = new_b.der();
     write_at_once(&b.key, "broken");
-    eventually(PATIENCE, "it is noticed", || is_broken(&weir, &b.cert));
+    eventually(TIMEOUT, "it is noticed", || is_broken(&weir, &b.cert));
     kill_worker(&weir);
     assert_eq!(shown("b.test"), was_new_b, "the last good one is the renewed one");
 }
@@ -137,7 +137,7 @@ fn who_replaces_a_dead_worker_prefers_its_good_certificate_to_one_that_has_expir
     authority.identity_with("site", &["a.test"], |params| {
         params.not_after = rcgen::date_time_ymd(2020, 1, 1);
     });
-    eventually(PATIENCE, "it is noticed", || is_broken(&weir, &good.cert));
+    eventually(TIMEOUT, "it is noticed", || is_broken(&weir, &good.cert));
     kill_worker(&weir);
     let client = TlsConfig::new(&authority, None);
     assert_eq!(client.connect(weir.address(), "a.test").certificate(), was);
@@ -151,7 +151,7 @@ fn who_replaces_a_dead_worker_speaks_to_backends_as_before() {
     let was = ours.der();
     let site = authority.identity("site", &["web.internal"]);
     let clients = Some(&authority);
-    let front = Front::with(ports::own_socket(3443), backend.address(), &site, clients, &[]);
+    let front = TlsFront::with(ports::own_socket(3443), backend.address(), &site, clients, &[]);
     let ca = authority.path("backends.crt");
     fs::copy(authority.ca(), &ca).unwrap();
     let tls = format!(
@@ -164,7 +164,7 @@ fn who_replaces_a_dead_worker_speaks_to_backends_as_before() {
     assert_eq!(weir.get("/").status(), 200);
     write_at_once(&ca, "broken");
     fs::remove_file(&ours.key).unwrap();
-    eventually(PATIENCE, "both are noticed", || {
+    eventually(TIMEOUT, "both are noticed", || {
         is_broken(&weir, &ca) && is_broken(&weir, &ours.cert)
     });
     kill_worker(&weir);
@@ -193,8 +193,8 @@ fn a_certificate_that_is_missing_takes_no_other_down_and_is_shown_when_it_is_men
     let said = weir.stderr();
     assert!(said.contains("certificate missing, handshakes that need it fail"), "{said}");
     write_at_once(&other.cert, &mended[0]);
-    eventually(PATIENCE, "it is shown", || shown("b.test") == was_other);
-    eventually(PATIENCE, "and told", || !is_missing(&weir, &other.cert));
+    eventually(TIMEOUT, "it is shown", || shown("b.test") == was_other);
+    eventually(TIMEOUT, "and told", || !is_missing(&weir, &other.cert));
     assert_eq!(weir.workers().len(), 1, "without a reload");
 }
 
@@ -210,9 +210,9 @@ fn where_the_certificate_for_all_others_is_missing_no_other_is_shown_in_its_plac
     for name in ["first.test", "unknown.test"] {
         assert_denied(&weir, &client, name);
     }
-    eventually(PATIENCE, "it is counted", || missing_handshakes(&weir) == Some(2.0));
+    eventually(TIMEOUT, "it is counted", || missing_handshakes(&weir) == Some(2.0));
     write_at_once(&first.key, &mended[0]);
-    eventually(PATIENCE, "it is shown", || {
+    eventually(TIMEOUT, "it is shown", || {
         let shown = client.try_connect(weir.address(), "unknown.test");
         shown.is_ok_and(|shown| shown.certificate() == was_first)
     });
@@ -243,7 +243,7 @@ fn a_listener_whose_certificates_are_all_missing_opens_and_heals() {
     assert_denied(&weir, &client, "a.test");
     write_at_once(&new.cert, &mended[0]);
     write_at_once(&new.key, &mended[1]);
-    eventually(PATIENCE, "it is shown", || {
+    eventually(TIMEOUT, "it is shown", || {
         let shown = client.try_connect(weir.address(), "a.test");
         shown.is_ok_and(|shown| shown.certificate() == was_new)
     });
@@ -269,7 +269,7 @@ fn as_long_as_nobody_knows_who_vouches_for_clients_none_gets_in() {
     assert_eq!(backend.count(), 0);
     write_at_once(&ca, &mended[0]);
     let client = TlsConfig::new(&authority, Some(&friend));
-    eventually(PATIENCE, "they vouch", || {
+    eventually(TIMEOUT, "they vouch", || {
         let client = client.try_connect(weir.address(), "a.test");
         client.and_then(|mut client| client.try_get("/", &[])).is_ok()
     });
@@ -285,7 +285,7 @@ fn as_long_as_nobody_knows_who_vouches_for_clients_none_gets_in() {
 fn a_pool_that_cannot_know_whom_to_trust_is_not_spoken_to_and_the_others_are() {
     let authority = Authority::new();
     let backend = Backend::start("one");
-    let front = Front::start(backend.address(), &authority.identity("site", &["web.internal"]));
+    let front = TlsFront::start(backend.address(), &authority.identity("site", &["web.internal"]));
     // Whoever connects here would be noticed, whatever it says.
     let proxied = TcpListener::bind(ports::own_socket(3444)).unwrap();
     proxied.set_nonblocking(true).unwrap();
@@ -329,7 +329,7 @@ fn a_pool_that_cannot_know_whom_to_trust_is_not_spoken_to_and_the_others_are() {
     write_at_once(&ca, &mended[0]);
     write_at_once(&ours.key, &mended[1]);
     for path in ["/ca", "/show"] {
-        eventually(PATIENCE, "it is spoken to", || weir.get(path).status() == 200);
+        eventually(TIMEOUT, "it is spoken to", || weir.get(path).status() == 200);
     }
     assert_eq!(weir.workers().len(), 1, "without a reload");
 }
@@ -340,7 +340,7 @@ fn a_pool_that_cannot_know_whom_to_trust_is_not_spoken_to_and_the_others_are() {
 fn who_vouches_for_backends_is_renewed_and_a_connection_of_before_is_not_used_again() {
     let (authority, other) = (Authority::new(), Authority::new());
     let backend = Backend::start("one");
-    let front = Front::start(backend.address(), &authority.identity("site", &["web.internal"]));
+    let front = TlsFront::start(backend.address(), &authority.identity("site", &["web.internal"]));
     let ca = authority.path("backends.crt");
     fs::copy(authority.ca(), &ca).unwrap();
     let good = texts(&[&ca]);
@@ -353,15 +353,15 @@ fn who_vouches_for_backends_is_renewed_and_a_connection_of_before_is_not_used_ag
     }
     assert_eq!(front.shakes().len(), 1, "the connection is kept");
     write_at_once(&ca, &fs::read_to_string(other.ca()).unwrap());
-    eventually(PATIENCE, "others vouch", || renewed(&weir, "done") == Some(1.0));
+    eventually(TIMEOUT, "others vouch", || renewed(&weir, "done") == Some(1.0));
     let before = backend.count();
     assert_eq!(client.get("/").status(), 502, "the connection that is kept is of another trust");
     assert_eq!(backend.count(), before);
     write_at_once(&ca, "broken");
-    eventually(PATIENCE, "a broken one is told", || renewed(&weir, "refused") == Some(1.0));
+    eventually(TIMEOUT, "a broken one is told", || renewed(&weir, "refused") == Some(1.0));
     assert_eq!(weir.get("/").status(), 502, "the old one stays");
     write_at_once(&ca, &good[0]);
-    eventually(PATIENCE, "the first ones vouch again", || weir.get("/").status() == 200);
+    eventually(TIMEOUT, "the first ones vouch again", || weir.get("/").status() == 200);
     assert_eq!(weir.workers().len(), 1, "without a reload");
 }
 
@@ -377,7 +377,7 @@ fn what_backends_are_shown_is_renewed_for_requests_and_probes() {
     let was = ours.der();
     let site = authority.identity("site", &["web.internal"]);
     let clients = Some(&authority);
-    let front = Front::with(ports::own_socket(3443), backend.address(), &site, clients, &[]);
+    let front = TlsFront::with(ports::own_socket(3443), backend.address(), &site, clients, &[]);
     let (cert, key) = (ours.cert.display(), ours.key.display());
     let weir = Weir::start(&format!(
         "pools: [{{name: web, backends: [{}], health_check: {{path: /health, interval: 200ms}}, \
@@ -389,12 +389,12 @@ fn what_backends_are_shown_is_renewed_for_requests_and_probes() {
     let expiry = gauge(&weir, "lb_certificate_expiry_timestamp_seconds", &ours.cert);
     assert!(expiry.is_some_and(|expiry| expiry > 1e9), "{expiry:?}");
     let new = authority.identity("weir", &["weir.internal"]);
-    eventually(PATIENCE, "it is renewed", || renewed(&weir, "done") == Some(1.0));
+    eventually(TIMEOUT, "it is renewed", || renewed(&weir, "done") == Some(1.0));
     let shakes = front.shakes().len();
-    eventually(PATIENCE, "probes show it", || front.shakes().len() > shakes + 1);
+    eventually(TIMEOUT, "probes show it", || front.shakes().len() > shakes + 1);
     assert_eq!(weir.get("/").status(), 200);
     let shown: Vec<_> = front.shakes().split_off(shakes + 1);
     assert!(shown.iter().all(|shake| shake.client == Some(new.der())), "{shown:?}");
     let probes = backend.count_of("/health");
-    eventually(PATIENCE, "they pass", || backend.count_of("/health") > probes);
+    eventually(TIMEOUT, "they pass", || backend.count_of("/health") > probes);
 }

@@ -11,17 +11,17 @@ use std::net::TcpListener;
 
 use crate::support::backend::{Backend, Behaviour};
 use crate::support::client::{self, Client};
-use crate::support::front::Front;
 use crate::support::ports;
 use crate::support::tls::{Authority, Identity};
+use crate::support::tls_front::TlsFront;
 use crate::support::weir::{Weir, run_to_end};
-use crate::support::{PATIENCE, eventually, now};
+use crate::support::{TIMEOUT, eventually, now};
 
 /// An authority, a backend, and TLS before it with a certificate for `names`.
-fn world(names: &[&str]) -> (Authority, Backend, Front) {
+fn world(names: &[&str]) -> (Authority, Backend, TlsFront) {
     let authority = Authority::new();
     let backend = Backend::start("one");
-    let front = Front::start(backend.address(), &authority.identity("site", names));
+    let front = TlsFront::start(backend.address(), &authority.identity("site", names));
     (authority, backend, front)
 }
 
@@ -108,7 +108,7 @@ fn a_certificate_that_has_expired_is_refused() {
         params.not_before = rcgen::date_time_ymd(2001, 1, 1);
         params.not_after = rcgen::date_time_ymd(2002, 1, 1);
     });
-    let front = Front::start(backend.address(), &old);
+    let front = TlsFront::start(backend.address(), &old);
     let tls = format!("{}, server_name: web.internal", ca(&authority));
     let weir = Weir::start(&pool(&[front.url()], &tls));
     assert_refused(&weir, &backend, "certificate_invalid", "certificate");
@@ -140,7 +140,7 @@ fn an_address_is_a_name_that_the_certificate_must_have() {
     let backend = Backend::start("one");
     let address = ports::own_socket(3443);
     let with = authority.identity("with", &[&address.ip().to_string()]);
-    let front = Front::with(address, backend.address(), &with, None, &[]);
+    let front = TlsFront::with(address, backend.address(), &with, None, &[]);
     let weir = Weir::start(&pool(&[front.url()], &ca(&authority)));
     assert_eq!(weir.get("/").status(), 200);
     drop(weir);
@@ -204,7 +204,7 @@ fn a_handshake_that_comes_to_no_end_is_504() {
     ));
     let start = now();
     assert_eq!(weir.get("/").status(), 504);
-    assert!(now() - start < PATIENCE, "{:?}", now() - start);
+    assert!(now() - start < TIMEOUT, "{:?}", now() - start);
     assert_eq!(reason(&weir), "connect_timeout");
 }
 
@@ -217,7 +217,7 @@ fn a_backend_that_asks_is_shown_our_certificate() {
     let ours = authority.identity("weir", &["weir.internal"]);
     let site = authority.identity("site", &["web.internal"]);
     let clients = Some(&authority);
-    let front = Front::with(ports::own_socket(3443), backend.address(), &site, clients, &[]);
+    let front = TlsFront::with(ports::own_socket(3443), backend.address(), &site, clients, &[]);
     let tls = format!("{}, server_name: web.internal", ca(&authority));
     let weir = Weir::start(&pool(&[front.url()], &format!("{tls}, {}", show(&ours))));
     assert_eq!(weir.get("/").status(), 200);
@@ -259,7 +259,7 @@ fn pools_that_trust_others_never_share_a_connection() {
 fn a_request_goes_elsewhere_when_a_certificate_is_bad_whatever_its_method() {
     let (authority, backend, front) = world(&["web.internal"]);
     let other = Authority::new();
-    let bad = Front::start(backend.address(), &other.identity("bad", &["web.internal"]));
+    let bad = TlsFront::start(backend.address(), &other.identity("bad", &["web.internal"]));
     let tls = format!("{}, server_name: web.internal", ca(&authority));
     let weir = Weir::start(&pool(&[bad.url(), front.url()], &tls));
     for _ in 0..4 {
@@ -279,7 +279,7 @@ fn probes_speak_tls_in_the_same_way() {
     for check in ["type: tcp", "path: /health"] {
         let (authority, backend, front) = world(&["web.internal"]);
         let other = Authority::new();
-        let bad = Front::start(backend.address(), &other.identity("bad", &["web.internal"]));
+        let bad = TlsFront::start(backend.address(), &other.identity("bad", &["web.internal"]));
         let ca = ca(&authority);
         let weir = Weir::start(&format!(
             "pools: [{{name: web, backends: [{}, {}], health_check: {{{check}, interval: 200ms}}, \
@@ -363,7 +363,7 @@ fn a_system_without_roots_is_a_complaint_where_they_are_needed() {
     let said = run_to_end(
         &["check", &directory.name("weir.yaml")],
         &[("SSL_CERT_FILE", &missing), ("SSL_CERT_DIR", "/nowhere")],
-        PATIENCE,
+        TIMEOUT,
     );
     assert_eq!(said.code, Some(1));
     assert!(
@@ -385,7 +385,7 @@ fn a_websocket_goes_over_tls() {
     client.send(
         "GET /chat HTTP/1.1\r\nHost: weir.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
     );
-    assert_eq!(client.read_head(now() + PATIENCE).expect("an answer").status, 101);
+    assert_eq!(client.read_head(now() + TIMEOUT).expect("an answer").status, 101);
     client.send("over TLS");
     let mut back = Vec::new();
     while back.len() < 8 {
@@ -393,5 +393,5 @@ fn a_websocket_goes_over_tls() {
     }
     assert_eq!(back, b"over TLS");
     drop(client);
-    eventually(PATIENCE, "the backend is left", || backend.connections_open() == 0);
+    eventually(TIMEOUT, "the backend is left", || backend.connections_open() == 0);
 }

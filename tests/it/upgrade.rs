@@ -13,26 +13,26 @@ use std::time::Duration;
 use crate::support::backend::{Backend, Behaviour};
 use crate::support::client::{self, Client};
 use crate::support::configs::pool;
-use crate::support::mix::{self, Mix};
+use crate::support::mixed_clients::{self, MixedClients};
 use crate::support::weir::{BINARY, Directory, Weir, copy_binary, kill, put_script};
-use crate::support::{PATIENCE, eventually, now, within};
+use crate::support::{TIMEOUT, eventually, now, within};
 
 /// Replaces it, for the `turn`th time.
 fn upgrade(weir: &Weir, turn: usize) {
     weir.signal("USR2");
-    eventually(PATIENCE, "it is replaced", || {
+    eventually(TIMEOUT, "it is replaced", || {
         weir.stderr().matches("supervisor replaced: ").count() == turn
     });
-    eventually(PATIENCE, "it can be asked", || weir.command(&["status"]).code == Some(0));
+    eventually(TIMEOUT, "it can be asked", || weir.command(&["status"]).code == Some(0));
 }
 
 #[test]
 fn no_request_of_a_mixed_load_is_lost_over_upgrades_and_reloads() {
     let backends = Backend::start_many(2);
-    mix::pace(&backends);
+    mixed_clients::pace(&backends);
     let mut weir = Weir::start(&pool(&backends, ""));
     let (supervisor, mut worker) = (weir.pid(), weir.worker_pid());
-    let mix = Mix::start(weir.address());
+    let mix = MixedClients::start(weir.address());
     for turn in 1..=3 {
         upgrade(&weir, turn);
         assert_eq!(weir.worker_pid(), worker, "the worker is kept");
@@ -60,8 +60,8 @@ fn a_worker_that_drains_goes_on_draining_over_an_upgrade() {
     assert_eq!(draining(), 1);
     backends.iter().for_each(Backend::release);
     assert_eq!(client.read_answer().status(), 200);
-    eventually(PATIENCE, "it has drained", || draining() == 0);
-    eventually(PATIENCE, "and is counted", || weir.metrics().sum("lb_requests_total", &[]) >= 1.0);
+    eventually(TIMEOUT, "it has drained", || draining() == 0);
+    eventually(TIMEOUT, "and is counted", || weir.metrics().sum("lb_requests_total", &[]) >= 1.0);
 }
 
 #[test]
@@ -72,7 +72,7 @@ fn upgrades_leave_no_descriptor_behind() {
     let open = || fs::read_dir(format!("/proc/{}/fd", weir.pid())).map_or(0, Iterator::count);
     let before = open();
     (2..=5).for_each(|turn| upgrade(&weir, turn));
-    eventually(PATIENCE, "as many descriptors as before", || open() == before);
+    eventually(TIMEOUT, "as many descriptors as before", || open() == before);
 }
 
 #[test]
@@ -81,7 +81,7 @@ fn a_stop_after_an_upgrade_ends_it_with_0() {
     let mut weir = Weir::start(&pool(&backends, ""));
     upgrade(&weir, 1);
     weir.signal("TERM");
-    assert_eq!(weir.wait(PATIENCE).code(), Some(0), "{}", weir.stderr());
+    assert_eq!(weir.wait(TIMEOUT).code(), Some(0), "{}", weir.stderr());
 }
 
 #[test]
@@ -91,7 +91,7 @@ fn a_worker_that_dies_in_the_middle_of_an_upgrade_is_replaced() {
     let worker = weir.worker_pid();
     weir.signal("USR2");
     kill("KILL", &[worker]).unwrap();
-    eventually(PATIENCE, "another one serves", || {
+    eventually(TIMEOUT, "another one serves", || {
         weir.command(&["status"]).code == Some(0) && weir.worker_pid() != worker
     });
     assert_eq!(Client::connect(weir.address()).get("/").status(), 200);
@@ -104,7 +104,7 @@ fn a_worker_that_hangs_does_not_outlive_a_stop() {
     let worker = weir.worker_pid();
     kill("STOP", &[worker]).unwrap();
     weir.signal("TERM");
-    assert_eq!(weir.wait(PATIENCE).code(), Some(1), "{}", weir.stderr());
+    assert_eq!(weir.wait(TIMEOUT).code(), Some(1), "{}", weir.stderr());
 }
 
 /// How long an upgrade takes here, so that signals can be sent at each moment of one.
@@ -112,7 +112,7 @@ fn length_of_an_upgrade(weir: &Weir) -> Duration {
     let start = now();
     weir.signal("USR2");
     let replaced = || weir.stderr().contains("supervisor replaced: ");
-    eventually(PATIENCE, "it is replaced", replaced);
+    eventually(TIMEOUT, "it is replaced", replaced);
     now() - start
 }
 
@@ -120,7 +120,7 @@ fn length_of_an_upgrade(weir: &Weir) -> Duration {
 fn upgrade_and_signal(weir: &Weir, signal: &str, later: Duration) {
     weir.signal("USR2");
     let sent = now();
-    eventually(PATIENCE, "it is time", || now() - sent >= later);
+    eventually(TIMEOUT, "it is time", || now() - sent >= later);
     weir.signal(signal);
 }
 
@@ -139,8 +139,8 @@ fn each_reload_that_is_asked_for_in_the_course_of_an_upgrade_is_done() {
     for turn in 1_u32..=20 {
         upgrade_and_signal(&weir, "HUP", length * (turn + 4) / 24);
         let turn = usize::try_from(turn).unwrap();
-        eventually(PATIENCE, "the reload is done", || told(&weir, "reloads: done=") == turn);
-        eventually(PATIENCE, "the upgrade, too", || told(&weir, "upgrades: done=") == turn + 1);
+        eventually(TIMEOUT, "the reload is done", || told(&weir, "reloads: done=") == turn);
+        eventually(TIMEOUT, "the upgrade, too", || told(&weir, "upgrades: done=") == turn + 1);
     }
     assert!(weir.is_running());
 }
@@ -153,7 +153,7 @@ fn a_stop_in_the_course_of_an_upgrade_is_a_stop_in_order() {
     for turn in [0, 4, 8, 10, 11, 12, 13, 14, 15, 16, 17, 18] {
         let mut weir = Weir::start(&pool(&backends, ""));
         upgrade_and_signal(&weir, "TERM", length * turn / 18);
-        assert_eq!(weir.wait(PATIENCE).code(), Some(0), "turn {turn}: {}", weir.stderr());
+        assert_eq!(weir.wait(TIMEOUT).code(), Some(0), "turn {turn}: {}", weir.stderr());
     }
 }
 
@@ -164,7 +164,7 @@ fn a_command_in_the_course_of_an_upgrade_is_answered() {
     for turn in 1..=3 {
         weir.signal("USR2");
         weir.reload();
-        eventually(PATIENCE, "it is replaced", || told(&weir, "upgrades: done=") == turn);
+        eventually(TIMEOUT, "it is replaced", || told(&weir, "upgrades: done=") == turn);
     }
 }
 
@@ -199,12 +199,12 @@ fn an_upgrade_that_is_asked_for_while_a_worker_warms_up_waits_for_it() {
     let url = hung.url();
     weir.write_config(&format!("pools: [{{name: web, health_check: {check}, backends: [{url}]}}]"));
     weir.signal("HUP");
-    eventually(PATIENCE, "the new worker probes", || hung.count_of("/health") == 1);
+    eventually(TIMEOUT, "the new worker probes", || hung.count_of("/health") == 1);
     weir.signal("USR2");
-    eventually(PATIENCE, "it is said", || weir.stderr().contains("supervisor to be replaced once"));
+    eventually(TIMEOUT, "it is said", || weir.stderr().contains("supervisor to be replaced once"));
     assert_eq!(told(&weir, "upgrades: done="), 0);
     hung.release();
-    eventually(PATIENCE, "it is replaced", || told(&weir, "upgrades: done=") == 1);
+    eventually(TIMEOUT, "it is replaced", || told(&weir, "upgrades: done=") == 1);
     assert_eq!(weir.get("/").text(), "hung");
 }
 
@@ -235,17 +235,17 @@ impl Own {
 
     /// Under load, an upgrade is refused for this reason; a good one works afterwards.
     fn refuses(mut self, why: &str) {
-        mix::pace(&self.backends);
+        mixed_clients::pace(&self.backends);
         let (supervisor, worker) = (self.weir.pid(), self.weir.worker_pid());
-        let mix = Mix::start(self.weir.address());
+        let mix = MixedClients::start(self.weir.address());
         self.weir.signal("USR2");
-        eventually(PATIENCE, "it is refused", || self.weir.stderr().contains("upgrade refused: "));
+        eventually(TIMEOUT, "it is refused", || self.weir.stderr().contains("upgrade refused: "));
         self.weir.until_said(why);
         let refused = || {
             let labels = [("outcome", "refused")];
             self.weir.metrics().sum("lb_supervisor_upgrades_total", &labels)
         };
-        eventually(PATIENCE, "the metric tells it", || refused() == 1.0);
+        eventually(TIMEOUT, "the metric tells it", || refused() == 1.0);
         let said = self.weir.command(&["status"]);
         assert!(said.stdout.contains("upgrades: done=0 refused=1 ("), "{said:?}");
         assert!(said.stdout.contains(why), "{said:?}");
@@ -318,9 +318,9 @@ fn going_back_leaves_no_descriptor_behind() {
     let before = open();
     own.replace_by("[ $1 = run ] && export WEIR_FAULT=resume");
     own.weir.signal("USR2");
-    eventually(PATIENCE, "it is refused", || own.weir.stderr().contains("upgrade refused: "));
+    eventually(TIMEOUT, "it is refused", || own.weir.stderr().contains("upgrade refused: "));
     assert_eq!(own.weir.command(&["status"]).code, Some(0));
-    eventually(PATIENCE, "as many descriptors as before", || open() == before);
+    eventually(TIMEOUT, "as many descriptors as before", || open() == before);
     let name = fs::read_to_string(format!("/proc/{}/comm", own.weir.pid())).unwrap();
     assert_eq!(name.trim(), "weir");
 }
@@ -341,9 +341,9 @@ fn the_demo_is_not_replaced_because_its_origins_would_go() {
         .unwrap();
     let answers =
         || client::try_get(listen.parse().unwrap(), "/").is_ok_and(|answer| answer.status() == 200);
-    eventually(PATIENCE, "the demo serves", answers);
+    eventually(TIMEOUT, "the demo serves", answers);
     kill("USR2", &[demo.id()]).unwrap();
-    eventually(PATIENCE, "it is refused", || directory.text("err").contains("upgrade refused: "));
+    eventually(TIMEOUT, "it is refused", || directory.text("err").contains("upgrade refused: "));
     assert!(answers());
     kill("TERM", &[demo.id()]).unwrap();
     assert_eq!(demo.wait().unwrap().code(), Some(0));
@@ -391,7 +391,7 @@ fn a_binary_behind_a_link_is_the_one_that_the_link_leads_to_by_then() {
         fs::remove_dir_all(directory.path("v1")).unwrap();
         let worker = weir.worker_pid();
         kill("KILL", &[worker]).unwrap();
-        eventually(PATIENCE, "another worker serves", || {
+        eventually(TIMEOUT, "another worker serves", || {
             weir.serving().is_some_and(|serving| serving.pid != worker)
         });
         assert_eq!(image(weir.worker_pid()), two);
@@ -425,19 +425,19 @@ fn what_a_worker_counts_that_ends_in_the_course_of_an_upgrade_is_not_lost() {
     let wait = own.directory.path("weir.wait");
     fs::write(&wait, "").unwrap();
     own.weir.signal("USR2");
-    eventually(PATIENCE, "one image has gone", || is_a_shell(own.weir.pid()));
+    eventually(TIMEOUT, "one image has gone", || is_a_shell(own.weir.pid()));
     own.backends.iter().for_each(Backend::release);
     assert_eq!(client.read_answer().status(), 200);
     drop(client);
     // It has nothing left to do. If it ended now, its parent could not reap it yet.
     within(Duration::from_millis(1500), || has_ended(old).then_some(()));
     fs::remove_file(&wait).unwrap();
-    eventually(PATIENCE, "the other has come", || told(&own.weir, "upgrades: done=") == 1);
-    eventually(PATIENCE, "the old worker has ended", || {
+    eventually(TIMEOUT, "the other has come", || told(&own.weir, "upgrades: done=") == 1);
+    eventually(TIMEOUT, "the old worker has ended", || {
         own.weir.workers().iter().all(|worker| worker.pid != old)
     });
     let counted = || own.weir.metrics().sum("lb_requests_total", &[]);
-    eventually(PATIENCE, "it is counted", || counted() == 1.0);
+    eventually(TIMEOUT, "it is counted", || counted() == 1.0);
 }
 
 /// Whether a process has ended and was not reaped.

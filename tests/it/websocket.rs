@@ -14,7 +14,7 @@ use crate::support::client::{Client, Failure};
 use crate::support::configs::pool;
 use crate::support::message::Head;
 use crate::support::weir::Weir;
-use crate::support::{PATIENCE, eventually, now};
+use crate::support::{TIMEOUT, eventually, now};
 
 const ASK: &str = "GET /chat?room=1 HTTP/1.1\r\nHost: weir.test\r\nConnection: keep-alive, Upgrade\r\n\
                    Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
@@ -32,7 +32,7 @@ fn one(pool_keys: &str, file_keys: &str) -> (Backend, Weir) {
 fn ask(weir: &Weir) -> (Client, Head) {
     let mut client = Client::connect(weir.address());
     client.send(ASK);
-    let head = client.read_head(now() + PATIENCE).expect("an answer");
+    let head = client.read_head(now() + TIMEOUT).expect("an answer");
     (client, head)
 }
 
@@ -93,7 +93,7 @@ fn what_a_client_says_before_the_101_is_no_part_of_a_tunnel() {
     for early in [request.as_bytes(), b"early", b"\x81\x85\x37\xfa\x21\x3d\x7f\x9f\x4d\x51\x58"] {
         let mut client = Client::connect(weir.address());
         client.send([ASK.as_bytes(), early].concat());
-        let head = client.read_head(now() + PATIENCE).expect("an answer");
+        let head = client.read_head(now() + TIMEOUT).expect("an answer");
         assert_eq!(head.status, 400, "{early:?}");
         assert!(head.is_last(), "{head:?}");
     }
@@ -113,9 +113,9 @@ fn a_request_that_comes_while_the_101_is_awaited_is_no_part_of_the_tunnel_either
     backend.on("/chat", Behaviour::AnswerSlowly(wait, Box::new(agrees)));
     let mut client = Client::connect(weir.address());
     client.send(ASK);
-    eventually(PATIENCE, "the backend has it", || backend.in_flight() == 1);
+    eventually(TIMEOUT, "the backend has it", || backend.in_flight() == 1);
     client.send("GET /second HTTP/1.1\r\nHost: weir.test\r\n\r\n");
-    assert_eq!(client.read_head(now() + PATIENCE).expect("an answer").status, 400);
+    assert_eq!(client.read_head(now() + TIMEOUT).expect("an answer").status, 400);
 }
 
 #[test]
@@ -185,7 +185,7 @@ fn an_answer_that_is_no_tunnel_has_no_tunnels_patience() {
     let (mut client, head) = ask(&weir);
     assert_eq!(head.status, 200);
     assert_eq!(client.read_some().unwrap(), b"half");
-    assert!(client.is_closed_within(PATIENCE), "the other half is awaited still");
+    assert!(client.is_closed_within(TIMEOUT), "the other half is awaited still");
 }
 
 #[test]
@@ -239,9 +239,9 @@ fn no_deadline_of_a_request_ends_a_silent_websocket() {
 fn a_websocket_that_is_silent_for_too_long_is_closed() {
     let (backend, weir) = one("timeouts: {tunnel: 1s}", "");
     let mut client = open(&weir);
-    assert!(client.is_closed_within(PATIENCE), "it is open still");
+    assert!(client.is_closed_within(TIMEOUT), "it is open still");
     assert_eq!(reason(&weir).as_deref(), Some("tunnel_idle"));
-    eventually(PATIENCE, "the backend is left", || backend.connections_open() == 0);
+    eventually(TIMEOUT, "the backend is left", || backend.connections_open() == 0);
     let errors = weir.metrics().sum("lb_errors_total", &[]);
     assert_eq!(errors, 0.0, "nobody did anything wrong");
 }
@@ -285,7 +285,7 @@ fn a_backend_that_dies_ends_its_websockets() {
     let (backend, weir) = one("", "");
     let mut client = open(&weir);
     backend.crash();
-    assert!(client.is_closed_within(PATIENCE));
+    assert!(client.is_closed_within(TIMEOUT));
     weir.until_logged("the tunnel", |line| line["status"] == 101);
     assert_eq!(tunnels(&weir), 0.0);
 }
@@ -294,9 +294,9 @@ fn a_backend_that_dies_ends_its_websockets() {
 fn a_client_that_leaves_ends_its_websocket_at_the_backend() {
     let (backend, weir) = one("", "");
     let client = open(&weir);
-    eventually(PATIENCE, "the backend has it", || backend.connections_open() == 1);
+    eventually(TIMEOUT, "the backend has it", || backend.connections_open() == 1);
     client.reset();
-    eventually(PATIENCE, "the backend is left", || backend.connections_open() == 0);
+    eventually(TIMEOUT, "the backend is left", || backend.connections_open() == 0);
     assert_eq!(tunnels(&weir), 0.0);
 }
 
@@ -315,11 +315,11 @@ fn a_websocket_goes_on_over_reloads() {
     }
     assert!(weir.workers().iter().any(|one| one.pid == worker && one.is("draining")));
     drop(old);
-    eventually(PATIENCE, "the old worker ends with its last tunnel", || {
+    eventually(TIMEOUT, "the old worker ends with its last tunnel", || {
         !weir.workers().iter().any(|one| one.pid == worker)
     });
     let total = || weir.metrics().value("lb_tunnels_total", &[("pool", "web")]);
-    eventually(PATIENCE, "none was forgotten", || total() == Some(3.0));
+    eventually(TIMEOUT, "none was forgotten", || total() == Some(3.0));
 }
 
 #[test]
@@ -327,8 +327,8 @@ fn a_stop_waits_for_websockets_as_long_as_it_is_told_and_no_longer() {
     let (_backend, mut weir) = one("", "shutdown: {drain: 1h, tunnels: 1s}");
     let mut client = open(&weir);
     weir.signal("TERM");
-    assert!(client.is_closed_within(PATIENCE));
-    assert_eq!(weir.wait(PATIENCE).code(), Some(0), "it waited for the drain: {}", weir.stderr());
+    assert!(client.is_closed_within(TIMEOUT));
+    assert_eq!(weir.wait(TIMEOUT).code(), Some(0), "it waited for the drain: {}", weir.stderr());
     assert_eq!(reason(&weir).as_deref(), Some("tunnel_drained"));
 }
 
@@ -339,12 +339,12 @@ fn a_websocket_may_outlive_the_drain_of_requests() {
     let mut tunnel = open(&weir);
     let mut slow = Client::connect(weir.address());
     slow.send("GET /slow HTTP/1.1\r\nHost: weir.test\r\n\r\n");
-    eventually(PATIENCE, "the request is in flight", || backend.in_flight() == 2);
+    eventually(TIMEOUT, "the request is in flight", || backend.in_flight() == 2);
     weir.signal("TERM");
     let cut = slow.try_read_answer("GET");
     assert!(!matches!(cut, Err(Failure::TimedOut)), "the request outlived its drain: {cut:?}");
     echo(&mut tunnel, b"still there");
     assert!(weir.is_running());
     drop(tunnel);
-    assert_eq!(weir.wait(PATIENCE).code(), Some(1), "a request was cut: {}", weir.stderr());
+    assert_eq!(weir.wait(TIMEOUT).code(), Some(1), "a request was cut: {}", weir.stderr());
 }

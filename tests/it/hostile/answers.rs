@@ -5,7 +5,7 @@ use crate::support::backend::{Backend, Behaviour};
 use crate::support::client::{Client, Failure, Framing};
 use crate::support::configs::pool;
 use crate::support::weir::Weir;
-use crate::support::{PATIENCE, eventually, within};
+use crate::support::{TIMEOUT, eventually, within};
 
 const ANSWERS: &str = include_str!("../../http/answers.txt");
 /// Closes the connection.
@@ -72,11 +72,11 @@ fn answered(case: &Case, weir: &Weir, backend: &Backend) -> Result<(), String> {
 fn connection_is(reused: bool, weir: &Weir, backend: &Backend) -> Result<(), String> {
     backend.set(Behaviour::Good);
     if !reused {
-        let closed = within(PATIENCE, || (backend.connections_open() == 0).then_some(()));
+        let closed = within(TIMEOUT, || (backend.connections_open() == 0).then_some(()));
         return closed.ok_or_else(|| "the backend's connection is kept".to_owned());
     }
     // Its client may have the answer before the connection is given back; the lease comes after that.
-    eventually(PATIENCE, "the lease is back", || {
+    eventually(TIMEOUT, "the lease is back", || {
         weir.metrics().sum("lb_active_connections", &[]) == 0.0
     });
     let connections = backend.connections();
@@ -84,7 +84,7 @@ fn connection_is(reused: bool, weir: &Weir, backend: &Backend) -> Result<(), Str
     if next.text() != "one" {
         return Err(format!("the next answer is {next:?}"));
     }
-    eventually(PATIENCE, "the request has come", || backend.in_flight() == 0);
+    eventually(TIMEOUT, "the request has come", || backend.in_flight() == 0);
     if backend.connections() == connections {
         Ok(())
     } else {

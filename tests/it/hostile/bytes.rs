@@ -4,7 +4,7 @@
 use super::origin::Origin;
 use crate::support::client::Client;
 use crate::support::weir::Weir;
-use crate::support::{PATIENCE, eventually};
+use crate::support::{TIMEOUT, eventually};
 
 /// Where the byte stands: `\0` in these.
 const PLACES: [(&str, &str); 11] = [
@@ -44,7 +44,7 @@ fn every_byte_in_every_place_is_served_or_refused_with_a_reason() {
             refused += usize::from(status.status() != 200);
         }
         assert!(refused > 0, "{place}");
-        eventually(PATIENCE, "every request is logged", || weir.access_log().len() >= logged + 256);
+        eventually(TIMEOUT, "every request is logged", || weir.access_log().len() >= logged + 256);
         let lines = weir.access_log().split_off(logged);
         let lines: Vec<_> = lines.into_iter().filter(|line| line["status"] != 200).collect();
         assert_eq!(lines.len(), refused, "{place}");

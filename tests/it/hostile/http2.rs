@@ -19,7 +19,7 @@ use super::table::{self, Case};
 use crate::support::message::find;
 use crate::support::tls::{Authority, TlsConfig};
 use crate::support::weir::{LISTENER_KEYS, Weir};
-use crate::support::{PATIENCE, now, within};
+use crate::support::{TIMEOUT, now, within};
 
 const CASES: &str = include_str!("../../http/http2.txt");
 /// What a client begins with (RFC 9113 §3.4).
@@ -31,7 +31,7 @@ const AFTER: &str = ":method: GET¶:scheme: http¶:authority: a.test¶:path: /af
 /// Words that tell of something else than what the client gets.
 const MODIFIERS: [&str; 4] = ["cut", "early", "plaintext", "tls"];
 /// How long a read waits before somebody looks whether it is enough.
-const GLANCE: Duration = Duration::from_millis(20);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// A clear connection, or one over TLS.
 trait Socket: Read + Write {}
@@ -48,11 +48,11 @@ impl Door {
         match self {
             Self::Clear => {
                 let socket = TcpStream::connect(to).unwrap();
-                socket.set_read_timeout(Some(GLANCE)).unwrap();
-                socket.set_write_timeout(Some(PATIENCE)).unwrap();
+                socket.set_read_timeout(Some(POLL_INTERVAL)).unwrap();
+                socket.set_write_timeout(Some(TIMEOUT)).unwrap();
                 Box::new(socket)
             }
-            Self::Tls(config) => Box::new(config.connect(to, "a.test").into_stream(GLANCE)),
+            Self::Tls(config) => Box::new(config.connect(to, "a.test").into_stream(POLL_INTERVAL)),
         }
     }
 
@@ -154,9 +154,9 @@ fn reached(sent: &Frames, origin: &Origin) -> Result<(), String> {
 /// request before, but not all of it; or, `early`, all that there was to it.
 fn begun(case: &Case, sent: &Frames, weir: &Weir, origin: &Origin) -> Result<(), String> {
     let is_quiet = || (weir.metrics().sum("lb_active_connections", &[]) == 0.0).then_some(());
-    within(PATIENCE, is_quiet).ok_or("the request does not end")?;
+    within(TIMEOUT, is_quiet).ok_or("the request does not end")?;
     // The connection of the other one may be kept.
-    within(PATIENCE, || (origin.open() <= 1).then_some(())).ok_or("it is not cut")?;
+    within(TIMEOUT, || (origin.open() <= 1).then_some(())).ok_or("it is not cut")?;
     let seen = without_our_own(&origin.bytes());
     let whole = origin.whole();
     if whole == 1 && !ends_chunks(&seen) {
@@ -253,7 +253,7 @@ impl Client {
 
     /// Reads until it is enough, or nothing more can come. What has come of it.
     fn until(&mut self, is_enough: impl Fn(&Self) -> bool) -> Vec<String> {
-        let end = now() + PATIENCE;
+        let end = now() + TIMEOUT;
         let mut piece = [0; 65_536];
         while !is_enough(self) && !self.is_ended && now() < end {
             match self.socket.read(&mut piece) {

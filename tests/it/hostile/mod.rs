@@ -21,7 +21,7 @@ mod table;
 use std::slice::from_ref;
 use std::time::Duration;
 
-use crate::support::PATIENCE;
+use crate::support::TIMEOUT;
 use crate::support::backend::{Answer, Backend, Behaviour};
 use crate::support::client::Client;
 use crate::support::configs::pool;
@@ -56,7 +56,7 @@ fn a_length_that_is_told_twice_is_refused_and_the_connection_ends() {
         let mut client = Client::connect(weir.address());
         client.send(format!("POST / HTTP/1.1\r\nHost: a.test\r\n{lengths}\r\nhi"));
         assert_eq!(client.read_answer().status(), 400, "{lengths}");
-        assert!(client.is_closed_within(PATIENCE));
+        assert!(client.is_closed_within(TIMEOUT));
     }
     assert_eq!(backend.count(), 0);
 }
@@ -123,7 +123,7 @@ fn a_client_that_takes_nothing_is_let_go_and_told_of_in_full() {
         (line["reason"].as_str(), line["status"].as_u64()),
         (Some("client_stalled"), Some(200))
     );
-    eventually(PATIENCE, "nothing is in flight", || {
+    eventually(TIMEOUT, "nothing is in flight", || {
         weir.metrics().sum("lb_active_connections", &[]) == 0.0
     });
 }
@@ -135,12 +135,12 @@ fn a_backend_that_takes_nothing_is_let_go() {
     backend.set(Behaviour::NeverAnswer);
     let mut client = Client::connect(weir.address());
     client.send("POST /big HTTP/1.1\r\nHost: a.test\r\nContent-Length: 50000000\r\n\r\n");
-    let line = eventually_some(PATIENCE, "its line", || {
+    let line = eventually_some(TIMEOUT, "its line", || {
         let _refused_at_some_point = client.try_send(vec![b'x'; 65_536]);
         weir.access_log().into_iter().find(|line| line["path"] == "/big")
     });
     assert!(line["reason"].is_string(), "{line}");
-    eventually(PATIENCE, "nothing is in flight", || {
+    eventually(TIMEOUT, "nothing is in flight", || {
         weir.metrics().sum("lb_active_connections", &[]) == 0.0
     });
 }
@@ -219,8 +219,8 @@ fn a_client_that_is_still_sending_gets_a_backends_early_answer_and_is_not_heard_
         let _taken = client.try_send(&smuggled);
         let answer = client.read_answer();
         assert_eq!((answer.status(), answer.text().as_str()), (401, "no"));
-        assert!(client.is_closed_within(PATIENCE), "the rest of the body is no request");
+        assert!(client.is_closed_within(TIMEOUT), "the rest of the body is no request");
     }
-    eventually(PATIENCE, "each is logged", || weir.access_log().len() == 3);
+    eventually(TIMEOUT, "each is logged", || weir.access_log().len() == 3);
     assert!(weir.access_log().iter().all(|line| line["path"] == "/"));
 }

@@ -3,7 +3,7 @@
 
 use super::origin::Origin;
 use super::table::{self, Case};
-use crate::support::PATIENCE;
+use crate::support::TIMEOUT;
 use crate::support::client::Client;
 use crate::support::eventually;
 use crate::support::weir::Weir;
@@ -100,11 +100,11 @@ fn judge(case: &Case, mut client: Client, origin: &Origin) -> Result<(), String>
         if (after.status(), after.text().as_str()) != (200, "/after") {
             return Err(format!("after it came {} {:?}", after.status(), after.text()));
         }
-    } else if !client.is_closed_within(PATIENCE) {
+    } else if !client.is_closed_within(TIMEOUT) {
         return Err("the connection is not closed".to_owned());
     }
     if case.has("cut") {
-        eventually(PATIENCE, "the backend's connection is cut", || origin.open() == 0);
+        eventually(TIMEOUT, "the backend's connection is cut", || origin.open() == 0);
         let seen = origin.bytes();
         if origin.whole() > 0 || seen.ends_with(b"0\r\n\r\n") {
             return Err(format!("the origin got it whole: {}", seen.escape_ascii()));

@@ -6,7 +6,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use super::weir::BINARY;
-use super::{PATIENCE, within};
+use super::{TIMEOUT, within};
 
 /// Names of its files, which are others in version 1 and 2.
 struct Files {
@@ -76,7 +76,7 @@ impl MemoryGroup {
 impl Drop for MemoryGroup {
     fn drop(&mut self) {
         // Its processes may be about to end. A test that has failed already is not to fail here.
-        let removed = within(PATIENCE, || fs::remove_dir(&self.path).ok());
+        let removed = within(TIMEOUT, || fs::remove_dir(&self.path).ok());
         if removed.is_none() {
             eprintln!("not removed: {}", self.path.display());
         }

@@ -12,14 +12,14 @@ use socket2::{Domain, Socket, Type};
 
 pub(crate) use super::message::{Failure, Framing, Head, Response};
 use super::message::{content_length, find, framing, io_failure, parse_field, parse_head};
-use super::{PATIENCE, now};
+use super::{TIMEOUT, now};
 
 /// One connection to a server.
 pub(crate) struct Client {
     socket: TcpStream,
     /// Read and not yet used.
     unread: Vec<u8>,
-    patience: Duration,
+    timeout: Duration,
 }
 
 impl Client {
@@ -42,14 +42,14 @@ impl Client {
         if let Some(from) = from {
             socket.bind(&SocketAddr::from((from, 0)).into())?;
         }
-        socket.connect_timeout(&to.into(), PATIENCE)?;
+        socket.connect_timeout(&to.into(), TIMEOUT)?;
         socket.set_tcp_nodelay(true)?;
-        Ok(Self { socket: socket.into(), unread: Vec::new(), patience: PATIENCE })
+        Ok(Self { socket: socket.into(), unread: Vec::new(), timeout: TIMEOUT })
     }
 
     /// How long each answer may take from now on.
-    pub(crate) fn set_patience(&mut self, patience: Duration) {
-        self.patience = patience;
+    pub(crate) fn set_timeout(&mut self, timeout: Duration) {
+        self.timeout = timeout;
     }
 
     pub(crate) fn local_addr(&self) -> SocketAddr {
@@ -63,7 +63,7 @@ impl Client {
     }
 
     pub(crate) fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
-        self.socket.set_write_timeout(Some(self.patience))?;
+        self.socket.set_write_timeout(Some(self.timeout))?;
         self.socket.write_all(bytes.as_ref())
     }
 
@@ -120,7 +120,7 @@ impl Client {
 
     /// Reads one answer to a request with `method`, and any 1xx before it.
     pub(crate) fn try_read_answer(&mut self, method: &str) -> Result<Response, Failure> {
-        let end = now() + self.patience;
+        let end = now() + self.timeout;
         let mut interim = Vec::new();
         loop {
             let head = self.read_head(end)?;
@@ -169,22 +169,22 @@ impl Client {
     }
 
     /// Whether the other side closes this connection in time, without sending anything more.
-    pub(crate) fn is_closed_within(&mut self, patience: Duration) -> bool {
+    pub(crate) fn is_closed_within(&mut self, timeout: Duration) -> bool {
         self.unread.is_empty()
-            && matches!(self.fill(now() + patience), Err(Failure::NoAnswer | Failure::Reset { .. }))
+            && matches!(self.fill(now() + timeout), Err(Failure::NoAnswer | Failure::Reset { .. }))
     }
 
     /// Waits for more bytes and gives back all that were not used yet.
     pub(crate) fn read_some(&mut self) -> Result<Vec<u8>, Failure> {
         if self.unread.is_empty() {
-            self.fill(now() + self.patience)?;
+            self.fill(now() + self.timeout)?;
         }
         Ok(std::mem::take(&mut self.unread))
     }
 
     /// Waits for more bytes, and takes at most `most` of them out of the socket.
     pub(crate) fn read_piece(&mut self, most: usize) -> io::Result<usize> {
-        self.socket.set_read_timeout(Some(self.patience))?;
+        self.socket.set_read_timeout(Some(self.timeout))?;
         self.socket.read(&mut vec![0; most])
     }
 

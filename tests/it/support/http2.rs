@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 
-use super::PATIENCE;
+use super::TIMEOUT;
 use super::tls::TlsConfig;
 
 /// One connection.
@@ -86,7 +86,7 @@ impl Http2 {
     ) -> Result<Stream, h2::Error> {
         let mut ready = self.send.clone();
         ready = self.runtime.block_on(async {
-            tokio::time::timeout(PATIENCE, ready.ready()).await.expect("a stream may begin")
+            tokio::time::timeout(TIMEOUT, ready.ready()).await.expect("a stream may begin")
         })?;
         let _inside = self.runtime.enter();
         let (response, body) = ready.send_request(request, !has_body)?;
@@ -107,7 +107,7 @@ impl Http2 {
     pub(crate) fn ended(self) -> Option<Reason> {
         drop(self.send);
         let ended = self.runtime.block_on(async {
-            tokio::time::timeout(PATIENCE, self.connection).await.expect("it is ended")
+            tokio::time::timeout(TIMEOUT, self.connection).await.expect("it is ended")
         });
         ended.unwrap().err().and_then(|error| error.reason())
     }
@@ -116,7 +116,7 @@ impl Http2 {
     pub(crate) fn is_going_away(&mut self) -> bool {
         let mut ready = self.send.clone();
         let begun = self.runtime.block_on(async {
-            ready = tokio::time::timeout(PATIENCE, ready.ready()).await.expect("an answer")?;
+            ready = tokio::time::timeout(TIMEOUT, ready.ready()).await.expect("an answer")?;
             ready.send_request(request(Method::GET, "/", &[]), true).map(drop)
         });
         begun.is_err()
@@ -140,7 +140,7 @@ impl Stream {
         let Self { runtime, response, .. } = self;
         let next = runtime.block_on(async {
             let next = std::future::poll_fn(|context| response.poll_informational(context));
-            tokio::time::timeout(PATIENCE, next).await.expect("an interim response in time")
+            tokio::time::timeout(TIMEOUT, next).await.expect("an interim response in time")
         });
         next.transpose().unwrap()
     }
@@ -161,7 +161,7 @@ impl Stream {
     pub(crate) fn answer(self) -> Result<Answer, h2::Error> {
         let Self { runtime, response, body: _body } = self;
         runtime.block_on(async {
-            tokio::time::timeout(PATIENCE, whole(response)).await.expect("an answer in time")
+            tokio::time::timeout(TIMEOUT, whole(response)).await.expect("an answer in time")
         })
     }
 
@@ -174,7 +174,7 @@ impl Stream {
     ) -> Result<Answer, h2::Error> {
         let Self { runtime, response, mut body } = self;
         runtime.block_on(async {
-            let answer = tokio::time::timeout(PATIENCE * 3, whole(response));
+            let answer = tokio::time::timeout(TIMEOUT * 3, whole(response));
             tokio::pin!(answer);
             let mut sent = 0;
             loop {
@@ -218,7 +218,7 @@ impl Stream {
     pub(crate) fn both(self) -> Result<Both, h2::Error> {
         let Self { runtime, response, body } = self;
         let response = runtime.block_on(async {
-            tokio::time::timeout(PATIENCE, response).await.expect("a head in time")
+            tokio::time::timeout(TIMEOUT, response).await.expect("a head in time")
         })?;
         let (head, answer) = response.into_parts();
         Ok(Both { runtime, head, answer, body })
@@ -247,7 +247,7 @@ impl Both {
                 }
                 Ok(bytes)
             };
-            tokio::time::timeout(PATIENCE, read).await.expect("bytes in time")
+            tokio::time::timeout(TIMEOUT, read).await.expect("bytes in time")
         })
     }
 
@@ -255,7 +255,7 @@ impl Both {
     pub(crate) fn trailers(mut self) -> Result<Option<HeaderMap>, h2::Error> {
         let answer = &mut self.answer;
         self.runtime.block_on(async {
-            tokio::time::timeout(PATIENCE, answer.trailers()).await.expect("trailers in time")
+            tokio::time::timeout(TIMEOUT, answer.trailers()).await.expect("trailers in time")
         })
     }
 }
@@ -288,8 +288,8 @@ impl RawHttp2 {
     /// Connects, and says the preface and empty settings.
     pub(crate) fn connect(to: SocketAddr) -> Self {
         let socket = TcpStream::connect(to).unwrap();
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        socket.set_write_timeout(Some(PATIENCE)).unwrap();
+        socket.set_read_timeout(Some(TIMEOUT)).unwrap();
+        socket.set_write_timeout(Some(TIMEOUT)).unwrap();
         let mut raw = Self { socket };
         raw.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap();
         raw.send(&frame(0x4, 0, 0, b"")).unwrap();
@@ -328,7 +328,7 @@ impl RawHttp2 {
         code
     }
 
-    pub(crate) fn set_patience(&self, patience: Duration) {
+    pub(crate) fn set_timeout(&self, patience: Duration) {
         self.socket.set_read_timeout(Some(patience)).unwrap();
     }
 

@@ -17,29 +17,29 @@ pub(crate) mod backend;
 pub(crate) mod cgroup;
 pub(crate) mod client;
 pub(crate) mod configs;
-pub(crate) mod front;
 pub(crate) mod h2;
 pub(crate) mod http2;
-pub(crate) mod load;
+pub(crate) mod load_generator;
 pub(crate) mod message;
 pub(crate) mod metrics;
-pub(crate) mod mix;
+pub(crate) mod mixed_clients;
 pub(crate) mod names;
 pub(crate) mod networks;
 pub(crate) mod origin;
 pub(crate) mod ports;
 pub(crate) mod tls;
+pub(crate) mod tls_front;
 pub(crate) mod weir;
 
 mod tests;
 
 use std::time::{Duration, Instant};
 
-/// Long enough for anything that is going to happen at all on a busy machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+/// The longest wait for anything: generous, because the machine may be busy.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How often [`eventually`] looks.
-const GLANCE: Duration = Duration::from_millis(5);
+/// How often [`eventually`] checks its condition.
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
 /// The time.
 #[expect(clippy::disallowed_methods, reason = "tests watch real processes, which run in real time")]
@@ -73,7 +73,7 @@ pub(crate) fn within<T>(deadline: Duration, mut condition: impl FnMut() -> Optio
         if now() >= end {
             return None;
         }
-        #[expect(clippy::disallowed_methods, reason = "the one place that sleeps: between looks")]
-        std::thread::sleep(GLANCE);
+        #[expect(clippy::disallowed_methods, reason = "the one place that sleeps: between checks")]
+        std::thread::sleep(POLL_INTERVAL);
     }
 }

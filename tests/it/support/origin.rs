@@ -11,7 +11,7 @@ use std::time::Duration;
 use socket2::SockRef;
 
 use super::message::find;
-use super::{PATIENCE, now, ports};
+use super::{TIMEOUT, now, ports};
 
 /// A message as it came: everything up to the empty line, and the bytes of its body, framing included.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -129,8 +129,8 @@ impl Origin {
 impl Conversation {
     fn prepare(&self) -> io::Result<()> {
         self.socket.set_nodelay(true)?;
-        self.socket.set_read_timeout(Some(PATIENCE))?;
-        self.socket.set_write_timeout(Some(PATIENCE))
+        self.socket.set_read_timeout(Some(TIMEOUT))?;
+        self.socket.set_write_timeout(Some(TIMEOUT))
     }
 
     /// The number of the connection, from 1.
@@ -215,7 +215,7 @@ impl Conversation {
         loop {
             let left = end.saturating_duration_since(now());
             if left.is_zero() {
-                return self.socket.set_read_timeout(Some(PATIENCE));
+                return self.socket.set_read_timeout(Some(TIMEOUT));
             }
             self.socket.set_read_timeout(Some(left))?;
             match self.fill() {

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use super::backend::{Answer, Backend, Behaviour, Deaf};
 use super::client::{Client, Failure, Framing, try_get};
-use super::load::Load;
+use super::load_generator::Load;
 use super::metrics::Metrics;
 use super::ports::{own_address, own_addresses, own_socket};
-use super::{PATIENCE, client, eventually, now, within};
+use super::{TIMEOUT, client, eventually, now, within};
 
 fn refused(failure: &Failure) -> bool {
     matches!(failure, Failure::Io(text) if text.contains("refused"))
@@ -152,7 +152,7 @@ fn a_dripping_head_runs_into_the_clients_deadline() {
     let backend = Backend::start("one");
     backend.set(Behaviour::HalfHead { pause: Duration::from_millis(20) });
     let mut connection = Client::connect(backend.address());
-    connection.set_patience(Duration::from_millis(200));
+    connection.set_timeout(Duration::from_millis(200));
     assert_eq!(connection.request("GET", "/", &[], b"").unwrap_err(), Failure::TimedOut);
 }
 
@@ -171,10 +171,10 @@ fn a_request_waits_until_it_is_released() {
     backend.set(Behaviour::NeverAnswer);
     let mut connection = Client::connect(backend.address());
     connection.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
-    eventually(PATIENCE, "the request is in flight", || backend.in_flight() == 1);
+    eventually(TIMEOUT, "the request is in flight", || backend.in_flight() == 1);
     backend.release();
     assert_eq!(connection.read_answer().status(), 200);
-    eventually(PATIENCE, "nothing is in flight", || backend.in_flight() == 0);
+    eventually(TIMEOUT, "nothing is in flight", || backend.in_flight() == 0);
 }
 
 #[test]
@@ -185,7 +185,7 @@ fn a_client_that_leaves_is_noticed_while_an_answer_is_due() {
     connection.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
     backend.until_count(1);
     drop(connection);
-    eventually(PATIENCE, "it is noticed", || backend.abandoned() == 1);
+    eventually(TIMEOUT, "it is noticed", || backend.abandoned() == 1);
 }
 
 #[test]
@@ -216,11 +216,11 @@ fn a_body_cut_off_is_seen_as_not_whole() {
     let backend = Backend::start("one");
     let mut connection = Client::connect(backend.address());
     connection.send("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nab");
-    eventually(PATIENCE, "two bytes", || {
+    eventually(TIMEOUT, "two bytes", || {
         backend.seen().first().is_some_and(|seen| seen.body == b"ab")
     });
     drop(connection);
-    eventually(PATIENCE, "the connection ends", || backend.connections_open() == 0);
+    eventually(TIMEOUT, "the connection ends", || backend.connections_open() == 0);
     assert!(!backend.seen()[0].is_whole);
 }
 
@@ -294,7 +294,7 @@ fn a_stopped_backend_refuses_connections_and_has_closed_its_own() {
     let mut connection = Client::connect(backend.address());
     connection.get("/");
     backend.stop();
-    assert!(connection.is_closed_within(PATIENCE));
+    assert!(connection.is_closed_within(TIMEOUT));
     let failure = try_get(backend.address(), "/").unwrap_err();
     assert!(refused(&failure), "{failure:?}");
 }
@@ -326,7 +326,7 @@ fn a_stop_does_not_wait_for_answers_that_are_due() {
     connection.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
     backend.until_count(1);
     backend.stop();
-    assert!(connection.is_closed_within(PATIENCE));
+    assert!(connection.is_closed_within(TIMEOUT));
     assert_eq!(backend.abandoned(), 0, "it was not the client that left");
 }
 
@@ -393,7 +393,7 @@ fn a_load_can_come_from_many_clients() {
 fn a_load_goes_on_until_it_is_stopped() {
     let backend = Backend::start("one");
     let load = Load::on(backend.address()).start();
-    eventually(PATIENCE, "fifty requests", || load.done() >= 50);
+    eventually(TIMEOUT, "fifty requests", || load.done() >= 50);
     let tally = load.stop();
     assert_eq!(tally.failed(), 0, "{:?}", tally.errors);
     assert_eq!(tally.total(), u64::try_from(backend.count()).unwrap());

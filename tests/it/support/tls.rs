@@ -18,7 +18,7 @@ use rustls::{
     SignatureScheme, StreamOwned, SupportedProtocolVersion,
 };
 
-use super::PATIENCE;
+use super::TIMEOUT;
 use super::client::{Response, request_bytes};
 use super::message::{Framing, content_length, find, parse_head};
 
@@ -187,9 +187,9 @@ impl TlsConfig {
         if let Some(from) = self.from {
             socket.bind(&SocketAddr::from((from, 0)).into())?;
         }
-        socket.connect_timeout(&to.into(), PATIENCE)?;
+        socket.connect_timeout(&to.into(), TIMEOUT)?;
         let mut socket = TcpStream::from(socket);
-        socket.set_read_timeout(Some(PATIENCE))?;
+        socket.set_read_timeout(Some(TIMEOUT))?;
         socket.write_all(&self.first)?;
         let name = ServerName::try_from(name.to_owned()).map_err(io::Error::other)?;
         let connection = ClientConnection::new(self.rustls(), name).map_err(io::Error::other)?;

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::client::{self, Response};
 use super::metrics::Metrics;
-use super::{PATIENCE, eventually, eventually_some, ports, within};
+use super::{TIMEOUT, eventually, eventually_some, ports, within};
 
 /// A file that Weir reads for its settings must be the test's, so none of these is inherited.
 const ENVIRONMENT: [&str; 10] = [
@@ -106,7 +106,7 @@ impl Weir {
     #[track_caller]
     pub(crate) fn start_and_fail(config: &str) -> Ended {
         let mut weir = Self::spawn(config);
-        let code = weir.wait(PATIENCE);
+        let code = weir.wait(TIMEOUT);
         Ended { code: code.code(), stdout: weir.stdout(), stderr: weir.stderr() }
     }
 
@@ -181,7 +181,7 @@ impl Weir {
     /// instead.
     #[track_caller]
     pub(crate) fn until_admin_says(&mut self, path: &str, status: u16) {
-        let said = within(PATIENCE, || {
+        let said = within(TIMEOUT, || {
             if let Some(ended) = self.child.try_wait().unwrap() {
                 panic!("weir ended ({ended}):\n{}", self.stderr());
             }
@@ -280,14 +280,14 @@ impl Weir {
     /// The number of the process that serves; waits until there is one.
     #[track_caller]
     pub(crate) fn worker_pid(&self) -> u32 {
-        eventually_some(PATIENCE, "a worker serves", || self.serving()).pid
+        eventually_some(TIMEOUT, "a worker serves", || self.serving()).pid
     }
 
     /// Runs another command of the binary, such as `reload`, with the surroundings of this one:
     /// they find each other by default.
     #[track_caller]
     pub(crate) fn command(&self, args: &[&str]) -> Ended {
-        finish(command(args, &self.directory), &Directory::new(), PATIENCE)
+        finish(command(args, &self.directory), &Directory::new(), TIMEOUT)
     }
 
     /// Starts another command of the binary, which may take a while.
@@ -305,7 +305,7 @@ impl Weir {
     /// Sends a signal over and over: a second stop counts only some time after the first.
     #[track_caller]
     pub(crate) fn signal_until_it_ends(&mut self, signal: &str) {
-        eventually(PATIENCE, "it ends by a signal", || {
+        eventually(TIMEOUT, "it ends by a signal", || {
             self.signal(signal);
             !self.is_running()
         });
@@ -337,7 +337,7 @@ impl Weir {
     #[track_caller]
     pub(crate) fn until_said(&self, text: &str) {
         let what = format!("{text:?} on standard error");
-        eventually(PATIENCE, &what, || self.stderr().contains(text));
+        eventually(TIMEOUT, &what, || self.stderr().contains(text));
     }
 
     /// The access log as it is so far: every whole line of standard output that is JSON.
@@ -350,7 +350,7 @@ impl Weir {
     /// Waits until the access log has a line for which `is_it` holds, and gives it back.
     #[track_caller]
     pub(crate) fn until_logged(&self, what: &str, is_it: impl Fn(&Value) -> bool) -> Value {
-        eventually_some(PATIENCE, what, || self.access_log().into_iter().find(&is_it))
+        eventually_some(TIMEOUT, what, || self.access_log().into_iter().find(&is_it))
     }
 }
 
@@ -389,7 +389,7 @@ impl Drop for Weir {
 #[track_caller]
 pub(crate) fn run_by(launcher: Command, args: &[&str]) -> Ended {
     let directory = Directory::new();
-    finish(surrounded(launcher, args, &directory), &directory, PATIENCE)
+    finish(surrounded(launcher, args, &directory), &directory, TIMEOUT)
 }
 
 /// Runs a command of the binary to its end.

@@ -18,7 +18,7 @@ use socket2::SockRef;
 
 pub(crate) use self::behaviour::{Answer, Behaviour};
 pub(crate) use self::deaf::Deaf;
-use super::{PATIENCE, eventually, ports};
+use super::{TIMEOUT, eventually, ports};
 
 /// A request as it arrived.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -218,7 +218,7 @@ impl Backend {
     #[track_caller]
     pub(crate) fn until_count(&self, count: usize) {
         let what = format!("{count} requests at {}", self.name());
-        eventually(PATIENCE, &what, || self.count() >= count);
+        eventually(TIMEOUT, &what, || self.count() >= count);
     }
 
     /// Closes the listening socket and every connection, as when the process ends: new
@@ -268,7 +268,7 @@ impl Backend {
         }
         drop(state);
         self.shared.bell.notify_all();
-        eventually(PATIENCE, "the connections of a stopped backend end", || {
+        eventually(TIMEOUT, "the connections of a stopped backend end", || {
             self.connections_open() == 0
         });
     }

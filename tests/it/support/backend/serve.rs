@@ -13,8 +13,8 @@ use super::{Answer, Behaviour, Seen, Shared, path_of};
 
 /// How often a waiting thread looks whether the other side has hung up: at first, and in the end. Two
 /// hundred that always look often would need all of a CPU.
-const GLANCE: Duration = Duration::from_millis(5);
-const GLANCE_MAX: Duration = Duration::from_millis(80);
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
+const POLL_INTERVAL_MAX: Duration = Duration::from_millis(80);
 /// Bytes of a request's body that are kept; the rest is read and counted as come.
 const BODY_KEPT: usize = 4 << 20;
 
@@ -215,7 +215,7 @@ impl Connection {
     /// Waits that long, or for ever; ends early on a release, a stop, or a peer that hung up.
     fn wait(&mut self, wait: Option<Duration>) -> io::Result<Wait> {
         let end = wait.map(|wait| now() + wait);
-        let mut glance = GLANCE;
+        let mut interval = POLL_INTERVAL;
         let mut state = self.shared.state();
         let releases = state.releases;
         loop {
@@ -225,13 +225,13 @@ impl Connection {
             if wait.is_none() && state.releases != releases {
                 return Ok(Wait::Released);
             }
-            let left = end.map_or(glance, |end| end.saturating_duration_since(now()));
+            let left = end.map_or(interval, |end| end.saturating_duration_since(now()));
             if left.is_zero() {
                 return Ok(Wait::Elapsed);
             }
             let bell = &self.shared.bell;
-            (state, _) = bell.wait_timeout(state, left.min(glance)).expect("a thread panicked");
-            glance = (glance * 2).min(GLANCE_MAX);
+            (state, _) = bell.wait_timeout(state, left.min(interval)).expect("a thread panicked");
+            interval = (interval * 2).min(POLL_INTERVAL_MAX);
             if has_hung_up(&self.socket)? {
                 // A stop looks the same from here, but is our own doing.
                 state.abandoned += usize::from(state.stops == self.stops);

@@ -1,9 +1,9 @@
-//! Mixed load: every way in which a client can be in the middle of something while a worker is
-//! replaced, all at once, and each accounted for.
+//! Clients of six kinds at the same time: keep-alive, one connection per request, POST, slow
+//! responses, pipelined, and half-sent request headers. A worker is replaced while they run.
 //!
-//! Every kind asks for a path of its own, so that the backends' count can be held against the
-//! clients'. A connection that an answer announced as the last is replaced without a word, and
-//! what was pipelined behind that answer is not counted as asked; anything else is a failure.
+//! Each kind requests its own path, so that a test can compare the backends' count with the
+//! clients'. A connection that the server announced as closing is replaced silently, and requests
+//! pipelined behind that response are not counted as sent. Anything else is a failure.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -15,30 +15,30 @@ use std::time::Duration;
 use super::backend::{Backend, Behaviour};
 use super::client::{Client, Failure, Response, request_bytes};
 use super::message::io_failure;
-use super::{PATIENCE, eventually, within};
+use super::{TIMEOUT, eventually, within};
 
-/// How long a slow answer takes.
+/// How long a slow response takes.
 const SLOW: Duration = Duration::from_millis(600);
-/// What keeps the other clients from asking as fast as they can.
+/// The pause between two requests of the other clients.
 const PACE: Duration = Duration::from_millis(3);
 const BODY_BYTES: usize = 8 * 1024;
 /// Requests sent at once on one connection.
 const PIPELINED: usize = 3;
 
-/// What a client does over and over.
+/// What a client does repeatedly.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Kind {
-    /// GET on a connection that is kept.
+    /// GET on a keep-alive connection.
     Kept,
-    /// A connection for each request.
+    /// A new connection for each request.
     Single,
-    /// POST with a body, on a connection that is kept.
+    /// POST with a body on a keep-alive connection.
     Post,
-    /// An answer that takes longer than a reload.
+    /// A response that takes longer than a reload.
     Slow,
-    /// Several requests at once.
+    /// Several pipelined requests.
     Pipelined,
-    /// Half of a head before a reload, the other half after it.
+    /// Half of the request headers before a reload, the other half after it.
     HalfHead,
 }
 
@@ -58,8 +58,8 @@ impl Kind {
     }
 }
 
-/// A mixed load under way.
-pub(crate) struct Mix {
+/// Running clients of all kinds.
+pub(crate) struct MixedClients {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<Account>>,
 }
@@ -89,7 +89,7 @@ pub(crate) fn pace(backends: &[Backend]) {
     }
 }
 
-impl Mix {
+impl MixedClients {
     /// Two clients of each kind.
     pub(crate) fn start(to: SocketAddr) -> Self {
         let shared = Arc::new(Shared::default());
@@ -110,7 +110,7 @@ impl Mix {
         let answers = || self.shared.answers.each_ref().map(|count| count.load(SeqCst));
         let before = answers();
         self.shared.events.fetch_add(1, SeqCst);
-        eventually(PATIENCE, "clients of every kind have an answer", || {
+        eventually(TIMEOUT, "clients of every kind have an answer", || {
             answers().iter().zip(before).all(|(now, before)| *now > before)
         });
     }
@@ -208,7 +208,7 @@ impl Asker {
         let events = self.shared.events.load(SeqCst);
         client.try_send(first).map_err(|error| io_failure(&error, 0))?;
         // Not for longer than a head may take.
-        within(PATIENCE / 4, || {
+        within(TIMEOUT / 4, || {
             let is_time = self.shared.events.load(SeqCst) > events;
             (is_time || self.shared.stop.load(SeqCst)).then_some(())
         });

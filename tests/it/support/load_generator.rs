@@ -1,7 +1,7 @@
-//! A small load: clients that ask over and over and account for every request.
+//! A small load generator: its clients send requests repeatedly and account for every one.
 //!
-//! Each thread keeps one connection for as long as the server does. A connection that the server
-//! ended as announced is replaced without a word; anything else is an error, with its text.
+//! Each thread keeps one connection open for as long as the server does. A connection that the
+//! server closed as announced is replaced silently; anything else is counted as an error.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -14,7 +14,7 @@ use super::client::{Client, Failure};
 use super::message::io_failure;
 use super::now;
 
-/// What to ask, and how.
+/// What to request, and how.
 #[derive(Debug, Clone)]
 pub(crate) struct Load {
     pub(crate) to: SocketAddr,
@@ -28,24 +28,24 @@ pub(crate) struct Load {
     pub(crate) from: Vec<Ipv4Addr>,
     /// A new connection for each request.
     pub(crate) reconnect: bool,
-    /// Stop after so many requests in all.
+    /// Stop after this number of requests in all.
     pub(crate) count: Option<u64>,
     /// Stop after this long.
     pub(crate) time: Option<Duration>,
 }
 
-/// What came of it.
+/// What the clients counted.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Tally {
-    /// Whole answers by status.
+    /// Complete responses by status.
     pub(crate) statuses: BTreeMap<u16, u64>,
-    /// Requests without a whole answer, by what went wrong.
+    /// Requests without a complete response, by what went wrong.
     pub(crate) errors: BTreeMap<String, u64>,
-    /// Of whole answers, in the order they came to each thread.
+    /// Latencies of complete responses, in the order in which each thread received them.
     pub(crate) latencies: Vec<Duration>,
 }
 
-/// A load under way.
+/// A running load.
 pub(crate) struct Running {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<Tally>>,

@@ -1,4 +1,5 @@
-//! TLS in front of a backend: it shakes hands, says what it saw, and passes the bytes on.
+//! Terminates TLS in front of a plaintext backend: performs the handshake, records what the client
+//! sent, and forwards the bytes.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -16,18 +17,18 @@ use tokio_rustls::TlsAcceptor;
 use super::ports;
 use super::tls::{Authority, Identity};
 
-/// A handshake that came to its end.
+/// A completed handshake.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Shake {
-    /// The name that was asked for.
+    /// The server name (SNI) that the client requested.
     pub(crate) name: Option<String>,
     pub(crate) protocol: Option<String>,
-    /// The certificate that was shown.
+    /// The certificate that the client presented.
     pub(crate) client: Option<CertificateDer<'static>>,
 }
 
-/// A server that speaks TLS. Dropping it ends it.
-pub(crate) struct Front {
+/// A running TLS server. Dropping it stops it.
+pub(crate) struct TlsFront {
     address: SocketAddr,
     seen: Arc<Mutex<Seen>>,
     _runtime: Runtime,
@@ -39,14 +40,13 @@ struct Seen {
     failed: usize,
 }
 
-impl Front {
-    /// Before the server at `behind`, on an address of its own.
+impl TlsFront {
+    /// Starts in front of the server at `behind`, on its own address.
     pub(crate) fn start(behind: SocketAddr, identity: &Identity) -> Self {
         Self::with(ports::own_socket(3443), behind, identity, None, &[])
     }
 
-    /// With everything that can be different: where, whom clients must be vouched for by, and which
-    /// protocols are offered.
+    /// Starts on `address` with an authority for client certificates and a list of ALPN protocols.
     pub(crate) fn with(
         address: SocketAddr,
         behind: SocketAddr,
