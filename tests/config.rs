@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 use weir::config::{self, Config, Draft, Override, Overrides, Problems};
-use weir::runtime::redirect_loops::report_loops;
+use weir::runtime::self_redirects::report_self_redirects;
 
 fn files(folder: &str) -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
@@ -27,7 +27,7 @@ fn files(folder: &str) -> Vec<PathBuf> {
 fn load(text: &str) -> Result<Config, String> {
     let draft = Draft::new(Some(text.as_bytes()), &Overrides::default(), Path::new(""));
     let mut draft = draft.map_err(|error| error.to_string())?;
-    report_loops(&mut draft);
+    report_self_redirects(&mut draft);
     draft.finish().config.map_err(|error| error.to_string())
 }
 
@@ -182,7 +182,7 @@ fn what_is_shown_with_overrides_means_what_runs_with_them() {
         for overrides in [&scalars, &all] {
             let Ok(mut config) = config::load(Some(text.as_bytes()), overrides) else { continue };
             let shown = config::show(Some(text.as_bytes()), overrides).unwrap();
-            // Without the search for redirect loops: overrides have no part in it.
+            // Without the search for redirects to themselves: overrides have no part in it.
             let again = config::load(Some(shown.as_bytes()), &Overrides::default());
             let again = again.unwrap_or_else(|said| panic!("{}:\n{said}\n{shown}", path.display()));
             let order = config::precedence(&config.routes);

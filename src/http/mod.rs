@@ -8,7 +8,6 @@
 
 pub mod accept;
 pub mod address;
-pub mod example;
 pub mod forwarded;
 pub mod frames;
 pub mod grpc;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use weir::clock::Clock;
 use weir::config::{self, Config, Draft, Overrides, Problems, Report};
 use weir::resolve::look_at_names;
-use weir::runtime::redirect_loops::report_loops;
+use weir::runtime::self_redirects::report_self_redirects;
 use weir::supervisor;
 use weir::tls::check::{Expired, check_files};
 
@@ -45,7 +45,7 @@ fn draft(
     expired: Expired,
 ) -> Result<Draft, Problems> {
     let mut draft = Draft::new(text, overrides, directory(file))?;
-    report_loops(&mut draft);
+    report_self_redirects(&mut draft);
     let clock = Clock::process();
     check_files(&mut draft, clock.wall(clock.now()), expired);
     Ok(draft)

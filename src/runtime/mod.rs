@@ -13,7 +13,7 @@ pub mod handoff;
 pub mod in_flight;
 mod packed;
 pub mod pool;
-pub mod redirect_loops;
 pub mod routes;
+pub mod self_redirects;
 pub mod snapshot;
 pub mod tunnels;

@@ -47,9 +47,9 @@ section! {
     /// `redirect: {scheme: https}` is for requests that came by http; those by https are left to
     /// other routes.
     ///
-    /// A redirect that leads to itself, or through others back to itself, is refused. Requests are
-    /// made up for that, and followed to every host that a route names. Where `headers` decide, or the
-    /// host is one of a `*.`, `weir check` warns.
+    /// A redirect that leads to itself is rejected: its own host and path are requested and the
+    /// location followed, to every host that a route names. Where `headers` decide, or the host only
+    /// matches a `*.`, `weir check` warns. Redirects that lead to each other are not found.
     Redirect at "routes[].redirect" or to: Target, later [];
 
     /// A path, or `http://` or `https://` and a host, with or without a path and a query. Groups of a
