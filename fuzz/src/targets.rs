@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use rustls_pki_types::pem::{PemObject as _, SectionKind};
 use weir::config::pem::Block;
 use weir::config::{self, Config, Overrides, Route, precedence};
-use weir::http::frames::FrameBudget;
+use weir::policy::frame_budget::FrameBudget;
 use weir::http::proxy_protocol::{self, Addresses};
 use weir::http::request_reader::{HEAD_MAX, Request, RequestReader};
 use weir::http::scan::{Limits, MessagePart, Scanner};
@@ -381,8 +381,8 @@ fn read_alike(data: &[u8], limits: Limits) {
     }
 }
 
-/// FrameBudget of HTTP/2, over and over, at one moment: the verdict does not depend on how they are cut,
-/// and a flood is one when so many of them bring nothing.
+/// HTTP/2 frames, repeated at one moment: the verdict does not depend on how they are split into reads,
+/// and a plain count of the frames without payload gives the same verdict.
 pub fn frames(data: &[u8]) {
     // With the settings that end it.
     let mut preface = [0; 24 + 9];

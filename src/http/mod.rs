@@ -9,7 +9,6 @@
 pub mod accept;
 pub mod address;
 pub mod forwarded;
-pub mod frames;
 pub mod grpc;
 pub mod hop_by_hop;
 pub mod host;

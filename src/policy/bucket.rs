@@ -52,6 +52,11 @@ impl Rate {
         Self { token_ns, full_ns }
     }
 
+    /// One token each `token_ns`, for constants. None of the arguments is 0.
+    pub(super) const fn of_nanos(token_ns: u64, burst: u64) -> Self {
+        Self { token_ns, full_ns: token_ns * burst }
+    }
+
     /// How long it takes to earn a token. Never 0.
     #[must_use]
     pub const fn token_ns(self) -> u64 {
@@ -112,6 +117,21 @@ impl TokenBucket {
             Ok(_) => Ok(()),
             Err(full_at_ns) => rate.spend(full_at_ns, now).map(|_| ()),
         }
+    }
+
+    /// The same for a bucket that no other thread uses.
+    pub(super) fn take_unshared(&mut self, rate: Rate, now: Timestamp) -> Result<(), Duration> {
+        let spent_ns = rate.spend(self.full_at_ns.load(Relaxed), now)?;
+        self.full_at_ns.store(spent_ns, Relaxed);
+        Ok(())
+    }
+
+    /// Gives tokens to a bucket that no other thread uses. It may hold more than its burst until
+    /// time has passed.
+    pub(super) fn refund(&mut self, rate: Rate, tokens: u64) {
+        let earned_ns = rate.token_ns.saturating_mul(tokens);
+        let full_at_ns = self.full_at_ns.load(Relaxed);
+        self.full_at_ns.store(full_at_ns.saturating_sub(earned_ns), Relaxed);
     }
 }
 

@@ -7,6 +7,7 @@
 pub mod backoff;
 pub mod bucket;
 pub mod debits;
+pub mod frame_budget;
 pub mod hysteresis;
 pub mod limiter;
 pub mod log_throttle;

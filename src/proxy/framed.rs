@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::line::Line;
 use crate::clock::Clock;
-use crate::http::frames::{FrameBudget, FrameViolation};
+use crate::policy::frame_budget::{FrameBudget, FrameViolation};
 use crate::upstream::delegate::delegate;
 
 /// What the stream and the connection above it tell each other.

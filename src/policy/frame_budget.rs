@@ -5,8 +5,7 @@
 //! the memory they take; this bounds their number. Well-behaved clients send a few now and then, so
 //! a budget that refills over time distinguishes them from a flood.
 
-use std::time::Duration;
-
+use super::bucket::{Rate, TokenBucket};
 use crate::time::Timestamp;
 
 const PREFACE_BYTES: usize = 24;
@@ -20,13 +19,11 @@ const CONTINUATION: u8 = 0x9;
 const END_STREAM: u8 = 0x1;
 const ACK: u8 = 0x1;
 
-/// FrameBudget without payload: a thousand at once, then a hundred each second.
-const IDLE: Allowance =
-    Allowance { each: Duration::from_millis(10), most: 1000, spent_until_ns: 0 };
+/// Frames without payload: a thousand at once, then a hundred each second.
+const IDLE: Rate = Rate::of_nanos(10_000_000, 1000);
 /// Window updates: 4000 at once, then a thousand each second, and one more for each KiB that was
 /// sent to the client.
-const UPDATES: Allowance =
-    Allowance { each: Duration::from_millis(1), most: 4000, spent_until_ns: 0 };
+const UPDATES: Rate = Rate::of_nanos(1_000_000, 4000);
 /// Each of these many bytes sent to the client earns one window update.
 const BYTES_PER_UPDATE: u64 = 1024;
 
@@ -43,15 +40,15 @@ pub enum FrameViolation {
 }
 
 /// Counts the frames of one HTTP/2 connection.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct FrameBudget {
     /// Bytes to skip: the preface, or the rest of a payload.
     skip: usize,
     header: [u8; HEADER_BYTES],
     filled: usize,
     has_begun: bool,
-    idle: Allowance,
-    updates: Allowance,
+    idle: TokenBucket,
+    updates: TokenBucket,
 }
 
 impl Default for FrameBudget {
@@ -61,8 +58,8 @@ impl Default for FrameBudget {
             header: [0; HEADER_BYTES],
             filled: 0,
             has_begun: false,
-            idle: IDLE,
-            updates: UPDATES,
+            idle: TokenBucket::new(),
+            updates: TokenBucket::new(),
         }
     }
 }
@@ -96,7 +93,7 @@ impl FrameBudget {
     /// Counts bytes sent to the client, which responds with window updates.
     pub fn sent(&mut self, bytes: usize) {
         let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
-        self.updates.refund(bytes.div_ceil(BYTES_PER_UPDATE));
+        self.updates.refund(UPDATES, bytes.div_ceil(BYTES_PER_UPDATE));
     }
 
     fn frame(&mut self, now: Timestamp) -> Result<(), FrameViolation> {
@@ -111,46 +108,22 @@ impl FrameBudget {
         match kind {
             DATA if length > 0 || flags & END_STREAM != 0 => Ok(()),
             HEADERS | CONTINUATION if length > 0 => Ok(()),
-            WINDOW_UPDATE => self.updates.take(now),
+            WINDOW_UPDATE => charge(&mut self.updates, UPDATES, now),
             // All other frames do not advance a request: settings, pings, resets, priorities, empty
             // frames, and unknown ones.
-            _ => self.idle.take(now),
+            _ => charge(&mut self.idle, IDLE, now),
         }
     }
 }
 
-/// A token bucket. Kept as the moment until which all tokens earned are spent, as in
-/// `policy::bucket`.
-#[derive(Debug, Clone)]
-struct Allowance {
-    each: Duration,
-    most: u32,
-    spent_until_ns: u64,
-}
-
-impl Allowance {
-    fn take(&mut self, now: Timestamp) -> Result<(), FrameViolation> {
-        let now_ns = now.as_nanos();
-        let spent = self.spent_until_ns.max(now_ns).saturating_add(nanos(self.each));
-        if spent - now_ns > nanos(self.each * self.most) {
-            return Err(FrameViolation::Flood);
-        }
-        self.spent_until_ns = spent;
-        Ok(())
-    }
-
-    fn refund(&mut self, count: u64) {
-        let earned = nanos(self.each).saturating_mul(count);
-        self.spent_until_ns = self.spent_until_ns.saturating_sub(earned);
-    }
-}
-
-fn nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+fn charge(bucket: &mut TokenBucket, rate: Rate, now: Timestamp) -> Result<(), FrameViolation> {
+    bucket.take_unshared(rate, now).map_err(|_wait| FrameViolation::Flood)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     const PING: u8 = 0x6;
