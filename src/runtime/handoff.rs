@@ -10,8 +10,8 @@
 //! the tokens spent then: [`super::debits`].
 //!
 //! Counters are not here but in `metrics::Counts`, because a worker continues to count while it
-//! drains, and every count must be added exactly once. [`STATE`] lists all state, and whether it is
-//! handed off; `tests/handoff.rs` fails if a field is missing.
+//! drains, and every count must be added exactly once. `STATE` in `tests/handoff.rs` lists all state,
+//! and whether it is handed off; a test there fails if a field is missing.
 //!
 //! If the configuration has changed:
 //! - A backend whose host name now has another address, or with another transport (TLS, its server
@@ -27,8 +27,6 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use Fate::{HandedOff, Left};
-
 use super::packed::Packed;
 use crate::name::PoolName;
 use crate::policy::limiter::{Bucket, RateLimiter};
@@ -40,53 +38,6 @@ use crate::time::Timestamp;
 /// The maximum number of buckets exported per limiter: 16 MB. Those farthest from full are exported
 /// first, so clients that are left out gain least.
 pub const BUCKETS_MAX: usize = 1_000_000;
-
-/// What happens to a piece of state when a worker is replaced.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fate {
-    /// The successor imports it, through this.
-    HandedOff(&'static str),
-    /// It is not handed off, for this reason.
-    Left(&'static str),
-}
-
-/// Every field that can change while a worker runs, by file, type and name.
-#[rustfmt::skip]
-pub const STATE: &[(&str, Fate)] = &[
-    ("live.rs Live.current", Left("the successor makes its own from its own configuration")),
-    ("metrics/mod.rs Metrics.client_errors", HandedOff("metrics::Counts")),
-    ("metrics/mod.rs Metrics.failed", HandedOff("metrics::Counts")),
-    ("metrics/mod.rs Metrics.inherited", HandedOff("metrics::Counts")),
-    ("metrics/mod.rs Metrics.succeeded", HandedOff("metrics::Counts")),
-    ("metrics/mod.rs Metrics.supervision", Left("the supervisor sends it to every worker")),
-    ("metrics/series.rs LazyCounter.0", HandedOff("metrics::Counts")),
-    ("metrics/series.rs Series.requests", HandedOff("metrics::Counts")),
-    ("policy/bucket.rs TokenBucket.full_at_ns", Left("it only limits log lines; the clients' buckets are in `Slot`")),
-    ("policy/limiter.rs RateLimiter.clients", HandedOff("counted again while buckets are imported")),
-    ("policy/limiter.rs RateLimiter.newcomers", Left("a lock without data")),
-    ("policy/limiter.rs Slot.full_at_ns", HandedOff("RateLimiter::buckets, and runtime::debits while it drains")),
-    ("policy/limiter.rs Slot.tag", HandedOff("RateLimiter::buckets")),
-    ("policy/log_throttle.rs LogThrottle.suppressed", Left("a metric has the number of events")),
-    ("policy/select/round_robin.rs RoundRobin.stride", Left("a function of the weights")),
-    ("policy/select/round_robin.rs RoundRobin.turn", Left("restarting a cycle once per reload changes no share")),
-    ("runtime/endpoint.rs Endpoint.address", HandedOff("KnownName, in case the name cannot be resolved")),
-    ("runtime/endpoint.rs Endpoint.failure", HandedOff("KnownName, so that a reload can report it")),
-    ("runtime/backend.rs Backend.attempts", HandedOff("metrics::Counts")),
-    ("runtime/backend.rs Backend.probes", HandedOff("Backend::export_health")),
-    ("runtime/backend.rs Backend.failures", HandedOff("metrics::Counts")),
-    ("runtime/backend.rs Backend.healthy", HandedOff("Backend::export_health")),
-    ("runtime/backend.rs Backend.other_workers", Left("the supervisor sends it to every worker")),
-    ("runtime/backend.rs Backend.in_flight", HandedOff("metrics::Counts, as long as the old worker has the requests")),
-    ("runtime/tunnels.rs TunnelGuard.open", Left("a tunnel stays with the old worker")),
-    ("runtime/tunnels.rs TunnelGauge.open", Left("the tunnels stay with the old worker")),
-    ("tls/table.rs Resolver.0", Left("the same as `Terminator.table`")),
-    ("tls/terminator.rs Terminator.current", Left("built from the files")),
-    ("tls/terminator.rs Terminator.files", HandedOff("tls::last_good::LastGoodFiles, in case the files are broken")),
-    ("tls/terminator.rs Terminator.table", Left("built from the files")),
-    ("tls/tickets.rs Tickets.keys", HandedOff("link::State")),
-    ("upstream/mod.rs Reach.files", HandedOff("tls::last_good::LastGoodFiles, in case the files are broken")),
-    ("upstream/mod.rs Reach.peers", Left("built from the files")),
-];
 
 /// A worker's state for the next one.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
