@@ -39,7 +39,7 @@ pub(crate) fn pool(
         address: BackendAddress::Socket(*address),
         weight: NonZeroU32::MIN,
         server_name: None,
-        written: config::Written::default(),
+        defined_at: config::SourcePosition::default(),
     });
     config::Pool {
         name: PoolName::new(name).unwrap(),
@@ -58,7 +58,7 @@ pub(crate) fn pool(
             idle: Duration::from_secs(1),
             tunnel: Duration::from_secs(3600),
         },
-        dial: config::Dial::default(),
+        transport: config::Transport::default(),
         rate_limit: None,
     }
 }
@@ -90,13 +90,13 @@ pub(crate) fn snapshot(pools: Vec<config::Pool>) -> Snapshot {
             half_closed: config::HalfClosed::default(),
             underscore_headers: config::UnderscoreHeaders::default(),
             connections: NonZeroUsize::MIN,
-            connections_written: config::Written::default(),
+            connections_defined_at: config::SourcePosition::default(),
             connections_per_client: None,
             requests_per_connection: None,
             head: HeadLimits { target_bytes: 8192, header_bytes: 65_536, headers: 100 },
             body: None,
             response_buffers: ResponseBuffers::Off,
-            pace: None,
+            min_rate: None,
             header_timeout: Duration::from_secs(1),
             keepalive: Duration::from_secs(1),
             http2: config::Http2::default(),

@@ -18,7 +18,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{sleep, timeout};
 
-use crate::config::{BackendAddress, Config, Draft, Problem};
+use crate::config::{BackendAddress, Config, ConfigBuilder, Problem};
 use crate::live::Live;
 use crate::name::PoolName;
 use crate::runtime::backend::Backend;
@@ -79,9 +79,9 @@ impl Names {
 }
 
 /// Looks up every host name of a configuration and adds a warning for each that has no address.
-pub fn look_at_names(draft: &mut Draft) {
-    let looked_up = Names::look_up(draft.config(), &[]);
-    let backends = draft.config().pools.iter().flat_map(|pool| &pool.backends);
+pub fn look_at_names(builder: &mut ConfigBuilder) {
+    let looked_up = Names::look_up(builder.config(), &[]);
+    let backends = builder.config().pools.iter().flat_map(|pool| &pool.backends);
     let warnings: Vec<Problem> = backends
         .filter_map(|backend| {
             let BackendAddress::Name(host, port) = &backend.address else { return None };
@@ -90,13 +90,13 @@ pub fn look_at_names(draft: &mut Draft) {
                 return None;
             };
             Some(Problem {
-                at: backend.written.0,
+                at: backend.defined_at.0,
                 what: format!("the backend `{host}:{port}` could not be looked up: {why}"),
                 help: Some("it takes no requests until its name resolves".to_owned()),
             })
         })
         .collect();
-    warnings.into_iter().for_each(|warning| draft.warn(warning));
+    warnings.into_iter().for_each(|warning| builder.warn(warning));
 }
 
 fn names(config: &Config) -> impl Iterator<Item = (&str, u16)> {

@@ -10,7 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
-use weir::config::{self, Config, Draft, Override, Overrides, Problems};
+use weir::config::{self, Config, ConfigBuilder, Override, Overrides, Problems};
 use weir::runtime::self_redirects::report_self_redirects;
 
 fn files(folder: &str) -> Vec<PathBuf> {
@@ -25,10 +25,10 @@ fn files(folder: &str) -> Vec<PathBuf> {
 }
 
 fn load(text: &str) -> Result<Config, String> {
-    let draft = Draft::new(Some(text.as_bytes()), &Overrides::default(), Path::new(""));
-    let mut draft = draft.map_err(|error| error.to_string())?;
-    report_self_redirects(&mut draft);
-    draft.finish().config.map_err(|error| error.to_string())
+    let builder = ConfigBuilder::new(Some(text.as_bytes()), &Overrides::default(), Path::new(""));
+    let mut builder = builder.map_err(|error| error.to_string())?;
+    report_self_redirects(&mut builder);
+    builder.finish().config.map_err(|error| error.to_string())
 }
 
 fn update() -> bool {

@@ -74,16 +74,16 @@ pub struct Respond {
 
 /// Changes of fields: first what is removed, then what is set, then what is added.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct FieldChanges {
+pub struct HeaderChanges {
     /// In place of every line of that name.
-    pub set: Vec<Field>,
+    pub set: Vec<Header>,
     /// One more line.
-    pub add: Vec<Field>,
+    pub add: Vec<Header>,
     /// Every line of that name.
     pub remove: Vec<HeaderName>,
 }
 
-impl FieldChanges {
+impl HeaderChanges {
     /// Whether nothing is changed.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -93,7 +93,7 @@ impl FieldChanges {
 
 /// A field and its value.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Field {
+pub struct Header {
     /// As written: HTTP/1 sends it in the case that somebody chose.
     pub name: String,
     /// As written.

@@ -9,12 +9,13 @@ use std::collections::{HashMap, HashSet};
 use std::fmt::Display;
 use std::time::Duration;
 
-use super::read::Choice;
+use super::read::Keyword;
 use super::show;
 use super::value::{spell, spell_size};
 use super::{
-    Backend, ClientAuth, Config, Dial, DialHttp2, DialTls, HealthCheck, Http2, Limits, Pool, Probe,
-    RateLimit, ReadyWhen, ResponseBuffers, Retry, Route, StatusSet, Threads, Tls,
+    Backend, ClientAuth, Config, HealthCheck, Http2, Limits, Pool, Probe, RateLimit, ReadyWhen,
+    ResponseBuffers, Retry, Route, StatusSet, Threads, Tls, Transport, TransportHttp2,
+    TransportTls,
 };
 
 /// One line for each change, in the order of the file's keys; none if nothing changed.
@@ -146,16 +147,16 @@ fn limits(lines: &mut Lines, before: Limits, now: Limits) {
     lines.change("limits.headers", before.head.headers, now.head.headers);
     let body = |limits: Limits| limits.body.map_or_else(off, spell_size);
     lines.change("limits.body", body(before), body(now));
-    let pace = |limits: Limits| {
-        limits.pace.map_or_else(off, |pace| {
+    let min_rate = |limits: Limits| {
+        limits.min_rate.map_or_else(off, |min_rate| {
             format!(
                 "{} with a grace of {}",
-                spell_size(pace.bytes_per_second.get()),
-                spell(pace.grace)
+                spell_size(min_rate.bytes_per_second.get()),
+                spell(min_rate.grace)
             )
         })
     };
-    lines.change("limits.body_rate", pace(before), pace(now));
+    lines.change("limits.body_rate", min_rate(before), min_rate(now));
     let (was, is) = (before.ambiguous_paths, now.ambiguous_paths);
     lines.change("limits.ambiguous_paths", word(was), word(is));
     let buffers = |limits: Limits| match limits.response_buffers {
@@ -235,14 +236,15 @@ fn changed_pool(lines: &mut Lines, old: &Pool, new: &Pool) {
             lines.change_and(&name(now), speaks(before), speaks(now), effect);
         }
     }
-    lines.change(&key("protocol"), word(old.dial.protocol), word(new.dial.protocol));
-    let (before, now) = (old.dial.http2, new.dial.http2);
+    lines.change(&key("protocol"), word(old.transport.protocol), word(new.transport.protocol));
+    let (before, now) = (old.transport.http2, new.transport.http2);
     lines.change(&key("http2.streams"), before.streams, now.streams);
-    let ping = |http2: DialHttp2| http2.ping.map_or_else(off, spell);
+    let ping = |http2: TransportHttp2| http2.ping.map_or_else(off, spell);
     lines.change(&key("http2.ping"), ping(before), ping(now));
-    let proxy = |dial: &Dial| if dial.proxy_protocol { "v2".to_owned() } else { off() };
-    lines.change(&key("proxy_protocol"), proxy(&old.dial), proxy(&new.dial));
-    lines.change(&key("tls"), dial_tls(&old.dial.tls), dial_tls(&new.dial.tls));
+    let proxy =
+        |transport: &Transport| if transport.proxy_protocol { "v2".to_owned() } else { off() };
+    lines.change(&key("proxy_protocol"), proxy(&old.transport), proxy(&new.transport));
+    lines.change(&key("tls"), dial_tls(&old.transport.tls), dial_tls(&new.transport.tls));
     let check = |pool: &Pool| pool.health_check.as_ref().map_or_else(off, health_check);
     lines.change(&key("health_check"), check(old), check(new));
     lines.change(&key("retry"), retry(&old.retry), retry(&new.retry));
@@ -298,7 +300,7 @@ fn tls(tls: Option<&Tls>) -> String {
     format!("{}, min_version {version}, client_auth {clients}", list(certificates))
 }
 
-fn dial_tls(tls: &DialTls) -> String {
+fn dial_tls(tls: &TransportTls) -> String {
     let verify = match (&tls.ca, tls.verify) {
         (_, false) => "verify off".to_owned(),
         (Some(ca), true) => format!("ca {}", ca.path.display()),
@@ -350,7 +352,7 @@ fn threads(threads: Threads) -> String {
 }
 
 /// The word of a choice.
-fn word<T: Choice + PartialEq>(value: T) -> &'static str {
+fn word<T: Keyword + PartialEq>(value: T) -> &'static str {
     let word = T::WORDS.iter().find(|(_, meaning)| *meaning == value);
     word.map_or("", |(word, _)| word)
 }

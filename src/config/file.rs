@@ -18,10 +18,10 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::problem::{Found, Problem};
+use super::problem::{Diagnostics, Problem};
 use super::read::Presence::{Default as Same, Otherwise, Required};
-use super::read::{Choice, Field, FromNode, List, Section, Word, section};
-use super::value::{AdminAddress, Cap, ReadyWhen, Size, Text, Threads};
+use super::read::{FromNode, KeyContext, Keyword, KeywordValue, List, Section, section};
+use super::value::{AdminAddress, ReadyWhen, Size, SizeOrOff, Text, Threads};
 use super::yaml::{Node, Value};
 use super::{AmbiguousPaths, HalfClosed, LogFormat, LogTarget, TlsVersion, UnderscoreHeaders};
 pub(super) use action::{Fields, QueryFate, Redirect, Respond, Rewrite, Share};
@@ -67,7 +67,7 @@ pub(super) const SMALLEST: &str =
 
 impl File {
     /// The file whose root is `root`. Only a root that is no map at all is an end.
-    pub(super) fn read(root: &Node, found: &mut Found) -> Result<Self, Problem> {
+    pub(super) fn read(root: &Node, found: &mut Diagnostics) -> Result<Self, Problem> {
         if matches!(root.value, Value::Null) {
             return Err(Problem::new(root.at, "the file is empty").help(SMALLEST));
         }
@@ -75,7 +75,7 @@ impl File {
             let problem = Problem::new(root.at, "a configuration is a map of keys");
             return Err(problem.help(SMALLEST));
         }
-        let whole = Field { name: "file", example: "", entry: false };
+        let whole = KeyContext { name: "file", example: "", entry: false };
         Ok(Self::from_node(root, whole, found).unwrap_or_default())
     }
 }
@@ -141,14 +141,14 @@ section! {
     /// very name, else one with a `*` for its first label. The first of the list is for all others.
     certificates: List<Certificate> = Required, "[{cert: site.crt, key: site.key}]";
     /// The oldest version of TLS that is spoken: 1.2 or 1.3.
-    min_version: Word<TlsVersion> = Same("\"1.2\""), "\"1.3\"";
+    min_version: KeywordValue<TlsVersion> = Same("\"1.2\""), "\"1.3\"";
     /// Who vouches for the certificates of clients: a file of certificates in PEM.
     client_ca: Text = Otherwise("clients are not asked for a certificate"), "clients.crt";
     /// `require`: only clients with a certificate that `client_ca` vouches for get in. `request`:
     /// clients may show one, and backends are told whether `client_ca` vouches for it. `off`: they
     /// are not asked. Backends get `X-Client-Cert-Verified` (`yes` or `no`), `-Fingerprint`
     /// (SHA-256), `-Subject` and `-San`, and never what a client sends under such a name.
-    client_auth: Word<ClientAuthMode> = Otherwise("`require` if there is a `client_ca`, else `off`"),
+    client_auth: KeywordValue<ClientAuthMode> = Otherwise("`require` if there is a `client_ca`, else `off`"),
         "request";
 }
 
@@ -227,12 +227,12 @@ section! {
     headers: u64 = Same("100"), "50";
     /// The longest body of a request. A longer one is answered 413: at once if its length is told,
     /// otherwise as soon as it has come, and the backend is cut off. `off` is for no limit.
-    body: Cap = Same("off"), "10MiB";
+    body: SizeOrOff = Same("off"), "10MiB";
     /// The slowest that a client may send a body (else 408) or take an answer (else it is cut off), in
     /// bytes a second. Only time in which it is waited for counts, over HTTP/2 stream by stream. Set it
     /// where `timeouts.response` or `timeouts.request` of a pool, which bound this otherwise, are long or
     /// `off`. Tunnels, and calls of gRPC over HTTP/2, may be silent as long as they like.
-    body_rate: Cap = Same("off"), "500B";
+    body_rate: SizeOrOff = Same("off"), "500B";
     /// How long a client may do nothing, or fall behind `body_rate`, before it is too slow.
     body_grace: Duration = Same("10s"), "20s";
     /// What becomes of a request whose path leads to one route as Weir reads it, and to another route (or
@@ -240,7 +240,7 @@ section! {
     /// `%2F`, `%5C` or `%00`. `refuse`: 400, so no spelling passes by a route that denies. `pass`: it takes
     /// the route of Weir's reading, and the backend gets the path as the client wrote it. Where one route
     /// takes all paths of a host, nothing is refused, unless its `rewrite` would be left by `..`.
-    ambiguous_paths: Word<AmbiguousPaths> = Same("refuse"), "pass";
+    ambiguous_paths: KeywordValue<AmbiguousPaths> = Same("refuse"), "pass";
     /// What becomes of a request over HTTP/1 whose client closes its side of the connection (a FIN; over
     /// TLS a `close_notify`) before the response has ended. `abort`: the client has left. The backend's
     /// request is cancelled at once, nothing is tried again, and 499 is logged. Tools that send a request,
@@ -248,7 +248,7 @@ section! {
     /// happen. `serve`: the request runs on and the client gets the response, but it is not tried again.
     /// Of several requests that were sent before the close (pipelining), `abort` cancels the last one, and
     /// `serve` none. A reset, and the end of an HTTP/2 stream or connection, always cancel the request.
-    half_closed: Word<HalfClosed> = Same("abort"), "serve";
+    half_closed: KeywordValue<HalfClosed> = Same("abort"), "serve";
     /// How much memory responses and WebSockets may hold that are not read, in all. Each counts as the most
     /// that it can hold: 448KiB, and 64KiB more where the client speaks TLS, and 256KiB more where the backend
     /// speaks HTTP/2. One client connection may hold a quarter of the value, but always one response. Where
@@ -258,14 +258,14 @@ section! {
     /// `tunnel_idle` for a WebSocket whose backend does not read; the detail is `response_buffers`. The
     /// memory is that of the container (cgroup), or else of the machine. Sockets' buffers are the kernel's,
     /// and come on top.
-    response_buffers: Cap = Otherwise("an eighth of the memory that Weir may use, but at least 32MiB"),
+    response_buffers: SizeOrOff = Otherwise("an eighth of the memory that Weir may use, but at least 32MiB"),
         "1GiB";
     /// What becomes of a request header whose name has an underscore. CGI, WSGI and FastCGI backends read
     /// `Content_Length` as `Content-Length`. `guard`: it is removed if its name with dashes frames or
     /// routes a request, says who the client is, or is set or removed by Weir or by the route's
     /// `request_headers`. `drop`: it is removed in any case, as nginx does. `refuse`: 400. `pass`: it goes on;
     /// `X_Forwarded_…`, `X_Real_IP` and `X_Client_Cert_…` are removed all the same.
-    underscore_headers: Word<UnderscoreHeaders> = Same("guard"), "drop";
+    underscore_headers: KeywordValue<UnderscoreHeaders> = Same("guard"), "drop";
     /// How long a client connection is kept between two requests.
     keepalive: Duration = Same("75s"), "30s";
     /// What an HTTP/2 connection may ask for.
@@ -292,9 +292,9 @@ section! {
     AccessLog at "access_log", later [];
 
     /// `json`: one object. `text`: words for people. `off`: no lines.
-    format: Word<LogFormat> = Same("json"), "text";
+    format: KeywordValue<LogFormat> = Same("json"), "text";
     /// `stdout` or `stderr`.
-    target: Word<LogTarget> = Same("stdout"), "stderr";
+    target: KeywordValue<LogTarget> = Same("stdout"), "stderr";
 }
 
 section! {
@@ -315,7 +315,7 @@ section! {
     draining_workers: u64 = Same("16"), "64";
 }
 
-impl Choice for TlsVersion {
+impl Keyword for TlsVersion {
     const NOUN: &'static str = "a version of TLS";
     const WORDS: &'static [(&'static str, Self)] = &[("1.2", Self::V1_2), ("1.3", Self::V1_3)];
 }
@@ -328,25 +328,25 @@ pub(super) enum ClientAuthMode {
     Require,
 }
 
-impl Choice for ClientAuthMode {
+impl Keyword for ClientAuthMode {
     const NOUN: &'static str = "a way to ask for certificates";
     const WORDS: &'static [(&'static str, Self)] =
         &[("off", Self::Off), ("request", Self::Request), ("require", Self::Require)];
 }
 
-impl Choice for AmbiguousPaths {
+impl Keyword for AmbiguousPaths {
     const NOUN: &'static str = "a way to treat ambiguous paths";
     const WORDS: &'static [(&'static str, Self)] =
         &[("refuse", Self::Refuse), ("pass", Self::Pass)];
 }
 
-impl Choice for HalfClosed {
+impl Keyword for HalfClosed {
     const NOUN: &'static str = "a way to treat half-closed connections";
     const WORDS: &'static [(&'static str, Self)] =
         &[("abort", Self::Abort), ("serve", Self::Serve)];
 }
 
-impl Choice for UnderscoreHeaders {
+impl Keyword for UnderscoreHeaders {
     const NOUN: &'static str = "a way to treat underscores";
     const WORDS: &'static [(&'static str, Self)] = &[
         ("guard", Self::Guard),
@@ -356,13 +356,13 @@ impl Choice for UnderscoreHeaders {
     ];
 }
 
-impl Choice for LogFormat {
+impl Keyword for LogFormat {
     const NOUN: &'static str = "a format of the access log";
     const WORDS: &'static [(&'static str, Self)] =
         &[("json", Self::Json), ("text", Self::Text), ("off", Self::Off)];
 }
 
-impl Choice for LogTarget {
+impl Keyword for LogTarget {
     const NOUN: &'static str = "a target of the access log";
     const WORDS: &'static [(&'static str, Self)] =
         &[("stdout", Self::Stdout), ("stderr", Self::Stderr)];

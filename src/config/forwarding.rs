@@ -4,14 +4,14 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Forwarding {
     /// Which of them is believed when a trusted proxy sends it.
-    pub accept: ForwardingField,
+    pub accept: ForwardingHeader,
     /// Which of them backends get.
-    pub send: SentFields,
+    pub send: SentHeaders,
 }
 
 /// A field that says who the client is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ForwardingField {
+pub enum ForwardingHeader {
     /// `X-Forwarded-For`, with `-Proto`, `-Host` and `-Port`.
     XForwardedFor,
     /// `Forwarded` (RFC 7239).
@@ -20,7 +20,7 @@ pub enum ForwardingField {
 
 /// Which fields backends get.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SentFields {
+pub enum SentHeaders {
     /// `X-Forwarded-For`, `-Proto`, `-Host` and `-Port`.
     XForwardedFor,
     /// `Forwarded` alone.
@@ -29,7 +29,7 @@ pub enum SentFields {
     Both,
 }
 
-impl SentFields {
+impl SentHeaders {
     /// Whether `X-Forwarded-…` is sent.
     #[must_use]
     pub const fn has_x_forwarded(self) -> bool {
@@ -45,6 +45,6 @@ impl SentFields {
 
 impl Default for Forwarding {
     fn default() -> Self {
-        Self { accept: ForwardingField::XForwardedFor, send: SentFields::XForwardedFor }
+        Self { accept: ForwardingHeader::XForwardedFor, send: SentHeaders::XForwardedFor }
     }
 }

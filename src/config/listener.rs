@@ -23,7 +23,7 @@ pub struct Listener {
 impl Listener {
     /// One that speaks clear HTTP with everybody.
     #[must_use]
-    pub fn clear(address: SocketAddr) -> Self {
+    pub fn plaintext(address: SocketAddr) -> Self {
         Self { address, proxy_protocol: Vec::new(), tls: None, http2: false }
     }
 }
@@ -108,7 +108,7 @@ impl Config {
             };
             files.chain(authority).for_each(|file| file.path = directory.join(&file.path));
         }
-        let backends = self.pools.iter_mut().flat_map(|pool| pool.dial.tls.files_mut());
+        let backends = self.pools.iter_mut().flat_map(|pool| pool.transport.tls.files_mut());
         backends.for_each(|file| file.path = directory.join(&file.path));
         self
     }

@@ -7,10 +7,9 @@
 //! `Option` is something that really may be absent.
 
 mod action;
+mod builder;
 mod check;
-mod dial;
 mod diff;
-mod draft;
 mod file;
 mod foreign;
 mod forwarding;
@@ -25,6 +24,7 @@ mod route;
 mod show;
 mod shutdown;
 mod strictness;
+mod transport;
 mod value;
 mod yaml;
 
@@ -41,26 +41,26 @@ use crate::http::scan::Limits as HeadLimits;
 use crate::name::{PoolName, RouteName};
 use crate::policy::transfer_rate::MinTransferRate;
 
-pub use action::{Action, Field, FieldChanges, Forward, Respond, Rewrite, Share};
-pub use dial::{Dial, DialHttp2, DialTls, Protocol};
+pub use action::{Action, Forward, Header, HeaderChanges, Respond, Rewrite, Share};
+pub use builder::{ConfigBuilder, Report, Warning};
 pub use diff::diff;
-pub use draft::{Draft, Report, Warning};
-pub use forwarding::{Forwarding, ForwardingField, SentFields};
+pub use forwarding::{Forwarding, ForwardingHeader, SentHeaders};
 pub use listener::{Certificate, ClientAuth, FilePath, Listener, Tls, TlsVersion};
 pub use manual::manual;
 pub use overrides::{Override, Overrides};
-pub use problem::{Position, Problem, Problems, Source, Written, nearest};
+pub use problem::{Position, Problem, Problems, Source, SourcePosition, nearest};
 pub use route::{Condition, Conditions, HostPattern, PathPattern, Route, Test, precedence};
 pub use show::show;
 pub use shutdown::Shutdown;
 pub use strictness::{AmbiguousPaths, HalfClosed, ResponseBuffers, UnderscoreHeaders};
+pub use transport::{Protocol, Transport, TransportHttp2, TransportTls};
 
 /// What a file and the values that win over it mean; the file may be left out.
 ///
 /// # Errors
 /// Every problem with them, in the order of the file.
 pub fn load(text: Option<&[u8]>, overrides: &Overrides) -> Result<Config, Problems> {
-    Draft::new(text, overrides, Path::new(""))?.finish().config
+    ConfigBuilder::new(text, overrides, Path::new(""))?.finish().config
 }
 
 /// A short name for a file and the values that win over it: equal for equal bytes.
@@ -153,7 +153,7 @@ pub struct Pool {
     /// How long to wait.
     pub timeouts: Timeouts,
     /// How its backends are spoken to.
-    pub dial: Dial,
+    pub transport: Transport,
     /// For the requests of this pool alone, after the global and the route's limit.
     pub rate_limit: Option<RateLimit>,
 }
@@ -182,7 +182,7 @@ pub struct Backend {
     /// if it speaks clear.
     pub server_name: Option<String>,
     /// Where its URL is written.
-    pub written: Written,
+    pub defined_at: SourcePosition,
 }
 
 /// Where a backend listens, as written.
@@ -315,7 +315,7 @@ pub struct Limits {
     /// Client connections at once; one more is answered 503 and closed.
     pub connections: NonZeroUsize,
     /// Where that is written: nowhere in a file that leaves it to the default.
-    pub connections_written: Written,
+    pub connections_defined_at: SourcePosition,
     /// Connections of one client at once.
     pub connections_per_client: Option<NonZeroUsize>,
     /// Requests on one connection.
@@ -329,7 +329,7 @@ pub struct Limits {
     /// What becomes of request headers whose name has an underscore.
     pub underscore_headers: UnderscoreHeaders,
     /// How slow a client may be.
-    pub pace: Option<MinTransferRate>,
+    pub min_rate: Option<MinTransferRate>,
     /// For a whole head; also how long a new connection may be silent.
     pub header_timeout: Duration,
     /// What responses and tunnels may hold that are not read, in bytes.

@@ -4,8 +4,8 @@
 //! both and a complaint about `--listen` reads like one about `listeners`.
 
 use super::file::{Backend, File, HealthCheck, Listener, Pool, Timeouts};
-use super::problem::{Found, Origin, Problem, Source, Spanned};
-use super::read::{Field, FromNode, List, Switch};
+use super::problem::{Diagnostics, Origin, Problem, Source, Spanned};
+use super::read::{FromNode, KeyContext, List, OffOr};
 use super::yaml::{Node, Value};
 use super::{PoolName, file};
 
@@ -127,7 +127,7 @@ impl Overrides {
     }
 
     /// Puts the values into `file`.
-    pub(super) fn apply(&self, file: &mut File, found: &mut Found) {
+    pub(super) fn apply(&self, file: &mut File, found: &mut Diagnostics) {
         self.listen(file, found);
         self.backends(file, found);
         let admin = self.admin.as_ref();
@@ -154,15 +154,15 @@ impl Overrides {
                 pool.timeouts.get_or_insert(none).value.request = Some(request.clone());
             }
             if let Some(interval) = &interval {
-                let none = Spanned { at: interval.at, value: Switch::On(HealthCheck::default()) };
-                if let Switch::On(check) = &mut pool.health_check.get_or_insert(none).value {
+                let none = Spanned { at: interval.at, value: OffOr::Value(HealthCheck::default()) };
+                if let OffOr::Value(check) = &mut pool.health_check.get_or_insert(none).value {
                     check.interval = Some(interval.clone());
                 }
             }
         }
     }
 
-    fn listen(&self, file: &mut File, found: &mut Found) {
+    fn listen(&self, file: &mut File, found: &mut Diagnostics) {
         let Some(first) = self.listen.first() else { return };
         let listener = |given| {
             let address = read(given, "address", "0.0.0.0:8080", found)?;
@@ -176,7 +176,7 @@ impl Overrides {
         file.listeners = Some(Spanned { at: origin(first), value });
     }
 
-    fn backends(&self, file: &mut File, found: &mut Found) {
+    fn backends(&self, file: &mut File, found: &mut Diagnostics) {
         let Some(first) = self.backends.first() else { return };
         let at = origin(first);
         let backend = |given| {
@@ -228,7 +228,7 @@ fn read<T: FromNode>(
     given: &Override,
     name: &'static str,
     example: &'static str,
-    found: &mut Found,
+    found: &mut Diagnostics,
 ) -> Option<Spanned<T>> {
     let at = origin(given);
     if given.value.is_empty() {
@@ -236,7 +236,7 @@ fn read<T: FromNode>(
         found.add(problem.help(format!("for example `{example}`")));
         return None;
     }
-    let field = Field { name, example, entry: false };
+    let field = KeyContext { name, example, entry: false };
     let value = T::from_node(&Node::given(at, &given.value), field, found)?;
     Some(Spanned { at, value })
 }

@@ -29,11 +29,11 @@ impl fmt::Display for Position {
 
 /// Where something is written, which is no part of what it means: any two are equal.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Written(pub Option<Position>);
+pub struct SourcePosition(pub Option<Position>);
 
-impl Eq for Written {}
+impl Eq for SourcePosition {}
 
-impl PartialEq for Written {
+impl PartialEq for SourcePosition {
     fn eq(&self, _: &Self) -> bool {
         true
     }
@@ -192,14 +192,14 @@ impl std::error::Error for Problems {}
 /// Problems as they are found. Keeps [`limits::PROBLEMS_MAX`] and counts the rest, so that a file
 /// with a million mistakes does not become a million sentences.
 #[derive(Debug, Default)]
-pub(super) struct Found {
+pub(super) struct Diagnostics {
     problems: Vec<Problem>,
     more: usize,
     /// What is allowed, and was probably not meant so.
     pub(super) warnings: Vec<Problem>,
 }
 
-impl Found {
+impl Diagnostics {
     pub(super) fn add(&mut self, problem: Problem) {
         if self.is_full() {
             self.more += 1;
@@ -313,7 +313,7 @@ mod tests {
 
     #[test]
     fn problems_come_in_the_order_of_the_file_and_those_of_flags_last() {
-        let mut found = Found::default();
+        let mut found = Diagnostics::default();
         found.add(Problem::nowhere("d"));
         found.add(Problem::new(at(2, 1), "c"));
         found.add(Problem::new(at(1, 9), "b"));
@@ -324,7 +324,7 @@ mod tests {
 
     #[test]
     fn a_flood_of_problems_is_counted_instead_of_kept() {
-        let mut found = Found::default();
+        let mut found = Diagnostics::default();
         for _ in 0..limits::PROBLEMS_MAX + 5 {
             found.add(Problem::nowhere("x"));
         }

@@ -5,7 +5,7 @@ use std::fmt;
 
 use ::http::{HeaderName, Method};
 
-use super::{Action, FieldChanges, RateLimit, RouteName, Written};
+use super::{Action, HeaderChanges, RateLimit, RouteName, SourcePosition};
 use crate::http::pattern::Pattern;
 use crate::http::scheme::Scheme;
 
@@ -25,13 +25,13 @@ pub struct Route {
     /// What becomes of a request.
     pub action: Action,
     /// Of what a backend gets.
-    pub request_headers: FieldChanges,
+    pub request_headers: HeaderChanges,
     /// Of what the client gets.
-    pub response_headers: FieldChanges,
+    pub response_headers: HeaderChanges,
     /// For the requests of this route alone, after the global limit.
     pub rate_limit: Option<RateLimit>,
     /// Where it says what it does.
-    pub written: Written,
+    pub defined_at: SourcePosition,
 }
 
 impl Route {
@@ -61,10 +61,10 @@ impl Route {
             path,
             conditions,
             action,
-            request_headers: FieldChanges::default(),
-            response_headers: FieldChanges::default(),
+            request_headers: HeaderChanges::default(),
+            response_headers: HeaderChanges::default(),
             rate_limit: None,
-            written: Written::default(),
+            defined_at: SourcePosition::default(),
         }
     }
 }

@@ -8,7 +8,7 @@ use ::http::header::{
 };
 use ::http::{Method, Version};
 
-use crate::config::ForwardingField;
+use crate::config::ForwardingHeader;
 use crate::exchange::refusal::Refusal;
 use crate::http::forwarded::field;
 use crate::http::scheme::Scheme;
@@ -75,10 +75,10 @@ impl<'a> Head<'a> {
             return Client { peer: self.peer, address: peer };
         }
         let address = match snapshot.forwarded.accept {
-            ForwardingField::XForwardedFor => {
+            ForwardingHeader::XForwardedFor => {
                 forwarded::client_ip(self.peer, self.header_lines(X_FORWARDED_FOR), trusted)
             }
-            ForwardingField::Forwarded => {
+            ForwardingHeader::Forwarded => {
                 forwarded::client_by_forwarded(self.peer, self.header_lines(FORWARDED), trusted)
             }
         };
@@ -107,11 +107,11 @@ impl<'a> Head<'a> {
             return self.scheme;
         }
         let forwarded_scheme = match snapshot.forwarded.accept {
-            ForwardingField::XForwardedFor => {
+            ForwardingHeader::XForwardedFor => {
                 let last = self.header_lines(X_FORWARDED_PROTO).next_back();
                 last.and_then(|line| Scheme::named(line.rsplit(',').next()?.trim()))
             }
-            ForwardingField::Forwarded => {
+            ForwardingHeader::Forwarded => {
                 let last = self.header_lines(FORWARDED).next_back();
                 let last = last.and_then(|line| field::from_the_right(line).next());
                 last.and_then(|element| Scheme::named(&element.proto?))

@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use weir::clock::Clock;
-use weir::config::{self, Config, Draft, Overrides, Problems, Report};
+use weir::config::{self, Config, ConfigBuilder, Overrides, Problems, Report};
 use weir::resolve::look_at_names;
 use weir::runtime::self_redirects::report_self_redirects;
 use weir::supervisor;
@@ -29,37 +29,37 @@ pub(super) fn load(
     text: Option<&[u8]>,
     overrides: &Overrides,
 ) -> Result<Config, Problems> {
-    Draft::new(text, overrides, directory(file))?.finish().config
+    ConfigBuilder::new(text, overrides, directory(file))?.finish().config
 }
 
 /// All that is to be said about the text of `file`, and about the files that it names.
 fn check(file: Option<&Path>, text: Option<&[u8]>, overrides: &Overrides) -> Report {
-    let draft = draft(file, text, overrides, Expired::Warn);
-    draft.map_or_else(Report::from, Draft::finish)
+    let builder = builder(file, text, overrides, Expired::Warn);
+    builder.map_or_else(Report::from, ConfigBuilder::finish)
 }
 
-fn draft(
+fn builder(
     file: Option<&Path>,
     text: Option<&[u8]>,
     overrides: &Overrides,
     expired: Expired,
-) -> Result<Draft, Problems> {
-    let mut draft = Draft::new(text, overrides, directory(file))?;
-    report_self_redirects(&mut draft);
+) -> Result<ConfigBuilder, Problems> {
+    let mut builder = ConfigBuilder::new(text, overrides, directory(file))?;
+    report_self_redirects(&mut builder);
     let clock = Clock::process();
-    check_files(&mut draft, clock.wall(clock.now()), expired);
-    Ok(draft)
+    check_files(&mut builder, clock.wall(clock.now()), expired);
+    Ok(builder)
 }
 
 /// The same for `weir check`, which also looks names up. It takes its time, which a supervisor does
 /// not have.
 pub(super) fn check_all(file: Option<&Path>, text: Option<&[u8]>, overrides: &Overrides) -> Report {
-    let mut draft = match draft(file, text, overrides, Expired::Reject) {
-        Ok(draft) => draft,
+    let mut builder = match builder(file, text, overrides, Expired::Reject) {
+        Ok(builder) => builder,
         Err(problems) => return problems.into(),
     };
-    look_at_names(&mut draft);
-    draft.finish()
+    look_at_names(&mut builder);
+    builder.finish()
 }
 
 /// Where the files are that `file` names.

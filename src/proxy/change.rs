@@ -4,7 +4,7 @@ use http::HeaderName;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora_error::Result;
 
-use crate::config::{Field, FieldChanges, UnderscoreHeaders};
+use crate::config::{Header, HeaderChanges, UnderscoreHeaders};
 use crate::exchange::Exchange;
 use crate::http::underscore;
 use crate::runtime::action::Action;
@@ -16,10 +16,10 @@ macro_rules! change {
             $head.remove_header(name);
         }
         // Names as text, so that they are written in the case that the operator chose.
-        for Field { name, value } in &$changes.set {
+        for Header { name, value } in &$changes.set {
             $head.insert_header(name.clone(), value.clone())?;
         }
-        for Field { name, value } in &$changes.add {
+        for Header { name, value } in &$changes.add {
             $head.append_header(name.clone(), value.clone())?;
         }
     }};
@@ -54,7 +54,7 @@ fn remove_underscores(
     request: &mut RequestHeader,
     received: &RequestHeader,
     exchange: &Exchange,
-    changes: &FieldChanges,
+    changes: &HeaderChanges,
 ) {
     let policy = exchange.snapshot().underscore_headers;
     let is_changed = |name: &HeaderName| {

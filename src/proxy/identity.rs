@@ -7,7 +7,7 @@ use pingora::http::RequestHeader;
 use pingora_error::{ErrorType, OrErr, Result};
 
 use super::connection::Written;
-use crate::config::{Forwarding, ForwardingField};
+use crate::config::{Forwarding, ForwardingHeader};
 use crate::exchange::{Client, X_FORWARDED_FOR, X_FORWARDED_PROTO};
 use crate::http::forwarded::{self, field};
 use crate::http::scheme::Scheme;
@@ -104,7 +104,7 @@ fn told(headers: &HeaderMap, fields: Forwarding) -> Told {
     let (x_forwarded, standard) = (fields.send.has_x_forwarded(), fields.send.has_forwarded());
     let mut told = Told::default();
     match fields.accept {
-        ForwardingField::XForwardedFor => {
+        ForwardingHeader::XForwardedFor => {
             if x_forwarded {
                 told.hops = forwarded::hops(lines(X_FORWARDED_FOR));
             }
@@ -116,7 +116,7 @@ fn told(headers: &HeaderMap, fields: Forwarding) -> Told {
             told.host = last(X_FORWARDED_HOST);
             told.port = last(X_FORWARDED_PORT);
         }
-        ForwardingField::Forwarded => {
+        ForwardingHeader::Forwarded => {
             if x_forwarded {
                 told.hops = forwarded::elements_as_hops(lines(header::FORWARDED));
             }

@@ -11,7 +11,7 @@ use ::http::{HeaderMap, Method};
 
 use super::routes::{RouteQuery, Routes};
 use crate::config::{
-    Action, Condition, Config, Draft, HostPattern, PathPattern, Problem, Route, Test,
+    Action, Condition, Config, ConfigBuilder, HostPattern, PathPattern, Problem, Route, Test,
 };
 use crate::http::path::normalize_for_routing;
 use crate::http::redirect::Redirect;
@@ -26,12 +26,12 @@ const ANY: &str = "any";
 
 /// Adds a problem for each redirect that leads to itself. Nothing is reported for a configuration
 /// with other errors: a route that could not be parsed might match the request instead.
-pub fn report_self_redirects(draft: &mut Draft) {
-    if !draft.is_whole() {
+pub fn report_self_redirects(builder: &mut ConfigBuilder) {
+    if !builder.is_whole() {
         return;
     }
-    for (is_certain, problem) in find(draft.config()) {
-        if is_certain { draft.refuse(problem) } else { draft.warn(problem) }
+    for (is_certain, problem) in find(builder.config()) {
+        if is_certain { builder.refuse(problem) } else { builder.warn(problem) }
     }
 }
 
@@ -230,7 +230,7 @@ fn problem(route: &Route, urls: &[Url], is_certain: bool) -> Problem {
         "it ends only if request headers change on the way, or another server has the host"
     };
     let what = format!("this redirect {ends}: {}", shown.join(" -> "));
-    Problem { at: route.written.0, what, help: Some(help.to_owned()) }
+    Problem { at: route.defined_at.0, what, help: Some(help.to_owned()) }
 }
 
 /// As a path if all `urls` have the same host.
@@ -368,10 +368,10 @@ mod tests {
             "routes:\n  - {{path: /a, redirect: /a}}\n  - {{path: /c, headers: {{X-A: '1'}}, \
              redirect: /c}}\n  - {{pool: web}}\n{POOL}"
         );
-        let draft = Draft::new(Some(text.as_bytes()), &Overrides::default(), "".as_ref());
-        let mut draft = draft.unwrap();
-        report_self_redirects(&mut draft);
-        let report = draft.finish();
+        let builder = ConfigBuilder::new(Some(text.as_bytes()), &Overrides::default(), "".as_ref());
+        let mut builder = builder.unwrap();
+        report_self_redirects(&mut builder);
+        let report = builder.finish();
         assert_eq!(
             report.config.unwrap_err().to_string(),
             "2:26: this redirect never ends: `/a` -> `/a` (help: redirect to a path that this route \

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::config::{
-    self, AmbiguousPaths, BackendAddress, Config, FieldChanges, Forwarding, Protocol,
+    self, AmbiguousPaths, BackendAddress, Config, Forwarding, HeaderChanges, Protocol,
     UnderscoreHeaders,
 };
 use crate::name::RouteName;
@@ -71,9 +71,9 @@ pub struct Route {
     /// What it does with a request.
     pub action: Action,
     /// Changes of the request headers for the backend.
-    pub request_headers: FieldChanges,
+    pub request_headers: HeaderChanges,
     /// Changes of the response headers for the client.
-    pub response_headers: FieldChanges,
+    pub response_headers: HeaderChanges,
     /// Which requests it matches, as text: identifies the route.
     pub identity: RouteKey,
     /// The rate limit for requests of this route.
@@ -172,21 +172,21 @@ fn build_pool(
         },
         backoff: pool.retry.backoff,
         timeouts: pool.timeouts,
-        protocol: pool.dial.protocol,
+        protocol: pool.transport.protocol,
         limiter: pool.rate_limit.as_ref().and_then(|limit| limiter(limit, seed)),
         tunnels: TunnelGauge::default(),
     }
 }
 
 fn transport(pool: &config::Pool, backend: &config::Backend) -> TransportKey {
-    let protocol = pool.dial.protocol;
+    let protocol = pool.transport.protocol;
     let tls = backend.server_name.is_some();
-    let proxied = pool.dial.proxy_protocol;
+    let proxied = pool.transport.proxy_protocol;
     if !tls && protocol != Protocol::H2c && !proxied {
         return TransportKey::default();
     }
     // Renewed certificates in the same files do not make a different server.
-    let config::DialTls { verify, ca, identity } = &pool.dial.tls;
+    let config::TransportTls { verify, ca, identity } = &pool.transport.tls;
     let (ca, cert) = (ca.as_ref().map(|ca| &ca.path), identity.as_ref().map(|id| &id.cert.path));
     let fingerprint =
         format!("{:?} {protocol:?} {proxied} {verify} {ca:?} {cert:?}", backend.server_name);

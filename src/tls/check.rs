@@ -7,7 +7,7 @@ use super::files::{self, CertificateAndKey};
 use super::last_good::LastGoodFiles;
 use super::reloadable::FileFailure;
 use super::upstream;
-use crate::config::{Certificate, Config, Draft, HostPattern, Problem, Tls};
+use crate::config::{Certificate, Config, ConfigBuilder, HostPattern, Problem, Tls};
 
 /// A certificate that expires within this time causes a warning.
 const SOON: Duration = Duration::from_secs(14 * DAY);
@@ -26,8 +26,8 @@ pub enum Expired {
 
 /// Opens every file that the configuration names, even if the configuration has other errors, and
 /// adds the errors found.
-pub fn check_files(draft: &mut Draft, now: SystemTime, expired: Expired) {
-    let (config, is_whole) = (draft.config(), draft.is_whole());
+pub fn check_files(builder: &mut ConfigBuilder, now: SystemTime, expired: Expired) {
+    let (config, is_whole) = (builder.config(), builder.is_whole());
     let mut found = Found::default();
     let all: Vec<&Tls> = config.listeners.iter().filter_map(|it| it.tls.as_ref()).collect();
     for tls in &all {
@@ -52,7 +52,7 @@ pub fn check_files(draft: &mut Draft, now: SystemTime, expired: Expired) {
     if compares && !all.is_empty() && all.len() == config.listeners.len() {
         found.compare(config);
     }
-    for files in config.pools.iter().filter_map(|pool| pool.dial.tls.identity.as_ref()) {
+    for files in config.pools.iter().filter_map(|pool| pool.transport.tls.identity.as_ref()) {
         match CertificateAndKey::read_or_tell_all(files) {
             Ok(material) => found.check_dates(&material, files, now, expired),
             Err(problems) => found.problems.extend(problems),
@@ -68,8 +68,8 @@ pub fn check_files(draft: &mut Draft, now: SystemTime, expired: Expired) {
             found.problems.push(problem);
         }
     }
-    found.problems.into_iter().for_each(|problem| draft.refuse(problem));
-    found.warnings.into_iter().for_each(|warning| draft.warn(warning));
+    found.problems.into_iter().for_each(|problem| builder.refuse(problem));
+    found.warnings.into_iter().for_each(|warning| builder.warn(warning));
 }
 
 #[derive(Default)]

@@ -22,7 +22,7 @@ use super::last_good::{Contents, LastGoodFiles};
 use super::reloadable::{
     FileFailure, FileStatus, LoadError, Owner, RefreshReport, ReloadableFiles,
 };
-use crate::config::{Certificate, Config, DialTls, FilePath, Pool, Problem};
+use crate::config::{Certificate, Config, FilePath, Pool, Problem, TransportTls};
 
 /// A certificate whose private key does not exist. Pingora requires a CA even if verification is
 /// off.
@@ -43,7 +43,7 @@ pub struct Trust {
 #[derive(Default)]
 pub struct PoolFiles {
     name: String,
-    tls: DialTls,
+    tls: TransportTls,
     ca: Option<ReloadableFiles<Authorities>>,
     identity: Option<ReloadableFiles<Identity>>,
     /// Backends must be verified by the system's roots, but there are none.
@@ -113,7 +113,7 @@ fn rootless(pool: &Pool) -> Problem {
 }
 
 fn needs_system(pool: &Pool) -> bool {
-    let tls = &pool.dial.tls;
+    let tls = &pool.transport.tls;
     let speaks_tls = pool.backends.iter().any(|backend| backend.server_name.is_some());
     speaks_tls && tls.verify && tls.ca.is_none()
 }
@@ -131,7 +131,7 @@ fn system_roots() -> Vec<CertificateDer<'static>> {
 
 impl PoolFiles {
     fn open(pool: &Pool, last_good: &LastGoodFiles, now: SystemTime) -> (Self, RefreshReport) {
-        let tls = pool.dial.tls.clone();
+        let tls = pool.transport.tls.clone();
         let mut found = RefreshReport::new(Owner::Pool(pool.name.to_string()));
         let ca = tls.ca.as_ref().filter(|_| tls.verify).map(|file| {
             let read = |contents: &[Contents], _: Option<&Authorities>| authorities(file, contents);
@@ -270,7 +270,7 @@ mod tests {
     #[test]
     fn an_unverified_pool_needs_no_roots_and_has_another_digest() {
         let trust = |verify| {
-            let tls = DialTls { verify, ..DialTls::default() };
+            let tls = TransportTls { verify, ..TransportTls::default() };
             PoolFiles { tls, ..PoolFiles::default() }.trust()
         };
         let (off, on) = (trust(false), trust(true));

@@ -149,27 +149,27 @@ fn template(pool: &config::Pool, backend: &config::Backend) -> HttpPeer {
     let mut peer = HttpPeer::new(NOWHERE, tls, name.unwrap_or_default().to_owned());
     let options = &mut peer.options;
     // Without ALPN, Pingora would verify even what is not to be verified, and the other way round.
-    options.alpn = match (pool.dial.protocol, tls) {
+    options.alpn = match (pool.transport.protocol, tls) {
         (Protocol::H2 | Protocol::H2c, _) => ALPN::H2,
         (Protocol::Auto, true) => ALPN::H2H1,
         (Protocol::Http1, _) | (Protocol::Auto, false) => ALPN::H1,
     };
-    let streams = pool.dial.http2.streams;
+    let streams = pool.transport.http2.streams;
     options.max_h2_streams = usize::try_from(streams.get()).unwrap_or(usize::MAX);
     options.h2_stream_window_size = Some(STREAM_WINDOW);
     // As much as all streams together, or else some slow clients would hold up all others.
     options.h2_connection_window_size = Some(STREAM_WINDOW.saturating_mul(streams.get()));
-    options.h2_ping_interval = pool.dial.http2.ping;
+    options.h2_ping_interval = pool.transport.http2.ping;
     // All about hops is for `hop_by_hop` and `proxy::tunnel` to judge: Pingora would take `Cookie` or
     // `X-Request-Id` where `Connection` nominates them, and look for each field of the list before
     // we do.
     options.http_upstream_request_policy = HttpUpstreamRequestPolicy::preserve();
     if tls {
-        options.verify_cert = pool.dial.tls.verify;
-        options.verify_hostname = pool.dial.tls.verify;
+        options.verify_cert = pool.transport.tls.verify;
+        options.verify_hostname = pool.transport.tls.verify;
     }
     peer.group_key = speech(pool);
-    if pool.dial.proxy_protocol {
+    if pool.transport.proxy_protocol {
         proxied::speak_for_us(&mut peer);
     }
     peer
@@ -203,15 +203,15 @@ fn group(speech: u64, trust: &PoolTrust) -> u64 {
 fn speech(pool: &config::Pool) -> u64 {
     let mut hash = Xxh3::new();
     // What is not looked at here does not decide who answers, and how.
-    hash.update(format!("{:?} {:?}", pool.dial.protocol, pool.dial.http2).as_bytes());
-    hash.update(&[u8::from(pool.dial.tls.verify), u8::from(pool.dial.proxy_protocol)]);
+    hash.update(format!("{:?} {:?}", pool.transport.protocol, pool.transport.http2).as_bytes());
+    hash.update(&[u8::from(pool.transport.tls.verify), u8::from(pool.transport.proxy_protocol)]);
     hash.digest()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{DialTls, Overrides, load};
+    use crate::config::{Overrides, TransportTls, load};
     use crate::tls::upstream;
     use pingora_core::upstreams::peer::Peer as _;
 
@@ -260,7 +260,7 @@ mod tests {
         let spoken = speech(&config.pools[0]);
         assert_ne!(group(spoken, &trust(1)), group(spoken, &trust(2)));
         let mut off = config.pools[0].clone();
-        off.dial.tls = DialTls { verify: false, ..DialTls::default() };
+        off.transport.tls = TransportTls { verify: false, ..TransportTls::default() };
         assert_ne!(group(spoken, &trust(1)), group(speech(&off), &trust(1)));
     }
 }

@@ -69,7 +69,8 @@ impl Budget {
     /// The level at which to log that fewer connections are accepted than the configuration has. An
     /// operator who wrote the number relies on it. A warning about the default at every start is noise.
     fn complaint(&self, limits: &Limits) -> Option<Level> {
-        let level = if limits.connections_written.0.is_some() { Level::Warn } else { Level::Info };
+        let level =
+            if limits.connections_defined_at.0.is_some() { Level::Warn } else { Level::Info };
         (self.connections < limits.connections.get()).then_some(level)
     }
 }

@@ -175,7 +175,7 @@ fn server(config: &Config, parts: &Parts, threads: usize) -> io::Result<Server> 
         of_client: config.limits.connections_per_client.map_or(usize::MAX, NonZero::get),
         head: config.limits.head,
         http2: config.limits.http2,
-        pace: config.limits.pace,
+        pace: config.limits.min_rate,
         half_closed: config.limits.half_closed,
         response_buffers: config.limits.response_buffers.bytes(memory::available()),
         timeouts: LineTimeouts {

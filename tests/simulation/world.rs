@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, Method, Version};
 use weir::config::{
-    AccessLog, Admin, Algorithm, Backend, BackendAddress, Config, Dial, HealthCheck, HostPattern,
-    Limits, Listener, LogFormat, LogTarget, Pool, Probe, RateLimit, ReadyWhen, ResponseBuffers,
-    Retry, RetryOn, Route, Shutdown, Threads, Timeouts, Written,
+    AccessLog, Admin, Algorithm, Backend, BackendAddress, Config, HealthCheck, HostPattern, Limits,
+    Listener, LogFormat, LogTarget, Pool, Probe, RateLimit, ReadyWhen, ResponseBuffers, Retry,
+    RetryOn, Route, Shutdown, SourcePosition, Threads, Timeouts, Transport,
 };
 use weir::exchange::refusal::Refusal;
 use weir::exchange::{Admitted, Exchange, Head, Replay};
@@ -382,7 +382,7 @@ fn draw_config(dice: &mut Dice) -> Config {
     };
     let last = pools.len() - 1;
     Config {
-        listeners: vec![Listener::clear(local(1))],
+        listeners: vec![Listener::plaintext(local(1))],
         admin: Admin { address: local(2), ready_when: ReadyWhen::AnyPool },
         threads: Threads::Auto,
         trusted_proxies: Vec::new(),
@@ -401,13 +401,13 @@ fn draw_config(dice: &mut Dice) -> Config {
             half_closed: weir::config::HalfClosed::default(),
             underscore_headers: weir::config::UnderscoreHeaders::default(),
             connections: NonZeroUsize::new(100).unwrap(),
-            connections_written: Written::default(),
+            connections_defined_at: SourcePosition::default(),
             connections_per_client: None,
             requests_per_connection: None,
             head: HeadLimits { target_bytes: 8192, header_bytes: 65_536, headers: 100 },
             body: None,
             response_buffers: ResponseBuffers::Off,
-            pace: None,
+            min_rate: None,
             header_timeout: Duration::from_secs(10),
             keepalive: Duration::from_secs(75),
             http2: weir::config::Http2::default(),
@@ -428,7 +428,7 @@ fn draw_pool(dice: &mut Dice, number: u8) -> Pool {
         address: BackendAddress::Socket(local(1000 * (u16::from(number) + 1) + index)),
         weight: NonZeroU32::new(dice.u32(1..=5)).unwrap(),
         server_name: None,
-        written: Written::default(),
+        defined_at: SourcePosition::default(),
     };
     Pool {
         name: PoolName::new(&format!("pool-{number}")).unwrap(),
@@ -458,7 +458,7 @@ fn draw_pool(dice: &mut Dice, number: u8) -> Pool {
             idle: Duration::from_secs(55),
             tunnel: Duration::from_secs(3600),
         },
-        dial: Dial::default(),
+        transport: Transport::default(),
         rate_limit: None,
     }
 }

@@ -6,10 +6,10 @@ use ::http::HeaderValue;
 
 use super::super::file::{self, QueryFate};
 use super::super::limits;
-use super::super::problem::{Found, Origin, Problem, Spanned, quote};
+use super::super::problem::{Diagnostics, Origin, Problem, Spanned, quote};
 use super::super::read::{List, Table};
 use super::super::value::{ChangedField, FieldValue, HostName, normal_host};
-use super::super::{Action, Field, FieldChanges, Forward, PathPattern, Respond, Rewrite, Share};
+use super::super::{Action, Forward, Header, HeaderChanges, PathPattern, Respond, Rewrite, Share};
 use super::Range;
 use super::pool::Names;
 use super::route::{find, only_one};
@@ -27,7 +27,7 @@ pub(super) fn action(
     route: &mut file::Route,
     path: Option<&PathPattern>,
     names: &Names,
-    found: &mut Found,
+    found: &mut Diagnostics,
 ) -> Option<Action> {
     let keys = [
         ("pool", route.pool.as_ref().map(|pool| pool.at)),
@@ -69,7 +69,7 @@ pub(super) fn action(
 fn shares(
     typed: Spanned<List<file::Share>>,
     names: &Names,
-    found: &mut Found,
+    found: &mut Diagnostics,
 ) -> Option<Vec<Share>> {
     let Spanned { at, value: typed } = typed;
     let mut seen: HashMap<usize, Origin> = HashMap::new();
@@ -109,7 +109,7 @@ fn shares(
 fn rewrite(
     typed: Spanned<file::Rewrite>,
     path: Option<&PathPattern>,
-    found: &mut Found,
+    found: &mut Diagnostics,
 ) -> Rewrite {
     let Spanned { at, value: typed } = typed;
     let keys = [
@@ -165,7 +165,7 @@ fn new_prefix(
     at: Origin,
     new: String,
     path: Option<&PathPattern>,
-    found: &mut Found,
+    found: &mut Diagnostics,
 ) -> Option<NewPath> {
     match path? {
         PathPattern::Prefix(old) => return Some(NewPath::Prefix { old: old.clone(), new }),
@@ -181,7 +181,7 @@ fn new_path(
     at: Origin,
     text: &str,
     pattern: Option<&Pattern>,
-    found: &mut Found,
+    found: &mut Diagnostics,
 ) -> Option<NewPath> {
     let Some(pattern) = pattern else {
         if text.contains('$') {
@@ -204,7 +204,7 @@ fn new_path(
 fn redirect(
     typed: Spanned<file::Redirect>,
     path: Option<&PathPattern>,
-    found: &mut Found,
+    found: &mut Diagnostics,
 ) -> Option<Redirect> {
     let Spanned { at, value: typed } = typed;
     let others = [
@@ -252,7 +252,7 @@ fn redirect(
 }
 
 /// A host without a port, which has a key of its own.
-fn host_alone(typed: &Spanned<HostName>, found: &mut Found) -> Option<String> {
+fn host_alone(typed: &Spanned<HostName>, found: &mut Diagnostics) -> Option<String> {
     let text = typed.value.0.as_str();
     match normal_host(text) {
         Ok(host) => Some(host),
@@ -274,7 +274,7 @@ fn leads_to(
     at: Origin,
     to: &str,
     pattern: Option<&Pattern>,
-    found: &mut Found,
+    found: &mut Diagnostics,
 ) -> Option<()> {
     let mut rest = to;
     if let Some((scheme, authority)) = to.split_once("://").filter(|_| !to.starts_with('/')) {
@@ -311,7 +311,7 @@ fn leads_to(
     Some(())
 }
 
-fn respond(typed: file::Respond, found: &mut Found) -> Option<Respond> {
+fn respond(typed: file::Respond, found: &mut Diagnostics) -> Option<Respond> {
     let range = Range { name: "status", first: 200, last: 599 };
     let status = range.pick(typed.status, found).and_then(|status| u16::try_from(status).ok())?;
     if let Some(body) = &typed.body {
@@ -334,8 +334,11 @@ fn respond(typed: file::Respond, found: &mut Found) -> Option<Respond> {
 }
 
 /// Changes of fields.
-pub(super) fn changes(typed: Option<Spanned<file::Fields>>, found: &mut Found) -> FieldChanges {
-    let Some(Spanned { at, value: typed }) = typed else { return FieldChanges::default() };
+pub(super) fn changes(
+    typed: Option<Spanned<file::Fields>>,
+    found: &mut Diagnostics,
+) -> HeaderChanges {
+    let Some(Spanned { at, value: typed }) = typed else { return HeaderChanges::default() };
     let empty = typed.set.as_ref().is_none_or(|set| set.value.typed == 0)
         && typed.add.as_ref().is_none_or(|add| add.value.typed == 0)
         && typed.remove.as_ref().is_none_or(|remove| remove.value.typed == 0);
@@ -345,14 +348,14 @@ pub(super) fn changes(typed: Option<Spanned<file::Fields>>, found: &mut Found) -
     }
     let fields = |table: Option<Spanned<Table<ChangedField, FieldValue>>>| {
         let entries = table.map(|table| table.value.entries).unwrap_or_default();
-        let field = |(name, value): (Spanned<ChangedField>, Spanned<FieldValue>)| Field {
+        let field = |(name, value): (Spanned<ChangedField>, Spanned<FieldValue>)| Header {
             name: name.value.typed,
             value: value.value.0,
         };
         entries.into_iter().map(field).collect()
     };
     let remove = typed.remove.map(|remove| remove.value.entries).unwrap_or_default();
-    FieldChanges {
+    HeaderChanges {
         set: fields(typed.set),
         add: fields(typed.add),
         remove: remove.into_iter().map(|name| name.value.name).collect(),

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::super::ReadyWhen;
 use super::super::file;
-use super::super::problem::{Found, Problem, Spanned};
+use super::super::problem::{Diagnostics, Problem, Spanned};
 use super::super::value::{ReadyWhen as TypedReadyWhen, Text};
 use super::bindings::{Bindings, Bound};
 use super::pool::Names;
@@ -17,7 +17,7 @@ pub(super) fn address(
     typed: Option<Spanned<file::Admin>>,
     refused: &[&str],
     bound: &mut Bindings,
-    found: &mut Found,
+    found: &mut Diagnostics,
 ) -> (SocketAddr, Option<Spanned<TypedReadyWhen>>) {
     let typed = typed.map(|admin| admin.value).unwrap_or_default();
     let unknown = refused.contains(&"admin") || typed.refused.contains(&"address");
@@ -33,7 +33,7 @@ pub(super) fn address(
 pub(super) fn ready_when(
     typed: Option<Spanned<TypedReadyWhen>>,
     names: &Names,
-    found: &mut Found,
+    found: &mut Diagnostics,
 ) -> ReadyWhen {
     let Some(typed) = typed else { return ReadyWhen::AnyPool };
     let pools = match typed.value {

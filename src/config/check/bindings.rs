@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::super::BackendAddress;
-use super::super::problem::{Found, Origin, Problem};
+use super::super::problem::{Diagnostics, Origin, Problem};
 
 /// An address that somebody listens on.
 pub(super) struct Bound {
@@ -18,7 +18,7 @@ pub(super) struct Bound {
 pub(super) struct Bindings(Vec<Bound>);
 
 impl Bindings {
-    pub(super) fn add(&mut self, new: Bound, found: &mut Found) {
+    pub(super) fn add(&mut self, new: Bound, found: &mut Diagnostics) {
         let old = self.0.iter().find(|old| collide(old.address, new.address));
         // Two defaults do not collide, so one of the two was typed.
         if let Some((old, at)) = old.and_then(|old| Some((old, new.at.or(old.at)?))) {

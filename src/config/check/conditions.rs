@@ -1,12 +1,12 @@
 //! What a route asks of a request besides host and path.
 
 use super::super::file;
-use super::super::problem::{Found, Origin, Problem, Spanned};
+use super::super::problem::{Diagnostics, Origin, Problem, Spanned};
 use super::super::{Condition, Conditions, Test};
 use super::route::only_one;
 
 /// The conditions; `None` if they are not clear.
-pub(super) fn conditions(route: &mut file::Route, found: &mut Found) -> Option<Conditions> {
+pub(super) fn conditions(route: &mut file::Route, found: &mut Diagnostics) -> Option<Conditions> {
     let mut clear = true;
     let mut conditions = Conditions::default();
     if let Some(methods) = route.methods.take() {
@@ -44,14 +44,14 @@ pub(super) fn conditions(route: &mut file::Route, found: &mut Found) -> Option<C
     clear.then_some(conditions)
 }
 
-fn some(at: Origin, typed: usize, name: &str, found: &mut Found) {
+fn some(at: Origin, typed: usize, name: &str, found: &mut Diagnostics) {
     if typed == 0 {
         let problem = Problem::new(at, format!("`{name}` has no condition"));
         found.add(problem.help(format!("leave `{name}` out")));
     }
 }
 
-fn test(typed: Spanned<file::Match>, found: &mut Found) -> Option<Test> {
+fn test(typed: Spanned<file::Match>, found: &mut Diagnostics) -> Option<Test> {
     let Spanned { at, value: typed } = typed;
     let keys = [
         ("exact", typed.exact.as_ref().map(|exact| exact.at)),

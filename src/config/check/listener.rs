@@ -3,14 +3,14 @@
 use ipnet::IpNet;
 
 use super::super::file::{self, ClientAuthMode};
-use super::super::problem::{Found, Problem, Spanned};
+use super::super::problem::{Diagnostics, Problem, Spanned};
 use super::super::value::Text;
 use super::super::{Certificate, ClientAuth, FilePath, Tls, TlsVersion, limits};
 use super::networks;
 
 pub(super) fn proxy_protocol(
     typed: Option<Spanned<file::ProxyProtocol>>,
-    found: &mut Found,
+    found: &mut Diagnostics,
 ) -> Vec<IpNet> {
     let from = typed.and_then(|typed| typed.value.from);
     if let Some(from) = from.as_ref().filter(|from| from.value.typed == 0) {
@@ -20,7 +20,7 @@ pub(super) fn proxy_protocol(
     networks(from)
 }
 
-pub(super) fn tls(typed: Spanned<file::Tls>, found: &mut Found) -> Tls {
+pub(super) fn tls(typed: Spanned<file::Tls>, found: &mut Diagnostics) -> Tls {
     let Spanned { at: _, value: typed } = typed;
     if let Some(list) = &typed.certificates {
         let count = list.value.typed;
@@ -47,10 +47,10 @@ pub(super) fn tls(typed: Spanned<file::Tls>, found: &mut Found) -> Tls {
 }
 
 fn client_auth(
-    mode: Option<Spanned<super::super::read::Word<ClientAuthMode>>>,
+    mode: Option<Spanned<super::super::read::KeywordValue<ClientAuthMode>>>,
     authority: Option<Spanned<Text>>,
     refused: &[&str],
-    found: &mut Found,
+    found: &mut Diagnostics,
 ) -> ClientAuth {
     let asked = mode.as_ref().map(|mode| mode.value.0);
     match (asked, authority) {

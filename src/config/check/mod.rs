@@ -9,12 +9,12 @@ mod admin;
 mod backend;
 mod bindings;
 mod conditions;
-mod dial;
 mod listener;
 mod pool;
 mod rate;
-mod reach;
 mod route;
+mod shadowing;
+mod transport;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::{NonZeroU8, NonZeroU32, NonZeroU64, NonZeroUsize};
@@ -24,9 +24,9 @@ use ipnet::IpNet;
 
 use super::file::{self, File};
 use super::limits;
-use super::problem::{Found, Problem, Spanned, Written};
+use super::problem::{Diagnostics, Problem, SourcePosition, Spanned};
 use super::read::List;
-use super::value::{Cap, Size, Threads as TypedThreads, spell, spell_size};
+use super::value::{Size, SizeOrOff, Threads as TypedThreads, spell, spell_size};
 use super::{
     AccessLog, Admin, Config, Forwarding, Http2, Limits, Listener, LogFormat, LogTarget,
     ResponseBuffers, Shutdown, Threads,
@@ -38,7 +38,7 @@ use bindings::{Bindings, Bound};
 const DEFAULT_LISTENER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8080);
 
 /// What `file` means.
-pub(super) fn check(file: File, found: &mut Found) -> Config {
+pub(super) fn check(file: File, found: &mut Diagnostics) -> Config {
     let mut bound = Bindings::default();
     let unclear = may_come_by_https(&file);
     let probes = pool::grpc_probes(file.pools.as_ref());
@@ -95,11 +95,11 @@ fn may_come_by_https(file: &File) -> bool {
 fn listeners(
     typed: Option<Spanned<List<file::Listener>>>,
     bound: &mut Bindings,
-    found: &mut Found,
+    found: &mut Diagnostics,
 ) -> Vec<Listener> {
     let Some(typed) = typed else {
         bound.add(Bound { address: DEFAULT_LISTENER, at: None, admin: false }, found);
-        return vec![Listener::clear(DEFAULT_LISTENER)];
+        return vec![Listener::plaintext(DEFAULT_LISTENER)];
     };
     if typed.value.typed == 0 {
         let problem = Problem::new(typed.at, "with no listener nobody could connect");
@@ -127,7 +127,7 @@ fn listeners(
     listeners
 }
 
-fn threads(typed: Option<Spanned<TypedThreads>>, found: &mut Found) -> Threads {
+fn threads(typed: Option<Spanned<TypedThreads>>, found: &mut Diagnostics) -> Threads {
     let Some(typed) = typed else { return Threads::Auto };
     let count = match typed.value {
         TypedThreads::Auto => return Threads::Auto,
@@ -137,16 +137,16 @@ fn threads(typed: Option<Spanned<TypedThreads>>, found: &mut Found) -> Threads {
     Threads::Count(range.count(count, 1, found))
 }
 
-fn limits(typed: file::Limits, found: &mut Found) -> Limits {
+fn limits(typed: file::Limits, found: &mut Diagnostics) -> Limits {
     let range = Range { name: "connections", first: 1, last: size(limits::CONNECTIONS_MAX) };
     let of_client = Range { name: "connections_per_client", ..range };
     let last = u64::from(limits::REQUESTS_PER_CONNECTION_MAX);
     let requests = Range { name: "requests_per_connection", first: 1, last };
     let headers = Range { name: "headers", first: 1, last: size(limits::HEADERS_MAX) };
     let why = |what| format!("a timeout of 0 would {what}");
-    let written = typed.connections.as_ref().and_then(|typed| typed.at.position());
+    let defined_at = typed.connections.as_ref().and_then(|typed| typed.at.position());
     Limits {
-        connections_written: Written(written),
+        connections_defined_at: SourcePosition(defined_at),
         connections: range.count(typed.connections, limits::CONNECTIONS_DEFAULT, found),
         connections_per_client: of_client
             .pick(typed.connections_per_client, found)
@@ -172,15 +172,15 @@ fn limits(typed: file::Limits, found: &mut Found) -> Limits {
         underscore_headers: typed
             .underscore_headers
             .map_or_else(Default::default, |word| word.value.0),
-        pace: pace(typed.body_rate, typed.body_grace, found),
+        min_rate: min_rate(typed.body_rate, typed.body_grace, found),
         response_buffers: match typed.response_buffers.map(|buffers| buffers.value) {
             None => ResponseBuffers::OfMemory,
-            Some(Cap::Off) => ResponseBuffers::Off,
-            Some(Cap::Bytes(bytes)) => ResponseBuffers::Bytes(bytes),
+            Some(SizeOrOff::Off) => ResponseBuffers::Off,
+            Some(SizeOrOff::Bytes(bytes)) => ResponseBuffers::Bytes(bytes),
         },
         body: match typed.body.map(|body| body.value) {
-            None | Some(Cap::Off) => None,
-            Some(Cap::Bytes(bytes)) => Some(bytes),
+            None | Some(SizeOrOff::Off) => None,
+            Some(SizeOrOff::Bytes(bytes)) => Some(bytes),
         },
         header_timeout: positive(
             typed.header_timeout,
@@ -198,15 +198,15 @@ fn limits(typed: file::Limits, found: &mut Found) -> Limits {
     }
 }
 
-fn pace(
-    rate: Option<Spanned<Cap>>,
+fn min_rate(
+    rate: Option<Spanned<SizeOrOff>>,
     grace: Option<Spanned<Duration>>,
-    found: &mut Found,
+    found: &mut Diagnostics,
 ) -> Option<MinTransferRate> {
     let grace = positive(grace, secs(10), "a grace of 0 would cut off every client", found);
     match rate?.value {
-        Cap::Off => None,
-        Cap::Bytes(bytes) => NonZeroU64::new(bytes)
+        SizeOrOff::Off => None,
+        SizeOrOff::Bytes(bytes) => NonZeroU64::new(bytes)
             .map(|bytes_per_second| MinTransferRate { bytes_per_second, grace }),
     }
 }
@@ -215,7 +215,7 @@ fn pace(
 fn bytes(
     (name, typed): (&str, Option<Spanned<Size>>),
     (least, most, default): (usize, usize, usize),
-    found: &mut Found,
+    found: &mut Diagnostics,
 ) -> usize {
     let Some(Spanned { at, value: Size(bytes) }) = typed else { return default };
     match usize::try_from(bytes) {
@@ -229,11 +229,11 @@ fn bytes(
     }
 }
 
-fn http2(typed: file::Http2, found: &mut Found) -> Http2 {
+fn http2(typed: file::Http2, found: &mut Diagnostics) -> Http2 {
     const KIB: usize = 1024;
     const MIB: usize = 1024 * KIB;
     let streams = Range { name: "streams", first: 1, last: u64::from(limits::STREAMS_MAX) };
-    let window = |typed, range, found: &mut Found| {
+    let window = |typed, range, found: &mut Diagnostics| {
         u32::try_from(bytes(typed, range, found)).unwrap_or(u32::MAX)
     };
     Http2 {
@@ -251,7 +251,7 @@ fn http2(typed: file::Http2, found: &mut Found) -> Http2 {
     }
 }
 
-fn access_log(typed: file::AccessLog, found: &mut Found) -> AccessLog {
+fn access_log(typed: file::AccessLog, found: &mut Diagnostics) -> AccessLog {
     let is_off = typed.format.as_ref().is_some_and(|format| format.value.0 == LogFormat::Off);
     if let (true, Some(target)) = (is_off, &typed.target) {
         let what = "`target` does nothing, because with `format: off` nothing is written";
@@ -263,7 +263,7 @@ fn access_log(typed: file::AccessLog, found: &mut Found) -> AccessLog {
     }
 }
 
-fn shutdown(typed: file::Shutdown, found: &mut Found) -> Shutdown {
+fn shutdown(typed: file::Shutdown, found: &mut Diagnostics) -> Shutdown {
     let last = size(limits::DRAINING_WORKERS_MAX);
     let workers = Range { name: "draining_workers", first: 1, last };
     let drain = typed.drain.map_or(secs(30), |drain| drain.value);
@@ -302,7 +302,7 @@ fn positive(
     typed: Option<Spanned<Duration>>,
     default: Duration,
     why: &str,
-    found: &mut Found,
+    found: &mut Diagnostics,
 ) -> Duration {
     let Some(Spanned { at, value }) = typed else { return default };
     if value.is_zero() {
@@ -323,7 +323,7 @@ struct Range {
 
 impl Range {
     /// The number, if it was given and is in the range.
-    fn pick(self, typed: Option<Spanned<u64>>, found: &mut Found) -> Option<u64> {
+    fn pick(self, typed: Option<Spanned<u64>>, found: &mut Diagnostics) -> Option<u64> {
         let Spanned { at, value } = typed?;
         if (self.first..=self.last).contains(&value) {
             return Some(value);
@@ -335,7 +335,12 @@ impl Range {
     }
 
     /// The number, or `default`. The type holds the whole range, so nothing is lost on the way.
-    fn count<T: NonZero>(self, typed: Option<Spanned<u64>>, default: u32, found: &mut Found) -> T {
+    fn count<T: NonZero>(
+        self,
+        typed: Option<Spanned<u64>>,
+        default: u32,
+        found: &mut Diagnostics,
+    ) -> T {
         let number = self.pick(typed, found).unwrap_or(u64::from(default));
         T::from_u64(number).unwrap_or(T::LEAST)
     }

@@ -6,16 +6,16 @@ use std::time::Duration;
 
 use super::super::file::{self, ProbeType};
 use super::super::limits;
-use super::super::problem::{Found, Origin, Problem, Spanned};
-use super::super::read::{List, Switch};
-use super::super::value::{Failure, Patience, ServerName, spell};
+use super::super::problem::{Diagnostics, Origin, Problem, Spanned};
+use super::super::read::{List, OffOr};
+use super::super::value::{DurationOrOff, Failure, ServerName, spell};
 use super::super::{
-    Algorithm, Backend, BackendAddress, Dial, HealthCheck, Pool, PoolName, Probe, Retry, RetryOn,
-    StatusSet, Timeouts, Written,
+    Algorithm, Backend, BackendAddress, HealthCheck, Pool, PoolName, Probe, Retry, RetryOn,
+    SourcePosition, StatusSet, Timeouts, Transport,
 };
 use super::bindings::Bindings;
 use super::rate::rate_limit;
-use super::{Range, backend, dial, positive, secs};
+use super::{Range, backend, positive, secs, transport};
 
 /// The names of the pools, for the routes.
 #[derive(Default)]
@@ -35,7 +35,7 @@ pub(super) struct Names {
 pub(super) fn pools(
     typed: Option<Spanned<List<file::Pool>>>,
     bound: &Bindings,
-    found: &mut Found,
+    found: &mut Diagnostics,
 ) -> (Vec<Pool>, Names) {
     let Some(typed) = typed else { return (Vec::new(), Names::default()) };
     if typed.value.typed == 0 {
@@ -67,16 +67,16 @@ pub(super) fn pools(
 pub(super) fn grpc_probes(pools: Option<&Spanned<List<file::Pool>>>) -> Vec<Origin> {
     let pools = pools.into_iter().flat_map(|pools| &pools.value.entries);
     let at = |pool: &Spanned<file::Pool>| match &pool.value.health_check.as_ref()?.value {
-        Switch::On(check) => {
+        OffOr::Value(check) => {
             check.kind.as_ref().filter(|kind| kind.value.0 == ProbeType::Grpc).map(|kind| kind.at)
         }
-        Switch::Off => None,
+        OffOr::Off => None,
     };
     pools.filter_map(at).collect()
 }
 
 impl Names {
-    fn register(&mut self, name: &Spanned<PoolName>, index: usize, found: &mut Found) {
+    fn register(&mut self, name: &Spanned<PoolName>, index: usize, found: &mut Diagnostics) {
         let typed = name.value.as_str();
         if let Some(first) = self.index.get(typed) {
             let problem = Problem::new(name.at, format!("a second pool is named `{typed}`"));
@@ -89,18 +89,18 @@ impl Names {
 }
 
 /// A pool without a valid name gets one, so that the rest of it is looked at.
-fn one(typed: file::Pool, bound: &Bindings, found: &mut Found) -> Option<Pool> {
+fn one(typed: file::Pool, bound: &Bindings, found: &mut Diagnostics) -> Option<Pool> {
     let name_of_pool = typed.tls.as_ref().and_then(|tls| tls.value.server_name.clone());
     let name_of_pool = name_of_pool.map(|name| name.value);
     let backends = typed.backends.map(|it| backends(it, name_of_pool.as_ref(), bound, found));
     let backends = backends.unwrap_or_default();
-    let dial = Dial {
+    let transport = Transport {
         proxy_protocol: typed.proxy_protocol.is_some(),
-        ..dial::dial(typed.tls, typed.protocol, typed.http2, &backends, found)
+        ..transport::transport(typed.tls, typed.protocol, typed.http2, &backends, found)
     };
     let health_check = match typed.health_check.map(|check| check.value) {
-        Some(Switch::Off) => None,
-        Some(Switch::On(check)) => Some(health_check(check, found)),
+        Some(OffOr::Off) => None,
+        Some(OffOr::Value(check)) => Some(health_check(check, found)),
         None => Some(health_check(file::HealthCheck::default(), found)),
     };
     let retry = retry(typed.retry.map(|retry| retry.value).unwrap_or_default(), found);
@@ -114,7 +114,7 @@ fn one(typed: file::Pool, bound: &Bindings, found: &mut Found) -> Option<Pool> {
         health_check,
         retry,
         timeouts,
-        dial,
+        transport,
         rate_limit,
     })
 }
@@ -123,7 +123,7 @@ fn backends(
     typed: Spanned<List<file::Backend>>,
     name_of_pool: Option<&ServerName>,
     bound: &Bindings,
-    found: &mut Found,
+    found: &mut Diagnostics,
 ) -> Vec<Backend> {
     if typed.value.typed == 0 {
         let problem = Problem::new(typed.at, "a pool without a backend could answer nothing");
@@ -152,7 +152,7 @@ fn backends(
         };
         let Some(Spanned { at, value: url }) = backend.value.url else { continue };
         let own_name = backend.value.server_name;
-        let server_name = dial::server_name(&url, own_name, name_of_pool, found);
+        let server_name = transport::server_name(&url, own_name, name_of_pool, found);
         let address = url.address;
         found.extend(backend::impossible(&address, at, bound));
         if let Some(first) = seen.get(&address) {
@@ -163,13 +163,13 @@ fn backends(
         } else {
             seen.insert(address.clone(), at);
         }
-        let written = Written(at.position());
-        backends.push(Backend { address, weight, server_name, written });
+        let defined_at = SourcePosition(at.position());
+        backends.push(Backend { address, weight, server_name, defined_at });
     }
     backends
 }
 
-fn health_check(typed: file::HealthCheck, found: &mut Found) -> HealthCheck {
+fn health_check(typed: file::HealthCheck, found: &mut Diagnostics) -> HealthCheck {
     let probe = probe(&typed, found);
     let refused = typed.refused;
     let interval_at = typed.interval.as_ref().map(|interval| interval.at);
@@ -207,7 +207,7 @@ fn health_check(typed: file::HealthCheck, found: &mut Found) -> HealthCheck {
     }
 }
 
-fn probe(typed: &file::HealthCheck, found: &mut Found) -> Probe {
+fn probe(typed: &file::HealthCheck, found: &mut Diagnostics) -> Probe {
     let of_http = if typed.path.is_some() { ProbeType::Http } else { ProbeType::Tcp };
     let kind = typed.kind.as_ref().map_or(of_http, |kind| kind.value.0);
     if kind != ProbeType::Tcp || !(is_refused(typed, "type") || is_refused(typed, "path")) {
@@ -234,7 +234,7 @@ fn is_refused(typed: &file::HealthCheck, key: &str) -> bool {
 }
 
 /// Keys of another kind of probe.
-fn unused(typed: &file::HealthCheck, kind: ProbeType, found: &mut Found) {
+fn unused(typed: &file::HealthCheck, kind: ProbeType, found: &mut Diagnostics) {
     let of_http = [
         ("path", typed.path.as_ref().map(|path| path.at)),
         ("host", typed.host.as_ref().map(|host| host.at)),
@@ -262,7 +262,7 @@ fn unused(typed: &file::HealthCheck, kind: ProbeType, found: &mut Found) {
     }
 }
 
-fn retry(typed: file::Retry, found: &mut Found) -> Retry {
+fn retry(typed: file::Retry, found: &mut Diagnostics) -> Retry {
     if typed.attempts.as_ref().is_some_and(|attempts| attempts.value == 1) {
         let backoff = typed.backoff.as_ref().map(|backoff| ("backoff", backoff.at));
         for (key, at) in backoff.into_iter().chain(typed.on.as_ref().map(|on| ("on", on.at))) {
@@ -291,7 +291,7 @@ fn default_retry_on() -> RetryOn {
     RetryOn { connect: true, reset: true, timeout: true, status: vec![502, 503, 504] }
 }
 
-fn retry_on(typed: Spanned<List<Failure>>, found: &mut Found) -> RetryOn {
+fn retry_on(typed: Spanned<List<Failure>>, found: &mut Diagnostics) -> RetryOn {
     if typed.value.typed == 0 {
         let problem = Problem::new(typed.at, "with no failure listed nothing would be retried");
         found.add(problem.help("to switch retries off, write `attempts: 1`"));
@@ -315,16 +315,20 @@ fn retry_on(typed: Spanned<List<Failure>>, found: &mut Found) -> RetryOn {
     on
 }
 
-fn patience(typed: Option<Spanned<Patience>>, why: &str, found: &mut Found) -> Option<Duration> {
+fn patience(
+    typed: Option<Spanned<DurationOrOff>>,
+    why: &str,
+    found: &mut Diagnostics,
+) -> Option<Duration> {
     let within = match typed {
-        Some(Spanned { value: Patience::Endless, .. }) => return None,
-        Some(Spanned { at, value: Patience::Within(value) }) => Some(Spanned { at, value }),
+        Some(Spanned { value: DurationOrOff::Off, .. }) => return None,
+        Some(Spanned { at, value: DurationOrOff::Duration(value) }) => Some(Spanned { at, value }),
         None => None,
     };
     Some(positive(within, secs(60), why, found))
 }
 
-fn timeouts(typed: file::Timeouts, found: &mut Found) -> Timeouts {
+fn timeouts(typed: file::Timeouts, found: &mut Diagnostics) -> Timeouts {
     let connect = "a timeout of 0 would fail every connection";
     let request = "a timeout of 0 would fail every request";
     let idle = "a timeout of 0 would keep no connection for the next request";

@@ -3,10 +3,10 @@
 use super::super::RateLimit;
 use super::super::file;
 use super::super::limits;
-use super::super::problem::{Found, Problem};
+use super::super::problem::{Diagnostics, Problem};
 use super::{Range, networks, size};
 
-pub(super) fn rate_limit(typed: file::RateLimit, found: &mut Found) -> Option<RateLimit> {
+pub(super) fn rate_limit(typed: file::RateLimit, found: &mut Diagnostics) -> Option<RateLimit> {
     let rate = typed.requests_per_second.and_then(|rate| {
         if (limits::RATE_MIN..=limits::RATE_MAX).contains(&rate.value) {
             return Some(rate.value);

@@ -5,21 +5,21 @@ use std::collections::{HashMap, HashSet};
 use super::super::RouteName;
 use super::super::file;
 use super::super::limits;
-use super::super::problem::{Found, Origin, Problem, Spanned, nearest, quote};
-use super::super::read::{List, Word};
+use super::super::problem::{Diagnostics, Origin, Problem, Spanned, nearest, quote};
+use super::super::read::{KeywordValue, List};
 use super::super::value::Text;
-use super::super::{Action, HostPattern, PathPattern, Route, Written};
+use super::super::{Action, HostPattern, PathPattern, Route, SourcePosition};
 use super::action::{action, changes};
 use super::conditions::conditions;
 use super::pool::Names;
 use super::rate::rate_limit;
-use super::reach::Reach;
+use super::shadowing::ShadowedRoutes;
 use crate::http::scheme::Scheme;
 
 pub(super) fn routes(
     typed: Option<Spanned<List<file::Route>>>,
     names: &Names,
-    found: &mut Found,
+    found: &mut Diagnostics,
 ) -> Vec<Route> {
     let Some(typed) = typed else { return default_route(names, found) };
     if typed.value.typed == 0 {
@@ -30,7 +30,7 @@ pub(super) fn routes(
     }
     // A route that was refused may have led to any pool.
     let mut whole = names.complete && typed.value.entries.len() == typed.value.typed;
-    let mut reach = Reach::default();
+    let mut reach = ShadowedRoutes::default();
     let mut named = HashSet::new();
     let mut routes = Vec::new();
     let mut patterns = 0;
@@ -53,7 +53,7 @@ pub(super) fn routes(
         let known = !route.refused.iter().any(|key| unclear.contains(key));
         let host = route.host.take().map_or(HostPattern::Any, |host| host.value);
         let one_pool = route.pool.is_some();
-        let written = route.redirect.as_ref().map_or(at, |redirect| redirect.at).position();
+        let defined_at = route.redirect.as_ref().map_or(at, |redirect| redirect.at).position();
         let action = action(at, &mut route, path.as_ref(), names, found);
         whole &= one_pool || action.is_some();
         named.extend(action.iter().flat_map(Action::pools).map(|share| share.pool));
@@ -72,7 +72,7 @@ pub(super) fn routes(
             request_headers: changes(route.request_headers.take(), found),
             response_headers: changes(route.response_headers.take(), found),
             rate_limit: route.rate_limit.and_then(|rate| rate_limit(rate.value, found)),
-            written: Written(written),
+            defined_at: SourcePosition(defined_at),
         };
         if clear {
             reach.add(&route, at);
@@ -87,7 +87,10 @@ pub(super) fn routes(
 }
 
 /// Complains about routes for those who came by https, where nobody can.
-pub(super) fn all_come_by_http(typed: Option<&Spanned<List<file::Route>>>, found: &mut Found) {
+pub(super) fn all_come_by_http(
+    typed: Option<&Spanned<List<file::Route>>>,
+    found: &mut Diagnostics,
+) {
     let routes = typed.iter().flat_map(|typed| &typed.value.entries);
     for scheme in routes.filter_map(|route| route.value.scheme.as_ref()) {
         if scheme.value.0 == Scheme::Https {
@@ -102,9 +105,9 @@ pub(super) fn all_come_by_http(typed: Option<&Spanned<List<file::Route>>>, found
 /// How the client must have come. Whoever is sent to another scheme alone must not have come by it,
 /// or would be sent to where it is.
 fn scheme(
-    typed: Option<Spanned<Word<Scheme>>>,
+    typed: Option<Spanned<KeywordValue<Scheme>>>,
     action: Option<&Action>,
-    found: &mut Found,
+    found: &mut Diagnostics,
 ) -> Option<Scheme> {
     let target = match action {
         Some(Action::Redirect(redirect)) if redirect.changes_scheme_alone() => redirect.scheme,
@@ -122,7 +125,7 @@ fn scheme(
 fn unique(
     name: Spanned<RouteName>,
     names: &mut HashMap<RouteName, Origin>,
-    found: &mut Found,
+    found: &mut Diagnostics,
 ) -> RouteName {
     if let Some(first) = names.insert(name.value.clone(), name.at) {
         let problem = Problem::new(name.at, format!("another route is named `{}`", name.value));
@@ -132,7 +135,7 @@ fn unique(
 }
 
 /// Which paths; `None` if that is not clear.
-fn path(route: &mut file::Route, found: &mut Found) -> Option<PathPattern> {
+fn path(route: &mut file::Route, found: &mut Diagnostics) -> Option<PathPattern> {
     let keys = [
         ("path", route.path.as_ref().map(|path| path.at)),
         ("path_exact", route.path_exact.as_ref().map(|path| path.at)),
@@ -146,7 +149,7 @@ fn path(route: &mut file::Route, found: &mut Found) -> Option<PathPattern> {
 }
 
 /// Complains if more than one of these keys is there.
-pub(super) fn only_one(keys: &[(&str, Option<Origin>)], found: &mut Found) -> Option<()> {
+pub(super) fn only_one(keys: &[(&str, Option<Origin>)], found: &mut Diagnostics) -> Option<()> {
     let mut there = keys.iter().filter_map(|&(name, at)| Some((name, at?)));
     let first = there.next();
     let (Some((one, _)), Some((other, at))) = (first, there.next()) else { return Some(()) };
@@ -156,7 +159,7 @@ pub(super) fn only_one(keys: &[(&str, Option<Origin>)], found: &mut Found) -> Op
 }
 
 /// Without routes everything goes to the only pool.
-fn default_route(names: &Names, found: &mut Found) -> Vec<Route> {
+fn default_route(names: &Names, found: &mut Diagnostics) -> Vec<Route> {
     if let (Some(at), true) = (names.at, names.count > 1) {
         let what =
             format!("{} pools, but no `routes` that say which requests go where", names.count);
@@ -170,7 +173,7 @@ fn default_route(names: &Names, found: &mut Found) -> Vec<Route> {
 }
 
 /// The index of the pool that a route names, or of the one that it probably means.
-pub(super) fn find(pool: &Spanned<Text>, names: &Names, found: &mut Found) -> Option<usize> {
+pub(super) fn find(pool: &Spanned<Text>, names: &Names, found: &mut Diagnostics) -> Option<usize> {
     let typed = pool.value.0.as_str();
     let index = |name: &str| names.index.get(name).map(|index| index.value);
     if let Some(index) = index(typed) {
@@ -194,7 +197,7 @@ pub(super) fn find(pool: &Spanned<Text>, names: &Names, found: &mut Found) -> Op
 }
 
 /// A pool that no route names gets no request, so it was not meant so.
-fn unnamed(names: &Names, named: &HashSet<usize>, found: &mut Found) {
+fn unnamed(names: &Names, named: &HashSet<usize>, found: &mut Diagnostics) {
     for (name, Spanned { at, value: index }) in &names.index {
         if !named.contains(index) {
             let problem = Problem::new(*at, format!("no route leads to the pool `{name}`"));

@@ -1,7 +1,7 @@
 //! What a route does, as typed.
 
 use super::super::read::Presence::{Default as Same, Otherwise, Required};
-use super::super::read::{List, Table, Word, section};
+use super::super::read::{KeywordValue, List, Table, section};
 use super::super::value::{
     ChangedField, ContentType, FieldValue, HostName, Path, RedirectStatus, Target, Text,
 };
@@ -58,7 +58,7 @@ section! {
     /// In place of the route's `path`, before what lies below it.
     prefix: Path = Otherwise("the path stays"), "/new";
     /// `http` or `https`.
-    scheme: Word<Scheme> = Otherwise("as the client came"), "https";
+    scheme: KeywordValue<Scheme> = Otherwise("as the client came"), "https";
     /// Another host.
     host: HostName = Otherwise("the host that the client asked for"), "www.example.com";
     /// Another port.
@@ -68,7 +68,7 @@ section! {
     /// and 301, but the method stays.
     status: RedirectStatus = Same("301"), "308";
     /// `keep` or `drop` the query that the client wrote.
-    query: Word<QueryFate> = Same("keep"), "drop";
+    query: KeywordValue<QueryFate> = Same("keep"), "drop";
 }
 
 section! {
@@ -105,12 +105,12 @@ pub(in super::super) enum QueryFate {
     Drop,
 }
 
-impl super::super::read::Choice for QueryFate {
+impl super::super::read::Keyword for QueryFate {
     const NOUN: &'static str = "what becomes of a query";
     const WORDS: &'static [(&'static str, Self)] = &[("keep", Self::Keep), ("drop", Self::Drop)];
 }
 
-impl super::super::read::Choice for Scheme {
+impl super::super::read::Keyword for Scheme {
     const NOUN: &'static str = "a scheme";
     const WORDS: &'static [(&'static str, Self)] = &[("http", Self::Http), ("https", Self::Https)];
 }

@@ -1,8 +1,8 @@
 //! Forwarding fields as typed.
 
 use super::super::read::Presence::Default as Same;
-use super::super::read::{Choice, Word, section};
-use super::super::{ForwardingField, SentFields};
+use super::super::read::{Keyword, KeywordValue, section};
+use super::super::{ForwardingHeader, SentHeaders};
 
 section! {
     /// By which fields balancers tell who the client is. One rule holds for limits, `ip_hash`, logs
@@ -16,19 +16,19 @@ section! {
     /// `X-Forwarded-Proto` and `-Host`) or `forwarded` (RFC 7239, with its `proto` and `host`). The
     /// other one is removed from every request, because a proxy that writes the one passes the other
     /// on as the client made it up.
-    accept: Word<ForwardingField> = Same("x_forwarded_for"), "forwarded";
+    accept: KeywordValue<ForwardingHeader> = Same("x_forwarded_for"), "forwarded";
     /// What backends get: `x_forwarded_for` (`X-Forwarded-For`, `-Proto`, `-Host`, `-Port`),
     /// `forwarded` or `both`. `X-Real-IP` is sent in any case.
-    send: Word<SentFields> = Same("x_forwarded_for"), "both";
+    send: KeywordValue<SentHeaders> = Same("x_forwarded_for"), "both";
 }
 
-impl Choice for ForwardingField {
+impl Keyword for ForwardingHeader {
     const NOUN: &'static str = "a field that says who the client is";
     const WORDS: &'static [(&'static str, Self)] =
         &[("x_forwarded_for", Self::XForwardedFor), ("forwarded", Self::Forwarded)];
 }
 
-impl Choice for SentFields {
+impl Keyword for SentHeaders {
     const NOUN: &'static str = "a choice of forwarding fields";
     const WORDS: &'static [(&'static str, Self)] = &[
         ("x_forwarded_for", Self::XForwardedFor),

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use super::super::read::Presence::{Default as Same, Otherwise, Required};
-use super::super::read::{Choice, List, Switch, Word, section};
+use super::super::read::{Keyword, KeywordValue, List, OffOr, section};
 use super::super::value::{
-    BackendUrl, Failure, HostName, Patience, ProbePath, ServerName, Statuses, Text,
+    BackendUrl, DurationOrOff, Failure, HostName, ProbePath, ServerName, Statuses, Text,
 };
 use super::super::{Algorithm, PoolName, Protocol};
 use super::RateLimit;
@@ -20,12 +20,12 @@ section! {
     /// requests in flight for its weight. `ip_hash`: the same client to the same backend;
     /// a client of IPv6 is its /64, as for limits.
     /// `random`: two at random, the less busy of them.
-    algorithm: Word<Algorithm> = Same("round_robin"), "least_conn";
+    algorithm: KeywordValue<Algorithm> = Same("round_robin"), "least_conn";
     /// The servers. A bare URL stands for `{url: …}`.
     backends: List<Backend> = Otherwise("`--backend` must give them"),
         "[http://10.0.0.1:3000, http://10.0.0.2:3000]";
     /// How backends are probed. `off` counts every backend as healthy.
-    health_check: Switch<HealthCheck> = Same("{type: tcp}"), "{path: /health}";
+    health_check: OffOr<HealthCheck> = Same("{type: tcp}"), "{path: /health}";
     /// When a request is tried again.
     retry: Retry = Otherwise("the defaults below"), "{attempts: 2}";
     /// How long to wait for a backend.
@@ -34,14 +34,14 @@ section! {
     /// `https://`. `h2c`: HTTP/2 without TLS, so all are `http://`. `auto`: HTTP/2 or HTTP/1.1 as each
     /// `https://` backend prefers (ALPN), HTTP/1.1 with all others. gRPC needs `h2` or `h2c`; WebSocket
     /// needs HTTP/1.1, and with `auto` gets it.
-    protocol: Word<Protocol> = Same("http1"), "auto";
+    protocol: KeywordValue<Protocol> = Same("http1"), "auto";
     /// How HTTP/2 is spoken to backends.
     http2: PoolHttp2 = Otherwise("the defaults below"), "{streams: 50}";
     /// `v2`: every connection to a backend begins with a PROXY header of version 2, ahead of TLS, which
     /// says whose requests come: the address and port that the client's connection came from (or that
     /// its own PROXY header names), and what it connected to. So a connection is for one connection of
     /// one client, and kept unused for 10s at most. Probes say that they come from the balancer itself.
-    proxy_protocol: Word<ProxyVersion> = Otherwise("no such header is sent"), "v2";
+    proxy_protocol: KeywordValue<ProxyVersion> = Otherwise("no such header is sent"), "v2";
     /// How to speak with backends that are `https://`.
     tls: PoolTls = Otherwise("verified by whoever this system trusts"), "{ca: backends-ca.crt}";
     /// How much one client may ask of this pool, after the limits of the whole file and the route.
@@ -64,7 +64,7 @@ section! {
     key: Text = Otherwise("none is shown"), "client.key";
     /// `on`: a backend's certificate must be valid, for its name, and by somebody who is trusted.
     /// `off`: any certificate will do, and whoever is on the way can read and change everything.
-    verify: Word<Verify> = Same("on"), "off";
+    verify: KeywordValue<Verify> = Same("on"), "off";
     /// The name (or IP address) that the certificates must be for, which is also the one that the
     /// backends are asked for (SNI).
     server_name: ServerName = Otherwise("the host of each backend's URL"), "web.internal";
@@ -79,7 +79,7 @@ section! {
     streams: u64 = Same("100"), "50";
     /// How often a connection is asked whether it still works; one that does not answer within 5s is
     /// given up. Some gRPC servers allow it no more often than every five minutes.
-    ping: Patience = Same("off"), "5m";
+    ping: DurationOrOff = Same("off"), "5m";
 }
 
 section! {
@@ -105,7 +105,7 @@ section! {
     /// `tcp`: it accepts a connection, and shakes hands if it is `https://`. `http`: it answers
     /// `GET path` as expected. `grpc`: it says that it serves (`grpc.health.v1.Health`), over HTTP/2
     /// whatever the pool speaks.
-    kind as "type": Word<ProbeType> = Otherwise("`http` if `path` is there, else `tcp`"), "http";
+    kind as "type": KeywordValue<ProbeType> = Otherwise("`http` if `path` is there, else `tcp`"), "http";
     /// What an HTTP probe asks for. May have a query.
     path: ProbePath = Same("/"), "/health";
     /// The `Host` that an HTTP probe sends.
@@ -154,7 +154,7 @@ section! {
     response: Duration = Same("30s"), "10s";
     /// For the whole request: every attempt, every wait between them, and the last byte of the
     /// answer. `off` is for streams and large files that may take as long as they like.
-    request: Patience = Same("60s"), "2m";
+    request: DurationOrOff = Same("60s"), "2m";
     /// How long an unused connection to a backend is kept. Keep it shorter than the backend does.
     idle: Duration = Same("55s"), "20s";
     /// How long a WebSocket may be silent in both directions before it is closed. `request` ends
@@ -170,13 +170,13 @@ pub(in super::super) enum ProbeType {
     Grpc,
 }
 
-impl Choice for ProbeType {
+impl Keyword for ProbeType {
     const NOUN: &'static str = "a type of health check";
     const WORDS: &'static [(&'static str, Self)] =
         &[("tcp", Self::Tcp), ("http", Self::Http), ("grpc", Self::Grpc)];
 }
 
-impl Choice for Protocol {
+impl Keyword for Protocol {
     const NOUN: &'static str = "a protocol of backends";
     const WORDS: &'static [(&'static str, Self)] =
         &[("http1", Self::Http1), ("h2", Self::H2), ("h2c", Self::H2c), ("auto", Self::Auto)];
@@ -188,7 +188,7 @@ pub(in super::super) enum ProxyVersion {
     V2,
 }
 
-impl Choice for ProxyVersion {
+impl Keyword for ProxyVersion {
     const NOUN: &'static str = "a version of the PROXY header that is sent";
     const WORDS: &'static [(&'static str, Self)] = &[("v2", Self::V2)];
 }
@@ -200,12 +200,12 @@ pub(in super::super) enum Verify {
     Off,
 }
 
-impl Choice for Verify {
+impl Keyword for Verify {
     const NOUN: &'static str = "a way to look at certificates";
     const WORDS: &'static [(&'static str, Self)] = &[("on", Self::On), ("off", Self::Off)];
 }
 
-impl Choice for Algorithm {
+impl Keyword for Algorithm {
     const NOUN: &'static str = "an algorithm";
     const WORDS: &'static [(&'static str, Self)] = &[
         ("round_robin", Self::RoundRobin),

@@ -3,7 +3,7 @@
 use ::http::Method;
 
 use super::super::read::Presence::{Default as Same, Otherwise};
-use super::super::read::{List, Table, Word, section};
+use super::super::read::{KeywordValue, List, Table, section};
 use super::super::value::{ExactPath, FieldName, Path, PathRegex, Text};
 use super::super::{HostPattern, RouteName};
 use super::RateLimit;
@@ -39,7 +39,7 @@ section! {
     /// `http` or `https`: how the client came, by a trusted proxy's `X-Forwarded-Proto` or by the
     /// listener. `{redirect: {scheme: https}}` sends all who came by http to https, whatever else
     /// routes say; `{scheme: http, path: /.well-known, pool: web}` makes an exception.
-    scheme: Word<Scheme> = Otherwise("either"), "https";
+    scheme: KeywordValue<Scheme> = Otherwise("either"), "https";
     /// A host name, or `"*.example.com"` (in quotes, as YAML gives `*` a meaning) for every name
     /// that ends so.
     host: HostPattern = Otherwise("every host"), "api.example.com";

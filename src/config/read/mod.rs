@@ -4,17 +4,17 @@
 //! of the file is still looked at. A section is described once, by `section!`; that description is
 //! the struct, the known keys, the complaints' examples and the manual.
 
-mod absent;
-mod choice;
-mod neighbours;
+mod foreign_keys;
+mod keyword;
+mod missing_features;
 mod section;
 mod table;
 
-pub(super) use choice::{Choice, Switch, Word};
+pub(super) use keyword::{Keyword, KeywordValue, OffOr};
 pub(super) use section::{Entries, Key, Presence, Section, section};
 pub(super) use table::Table;
 
-use super::problem::{Found, Origin, Problem, Source, Spanned, quote};
+use super::problem::{Diagnostics, Origin, Problem, Source, Spanned, quote};
 use super::yaml::{Node, Value};
 
 /// Something that can be read from a node.
@@ -23,7 +23,7 @@ pub(super) trait FromNode: Sized {
     fn expected() -> String;
 
     /// Reads `node`, or says in `found` why it cannot be read.
-    fn from_node(node: &Node, field: Field, found: &mut Found) -> Option<Self>;
+    fn from_node(node: &Node, field: KeyContext, found: &mut Diagnostics) -> Option<Self>;
 }
 
 /// Something that is written as one text.
@@ -32,24 +32,24 @@ pub(super) trait FromText: Sized {
     const EXPECTED: &'static str;
 
     /// Reads `text`, or says why it cannot be read.
-    fn from_text(text: &str) -> Result<Self, Wrong>;
+    fn from_text(text: &str) -> Result<Self, ValueError>;
 
     /// What to say of a number; `None` for the usual words.
-    fn from_number(_typed: &str) -> Option<Wrong> {
+    fn from_number(_typed: &str) -> Option<ValueError> {
         None
     }
 }
 
 /// What is wrong with a text, and what to do about it.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Wrong {
+pub(super) struct ValueError {
     pub(super) what: String,
     pub(super) help: Option<String>,
     /// Whether it is several values in one. What to do about that depends on where they were written.
     several: bool,
 }
 
-impl Wrong {
+impl ValueError {
     pub(super) fn new(what: impl Into<String>) -> Self {
         Self { what: what.into(), help: None, several: false }
     }
@@ -84,7 +84,7 @@ fn one_by_one(at: Origin) -> String {
 
 /// The key that a node stands under, for the words of a complaint.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Field {
+pub(super) struct KeyContext {
     pub(super) name: &'static str,
     /// How it may be written, without the name.
     pub(super) example: &'static str,
@@ -92,7 +92,7 @@ pub(super) struct Field {
     pub(super) entry: bool,
 }
 
-impl Field {
+impl KeyContext {
     fn subject(self) -> String {
         if self.entry { format!("an entry of `{}`", self.name) } else { format!("`{}`", self.name) }
     }
@@ -131,7 +131,7 @@ impl<T: FromText> FromNode for T {
         T::EXPECTED.to_owned()
     }
 
-    fn from_node(node: &Node, field: Field, found: &mut Found) -> Option<Self> {
+    fn from_node(node: &Node, field: KeyContext, found: &mut Diagnostics) -> Option<Self> {
         if node.text() == Some("") {
             found.add(field.empty(node));
             return None;
@@ -156,7 +156,7 @@ impl FromNode for u64 {
         "a whole number".to_owned()
     }
 
-    fn from_node(node: &Node, field: Field, found: &mut Found) -> Option<Self> {
+    fn from_node(node: &Node, field: KeyContext, found: &mut Diagnostics) -> Option<Self> {
         if let Value::Whole(value) = node.value {
             return Some(value);
         }
@@ -170,7 +170,7 @@ impl FromNode for f64 {
         "a number".to_owned()
     }
 
-    fn from_node(node: &Node, field: Field, found: &mut Found) -> Option<Self> {
+    fn from_node(node: &Node, field: KeyContext, found: &mut Diagnostics) -> Option<Self> {
         match node.value {
             // Whole numbers beyond 32 bits are beyond every bound of a fraction, too.
             Value::Whole(value) => return Some(u32::try_from(value).map_or(Self::MAX, Self::from)),
@@ -192,7 +192,7 @@ impl FromNode for bool {
         "`true` or `false`".to_owned()
     }
 
-    fn from_node(node: &Node, field: Field, found: &mut Found) -> Option<Self> {
+    fn from_node(node: &Node, field: KeyContext, found: &mut Diagnostics) -> Option<Self> {
         if let Value::Bool(value) = node.value {
             return Some(value);
         }
@@ -202,7 +202,7 @@ impl FromNode for bool {
 }
 
 /// Complains about `node`; a number in quotes or with leading zeros is text, which surprises.
-fn not_a_number(node: &Node, field: Field, expected: &str) -> Problem {
+fn not_a_number(node: &Node, field: KeyContext, expected: &str) -> Problem {
     let problem = field.wrong_type(node, expected);
     let Some(typed) = node.text() else { return problem };
     match typed.parse::<u64>() {
@@ -229,7 +229,7 @@ impl<T: FromNode> FromNode for List<T> {
         format!("a list; each entry {}", T::expected())
     }
 
-    fn from_node(node: &Node, field: Field, found: &mut Found) -> Option<Self> {
+    fn from_node(node: &Node, field: KeyContext, found: &mut Diagnostics) -> Option<Self> {
         let Value::List(items) = &node.value else {
             let problem = field.wrong_type(node, "a list");
             let scalar = !matches!(node.value, Value::Map(_) | Value::Null);
@@ -241,7 +241,7 @@ impl<T: FromNode> FromNode for List<T> {
             });
             return None;
         };
-        let entry = Field { entry: true, ..field };
+        let entry = KeyContext { entry: true, ..field };
         let read = |item: &Node| {
             let value = T::from_node(item, entry, found)?;
             Some(Spanned { at: item.at, value })

@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 
 use super::super::file;
-use super::super::problem::{Found, Origin, Problem, Spanned, nearest, quote};
+use super::super::problem::{Diagnostics, Origin, Problem, Spanned, nearest, quote};
 use super::super::yaml::{Node, Value};
-use super::{Field, FromNode, absent, describe, neighbours};
+use super::{FromNode, KeyContext, describe, foreign_keys, missing_features};
 
 /// Whether and how a key may be left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,8 +52,8 @@ impl<'a> Entries<'a> {
     pub(in super::super) fn open(
         node: &'a Node,
         section: &Section,
-        field: Field,
-        found: &mut Found,
+        field: KeyContext,
+        found: &mut Diagnostics,
     ) -> Option<Self> {
         let Value::Map(map) = &node.value else {
             found.add(field.wrong_type(node, "a map of keys"));
@@ -91,7 +91,7 @@ impl<'a> Entries<'a> {
         Some(entries)
     }
 
-    fn sort(&mut self, key: &'a Node, value: &'a Node, section: &Section, found: &mut Found) {
+    fn sort(&mut self, key: &'a Node, value: &'a Node, section: &Section, found: &mut Diagnostics) {
         if let Some(known) = section.keys.iter().find(|known| known.name == key.typed) {
             self.known.insert(known.name, value);
             return;
@@ -103,8 +103,8 @@ impl<'a> Entries<'a> {
 
     pub(in super::super) fn take<T: FromNode>(
         &mut self,
-        field: Field,
-        found: &mut Found,
+        field: KeyContext,
+        found: &mut Diagnostics,
     ) -> Option<Spanned<T>> {
         let node = *self.known.get(field.name)?;
         let Some(value) = T::from_node(node, field, found) else {
@@ -131,11 +131,11 @@ fn unknown(key: &Node, section: &Section, wanted: bool) -> (Problem, Option<&'st
     if section.later.contains(&typed) {
         return (problem.help("this version does not have it yet"), None);
     }
-    if let Some((what, way)) = absent::absent(typed, section) {
+    if let Some((what, way)) = missing_features::find(typed, section) {
         let what = format!("Weir has no {what} (`{typed}`)");
         return (Problem::new(key.at, what).help(way), None);
     }
-    if let Some(near) = neighbours::here(typed, section).or_else(|| nearest(typed, names())) {
+    if let Some(near) = foreign_keys::here(typed, section).or_else(|| nearest(typed, names())) {
         return (problem.help(format!("did you mean `{near}`?")), Some(near));
     }
     let has = |other: &&Section| other.keys.iter().any(|key| key.name == typed);
@@ -145,7 +145,7 @@ fn unknown(key: &Node, section: &Section, wanted: bool) -> (Problem, Option<&'st
         }
         Some("") => format!("`{typed}` is a key of the whole file, so it is not indented"),
         Some(path) => format!("`{typed}` is a key of `{path}`"),
-        None => match neighbours::elsewhere(typed) {
+        None => match foreign_keys::elsewhere(typed) {
             Some(("", key)) => format!("it is `{key}` of the whole file here"),
             Some((path, key)) => format!("it is `{key}` of `{path}` here"),
             None => format!("the keys here are {}", all(section)),
@@ -215,8 +215,8 @@ macro_rules! section {
 
             fn from_node(
                 node: &$crate::config::yaml::Node,
-                field: $crate::config::read::Field,
-                found: &mut $crate::config::problem::Found,
+                field: $crate::config::read::KeyContext,
+                found: &mut $crate::config::problem::Diagnostics,
             ) -> Option<Self> {
                 $(if !matches!(node.value, $crate::config::yaml::Value::Map(_)) {
                     let value = <$short_type as $crate::config::read::FromNode>::from_node(
@@ -228,7 +228,7 @@ macro_rules! section {
                 let mut entries =
                     $crate::config::read::Entries::open(node, &Self::SECTION, field, found)?;
                 $(let $field = entries.take(
-                    $crate::config::read::Field {
+                    $crate::config::read::KeyContext {
                         name: section!(@name $field $($name)?),
                         example: $example,
                         entry: false,

@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 
-use super::super::problem::{Found, Origin, Problem, Spanned, quote};
+use super::super::problem::{Diagnostics, Origin, Problem, Spanned, quote};
 use super::super::yaml::{Node, Value};
-use super::{Field, FromNode, FromText, describe};
+use super::{FromNode, FromText, KeyContext, describe};
 
 /// The entries that could be read, in the order of the file, no name twice.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,7 +19,7 @@ impl<K: FromText + PartialEq, V: FromNode> FromNode for Table<K, V> {
         format!("a map; each key {}, each value {}", K::EXPECTED, V::expected())
     }
 
-    fn from_node(node: &Node, field: Field, found: &mut Found) -> Option<Self> {
+    fn from_node(node: &Node, field: KeyContext, found: &mut Diagnostics) -> Option<Self> {
         let Value::Map(map) = &node.value else {
             found.add(field.wrong_type(node, "a map"));
             return None;
@@ -38,7 +38,7 @@ impl<K: FromText + PartialEq, V: FromNode> FromNode for Table<K, V> {
                 continue;
             }
             first.insert(same, key.at);
-            let entry = Field { entry: true, ..field };
+            let entry = KeyContext { entry: true, ..field };
             if let Some(read) = V::from_node(value, entry, found) {
                 entries.push((
                     Spanned { at: key.at, value: name },
@@ -50,7 +50,7 @@ impl<K: FromText + PartialEq, V: FromNode> FromNode for Table<K, V> {
     }
 }
 
-fn name<K: FromText>(key: &Node, found: &mut Found) -> Option<K> {
+fn name<K: FromText>(key: &Node, found: &mut Diagnostics) -> Option<K> {
     if matches!(key.value, Value::List(_) | Value::Map(_) | Value::Null) {
         let what = format!("a key must be {}, but this is {}", K::EXPECTED, describe(key));
         found.add(Problem::new(key.at, what));

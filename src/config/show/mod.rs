@@ -1,6 +1,6 @@
 //! A configuration as a file.
 
-mod fill;
+mod effective;
 mod print;
 mod route;
 mod yaml;
@@ -8,9 +8,9 @@ mod yaml;
 use super::problem::Origin;
 use super::yaml::{self as reader, Node, Value};
 use super::{
-    Action, Config, FieldChanges, Overrides, Position, Problem, Problems, load, precedence,
+    Action, Config, HeaderChanges, Overrides, Position, Problem, Problems, load, precedence,
 };
-use fill::{Filled, filled};
+use effective::{Effective, effective};
 
 /// A file with every default and every override written out, and its routes in the order in which they
 /// are asked. It means the same as `text` with `overrides`; the text may be left out. Where something is
@@ -33,8 +33,8 @@ pub fn show(text: Option<&[u8]>, overrides: &Overrides) -> Result<String, Proble
     if let Some(config) = &config {
         in_order(&mut root, config);
     }
-    let mut filled = filled(&root, "");
-    if let (Filled::Map(entries), Some(config)) = (&mut filled, &config) {
+    let mut effective = effective(&root, "");
+    if let (Effective::Map(entries), Some(config)) = (&mut effective, &config) {
         no_routes(entries, config);
     }
     let order = match config {
@@ -47,7 +47,7 @@ pub fn show(text: Option<&[u8]>, overrides: &Overrides) -> Result<String, Proble
     } else {
         format!("# Not from the file, but from: {names}.\n")
     };
-    let document = print::document(&filled);
+    let document = print::document(&effective);
     Ok(format!(
         "# Every default is written out. What has none is a comment. {order}\n{overridden}{document}"
     ))
@@ -66,19 +66,19 @@ fn in_order(root: &mut Node, config: &Config) {
 }
 
 /// A file without routes has one, to the only pool.
-fn no_routes(entries: &mut [fill::Entry], config: &Config) {
-    let comment =
-        |entry: &fill::Entry| matches!(entry, fill::Entry::Left(name, _) if *name == "routes");
+fn no_routes(entries: &mut [effective::Entry], config: &Config) {
+    let comment = |entry: &effective::Entry| matches!(entry, effective::Entry::Omitted(name, _) if *name == "routes");
     let (Some(entry), [pool]) =
         (entries.iter_mut().find(|one| comment(one)), config.pools.as_slice())
     else {
         return;
     };
     let route = vec![
-        fill::Entry::Key("path".to_owned(), Filled::Scalar("/".to_owned())),
-        fill::Entry::Key("pool".to_owned(), Filled::Scalar(yaml::text(pool.name.as_str()))),
+        effective::Entry::Key("path".to_owned(), Effective::Scalar("/".to_owned())),
+        effective::Entry::Key("pool".to_owned(), Effective::Scalar(yaml::text(pool.name.as_str()))),
     ];
-    *entry = fill::Entry::Key("routes".to_owned(), Filled::List(vec![Filled::Map(route)]));
+    *entry =
+        effective::Entry::Key("routes".to_owned(), Effective::List(vec![Effective::Map(route)]));
 }
 
 /// What a route does, in its own keys.
@@ -89,6 +89,6 @@ pub(super) fn action(config: &Config, action: &Action) -> String {
 }
 
 /// Changes of fields.
-pub(super) fn fields(changes: &FieldChanges) -> String {
+pub(super) fn fields(changes: &HeaderChanges) -> String {
     route::fields(changes)
 }

@@ -1,13 +1,13 @@
 //! YAML over many lines.
 
-use super::fill::{Entry, Filled};
+use super::effective::{Effective, Entry};
 
 /// The whole file.
-pub(super) fn document(filled: &Filled) -> String {
+pub(super) fn document(effective: &Effective) -> String {
     let mut text = String::new();
-    match filled {
-        Filled::Map(entries) => map(&mut text, entries, 0),
-        Filled::Scalar(_) | Filled::List(_) => text.push_str(&inline(filled)),
+    match effective {
+        Effective::Map(entries) => map(&mut text, entries, 0),
+        Effective::Scalar(_) | Effective::List(_) => text.push_str(&inline(effective)),
     }
     text
 }
@@ -16,7 +16,7 @@ fn map(text: &mut String, entries: &[Entry], depth: usize) {
     for entry in entries {
         indent(text, depth);
         match entry {
-            Entry::Left(name, words) => text.push_str(&format!("# {name}: {words}\n")),
+            Entry::Omitted(name, words) => text.push_str(&format!("# {name}: {words}\n")),
             Entry::Key(name, value) => {
                 text.push_str(name);
                 text.push(':');
@@ -27,14 +27,14 @@ fn map(text: &mut String, entries: &[Entry], depth: usize) {
 }
 
 /// A value behind its key.
-fn below(text: &mut String, value: &Filled, depth: usize) {
+fn below(text: &mut String, value: &Effective, depth: usize) {
     match value {
         // Comments alone would leave the key without a value.
-        Filled::Map(entries) if entries.iter().any(|entry| matches!(entry, Entry::Key(..))) => {
+        Effective::Map(entries) if entries.iter().any(|entry| matches!(entry, Entry::Key(..))) => {
             text.push('\n');
             map(text, entries, depth + 1);
         }
-        Filled::List(items) if items.iter().any(|item| matches!(item, Filled::Map(_))) => {
+        Effective::List(items) if items.iter().any(|item| matches!(item, Effective::Map(_))) => {
             text.push('\n');
             for item in items {
                 indent(text, depth + 1);
@@ -42,19 +42,21 @@ fn below(text: &mut String, value: &Filled, depth: usize) {
                 text.push_str(&inline_or_block(item, depth + 2));
             }
         }
-        Filled::Scalar(_) | Filled::List(_) | Filled::Map(_) => {
+        Effective::Scalar(_) | Effective::List(_) | Effective::Map(_) => {
             text.push_str(&format!(" {}\n", inline(value)));
         }
     }
 }
 
 /// An entry of a list: on one line if it has nothing below it, as most routes and backends.
-fn inline_or_block(item: &Filled, depth: usize) -> String {
-    let Filled::Map(entries) = item else { return format!("{}\n", inline(item)) };
+fn inline_or_block(item: &Effective, depth: usize) -> String {
+    let Effective::Map(entries) = item else { return format!("{}\n", inline(item)) };
     let flat = entries.iter().all(|entry| match entry {
-        Entry::Key(_, Filled::Map(below)) => below.iter().all(|one| matches!(one, Entry::Key(..))),
-        Entry::Key(_, Filled::Scalar(_) | Filled::List(_)) => true,
-        Entry::Left(..) => false,
+        Entry::Key(_, Effective::Map(below)) => {
+            below.iter().all(|one| matches!(one, Entry::Key(..)))
+        }
+        Entry::Key(_, Effective::Scalar(_) | Effective::List(_)) => true,
+        Entry::Omitted(..) => false,
     });
     if flat {
         return format!("{}\n", inline(item));
@@ -69,16 +71,16 @@ fn inline_or_block(item: &Filled, depth: usize) -> String {
     text.trim_start().to_owned()
 }
 
-fn inline(value: &Filled) -> String {
+fn inline(value: &Effective) -> String {
     match value {
-        Filled::Scalar(scalar) => scalar.clone(),
-        Filled::List(items) => {
+        Effective::Scalar(scalar) => scalar.clone(),
+        Effective::List(items) => {
             format!("[{}]", items.iter().map(inline).collect::<Vec<_>>().join(", "))
         }
-        Filled::Map(entries) => {
+        Effective::Map(entries) => {
             let pairs = entries.iter().filter_map(|entry| match entry {
                 Entry::Key(name, value) => Some(format!("{name}: {}", inline(value))),
-                Entry::Left(..) => None,
+                Entry::Omitted(..) => None,
             });
             format!("{{{}}}", pairs.collect::<Vec<_>>().join(", "))
         }

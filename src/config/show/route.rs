@@ -1,6 +1,6 @@
 //! Routes as a file would have them.
 
-use super::super::{Action, Config, Field, FieldChanges, Respond, Rewrite, Share};
+use super::super::{Action, Config, Header, HeaderChanges, Respond, Rewrite, Share};
 use super::yaml::{Map, list, text};
 use crate::http::redirect::Redirect;
 use crate::http::rewrite::NewPath;
@@ -96,10 +96,10 @@ fn respond(respond: &Respond) -> String {
 }
 
 /// Changes of fields.
-pub(in super::super) fn fields(changes: &FieldChanges) -> String {
-    let table = |fields: &[Field]| {
+pub(in super::super) fn fields(changes: &HeaderChanges) -> String {
+    let table = |fields: &[Header]| {
         let mut map = Map::default();
-        for Field { name, value } in fields {
+        for Header { name, value } in fields {
             map.raw(&text(name), text(&String::from_utf8_lossy(value.as_bytes())));
         }
         map.line()

@@ -6,7 +6,7 @@ use ipnet::{IpNet, Ipv4Net};
 
 use super::super::BackendAddress;
 use super::super::problem::quote;
-use super::super::read::{FromText, Wrong};
+use super::super::read::{FromText, ValueError};
 
 /// The port of `http://` when none is written, and that of `https://`.
 const HTTP_PORT: u16 = 80;
@@ -20,11 +20,11 @@ const MAPPED: u8 = 96;
 impl FromText for SocketAddr {
     const EXPECTED: &'static str = "an IP address with a port";
 
-    fn from_text(text: &str) -> Result<Self, Wrong> {
+    fn from_text(text: &str) -> Result<Self, ValueError> {
         socket(text, Purpose::Listener)
     }
 
-    fn from_number(typed: &str) -> Option<Wrong> {
+    fn from_number(typed: &str) -> Option<ValueError> {
         Some(not_an_address(typed, Purpose::Listener))
     }
 }
@@ -36,11 +36,11 @@ pub(in super::super) struct AdminAddress(pub(in super::super) SocketAddr);
 impl FromText for AdminAddress {
     const EXPECTED: &'static str = SocketAddr::EXPECTED;
 
-    fn from_text(text: &str) -> Result<Self, Wrong> {
+    fn from_text(text: &str) -> Result<Self, ValueError> {
         socket(text, Purpose::Admin).map(Self)
     }
 
-    fn from_number(typed: &str) -> Option<Wrong> {
+    fn from_number(typed: &str) -> Option<ValueError> {
         Some(not_an_address(typed, Purpose::Admin))
     }
 }
@@ -76,16 +76,16 @@ impl Purpose {
     }
 }
 
-fn socket(text: &str, purpose: Purpose) -> Result<SocketAddr, Wrong> {
+fn socket(text: &str, purpose: Purpose) -> Result<SocketAddr, ValueError> {
     let address: SocketAddr = text.parse().map_err(|_unclear| not_an_address(text, purpose))?;
     if address.port() == 0 {
-        return Err(Wrong::new(format!("{} has the port 0", quote(text)))
+        return Err(ValueError::new(format!("{} has the port 0", quote(text)))
             .help("a port is a number from 1 to 65535"));
     }
     Ok(address)
 }
 
-fn not_an_address(text: &str, purpose: Purpose) -> Wrong {
+fn not_an_address(text: &str, purpose: Purpose) -> ValueError {
     let is_address = |piece: &str| {
         let port = piece.strip_prefix(':').unwrap_or(piece);
         piece.parse::<SocketAddr>().is_ok() || port.parse::<u16>().is_ok()
@@ -93,11 +93,11 @@ fn not_an_address(text: &str, purpose: Purpose) -> Wrong {
     if has_several(text, is_address) {
         let what = format!("{} is more than one address", quote(text));
         return match purpose {
-            Purpose::Listener => Wrong::several(what),
-            Purpose::Admin => Wrong::new(what).help("the admin port has only one"),
+            Purpose::Listener => ValueError::several(what),
+            Purpose::Admin => ValueError::new(what).help("the admin port has only one"),
         };
     }
-    let wrong = Wrong::new(format!("{} is not an IP address with a port", quote(text)));
+    let wrong = ValueError::new(format!("{} is not an IP address with a port", quote(text)));
     let bare = text.strip_prefix(':').unwrap_or(text);
     if bare.parse::<u16>().is_ok_and(|port| port > 0) {
         return wrong.help(purpose.with_port(bare));
@@ -139,18 +139,18 @@ fn without_brackets(text: &str) -> Option<(Ipv6Addr, &str)> {
 impl FromText for IpNet {
     const EXPECTED: &'static str = "a network";
 
-    fn from_text(text: &str) -> Result<Self, Wrong> {
+    fn from_text(text: &str) -> Result<Self, ValueError> {
         if let Ok(ip) = text.parse::<IpAddr>() {
             return Ok(Self::from(ip.to_canonical()));
         }
         let network: Self = text.parse().map_err(|_unclear| {
-            Wrong::new(format!("{} is not a network", quote(text)))
+            ValueError::new(format!("{} is not a network", quote(text)))
                 .help("write it as `10.0.0.0/8`, `2001:db8::/32` or, for one address, `10.0.0.1`")
         })?;
         let network = without_mapping(text, network)?;
         if network.addr() != network.network() {
             let what = format!("{} has bits set beyond its prefix", quote(text));
-            return Err(Wrong::new(what).help(format!(
+            return Err(ValueError::new(what).help(format!(
                 "the network is `{}`; one address is `{}`",
                 network.trunc(),
                 network.addr()
@@ -162,13 +162,13 @@ impl FromText for IpNet {
 
 /// `::ffff:10.0.0.0/104` is `10.0.0.0/8`: clients of IPv4 are compared as such, however a socket or a proxy
 /// writes their addresses.
-fn without_mapping(text: &str, network: IpNet) -> Result<IpNet, Wrong> {
+fn without_mapping(text: &str, network: IpNet) -> Result<IpNet, ValueError> {
     let IpNet::V6(mapped) = network else { return Ok(network) };
     let Some(address) = mapped.addr().to_ipv4_mapped() else { return Ok(network) };
     let v4 = mapped.prefix_len().checked_sub(MAPPED).map(|prefix| Ipv4Net::new(address, prefix));
     match v4 {
         Some(Ok(v4)) => Ok(v4.into()),
-        _ => Err(Wrong::new(format!("{} is wider than all of IPv4", quote(text))).help(
+        _ => Err(ValueError::new(format!("{} is wider than all of IPv4", quote(text))).help(
             "clients of IPv4 are compared as such: write `0.0.0.0/0` for all of them, or a network \
              such as `10.0.0.0/8`",
         )),
@@ -186,7 +186,7 @@ pub(in super::super) struct BackendUrl {
 impl FromText for BackendUrl {
     const EXPECTED: &'static str = "a URL";
 
-    fn from_text(text: &str) -> Result<Self, Wrong> {
+    fn from_text(text: &str) -> Result<Self, ValueError> {
         Self::one(text).map_err(|wrong| {
             let is_url = |piece: &str| {
                 let is_short =
@@ -194,7 +194,7 @@ impl FromText for BackendUrl {
                 Self::one(piece).is_ok() || is_short()
             };
             if has_several(text, is_url) {
-                return Wrong::several(format!("{} is more than one URL", quote(text)));
+                return ValueError::several(format!("{} is more than one URL", quote(text)));
             }
             wrong
         })
@@ -202,7 +202,7 @@ impl FromText for BackendUrl {
 }
 
 impl BackendUrl {
-    fn one(text: &str) -> Result<Self, Wrong> {
+    fn one(text: &str) -> Result<Self, ValueError> {
         let (tls, host, port) = authority(text)?;
         Ok(Self { address: BackendAddress::of(host, port)?, tls })
     }
@@ -215,7 +215,7 @@ pub(in super::super) struct ServerName(pub(in super::super) String);
 impl FromText for ServerName {
     const EXPECTED: &'static str = "a host name";
 
-    fn from_text(text: &str) -> Result<Self, Wrong> {
+    fn from_text(text: &str) -> Result<Self, ValueError> {
         let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
         if let Ok(ip) = bare.parse::<IpAddr>() {
             return Ok(Self(ip.to_string()));
@@ -228,10 +228,10 @@ impl FromText for ServerName {
 }
 
 impl BackendAddress {
-    fn of(host: &str, port: u16) -> Result<Self, Wrong> {
+    fn of(host: &str, port: u16) -> Result<Self, ValueError> {
         if let Some(ip) = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
             let ip: Ipv6Addr = ip.parse().map_err(|_unclear| {
-                Wrong::new(format!("{} is not an IPv6 address", quote(host)))
+                ValueError::new(format!("{} is not an IPv6 address", quote(host)))
                     .help("write it as `http://[2001:db8::1]:3000`")
             })?;
             return Ok(Self::Socket(SocketAddr::new(ip.into(), port)));
@@ -244,9 +244,9 @@ impl BackendAddress {
 }
 
 /// Whether a backend's URL is one of TLS; its host and port.
-fn authority(url: &str) -> Result<(bool, &str, u16), Wrong> {
+fn authority(url: &str) -> Result<(bool, &str, u16), ValueError> {
     let Some((scheme, rest)) = url.split_once("://") else {
-        let wrong = Wrong::new(format!("{} is not a URL", quote(url)));
+        let wrong = ValueError::new(format!("{} is not a URL", quote(url)));
         let meant = format!("http://{url}");
         return Err(match BackendUrl::one(&meant) {
             Ok(_) => wrong.help(format!("write {}", quote(&meant))),
@@ -257,19 +257,19 @@ fn authority(url: &str) -> Result<(bool, &str, u16), Wrong> {
         "http" => false,
         "https" => true,
         _ => {
-            return Err(Wrong::new(format!("{} is not a scheme of backends", quote(scheme)))
+            return Err(ValueError::new(format!("{} is not a scheme of backends", quote(scheme)))
                 .help("write it as `http://10.0.0.1:3000` or `https://10.0.0.1:3443`"));
         }
     };
     if rest.contains('@') {
-        return Err(Wrong::new("a backend's URL has no user and password")
+        return Err(ValueError::new("a backend's URL has no user and password")
             .help("remove what stands before the `@`; clients send their own `Authorization`"));
     }
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
     let (authority, tail) = rest.split_at_checked(end).unwrap_or((rest, ""));
     // `/` alone is the same URL as without.
     if !matches!(tail, "" | "/") {
-        return Err(Wrong::new(format!(
+        return Err(ValueError::new(format!(
             "a backend's URL ends after the port, but here follows {}",
             quote(tail)
         ))
@@ -282,7 +282,7 @@ fn authority(url: &str) -> Result<(bool, &str, u16), Wrong> {
     Ok((tls, host, port))
 }
 
-fn split_port(authority: &str, default: u16) -> Result<(&str, u16), Wrong> {
+fn split_port(authority: &str, default: u16) -> Result<(&str, u16), ValueError> {
     let after_host = authority.rfind(']').map_or(0, |bracket| bracket + 1);
     let colon = authority.get(after_host..).and_then(|rest| rest.find(':'));
     let Some(colon) = colon.map(|colon| colon + after_host) else {
@@ -291,23 +291,25 @@ fn split_port(authority: &str, default: u16) -> Result<(&str, u16), Wrong> {
     let (host, port) = authority.split_at_checked(colon).unwrap_or((authority, ""));
     let digits = port.strip_prefix(':').unwrap_or(port);
     if digits.contains(':') {
-        return Err(Wrong::new(format!("{} is not a host with a port", quote(authority)))
+        return Err(ValueError::new(format!("{} is not a host with a port", quote(authority)))
             .help("an IPv6 address stands in brackets: `http://[2001:db8::1]:3000`"));
     }
     match digits.parse::<u16>() {
         Ok(port) if port > 0 && !digits.starts_with('+') => Ok((host, port)),
-        _ => Err(Wrong::new(format!("{} is not a port", quote(digits)))
+        _ => Err(ValueError::new(format!("{} is not a port", quote(digits)))
             .help("a port is a number from 1 to 65535")),
     }
 }
 
 /// A host name in lower case, if DNS could know it.
-fn name(text: &str) -> Result<String, Wrong> {
-    let wrong = || Wrong::new(format!("{} is not a host name", quote(text)));
+fn name(text: &str) -> Result<String, ValueError> {
+    let wrong = || ValueError::new(format!("{} is not a host name", quote(text)));
     let name = text.to_ascii_lowercase();
     let labels = name.strip_suffix('.').unwrap_or(&name);
     if name.is_empty() {
-        return Err(Wrong::new("the host is missing").help("write it as `http://10.0.0.1:3000`"));
+        return Err(
+            ValueError::new("the host is missing").help("write it as `http://10.0.0.1:3000`")
+        );
     }
     if !name.is_ascii() {
         return Err(wrong().help("write a name with other letters in its `xn--` form"));
@@ -317,7 +319,7 @@ fn name(text: &str) -> Result<String, Wrong> {
     }
     // What ends in a number is an IPv4 address, or was meant to be one.
     if labels.rsplit('.').next().is_some_and(|last| last.bytes().all(|b| b.is_ascii_digit())) {
-        return Err(Wrong::new(format!("{} is not an IPv4 address", quote(text)))
+        return Err(ValueError::new(format!("{} is not an IPv4 address", quote(text)))
             .help("four numbers from 0 to 255: `10.0.0.1`"));
     }
     // The underscore is in no standard, but container names have it.
@@ -334,10 +336,10 @@ fn name(text: &str) -> Result<String, Wrong> {
 }
 
 /// The host of a request as routes compare it: lower case, no trailing dot.
-pub(in super::super) fn normal_host(text: &str) -> Result<String, Wrong> {
+pub(in super::super) fn normal_host(text: &str) -> Result<String, ValueError> {
     if let Some(ip) = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')) {
         let ip: Ipv6Addr = ip.parse().map_err(|_unclear| {
-            Wrong::new(format!("{} is not an IPv6 address", quote(text)))
+            ValueError::new(format!("{} is not an IPv6 address", quote(text)))
                 .help("write it as `\"[2001:db8::1]\"`")
         })?;
         return Ok(format!("[{ip}]"));
@@ -349,7 +351,7 @@ pub(in super::super) fn normal_host(text: &str) -> Result<String, Wrong> {
         && port.bytes().all(|b| b.is_ascii_digit())
         && !host.contains(':')
     {
-        return Err(Wrong::new(format!("{} has a port", quote(text)))
+        return Err(ValueError::new(format!("{} has a port", quote(text)))
             .help(format!("a route is for every port: write {}", quote(host))));
     }
     name(text).map(|name| name.trim_end_matches('.').to_owned())

@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use super::super::limits;
 use super::super::problem::quote;
-use super::super::read::{FromText, Wrong};
+use super::super::read::{FromText, ValueError};
 
 const UNITS: [(&str, u64); 4] = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000)];
 
 impl FromText for Duration {
     const EXPECTED: &'static str = "a duration with its unit";
 
-    fn from_text(text: &str) -> Result<Self, Wrong> {
+    fn from_text(text: &str) -> Result<Self, ValueError> {
         let digits = text.trim_start_matches(|c: char| c.is_ascii_digit());
         let unit = UNITS.iter().find(|(unit, _)| *unit == digits);
         let number = text.strip_suffix(digits).filter(|number| !number.is_empty());
@@ -22,7 +22,7 @@ impl FromText for Duration {
         let millis = number.parse::<u64>().ok().and_then(|number| number.checked_mul(millis));
         match millis.map(Self::from_millis) {
             Some(duration) if duration <= limits::DURATION_MAX => Ok(duration),
-            _ => Err(Wrong::new(format!(
+            _ => Err(ValueError::new(format!(
                 "{} is longer than {}",
                 quote(text),
                 spell(limits::DURATION_MAX)
@@ -31,33 +31,33 @@ impl FromText for Duration {
         }
     }
 
-    fn from_number(typed: &str) -> Option<Wrong> {
+    fn from_number(typed: &str) -> Option<ValueError> {
         Some(wrong(typed))
     }
 }
 
 /// A duration, or `off` for none at all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in super::super) enum Patience {
-    Endless,
-    Within(Duration),
+pub(in super::super) enum DurationOrOff {
+    Off,
+    Duration(Duration),
 }
 
-impl FromText for Patience {
+impl FromText for DurationOrOff {
     const EXPECTED: &'static str = "a duration with its unit, or `off`";
 
-    fn from_text(text: &str) -> Result<Self, Wrong> {
-        if text == "off" { Ok(Self::Endless) } else { Duration::from_text(text).map(Self::Within) }
+    fn from_text(text: &str) -> Result<Self, ValueError> {
+        if text == "off" { Ok(Self::Off) } else { Duration::from_text(text).map(Self::Duration) }
     }
 
-    fn from_number(typed: &str) -> Option<Wrong> {
+    fn from_number(typed: &str) -> Option<ValueError> {
         Duration::from_number(typed)
     }
 }
 
 /// Not a duration, with the best guess at the one that was meant.
-fn wrong(text: &str) -> Wrong {
-    let problem = Wrong::new(if text.parse::<f64>().is_ok() {
+fn wrong(text: &str) -> ValueError {
+    let problem = ValueError::new(if text.parse::<f64>().is_ok() {
         format!("the duration {} has no unit", quote(text))
     } else {
         format!("{} is not a duration", quote(text))

@@ -2,8 +2,8 @@
 
 use ::http::{HeaderName, HeaderValue};
 
-use super::super::problem::{Found, Problem, quote};
-use super::super::read::{Field, FromNode, FromText, Wrong};
+use super::super::problem::{Diagnostics, Problem, quote};
+use super::super::read::{FromNode, FromText, KeyContext, ValueError};
 use super::super::yaml::{Node, Value};
 
 /// The name of a field that is set, added or removed.
@@ -53,12 +53,12 @@ const OF_OURS: [&str; 10] = [
 impl FromText for ChangedField {
     const EXPECTED: &'static str = "the name of a field";
 
-    fn from_text(text: &str) -> Result<Self, Wrong> {
+    fn from_text(text: &str) -> Result<Self, ValueError> {
         let name = HeaderName::from_bytes(text.as_bytes()).map_err(|_invalid| {
-            Wrong::new(format!("{} is not the name of a field", quote(text)))
+            ValueError::new(format!("{} is not the name of a field", quote(text)))
                 .help("letters, digits and `-`: for example `X-Version`")
         })?;
-        let wrong = |what: &str| Wrong::new(format!("the field {} {what}", quote(text)));
+        let wrong = |what: &str| ValueError::new(format!("the field {} {what}", quote(text)));
         if OF_THE_CONNECTION.contains(&name.as_str()) {
             return Err(wrong("cannot be changed")
                 .help("it says where the message ends, or is about one connection alone"));
@@ -83,19 +83,22 @@ pub(in super::super) struct FieldValue(pub(in super::super) HeaderValue);
 impl FromText for FieldValue {
     const EXPECTED: &'static str = "text";
 
-    fn from_text(text: &str) -> Result<Self, Wrong> {
+    fn from_text(text: &str) -> Result<Self, ValueError> {
         if text.trim_matches([' ', '\t']) != text {
-            return Err(Wrong::new(format!("the value {} has space at its ends", quote(text)))
-                .help("remove it: nobody receives it"));
+            return Err(ValueError::new(format!(
+                "the value {} has space at its ends",
+                quote(text)
+            ))
+            .help("remove it: nobody receives it"));
         }
         let value = HeaderValue::from_str(text).ok().filter(|value| value.to_str().is_ok());
         value.map(Self).ok_or_else(|| {
             let what = format!("{} cannot be the value of a field", quote(text));
-            Wrong::new(what).help("visible ASCII characters, spaces and tabs")
+            ValueError::new(what).help("visible ASCII characters, spaces and tabs")
         })
     }
 
-    fn from_number(typed: &str) -> Option<Wrong> {
+    fn from_number(typed: &str) -> Option<ValueError> {
         Some(super::in_quotes(typed))
     }
 }
@@ -107,7 +110,7 @@ pub(in super::super) struct ContentType(pub(in super::super) HeaderValue);
 impl FromText for ContentType {
     const EXPECTED: &'static str = "a media type";
 
-    fn from_text(text: &str) -> Result<Self, Wrong> {
+    fn from_text(text: &str) -> Result<Self, ValueError> {
         let FieldValue(value) = FieldValue::from_text(text)?;
         let media = text.split(';').next().unwrap_or(text).trim();
         let token = |part: &str| {
@@ -117,7 +120,7 @@ impl FromText for ContentType {
         if media.split_once('/').is_some_and(|(kind, sub)| token(kind) && token(sub)) {
             return Ok(Self(value));
         }
-        Err(Wrong::new(format!("{} is not a media type", quote(text)))
+        Err(ValueError::new(format!("{} is not a media type", quote(text)))
             .help("for example `application/json`"))
     }
 }
@@ -129,8 +132,8 @@ pub(in super::super) struct Target(pub(in super::super) String);
 impl FromText for Target {
     const EXPECTED: &'static str = "a path or a URL";
 
-    fn from_text(text: &str) -> Result<Self, Wrong> {
-        let wrong = |what: &str| Wrong::new(format!("{} {what}", quote(text)));
+    fn from_text(text: &str) -> Result<Self, ValueError> {
+        let wrong = |what: &str| ValueError::new(format!("{} {what}", quote(text)));
         if !text.bytes().all(|b| b.is_ascii_graphic() && !b"\\\"<>^`|#".contains(&b)) {
             return Err(wrong("has a character that no URL has")
                 .help("write such characters in percent form: a space is `%20`"));
@@ -164,7 +167,7 @@ impl FromNode for RedirectStatus {
         "301, 302, 303, 307 or 308".to_owned()
     }
 
-    fn from_node(node: &Node, field: Field, found: &mut Found) -> Option<Self> {
+    fn from_node(node: &Node, field: KeyContext, found: &mut Diagnostics) -> Option<Self> {
         let Value::Whole(number) = node.value else {
             found.add(field.wrong_type(node, &Self::expected()));
             return None;

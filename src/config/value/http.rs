@@ -1,8 +1,8 @@
 //! Words of HTTP: hosts, paths, statuses.
 
 use super::super::HostPattern;
-use super::super::problem::{Found, Problem, nearest, quote};
-use super::super::read::{Field, FromNode, FromText, Wrong};
+use super::super::problem::{Diagnostics, Problem, nearest, quote};
+use super::super::read::{FromNode, FromText, KeyContext, ValueError};
 use super::super::yaml::{Node, Value};
 use super::matching::as_routed;
 use super::normal_host;
@@ -10,10 +10,10 @@ use super::normal_host;
 impl FromText for HostPattern {
     const EXPECTED: &'static str = "a host name";
 
-    fn from_text(text: &str) -> Result<Self, Wrong> {
+    fn from_text(text: &str) -> Result<Self, ValueError> {
         if text == "*" {
             return Err(
-                Wrong::new("`*` alone is not a host").help("for every host, leave `host` out")
+                ValueError::new("`*` alone is not a host").help("for every host, leave `host` out")
             );
         }
         let (suffix, name) = match text.strip_prefix("*.") {
@@ -22,10 +22,10 @@ impl FromText for HostPattern {
         };
         if name.contains('*') {
             let what = format!("{} has a `*` that is not a whole first part", quote(text));
-            return Err(Wrong::new(what).help("write it as `\"*.example.com\"`"));
+            return Err(ValueError::new(what).help("write it as `\"*.example.com\"`"));
         }
         if name.contains('/') {
-            return Err(Wrong::new(format!("{} is more than a host", quote(text)))
+            return Err(ValueError::new(format!("{} is more than a host", quote(text)))
                 .help("a host has no scheme and no path: `host: api.example.com`"));
         }
         let host = normal_host(name)?;
@@ -40,13 +40,13 @@ pub(in super::super) struct HostName(pub(in super::super) String);
 impl FromText for HostName {
     const EXPECTED: &'static str = "a host name";
 
-    fn from_text(text: &str) -> Result<Self, Wrong> {
+    fn from_text(text: &str) -> Result<Self, ValueError> {
         // As written, because a probe should be able to ask what a client asks.
         let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-._:[]".contains(&b);
         if !text.is_empty() && text.bytes().all(allowed) {
             return Ok(Self(text.to_owned()));
         }
-        Err(Wrong::new(format!("{} is not a host", quote(text)))
+        Err(ValueError::new(format!("{} is not a host", quote(text)))
             .help("write it as `web.internal` or `web.internal:8080`"))
     }
 }
@@ -58,9 +58,9 @@ pub(in super::super) struct Path(pub(in super::super) String);
 impl FromText for Path {
     const EXPECTED: &'static str = "a path";
 
-    fn from_text(text: &str) -> Result<Self, Wrong> {
+    fn from_text(text: &str) -> Result<Self, ValueError> {
         let path = absolute(text)?;
-        let wrong = |what: &str| Wrong::new(format!("the path {} {what}", quote(text)));
+        let wrong = |what: &str| ValueError::new(format!("the path {} {what}", quote(text)));
         if let Some(start) = path.find('*').and_then(|star| path.get(..star)) {
             let start = start.trim_end_matches('/');
             let start = if start.is_empty() { "/" } else { start };
@@ -97,14 +97,14 @@ pub(in super::super) struct ProbePath(pub(in super::super) String);
 impl FromText for ProbePath {
     const EXPECTED: &'static str = "a path";
 
-    fn from_text(text: &str) -> Result<Self, Wrong> {
+    fn from_text(text: &str) -> Result<Self, ValueError> {
         absolute(text).map(|path| Self(path.to_owned()))
     }
 }
 
 /// `text`, if it can stand in a request line.
-pub(super) fn absolute(text: &str) -> Result<&str, Wrong> {
-    let wrong = |what: &str| Wrong::new(format!("the path {} {what}", quote(text)));
+pub(super) fn absolute(text: &str) -> Result<&str, ValueError> {
+    let wrong = |what: &str| ValueError::new(format!("the path {} {what}", quote(text)));
     if !text.starts_with('/') {
         let path = text
             .split_once("://")
@@ -134,7 +134,7 @@ impl FromNode for Statuses {
         "a status, a range such as `200-299`, or a list of both".to_owned()
     }
 
-    fn from_node(node: &Node, field: Field, found: &mut Found) -> Option<Self> {
+    fn from_node(node: &Node, field: KeyContext, found: &mut Diagnostics) -> Option<Self> {
         let Value::List(items) = &node.value else {
             return range(node, field, found).map(|range| Self(vec![range]));
         };
@@ -143,12 +143,12 @@ impl FromNode for Statuses {
             found.add(problem.help("leave `status` out for the default, `200-299`"));
             return None;
         }
-        let entry = Field { entry: true, ..field };
+        let entry = KeyContext { entry: true, ..field };
         Some(Self(items.iter().filter_map(|item| range(item, entry, found)).collect()))
     }
 }
 
-fn range(node: &Node, field: Field, found: &mut Found) -> Option<(u16, u16)> {
+fn range(node: &Node, field: KeyContext, found: &mut Diagnostics) -> Option<(u16, u16)> {
     let typed = match node.value {
         Value::Whole(_) | Value::Text => node.typed.as_str(),
         Value::Null | Value::Bool(_) | Value::Real(_) | Value::List(_) | Value::Map(_) => {
@@ -195,7 +195,7 @@ impl FromNode for Failure {
         "`connect`, `reset`, `timeout` or a status".to_owned()
     }
 
-    fn from_node(node: &Node, field: Field, found: &mut Found) -> Option<Self> {
+    fn from_node(node: &Node, field: KeyContext, found: &mut Diagnostics) -> Option<Self> {
         match (&node.value, node.text()) {
             (&Value::Whole(code), _) => return status_to_retry(code, node, found),
             (_, Some(typed)) => {
@@ -217,7 +217,7 @@ impl FromNode for Failure {
     }
 }
 
-fn status_to_retry(code: u64, node: &Node, found: &mut Found) -> Option<Failure> {
+fn status_to_retry(code: u64, node: &Node, found: &mut Diagnostics) -> Option<Failure> {
     let status =
         u16::try_from(code).ok().filter(|&code| code == 429 || (500..=599).contains(&code));
     if status.is_none() {

@@ -3,7 +3,7 @@
 use ::http::{HeaderName, Method, header};
 
 use super::super::problem::quote;
-use super::super::read::{FromText, Wrong};
+use super::super::read::{FromText, ValueError};
 use super::http::absolute;
 use crate::http::path::normalize_for_routing;
 use crate::http::pattern::Pattern;
@@ -16,10 +16,10 @@ pub(in super::super) struct ExactPath(pub(in super::super) String);
 impl FromText for ExactPath {
     const EXPECTED: &'static str = "a path";
 
-    fn from_text(text: &str) -> Result<Self, Wrong> {
+    fn from_text(text: &str) -> Result<Self, ValueError> {
         let path = absolute(text)?;
         if path.contains('?') {
-            return Err(Wrong::new(format!("the path {} has a query", quote(text)))
+            return Err(ValueError::new(format!("the path {} has a query", quote(text)))
                 .help("a path ends before the `?`; for parameters there is `query`"));
         }
         as_routed(path).map(Self)
@@ -27,23 +27,23 @@ impl FromText for ExactPath {
 }
 
 /// `path`, if requests are compared with it as it is written.
-pub(super) fn as_routed(path: &str) -> Result<String, Wrong> {
+pub(super) fn as_routed(path: &str) -> Result<String, ValueError> {
     // Where a client writes what no URI has, requests have it escaped.
     let escaped = escaped(path);
     let normal = normalize_for_routing(&escaped);
     if normal == path {
         return Ok(path.to_owned());
     }
-    Err(Wrong::new(format!("the path {} is not in the form that requests have", quote(path)))
+    Err(ValueError::new(format!("the path {} is not in the form that requests have", quote(path)))
         .help(format!("write {}, or it would match none", quote(&normal))))
 }
 
 impl FromText for Pattern {
     const EXPECTED: &'static str = "a regular expression";
 
-    fn from_text(text: &str) -> Result<Self, Wrong> {
+    fn from_text(text: &str) -> Result<Self, ValueError> {
         Self::new(text).map_err(|error| {
-            Wrong::new(format!("{} is not a regular expression", quote(text)))
+            ValueError::new(format!("{} is not a regular expression", quote(text)))
                 .help(error.to_string())
         })
     }
@@ -56,20 +56,19 @@ pub(in super::super) struct PathRegex(pub(in super::super) Pattern);
 impl FromText for PathRegex {
     const EXPECTED: &'static str = "a regular expression";
 
-    fn from_text(text: &str) -> Result<Self, Wrong> {
+    fn from_text(text: &str) -> Result<Self, ValueError> {
         let pattern = Pattern::from_text(text)?;
         let bare = text.trim_start_matches('^').trim_end_matches('$');
         if matches!(bare, ".*" | "/.*" | ".+") {
-            return Err(Wrong::new(format!("the pattern {} is for every path", quote(text)))
+            return Err(ValueError::new(format!("the pattern {} is for every path", quote(text)))
                 .help("for every path, leave `path_regex` out"));
         }
         if bare.starts_with(|first: char| first.is_ascii_alphanumeric()) {
-            return Err(Wrong::new(format!("the pattern {} is for no path", quote(text))).help(
-                format!(
+            return Err(ValueError::new(format!("the pattern {} is for no path", quote(text)))
+                .help(format!(
                     "it is for the whole path, and that begins with `/`: write {}",
                     quote(&format!("/{bare}"))
-                ),
-            ));
+                )));
         }
         Ok(Self(pattern))
     }
@@ -78,8 +77,8 @@ impl FromText for PathRegex {
 impl FromText for Method {
     const EXPECTED: &'static str = "a method";
 
-    fn from_text(text: &str) -> Result<Self, Wrong> {
-        let wrong = |what: &str| Wrong::new(format!("{} {what}", quote(text)));
+    fn from_text(text: &str) -> Result<Self, ValueError> {
+        let wrong = |what: &str| ValueError::new(format!("{} {what}", quote(text)));
         let upper = text.to_ascii_uppercase();
         if matches!(upper.as_str(), "CONNECT" | "TRACE") {
             return Err(wrong("is never served").help("it is always answered 405"));
@@ -109,18 +108,18 @@ pub(in super::super) struct FieldName(pub(in super::super) HeaderName);
 impl FromText for FieldName {
     const EXPECTED: &'static str = "the name of a field";
 
-    fn from_text(text: &str) -> Result<Self, Wrong> {
+    fn from_text(text: &str) -> Result<Self, ValueError> {
         match HeaderName::from_bytes(text.as_bytes()) {
-            Ok(header::HOST) => Err(Wrong::new("the field `Host` is looked at as a host")
+            Ok(header::HOST) => Err(ValueError::new("the field `Host` is looked at as a host")
                 .help("write `host: api.example.com` beside `path`")),
             Ok(name) if is_claim(name.as_str()) => {
-                Err(Wrong::new(format!("anybody can send the field {}", quote(text))).help(
+                Err(ValueError::new(format!("anybody can send the field {}", quote(text))).help(
                     "what Weir itself says of a client is written after the route is chosen; \
                      there are `scheme` and `host`, and `client_auth` of a listener",
                 ))
             }
             Ok(name) => Ok(Self(name)),
-            Err(_) => Err(Wrong::new(format!("{} is not the name of a field", quote(text)))
+            Err(_) => Err(ValueError::new(format!("{} is not the name of a field", quote(text)))
                 .help("letters, digits and `-`: for example `X-Version`")),
         }
     }

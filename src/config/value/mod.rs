@@ -12,15 +12,15 @@ mod ready_when;
 mod size;
 
 pub(super) use address::{AdminAddress, BackendUrl, ServerName, normal_host};
-pub(super) use duration::{Patience, spell};
+pub(super) use duration::{DurationOrOff, spell};
 pub(super) use fields::{ChangedField, ContentType, FieldValue, RedirectStatus, Target};
 pub(super) use http::{Failure, HostName, Path, ProbePath, Statuses};
 pub(super) use matching::{ExactPath, FieldName, PathRegex};
 pub(super) use ready_when::ReadyWhen;
-pub(super) use size::{Cap, Size, spell_size};
+pub(super) use size::{Size, SizeOrOff, spell_size};
 
-use super::problem::{Found, Problem, quote};
-use super::read::{Field, FromNode, FromText, Wrong};
+use super::problem::{Diagnostics, Problem, quote};
+use super::read::{FromNode, FromText, KeyContext, ValueError};
 use super::yaml::{Node, Value};
 use super::{PoolName, RouteName};
 
@@ -31,11 +31,11 @@ pub(super) struct Text(pub(super) String);
 impl FromText for Text {
     const EXPECTED: &'static str = "text";
 
-    fn from_text(text: &str) -> Result<Self, Wrong> {
+    fn from_text(text: &str) -> Result<Self, ValueError> {
         Ok(Self(text.to_owned()))
     }
 
-    fn from_number(typed: &str) -> Option<Wrong> {
+    fn from_number(typed: &str) -> Option<ValueError> {
         Some(in_quotes(typed))
     }
 }
@@ -45,13 +45,13 @@ macro_rules! name {
         impl FromText for $name {
             const EXPECTED: &'static str = "a name";
 
-            fn from_text(text: &str) -> Result<Self, Wrong> {
+            fn from_text(text: &str) -> Result<Self, ValueError> {
                 Self::new(text).map_err(|error| {
-                    Wrong::new(format!("{} is not a name", quote(text))).help(error.to_string())
+                    ValueError::new(format!("{} is not a name", quote(text))).help(error.to_string())
                 })
             }
 
-            fn from_number(typed: &str) -> Option<Wrong> {
+            fn from_number(typed: &str) -> Option<ValueError> {
                 Some(in_quotes(typed))
             }
         }
@@ -60,8 +60,8 @@ macro_rules! name {
 name!(PoolName, RouteName);
 
 /// A number where a text is expected.
-fn in_quotes(typed: &str) -> Wrong {
-    Wrong::new(format!("{} is a number, but this must be text", quote(typed)))
+fn in_quotes(typed: &str) -> ValueError {
+    ValueError::new(format!("{} is a number, but this must be text", quote(typed)))
         .help(format!("put it in quotes: {}", quote(&format!("\"{typed}\""))))
 }
 
@@ -77,7 +77,7 @@ impl FromNode for Threads {
         "`auto` or a whole number".to_owned()
     }
 
-    fn from_node(node: &Node, field: Field, found: &mut Found) -> Option<Self> {
+    fn from_node(node: &Node, field: KeyContext, found: &mut Diagnostics) -> Option<Self> {
         match (&node.value, node.text()) {
             (Value::Whole(count), _) => return Some(Self::Count(*count)),
             (_, Some("auto")) => return Some(Self::Auto),

@@ -1,7 +1,7 @@
 //! Which pools make the balancer ready.
 
-use super::super::problem::{Found, Problem, nearest, quote};
-use super::super::read::{Field, FromNode, List};
+use super::super::problem::{Diagnostics, Problem, nearest, quote};
+use super::super::read::{FromNode, KeyContext, List};
 use super::super::yaml::{Node, Value};
 use super::Text;
 
@@ -22,7 +22,7 @@ impl FromNode for ReadyWhen {
         EXPECTED.to_owned()
     }
 
-    fn from_node(node: &Node, field: Field, found: &mut Found) -> Option<Self> {
+    fn from_node(node: &Node, field: KeyContext, found: &mut Diagnostics) -> Option<Self> {
         match (&node.value, node.text()) {
             (Value::List(_), _) => return List::from_node(node, field, found).map(Self::Pools),
             (_, Some("any_pool")) => return Some(Self::AnyPool),

@@ -3,8 +3,8 @@
 //! The units are those of 1024, and are written so: `KB` is a thousand for some and 1024 for
 //! others.
 
-use super::super::problem::{Found, Problem, quote};
-use super::super::read::{Field, FromNode, Wrong};
+use super::super::problem::{Diagnostics, Problem, quote};
+use super::super::read::{FromNode, KeyContext, ValueError};
 use super::super::yaml::{Node, Value};
 
 const UNITS: [(&str, u64); 4] = [("B", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
@@ -15,7 +15,7 @@ pub(in super::super) struct Size(pub(in super::super) u64);
 
 /// So many bytes, or `off` for as many as there are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in super::super) enum Cap {
+pub(in super::super) enum SizeOrOff {
     Off,
     Bytes(u64),
 }
@@ -25,17 +25,17 @@ impl FromNode for Size {
         "a size such as `64KiB`".to_owned()
     }
 
-    fn from_node(node: &Node, field: Field, found: &mut Found) -> Option<Self> {
+    fn from_node(node: &Node, field: KeyContext, found: &mut Diagnostics) -> Option<Self> {
         read(node, field, found, &Self::expected()).map(Self)
     }
 }
 
-impl FromNode for Cap {
+impl FromNode for SizeOrOff {
     fn expected() -> String {
         "a size such as `10MiB`, or `off`".to_owned()
     }
 
-    fn from_node(node: &Node, field: Field, found: &mut Found) -> Option<Self> {
+    fn from_node(node: &Node, field: KeyContext, found: &mut Diagnostics) -> Option<Self> {
         if node.text() == Some("off") {
             return Some(Self::Off);
         }
@@ -49,7 +49,7 @@ impl FromNode for Cap {
     }
 }
 
-fn read(node: &Node, field: Field, found: &mut Found, expected: &str) -> Option<u64> {
+fn read(node: &Node, field: KeyContext, found: &mut Diagnostics, expected: &str) -> Option<u64> {
     match (&node.value, node.text()) {
         (Value::Whole(bytes), _) => Some(*bytes),
         (_, Some(text)) => match parse(text) {
@@ -74,8 +74,8 @@ fn parse(text: &str) -> Option<u64> {
 }
 
 /// Not a size, with the best guess at the one that was meant.
-fn wrong(text: &str) -> Wrong {
-    let problem = Wrong::new(format!("{} is not a size", quote(text)));
+fn wrong(text: &str) -> ValueError {
+    let problem = ValueError::new(format!("{} is not a size", quote(text)));
     match meant(text) {
         Some(meant) => problem.help(format!("write `{meant}`")),
         None => problem.help("a whole number and a unit: `512B`, `64KiB`, `10MiB` or `1GiB`"),

@@ -87,7 +87,7 @@ const WORDS: &[(&str, &str, (&str, &str))] = &[
 ];
 
 /// What `typed` stands for, and what to do without it.
-pub(super) fn absent(typed: &str, section: &Section) -> Option<(&'static str, &'static str)> {
+pub(super) fn find(typed: &str, section: &Section) -> Option<(&'static str, &'static str)> {
     let plain = typed.to_lowercase().replace('-', "_");
     let of = |entry: &&(&str, &str, (&str, &str))| {
         entry.0 == plain && (entry.1 == ANY || entry.1 == section.path)

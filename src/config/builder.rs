@@ -3,16 +3,16 @@
 use std::fmt;
 use std::path::Path;
 
-use super::problem::Found;
+use super::problem::Diagnostics;
 use super::{Config, Overrides, Problem, Problems, check, file, foreign, yaml};
 
 /// What a file means as far as that is clear, and all that is wrong with it so far. Whoever looks
 /// further, at the files that it names for example, adds to it, so that the operator is told
 /// everything at once.
 #[derive(Debug)]
-pub struct Draft {
+pub struct ConfigBuilder {
     config: Config,
-    found: Found,
+    found: Diagnostics,
 }
 
 /// Something that is allowed, and that was probably not meant so.
@@ -42,7 +42,7 @@ impl From<Problems> for Report {
     }
 }
 
-impl Draft {
+impl ConfigBuilder {
     /// Reads a file and the values that win over it; the file may be left out. Names of files are
     /// relative to `directory`.
     ///
@@ -53,7 +53,7 @@ impl Draft {
         overrides: &Overrides,
         directory: &Path,
     ) -> Result<Self, Problems> {
-        let mut found = Found::default();
+        let mut found = Diagnostics::default();
         let mut file = match text {
             Some(bytes) => {
                 let known = |problem| foreign::problem(bytes).unwrap_or(problem);

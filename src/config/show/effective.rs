@@ -13,10 +13,10 @@ use super::yaml::text;
 
 /// Something to be printed.
 #[derive(Debug, PartialEq)]
-pub(super) enum Filled {
+pub(super) enum Effective {
     /// As YAML.
     Scalar(String),
-    List(Vec<Filled>),
+    List(Vec<Effective>),
     Map(Vec<Entry>),
 }
 
@@ -24,30 +24,30 @@ pub(super) enum Filled {
 #[derive(Debug, PartialEq)]
 pub(super) enum Entry {
     /// A key, as YAML.
-    Key(String, Filled),
+    Key(String, Effective),
     /// A key that is not there, and what that means.
-    Left(&'static str, &'static str),
+    Omitted(&'static str, &'static str),
 }
 
 /// What stands at a place of the file, with what is not written there. The path is that of a
 /// section, if one can be there.
-pub(super) fn filled(node: &Node, path: &str) -> Filled {
+pub(super) fn effective(node: &Node, path: &str) -> Effective {
     // `headers` and `query` are maps of what is described once.
     if let (Some(values), Value::Map(entries)) = (path.strip_suffix("{}"), &node.value) {
         let entry =
-            |(key, value): &(Node, Node)| Entry::Key(text(&key.typed), filled(value, values));
-        return Filled::Map(entries.iter().map(entry).collect());
+            |(key, value): &(Node, Node)| Entry::Key(text(&key.typed), effective(value, values));
+        return Effective::Map(entries.iter().map(entry).collect());
     }
     let section = file::SECTIONS.iter().find(|section| section.path == path);
     match (&node.value, section) {
         (Value::Map(entries), Some(section)) => of_section(entries, section),
         (Value::Map(entries), None) => {
             let entry =
-                |(key, value): &(Node, Node)| Entry::Key(text(&key.typed), filled(value, NONE));
-            Filled::Map(entries.iter().map(entry).collect())
+                |(key, value): &(Node, Node)| Entry::Key(text(&key.typed), effective(value, NONE));
+            Effective::Map(entries.iter().map(entry).collect())
         }
         (Value::List(items), _) => {
-            Filled::List(items.iter().map(|item| filled(item, path)).collect())
+            Effective::List(items.iter().map(|item| effective(item, path)).collect())
         }
         (_, Some(Section { short: Some(short), .. })) => {
             let key = Node::given(node.at, short);
@@ -63,8 +63,8 @@ pub(super) fn filled(node: &Node, path: &str) -> Filled {
 /// The path of no section.
 const NONE: &str = "-";
 
-fn scalar(node: &Node) -> Filled {
-    Filled::Scalar(match node.value {
+fn scalar(node: &Node) -> Effective {
+    Effective::Scalar(match node.value {
         Value::Text => text(&node.typed),
         Value::Null
         | Value::Bool(_)
@@ -75,7 +75,7 @@ fn scalar(node: &Node) -> Filled {
     })
 }
 
-fn of_section(entries: &[(Node, Node)], section: &Section) -> Filled {
+fn of_section(entries: &[(Node, Node)], section: &Section) -> Effective {
     let find = |name: &str| entries.iter().find(|(key, _)| key.typed == name).map(|(_, node)| node);
     let typed = |name: &str| find(name).map(|node| node.typed.as_str());
     let mut lines = Vec::new();
@@ -83,7 +83,7 @@ fn of_section(entries: &[(Node, Node)], section: &Section) -> Filled {
         let path = path_of(section.path, key.name, find(key.name));
         let name = key.name.to_owned();
         if let Some(node) = find(key.name) {
-            lines.push(Entry::Key(name, filled(node, &path)));
+            lines.push(Entry::Key(name, effective(node, &path)));
             continue;
         }
         match key.presence {
@@ -91,12 +91,12 @@ fn of_section(entries: &[(Node, Node)], section: &Section) -> Filled {
                 // A default is a text of ours that every other test reads, too.
                 let Ok(node) = reader::read(value.as_bytes()) else { continue };
                 let path = path_of(section.path, key.name, Some(&node));
-                lines.push(Entry::Key(name, filled(&node, &path)));
+                lines.push(Entry::Key(name, effective(&node, &path)));
             }
             Presence::Otherwise("the defaults below")
                 if !applies(section.path, key.name, typed) =>
             {
-                lines.push(Entry::Left(key.name, "this pool speaks HTTP/1.1 with its backends"));
+                lines.push(Entry::Omitted(key.name, "this pool speaks HTTP/1.1 with its backends"));
             }
             Presence::Otherwise("the defaults below") => {
                 let child = file::SECTIONS.iter().find(|child| child.path == path);
@@ -104,17 +104,17 @@ fn of_section(entries: &[(Node, Node)], section: &Section) -> Filled {
             }
             Presence::Otherwise(_) if computed(section.path, key.name, typed).is_some() => {
                 let value = computed(section.path, key.name, typed).unwrap_or_default();
-                lines.push(Entry::Key(name, Filled::Scalar(value)));
+                lines.push(Entry::Key(name, Effective::Scalar(value)));
             }
             // Of ten thousand routes or backends nobody wants to read all that they do not have.
             Presence::Otherwise(_)
                 if section.path.starts_with("routes[]") || section.path == "pools[].backends[]" => {
             }
-            Presence::Otherwise(words) => lines.push(Entry::Left(key.name, words)),
+            Presence::Otherwise(words) => lines.push(Entry::Omitted(key.name, words)),
             Presence::Default(_) | Presence::Required => {}
         }
     }
-    Filled::Map(lines)
+    Effective::Map(lines)
 }
 
 /// A default that is made of other keys of the section.

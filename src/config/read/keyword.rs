@@ -1,29 +1,29 @@
 //! Words out of a closed choice, and what may be switched off.
 
-use super::super::problem::{Found, Origin, Problem, any_of, nearest, quote};
+use super::super::problem::{Diagnostics, Origin, Problem, any_of, nearest, quote};
 use super::super::yaml::{Node, Value};
-use super::{Field, FromNode};
+use super::{FromNode, KeyContext};
 
 /// A word out of a closed choice.
-pub(in super::super) trait Choice: Copy + 'static {
+pub(in super::super) trait Keyword: Copy + 'static {
     /// `an algorithm`
     const NOUN: &'static str;
     /// Each word and what it means.
     const WORDS: &'static [(&'static str, Self)];
-    /// What neighbours call it, in lower case and with `_`, and the word that it is here.
+    /// What other balancers call it, in lower case and with `_`, and the word that it is here.
     const ELSEWHERE: &'static [(&'static str, &'static str)] = &[];
 }
 
-/// A [`Choice`] as typed.
+/// A [`Keyword`] as typed.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(in super::super) struct Word<T>(pub(in super::super) T);
+pub(in super::super) struct KeywordValue<T>(pub(in super::super) T);
 
-impl<T: Choice> FromNode for Word<T> {
+impl<T: Keyword> FromNode for KeywordValue<T> {
     fn expected() -> String {
         any_of(words::<T>())
     }
 
-    fn from_node(node: &Node, field: Field, found: &mut Found) -> Option<Self> {
+    fn from_node(node: &Node, field: KeyContext, found: &mut Diagnostics) -> Option<Self> {
         // A word that looks like a number needs no quotes.
         let number = words::<T>().find(|word| *word == node.typed);
         let Some(typed) = node.text().or(number) else {
@@ -46,7 +46,7 @@ impl<T: Choice> FromNode for Word<T> {
     }
 }
 
-fn words<T: Choice>() -> impl Iterator<Item = &'static str> {
+fn words<T: Keyword>() -> impl Iterator<Item = &'static str> {
     T::WORDS.iter().map(|&(word, _)| word)
 }
 
@@ -69,20 +69,20 @@ fn not_a_word(
 
 /// Something that may be switched off.
 #[derive(Debug, Clone, PartialEq)]
-pub(in super::super) enum Switch<T> {
+pub(in super::super) enum OffOr<T> {
     Off,
-    On(T),
+    Value(T),
 }
 
-impl<T: FromNode> FromNode for Switch<T> {
+impl<T: FromNode> FromNode for OffOr<T> {
     fn expected() -> String {
         format!("`off` or {}", T::expected())
     }
 
-    fn from_node(node: &Node, field: Field, found: &mut Found) -> Option<Self> {
+    fn from_node(node: &Node, field: KeyContext, found: &mut Diagnostics) -> Option<Self> {
         match (&node.value, node.text()) {
             (_, Some("off")) => Some(Self::Off),
-            (Value::Map(_), _) => T::from_node(node, field, found).map(Self::On),
+            (Value::Map(_), _) => T::from_node(node, field, found).map(Self::Value),
             (Value::Bool(false), _) => {
                 let problem = field.wrong_type(node, &Self::expected());
                 found.add(problem.help(format!("write `{}: off`", field.name)));

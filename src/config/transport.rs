@@ -7,15 +7,15 @@ use super::{Certificate, FilePath};
 
 /// How a pool speaks to its backends.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Dial {
+pub struct Transport {
     /// Which HTTP.
     pub protocol: Protocol,
     /// How HTTP/2 is spoken, where it is.
-    pub http2: DialHttp2,
+    pub http2: TransportHttp2,
     /// Whether connections begin with a PROXY header of version 2.
     pub proxy_protocol: bool,
     /// With those that are `https://`.
-    pub tls: DialTls,
+    pub tls: TransportTls,
 }
 
 /// Which HTTP a pool's backends speak.
@@ -42,14 +42,14 @@ impl Protocol {
 
 /// How HTTP/2 is spoken to backends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DialHttp2 {
+pub struct TransportHttp2 {
     /// Requests at once on a connection.
     pub streams: NonZeroU32,
     /// How often a connection is asked whether it still works; `None` is never.
     pub ping: Option<Duration>,
 }
 
-impl Default for DialHttp2 {
+impl Default for TransportHttp2 {
     fn default() -> Self {
         Self { streams: NonZeroU32::new(100).unwrap_or(NonZeroU32::MIN), ping: None }
     }
@@ -57,7 +57,7 @@ impl Default for DialHttp2 {
 
 /// How a pool speaks TLS to its backends.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DialTls {
+pub struct TransportTls {
     /// Whether a backend's certificate must be one for its name that somebody vouches for.
     pub verify: bool,
     /// Who vouches; `None` is whoever this system trusts.
@@ -66,13 +66,13 @@ pub struct DialTls {
     pub identity: Option<Certificate>,
 }
 
-impl Default for DialTls {
+impl Default for TransportTls {
     fn default() -> Self {
         Self { verify: true, ca: None, identity: None }
     }
 }
 
-impl DialTls {
+impl TransportTls {
     /// Every file that it names.
     pub(super) fn files_mut(&mut self) -> impl Iterator<Item = &mut FilePath> {
         let identity = self.identity.iter_mut().flat_map(|one| [&mut one.cert, &mut one.key]);

@@ -6,14 +6,14 @@ use std::fmt::Display;
 use ::http::Method;
 
 use super::super::limits;
-use super::super::problem::{Found, Origin, Problem};
+use super::super::problem::{Diagnostics, Origin, Problem};
 use super::super::{Condition, Conditions, Route};
 
 /// The routes of each host and path, which are told apart by their conditions alone.
 #[derive(Default)]
-pub(super) struct Reach(HashMap<String, Vec<(Conditions, Origin)>>);
+pub(super) struct ShadowedRoutes(HashMap<String, Vec<(Conditions, Origin)>>);
 
-impl Reach {
+impl ShadowedRoutes {
     /// The routes have to come in the order of the file.
     pub(super) fn add(&mut self, route: &Route, at: Origin) {
         // A space is in no host, and cannot be in a prefix or an exact path.
@@ -21,12 +21,12 @@ impl Reach {
         self.0.entry(place).or_default().push((route.conditions.clone(), at));
     }
 
-    pub(super) fn check(self, found: &mut Found) {
+    pub(super) fn check(self, found: &mut Diagnostics) {
         self.0.into_values().for_each(|routes| check(routes, found));
     }
 }
 
-fn check(mut routes: Vec<(Conditions, Origin)>, found: &mut Found) {
+fn check(mut routes: Vec<(Conditions, Origin)>, found: &mut Diagnostics) {
     if let Some((_, at)) = routes.get(limits::ALTERNATIVES_MAX) {
         let max = limits::ALTERNATIVES_MAX;
         let problem = Problem::new(*at, format!("more than {max} routes for one path"));

@@ -1,22 +1,23 @@
 //! How pools speak to their backends.
 
 use super::super::file;
-use super::super::problem::{Found, Origin, Problem, Spanned};
-use super::super::read::Word;
-use super::super::value::{BackendUrl, Patience, ServerName, Text};
+use super::super::problem::{Diagnostics, Origin, Problem, Spanned};
+use super::super::read::KeywordValue;
+use super::super::value::{BackendUrl, DurationOrOff, ServerName, Text};
 use super::super::{
-    Backend, BackendAddress, Certificate, Dial, DialHttp2, DialTls, FilePath, Protocol, limits,
+    Backend, BackendAddress, Certificate, FilePath, Protocol, Transport, TransportHttp2,
+    TransportTls, limits,
 };
 use super::Range;
 
 /// What a pool says of how its backends are spoken to, but for the PROXY protocol.
-pub(super) fn dial(
+pub(super) fn transport(
     tls: Option<Spanned<file::PoolTls>>,
-    protocol: Option<Spanned<Word<Protocol>>>,
+    protocol: Option<Spanned<KeywordValue<Protocol>>>,
     http2: Option<Spanned<file::PoolHttp2>>,
     backends: &[Backend],
-    found: &mut Found,
-) -> Dial {
+    found: &mut Diagnostics,
+) -> Transport {
     let word = protocol.as_ref().map_or(Protocol::Http1, |protocol| protocol.value.0);
     if let Some(protocol) = protocol {
         fits(protocol.at, word, backends, found);
@@ -26,11 +27,11 @@ pub(super) fn dial(
         found.add(problem.help("add `protocol: h2`, `h2c` or `auto`, or remove `http2`"));
     }
     let tls = tls.map(|tls| self::tls(tls, backends, found)).unwrap_or_default();
-    Dial { protocol: word, http2: self::http2(http2, found), proxy_protocol: false, tls }
+    Transport { protocol: word, http2: self::http2(http2, found), proxy_protocol: false, tls }
 }
 
 /// Whether every backend can be spoken to like that.
-fn fits(at: Origin, protocol: Protocol, backends: &[Backend], found: &mut Found) {
+fn fits(at: Origin, protocol: Protocol, backends: &[Backend], found: &mut Diagnostics) {
     let odd = |tls: bool| backends.iter().find(|it| it.server_name.is_some() == tls);
     let wrong = match protocol {
         Protocol::H2 => odd(false).map(|it| (it, "`h2` is over TLS", "`https://` or `h2c`")),
@@ -43,12 +44,12 @@ fn fits(at: Origin, protocol: Protocol, backends: &[Backend], found: &mut Found)
     }
 }
 
-fn http2(typed: Option<Spanned<file::PoolHttp2>>, found: &mut Found) -> DialHttp2 {
+fn http2(typed: Option<Spanned<file::PoolHttp2>>, found: &mut Diagnostics) -> TransportHttp2 {
     let typed = typed.map(|typed| typed.value).unwrap_or_default();
     let range = Range { name: "streams", first: 1, last: u64::from(limits::STREAMS_MAX) };
     let ping = match typed.ping {
-        None | Some(Spanned { value: Patience::Endless, .. }) => None,
-        Some(Spanned { at, value: Patience::Within(value) }) => {
+        None | Some(Spanned { value: DurationOrOff::Off, .. }) => None,
+        Some(Spanned { at, value: DurationOrOff::Duration(value) }) => {
             if value.is_zero() {
                 let problem = Problem::new(at, "an interval of 0 would ask without end");
                 found.add(problem.help("leave it out, or write `ping: off`, for no pings"));
@@ -56,10 +57,14 @@ fn http2(typed: Option<Spanned<file::PoolHttp2>>, found: &mut Found) -> DialHttp
             Some(value)
         }
     };
-    DialHttp2 { streams: range.count(typed.streams, 100, found), ping }
+    TransportHttp2 { streams: range.count(typed.streams, 100, found), ping }
 }
 
-fn tls(typed: Spanned<file::PoolTls>, backends: &[Backend], found: &mut Found) -> DialTls {
+fn tls(
+    typed: Spanned<file::PoolTls>,
+    backends: &[Backend],
+    found: &mut Diagnostics,
+) -> TransportTls {
     let Spanned { at, value: typed } = typed;
     if !backends.is_empty() && backends.iter().all(|backend| backend.server_name.is_none()) {
         let problem = Problem::new(at, "no backend of this pool speaks TLS");
@@ -71,14 +76,14 @@ fn tls(typed: Spanned<file::PoolTls>, backends: &[Backend], found: &mut Found) -
         found.add(problem.help("remove one of the two"));
     }
     let identity = identity(typed.cert, typed.key, &typed.refused, found);
-    DialTls { verify, ca: typed.ca.map(path), identity }
+    TransportTls { verify, ca: typed.ca.map(path), identity }
 }
 
 fn identity(
     cert: Option<Spanned<Text>>,
     key: Option<Spanned<Text>>,
     refused: &[&str],
-    found: &mut Found,
+    found: &mut Diagnostics,
 ) -> Option<Certificate> {
     match (cert, key) {
         (Some(cert), Some(key)) => Some(Certificate { cert: path(cert), key: path(key) }),
@@ -101,7 +106,7 @@ pub(super) fn server_name(
     url: &BackendUrl,
     own: Option<Spanned<ServerName>>,
     of_pool: Option<&ServerName>,
-    found: &mut Found,
+    found: &mut Diagnostics,
 ) -> Option<String> {
     if !url.tls {
         if let Some(own) = own {
