@@ -451,7 +451,7 @@ class Soak:
             if reason != "tunnel_drained":
                 tally.fail(f"{path} ended by {reason}")
         # wrk and the WebSockets leave in the middle at the end of the run.
-        for reason in set(reasons) - {"tunnel_drained", "client_closed"}:
+        for reason in set(reasons) - {"tunnel_drained", "client_aborted"}:
             tally.fail(f"{reasons[reason]} lines with the reason {reason}")
         counted = total(self.samples, "lb_requests_total")
         dropped = total(self.samples, "lb_access_log_dropped_total")

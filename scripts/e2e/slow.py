@@ -87,7 +87,7 @@ def attacked(env, mode):
         peak = memory_kib(pids, "VmHWM")
     finally:
         weir.end()
-    kinds = ("slow_client", "client_stalled")
+    kinds = ("client_timeout", "client_write_timeout")
     counted = {kind: int(total(samples, "lb_errors_total", type=kind)) for kind in kinds}
     said = re.findall(r"(closed|connected|error|pending): +(\d+)", env.world.said(attack))
     print(

@@ -427,7 +427,7 @@ mod tests {
         let expected = json!({
             "time": "2026-01-02T03:04:05.678Z",
             "client": "203.0.113.7", "peer": "203.0.113.7",
-            "duration_ms": 0.0, "pool": "web", "attempts": [], "reason": "dropped",
+            "duration_ms": 0.0, "pool": "web", "attempts": [], "reason": "abandoned",
         });
         assert_eq!(parsed(&as_json), expected);
         assert!(as_text.contains(r#" 203.0.113.7 "-" - in=- out=- "#), "{as_text}");

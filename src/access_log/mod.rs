@@ -217,7 +217,7 @@ mod tests {
         let observer: Arc<dyn Observer> = log;
         drop(fixture::admitted(&fixture::web(), &observer));
         assert!(writer.stop(TIMEOUT), "the writer did not stop");
-        assert!(sink.text().contains(r#""reason":"dropped""#), "{}", sink.text());
+        assert!(sink.text().contains(r#""reason":"abandoned""#), "{}", sink.text());
     }
 
     #[test]

@@ -46,8 +46,12 @@ struct Status<'a> {
 struct Supervisor {
     generation: u64,
     reloads_done: u64,
+    reloads_rejected: u64,
+    /// Deprecated: `reloads_rejected`.
     reloads_refused: u64,
     upgrades_done: u64,
+    upgrades_rejected: u64,
+    /// Deprecated: `upgrades_rejected`.
     upgrades_refused: u64,
     restarts: u64,
     hangs: u64,
@@ -67,6 +71,8 @@ struct Backend<'a> {
     url: String,
     state: &'static str,
     weight: u32,
+    in_flight_requests: u64,
+    /// Deprecated: `in_flight_requests`.
     active_connections: u64,
     total_requests: u64,
     total_failures: u64,
@@ -107,8 +113,10 @@ fn supervisor(told: &Supervision) -> Supervisor {
     Supervisor {
         generation: told.generation,
         reloads_done: told.reloads_done,
+        reloads_rejected: told.reloads_refused,
         reloads_refused: told.reloads_refused,
         upgrades_done: told.upgrades_done,
+        upgrades_rejected: told.upgrades_refused,
         upgrades_refused: told.upgrades_refused,
         restarts: told.restarts,
         hangs: told.hangs,
@@ -124,6 +132,7 @@ fn backend<'a>(
 ) -> Backend<'a> {
     let server = &member.backend;
     let health = server.health();
+    let in_flight = server.in_flight();
     Backend {
         pool: pool.name.as_str(),
         url: server.url(),
@@ -134,7 +143,8 @@ fn backend<'a>(
             (Some(_), true, false) => "unhealthy",
         },
         weight: member.weight.get(),
-        active_connections: server.in_flight(),
+        in_flight_requests: in_flight,
+        active_connections: in_flight,
         total_requests: server.attempts(),
         total_failures: server.failures(),
         last_checked: health.last_checked.map(|moment| {
@@ -211,13 +221,13 @@ mod tests {
             "backends": [
                 {
                     "pool": "web", "url": "http://10.0.0.1:80", "state": "healthy", "weight": 1,
-                    "active_connections": 1, "total_requests": 1, "total_failures": 1,
+                    "in_flight_requests": 1, "active_connections": 1, "total_requests": 1, "total_failures": 1,
                     "last_checked": "2023-11-14T22:13:21.500Z",
                     "last_error": "connection refused",
                 },
                 {
                     "pool": "web", "url": "http://10.0.0.2:80", "state": "unknown", "weight": 1,
-                    "active_connections": 0, "total_requests": 0, "total_failures": 0,
+                    "in_flight_requests": 0, "active_connections": 0, "total_requests": 0, "total_failures": 0,
                     "last_checked": null, "last_error": null,
                 },
             ],
@@ -245,8 +255,8 @@ mod tests {
             hang_timeout: None,
         };
         let expected = json!({
-            "generation": 4, "reloads_done": 2, "reloads_refused": 3, "restarts": 1, "hangs": 8,
-            "upgrades_done": 6, "upgrades_refused": 7, "draining_workers": 5, "draining_connections": 77,
+            "generation": 4, "reloads_done": 2, "reloads_rejected": 3, "reloads_refused": 3, "restarts": 1, "hangs": 8,
+            "upgrades_done": 6, "upgrades_rejected": 7, "upgrades_refused": 7, "draining_workers": 5, "draining_connections": 77,
         });
         assert_eq!(supervised(&probed(), Some(told))["supervisor"], expected);
     }

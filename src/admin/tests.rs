@@ -143,7 +143,7 @@ async fn metrics_are_in_the_text_format_and_fresh() {
     let observer: Arc<dyn Observer> = admin.metrics.clone();
     let mut exchange = fixture::admitted(&admin.live.load(), &observer);
     exchange.pick(Timestamp::ZERO, (0, 0)).unwrap();
-    let active = r#"lb_active_connections{backend="10.0.0.1:3000",pool="web"} 1"#;
+    let active = r#"lb_backend_in_flight_requests{backend="10.0.0.1:3000",pool="web"} 1"#;
     let (head, body) = ask(&admin, "GET", "/metrics").await;
     assert!(head.contains("\r\ncontent-type: text/plain; version=0.0.4\r\n"), "{head}");
     assert!(body.lines().any(|line| line == active), "{body}");

@@ -254,7 +254,7 @@ section! {
     /// speaks HTTP/2. One client connection may hold a quarter of the value, but always one response. Where
     /// more is held, those end whose reader has taken nothing for 10 s, the longest first, and first on
     /// connections above their quarter. Where all hold twice the value, 5 s are enough; at four times, 1 s.
-    /// A reader that takes something more often is never ended. The reason is `client_stalled`, or
+    /// A reader that takes something more often is never ended. The reason is `client_write_timeout`, or
     /// `tunnel_idle` for a WebSocket whose backend does not read; the detail is `response_buffers`. The
     /// memory is that of the container (cgroup), or else of the machine. Sockets' buffers are the kernel's,
     /// and come on top.

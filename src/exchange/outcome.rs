@@ -158,7 +158,7 @@ impl Fault {
         match (self.side, self.kind) {
             (Side::Client, Kind::Unread) if progress.response_started => unread(progress),
             (Side::Client, Kind::Unread) => Judgement::over(Outcome::ClientWriteTimeout),
-            (Side::Client, Kind::Timeout) => slow_client(progress),
+            (Side::Client, Kind::Timeout) => client_timeout(progress),
             (Side::Client, Kind::Protocol) => {
                 Judgement::new(progress, Refusal::BadRequest, Outcome::ClientAborted)
             }
@@ -176,7 +176,7 @@ fn judge_backend(kind: Kind, progress: &Progress) -> Judgement {
     let judged = |refusal| Judgement::new(progress, refusal, Outcome::UpstreamAborted);
     match kind {
         // It cannot respond to an incomplete request.
-        Kind::Timeout if progress.awaits_body => slow_client(progress),
+        Kind::Timeout if progress.awaits_body => client_timeout(progress),
         Kind::Timeout if progress.until_deadline || progress.now >= progress.deadline => {
             past_deadline(progress, false)
         }
@@ -203,7 +203,7 @@ fn unread(progress: &Progress) -> Judgement {
 }
 
 /// The client did not send its body in time.
-fn slow_client(progress: &Progress) -> Judgement {
+fn client_timeout(progress: &Progress) -> Judgement {
     Judgement::new(progress, Refusal::ClientTimeout, Outcome::ClientWriteTimeout)
 }
 

@@ -122,10 +122,10 @@ impl Refusal {
             Self::BadRequest => "bad_request",
             Self::AmbiguousPath => "ambiguous_path",
             Self::NoRoute => "no_route",
-            Self::LoopDetected => "loop",
+            Self::LoopDetected => "loop_detected",
             Self::MethodNotAllowed => "method_not_allowed",
-            Self::MisdirectedRequest => "misdirected",
-            Self::ClientTimeout => "slow_client",
+            Self::MisdirectedRequest => "misdirected_request",
+            Self::ClientTimeout => "client_timeout",
             Self::BodyTooLarge => "body_too_large",
             Self::TargetTooLong => "target_too_long",
             Self::ExpectationFailed => "expectation_failed",
@@ -140,7 +140,7 @@ impl Refusal {
             Self::InvalidResponse => "invalid_response",
             Self::NoBackend => "no_backend",
             Self::TooManyConnections => "too_many_connections",
-            Self::TooManyConnectionsPerClient => "too_many_of_client",
+            Self::TooManyConnectionsPerClient => "too_many_connections_per_client",
             Self::Overload => "overload",
             Self::ConnectTimeout => "connect_timeout",
             Self::ResponseTimeout => "response_timeout",
@@ -153,13 +153,13 @@ impl Refusal {
     pub const fn text(self) -> &'static str {
         match self {
             Self::BadRequest => "Bad Request",
-            Self::LoopDetected => "Loop Detected: the backends lead back here",
-            Self::AmbiguousPath => "Bad Request: the path can be read in several ways",
+            Self::LoopDetected => {
+                "Loop Detected: the request has come through this proxy too often"
+            }
+            Self::AmbiguousPath => "Bad Request: the path is ambiguous",
             Self::NoRoute => "Not Found: no route matches this request",
             Self::MethodNotAllowed => "Method Not Allowed",
-            Self::MisdirectedRequest => {
-                "Misdirected Request: this host needs a connection of its own"
-            }
+            Self::MisdirectedRequest => "Misdirected Request: open a new connection for this host",
             Self::ClientTimeout => "Request Timeout",
             Self::BodyTooLarge => "Content Too Large",
             Self::TargetTooLong => "URI Too Long",
@@ -303,13 +303,13 @@ impl Outcome {
             Self::Refused(refusal) => Some(refusal.code()),
             Self::Redirected => Some("redirect"),
             Self::Responded => Some("respond"),
-            Self::UpstreamAborted => Some("response_cut"),
-            Self::ClientAborted => Some("client_closed"),
-            Self::ClientWriteTimeout => Some("client_stalled"),
+            Self::UpstreamAborted => Some("upstream_aborted"),
+            Self::ClientAborted => Some("client_aborted"),
+            Self::ClientWriteTimeout => Some("client_write_timeout"),
             Self::TunnelIdle => Some("tunnel_idle"),
             Self::TunnelDrained => Some("tunnel_drained"),
             Self::Aborted(abort) => Some(abort.code()),
-            Self::Abandoned => Some("dropped"),
+            Self::Abandoned => Some("abandoned"),
         }
     }
 }
@@ -330,6 +330,6 @@ mod tests {
     fn only_a_completed_exchange_has_no_code() {
         assert_eq!(Outcome::Completed.code(), None);
         assert_eq!(Outcome::Refused(Refusal::NoBackend).code(), Some("no_backend"));
-        assert_eq!(Outcome::ClientAborted.code(), Some("client_closed"));
+        assert_eq!(Outcome::ClientAborted.code(), Some("client_aborted"));
     }
 }

@@ -9,7 +9,7 @@ use super::{counter, counters, gauge, gauges};
 pub struct ConnectionMetrics {
     /// The number of open client connections.
     pub open: IntGauge, // lb_downstream_connections
-    /// The number of responses and tunnels that wait to be read.
+    /// The number of responses and WebSockets that wait to be read.
     pub stalled: IntGauge, // lb_stalled_responses
     /// Of those, how many were aborted because too much of their data was unread.
     pub stalled_ended: IntCounter, // lb_stalled_responses_ended_total
@@ -18,10 +18,10 @@ pub struct ConnectionMetrics {
     /// When each certificate expires, by its file.
     pub certificate_expiry: IntGaugeVec, // lb_certificate_expiry_timestamp_seconds{certificate}
     /// Whether the current contents of a TLS file cannot be used, by its path.
-    pub certificate_broken: IntGaugeVec, // lb_certificate_broken{certificate}
+    pub certificate_reload_failed: IntGaugeVec, // lb_certificate_reload_failed{certificate}
     /// Whether there are no last good contents either.
-    pub certificate_missing: IntGaugeVec, // lb_certificate_missing{certificate}
-    /// Changes of certificate files while running, by outcome: `done` or `refused`.
+    pub certificate_unavailable: IntGaugeVec, // lb_certificate_unavailable{certificate}
+    /// Changes of certificate files while running, by outcome: `done` or `failed`.
     pub certificate_renewals: IntCounterVec, // lb_certificate_renewals_total{outcome}
 }
 
@@ -31,13 +31,13 @@ impl ConnectionMetrics {
             open: gauge(registry, ("lb_downstream_connections", "Open client connections."))?,
             stalled: gauge(
                 registry,
-                ("lb_stalled_responses", "Responses and tunnels that wait to be read."),
+                ("lb_stalled_responses", "Responses and WebSockets that wait to be read."),
             )?,
             stalled_ended: counter(
                 registry,
                 (
                     "lb_stalled_responses_ended_total",
-                    "Responses and tunnels aborted because too much of their data was unread.",
+                    "Responses and WebSockets aborted because too much of their data was unread.",
                 ),
             )?,
             failures: counters(
@@ -56,19 +56,19 @@ impl ConnectionMetrics {
                 ),
                 &["certificate"],
             )?,
-            certificate_broken: gauges(
+            certificate_reload_failed: gauges(
                 registry,
                 (
-                    "lb_certificate_broken",
+                    "lb_certificate_reload_failed",
                     "Whether the current contents of a certificate file cannot be used.",
                 ),
                 &["certificate"],
             )?,
-            certificate_missing: gauges(
+            certificate_unavailable: gauges(
                 registry,
                 (
-                    "lb_certificate_missing",
-                    "Whether there are no last good contents to use instead of a broken certificate file.",
+                    "lb_certificate_unavailable",
+                    "Whether a certificate file cannot be used and no last good contents are known.",
                 ),
                 &["certificate"],
             )?,
@@ -82,7 +82,7 @@ impl ConnectionMetrics {
 fn certificate_renewals(registry: &Registry) -> Result<IntCounterVec> {
     let help = "Changes of certificate files while running, by outcome.";
     let renewals = counters(registry, ("lb_certificate_renewals_total", help), &["outcome"])?;
-    for outcome in ["done", "refused"] {
+    for outcome in ["done", "failed"] {
         renewals.get_metric_with_label_values(&[outcome])?;
     }
     Ok(renewals)

@@ -16,8 +16,8 @@ use prometheus::IntCounter;
 use prometheus::proto::MetricFamily;
 use serde::{Deserialize, Serialize};
 
-use crate::metrics::Metrics;
 use crate::metrics::family::{Family, Labels, Series, bits, is_counted};
+use crate::metrics::{Metrics, deprecated};
 use crate::runtime::in_flight::InFlight;
 use crate::runtime::snapshot::Snapshot;
 
@@ -178,6 +178,7 @@ impl Metrics {
                 None => families.push(family),
             }
         }
+        families.extend(deprecated::copies(&families));
         families.sort_by(|one, other| one.name().cmp(other.name()));
         families
     }

@@ -10,6 +10,7 @@
 
 mod connections;
 mod counts;
+mod deprecated;
 mod family;
 mod kind;
 mod known;
@@ -60,7 +61,7 @@ pub struct Metrics {
     /// Attempts that were retried, by the [`ErrorKind`] of the attempt.
     retries: IntCounterVec, // lb_retries_total{pool,reason}
     /// Per (pool, backend), with `lb_request_duration_seconds`, `lb_backend_up` and
-    /// `lb_active_connections`; per pool, `lb_tunnels` and `lb_tunnels_total`.
+    /// `lb_backend_in_flight_requests`; per pool, `lb_tunnels` and `lb_tunnels_total`.
     table: SeriesTable,
     /// Requests rejected by a rate limit, one for each [`Scope`].
     rate_limited: [IntCounter; Scope::ALL.len()], // lb_rate_limited_requests_total{scope}
@@ -328,7 +329,7 @@ fn table(registry: &Registry, snapshot: &Snapshot) -> Result<SeriesTable> {
         )?,
         active: gauges(
             registry,
-            ("lb_active_connections", "Requests in flight to a backend."),
+            ("lb_backend_in_flight_requests", "Requests in flight to a backend."),
             &["pool", "backend"],
         )?,
         unresolved: gauges(

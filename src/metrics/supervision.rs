@@ -105,7 +105,7 @@ impl Metrics {
                 "Reloads of the configuration, by outcome.",
                 vec![
                     counter(Some(("outcome", "done")), stats.reloads_done),
-                    counter(Some(("outcome", "refused")), stats.reloads_refused),
+                    counter(Some(("outcome", "rejected")), stats.reloads_refused),
                 ],
             ),
             family(
@@ -113,7 +113,7 @@ impl Metrics {
                 "Upgrades of the supervisor to another binary, by outcome.",
                 vec![
                     counter(Some(("outcome", "done")), stats.upgrades_done),
-                    counter(Some(("outcome", "refused")), stats.upgrades_refused),
+                    counter(Some(("outcome", "rejected")), stats.upgrades_refused),
                 ],
             ),
             family(

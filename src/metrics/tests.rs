@@ -183,8 +183,8 @@ fn an_own_5xx_an_aborted_response_and_an_abandoned_exchange_are_failures() {
     world.admitted().finished(Outcome::UpstreamAborted, Some(&fixture::wire(200)), NOW);
     drop(world.admitted());
     assert_eq!(world.metrics.totals().failed, 3);
-    assert!(world.has(r#"lb_errors_total{backend="",pool="web",type="response_cut"} 1"#));
-    assert!(world.has(r#"lb_errors_total{backend="",pool="web",type="dropped"} 1"#));
+    assert!(world.has(r#"lb_errors_total{backend="",pool="web",type="upstream_aborted"} 1"#));
+    assert!(world.has(r#"lb_errors_total{backend="",pool="web",type="abandoned"} 1"#));
 }
 
 #[test]
@@ -211,9 +211,29 @@ fn health_and_leases_are_read_from_the_snapshot_at_a_scrape() {
     let mut exchange = world.admitted();
     exchange.pick(NOW, (0, 0)).unwrap();
     world.metrics.refresh(&world.snapshot);
-    assert!(world.has(r#"lb_active_connections{backend="10.0.0.1:3000",pool="web"} 1"#));
+    assert!(world.has(r#"lb_backend_in_flight_requests{backend="10.0.0.1:3000",pool="web"} 1"#));
     assert!(world.has(r#"lb_backend_up{backend="10.0.0.2:3000",pool="web"} 1"#));
     assert!(world.has(r#"lb_healthy_backends{pool="web"} 2"#));
+}
+
+#[test]
+fn a_renamed_metric_has_the_same_value_under_its_old_name() {
+    let world = world();
+    world.metrics.connections().certificate_unavailable.with_label_values(&["a.crt"]).set(1);
+    let mut exchange = world.admitted();
+    exchange.pick(NOW, (0, 0)).unwrap();
+    world.metrics.refresh(&world.snapshot);
+    for line in [
+        r#"lb_backend_in_flight_requests{backend="10.0.0.1:3000",pool="web"} 1"#,
+        r#"lb_active_connections{backend="10.0.0.1:3000",pool="web"} 1"#,
+        r#"lb_certificate_unavailable{certificate="a.crt"} 1"#,
+        r#"lb_certificate_missing{certificate="a.crt"} 1"#,
+        "# TYPE lb_active_connections gauge",
+        "# HELP lb_active_connections Deprecated, will be removed: \
+         use lb_backend_in_flight_requests.",
+    ] {
+        assert!(world.has(line), "{line} is not in\n{}", world.text());
+    }
 }
 
 #[test]
@@ -283,7 +303,7 @@ fn likely_series_exist_at_0_from_the_start() {
         r#"lb_errors_total{backend="",pool="web",type="no_backend"} 0"#,
         r#"lb_retries_total{pool="web",reason="reset"} 0"#,
         r#"lb_certificate_renewals_total{outcome="done"} 0"#,
-        r#"lb_certificate_renewals_total{outcome="refused"} 0"#,
+        r#"lb_certificate_renewals_total{outcome="failed"} 0"#,
     ] {
         assert!(world.has(line), "{line} is not in\n{}", world.text());
     }
@@ -293,7 +313,7 @@ fn likely_series_exist_at_0_from_the_start() {
         let is_it = |line: &&str| line.contains(backend) && !line.contains("duration_seconds");
         text.lines().filter(is_it).count()
     };
-    assert_eq!(of("10.0.0.1:3000"), 22, "two gauges, ten statuses and ten errors");
+    assert_eq!(of("10.0.0.1:3000"), 23, "three gauges, ten statuses and ten errors");
 }
 
 #[test]
@@ -671,9 +691,9 @@ fn the_supervisors_metrics_are_exposed() {
     world.metrics.supervised(&supervision());
     assert!(world.has("lb_worker_generation 4"), "{}", world.text());
     assert!(world.has(r#"lb_config_reloads_total{outcome="done"} 2"#));
-    assert!(world.has(r#"lb_config_reloads_total{outcome="refused"} 3"#));
+    assert!(world.has(r#"lb_config_reloads_total{outcome="rejected"} 3"#));
     assert!(world.has(r#"lb_supervisor_upgrades_total{outcome="done"} 5"#));
-    assert!(world.has(r#"lb_supervisor_upgrades_total{outcome="refused"} 6"#));
+    assert!(world.has(r#"lb_supervisor_upgrades_total{outcome="rejected"} 6"#));
     assert!(world.has("lb_worker_restarts_total 1"));
     assert!(world.has("lb_worker_hangs_total 8"));
     assert!(world.has("lb_draining_workers 2"));

@@ -90,7 +90,7 @@ pub fn understands(memory: impl Read, load: &Load) -> Result<&'static str, Strin
     let memory = Memory::read(memory).map_err(|error| error.to_string())?;
     match load(memory.text.as_deref().map(str::as_bytes)) {
         Ok(_) => Ok(UNDERSTOOD),
-        Err(problems) => Err(format!("the configuration is refused: {problems}")),
+        Err(problems) => Err(format!("the configuration is rejected: {problems}")),
     }
 }
 

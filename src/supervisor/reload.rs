@@ -171,7 +171,7 @@ impl Supervisor {
 
     /// A reload came to nothing: what was served is served on, and whoever asked is told why.
     pub(super) fn refused(&mut self, why: &str, answers: Vec<Sender<Answer>>) {
-        log::error!("reload refused: {why}");
+        log::error!("reload rejected: {why}");
         self.facts.reloads_refused += 1;
         self.facts.last_reload_ok = false;
         self.close_unused();

@@ -14,7 +14,7 @@ impl Supervisor {
         // Writing into a String cannot fail.
         let _written = write!(
             text,
-            "configuration {}\nreloads: done={} refused={}\nupgrades: done={} refused={}{}\n\
+            "configuration {}\nreloads: done={} rejected={}\nupgrades: done={} rejected={}{}\n\
              restarts: {}\nhangs: {}",
             self.served.version,
             facts.reloads_done,

@@ -119,7 +119,7 @@ impl Supervisor {
 
     /// The replacement came to nothing: everything goes on.
     pub(super) fn refuse_upgrade(&mut self, why: &str) {
-        log::error!("upgrade refused: {why}");
+        log::error!("upgrade rejected: {why}");
         self.facts.upgrades_refused += 1;
         self.upgrade_refusal = Some(why.to_owned());
         self.give_up_upgrade();

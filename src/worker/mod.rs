@@ -73,7 +73,7 @@ pub enum WorkerError {
     Metrics(#[from] prometheus::Error),
     /// The configuration is refused. The supervisor would not have sent it, but a newer binary may
     /// be of another mind.
-    #[error("the configuration is refused:\n{0}")]
+    #[error("the configuration is rejected:\n{0}")]
     Config(String),
     /// There is no TLS by such settings.
     #[error("no TLS with clients can be made: {0}")]

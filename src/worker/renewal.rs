@@ -116,8 +116,8 @@ fn tell(renewals: &RefreshReport, metrics: &ConnectionMetrics) {
         metrics.certificate_renewals.with_label_values(&["done"]).inc();
     }
     warn(renewals);
-    let refused = u64::try_from(renewals.failed.len()).unwrap_or(u64::MAX);
-    metrics.certificate_renewals.with_label_values(&["refused"]).inc_by(refused);
+    let failed = u64::try_from(renewals.failed.len()).unwrap_or(u64::MAX);
+    metrics.certificate_renewals.with_label_values(&["failed"]).inc_by(failed);
 }
 
 /// Tells of what cannot be used, and what comes of that.
@@ -143,9 +143,9 @@ pub(super) fn warn(renewals: &RefreshReport) {
 fn record_statuses(files: &Files, metrics: &ConnectionMetrics) {
     for status in files.statuses().into_values() {
         let file = [status.file.as_str()];
-        let (broken, missing) = (&metrics.certificate_broken, &metrics.certificate_missing);
-        broken.with_label_values(&file).set(i64::from(status.broken));
-        missing.with_label_values(&file).set(i64::from(status.missing));
+        let gauges = (&metrics.certificate_reload_failed, &metrics.certificate_unavailable);
+        gauges.0.with_label_values(&file).set(i64::from(status.broken));
+        gauges.1.with_label_values(&file).set(i64::from(status.missing));
         if let Some(expiry) = status.expires {
             metrics.certificate_expiry.with_label_values(&file).set(unix(expiry));
         }

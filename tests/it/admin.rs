@@ -147,7 +147,7 @@ fn when_a_reload_fails_at_the_end_the_admin_port_keeps_connections_again() {
     let new = eventually_some(TIMEOUT, "a new worker is warm", warm).pid;
     kill("KILL", &[new]).unwrap();
     kill("CONT", &[old]).unwrap();
-    eventually(TIMEOUT, "the reload is refused", || weir.stderr().contains("reload refused"));
+    eventually(TIMEOUT, "the reload is refused", || weir.stderr().contains("reload rejected"));
     let again = || {
         let mut client = Client::connect(weir.admin());
         let first = client.request("GET", "/healthz", &[], b"").ok()?;

@@ -131,7 +131,7 @@ fn when_a_new_worker_dies_while_it_warms_up_the_reload_is_refused() {
     let new = weir.workers().into_iter().find(|worker| worker.is("warming")).unwrap();
     kill("KILL", &[new.pid]).unwrap();
     eventually(TIMEOUT, "it is said", || {
-        weir.stderr().contains("reload refused: the new worker ended: ")
+        weir.stderr().contains("reload rejected: the new worker ended: ")
     });
     assert_eq!((weir.worker_pid(), weir.get("/").text()), (worker, "one".to_owned()));
     let tally = load.stop();
@@ -157,7 +157,7 @@ fn when_a_new_worker_dies_while_it_takes_over_the_old_one_serves_on_with_its_adm
     let new = eventually_some(TIMEOUT, "a new worker is warm", warm).pid;
     kill("KILL", &[new]).unwrap();
     kill("CONT", &[old]).unwrap();
-    eventually(TIMEOUT, "the reload is refused", || weir.stderr().contains("reload refused"));
+    eventually(TIMEOUT, "the reload is refused", || weir.stderr().contains("reload rejected"));
     assert_eq!(weir.get("/").status(), 200);
     eventually(TIMEOUT, "the admin port answers", || {
         client::try_get(weir.admin(), "/metrics").is_ok_and(|answer| answer.status() == 200)

@@ -20,13 +20,13 @@ use crate::support::{TIMEOUT, eventually};
 /// Fails the test unless every gauge of what is under way comes down to 0.
 #[track_caller]
 fn until_nothing_is_left(weir: &Weir) {
-    for gauge in ["lb_active_connections", "lb_downstream_connections"] {
+    for gauge in ["lb_backend_in_flight_requests", "lb_downstream_connections"] {
         let what = format!("{gauge} is 0 again");
         eventually(TIMEOUT, &what, || weir.metrics().sum(gauge, &[]) == 0.0);
     }
     let status = weir.status();
     let backends = status["backends"].as_array().into_iter().flatten();
-    let active: u64 = backends.filter_map(|one| one["active_connections"].as_u64()).sum();
+    let active: u64 = backends.filter_map(|one| one["in_flight_requests"].as_u64()).sum();
     assert_eq!((active, &status["downstream_connections"]), (0, &0.into()), "{status}");
 }
 
@@ -119,7 +119,7 @@ fn a_client_that_resets_while_it_waits_lets_go_of_its_backend() {
     eventually(TIMEOUT, "the backend is left alone", || backend.abandoned() == 1);
     until_nothing_is_left(&weir);
     let line = weir.until_logged("the request", |_| true);
-    assert_eq!((&line["status"], &line["reason"]), (&499.into(), &"client_closed".into()));
+    assert_eq!((&line["status"], &line["reason"]), (&499.into(), &"client_aborted".into()));
 }
 
 #[test]
@@ -130,7 +130,7 @@ fn a_client_that_leaves_is_no_failure_of_a_backend() {
     for stage in [2, 4] {
         leave_at(stage, &weir);
     }
-    let gone = |line: &serde_json::Value| line["reason"] == "client_closed";
+    let gone = |line: &serde_json::Value| line["reason"] == "client_aborted";
     eventually(TIMEOUT, "both are logged", || {
         weir.access_log().iter().filter(|l| gone(l)).count() == 2
     });

@@ -155,7 +155,7 @@ fn a_caller_that_gives_up_is_heard_by_the_backend() {
     eventually(TIMEOUT, "the call is there", || backend.calls().len() == 1);
     stream.reset();
     eventually(TIMEOUT, "the backend hears of it", || backend.resets() == 1);
-    let busy = || weir.metrics().sum("lb_active_connections", &[]);
+    let busy = || weir.metrics().sum("lb_backend_in_flight_requests", &[]);
     eventually(TIMEOUT, "the lease is back", || busy() == 0.0);
 }
 

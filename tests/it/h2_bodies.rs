@@ -109,7 +109,7 @@ fn a_client_that_leaves_while_its_body_is_held_back_gives_its_stream_up() {
     stream.reset();
     eventually(TIMEOUT, "the stream is given up", || backend.resets() == 1);
     let line = weir.until_logged("its line", |line| line["path"] == "/never");
-    assert_eq!((&line["status"], &line["reason"]), (&499.into(), &"client_closed".into()));
+    assert_eq!((&line["status"], &line["reason"]), (&499.into(), &"client_aborted".into()));
 }
 
 #[test]

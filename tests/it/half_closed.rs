@@ -37,7 +37,7 @@ fn logged(weir: &Weir, path: &str) -> serde_json::Value {
 
 fn until_idle(weir: &Weir) {
     eventually(TIMEOUT, "no request is in flight", || {
-        weir.metrics().sum("lb_active_connections", &[]) == 0.0
+        weir.metrics().sum("lb_backend_in_flight_requests", &[]) == 0.0
     });
 }
 

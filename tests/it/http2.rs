@@ -96,13 +96,13 @@ fn a_hundred_streams_are_served_at_once_on_one_connection() {
         (0..100).map(|_| client.start(request(Method::GET, "/", &[]), false).unwrap()).collect();
     eventually(TIMEOUT, "all are at the backend", || backend.in_flight() == 100);
     assert_eq!(weir.status()["downstream_connections"], 1);
-    assert_eq!(weir.metrics().sum("lb_active_connections", &[("pool", "web")]), 100.0);
+    assert_eq!(weir.metrics().sum("lb_backend_in_flight_requests", &[("pool", "web")]), 100.0);
     backend.release();
     for stream in streams {
         assert_eq!(stream.answer().unwrap().status(), 200);
     }
     eventually(TIMEOUT, "every lease is back", || {
-        weir.metrics().sum("lb_active_connections", &[("pool", "web")]) == 0.0
+        weir.metrics().sum("lb_backend_in_flight_requests", &[("pool", "web")]) == 0.0
     });
 }
 
@@ -232,9 +232,9 @@ fn a_client_that_resets_its_stream_gives_its_lease_back() {
     eventually(TIMEOUT, "it is at the backend", || backend.in_flight() == 1);
     stream.reset();
     eventually(TIMEOUT, "the lease is back", || {
-        weir.metrics().sum("lb_active_connections", &[("pool", "web")]) == 0.0
+        weir.metrics().sum("lb_backend_in_flight_requests", &[("pool", "web")]) == 0.0
     });
-    let line = weir.until_logged("the client left", |line| line["reason"] == "client_closed");
+    let line = weir.until_logged("the client left", |line| line["reason"] == "client_aborted");
     assert_eq!(line["status"], 499);
     backend.set(Behaviour::default());
     assert_eq!(client.get("/", &[]).unwrap().status(), 200);
@@ -376,7 +376,7 @@ fn streams_that_are_reset_at_once_end_their_connection() {
     assert!(begun < 20_000, "after {begun}");
     eventually(TIMEOUT, "it is counted", || floods_counted(&weir) == 1.0);
     eventually(TIMEOUT, "every lease is back", || {
-        weir.metrics().sum("lb_active_connections", &[("pool", "web")]) == 0.0
+        weir.metrics().sum("lb_backend_in_flight_requests", &[("pool", "web")]) == 0.0
     });
 }
 

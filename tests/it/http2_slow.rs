@@ -36,7 +36,7 @@ fn a_body_that_comes_too_slowly_is_answered_408_and_its_stream_alone() {
     let answer = stream.trickle(b"x", Duration::from_millis(20), usize::MAX).unwrap();
     assert_eq!(answer.status(), 408);
     let line = weir.until_logged("its line", |line| line["status"] == 408);
-    assert_eq!((&line["reason"], &line["path"]), (&"slow_client".into(), &"/slow".into()));
+    assert_eq!((&line["reason"], &line["path"]), (&"client_timeout".into(), &"/slow".into()));
     let received = backend.requests();
     assert!(!received.iter().any(|request| request.target == "/slow" && request.is_whole));
     backend.release();
@@ -64,7 +64,7 @@ fn a_client_that_takes_its_answer_too_slowly_is_cut_off_and_its_stream_alone() {
         drop(both.read(1000));
         weir.access_log().into_iter().find(|line| line["path"] == "/big")
     });
-    assert_eq!((&line["reason"], &line["status"]), (&"client_stalled".into(), &200.into()));
+    assert_eq!((&line["reason"], &line["status"]), (&"client_write_timeout".into(), &200.into()));
     assert!(both.read(usize::MAX).is_err(), "the stream is reset, for the answer is not whole");
     backend.set(Behaviour::default());
     assert_eq!(client.get("/", &[]).unwrap().status(), 200, "the connection goes on");

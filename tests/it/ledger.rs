@@ -115,7 +115,7 @@ fn clients_that_read_nothing_are_not_the_backends_failure() {
         let path = format!("/{number}");
         let line = weir.until_logged(&path, |line| line["path"] == path.as_str());
         let reason = line["reason"].as_str().unwrap_or_default();
-        assert!(["client_stalled", "deadline"].contains(&reason), "{line}");
+        assert!(["client_write_timeout", "deadline"].contains(&reason), "{line}");
     }
     assert_eq!(weir.metrics().sum("lb_errors_total", &[("type", "timeout")]), 0.0);
     assert_eq!(weir.status()["backends"][0]["total_failures"], 0);

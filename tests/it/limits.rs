@@ -280,10 +280,12 @@ fn the_limit_of_connections_is_not_the_admin_ports() {
 
 /// Waits until connections of one client were too many.
 fn until_turned_away(weir: &Weir) {
-    let labels = [("reason", "too_many_of_client")];
+    let labels = [("reason", "too_many_connections_per_client")];
     let count = || weir.metrics().sum("lb_connection_failures_total", &labels);
     eventually(TIMEOUT, "it is counted", || count() > 0.0);
-    eventually(TIMEOUT, "it is logged", || weir.stderr().contains("reason=too_many_of_client"));
+    eventually(TIMEOUT, "it is logged", || {
+        weir.stderr().contains("reason=too_many_connections_per_client")
+    });
 }
 
 #[test]

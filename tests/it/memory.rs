@@ -164,7 +164,7 @@ fn stalled_http2(weir: &Weir, streams: u32) -> RawHttp2 {
 
 fn until_active(weir: &Weir, count: f64) {
     eventually(TIMEOUT * 3, "all are at the backend", || {
-        weir.metrics().sum("lb_active_connections", &[]) >= count
+        weir.metrics().sum("lb_backend_in_flight_requests", &[]) >= count
     });
 }
 
@@ -252,7 +252,7 @@ fn where_too_many_responses_wait_those_that_have_waited_for_the_longest_are_ende
     });
     assert_eq!(
         (&line["reason"], &line["detail"]),
-        (&"client_stalled".into(), &"response_buffers".into())
+        (&"client_write_timeout".into(), &"response_buffers".into())
     );
     eventually(TIMEOUT * 2, "no more wait than may", || waiting(&weir) <= 2.0);
     assert_eq!(waiting(&weir) + ended(&weir), 71.0);
@@ -304,7 +304,7 @@ fn a_tunnel_that_its_client_does_not_read_is_ended_where_the_memory_is_needed() 
     let line = weir.until_logged("a tunnel is ended", |line| line["path"] == "/tunnel/talks");
     assert_eq!(
         (&line["reason"], &line["detail"]),
-        (&"client_stalled".into(), &"response_buffers".into())
+        (&"client_write_timeout".into(), &"response_buffers".into())
     );
     eventually(TIMEOUT * 2, "no more wait than may", || waiting(&weir) == 2.0);
 }

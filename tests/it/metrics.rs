@@ -233,7 +233,7 @@ fn active_connections_are_the_requests_in_flight() {
     let request = "GET / HTTP/1.1\r\nHost: weir.test\r\n\r\n";
     clients.iter_mut().for_each(|client| client.send(request));
     backends[0].until_count(3);
-    let active = || weir.metrics().value("lb_active_connections", &[("pool", "web")]);
+    let active = || weir.metrics().value("lb_backend_in_flight_requests", &[("pool", "web")]);
     assert_eq!(active(), Some(3.0));
     backends[0].release();
     clients.iter_mut().for_each(|client| assert_eq!(client.read_answer().status(), 200));
@@ -385,6 +385,7 @@ fn every_metric_of_this_version_is_there() {
         "lb_request_duration_seconds_sum",
         "lb_request_duration_seconds_count",
         "lb_backend_up",
+        "lb_backend_in_flight_requests",
         "lb_active_connections",
         "lb_tunnels",
         "lb_tunnels_total",
@@ -486,7 +487,7 @@ fn refusals_have_their_line_with_the_reason() {
     let line = logged(&weir, "GET / HTTP/1.1\r\n\r\n", 400);
     assert_eq!(line["reason"], "bad_request");
     let line = logged(&weir, "GET / HTTP/1.1\r\nHost: a\r\n", 408);
-    assert_eq!(line["reason"], "slow_client");
+    assert_eq!(line["reason"], "client_timeout");
 }
 
 #[test]
@@ -535,14 +536,14 @@ fn an_answer_that_was_cut_says_so_whatever_its_status() {
     let weir = Weir::start(&pool(&backends, ""));
     assert!(client::try_get(weir.address(), "/").is_err(), "a cut answer must not look whole");
     let line = weir.until_logged("its line", |line| line["status"] == 200);
-    assert_eq!(line["reason"], "response_cut");
+    assert_eq!(line["reason"], "upstream_aborted");
     let metrics = until_counted(&weir, 1);
-    assert_eq!(metrics.sum("lb_errors_total", &[("type", "response_cut")]), 1.0);
+    assert_eq!(metrics.sum("lb_errors_total", &[("type", "upstream_aborted")]), 1.0);
     assert_eq!(weir.status()["failed_requests"], 1);
 }
 
 #[test]
-fn a_client_that_left_is_499_client_closed_and_nobodys_failure() {
+fn a_client_that_left_is_499_client_aborted_and_nobodys_failure() {
     let backends = Backend::start_many(1);
     backends[0].set(Behaviour::NeverAnswer);
     let weir = Weir::start(&pool(&backends, ""));
@@ -551,7 +552,7 @@ fn a_client_that_left_is_499_client_closed_and_nobodys_failure() {
     backends[0].until_count(1);
     client.reset();
     let line = weir.until_logged("its line", |line| line["path"] == "/left");
-    assert_eq!((&line["status"], &line["reason"]), (&json!(499), &json!("client_closed")));
+    assert_eq!((&line["status"], &line["reason"]), (&json!(499), &json!("client_aborted")));
     eventually(TIMEOUT, "the backend is let go", || backends[0].abandoned() == 1);
     let metrics = until_counted(&weir, 1);
     assert_eq!(requests(&metrics, &label(&backends[0]), "GET", "499"), 1.0);

@@ -50,7 +50,7 @@ fn refused_until_repaired(
     let backends: Vec<&Backend> = backends.iter().collect();
     mix.stop().assert_flawless(&backends);
     let outcomes = |outcome| weir.metrics().sum("lb_config_reloads_total", &[("outcome", outcome)]);
-    assert_eq!((outcomes("refused"), outcomes("done")), (1.0, 1.0));
+    assert_eq!((outcomes("rejected"), outcomes("done")), (1.0, 1.0));
     said
 }
 

@@ -294,10 +294,10 @@ fn with_watch_a_changed_file_is_served_and_a_bad_one_is_told_once() {
     weir.write_config(&pool(&backends[1..], ""));
     eventually(TIMEOUT, "the new file is served", || weir.get("/").text() == "b2");
     weir.write_config("pools: 17");
-    eventually(TIMEOUT, "it is refused", || reloads_done(&weir, "refused") > 0.0);
+    eventually(TIMEOUT, "it is refused", || reloads_done(&weir, "rejected") > 0.0);
     // Longer than three looks: it must not be told again.
-    within(Duration::from_millis(3500), || (reloads_done(&weir, "refused") > 1.0).then_some(()));
-    assert_eq!(weir.stderr().matches("reload refused").count(), 1, "{}", weir.stderr());
+    within(Duration::from_millis(3500), || (reloads_done(&weir, "rejected") > 1.0).then_some(()));
+    assert_eq!(weir.stderr().matches("reload rejected").count(), 1, "{}", weir.stderr());
     assert_eq!(weir.get("/").text(), "b2", "the old one is served on");
     weir.write_config(&pool(&backends[..1], ""));
     eventually(TIMEOUT, "a good one is served again", || weir.get("/").text() == "b1");

@@ -273,7 +273,7 @@ fn an_answer_that_breaks_in_its_body_is_not_tried_again_and_ends_cut() {
         assert!(cut, "{failure:?}");
         assert_eq!(count(&backends), 1);
         let line = weir.until_logged("the request", |_| true);
-        assert_eq!((&line["status"], &line["reason"]), (&200.into(), &"response_cut".into()));
+        assert_eq!((&line["status"], &line["reason"]), (&200.into(), &"upstream_aborted".into()));
     }
 }
 

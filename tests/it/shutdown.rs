@@ -296,7 +296,7 @@ fn the_admin_port_answers_while_it_drains() {
     assert_eq!((ready.status(), ready.text().as_str()), (503, "not ready: draining\n"));
     assert_eq!(client::get(weir.admin(), "/healthz").status(), 200);
     assert_eq!(weir.metrics().value("lb_downstream_connections", &[]), Some(1.0));
-    assert_eq!(weir.status()["backends"][0]["active_connections"], 1);
+    assert_eq!(weir.status()["backends"][0]["in_flight_requests"], 1);
     backend.release();
     client.read_answer();
     ends_with(&mut weir, 0);

@@ -100,7 +100,7 @@ fn a_body_that_stops_is_cut_after_the_response_timeout() {
     let mut client = Client::connect(weir.address());
     let failure = client.request("GET", "/", &[], b"").expect_err("the body has no end");
     assert!(never_whole(&failure), "{failure:?}");
-    assert_eq!((backend.count(), reason(&weir).as_str()), (1, "response_cut"));
+    assert_eq!((backend.count(), reason(&weir).as_str()), (1, "upstream_aborted"));
 }
 
 #[test]
@@ -185,7 +185,7 @@ fn http2_headers_and_trailers_that_drip_end_at_the_response_timeout_too() {
     let failure = Client::connect(weir.address()).request("GET", "/", &[], b"");
     let failure = failure.expect_err("the end does not come");
     assert!(never_whole(&failure), "{failure:?}");
-    assert_eq!(reason(&weir), "response_cut");
+    assert_eq!(reason(&weir), "upstream_aborted");
 }
 
 // ── the deadline of a whole request ──
@@ -238,7 +238,7 @@ fn a_client_that_does_not_read_is_cut_after_the_requests_deadline() {
     let mut got = client.read_some().unwrap().len();
     eventually(TIMEOUT, "nothing is in flight", || {
         let metrics = weir.metrics();
-        metrics.sum("lb_active_connections", &[]) == 0.0
+        metrics.sum("lb_backend_in_flight_requests", &[]) == 0.0
             && metrics.sum("lb_downstream_connections", &[]) == 0.0
     });
     while let Ok(more) = client.read_some() {
@@ -276,7 +276,7 @@ fn half_a_head_ends_with_408_and_a_closed_connection() {
     client.send("GET / HTTP/1.1\r\nHost: a.test\r\n");
     assert_eq!(client.read_answer().status(), 408);
     assert!(client.is_closed_within(TIMEOUT));
-    assert_eq!(reason(&weir), "slow_client");
+    assert_eq!(reason(&weir), "client_timeout");
     assert_eq!(backend.count(), 0);
 }
 
@@ -353,9 +353,9 @@ fn a_request_body_that_stops_ends_with_408_at_the_requests_deadline() {
     assert_eq!(client.read_answer().status(), 408);
     assert!(client.is_closed_within(TIMEOUT));
     assert!(!backend.requests()[0].is_whole);
-    until_the_only_error_is(&weir, "slow_client");
+    until_the_only_error_is(&weir, "client_timeout");
     eventually(TIMEOUT, "nothing is in flight", || {
-        weir.metrics().sum("lb_active_connections", &[]) == 0.0
+        weir.metrics().sum("lb_backend_in_flight_requests", &[]) == 0.0
     });
 }
 
@@ -382,7 +382,7 @@ fn a_request_body_that_stops_is_not_the_backends_silence() {
     backend.until_count(1);
     assert_eq!(client.read_answer().status(), 408);
     assert_eq!(backend.count(), 1, "and it is not tried again");
-    until_the_only_error_is(&weir, "slow_client");
+    until_the_only_error_is(&weir, "client_timeout");
 }
 
 // ── clients that are slow, and not silent ──
@@ -412,8 +412,8 @@ fn a_body_that_comes_too_slowly_is_answered_408() {
     assert!(answer.starts_with(b"HTTP/1.1 408"), "{:?}", String::from_utf8_lossy(&answer));
     assert!(!backend.requests()[0].is_whole);
     let line = weir.until_logged("its line", |line| line["status"] == 408);
-    assert_eq!(line["reason"], "slow_client");
-    until_the_only_error_is(&weir, "slow_client");
+    assert_eq!(line["reason"], "client_timeout");
+    until_the_only_error_is(&weir, "client_timeout");
 }
 
 #[test]
@@ -439,8 +439,8 @@ fn a_client_that_takes_its_answer_too_slowly_is_cut_off() {
         drop(client.read_piece(1000));
         weir.access_log().into_iter().find(|line| line["path"] == "/big")
     });
-    assert_eq!(line["reason"], "client_stalled");
-    until_the_only_error_is(&weir, "client_stalled");
+    assert_eq!(line["reason"], "client_write_timeout");
+    until_the_only_error_is(&weir, "client_write_timeout");
 }
 
 #[test]

@@ -228,12 +228,12 @@ fn a_renewed_certificate_is_used_without_a_reload_and_a_broken_one_is_not() {
     fs::copy(&old.cert, authority.path("v3").join("tls.crt")).unwrap();
     fs::copy(&new.key, authority.path("v3").join("tls.key")).unwrap();
     point("v3");
-    eventually(TIMEOUT, "the broken one is told", || renewed(&weir, "refused") == Some(1.0));
+    eventually(TIMEOUT, "the broken one is told", || renewed(&weir, "failed") == Some(1.0));
     assert_eq!(shown(), new.der());
     weir.until_said("is not the key of the certificate");
     point("v1");
     eventually(TIMEOUT, "and it goes on from there", || shown() == old.der());
-    assert_eq!(renewed(&weir, "refused"), Some(1.0), "told once");
+    assert_eq!(renewed(&weir, "failed"), Some(1.0), "told once");
 }
 
 #[test]
@@ -251,7 +251,7 @@ fn a_renewal_takes_no_expired_certificate_in_the_place_of_a_good_one() {
             params.not_before = rcgen::date_time_ymd(year - 1, 1, 1);
             params.not_after = rcgen::date_time_ymd(year, 1, 1);
         });
-        eventually(TIMEOUT, "it is refused", || renewed(&weir, "refused") == Some(number));
+        eventually(TIMEOUT, "it is refused", || renewed(&weir, "failed") == Some(number));
         weir.until_said(complaint);
         assert_eq!(shown(), shown_first, "the good one stays");
     }

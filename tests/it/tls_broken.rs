@@ -36,12 +36,12 @@ fn gauge(weir: &Weir, name: &str, file: &Path) -> Option<f64> {
 }
 
 fn is_broken(weir: &Weir, file: &Path) -> bool {
-    gauge(weir, "lb_certificate_broken", file) == Some(1.0)
+    gauge(weir, "lb_certificate_reload_failed", file) == Some(1.0)
 }
 
 /// Nothing is used in its place.
 fn is_missing(weir: &Weir, file: &Path) -> bool {
-    gauge(weir, "lb_certificate_missing", file) == Some(1.0)
+    gauge(weir, "lb_certificate_unavailable", file) == Some(1.0)
 }
 
 /// Kills the worker and waits for the next.
@@ -226,7 +226,7 @@ fn assert_denied(weir: &Weir, client: &TlsConfig, name: &str) {
 }
 
 fn missing_handshakes(weir: &Weir) -> Option<f64> {
-    let reason = [("reason", "tls_certificate_missing")];
+    let reason = [("reason", "tls_certificate_unavailable")];
     weir.metrics().value("lb_connection_failures_total", &reason)
 }
 
@@ -358,7 +358,7 @@ fn who_vouches_for_backends_is_renewed_and_a_connection_of_before_is_not_used_ag
     assert_eq!(client.get("/").status(), 502, "the connection that is kept is of another trust");
     assert_eq!(backend.count(), before);
     write_at_once(&ca, "broken");
-    eventually(TIMEOUT, "a broken one is told", || renewed(&weir, "refused") == Some(1.0));
+    eventually(TIMEOUT, "a broken one is told", || renewed(&weir, "failed") == Some(1.0));
     assert_eq!(weir.get("/").status(), 502, "the old one stays");
     write_at_once(&ca, &good[0]);
     eventually(TIMEOUT, "the first ones vouch again", || weir.get("/").status() == 200);

@@ -239,15 +239,15 @@ impl Own {
         let (supervisor, worker) = (self.weir.pid(), self.weir.worker_pid());
         let mix = MixedClients::start(self.weir.address());
         self.weir.signal("USR2");
-        eventually(TIMEOUT, "it is refused", || self.weir.stderr().contains("upgrade refused: "));
+        eventually(TIMEOUT, "it is refused", || self.weir.stderr().contains("upgrade rejected: "));
         self.weir.until_said(why);
         let refused = || {
-            let labels = [("outcome", "refused")];
+            let labels = [("outcome", "rejected")];
             self.weir.metrics().sum("lb_supervisor_upgrades_total", &labels)
         };
         eventually(TIMEOUT, "the metric tells it", || refused() == 1.0);
         let said = self.weir.command(&["status"]);
-        assert!(said.stdout.contains("upgrades: done=0 refused=1 ("), "{said:?}");
+        assert!(said.stdout.contains("upgrades: done=0 rejected=1 ("), "{said:?}");
         assert!(said.stdout.contains(why), "{said:?}");
         mix.go_on();
         assert_eq!(self.weir.worker_pid(), worker, "the worker is kept");
@@ -272,7 +272,7 @@ fn a_binary_that_is_not_weir_does_not_take_over() {
 fn a_binary_that_refuses_the_configuration_does_not_take_over() {
     let own = Own::start();
     own.replace_by("[ $1 = upgrade-check ] && export WEIR_ALGORITHM=fair");
-    own.refuses("the new binary: the configuration is refused: ");
+    own.refuses("the new binary: the configuration is rejected: ");
 }
 
 #[test]
@@ -318,7 +318,7 @@ fn going_back_leaves_no_descriptor_behind() {
     let before = open();
     own.replace_by("[ $1 = run ] && export WEIR_FAULT=resume");
     own.weir.signal("USR2");
-    eventually(TIMEOUT, "it is refused", || own.weir.stderr().contains("upgrade refused: "));
+    eventually(TIMEOUT, "it is refused", || own.weir.stderr().contains("upgrade rejected: "));
     assert_eq!(own.weir.command(&["status"]).code, Some(0));
     eventually(TIMEOUT, "as many descriptors as before", || open() == before);
     let name = fs::read_to_string(format!("/proc/{}/comm", own.weir.pid())).unwrap();
@@ -343,7 +343,7 @@ fn the_demo_is_not_replaced_because_its_origins_would_go() {
         || client::try_get(listen.parse().unwrap(), "/").is_ok_and(|answer| answer.status() == 200);
     eventually(TIMEOUT, "the demo serves", answers);
     kill("USR2", &[demo.id()]).unwrap();
-    eventually(TIMEOUT, "it is refused", || directory.text("err").contains("upgrade refused: "));
+    eventually(TIMEOUT, "it is refused", || directory.text("err").contains("upgrade rejected: "));
     assert!(answers());
     kill("TERM", &[demo.id()]).unwrap();
     assert_eq!(demo.wait().unwrap().code(), Some(0));

@@ -265,7 +265,7 @@ fn a_websocket_is_counted_while_it_is_open_and_logged_at_its_end() {
     let mut client = open(&weir);
     echo(&mut client, b"0123456789");
     assert_eq!(tunnels(&weir), 1.0);
-    let busy = weir.metrics().sum("lb_active_connections", &[("pool", "web")]);
+    let busy = weir.metrics().sum("lb_backend_in_flight_requests", &[("pool", "web")]);
     assert_eq!(busy, 1.0, "it holds its lease");
     assert!(weir.access_log().is_empty(), "it is logged when it is over");
     drop(client);
@@ -277,7 +277,7 @@ fn a_websocket_is_counted_while_it_is_open_and_logged_at_its_end() {
     let metrics = weir.metrics();
     assert_eq!(metrics.value("lb_tunnels", &[("pool", "web")]), Some(0.0));
     assert_eq!(metrics.value("lb_tunnels_total", &[("pool", "web")]), Some(1.0));
-    assert_eq!(metrics.sum("lb_active_connections", &[("pool", "web")]), 0.0);
+    assert_eq!(metrics.sum("lb_backend_in_flight_requests", &[("pool", "web")]), 0.0);
 }
 
 #[test]

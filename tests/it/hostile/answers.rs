@@ -77,7 +77,7 @@ fn connection_is(reused: bool, weir: &Weir, backend: &Backend) -> Result<(), Str
     }
     // Its client may have the answer before the connection is given back; the lease comes after that.
     eventually(TIMEOUT, "the lease is back", || {
-        weir.metrics().sum("lb_active_connections", &[]) == 0.0
+        weir.metrics().sum("lb_backend_in_flight_requests", &[]) == 0.0
     });
     let connections = backend.connections();
     let next = Client::connect(weir.address()).get("/");

@@ -153,7 +153,8 @@ fn reached(sent: &Frames, origin: &Origin) -> Result<(), String> {
 /// Whether the origin, which has been asked for something else since, may have got a part of the
 /// request before, but not all of it; or, `early`, all that there was to it.
 fn begun(case: &Case, sent: &Frames, weir: &Weir, origin: &Origin) -> Result<(), String> {
-    let is_quiet = || (weir.metrics().sum("lb_active_connections", &[]) == 0.0).then_some(());
+    let is_quiet =
+        || (weir.metrics().sum("lb_backend_in_flight_requests", &[]) == 0.0).then_some(());
     within(TIMEOUT, is_quiet).ok_or("the request does not end")?;
     // The connection of the other one may be kept.
     within(TIMEOUT, || (origin.open() <= 1).then_some(())).ok_or("it is not cut")?;

@@ -121,10 +121,10 @@ fn a_client_that_takes_nothing_is_let_go_and_told_of_in_full() {
     let line = weir.until_logged("its line", |line| line["path"] == "/big");
     assert_eq!(
         (line["reason"].as_str(), line["status"].as_u64()),
-        (Some("client_stalled"), Some(200))
+        (Some("client_write_timeout"), Some(200))
     );
     eventually(TIMEOUT, "nothing is in flight", || {
-        weir.metrics().sum("lb_active_connections", &[]) == 0.0
+        weir.metrics().sum("lb_backend_in_flight_requests", &[]) == 0.0
     });
 }
 
@@ -141,7 +141,7 @@ fn a_backend_that_takes_nothing_is_let_go() {
     });
     assert!(line["reason"].is_string(), "{line}");
     eventually(TIMEOUT, "nothing is in flight", || {
-        weir.metrics().sum("lb_active_connections", &[]) == 0.0
+        weir.metrics().sum("lb_backend_in_flight_requests", &[]) == 0.0
     });
 }
 
