@@ -2,25 +2,16 @@
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode, header};
-use pingora_core::protocols::Stream;
-use pingora_core::protocols::http::date::get_cached_date;
+use pingora::http::ResponseHeader;
 use pingora_error::{Error, ErrorType, Result};
 use pingora_proxy::{FailToProxy, Session};
-use tokio::io::AsyncWriteExt;
 
-use super::early::PanickedRequest;
-use super::line::{LINGER, Line};
-use super::{change, connection, grpc, progress};
+use super::line::Line;
+use super::{change, connection, grpc, progress, reply};
 use crate::clock::Clock;
 use crate::exchange::refusal::Refusal;
 use crate::exchange::{DirectResponse, Exchange};
-use crate::http::accept::{Form, preferred};
 use crate::http::grpc::is_grpc;
-use crate::http::request_id;
-use pingora::http::{RequestHeader, ResponseHeader};
-
-/// The methods that are served, for a 405 (RFC 9110 §15.5.6).
-const ALLOW: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
 /// Answers with a refusal. The connection is kept where Pingora can tell that the request was
 /// read whole.
@@ -97,123 +88,12 @@ fn answer(
     if is_grpc(&request.headers) {
         return grpc::refusal(request, request_id, refusal).map(|head| (head, None));
     }
-    plain(request, request_id, refusal).map(|(head, body)| (head, Some(body)))
-}
-
-/// A response in the form that the client prefers.
-pub(super) fn plain(
-    request: &RequestHeader,
-    request_id: Option<&HeaderValue>,
-    refusal: Refusal,
-) -> Result<(ResponseHeader, Bytes)> {
-    let text = |name| request.headers.get(name).and_then(|value| value.to_str().ok());
-    let (content_type, body) = match preferred(text(header::ACCEPT)) {
-        Form::Text => ("text/plain; charset=utf-8", text_body(refusal)),
-        Form::Json => ("application/json", json(refusal)),
-    };
-    let mut head = ResponseHeader::build(refusal.status(), Some(8))?;
-    head.insert_header(header::CONTENT_TYPE, content_type)?;
-    head.insert_header(header::CONTENT_LENGTH, body.len().to_string())?;
-    head.insert_header(header::CACHE_CONTROL, "no-store")?;
-    if let Some(seconds) = refusal.retry_after() {
-        head.insert_header("Retry-After", seconds.to_string())?;
-    }
-    if refusal == Refusal::MethodNotAllowed {
-        head.insert_header("Allow", ALLOW)?;
-    }
-    if let Some(request_id) = request_id {
-        head.insert_header("X-Request-Id", request_id.clone())?;
-    }
-    Ok((head, Bytes::from(body)))
-}
-
-/// Every text and code is ours and has nothing to escape.
-fn json(refusal: Refusal) -> String {
-    let (status, code, text) = (refusal.status(), refusal.code(), refusal.text());
-    format!("{{\"status\":{status},\"error\":\"{code}\",\"message\":\"{text}\"}}\n")
+    reply::plain(request, request_id, refusal).map(|(head, body)| (head, Some(body)))
 }
 
 /// The error that makes Pingora stop and come back to us for the answer.
 pub(super) fn stop(refusal: Refusal) -> Box<Error> {
     Error::explain(ErrorType::HTTPStatus(refusal.status()), refusal.code())
-}
-
-/// A response where there is no session that could send one.
-pub(super) struct Unasked {
-    text: String,
-    body: usize,
-}
-
-impl Unasked {
-    /// All of it, as HTTP/1.
-    pub(super) const fn as_bytes(&self) -> &[u8] {
-        self.text.as_bytes()
-    }
-
-    /// How many bytes of the body are among the first `written` of it.
-    pub(super) const fn body_bytes(&self, written: usize) -> usize {
-        written.saturating_sub(self.text.len() - self.body)
-    }
-}
-
-/// The body of a response of our own, where only text can be sent.
-pub(super) fn text_body(refusal: Refusal) -> String {
-    format!("{}\n", refusal.text())
-}
-
-/// A response to a connection that has no request yet, or none that can be read; without the body if
-/// it is to a HEAD request (RFC 9110 §9.3.2).
-pub(super) fn unasked(refusal: Refusal, id: &str, is_head: bool) -> Unasked {
-    let (status, text) = (refusal.status(), text_body(refusal));
-    let reason = StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
-    let reason = reason.unwrap_or_default();
-    let length = text.len();
-    let body = if is_head { "" } else { &text };
-    let date = get_cached_date();
-    let date = date.to_str().unwrap_or_default();
-    let retry_after = refusal.retry_after().map(|after| format!("Retry-After: {after}\r\n"));
-    let retry_after = retry_after.unwrap_or_default();
-    let text = format!(
-        "HTTP/1.1 {status} {reason}\r\nDate: {date}\r\n\
-         Content-Type: text/plain; charset=utf-8\r\n\
-         Content-Length: {length}\r\nCache-Control: no-store\r\n{retry_after}\
-         X-Request-Id: {id}\r\nConnection: close\r\n\r\n{body}"
-    );
-    Unasked { text, body: body.len() }
-}
-
-/// Answers a connection that is one too many, before anything is read from it.
-pub(super) async fn turn_away(stream: Stream, refusal: Refusal) {
-    let id = request_id::from_roll(fastrand::u128(..));
-    send_and_close(stream, &unasked(refusal, id.as_str(), false)).await;
-}
-
-/// Responds to a request that a panic ended before its response began.
-pub(super) async fn after_panic(stream: Stream, request: &PanickedRequest) {
-    send_and_close(stream, &unasked(Refusal::Internal, &request.id, request.is_head)).await;
-}
-
-async fn send_and_close(mut stream: Stream, answer: &Unasked) {
-    let sent = async {
-        stream.write_all(answer.as_bytes()).await?;
-        stream.flush().await
-    };
-    match tokio::time::timeout(LINGER, sent).await {
-        Ok(Ok(())) => linger(stream).await,
-        Ok(Err(error)) => log::debug!("response not sent: error=\"{error}\""),
-        Err(elapsed) => log::debug!("response not sent: error=\"{elapsed}\""),
-    }
-}
-
-/// Says that nothing more is coming, and reads what still comes.
-pub(super) async fn linger(mut stream: Stream) {
-    let lingering = async {
-        stream.shutdown().await?;
-        tokio::io::copy(&mut stream, &mut tokio::io::sink()).await
-    };
-    if let Ok(Err(error)) = tokio::time::timeout(LINGER, lingering).await {
-        log::debug!("client left: {error}");
-    }
 }
 
 /// Ends an exchange that has failed for good: with an answer, if one can still be given.

@@ -1,12 +1,12 @@
 //! Responses that no session of Pingora's sends: before a request could be read, and after a panic.
 
-use super::answer;
+use super::reply;
 use crate::exchange::refusal::Refusal;
 use crate::http::request_id::{self, RequestId};
 
 /// A refusal of what is no request yet.
 #[derive(Debug)]
-pub(super) struct EarlyRefusal {
+pub struct EarlyRefusal {
     pub(super) refusal: Refusal,
     /// The id that the client was given.
     pub(super) id: RequestId,
@@ -41,7 +41,7 @@ pub(super) struct PanickedRequest {
 impl PanickedRequest {
     /// Bytes of the body of its response.
     pub(super) fn body_bytes(&self) -> u64 {
-        let body = answer::text_body(Refusal::Internal).len();
+        let body = reply::text_body(Refusal::Internal).len();
         if self.is_head { 0 } else { u64::try_from(body).unwrap_or(u64::MAX) }
     }
 }

@@ -85,14 +85,6 @@ fn is_after_a_whole_answer(error: &Error) -> bool {
     *error.esource() == ErrorSource::Unset && context == Some("downstream_state is_errored")
 }
 
-/// Whether the library ended a client's connection for what costs the client nothing: a head without
-/// an end, streams that are reset at once.
-pub(super) fn is_flood(error: &Error) -> bool {
-    h2_error(error).is_some_and(|error| {
-        error.is_library() && error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM)
-    })
-}
-
 /// A few words for the operator, without addresses that are told elsewhere.
 pub(super) fn reason(error: &Error) -> String {
     if let Some((_, why)) = handshake::failure(error) {

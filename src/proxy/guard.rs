@@ -17,7 +17,7 @@ use super::eager::EagerStream;
 use super::early::{EarlyRefusal, text_of_line};
 use super::line::{Direction, Line, Verdict};
 use super::pacing::Pacing;
-use super::{answer, connection};
+use super::{connection, reply};
 use crate::clock::Clock;
 use crate::exchange::refusal::Refusal;
 use crate::http::scan::{FramingError, MessagePart, Scanner};
@@ -127,7 +127,7 @@ impl GuardedStream {
             return;
         }
         let mut early = EarlyRefusal::new(refusal, std::mem::take(&mut self.request_line));
-        let answer = answer::unasked(refusal, early.id.as_str(), early.is_head());
+        let answer = reply::unasked(refusal, early.id.as_str(), early.is_head());
         let written = Pin::new(&mut self.inner).poll_write(context, answer.as_bytes());
         if let Poll::Ready(Ok(written)) = written {
             early.bytes_out = answer.body_bytes(written);

@@ -14,45 +14,28 @@ use http::header::{self, HeaderValue};
 use pingora::http::RequestHeader;
 use pingora_core::apps::HttpServerApp as _;
 use pingora_core::protocols::http::ServerSession;
-use pingora_core::protocols::http::v2::server::{H2Options, default_h2_options, handshake};
+use pingora_core::protocols::http::v2::server::handshake;
 use pingora_core::protocols::{Digest, Stream};
 use pingora_core::server::ShutdownWatch;
+use pingora_error::Error;
 
-use super::accept::{BODY_DRAIN, Server};
 use super::connection;
 use super::connections::Place;
 use super::early::EarlyRefusal;
-use super::failure;
 use super::framed::{Fate, FramedStream};
 use super::h2_stream::{Accepted, Http2Stream};
+use super::handler::SessionHandler;
 use super::line::{Line, Verdict};
+use super::server::{BODY_DRAIN, DownstreamServer};
 use super::stream::GuardedSession;
 use super::streams::Streams;
 use super::target;
 use super::watch::watched;
-use crate::config::Http2;
 use crate::exchange::refusal::{Abort, Refusal};
 use crate::http::scan::{Http2Head, Limits as HeadLimits, Violation};
 
 /// Requests that could not be read, on one connection.
 const MALFORMED_MAX: usize = 32;
-/// What is kept of an answer for a client that is slow to take it, by stream.
-const SEND_BUFFER: usize = 32 * 1024;
-/// What each field costs beside its bytes in the size of a list (RFC 9113 §6.5.2).
-const FIELD_OVERHEAD: usize = 32;
-
-/// What a connection may ask for.
-pub(super) fn options(limits: &Http2, head: &HeadLimits) -> H2Options {
-    let list = head.header_bytes.saturating_add(head.headers.saturating_mul(FIELD_OVERHEAD));
-    let mut options = default_h2_options();
-    options
-        .max_concurrent_streams(limits.streams)
-        .initial_window_size(limits.stream_window)
-        .initial_connection_window_size(limits.connection_window)
-        .max_header_list_size(u32::try_from(list).unwrap_or(u32::MAX))
-        .max_send_buffer_size(SEND_BUFFER);
-    options
-}
 
 /// What comes next: a stream, a request that could not be read, or the end.
 type Next = pingora_error::Result<Option<Accepted>>;
@@ -69,8 +52,8 @@ enum End {
 }
 
 /// A connection that is being served.
-struct Accepting<'a> {
-    server: &'a Arc<Server>,
+struct Accepting<'a, H> {
+    server: &'a Arc<DownstreamServer<H>>,
     streams: Arc<Streams>,
     shutdown: &'a ShutdownWatch,
     fate: Arc<Fate>,
@@ -80,14 +63,14 @@ struct Accepting<'a> {
 }
 
 /// Serves an HTTP/2 connection to its end.
-pub(super) async fn serve(
-    server: &Arc<Server>,
+pub(super) async fn serve<H: SessionHandler>(
+    server: &Arc<DownstreamServer<H>>,
     stream: Stream,
     line: &Arc<Line>,
     place: Arc<Place>,
     shutdown: &ShutdownWatch,
 ) {
-    let clock = server.shared.clock;
+    let clock = server.clock;
     let fate = Arc::new(Fate::default());
     let stream = FramedStream::new(stream, Arc::clone(&fate), clock, line);
     let digest = Digest {
@@ -135,7 +118,7 @@ pub(super) async fn serve(
             }
             Ok(Ok(None)) => return accepting.over(),
             Ok(Err(error)) => {
-                if failure::is_flood(&error) {
+                if is_flood(&error) {
                     accepting.count_flood();
                 }
                 return log::debug!("HTTP/2 ended: {error}");
@@ -156,10 +139,10 @@ pub(super) async fn serve(
     }
 }
 
-impl Accepting<'_> {
+impl<H: SessionHandler> Accepting<'_, H> {
     fn stream_line(&self) -> Arc<Line> {
         let connection = Arc::clone(&self.streams.line.connection);
-        let now = self.server.shared.clock.now();
+        let now = self.server.clock.now();
         let line = Line::new(connection, self.server.limits.timeouts, now);
         line.stalled.get_or_init(|| Arc::clone(&self.server.stalled));
         Arc::new(line)
@@ -174,10 +157,10 @@ impl Accepting<'_> {
         if line.verdict() == Verdict::Abort
             && let Some(reason) = line.abort()
         {
-            self.streams.cut(self.server.shared.clock.now(), reason);
+            self.streams.cut(self.server.clock.now(), reason);
         }
         if self.streams.is_empty() && line.is_busy() {
-            line.answered(self.server.shared.clock.now());
+            line.answered(self.server.clock.now());
         }
         let has_verdict = line.verdict() != Verdict::Open;
         if !self.leaving && (line.is_draining() || line.is_worn() || has_verdict) {
@@ -197,7 +180,7 @@ impl Accepting<'_> {
     fn tell_malformed(&self, line: &Line) {
         line.violated(Violation::Http2Malformed);
         let early = EarlyRefusal::new(Refusal::BadRequest, String::new());
-        self.server.shared.refused(&early, line);
+        self.server.handler.record_refusal(&early, line);
     }
 
     /// Serves a stream in a task of its own.
@@ -209,7 +192,7 @@ impl Accepting<'_> {
             line.violated(violation);
             line.foretold.get_or_init(|| violation.into());
         }
-        let clock = self.server.shared.clock;
+        let clock = self.server.clock;
         session.set_total_drain_timeout(Some(BODY_DRAIN));
         let (of_stream, pace) = (Arc::clone(&line), self.server.limits.pace);
         let session = GuardedSession::new(session, of_stream, clock, pace);
@@ -219,7 +202,7 @@ impl Accepting<'_> {
         tokio::spawn(async move {
             let _open = open;
             let serving = async {
-                let _never_reused = server.proxy.process_new_http(session, &shutdown).await;
+                let _never_reused = server.handler.app().process_new_http(session, &shutdown).await;
             };
             let _ended = watched(serving, &line, clock).await;
         });
@@ -227,14 +210,14 @@ impl Accepting<'_> {
 
     /// Whatever is still going on is ended for the flood.
     fn count_flood(&self) {
-        self.streams.cut(self.server.shared.clock.now(), Abort::Http2Flood);
+        self.streams.cut(self.server.clock.now(), Abort::Http2Flood);
         let connection = &self.streams.line.connection;
         self.server.failures.flooded(connection.peer, connection.local);
     }
 
     fn leave(&mut self) {
         self.leaving = true;
-        self.streams.line.leaves(self.server.shared.clock.now());
+        self.streams.line.leaves(self.server.clock.now());
     }
 
     /// Nothing is going on any more.
@@ -248,8 +231,17 @@ impl Accepting<'_> {
         self.leaving = true;
         self.has_ended = true;
         self.is_forced = true;
-        self.streams.line.cut(self.server.shared.clock.now(), Abort::Http2Flood);
+        self.streams.line.cut(self.server.clock.now(), Abort::Http2Flood);
     }
+}
+
+/// Whether the library ended a client's connection for what costs the client nothing: a head without
+/// an end, streams that are reset at once.
+fn is_flood(error: &Error) -> bool {
+    let error = error.root_cause().downcast_ref::<h2::Error>();
+    error.is_some_and(|error| {
+        error.is_library() && error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM)
+    })
 }
 
 /// Makes a head what HTTP/1 would have: `Host` (RFC 9113 §8.3.1), and one line of cookies (§8.2.3).

@@ -12,9 +12,7 @@ use pingora_error::{Error, ErrorType, Result};
 use pingora_proxy::Session;
 
 use super::line::Verdict;
-use super::{line, progress};
-use crate::exchange::Replay;
-use crate::http::method::is_idempotent;
+use super::{connection, line};
 
 /// Whether a client still waits for its response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,16 +88,7 @@ pub(super) fn left() -> Box<Error> {
 /// Whether the next word of the client can only be its next request, or its end. While its time is
 /// up, a read would fail for that.
 fn may_look(session: &mut Session) -> bool {
-    let is_open = |line: &line::Line| line.verdict() == Verdict::Open && !line.is_tunnel();
-    line(session).is_none_or(is_open) && session.as_downstream_mut().is_body_done()
-}
-
-/// Whether what was sent could be sent once more.
-pub(super) fn replay(session: &Session, presence: Presence) -> Replay {
-    Replay {
-        half_closed: presence != Presence::Waits,
-        idempotent: is_idempotent(&session.req_header().method),
-        response_started: progress::has_begun(session),
-        body_whole: !session.as_downstream().retry_buffer_truncated(),
-    }
+    let is_open =
+        |line: &std::sync::Arc<line::Line>| line.verdict() == Verdict::Open && !line.is_tunnel();
+    connection::line(session).is_none_or(is_open) && session.as_downstream_mut().is_body_done()
 }

@@ -48,11 +48,6 @@ const DRAIN_IDLE: Duration = Duration::from_secs(1);
 /// connection is cut.
 const CUT_AFTER: Duration = Duration::from_secs(1);
 
-/// How long what a client still sends is read and thrown away, once it has been answered and is not
-/// listened to any more. To close at once would be a reset, and a reset takes the answer away that
-/// the client has not read yet (RFC 9112 §9.6).
-pub(super) const LINGER: Duration = Duration::from_secs(2);
-
 /// The timeouts of a client connection.
 #[derive(Debug, Clone, Copy)]
 pub struct LineTimeouts {
@@ -68,7 +63,7 @@ pub struct LineTimeouts {
 
 /// One client connection. Only its own task changes it; others may start its draining.
 #[derive(Debug)]
-pub(super) struct Line {
+pub struct Line {
     pub(super) connection: Arc<Connection>,
     timeouts: LineTimeouts,
     phase: AtomicU8,

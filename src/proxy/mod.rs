@@ -10,26 +10,33 @@ pub mod connections;
 mod context;
 mod cork;
 mod eager;
-mod early;
+pub mod early;
 mod failure;
 mod fault;
 mod framed;
 mod grpc;
 mod guard;
 mod h2_stream;
+pub mod handler;
 mod head;
+mod http1;
 mod http2;
 mod identity;
 mod leaving;
 pub mod line;
+mod linger;
 mod listen;
 pub mod opening;
 mod pacing;
 mod peer;
 mod phase;
 mod progress;
+mod reply;
 mod request;
 mod response;
+pub mod server;
+pub mod service;
+mod settings;
 mod stalled;
 mod stream;
 mod streams;
@@ -56,7 +63,7 @@ use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
 use self::context::RequestContext;
 use self::early::EarlyRefusal;
-use self::leaving::{Presence, replay};
+use self::leaving::Presence;
 use self::line::Line;
 use crate::clock::Clock;
 use crate::exchange::event::Observer;
@@ -119,8 +126,8 @@ impl Proxy {
         self.draining.load(Relaxed)
     }
 
-    /// Reports a connection that was refused before it had a request.
-    fn refused(&self, early: &EarlyRefusal, line: &Line) {
+    /// Logs and counts a connection that was refused before it had a request.
+    fn record_refusal(&self, early: &EarlyRefusal, line: &Line) {
         let refusal = early.refusal;
         let observer = Arc::clone(&self.observer);
         let mut exchange = Exchange::new(self.live.load(), observer, line.since());
@@ -222,7 +229,8 @@ impl ProxyHttp for Proxy {
         let reason = failure::reason(&error);
         let (presence, now) = (leaving::look(session), self.clock.now());
         let failed = self.failure(&error, peer, now);
-        let again = exchange.not_connected(failed, &reason, replay(session, presence), now);
+        let again =
+            exchange.not_connected(failed, &reason, progress::replay(session, presence), now);
         error.set_retry(again);
         if presence == Presence::Left { leaving::left() } else { error }
     }
@@ -283,7 +291,7 @@ impl ProxyHttp for Proxy {
         let status = response.status;
         let now = self.clock.now();
         tunnel::answered(session, response, exchange, now)?;
-        let replay = replay(session, leaving::known(session));
+        let replay = progress::replay(session, leaving::known(session));
         if status.is_informational() || !exchange.response_head(status.as_u16(), replay, now) {
             return Ok(());
         }
@@ -346,7 +354,7 @@ impl ProxyHttp for Proxy {
         let now = self.clock.now();
         let judged = progress::judge(&error, session, (exchange, now));
         let presence = leaving::look(session);
-        let replay = replay(session, presence);
+        let replay = progress::replay(session, presence);
         let error = failure::while_proxying(error, reused, judged, |failed, reason| {
             exchange.attempt_failed(failed, reason, replay, now)
         });

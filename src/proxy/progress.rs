@@ -3,11 +3,13 @@
 use pingora_error::Error;
 use pingora_proxy::Session;
 
+use super::leaving::Presence;
 use super::line::Line;
 use super::{failure, line};
-use crate::exchange::Exchange;
 use crate::exchange::outcome::{Judgement, Progress};
 use crate::exchange::refusal::Outcome;
+use crate::exchange::{Exchange, Replay};
+use crate::http::method::is_idempotent;
 use crate::time::Timestamp;
 
 /// Decides who is to blame for `error`, and what follows.
@@ -56,4 +58,14 @@ fn progress(session: &mut Session, (exchange, now): (&Exchange, Timestamp)) -> P
 pub(super) fn has_begun(session: &Session) -> bool {
     let begun = session.as_downstream().response_written();
     begun.is_some_and(|head| !head.status.is_informational() || head.status.as_u16() == 101)
+}
+
+/// Whether what was sent could be sent once more.
+pub(super) fn replay(session: &Session, presence: Presence) -> Replay {
+    Replay {
+        half_closed: presence != Presence::Waits,
+        idempotent: is_idempotent(&session.req_header().method),
+        response_started: has_begun(session),
+        body_whole: !session.as_downstream().retry_buffer_truncated(),
+    }
 }

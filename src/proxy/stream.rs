@@ -21,11 +21,11 @@ use pingora_core::protocols::http::v1::client::http_req_header_to_wire;
 use pingora_core::protocols::l4::socket::SocketAddr;
 use pingora_error::{Error, ErrorType, OrErr as _, Result};
 
-use super::answer;
 use super::h2_stream::Http2Stream;
 use super::line::{Direction, Line, Verdict};
 use super::listen::{listen, moved};
 use super::pacing::Pacing;
+use super::reply;
 use crate::clock::Clock;
 use crate::exchange::refusal::Refusal;
 use crate::http::grpc;
@@ -158,7 +158,7 @@ impl GuardedSession {
         let is_head = request.method == http::Method::HEAD;
         let id = self.line.panicked.get();
         let id = id.and_then(|request| HeaderValue::from_str(&request.id).ok());
-        let (head, body) = answer::plain(request, id.as_ref(), Refusal::Internal)?;
+        let (head, body) = reply::plain(request, id.as_ref(), Refusal::Internal)?;
         self.begin(Box::new(head), is_head)?;
         if is_head { Ok(()) } else { self.send_piece(body, true) }
     }

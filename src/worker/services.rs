@@ -21,9 +21,11 @@ use tokio::task::JoinSet;
 use super::budget::Budget;
 use super::{Parts, memory};
 use crate::config::{Config, limits};
-use crate::proxy::accept::{Accept, AcceptLimits, Server};
+use crate::proxy::accept::Accept;
 use crate::proxy::build;
 use crate::proxy::line::LineTimeouts;
+use crate::proxy::server::{DownstreamLimits, DownstreamServer};
+use crate::proxy::service::ProxyService;
 use crate::sockets;
 
 /// The read buffer of a client connection. Small heads fit; a large one saves nothing and costs
@@ -143,7 +145,7 @@ pub(super) fn accept(
     parts: &Parts,
     threads: usize,
     sockets: Sockets,
-) -> io::Result<Vec<(Sockets, Accept)>> {
+) -> io::Result<Vec<(Sockets, Accept<ProxyService>)>> {
     let server = Arc::new(server(config, parts, threads)?);
     let app = |(address, socket): (SocketAddr, TcpListener)| {
         // Whose door it is not, as of a listener that a newer supervisor knows, stays shut.
@@ -153,7 +155,11 @@ pub(super) fn accept(
     Ok(sockets.into_iter().filter_map(app).collect())
 }
 
-fn server(config: &Config, parts: &Parts, threads: usize) -> io::Result<Server> {
+fn server(
+    config: &Config,
+    parts: &Parts,
+    threads: usize,
+) -> io::Result<DownstreamServer<ProxyService>> {
     let budget = Budget::of_process(threads, &config.limits);
     let conf = Arc::new(ServerConf {
         threads,
@@ -169,7 +175,7 @@ fn server(config: &Config, parts: &Parts, threads: usize) -> io::Result<Server> 
     // So that CONNECT comes as far as our own 405, and into the log.
     options.allow_connect_method_proxying = true;
     proxy.server_options = Some(options);
-    let limits = AcceptLimits {
+    let limits = DownstreamLimits {
         connections: budget.connections,
         rejected: budget.rejected,
         of_client: config.limits.connections_per_client.map_or(usize::MAX, NonZero::get),
@@ -186,6 +192,7 @@ fn server(config: &Config, parts: &Parts, threads: usize) -> io::Result<Server> 
         },
         drain: config.shutdown.drain,
     };
-    let connections = Arc::clone(&parts.connections);
-    Ok(Server::new(proxy, parts.proxy.clone(), connections, &parts.connection_metrics, limits))
+    let (clock, connections) = (parts.proxy.clock, Arc::clone(&parts.connections));
+    let service = ProxyService::new(proxy, parts.proxy.clone());
+    Ok(DownstreamServer::new(service, clock, connections, &parts.connection_metrics, limits))
 }

@@ -1,0 +1,41 @@
+//! The proxy as client connections see it.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::Proxy;
+use super::build::Engine;
+use super::early::EarlyRefusal;
+use super::handler::SessionHandler;
+use super::line::Line;
+use crate::http::forwarded::is_trusted;
+
+/// Serves the requests of client connections.
+pub struct ProxyService {
+    engine: Arc<Engine>,
+    proxy: Proxy,
+}
+
+impl ProxyService {
+    /// Serves with `engine`, which was made from `proxy`.
+    #[must_use]
+    pub fn new(engine: Engine, proxy: Proxy) -> Self {
+        Self { engine: Arc::new(engine), proxy }
+    }
+}
+
+impl SessionHandler for ProxyService {
+    type App = Engine;
+
+    fn app(&self) -> &Arc<Engine> {
+        &self.engine
+    }
+
+    fn is_trusted_proxy(&self, client: IpAddr) -> bool {
+        is_trusted(client, &self.proxy.live.load().trusted_proxies)
+    }
+
+    fn record_refusal(&self, refusal: &EarlyRefusal, connection: &Line) {
+        self.proxy.record_refusal(refusal, connection);
+    }
+}
