@@ -31,6 +31,8 @@ pub mod demo;
 #[cfg(feature = "server")]
 pub mod descriptors;
 #[cfg(feature = "server")]
+pub mod downstream;
+#[cfg(feature = "server")]
 pub mod link;
 #[cfg(feature = "server")]
 pub mod live;

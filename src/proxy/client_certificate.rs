@@ -7,7 +7,7 @@ use http::header::{HeaderName, HeaderValue};
 use pingora::http::RequestHeader;
 use pingora_error::{ErrorType, OrErr as _, Result};
 
-use super::connection::Connection;
+use crate::downstream::connection_info::Connection;
 use crate::http::underscore;
 
 /// Ours, and all that begin like them.

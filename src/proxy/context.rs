@@ -6,10 +6,12 @@ use std::sync::Arc;
 
 use pingora_proxy::Session;
 
-use super::early::PanickedRequest;
-use super::line::Line;
-use super::{connection, head, wire};
+use super::log_record;
+use super::request_headers;
 use crate::clock::Clock;
+use crate::downstream::connection_info;
+use crate::downstream::connection_state::Line;
+use crate::downstream::early_refusal::PanickedRequest;
 use crate::exchange::Exchange;
 use crate::exchange::outcome::Expired;
 use crate::exchange::refusal::{Abort, Outcome, Refusal};
@@ -32,12 +34,12 @@ impl RequestContext {
 
     /// Keeps what the log needs of the request.
     pub(super) fn received(&mut self, session: &Session, roll: u128) {
-        self.line = connection::line(session).cloned();
+        self.line = connection_info::line(session).cloned();
         if let Some(line) = &self.line {
             self.exchange.set_peer(line.connection.client_ip());
         }
-        let id = head::request_id(session.req_header(), roll);
-        self.exchange.received(wire::request(session, id));
+        let id = request_headers::request_id(session.req_header(), roll);
+        self.exchange.received(log_record::request(session, id));
     }
 
     fn is_head(&self) -> bool {

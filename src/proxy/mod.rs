@@ -1,60 +1,30 @@
 //! Pingora's `ProxyHttp`: each hook asks the exchange one question and obeys the answer.
 
-pub mod accept;
-mod answer;
-pub mod build;
-mod change;
 mod client_certificate;
-mod connection;
-pub mod connections;
 mod context;
-mod cork;
-mod eager;
-pub mod early;
-mod failure;
-mod fault;
-mod framed;
+mod error_map;
+mod fault_injection;
+mod forwarding;
 mod grpc;
-mod guard;
-mod h2_stream;
-pub mod handler;
-mod head;
-mod http1;
-mod http2;
-mod identity;
-mod leaving;
-pub mod line;
-mod linger;
-mod listen;
-pub mod opening;
-mod pacing;
-mod peer;
-mod phase;
+mod header_rules;
+mod local_response;
+mod log_record;
+pub mod pingora;
 mod progress;
-mod reply;
 mod request;
-mod response;
-pub mod server;
+mod request_headers;
 pub mod service;
-mod settings;
-mod stalled;
-mod stream;
-mod streams;
-mod target;
-mod tunnel;
-mod unchunked;
-mod verdict;
-mod watch;
-mod wire;
+mod upstream_peer;
+mod websocket;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use ::pingora::http::{RequestHeader, ResponseHeader};
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::HeaderMap;
-use pingora::http::{RequestHeader, ResponseHeader};
 use pingora_core::modules::http::HttpModules;
 use pingora_core::protocols::Digest;
 use pingora_core::upstreams::peer::HttpPeer;
@@ -62,10 +32,12 @@ use pingora_error::{Error, Result};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
 use self::context::RequestContext;
-use self::early::EarlyRefusal;
-use self::leaving::Presence;
-use self::line::Line;
 use crate::clock::Clock;
+use crate::downstream::connection_info;
+use crate::downstream::connection_state::Line;
+use crate::downstream::disconnect;
+use crate::downstream::disconnect::Presence;
+use crate::downstream::early_refusal::EarlyRefusal;
 use crate::exchange::event::Observer;
 use crate::exchange::refusal::{Outcome, Refusal};
 use crate::exchange::{Admitted, Exchange};
@@ -97,9 +69,10 @@ impl Proxy {
     }
 
     fn admit(&self, session: &Session, exchange: &mut Exchange) -> Result<Admitted, Refusal> {
-        let head = wire::head(session);
+        let head = log_record::head(session);
         let misdirected = || {
-            let misdirected = connection::of(session).is_some_and(|it| it.is_misdirected(&head));
+            let misdirected =
+                connection_info::of(session).is_some_and(|it| it.is_misdirected(&head));
             misdirected.then_some(Refusal::MisdirectedRequest)
         };
         if let Some(refusal) =
@@ -119,7 +92,7 @@ impl Proxy {
     fn failure(&self, error: &Error, peer: &HttpPeer, now: Timestamp) -> Option<Failure> {
         let to = &peer._address;
         let report = |shortage| self.upstreams.shortages().report(shortage, to, now);
-        failure::of_connection(error, to).map_err(report).ok()
+        error_map::of_connection(error, to).map_err(report).ok()
     }
 
     fn is_draining(&self) -> bool {
@@ -136,13 +109,13 @@ impl Proxy {
         if let Some(violation) = line.violation() {
             exchange.set_detail(violation.code());
         }
-        let wire = wire::unread(early, line.connection.scheme().as_str());
+        let wire = log_record::unread(early, line.connection.scheme().as_str());
         exchange.finished(Outcome::Refused(refusal), Some(&wire), self.clock.now());
     }
 }
 
 fn line(session: &Session) -> Option<&Line> {
-    connection::line(session).map(Arc::as_ref)
+    connection_info::line(session).map(Arc::as_ref)
 }
 
 #[async_trait]
@@ -163,11 +136,11 @@ impl ProxyHttp for Proxy {
     ) -> Result<()> {
         request::begin(session, exchange.started());
         exchange.received(session, fastrand::u128(..));
-        fault::at("early_request_filter", session);
+        fault_injection::at("early_request_filter", session);
         if session.req_header().version == http::Version::HTTP_10 {
             // It knows neither interim responses (RFC 9110 §15.2) nor chunks.
             session.as_downstream_mut().set_ignore_info_resp(true);
-            unchunked::install(session);
+            pingora::http10::install(session);
         }
         Ok(())
     }
@@ -177,11 +150,13 @@ impl ProxyHttp for Proxy {
         session: &mut Session,
         exchange: &mut RequestContext,
     ) -> Result<bool> {
-        fault::at("request_filter", session);
+        fault_injection::at("request_filter", session);
         match self.admit(session, exchange) {
-            Err(refusal) => return answer::refuse(session, exchange, refusal).await.map(|()| true),
+            Err(refusal) => {
+                return local_response::refuse(session, exchange, refusal).await.map(|()| true);
+            }
             Ok(Admitted::Direct(own)) => {
-                return answer::give(session, exchange, &own).await.map(|()| true);
+                return local_response::give(session, exchange, &own).await.map(|()| true);
             }
             Ok(Admitted::Forward) => {}
         }
@@ -196,15 +171,15 @@ impl ProxyHttp for Proxy {
         session: &mut Session,
         exchange: &mut RequestContext,
     ) -> Result<Box<HttpPeer>> {
-        fault::at("upstream_peer", session);
+        fault_injection::at("upstream_peer", session);
         let rolls = (fastrand::u64(..), fastrand::u64(..));
         let now = self.clock.now();
-        let target = exchange.pick(now, rolls).map_err(answer::stop)?;
-        tunnel::await_answer(session, exchange, &target, now);
+        let target = exchange.pick(now, rolls).map_err(local_response::stop)?;
+        websocket::await_answer(session, exchange, &target, now);
         // A client that does not take its answer is as silent as a backend that gives none.
         session.set_write_timeout(Some(target.response_timeout));
-        leaving::pause(session, target.backoff).await?;
-        peer::peer(&self.upstreams, &target, connection::of(session))
+        disconnect::pause(session, target.backoff).await?;
+        upstream_peer::peer(&self.upstreams, &target, connection_info::of(session))
     }
 
     async fn request_body_filter(
@@ -214,7 +189,7 @@ impl ProxyHttp for Proxy {
         is_end: bool,
         exchange: &mut RequestContext,
     ) -> Result<()> {
-        fault::at("request_body_filter", session);
+        fault_injection::at("request_body_filter", session);
         request::check(session, body, is_end, (exchange, self.clock))
     }
 
@@ -225,14 +200,14 @@ impl ProxyHttp for Proxy {
         exchange: &mut RequestContext,
         mut error: Box<Error>,
     ) -> Box<Error> {
-        fault::at("fail_to_connect", session);
-        let reason = failure::reason(&error);
-        let (presence, now) = (leaving::look(session), self.clock.now());
+        fault_injection::at("fail_to_connect", session);
+        let reason = error_map::reason(&error);
+        let (presence, now) = (disconnect::look(session), self.clock.now());
         let failed = self.failure(&error, peer, now);
         let again =
             exchange.not_connected(failed, &reason, progress::replay(session, presence), now);
         error.set_retry(again);
-        if presence == Presence::Left { leaving::left() } else { error }
+        if presence == Presence::Left { disconnect::left() } else { error }
     }
 
     async fn connected_to_upstream(
@@ -244,19 +219,19 @@ impl ProxyHttp for Proxy {
         connection: Option<&Digest>,
         exchange: &mut RequestContext,
     ) -> Result<()> {
-        fault::at("connected_to_upstream", session);
+        fault_injection::at("connected_to_upstream", session);
         if let Some(line) = line(session) {
             line.uploads(connection.and_then(upload::of).cloned());
         }
         let now = self.clock.now();
         exchange.connected(reused, now);
         request::connected(session, exchange, now).await?;
-        tunnel::connected(session, exchange, (socket, connection));
+        websocket::connected(session, exchange, (socket, connection));
         if reused {
             return Ok(());
         }
         request::limit_unsent(socket);
-        leaving::check(session)
+        disconnect::check(session)
     }
 
     async fn upstream_request_filter(
@@ -265,19 +240,19 @@ impl ProxyHttp for Proxy {
         request: &mut RequestHeader,
         exchange: &mut RequestContext,
     ) -> Result<()> {
-        fault::at("upstream_request_filter", session);
+        fault_injection::at("upstream_request_filter", session);
         let Some(client) = exchange.client() else { return Ok(()) };
         let snapshot = exchange.snapshot();
         let rules = (snapshot.trusted_proxies.as_slice(), snapshot.forwarded);
         let backend = exchange.backend().map_or("", |backend| &backend.label);
-        let came = wire::came(session, client);
+        let came = log_record::came(session, client);
         let id = exchange.request_id();
-        head::forward(request, session.req_header(), (came, backend), id, rules)?;
+        request_headers::forward(request, session.req_header(), (came, backend), id, rules)?;
         // After whatever the client may have taken out by its `Connection`.
-        client_certificate::pass_on(request, connection::of(session))?;
-        change::request(request, session.req_header(), exchange)?;
+        client_certificate::pass_on(request, connection_info::of(session))?;
+        header_rules::request(request, session.req_header(), exchange)?;
         grpc::ask(request, session, exchange)?;
-        tunnel::ask(request, exchange)
+        websocket::ask(request, exchange)
     }
 
     async fn upstream_response_filter(
@@ -286,16 +261,16 @@ impl ProxyHttp for Proxy {
         response: &mut ResponseHeader,
         exchange: &mut RequestContext,
     ) -> Result<()> {
-        fault::at("upstream_response_filter", session);
-        head::check_answer(response)?;
+        fault_injection::at("upstream_response_filter", session);
+        request_headers::check_answer(response)?;
         let status = response.status;
         let now = self.clock.now();
-        tunnel::answered(session, response, exchange, now)?;
-        let replay = progress::replay(session, leaving::known(session));
+        websocket::answered(session, response, exchange, now)?;
+        let replay = progress::replay(session, disconnect::known(session));
         if status.is_informational() || !exchange.response_head(status.as_u16(), replay, now) {
             return Ok(());
         }
-        Err(failure::again(status.as_u16()))
+        Err(error_map::again(status.as_u16()))
     }
 
     async fn response_filter(
@@ -304,11 +279,11 @@ impl ProxyHttp for Proxy {
         response: &mut ResponseHeader,
         exchange: &mut RequestContext,
     ) -> Result<()> {
-        fault::at("response_filter", session);
+        fault_injection::at("response_filter", session);
         let client_speaks = session.req_header().version;
-        let keep = head::backward(response, exchange.request_id(), client_speaks)?;
-        change::response(response, exchange)?;
-        tunnel::agree(response)?;
+        let keep = request_headers::backward(response, exchange.request_id(), client_speaks)?;
+        header_rules::response(response, exchange)?;
+        websocket::agree(response)?;
         request::responding(session, response.status, keep);
         if !keep || self.is_draining() {
             session.set_keepalive(None);
@@ -322,7 +297,7 @@ impl ProxyHttp for Proxy {
         trailers: &mut HeaderMap,
         exchange: &mut RequestContext,
     ) -> Result<Option<Bytes>> {
-        fault::at("response_trailer_filter", session);
+        fault_injection::at("response_trailer_filter", session);
         grpc::note(trailers, exchange);
         Ok(None)
     }
@@ -334,12 +309,12 @@ impl ProxyHttp for Proxy {
         _: bool,
         exchange: &mut RequestContext,
     ) -> Result<Option<Duration>> {
-        fault::at("response_body_filter", session);
+        fault_injection::at("response_body_filter", session);
         let now = self.clock.now();
-        tunnel::await_piece(session, exchange, now);
+        websocket::await_piece(session, exchange, now);
         // Bytes that trickle must not outlive the deadline that silence would not.
         let lagged = line(session).is_some_and(|line| line.response.took_lag());
-        if now < exchange.deadline() { Ok(None) } else { Err(failure::late(lagged)) }
+        if now < exchange.deadline() { Ok(None) } else { Err(error_map::late(lagged)) }
     }
 
     fn error_while_proxy(
@@ -350,16 +325,16 @@ impl ProxyHttp for Proxy {
         exchange: &mut RequestContext,
         reused: bool,
     ) -> Box<Error> {
-        fault::at("error_while_proxy", session);
+        fault_injection::at("error_while_proxy", session);
         let now = self.clock.now();
         let judged = progress::judge(&error, session, (exchange, now));
-        let presence = leaving::look(session);
+        let presence = disconnect::look(session);
         let replay = progress::replay(session, presence);
-        let error = failure::while_proxying(error, reused, judged, |failed, reason| {
+        let error = error_map::while_proxying(error, reused, judged, |failed, reason| {
             exchange.attempt_failed(failed, reason, replay, now)
         });
         let left = presence == Presence::Left && !replay.response_started;
-        if left { leaving::left() } else { error }
+        if left { disconnect::left() } else { error }
     }
 
     async fn fail_to_proxy(
@@ -368,8 +343,8 @@ impl ProxyHttp for Proxy {
         error: &Error,
         exchange: &mut RequestContext,
     ) -> FailToProxy {
-        fault::at("fail_to_proxy", session);
-        answer::fail(session, error, exchange).await
+        fault_injection::at("fail_to_proxy", session);
+        local_response::fail(session, error, exchange).await
     }
 
     fn suppress_error_log(&self, _: &Session, _: &RequestContext, _: &Error) -> bool {
@@ -392,13 +367,13 @@ impl ProxyHttp for Proxy {
         error: Option<&Error>,
         exchange: &mut RequestContext,
     ) {
-        fault::at("logging", session);
+        fault_injection::at("logging", session);
         if line(session).is_some_and(|line| line.given_up_for().is_some()) {
             exchange.set_detail("response_buffers");
         }
         let now = self.clock.now();
         let ending = progress::ending(session, error, (exchange, now));
-        let transfer = wire::transfer(session, exchange, ending);
+        let transfer = log_record::transfer(session, exchange, ending);
         exchange.ended(ending, transfer, now);
     }
 }

@@ -3,9 +3,10 @@
 use pingora_error::Error;
 use pingora_proxy::Session;
 
-use super::leaving::Presence;
-use super::line::Line;
-use super::{failure, line};
+use super::error_map;
+use super::line;
+use crate::downstream::connection_state::Line;
+use crate::downstream::disconnect::Presence;
 use crate::exchange::outcome::{Judgement, Progress};
 use crate::exchange::refusal::Outcome;
 use crate::exchange::{Exchange, Replay};
@@ -18,7 +19,7 @@ pub(super) fn judge(
     session: &mut Session,
     (exchange, now): (&Exchange, Timestamp),
 ) -> Judgement {
-    failure::fault(error).judge(&progress(session, (exchange, now)))
+    error_map::fault(error).judge(&progress(session, (exchange, now)))
 }
 
 /// How an exchange ended, for the log.

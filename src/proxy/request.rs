@@ -10,9 +10,12 @@ use pingora::http::ResponseHeader;
 use pingora_error::Result;
 use pingora_proxy::Session;
 
-use super::line::Line;
-use super::{answer, connection, line, target};
+use super::line;
+use super::local_response;
 use crate::clock::Clock;
+use crate::downstream::connection_info;
+use crate::downstream::connection_state::Line;
+use crate::downstream::request_target;
 use crate::exchange::Exchange;
 use crate::exchange::refusal::Refusal;
 use crate::sockets;
@@ -20,10 +23,10 @@ use crate::time::Timestamp;
 
 /// The request begins: as long as it has no deadline, so long may an answer of ours take.
 pub(super) fn begin(session: &mut Session, now: Timestamp) {
-    let Some(line) = connection::line(session).cloned() else { return };
+    let Some(line) = connection_info::line(session).cloned() else { return };
     line.busy(now);
     session.set_write_timeout(Some(line.patience()));
-    target::settle(session);
+    request_target::settle(session);
     if line.is_worn() {
         session.set_keepalive(None);
     }
@@ -122,6 +125,6 @@ fn taken(session: &Session, taken: Result<(), Refusal>) -> Result<()> {
         if let Some(upload) = line(session).and_then(Line::upload) {
             upload.give_up(refusal.status());
         }
-        answer::stop(refusal)
+        local_response::stop(refusal)
     })
 }

@@ -4,10 +4,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::Proxy;
-use super::build::Engine;
-use super::early::EarlyRefusal;
-use super::handler::SessionHandler;
-use super::line::Line;
+use super::pingora::engine::Engine;
+use crate::downstream::connection_state::Line;
+use crate::downstream::early_refusal::EarlyRefusal;
+use crate::downstream::handler::SessionHandler;
 use crate::http::forwarded::is_trusted;
 
 /// Serves the requests of client connections.

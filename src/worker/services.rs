@@ -21,10 +21,10 @@ use tokio::task::JoinSet;
 use super::budget::Budget;
 use super::{Parts, memory};
 use crate::config::{Config, limits};
-use crate::proxy::accept::Accept;
-use crate::proxy::build;
-use crate::proxy::line::LineTimeouts;
-use crate::proxy::server::{DownstreamLimits, DownstreamServer};
+use crate::downstream::connection_state::LineTimeouts;
+use crate::downstream::listener_app::Accept;
+use crate::downstream::server::{DownstreamLimits, DownstreamServer};
+use crate::proxy::pingora::engine;
 use crate::proxy::service::ProxyService;
 use crate::sockets;
 
@@ -169,7 +169,7 @@ fn server(
         max_retries: usize::from(limits::ATTEMPTS_MAX) + 1,
         ..ServerConf::default()
     });
-    let mut proxy = build::build(&conf, parts.proxy.clone())
+    let mut proxy = engine::build(&conf, parts.proxy.clone())
         .ok_or_else(|| io::Error::other("Pingora gives it to nobody"))?;
     let mut options = HttpServerOptions::default();
     // So that CONNECT comes as far as our own 405, and into the log.

@@ -206,7 +206,7 @@ fn a_panic_is_logged_once_the_log_is_read_and_stops_nothing_before() {
         logged("panic: thread=weir-data location=src/proxy/") == 5
     });
     eventually(TIMEOUT, "with the functions that were called", || {
-        logged("weir::proxy::fault::at") == 5
+        logged("weir::proxy::fault_injection::at") == 5
     });
 }
 

@@ -139,7 +139,9 @@ fn who_must_show_a_certificate_gets_in_with_it_alone() {
     eventually(TIMEOUT, "it is counted", || failures(&weir, "tls_client_certificate") == Some(4.0));
     let told = weir
         .stderr()
-        .matches("WARN  weir::proxy::opening] connection closed: reason=tls_client_certificate")
+        .matches(
+            "WARN  weir::downstream::handshake] connection closed: reason=tls_client_certificate",
+        )
         .count();
     assert_eq!(told, 4, "{}", weir.stderr());
     assert_eq!(backend.count(), 4);

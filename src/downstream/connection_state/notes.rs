@@ -1,0 +1,99 @@
+//! What is noted of a client connection beside its time.
+
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, PoisonError};
+use std::task::{Context, Poll};
+
+use pingora_core::protocols::Stream;
+
+use super::{EarlyRefusal, Line, Verdict};
+use crate::downstream::stalled::Reader;
+use crate::http::scan::Violation;
+use crate::http::target::Change;
+use crate::upstream::http2::Upload;
+
+impl Line {
+    /// Some of a response was offered to the client. Whether it waits for the client now.
+    pub(crate) fn waits(self: &Arc<Self>, waits: bool) {
+        self.to_client.set(waits, self, Reader::Client);
+    }
+
+    /// Ends the response or the tunnel: one side takes nothing, and too much is held for such.
+    pub(crate) fn give_up(&self, reader: Reader) {
+        let (stalled, open) = (Verdict::Stalled.code(), Verdict::Open.code());
+        if self.verdict.compare_exchange(open, stalled, Relaxed, Relaxed).is_ok() {
+            self.given_up.get_or_init(|| reader);
+        }
+        self.task.wake();
+    }
+
+    /// Who took nothing, if it was ended so.
+    pub(crate) fn given_up_for(&self) -> Option<Reader> {
+        self.given_up.get().copied()
+    }
+
+    /// Notes that the connection is refused without a request. Only the first refusal counts.
+    pub(crate) fn refuse(&self, refusal: EarlyRefusal) {
+        self.refusal.get_or_init(|| refusal);
+    }
+
+    /// Notes what the client sent that is not HTTP.
+    pub(crate) fn violated(&self, violation: Violation) {
+        self.violation.get_or_init(|| violation);
+    }
+
+    /// Something else stands for these bytes of targets.
+    pub(crate) fn change(&self, changes: impl Iterator<Item = Change>) {
+        let mut changes = changes.peekable();
+        if changes.peek().is_some() {
+            self.changes.lock().unwrap_or_else(PoisonError::into_inner).extend(changes);
+        }
+    }
+
+    /// Those of the current request.
+    pub(crate) fn take_changes(&self) -> Vec<Change> {
+        let mut changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
+        if changes.is_empty() {
+            return Vec::new();
+        }
+        let current = self.served();
+        let mine = changes.iter().filter(|change| change.message == current).copied().collect();
+        changes.retain(|change| change.message > current);
+        mine
+    }
+
+    /// What the client sent that is not HTTP.
+    pub(crate) fn violation(&self) -> Option<Violation> {
+        self.violation.get().copied()
+    }
+
+    /// The request goes to a backend, by HTTP/2 if there is an `upload`.
+    pub(crate) fn uploads(&self, upload: Option<Arc<Upload>>) {
+        *self.upload.lock().unwrap_or_else(PoisonError::into_inner) = upload;
+    }
+
+    /// What is on its way of the request's body, if its backend speaks HTTP/2.
+    pub(crate) fn upload(&self) -> Option<Arc<Upload>> {
+        self.upload.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether more may be read of the request's body.
+    pub(crate) fn poll_room(&self, context: &mut Context<'_>) -> Poll<()> {
+        self.upload().map_or(Poll::Ready(()), |upload| upload.poll_room(context))
+    }
+
+    /// Nobody serves the stream any more, but the client may still be sending.
+    pub(crate) fn leave(&self, stream: Stream) {
+        *self.left.lock().unwrap_or_else(PoisonError::into_inner) = Some(stream);
+    }
+
+    /// The stream that was left.
+    pub(crate) fn take_left(&self) -> Option<Stream> {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// How it was refused without a request, if it was.
+    pub(crate) fn refusal(&self) -> Option<&EarlyRefusal> {
+        self.refusal.get()
+    }
+}

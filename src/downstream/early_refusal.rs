@@ -1,0 +1,57 @@
+//! Responses that no session of Pingora's sends: before a request could be read, and after a panic.
+
+use super::reply;
+use crate::exchange::refusal::Refusal;
+use crate::http::request_id::{self, RequestId};
+
+/// A refusal of what is no request yet.
+#[derive(Debug)]
+pub struct EarlyRefusal {
+    pub(crate) refusal: Refusal,
+    /// The id that the client was given.
+    pub(crate) id: RequestId,
+    /// The line of the request, as far as it was read, for the log. It may be anything.
+    pub(crate) request_line: String,
+    /// Bytes of the response's body that were sent.
+    pub(crate) bytes_out: usize,
+}
+
+impl EarlyRefusal {
+    /// One with an id of its own, and nothing sent.
+    pub(crate) fn new(refusal: Refusal, request_line: String) -> Self {
+        let id = request_id::from_roll(fastrand::u128(..));
+        Self { refusal, id, request_line, bytes_out: 0 }
+    }
+
+    /// Whether it is for a HEAD request, as far as that is known.
+    pub(crate) fn is_head(&self) -> bool {
+        self.request_line.starts_with("HEAD ")
+    }
+}
+
+/// A request that a panic ended before its response began.
+#[derive(Debug)]
+pub(crate) struct PanickedRequest {
+    /// The `X-Request-Id` of its log line.
+    pub(crate) id: String,
+    /// Whether its response must not have a body.
+    pub(crate) is_head: bool,
+}
+
+impl PanickedRequest {
+    /// Bytes of the body of its response.
+    pub(crate) fn body_bytes(&self) -> u64 {
+        let body = reply::text_body(Refusal::Internal).len();
+        if self.is_head { 0 } else { u64::try_from(body).unwrap_or(u64::MAX) }
+    }
+}
+
+/// What is kept of a request line for the log: enough to see what was asked for.
+const LINE_KEPT: usize = 512;
+
+/// The first line of some bytes, as text.
+pub(crate) fn text_of_line(bytes: &[u8]) -> String {
+    let end = bytes.iter().take(LINE_KEPT).position(|byte| matches!(byte, b'\r' | b'\n'));
+    let line = bytes.get(..end.unwrap_or_else(|| bytes.len().min(LINE_KEPT)));
+    String::from_utf8_lossy(line.unwrap_or_default()).into_owned()
+}

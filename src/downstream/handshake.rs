@@ -1,0 +1,297 @@
+//! From an accepted socket to a connection that may speak HTTP: the PROXY header, if there has to
+//! be one, then the TLS handshake. Both together within the time that a first head may take.
+
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Instant;
+
+use pingora_core::protocols::l4::stream::Stream as Socket;
+use pingora_core::protocols::{GetSocketDigest as _, SocketDigest, Stream};
+use prometheus::{IntCounter, IntCounterVec};
+use tokio::io::AsyncReadExt as _;
+
+use super::connection_info::{Connection, Tls};
+use super::connection_state::{Line, Verdict};
+use crate::clock::Clock;
+use crate::config::Listener;
+use crate::exchange::refusal::Refusal;
+use crate::http::forwarded::is_trusted;
+use crate::http::proxy_protocol::{self, Addresses, Invalid, LENGTH_MAX};
+use crate::policy::log_throttle::LogThrottle;
+use crate::tls::terminator::{Handshake, Terminator};
+
+/// What an HTTP/2 client begins with (RFC 9113 §3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Why a connection came to nothing before its first request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unopened {
+    /// It ended before it had said anything, as the probes of other balancers do.
+    Silent,
+    /// There had to be a PROXY header, and there was something else.
+    NoProxyHeader,
+    /// The PROXY header could not be read.
+    BadProxyHeader(Invalid),
+    /// The handshake came to nothing.
+    Handshake(Handshake),
+    /// It took too long.
+    Slow,
+    /// It broke.
+    Broken,
+    /// It sent too much over HTTP/2 of what brings no request on.
+    Flooded,
+    /// There are as many connections as there may be, of all clients or of this one.
+    TurnedAway(Refusal),
+}
+
+impl Unopened {
+    /// The metric's label; `None` if it is nothing to speak of.
+    const fn label(self) -> Option<&'static str> {
+        match self {
+            Self::Silent => None,
+            Self::NoProxyHeader => Some("proxy_header_missing"),
+            Self::BadProxyHeader(_) => Some("proxy_header_invalid"),
+            Self::Handshake(Handshake::Closed) => Some("tls_closed"),
+            Self::Handshake(Handshake::NotTls) => Some("tls_not_tls"),
+            Self::Handshake(Handshake::Incompatible) => Some("tls_incompatible"),
+            Self::Handshake(Handshake::Refused) => Some("tls_refused"),
+            Self::Handshake(Handshake::ClientCertificate) => Some("tls_client_certificate"),
+            Self::Handshake(Handshake::Missing) => Some("tls_certificate_unavailable"),
+            Self::Handshake(Handshake::Failed) => Some("tls_failed"),
+            Self::Slow => Some("timeout"),
+            Self::Broken => Some("broken"),
+            Self::Flooded => Some("http2_flood"),
+            Self::TurnedAway(refusal) => Some(refusal.code()),
+        }
+    }
+
+    const LABELS: [&'static str; 14] = [
+        "proxy_header_missing",
+        "proxy_header_invalid",
+        "tls_closed",
+        "tls_not_tls",
+        "tls_incompatible",
+        "tls_refused",
+        "tls_client_certificate",
+        "tls_certificate_unavailable",
+        "tls_failed",
+        "timeout",
+        "broken",
+        "http2_flood",
+        Refusal::TooManyConnections.code(),
+        Refusal::TooManyConnectionsPerClient.code(),
+    ];
+
+    /// Whether the client only left, or was slow: that happens, and the metric is enough.
+    const fn is_usual(self) -> bool {
+        match self {
+            Self::Silent | Self::Slow | Self::Broken | Self::Handshake(Handshake::Closed) => true,
+            Self::NoProxyHeader
+            | Self::BadProxyHeader(_)
+            | Self::Handshake(_)
+            | Self::Flooded
+            | Self::TurnedAway(_) => false,
+        }
+    }
+}
+
+impl fmt::Display for Unopened {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Silent => formatter.write_str("closed without a word"),
+            Self::NoProxyHeader => Invalid::Missing.fmt(formatter),
+            Self::BadProxyHeader(invalid) => invalid.fmt(formatter),
+            Self::Handshake(why) => write!(formatter, "the TLS handshake failed: {why}"),
+            Self::Slow => formatter.write_str("not opened in time"),
+            Self::Broken => formatter.write_str("broken"),
+            Self::Flooded => formatter.write_str("too much over HTTP/2 that is no request"),
+            Self::TurnedAway(Refusal::TooManyConnectionsPerClient) => formatter
+                .write_str("more connections of one client than limits.connections_per_client"),
+            Self::TurnedAway(_) => formatter.write_str("more connections than limits.connections"),
+        }
+    }
+}
+
+/// Counts connections that came to nothing, and tells of them.
+pub(crate) struct Failures {
+    kinds: [Kind; Unopened::LABELS.len()],
+    clock: Clock,
+}
+
+/// Those for one reason.
+struct Kind {
+    label: &'static str,
+    counter: IntCounter,
+    log_throttle: LogThrottle,
+}
+
+impl Failures {
+    pub(crate) fn new(counters: &IntCounterVec, clock: Clock) -> Self {
+        let kind = |label| {
+            let counter = counters.with_label_values(&[label]);
+            Kind { label, counter, log_throttle: LogThrottle::default() }
+        };
+        Self { kinds: Unopened::LABELS.map(kind), clock }
+    }
+
+    /// A connection was ended for its frames.
+    pub(crate) fn flooded(&self, peer: SocketAddr, listener: SocketAddr) {
+        self.tell(Unopened::Flooded, peer, listener);
+    }
+
+    /// Counts one, and tells of it, though not of each.
+    pub(crate) fn tell(&self, why: Unopened, peer: SocketAddr, listener: SocketAddr) {
+        let kind = why.label().and_then(|label| self.kinds.iter().find(|kind| kind.label == label));
+        let line = format_args!("listener={listener} peer={peer} error=\"{why}\"");
+        let Some(kind) = kind else { return log::debug!("connection closed: {line}") };
+        kind.counter.inc();
+        if why.is_usual() {
+            return log::debug!("connection closed: {line}");
+        }
+        if let Some(suppressed) = kind.log_throttle.next(self.clock.now()) {
+            log::warn!("connection closed: reason={} {line} suppressed={suppressed}", kind.label);
+        }
+    }
+}
+
+/// The socket below a stream of Pingora's, and its two ends. `None` if the other end is gone.
+pub(crate) fn socket(stream: Stream) -> Option<(Box<Socket>, Connection)> {
+    let socket = stream.into_any().downcast::<Socket>().ok()?;
+    let digest = socket.get_socket_digest()?;
+    let connection = Connection::new(end(&digest, true)?, end(&digest, false)?);
+    Some((socket, connection))
+}
+
+fn end(digest: &SocketDigest, peer: bool) -> Option<SocketAddr> {
+    let address = if peer { digest.peer_addr() } else { digest.local_addr() };
+    address?.as_inet().copied()
+}
+
+/// A connection that may speak HTTP.
+pub(crate) enum Opened {
+    /// Clear: which version, its first bytes say.
+    Clear(Box<Socket>),
+    /// HTTP/1, by ALPN or for want of it.
+    Http1(Stream),
+    /// HTTP/2, by ALPN.
+    Http2(Stream),
+}
+
+impl Opened {
+    /// Waits for the first bytes of a clear connection, where they may be HTTP/2's. `None` if the
+    /// client has left, or its line says that it is to.
+    pub(crate) async fn decided(self, http2: bool, line: &Line, clock: Clock) -> Option<Self> {
+        let mut socket = match self {
+            Self::Clear(socket) if http2 => socket,
+            Self::Clear(socket) => return Some(Self::Http1(socket)),
+            decided @ (Self::Http1(_) | Self::Http2(_)) => return Some(decided),
+        };
+        let mut bytes = Vec::with_capacity(PREFACE.len());
+        while bytes.len() < PREFACE.len() && PREFACE.starts_with(&bytes) {
+            let more = PREFACE.len() - bytes.len();
+            let mut limited = (&mut socket).take(u64::try_from(more).unwrap_or(0));
+            let mut read = pin!(limited.read_buf(&mut bytes));
+            let read = poll_fn(|context| match line.verdict() {
+                Verdict::Open => read.as_mut().poll(context),
+                Verdict::Close
+                | Verdict::HeadTimeout
+                | Verdict::PastDeadline
+                | Verdict::Stalled
+                | Verdict::Abort => Poll::Ready(Ok(0)),
+            });
+            match read.await {
+                Ok(0) if bytes.is_empty() || line.verdict() != Verdict::Open => return None,
+                Ok(0) => break,
+                Ok(_) => line.bytes_read(1, || clock.now()),
+                Err(error) => {
+                    log::debug!("client left: {error}");
+                    return None;
+                }
+            }
+        }
+        socket.rewind(&bytes);
+        Some(if bytes == PREFACE { Self::Http2(socket) } else { Self::Http1(socket) })
+    }
+}
+
+/// A listener, and where its TLS ends if it speaks TLS.
+#[derive(Clone)]
+pub struct Door {
+    /// What the configuration says of it.
+    pub listener: Listener,
+    /// Of its `tls`.
+    pub terminator: Option<Arc<Terminator>>,
+}
+
+impl Door {
+    /// Finds out whose a connection is: reads the PROXY header, if there has to be one.
+    pub(crate) async fn named(
+        &self,
+        socket: &mut Socket,
+        connection: &mut Connection,
+        until: Instant,
+    ) -> Result<(), Unopened> {
+        let from = &self.listener.proxy_protocol;
+        if from.is_empty() || !is_trusted(connection.peer.ip(), from) {
+            return Ok(());
+        }
+        connection.proxied = in_time(until, proxy_header(socket)).await?;
+        Ok(())
+    }
+
+    /// Opens a connection: makes the handshake, if there has to be one.
+    pub(crate) async fn open(
+        &self,
+        socket: Box<Socket>,
+        connection: &mut Connection,
+        until: Instant,
+        clock: Clock,
+    ) -> Result<Opened, Unopened> {
+        let Some(terminator) = &self.terminator else { return Ok(Opened::Clear(socket)) };
+        let now = clock.wall(clock.now());
+        let shaken = async { terminator.accept(socket, now).await.map_err(Unopened::Handshake) };
+        let (stream, facts) = in_time(until, shaken).await?;
+        let opened = if facts.http2 { Opened::Http2(stream) } else { Opened::Http1(stream) };
+        connection.tls = Some(Tls { facts, terminator: Arc::clone(terminator) });
+        Ok(opened)
+    }
+}
+
+async fn in_time<T>(
+    until: Instant,
+    opening: impl Future<Output = Result<T, Unopened>>,
+) -> Result<T, Unopened> {
+    let opened = tokio::time::timeout_at(until.into(), opening).await;
+    opened.map_err(|_elapsed| Unopened::Slow)?
+}
+
+async fn proxy_header(socket: &mut Socket) -> Result<Option<Addresses>, Unopened> {
+    let mut bytes = Vec::with_capacity(256);
+    loop {
+        let read = socket.take(room(&bytes)).read_buf(&mut bytes).await;
+        match read {
+            Ok(0) if bytes.is_empty() => return Err(Unopened::Silent),
+            Ok(0) => return Err(Unopened::BadProxyHeader(Invalid::Length)),
+            Ok(_) => {}
+            Err(_broken) => return Err(Unopened::Broken),
+        }
+        match proxy_protocol::parse(&bytes) {
+            Ok(None) => {}
+            Ok(Some(header)) => {
+                socket.rewind(bytes.get(header.length..).unwrap_or_default());
+                return Ok(header.addresses);
+            }
+            Err(Invalid::Missing) => return Err(Unopened::NoProxyHeader),
+            Err(invalid) => return Err(Unopened::BadProxyHeader(invalid)),
+        }
+    }
+}
+
+/// How much more may be read of a header.
+fn room(bytes: &[u8]) -> u64 {
+    u64::try_from(LENGTH_MAX.saturating_sub(bytes.len())).unwrap_or(0)
+}

@@ -1,0 +1,103 @@
+//! A stream that keeps nothing back once there is nothing else to do.
+//!
+//! Pingora writes the headers of a response with a length into a buffer, which goes out when it is full
+//! or the response is whole. So a client saw nothing of a response that pauses, not even its headers.
+//! When Pingora has nothing else to do, it reads from the client; so a read that finds nothing is the
+//! moment to send what was written. What follows at once is in the buffer by then, and a short response
+//! that comes as one goes out as one.
+
+use std::fmt;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use async_trait::async_trait;
+use pingora_core::protocols::raw_connect::ProxyDigest;
+use pingora_core::protocols::{GetProxyDigest, Peek, Stream};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::upstream::delegate::delegate;
+
+/// A stream of HTTP/1 with a client, above its buffer.
+pub(crate) struct EagerStream {
+    inner: Stream,
+    /// Something was written since the last flush.
+    is_unflushed: bool,
+}
+
+impl EagerStream {
+    pub(crate) fn over(inner: Stream) -> Stream {
+        Box::new(Self { inner, is_unflushed: false })
+    }
+}
+
+impl fmt::Debug for EagerStream {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("EagerStream").finish_non_exhaustive()
+    }
+}
+
+impl AsyncRead for EagerStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let polled = Pin::new(&mut self.inner).poll_read(context, buffer);
+        if polled.is_pending() && self.is_unflushed {
+            // The next write fails as this does.
+            let _error = self.poll_flush(context);
+        }
+        polled
+    }
+}
+
+impl AsyncWrite for EagerStream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.is_unflushed = true;
+        Pin::new(&mut self.inner).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = Pin::new(&mut self.inner).poll_flush(context);
+        self.is_unflushed = flushed.is_pending();
+        flushed
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(context)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        pieces: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.is_unflushed = true;
+        Pin::new(&mut self.inner).poll_write_vectored(context, pieces)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+}
+
+delegate!(EagerStream);
+
+impl GetProxyDigest for EagerStream {
+    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
+        self.inner.get_proxy_digest()
+    }
+}
+
+#[async_trait]
+impl Peek for EagerStream {
+    async fn try_peek(&mut self, buffer: &mut [u8]) -> io::Result<bool> {
+        self.inner.try_peek(buffer).await
+    }
+}

@@ -1,0 +1,90 @@
+//! The responses that Weir makes itself, as text.
+
+use bytes::Bytes;
+use http::{HeaderValue, StatusCode, header};
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora_core::protocols::http::date::get_cached_date;
+use pingora_error::Result;
+
+use crate::exchange::refusal::Refusal;
+use crate::http::accept::{Form, preferred};
+
+/// The methods that are served, for a 405 (RFC 9110 §15.5.6).
+const ALLOW: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
+
+/// A response in the form that the client prefers.
+pub(crate) fn plain(
+    request: &RequestHeader,
+    request_id: Option<&HeaderValue>,
+    refusal: Refusal,
+) -> Result<(ResponseHeader, Bytes)> {
+    let text = |name| request.headers.get(name).and_then(|value| value.to_str().ok());
+    let (content_type, body) = match preferred(text(header::ACCEPT)) {
+        Form::Text => ("text/plain; charset=utf-8", text_body(refusal)),
+        Form::Json => ("application/json", json(refusal)),
+    };
+    let mut head = ResponseHeader::build(refusal.status(), Some(8))?;
+    head.insert_header(header::CONTENT_TYPE, content_type)?;
+    head.insert_header(header::CONTENT_LENGTH, body.len().to_string())?;
+    head.insert_header(header::CACHE_CONTROL, "no-store")?;
+    if let Some(seconds) = refusal.retry_after() {
+        head.insert_header("Retry-After", seconds.to_string())?;
+    }
+    if refusal == Refusal::MethodNotAllowed {
+        head.insert_header("Allow", ALLOW)?;
+    }
+    if let Some(request_id) = request_id {
+        head.insert_header("X-Request-Id", request_id.clone())?;
+    }
+    Ok((head, Bytes::from(body)))
+}
+
+/// Every text and code is ours and has nothing to escape.
+fn json(refusal: Refusal) -> String {
+    let (status, code, text) = (refusal.status(), refusal.code(), refusal.text());
+    format!("{{\"status\":{status},\"error\":\"{code}\",\"message\":\"{text}\"}}\n")
+}
+
+/// A response where there is no session that could send one.
+pub(crate) struct Unasked {
+    text: String,
+    body: usize,
+}
+
+impl Unasked {
+    /// All of it, as HTTP/1.
+    pub(crate) const fn as_bytes(&self) -> &[u8] {
+        self.text.as_bytes()
+    }
+
+    /// How many bytes of the body are among the first `written` of it.
+    pub(crate) const fn body_bytes(&self, written: usize) -> usize {
+        written.saturating_sub(self.text.len() - self.body)
+    }
+}
+
+/// The body of a response of our own, where only text can be sent.
+pub(crate) fn text_body(refusal: Refusal) -> String {
+    format!("{}\n", refusal.text())
+}
+
+/// A response to a connection that has no request yet, or none that can be read; without the body if
+/// it is to a HEAD request (RFC 9110 §9.3.2).
+pub(crate) fn unasked(refusal: Refusal, id: &str, is_head: bool) -> Unasked {
+    let (status, text) = (refusal.status(), text_body(refusal));
+    let reason = StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
+    let reason = reason.unwrap_or_default();
+    let length = text.len();
+    let body = if is_head { "" } else { &text };
+    let date = get_cached_date();
+    let date = date.to_str().unwrap_or_default();
+    let retry_after = refusal.retry_after().map(|after| format!("Retry-After: {after}\r\n"));
+    let retry_after = retry_after.unwrap_or_default();
+    let text = format!(
+        "HTTP/1.1 {status} {reason}\r\nDate: {date}\r\n\
+         Content-Type: text/plain; charset=utf-8\r\n\
+         Content-Length: {length}\r\nCache-Control: no-store\r\n{retry_after}\
+         X-Request-Id: {id}\r\nConnection: close\r\n\r\n{body}"
+    );
+    Unasked { text, body: body.len() }
+}

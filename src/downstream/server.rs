@@ -1,0 +1,113 @@
+//! What all listeners share: the limits of client connections, and what serves their requests.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pingora_core::protocols::http::v2::server::H2Options;
+use tokio::sync::Semaphore;
+
+use super::connection_info::Connection;
+use super::connection_state::LineTimeouts;
+use super::handler::SessionHandler;
+use super::handshake::Failures;
+use super::http2::settings;
+use super::stalled::Stalled;
+use super::tracker::{Connections, OfClient};
+use crate::clock::Clock;
+use crate::config::{HalfClosed, Http2};
+use crate::exchange::refusal::{Abort, Refusal};
+use crate::http::scan::Limits as HeadLimits;
+use crate::metrics::ConnectionMetrics;
+use crate::policy::transfer_rate::MinTransferRate;
+
+/// How long the rest of an unwanted request body is read before its connection is closed.
+pub(crate) const BODY_DRAIN: Duration = Duration::from_secs(5);
+
+/// How long connections may take to end, and be logged, once their time is up.
+const ABORT_MAX: Duration = Duration::from_secs(2);
+
+/// The limits of client connections.
+#[derive(Debug, Clone, Copy)]
+pub struct DownstreamLimits {
+    /// Client connections at once.
+    pub connections: usize,
+    /// Rejected connections that get a response at once; further ones are only closed.
+    pub rejected: usize,
+    /// Those of one client.
+    pub of_client: usize,
+    /// How much the head of a request may have.
+    pub head: HeadLimits,
+    /// What an HTTP/2 connection may ask for.
+    pub http2: Http2,
+    /// How slow a client may be.
+    pub pace: Option<MinTransferRate>,
+    /// What becomes of a request whose client closes its side of the connection.
+    pub half_closed: HalfClosed,
+    /// How long a client may take for what.
+    pub timeouts: LineTimeouts,
+    /// What responses and tunnels may hold that are not read, in bytes.
+    pub response_buffers: Option<u64>,
+    /// How long connections may take to end once accepting has stopped.
+    pub drain: Duration,
+}
+
+/// Serves client connections, whichever listener accepted them.
+pub struct DownstreamServer<H> {
+    pub(crate) handler: H,
+    pub(crate) clock: Clock,
+    pub(crate) connections: Arc<Connections>,
+    pub(crate) failures: Failures,
+    pub(crate) limits: DownstreamLimits,
+    pub(crate) http2: H2Options,
+    pub(crate) stalled: Arc<Stalled>,
+    /// Rejected connections are no longer counted as connections, so they have a limit of their own.
+    pub(crate) reject_permits: Semaphore,
+}
+
+impl<H: SessionHandler> DownstreamServer<H> {
+    /// Serves requests with `handler`. Connections are counted in `metrics`.
+    #[must_use]
+    pub fn new(
+        handler: H,
+        clock: Clock,
+        connections: Arc<Connections>,
+        metrics: &ConnectionMetrics,
+        limits: DownstreamLimits,
+    ) -> Self {
+        Self {
+            handler,
+            clock,
+            connections,
+            failures: Failures::new(&metrics.failures, clock),
+            http2: settings::options(&limits.http2, &limits.head),
+            stalled: Stalled::new(limits.response_buffers, clock, metrics),
+            reject_permits: Semaphore::new(limits.rejected),
+            limits,
+        }
+    }
+
+    /// The drain's deadline has passed. Tunnels have one of their own, which their lines watch.
+    pub(crate) async fn drain_tunnels(&self) {
+        let (tunnels, others) = self.connections.tunnels();
+        if others > 0 {
+            log::warn!("drain deadline passed: connections={others}");
+        }
+        self.connections.cut_others(self.clock.now(), Abort::DrainTimeout);
+        let timeouts = &self.limits.timeouts;
+        let longer = if tunnels > 0 { timeouts.tunnels } else { Duration::ZERO };
+        let longer = longer.saturating_sub(self.limits.drain) + ABORT_MAX;
+        if tokio::time::timeout(longer, self.connections.empty()).await.is_err() {
+            log::warn!("connections did not end: connections={}", self.connections.open());
+        }
+    }
+
+    /// A place among the connections of the same client. A proxy that we trust is many clients.
+    pub(crate) fn per_client(&self, connection: &Connection) -> Result<Option<OfClient>, Refusal> {
+        let (client, most) = (connection.client_ip(), self.limits.of_client);
+        if most == usize::MAX || self.handler.is_trusted_proxy(client) {
+            return Ok(None);
+        }
+        let place = self.connections.enter_of(client, most);
+        place.map(Some).ok_or(Refusal::TooManyConnectionsPerClient)
+    }
+}

@@ -1,0 +1,209 @@
+//! Exchanges that wait to be read: responses by their clients, tunnels by either side.
+//!
+//! Each of them holds what one side has sent and the other does not take. How much that is at most is
+//! known ([`held`]), so that a limit in bytes can be kept (`policy/unread.rs`).
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use pingora_core::protocols::Digest;
+use prometheus::{IntCounter, IntGauge};
+
+use super::connection_state::Line;
+use crate::clock::Clock;
+use crate::metrics::ConnectionMetrics;
+use crate::policy::unread::{Key, Limits, Unread};
+use crate::upstream::bounded::Writes;
+
+/// What one exchange holds at most, in bytes, while one side takes nothing: ten pieces of 16 KiB, the
+/// buffer of 64 KiB that they are read into, what HTTP/2 has taken of it (32 KiB), the two connections,
+/// and what the allocator loses. `tests/it/memory.rs` measures it, as does `scripts/stalled_memory.py`.
+const HELD: u64 = 448 * 1024;
+
+/// What comes on top where the client's connection is over TLS: encrypted, and not written yet.
+const HELD_BY_TLS: u64 = 64 * 1024;
+
+/// What comes on top where the backend speaks HTTP/2: the window of its stream.
+const HELD_BY_WINDOW: u64 = 256 * 1024;
+
+/// What one exchange holds at most, whichever it is.
+const HELD_MAX: u64 = HELD + HELD_BY_TLS + HELD_BY_WINDOW;
+
+/// How often to look while a limit is exceeded.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// What an exchange on this line holds at most, in bytes.
+fn held(line: &Line) -> u64 {
+    let by_tls = if line.connection.tls.is_some() { HELD_BY_TLS } else { 0 };
+    let by_window = if line.upload().is_some() { HELD_BY_WINDOW } else { 0 };
+    HELD + by_tls + by_window
+}
+
+/// Who is to read what waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reader {
+    /// The client, a response or what its backend sends into a tunnel.
+    Client,
+    /// The backend, what its client sends into a tunnel.
+    Backend,
+}
+
+/// Exchanges that wait to be read.
+pub(crate) struct Stalled {
+    state: Mutex<State>,
+    clock: Clock,
+    gauge: IntGauge,
+    ended: IntCounter,
+}
+
+struct State {
+    unread: Unread<(Arc<Line>, Reader)>,
+    /// A task looks from time to time whether a limit is exceeded.
+    is_watched: bool,
+    /// Ended, and not logged yet.
+    unlogged: usize,
+}
+
+impl Stalled {
+    /// All of them together may hold `bytes`; `None` is for no limit.
+    pub(crate) fn new(bytes: Option<u64>, clock: Clock, metrics: &ConnectionMetrics) -> Arc<Self> {
+        let unread = Unread::new(Limits::new(bytes, HELD_MAX));
+        let state = Mutex::new(State { unread, is_watched: false, unlogged: 0 });
+        let (gauge, ended) = (metrics.stalled.clone(), metrics.stalled_ended.clone());
+        Arc::new(Self { state, clock, gauge, ended })
+    }
+
+    /// An exchange waits to be read from now on, until the ticket is dropped.
+    fn enter(self: &Arc<Self>, line: &Arc<Line>, reader: Reader) -> Ticket {
+        let connection = Arc::as_ptr(&line.connection).addr();
+        let (now, bytes) = (self.clock.now(), held(line));
+        let mut state = self.state();
+        let key = state.unread.enter(now, connection, bytes, (Arc::clone(line), reader));
+        self.gauge.inc();
+        if state.unread.is_over(connection) && !std::mem::replace(&mut state.is_watched, true) {
+            tokio::spawn(Arc::clone(self).watch());
+        }
+        Ticket { stalled: Arc::clone(self), key }
+    }
+
+    /// Ends those that have waited for the longest, until no limit is exceeded.
+    async fn watch(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(LOOK).await;
+            if !self.is_over() {
+                return;
+            }
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        let mut state = self.state();
+        let stalled = state.unread.end_stalled(self.clock.now());
+        self.end(&mut state, &stalled);
+        let ended = std::mem::take(&mut state.unlogged);
+        if ended > 0 {
+            log::warn!(
+                "unread responses or tunnels ended: ended={ended} left={} bytes={} \
+                 (help: limits.response_buffers)",
+                state.unread.count(),
+                state.unread.bytes(),
+            );
+        }
+        state.is_watched = state.unread.is_any_over();
+        state.is_watched
+    }
+
+    fn end(&self, state: &mut State, stalled: &[(Arc<Line>, Reader)]) {
+        for (line, reader) in stalled {
+            line.give_up(*reader);
+            self.ended.inc();
+        }
+        state.unlogged += stalled.len();
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Stalled {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Stalled").finish_non_exhaustive()
+    }
+}
+
+/// An exchange that waits to be read.
+#[derive(Debug)]
+struct Ticket {
+    stalled: Arc<Stalled>,
+    key: Key,
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let left = self.stalled.state().unread.leave(self.key);
+        drop(left); // not before the lock is given back
+        self.stalled.gauge.dec();
+    }
+}
+
+/// Whether one side of an exchange is waited for to read.
+#[derive(Debug, Default)]
+pub(crate) struct Wait {
+    /// Whether there is a ticket: it is asked after each write.
+    is_waiting: AtomicBool,
+    ticket: Mutex<Option<Ticket>>,
+}
+
+impl Wait {
+    /// Something was written, and the other side is waited for, or not.
+    pub(crate) fn set(&self, waits: bool, line: &Arc<Line>, reader: Reader) {
+        if self.is_waiting.load(Relaxed) == waits {
+            return;
+        }
+        self.is_waiting.store(waits, Relaxed);
+        let stalled = line.stalled.get().filter(|_| waits);
+        let ticket = stalled.map(|stalled| stalled.enter(line, reader));
+        let mut held = self.ticket.lock().unwrap_or_else(PoisonError::into_inner);
+        let _returned = std::mem::replace(&mut *held, ticket);
+    }
+}
+
+/// What a client sends into a tunnel, on its way to the backend.
+#[derive(Debug, Default)]
+pub(crate) struct ToBackend {
+    /// Of the connection to the backend, until the tunnel opens.
+    writes: Mutex<Option<Arc<Writes>>>,
+    wait: Wait,
+}
+
+impl ToBackend {
+    /// The request that asks for a tunnel goes to a backend on this connection.
+    pub(crate) fn connected(&self, connection: Option<&Digest>) {
+        let writes = connection.and_then(Writes::of).cloned();
+        *self.writes.lock().unwrap_or_else(PoisonError::into_inner) = writes;
+    }
+
+    /// The tunnel of this line has opened. While its backend does not read, it is one that waits.
+    pub(crate) fn opened(line: &Arc<Line>) {
+        // Taken out, as the watcher holds the line.
+        let mut writes = line.to_backend.writes.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(writes) = writes.take() else { return };
+        let waiting = Waiting(Arc::clone(line));
+        writes.watch(move |pending| {
+            waiting.0.to_backend.wait.set(pending, &waiting.0, Reader::Backend);
+            waiting.0.given_up_for() != Some(Reader::Backend)
+        });
+    }
+}
+
+/// A tunnel waits no more for its backend once the connection to it is gone.
+struct Waiting(Arc<Line>);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.to_backend.wait.set(false, &self.0, Reader::Backend);
+    }
+}

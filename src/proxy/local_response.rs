@@ -1,0 +1,132 @@
+//! Our own answers: what a client gets when no backend answers (RFC 9110 §15).
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, StatusCode, header};
+use pingora::http::ResponseHeader;
+use pingora_error::{Error, ErrorType, Result};
+use pingora_proxy::{FailToProxy, Session};
+
+use super::grpc;
+use super::header_rules;
+use super::progress;
+use crate::clock::Clock;
+use crate::downstream::connection_info;
+use crate::downstream::connection_state::Line;
+use crate::downstream::reply;
+use crate::exchange::refusal::Refusal;
+use crate::exchange::{DirectResponse, Exchange};
+use crate::http::grpc::is_grpc;
+
+/// Answers with a refusal. The connection is kept where Pingora can tell that the request was
+/// read whole.
+pub(super) async fn refuse(
+    session: &mut Session,
+    exchange: &Exchange,
+    refusal: Refusal,
+) -> Result<()> {
+    let (mut head, body) = answer(session, exchange.request_id(), refusal)?;
+    header_rules::response(&mut head, exchange)?;
+    let is_end = matches!(refusal, Refusal::BadRequest | Refusal::BodyTooLarge);
+    if session.req_header().method == Method::CONNECT || is_end {
+        // What follows is not HTTP, or nobody knows where it begins, or it is too much to read.
+        session.set_keepalive(None);
+    }
+    let Some(body) = body else {
+        return grpc::write(session, head).await;
+    };
+    write(session, head, body).await
+}
+
+/// Sends a whole answer. Over HTTP/2 nothing may follow a head that has no body, not even an empty
+/// piece of one (RFC 9113 §8.1), and Pingora drops it for HTTP/1 alone.
+async fn write(session: &mut Session, head: ResponseHeader, body: Bytes) -> Result<()> {
+    let is_head = session.req_header().method == Method::HEAD;
+    if is_head || body.is_empty() || is_bodiless(head.status) {
+        return grpc::write(session, head).await;
+    }
+    session.write_response_header(Box::new(head), false).await?;
+    session.write_response_body(Some(body), true).await
+}
+
+/// Whether an answer of this status has never a body (RFC 9110 §6.4.1).
+fn is_bodiless(status: StatusCode) -> bool {
+    matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+}
+
+/// Answers as the route says.
+pub(super) async fn give(
+    session: &mut Session,
+    exchange: &Exchange,
+    own: &DirectResponse,
+) -> Result<()> {
+    let (mut head, body) = match own {
+        DirectResponse::Redirect { status, location } => {
+            let mut head = ResponseHeader::build(*status, Some(6))?;
+            head.insert_header(header::LOCATION, location.as_str())?;
+            (head, "")
+        }
+        DirectResponse::Respond(respond) => {
+            let mut head = ResponseHeader::build(respond.status, Some(6))?;
+            if !respond.body.is_empty() {
+                head.insert_header(header::CONTENT_TYPE, respond.content_type.clone())?;
+            }
+            (head, respond.body.as_str())
+        }
+    };
+    if !is_bodiless(head.status) {
+        head.insert_header(header::CONTENT_LENGTH, body.len().to_string())?;
+    }
+    if let Some(id) = exchange.request_id() {
+        head.insert_header("X-Request-Id", id.clone())?;
+    }
+    header_rules::response(&mut head, exchange)?;
+    write(session, head, Bytes::copy_from_slice(body.as_bytes())).await
+}
+
+fn answer(
+    session: &Session,
+    request_id: Option<&HeaderValue>,
+    refusal: Refusal,
+) -> Result<(ResponseHeader, Option<Bytes>)> {
+    let request = session.req_header();
+    if is_grpc(&request.headers) {
+        return grpc::refusal(request, request_id, refusal).map(|head| (head, None));
+    }
+    reply::plain(request, request_id, refusal).map(|(head, body)| (head, Some(body)))
+}
+
+/// The error that makes Pingora stop and come back to us for the answer.
+pub(super) fn stop(refusal: Refusal) -> Box<Error> {
+    Error::explain(ErrorType::HTTPStatus(refusal.status()), refusal.code())
+}
+
+/// Ends an exchange that has failed for good: with an answer, if one can still be given.
+pub(super) async fn fail(
+    session: &mut Session,
+    error: &Error,
+    exchange: &mut Exchange,
+) -> FailToProxy {
+    let begun = progress::has_begun(session) || exchange.tunnel_since().is_some();
+    let now = Clock::process().now();
+    let judged = progress::judge(error, session, (exchange, now));
+    let violation = super::line(session).and_then(Line::violation);
+    if let Some(violation) = violation {
+        exchange.set_detail(violation.code());
+    }
+    let refusal = exchange.refusal().or_else(|| violation.map(Refusal::from));
+    let refusal = refusal.or(judged.refusal);
+    let mut error_code = 0;
+    if let (false, Some(refusal)) = (begun, refusal) {
+        exchange.refuse(refusal);
+        if let Some(line) = connection_info::line(session).cloned() {
+            line.answers(now);
+            session.set_write_timeout(Some(line.patience()));
+        }
+        error_code = refusal.status();
+        session.set_keepalive(None);
+        if let Err(error) = refuse(session, exchange, refusal).await {
+            log::debug!("could not answer: {error}");
+        }
+    }
+    FailToProxy { error_code, can_reuse_downstream: false }
+}
