@@ -1,19 +1,10 @@
-//! What is known of a client's connection, and how a request finds it.
-//!
-//! A request knows its connection by Pingora's `Digest`, the one thing that every session carries:
-//! of HTTP/1 it is asked of the stream, of HTTP/2 it is handed in with each stream. So it is found
-//! in the same way for both, and goes where the session goes; a task-local value would be lost
-//! wherever a session is taken to another task.
+//! What is known about a client connection once it may carry HTTP.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 
-use http::{HeaderValue, StatusCode, header};
-use pingora::http::ResponseHeader;
-use pingora_core::protocols::raw_connect::ProxyDigest;
-use pingora_proxy::Session;
+use http::{HeaderValue, header};
 
-use super::connection_state::Line;
 use crate::exchange::Head;
 use crate::http::proxy_protocol::Addresses;
 use crate::http::scheme::Scheme;
@@ -103,24 +94,6 @@ impl Connection {
     pub(crate) fn scheme(&self) -> Scheme {
         if self.tls.is_some() { Scheme::Https } else { Scheme::Http }
     }
-}
-
-/// What a session carries so that its line is found again.
-pub(crate) fn digest(line: &Arc<Line>) -> Option<Arc<ProxyDigest>> {
-    // The digest is meant for an answer to CONNECT, so there must be one.
-    let head = ResponseHeader::build(StatusCode::OK, Some(0)).ok()?;
-    Some(Arc::new(ProxyDigest::new(Box::new(head), Some(Box::new(Arc::clone(line))))))
-}
-
-/// The line that a session's request came on.
-pub(crate) fn line(session: &Session) -> Option<&Arc<Line>> {
-    let digest = session.as_downstream().digest()?.proxy_digest.as_ref()?;
-    digest.user_data.as_ref()?.downcast_ref()
-}
-
-/// The connection that a session's request came on.
-pub(crate) fn of(session: &Session) -> Option<&Connection> {
-    line(session).map(|line| &*line.connection)
 }
 
 #[cfg(test)]

@@ -110,11 +110,11 @@ pub struct Line {
     /// Of the request's body, if its backend speaks HTTP/2.
     upload: Mutex<Option<Arc<Upload>>>,
     /// Where exchanges that wait to be read are counted.
-    pub(crate) stalled: OnceLock<Arc<Stalled>>,
+    pub(crate) stalled: OnceLock<Arc<Stalled<Self>>>,
     /// The response, or the backend's data of an upgraded connection, waits for the client to read.
-    to_client: Wait,
+    to_client: Wait<Self>,
     /// What the client sends into a tunnel waits for the backend.
-    pub(crate) to_backend: ToBackend,
+    pub(crate) to_backend: ToBackend<Self>,
     /// The response or tunnel was ended, because this side took nothing and others did not either.
     given_up: OnceLock<Reader>,
     /// The stream, once nobody serves it any more and the client may still be sending.

@@ -11,9 +11,9 @@ use std::time::Duration;
 use pingora_error::{Error, ErrorType, Result};
 use pingora_proxy::Session;
 
-use super::connection_info;
 use super::connection_state;
 use super::connection_state::Verdict;
+use super::session_ext::SessionExt as _;
 
 /// Whether a client still waits for its response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,5 +92,5 @@ fn may_look(session: &mut Session) -> bool {
     let is_open = |line: &std::sync::Arc<connection_state::Line>| {
         line.verdict() == Verdict::Open && !line.is_tunnel()
     };
-    connection_info::line(session).is_none_or(is_open) && session.as_downstream_mut().is_body_done()
+    session.connection_state().is_none_or(is_open) && session.as_downstream_mut().is_body_done()
 }

@@ -4,7 +4,7 @@ use http::{Method, header};
 use pingora::http::RequestHeader;
 use pingora_proxy::Session;
 
-use super::connection_info;
+use super::session_ext::SessionExt as _;
 use crate::http::host;
 use crate::http::scan::Violation;
 use crate::http::target::{Absolute, Change, escaped, restored};
@@ -12,7 +12,7 @@ use crate::http::target::{Absolute, Change, escaped, restored};
 /// Makes the target that the client wrote the one that a backend gets. What is wrong with it is kept with
 /// the connection, and answered by the next hook.
 pub(crate) fn settle(session: &mut Session) {
-    let Some(line) = connection_info::line(session).cloned() else { return };
+    let Some(line) = session.connection_state().cloned() else { return };
     let changes = line.take_changes();
     if changes.is_empty() {
         return;

@@ -7,10 +7,10 @@ use pingora_core::protocols::http::v2::server::H2Options;
 use tokio::sync::Semaphore;
 
 use super::connection_info::Connection;
-use super::connection_state::LineTimeouts;
+use super::connection_state::{Line, LineTimeouts};
 use super::handler::SessionHandler;
 use super::handshake::Failures;
-use super::http2::settings;
+use super::http2_settings;
 use super::stalled::Stalled;
 use super::tracker::{Connections, OfClient};
 use crate::clock::Clock;
@@ -59,7 +59,7 @@ pub struct DownstreamServer<H> {
     pub(crate) failures: Failures,
     pub(crate) limits: DownstreamLimits,
     pub(crate) http2: H2Options,
-    pub(crate) stalled: Arc<Stalled>,
+    pub(crate) stalled: Arc<Stalled<Line>>,
     /// Rejected connections are no longer counted as connections, so they have a limit of their own.
     pub(crate) reject_permits: Semaphore,
 }
@@ -79,7 +79,7 @@ impl<H: SessionHandler> DownstreamServer<H> {
             clock,
             connections,
             failures: Failures::new(&metrics.failures, clock),
-            http2: settings::options(&limits.http2, &limits.head),
+            http2: http2_settings::options(&limits.http2, &limits.head),
             stalled: Stalled::new(limits.response_buffers, clock, metrics),
             reject_permits: Semaphore::new(limits.rejected),
             limits,

@@ -11,7 +11,6 @@ use std::time::Duration;
 use pingora_core::protocols::Digest;
 use prometheus::{IntCounter, IntGauge};
 
-use super::connection_state::Line;
 use crate::clock::Clock;
 use crate::metrics::ConnectionMetrics;
 use crate::policy::unread::{Key, Limits, Unread};
@@ -34,10 +33,34 @@ const HELD_MAX: u64 = HELD + HELD_BY_TLS + HELD_BY_WINDOW;
 /// How often to look while a limit is exceeded.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// What an exchange on this line holds at most, in bytes.
-fn held(line: &Line) -> u64 {
-    let by_tls = if line.connection.tls.is_some() { HELD_BY_TLS } else { 0 };
-    let by_window = if line.upload().is_some() { HELD_BY_WINDOW } else { 0 };
+/// One client connection, or one HTTP/2 stream, whose response or tunnel may wait to be read.
+pub(crate) trait Stallable: Sized + Send + Sync + 'static {
+    /// Identifies the client's connection. Streams of one connection have the same.
+    fn connection_key(&self) -> usize;
+
+    /// Whether the client's connection is over TLS.
+    fn is_tls(&self) -> bool;
+
+    /// Whether the backend speaks HTTP/2.
+    fn is_backend_http2(&self) -> bool;
+
+    /// Where it is counted while it waits; `None` if nothing counts it.
+    fn stalled(&self) -> Option<&Arc<Stalled<Self>>>;
+
+    /// What its client sends into a tunnel.
+    fn to_backend(&self) -> &ToBackend<Self>;
+
+    /// Ends the response or the tunnel, because `reader` does not read.
+    fn give_up(&self, reader: Reader);
+
+    /// Who did not read, if it was ended for that.
+    fn given_up_for(&self) -> Option<Reader>;
+}
+
+/// What one exchange holds at most, in bytes.
+fn held<L: Stallable>(waiting: &L) -> u64 {
+    let by_tls = if waiting.is_tls() { HELD_BY_TLS } else { 0 };
+    let by_window = if waiting.is_backend_http2() { HELD_BY_WINDOW } else { 0 };
     HELD + by_tls + by_window
 }
 
@@ -51,22 +74,22 @@ pub(crate) enum Reader {
 }
 
 /// Exchanges that wait to be read.
-pub(crate) struct Stalled {
-    state: Mutex<State>,
+pub(crate) struct Stalled<L> {
+    state: Mutex<State<L>>,
     clock: Clock,
     gauge: IntGauge,
     ended: IntCounter,
 }
 
-struct State {
-    unread: Unread<(Arc<Line>, Reader)>,
+struct State<L> {
+    unread: Unread<(Arc<L>, Reader)>,
     /// A task looks from time to time whether a limit is exceeded.
     is_watched: bool,
     /// Ended, and not logged yet.
     unlogged: usize,
 }
 
-impl Stalled {
+impl<L: Stallable> Stalled<L> {
     /// All of them together may hold `bytes`; `None` is for no limit.
     pub(crate) fn new(bytes: Option<u64>, clock: Clock, metrics: &ConnectionMetrics) -> Arc<Self> {
         let unread = Unread::new(Limits::new(bytes, HELD_MAX));
@@ -76,9 +99,9 @@ impl Stalled {
     }
 
     /// An exchange waits to be read from now on, until the ticket is dropped.
-    fn enter(self: &Arc<Self>, line: &Arc<Line>, reader: Reader) -> Ticket {
-        let connection = Arc::as_ptr(&line.connection).addr();
-        let (now, bytes) = (self.clock.now(), held(line));
+    fn enter(self: &Arc<Self>, line: &Arc<L>, reader: Reader) -> Ticket<L> {
+        let connection = line.connection_key();
+        let (now, bytes) = (self.clock.now(), held(&**line));
         let mut state = self.state();
         let key = state.unread.enter(now, connection, bytes, (Arc::clone(line), reader));
         self.gauge.inc();
@@ -115,20 +138,22 @@ impl Stalled {
         state.is_watched
     }
 
-    fn end(&self, state: &mut State, stalled: &[(Arc<Line>, Reader)]) {
+    fn end(&self, state: &mut State<L>, stalled: &[(Arc<L>, Reader)]) {
         for (line, reader) in stalled {
             line.give_up(*reader);
             self.ended.inc();
         }
         state.unlogged += stalled.len();
     }
+}
 
-    fn state(&self) -> MutexGuard<'_, State> {
+impl<L> Stalled<L> {
+    fn state(&self) -> MutexGuard<'_, State<L>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl fmt::Debug for Stalled {
+impl<L> fmt::Debug for Stalled<L> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("Stalled").finish_non_exhaustive()
     }
@@ -136,12 +161,12 @@ impl fmt::Debug for Stalled {
 
 /// An exchange that waits to be read.
 #[derive(Debug)]
-struct Ticket {
-    stalled: Arc<Stalled>,
+struct Ticket<L> {
+    stalled: Arc<Stalled<L>>,
     key: Key,
 }
 
-impl Drop for Ticket {
+impl<L> Drop for Ticket<L> {
     fn drop(&mut self) {
         let left = self.stalled.state().unread.leave(self.key);
         drop(left); // not before the lock is given back
@@ -150,21 +175,27 @@ impl Drop for Ticket {
 }
 
 /// Whether one side of an exchange is waited for to read.
-#[derive(Debug, Default)]
-pub(crate) struct Wait {
+#[derive(Debug)]
+pub(crate) struct Wait<L> {
     /// Whether there is a ticket: it is asked after each write.
     is_waiting: AtomicBool,
-    ticket: Mutex<Option<Ticket>>,
+    ticket: Mutex<Option<Ticket<L>>>,
 }
 
-impl Wait {
+impl<L> Default for Wait<L> {
+    fn default() -> Self {
+        Self { is_waiting: AtomicBool::new(false), ticket: Mutex::new(None) }
+    }
+}
+
+impl<L: Stallable> Wait<L> {
     /// Something was written, and the other side is waited for, or not.
-    pub(crate) fn set(&self, waits: bool, line: &Arc<Line>, reader: Reader) {
+    pub(crate) fn set(&self, waits: bool, line: &Arc<L>, reader: Reader) {
         if self.is_waiting.load(Relaxed) == waits {
             return;
         }
         self.is_waiting.store(waits, Relaxed);
-        let stalled = line.stalled.get().filter(|_| waits);
+        let stalled = line.stalled().filter(|_| waits);
         let ticket = stalled.map(|stalled| stalled.enter(line, reader));
         let mut held = self.ticket.lock().unwrap_or_else(PoisonError::into_inner);
         let _returned = std::mem::replace(&mut *held, ticket);
@@ -172,14 +203,20 @@ impl Wait {
 }
 
 /// What a client sends into a tunnel, on its way to the backend.
-#[derive(Debug, Default)]
-pub(crate) struct ToBackend {
+#[derive(Debug)]
+pub(crate) struct ToBackend<L> {
     /// Of the connection to the backend, until the tunnel opens.
     writes: Mutex<Option<Arc<Writes>>>,
-    wait: Wait,
+    wait: Wait<L>,
 }
 
-impl ToBackend {
+impl<L> Default for ToBackend<L> {
+    fn default() -> Self {
+        Self { writes: Mutex::new(None), wait: Wait::default() }
+    }
+}
+
+impl<L: Stallable> ToBackend<L> {
     /// The request that asks for a tunnel goes to a backend on this connection.
     pub(crate) fn connected(&self, connection: Option<&Digest>) {
         let writes = connection.and_then(Writes::of).cloned();
@@ -187,23 +224,23 @@ impl ToBackend {
     }
 
     /// The tunnel of this line has opened. While its backend does not read, it is one that waits.
-    pub(crate) fn opened(line: &Arc<Line>) {
+    pub(crate) fn opened(line: &Arc<L>) {
         // Taken out, as the watcher holds the line.
-        let mut writes = line.to_backend.writes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut writes = line.to_backend().writes.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(writes) = writes.take() else { return };
         let waiting = Waiting(Arc::clone(line));
         writes.watch(move |pending| {
-            waiting.0.to_backend.wait.set(pending, &waiting.0, Reader::Backend);
+            waiting.0.to_backend().wait.set(pending, &waiting.0, Reader::Backend);
             waiting.0.given_up_for() != Some(Reader::Backend)
         });
     }
 }
 
 /// A tunnel waits no more for its backend once the connection to it is gone.
-struct Waiting(Arc<Line>);
+struct Waiting<L: Stallable>(Arc<L>);
 
-impl Drop for Waiting {
+impl<L: Stallable> Drop for Waiting<L> {
     fn drop(&mut self) {
-        self.0.to_backend.wait.set(false, &self.0, Reader::Backend);
+        self.0.to_backend().wait.set(false, &self.0, Reader::Backend);
     }
 }

@@ -9,9 +9,9 @@ use pingora_proxy::Session;
 use super::log_record;
 use super::request_headers;
 use crate::clock::Clock;
-use crate::downstream::connection_info;
 use crate::downstream::connection_state::Line;
 use crate::downstream::early_refusal::PanickedRequest;
+use crate::downstream::session_ext::SessionExt as _;
 use crate::exchange::Exchange;
 use crate::exchange::outcome::Expired;
 use crate::exchange::refusal::{Abort, Outcome, Refusal};
@@ -34,7 +34,7 @@ impl RequestContext {
 
     /// Keeps what the log needs of the request.
     pub(super) fn received(&mut self, session: &Session, roll: u128) {
-        self.line = connection_info::line(session).cloned();
+        self.line = session.connection_state().cloned();
         if let Some(line) = &self.line {
             self.exchange.set_peer(line.connection.client_ip());
         }

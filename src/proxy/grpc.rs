@@ -5,6 +5,7 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use pingora_error::{Error, ErrorType, Result};
 use pingora_proxy::Session;
 
+use crate::downstream::session_ext::SessionExt as _;
 use crate::exchange::Exchange;
 use crate::exchange::refusal::Refusal;
 use crate::http::grpc;
@@ -23,7 +24,7 @@ pub(super) fn ask(
     exchange: &Exchange,
 ) -> Result<()> {
     let pool = exchange.pool_index().and_then(|index| exchange.snapshot().pools.get(index));
-    let is_http2 = super::line(session).is_some_and(|line| line.upload().is_some());
+    let is_http2 = session.connection_state().is_some_and(|line| line.upload().is_some());
     if is_http2 {
         let received = &session.req_header().headers;
         let mut lines = received.get_all(header::TE).iter().filter_map(|line| line.to_str().ok());

@@ -10,9 +10,8 @@ use super::grpc;
 use super::header_rules;
 use super::progress;
 use crate::clock::Clock;
-use crate::downstream::connection_info;
-use crate::downstream::connection_state::Line;
 use crate::downstream::reply;
+use crate::downstream::session_ext::SessionExt as _;
 use crate::exchange::refusal::Refusal;
 use crate::exchange::{DirectResponse, Exchange};
 use crate::http::grpc::is_grpc;
@@ -109,7 +108,7 @@ pub(super) async fn fail(
     let begun = progress::has_begun(session) || exchange.tunnel_since().is_some();
     let now = Clock::process().now();
     let judged = progress::judge(error, session, (exchange, now));
-    let violation = super::line(session).and_then(Line::violation);
+    let violation = session.connection_state().and_then(|line| line.violation());
     if let Some(violation) = violation {
         exchange.set_detail(violation.code());
     }
@@ -118,7 +117,7 @@ pub(super) async fn fail(
     let mut error_code = 0;
     if let (false, Some(refusal)) = (begun, refusal) {
         exchange.refuse(refusal);
-        if let Some(line) = connection_info::line(session).cloned() {
+        if let Some(line) = session.connection_state().cloned() {
             line.answers(now);
             session.set_write_timeout(Some(line.patience()));
         }

@@ -6,8 +6,9 @@ use http::header::{self, HeaderValue};
 use pingora_proxy::Session;
 
 use super::forwarding::Came;
-use crate::downstream::connection_info::{self, Connection};
+use crate::downstream::connection_info::Connection;
 use crate::downstream::early_refusal::EarlyRefusal;
+use crate::downstream::session_ext::SessionExt as _;
 use crate::exchange::event::Wire;
 use crate::exchange::refusal::Outcome;
 use crate::exchange::request::{Request, Transfer};
@@ -36,18 +37,18 @@ pub(super) fn head(session: &Session) -> Head<'_> {
 /// any other, and never trusted by accident.
 fn peer(session: &Session) -> IpAddr {
     let unknown = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
-    connection_info::of(session).map_or(unknown, Connection::client_ip)
+    session.connection_info().map_or(unknown, Connection::client_ip)
 }
 
 /// How the request came.
 pub(super) fn came(session: &Session, client: Client) -> Came<'_> {
-    let written = connection_info::of(session).and_then(Connection::written);
+    let written = session.connection_info().and_then(Connection::written);
     Came { client, scheme: scheme(session), written }
 }
 
 /// `http` or `https`, as the client came.
 pub(super) fn scheme(session: &Session) -> Scheme {
-    connection_info::of(session).map_or(Scheme::Http, Connection::scheme)
+    session.connection_info().map_or(Scheme::Http, Connection::scheme)
 }
 
 /// What the log needs of a request.

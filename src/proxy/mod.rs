@@ -33,11 +33,12 @@ use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
 use self::context::RequestContext;
 use crate::clock::Clock;
-use crate::downstream::connection_info;
 use crate::downstream::connection_state::Line;
 use crate::downstream::disconnect;
 use crate::downstream::disconnect::Presence;
 use crate::downstream::early_refusal::EarlyRefusal;
+use crate::downstream::session_ext::SessionExt as _;
+use crate::downstream::stalled::Stallable as _;
 use crate::exchange::event::Observer;
 use crate::exchange::refusal::{Outcome, Refusal};
 use crate::exchange::{Admitted, Exchange};
@@ -71,16 +72,17 @@ impl Proxy {
     fn admit(&self, session: &Session, exchange: &mut Exchange) -> Result<Admitted, Refusal> {
         let head = log_record::head(session);
         let misdirected = || {
-            let misdirected =
-                connection_info::of(session).is_some_and(|it| it.is_misdirected(&head));
+            let misdirected = session.connection_info().is_some_and(|it| it.is_misdirected(&head));
             misdirected.then_some(Refusal::MisdirectedRequest)
         };
-        if let Some(refusal) =
-            line(session).and_then(|line| line.foretold.get().copied()).or_else(misdirected)
+        if let Some(refusal) = session
+            .connection_state()
+            .and_then(|line| line.foretold.get().copied())
+            .or_else(misdirected)
         {
             exchange.set_peer(head.peer);
             exchange.refuse(refusal);
-            if let Some(violation) = line(session).and_then(Line::violation) {
+            if let Some(violation) = session.connection_state().and_then(|line| line.violation()) {
                 exchange.set_detail(violation.code());
             }
             return Err(refusal);
@@ -112,10 +114,6 @@ impl Proxy {
         let wire = log_record::unread(early, line.connection.scheme().as_str());
         exchange.finished(Outcome::Refused(refusal), Some(&wire), self.clock.now());
     }
-}
-
-fn line(session: &Session) -> Option<&Line> {
-    connection_info::line(session).map(Arc::as_ref)
 }
 
 #[async_trait]
@@ -160,7 +158,7 @@ impl ProxyHttp for Proxy {
             }
             Ok(Admitted::Forward) => {}
         }
-        if let Some(line) = line(session) {
+        if let Some(line) = session.connection_state() {
             line.deadline(exchange.deadline());
         }
         Ok(false)
@@ -179,7 +177,7 @@ impl ProxyHttp for Proxy {
         // A client that does not take its answer is as silent as a backend that gives none.
         session.set_write_timeout(Some(target.response_timeout));
         disconnect::pause(session, target.backoff).await?;
-        upstream_peer::peer(&self.upstreams, &target, connection_info::of(session))
+        upstream_peer::peer(&self.upstreams, &target, session.connection_info())
     }
 
     async fn request_body_filter(
@@ -220,7 +218,7 @@ impl ProxyHttp for Proxy {
         exchange: &mut RequestContext,
     ) -> Result<()> {
         fault_injection::at("connected_to_upstream", session);
-        if let Some(line) = line(session) {
+        if let Some(line) = session.connection_state() {
             line.uploads(connection.and_then(upload::of).cloned());
         }
         let now = self.clock.now();
@@ -249,7 +247,7 @@ impl ProxyHttp for Proxy {
         let id = exchange.request_id();
         request_headers::forward(request, session.req_header(), (came, backend), id, rules)?;
         // After whatever the client may have taken out by its `Connection`.
-        client_certificate::pass_on(request, connection_info::of(session))?;
+        client_certificate::pass_on(request, session.connection_info())?;
         header_rules::request(request, session.req_header(), exchange)?;
         grpc::ask(request, session, exchange)?;
         websocket::ask(request, exchange)
@@ -313,7 +311,7 @@ impl ProxyHttp for Proxy {
         let now = self.clock.now();
         websocket::await_piece(session, exchange, now);
         // Bytes that trickle must not outlive the deadline that silence would not.
-        let lagged = line(session).is_some_and(|line| line.response.took_lag());
+        let lagged = session.connection_state().is_some_and(|line| line.response.took_lag());
         if now < exchange.deadline() { Ok(None) } else { Err(error_map::late(lagged)) }
     }
 
@@ -368,7 +366,7 @@ impl ProxyHttp for Proxy {
         exchange: &mut RequestContext,
     ) {
         fault_injection::at("logging", session);
-        if line(session).is_some_and(|line| line.given_up_for().is_some()) {
+        if session.connection_state().is_some_and(|line| line.given_up_for().is_some()) {
             exchange.set_detail("response_buffers");
         }
         let now = self.clock.now();

@@ -4,9 +4,8 @@ use pingora_error::Error;
 use pingora_proxy::Session;
 
 use super::error_map;
-use super::line;
-use crate::downstream::connection_state::Line;
 use crate::downstream::disconnect::Presence;
+use crate::downstream::session_ext::SessionExt as _;
 use crate::exchange::outcome::{Judgement, Progress};
 use crate::exchange::refusal::Outcome;
 use crate::exchange::{Exchange, Replay};
@@ -40,14 +39,14 @@ pub(super) fn ending(
 
 fn progress(session: &mut Session, (exchange, now): (&Exchange, Timestamp)) -> Progress {
     let has_body = session.as_downstream_mut().is_body_done();
-    let line = line(session);
+    let line = session.connection_state();
     let upgraded = exchange.tunnel_since().is_some();
     Progress {
         response_started: upgraded || has_begun(session),
         upgraded,
-        awaits_body: !has_body && line.is_some_and(Line::is_awaited),
+        awaits_body: !has_body && line.is_some_and(|line| line.is_awaited()),
         awaits_reader: line.is_some_and(|line| line.response.is_unread()),
-        expired: line.and_then(Line::expired),
+        expired: line.and_then(|line| line.expired()),
         all_down: exchange.is_all_down(),
         until_deadline: exchange.is_until_deadline(),
         now,

@@ -10,12 +10,10 @@ use pingora::http::ResponseHeader;
 use pingora_error::Result;
 use pingora_proxy::Session;
 
-use super::line;
 use super::local_response;
 use crate::clock::Clock;
-use crate::downstream::connection_info;
-use crate::downstream::connection_state::Line;
 use crate::downstream::request_target;
+use crate::downstream::session_ext::SessionExt as _;
 use crate::exchange::Exchange;
 use crate::exchange::refusal::Refusal;
 use crate::sockets;
@@ -23,7 +21,7 @@ use crate::time::Timestamp;
 
 /// The request begins: as long as it has no deadline, so long may an answer of ours take.
 pub(super) fn begin(session: &mut Session, now: Timestamp) {
-    let Some(line) = connection_info::line(session).cloned() else { return };
+    let Some(line) = session.connection_state().cloned() else { return };
     line.busy(now);
     session.set_write_timeout(Some(line.patience()));
     request_target::settle(session);
@@ -51,7 +49,7 @@ pub(super) async fn connected(
     exchange: &Exchange,
     now: Timestamp,
 ) -> Result<()> {
-    if line(session).is_none_or(|line| line.upload().is_none()) {
+    if session.connection_state().is_none_or(|line| line.upload().is_none()) {
         await_head(session, exchange, now);
         return Ok(());
     }
@@ -70,7 +68,7 @@ pub(super) async fn connected(
 /// A response of a backend is about to be sent: of this status, and `framed` or as long as the connection.
 pub(super) fn responding(session: &mut Session, status: StatusCode, framed: bool) {
     keep_open_after(session, status);
-    if let (false, Some(line)) = (framed, line(session)) {
+    if let (false, Some(line)) = (framed, session.connection_state()) {
         line.is_until_closed.store(true, Relaxed);
     }
 }
@@ -93,7 +91,7 @@ pub(super) fn is_final(status: StatusCode) -> bool {
 /// Not for HTTP/2: there the headers come as one, and the wait for them is over in `upstream::http2`, which
 /// knows how much of the request is still to be sent.
 fn await_head(session: &Session, exchange: &Exchange, now: Timestamp) {
-    if let Some(line) = line(session).filter(|_| !exchange.wants_upgrade()) {
+    if let Some(line) = session.connection_state().filter(|_| !exchange.wants_upgrade()) {
         line.deadline(exchange.head_by(now));
     }
 }
@@ -112,7 +110,7 @@ pub(super) fn check(
 ) -> Result<()> {
     *piece = piece.take().filter(|piece| !(is_end && piece.is_empty()));
     let has_body = !session.as_downstream_mut().is_body_empty();
-    if has_body && line(session).is_some_and(|line| line.upload().is_none()) {
+    if has_body && session.connection_state().is_some_and(|line| line.upload().is_none()) {
         await_head(session, exchange, clock.now());
     }
     taken(session, exchange.body_received(piece.as_ref().map_or(0, Bytes::len)))
@@ -122,7 +120,7 @@ pub(super) fn check(
 /// Pingora would wait for what a backend of HTTP/2 answers to a request that is not sent to its end.
 fn taken(session: &Session, taken: Result<(), Refusal>) -> Result<()> {
     taken.map_err(|refusal| {
-        if let Some(upload) = line(session).and_then(Line::upload) {
+        if let Some(upload) = session.connection_state().and_then(|line| line.upload()) {
             upload.give_up(refusal.status());
         }
         local_response::stop(refusal)

@@ -12,10 +12,8 @@ use pingora_core::protocols::Digest;
 use pingora_error::{Error, ErrorType, Result};
 use pingora_proxy::Session;
 
-use super::line;
 use super::local_response;
-use crate::downstream::connection_info;
-use crate::downstream::connection_state::Line;
+use crate::downstream::session_ext::SessionExt as _;
 use crate::downstream::stalled::ToBackend;
 use crate::exchange::refusal::Refusal;
 use crate::exchange::{Exchange, Target};
@@ -30,7 +28,7 @@ pub(super) fn await_answer(
     target: &Target,
     now: Timestamp,
 ) {
-    if let Some(line) = line(session) {
+    if let Some(line) = session.connection_state() {
         line.again(match exchange.wants_upgrade() {
             true => exchange.upgrade_deadline(target, now),
             false => exchange.deadline(),
@@ -45,7 +43,9 @@ pub(super) fn connected(
     exchange: &Exchange,
     (socket, digest): (RawFd, Option<&Digest>),
 ) {
-    let Some(line) = line(session).filter(|_| exchange.wants_upgrade()) else { return };
+    let Some(line) = session.connection_state().filter(|_| exchange.wants_upgrade()) else {
+        return;
+    };
     line.to_backend.connected(digest);
     if let Err(error) = line.cork.put(socket) {
         log::debug!("not corked: error=\"{error}\"");
@@ -75,7 +75,7 @@ pub(super) fn answered(
 ) -> Result<()> {
     if response.status != StatusCode::SWITCHING_PROTOCOLS {
         if !response.status.is_informational() {
-            if let Some(line) = line(session) {
+            if let Some(line) = session.connection_state() {
                 line.deadline(exchange.deadline()); // the wait for the headers is over
             }
             await_piece(session, exchange, now);
@@ -85,7 +85,7 @@ pub(super) fn answered(
     if !exchange.wants_upgrade() || !agrees_to_websocket(&response.headers) {
         return Err(Error::explain(ErrorType::InvalidHTTPHeader, "101 unasked").into_up());
     }
-    if line(session).is_some_and(Line::has_more) {
+    if session.connection_state().is_some_and(|line| line.has_more()) {
         // Whoever sent it could not know that it would be read as a part of a tunnel. A request
         // that was pipelined must not become one (RFC 6455 §4.1: nothing before the answer).
         exchange.set_detail("before_101");
@@ -95,7 +95,7 @@ pub(super) fn answered(
     let silence = exchange.upgraded(now);
     session.set_read_timeout(Some(silence));
     session.set_write_timeout(Some(silence));
-    if let Some(line) = connection_info::line(session) {
+    if let Some(line) = session.connection_state() {
         line.tunnel();
         ToBackend::opened(line);
     }
@@ -108,7 +108,7 @@ pub(super) fn answered(
 pub(super) fn await_piece(session: &Session, exchange: &Exchange, now: Timestamp) {
     if exchange.wants_upgrade()
         && exchange.tunnel_since().is_none()
-        && let Some(line) = line(session)
+        && let Some(line) = session.connection_state()
     {
         line.deadline(exchange.body_deadline(now));
     }

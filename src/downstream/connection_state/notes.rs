@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use pingora_core::protocols::Stream;
 
 use super::{EarlyRefusal, Line, Verdict};
-use crate::downstream::stalled::Reader;
+use crate::downstream::stalled::{Reader, Stallable, Stalled, ToBackend};
 use crate::http::scan::Violation;
 use crate::http::target::Change;
 use crate::upstream::http2::Upload;
@@ -16,20 +16,6 @@ impl Line {
     /// Some of a response was offered to the client. Whether it waits for the client now.
     pub(crate) fn waits(self: &Arc<Self>, waits: bool) {
         self.to_client.set(waits, self, Reader::Client);
-    }
-
-    /// Ends the response or the tunnel: one side takes nothing, and too much is held for such.
-    pub(crate) fn give_up(&self, reader: Reader) {
-        let (stalled, open) = (Verdict::Stalled.code(), Verdict::Open.code());
-        if self.verdict.compare_exchange(open, stalled, Relaxed, Relaxed).is_ok() {
-            self.given_up.get_or_init(|| reader);
-        }
-        self.task.wake();
-    }
-
-    /// Who took nothing, if it was ended so.
-    pub(crate) fn given_up_for(&self) -> Option<Reader> {
-        self.given_up.get().copied()
     }
 
     /// Notes that the connection is refused without a request. Only the first refusal counts.
@@ -95,5 +81,39 @@ impl Line {
     /// How it was refused without a request, if it was.
     pub(crate) fn refusal(&self) -> Option<&EarlyRefusal> {
         self.refusal.get()
+    }
+}
+
+impl Stallable for Line {
+    fn connection_key(&self) -> usize {
+        Arc::as_ptr(&self.connection).addr()
+    }
+
+    fn is_tls(&self) -> bool {
+        self.connection.tls.is_some()
+    }
+
+    fn is_backend_http2(&self) -> bool {
+        self.upload().is_some()
+    }
+
+    fn stalled(&self) -> Option<&Arc<Stalled<Self>>> {
+        self.stalled.get()
+    }
+
+    fn to_backend(&self) -> &ToBackend<Self> {
+        &self.to_backend
+    }
+
+    fn give_up(&self, reader: Reader) {
+        let (stalled, open) = (Verdict::Stalled.code(), Verdict::Open.code());
+        if self.verdict.compare_exchange(open, stalled, Relaxed, Relaxed).is_ok() {
+            self.given_up.get_or_init(|| reader);
+        }
+        self.task.wake();
+    }
+
+    fn given_up_for(&self) -> Option<Reader> {
+        self.given_up.get().copied()
     }
 }

@@ -14,12 +14,12 @@ use pingora_core::protocols::{GetProxyDigest, Peek, Stream};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 
 use crate::clock::Clock;
-use crate::downstream::connection_info;
 use crate::downstream::connection_state::{Direction, Line, Verdict};
 use crate::downstream::early_refusal::{EarlyRefusal, text_of_line};
 use crate::downstream::http1::eager::EagerStream;
 use crate::downstream::min_rate::Pacing;
 use crate::downstream::reply;
+use crate::downstream::session_ext;
 use crate::exchange::refusal::Refusal;
 use crate::http::scan::{FramingError, MessagePart, Scanner};
 use crate::policy::transfer_rate::MinTransferRate;
@@ -56,7 +56,7 @@ impl GuardedStream {
         pace: Option<MinTransferRate>,
     ) -> Self {
         let pacing = pace.map(|pace| Pacing::new(pace, clock));
-        let digest = connection_info::digest(&line);
+        let digest = session_ext::attach_state(&line);
         Self {
             inner: EagerStream::over(inner),
             line,

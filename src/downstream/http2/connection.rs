@@ -19,7 +19,6 @@ use pingora_core::protocols::{Digest, Stream};
 use pingora_core::server::ShutdownWatch;
 use pingora_error::Error;
 
-use crate::downstream::connection_info;
 use crate::downstream::connection_state::{Line, Verdict};
 use crate::downstream::early_refusal::EarlyRefusal;
 use crate::downstream::handler::SessionHandler;
@@ -29,6 +28,7 @@ use crate::downstream::http2::stream::{Accepted, Http2Stream};
 use crate::downstream::http2::streams::Streams;
 use crate::downstream::request_target;
 use crate::downstream::server::{BODY_DRAIN, DownstreamServer};
+use crate::downstream::session_ext;
 use crate::downstream::tracker::Place;
 use crate::downstream::watchdog::watched;
 use crate::exchange::refusal::{Abort, Refusal};
@@ -97,7 +97,7 @@ pub(crate) async fn serve<H: SessionHandler>(
     let mut malformed = 0;
     loop {
         let stream_line = accepting.stream_line();
-        let proxy_digest = connection_info::digest(&stream_line);
+        let proxy_digest = session_ext::attach_state(&stream_line);
         let digest = Arc::new(Digest { proxy_digest, ..digest.clone() });
         let next = {
             let mut accept = pin!(Http2Stream::accept(&mut connection, digest));

@@ -4,6 +4,5 @@ pub(crate) mod connection;
 pub(crate) mod frame_guard;
 pub(crate) mod read;
 pub(crate) mod session;
-pub(crate) mod settings;
 pub(crate) mod stream;
 pub(crate) mod streams;

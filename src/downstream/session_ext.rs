@@ -1,0 +1,41 @@
+//! How a request finds the connection that it came on.
+//!
+//! Pingora hands a request's session to its hooks, and a `Digest` with it: over HTTP/1 it asks the
+//! stream for one, over HTTP/2 it gets one with each stream. The digest of a proxy that was asked
+//! for a tunnel (`ProxyDigest`) has a place for user data, which holds the connection's state here.
+//! So the state goes where the session goes; a task-local value would be lost with another task.
+
+use std::sync::Arc;
+
+use http::StatusCode;
+use pingora::http::ResponseHeader;
+use pingora_core::protocols::raw_connect::ProxyDigest;
+use pingora_proxy::Session;
+
+use super::connection_info::Connection;
+use super::connection_state::Line;
+
+/// The digest that attaches this state to a session.
+pub(crate) fn attach_state(state: &Arc<Line>) -> Option<Arc<ProxyDigest>> {
+    // The digest is made for the response to a CONNECT request, so it needs one.
+    let head = ResponseHeader::build(StatusCode::OK, Some(0)).ok()?;
+    Some(Arc::new(ProxyDigest::new(Box::new(head), Some(Box::new(Arc::clone(state))))))
+}
+
+/// What a session knows about its client's connection.
+pub(crate) trait SessionExt {
+    /// The state of the connection, or of the HTTP/2 stream.
+    fn connection_state(&self) -> Option<&Arc<Line>>;
+
+    /// The addresses and the TLS session of the connection.
+    fn connection_info(&self) -> Option<&Connection> {
+        self.connection_state().map(|state| &*state.connection)
+    }
+}
+
+impl SessionExt for Session {
+    fn connection_state(&self) -> Option<&Arc<Line>> {
+        let digest = self.as_downstream().digest()?.proxy_digest.as_ref()?;
+        digest.user_data.as_ref()?.downcast_ref()
+    }
+}
