@@ -5,7 +5,7 @@
 //! rule fail. Rules that read code read it with comments and literals blanked, or else a
 //! comment about `unsafe` would be a finding.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -83,6 +83,11 @@ const FORBIDDEN: [&str; 8] = [
     "what comes of it",
 ];
 
+/// Folders in which modules still import each other in a circle. One is taken off the list with its
+/// last circle, and none is added.
+const CIRCLES: [&str; 7] =
+    ["admin", "config", "config::check", "config::value", "supervisor", "tls", "worker"];
+
 /// The highest floor that is pure.
 const CORE_FLOOR_MAX: u8 = 3;
 
@@ -94,6 +99,15 @@ const HOOK_LINES_MAX: usize = 15;
 #[test]
 fn every_room_imports_only_from_lower_floors() {
     assert_none(over_sources(|path, source| imports(path, &blanked(source))));
+}
+
+#[test]
+fn no_import_circle_inside_a_room() {
+    let read = |path: &PathBuf| (relative(path), blanked(&read(path)));
+    let sources: Vec<(String, String)> =
+        files(&root().join("src"), "rs").iter().map(read).collect();
+    assert!(sources.len() > 10, "looked in the wrong place: {} sources", sources.len());
+    assert_none(circles(&sources, &CIRCLES));
 }
 
 #[test]
@@ -409,14 +423,133 @@ fn firsts(after: &str) -> Vec<&str> {
     let Some(group) = balanced(after, '{', '}').filter(|_| after.starts_with('{')) else {
         return vec![if after.starts_with('*') { "*" } else { word(after) }];
     };
+    parts(group).into_iter().map(|path| if path == "*" { path } else { word(path) }).collect()
+}
+
+/// Circles of imports among the modules of one folder, a subfolder counting as one module. Between
+/// a module and those inside it both directions are fine: they are one thing. Folders of `known`
+/// must have a circle. The tests at the end of a file do not count.
+fn circles(sources: &[(String, String)], known: &[&str]) -> Vec<String> {
+    let modules: BTreeMap<Vec<&str>, &str> = sources
+        .iter()
+        .map(|(path, code)| (modules(path), code.get(..tests_begin(code)).unwrap_or(code)))
+        .filter(|(module, _)| module.last() != Some(&"tests") && *module != ["lib"])
+        .collect();
+    let mut edges: BTreeMap<Vec<&str>, BTreeSet<Vec<&str>>> = BTreeMap::new();
+    for (from, code) in &modules {
+        for to in named_modules(from, code, &modules) {
+            let shared = from.iter().zip(&to).take_while(|(a, b)| a == b).count();
+            let (Some(near), Some(far)) = (from.get(..=shared), to.get(..=shared)) else {
+                continue; // one lies inside the other
+            };
+            if shared > 0 {
+                edges.entry(near.to_vec()).or_default().insert(far.to_vec());
+            }
+        }
+    }
+    let mut findings = Vec::new();
+    let mut circular = BTreeSet::new();
+    for from in edges.keys() {
+        let mut reached = BTreeSet::new();
+        reach(from, &edges, &mut reached);
+        let folder = from.get(..from.len() - 1).unwrap_or_default().join("::");
+        if reached.contains(from) {
+            if !known.contains(&folder.as_str()) {
+                findings.push(format!("`{}` imports itself by a circle", from.join("::")));
+            }
+            circular.insert(folder);
+        }
+    }
+    let mended = known.iter().filter(|folder| !circular.contains(**folder));
+    findings.extend(mended.map(|it| format!("`{it}` has no circle left: take it off `CIRCLES`")));
+    findings
+}
+
+/// All that can be reached from a module.
+fn reach<'a>(
+    from: &[&'a str],
+    edges: &BTreeMap<Vec<&'a str>, BTreeSet<Vec<&'a str>>>,
+    reached: &mut BTreeSet<Vec<&'a str>>,
+) {
+    for to in edges.get(from).into_iter().flatten() {
+        if reached.insert(to.clone()) {
+            reach(to, edges, reached);
+        }
+    }
+}
+
+/// The modules that a module names: by `crate::`, `super::` and `self::`, and those inside it by
+/// their own name.
+fn named_modules<'a>(
+    from: &[&'a str],
+    code: &'a str,
+    modules: &BTreeMap<Vec<&'a str>, &'a str>,
+) -> BTreeSet<Vec<&'a str>> {
+    let mut named: Vec<Vec<&str>> = Vec::new();
+    let mut add = |base: &[&'a str], after: &'a str| {
+        named.extend(paths(after).into_iter().map(|path| [base, &path].concat()));
+    };
+    for (_, after) in finds(code, "crate::") {
+        add(&[], after);
+    }
+    for (_, after) in finds(code, "self::") {
+        add(from, after);
+    }
+    for (_, after) in finds(code, "super::").filter(|(before, _)| !before.ends_with("super::")) {
+        let beyond = after.trim_start_matches("super::");
+        let steps = 1 + (after.len() - beyond.len()) / "super::".len();
+        add(from.get(..from.len().saturating_sub(steps)).unwrap_or_default(), beyond);
+    }
+    for inside in modules.keys().filter(|module| module.split_last().is_some_and(|it| it.1 == from))
+    {
+        let name = inside.last().unwrap_or(&"");
+        let path = format!("{name}::");
+        for (before, after) in code.match_indices(&path).map(|(at, path)| {
+            (code.get(..at).unwrap_or_default(), code.get(at + path.len()..).unwrap_or_default())
+        }) {
+            if !before.ends_with(is_word) && !before.ends_with("::") {
+                add(inside, after);
+            }
+        }
+    }
+    let module = |mut path: Vec<&'a str>| {
+        while !path.is_empty() && !modules.contains_key(&path) {
+            path.pop();
+        }
+        path
+    };
+    named.into_iter().map(module).collect()
+}
+
+/// Every path of `a::b` or `a::{b, c::{d, e}}`, by its segments.
+fn paths(text: &str) -> Vec<Vec<&str>> {
+    let mut path = Vec::new();
+    let mut rest = text.trim_start();
+    loop {
+        if rest.starts_with('{') {
+            let group = balanced(rest, '{', '}').unwrap_or_default();
+            let inside = parts(group).into_iter().flat_map(paths);
+            return inside.map(|behind| [path.as_slice(), &behind].concat()).collect();
+        }
+        let segment = word(rest);
+        path.push(segment);
+        let behind = rest.get(segment.len()..).unwrap_or_default();
+        match behind.strip_prefix("::").filter(|_| !segment.is_empty()) {
+            Some(behind) => rest = behind,
+            None => return vec![path],
+        }
+    }
+}
+
+/// The parts of a group that commas separate.
+fn parts(group: &str) -> Vec<&str> {
     let mut depth = 0_usize;
-    let paths = group.split(|c| {
+    let parts = group.split(|c| {
         depth += usize::from(c == '{');
         depth = depth.saturating_sub(usize::from(c == '}'));
         c == ',' && depth == 0
     });
-    let paths = paths.map(str::trim).filter(|path| !path.is_empty());
-    paths.map(|path| if path == "*" { path } else { word(path) }).collect()
+    parts.map(str::trim).filter(|part| !part.is_empty()).collect()
 }
 
 fn length(path: &str, source: &str) -> Vec<String> {
@@ -649,6 +782,67 @@ fn a_glob_of_the_whole_house_is_found() {
 fn a_room_that_is_in_no_table_is_found() {
     assert_eq!(imports("src/util.rs", "").len(), 1);
     assert_eq!(imports("src/worker.rs", "use crate::util::x;").len(), 1);
+}
+
+/// The findings about files of these names and texts.
+fn circles_of(files: &[(&str, &str)], known: &[&str]) -> Vec<String> {
+    let owned = |(path, code): &(&str, &str)| ((*path).to_owned(), (*code).to_owned());
+    circles(&files.iter().map(owned).collect::<Vec<_>>(), known)
+}
+
+#[test]
+fn a_circle_of_imports_is_found_however_it_is_written() {
+    let listener = ("src/proxy/listener.rs", "use super::http2::{self, Stream};");
+    let both = [
+        "`proxy::http2` imports itself by a circle",
+        "`proxy::listener` imports itself by a circle",
+    ];
+    for back in [
+        "use super::listener::Listener;",
+        "use crate::proxy::listener;",
+        "use super::{tracker, listener::{Listener, Limits}};",
+        "fn f() { super::listener::serve() }",
+    ] {
+        assert_eq!(circles_of(&[listener, ("src/proxy/http2.rs", back)], &[]), both, "{back}");
+        let inside = ("src/proxy/http2/stream.rs", "use crate::proxy::listener;");
+        assert_eq!(circles_of(&[listener, ("src/proxy/http2/mod.rs", ""), inside], &[]), both);
+    }
+}
+
+#[test]
+fn a_circle_by_way_of_a_third_module_is_found() {
+    let files = [
+        ("src/proxy/a.rs", "use super::b;"),
+        ("src/proxy/b.rs", "use super::c;"),
+        ("src/proxy/c.rs", "use super::a;"),
+        ("src/proxy/d.rs", "use super::a;"),
+    ];
+    assert_eq!(circles_of(&files, &[]).len(), 3);
+}
+
+#[test]
+fn a_module_and_those_inside_it_may_import_each_other() {
+    assert_none(circles_of(
+        &[
+            ("src/proxy/mod.rs", "mod grpc;\nfn f() { grpc::g(); ::http::h() }"),
+            ("src/proxy/grpc.rs", "use super::Proxy;\nuse crate::http;"),
+            ("src/http/mod.rs", "mod host;\nuse self::host::Host;"),
+            (
+                "src/http/host.rs",
+                "fn f() {}\n#[cfg(test)]\nmod tests {\nuse super::super::path;\n}",
+            ),
+            ("src/http/path.rs", "use super::host;"),
+        ],
+        &[],
+    ));
+}
+
+#[test]
+fn a_folder_without_a_circle_is_taken_off_the_list() {
+    let files = [("src/proxy/a.rs", "use super::b;"), ("src/proxy/b.rs", "use super::a;")];
+    assert_none(circles_of(&files, &["proxy"]));
+    let found = circles_of(&files[..1], &["proxy"]);
+    assert_eq!(found, ["`proxy` has no circle left: take it off `CIRCLES`"]);
 }
 
 #[test]
