@@ -251,7 +251,7 @@ section! {
     half_closed: KeywordValue<HalfClosed> = Same("abort"), "serve";
     /// How much memory responses and WebSockets may hold that are not read, in all. Each counts as the most
     /// that it can hold: 448KiB, and 64KiB more where the client speaks TLS, and 256KiB more where the backend
-    /// speaks HTTP/2. One client connection may hold a quarter of the value, but always one response. Where
+    /// speaks HTTP/2, or 480KiB more for a large response (from 512KiB on) of a backend over HTTP/1. One client connection may hold a quarter of the value, but always one response. Where
     /// more is held, those end whose reader has taken nothing for 10 s, the longest first, and first on
     /// connections above their quarter. Where all hold twice the value, 5 s are enough; at four times, 1 s.
     /// A reader that takes something more often is never ended. The reason is `client_write_timeout`, or

@@ -14,7 +14,7 @@ use prometheus::{IntCounter, IntGauge};
 use crate::clock::Clock;
 use crate::metrics::ConnectionMetrics;
 use crate::policy::unread::{Key, Limits, Unread};
-use crate::upstream::bounded::Writes;
+use crate::upstream::bounded::{PIECE, PIECE_GROWN, Writes};
 
 /// What one exchange holds at most, in bytes, while one side takes nothing: ten pieces of 16 KiB, the
 /// buffer of 64 KiB that they are read into, what HTTP/2 has taken of it (32 KiB), the two connections,
@@ -27,8 +27,15 @@ const HELD_BY_TLS: u64 = 64 * 1024;
 /// What comes on top where the backend speaks HTTP/2: the window of its stream.
 const HELD_BY_WINDOW: u64 = 256 * 1024;
 
+/// What comes on top once the response of an HTTP/1 backend is read in large pieces: ten of them.
+const HELD_BY_GROWN: u64 = 10 * (PIECE_GROWN - PIECE);
+
 /// What one exchange holds at most, whichever it is.
-const HELD_MAX: u64 = HELD + HELD_BY_TLS + HELD_BY_WINDOW;
+const HELD_MAX: u64 = HELD + HELD_BY_TLS + max(HELD_BY_WINDOW, HELD_BY_GROWN);
+
+const fn max(one: u64, other: u64) -> u64 {
+    if one > other { one } else { other }
+}
 
 /// How often to look while a limit is exceeded.
 const LOOK: Duration = Duration::from_millis(500);
@@ -61,7 +68,8 @@ pub(crate) trait Stallable: Sized + Send + Sync + 'static {
 fn held<L: Stallable>(waiting: &L) -> u64 {
     let by_tls = if waiting.is_tls() { HELD_BY_TLS } else { 0 };
     let by_window = if waiting.is_backend_http2() { HELD_BY_WINDOW } else { 0 };
-    HELD + by_tls + by_window
+    let by_grown = if waiting.to_backend().is_grown() { HELD_BY_GROWN } else { 0 };
+    HELD + by_tls + by_window + by_grown
 }
 
 /// Who is to read what waits.
@@ -217,10 +225,16 @@ impl<L> Default for ToBackend<L> {
 }
 
 impl<L: Stallable> ToBackend<L> {
-    /// The request that asks for a tunnel goes to a backend on this connection.
+    /// The request goes to a backend on this connection.
     pub(crate) fn connected(&self, connection: Option<&Digest>) {
         let writes = connection.and_then(Writes::of).cloned();
         *self.writes.lock().unwrap_or_else(PoisonError::into_inner) = writes;
+    }
+
+    /// Whether its response is read in large pieces.
+    fn is_grown(&self) -> bool {
+        let writes = self.writes.lock().unwrap_or_else(PoisonError::into_inner);
+        writes.as_ref().is_some_and(|writes| writes.is_grown())
     }
 
     /// The tunnel of this line has opened. While its backend does not read, it is one that waits.

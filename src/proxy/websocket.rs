@@ -43,10 +43,11 @@ pub(super) fn connected(
     exchange: &Exchange,
     (socket, digest): (RawFd, Option<&Digest>),
 ) {
-    let Some(line) = session.connection_state().filter(|_| exchange.wants_upgrade()) else {
-        return;
-    };
+    let Some(line) = session.connection_state() else { return };
     line.to_backend.connected(digest);
+    if !exchange.wants_upgrade() {
+        return;
+    }
     if let Err(error) = line.cork.put(socket) {
         log::debug!("not corked: error=\"{error}\"");
     }

@@ -2,11 +2,14 @@
 //!
 //! Between a backend and a client that does not read, Pingora holds up to ten pieces of a response:
 //! four in a queue, one for which the queue has no room, and five that are being written. It reads up to
-//! 64 KiB at once, which makes 640 KiB for each response that is not taken.
+//! 64 KiB at once, which makes 640 KiB for each response that is not read. So a response begins in small
+//! pieces. Once its client has read some of it, larger ones follow: each piece costs reads, writes and
+//! wake-ups, and a large download in small pieces costs up to two thirds more CPU time.
 
 use std::fmt;
 use std::io;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
@@ -19,16 +22,25 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 
 use super::delegate::delegate;
 
-/// The most that one read brings, in bytes: as much as a TLS record has. Smaller pieces would cost a
-/// large download more time in queues than they save.
+/// The most that one read brings at the beginning of a response, in bytes: as much as a TLS record has.
 pub const PIECE: u64 = 16 * 1024;
+
+/// The most that one read brings later, in bytes; also what Pingora asks for.
+pub const PIECE_GROWN: u64 = 64 * 1024;
+
+/// How many bytes of a response are read in small pieces: more than sockets and queues hold of a response
+/// that is not read at all.
+const GROWN_AFTER: u64 = 512 * 1024;
 
 /// Is told of each write whether the backend has to read before it can go on, and says whether it may.
 type Watcher = Box<dyn Fn(bool) -> bool + Send + Sync>;
 
-/// What is written to a backend over HTTP/1, for whoever wants to know whether it is read.
+/// What is known of an HTTP/1 connection to a backend outside of the stream.
 #[derive(Default)]
-pub struct Writes(OnceLock<Watcher>);
+pub struct Writes {
+    watcher: OnceLock<Watcher>,
+    is_grown: AtomicBool,
+}
 
 impl Writes {
     /// Those of a connection, if it is one of HTTP/1.
@@ -37,16 +49,22 @@ impl Writes {
         connection.proxy_digest.as_ref()?.user_data.as_ref()?.downcast_ref()
     }
 
+    /// Whether the current response is read in large pieces.
+    #[must_use]
+    pub fn is_grown(&self) -> bool {
+        self.is_grown.load(Relaxed)
+    }
+
     /// From now on `watcher` is told of each write whether the backend has to read before it can go on.
     /// Once it returns `false`, every write and read fails. Only the first watcher counts.
     pub fn watch(&self, watcher: impl Fn(bool) -> bool + Send + Sync + 'static) {
-        self.0.get_or_init(|| Box::new(watcher));
+        self.watcher.get_or_init(|| Box::new(watcher));
     }
 }
 
 impl fmt::Debug for Writes {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Writes").field("watched", &self.0.get().is_some()).finish()
+        formatter.debug_struct("Writes").field("watched", &self.watcher.get().is_some()).finish()
     }
 }
 
@@ -57,6 +75,8 @@ pub(super) struct Bounded {
     digest: Option<Arc<ProxyDigest>>,
     /// The watcher of its writes has ended it.
     is_ended: bool,
+    /// Bytes read since the last write, which are those of the current response.
+    read: u64,
 }
 
 impl Bounded {
@@ -67,11 +87,17 @@ impl Bounded {
         let digest = head.map(|head| {
             Arc::new(ProxyDigest::new(Box::new(head), Some(Box::new(Arc::clone(&writes)))))
         });
-        Self { inner, writes, digest, is_ended: false }
+        Self { inner, writes, digest, is_ended: false, read: 0 }
+    }
+
+    /// Another request is sent: its response begins in small pieces again.
+    fn restart(&mut self) {
+        self.read = 0;
+        self.writes.is_grown.store(false, Relaxed);
     }
 
     fn watched<T>(&mut self, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        match self.writes.0.get() {
+        match self.writes.watcher.get() {
             Some(watcher) if !watcher(written.is_pending()) => {
                 self.is_ended = true;
                 Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
@@ -98,8 +124,20 @@ impl AsyncRead for Bounded {
             // Pingora reads on where it cannot write.
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
-        let mut piece = (&mut this.inner).take(PIECE);
-        Pin::new(&mut piece).poll_read(context, buffer)
+        let before = buffer.filled().len();
+        let polled = if this.writes.is_grown() {
+            Pin::new(&mut this.inner).poll_read(context, buffer)
+        } else {
+            let mut piece = (&mut this.inner).take(PIECE);
+            Pin::new(&mut piece).poll_read(context, buffer)
+        };
+        let read = buffer.filled().len().saturating_sub(before);
+        this.read = this.read.saturating_add(u64::try_from(read).unwrap_or(u64::MAX));
+        // What is held of a tunnel is counted by its watcher, which does not know.
+        if this.read >= GROWN_AFTER && this.writes.watcher.get().is_none() {
+            this.writes.is_grown.store(true, Relaxed);
+        }
+        polled
     }
 }
 
@@ -110,6 +148,7 @@ impl AsyncWrite for Bounded {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        this.restart();
         let written = Pin::new(&mut this.inner).poll_write(context, bytes);
         this.watched(written)
     }
@@ -130,6 +169,7 @@ impl AsyncWrite for Bounded {
         pieces: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        this.restart();
         let written = Pin::new(&mut this.inner).poll_write_vectored(context, pieces);
         this.watched(written)
     }

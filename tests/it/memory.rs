@@ -357,6 +357,22 @@ fn assert_each_holds_at_most<T>(weir: &Weir, bytes: u64, open: impl Fn(&Weir, u3
 
 const OFF: &str = "limits: {response_buffers: off}";
 
+/// A client that reads 4 MiB of `/big`, so that the rest comes in large pieces, and then nothing.
+fn stalled_http1_later(weir: &Weir) -> TcpStream {
+    let mut client = TcpStream::connect(weir.address()).unwrap();
+    client.write_all(b"GET /big HTTP/1.1\r\nHost: weir.test\r\n\r\n").unwrap();
+    let mut some = vec![0; 1 << 22];
+    client.read_exact(&mut some).unwrap();
+    client
+}
+
+#[test]
+fn a_large_response_that_is_no_longer_read_holds_no_more_than_it_is_counted_as() {
+    assert_each_holds_at_most(&start(OFF), 928 * KIB, |weir, count| {
+        (0..count).map(|_| stalled_http1_later(weir)).collect()
+    });
+}
+
 #[test]
 fn an_exchange_that_is_not_read_holds_no_more_than_it_is_counted_as() {
     let clients = |one: fn(&Weir) -> Client| {
