@@ -348,7 +348,7 @@ fn assert_each_holds_at_most<T>(weir: &Weir, bytes: u64, open: impl Fn(&Weir, u3
     eventually(TIMEOUT * 3, "the first ones wait", || waiting(weir) == 20.0);
     let before = settled_memory(worker);
     let _held = open(weir, 100);
-    eventually(TIMEOUT * 3, "all wait", || waiting(weir) == 120.0);
+    eventually(TIMEOUT * 6, "all wait", || waiting(weir) == 120.0);
     let each = (settled_memory(worker) - before) / 100;
     eprintln!("{} KiB, counted as {} KiB", each / KIB, bytes / KIB);
     assert!(each <= bytes, "{} KiB, counted as {} KiB", each / KIB, bytes / KIB);

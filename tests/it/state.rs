@@ -153,6 +153,11 @@ fn a_backend_that_has_just_become_unhealthy_gets_no_request_of_a_new_worker() {
         until_checkpoint(&weir);
         bad.on("/health", Behaviour::status(500));
         until_healthy(&weir, 1);
+        // A request that was sent to it before may still be under way.
+        let (metrics, address) = ("lb_active_connections", bad.address().to_string());
+        eventually(TIMEOUT, "it has no request in flight", || {
+            weir.metrics().sum(metrics, &[("backend", &address)]) == 0.0
+        });
         bad.forget();
         weir.reload();
         eventually(TIMEOUT, "the new worker has probed it", || bad.count_of("/health") >= 3);

@@ -27,9 +27,7 @@ fn every_answer_of_the_table_comes_to_what_the_table_says() {
 }
 
 fn answered(case: &Case, weir: &Weir, backend: &Backend) -> Result<(), String> {
-    // Whatever was kept before must not be used for this one.
-    backend.crash();
-    backend.restart();
+    end_kept_connection(weir, backend)?;
     backend.set(match case.bytes.strip_suffix(END) {
         Some(bytes) => Behaviour::Garbage(bytes.to_vec()),
         None => Behaviour::Raw(case.bytes.clone()),
@@ -66,6 +64,16 @@ fn answered(case: &Case, weir: &Weir, backend: &Backend) -> Result<(), String> {
     }
     let reused = case.has("reused") || (status == Some(200) && case.outcome.len() == 1);
     connection_is(reused, weir, backend)
+}
+
+/// Ends the connection that may be kept, so that the next request has a new one. Weir ends it itself: it could
+/// not know yet of one that the backend has only just ended.
+fn end_kept_connection(weir: &Weir, backend: &Backend) -> Result<(), String> {
+    let last = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+    backend.set(Behaviour::Raw(last.into()));
+    let response = Client::connect(weir.address()).get("/");
+    let closed = within(TIMEOUT, || (backend.connections_open() == 0).then_some(()));
+    closed.ok_or_else(|| format!("the connection before is kept after {response:?}"))
 }
 
 /// Whether the backend's connection is used for the next request, or closed.

@@ -12,6 +12,7 @@ use socket2::SockRef;
 
 use crate::support::message::find;
 use crate::support::ports::own_socket;
+use crate::support::{TIMEOUT, within};
 
 /// Answers each request with its target, and keeps connections.
 pub(super) struct Origin {
@@ -70,13 +71,20 @@ impl Origin {
         self.seen().open.len()
     }
 
-    /// Looks away: forgets what came, and whom it came from.
+    /// Looks away: forgets what came, and ends all connections.
+    ///
+    /// Waits until the other side has closed them as well. On a busy machine it learns of an end later than
+    /// of the connection that the next case makes, and would lose a POST on a connection that it keeps.
     pub(super) fn forget(&self) {
+        for socket in self.seen().open.values() {
+            // An error says that the other side was faster.
+            drop(socket.shutdown(Shutdown::Write));
+        }
+        let _closed = within(TIMEOUT, || (self.open() == 0).then_some(()));
         let mut seen = self.seen();
         seen.bytes.clear();
         seen.whole = 0;
         for socket in seen.open.values() {
-            // An error says that the other side was faster.
             drop(socket.shutdown(Shutdown::Both));
         }
         seen.open.clear();
