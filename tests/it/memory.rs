@@ -304,7 +304,8 @@ fn a_tunnel_that_its_client_does_not_read_is_ended_where_the_memory_is_needed() 
     let line = weir.until_logged("a tunnel is ended", |line| line["path"] == "/tunnel/talks");
     assert_eq!(
         (&line["reason"], &line["detail"]),
-        (&"client_write_timeout".into(), &"response_buffers".into())
+        (&"client_write_timeout".into(), &"response_buffers".into()),
+        "{line}"
     );
     eventually(TIMEOUT * 2, "no more wait than may", || waiting(&weir) == 2.0);
 }
