@@ -1,10 +1,10 @@
-//! Descriptors that are kept for the admin port, and others for health checks.
+//! File descriptors reserved for the admin port and for health checks.
 //!
-//! A process that has used up its descriptors cannot accept, and that is when an operator wants to
-//! look at it; nor can it find out whether a backend works. So some are taken at the start, as copies of one that reads nothing. When an accept
-//! fails for want of a descriptor, a copy is closed and the accept is tried again at once. When an
-//! admin connection ends, its descriptor becomes a copy again in one step (`dup3`), so that no client
-//! can take it in between.
+//! A process without free descriptors cannot accept connections, not even on the admin port when the
+//! operator needs it most, and it cannot check backends. So some descriptors are allocated at the start,
+//! as copies of `/dev/null`. When an accept fails because no descriptor is free, one copy is closed and
+//! the accept is retried. When an admin connection is closed, `dup3` turns its descriptor into a copy
+//! again in one step, so that no client can take it in between.
 
 use std::fs::File;
 use std::io;
@@ -14,50 +14,50 @@ use std::os::fd::OwnedFd;
 use parking_lot::Mutex;
 use rustix::io::{DupFlags, dup3, fcntl_dupfd_cloexec};
 
-/// Descriptors that are kept.
+/// Reserved descriptors.
 #[derive(Debug)]
 pub struct Reserve {
-    /// Reads nothing; all others are copies of it.
+    /// `/dev/null`; all others are copies of it.
     source: Option<OwnedFd>,
     copies: Mutex<Vec<OwnedFd>>,
-    most: usize,
+    capacity: usize,
 }
 
 impl Reserve {
-    /// Takes `most` descriptors; fewer, if there are no more.
+    /// Reserves `capacity` descriptors, or as many as are free.
     #[must_use]
-    pub fn new(most: usize) -> Self {
+    pub fn new(capacity: usize) -> Self {
         let source = File::open("/dev/null").map(OwnedFd::from);
         if let Err(error) = &source {
-            log::warn!("no descriptors are kept: error=\"{error}\"");
+            log::warn!("no file descriptors are reserved: error=\"{error}\"");
         }
-        let reserve = Self { source: source.ok(), copies: Mutex::default(), most };
+        let reserve = Self { source: source.ok(), copies: Mutex::default(), capacity };
         reserve.refill();
         reserve
     }
 
-    /// Closes one, so that another can be opened. False if there is none left.
+    /// Closes one, so that another can be opened. Returns false if none is left.
     pub fn release(&self) -> bool {
         self.copies.lock().pop().is_some()
     }
 
-    /// Ends a connection, and keeps its descriptor if some are missing.
+    /// Closes a connection, and reserves its descriptor if the reserve is not full.
     pub fn recycle(&self, stream: TcpStream) {
         let mut copies = self.copies.lock();
         let mut descriptor = OwnedFd::from(stream);
         if let Some(source) = &self.source
-            && copies.len() < self.most
+            && copies.len() < self.capacity
             && dup3(source, &mut descriptor, DupFlags::CLOEXEC).is_ok()
         {
             copies.push(descriptor);
         }
     }
 
-    /// Takes what is missing, as far as there are any.
+    /// Refills the reserve, as far as descriptors are free.
     pub fn refill(&self) {
         let Some(source) = &self.source else { return };
         let mut copies = self.copies.lock();
-        while copies.len() < self.most {
+        while copies.len() < self.capacity {
             match fcntl_dupfd_cloexec(source, 3) {
                 Ok(copy) => copies.push(copy),
                 Err(_) => return,
@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_descriptor_of_an_ended_connection_is_kept() {
+    fn the_descriptor_of_a_closed_connection_is_reserved() {
         let reserve = Reserve::new(2);
         assert!(reserve.release() && reserve.release() && !reserve.release());
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -1,5 +1,5 @@
-//! A small world for the unit tests of the edges: a snapshot of one or two pools, and exchanges
-//! that go through it.
+//! Helpers for the unit tests of the modules with input and output: snapshots of one or two pools, and
+//! exchanges on them.
 
 #![expect(clippy::unwrap_used, reason = "a test's helper may stop the test")]
 
@@ -63,7 +63,7 @@ pub(crate) fn pool(
     }
 }
 
-/// A health check whose interval is short enough for a test that counts probes.
+/// A health check with an interval short enough for tests that count probes.
 pub(crate) fn health_check(probe: Probe) -> HealthCheck {
     HealthCheck {
         probe,
@@ -112,18 +112,18 @@ pub(crate) fn snapshot(pools: Vec<config::Pool>) -> Snapshot {
     Snapshot::new(&config, "v1", 7, |_, _| Lookup::Failed("no names in tests".to_owned()))
 }
 
-/// A snapshot of one pool `web` of two backends that nobody probes.
+/// A snapshot of one pool `web` with two backends and no health check.
 pub(crate) fn web() -> Arc<Snapshot> {
     let addresses = [address("10.0.0.1:3000"), address("10.0.0.2:3000")];
     Arc::new(snapshot(vec![pool("web", &addresses, None)]))
 }
 
-/// An address, as written.
+/// Parses an address.
 pub(crate) fn address(text: &str) -> SocketAddr {
     text.parse().unwrap()
 }
 
-/// An exchange that was admitted at the clock's start.
+/// An exchange that was admitted at time zero.
 pub(crate) fn admitted(snapshot: &Arc<Snapshot>, observer: &Arc<dyn Observer>) -> Exchange {
     let mut exchange = Exchange::new(Arc::clone(snapshot), Arc::clone(observer), Timestamp::ZERO);
     let headers = HeaderMap::from_iter([(HOST, HeaderValue::from_static("example.com"))]);
@@ -140,7 +140,7 @@ pub(crate) fn admitted(snapshot: &Arc<Snapshot>, observer: &Arc<dyn Observer>) -
     exchange
 }
 
-/// What went over the wire of a plain request.
+/// The HTTP record of a plain request.
 pub(crate) fn wire(status: u16) -> Wire<'static> {
     Wire {
         method_label: MethodLabel::Get,

@@ -1,15 +1,16 @@
 //! Weir, an HTTP load balancer on Pingora.
 //!
-//! The map, from the bottom up. A module imports only from those above it in this list
-//! (`tests/tidy.rs` holds the finer table); everything in the first half is pure: no socket,
-//! no clock, no random source.
+//! The pure modules, from the bottom up. They use no socket, no clock and no random source. A module
+//! imports only from modules earlier in this list; `tests/tidy.rs` has the complete table.
 //!
-//! - [`time`], [`sync`], [`name`]: a timestamp, atomics, names that cannot be mixed up.
-//! - [`http`]: the rules of HTTP that need no socket.
-//! - [`policy`]: one decision a file: selectors, token buckets, hysteresis, back-off, retries.
-//! - [`config`]: from the text of a file to what it means, or every problem with it.
-//! - [`runtime`]: what runs: the snapshot of pools, backends and routes that a request pins.
+//! - [`time`], [`sync`], [`name`]: timestamps, atomics, names of pools and routes.
+//! - [`http`]: the rules of HTTP.
+//! - [`policy`]: one decision per file: selectors, token buckets, hysteresis, back-off, retries.
+//! - [`config`]: from the text of a file to its meaning, or to every problem with it.
+//! - [`runtime`]: the snapshot of pools, backends and routes that a request uses.
 //! - [`exchange`]: the decisions of one request, in order.
+//!
+//! The other modules connect them to sockets, processes and Pingora; `docs/ARCHITECTURE.md` lists them.
 
 pub mod config;
 pub mod exchange;

@@ -1,8 +1,7 @@
 //! The pointer to the current snapshot.
 //!
-//! A worker's configuration never changes while it runs (a reload is a new worker), so the
-//! pointer is for what does change inside a worker: who the members of a pool are. A request
-//! takes the snapshot once and keeps it.
+//! A worker's configuration never changes: a reload starts a new worker. The pointer exists so that the
+//! members of a pool can change within a worker. A request loads the snapshot once and keeps it.
 
 use std::sync::Arc;
 
@@ -17,13 +16,13 @@ pub struct Live {
 }
 
 impl Live {
-    /// Starts with this snapshot.
+    /// Creates the pointer.
     #[must_use]
     pub fn new(snapshot: Snapshot) -> Self {
         Self { current: ArcSwap::from_pointee(snapshot) }
     }
 
-    /// The current snapshot, for as long as the caller keeps it.
+    /// Loads the current snapshot.
     #[must_use]
     pub fn load(&self) -> Arc<Snapshot> {
         self.current.load_full()

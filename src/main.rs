@@ -32,10 +32,10 @@ use weir::worker;
 use self::check::{Check, check};
 use self::given::{HangTimeout, Overriding};
 use self::load::{load, loader};
-use self::logging::{Logging, with_log};
+use self::logging::{LogRole, run_with_blocking_log, run_with_queued_log};
 use self::usage::wrong_usage;
 
-/// The libc allocator costs some ten per cent more per request.
+/// The libc allocator costs about ten per cent more per request.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -51,33 +51,33 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Balances requests over backends, by a file or by flags
+    /// Run the load balancer, configured by a file or by flags
     Run(Run),
-    /// Makes the running balancer read its file anew, and says what has come of it
+    /// Reload the configuration of the running load balancer and print the result
     Reload(Control),
-    /// Says how the running balancer is; fails unless it serves
+    /// Print the state of the running load balancer; fail unless it serves
     Status(Control),
-    /// Stops the running balancer gracefully
+    /// Stop the running load balancer gracefully
     Stop(Stop),
-    /// What `run` starts to serve requests
+    /// The process that `run` starts to serve requests
     #[command(hide = true)]
     Worker(Run),
-    /// Says whether it could go on in a supervisor's place
+    /// Check whether this binary can take over from a running supervisor
     #[command(hide = true)]
     UpgradeCheck(Run),
-    /// Shows the main job with nothing else installed: origins, a balancer, the admin port
+    /// Run test servers, a load balancer in front of them and the admin port
     Demo(Demo),
-    /// Runs one test origin
+    /// Run one test server
     Origin(Origin),
-    /// Reads what `run` would serve and reports every problem with it
+    /// Validate the configuration that `run` would use, and print every problem
     Check(Check),
-    /// Prints what a shell needs to complete commands and flags
+    /// Print shell completions for commands and flags
     Completions(Completions),
 }
 
 #[derive(Debug, Args)]
 struct Completions {
-    /// Whose: bash, zsh, fish, elvish or powershell
+    /// bash, zsh, fish, elvish or powershell
     shell: Shell,
 }
 
@@ -92,11 +92,11 @@ struct Run {
     /// Reload when the file changes
     #[arg(long)]
     watch: bool,
-    /// How long a worker may make no progress before it is replaced, or `off`
+    /// Replace a worker that makes no progress for this long, or `off`
     /// [default: 10s] [env: WEIR_HANG_TIMEOUT]
     #[arg(long, value_name = "DURATION", value_parser = given::hang_timeout)]
     hang_timeout: Option<HangTimeout>,
-    /// How long a new worker may take until it serves
+    /// How long a new worker may take until it is ready
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = humantime::parse_duration)]
     ready_timeout: Duration,
     #[command(flatten)]
@@ -127,7 +127,7 @@ impl Control {
 struct Stop {
     #[command(flatten)]
     control: Control,
-    /// Return when it has ended; fail unless all that was in flight was finished
+    /// Return when it has stopped; fail if connections had to be closed
     #[arg(long)]
     wait: bool,
 }
@@ -140,13 +140,13 @@ impl Stop {
 
 #[derive(Debug, Args)]
 struct Demo {
-    /// Where the balancer listens
+    /// The address that the load balancer listens on
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
-    /// Where the admin port listens
+    /// The address of the admin port
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9090")]
     admin: SocketAddr,
-    /// How many origins
+    /// The number of test servers
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=64))]
     backends: u16,
     #[command(flatten)]
@@ -155,22 +155,22 @@ struct Demo {
 
 #[derive(Debug, Args)]
 struct Origin {
-    /// Listen on this port
+    /// The port to listen on
     #[arg(long)]
     port: u16,
-    /// Listen on this address
+    /// The address to listen on
     #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
     address: std::net::IpAddr,
-    /// What it calls itself in its answers
+    /// The name of the server in its responses
     #[arg(long, default_value = "origin")]
     name: String,
-    /// How long it waits before each answer, such as 2s
+    /// The delay of each response, such as 2s
     #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = humantime::parse_duration)]
     latency: Duration,
-    /// Answer 500 to everything, the health check included
+    /// Respond 500 to every request, including health checks
     #[arg(long)]
     fail: bool,
-    /// The status of its answers
+    /// The status of its responses
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u16).range(200..=599))]
     status: u16,
 }
@@ -180,30 +180,34 @@ fn main() -> ExitCode {
     match cli.command {
         Command::Run(flags) => supervise_with_log(|log| run(flags, log)),
         Command::Demo(flags) => supervise_with_log(|log| run_demo(&flags, log)),
-        Command::Origin(flags) => with_log(Logging::Queued, |_log| run_origin(flags)),
+        Command::Origin(flags) => run_with_queued_log(LogRole::Command, |_log| run_origin(flags)),
         Command::Worker(flags) => work_with_log(|log| work(&flags, log)),
-        Command::UpgradeCheck(flags) => with_log(Logging::OfTrial, |_log| check_upgrade(&flags)),
-        Command::Reload(flags) => logging::at_once(|| ask(&flags, Request::Reload)),
-        Command::Status(flags) => logging::at_once(|| ask(&flags, Request::Status)),
-        Command::Stop(flags) => logging::at_once(|| ask(&flags.control, flags.request())),
-        Command::Check(flags) => logging::at_once(|| check(&flags)),
-        Command::Completions(flags) => logging::at_once(|| completions(&flags)),
+        Command::UpgradeCheck(flags) => {
+            run_with_queued_log(LogRole::CompatibilityCheck, |_log| check_upgrade(&flags))
+        }
+        Command::Reload(flags) => run_with_blocking_log(|| send_command(&flags, Request::Reload)),
+        Command::Status(flags) => run_with_blocking_log(|| send_command(&flags, Request::Status)),
+        Command::Stop(flags) => {
+            run_with_blocking_log(|| send_command(&flags.control, flags.request()))
+        }
+        Command::Check(flags) => run_with_blocking_log(|| check(&flags)),
+        Command::Completions(flags) => run_with_blocking_log(|| completions(&flags)),
     }
 }
 
-/// Signals are held before the log starts a thread, which inherits that.
+/// Blocks signals before the log starts its thread, because threads inherit the signal mask.
 fn supervise_with_log(supervise: impl FnOnce(&Log) -> Result<(), String>) -> ExitCode {
     match supervisor::hold_signals() {
-        Ok(()) => with_log(Logging::Queued, supervise),
-        Err(error) => logging::complain(&no_signals(&error)),
+        Ok(()) => run_with_queued_log(LogRole::Command, supervise),
+        Err(error) => logging::print_error(&no_signals(&error)),
     }
 }
 
-/// The same, of a worker.
+/// The same for a worker.
 fn work_with_log(work: impl FnOnce(&Log) -> Result<(), String>) -> ExitCode {
     match supervisor::hold_worker_signals() {
-        Ok(()) => with_log(Logging::OfWorker, work),
-        Err(error) => logging::complain(&no_signals(&error)),
+        Ok(()) => run_with_queued_log(LogRole::Worker, work),
+        Err(error) => logging::print_error(&no_signals(&error)),
     }
 }
 
@@ -211,7 +215,7 @@ fn run(flags: Run, log: &Log) -> Result<(), String> {
     let (file, overrides) = (flags.file(), flags.overriding.overrides());
     given::warn_of_unread_variables();
     supervise(Options {
-        // The worker is told the same flags, and finds the same environment.
+        // The worker gets the same flags and inherits the same environment.
         program: program(env::args_os().skip(2).collect())?,
         overridden_by: overrides.names(),
         load: loader(file.clone(), overrides),
@@ -227,17 +231,17 @@ fn run(flags: Run, log: &Log) -> Result<(), String> {
 }
 
 fn no_signals(error: &io::Error) -> String {
-    format!("weir: cannot watch for signals: {error}")
+    format!("weir: cannot handle signals: {error}")
 }
 
 fn check_upgrade(flags: &Run) -> Result<(), String> {
-    // Both are for the supervisor that asks, which reads standard output.
+    // Both are read by the supervisor from standard output.
     match supervisor::understands(
         io::stdin().lock(),
         &loader(flags.file(), flags.overriding.overrides()),
     ) {
-        Ok(word) => say(word),
-        Err(why) => say(&why).and(Err(String::new())),
+        Ok(word) => print(word),
+        Err(why) => print(&why).and(Err(String::new())),
     }
 }
 
@@ -248,28 +252,28 @@ fn supervise(options: Options) -> Result<(), String> {
 /// This binary, as a worker.
 fn program(flags: Vec<OsString>) -> Result<Program, String> {
     let arguments = [OsString::from("worker")].into_iter().chain(flags).collect();
-    Program::this(arguments).map_err(|error| format!("weir: cannot find itself: {error}"))
+    Program::this(arguments).map_err(|error| format!("weir: cannot find its own binary: {error}"))
 }
 
 fn work(flags: &Run, log: &Log) -> Result<(), String> {
     worker::set_process_name();
     let (file, overrides) = (flags.file(), flags.overriding.overrides());
-    // The supervisor was told why and tells the operator.
+    // The worker has sent the error to the supervisor, which reports it.
     let load = |text: Option<&[u8]>| load(file.as_deref(), text, &overrides);
-    worker::run(load, flags.ready_timeout, log).map_err(|_told| String::new())
+    worker::run(load, flags.ready_timeout, log).map_err(|_reported| String::new())
 }
 
-fn ask(flags: &Control, request: Request) -> Result<(), String> {
+fn send_command(flags: &Control, request: Request) -> Result<(), String> {
     let place = flags.place();
-    let answer = control::ask(place.path(), request).map_err(|error| {
+    let reply = control::ask(place.path(), request).map_err(|error| {
         let at = place.path().display();
         let help = control::help_for(&error);
-        format!("weir: no balancer answers at {at}: {error} (help: {help})")
+        format!("weir: no load balancer responds at {at}: {error} (help: {help})")
     })?;
-    if answer.done { say(&answer.text) } else { Err(answer.text) }
+    if reply.done { print(&reply.text) } else { Err(reply.text) }
 }
 
-/// What is set to nothing counts as not set.
+/// Reads an environment variable. An empty one counts as not set.
 fn variable(name: &str) -> Option<String> {
     env::var(name).ok().filter(|value| !value.is_empty())
 }
@@ -277,16 +281,16 @@ fn variable(name: &str) -> Option<String> {
 fn completions(flags: &Completions) -> Result<(), String> {
     let mut script = Vec::new();
     clap_complete::generate(flags.shell, &mut Cli::command(), "weir", &mut script);
-    say(String::from_utf8_lossy(&script).trim_end())
+    print(String::from_utf8_lossy(&script).trim_end())
 }
 
-fn say(line: &str) -> Result<(), String> {
+fn print(line: &str) -> Result<(), String> {
     writeln!(io::stdout(), "{line}").map_err(|error| format!("weir: cannot print: {error}"))
 }
 
 fn run_demo(flags: &Demo, log: &Log) -> Result<(), String> {
     let origins = demo::start(usize::from(flags.backends))
-        .map_err(|error| format!("weir: the demo's origins cannot start: {error}"))?;
+        .map_err(|error| format!("weir: the test servers of the demo cannot start: {error}"))?;
     let urls = origins.addresses().iter().map(|address| format!("http://{address}"));
     let text = demo::configuration(flags.listen, flags.admin, &urls.collect::<Vec<_>>());
     let hint = demo_hint(flags);
@@ -301,17 +305,17 @@ fn run_demo(flags: &Demo, log: &Log) -> Result<(), String> {
         hang_timeout: given::hang_timeout_of(None)?,
         watch: false,
         log: log.clone(),
-        ready: Some(Box::new(move || say_beside(hint))),
+        ready: Some(Box::new(move || print_on_thread(hint))),
     })
 }
 
-/// Prints on a thread of its own: the supervisor must not wait for whoever reads it.
-fn say_beside(text: String) {
-    let print = move || {
-        let _nobody_reads = say(&text);
+/// Prints on a separate thread, because standard output may block and the supervisor must not.
+fn print_on_thread(text: String) {
+    let print_text = move || {
+        let _closed = print(&text);
     };
-    if let Err(error) = thread::Builder::new().name("hint".to_owned()).spawn(print) {
-        log::warn!("the hint is not printed: error=\"{error}\"");
+    if let Err(error) = thread::Builder::new().name("hint".to_owned()).spawn(print_text) {
+        log::warn!("the demo's hint cannot be printed: error=\"{error}\"");
     }
 }
 
@@ -334,5 +338,5 @@ fn run_origin(flags: Origin) -> Result<(), String> {
         fail: flags.fail,
         status: flags.status,
     };
-    demo::run(listener, options).map_err(|error| format!("weir: the origin failed: {error}"))
+    demo::run(listener, options).map_err(|error| format!("weir: the test server failed: {error}"))
 }

@@ -1,21 +1,21 @@
-//! Names that a configuration gives to things, so that one kind cannot be mistaken for another.
+//! Names in the configuration. Each kind has its own type, so that they cannot be confused.
 
 use std::fmt;
 use std::sync::Arc;
 
-/// The longest name, in bytes: what a DNS label may have.
+/// The maximum length, in bytes: that of a DNS label.
 pub const LENGTH_MAX: usize = 63;
 
-/// Why a text cannot be a name.
+/// Why a text is not a valid name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
-    /// Nothing was written.
+    /// The text is empty.
     #[error("a name cannot be empty")]
     Empty,
-    /// It would not be readable as a metric's label or in a log line.
-    #[error("a name is made of letters, digits, `-`, `_` and `.`, but this has {0:?}")]
+    /// The character would not be readable in a metric label or in a log line.
+    #[error("a name consists of letters, digits, `-`, `_` and `.`, but this one contains {0:?}")]
     Character(char),
-    /// Longer than [`LENGTH_MAX`].
+    /// The text is longer than [`LENGTH_MAX`].
     #[error("a name has at most {LENGTH_MAX} characters")]
     Long,
 }
@@ -41,10 +41,10 @@ macro_rules! name {
         pub struct $name(Arc<str>);
 
         impl $name {
-            /// Checks that `text` can be a name.
+            /// Checks that `text` is a valid name.
             ///
             /// # Errors
-            /// [`NameError`] says what is wrong with it.
+            /// It is not.
             pub fn new(text: &str) -> Result<Self, NameError> {
                 checked(text).map(Self)
             }
@@ -79,12 +79,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_reads_as_it_was_written() {
+    fn a_name_is_kept_as_written() {
         assert_eq!(PoolName::new("web-1.a_b").unwrap().as_str(), "web-1.a_b");
     }
 
     #[test]
-    fn a_name_that_a_log_line_could_not_carry_is_refused() {
+    fn a_name_that_does_not_fit_into_a_log_line_is_rejected() {
         assert_eq!(PoolName::new(""), Err(NameError::Empty));
         assert_eq!(PoolName::new("a b"), Err(NameError::Character(' ')));
         assert_eq!(PoolName::new(&"x".repeat(64)), Err(NameError::Long));

@@ -1,9 +1,9 @@
-//! Looks up the host names of backends. Nothing here waits for a name server without a bound.
+//! Resolves the host names of backends. Every wait for a DNS server has a timeout.
 //!
-//! The C library does the lookups (`getaddrinfo`), because it knows `/etc/hosts`, search domains and
-//! whatever else an operator has configured. A call can block for half a minute while no name server
-//! responds, and it cannot be cancelled. So each runs on a thread of its own, at most
-//! `LOOKUPS_MAX` at once, and the caller stops waiting after a timeout.
+//! The C library does the lookups (`getaddrinfo`), because it reads `/etc/hosts`, search domains and
+//! everything else that an operator has configured. A call can block for half a minute while no DNS
+//! server responds, and it cannot be cancelled. So each call has its own thread, at most `LOOKUPS_MAX`
+//! run at the same time, and the caller stops waiting after a timeout.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
@@ -24,62 +24,61 @@ use crate::name::PoolName;
 use crate::runtime::backend::Backend;
 use crate::runtime::endpoint::{Change, KnownName, Lookup};
 
-/// How long a lookup may take.
+/// The timeout of a lookup.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// The same at the start of a worker, for a name that its predecessor knew: a worker that replaces
-/// a dead one must not wait long for what it can do without.
+/// The same at the start of a worker, for a name that its predecessor had resolved: a worker that
+/// replaces a crashed one can use the last known address, and must not wait long.
 const KNOWN_TIMEOUT: Duration = Duration::from_secs(1);
-/// Lookups at once.
+/// The maximum number of concurrent lookups.
 const LOOKUPS_MAX: usize = 64;
-/// How long to wait before a name that could not be looked up is tried again; doubled each time up
-/// to the longest, ± 20 %.
-const RETRY_FIRST: Duration = Duration::from_secs(1);
-const RETRY_LONGEST: Duration = Duration::from_secs(30);
+/// The wait before a failed lookup is retried; doubled each time up to the longest, ± 20 %.
+const RETRY_MIN: Duration = Duration::from_secs(1);
+const RETRY_MAX: Duration = Duration::from_secs(30);
 
 const NO_ADDRESS: &str = "the name has no address";
 
-/// The addresses of a name, or why there are none.
-type Answer = Result<Vec<IpAddr>, String>;
+/// The addresses of a name, or the reason of the failure.
+type Resolution = Result<Vec<IpAddr>, String>;
 
-/// The result of looking up every host name of a configuration.
+/// The results for every host name of a configuration.
 #[derive(Debug, Default)]
 pub struct Names {
-    answers: HashMap<String, Answer>,
+    results: HashMap<String, Resolution>,
     used: HashMap<(String, u16), SocketAddr>,
 }
 
 impl Names {
-    /// Looks up every host name of a configuration, all at once, within a few seconds. `known` is
-    /// what a predecessor knew of them. Blocks meanwhile.
+    /// Resolves every host name of a configuration, concurrently, within a few seconds. `known` has the
+    /// results of the predecessor. Blocks the caller.
     #[must_use]
     pub fn look_up(config: &Config, known: &[KnownName]) -> Self {
         let hosts: BTreeSet<&str> = known.iter().map(|known| known.host.as_str()).collect();
-        let patience = |host: &str| if hosts.contains(host) { KNOWN_TIMEOUT } else { TIMEOUT };
-        let names = names(config).map(|(host, _)| (host.to_owned(), patience(host)));
+        let timeout = |host: &str| if hosts.contains(host) { KNOWN_TIMEOUT } else { TIMEOUT };
+        let names = names(config).map(|(host, _)| (host.to_owned(), timeout(host)));
         let used = known
             .iter()
             .filter_map(|known| Some(((known.host.clone(), known.port), known.address?)));
-        Self { answers: look_up_all(names.collect()), used: used.collect() }
+        Self { results: look_up_all(names.collect()), used: used.collect() }
     }
 
-    /// What is known of a host name. An address that was in use is kept as long as the name has it.
+    /// The result for a host name. An address that is in use is kept as long as the name has it.
     #[must_use]
     pub fn lookup(&self, host: &str, port: u16) -> Lookup {
         let used = self.used.get(&(host.to_owned(), port)).copied();
-        match (self.answers.get(host), used) {
+        match (self.results.get(host), used) {
             (Some(Ok(found)), _) => match choose(found, used.map(|used| used.ip())) {
                 Some(address) => Lookup::Found(SocketAddr::new(address, port)),
                 None => Lookup::Failed(NO_ADDRESS.to_owned()),
             },
             (Some(Err(why)), Some(used)) => Lookup::Stale(used, why.clone()),
             (Some(Err(why)), None) => Lookup::Failed(why.clone()),
-            (None, _) => Lookup::Failed("it was not looked up".to_owned()),
+            (None, _) => Lookup::Failed("the name was not looked up".to_owned()),
         }
     }
 }
 
-/// Looks up every host name of a configuration and adds a warning for each that has no address.
-pub fn look_at_names(builder: &mut ConfigBuilder) {
+/// Resolves every host name of a configuration and adds a warning for each failure.
+pub fn check_names(builder: &mut ConfigBuilder) {
     let looked_up = Names::look_up(builder.config(), &[]);
     let backends = builder.config().pools.iter().flat_map(|pool| &pool.backends);
     let warnings: Vec<Problem> = backends
@@ -91,8 +90,10 @@ pub fn look_at_names(builder: &mut ConfigBuilder) {
             };
             Some(Problem {
                 at: backend.defined_at.0,
-                what: format!("the backend `{host}:{port}` could not be looked up: {why}"),
-                help: Some("it takes no requests until its name resolves".to_owned()),
+                what: format!(
+                    "the name of the backend `{host}:{port}` could not be resolved: {why}"
+                ),
+                help: Some("it gets no requests until its name resolves".to_owned()),
             })
         })
         .collect();
@@ -107,8 +108,8 @@ fn names(config: &Config) -> impl Iterator<Item = (&str, u16)> {
     })
 }
 
-/// Each name is given the time that it may take.
-fn look_up_all(names: BTreeMap<String, Duration>) -> HashMap<String, Answer> {
+/// Resolves these names, each with its timeout.
+fn look_up_all(names: BTreeMap<String, Duration>) -> HashMap<String, Resolution> {
     if names.is_empty() {
         return HashMap::new();
     }
@@ -118,24 +119,24 @@ fn look_up_all(names: BTreeMap<String, Duration>) -> HashMap<String, Answer> {
     let Ok(runtime) = runtime::Builder::new_current_thread().enable_time().build() else {
         return failed("no thread could be started");
     };
-    let mut answers = failed("the lookup itself failed");
+    let mut results = failed("the lookup itself failed");
     let lookups = Lookups::default();
     runtime.block_on(async {
         let mut tasks = JoinSet::new();
-        for (name, patience) in names {
+        for (name, limit) in names {
             let lookups = lookups.clone();
-            tasks.spawn(async move { (name.clone(), lookups.look_up(name, patience).await) });
+            tasks.spawn(async move { (name.clone(), lookups.look_up(name, limit).await) });
         }
         while let Some(ended) = tasks.join_next().await {
-            answers.extend(ended);
+            results.extend(ended);
         }
     });
-    // Lookups that were too slow end by themselves.
+    // Lookups that exceeded their timeout end by themselves.
     runtime.shutdown_background();
-    answers
+    results
 }
 
-/// The bound on lookups at once. One that is given up counts until it has really ended.
+/// Limits concurrent lookups. A lookup that timed out counts until its call has returned.
 #[derive(Debug, Clone)]
 struct Lookups(Arc<Semaphore>);
 
@@ -146,7 +147,7 @@ impl Default for Lookups {
 }
 
 impl Lookups {
-    async fn look_up(&self, name: String, patience: Duration) -> Answer {
+    async fn look_up(&self, name: String, limit: Duration) -> Resolution {
         let permit = Arc::clone(&self.0).acquire_owned();
         let lookup = async {
             let permit = permit.await;
@@ -159,53 +160,54 @@ impl Lookups {
                 Err(_panicked) => Err("the lookup itself failed".to_owned()),
             }
         };
-        let late = |_| Err(format!("no answer within {}", humantime::format_duration(patience)));
-        timeout(patience, lookup).await.unwrap_or_else(late)
+        let timed_out =
+            |_| Err(format!("no response within {}", humantime::format_duration(limit)));
+        timeout(limit, lookup).await.unwrap_or_else(timed_out)
     }
 }
 
-/// The address in use if the name still has it; else the first IPv4 address, else the first. A
-/// backend that listens on both is reached either way, and one that does not is more often on IPv4.
+/// The address in use if the name still has it; else the first IPv4 address, else the first. Backends
+/// that listen on one protocol only usually listen on IPv4.
 fn choose(found: &[IpAddr], used: Option<IpAddr>) -> Option<IpAddr> {
     let used = used.filter(|used| found.contains(used));
     used.or_else(|| found.iter().find(|address| address.is_ipv4()).copied())
         .or_else(|| found.first().copied())
 }
 
-/// Looks up the names again that could not be looked up at the start, until each has an address.
+/// Retries the lookups that failed at the start, until each name has an address.
 #[derive(Debug)]
 pub struct Resolver {
     live: Arc<Live>,
-    /// Notified when a backend has got its address.
+    /// Notified when a backend gets its address.
     resolved: Arc<watch::Sender<()>>,
 }
 
 impl Resolver {
-    /// For the backends that `live` has now.
+    /// Creates it for the backends of the current snapshot.
     #[must_use]
     pub fn new(live: Arc<Live>) -> Self {
         Self { live, resolved: Arc::new(watch::Sender::new(())) }
     }
 
-    /// Is notified whenever a backend has got its address.
+    /// Returns a receiver that is notified whenever a backend gets its address.
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<()> {
         self.resolved.subscribe()
     }
 
-    /// Logs every name that could not be looked up, once.
+    /// Logs every failed lookup once.
     pub fn warn(&self) {
         for Named { pool, backend } in self.failed() {
             let (label, why) = (&backend.label, backend.endpoint.failure().unwrap_or_default());
             let effect = match backend.address() {
                 Some(address) => format!("its last known address is used: {address}"),
-                None => "it takes no requests until its name resolves".to_owned(),
+                None => "it gets no requests until its name resolves".to_owned(),
             };
             log::warn!("name lookup failed: pool={pool} backend={label} error=\"{why}\"; {effect}");
         }
     }
 
-    /// The backends whose name could not be looked up the last time.
+    /// The backends whose last lookup failed.
     fn failed(&self) -> Vec<Named> {
         let snapshot = self.live.load();
         let mut failed = Vec::new();
@@ -235,21 +237,21 @@ impl BackgroundService for Resolver {
             let (lookups, resolved) = (lookups.clone(), Arc::clone(&self.resolved));
             searches.spawn(Search { host, backends, lookups, resolved }.run());
         }
-        // Dropping the tasks ends them.
+        // Dropping the tasks cancels them.
         shutdown.wait_for(|stop| *stop).await.ok();
     }
 }
 
-/// A backend that has a name, and its pool.
+/// A backend with a host name, and its pool.
 struct Named {
     pool: PoolName,
     backend: Arc<Backend>,
 }
 
-/// Looks one name up until it has an address.
+/// Retries one name until it has an address.
 struct Search {
     host: String,
-    /// All backends that have this name.
+    /// All backends with this name.
     backends: Vec<Named>,
     lookups: Lookups,
     resolved: Arc<watch::Sender<()>>,
@@ -257,10 +259,10 @@ struct Search {
 
 impl Search {
     async fn run(self) {
-        let mut wait = RETRY_FIRST;
+        let mut wait = RETRY_MIN;
         loop {
             sleep(wait.mul_f64(0.8 + 0.4 * fastrand::f64())).await;
-            wait = (wait * 2).min(RETRY_LONGEST);
+            wait = (wait * 2).min(RETRY_MAX);
             match self.lookups.look_up(self.host.clone(), TIMEOUT).await {
                 Ok(found) if !found.is_empty() => {
                     self.backends.iter().for_each(|backend| backend.found(&found));
@@ -310,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ipv4_address_is_preferred_and_the_one_in_use_most_of_all() {
+    fn the_address_in_use_is_preferred_then_an_ipv4_address() {
         let found = [ip("2001:db8::1"), ip("10.0.0.1"), ip("10.0.0.2")];
         assert_eq!(choose(&found, None), Some(ip("10.0.0.1")));
         assert_eq!(choose(&found, Some(ip("10.0.0.2"))), Some(ip("10.0.0.2")));
@@ -323,7 +325,7 @@ mod tests {
     fn a_failed_lookup_leaves_the_last_known_address() {
         let (host, used): (_, SocketAddr) = ("web".to_owned(), "10.0.0.1:80".parse().unwrap());
         let mut names = Names::default();
-        names.answers.insert(host.clone(), Err("no such name".to_owned()));
+        names.results.insert(host.clone(), Err("no such name".to_owned()));
         assert_eq!(names.lookup("web", 80), Lookup::Failed("no such name".to_owned()));
         names.used.insert((host, 80), used);
         assert_eq!(names.lookup("web", 80), Lookup::Stale(used, "no such name".to_owned()));
@@ -331,10 +333,10 @@ mod tests {
     }
 
     #[test]
-    fn names_are_looked_up_by_the_system() {
+    fn names_are_resolved_by_the_system() {
         let names = BTreeMap::from([("localhost".to_owned(), TIMEOUT)]);
-        let answers = look_up_all(names);
-        let found = answers["localhost"].as_ref().unwrap();
+        let results = look_up_all(names);
+        let found = results["localhost"].as_ref().unwrap();
         assert!(found.iter().all(IpAddr::is_loopback) && !found.is_empty(), "{found:?}");
     }
 }

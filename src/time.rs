@@ -1,19 +1,19 @@
 //! Time as an argument.
 //!
-//! No policy asks a clock. It is told `now`, which makes it testable without
-//! sleeping and replayable from a seed. The one clock is `src/clock.rs`.
+//! No policy reads a clock. `now` is an argument, so tests need no sleeping and can replay a run from a
+//! seed. The only clock is `src/clock.rs`.
 
 use std::ops::Add;
 use std::time::Duration;
 
-/// Nanoseconds since some fixed start, monotonic. Two timestamps of one clock can be compared.
+/// Nanoseconds since the start of a monotonic clock. Timestamps of the same clock can be compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Timestamp(u64);
 
 impl Timestamp {
     /// The clock's start.
     pub const ZERO: Self = Self(0);
-    /// The end of time, some 584 years after the start.
+    /// The last timestamp, about 584 years after the start.
     pub const MAX: Self = Self(u64::MAX);
 
     /// The timestamp `nanos` nanoseconds after the start.
@@ -28,14 +28,14 @@ impl Timestamp {
         self.0
     }
 
-    /// How long after `earlier` this is; zero if it is not after it.
+    /// The time since `earlier`; zero if this is not later.
     #[must_use]
     pub const fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
 }
 
-/// Nanoseconds of a duration; what does not fit in 64 bits is the end of time.
+/// Nanoseconds of a duration, at most `u64::MAX`.
 #[must_use]
 pub fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
@@ -62,12 +62,12 @@ mod tests {
     }
 
     #[test]
-    fn the_past_is_zero_away() {
+    fn the_time_since_a_later_timestamp_is_zero() {
         assert_eq!(Timestamp::ZERO.since(Timestamp::MAX), Duration::ZERO);
     }
 
     #[test]
-    fn the_end_of_time_stays_the_end() {
+    fn addition_saturates_at_the_last_timestamp() {
         assert_eq!(Timestamp::MAX + Duration::from_secs(1), Timestamp::MAX);
         assert_eq!(Timestamp::ZERO + Duration::MAX, Timestamp::MAX);
     }

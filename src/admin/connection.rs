@@ -1,4 +1,4 @@
-//! One connection to the admin port: its requests, one after the other, until it is to be closed.
+//! One connection to the admin port. It serves requests one after the other until it is closed.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -12,14 +12,14 @@ use tokio::time::{sleep, timeout};
 
 use super::page::{self, Page};
 use super::server::{Phase, Shared};
-use super::table::Place;
+use super::table::Slot;
 use crate::http::request_reader::{Request, RequestReader};
 use crate::http::scan::Violation;
 
-/// What is read at once: a usual request whole.
+/// Bytes per read: enough for a usual request.
 const READ: usize = 1024;
-/// How long, and how many bytes, a client may go on sending after its last response. What is not
-/// read makes the kernel reset the connection, and the client may lose the response.
+/// How long, and how many bytes, a client may keep sending after its last response. If unread data
+/// were left, the kernel would reset the connection, and the client could lose the response.
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 64 * 1024;
 
@@ -29,19 +29,19 @@ pub(super) struct Connection {
     reader: RequestReader,
     shared: Arc<Shared>,
     phases: watch::Receiver<Phase>,
-    place: Place,
-    /// Whether it has had a response.
-    is_kept: bool,
+    slot: Slot,
+    /// Whether a response has been sent on this connection.
+    had_response: bool,
 }
 
-/// What comes of waiting for a request.
+/// The result of waiting for a request.
 enum Next {
     Request(Request),
     Violation(Violation),
-    /// A part of a request came, and the rest not in time.
-    TooSlow,
-    /// Nothing is to be said any more.
-    Over,
+    /// A part of a request arrived, but not the rest in time.
+    Timeout,
+    /// The connection is closed without another response.
+    Close,
 }
 
 impl Connection {
@@ -49,48 +49,48 @@ impl Connection {
         stream: TcpStream,
         shared: Arc<Shared>,
         phases: watch::Receiver<Phase>,
-        place: Place,
+        slot: Slot,
     ) -> Self {
         let reader = RequestReader::default();
-        Self { stream, reader, shared, phases, place, is_kept: false }
+        Self { stream, reader, shared, phases, slot, had_response: false }
     }
 
-    /// Serves it to its end.
+    /// Serves requests until the connection is closed.
     pub(super) async fn serve(mut self) {
         while self.exchange().await {}
-        // What cannot be taken out of the runtime is closed all the same.
+        // A stream that cannot be taken from the runtime is closed when it is dropped.
         if let Ok(stream) = self.stream.into_std() {
             self.shared.reserve.recycle(stream);
         }
         self.shared.reserve.refill();
     }
 
-    /// Reads one request and answers it. Whether another one may follow.
+    /// Reads one request and responds to it. Returns whether another request may follow.
     async fn exchange(&mut self) -> bool {
         let (page, without_body, connection) = match self.next().await {
             Next::Request(request) => {
                 let is_open = *self.phases.borrow() == Phase::Open;
                 let connection = match (request.keeps_connection && is_open, request.is_http_1_0) {
                     (false, _) => page::Connection::Close,
-                    (true, false) => page::Connection::Kept,
-                    (true, true) => page::Connection::KeptForHttp10,
+                    (true, false) => page::Connection::KeepAlive,
+                    (true, true) => page::Connection::KeepAliveHttp10,
                 };
                 let page = self.shared.pages.page(&request.method, &request.path);
                 (page, request.method == "HEAD", connection)
             }
             Next::Violation(violation) => {
                 let code = violation.code();
-                let page = Page::text(violation.status(), format!("not a request: {code}\n"));
+                let page = Page::text(violation.status(), format!("not a valid request: {code}\n"));
                 (page, false, page::Connection::Close)
             }
-            Next::TooSlow => (Page::status(408), false, page::Connection::Close),
-            Next::Over => return false,
+            Next::Timeout => (Page::status(408), false, page::Connection::Close),
+            Next::Close => return false,
         };
         let body = if without_body { Bytes::new() } else { page.body.clone() };
         if !self.respond(page.head(connection), body).await {
             return false;
         }
-        self.is_kept = true;
+        self.had_response = true;
         if connection == page::Connection::Close {
             self.linger().await;
             return false;
@@ -101,29 +101,31 @@ impl Connection {
     async fn next(&mut self) -> Next {
         let bounds = self.shared.bounds;
         let first_wait =
-            if self.is_kept && self.reader.is_empty() { bounds.idle } else { bounds.head };
+            if self.had_response && self.reader.is_empty() { bounds.idle } else { bounds.head };
         let mut timer = pin!(sleep(first_wait));
-        let mut has_begun = !self.reader.is_empty();
-        let mut is_hurried = false;
+        let mut has_started = !self.reader.is_empty();
+        let mut has_grace_timer = false;
         loop {
             match self.reader.next_request() {
                 Ok(Some(request)) => return Next::Request(request),
                 Ok(None) => {}
                 Err(violation) => return Next::Violation(violation),
             }
-            if !has_begun && !self.reader.is_empty() {
-                has_begun = true;
-                if !is_hurried {
+            if !has_started && !self.reader.is_empty() {
+                has_started = true;
+                if !has_grace_timer {
                     timer.set(sleep(bounds.head));
                 }
             }
             match *self.phases.borrow_and_update() {
                 Phase::Open => {}
-                Phase::Ended => return Next::Over,
-                Phase::Closing | Phase::Retired if self.is_kept && !has_begun => return Next::Over,
-                Phase::Closing | Phase::Retired if is_hurried => {}
+                Phase::Ended => return Next::Close,
+                Phase::Closing | Phase::Retired if self.had_response && !has_started => {
+                    return Next::Close;
+                }
+                Phase::Closing | Phase::Retired if has_grace_timer => {}
                 Phase::Closing | Phase::Retired => {
-                    is_hurried = true;
+                    has_grace_timer = true;
                     timer.set(sleep(bounds.grace));
                 }
             }
@@ -131,67 +133,67 @@ impl Connection {
                 biased;
                 is_open = read(&self.stream, &mut self.reader) => {
                     if !is_open {
-                        return Next::Over;
+                        return Next::Close;
                     }
                 }
-                () = self.place.evicted() => return Next::Over,
+                () = self.slot.evicted() => return Next::Close,
                 changed = self.phases.changed() => {
                     if changed.is_err() {
-                        return Next::Over;
+                        return Next::Close;
                     }
                 }
                 () = &mut timer => {
-                    return if has_begun { Next::TooSlow } else { Next::Over };
+                    return if has_started { Next::Timeout } else { Next::Close };
                 }
             }
         }
     }
 
-    /// Whether the whole response was taken.
+    /// Returns whether the whole response was written and the connection was not evicted.
     async fn respond(&mut self, head: Bytes, body: Bytes) -> bool {
-        if !self.place.responds(head.len() + body.len()) {
+        if !self.slot.start_response(head.len() + body.len()) {
             return false;
         }
         let mut response = head.chain(body);
         let written = timeout(self.shared.bounds.write, self.stream.write_all_buf(&mut response));
         let is_written = tokio::select! {
             biased;
-            () = self.place.evicted() => false,
+            () = self.slot.evicted() => false,
             written = written => matches!(written, Ok(Ok(()))),
         };
-        is_written && self.place.waits()
+        is_written && self.slot.wait_for_request()
     }
 
-    /// Ends our half, and waits for the client to end its own.
+    /// Closes the write side, and waits for the client to close its own.
     async fn linger(&mut self) {
         if self.stream.shutdown().await.is_err() {
             return;
         }
         let mut left = LINGER_BYTES;
         let drain = async {
-            let mut unused = RequestReader::default();
-            while left > 0 && read(&self.stream, &mut unused).await {
+            let mut discarded = RequestReader::default();
+            while left > 0 && read(&self.stream, &mut discarded).await {
                 left = left.saturating_sub(READ);
-                unused = RequestReader::default();
+                discarded = RequestReader::default();
             }
         };
         tokio::select! {
             () = drain => {}
-            () = self.place.evicted() => {}
+            () = self.slot.evicted() => {}
             () = sleep(LINGER) => {}
         }
     }
 }
 
-/// Reads what has come. False at the end of the connection.
+/// Reads available bytes. Returns false at the end of the connection.
 async fn read(stream: &TcpStream, reader: &mut RequestReader) -> bool {
     loop {
         if stream.readable().await.is_err() {
             return false;
         }
         let mut bytes = [0; READ];
-        let most = reader.room().min(READ);
-        let Some(bytes) = bytes.get_mut(..most) else { return false };
+        let count_max = reader.room().min(READ);
+        let Some(bytes) = bytes.get_mut(..count_max) else { return false };
         match stream.try_read(bytes) {
             Ok(0) => return false,
             Ok(count) => {

@@ -1,7 +1,7 @@
-//! The operator's port: `/metrics`, `/status`, `/healthz`, `/readyz`.
+//! The admin port: `/metrics`, `/status`, `/healthz`, `/readyz`.
 //!
-//! It has an address and a runtime of its own, so that it answers while the balancer is busy and
-//! is never reached by the balancer's clients. It only tells; nothing can be changed through it.
+//! It has its own address and runtime. So it responds while the proxy threads are busy, and clients
+//! cannot reach it. It is read-only.
 
 mod connection;
 mod page;
@@ -29,51 +29,51 @@ use crate::live::Live;
 use crate::metrics::Metrics;
 use crate::time::{Timestamp, nanos};
 
-/// What a path that is not there is answered with.
+/// The response to an unknown path.
 const PATHS: &str = "not found; there are:
-/healthz     the process lives
-/readyz      requests are welcome
+/healthz     liveness
+/readyz      readiness for traffic
 /metrics     Prometheus metrics
 /status      JSON, also at /lb-metrics
 ";
 
-/// Answers the operator.
+/// The pages of a serving worker.
 pub struct Admin {
-    /// What runs.
+    /// The current snapshot.
     pub live: Arc<Live>,
-    /// What was counted.
+    /// The metrics.
     pub metrics: Arc<Metrics>,
     /// Where `metrics` are registered.
     pub registry: Registry,
-    /// Whether requests are welcome.
+    /// Whether this worker is ready for traffic.
     pub readiness: Arc<Readiness>,
-    /// Which pools have to have a healthy backend for that.
+    /// Which pools need a healthy backend for that.
     pub ready_when: ReadyWhen,
-    /// What time it is.
+    /// The clock.
     pub clock: Clock,
-    /// When the configuration was loaded, as far as this process knows.
+    /// When this process loaded the configuration.
     pub loaded: Timestamp,
-    /// How long the service was up before this process, in nanoseconds.
+    /// The uptime of the service before this process started, in nanoseconds.
     pub uptime_before_ns: AtomicU64,
-    /// What is told from the moment on at which a successor was.
-    pub last_word: RwLock<Option<LastWord>>,
+    /// The pages with totals that are served after the handover to a successor.
+    pub frozen: RwLock<Option<FrozenPages>>,
 }
 
-/// The pages with totals, as they were just before a successor was told these.
+/// The pages with totals, as they were when the totals were handed over to a successor.
 #[derive(Debug)]
-pub struct LastWord {
+pub struct FrozenPages {
     metrics: Page,
     status: Page,
 }
 
-/// What the admin port says, from the first moment of a worker on.
+/// The pages of the admin port, also while the worker still starts.
 #[derive(Default)]
 pub struct Pages {
     admin: OnceLock<Arc<Admin>>,
 }
 
 impl Pages {
-    /// The worker serves: from now on there is something to tell.
+    /// Sets the pages of the worker, once it serves.
     pub fn begin(&self, admin: Arc<Admin>) {
         let _first = self.admin.set(admin);
     }
@@ -96,29 +96,29 @@ impl Pages {
 }
 
 impl Admin {
-    /// What `hand_over` takes is never less than what anybody was or will be told here: a scrape
-    /// that comes late must not see totals that the successor has yet to hear of.
-    pub fn fall_silent<T>(&self, hand_over: impl FnOnce() -> T) -> T {
-        let mut last_word = self.last_word.write();
-        *last_word = Some(LastWord { metrics: self.exposition(), status: self.status() });
+    /// Freezes the pages with totals, then calls `hand_over`. A scrape after this point must not see
+    /// totals that the successor does not have yet.
+    pub fn freeze<T>(&self, hand_over: impl FnOnce() -> T) -> T {
+        let mut frozen = self.frozen.write();
+        *frozen = Some(FrozenPages { metrics: self.exposition(), status: self.status() });
         hand_over()
     }
 
-    /// There is no successor after all.
-    pub fn speak_again(&self) {
-        *self.last_word.write() = None;
+    /// Serves current totals again, because there is no successor after all.
+    pub fn unfreeze(&self) {
+        *self.frozen.write() = None;
     }
 
     fn page(&self, path: &str) -> Page {
-        let last_word = self.last_word.read();
+        let frozen = self.frozen.read();
         match path {
             "/healthz" => Page::text(200, "ok\n"),
             "/readyz" => self.readyz(),
             "/metrics" => {
-                last_word.as_ref().map_or_else(|| self.exposition(), |last| last.metrics.clone())
+                frozen.as_ref().map_or_else(|| self.exposition(), |pages| pages.metrics.clone())
             }
             "/status" | "/lb-metrics" => {
-                last_word.as_ref().map_or_else(|| self.status(), |last| last.status.clone())
+                frozen.as_ref().map_or_else(|| self.status(), |pages| pages.status.clone())
             }
             _ => Page::text(404, PATHS),
         }
@@ -126,8 +126,8 @@ impl Admin {
 
     fn readyz(&self) -> Page {
         match self.readiness.check(&self.live.load(), &self.ready_when) {
-            Ok(without) if without.0.is_empty() => Page::text(200, "ready\n"),
-            Ok(without) => Page::text(200, format!("ready\n{without}\n")),
+            Ok(unhealthy) if unhealthy.0.is_empty() => Page::text(200, "ready\n"),
+            Ok(unhealthy) => Page::text(200, format!("ready\n{unhealthy}\n")),
             Err(reason) => Page::text(503, format!("not ready: {reason}\n")),
         }
     }
@@ -137,44 +137,46 @@ impl Admin {
         let mut body = Vec::new();
         match TextEncoder::new().encode(&self.metrics.gather(), &mut body) {
             Ok(()) => Page { status: 200, content_type: TEXT_FORMAT, body: body.into() },
-            Err(error) => Page::text(500, format!("the metrics cannot be written: {error}\n")),
+            Err(error) => Page::text(500, format!("the metrics cannot be encoded: {error}\n")),
         }
     }
 
-    /// Takes in how long the service is up, by the supervisor's clock.
+    /// Records the uptime of the service, measured by the supervisor.
     pub fn note_uptime(&self, service: Duration) {
-        // The message was under way for a moment: the longest time is the truest.
-        let before = service.saturating_sub(self.lived());
+        // The message took a moment to arrive, so the longest value is the most accurate.
+        let before = service.saturating_sub(self.process_uptime());
         self.uptime_before_ns.fetch_max(nanos(before), Relaxed);
     }
 
-    /// How long this process lives.
-    fn lived(&self) -> Duration {
+    /// The uptime of this process.
+    fn process_uptime(&self) -> Duration {
         self.clock.now().since(Timestamp::ZERO)
     }
 
-    /// How long the configuration is in use: a worker that replaced another has loaded it again.
+    /// How long the configuration has been active. A worker that replaces a crashed one loads it
+    /// again, so its own load time is used only without a supervisor.
     fn configuration_age(&self) -> Duration {
         let now = self.clock.now();
         let supervision = self.metrics.supervision();
         let age = supervision
-            .and_then(|told| self.clock.wall(now).duration_since(told.last_reload_at).ok());
+            .and_then(|stats| self.clock.wall(now).duration_since(stats.last_reload_at).ok());
         age.unwrap_or_else(|| now.since(self.loaded))
     }
 
     fn status(&self) -> Page {
-        let facts = status::Facts {
+        let inputs = status::Inputs {
             snapshot: &self.live.load(),
             totals: self.metrics.totals(),
             supervision: self.metrics.supervision(),
             downstream_connections: self.metrics.connections().open.get(),
-            uptime: self.lived() + Duration::from_nanos(self.uptime_before_ns.load(Relaxed)),
+            uptime: self.process_uptime()
+                + Duration::from_nanos(self.uptime_before_ns.load(Relaxed)),
             age: self.configuration_age(),
             wall: &|at| self.clock.wall(at),
         };
-        match status::json(&facts) {
+        match status::json(&inputs) {
             Ok(body) => Page { status: 200, content_type: JSON, body: body.into() },
-            Err(error) => Page::text(500, format!("the status cannot be written: {error}\n")),
+            Err(error) => Page::text(500, format!("the status cannot be encoded: {error}\n")),
         }
     }
 }

@@ -17,14 +17,14 @@ pub(super) struct Page {
     pub(super) body: Bytes,
 }
 
-/// What the `Connection` header field says.
+/// The `Connection` header of a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Connection {
-    /// Another request may follow, which HTTP/1.1 takes for granted.
-    Kept,
-    /// Another request may follow, which an HTTP/1.0 client has to be told.
-    KeptForHttp10,
-    /// This is the last response.
+    /// Keep-alive, which is the default of HTTP/1.1.
+    KeepAlive,
+    /// Keep-alive, which an HTTP/1.0 client needs as a header.
+    KeepAliveHttp10,
+    /// The connection is closed after this response.
     Close,
 }
 
@@ -33,12 +33,12 @@ impl Page {
         Self { status, content_type: TEXT, body: Bytes::from(body.into()) }
     }
 
-    /// A page that says no more than its status.
+    /// A page whose body only names its status.
     pub(super) fn status(status: u16) -> Self {
         Self::text(status, format!("{}\n", reason(status)))
     }
 
-    /// The status line and the header fields.
+    /// The status line and the headers.
     pub(super) fn head(&self, connection: Connection) -> Bytes {
         let mut head = format!(
             "HTTP/1.1 {} {}\r\nContent-Type: {}\r\nContent-Length: {}\r\nCache-Control: no-store\r\n",
@@ -55,8 +55,8 @@ impl Page {
             head.push_str("Allow: GET, HEAD\r\n");
         }
         head.push_str(match connection {
-            Connection::Kept => "\r\n",
-            Connection::KeptForHttp10 => "Connection: keep-alive\r\n\r\n",
+            Connection::KeepAlive => "\r\n",
+            Connection::KeepAliveHttp10 => "Connection: keep-alive\r\n\r\n",
             Connection::Close => "Connection: close\r\n\r\n",
         });
         Bytes::from(head)

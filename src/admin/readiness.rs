@@ -1,4 +1,4 @@
-//! Whether requests are welcome.
+//! Whether this worker is ready for traffic.
 
 use std::fmt::{self, Display, Formatter};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -7,27 +7,27 @@ use crate::config::ReadyWhen;
 use crate::name::PoolName;
 use crate::runtime::snapshot::Snapshot;
 
-/// What the worker knows of itself: whether it accepts, and whether it is about to stop.
+/// The state of the worker: whether it accepts connections, and whether it drains.
 #[derive(Debug, Default)]
 pub struct Readiness {
     accepting: AtomicBool,
     draining: AtomicBool,
 }
 
-/// Why requests are not welcome.
+/// Why this worker is not ready for traffic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NotReady {
-    /// Not accepting yet.
+    /// It does not accept connections yet.
     Starting,
-    /// About to stop: whoever can should go elsewhere.
+    /// It stops soon; clients should use another instance.
     Draining,
-    /// None of the backends of these pools is healthy.
-    NoBackend(Without),
+    /// These pools need a healthy backend and have none.
+    NoBackend(UnhealthyPools),
 }
 
-/// Pools of which no backend is healthy.
+/// Pools without a healthy backend.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Without(pub Vec<PoolName>);
+pub struct UnhealthyPools(pub Vec<PoolName>);
 
 impl Readiness {
     /// Neither accepting nor draining.
@@ -36,52 +36,56 @@ impl Readiness {
         Self::default()
     }
 
-    /// From now on connections are accepted.
+    /// Records that connections are accepted.
     pub fn accept(&self) {
         self.accepting.store(true, Relaxed);
     }
 
-    /// From now on it is about to stop. There is no way back.
+    /// Records that the worker drains. This cannot be undone.
     pub fn drain(&self) {
         self.draining.store(true, Relaxed);
     }
 
-    /// Whether it is about to stop.
+    /// Whether the worker drains.
     #[must_use]
     pub fn is_draining(&self) -> bool {
         self.draining.load(Relaxed)
     }
 
-    /// Whether requests are welcome: it accepts, is not about to stop, and the pools that
-    /// `ready_when` asks for have a healthy backend. Gives the pools that have none.
+    /// Checks that the worker accepts connections, does not drain, and that the pools of `ready_when`
+    /// have a healthy backend. Returns the pools without one.
     ///
     /// # Errors
-    /// Why they are not welcome.
-    pub fn check(&self, snapshot: &Snapshot, ready_when: &ReadyWhen) -> Result<Without, NotReady> {
+    /// Why the worker is not ready.
+    pub fn check(
+        &self,
+        snapshot: &Snapshot,
+        ready_when: &ReadyWhen,
+    ) -> Result<UnhealthyPools, NotReady> {
         if self.is_draining() {
             return Err(NotReady::Draining);
         }
         if !self.accepting.load(Relaxed) {
             return Err(NotReady::Starting);
         }
-        let without = snapshot.pools.iter().filter(|pool| pool.healthy().is_empty());
-        let without: Vec<PoolName> = without.map(|pool| pool.name.clone()).collect();
+        let unhealthy = snapshot.pools.iter().filter(|pool| pool.healthy().is_empty());
+        let unhealthy: Vec<PoolName> = unhealthy.map(|pool| pool.name.clone()).collect();
         let missing: Vec<PoolName> = match ready_when {
-            ReadyWhen::AnyPool if without.len() < snapshot.pools.len() => Vec::new(),
-            ReadyWhen::AnyPool | ReadyWhen::AllPools => without.clone(),
+            ReadyWhen::AnyPool if unhealthy.len() < snapshot.pools.len() => Vec::new(),
+            ReadyWhen::AnyPool | ReadyWhen::AllPools => unhealthy.clone(),
             ReadyWhen::Pools(names) => {
-                without.iter().filter(|name| names.contains(name)).cloned().collect()
+                unhealthy.iter().filter(|name| names.contains(name)).cloned().collect()
             }
         };
         if missing.is_empty() {
-            Ok(Without(without))
+            Ok(UnhealthyPools(unhealthy))
         } else {
-            Err(NotReady::NoBackend(Without(missing)))
+            Err(NotReady::NoBackend(UnhealthyPools(missing)))
         }
     }
 }
 
-impl Display for Without {
+impl Display for UnhealthyPools {
     fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
         formatter.write_str("no healthy backend in pool")?;
         self.0.iter().try_for_each(|pool| write!(formatter, " {pool}"))
@@ -93,7 +97,7 @@ impl Display for NotReady {
         match self {
             Self::Starting => formatter.write_str("starting"),
             Self::Draining => formatter.write_str("draining"),
-            Self::NoBackend(without) => without.fmt(formatter),
+            Self::NoBackend(unhealthy) => unhealthy.fmt(formatter),
         }
     }
 }
@@ -105,11 +109,11 @@ mod tests {
     use crate::fixture;
     use crate::time::Timestamp;
 
-    fn check(readiness: &Readiness, snapshot: &Snapshot) -> Result<Without, NotReady> {
+    fn check(readiness: &Readiness, snapshot: &Snapshot) -> Result<UnhealthyPools, NotReady> {
         readiness.check(snapshot, &ReadyWhen::AllPools)
     }
 
-    const ALL: Result<Without, NotReady> = Ok(Without(Vec::new()));
+    const ALL: Result<UnhealthyPools, NotReady> = Ok(UnhealthyPools(Vec::new()));
 
     #[test]
     fn it_is_not_ready_before_it_accepts() {
@@ -127,7 +131,7 @@ mod tests {
         assert_eq!(check(&readiness, &fixture::web()), Err(NotReady::Draining));
     }
 
-    /// Of these pools the first has a backend that is healthy without any check.
+    /// The first pool has no health check, so its backend counts as healthy.
     fn two_pools() -> Snapshot {
         let check = Some(fixture::health_check(Probe::Tcp));
         fixture::snapshot(vec![
@@ -137,16 +141,16 @@ mod tests {
     }
 
     #[test]
-    fn which_pools_have_to_be_healthy_is_the_files_to_say() {
+    fn the_configuration_says_which_pools_must_be_healthy() {
         let (snapshot, readiness) = (two_pools(), Readiness::new());
         readiness.accept();
         let [web, api] = ["web", "api"].map(|name| PoolName::new(name).unwrap());
-        let without_api = || Without(vec![api.clone()]);
+        let unhealthy_api = || UnhealthyPools(vec![api.clone()]);
         for (ready_when, expected) in [
-            (ReadyWhen::AnyPool, Ok(without_api())),
-            (ReadyWhen::AllPools, Err(NotReady::NoBackend(without_api()))),
-            (ReadyWhen::Pools(vec![web.clone()]), Ok(without_api())),
-            (ReadyWhen::Pools(vec![web, api.clone()]), Err(NotReady::NoBackend(without_api()))),
+            (ReadyWhen::AnyPool, Ok(unhealthy_api())),
+            (ReadyWhen::AllPools, Err(NotReady::NoBackend(unhealthy_api()))),
+            (ReadyWhen::Pools(vec![web.clone()]), Ok(unhealthy_api())),
+            (ReadyWhen::Pools(vec![web, api.clone()]), Err(NotReady::NoBackend(unhealthy_api()))),
         ] {
             assert_eq!(readiness.check(&snapshot, &ready_when), expected, "{ready_when:?}");
         }

@@ -1,7 +1,8 @@
-//! The admin port's server: it accepts, within bounds, and leaves when another worker takes over.
+//! The server of the admin port: it accepts connections within limits, and closes them when another
+//! worker takes over.
 //!
-//! It is our own and not Pingora's, whose HTTP session takes a megabyte for a head that does not
-//! come and cannot be told that a connection is to be closed while it waits.
+//! It does not use Pingora's HTTP session, which may buffer a megabyte of request headers and cannot be
+//! closed while it waits for a request.
 
 use std::io::{self, Write as _};
 use std::net::TcpListener as StdListener;
@@ -20,23 +21,23 @@ use super::page::{self, Page};
 use super::table::Table;
 use crate::descriptors::{Reserve, is_out_of_descriptors};
 
-/// The wait after an accept that failed for want of something that may come back.
-const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
+/// The wait after a failed accept, for example without free descriptors.
+const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 
-/// What a client may take of the admin port.
+/// Limits of the admin port.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
-    /// Connections at once.
+    /// The maximum number of connections.
     pub connections: usize,
-    /// Descriptors that are taken at the start, so that they are there when all others are used.
+    /// Descriptors reserved at the start, so that they are available when all others are in use.
     pub descriptors: usize,
-    /// For the header fields of a request, from its first byte on.
+    /// Time for the headers of a request, from their first byte.
     pub head: Duration,
-    /// Between two requests of a connection. Longer than any usual interval between two scrapes.
+    /// Time between two requests of a connection. Longer than any usual scrape interval.
     pub idle: Duration,
-    /// For a client to take a response.
+    /// Time for a client to read a response.
     pub write: Duration,
-    /// For a first request that is on its way when another worker takes over.
+    /// Time for a request in progress when another worker takes over.
     pub grace: Duration,
 }
 
@@ -53,20 +54,20 @@ impl Default for Bounds {
     }
 }
 
-/// What the server is to its clients.
+/// The state of the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd)]
 pub(super) enum Phase {
-    /// It accepts, and keeps connections.
+    /// Accepts connections, with keep-alive.
     Open,
-    /// Another worker may be taking over: each connection gets one more response at most.
+    /// Another worker may take over: each connection gets at most one more response.
     Closing,
-    /// Another worker serves: the same, and the socket is given up.
+    /// Another worker serves: the same, and the listening socket is closed.
     Retired,
-    /// The process ends: the same, and nothing is waited for.
+    /// The process exits: the same, without waiting for requests.
     Ended,
 }
 
-/// What all connections share.
+/// State shared by all connections.
 pub(super) struct Shared {
     pub(super) pages: Arc<Pages>,
     pub(super) bounds: Bounds,
@@ -74,7 +75,7 @@ pub(super) struct Shared {
     pub(super) reserve: Reserve,
 }
 
-/// A server on a runtime of its own.
+/// A server with its own runtime.
 pub struct Server {
     runtime: Runtime,
     phase: watch::Sender<Phase>,
@@ -82,10 +83,10 @@ pub struct Server {
 }
 
 impl Server {
-    /// Serves `pages` at `socket`, from now on.
+    /// Starts to serve `pages` at `socket`.
     ///
     /// # Errors
-    /// The system gives no thread or no descriptor.
+    /// A thread or a descriptor cannot be created.
     pub fn start(socket: StdListener, pages: Arc<Pages>, bounds: Bounds) -> io::Result<Self> {
         let runtime = Builder::new_multi_thread()
             .worker_threads(1)
@@ -103,26 +104,27 @@ impl Server {
         Ok(Self { runtime, phase, running })
     }
 
-    /// Accepts and keeps connections, as at the start.
+    /// Accepts connections again, with keep-alive.
     pub fn open(&self) {
         self.phase.send_replace(Phase::Open);
     }
 
-    /// Accepts no more, closes idle connections, and lets others have one more response, until it
-    /// is [opened](Self::open) again.
+    /// Stops accepting, closes idle connections, and allows one more response on the others, until
+    /// [`Self::open`] is called.
     pub fn close(&self) {
         self.phase.send_replace(Phase::Closing);
     }
 
-    /// The same for good: another worker serves.
+    /// The same permanently: another worker serves.
     pub fn retire(&self) {
         self.phase.send_replace(Phase::Retired);
     }
 
-    /// Ends it. Responses that are on their way have `patience`. Not to be called from a runtime.
-    pub fn stop(self, patience: Duration) {
+    /// Stops the server. Responses in progress have `drain_timeout`. Must not be called from a
+    /// runtime.
+    pub fn stop(self, drain_timeout: Duration) {
         self.phase.send_replace(Phase::Ended);
-        let ended = self.runtime.block_on(async { timeout(patience, self.running).await });
+        let ended = self.runtime.block_on(async { timeout(drain_timeout, self.running).await });
         if ended.is_err() {
             log::debug!("admin connections closed before their responses were read");
         }
@@ -136,39 +138,39 @@ impl Shared {
         Self { pages, bounds, table: Table::new(bounds.connections), reserve }
     }
 
-    /// The next connection.
+    /// Accepts the next connection.
     async fn accept(&self, listener: &TcpListener) -> TcpStream {
         loop {
             match listener.accept().await {
                 Ok((stream, _)) => return stream,
                 Err(error) if is_out_of_descriptors(&error) => {
                     if !self.reserve.release() {
-                        sleep(ACCEPT_AGAIN).await;
+                        sleep(ACCEPT_RETRY).await;
                         self.reserve.refill();
                     }
                 }
                 Err(error) => {
-                    // Mostly a client that has left in the meantime.
+                    // Usually the client has disconnected in the meantime.
                     log::debug!("admin connection not accepted: error=\"{error}\"");
-                    sleep(ACCEPT_AGAIN).await;
+                    sleep(ACCEPT_RETRY).await;
                 }
             }
         }
     }
 
-    /// All places are taken by connections that are being answered.
-    fn refuse(&self, stream: TcpStream) {
+    /// Responds 503, because every connection has a response in progress.
+    fn reject(&self, stream: TcpStream) {
         let Ok(mut stream) = stream.into_std() else { return };
         let page = Page::text(503, "too many connections to the admin port\n");
         let head = page.head(page::Connection::Close);
         let response = [&head[..], &page.body[..]].concat();
-        // It fits into the socket's buffer, or the client has left.
+        // It fits into the socket's buffer, unless the client has disconnected.
         let _written = stream.write(&response);
         self.reserve.recycle(stream);
     }
 }
 
-/// Accepts until it is retired, and returns when the last connection has ended.
+/// Accepts until the server is retired, and returns when the last connection is closed.
 pub(super) async fn run(
     listener: TcpListener,
     shared: Arc<Shared>,
@@ -198,13 +200,13 @@ pub(super) async fn run(
                 }
             }
             Some(_ended) = connections.join_next() => {}
-            stream = accept => match shared.table.enter() {
-                Some(place) => {
+            stream = accept => match shared.table.admit() {
+                Some(slot) => {
                     let connection =
-                        Connection::new(stream, Arc::clone(&shared), phases.clone(), place);
+                        Connection::new(stream, Arc::clone(&shared), phases.clone(), slot);
                     connections.spawn(connection.serve());
                 }
-                None => shared.refuse(stream),
+                None => shared.reject(stream),
             },
         }
     }

@@ -1,4 +1,4 @@
-//! What `/status` says.
+//! The JSON of `/status`.
 
 use std::time::{Duration, SystemTime};
 
@@ -11,17 +11,17 @@ use crate::runtime::pool::Pool;
 use crate::runtime::snapshot::Snapshot;
 use crate::time::Timestamp;
 
-/// What it is made of.
-pub(super) struct Facts<'a> {
+/// The values that it is made of.
+pub(super) struct Inputs<'a> {
     pub(super) snapshot: &'a Snapshot,
     pub(super) totals: Totals,
-    /// If a supervisor has said anything.
+    /// The last message of the supervisor, if there is one.
     pub(super) supervision: Option<Supervision>,
     pub(super) downstream_connections: i64,
     pub(super) uptime: Duration,
-    /// Of the configuration.
+    /// The age of the configuration.
     pub(super) age: Duration,
-    /// The wall's time at a timestamp.
+    /// The wall clock time at a timestamp.
     pub(super) wall: &'a dyn Fn(Timestamp) -> SystemTime,
 }
 
@@ -80,14 +80,14 @@ struct Backend<'a> {
     last_error: Option<String>,
 }
 
-/// The facts as JSON, with a line to each fact.
-pub(super) fn json(facts: &Facts<'_>) -> serde_json::Result<Vec<u8>> {
-    let (pools, totals) = (&facts.snapshot.pools, &facts.totals);
+/// Formats the values as JSON, one per line.
+pub(super) fn json(inputs: &Inputs<'_>) -> serde_json::Result<Vec<u8>> {
+    let (pools, totals) = (&inputs.snapshot.pools, &inputs.totals);
     let backends = pools
         .iter()
-        .flat_map(|pool| pool.members.iter().map(move |member| backend(pool, member, facts.wall)));
+        .flat_map(|pool| pool.members.iter().map(move |member| backend(pool, member, inputs.wall)));
     let status = Status {
-        uptime_seconds: facts.uptime.as_secs(),
+        uptime_seconds: inputs.uptime.as_secs(),
         total_requests: totals.requests,
         success_requests: totals.success,
         failed_requests: totals.failed,
@@ -96,12 +96,12 @@ pub(super) fn json(facts: &Facts<'_>) -> serde_json::Result<Vec<u8>> {
         avg_latency_ms: milliseconds(totals.latency_seconds),
         healthy_backends: pools.iter().map(|pool| pool.healthy().len()).sum(),
         total_backends: pools.iter().map(|pool| pool.members.len()).sum(),
-        downstream_connections: facts.downstream_connections,
+        downstream_connections: inputs.downstream_connections,
         config: Configuration {
-            version: &facts.snapshot.version,
-            age_seconds: facts.age.as_secs(),
+            version: &inputs.snapshot.version,
+            age_seconds: inputs.age.as_secs(),
         },
-        supervisor: facts.supervision.as_ref().map(supervisor),
+        supervisor: inputs.supervision.as_ref().map(supervisor),
         backends: backends.collect(),
     };
     let mut body = serde_json::to_vec_pretty(&status)?;
@@ -109,19 +109,19 @@ pub(super) fn json(facts: &Facts<'_>) -> serde_json::Result<Vec<u8>> {
     Ok(body)
 }
 
-fn supervisor(told: &Supervision) -> Supervisor {
+fn supervisor(stats: &Supervision) -> Supervisor {
     Supervisor {
-        generation: told.generation,
-        reloads_done: told.reloads_done,
-        reloads_rejected: told.reloads_refused,
-        reloads_refused: told.reloads_refused,
-        upgrades_done: told.upgrades_done,
-        upgrades_rejected: told.upgrades_refused,
-        upgrades_refused: told.upgrades_refused,
-        restarts: told.restarts,
-        hangs: told.hangs,
-        draining_workers: told.draining_workers,
-        draining_connections: told.draining_connections,
+        generation: stats.generation,
+        reloads_done: stats.reloads_done,
+        reloads_rejected: stats.reloads_refused,
+        reloads_refused: stats.reloads_refused,
+        upgrades_done: stats.upgrades_done,
+        upgrades_rejected: stats.upgrades_refused,
+        upgrades_refused: stats.upgrades_refused,
+        restarts: stats.restarts,
+        hangs: stats.hangs,
+        draining_workers: stats.draining_workers,
+        draining_connections: stats.draining_connections,
     }
 }
 
@@ -155,7 +155,7 @@ fn backend<'a>(
     }
 }
 
-/// With the microseconds behind the point, and no more.
+/// Seconds as milliseconds with three decimal places.
 fn milliseconds(seconds: f64) -> f64 {
     (seconds * 1e6).round() / 1e3
 }
@@ -179,7 +179,7 @@ mod tests {
     }
 
     fn supervised(snapshot: &Snapshot, supervision: Option<Supervision>) -> Value {
-        let facts = Facts {
+        let inputs = Inputs {
             snapshot,
             totals: Totals {
                 requests: 7,
@@ -195,7 +195,7 @@ mod tests {
             age: Duration::from_secs(59),
             wall: &|at| UNIX_EPOCH + START + at.since(Timestamp::ZERO),
         };
-        serde_json::from_slice(&json(&facts).unwrap()).unwrap()
+        serde_json::from_slice(&json(&inputs).unwrap()).unwrap()
     }
 
     fn probed() -> Snapshot {
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn it_tells_the_totals_and_every_backend() {
+    fn it_contains_the_totals_and_every_backend() {
         let snapshot = probed();
         let [first, _] = &snapshot.pools[0].members[..] else { panic!("two backends") };
         first.backend.probed(Ok(()), Timestamp::from_nanos(1_500_000_000));
@@ -236,8 +236,8 @@ mod tests {
     }
 
     #[test]
-    fn it_tells_what_the_supervisor_said() {
-        let told = Supervision {
+    fn it_contains_the_stats_of_the_supervisor() {
+        let stats = Supervision {
             generation: 4,
             reloads_done: 2,
             reloads_refused: 3,
@@ -258,7 +258,7 @@ mod tests {
             "generation": 4, "reloads_done": 2, "reloads_rejected": 3, "reloads_refused": 3, "restarts": 1, "hangs": 8,
             "upgrades_done": 6, "upgrades_rejected": 7, "upgrades_refused": 7, "draining_workers": 5, "draining_connections": 77,
         });
-        assert_eq!(supervised(&probed(), Some(told))["supervisor"], expected);
+        assert_eq!(supervised(&probed(), Some(stats))["supervisor"], expected);
     }
 
     #[test]

@@ -1,5 +1,4 @@
-//! The connections of the admin port: how many there are, and which has to go when there are too
-//! many.
+//! The open connections of the admin port, and which of them is closed if there are too many.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,29 +6,29 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-/// Bytes of responses that may be on their way at once, beside the newest one: clients that do not
-/// read theirs must not add up.
+/// The maximum size of all responses in progress, not counting the newest one. Otherwise clients
+/// that do not read their responses could use any amount of memory.
 const RESPONSE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Every open connection.
 #[derive(Debug)]
 pub(super) struct Table {
-    most: usize,
+    capacity: usize,
     inner: Mutex<Inner>,
 }
 
 #[derive(Debug, Default)]
 struct Inner {
     turn: u64,
-    /// Those that wait for a whole request, the one that has waited longest first.
+    /// Connections that wait for a complete request, the longest wait first.
     waiting: BTreeMap<u64, Arc<Notify>>,
-    /// Those whose response is on its way, with its size.
+    /// Connections with a response in progress, and its size.
     responding: BTreeMap<u64, (usize, Arc<Notify>)>,
 }
 
-/// A connection's place. Dropping it makes room for another one.
+/// The slot of one connection. Dropping it frees the slot.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct Slot {
     table: Arc<Table>,
     turn: u64,
     evicted: Arc<Notify>,
@@ -41,37 +40,37 @@ impl Inner {
         self.turn
     }
 
-    /// Whether the connection of this turn had a place until now.
-    fn leave(&mut self, turn: u64) -> bool {
+    /// Removes the slot of this turn. Returns false if it was evicted before.
+    fn remove(&mut self, turn: u64) -> bool {
         self.waiting.remove(&turn).is_some() || self.responding.remove(&turn).is_some()
     }
 }
 
 impl Table {
-    pub(super) fn new(most: usize) -> Arc<Self> {
-        Arc::new(Self { most, inner: Mutex::default() })
+    pub(super) fn new(capacity: usize) -> Arc<Self> {
+        Arc::new(Self { capacity, inner: Mutex::default() })
     }
 
-    /// A place for a new connection. If all are taken, the connection that has waited longest for a
-    /// request loses its place. `None` if all of them are being answered.
-    pub(super) fn enter(self: &Arc<Self>) -> Option<Place> {
+    /// Allocates a slot for a new connection. If all are in use, the connection that has waited the
+    /// longest for a request is evicted. `None` if all have a response in progress.
+    pub(super) fn admit(self: &Arc<Self>) -> Option<Slot> {
         let mut inner = self.inner.lock();
-        if inner.waiting.len() + inner.responding.len() >= self.most {
+        if inner.waiting.len() + inner.responding.len() >= self.capacity {
             let (_, oldest) = inner.waiting.pop_first()?;
             oldest.notify_one();
         }
         let turn = inner.next();
         let evicted = Arc::new(Notify::new());
         inner.waiting.insert(turn, Arc::clone(&evicted));
-        Some(Place { table: Arc::clone(self), turn, evicted })
+        Some(Slot { table: Arc::clone(self), turn, evicted })
     }
 }
 
-impl Place {
-    /// A response of so many bytes is on its way. False if the place is lost.
-    pub(super) fn responds(&mut self, bytes: usize) -> bool {
+impl Slot {
+    /// Records that a response of this size is in progress. Returns false if the slot was evicted.
+    pub(super) fn start_response(&mut self, bytes: usize) -> bool {
         let mut inner = self.table.inner.lock();
-        if !inner.leave(self.turn) {
+        if !inner.remove(self.turn) {
             return false;
         }
         let mut total: usize = inner.responding.values().map(|(bytes, _)| *bytes).sum();
@@ -85,10 +84,10 @@ impl Place {
         true
     }
 
-    /// The next request is waited for. False if the place is lost.
-    pub(super) fn waits(&mut self) -> bool {
+    /// Records that the connection waits for its next request. Returns false if the slot was evicted.
+    pub(super) fn wait_for_request(&mut self) -> bool {
         let mut inner = self.table.inner.lock();
-        if !inner.leave(self.turn) {
+        if !inner.remove(self.turn) {
             return false;
         }
         self.turn = inner.next();
@@ -96,15 +95,15 @@ impl Place {
         true
     }
 
-    /// Waits until the place is lost.
+    /// Waits until the slot is evicted.
     pub(super) async fn evicted(&self) {
         self.evicted.notified().await;
     }
 }
 
-impl Drop for Place {
+impl Drop for Slot {
     fn drop(&mut self) {
-        self.table.inner.lock().leave(self.turn);
+        self.table.inner.lock().remove(self.turn);
     }
 }
 
@@ -112,41 +111,45 @@ impl Drop for Place {
 mod tests {
     use super::*;
 
-    fn has_lost(place: &mut Place) -> bool {
-        !place.waits()
+    fn is_evicted(slot: &mut Slot) -> bool {
+        !slot.wait_for_request()
     }
 
     #[test]
-    fn the_connection_that_has_waited_longest_makes_room() {
+    fn the_connection_that_has_waited_longest_is_evicted() {
         let table = Table::new(3);
-        let [mut first, mut second, mut third] = [(); 3].map(|()| table.enter().unwrap());
-        assert!(first.responds(1) && first.waits(), "now the second has waited longest");
-        let fourth = table.enter().unwrap();
-        assert!(has_lost(&mut second) && !has_lost(&mut first) && !has_lost(&mut third));
+        let [mut first, mut second, mut third] = [(); 3].map(|()| table.admit().unwrap());
+        assert!(
+            first.start_response(1) && first.wait_for_request(),
+            "now the second has waited longest"
+        );
+        let fourth = table.admit().unwrap();
+        assert!(is_evicted(&mut second) && !is_evicted(&mut first) && !is_evicted(&mut third));
         drop((second, fourth));
-        let _fifth = table.enter().unwrap();
-        assert!(!has_lost(&mut first) && !has_lost(&mut third), "there was a place");
+        let _fifth = table.admit().unwrap();
+        assert!(!is_evicted(&mut first) && !is_evicted(&mut third), "there was a free slot");
     }
 
     #[test]
-    fn one_that_is_being_answered_keeps_its_place() {
+    fn a_connection_with_a_response_in_progress_is_not_evicted() {
         let table = Table::new(2);
-        let [mut first, mut second] = [(); 2].map(|()| table.enter().unwrap());
-        assert!(first.responds(1) && second.responds(1));
-        assert!(table.enter().is_none());
-        assert!(second.waits());
-        assert!(table.enter().is_some());
-        assert!(!second.responds(1), "it has lost its place in the meantime");
+        let [mut first, mut second] = [(); 2].map(|()| table.admit().unwrap());
+        assert!(first.start_response(1) && second.start_response(1));
+        assert!(table.admit().is_none());
+        assert!(second.wait_for_request());
+        assert!(table.admit().is_some());
+        assert!(!second.start_response(1), "it was evicted in the meantime");
     }
 
     #[test]
-    fn responses_that_nobody_reads_do_not_add_up() {
+    fn unread_responses_do_not_add_up() {
         let table = Table::new(64);
-        let mut places: Vec<Place> = (0..64).map(|_| table.enter().unwrap()).collect();
-        for place in &mut places {
-            assert!(place.responds(RESPONSE_BYTES_MAX / 8));
+        let mut slots: Vec<Slot> = (0..64).map(|_| table.admit().unwrap()).collect();
+        for slot in &mut slots {
+            assert!(slot.start_response(RESPONSE_BYTES_MAX / 8));
         }
-        let kept = places.iter_mut().filter_map(|place| place.waits().then_some(())).count();
+        let kept =
+            slots.iter_mut().filter_map(|slot| slot.wait_for_request().then_some(())).count();
         assert_eq!(kept, 9);
     }
 }

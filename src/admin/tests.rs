@@ -14,7 +14,7 @@ use crate::exchange::event::Observer;
 use crate::exchange::refusal::Outcome;
 use crate::fixture;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 fn admin() -> Arc<Admin> {
     let snapshot =
@@ -30,7 +30,7 @@ fn admin() -> Arc<Admin> {
         clock: Clock::process(),
         loaded: Timestamp::ZERO,
         uptime_before_ns: AtomicU64::new(0),
-        last_word: RwLock::default(),
+        frozen: RwLock::default(),
     })
 }
 
@@ -61,22 +61,22 @@ impl Port {
         TcpStream::connect(self.address).await.unwrap()
     }
 
-    /// Everything that it says to these bytes, until it closes the connection.
-    async fn converse(&self, request: impl AsRef<[u8]>) -> String {
+    /// Sends these bytes and returns everything until the port closes the connection.
+    async fn send(&self, request: impl AsRef<[u8]>) -> String {
         let mut client = self.connect().await;
         client.write_all(request.as_ref()).await.unwrap();
         rest(&mut client).await
     }
 }
 
-async fn converse(admin: &Arc<Admin>, request: &str) -> String {
-    Port::start(admin, Bounds::default()).await.converse(request).await
+async fn send(admin: &Arc<Admin>, request: &str) -> String {
+    Port::start(admin, Bounds::default()).await.send(request).await
 }
 
-/// What comes until the connection is closed.
+/// Reads until the connection is closed.
 async fn rest(client: &mut TcpStream) -> String {
     let mut text = String::new();
-    let read = timeout(PATIENCE, client.read_to_string(&mut text)).await;
+    let read = timeout(TIMEOUT, client.read_to_string(&mut text)).await;
     match read.expect("the connection stays open") {
         Ok(_) => text,
         Err(error) if error.kind() == io::ErrorKind::ConnectionReset => text,
@@ -84,12 +84,12 @@ async fn rest(client: &mut TcpStream) -> String {
     }
 }
 
-/// Sends a request on a connection that is kept, and reads the response with this body.
+/// Sends a request on a keep-alive connection, and reads the response with this body.
 async fn exchange(client: &mut TcpStream, request: &str, body: &str) -> String {
     client.write_all(request.as_bytes()).await.unwrap();
     let mut response = Vec::new();
     while !response.ends_with(format!("\r\n\r\n{body}").as_bytes()) {
-        let read = timeout(PATIENCE, client.read_buf(&mut response)).await;
+        let read = timeout(TIMEOUT, client.read_buf(&mut response)).await;
         assert_ne!(read.expect("no response").unwrap(), 0, "closed early");
     }
     String::from_utf8(response).unwrap().to_lowercase()
@@ -97,25 +97,25 @@ async fn exchange(client: &mut TcpStream, request: &str, body: &str) -> String {
 
 const HEALTHZ: &str = "GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n";
 
-/// The head, in lower case, and the body of one answer.
-async fn ask(admin: &Arc<Admin>, method: &str, path: &str) -> (String, String) {
+/// The headers, in lower case, and the body of one response.
+async fn get(admin: &Arc<Admin>, method: &str, path: &str) -> (String, String) {
     let request = format!("{method} {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
-    let answer = converse(admin, &request).await;
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let response = send(admin, &request).await;
+    let (head, body) = response.split_once("\r\n\r\n").unwrap();
     (head.to_lowercase(), body.to_owned())
 }
 
 #[tokio::test]
 async fn healthz_is_ok_while_the_process_lives() {
-    let (head, body) = ask(&admin(), "GET", "/healthz").await;
+    let (head, body) = get(&admin(), "GET", "/healthz").await;
     assert!(head.starts_with("http/1.1 200 "), "{head}");
     assert_eq!(body, "ok\n");
 }
 
 #[tokio::test]
-async fn every_answer_has_its_length_and_is_not_to_be_stored() {
+async fn every_response_has_a_length_and_must_not_be_stored() {
     for path in ["/healthz", "/readyz", "/metrics", "/status", "/nowhere"] {
-        let (head, body) = ask(&admin(), "GET", path).await;
+        let (head, body) = get(&admin(), "GET", path).await;
         assert!(head.contains(&format!("\r\ncontent-length: {}\r\n", body.len())), "{head}");
         assert!(head.contains("\r\ncache-control: no-store\r\n"), "{head}");
     }
@@ -124,15 +124,15 @@ async fn every_answer_has_its_length_and_is_not_to_be_stored() {
 #[tokio::test]
 async fn readyz_follows_the_worker() {
     let admin = admin();
-    let (head, body) = ask(&admin, "GET", "/readyz").await;
+    let (head, body) = get(&admin, "GET", "/readyz").await;
     assert!(head.starts_with("http/1.1 503 "), "{head}");
     assert_eq!(body, "not ready: starting\n");
     admin.readiness.accept();
-    let (head, body) = ask(&admin, "GET", "/readyz").await;
+    let (head, body) = get(&admin, "GET", "/readyz").await;
     assert!(head.starts_with("http/1.1 200 "), "{head}");
     assert_eq!(body, "ready\n");
     admin.readiness.drain();
-    let (head, body) = ask(&admin, "GET", "/readyz").await;
+    let (head, body) = get(&admin, "GET", "/readyz").await;
     assert!(head.starts_with("http/1.1 503 "), "{head}");
     assert_eq!(body, "not ready: draining\n");
 }
@@ -144,7 +144,7 @@ async fn metrics_are_in_the_text_format_and_fresh() {
     let mut exchange = fixture::admitted(&admin.live.load(), &observer);
     exchange.pick(Timestamp::ZERO, (0, 0)).unwrap();
     let active = r#"lb_backend_in_flight_requests{backend="10.0.0.1:3000",pool="web"} 1"#;
-    let (head, body) = ask(&admin, "GET", "/metrics").await;
+    let (head, body) = get(&admin, "GET", "/metrics").await;
     assert!(head.contains("\r\ncontent-type: text/plain; version=0.0.4\r\n"), "{head}");
     assert!(body.lines().any(|line| line == active), "{body}");
 }
@@ -157,7 +157,7 @@ async fn status_is_the_same_json_at_both_paths() {
     exchange.pick(Timestamp::ZERO, (0, 0)).unwrap();
     exchange.finished(Outcome::Completed, Some(&fixture::wire(200)), Timestamp::ZERO);
     for path in ["/status", "/lb-metrics?pretty"] {
-        let (head, body) = ask(&admin, "GET", path).await;
+        let (head, body) = get(&admin, "GET", path).await;
         assert!(head.contains("\r\ncontent-type: application/json\r\n"), "{head}");
         let status: Value = serde_json::from_str(&body).unwrap();
         assert_eq!(status["success_requests"], 1);
@@ -166,8 +166,8 @@ async fn status_is_the_same_json_at_both_paths() {
 }
 
 #[tokio::test]
-async fn a_path_that_is_not_there_says_which_are() {
-    let (head, body) = ask(&admin(), "GET", "/nowhere").await;
+async fn an_unknown_path_gets_the_list_of_paths() {
+    let (head, body) = get(&admin(), "GET", "/nowhere").await;
     assert!(head.starts_with("http/1.1 404 "), "{head}");
     for path in ["/healthz", "/readyz", "/metrics", "/status", "/lb-metrics"] {
         assert!(body.contains(path), "{path} is not in: {body}");
@@ -175,9 +175,9 @@ async fn a_path_that_is_not_there_says_which_are() {
 }
 
 #[tokio::test]
-async fn nothing_can_be_changed() {
+async fn the_port_is_read_only() {
     for method in ["POST", "PUT", "DELETE", "OPTIONS"] {
-        let (head, _) = ask(&admin(), method, "/status").await;
+        let (head, _) = get(&admin(), method, "/status").await;
         assert!(head.starts_with("http/1.1 405 "), "{method}: {head}");
         assert!(head.contains("\r\nallow: get, head\r\n"), "{method}: {head}");
     }
@@ -185,7 +185,7 @@ async fn nothing_can_be_changed() {
 
 #[tokio::test]
 async fn head_has_the_length_and_no_body() {
-    let (head, body) = ask(&admin(), "HEAD", "/healthz").await;
+    let (head, body) = get(&admin(), "HEAD", "/healthz").await;
     assert!(head.starts_with("http/1.1 200 "), "{head}");
     assert!(head.contains("\r\ncontent-length: 3\r\n"), "{head}");
     assert_eq!(body, "");
@@ -208,32 +208,36 @@ async fn a_connection_serves_one_request_after_the_other() {
 }
 
 #[tokio::test]
-async fn requests_that_were_sent_at_once_are_answered_in_their_order() {
+async fn pipelined_requests_are_answered_in_order() {
     let close = "GET /nowhere HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
     let head = HEALTHZ.replace("GET", "HEAD");
-    let said = converse(&admin(), &format!("{HEALTHZ}{head}{HEALTHZ}{close}{HEALTHZ}")).await;
+    let response = send(&admin(), &format!("{HEALTHZ}{head}{HEALTHZ}{close}{HEALTHZ}")).await;
     let statuses: Vec<&str> =
-        said.split("HTTP/1.1 ").skip(1).filter_map(|one| one.get(..3)).collect();
-    assert_eq!(statuses, ["200", "200", "200", "404"], "{said}");
-    assert_eq!(said.matches("\r\n\r\nok\n").count(), 2, "none behind HEAD: {said}");
+        response.split("HTTP/1.1 ").skip(1).filter_map(|one| one.get(..3)).collect();
+    assert_eq!(statuses, ["200", "200", "200", "404"], "{response}");
+    assert_eq!(response.matches("\r\n\r\nok\n").count(), 2, "none behind HEAD: {response}");
 }
 
 #[tokio::test]
-async fn before_it_serves_it_says_that_it_starts() {
+async fn before_the_worker_serves_the_port_reports_that_it_starts() {
     let port = Port::of(Pages::default(), Bounds::default()).await;
     for (path, status) in
         [("/healthz", 200), ("/readyz", 503), ("/metrics", 503), ("/status", 503), ("/no", 404)]
     {
-        let said = port.converse(format!("GET {path} HTTP/1.0\r\n\r\n")).await;
-        assert!(said.starts_with(&format!("HTTP/1.1 {status} ")), "{path}: {said}");
-        assert_eq!(said.ends_with("not ready: starting\n"), status == 503, "{path}: {said}");
+        let response = port.send(format!("GET {path} HTTP/1.0\r\n\r\n")).await;
+        assert!(response.starts_with(&format!("HTTP/1.1 {status} ")), "{path}: {response}");
+        assert_eq!(
+            response.ends_with("not ready: starting\n"),
+            status == 503,
+            "{path}: {response}"
+        );
     }
 }
 
 // ── when another worker takes over ──
 
 #[tokio::test]
-async fn idle_connections_are_closed_and_a_request_that_has_begun_gets_a_last_response() {
+async fn idle_connections_are_closed_and_a_request_in_progress_gets_its_response() {
     let port = Port::start(&admin(), Bounds::default()).await;
     let (mut idle, mut begun, mut new) =
         (port.connect().await, port.connect().await, port.connect().await);
@@ -241,24 +245,27 @@ async fn idle_connections_are_closed_and_a_request_that_has_begun_gets_a_last_re
     exchange(&mut begun, HEALTHZ, "ok\n").await;
     let (first, second) = HEALTHZ.split_at(10);
     begun.write_all(first.as_bytes()).await.unwrap();
-    // The port has read it when it answers a later connection.
+    // Once a later connection has its response, the port has read these bytes.
     exchange(&mut port.connect().await, HEALTHZ, "ok\n").await;
     port.phase.send_replace(Phase::Closing);
     assert_eq!(rest(&mut idle).await, "");
     for (client, bytes) in [(&mut begun, second), (&mut new, HEALTHZ)] {
         client.write_all(bytes.as_bytes()).await.unwrap();
-        let said = rest(client).await.to_lowercase();
-        assert!(said.contains("\r\nconnection: close\r\n") && said.ends_with("ok\n"), "{said}");
+        let response = rest(client).await.to_lowercase();
+        assert!(
+            response.contains("\r\nconnection: close\r\n") && response.ends_with("ok\n"),
+            "{response}"
+        );
     }
     port.phase.send_replace(Phase::Open);
     exchange(&mut port.connect().await, HEALTHZ, "ok\n").await;
     port.phase.send_replace(Phase::Retired);
-    timeout(PATIENCE, port.running).await.expect("it ends").unwrap();
-    assert!(TcpStream::connect(port.address).await.is_err(), "the socket is given up");
+    timeout(TIMEOUT, port.running).await.expect("it ends").unwrap();
+    assert!(TcpStream::connect(port.address).await.is_err(), "the socket is closed");
 }
 
 #[tokio::test]
-async fn a_connection_without_a_request_is_closed_after_its_grace() {
+async fn a_connection_without_a_request_is_closed_after_the_grace_time() {
     let bounds = Bounds { grace: Duration::from_millis(50), ..Bounds::default() };
     let port = Port::start(&admin(), bounds).await;
     let (mut silent, mut half) = (port.connect().await, port.connect().await);
@@ -266,29 +273,29 @@ async fn a_connection_without_a_request_is_closed_after_its_grace() {
     exchange(&mut port.connect().await, HEALTHZ, "ok\n").await;
     port.phase.send_replace(Phase::Retired);
     assert_eq!(rest(&mut silent).await, "");
-    let said = rest(&mut half).await;
-    assert!(said.is_empty() || said.starts_with("HTTP/1.1 408 "), "{said}");
-    timeout(PATIENCE, port.running).await.expect("it ends").unwrap();
+    let response = rest(&mut half).await;
+    assert!(response.is_empty() || response.starts_with("HTTP/1.1 408 "), "{response}");
+    timeout(TIMEOUT, port.running).await.expect("it ends").unwrap();
 }
 
 // ── bounds ──
 
 #[tokio::test]
-async fn a_request_that_does_not_come_whole_is_408_and_a_silent_connection_is_closed() {
+async fn an_incomplete_request_gets_408_and_a_silent_connection_is_closed() {
     let short = Duration::from_millis(100);
     let port =
         Port::start(&admin(), Bounds { head: short, idle: short, ..Bounds::default() }).await;
-    let said = port.converse("GET / HTTP/1.1\r\nX: ").await;
-    assert!(said.starts_with("HTTP/1.1 408 Request Timeout\r\n"), "{said}");
-    assert!(said.contains("\r\nConnection: close\r\n"), "{said}");
-    assert_eq!(port.converse("").await, "");
+    let response = port.send("GET / HTTP/1.1\r\nX: ").await;
+    assert!(response.starts_with("HTTP/1.1 408 Request Timeout\r\n"), "{response}");
+    assert!(response.contains("\r\nConnection: close\r\n"), "{response}");
+    assert_eq!(port.send("").await, "");
     let mut idle = port.connect().await;
     exchange(&mut idle, HEALTHZ, "ok\n").await;
     assert_eq!(rest(&mut idle).await, "");
 }
 
 #[tokio::test]
-async fn what_is_no_request_has_a_clear_response() {
+async fn an_invalid_request_gets_a_clear_response() {
     let port = Port::start(&admin(), Bounds::default()).await;
     let large = format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "x".repeat(40_000));
     let long = format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "x".repeat(8000));
@@ -300,38 +307,41 @@ async fn what_is_no_request_has_a_clear_response() {
         (long.as_str(), 414, "target_bytes"),
         (large.as_str(), 431, "header_bytes"),
     ] {
-        let said = port.converse(request).await;
-        assert!(said.starts_with(&format!("HTTP/1.1 {status} ")), "{word}: {said}");
-        assert!(said.contains("\r\nConnection: close\r\n"), "{word}: {said}");
-        assert!(said.ends_with(&format!("not a request: {word}\n")), "{word}: {said}");
+        let response = port.send(request).await;
+        assert!(response.starts_with(&format!("HTTP/1.1 {status} ")), "{word}: {response}");
+        assert!(response.contains("\r\nConnection: close\r\n"), "{word}: {response}");
+        assert!(
+            response.ends_with(&format!("not a valid request: {word}\n")),
+            "{word}: {response}"
+        );
     }
 }
 
 #[tokio::test]
-async fn when_every_connection_is_being_answered_one_more_is_503() {
+async fn when_every_connection_has_a_response_in_progress_one_more_gets_503() {
     let admin = admin();
     let port = Port::start(&admin, Bounds { connections: 1, ..Bounds::default() }).await;
-    // A page that is larger than what the sockets between them hold.
+    // The page is larger than the socket buffers.
     let body = vec![b'x'; 32 * 1024 * 1024].into();
     let page = Page { status: 200, content_type: page::TEXT, body };
-    *admin.last_word.write() = Some(LastWord { metrics: page.clone(), status: page });
+    *admin.frozen.write() = Some(FrozenPages { metrics: page.clone(), status: page });
     let mut slow = port.connect().await;
     slow.write_all(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
-    timeout(PATIENCE, slow.read_exact(&mut [0])).await.expect("it begins").unwrap();
-    let said = port.converse("").await;
-    assert!(said.starts_with("HTTP/1.1 503 ") && said.contains("too many"), "{said}");
+    timeout(TIMEOUT, slow.read_exact(&mut [0])).await.expect("it begins").unwrap();
+    let response = port.send("").await;
+    assert!(response.starts_with("HTTP/1.1 503 ") && response.contains("too many"), "{response}");
     drop(slow);
 }
 
 #[tokio::test]
-async fn a_body_is_not_taken_for_the_next_request() {
+async fn a_body_is_not_parsed_as_the_next_request() {
     let smuggled = "GET /status HTTP/1.1\r\nHost: a\r\n\r\n";
     let request = format!(
         "GET /healthz HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{smuggled}\
          GET /readyz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
         smuggled.len()
     );
-    let answer = converse(&admin(), &request).await;
-    assert!(!answer.contains("uptime_seconds"), "{answer}");
-    assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{answer}");
+    let response = send(&admin(), &request).await;
+    assert!(!response.contains("uptime_seconds"), "{response}");
+    assert_eq!(response.matches("HTTP/1.1 ").count(), 1, "{response}");
 }

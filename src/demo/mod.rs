@@ -1,8 +1,7 @@
-//! Embedded origin servers: something to put a balancer in front of when nothing else is there.
+//! Embedded test servers, to use as backends.
 //!
-//! `weir demo` and `weir origin` must show the main job on a machine that has only this binary,
-//! so the origins live in it. They run on Pingora too, but share nothing with the proxy: an
-//! origin that leans on the code under test would hide its faults.
+//! `weir demo` and `weir origin` need nothing but this binary. The servers run on Pingora too, but
+//! share no code with the proxy: otherwise they could hide its faults.
 
 pub mod origin;
 
@@ -16,7 +15,7 @@ use tokio::task::JoinSet;
 
 use self::origin::OriginOptions;
 
-/// Origins that run until this is dropped.
+/// Running test servers. Dropping this stops them.
 #[derive(Debug)]
 pub struct Origins {
     addresses: Vec<SocketAddr>,
@@ -25,7 +24,7 @@ pub struct Origins {
 }
 
 impl Origins {
-    /// Where they listen, in the order of their names.
+    /// Their addresses, in the order of their names.
     #[must_use]
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
@@ -43,13 +42,12 @@ impl Drop for Origins {
     }
 }
 
-/// Starts `count` origins, `origin-1` and so on, on free ports of 127.0.0.1.
+/// Starts `count` servers, `origin-1` and so on, on free ports of 127.0.0.1.
 ///
-/// They share one thread. Their sockets are bound when this returns, so a client that connects
-/// at once waits in the backlog and is not refused.
+/// They share one thread. Their sockets listen when this returns, so a client can connect at once.
 ///
 /// # Errors
-/// When a socket cannot be bound, or the thread or its runtime cannot be made.
+/// A socket cannot be bound, or the thread or its runtime cannot be created.
 pub fn start(count: usize) -> io::Result<Origins> {
     let mut addresses = Vec::with_capacity(count);
     let mut bound = Vec::with_capacity(count);
@@ -75,10 +73,10 @@ pub fn start(count: usize) -> io::Result<Origins> {
     Ok(Origins { addresses, stop, thread: Some(thread) })
 }
 
-/// Runs one origin until a signal says stop.
+/// Runs one server until SIGTERM or SIGINT.
 ///
 /// # Errors
-/// When its runtime cannot be made or signals cannot be watched.
+/// The runtime or the signal handlers cannot be created.
 pub fn run(listener: std::net::TcpListener, options: OriginOptions) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
@@ -95,7 +93,7 @@ pub fn run(listener: std::net::TcpListener, options: OriginOptions) -> io::Resul
     })
 }
 
-/// The file of a balancer in front of these backends, with everything worth seeing switched on.
+/// The configuration of a load balancer in front of these backends, with the main features enabled.
 #[must_use]
 pub fn configuration(listen: SocketAddr, admin: SocketAddr, backends: &[String]) -> String {
     let backends = backends.join(", ");
@@ -119,14 +117,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn as_many_origins_start_as_were_asked_for_each_on_its_own_port() {
+    fn the_requested_number_of_origins_start_each_on_its_own_port() {
         let origins = start(3).unwrap();
         let ports: BTreeSet<u16> = origins.addresses().iter().map(SocketAddr::port).collect();
         assert_eq!(ports.len(), 3);
     }
 
     #[test]
-    fn an_origin_accepts_as_soon_as_it_was_started() {
+    fn an_origin_accepts_connections_at_once() {
         let origins = start(1).unwrap();
         assert!(TcpStream::connect(origins.addresses()[0]).is_ok());
     }

@@ -1,8 +1,8 @@
-//! One origin server, which answers every request with what it saw of it.
+//! One test server that responds to every request with a description of it.
 //!
-//! The answer is JSON that names the server and repeats the method, the target and the header
-//! fields as they arrived, so that one `curl` through the balancer shows who answered and what
-//! the balancer changed on the way. Latency and failure can be dialled in.
+//! The response is JSON with the name of the server and the method, target and headers as they
+//! arrived. So one `curl` through the load balancer shows which server responded, and what the load
+//! balancer changed. Latency and failures can be configured.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -22,25 +22,24 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-/// How long an idle connection is kept; longer than a balancer keeps its own, so that it is the
-/// balancer that closes and no request meets a connection that has just gone.
+/// The keep-alive timeout. It is longer than that of a load balancer, so that the load balancer
+/// closes idle connections, and no request uses a connection that was just closed.
 const KEEPALIVE_S: u64 = 75;
-/// How long answers in flight may take once the origin was told to stop, beyond its latency.
+/// The time for responses in progress at a stop, in addition to the latency.
 const DRAIN: Duration = Duration::from_secs(1);
-/// How long to wait after a failed accept. Out of descriptors, the next one fails at once.
+/// The wait after a failed accept. Without free descriptors, the next one would fail at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// How an origin behaves.
+/// The behaviour of a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OriginOptions {
-    /// What it calls itself in `X-Origin` and in the body.
+    /// Its name in `X-Origin` and in the body.
     pub name: String,
-    /// How long it waits before each answer, `/health` excepted.
+    /// The wait before each response, except `/health`.
     pub latency: Duration,
-    /// Answer everything with 500, `/health` too.
+    /// Whether every response is 500, including `/health`.
     pub fail: bool,
-    /// The status of every answer but that of `/health`. What is not a final status is taken
-    /// for 200.
+    /// The status of every response, except `/health`. An informational status counts as 200.
     pub status: u16,
 }
 
@@ -60,19 +59,17 @@ impl OriginOptions {
     }
 }
 
-/// Binds the socket of an origin.
+/// Binds the socket of a server.
 ///
 /// # Errors
-/// When the address is in use, or is not ours.
+/// The address is in use, or not an address of this machine.
 pub fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     let listener = std::net::TcpListener::bind(address)?;
     listener.set_nonblocking(true)?;
     Ok(listener)
 }
 
-/// Serves until `stop` becomes true, then finishes the answers in flight and returns.
-///
-/// A dropped sender of `stop` also stops it.
+/// Serves until `stop` becomes true or its sender is dropped. Then completes the responses in progress.
 pub async fn serve(
     listener: std::net::TcpListener,
     options: OriginOptions,
@@ -89,11 +86,11 @@ pub async fn serve(
     let stopped = stop.clone();
     loop {
         tokio::select! {
-            () = told_to_stop(&mut stop) => break,
+            () = stop_requested(&mut stop) => break,
             Some(_) = connections.join_next() => {}
             accepted = listener.accept() => match accepted {
                 Ok((socket, _)) => {
-                    connections.spawn(converse(socket, options.clone(), stopped.clone()));
+                    connections.spawn(serve_connection(socket, options.clone(), stopped.clone()));
                 }
                 Err(error) => {
                     log::warn!("an origin cannot accept: name={} error={error}", options.name);
@@ -105,20 +102,24 @@ pub async fn serve(
     drop(listener);
     let drained = async { while connections.join_next().await.is_some() {} };
     if tokio::time::timeout(options.latency + DRAIN, drained).await.is_err() {
-        log::warn!("an origin stopped before it had answered all: name={}", options.name);
+        log::warn!("an origin stopped before all responses were sent: name={}", options.name);
     }
 }
 
-/// Returns when `stop` is true, or when nobody is left who could make it so.
-async fn told_to_stop(stop: &mut watch::Receiver<bool>) {
+/// Returns when `stop` is true, or when its sender is dropped.
+async fn stop_requested(stop: &mut watch::Receiver<bool>) {
     drop(stop.wait_for(|stop| *stop).await);
 }
 
-/// Answers the requests of one connection until either side has had enough.
-async fn converse(socket: TcpStream, options: OriginOptions, mut stop: watch::Receiver<bool>) {
+/// Serves the requests of one connection until either side closes it.
+async fn serve_connection(
+    socket: TcpStream,
+    options: OriginOptions,
+    mut stop: watch::Receiver<bool>,
+) {
     let mut stream = Stream::from(socket);
     if let Err(error) = stream.set_nodelay() {
-        log::debug!("a connection went away: error={error}");
+        log::debug!("a connection was closed: error={error}");
         return;
     }
     let mut session = ServerSession::new_http1(Box::new(stream));
@@ -127,52 +128,51 @@ async fn converse(socket: TcpStream, options: OriginOptions, mut stop: watch::Re
     loop {
         let next = tokio::select! {
             biased;
-            // Between requests a stop ends the connection; inside one it does not.
-            () = told_to_stop(&mut stop) => return,
+            // A stop closes the connection between requests, not during one.
+            () = stop_requested(&mut stop) => return,
             next = next_request(&mut session) => next,
         };
         if !next {
             return;
         }
-        match answer(session, &options, &stop).await {
+        match respond(session, &options, &stop).await {
             Ok(Some(reused)) => session = reused,
             Ok(None) => return,
             Err(error) => {
-                log::debug!("an answer was cut short: error={error}");
+                log::debug!("a response was aborted: error={error}");
                 return;
             }
         }
     }
 }
 
-/// Whether there is another request. One that cannot be read is refused here.
+/// Reads the headers of the next request. Returns false if there is none; an invalid one gets 400.
 async fn next_request(session: &mut ServerSession) -> bool {
     match session.read_request().await {
         Ok(more) => more,
         Err(error) => {
-            log::debug!("a request was refused: error={error}");
+            log::debug!("a request was rejected: error={error}");
             if let Err(error) = session.respond_error(400).await {
-                log::debug!("a refusal was not delivered: error={error}");
+                log::debug!("an error response was not sent: error={error}");
             }
             false
         }
     }
 }
 
-/// Reads the rest of the request and answers it. Gives the connection back if it can be used
-/// again.
-async fn answer(
+/// Reads the body of the request and responds. Returns the connection if it can be reused.
+async fn respond(
     mut session: ServerSession,
     options: &OriginOptions,
     stop: &watch::Receiver<bool>,
 ) -> Result<Option<ServerSession>> {
-    // Pingora has taken keepalive from the request's version and `Connection`; what is still to
-    // be set is how long. Setting it where it is off would keep HTTP/1.0 clients waiting.
+    // Pingora has decided on keep-alive by the request's version and `Connection`; only the timeout is
+    // set here. Setting it when keep-alive is off would leave HTTP/1.0 clients waiting.
     if session.get_keepalive().is_some() {
         session.set_keepalive(Some(KEEPALIVE_S));
     }
     let body_bytes = read_body(&mut session).await?;
-    let (status, body) = compose(&session, options, body_bytes).await?;
+    let (status, body) = build_response(&session, options, body_bytes).await?;
     if *stop.borrow() {
         session.set_keepalive(None);
     }
@@ -200,26 +200,26 @@ async fn answer(
     Ok(Some(session))
 }
 
-/// Reads the request's body to its end and says how long it was.
+/// Reads the request body to its end and returns its length.
 async fn read_body(session: &mut ServerSession) -> Result<usize> {
     let request = session.req_header();
-    let is_asked_to_continue = request.version == http::Version::HTTP_11
+    let expects_continue = request.version == http::Version::HTTP_11
         && request
             .headers
             .get(header::EXPECT)
             .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
-    if is_asked_to_continue {
+    if expects_continue {
         session.write_continue_response().await?;
     }
     let mut bytes = 0_usize;
-    while let Some(piece) = session.read_request_body().await? {
-        bytes = bytes.saturating_add(piece.len());
+    while let Some(part) = session.read_request_body().await? {
+        bytes = bytes.saturating_add(part.len());
     }
     Ok(bytes)
 }
 
-/// The status and the body of the answer, after the latency that was dialled in.
-async fn compose(
+/// Builds the status and the body of the response, after the configured latency.
+async fn build_response(
     session: &ServerSession,
     options: &OriginOptions,
     body_bytes: usize,
@@ -236,22 +236,22 @@ async fn compose(
     if !options.latency.is_zero() {
         tokio::time::sleep(options.latency).await;
     }
-    let seen = Seen {
+    let echo = RequestEcho {
         server: &options.name,
         method: request.method.as_str(),
         path: String::from_utf8_lossy(request.raw_path()).into_owned(),
-        headers: fields(&request.headers),
+        headers: headers_json(&request.headers),
         body_bytes,
     };
-    let mut body = serde_json::to_vec(&seen)
-        .or_err(ErrorType::InternalError, "writing what was seen of a request")?;
+    let mut body =
+        serde_json::to_vec(&echo).or_err(ErrorType::InternalError, "encoding the response body")?;
     body.push(b'\n');
     Ok((options.status(), body))
 }
 
-/// What an origin saw of a request: the body of its answer.
+/// The body of a response: the request as it arrived.
 #[derive(Serialize)]
-struct Seen<'a> {
+struct RequestEcho<'a> {
     server: &'a str,
     method: &'a str,
     path: String,
@@ -259,8 +259,8 @@ struct Seen<'a> {
     body_bytes: usize,
 }
 
-/// Each field name once: its value, or the list of its values where it came more than once.
-fn fields(headers: &HeaderMap) -> BTreeMap<String, Value> {
+/// Each header name once, with its value, or with the list of its values if there are several.
+fn headers_json(headers: &HeaderMap) -> BTreeMap<String, Value> {
     let text =
         |value: &http::HeaderValue| Value::from(String::from_utf8_lossy(value.as_bytes()).as_ref());
     headers

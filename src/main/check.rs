@@ -8,7 +8,7 @@ use weir::config::{self, Config, Overrides, Problems};
 
 use super::given::{self, Overriding};
 use super::load::{check_all, complain, read};
-use super::say;
+use super::print;
 
 #[derive(Debug, Args)]
 #[command(after_help = given::ENVIRONMENT)]
@@ -40,12 +40,12 @@ pub(super) fn check(flags: &Check) -> Result<(), String> {
     let complaint = |problems: Problems| complain(file, problems.iter());
     if flags.show {
         let shown = config::show(text.as_deref(), &overrides).map_err(complaint)?;
-        say(shown.trim_end())?;
+        print(shown.trim_end())?;
         return report.config.map(drop).map_err(complaint);
     }
     let config = report.config.map_err(complaint)?;
     let name = file.map_or_else(|| "weir".to_owned(), |file| file.display().to_string());
-    say(&format!("{name}: ok: {}", summary(&config, &overrides)))
+    print(&format!("{name}: ok: {}", summary(&config, &overrides)))
 }
 
 /// How much there is of everything, and what did not come from the file.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use weir::clock::Clock;
 use weir::config::{self, Config, ConfigBuilder, Overrides, Problems, Report};
-use weir::resolve::look_at_names;
+use weir::resolve::check_names;
 use weir::runtime::self_redirects::report_self_redirects;
 use weir::supervisor;
 use weir::tls::check::{Expired, check_files};
@@ -58,7 +58,7 @@ pub(super) fn check_all(file: Option<&Path>, text: Option<&[u8]>, overrides: &Ov
         Ok(builder) => builder,
         Err(problems) => return problems.into(),
     };
-    look_at_names(&mut builder);
+    check_names(&mut builder);
     builder.finish()
 }
 

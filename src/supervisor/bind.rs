@@ -12,7 +12,7 @@ use std::net::{IpAddr, SocketAddr, TcpListener};
 use super::Supervisor;
 use super::reload::addresses;
 use crate::config::Config;
-use crate::sockets::{BindError, bind, bind_beside, bind_soon, listen_beside};
+use crate::sockets::{BindError, bind, bind_beside, bind_with_retries, listen_beside};
 
 impl Supervisor {
     /// Binds what the first configuration asks for.
@@ -24,7 +24,7 @@ impl Supervisor {
             let socket = match given.remove(&address) {
                 Some(socket) => socket,
                 // The worker of a supervisor that was killed just now closes its sockets soon.
-                None => bind_soon(address)?,
+                None => bind_with_retries(address)?,
             };
             self.sockets.insert(address, socket);
         }
@@ -48,7 +48,7 @@ impl Supervisor {
                 bind(address)?
             } else {
                 // A worker that drains may have it for a moment still, since a reload just before.
-                bind_soon(address)?
+                bind_with_retries(address)?
             };
             self.sockets.insert(address, socket);
         }

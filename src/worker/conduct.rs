@@ -218,13 +218,13 @@ impl<'a> Conductor<'a> {
         match order {
             ToWorker::HandOver => {
                 self.admin_port.close();
-                let (state, now) = self.admin.fall_silent(|| self.state());
+                let (state, now) = self.admin.freeze(|| self.state());
                 self.handed_over = Some(Reported::by(&state, now));
                 self.tell(&ToSupervisor::State(Box::new(state)));
             }
             ToWorker::Resume => {
                 self.handed_over = None;
-                self.admin.speak_again();
+                self.admin.unfreeze();
                 self.admin_port.open();
             }
             ToWorker::Inherit(report) => {

@@ -274,7 +274,7 @@ fn assemble(
         clock,
         loaded: clock.now(),
         uptime_before_ns: AtomicU64::new(0),
-        last_word: RwLock::default(),
+        frozen: RwLock::default(),
     };
     Ok((parts, admin, log_writer))
 }

@@ -164,7 +164,7 @@ fn a_log_filter_that_is_none_is_named_and_the_default_is_used() {
         format!("pools: [{{name: web, health_check: off, backends: [{}]}}]\n", backend.url());
     for filter in ["verbose", "wier=debug"] {
         let weir = Weir::start_with(&config, &[("WEIR_LOG", filter)]);
-        let told = format!("WEIR_LOG={filter} is not used, but info,pingora_core=warn");
+        let told = format!("WEIR_LOG={filter} is invalid, info,pingora_core=warn");
         eventually(TIMEOUT, "it is named", || weir.stderr().contains(&told));
         eventually(TIMEOUT, "others are logged", || weir.stderr().contains("worker ready"));
         weir.reload();
@@ -259,8 +259,8 @@ fn a_file_without_access_rights_is_one_line_and_1() {
 /// The line for a port that another process listens on.
 fn taken_port(address: &str) -> String {
     format!(
-        "weir: cannot listen on {address}: another process has this port, or another Weir's worker \
-         that still drains (help: stop it, or choose another address)"
+        "weir: cannot listen on {address}: the port is in use by another process, or by another Weir's \
+         worker that still drains (help: stop it, or choose another address)"
     )
 }
 
@@ -301,7 +301,7 @@ fn an_address_of_another_machine_is_one_line_and_1() {
     refused(
         &ended,
         "weir: cannot listen on 192.0.2.7:8080: this machine does not have the address \
-         (help: 0.0.0.0 stands for all of its addresses)",
+         (help: 0.0.0.0 listens on all of its addresses)",
     );
 }
 

@@ -46,7 +46,7 @@ fn with_nobody_running_each_command_says_so_in_one_line() {
     for command in ["reload", "status", "stop"] {
         let ended = run_to_end(&[command, "--control", &path], &[], TIMEOUT);
         assert_eq!((ended.code, ended.stdout.as_str()), (Some(1), ""), "{command}");
-        let start = format!("weir: no balancer answers at {path}: ");
+        let start = format!("weir: no load balancer responds at {path}: ");
         assert!(ended.stderr.starts_with(&start), "{command}: {}", ended.stderr);
         assert_eq!(ended.stderr.lines().count(), 1, "{command}: {}", ended.stderr);
     }

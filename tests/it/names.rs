@@ -164,6 +164,6 @@ fn check_warns_of_a_name_that_cannot_be_looked_up() {
     let said = names.check(&config(CHECKED));
     assert_eq!(said.code, Some(0), "{said:?}");
     assert!(said.stderr.contains(":3:"), "with its place: {said:?}");
-    let warning = "warning: the backend `api.test:3000` could not be looked up: ";
+    let warning = "warning: the name of the backend `api.test:3000` could not be resolved: ";
     assert!(said.stderr.contains(warning) && !said.stderr.contains("web.test"), "{said:?}");
 }

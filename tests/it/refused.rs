@@ -83,7 +83,7 @@ fn a_port_that_is_taken_refuses_the_reload() {
         fs::write(weir.config_path(), text).unwrap();
     });
     assert!(said.stderr.contains(&format!("cannot listen on {address}: ")), "{said:?}");
-    assert!(said.stderr.contains("another process has this port"), "{said:?}");
+    assert!(said.stderr.contains("the port is in use by another process"), "{said:?}");
 }
 
 /// What comes of a reload with a new binary on disk that does what `script` says.

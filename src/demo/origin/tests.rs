@@ -1,4 +1,4 @@
-//! Raw HTTP over plain sockets: what is claimed is what a peer sees on the wire.
+//! Tests with raw HTTP over sockets: they check the bytes that a peer receives.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpStream};
@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 
 use super::*;
 
-/// One origin on its own thread, stopped when dropped.
+/// A server on its own thread. Dropping it stops it.
 struct Running {
     address: SocketAddr,
     stop: watch::Sender<bool>,
@@ -34,13 +34,13 @@ impl Running {
         socket
     }
 
-    /// Sends `request`, which must ask for the connection to be closed, and gives back all.
-    fn ask(&self, request: &str) -> String {
+    /// Sends `request`, which must request `Connection: close`, and reads the whole response.
+    fn send(&self, request: &str) -> String {
         let mut socket = self.connect();
         socket.write_all(request.as_bytes()).unwrap();
-        let mut answer = String::new();
-        socket.read_to_string(&mut answer).unwrap();
-        answer
+        let mut response = String::new();
+        socket.read_to_string(&mut response).unwrap();
+        response
     }
 }
 
@@ -53,12 +53,12 @@ impl Drop for Running {
     }
 }
 
-fn body(answer: &str) -> Value {
-    let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+fn body(response: &str) -> Value {
+    let (_, body) = response.split_once("\r\n\r\n").unwrap();
     serde_json::from_str(body).unwrap()
 }
 
-/// Reads until `end` has come, which must be the last thing sent.
+/// Reads until `end`, which must be the last bytes sent.
 fn read_until(socket: &mut TcpStream, end: &str) -> String {
     let mut seen = Vec::new();
     let mut piece = [0; 1024];
@@ -71,13 +71,13 @@ fn read_until(socket: &mut TcpStream, end: &str) -> String {
 }
 
 #[test]
-fn the_answer_repeats_the_request_as_it_was_received() {
+fn the_response_repeats_the_request_as_received() {
     let origin = Running::named("one");
-    let answer = origin.ask(
+    let response = origin.send(
         "PUT /a%20b/../c?x=1&y HTTP/1.1\r\nHost: h\r\nX-Two: 1\r\nX-Two: 2\r\n\
          Connection: close\r\nContent-Length: 3\r\n\r\nabc",
     );
-    let seen = body(&answer);
+    let seen = body(&response);
     assert_eq!(seen["server"], "one");
     assert_eq!(seen["method"], "PUT");
     assert_eq!(seen["path"], "/a%20b/../c?x=1&y");
@@ -87,24 +87,24 @@ fn the_answer_repeats_the_request_as_it_was_received() {
 }
 
 #[test]
-fn the_answer_names_the_origin_in_a_header_field() {
-    let answer =
-        Running::named("two").ask("GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
-    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
-    assert!(answer.contains("\r\nX-Origin: two\r\n"), "{answer}");
+fn the_response_names_the_origin_in_a_header() {
+    let response =
+        Running::named("two").send("GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
+    assert!(response.starts_with("HTTP/1.1 200 OK\r\n"), "{response}");
+    assert!(response.contains("\r\nX-Origin: two\r\n"), "{response}");
 }
 
 #[test]
 fn a_chunked_body_is_read_to_its_end() {
-    let answer = Running::named("one").ask(
+    let response = Running::named("one").send(
         "POST / HTTP/1.1\r\nHost: h\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n\
          3\r\nabc\r\n4\r\ndefg\r\n0\r\n\r\n",
     );
-    assert_eq!(body(&answer)["body_bytes"], 7);
+    assert_eq!(body(&response)["body_bytes"], 7);
 }
 
 #[test]
-fn a_client_that_asks_whether_to_continue_is_told_to() {
+fn a_client_that_expects_100_continue_gets_it() {
     let origin = Running::named("one");
     let mut socket = origin.connect();
     socket
@@ -115,16 +115,16 @@ fn a_client_that_asks_whether_to_continue_is_told_to() {
         .unwrap();
     assert_eq!(read_until(&mut socket, "\r\n\r\n"), "HTTP/1.1 100 Continue\r\n\r\n");
     socket.write_all(b"ab").unwrap();
-    let mut answer = String::new();
-    socket.read_to_string(&mut answer).unwrap();
-    assert_eq!(body(&answer)["body_bytes"], 2);
+    let mut response = String::new();
+    socket.read_to_string(&mut response).unwrap();
+    assert_eq!(body(&response)["body_bytes"], 2);
 }
 
 #[test]
 fn head_has_the_length_of_the_body_and_no_body() {
-    let answer =
-        Running::named("one").ask("HEAD / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
-    let (head, rest) = answer.split_once("\r\n\r\n").unwrap();
+    let response =
+        Running::named("one").send("HEAD / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
+    let (head, rest) = response.split_once("\r\n\r\n").unwrap();
     let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: ")).unwrap();
     assert!(length.parse::<usize>().unwrap() > 50, "{head}");
     assert_eq!(rest, "");
@@ -142,90 +142,94 @@ fn one_connection_serves_many_requests() {
 
 #[test]
 fn pipelined_requests_are_answered_in_order() {
-    let answer = Running::named("one").ask(
+    let response = Running::named("one").send(
         "GET /first HTTP/1.1\r\nHost: h\r\n\r\n\
          GET /second HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n",
     );
-    let first = answer.find("/first").unwrap();
-    let second = answer.find("/second").unwrap();
-    assert!(first < second, "{answer}");
+    let first = response.find("/first").unwrap();
+    let second = response.find("/second").unwrap();
+    assert!(first < second, "{response}");
 }
 
 #[test]
 fn an_http_1_0_client_is_answered_and_the_connection_closed() {
-    let answer = Running::named("one").ask("GET /old HTTP/1.0\r\n\r\n");
-    assert_eq!(body(&answer)["path"], "/old");
+    let response = Running::named("one").send("GET /old HTTP/1.0\r\n\r\n");
+    assert_eq!(body(&response)["path"], "/old");
 }
 
 #[test]
-fn what_is_not_http_is_refused() {
-    let answer = Running::named("one").ask("nonsense\r\n\r\n");
-    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+fn invalid_http_gets_400() {
+    let response = Running::named("one").send("nonsense\r\n\r\n");
+    assert!(response.starts_with("HTTP/1.1 400 "), "{response}");
 }
 
 #[test]
 fn the_status_can_be_set() {
     let origin = Running::with(OriginOptions { status: 503, ..OriginOptions::default() });
-    let answer = origin.ask("GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
-    assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+    let response = origin.send("GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
+    assert!(response.starts_with("HTTP/1.1 503 "), "{response}");
 }
 
 #[test]
 fn a_status_without_a_body_has_none() {
     let origin = Running::with(OriginOptions { status: 204, ..OriginOptions::default() });
-    let answer = origin.ask("GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
-    assert!(!answer.contains("Content-Length"), "{answer}");
-    assert!(answer.ends_with("\r\n\r\n"), "{answer}");
+    let response = origin.send("GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
+    assert!(!response.contains("Content-Length"), "{response}");
+    assert!(response.ends_with("\r\n\r\n"), "{response}");
 }
 
 #[test]
-fn an_interim_status_is_taken_for_200() {
+fn an_informational_status_counts_as_200() {
     let options = OriginOptions { status: 103, ..OriginOptions::default() };
     assert_eq!(options.status(), StatusCode::OK);
 }
 
 #[test]
-fn health_is_ok_whatever_the_status_of_the_rest() {
+fn health_is_200_for_any_configured_status() {
     let origin = Running::with(OriginOptions { status: 503, ..OriginOptions::default() });
-    let answer = origin.ask("GET /health HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
-    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
-    assert_eq!(body(&answer), serde_json::json!({"status": "ok"}));
+    let response = origin.send("GET /health HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
+    assert!(response.starts_with("HTTP/1.1 200 "), "{response}");
+    assert_eq!(body(&response), serde_json::json!({"status": "ok"}));
 }
 
 #[test]
-fn a_failing_origin_answers_500_to_requests() {
+fn a_failing_origin_responds_500_to_requests() {
     let origin = Running::with(OriginOptions { fail: true, ..OriginOptions::default() });
-    let answer = origin.ask("GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
-    assert!(answer.starts_with("HTTP/1.1 500 "), "{answer}");
+    let response = origin.send("GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
+    assert!(response.starts_with("HTTP/1.1 500 "), "{response}");
 }
 
 #[test]
-fn a_failing_origin_answers_500_to_probes() {
+fn a_failing_origin_responds_500_to_health_checks() {
     let origin = Running::with(OriginOptions { fail: true, ..OriginOptions::default() });
-    let answer = origin.ask("GET /health HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
-    assert!(answer.starts_with("HTTP/1.1 500 "), "{answer}");
+    let response = origin.send("GET /health HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
+    assert!(response.starts_with("HTTP/1.1 500 "), "{response}");
 }
 
 #[test]
-fn probes_are_answered_while_a_slow_answer_is_due() {
+fn health_checks_are_answered_during_a_slow_response() {
     let latency = Duration::from_millis(500);
     let origin = Running::with(OriginOptions { latency, ..OriginOptions::default() });
     let mut slow = origin.connect();
     slow.write_all(b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").unwrap();
-    let probe = origin.ask("GET /health HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
+    let probe = origin.send("GET /health HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
     assert!(probe.starts_with("HTTP/1.1 200 "), "{probe}");
 
     slow.set_nonblocking(true).unwrap();
     let early = slow.read(&mut [0; 1]).unwrap_err();
-    assert_eq!(early.kind(), io::ErrorKind::WouldBlock, "the slow answer came before the probe's");
+    assert_eq!(
+        early.kind(),
+        io::ErrorKind::WouldBlock,
+        "the slow response came before the probe's"
+    );
 }
 
 #[test]
-fn an_answer_in_flight_is_finished_when_the_origin_stops() {
+fn a_response_in_progress_is_completed_at_a_stop() {
     let latency = Duration::from_millis(300);
     let origin = Running::with(OriginOptions { latency, ..OriginOptions::default() });
     let mut socket = origin.connect();
-    // The origin must have taken the request up before it is stopped.
+    // The request must have started before the server is stopped.
     socket
         .write_all(
             b"POST / HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n",
@@ -234,14 +238,14 @@ fn an_answer_in_flight_is_finished_when_the_origin_stops() {
     read_until(&mut socket, "\r\n\r\n");
     socket.write_all(b"ab").unwrap();
     drop(origin);
-    let mut answer = String::new();
-    socket.read_to_string(&mut answer).unwrap();
-    assert!(answer.contains("\r\nConnection: close\r\n"), "{answer}");
-    assert_eq!(body(&answer)["body_bytes"], 2);
+    let mut response = String::new();
+    socket.read_to_string(&mut response).unwrap();
+    assert!(response.contains("\r\nConnection: close\r\n"), "{response}");
+    assert_eq!(body(&response)["body_bytes"], 2);
 }
 
 #[test]
-fn an_idle_connection_does_not_keep_a_stopped_origin() {
+fn an_idle_connection_does_not_delay_a_stop() {
     let origin = Running::named("one");
     let mut socket = origin.connect();
     socket.write_all(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
