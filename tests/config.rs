@@ -1,7 +1,7 @@
-//! The file: golden complaints, the examples, the manual, and whatever bytes may come.
+//! The configuration file: golden error messages, the examples, the manual, and arbitrary bytes.
 //!
-//! Each `tests/config/*.yaml` ends with the complaints that it must get, as `#!` lines; one without
-//! such lines must load. `UPDATE=1 cargo test --no-default-features --test config` rewrites them
+//! Each `tests/config/*.yaml` ends with the error messages that it must produce, as `#!` lines; a file
+//! without such lines must load. `UPDATE=1 cargo test --no-default-features --test config` rewrites them
 //! (and docs/CONFIG.md), and the diff is what is reviewed.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -35,7 +35,7 @@ fn update() -> bool {
     std::env::var_os("UPDATE").is_some()
 }
 
-/// A golden file without its complaints, and the complaints.
+/// A golden file without its error messages, and the messages.
 fn split(golden: &str) -> (&str, String) {
     let start = golden
         .lines()
@@ -46,14 +46,14 @@ fn split(golden: &str) -> (&str, String) {
         })
         .find(|(_, line)| line.starts_with("#! "))
         .map_or(golden.len(), |(start, _)| start);
-    let (text, complaints) = golden.split_at(start);
-    let complaints: Vec<&str> =
-        complaints.lines().map(|line| line.strip_prefix("#! ").unwrap_or(line)).collect();
-    (text, complaints.join("\n"))
+    let (text, messages) = golden.split_at(start);
+    let messages: Vec<&str> =
+        messages.lines().map(|line| line.strip_prefix("#! ").unwrap_or(line)).collect();
+    (text, messages.join("\n"))
 }
 
 #[test]
-fn each_wrong_file_gets_its_complaints_and_each_right_one_none() {
+fn each_invalid_file_produces_its_error_messages_and_each_valid_one_loads() {
     let mut wrong = Vec::new();
     for path in files("tests/config") {
         let golden = fs::read_to_string(&path).unwrap();
@@ -260,11 +260,11 @@ routes: [{pool: a}, {path: /b, pool: b}]
 ";
 
 #[test]
-fn without_a_file_and_a_backend_the_two_ways_on_are_named() {
+fn without_a_file_and_a_backend_the_message_names_both_flags() {
     assert_eq!(
         wrong(None, &Overrides::default()),
-        "there is nothing to balance (help: name a file by `-c FILE`, or a backend by `--backend \
-         http://10.0.0.1:3000`)"
+        "there is nothing to balance (help: pass a file with `-c FILE`, or a backend with \
+         `--backend http://10.0.0.1:3000`)"
     );
 }
 
@@ -289,17 +289,17 @@ fn backends_replace_those_of_the_only_pool_and_nothing_else_of_it() {
 }
 
 #[test]
-fn backends_that_could_be_for_several_pools_are_refused() {
+fn backends_by_flag_are_rejected_if_the_file_has_several_pools() {
     let backends = vec![Override::environment("WEIR_BACKENDS", "http://10.0.0.1:3000")];
     assert_eq!(
         wrong(Some(TWO), &Overrides { backends, ..Overrides::default() }),
-        "WEIR_BACKENDS: the file has several pools, so it is not clear whose backends these are \
-         (help: write the backends into the file)"
+        "WEIR_BACKENDS: the file has several pools, so it is unclear to which one these backends \
+         belong (help: write the backends into the file)"
     );
 }
 
 #[test]
-fn a_given_listener_replaces_all_of_the_file() {
+fn a_listener_by_flag_replaces_those_of_the_file() {
     let text = format!("listeners: [0.0.0.0:80, 0.0.0.0:81]\n{WEB}");
     let listen = vec![Override::flag("--listen", "127.0.0.1:8000")];
     let overrides = Overrides { listen, ..Overrides::default() };
@@ -308,7 +308,7 @@ fn a_given_listener_replaces_all_of_the_file() {
 }
 
 #[test]
-fn a_given_admin_address_replaces_that_of_the_file() {
+fn an_admin_address_by_flag_replaces_the_one_of_the_file() {
     let text = format!("admin: {{address: 127.0.0.1:1}}\n{WEB}");
     let admin = Some(Override::flag("--admin", "127.0.0.1:2"));
     let config =
@@ -317,7 +317,7 @@ fn a_given_admin_address_replaces_that_of_the_file() {
 }
 
 #[test]
-fn what_is_given_for_pools_is_for_every_pool_and_probes_none_that_was_switched_off() {
+fn flags_for_pools_apply_to_every_pool_and_do_not_enable_disabled_health_checks() {
     let overrides = Overrides {
         algorithm: Some(Override::flag("--algorithm", "ip_hash")),
         request_timeout: Some(Override::flag("--request-timeout", "7s")),
@@ -342,7 +342,7 @@ routes: [{pool: a}, {path: /b, pool: b}]
 }
 
 #[test]
-fn complaints_about_given_values_name_their_flag_or_variable_all_at_once() {
+fn errors_in_flags_and_variables_name_them_all_at_once() {
     let overrides = Overrides {
         listen: vec![Override::flag("--listen", ":8080"), Override::flag("--listen", "")],
         backends: vec![Override::environment("WEIR_BACKENDS", "10.0.0.1")],
@@ -364,30 +364,30 @@ WEIR_ALGORITHM: `least` is not an algorithm (help: it can be `round_robin`, `lea
 }
 
 #[test]
-fn given_values_are_checked_against_the_file() {
+fn values_of_flags_are_checked_against_the_file() {
     let text = format!("admin: {{address: 127.0.0.1:8000}}\n{WEB}");
     let listen = vec![Override::flag("--listen", "127.0.0.1:8000")];
     assert_eq!(
         wrong(Some(&text), &Overrides { listen, ..Overrides::default() }),
-        "--listen: `127.0.0.1:8000` is the admin port, too (help: metrics and status need a port of \
-         their own: change one of the two)"
+        "--listen: `127.0.0.1:8000` is also the address of the admin port (help: the admin port needs \
+         an address of its own: change one of the two)"
     );
 }
 
 #[test]
-fn a_given_admin_address_that_is_the_default_listener_is_named_without_a_file() {
+fn an_admin_address_by_flag_must_not_be_the_default_listener() {
     let backends = vec![Override::flag("--backend", "http://10.0.0.1")];
     let admin = Some(Override::flag("--admin", "127.0.0.1:8080"));
     let said = wrong(None, &Overrides { backends, admin, ..Overrides::default() });
-    assert!(said.starts_with("--admin: `0.0.0.0:8080` cannot be bound beside"), "{said}");
+    assert!(said.starts_with("--admin: `0.0.0.0:8080` conflicts with"), "{said}");
 }
 
 #[test]
-fn a_given_interval_that_is_too_short_for_the_files_timeout_is_named() {
+fn an_interval_by_flag_must_not_be_shorter_than_the_timeout_of_the_file() {
     let text = "pools: [{name: web, backends: [http://10.0.0.1], health_check: {timeout: 2s}}]";
     let health_interval = Some(Override::flag("--health-interval", "1s"));
     let said = wrong(Some(text), &Overrides { health_interval, ..Overrides::default() });
-    assert!(said.starts_with("--health-interval: the timeout of a probe, 2s, is longer"), "{said}");
+    assert!(said.starts_with("--health-interval: `timeout` (2s) is longer"), "{said}");
 }
 
 #[test]
@@ -412,7 +412,7 @@ fn a_version_stays_the_same_for_ever() {
 }
 
 #[test]
-fn a_file_with_a_million_mistakes_is_answered_with_a_thousand() {
+fn at_most_a_thousand_problems_of_a_file_are_reported() {
     let text = format!("{WEB}\n{}", "colour: blue\n".repeat(20_000));
     let problems = config::load(Some(text.as_bytes()), &Overrides::default()).unwrap_err();
     assert_eq!(problems.iter().count(), 1001);
@@ -444,7 +444,7 @@ fn the_largest_numbers_of_listeners_pools_and_backends_load() {
 }
 
 #[test]
-fn one_more_than_the_largest_number_is_refused() {
+fn one_more_than_the_largest_number_is_rejected() {
     let said = load(&numbers_of_things(257, 1, 1)).unwrap_err();
     assert!(said.contains("257 listeners, but 256 are the most"), "{said}");
     let said = load(&numbers_of_things(1, 1025, 1)).unwrap_err();
@@ -552,7 +552,7 @@ proptest! {
     }
 
     #[test]
-    fn no_given_value_makes_it_panic_or_breaks_the_line(
+    fn no_value_of_a_flag_makes_it_panic_or_breaks_the_line(
         start in prop::sample::select(vec![
             "", "localhost:", "*:", ":", "http://", "http://a/", "http://a:", "[", "10.", "1m", "tcp://",
         ]),

@@ -1,4 +1,4 @@
-//! What becomes of a request that a route takes.
+//! What a route does with a request.
 
 use ::http::{HeaderName, HeaderValue};
 
@@ -8,23 +8,23 @@ use crate::http::rewrite::NewPath;
 /// What a route does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
-    /// A pool answers.
+    /// A pool serves it.
     Forward(Forward),
-    /// The client is sent elsewhere.
+    /// The client is redirected.
     Redirect(Redirect),
-    /// We answer.
+    /// Weir responds itself.
     Respond(Respond),
 }
 
 impl Action {
-    /// To one pool, as it came.
+    /// Forwards to one pool without changes.
     #[must_use]
     pub fn to_pool(pool: usize) -> Self {
         let pools = vec![Share { pool, weight: 1 }];
         Self::Forward(Forward { pools, rewrite: Rewrite::default() })
     }
 
-    /// The pools that it may lead to.
+    /// The pools that may serve it.
     #[must_use]
     pub fn pools(&self) -> &[Share] {
         match self {
@@ -34,12 +34,12 @@ impl Action {
     }
 }
 
-/// To a backend.
+/// Forwarding to a backend.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Forward {
     /// At least one, no pool twice; not all of weight 0.
     pub pools: Vec<Share>,
-    /// How the request differs from the one that came.
+    /// Changes of the request.
     pub rewrite: Rewrite,
 }
 
@@ -52,7 +52,7 @@ pub struct Share {
     pub weight: u32,
 }
 
-/// How a request is changed before it is sent.
+/// Changes of a request before it goes to a backend.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Rewrite {
     /// Its path.
@@ -61,25 +61,25 @@ pub struct Rewrite {
     pub host: Option<String>,
 }
 
-/// An answer without a backend.
+/// A fixed response without a backend.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Respond {
     /// 200 to 599.
     pub status: u16,
     /// May be empty.
     pub body: String,
-    /// What the body is.
+    /// `Content-Type` of the body.
     pub content_type: HeaderValue,
 }
 
-/// Changes of fields: first what is removed, then what is set, then what is added.
+/// Header changes: first `remove`, then `set`, then `add`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct HeaderChanges {
-    /// In place of every line of that name.
+    /// Replace all headers of that name.
     pub set: Vec<Header>,
-    /// One more line.
+    /// Added headers.
     pub add: Vec<Header>,
-    /// Every line of that name.
+    /// Removed headers.
     pub remove: Vec<HeaderName>,
 }
 
@@ -91,10 +91,10 @@ impl HeaderChanges {
     }
 }
 
-/// A field and its value.
+/// A header and its value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Header {
-    /// As written: HTTP/1 sends it in the case that somebody chose.
+    /// As written, because HTTP/1 keeps the case of names.
     pub name: String,
     /// As written.
     pub value: HeaderValue,

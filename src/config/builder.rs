@@ -1,38 +1,41 @@
-//! A configuration while it is looked at.
+//! A configuration that is being checked.
 
+use super::listener::ClientAuth;
 use std::fmt;
 use std::path::Path;
 
+use super::meaning::Config;
+use super::overrides::Overrides;
 use super::problem::Diagnostics;
-use super::{Config, Overrides, Problem, Problems, check, file, foreign, yaml};
+use super::problem::{Problem, Problems};
+use super::{check, file, foreign, yaml};
 
-/// What a file means as far as that is clear, and all that is wrong with it so far. Whoever looks
-/// further, at the files that it names for example, adds to it, so that the operator is told
-/// everything at once.
+/// A configuration as far as it is known, with all problems found so far. Further checks, for example of
+/// the certificate files, add to it, so that all problems are reported at once.
 #[derive(Debug)]
 pub struct ConfigBuilder {
     config: Config,
     found: Diagnostics,
 }
 
-/// Something that is allowed, and that was probably not meant so.
+/// Something that is allowed, but probably a mistake.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Warning(pub Problem);
 
 impl fmt::Display for Warning {
-    /// Like a problem, with the word for it behind the place.
+    /// Like a problem, with `warning: ` after the position.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Problem { at, what, help } = self.0.clone();
         Problem { at, what: format!("warning: {what}"), help }.fmt(formatter)
     }
 }
 
-/// What has come of a look at a file.
+/// Result of checking a file.
 #[derive(Debug)]
 pub struct Report {
-    /// In the order of the file; what is not in the file comes last.
+    /// In the order of the file; those without a position come last.
     pub warnings: Vec<Warning>,
-    /// What it means, or why it means nothing.
+    /// The configuration, or all its problems.
     pub config: Result<Config, Problems>,
 }
 
@@ -43,11 +46,11 @@ impl From<Problems> for Report {
 }
 
 impl ConfigBuilder {
-    /// Reads a file and the values that win over it; the file may be left out. Names of files are
-    /// relative to `directory`.
+    /// Reads a file and the overrides; the file may be missing. File names are relative to
+    /// `directory`.
     ///
     /// # Errors
-    /// Why it cannot be read at all.
+    /// The file cannot be read at all.
     pub fn new(
         text: Option<&[u8]>,
         overrides: &Overrides,
@@ -74,30 +77,29 @@ impl ConfigBuilder {
         Ok(Self { config, found })
     }
 
-    /// What it means. Where something is wrong it is a guess, of which only the names of files are
-    /// worth a look.
+    /// The configuration. If there are problems, only the file names in it are meaningful.
     #[must_use]
     pub fn config(&self) -> &Config {
         &self.config
     }
 
-    /// Whether nothing is wrong so far.
+    /// Whether there are no problems so far.
     #[must_use]
     pub fn is_whole(&self) -> bool {
         self.found.is_empty()
     }
 
-    /// Adds something wrong.
+    /// Adds a problem.
     pub fn refuse(&mut self, problem: Problem) {
         self.found.add(problem);
     }
 
-    /// Adds something that was probably not meant so.
+    /// Adds a warning.
     pub fn warn(&mut self, problem: Problem) {
         self.found.warnings.push(problem);
     }
 
-    /// What has come of it.
+    /// The result.
     #[must_use]
     pub fn finish(mut self) -> Report {
         let mut warnings = std::mem::take(&mut self.found.warnings);
@@ -107,7 +109,26 @@ impl ConfigBuilder {
     }
 }
 
+impl Config {
+    /// Resolves relative file names against `directory`.
+    #[must_use]
+    pub fn in_directory(mut self, directory: &Path) -> Self {
+        for tls in self.listeners.iter_mut().filter_map(|listener| listener.tls.as_mut()) {
+            let certificates = &mut tls.certificates;
+            let files = certificates.iter_mut().flat_map(|one| [&mut one.cert, &mut one.key]);
+            let authority = match &mut tls.client_auth {
+                ClientAuth::Off => None,
+                ClientAuth::Request(authority) | ClientAuth::Require(authority) => Some(authority),
+            };
+            files.chain(authority).for_each(|file| file.path = directory.join(&file.path));
+        }
+        let backends = self.pools.iter_mut().flat_map(|pool| pool.transport.tls.files_mut());
+        backends.for_each(|file| file.path = directory.join(&file.path));
+        self
+    }
+}
+
 fn nothing() -> Problem {
     Problem::nowhere("there is nothing to balance")
-        .help("name a file by `-c FILE`, or a backend by `--backend http://10.0.0.1:3000`")
+        .help("pass a file with `-c FILE`, or a backend with `--backend http://10.0.0.1:3000`")
 }

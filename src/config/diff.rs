@@ -1,22 +1,24 @@
-//! What a new configuration changes, in lines for the operator who asked for the reload.
+//! Changes between two configurations, as lines for the operator who reloads.
 //!
-//! Each line says what a worker with the new configuration does differently, and of what it knew
-//! what it keeps; see `runtime::handoff` for the rules. (A backend that was written as a name keeps
-//! its health only if the name still has the same address, which nobody knows before it is looked
-//! up.)
+//! Each line says what a worker with the new configuration does differently, and which state it keeps; see
+//! `runtime::handoff` for the rules. (A backend with a host name keeps its health only if the name still has
+//! the same address, which is unknown until it is resolved.)
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::Display;
 use std::time::Duration;
 
-use super::read::Keyword;
-use super::show;
-use super::value::{spell, spell_size};
-use super::{
-    Backend, ClientAuth, Config, HealthCheck, Http2, Limits, Pool, Probe, RateLimit, ReadyWhen,
-    ResponseBuffers, Retry, Route, StatusSet, Threads, Tls, Transport, TransportHttp2,
-    TransportTls,
+use super::listener::{ClientAuth, Tls};
+use super::meaning::{
+    Backend, Config, HealthCheck, Http2, Limits, Pool, Probe, ReadyWhen, Retry, Threads,
 };
+use super::rate_limit::RateLimit;
+use super::read::Keyword;
+use super::route::Route;
+use super::show;
+use super::terms::{ResponseBuffers, StatusSet};
+use super::transport::{Transport, TransportHttp2, TransportTls};
+use super::value::{spell, spell_size};
 
 /// One line for each change, in the order of the file's keys; none if nothing changed.
 #[must_use]

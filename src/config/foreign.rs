@@ -1,16 +1,16 @@
-//! Files of other servers that were given to Weir.
+//! Recognizes configuration files of other servers.
 
 use super::file;
 use super::problem::{Position, Problem};
 
-/// Whether a line (without the space around it) is one of a server's files.
+/// Whether a trimmed line belongs to the configuration of a server.
 type IsLine = fn(&str) -> bool;
 
-/// A server, and whether a line (without the space around it) is one of its files.
+/// Servers and their lines.
 const SERVERS: [(&str, IsLine); 3] =
     [("an nginx", is_nginx), ("an HAProxy", is_haproxy), ("a Caddy", is_caddy)];
 
-/// What is to be said of a file that cannot be read, if it is one of another server.
+/// The problem to report for an unreadable file, if it looks like one of another server.
 pub(super) fn problem(text: &[u8]) -> Option<Problem> {
     let text = std::str::from_utf8(text).ok()?;
     let found = |(name, is_line): (&'static str, IsLine)| {
@@ -19,7 +19,7 @@ pub(super) fn problem(text: &[u8]) -> Option<Problem> {
     };
     let (name, line) = SERVERS.into_iter().find_map(found)?;
     let at = Position { line, column: 1 };
-    let what = format!("this looks like {name} configuration, and Weir reads YAML");
+    let what = format!("this looks like {name} configuration, but Weir reads YAML");
     Some(Problem::in_file(at, what).help(file::SMALLEST))
 }
 

@@ -1,4 +1,4 @@
-//! Every bound of a configuration, in one place, each with its reason.
+//! Limits of a configuration that are not the range of a single key, each with its reason.
 
 use std::time::Duration;
 
@@ -70,7 +70,7 @@ pub const RUN_MAX: u32 = 1000;
 /// they are tried one after the other: in the worst case, a path of 8 KiB that all of them have to read to
 /// its end, that takes 12 ms.
 pub const PATTERNS_MAX: usize = 1000;
-/// The body of a fixed answer. It is kept in memory, and sent to whoever asks.
+/// The body of a fixed response. It is kept in memory.
 pub const RESPOND_BYTES_MAX: usize = 64 * 1024;
 /// Workers that may drain at once. Each holds its own memory and its own connections.
 pub const DRAINING_WORKERS_MAX: usize = 256;

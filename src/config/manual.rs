@@ -1,6 +1,6 @@
 //! The manual of the file: docs/CONFIG.md.
 //!
-//! It is made of the same table as the reader, so a key that is read is a key that is described.
+//! It is generated from the same table that the reader uses, so every key that can be read is described.
 
 use super::file;
 use super::read::{Key, Presence, Section};
@@ -8,36 +8,39 @@ use super::read::{Key, Presence, Section};
 const HEAD: &str = "\
 # The configuration file
 
-<!-- Made from src/config/file.rs by `UPDATE=1 cargo test --no-default-features --test config`. -->
+<!-- Generated from src/config/file.rs and src/config/file/ by `UPDATE=1 cargo test --no-default-features --test config`. -->
 
-Weir reads one YAML file, named by `-c`. The smallest:
+Weir reads one YAML file, named by `-c`. The smallest one is:
 
 ```yaml
 pools: [{name: web, backends: [http://10.0.0.1:3000, http://10.0.0.2:3000]}]
 ```
 
-It listens on `0.0.0.0:8080`, answers the operator on `127.0.0.1:9090`, and spreads every request
+Weir then listens on `0.0.0.0:8080`, serves its admin port on `127.0.0.1:9090`, and balances all requests
 over two backends. `conf/weir.yaml` shows every key with its default.
 
-- A key that is unknown, written twice or of the wrong type is refused, and so is a value that
-  would be ignored. All problems are reported at once, each as `file:line:column: what (help: what
-  to do)`.
+- An unknown key, a key that occurs twice and a value of the wrong type are rejected, and so is a value
+  that would have no effect. All problems are reported at once, each as `file:line:column: what is wrong
+  (help: what to do)`.
 - A duration is a whole number and a unit: `500ms`, `2s`, `1m`, `1h`. The longest is `24h`.
-- A network is an address and a prefix, such as `10.0.0.0/8`; a bare address is a network of one.
-- Text that begins with `*` needs quotes: `\"*.example.com\"`.
-- Anchors and aliases work; tags, merge keys (`<<`) and several documents in one file are refused.
-- The file has at most 4 MiB.
+- A size is a number of bytes, or a whole number and a unit of 1024: `500B`, `64KiB`, `10MiB`, `1GiB`.
+- A network is an address and a prefix length, such as `10.0.0.0/8`. A plain address is a network of one.
+- Text that starts with `*` needs quotes: `\"*.example.com\"`.
+- Anchors and aliases work. Tags, merge keys (`<<`) and several documents in one file are rejected.
+- The file may have at most 4 MiB.
+- A reload applies every key: a new worker process starts with the new file, and old workers finish the
+  requests that they already have. Where a file is rejected, nothing changes.
 
-Some values can be given without the file or instead of it. A flag wins over the environment, the
-environment over the file. `weir run` and `weir check` take them.
+Some values can be given by flags or environment variables, with or without a file. A flag overrides the
+environment, and the environment overrides the file. `weir run` and `weir check` accept them.
 
 | Flag | Environment | Replaces |
 |---|---|---|
-| `--listen ADDRESS` (repeatable) | `WEIR_LISTEN` | `listeners` |
-| `--backend URL` (repeatable) | `WEIR_BACKENDS` (comma list) | the `backends` of the only pool; without a file it makes a pool named `default` |
+| `--listen ADDRESS` (repeatable) | `WEIR_LISTEN` (comma-separated list) | `listeners` |
+| `--backend URL` (repeatable) | `WEIR_BACKENDS` (comma-separated list) | the `backends` of the only pool; without a file it creates a pool named `default` |
 | `--algorithm NAME` | `WEIR_ALGORITHM` | `algorithm` of every pool |
 | `--request-timeout DURATION` | | `timeouts.request` of every pool |
-| `--health-interval DURATION` | | `health_check.interval` of every pool that is probed |
+| `--health-interval DURATION` | | `health_check.interval` of every pool with health checks |
 | `--admin ADDRESS` | `WEIR_ADMIN` | `admin.address` |
 ";
 
@@ -53,8 +56,8 @@ pub fn manual() -> String {
 
 fn describe(section: &Section, text: &mut String) {
     let title = match section.path {
-        "" => "The whole file".to_owned(),
-        // A limit can stand in three places and is the same in each.
+        "" => "Top level".to_owned(),
+        // Some sections occur in several places and are the same in each.
         "routes[].headers" => "`routes[].headers.NAME`, `routes[].query.NAME`".to_owned(),
         "routes[].request_headers" => {
             "`routes[].request_headers`, `routes[].response_headers`".to_owned()
@@ -68,7 +71,7 @@ fn describe(section: &Section, text: &mut String) {
     }
     if !section.later.is_empty() {
         let later: Vec<String> = section.later.iter().map(|key| format!("`{key}`")).collect();
-        text.push_str(&format!("\nNot in this version, and refused: {}.\n", later.join(", ")));
+        text.push_str(&format!("\nNot available in this version: {}.\n", later.join(", ")));
     }
 }
 

@@ -1,20 +1,21 @@
-//! Values from the command line and the environment, which win over the file.
+//! Values from the command line and the environment, which override the file.
 //!
-//! They are put into the file as typed, before anything is checked, so one set of rules holds for
-//! both and a complaint about `--listen` reads like one about `listeners`.
+//! They are put into the file as typed before it is checked, so the same rules hold for both, and a message
+//! about `--listen` reads like one about `listeners`.
 
+use super::file;
 use super::file::{Backend, File, HealthCheck, Listener, Pool, Timeouts};
 use super::problem::{Diagnostics, Origin, Problem, Source, Spanned};
 use super::read::{FromNode, KeyContext, List, OffOr};
 use super::yaml::{Node, Value};
-use super::{PoolName, file};
+use crate::name::PoolName;
 
-/// A value that wins over the file.
+/// A value that overrides the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Override {
     /// As typed.
     pub value: String,
-    /// Where it was typed.
+    /// Where it comes from.
     pub source: Source,
 }
 
@@ -32,13 +33,12 @@ impl Override {
     }
 }
 
-/// The values that win over the file. An environment variable that is set to nothing counts as
-/// not set; leaving it out is the caller's part.
+/// The values that override the file. The caller leaves out environment variables that are empty.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Overrides {
     /// Replace all listeners.
     pub listen: Vec<Override>,
-    /// URLs. They replace the backends of the only pool, or make a pool named `default`.
+    /// URLs. They replace the backends of the only pool, or create a pool named `default`.
     pub backends: Vec<Override>,
     /// For every pool.
     pub algorithm: Option<Override>,
@@ -65,7 +65,7 @@ impl Overrides {
         .flat_map(|(name, values)| values.iter().map(move |value| (name, value)))
     }
 
-    /// The flags and variables that gave a value, separated by commas; each once.
+    /// Names of the flags and variables that gave a value, separated by commas; each once.
     #[must_use]
     pub fn names(&self) -> String {
         let mut names: Vec<String> = Vec::new();
@@ -78,8 +78,8 @@ impl Overrides {
         names.join(",")
     }
 
-    /// Puts the values into a file that is to be shown, where [`Self::apply`] puts them. What cannot have
-    /// them there is a problem that `apply` reports; here it stays as typed.
+    /// Writes the values into the nodes of a file, where [`Self::apply`] puts them. Where that is impossible,
+    /// `apply` reports a problem, and the node stays as typed.
     pub(super) fn write(&self, root: &mut Node) {
         if let Some(first) = self.listen.first() {
             root.set(
@@ -190,12 +190,11 @@ impl Overrides {
         let pools = file.pools.as_mut().map(|pools| pools.value.entries.as_mut_slice());
         match (typed, pools) {
             (2.., _) => {
-                let what =
-                    "the file has several pools, so it is not clear whose backends these are";
+                let what = "the file has several pools, so it is unclear to which one these backends belong";
                 found.add(Problem::new(at, what).help("write the backends into the file"));
             }
             (1, Some([only])) => only.value.backends = backends,
-            // What the file says of its pools is wrong, and was reported.
+            // The pools of the file are invalid, and that was reported.
             (1, _) => {}
             (0, _) if file.refused.contains(&"pools") => {}
             (0, _) => {

@@ -1,13 +1,13 @@
-//! What is wrong with a configuration, in words for the operator.
+//! Problems of a configuration, and the messages about them.
 //!
-//! A problem says where, what, and what to do. All of them are reported at once, because whoever
-//! mends a file at night should not have to meet its mistakes one by one.
+//! A problem says where it is, what is wrong, and what to do. All problems are reported at once, so that a
+//! file can be corrected in one go.
 
 use std::fmt;
 
 use super::limits;
 
-/// A place in the file, as an editor counts: both from 1, columns in characters.
+/// A position in the file, as an editor counts: both from 1, columns in characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position {
     /// The line.
@@ -27,7 +27,7 @@ impl fmt::Display for Position {
     }
 }
 
-/// Where something is written, which is no part of what it means: any two are equal.
+/// Where something is defined in the file. Positions do not affect equality: any two are equal.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SourcePosition(pub Option<Position>);
 
@@ -39,7 +39,7 @@ impl PartialEq for SourcePosition {
     }
 }
 
-/// Who gave a value that wins over the file.
+/// Where a value that overrides the file comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Source {
     /// A flag of the command line, with its dashes.
@@ -63,7 +63,7 @@ pub(super) enum Origin {
 }
 
 impl Origin {
-    /// The place in the file, if it is there.
+    /// The position, if it is in the file.
     pub(super) const fn position(self) -> Option<Position> {
         match self {
             Self::File(position) => Some(position),
@@ -91,7 +91,7 @@ pub(super) struct Spanned<T> {
 /// One thing wrong with a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// Where in the file; `None` if it is not the file that is wrong.
+    /// Position in the file; `None` if the problem is not in the file.
     pub at: Option<Position>,
     /// What is wrong: lower case, no full stop.
     pub what: String,
@@ -123,7 +123,7 @@ impl Problem {
         self
     }
 
-    /// To sort by: what is not in the file comes last.
+    /// Sort key: problems that are not in the file come last.
     pub(super) fn place(&self) -> impl Ord + use<> {
         (self.at.is_none(), self.at)
     }
@@ -142,13 +142,13 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Everything that is wrong with a configuration, in the order of the file; what is not in the
-/// file comes last. Never empty.
+/// All problems of a configuration, in the order of the file; those that are not in the file come last.
+/// Never empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problems(Vec<Problem>);
 
 impl Problems {
-    /// These, unless there is none.
+    /// `None` if the list is empty.
     #[must_use]
     pub fn of(problems: Vec<Problem>) -> Option<Self> {
         (!problems.is_empty()).then_some(Self(problems))
@@ -189,13 +189,13 @@ impl fmt::Display for Problems {
 
 impl std::error::Error for Problems {}
 
-/// Problems as they are found. Keeps [`limits::PROBLEMS_MAX`] and counts the rest, so that a file
-/// with a million mistakes does not become a million sentences.
+/// Collects problems. Keeps [`limits::PROBLEMS_MAX`] and counts the rest, so that a file with a million
+/// mistakes does not need the memory for a million messages.
 #[derive(Debug, Default)]
 pub(super) struct Diagnostics {
     problems: Vec<Problem>,
     more: usize,
-    /// What is allowed, and was probably not meant so.
+    /// What is allowed, but probably a mistake.
     pub(super) warnings: Vec<Problem>,
 }
 
@@ -216,12 +216,12 @@ impl Diagnostics {
     pub(super) fn explain_variables(&mut self) {
         for problem in self.problems.iter_mut().filter(|problem| problem.what.contains("${")) {
             problem.help = Some(
-                "Weir has no variables in its file: let envsubst or the like write it".to_owned(),
+                "Weir does not expand variables in its file: generate the file, for example with envsubst".to_owned(),
             );
         }
     }
 
-    /// Whether a further problem would only be counted; then its words need not be looked for.
+    /// Whether further problems are only counted; then their messages need not be made.
     pub(super) fn is_full(&self) -> bool {
         self.problems.len() >= limits::PROBLEMS_MAX
     }
@@ -230,7 +230,7 @@ impl Diagnostics {
         self.problems.is_empty()
     }
 
-    /// `value`, if nothing was found.
+    /// `value`, if there are no problems.
     pub(super) fn or<T>(mut self, value: T) -> Result<T, Problems> {
         if self.problems.is_empty() {
             return Ok(value);
@@ -244,7 +244,7 @@ impl Diagnostics {
     }
 }
 
-/// What was typed, fit for a sentence: between backticks, on one line, and not longer than helps.
+/// Typed text for a message: in backticks, on one line, and shortened.
 pub(super) fn quote(typed: &str) -> String {
     const SHOWN_MAX: usize = 60;
     let mut quoted = String::from("`");
@@ -263,9 +263,9 @@ pub(super) fn quote(typed: &str) -> String {
     quoted
 }
 
-/// Which of `known` was probably meant by `typed`.
+/// The one of `known` that was probably meant by `typed`.
 pub fn nearest<'a>(typed: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    // Nothing that we know is longer than this, and the comparison takes the product of lengths.
+    // No known word is longer, and the comparison takes the product of the lengths.
     const COMPARED_MAX: usize = 64;
     if typed.len() > COMPARED_MAX {
         return None;

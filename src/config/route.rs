@@ -1,41 +1,45 @@
-//! What a route means.
+//! Routes.
 
+use super::terms::HostPattern;
 use std::cmp::Reverse;
 use std::fmt;
 
 use ::http::{HeaderName, Method};
 
-use super::{Action, HeaderChanges, RateLimit, RouteName, SourcePosition};
+use super::action::{Action, HeaderChanges};
+use super::problem::SourcePosition;
+use super::rate_limit::RateLimit;
 use crate::http::pattern::Pattern;
 use crate::http::scheme::Scheme;
+use crate::name::RouteName;
 
-/// Which requests it is for, and what becomes of them.
+/// Which requests a route matches, and what it does with them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Route {
-    /// What logs call it.
+    /// Name in logs.
     pub name: Option<RouteName>,
-    /// How the client came; `None` is either way.
+    /// Scheme that the client used; `None` matches both.
     pub scheme: Option<Scheme>,
-    /// Which `Host`.
+    /// Hosts that it matches.
     pub host: HostPattern,
-    /// Which path.
+    /// Paths that it matches.
     pub path: PathPattern,
-    /// What else a request must have.
+    /// Further conditions.
     pub conditions: Conditions,
-    /// What becomes of a request.
+    /// What it does with a request.
     pub action: Action,
-    /// Of what a backend gets.
+    /// Header changes for the request to the backend.
     pub request_headers: HeaderChanges,
-    /// Of what the client gets.
+    /// Header changes for the response.
     pub response_headers: HeaderChanges,
     /// For the requests of this route alone, after the global limit.
     pub rate_limit: Option<RateLimit>,
-    /// Where it says what it does.
+    /// Position of its redirect, else of the route.
     pub defined_at: SourcePosition,
 }
 
 impl Route {
-    /// Every request to one pool.
+    /// Forwards every request to one pool.
     #[must_use]
     pub fn for_all(pool: usize) -> Self {
         Self::new(
@@ -46,7 +50,7 @@ impl Route {
         )
     }
 
-    /// A route without a name, a limit and changes of fields.
+    /// A route without name, rate limit and header changes.
     #[must_use]
     pub fn new(
         host: HostPattern,
@@ -69,33 +73,12 @@ impl Route {
     }
 }
 
-/// Which host names a route is for. Names are lower case, without port and trailing dot.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum HostPattern {
-    /// `api.example.com`
-    Exact(String),
-    /// `*.example.com`, kept as `example.com`: one or more labels in front of it.
-    Suffix(String),
-    /// Every host.
-    Any,
-}
-
-impl fmt::Display for HostPattern {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Exact(host) => formatter.write_str(host),
-            Self::Suffix(host) => write!(formatter, "*.{host}"),
-            Self::Any => formatter.write_str("*"),
-        }
-    }
-}
-
-/// Which paths a route is for, as routing sees them (see [`crate::http::path`]).
+/// Paths that a route matches, in normalized form (see [`crate::http::path`]).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PathPattern {
-    /// This path alone.
+    /// Exactly this path.
     Exact(String),
-    /// Every path that the pattern takes as a whole.
+    /// Every path that the pattern matches as a whole.
     Regex(Pattern),
     /// A prefix that ends on a segment boundary: `/v1` matches `/v1` and `/v1/x`, not `/v10`. `/`
     /// matches every path. Starts with `/`, has no trailing `/` unless it is `/`.
@@ -113,14 +96,14 @@ impl fmt::Display for PathPattern {
     }
 }
 
-/// What a request must have besides host and path: all of it.
+/// Conditions besides host and path. All of them must hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Conditions {
-    /// One of these; none is any. `GET` is for `HEAD`, too.
+    /// One of these methods; an empty list matches all. `GET` includes `HEAD`.
     pub methods: Vec<Method>,
-    /// Of its fields.
+    /// Conditions on headers.
     pub headers: Vec<Condition<HeaderName>>,
-    /// Of the parameters of its query.
+    /// Conditions on query parameters.
     pub query: Vec<Condition<String>>,
 }
 
@@ -131,8 +114,8 @@ impl Conditions {
         self.methods.is_empty() && self.headers.is_empty() && self.query.is_empty()
     }
 
-    /// The more of them, the earlier a route is asked: one for certain methods before one for all,
-    /// then by the number of fields, then by that of parameters. The lower is the earlier.
+    /// Precedence; lower comes first. A route with methods comes before one without, then the one with more
+    /// header conditions, then the one with more query conditions.
     #[must_use]
     pub fn rank(&self) -> (bool, usize, usize) {
         (self.methods.is_empty(), usize::MAX - self.headers.len(), usize::MAX - self.query.len())
@@ -140,7 +123,7 @@ impl Conditions {
 }
 
 impl fmt::Display for Conditions {
-    /// As in a file, each with a space in front.
+    /// As in a file, each after a space.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         if !self.methods.is_empty() {
             let methods: Vec<&str> = self.methods.iter().map(Method::as_str).collect();
@@ -156,30 +139,30 @@ impl fmt::Display for Conditions {
     }
 }
 
-/// What one field or parameter must be.
+/// Condition on one header or query parameter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Condition<Name> {
-    /// Which.
+    /// Name of the header or parameter.
     pub name: Name,
-    /// What it must be.
+    /// What its value must be.
     pub test: Test,
 }
 
 /// What a value must be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Test {
-    /// This.
+    /// Equal to this.
     Exact(String),
-    /// It begins so.
+    /// Starts with this.
     Prefix(String),
-    /// The pattern takes all of it.
+    /// The pattern matches all of it.
     Regex(Pattern),
-    /// It is there, or it is not.
+    /// It is present, or it is absent.
     Present(bool),
 }
 
 impl Test {
-    /// Whether a value, or its absence, is what it must be.
+    /// Whether a value, or its absence, passes.
     #[must_use]
     pub fn passes(&self, value: Option<&str>) -> bool {
         match (self, value) {
@@ -191,7 +174,7 @@ impl Test {
         }
     }
 
-    /// Whether whatever passes this passes `other`. A `false` may be wrong, a `true` is not.
+    /// Whether every value that passes this also passes `other`. `false` may be wrong, `true` never is.
     #[must_use]
     pub fn implies(&self, other: &Self) -> bool {
         match (self, other) {
@@ -217,7 +200,7 @@ impl fmt::Display for Test {
 }
 
 impl fmt::Display for Route {
-    /// What tells it from every other route, short.
+    /// Short text that identifies the route.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(scheme) = self.scheme {
             write!(formatter, "{scheme}://")?;
@@ -226,8 +209,8 @@ impl fmt::Display for Route {
     }
 }
 
-/// The indices of `routes` in the order in which they are asked, for a reader: host by host, and
-/// within a host from the most specific path to the least.
+/// The indices of `routes` in order of precedence: host by host, and within a host from the most specific
+/// path to the least specific one.
 #[must_use]
 pub fn precedence(routes: &[Route]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..routes.len()).collect();
@@ -235,7 +218,7 @@ pub fn precedence(routes: &[Route]) -> Vec<usize> {
     order
 }
 
-/// The lower, the earlier.
+/// Precedence; lower comes first.
 fn rank(routes: &[Route], route: &Route) -> impl Ord + use<> {
     let host = match &route.host {
         HostPattern::Exact(host) => (0, Reverse(0), host.clone()),

@@ -1,4 +1,4 @@
-//! How to stop.
+//! Graceful shutdown.
 
 use std::num::NonZeroUsize;
 use std::time::Duration;

@@ -1,51 +1,30 @@
-//! How backends are spoken to.
+//! Transport to the backends of a pool.
 
+use super::terms::{FilePath, Protocol};
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use super::{Certificate, FilePath};
+use super::listener::Certificate;
 
-/// How a pool speaks to its backends.
+/// Transport to the backends of a pool.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Transport {
-    /// Which HTTP.
+    /// HTTP version.
     pub protocol: Protocol,
-    /// How HTTP/2 is spoken, where it is.
+    /// HTTP/2 settings, where it is used.
     pub http2: TransportHttp2,
-    /// Whether connections begin with a PROXY header of version 2.
+    /// Whether connections start with a PROXY header of version 2.
     pub proxy_protocol: bool,
-    /// With those that are `https://`.
+    /// TLS, for backends that are `https://`.
     pub tls: TransportTls,
 }
 
-/// Which HTTP a pool's backends speak.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Protocol {
-    /// HTTP/1.1.
-    #[default]
-    Http1,
-    /// HTTP/2 over TLS.
-    H2,
-    /// HTTP/2 without TLS, by prior knowledge.
-    H2c,
-    /// Over TLS what the backend prefers; else HTTP/1.1.
-    Auto,
-}
-
-impl Protocol {
-    /// Whether it is HTTP/2 and nothing else.
-    #[must_use]
-    pub const fn is_http2_alone(self) -> bool {
-        matches!(self, Self::H2 | Self::H2c)
-    }
-}
-
-/// How HTTP/2 is spoken to backends.
+/// HTTP/2 with backends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TransportHttp2 {
-    /// Requests at once on a connection.
+    /// Maximum number of concurrent streams on a connection.
     pub streams: NonZeroU32,
-    /// How often a connection is asked whether it still works; `None` is never.
+    /// Interval of PING frames; `None` sends none.
     pub ping: Option<Duration>,
 }
 
@@ -55,14 +34,14 @@ impl Default for TransportHttp2 {
     }
 }
 
-/// How a pool speaks TLS to its backends.
+/// TLS with the backends of a pool.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TransportTls {
-    /// Whether a backend's certificate must be one for its name that somebody vouches for.
+    /// Whether backend certificates are verified: trusted CA and server name.
     pub verify: bool,
-    /// Who vouches; `None` is whoever this system trusts.
+    /// File of CA certificates; `None` uses those of the system.
     pub ca: Option<FilePath>,
-    /// What we show to backends.
+    /// Client certificate for backends that ask for one.
     pub identity: Option<Certificate>,
 }
 
@@ -73,7 +52,7 @@ impl Default for TransportTls {
 }
 
 impl TransportTls {
-    /// Every file that it names.
+    /// Every file that is named here.
     pub(super) fn files_mut(&mut self) -> impl Iterator<Item = &mut FilePath> {
         let identity = self.identity.iter_mut().flat_map(|one| [&mut one.cert, &mut one.key]);
         self.ca.iter_mut().chain(identity)

@@ -1,4 +1,4 @@
-//! `weir check`: what `weir run` would serve with the same flags, environment and file.
+//! `weir check`: checks what `weir run` would serve with the same flags, environment and file.
 
 use std::io::{self, Write as _};
 use std::path::PathBuf;
@@ -20,14 +20,14 @@ pub(super) struct Check {
     config: Option<PathBuf>,
     #[command(flatten)]
     overriding: Overriding,
-    /// Print the configuration with every default and every value that wins over the file, its
-    /// routes in the order in which they are asked
+    /// Print the configuration with every default and override filled in, and with its routes in
+    /// order of precedence
     #[arg(long)]
     show: bool,
 }
 
-/// Prints what is wrong, else what there is. Flags of `run` that are about the process, and their
-/// variables, change nothing here.
+/// Prints the problems, or else a summary. Flags and variables of `run` that concern the process have no
+/// effect here.
 pub(super) fn check(flags: &Check) -> Result<(), String> {
     let path = given::file(flags.file.as_ref().or(flags.config.as_ref()));
     let file = path.as_deref();
@@ -35,7 +35,7 @@ pub(super) fn check(flags: &Check) -> Result<(), String> {
     let text = file.map(read).transpose()?;
     let report = check_all(file, text.as_deref(), &overrides);
     if !report.warnings.is_empty() {
-        let _nobody_reads = writeln!(io::stderr(), "{}", complain(file, report.warnings.iter()));
+        let _closed = writeln!(io::stderr(), "{}", complain(file, report.warnings.iter()));
     }
     let complaint = |problems: Problems| complain(file, problems.iter());
     if flags.show {
@@ -48,7 +48,7 @@ pub(super) fn check(flags: &Check) -> Result<(), String> {
     print(&format!("{name}: ok: {}", summary(&config, &overrides)))
 }
 
-/// How much there is of everything, and what did not come from the file.
+/// Numbers of listeners, routes, pools and backends, and the names of the overrides.
 fn summary(config: &Config, overrides: &Overrides) -> String {
     let backends: usize = config.pools.iter().map(|pool| pool.backends.len()).sum();
     let (listeners, routes) = (config.listeners.len(), config.routes.len());

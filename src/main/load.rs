@@ -1,4 +1,4 @@
-//! From a file to what it means, with the files that it names.
+//! Loads and checks a configuration file and the files that it names.
 
 use std::fmt::Display;
 use std::io;
@@ -11,7 +11,7 @@ use weir::runtime::self_redirects::report_self_redirects;
 use weir::supervisor;
 use weir::tls::check::{Expired, check_files};
 
-/// Turns a file's text into its meaning and its version.
+/// Loads a file's text: its configuration and version.
 pub(super) fn loader(file: Option<PathBuf>, overrides: Overrides) -> supervisor::Load {
     Box::new(move |text| {
         let report = check(file.as_deref(), text, &overrides);
@@ -23,7 +23,7 @@ pub(super) fn loader(file: Option<PathBuf>, overrides: Overrides) -> supervisor:
     })
 }
 
-/// What the text of `file` means, for a worker: the supervisor has looked at it.
+/// Loads the text of `file` for a worker, after the supervisor has checked it.
 pub(super) fn load(
     file: Option<&Path>,
     text: Option<&[u8]>,
@@ -32,7 +32,7 @@ pub(super) fn load(
     ConfigBuilder::new(text, overrides, directory(file))?.finish().config
 }
 
-/// All that is to be said about the text of `file`, and about the files that it names.
+/// Checks the text of `file` and the files that it names.
 fn check(file: Option<&Path>, text: Option<&[u8]>, overrides: &Overrides) -> Report {
     let builder = builder(file, text, overrides, Expired::Warn);
     builder.map_or_else(Report::from, ConfigBuilder::finish)
@@ -51,8 +51,8 @@ fn builder(
     Ok(builder)
 }
 
-/// The same for `weir check`, which also looks names up. It takes its time, which a supervisor does
-/// not have.
+/// The same for `weir check`, which also resolves host names. That may take longer than a supervisor can
+/// wait.
 pub(super) fn check_all(file: Option<&Path>, text: Option<&[u8]>, overrides: &Overrides) -> Report {
     let mut builder = match builder(file, text, overrides, Expired::Reject) {
         Ok(builder) => builder,
@@ -62,7 +62,7 @@ pub(super) fn check_all(file: Option<&Path>, text: Option<&[u8]>, overrides: &Ov
     builder.finish()
 }
 
-/// Where the files are that `file` names.
+/// The directory that file names in `file` are relative to.
 fn directory(file: Option<&Path>) -> &Path {
     file.and_then(Path::parent).unwrap_or_else(|| Path::new(""))
 }
@@ -77,7 +77,7 @@ pub(super) fn read(file: &Path) -> Result<Vec<u8>, String> {
     })
 }
 
-/// Each complaint on its line, with the name of the file in front.
+/// Each message on a line of its own, after the name of the file.
 pub(super) fn complain(file: Option<&Path>, complaints: impl Iterator<Item: Display>) -> String {
     let line = |complaint| match file {
         Some(file) => format!("{}:{complaint}", file.display()),

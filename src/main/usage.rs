@@ -1,13 +1,13 @@
-//! A command line that cannot be understood.
+//! Invalid command lines.
 
 use std::env;
 use std::io::{self, Write as _};
 
 use clap::error::{ContextKind, ContextValue};
 
-/// Says what is wrong with the command line, or the help that was asked for, and ends.
+/// Prints what is wrong with the command line, or the requested help, and exits.
 pub(super) fn wrong_usage(error: &clap::Error) -> ! {
-    // Nobody is left to tell if the output is gone.
+    // If the output is closed, there is no way to report it.
     let _gone = error.print();
     let argument = match error.get(ContextKind::InvalidArg) {
         Some(ContextValue::String(argument)) if !argument.starts_with('-') => Some(argument),

@@ -376,9 +376,9 @@ fn a_good_file_is_ok_and_says_what_is_in_it() {
 }
 
 #[test]
-fn without_file_and_backend_the_two_ways_on_are_told() {
-    let line = "weir: there is nothing to balance (help: name a file by `-c FILE`, or a backend \
-                by `--backend http://10.0.0.1:3000`)";
+fn without_file_and_backend_the_message_names_both_flags() {
+    let line = "weir: there is nothing to balance (help: pass a file with `-c FILE`, or a \
+                backend with `--backend http://10.0.0.1:3000`)";
     refused(&run(&["run"]), line);
     refused(&run(&["check"]), line);
     refused(&run(&["check", "--show"]), line);

@@ -1,15 +1,16 @@
-//! What a route does.
+//! Actions of routes.
 
 use std::collections::HashMap;
 
 use ::http::HeaderValue;
 
+use super::super::action::{Action, Forward, Header, HeaderChanges, Respond, Rewrite, Share};
 use super::super::file::{self, QueryFate};
 use super::super::limits;
 use super::super::problem::{Diagnostics, Origin, Problem, Spanned, quote};
 use super::super::read::{List, Table};
+use super::super::route::PathPattern;
 use super::super::value::{ChangedField, FieldValue, HostName, normal_host};
-use super::super::{Action, Forward, Header, HeaderChanges, PathPattern, Respond, Rewrite, Share};
 use super::Range;
 use super::pool::Names;
 use super::route::{find, only_one};
@@ -21,7 +22,7 @@ use crate::http::scheme::Scheme;
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 
-/// What the route does; `None` if that is not clear.
+/// The action; `None` if it is invalid.
 pub(super) fn action(
     at: Origin,
     route: &mut file::Route,
@@ -38,15 +39,19 @@ pub(super) fn action(
     only_one(&keys, found)?;
     let unclear = keys.iter().any(|(name, _)| route.refused.contains(name));
     if keys.iter().all(|(_, there)| there.is_none()) && !unclear {
-        let problem = Problem::new(at, "this route does not say what to do");
-        found.add(problem.help("one of `pool`, `pools`, `redirect` and `respond`: `pool: web`"));
+        let problem = Problem::new(at, "this route has no action");
+        found.add(
+            problem.help(
+                "add one of `pool`, `pools`, `redirect` and `respond`, for example `pool: web`",
+            ),
+        );
     }
     let rewritten = route.rewrite.take();
     if let (Some(rewrite), None, None) = (&rewritten, &route.pool, &route.pools)
         && !unclear
     {
-        let problem = Problem::new(rewrite.at, "`rewrite` is for requests to a pool");
-        found.add(problem.help("remove it, or name a pool"));
+        let problem = Problem::new(rewrite.at, "`rewrite` needs a pool");
+        found.add(problem.help("remove `rewrite`, or add `pool`"));
     }
     if let Some(redirect) = route.redirect.take() {
         return self::redirect(redirect, path, found).map(Action::Redirect);
@@ -76,7 +81,8 @@ fn shares(
     let mut shares = Vec::new();
     let mut whole = typed.typed == typed.entries.len();
     if typed.typed == 0 {
-        let problem = Problem::new(at, "with no pool no request could be answered");
+        let problem =
+            Problem::new(at, "`pools` is empty, so the route could not serve any request");
         found.add(problem.help("for example `pools: [{pool: web, weight: 9}, {pool: canary}]`"));
     }
     for share in typed.entries {
@@ -95,13 +101,16 @@ fn shares(
         };
         if let Some(first) = seen.insert(pool, place) {
             let problem = Problem::new(place, "this pool is listed twice");
-            found.add(problem.help(format!("add up the weights; the first is at {first}")));
+            found.add(
+                problem.help(format!("add the weights up in one entry; the first is at {first}")),
+            );
         }
         shares.push(Share { pool, weight });
     }
     if whole && !shares.is_empty() && shares.iter().all(|share| share.weight == 0) {
-        let problem = Problem::new(at, "with every weight 0 no request could be answered");
-        found.add(problem.help("give one of the pools a weight"));
+        let problem =
+            Problem::new(at, "all weights are 0, so the route could not serve any request");
+        found.add(problem.help("give at least one pool a weight above 0"));
     }
     whole.then_some(shares)
 }
@@ -122,27 +131,27 @@ fn rewrite(
         && typed.regex.is_none()
         && typed.refused.is_empty()
     {
-        let problem = Problem::new(at, "this rewrite changes nothing");
-        found.add(problem.help("one of `prefix`, `to` and `host`"));
+        let problem = Problem::new(at, "this rewrite has no effect");
+        found.add(problem.help("add one of `prefix`, `to` and `host`"));
     }
     if let (Some(regex), None) = (&typed.regex, &typed.to)
         && !typed.refused.contains(&"to")
     {
-        let problem = Problem::new(regex.at, "a `regex` without `to` changes nothing");
+        let problem = Problem::new(regex.at, "`regex` has no effect without `to`");
         found.add(problem.help("for example `to: /new/$1`"));
     }
     let new = match (typed.prefix, typed.to) {
         (Some(prefix), _) => new_prefix(prefix.at, prefix.value.0, path, found),
         (None, Some(to)) if !to.value.0.starts_with('/') => {
-            let problem = Problem::new(to.at, "a request is rewritten to a path, not to a URL");
-            found.add(
-                problem.help("another `Host` is `host`; to send the client there, `redirect`"),
-            );
+            let problem = Problem::new(to.at, "`to` of a rewrite must be a path, not a URL");
+            found.add(problem.help(
+                "to change the `Host` header write `host`; to redirect the client write `redirect`",
+            ));
             None
         }
         (None, Some(to)) if to.value.0.contains('?') => {
-            let problem = Problem::new(to.at, "a rewritten path has no query");
-            found.add(problem.help("the client's query stays as it is"));
+            let problem = Problem::new(to.at, "a rewritten path cannot have a query");
+            found.add(problem.help("remove it: the query of the request stays as it is"));
             None
         }
         (None, Some(to)) => {
@@ -171,12 +180,15 @@ fn new_prefix(
         PathPattern::Prefix(old) => return Some(NewPath::Prefix { old: old.clone(), new }),
         PathPattern::Exact(_) | PathPattern::Regex(_) => {}
     }
-    let problem = Problem::new(at, "`prefix` takes the place of `path`, which is not here");
-    found.add(problem.help("write `to`, or `path` in place of `path_exact` and `path_regex`"));
+    let problem = Problem::new(
+        at,
+        "`prefix` replaces the prefix matched by `path`, but this route has no `path`",
+    );
+    found.add(problem.help("write `to`, or use `path` instead of `path_exact` or `path_regex`"));
     None
 }
 
-/// A whole path, with groups of a pattern if there is one.
+/// A whole path, with capture groups if there is a pattern.
 fn new_path(
     at: Origin,
     text: &str,
@@ -185,8 +197,11 @@ fn new_path(
 ) -> Option<NewPath> {
     let Some(pattern) = pattern else {
         if text.contains('$') {
-            let problem = Problem::new(at, format!("{} has a group of no pattern", quote(text)));
-            found.add(problem.help("write `path_regex` in place of `path`"));
+            let problem = Problem::new(
+                at,
+                format!("{} uses a capture group, but the route has no `path_regex`", quote(text)),
+            );
+            found.add(problem.help("use `path_regex` instead of `path`"));
             return None;
         }
         return Some(NewPath::Whole(normalize_for_routing(text).into_owned()));
@@ -194,7 +209,8 @@ fn new_path(
     match Template::new(text, pattern) {
         Ok(template) => Some(NewPath::Pattern(pattern.clone(), template)),
         Err(error) => {
-            let problem = Problem::new(at, format!("{} cannot be filled in", quote(text)));
+            let problem =
+                Problem::new(at, format!("{} does not fit the regular expression", quote(text)));
             found.add(problem.help(error.to_string()));
             None
         }
@@ -215,7 +231,7 @@ fn redirect(
     ];
     let nothing = typed.to.is_none() && others.iter().all(|(_, there)| there.is_none());
     if nothing && typed.refused.is_empty() {
-        let problem = Problem::new(at, "this redirect leads to where the client is");
+        let problem = Problem::new(at, "this redirect leads to the same URL");
         found.add(problem.help("for example `redirect: {scheme: https}` or `redirect: /new`"));
         return None;
     }
@@ -240,7 +256,7 @@ fn redirect(
         if let Some((name, Some(at))) =
             others.iter().find(|(name, at)| at.is_some() && (url || *name == "prefix"))
         {
-            let problem = Problem::new(*at, format!("`{name}` and `to` cannot stand together"));
+            let problem = Problem::new(*at, format!("`{name}` and `to` cannot be combined"));
             found.add(problem.help("keep one of the two"));
             return None;
         }
@@ -268,7 +284,7 @@ fn host_alone(typed: &Spanned<HostName>, found: &mut Diagnostics) -> Option<Stri
     }
 }
 
-/// Takes a URL, or a path with a query, to pieces.
+/// Splits a URL, or a path with a query.
 fn leads_to(
     redirect: &mut Redirect,
     at: Origin,
@@ -317,8 +333,11 @@ fn respond(typed: file::Respond, found: &mut Diagnostics) -> Option<Respond> {
     if let Some(body) = &typed.body {
         let has_none = matches!(status, 204 | 205 | 304);
         if has_none {
-            let problem = Problem::new(body.at, format!("an answer of {status} has no body"));
-            found.add(problem.help("remove `body`, or write another status"));
+            let problem = Problem::new(
+                body.at,
+                format!("a response with status {status} cannot have a body"),
+            );
+            found.add(problem.help("remove `body`, or use another status"));
         }
         if body.value.0.len() > limits::RESPOND_BYTES_MAX {
             let what = format!("the body has {} bytes", body.value.0.len());
@@ -333,7 +352,7 @@ fn respond(typed: file::Respond, found: &mut Diagnostics) -> Option<Respond> {
     })
 }
 
-/// Changes of fields.
+/// Header changes.
 pub(super) fn changes(
     typed: Option<Spanned<file::Fields>>,
     found: &mut Diagnostics,
@@ -343,7 +362,7 @@ pub(super) fn changes(
         && typed.add.as_ref().is_none_or(|add| add.value.typed == 0)
         && typed.remove.as_ref().is_none_or(|remove| remove.value.typed == 0);
     if empty && typed.refused.is_empty() {
-        let problem = Problem::new(at, "this changes no field");
+        let problem = Problem::new(at, "no header is changed here");
         found.add(problem.help("for example `{set: {X-Env: prod}}`"));
     }
     let fields = |table: Option<Spanned<Table<ChangedField, FieldValue>>>| {

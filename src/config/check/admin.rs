@@ -2,8 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use super::super::ReadyWhen;
 use super::super::file;
+use super::super::meaning::ReadyWhen;
 use super::super::problem::{Diagnostics, Problem, Spanned};
 use super::super::value::{ReadyWhen as TypedReadyWhen, Text};
 use super::bindings::{Bindings, Bound};
@@ -12,7 +12,7 @@ use super::route::find;
 
 const DEFAULT_ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9090);
 
-/// Where the admin port is, and which pools readiness asks for as typed: the pools are not known yet.
+/// Address of the admin port, and `ready_when` as typed: the pools are not known yet.
 pub(super) fn address(
     typed: Option<Spanned<file::Admin>>,
     refused: &[&str],
@@ -29,7 +29,7 @@ pub(super) fn address(
     (address, typed.ready_when)
 }
 
-/// Which pools readiness asks for.
+/// Pools that need a healthy backend for `/readyz`.
 pub(super) fn ready_when(
     typed: Option<Spanned<TypedReadyWhen>>,
     names: &Names,
@@ -42,7 +42,7 @@ pub(super) fn ready_when(
         TypedReadyWhen::Pools(pools) => pools,
     };
     if pools.typed == 0 {
-        let problem = Problem::new(typed.at, "`ready_when` names no pool");
+        let problem = Problem::new(typed.at, "`ready_when` is an empty list");
         found.add(problem.help("write `any_pool`, `all_pools`, or the names of pools"));
     }
     let name = |pool: &Spanned<Text>| {

@@ -1,10 +1,10 @@
-//! Addresses that no backend can have.
+//! Invalid backend addresses.
 
-use super::super::BackendAddress;
 use super::super::problem::{Origin, Problem};
+use super::super::terms::BackendAddress;
 use super::bindings::Bindings;
 
-/// Why a backend cannot be at this address, if it cannot.
+/// The problem, if a backend cannot have this address.
 pub(super) fn impossible(
     address: &BackendAddress,
     at: Origin,
@@ -14,14 +14,14 @@ pub(super) fn impossible(
     match bound.leads_here(address) {
         Some(true) => {
             return Some(
-                problem("is the admin port of this balancer")
-                    .help("name the address of the server that is to respond"),
+                problem("is the admin port of this Weir")
+                    .help("write the address of the backend server"),
             );
         }
         Some(false) => {
             return Some(
-                problem("is a listener of this balancer: requests would come back to it")
-                    .help("name the address of the server that is to respond"),
+                problem("is a listener of this Weir: requests would loop")
+                    .help("write the address of the backend server"),
             );
         }
         None => {}
@@ -31,13 +31,12 @@ pub(super) fn impossible(
     if ip.is_unspecified() {
         let here = if ip.is_ipv4() { "127.0.0.1" } else { "[::1]" };
         return Some(
-            problem("is no address that can be connected to")
+            problem("is not an address that can be connected to")
                 .help(format!("for this machine write `{here}`")),
         );
     }
     let is_broadcast = matches!(ip, std::net::IpAddr::V4(ip) if ip.is_broadcast());
     (ip.is_multicast() || is_broadcast).then(|| {
-        problem("is a multicast or broadcast address, which no HTTP server has")
-            .help("name the address of one server")
+        problem("is a multicast or broadcast address").help("write the address of one server")
     })
 }

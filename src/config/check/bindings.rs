@@ -1,11 +1,11 @@
-//! Who listens where.
+//! Addresses that Weir listens on.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use super::super::BackendAddress;
 use super::super::problem::{Diagnostics, Origin, Problem};
+use super::super::terms::BackendAddress;
 
-/// An address that somebody listens on.
+/// An address of a listener or of the admin port.
 pub(super) struct Bound {
     pub(super) address: SocketAddr,
     /// `None` for a default.
@@ -13,7 +13,7 @@ pub(super) struct Bound {
     pub(super) admin: bool,
 }
 
-/// Who listens where, to tell who gets in whose way. At most [`super::super::limits::LISTENERS_MAX`] and one.
+/// All addresses that Weir listens on, to find conflicts. At most [`super::super::limits::LISTENERS_MAX`] and one.
 #[derive(Default)]
 pub(super) struct Bindings(Vec<Bound>);
 
@@ -29,8 +29,8 @@ impl Bindings {
 }
 
 impl Bindings {
-    /// Which of them a connection to `backend` would come to, if it certainly comes to one: `true` is the
-    /// admin port.
+    /// Whether a connection to `backend` would certainly reach Weir itself: `Some(true)` its admin port,
+    /// `Some(false)` a listener.
     pub(super) fn leads_here(&self, backend: &BackendAddress) -> Option<bool> {
         let (ip, port) = match backend {
             BackendAddress::Socket(address) => (address.ip().to_canonical(), address.port()),
@@ -41,7 +41,7 @@ impl Bindings {
         };
         let is_here = |bound: &&Bound| {
             let own = bound.address.ip().to_canonical();
-            // The check does not know which other addresses this machine has.
+            // Which other addresses this machine has is unknown here.
             let covers = own.is_unspecified() && ip.is_loopback() && own.is_ipv4() == ip.is_ipv4();
             bound.address.port() == port && (own == ip || covers)
         };
@@ -49,9 +49,9 @@ impl Bindings {
     }
 }
 
-/// Whether the kernel would refuse one of the two.
+/// Whether the kernel would reject one of the two.
 fn collide(one: SocketAddr, other: SocketAddr) -> bool {
-    // `[::]` is bound for IPv6 alone, so it gets in the way of IPv6 addresses alone.
+    // `[::]` is bound for IPv6 only, so it conflicts with IPv6 addresses only.
     let covers = |wide: IpAddr, narrow: IpAddr| match wide {
         IpAddr::V4(ip) => ip == Ipv4Addr::UNSPECIFIED && narrow.is_ipv4(),
         IpAddr::V6(ip) => ip == Ipv6Addr::UNSPECIFIED && narrow.is_ipv6(),
@@ -62,26 +62,26 @@ fn collide(one: SocketAddr, other: SocketAddr) -> bool {
 
 fn collision(old: &Bound, new: &Bound, at: Origin) -> Problem {
     let what = match (old.admin, old.address == new.address) {
-        (true, true) => format!("`{}` is the admin port, too", new.address),
+        (true, true) => format!("`{}` is also the address of the admin port", new.address),
         (true, false) => {
-            format!("`{}` cannot be bound beside `{}`, the admin port", new.address, old.address)
+            format!("`{}` conflicts with `{}`, the admin port", new.address, old.address)
         }
         (false, true) => format!("`{}` is listed twice", new.address),
         (false, false) => {
-            format!("`{}` cannot be bound beside `{}`", new.address, old.address)
+            format!("`{}` conflicts with the listener `{}`", new.address, old.address)
         }
     };
     let problem = Problem::new(at, what);
     match (old.admin, old.address == new.address) {
         (true, _) => {
-            problem.help("metrics and status need a port of their own: change one of the two")
+            problem.help("the admin port needs an address of its own: change one of the two")
         }
         (false, true) => match old.at {
             Some(first) => problem.help(format!("the first is at {first}")),
             None => problem,
         },
         (false, false) => problem.help(
-            "one of them takes every address of that port: keep that one, or name each address",
+            "one of them already covers all addresses of that port: keep that one, or list each address",
         ),
     }
 }

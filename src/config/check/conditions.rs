@@ -1,18 +1,18 @@
-//! What a route asks of a request besides host and path.
+//! Conditions of a route besides host and path.
 
 use super::super::file;
 use super::super::problem::{Diagnostics, Origin, Problem, Spanned};
-use super::super::{Condition, Conditions, Test};
+use super::super::route::{Condition, Conditions, Test};
 use super::route::only_one;
 
-/// The conditions; `None` if they are not clear.
+/// The conditions; `None` if they are invalid.
 pub(super) fn conditions(route: &mut file::Route, found: &mut Diagnostics) -> Option<Conditions> {
     let mut clear = true;
     let mut conditions = Conditions::default();
     if let Some(methods) = route.methods.take() {
         if methods.value.typed == 0 {
-            let problem = Problem::new(methods.at, "with no method no request would match");
-            found.add(problem.help("for every method, leave `methods` out"));
+            let problem = Problem::new(methods.at, "`methods` is empty, so no request would match");
+            found.add(problem.help("for every method, remove `methods`"));
         }
         clear &= methods.value.typed == methods.value.entries.len();
         for Spanned { at, value } in methods.value.entries {
@@ -46,8 +46,8 @@ pub(super) fn conditions(route: &mut file::Route, found: &mut Diagnostics) -> Op
 
 fn some(at: Origin, typed: usize, name: &str, found: &mut Diagnostics) {
     if typed == 0 {
-        let problem = Problem::new(at, format!("`{name}` has no condition"));
-        found.add(problem.help(format!("leave `{name}` out")));
+        let problem = Problem::new(at, format!("`{name}` is empty"));
+        found.add(problem.help(format!("remove `{name}`")));
     }
 }
 
@@ -66,8 +66,8 @@ fn test(typed: Spanned<file::Match>, found: &mut Diagnostics) -> Option<Test> {
     let present = typed.present.map(|present| Test::Present(present.value));
     let test = exact.or(prefix).or(regex).or(present);
     if test.is_none() && typed.refused.is_empty() {
-        let problem = Problem::new(at, "this condition does not say what must be");
-        found.add(problem.help("one of `exact`, `prefix`, `regex` and `present`"));
+        let problem = Problem::new(at, "this condition is empty");
+        found.add(problem.help("add one of `exact`, `prefix`, `regex` and `present`"));
     }
     test
 }

@@ -1,11 +1,13 @@
-//! How listeners speak.
+//! TLS and the PROXY protocol of listeners.
 
 use ipnet::IpNet;
 
 use super::super::file::{self, ClientAuthMode};
+use super::super::limits;
+use super::super::listener::{Certificate, ClientAuth, Tls};
 use super::super::problem::{Diagnostics, Problem, Spanned};
+use super::super::terms::{FilePath, TlsVersion};
 use super::super::value::Text;
-use super::super::{Certificate, ClientAuth, FilePath, Tls, TlsVersion, limits};
 use super::networks;
 
 pub(super) fn proxy_protocol(
@@ -14,8 +16,9 @@ pub(super) fn proxy_protocol(
 ) -> Vec<IpNet> {
     let from = typed.and_then(|typed| typed.value.from);
     if let Some(from) = from.as_ref().filter(|from| from.value.typed == 0) {
-        let problem = Problem::new(from.at, "from no network no PROXY header could come");
-        found.add(problem.help("leave `proxy_protocol` out to take none"));
+        let problem =
+            Problem::new(from.at, "`from` is empty, so no PROXY header would be accepted");
+        found.add(problem.help("remove `proxy_protocol`, or list the networks of the proxies"));
     }
     networks(from)
 }
@@ -25,7 +28,8 @@ pub(super) fn tls(typed: Spanned<file::Tls>, found: &mut Diagnostics) -> Tls {
     if let Some(list) = &typed.certificates {
         let count = list.value.typed;
         if count == 0 {
-            let problem = Problem::new(list.at, "without a certificate nobody could connect");
+            let problem =
+                Problem::new(list.at, "`certificates` is empty, so no client could connect");
             found
                 .add(problem.help("for example `certificates: [{cert: site.crt, key: site.key}]`"));
         }
@@ -56,8 +60,11 @@ fn client_auth(
     match (asked, authority) {
         (Some(ClientAuthMode::Off) | None, None) => ClientAuth::Off,
         (Some(ClientAuthMode::Off), Some(unused)) => {
-            let problem = Problem::new(unused.at, "nobody is asked for a certificate");
-            found.add(problem.help("leave `client_ca` out, or write `client_auth: require`"));
+            let problem = Problem::new(
+                unused.at,
+                "`client_ca` has no effect, because with `client_auth: off` clients are not asked for a certificate",
+            );
+            found.add(problem.help("remove `client_ca`, or write `client_auth: require`"));
             ClientAuth::Off
         }
         (Some(ClientAuthMode::Request), Some(authority)) => ClientAuth::Request(path(authority)),
@@ -66,7 +73,8 @@ fn client_auth(
         }
         (Some(ClientAuthMode::Request | ClientAuthMode::Require), None) => {
             if let Some(mode) = mode.filter(|_| !refused.contains(&"client_ca")) {
-                let problem = Problem::new(mode.at, "nobody vouches for the clients");
+                let problem =
+                    Problem::new(mode.at, "client certificates cannot be verified without a CA");
                 found.add(problem.help("add `client_ca: clients.crt`"));
             }
             ClientAuth::Off

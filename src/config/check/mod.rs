@@ -1,8 +1,7 @@
-//! From the file as typed to what it means.
+//! Checks the file as typed and makes the configuration.
 //!
-//! Every default is applied here, once, and every number gets its range. A value that was refused
-//! counts as left out from then on, so that each mistake is reported once and the rest of the file
-//! is still looked at; the result is thrown away if there was any problem.
+//! An invalid value counts as left out from then on, so that each mistake is reported once and the rest of
+//! the file is still checked. The result is discarded if there was any problem.
 
 mod action;
 mod admin;
@@ -23,21 +22,22 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::file::{self, File};
+use super::forwarding::Forwarding;
 use super::limits;
+use super::listener::Listener;
+use super::meaning::{AccessLog, Admin, Config, Http2, Limits, Threads};
 use super::problem::{Diagnostics, Problem, SourcePosition, Spanned};
 use super::read::List;
+use super::shutdown::Shutdown;
+use super::terms::{LogFormat, LogTarget, ResponseBuffers};
 use super::value::{Size, SizeOrOff, Threads as TypedThreads, spell, spell_size};
-use super::{
-    AccessLog, Admin, Config, Forwarding, Http2, Limits, Listener, LogFormat, LogTarget,
-    ResponseBuffers, Shutdown, Threads,
-};
 use crate::http::scan::Limits as HeadLimits;
 use crate::policy::transfer_rate::MinTransferRate;
 use bindings::{Bindings, Bound};
 
 const DEFAULT_LISTENER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8080);
 
-/// What `file` means.
+/// The configuration of `file`.
 pub(super) fn check(file: File, found: &mut Diagnostics) -> Config {
     let mut bound = Bindings::default();
     let unclear = may_come_by_https(&file);
@@ -49,7 +49,7 @@ pub(super) fn check(file: File, found: &mut Diagnostics) -> Config {
         listeners(file.listeners, &mut bound, found)
     };
     if !listeners.is_empty() && !listeners.iter().any(|listener| listener.http2) {
-        let what = "backends are probed by gRPC, but no listener speaks HTTP/2, which gRPC needs";
+        let what = "health checks use gRPC, but no listener accepts HTTP/2, which gRPC needs";
         let warn = |at| Problem::new(at, what).help("add `http2: true`, or `tls`, to a listener");
         found.warnings.extend(probes.into_iter().map(warn));
     }
@@ -79,7 +79,7 @@ pub(super) fn check(file: File, found: &mut Diagnostics) -> Config {
     }
 }
 
-/// Whether clients may come by https although no listener that can be read has TLS.
+/// Whether clients may use https although no valid listener has TLS.
 fn may_come_by_https(file: &File) -> bool {
     let refused = |key| file.refused.contains(&key);
     let listeners = file.listeners.as_ref().map(|listeners| &listeners.value);
@@ -102,8 +102,8 @@ fn listeners(
         return vec![Listener::plaintext(DEFAULT_LISTENER)];
     };
     if typed.value.typed == 0 {
-        let problem = Problem::new(typed.at, "with no listener nobody could connect");
-        found.add(problem.help("leave `listeners` out for the default, 0.0.0.0:8080"));
+        let problem = Problem::new(typed.at, "`listeners` is empty, so no client could connect");
+        found.add(problem.help("remove `listeners` for the default, 0.0.0.0:8080"));
     }
     if typed.value.typed > limits::LISTENERS_MAX {
         let what =
@@ -185,7 +185,7 @@ fn limits(typed: file::Limits, found: &mut Diagnostics) -> Limits {
         header_timeout: positive(
             typed.header_timeout,
             secs(10),
-            &why("refuse every request"),
+            &why("reject every request"),
             found,
         ),
         keepalive: positive(
@@ -203,7 +203,8 @@ fn min_rate(
     grace: Option<Spanned<Duration>>,
     found: &mut Diagnostics,
 ) -> Option<MinTransferRate> {
-    let grace = positive(grace, secs(10), "a grace of 0 would cut off every client", found);
+    let grace =
+        positive(grace, secs(10), "a grace period of 0 would disconnect every client", found);
     match rate?.value {
         SizeOrOff::Off => None,
         SizeOrOff::Bytes(bytes) => NonZeroU64::new(bytes)
@@ -254,8 +255,8 @@ fn http2(typed: file::Http2, found: &mut Diagnostics) -> Http2 {
 fn access_log(typed: file::AccessLog, found: &mut Diagnostics) -> AccessLog {
     let is_off = typed.format.as_ref().is_some_and(|format| format.value.0 == LogFormat::Off);
     if let (true, Some(target)) = (is_off, &typed.target) {
-        let what = "`target` does nothing, because with `format: off` nothing is written";
-        found.add(Problem::new(target.at, what).help("leave it out, or choose a format"));
+        let what = "`target` has no effect, because `format: off` disables the access log";
+        found.add(Problem::new(target.at, what).help("remove it, or choose a format"));
     }
     AccessLog {
         format: typed.format.map_or(LogFormat::Json, |format| format.value.0),
@@ -306,7 +307,7 @@ fn positive(
 ) -> Duration {
     let Some(Spanned { at, value }) = typed else { return default };
     if value.is_zero() {
-        let help = format!("leave it out for the default, {}", spell(default));
+        let help = format!("remove it for the default, {}", spell(default));
         found.add(Problem::new(at, why).help(help));
         return default;
     }

@@ -6,16 +6,17 @@ use std::time::Duration;
 
 use super::super::file::{self, ProbeType};
 use super::super::limits;
+use super::super::meaning::{Backend, HealthCheck, Pool, Probe, Retry, RetryOn, Timeouts};
+use super::super::problem::SourcePosition;
 use super::super::problem::{Diagnostics, Origin, Problem, Spanned};
 use super::super::read::{List, OffOr};
+use super::super::terms::{Algorithm, BackendAddress, StatusSet};
+use super::super::transport::Transport;
 use super::super::value::{DurationOrOff, Failure, ServerName, spell};
-use super::super::{
-    Algorithm, Backend, BackendAddress, HealthCheck, Pool, PoolName, Probe, Retry, RetryOn,
-    SourcePosition, StatusSet, Timeouts, Transport,
-};
 use super::bindings::Bindings;
 use super::rate::rate_limit;
 use super::{Range, backend, positive, secs, transport};
+use crate::name::PoolName;
 
 /// The names of the pools, for the routes.
 #[derive(Default)]
@@ -31,7 +32,7 @@ pub(super) struct Names {
     pub(super) index: HashMap<String, Spanned<usize>>,
 }
 
-/// What the pools mean. That they are there at all was checked when the file was read.
+/// The pools. That there are any was checked when the file was read.
 pub(super) fn pools(
     typed: Option<Spanned<List<file::Pool>>>,
     bound: &Bindings,
@@ -39,7 +40,7 @@ pub(super) fn pools(
 ) -> (Vec<Pool>, Names) {
     let Some(typed) = typed else { return (Vec::new(), Names::default()) };
     if typed.value.typed == 0 {
-        let problem = Problem::new(typed.at, "with no pool there is nothing to balance");
+        let problem = Problem::new(typed.at, "`pools` is empty, so there is nothing to balance");
         found.add(problem.help(file::SMALLEST));
     }
     if typed.value.typed > limits::POOLS_MAX {
@@ -63,7 +64,7 @@ pub(super) fn pools(
     (pools, names)
 }
 
-/// Where pools ask for gRPC probes.
+/// Where pools have gRPC health checks.
 pub(super) fn grpc_probes(pools: Option<&Spanned<List<file::Pool>>>) -> Vec<Origin> {
     let pools = pools.into_iter().flat_map(|pools| &pools.value.entries);
     let at = |pool: &Spanned<file::Pool>| match &pool.value.health_check.as_ref()?.value {
@@ -88,7 +89,7 @@ impl Names {
     }
 }
 
-/// A pool without a valid name gets one, so that the rest of it is looked at.
+/// A pool without a valid name gets one, so that the rest of it is checked.
 fn one(typed: file::Pool, bound: &Bindings, found: &mut Diagnostics) -> Option<Pool> {
     let name_of_pool = typed.tls.as_ref().and_then(|tls| tls.value.server_name.clone());
     let name_of_pool = name_of_pool.map(|name| name.value);
@@ -126,7 +127,8 @@ fn backends(
     found: &mut Diagnostics,
 ) -> Vec<Backend> {
     if typed.value.typed == 0 {
-        let problem = Problem::new(typed.at, "a pool without a backend could answer nothing");
+        let problem =
+            Problem::new(typed.at, "`backends` is empty, so the pool could not serve any request");
         found.add(problem.help("for example `backends: [http://10.0.0.1:3000]`"));
     }
     if typed.value.typed > limits::BACKENDS_MAX {
@@ -145,7 +147,9 @@ fn backends(
         let weight: NonZeroU32 = match backend.value.weight {
             Some(Spanned { at, value: 0 }) => {
                 let problem = Problem::new(at, "`weight` cannot be 0");
-                found.add(problem.help("1 to 1000; to give a backend nothing, take it out"));
+                found.add(problem.help(
+                    "a whole number from 1 to 1000; to send a backend no requests, remove it",
+                ));
                 NonZeroU32::MIN
             }
             weight => range.count(weight, 1, found),
@@ -174,26 +178,31 @@ fn health_check(typed: file::HealthCheck, found: &mut Diagnostics) -> HealthChec
     let refused = typed.refused;
     let interval_at = typed.interval.as_ref().map(|interval| interval.at);
     let timeout_at = typed.timeout.as_ref().map(|timeout| timeout.at);
-    let interval =
-        positive(typed.interval, secs(10), "an interval of 0 would probe without end", found);
+    let interval = positive(
+        typed.interval,
+        secs(10),
+        "an interval of 0 would send health checks without a pause",
+        found,
+    );
     if let Some(at) = interval_at.filter(|_| interval < limits::INTERVAL_SANE) {
-        let what = format!("each backend is probed every {}", spell(interval));
-        let help = "that is a load of its own, and a short pause takes a backend out; 10s is usual";
+        let what = format!("an interval of {} is very short", spell(interval));
+        let help = "health checks this often load the backends, and a short pause makes a backend unhealthy; 10s is usual";
         found.warnings.push(Problem::new(at, what).help(help));
     }
     let timeout = secs(3).min(interval);
-    let timeout = positive(typed.timeout, timeout, "a timeout of 0 would fail every probe", found);
+    let timeout =
+        positive(typed.timeout, timeout, "a timeout of 0 would fail every health check", found);
     let longer = timeout > interval && !refused.contains(&"interval");
     if let Some(timeout_at) = timeout_at.filter(|_| longer) {
-        // An interval that was given to win over the file is what can be changed most easily.
+        // An interval given by a flag is the easiest one to change.
         let given = interval_at.filter(|at| matches!(at, Origin::Override(_)));
         let what = format!(
-            "the timeout of a probe, {}, is longer than the interval, {}",
+            "`timeout` ({}) is longer than `interval` ({})",
             spell(timeout),
             spell(interval)
         );
         found.add(Problem::new(given.unwrap_or(timeout_at), what).help(
-            "a probe must end before the next one starts: raise the interval or lower the timeout",
+            "a health check must end before the next one starts: raise `interval` or lower `timeout`",
         ));
     }
     let unhealthy = Range { name: "unhealthy_after", first: 1, last: u64::from(limits::RUN_MAX) };
@@ -233,7 +242,7 @@ fn is_refused(typed: &file::HealthCheck, key: &str) -> bool {
     typed.refused.contains(&key)
 }
 
-/// Keys of another kind of probe.
+/// Reports keys of another type of health check.
 fn unused(typed: &file::HealthCheck, kind: ProbeType, found: &mut Diagnostics) {
     let of_http = [
         ("path", typed.path.as_ref().map(|path| path.at)),
@@ -245,20 +254,14 @@ fn unused(typed: &file::HealthCheck, kind: ProbeType, found: &mut Diagnostics) {
     let service = typed.service.as_ref().map(|service| service.at);
     for (of, name, at) in of_http.chain([(ProbeType::Grpc, "service", service)]) {
         let Some(at) = at.filter(|_| of != kind) else { continue };
-        let (this, that, word) = match (kind, of) {
-            (ProbeType::Grpc, _) => ("gRPC", "HTTP", "http"),
-            (ProbeType::Http, _) => ("HTTP", "gRPC", "grpc"),
-            (ProbeType::Tcp, ProbeType::Grpc) => ("TCP", "gRPC", "grpc"),
-            (ProbeType::Tcp, _) => ("TCP", "HTTP", "http"),
+        let this = match kind {
+            ProbeType::Grpc => "a gRPC",
+            ProbeType::Http => "an HTTP",
+            ProbeType::Tcp => "a TCP",
         };
-        let article = if this == "HTTP" { "an" } else { "a" };
-        let problem = Problem::new(at, format!("{article} {this} probe has no `{name}`"));
-        let article = if that == "HTTP" { "an" } else { "a" };
-        found.add(
-            problem.help(format!(
-                "for {article} {that} probe write `type: {word}`, or remove the key"
-            )),
-        );
+        let word = if of == ProbeType::Grpc { "grpc" } else { "http" };
+        let problem = Problem::new(at, format!("`{name}` has no effect on {this} health check"));
+        found.add(problem.help(format!("remove it, or write `type: {word}`")));
     }
 }
 
@@ -266,9 +269,8 @@ fn retry(typed: file::Retry, found: &mut Diagnostics) -> Retry {
     if typed.attempts.as_ref().is_some_and(|attempts| attempts.value == 1) {
         let backoff = typed.backoff.as_ref().map(|backoff| ("backoff", backoff.at));
         for (key, at) in backoff.into_iter().chain(typed.on.as_ref().map(|on| ("on", on.at))) {
-            let what =
-                format!("`{key}` does nothing, because with `attempts: 1` nothing is retried");
-            found.add(Problem::new(at, what).help("leave it out, or raise `attempts`"));
+            let what = format!("`{key}` has no effect, because `attempts: 1` disables retries");
+            found.add(Problem::new(at, what).help("remove it, or raise `attempts`"));
         }
     }
     let range = Range { name: "attempts", first: 1, last: u64::from(limits::ATTEMPTS_MAX) };
@@ -293,7 +295,7 @@ fn default_retry_on() -> RetryOn {
 
 fn retry_on(typed: Spanned<List<Failure>>, found: &mut Diagnostics) -> RetryOn {
     if typed.value.typed == 0 {
-        let problem = Problem::new(typed.at, "with no failure listed nothing would be retried");
+        let problem = Problem::new(typed.at, "`on` is empty, so no request would be retried");
         found.add(problem.help("to switch retries off, write `attempts: 1`"));
     }
     let mut on = RetryOn::default();
@@ -331,7 +333,7 @@ fn patience(
 fn timeouts(typed: file::Timeouts, found: &mut Diagnostics) -> Timeouts {
     let connect = "a timeout of 0 would fail every connection";
     let request = "a timeout of 0 would fail every request";
-    let idle = "a timeout of 0 would keep no connection for the next request";
+    let idle = "a timeout of 0 would close every backend connection after its request";
     let tunnel = "a timeout of 0 would close every WebSocket";
     Timeouts {
         connect: positive(typed.connect, secs(2), connect, found),

@@ -1,9 +1,9 @@
 //! Rate limits.
 
-use super::super::RateLimit;
 use super::super::file;
 use super::super::limits;
 use super::super::problem::{Diagnostics, Problem};
+use super::super::rate_limit::RateLimit;
 use super::{Range, networks, size};
 
 pub(super) fn rate_limit(typed: file::RateLimit, found: &mut Diagnostics) -> Option<RateLimit> {
@@ -19,7 +19,7 @@ pub(super) fn rate_limit(typed: file::RateLimit, found: &mut Diagnostics) -> Opt
         let problem = Problem::new(rate.at, what);
         let range = format!("a number from {} to {}", limits::RATE_MIN, limits::RATE_MAX);
         found.add(if rate.value == 0.0 {
-            problem.help(format!("{range}; to switch a limit off, leave `rate_limit` out"))
+            problem.help(format!("{range}; for no limit remove `rate_limit`"))
         } else {
             problem.help(range)
         });

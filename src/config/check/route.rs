@@ -1,20 +1,23 @@
-//! Routes, and whether they and the pools fit together.
+//! Routes, and their references to pools.
 
 use std::collections::{HashMap, HashSet};
 
-use super::super::RouteName;
+use super::super::action::Action;
 use super::super::file;
 use super::super::limits;
+use super::super::problem::SourcePosition;
 use super::super::problem::{Diagnostics, Origin, Problem, Spanned, nearest, quote};
 use super::super::read::{KeywordValue, List};
+use super::super::route::{PathPattern, Route};
+use super::super::terms::HostPattern;
 use super::super::value::Text;
-use super::super::{Action, HostPattern, PathPattern, Route, SourcePosition};
 use super::action::{action, changes};
 use super::conditions::conditions;
 use super::pool::Names;
 use super::rate::rate_limit;
 use super::shadowing::ShadowedRoutes;
 use crate::http::scheme::Scheme;
+use crate::name::RouteName;
 
 pub(super) fn routes(
     typed: Option<Spanned<List<file::Route>>>,
@@ -23,12 +26,11 @@ pub(super) fn routes(
 ) -> Vec<Route> {
     let Some(typed) = typed else { return default_route(names, found) };
     if typed.value.typed == 0 {
-        let problem = Problem::new(typed.at, "with no route no request could be answered");
-        found
-            .add(problem.help("for one pool leave `routes` out, or write `routes: [{pool: web}]`"));
+        let problem = Problem::new(typed.at, "`routes` is empty, so no request could be served");
+        found.add(problem.help("with one pool remove `routes`, or write `routes: [{pool: web}]`"));
         return Vec::new();
     }
-    // A route that was refused may have led to any pool.
+    // An invalid route may have been for any pool.
     let mut whole = names.complete && typed.value.entries.len() == typed.value.typed;
     let mut reach = ShadowedRoutes::default();
     let mut named = HashSet::new();
@@ -44,7 +46,8 @@ pub(super) fn routes(
                 let what = format!("more than {} routes by `path_regex`", limits::PATTERNS_MAX);
                 let problem = Problem::new(at, what);
                 found.add(
-                    problem.help("they are tried one after the other: use `path` where it does"),
+                    problem
+                        .help("they are tried one after the other: use `path` where it is enough"),
                 );
             }
         }
@@ -86,7 +89,7 @@ pub(super) fn routes(
     routes
 }
 
-/// Complains about routes for those who came by https, where nobody can.
+/// Reports routes for https where no client can use https.
 pub(super) fn all_come_by_http(
     typed: Option<&Spanned<List<file::Route>>>,
     found: &mut Diagnostics,
@@ -94,16 +97,17 @@ pub(super) fn all_come_by_http(
     let routes = typed.iter().flat_map(|typed| &typed.value.entries);
     for scheme in routes.filter_map(|route| route.value.scheme.as_ref()) {
         if scheme.value.0 == Scheme::Https {
-            let problem = Problem::new(scheme.at, "nobody comes by https here");
+            let problem =
+                Problem::new(scheme.at, "no request can use https, because no listener has `tls`");
             found.add(problem.help(
-                "give a listener `tls`, or name the proxy that ends TLS in `trusted_proxies`",
+                "add `tls` to a listener, or list the proxy that terminates TLS in `trusted_proxies`",
             ));
         }
     }
 }
 
-/// How the client must have come. Whoever is sent to another scheme alone must not have come by it,
-/// or would be sent to where it is.
+/// The scheme that a request must have. A redirect that changes only the scheme must not match requests
+/// that already have the new scheme.
 fn scheme(
     typed: Option<Spanned<KeywordValue<Scheme>>>,
     action: Option<&Action>,
@@ -115,13 +119,15 @@ fn scheme(
     };
     let Some(typed) = typed else { return target.map(Scheme::other) };
     if target == Some(typed.value.0) {
-        let problem = Problem::new(typed.at, "this redirect leads to where the client is");
-        found.add(problem.help("leave `scheme` out: it is for those who came the other way"));
+        let problem = Problem::new(typed.at, "this redirect leads to the same URL");
+        found.add(
+            problem.help("remove `scheme`: the redirect applies to requests of the other scheme"),
+        );
     }
     Some(typed.value.0)
 }
 
-/// Complains about a name that an earlier route has.
+/// Reports a name that an earlier route has.
 fn unique(
     name: Spanned<RouteName>,
     names: &mut HashMap<RouteName, Origin>,
@@ -134,7 +140,7 @@ fn unique(
     name.value
 }
 
-/// Which paths; `None` if that is not clear.
+/// The path pattern; `None` if it is invalid.
 fn path(route: &mut file::Route, found: &mut Diagnostics) -> Option<PathPattern> {
     let keys = [
         ("path", route.path.as_ref().map(|path| path.at)),
@@ -148,21 +154,21 @@ fn path(route: &mut file::Route, found: &mut Diagnostics) -> Option<PathPattern>
     Some(exact.or(regex).or(prefix).unwrap_or_else(|| PathPattern::Prefix("/".to_owned())))
 }
 
-/// Complains if more than one of these keys is there.
+/// Reports a problem if more than one of these keys is present.
 pub(super) fn only_one(keys: &[(&str, Option<Origin>)], found: &mut Diagnostics) -> Option<()> {
     let mut there = keys.iter().filter_map(|&(name, at)| Some((name, at?)));
     let first = there.next();
     let (Some((one, _)), Some((other, at))) = (first, there.next()) else { return Some(()) };
-    let what = format!("`{other}` and `{one}` cannot stand together");
+    let what = format!("`{other}` and `{one}` cannot be combined");
     found.add(Problem::new(at, what).help("keep one of the two"));
     None
 }
 
-/// Without routes everything goes to the only pool.
+/// Without routes all requests go to the only pool.
 fn default_route(names: &Names, found: &mut Diagnostics) -> Vec<Route> {
     if let (Some(at), true) = (names.at, names.count > 1) {
         let what =
-            format!("{} pools, but no `routes` that say which requests go where", names.count);
+            format!("there are {} pools, but no `routes` to choose between them", names.count);
         let first = names.list.first().map_or("web", |name| name.value.as_str());
         found.add(
             Problem::new(at, what)
@@ -172,7 +178,7 @@ fn default_route(names: &Names, found: &mut Diagnostics) -> Vec<Route> {
     vec![Route::for_all(0)]
 }
 
-/// The index of the pool that a route names, or of the one that it probably means.
+/// Index of the pool that a route names, or of the one that was probably meant.
 pub(super) fn find(pool: &Spanned<Text>, names: &Names, found: &mut Diagnostics) -> Option<usize> {
     let typed = pool.value.0.as_str();
     let index = |name: &str| names.index.get(name).map(|index| index.value);
@@ -191,12 +197,12 @@ pub(super) fn find(pool: &Spanned<Text>, names: &Names, found: &mut Diagnostics)
     }
     found.add(match near {
         Some(near) => problem.help(format!("did you mean `{near}`?")),
-        None => problem.help("`pools` has their names"),
+        None => problem.help("use a name that is defined in `pools`"),
     });
     near.and_then(index)
 }
 
-/// A pool that no route names gets no request, so it was not meant so.
+/// Reports pools that no route uses.
 fn unnamed(names: &Names, named: &HashSet<usize>, found: &mut Diagnostics) {
     for (name, Spanned { at, value: index }) in &names.index {
         if !named.contains(index) {

@@ -7,9 +7,9 @@ use ::http::Method;
 
 use super::super::limits;
 use super::super::problem::{Diagnostics, Origin, Problem};
-use super::super::{Condition, Conditions, Route};
+use super::super::route::{Condition, Conditions, Route};
 
-/// The routes of each host and path, which are told apart by their conditions alone.
+/// The routes of each host and path, which differ only in their conditions.
 #[derive(Default)]
 pub(super) struct ShadowedRoutes(HashMap<String, Vec<(Conditions, Origin)>>);
 
@@ -30,12 +30,10 @@ fn check(mut routes: Vec<(Conditions, Origin)>, found: &mut Diagnostics) {
     if let Some((_, at)) = routes.get(limits::ALTERNATIVES_MAX) {
         let max = limits::ALTERNATIVES_MAX;
         let problem = Problem::new(*at, format!("more than {max} routes for one path"));
-        found.add(
-            problem.help("they are tried one after the other: tell them apart by their paths"),
-        );
+        found.add(problem.help("they are tried one after the other: distinguish them by path"));
         return;
     }
-    // The order in which they are asked.
+    // In order of precedence.
     routes.sort_by_key(|(conditions, _)| conditions.rank());
     for (index, (later, at)) in routes.iter().enumerate() {
         let mut earlier = routes.iter().take(index);
@@ -43,13 +41,13 @@ fn check(mut routes: Vec<(Conditions, Origin)>, found: &mut Diagnostics) {
             continue;
         };
         let (what, help) = if first.is_empty() {
-            ("this route has the host and the path of an earlier one", "the first is at")
+            ("this route has the same host and path as an earlier one", "the first is at")
         } else if same(first, later) {
             ("this route matches the same requests as an earlier one", "the first is at")
         } else {
             (
-                "no request can reach this route: another one takes all that it matches",
-                "remove one of the two, or write this one first; the other is at",
+                "no request can reach this route: another route matches all its requests",
+                "remove one of the two, or put this one first; the other is at",
             )
         };
         found.add(Problem::new(*at, what).help(format!("{help} {first_at}")));

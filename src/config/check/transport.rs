@@ -1,16 +1,17 @@
-//! How pools speak to their backends.
+//! Transport to backends.
 
 use super::super::file;
+use super::super::limits;
+use super::super::listener::Certificate;
+use super::super::meaning::Backend;
 use super::super::problem::{Diagnostics, Origin, Problem, Spanned};
 use super::super::read::KeywordValue;
+use super::super::terms::{BackendAddress, FilePath, Protocol};
+use super::super::transport::{Transport, TransportHttp2, TransportTls};
 use super::super::value::{BackendUrl, DurationOrOff, ServerName, Text};
-use super::super::{
-    Backend, BackendAddress, Certificate, FilePath, Protocol, Transport, TransportHttp2,
-    TransportTls, limits,
-};
 use super::Range;
 
-/// What a pool says of how its backends are spoken to, but for the PROXY protocol.
+/// The transport of a pool, without the PROXY protocol.
 pub(super) fn transport(
     tls: Option<Spanned<file::PoolTls>>,
     protocol: Option<Spanned<KeywordValue<Protocol>>>,
@@ -23,14 +24,15 @@ pub(super) fn transport(
         fits(protocol.at, word, backends, found);
     }
     if let Some(http2) = http2.as_ref().filter(|_| word == Protocol::Http1) {
-        let problem = Problem::new(http2.at, "this pool speaks no HTTP/2");
+        let problem =
+            Problem::new(http2.at, "`http2` has no effect, because this pool uses HTTP/1.1");
         found.add(problem.help("add `protocol: h2`, `h2c` or `auto`, or remove `http2`"));
     }
     let tls = tls.map(|tls| self::tls(tls, backends, found)).unwrap_or_default();
     Transport { protocol: word, http2: self::http2(http2, found), proxy_protocol: false, tls }
 }
 
-/// Whether every backend can be spoken to like that.
+/// Reports a backend that cannot use `protocol`.
 fn fits(at: Origin, protocol: Protocol, backends: &[Backend], found: &mut Diagnostics) {
     let odd = |tls: bool| backends.iter().find(|it| it.server_name.is_some() == tls);
     let wrong = match protocol {
@@ -51,8 +53,9 @@ fn http2(typed: Option<Spanned<file::PoolHttp2>>, found: &mut Diagnostics) -> Tr
         None | Some(Spanned { value: DurationOrOff::Off, .. }) => None,
         Some(Spanned { at, value: DurationOrOff::Duration(value) }) => {
             if value.is_zero() {
-                let problem = Problem::new(at, "an interval of 0 would ask without end");
-                found.add(problem.help("leave it out, or write `ping: off`, for no pings"));
+                let problem =
+                    Problem::new(at, "an interval of 0 would send PING frames without a pause");
+                found.add(problem.help("write `ping: off` for no PING frames"));
             }
             Some(value)
         }
@@ -67,12 +70,13 @@ fn tls(
 ) -> TransportTls {
     let Spanned { at, value: typed } = typed;
     if !backends.is_empty() && backends.iter().all(|backend| backend.server_name.is_none()) {
-        let problem = Problem::new(at, "no backend of this pool speaks TLS");
+        let problem =
+            Problem::new(at, "`tls` has no effect, because no backend of this pool uses TLS");
         found.add(problem.help("write `https://` in their URLs, or remove `tls`"));
     }
     let verify = typed.verify.is_none_or(|verify| verify.value.0 == file::Verify::On);
     if let Some(ca) = typed.ca.as_ref().filter(|_| !verify) {
-        let problem = Problem::new(ca.at, "with `verify: off` nobody looks at `ca`");
+        let problem = Problem::new(ca.at, "`ca` has no effect, because `verify` is off");
         found.add(problem.help("remove one of the two"));
     }
     let identity = identity(typed.cert, typed.key, &typed.refused, found);
@@ -88,12 +92,13 @@ fn identity(
     match (cert, key) {
         (Some(cert), Some(key)) => Some(Certificate { cert: path(cert), key: path(key) }),
         (Some(alone), None) if !refused.contains(&"key") => {
-            let problem = Problem::new(alone.at, "the certificate has no key");
+            let problem = Problem::new(alone.at, "`key` is missing: `cert` needs its private key");
             found.add(problem.help("add `key: client.key`"));
             None
         }
         (None, Some(alone)) if !refused.contains(&"cert") => {
-            let problem = Problem::new(alone.at, "the key has no certificate");
+            let problem =
+                Problem::new(alone.at, "`cert` is missing: `key` belongs to a certificate");
             found.add(problem.help("add `cert: client.crt`"));
             None
         }
@@ -101,7 +106,7 @@ fn identity(
     }
 }
 
-/// By which name a backend's certificate is looked at; `None` if it speaks clear.
+/// Server name that a backend's certificate is verified for; `None` without TLS.
 pub(super) fn server_name(
     url: &BackendUrl,
     own: Option<Spanned<ServerName>>,
@@ -110,7 +115,10 @@ pub(super) fn server_name(
 ) -> Option<String> {
     if !url.tls {
         if let Some(own) = own {
-            let problem = Problem::new(own.at, "a backend without TLS shows no certificate");
+            let problem = Problem::new(
+                own.at,
+                "`server_name` has no effect, because this backend does not use TLS",
+            );
             found.add(problem.help("write `https://` in its URL, or remove `server_name`"));
         }
         return None;

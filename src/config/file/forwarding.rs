@@ -1,35 +1,35 @@
-//! Forwarding fields as typed.
+//! Forwarding headers as typed.
 
 use super::super::read::Presence::Default as Same;
 use super::super::read::{Keyword, KeywordValue, section};
-use super::super::{ForwardingHeader, SentHeaders};
+use super::super::terms::{ForwardingHeader, SentHeaders};
 
 section! {
-    /// By which fields balancers tell who the client is. One rule holds for limits, `ip_hash`, logs
-    /// and what backends are told: a PROXY header where a listener has one, else the connection's
-    /// other end, is the peer; and if that is one of `trusted_proxies`, the field of `accept` is
-    /// walked from the right, through all that are trusted, to the first that is not, or that is no
-    /// address. At most 32 hops are looked at and passed on.
+    /// Headers that carry the client's address from proxy to proxy. One rule holds for rate limits,
+    /// `ip_hash`, logs and what backends receive. The peer is the address in the PROXY header where a listener
+    /// accepts one, else the other end of the connection. If the peer is in `trusted_proxies`, the header
+    /// chosen by `accept` is read from right to left; the first address that is not in `trusted_proxies` is the
+    /// client. At most 32 addresses are read and forwarded.
     Forwarding at "forwarded", later [];
 
-    /// Which one is believed when a trusted proxy sends it: `x_forwarded_for` (with
-    /// `X-Forwarded-Proto` and `-Host`) or `forwarded` (RFC 7239, with its `proto` and `host`). The
-    /// other one is removed from every request, because a proxy that writes the one passes the other
-    /// on as the client made it up.
+    /// Header that is trusted when it comes from a trusted proxy: `x_forwarded_for` (with
+    /// `X-Forwarded-Proto` and `-Host`) or `forwarded` (RFC 7239, with its `proto` and `host`). The other one
+    /// is removed from every request, because a proxy that sets one of them forwards the other as the client
+    /// sent it.
     accept: KeywordValue<ForwardingHeader> = Same("x_forwarded_for"), "forwarded";
-    /// What backends get: `x_forwarded_for` (`X-Forwarded-For`, `-Proto`, `-Host`, `-Port`),
-    /// `forwarded` or `both`. `X-Real-IP` is sent in any case.
+    /// Headers that backends receive: `x_forwarded_for` (`X-Forwarded-For`, `-Proto`, `-Host`, `-Port`),
+    /// `forwarded`, or `both`. `X-Real-IP` is always sent.
     send: KeywordValue<SentHeaders> = Same("x_forwarded_for"), "both";
 }
 
 impl Keyword for ForwardingHeader {
-    const NOUN: &'static str = "a field that says who the client is";
+    const NOUN: &'static str = "a forwarding header";
     const WORDS: &'static [(&'static str, Self)] =
         &[("x_forwarded_for", Self::XForwardedFor), ("forwarded", Self::Forwarded)];
 }
 
 impl Keyword for SentHeaders {
-    const NOUN: &'static str = "a choice of forwarding fields";
+    const NOUN: &'static str = "a choice of forwarding headers";
     const WORDS: &'static [(&'static str, Self)] = &[
         ("x_forwarded_for", Self::XForwardedFor),
         ("forwarded", Self::Forwarded),

@@ -75,10 +75,11 @@ impl ValueError {
 fn one_by_one(at: Origin) -> String {
     match at {
         Origin::File(_) => {
-            "write each as an entry of its own, with its `-` below the one above".to_owned()
+            "write each as a list entry of its own, with its `-` aligned with the one above"
+                .to_owned()
         }
-        Origin::Override(Source::Flag(name)) => format!("give `{name}` once for each"),
-        Origin::Override(Source::Environment(_)) => "separate them by commas".to_owned(),
+        Origin::Override(Source::Flag(name)) => format!("repeat `{name}` for each"),
+        Origin::Override(Source::Environment(_)) => "separate them with commas".to_owned(),
     }
 }
 
@@ -118,7 +119,7 @@ impl KeyContext {
 fn describe(node: &Node) -> String {
     match &node.value {
         Value::Null => "empty".to_owned(),
-        Value::Bool(_) => format!("the switch {}", quote(&node.typed)),
+        Value::Bool(_) => format!("the boolean {}", quote(&node.typed)),
         Value::Whole(_) | Value::Real(_) => format!("the number {}", quote(&node.typed)),
         Value::Text => format!("the text {}", quote(&node.typed)),
         Value::List(_) => "a list".to_owned(),
@@ -207,9 +208,9 @@ fn not_a_number(node: &Node, field: KeyContext, expected: &str) -> Problem {
     let Some(typed) = node.text() else { return problem };
     match typed.parse::<u64>() {
         Ok(number) if number.to_string() == typed => {
-            problem.help(format!("without quotes it is a number: `{}: {number}`", field.name))
+            problem.help(format!("remove the quotes: `{}: {number}`", field.name))
         }
-        Ok(number) => problem.help(format!("without the leading zero: `{}: {number}`", field.name)),
+        Ok(number) => problem.help(format!("remove the leading zero: `{}: {number}`", field.name)),
         // The parser's words add nothing to "must be a number".
         Err(_) => problem,
     }
@@ -235,7 +236,7 @@ impl<T: FromNode> FromNode for List<T> {
             let scalar = !matches!(node.value, Value::Map(_) | Value::Null);
             found.add(if scalar {
                 let list = format!("{}: [{}]", field.name, node.typed);
-                problem.help(format!("a list has brackets: {}", quote(&list)))
+                problem.help(format!("write a list in brackets: {}", quote(&list)))
             } else {
                 problem
             });

@@ -66,7 +66,7 @@ impl<'a> Entries<'a> {
                 let what = format!("a key must be text, but this is {}", describe(key));
                 found.add(Problem::new(key.at, what));
             } else if let Some(&earlier) = first.get(key.typed.as_str()) {
-                let what = format!("the key {} is here twice", quote(&key.typed));
+                let what = format!("the key {} occurs twice", quote(&key.typed));
                 found.add(Problem::new(key.at, what).help(format!("the first is at {earlier}")));
             } else {
                 first.insert(&key.typed, key.at);
@@ -129,7 +129,7 @@ fn unknown(key: &Node, section: &Section, wanted: bool) -> (Problem, Option<&'st
         return (problem, None);
     }
     if section.later.contains(&typed) {
-        return (problem.help("this version does not have it yet"), None);
+        return (problem.help("this version does not support it yet"), None);
     }
     if let Some((what, way)) = missing_features::find(typed, section) {
         let what = format!("Weir has no {what} (`{typed}`)");
@@ -141,13 +141,14 @@ fn unknown(key: &Node, section: &Section, wanted: bool) -> (Problem, Option<&'st
     let has = |other: &&Section| other.keys.iter().any(|key| key.name == typed);
     let help = match file::SECTIONS.iter().find(has).map(|other| other.path) {
         _ if typed == "<<" => {
-            "maps are not merged; an alias such as `*name` can stand for a whole value".to_owned()
+            "merge keys are not supported; an alias such as `*name` can stand for a whole value"
+                .to_owned()
         }
-        Some("") => format!("`{typed}` is a key of the whole file, so it is not indented"),
+        Some("") => format!("`{typed}` is a top-level key: do not indent it"),
         Some(path) => format!("`{typed}` is a key of `{path}`"),
         None => match foreign_keys::elsewhere(typed) {
-            Some(("", key)) => format!("it is `{key}` of the whole file here"),
-            Some((path, key)) => format!("it is `{key}` of `{path}` here"),
+            Some(("", key)) => format!("in Weir this is the top-level key `{key}`"),
+            Some((path, key)) => format!("in Weir this is `{key}` of `{path}`"),
             None => format!("the keys here are {}", all(section)),
         },
     };

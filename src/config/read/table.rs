@@ -33,7 +33,7 @@ impl<K: FromText + PartialEq, V: FromNode> FromNode for Table<K, V> {
             let earlier = first.get(&same).copied();
             let earlier = earlier.filter(|_| entries.iter().any(|(other, _)| other.value == name));
             if let Some(earlier) = earlier {
-                let what = format!("{} is here twice", quote(&key.typed));
+                let what = format!("{} occurs twice", quote(&key.typed));
                 found.add(Problem::new(key.at, what).help(format!("the first is at {earlier}")));
                 continue;
             }

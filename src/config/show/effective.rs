@@ -106,7 +106,7 @@ fn of_section(entries: &[(Node, Node)], section: &Section) -> Effective {
                 let value = computed(section.path, key.name, typed).unwrap_or_default();
                 lines.push(Entry::Key(name, Effective::Scalar(value)));
             }
-            // Of ten thousand routes or backends nobody wants to read all that they do not have.
+            // Unused keys of ten thousand routes or backends would only be noise.
             Presence::Otherwise(_)
                 if section.path.starts_with("routes[]") || section.path == "pools[].backends[]" => {
             }

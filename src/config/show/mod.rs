@@ -5,11 +5,14 @@ mod print;
 mod route;
 mod yaml;
 
+use super::action::{Action, HeaderChanges};
+use super::load;
+use super::meaning::Config;
+use super::overrides::Overrides;
 use super::problem::Origin;
+use super::problem::{Position, Problem, Problems};
+use super::route::precedence;
 use super::yaml::{self as reader, Node, Value};
-use super::{
-    Action, Config, HeaderChanges, Overrides, Position, Problem, Problems, load, precedence,
-};
 use effective::{Effective, effective};
 
 /// A file with every default and every override written out, and its routes in the order in which they
@@ -26,7 +29,7 @@ pub fn show(text: Option<&[u8]>, overrides: &Overrides) -> Result<String, Proble
         (None, _) => Node::map(Origin::File(Position::START), Vec::new()),
     };
     if !matches!(root.value, Value::Map(_)) {
-        return Err(Problem::new(root.at, "a configuration is a map of keys").into());
+        return Err(Problem::new(root.at, "a configuration must be a map of keys").into());
     }
     overrides.write(&mut root);
     let config = read.ok();

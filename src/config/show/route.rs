@@ -1,6 +1,7 @@
 //! Routes as a file would have them.
 
-use super::super::{Action, Config, Header, HeaderChanges, Respond, Rewrite, Share};
+use super::super::action::{Action, Header, HeaderChanges, Respond, Rewrite, Share};
+use super::super::meaning::Config;
 use super::yaml::{Map, list, text};
 use crate::http::redirect::Redirect;
 use crate::http::rewrite::NewPath;

@@ -4,9 +4,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ipnet::{IpNet, Ipv4Net};
 
-use super::super::BackendAddress;
 use super::super::problem::quote;
 use super::super::read::{FromText, ValueError};
+use super::super::terms::BackendAddress;
 
 /// The port of `http://` when none is written, and that of `https://`.
 const HTTP_PORT: u16 = 80;
@@ -29,7 +29,7 @@ impl FromText for SocketAddr {
     }
 }
 
-/// The admin port's address. The admin port is not for everybody, so no help advises such an address.
+/// The admin port's address. No help message suggests an address that clients can reach.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in super::super) struct AdminAddress(pub(in super::super) SocketAddr);
 
@@ -79,7 +79,7 @@ impl Purpose {
 fn socket(text: &str, purpose: Purpose) -> Result<SocketAddr, ValueError> {
     let address: SocketAddr = text.parse().map_err(|_unclear| not_an_address(text, purpose))?;
     if address.port() == 0 {
-        return Err(ValueError::new(format!("{} has the port 0", quote(text)))
+        return Err(ValueError::new(format!("{} has port 0", quote(text)))
             .help("a port is a number from 1 to 65535"));
     }
     Ok(address)
@@ -94,7 +94,7 @@ fn not_an_address(text: &str, purpose: Purpose) -> ValueError {
         let what = format!("{} is more than one address", quote(text));
         return match purpose {
             Purpose::Listener => ValueError::several(what),
-            Purpose::Admin => ValueError::new(what).help("the admin port has only one"),
+            Purpose::Admin => ValueError::new(what).help("the admin port has only one address"),
         };
     }
     let wrong = ValueError::new(format!("{} is not an IP address with a port", quote(text)));
@@ -103,7 +103,7 @@ fn not_an_address(text: &str, purpose: Purpose) -> ValueError {
         return wrong.help(purpose.with_port(bare));
     }
     if let Some((ip, port)) = without_brackets(text) {
-        return wrong.help(format!("an IPv6 address stands in brackets: `[{ip}]:{port}`"));
+        return wrong.help(format!("write an IPv6 address in brackets: `[{ip}]:{port}`"));
     }
     if let Ok(ip) = text.parse::<IpAddr>() {
         let address = SocketAddr::new(ip, purpose.usual_port());
@@ -129,7 +129,7 @@ fn has_several(text: &str, is_one: impl Fn(&str) -> bool) -> bool {
 }
 
 /// What looks like an IPv6 address with a port. `::1:9090` is an address without a port, too, but
-/// nobody who writes four decimal digits at its end means that.
+/// it is not what is meant by four decimal digits at the end.
 fn without_brackets(text: &str) -> Option<(Ipv6Addr, &str)> {
     let (ip, port) = text.rsplit_once(':')?;
     let port = Some(port).filter(|port| port.len() >= 4 && port.parse::<u16>().is_ok())?;
@@ -168,9 +168,9 @@ fn without_mapping(text: &str, network: IpNet) -> Result<IpNet, ValueError> {
     let v4 = mapped.prefix_len().checked_sub(MAPPED).map(|prefix| Ipv4Net::new(address, prefix));
     match v4 {
         Some(Ok(v4)) => Ok(v4.into()),
-        _ => Err(ValueError::new(format!("{} is wider than all of IPv4", quote(text))).help(
-            "clients of IPv4 are compared as such: write `0.0.0.0/0` for all of them, or a network \
-             such as `10.0.0.0/8`",
+        _ => Err(ValueError::new(format!("{} covers more than the IPv4 addresses", quote(text))).help(
+            "write IPv4 networks in IPv4 form: `0.0.0.0/0` for all of them, or a network such as \
+             `10.0.0.0/8`",
         )),
     }
 }
@@ -208,7 +208,7 @@ impl BackendUrl {
     }
 }
 
-/// By which name a certificate is looked at, in lower case; or an IP address.
+/// Server name that a certificate is verified for, in lower case; or an IP address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in super::super) struct ServerName(pub(in super::super) String);
 
@@ -221,7 +221,9 @@ impl FromText for ServerName {
             return Ok(Self(ip.to_string()));
         }
         normal_host(text).map(Self).map_err(|wrong| match text.rsplit_once(':') {
-            Some((host, _)) => wrong.help(format!("a certificate has no port: {}", quote(host))),
+            Some((host, _)) => {
+                wrong.help(format!("a server name has no port: write {}", quote(host)))
+            }
             None => wrong,
         })
     }
@@ -257,24 +259,25 @@ fn authority(url: &str) -> Result<(bool, &str, u16), ValueError> {
         "http" => false,
         "https" => true,
         _ => {
-            return Err(ValueError::new(format!("{} is not a scheme of backends", quote(scheme)))
+            return Err(ValueError::new(format!("{} is not a scheme for backends", quote(scheme)))
                 .help("write it as `http://10.0.0.1:3000` or `https://10.0.0.1:3443`"));
         }
     };
     if rest.contains('@') {
-        return Err(ValueError::new("a backend's URL has no user and password")
-            .help("remove what stands before the `@`; clients send their own `Authorization`"));
+        return Err(ValueError::new("a backend URL cannot contain a user name and password").help(
+            "remove everything before the `@`; clients send their own `Authorization` header",
+        ));
     }
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
     let (authority, tail) = rest.split_at_checked(end).unwrap_or((rest, ""));
     // `/` alone is the same URL as without.
     if !matches!(tail, "" | "/") {
         return Err(ValueError::new(format!(
-            "a backend's URL ends after the port, but here follows {}",
+            "a backend URL must end after the port, but {} follows",
             quote(tail)
         ))
         .help(format!(
-            "write {}; a request keeps the path that the client sent",
+            "write {}; requests keep the path that the client sent",
             quote(&format!("{scheme}://{authority}"))
         )));
     }
@@ -292,7 +295,7 @@ fn split_port(authority: &str, default: u16) -> Result<(&str, u16), ValueError> 
     let digits = port.strip_prefix(':').unwrap_or(port);
     if digits.contains(':') {
         return Err(ValueError::new(format!("{} is not a host with a port", quote(authority)))
-            .help("an IPv6 address stands in brackets: `http://[2001:db8::1]:3000`"));
+            .help("write an IPv6 address in brackets: `http://[2001:db8::1]:3000`"));
     }
     match digits.parse::<u16>() {
         Ok(port) if port > 0 && !digits.starts_with('+') => Ok((host, port)),

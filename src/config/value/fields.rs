@@ -55,19 +55,18 @@ impl FromText for ChangedField {
 
     fn from_text(text: &str) -> Result<Self, ValueError> {
         let name = HeaderName::from_bytes(text.as_bytes()).map_err(|_invalid| {
-            ValueError::new(format!("{} is not the name of a field", quote(text)))
+            ValueError::new(format!("{} is not a header name", quote(text)))
                 .help("letters, digits and `-`: for example `X-Version`")
         })?;
-        let wrong = |what: &str| ValueError::new(format!("the field {} {what}", quote(text)));
+        let wrong = |what: &str| ValueError::new(format!("the header {} {what}", quote(text)));
         if OF_THE_CONNECTION.contains(&name.as_str()) {
             return Err(wrong("cannot be changed")
-                .help("it says where the message ends, or is about one connection alone"));
+                .help("it frames the message, or belongs to one connection"));
         }
         let certificate = name.as_str().starts_with("x-client-cert");
         if certificate || OF_OURS.contains(&name.as_str()) {
-            return Err(wrong("cannot be changed").help(
-                "Weir writes it; whose word about clients is believed, is said by `trusted_proxies`",
-            ));
+            return Err(wrong("cannot be changed")
+                .help("Weir sets it; `trusted_proxies` decides which proxies are trusted"));
         }
         if name == ::http::header::HOST {
             return Err(wrong("cannot be changed here").help("write `rewrite: {host: …}`"));
@@ -86,15 +85,15 @@ impl FromText for FieldValue {
     fn from_text(text: &str) -> Result<Self, ValueError> {
         if text.trim_matches([' ', '\t']) != text {
             return Err(ValueError::new(format!(
-                "the value {} has space at its ends",
+                "the value {} starts or ends with a space",
                 quote(text)
             ))
-            .help("remove it: nobody receives it"));
+            .help("remove the space: HTTP ignores it"));
         }
         let value = HeaderValue::from_str(text).ok().filter(|value| value.to_str().is_ok());
         value.map(Self).ok_or_else(|| {
-            let what = format!("{} cannot be the value of a field", quote(text));
-            ValueError::new(what).help("visible ASCII characters, spaces and tabs")
+            let what = format!("{} is not a header value", quote(text));
+            ValueError::new(what).help("use visible ASCII characters, spaces and tabs")
         })
     }
 
@@ -135,8 +134,8 @@ impl FromText for Target {
     fn from_text(text: &str) -> Result<Self, ValueError> {
         let wrong = |what: &str| ValueError::new(format!("{} {what}", quote(text)));
         if !text.bytes().all(|b| b.is_ascii_graphic() && !b"\\\"<>^`|#".contains(&b)) {
-            return Err(wrong("has a character that no URL has")
-                .help("write such characters in percent form: a space is `%20`"));
+            return Err(wrong("has a character that a URL cannot contain")
+                .help("percent-encode such characters: a space is `%20`"));
         }
         if text.starts_with("//") {
             return Err(wrong("would lead to another host")
@@ -147,7 +146,7 @@ impl FromText for Target {
             return Ok(Self(text.to_owned()));
         }
         if text.contains("://") {
-            return Err(wrong("does not lead to http or https")
+            return Err(wrong("has a scheme other than http and https")
                 .help("write `https://` and the host, or a path"));
         }
         Err(wrong("is neither a path nor a URL").help(format!(
@@ -174,7 +173,7 @@ impl FromNode for RedirectStatus {
         };
         let status = [301, 302, 303, 307, 308].into_iter().find(|one| u64::from(*one) == number);
         if status.is_none() {
-            let problem = Problem::new(node.at, format!("the status {number} redirects nobody"));
+            let problem = Problem::new(node.at, format!("{number} is not a redirect status"));
             found.add(problem.help(format!("it can be {}", Self::expected())));
         }
         status.map(Self)

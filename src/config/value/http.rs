@@ -1,8 +1,8 @@
 //! Words of HTTP: hosts, paths, statuses.
 
-use super::super::HostPattern;
 use super::super::problem::{Diagnostics, Problem, nearest, quote};
 use super::super::read::{FromNode, FromText, KeyContext, ValueError};
+use super::super::terms::HostPattern;
 use super::super::yaml::{Node, Value};
 use super::matching::as_routed;
 use super::normal_host;
@@ -13,7 +13,7 @@ impl FromText for HostPattern {
     fn from_text(text: &str) -> Result<Self, ValueError> {
         if text == "*" {
             return Err(
-                ValueError::new("`*` alone is not a host").help("for every host, leave `host` out")
+                ValueError::new("`*` alone is not a host").help("for every host, remove `host`")
             );
         }
         let (suffix, name) = match text.strip_prefix("*.") {
@@ -21,7 +21,7 @@ impl FromText for HostPattern {
             None => (false, text),
         };
         if name.contains('*') {
-            let what = format!("{} has a `*` that is not a whole first part", quote(text));
+            let what = format!("{} has a `*` that is not the whole first label", quote(text));
             return Err(ValueError::new(what).help("write it as `\"*.example.com\"`"));
         }
         if name.contains('/') {
@@ -65,11 +65,12 @@ impl FromText for Path {
             let start = start.trim_end_matches('/');
             let start = if start.is_empty() { "/" } else { start };
             return Err(wrong("has a `*`")
-                .help(format!("a path is the start of what it matches: {}", quote(start))));
+                .help(format!("a path is a prefix and needs no `*`: write {}", quote(start))));
         }
         if path.contains('?') {
-            return Err(wrong("has a query")
-                .help("a path ends before the `?`; for parameters there is `query`"));
+            return Err(
+                wrong("has a query").help("a path ends before the `?`; use `query` for parameters")
+            );
         }
         if path == "/" {
             return Ok(Self(path.to_owned()));
@@ -78,12 +79,12 @@ impl FromText for Path {
             let shorter = shorter.trim_end_matches('/');
             let shorter = if shorter.is_empty() { "/" } else { shorter };
             return Err(wrong("ends with `/`")
-                .help(format!("write {}, it is for everything below it, too", quote(shorter))));
+                .help(format!("write {}: it also matches everything below it", quote(shorter))));
         }
         let empty = |segment: &str| matches!(segment, "" | "." | "..");
         if path.split('/').skip(1).any(empty) {
-            return Err(wrong("has an empty or a dotted part").help(
-                "requests are compared without `//`, `/./` and `/../`, so it would match none",
+            return Err(wrong("has an empty segment or a dot segment").help(
+                "requests are matched after normalization, without `//`, `/./` and `/../`, so it would match nothing",
             ));
         }
         as_routed(path).map(Self)
@@ -114,13 +115,12 @@ pub(super) fn absolute(text: &str) -> Result<&str, ValueError> {
         );
     }
     if text.contains('#') {
-        return Err(
-            wrong("has a `#`, which no request has").help("write `%23` for the character itself")
-        );
+        return Err(wrong("has a `#`, which a request cannot contain")
+            .help("write `%23` for the character itself"));
     }
     if !text.bytes().all(|b| b.is_ascii_graphic()) {
-        return Err(wrong("has a space, a control character or a letter beyond ASCII")
-            .help("write such characters in percent form: a space is `%20`"));
+        return Err(wrong("has a space, a control character or a non-ASCII character")
+            .help("percent-encode such characters: a space is `%20`"));
     }
     Ok(text)
 }
@@ -139,8 +139,9 @@ impl FromNode for Statuses {
             return range(node, field, found).map(|range| Self(vec![range]));
         };
         if items.is_empty() {
-            let problem = Problem::new(node.at, "with no status no answer would pass");
-            found.add(problem.help("leave `status` out for the default, `200-299`"));
+            let problem =
+                Problem::new(node.at, "`status` is empty, so every health check would fail");
+            found.add(problem.help("remove `status` for the default, `200-299`"));
             return None;
         }
         let entry = KeyContext { entry: true, ..field };
@@ -222,8 +223,7 @@ fn status_to_retry(code: u64, node: &Node, found: &mut Diagnostics) -> Option<Fa
         u16::try_from(code).ok().filter(|&code| code == 429 || (500..=599).contains(&code));
     if status.is_none() {
         let problem = Problem::new(node.at, format!("the status {code} cannot be retried"));
-        found
-            .add(problem.help("it can be 429 or 500 to 599: other answers are the backend's word"));
+        found.add(problem.help("it can be 429 or 500 to 599"));
     }
     status.map(Failure::Status)
 }

@@ -1,4 +1,4 @@
-//! What a route asks of a request.
+//! Values of route conditions.
 
 use ::http::{HeaderName, Method, header};
 
@@ -20,7 +20,7 @@ impl FromText for ExactPath {
         let path = absolute(text)?;
         if path.contains('?') {
             return Err(ValueError::new(format!("the path {} has a query", quote(text)))
-                .help("a path ends before the `?`; for parameters there is `query`"));
+                .help("a path ends before the `?`; use `query` for parameters"));
         }
         as_routed(path).map(Self)
     }
@@ -34,8 +34,8 @@ pub(super) fn as_routed(path: &str) -> Result<String, ValueError> {
     if normal == path {
         return Ok(path.to_owned());
     }
-    Err(ValueError::new(format!("the path {} is not in the form that requests have", quote(path)))
-        .help(format!("write {}, or it would match none", quote(&normal))))
+    Err(ValueError::new(format!("the path {} is not normalized", quote(path)))
+        .help(format!("write {}: requests are matched in normalized form", quote(&normal))))
 }
 
 impl FromText for Pattern {
@@ -60,15 +60,21 @@ impl FromText for PathRegex {
         let pattern = Pattern::from_text(text)?;
         let bare = text.trim_start_matches('^').trim_end_matches('$');
         if matches!(bare, ".*" | "/.*" | ".+") {
-            return Err(ValueError::new(format!("the pattern {} is for every path", quote(text)))
-                .help("for every path, leave `path_regex` out"));
+            return Err(ValueError::new(format!(
+                "the regular expression {} matches every path",
+                quote(text)
+            ))
+            .help("for every path, remove `path_regex`"));
         }
         if bare.starts_with(|first: char| first.is_ascii_alphanumeric()) {
-            return Err(ValueError::new(format!("the pattern {} is for no path", quote(text)))
-                .help(format!(
-                    "it is for the whole path, and that begins with `/`: write {}",
-                    quote(&format!("/{bare}"))
-                )));
+            return Err(ValueError::new(format!(
+                "the regular expression {} matches no path",
+                quote(text)
+            ))
+            .help(format!(
+                "it must match the whole path, which starts with `/`: write {}",
+                quote(&format!("/{bare}"))
+            )));
         }
         Ok(Self(pattern))
     }
@@ -81,7 +87,7 @@ impl FromText for Method {
         let wrong = |what: &str| ValueError::new(format!("{} {what}", quote(text)));
         let upper = text.to_ascii_uppercase();
         if matches!(upper.as_str(), "CONNECT" | "TRACE") {
-            return Err(wrong("is never served").help("it is always answered 405"));
+            return Err(wrong("cannot be routed").help("Weir always responds with 405 to it"));
         }
         let method = Self::from_bytes(text.as_bytes()).ok();
         match method.filter(|_| upper == text) {
@@ -94,7 +100,8 @@ impl FromText for Method {
     }
 }
 
-/// Whether a field tells of the client, and may be anybody's word when a route is chosen.
+/// Whether a header claims something about the client. When a route is chosen, such headers are not
+/// verified yet.
 fn is_claim(name: &str) -> bool {
     let prefixes = ["x-forwarded-", "x-client-cert", "client-cert"];
     prefixes.iter().any(|prefix| name.starts_with(prefix))
@@ -110,16 +117,16 @@ impl FromText for FieldName {
 
     fn from_text(text: &str) -> Result<Self, ValueError> {
         match HeaderName::from_bytes(text.as_bytes()) {
-            Ok(header::HOST) => Err(ValueError::new("the field `Host` is looked at as a host")
-                .help("write `host: api.example.com` beside `path`")),
+            Ok(header::HOST) => Err(ValueError::new("`Host` cannot be matched as a header")
+                .help("write the key `host` of the route, for example `host: api.example.com`")),
             Ok(name) if is_claim(name.as_str()) => {
-                Err(ValueError::new(format!("anybody can send the field {}", quote(text))).help(
-                    "what Weir itself says of a client is written after the route is chosen; \
-                     there are `scheme` and `host`, and `client_auth` of a listener",
+                Err(ValueError::new(format!("the header {} can be forged by any client", quote(text))).help(
+                    "Weir sets it only after the route is chosen; use `scheme` and `host` of the route, or \
+                     `client_auth` of the listener",
                 ))
             }
             Ok(name) => Ok(Self(name)),
-            Err(_) => Err(ValueError::new(format!("{} is not the name of a field", quote(text)))
+            Err(_) => Err(ValueError::new(format!("{} is not a header name", quote(text)))
                 .help("letters, digits and `-`: for example `X-Version`")),
         }
     }

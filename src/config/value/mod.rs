@@ -22,7 +22,7 @@ pub(super) use size::{Size, SizeOrOff, spell_size};
 use super::problem::{Diagnostics, Problem, quote};
 use super::read::{FromNode, FromText, KeyContext, ValueError};
 use super::yaml::{Node, Value};
-use super::{PoolName, RouteName};
+use crate::name::{PoolName, RouteName};
 
 /// Any text. (That it is not empty holds for every text.)
 #[derive(Debug, Clone, PartialEq, Eq)]

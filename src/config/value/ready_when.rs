@@ -30,7 +30,7 @@ impl FromNode for ReadyWhen {
             (_, Some(typed)) if !typed.is_empty() => {
                 let what = format!("{} is not {EXPECTED}", quote(typed));
                 let help = nearest(typed, WORDS).map_or_else(
-                    || format!("a pool stands in brackets: `{}: [{typed}]`", field.name),
+                    || format!("write pool names in brackets: `{}: [{typed}]`", field.name),
                     |near| format!("did you mean `{near}`?"),
                 );
                 found.add(Problem::new(node.at, what).help(help));

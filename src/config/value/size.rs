@@ -9,11 +9,11 @@ use super::super::yaml::{Node, Value};
 
 const UNITS: [(&str, u64); 4] = [("B", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
 
-/// So many bytes.
+/// A size in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in super::super) struct Size(pub(in super::super) u64);
 
-/// So many bytes, or `off` for as many as there are.
+/// A size in bytes, or `off` for no limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in super::super) enum SizeOrOff {
     Off,

@@ -1,7 +1,7 @@
 //! Words for what is not YAML.
 //!
 //! The scanners say what they were doing when they stopped, in terms that few people know. Their
-//! words are kept, for whoever searches for them; what probably led there is said as help.
+//! words are kept, so that they can be searched for; the probable cause is the help.
 
 use std::net::Ipv6Addr;
 
