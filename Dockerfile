@@ -1,11 +1,11 @@
-# Weir and what it links, and nothing else: no shell, no package manager, no root.
+# Weir and its shared libraries only: no shell, no package manager, no root.
 #
 #   docker build -t weir .
 #   docker run -v ./weir:/etc/weir:ro -p 8080:8080 weir            # a directory with weir.yaml in it
 #   docker run -e WEIR_BACKENDS=http://10.0.0.1:3000 -p 8080:8080 weir
 #
-# docs/OPERATIONS.md, "Container", says what to mount. scripts/image.sh builds and tries the image
-# on a machine that has buildah and no engine.
+# docs/OPERATIONS.md, "Container", says what to mount. scripts/image.sh builds and tests the image
+# on a machine with buildah and without a container engine.
 
 FROM rust:1.95-bookworm AS builder
 # zlib-ng is built from source.
@@ -14,23 +14,23 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /weir
 
-# The dependencies take minutes and change seldom, so they are a layer of their own: everything is
-# built once with nothing of Weir in it.
+# The dependencies take minutes to build and rarely change, so they have their own layer: they are built
+# once without Weir's code.
 COPY Cargo.toml Cargo.lock ./
 RUN mkdir src \
     && echo 'fn main() {}' > src/main.rs \
     && touch src/lib.rs \
     && cargo build --release --locked --bin weir
 
-# Cargo goes by the time of a file, and a checkout may be older than the layer above.
+# Cargo compares file times, and a checkout may be older than the layer above.
 COPY src src
 RUN find src -name '*.rs' -exec touch {} + \
     && cargo build --release --locked --bin weir
 
-# /image becomes the root of the image. Names are looked up by libc itself, which has `files` and
-# `dns` built in; without nsswitch.conf it would ask DNS before /etc/hosts.
+# /image becomes the root of the image. libc resolves names by its built-in `files` and `dns`; without
+# nsswitch.conf it would use DNS before /etc/hosts.
 COPY deploy/container/weir.yaml LICENSE ./
-# The profile leaves the names of functions in the binary, for the backtrace of a panic.
+# The profile keeps function names in the binary, for backtraces of panics.
 RUN install -D target/release/weir /image/usr/bin/weir \
     && cp -L --parents $(ldd target/release/weir | grep -o '/[^ ]*') /image \
     && install -D -m 644 weir.yaml /image/etc/weir/weir.yaml \
@@ -42,16 +42,16 @@ RUN install -D target/release/weir /image/usr/bin/weir \
 
 FROM scratch
 COPY --from=builder /image/ /
-# The control socket's directory, the only thing that Weir writes to.
+# The directory of the control socket, the only one that Weir writes to.
 COPY --from=builder --chown=65532:65532 /run-of-weir/ /run/
 ENV PATH=/usr/bin \
     WEIR_CONFIG=/etc/weir/weir.yaml \
     WEIR_CONTROL=/run/weir/control.sock
-# By number, so that Kubernetes can see that it is not root.
+# By number, so that Kubernetes can verify that it is not root.
 USER 65532:65532
 EXPOSE 8080 9090
 STOPSIGNAL SIGTERM
-# Passes only while a worker serves; a start that waits for slow probes is not ill.
+# Succeeds only while a worker serves; a start that waits for slow health checks is not a failure.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=60s --retries=3 CMD ["/usr/bin/weir", "status"]
 ENTRYPOINT ["/usr/bin/weir"]
 CMD ["run"]

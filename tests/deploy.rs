@@ -1,5 +1,5 @@
-//! What `deploy/` ships: it parses, Weir loads every configuration in it, and the numbers and names
-//! that have to fit together do.
+//! The files in `deploy/` parse, Weir loads every configuration in them, and numbers and names that must
+//! agree do agree.
 
 #![expect(
     clippy::unwrap_used,
@@ -18,7 +18,7 @@ use serde::Deserialize as _;
 use serde_yaml::Value;
 use weir::config::{self, BackendAddress, Config, Override, Overrides};
 
-/// What a worker may take beyond its drain deadline before it is killed.
+/// How long after its drain deadline a worker is killed.
 const DRAIN_GRACE: Duration = Duration::from_secs(5);
 
 #[test]
@@ -41,20 +41,23 @@ fn the_file_in_the_config_map_loads() {
 }
 
 #[test]
-fn the_images_own_file_wants_nothing_but_backends() {
+fn the_images_own_file_needs_only_backends() {
     let text = read("deploy/container/weir.yaml");
     let overrides = Overrides {
         backends: vec![Override::environment("WEIR_BACKENDS", "http://10.0.0.1:3000")],
         ..Overrides::default()
     };
     let config = config::load(Some(text.as_bytes()), &overrides).unwrap();
-    assert!(config.admin.address.ip().is_unspecified(), "nobody outside could reach it");
+    assert!(
+        config.admin.address.ip().is_unspecified(),
+        "it must be reachable from outside the container"
+    );
 }
 
 #[test]
 fn composes_grace_period_is_longer_than_a_stop_takes() {
     let grace = seconds(&compose()["services"]["weir"]["stop_grace_period"]);
-    assert!(grace > stop_takes(&compose_config()), "{grace:?}");
+    assert!(grace > stop_duration(&compose_config()), "{grace:?}");
 }
 
 #[test]
@@ -62,7 +65,7 @@ fn kubernetes_grace_period_is_longer_than_a_stop_takes() {
     let deployment = kubernetes("deployment.yaml").remove(0);
     let grace = &deployment["spec"]["template"]["spec"]["terminationGracePeriodSeconds"];
     let grace = Duration::from_secs(grace.as_u64().unwrap());
-    assert!(grace > stop_takes(&kubernetes_config()), "{grace:?}");
+    assert!(grace > stop_duration(&kubernetes_config()), "{grace:?}");
 }
 
 #[test]
@@ -70,7 +73,7 @@ fn systemds_grace_period_is_longer_than_a_stop_takes_by_default() {
     let unit = read("deploy/systemd/weir.service");
     let grace = unit.lines().find_map(|line| line.strip_prefix("TimeoutStopSec=")).unwrap();
     let grace = seconds(&Value::from(grace));
-    assert!(grace > stop_takes(&load("pools: [{name: a, backends: ['http://10.0.0.1']}]")));
+    assert!(grace > stop_duration(&load("pools: [{name: a, backends: ['http://10.0.0.1']}]")));
 }
 
 #[test]
@@ -90,7 +93,7 @@ fn kubernetes_backends_are_services_on_their_ports() {
     let services: BTreeSet<(String, u64)> = kubernetes("origins.yaml")
         .iter()
         .filter(|document| document["kind"] == "Service")
-        // The one of the StatefulSet itself has no address.
+        // The Service of the StatefulSet itself has no address.
         .filter(|service| service["spec"]["clusterIP"] != "None")
         .map(|service| {
             let port = &service["spec"]["ports"][0]["port"];
@@ -119,7 +122,7 @@ fn kubernetes_memory_limit_fits_as_many_connections_as_the_file_allows() {
     let limit = &kubernetes_container()["resources"]["limits"]["memory"];
     let mebibytes = limit.as_str().unwrap().strip_suffix("Mi").unwrap().parse::<usize>().unwrap();
     let connections = kubernetes_config().limits.connections.get();
-    // As the manifest and docs/OPERATIONS.md count.
+    // The numbers of the manifest and of docs/OPERATIONS.md.
     assert!(mebibytes * 1024 >= connections * 80 + 256 * 1024, "{mebibytes} Mi for {connections}");
 }
 
@@ -127,7 +130,7 @@ fn kubernetes_memory_limit_fits_as_many_connections_as_the_file_allows() {
 fn setup_installs_the_pinned_toolchain_where_rustup_lacks_it() {
     let bin = std::env::temp_dir().join(format!("weir-setup-{}", std::process::id()));
     fs::create_dir_all(&bin).unwrap();
-    // It has nothing, and installs what it is asked for.
+    // A fake rustup without toolchains, which prints what it should install.
     let rustup = bin.join("rustup");
     fs::write(&rustup, "#!/bin/sh\n[ \"$1\" = run ] && exit 1\necho \"asked: $*\"\n").unwrap();
     fs::set_permissions(&rustup, Permissions::from_mode(0o755)).unwrap();
@@ -146,7 +149,7 @@ fn setup_installs_the_pinned_toolchain_where_rustup_lacks_it() {
 }
 
 #[test]
-fn systemd_never_gives_up_starting_it() {
+fn systemd_restarts_it_without_limit() {
     let unit = read("deploy/systemd/weir.service");
     let (head, service) = unit.split_once("[Service]").unwrap();
     assert!(
@@ -155,7 +158,7 @@ fn systemd_never_gives_up_starting_it() {
 }
 
 #[test]
-fn kubernetes_probes_ask_the_port_that_the_config_map_opens() {
+fn kubernetes_probes_use_the_admin_port_of_the_config_map() {
     let config = kubernetes_config();
     let container = kubernetes_container();
     let port = |name: &str| {
@@ -203,7 +206,7 @@ fn the_socket_unit_lists_the_default_addresses() {
 }
 
 #[test]
-fn every_metric_of_an_alert_is_one_of_ours() {
+fn every_metric_of_an_alert_exists() {
     let rules = documents(&root().join("deploy/prometheus/rules.yml")).remove(0);
     let rules = rules["groups"][0]["rules"].as_sequence().unwrap().clone();
     let ours = ["mod", "connections", "supervision"];
@@ -221,7 +224,7 @@ fn every_metric_of_an_alert_is_one_of_ours() {
 }
 
 #[test]
-fn every_unit_and_manifest_runs_the_file_of_the_image() {
+fn every_unit_and_manifest_uses_the_same_configuration_path() {
     let place = "WEIR_CONFIG=/etc/weir/weir.yaml";
     assert!(read("Dockerfile").contains(place));
     assert!(read("deploy/systemd/weir.service").contains(place));
@@ -305,7 +308,7 @@ fn backends(config: &Config) -> Vec<(String, u64)> {
     names
 }
 
-fn stop_takes(config: &Config) -> Duration {
+fn stop_duration(config: &Config) -> Duration {
     config.shutdown.pre_stop + config.shutdown.drain + DRAIN_GRACE
 }
 
