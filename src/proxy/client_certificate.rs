@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_client_can_say_what_its_certificate_is() {
+    fn no_client_can_set_the_certificate_headers() {
         let mut request = RequestHeader::build("GET", b"/", None).unwrap();
         for name in [
             "X-Client-Cert-Verified",

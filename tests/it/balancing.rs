@@ -20,7 +20,7 @@ fn pool(backends: &[Backend], more: &str) -> String {
     format!("pools: [{{name: web, health_check: off, backends: [{urls}]{more}}}]")
 }
 
-/// Who answered so many requests, one after the other on one connection.
+/// Sends this number of requests on one connection and returns which backends responded.
 fn answered_by(weir: &Weir, requests: usize) -> Vec<String> {
     let mut client = Client::connect(weir.address());
     (0..requests).map(|_| client.get("/").text()).collect()
@@ -157,7 +157,7 @@ fn ip_hash_moves_only_the_clients_of_a_backend_that_is_down() {
 }
 
 #[test]
-fn ip_hash_follows_the_client_behind_a_trusted_proxy_and_nobodys_claim() {
+fn ip_hash_uses_the_client_address_of_a_trusted_proxy_only() {
     let backends = Backend::start_many(3);
     let ask = |weir: &Weir, claim: &str| {
         let mut client = Client::connect(weir.address());
@@ -211,7 +211,7 @@ fn routed(backends: &[Backend], routes: &str) -> Weir {
     Weir::start(&format!("routes: [{routes}]\npools: [{}]", pools.join(", ")))
 }
 
-/// Who answers, or with which status nobody does.
+/// The backend that responds, or the status of Weir's own response.
 fn ask(weir: &Weir, host: &str, path: &str) -> String {
     let mut client = Client::connect(weir.address());
     let answer = client.request("GET", path, &[("Host", host)], b"");

@@ -77,7 +77,7 @@ fn there_are_no_more_client_connections_than_descriptors_carry() {
 }
 
 #[test]
-fn a_connection_that_cannot_be_made_for_want_of_descriptors_is_503_and_no_attempt() {
+fn without_free_descriptors_a_request_gets_503_and_no_attempt_is_made() {
     let backend = Backend::start("one");
     let weir = Weir::start_by(limited(256), &config(&backend));
     // Each stream has a connection to the backend.
@@ -89,7 +89,7 @@ fn a_connection_that_cannot_be_made_for_want_of_descriptors_is_503_and_no_attemp
     let streams: Vec<_> = clients.iter_mut().flat_map(begin).collect();
     let line = weir.until_logged("an overload", |line| line["reason"] == "overload");
     assert_eq!((line["status"].as_u64(), line["attempts"].as_array()), (Some(503), Some(&vec![])));
-    // The operator is told what ran out, how much there is of it, and what to do.
+    // The log says what ran out, its limit, and what to do.
     let warning = format!(
         "request rejected, out of file descriptors of the process: reason=overload backend={} \
          suppressed=0 limit=256 (help: raise the limit, ",

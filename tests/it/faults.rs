@@ -1,4 +1,4 @@
-//! Whatever goes wrong, nothing is left behind, and nobody else notices.
+//! After any failure nothing leaks, and other requests are not affected.
 
 #![expect(
     clippy::indexing_slicing,
@@ -229,7 +229,7 @@ fn a_path_alone_makes_nothing_panic() {
 
 // ── what is no HTTP ──
 
-/// Heads that RFC 9112 lets nobody serve.
+/// Request headers that are invalid by RFC 9112.
 const GARBAGE: [&[u8]; 40] = [
     // The request line (§3).
     b"hello\r\n\r\n",

@@ -49,7 +49,7 @@ fn the_host_is_kept() {
 }
 
 #[test]
-fn a_backend_is_told_who_asked_for_what() {
+fn a_backend_gets_the_forwarding_headers() {
     let (backend, weir) = one("");
     let from = own_address();
     let mut client = Client::connect_from(from, weir.address());
@@ -434,7 +434,7 @@ fn forwarded_is_believed_and_continued_where_the_file_says_so() {
 }
 
 #[test]
-fn the_field_that_is_not_accepted_is_believed_of_nobody() {
+fn the_header_that_is_not_accepted_is_trusted_from_no_peer() {
     let headers = [("Forwarded", "for=8.8.8.8"), ("X-Forwarded-For", "192.0.2.1")];
     let (seen, _) = arrives_trusted("", &headers);
     assert_eq!(seen.header("forwarded"), None);

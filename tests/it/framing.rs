@@ -221,7 +221,7 @@ fn a_backends_connection_serves_one_client_after_another() {
         assert_eq!(weir.get("/").status(), 200);
         // The client has its answer a moment before the connection is given back; the line is
         // written after that.
-        eventually(TIMEOUT, "it is told", || weir.access_log().len() == done);
+        eventually(TIMEOUT, "it is logged", || weir.access_log().len() == done);
     }
     assert_eq!((backend.count(), backend.connections()), (5, 1));
 }

@@ -93,7 +93,7 @@ fn a_backend_that_takes_no_body_is_the_late_one() {
     client.send(request_bytes("POST", "/never", &[], 2 * MUCH));
     client.send(vec![b'x'; MUCH]);
     assert_eq!(client.read_answer().status(), 504);
-    eventually(TIMEOUT, "both are told", || {
+    eventually(TIMEOUT, "both are logged", || {
         let lines = weir.access_log();
         lines.iter().filter(|line| line["reason"] == "request_timeout").count() == 2
     });
@@ -140,7 +140,7 @@ fn a_backend_that_has_heard_enough_is_answered_for_as_it_says() {
     client.send(request_bytes("POST", "/enough", &[], 10 * MUCH));
     let _cut_off = client.try_send(vec![b'x'; 5 * MUCH]);
     assert_eq!(client.read_answer().text(), "enough");
-    eventually(TIMEOUT, "both are told", || {
+    eventually(TIMEOUT, "both are logged", || {
         let lines = weir.access_log();
         lines.iter().filter(|line| line["status"] == 200 && line["reason"].is_null()).count() == 2
     });
@@ -198,20 +198,20 @@ fn a_request_goes_on_though_its_answer_is_not_taken() {
         }
         let length = || backend.calls().first().map_or(0, |call| call.body.len());
         eventually(TIMEOUT, "a window of it is there", || length() == 65_535);
-        backend.tell();
+        backend.signal();
         let mut before = None;
         eventually(TIMEOUT, "nothing more is taken of the answer", || {
             weir.get("/");
             let flooded = backend.flooded();
             before.replace(flooded) == Some(flooded) && flooded > 300_000
         });
-        backend.tell();
+        backend.signal();
         eventually(TIMEOUT, "what was taken is there", || length() >= taken);
     }
 }
 
 #[test]
-fn a_backend_that_has_answered_and_takes_no_more_holds_nobody_for_ever() {
+fn a_backend_that_has_responded_and_reads_no_more_delays_no_client_for_ever() {
     let (backend, weir) = h2c("timeouts: {request: off, response: 500ms}");
     let mut stream =
         Http2::connect(weir.address()).start(request(Method::POST, "/deaf", &[]), true).unwrap();
@@ -223,7 +223,7 @@ fn a_backend_that_has_answered_and_takes_no_more_holds_nobody_for_ever() {
     client.send(vec![b'x'; MUCH]);
     assert_eq!(client.read_answer().text(), "deaf");
     eventually(TIMEOUT, "both streams are given up", || backend.resets() == 2);
-    eventually(TIMEOUT, "both are told", || {
+    eventually(TIMEOUT, "both are logged", || {
         let lines = weir.access_log();
         lines.iter().filter(|line| line["status"] == 200 && line["reason"].is_null()).count() == 2
     });
@@ -247,7 +247,7 @@ fn a_body_that_turns_out_too_large_is_refused_before_any_timeout() {
 }
 
 #[test]
-fn a_client_that_sends_no_body_costs_nobody_a_connection() {
+fn a_client_that_sends_no_body_costs_no_other_client_a_connection() {
     let (backend, weir) = h2c("timeouts: {response: 300ms}");
     let mut client = Client::connect(weir.address());
     client.send(request_bytes("POST", "/never", &[], 5));

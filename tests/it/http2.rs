@@ -318,7 +318,7 @@ fn a_refusal_in_place_of_a_backends_answer_is_not_waited_for_either() {
 }
 
 #[test]
-fn floods_end_their_own_connection_and_nobody_elses() {
+fn floods_close_only_their_own_connection() {
     let backend = Backend::start("one");
     let weir = Weir::start(&config(&backend, "", ""));
     let mut good = Http2::connect(weir.address());

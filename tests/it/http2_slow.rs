@@ -117,8 +117,8 @@ fn a_client_is_not_waited_for_while_it_is_to_take_its_answer() {
     let mut client = Http2::connect(weir.address());
     let mut stream = client.start(request(Method::POST, "/flood", &[]), true).unwrap();
     stream.send(&[b'x'; 300], false).unwrap();
-    backend.tell();
-    backend.tell();
+    backend.signal();
+    backend.signal();
     let mut both = stream.both().unwrap();
     // Six times the grace: more than is asked for goes each way, and seldom.
     for _ in 0..15 {

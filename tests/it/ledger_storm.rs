@@ -66,7 +66,7 @@ struct Storm {
     sent: AtomicU64,
     /// Requests whose clients got at least the headers of a response.
     answered: Mutex<BTreeSet<u64>>,
-    /// Requests without a number, as nobody could read them.
+    /// Requests without a number, because they could not be parsed.
     unreadable: AtomicU64,
 }
 
@@ -122,7 +122,7 @@ impl Storm {
         assert!(logged.last() < Some(&self.sent.load(Relaxed)), "and no line is of no request");
         let unreadable = count(log.len() - numbers.len());
         assert_eq!(unreadable, count(usize::try_from(self.unreadable.load(Relaxed)).unwrap()));
-        // Of what else was sent, nobody knows whether its headers had arrived.
+        // For everything else that was sent, it is unknown whether its headers had arrived.
         let mut arrived = self.answered.lock().unwrap().clone();
         for seen in backends.iter().flat_map(Backend::requests) {
             let (_, query) = seen.target.split_once('?').unwrap_or_default();

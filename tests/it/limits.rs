@@ -1,4 +1,4 @@
-//! Rate limits and the limit of connections: exactly so much, and nobody else pays for it.
+//! Rate limits and connection limits: they are exact, and do not affect other clients.
 
 #![expect(clippy::panic, reason = "a test that cannot go on fails, which is what a panic does")]
 
@@ -64,7 +64,7 @@ fn not_one_request_more_than_the_burst_gets_through_however_many_come_at_once() 
 }
 
 #[test]
-fn a_refused_client_that_waits_as_told_gets_in() {
+fn a_rejected_client_that_waits_for_retry_after_is_admitted() {
     let backend = Backend::start("one");
     let rate_limit = "rate_limit: {requests_per_second: 1, burst: 1}";
     let weir = Weir::start(&config(&backend, rate_limit));
@@ -193,7 +193,7 @@ fn behind_a_proxy_the_rightmost_untrusted_address_counts_and_not_what_the_client
 }
 
 #[test]
-fn ipv6_clients_are_told_apart_by_their_network() {
+fn ipv6_clients_are_distinguished_by_their_network() {
     let backend = Backend::start("one");
     let weir = behind_a_proxy(&backend, "");
     assert_eq!(forwarded(&weir, "2001:db8::1"), 200);
@@ -202,7 +202,7 @@ fn ipv6_clients_are_told_apart_by_their_network() {
 }
 
 #[test]
-fn a_newcomer_is_not_refused_for_want_of_room() {
+fn a_new_client_is_not_rejected_because_the_table_is_full() {
     let backend = Backend::start("one");
     let weir = behind_a_proxy(&backend, ", clients_max: 4");
     for last in 1..=20 {
@@ -289,7 +289,7 @@ fn until_turned_away(weir: &Weir) {
 }
 
 #[test]
-fn one_client_has_so_many_connections_and_others_have_theirs() {
+fn the_limit_of_connections_per_client_applies_to_each_client_alone() {
     let backend = Backend::start("one");
     let weir = Weir::start(&config(&backend, "limits: {connections_per_client: 2}"));
     let client = own_address();
@@ -375,7 +375,7 @@ fn a_trusted_proxy_has_as_many_connections_as_it_likes() {
 }
 
 #[test]
-fn a_connection_serves_so_many_requests_and_says_which_is_the_last() {
+fn a_connection_serves_a_limited_number_of_requests_and_announces_the_last() {
     let backend = Backend::start("one");
     let weir = Weir::start(&config(&backend, "limits: {requests_per_connection: 3}"));
     let mut client = Client::connect(weir.address());

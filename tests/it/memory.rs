@@ -149,7 +149,7 @@ fn settled_memory(pid: u32) -> u64 {
     before
 }
 
-/// A client that asks for `/big` on so many streams, allows any amount, and reads nothing.
+/// A client that requests `/big` on this number of streams, with unlimited windows, and reads nothing.
 fn stalled_http2(weir: &Weir, streams: u32) -> RawHttp2 {
     let mut client = RawHttp2::connect(weir.address());
     let any = 0x7fff_ffff_u32.to_be_bytes();

@@ -143,22 +143,22 @@ fn after_a_retry(behaviour: Option<Behaviour>, reason: &str) {
 }
 
 #[test]
-fn a_retry_after_a_refused_connection_is_told_as_connect() {
+fn a_retry_after_a_refused_connection_has_the_reason_connect() {
     after_a_retry(None, "connect");
 }
 
 #[test]
-fn a_retry_after_a_broken_connection_is_told_as_reset() {
+fn a_retry_after_a_broken_connection_has_the_reason_reset() {
     after_a_retry(Some(Behaviour::ResetBeforeAnswer), "reset");
 }
 
 #[test]
-fn a_retry_after_a_silence_is_told_as_timeout() {
+fn a_retry_after_no_response_has_the_reason_timeout() {
     after_a_retry(Some(Behaviour::NeverAnswer), "timeout");
 }
 
 #[test]
-fn a_retry_after_a_503_is_told_as_status() {
+fn a_retry_after_a_503_has_the_reason_status() {
     after_a_retry(Some(Behaviour::status(503)), "status");
 }
 
@@ -253,7 +253,7 @@ fn a_method_that_is_not_known_is_other() {
 }
 
 #[test]
-fn a_status_that_nobody_registered_is_its_class() {
+fn an_unregistered_status_is_counted_as_its_class() {
     let backends = Backend::start_many(1);
     let weir = Weir::start(&pool(&backends, ""));
     for status in [298, 299, 599] {
@@ -294,7 +294,7 @@ fn no_client_can_invent_a_series() {
 }
 
 #[test]
-fn the_configuration_the_build_and_the_process_are_told() {
+fn the_configuration_the_build_and_the_process_have_metrics() {
     let backends = Backend::start_many(1);
     let weir = Weir::start(&pool(&backends, ""));
     let metrics = weir.metrics();
@@ -543,7 +543,7 @@ fn an_answer_that_was_cut_says_so_whatever_its_status() {
 }
 
 #[test]
-fn a_client_that_left_is_499_client_aborted_and_nobodys_failure() {
+fn a_client_that_disconnects_is_logged_as_499_client_aborted_and_blames_no_backend() {
     let backends = Backend::start_many(1);
     backends[0].set(Behaviour::NeverAnswer);
     let weir = Weir::start(&pool(&backends, ""));

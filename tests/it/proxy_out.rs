@@ -49,10 +49,10 @@ impl Taker {
             .expect("a runtime");
         let seen = Arc::<Mutex<Vec<Seen>>>::default();
         let listener = runtime.block_on(TcpListener::bind(address)).expect("binding");
-        let told = Arc::clone(&seen);
+        let recorded = Arc::clone(&seen);
         runtime.spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {
-                tokio::spawn(take(socket, behind, Arc::clone(&told)));
+                tokio::spawn(take(socket, behind, Arc::clone(&recorded)));
             }
         });
         Self { address, seen, _runtime: runtime }
@@ -94,7 +94,7 @@ fn pool(url: &str, keys: &str) -> String {
 }
 
 #[test]
-fn a_backend_is_told_whose_requests_come() {
+fn a_backend_gets_the_clients_address_in_the_proxy_header() {
     let backend = Backend::start("one");
     let taker = Taker::start(backend.address());
     let weir = Weir::start(&pool(&taker.url("http"), ""));

@@ -1,4 +1,4 @@
-//! The PROXY protocol: who is listed must say who its client is, nobody else may.
+//! The PROXY protocol: listed peers must send a header, other peers must not.
 
 use std::net::Ipv4Addr;
 
@@ -89,7 +89,7 @@ fn a_proxy_that_speaks_for_itself_is_the_client() {
 }
 
 #[test]
-fn who_is_listed_must_send_a_header() {
+fn a_listed_peer_must_send_a_header() {
     let (backend, proxy) = (Backend::start("one"), own_address());
     let weir = weir(&backend, proxy, "");
     let mut client = Client::connect_from(proxy, weir.address());
@@ -117,12 +117,12 @@ fn connections_that_come_to_nothing_do_not_fill_the_log() {
         failures(&weir, "proxy_header_missing") == Some(100.0)
     });
     // Five, and one more for each minute that it took.
-    let told = weir.stderr().matches("reason=proxy_header_missing").count();
-    assert!((5..20).contains(&told), "{told}: {}", weir.stderr());
+    let logged = weir.stderr().matches("reason=proxy_header_missing").count();
+    assert!((5..20).contains(&logged), "{logged}: {}", weir.stderr());
 }
 
 #[test]
-fn a_header_of_anybody_else_is_a_bad_request() {
+fn a_header_of_an_unlisted_peer_is_a_bad_request() {
     let (backend, proxy) = (Backend::start("one"), own_address());
     let weir = weir(&backend, proxy, "");
     for header in [LINE.to_vec(), binary()] {

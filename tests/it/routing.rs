@@ -23,7 +23,7 @@ fn request(weir: &Weir, method: &str, target: &str, headers: &[(&str, &str)]) ->
     answer.unwrap_or_else(|failure| panic!("{method} {target}: {failure:?}"))
 }
 
-/// Who answers, or with which status nobody does.
+/// The backend that responds, or the status of Weir's own response.
 #[track_caller]
 fn asked(weir: &Weir, method: &str, target: &str, headers: &[(&str, &str)]) -> String {
     let answer = request(weir, method, target, headers);

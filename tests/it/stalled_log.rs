@@ -1,4 +1,4 @@
-//! A log that nobody reads: standard error is a full pipe, or one that is stopped.
+//! A log that is not read: standard error is a full pipe, or its reader is stopped.
 //!
 //! `WEIR_STALL_SECONDS` is how long the pipe stays full while everything has to go on.
 
@@ -130,7 +130,7 @@ fn assert_goes_on(weir: &Weir, backends: &[Backend], turn: u64) {
 }
 
 #[test]
-fn a_log_that_nobody_reads_stops_nothing_and_what_is_lost_is_counted_and_logged() {
+fn an_unread_log_stops_nothing_and_lost_lines_are_counted_and_logged() {
     let (pipe, backends) = (Pipe::full(), Backend::start_many(2));
     let launcher = pipe.launcher(&[2], "export WEIR_LOG=trace");
     let mut weir = Weir::start_by(launcher, &checked(&backends, ""));
@@ -154,7 +154,7 @@ fn a_log_that_nobody_reads_stops_nothing_and_what_is_lost_is_counted_and_logged(
 }
 
 #[test]
-fn a_stop_at_once_does_not_wait_for_a_log_that_nobody_reads() {
+fn a_forced_stop_does_not_wait_for_an_unread_log() {
     let (pipe, backends) = (Pipe::full(), Backend::start_many(1));
     backends.iter().for_each(|backend| backend.on("/hang", Behaviour::NeverAnswer));
     let launcher = pipe.launcher(&[2], "export WEIR_LOG=trace");
@@ -175,7 +175,7 @@ fn a_stop_at_once_does_not_wait_for_a_log_that_nobody_reads() {
 }
 
 #[test]
-fn an_access_log_that_nobody_reads_stops_nothing() {
+fn an_unread_access_log_stops_nothing() {
     for (target, descriptors) in [("stderr", [2].as_slice()), ("stdout", &[1, 2])] {
         let (pipe, backends) = (Pipe::full(), Backend::start_many(2));
         let config = checked(&backends, &format!("access_log: {{target: {target}}}\n"));
@@ -211,7 +211,7 @@ fn a_panic_is_logged_once_the_log_is_read_and_stops_nothing_before() {
 }
 
 #[test]
-fn the_demo_goes_on_though_nobody_reads_what_it_prints() {
+fn the_demo_continues_if_its_output_is_not_read() {
     let pipe = Pipe::full();
     let (listen, admin) =
         (crate::support::ports::own_socket(8080), crate::support::ports::own_socket(9090));

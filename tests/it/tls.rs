@@ -137,13 +137,13 @@ fn who_must_show_a_certificate_gets_in_with_it_alone() {
         assert!(fingerprint.len() == 64 && !fingerprint.contains(':'), "{fingerprint}");
     }
     eventually(TIMEOUT, "it is counted", || failures(&weir, "tls_client_certificate") == Some(4.0));
-    let told = weir
+    let logged = weir
         .stderr()
         .matches(
             "WARN  weir::downstream::handshake] connection closed: reason=tls_client_certificate",
         )
         .count();
-    assert_eq!(told, 4, "{}", weir.stderr());
+    assert_eq!(logged, 4, "{}", weir.stderr());
     assert_eq!(backend.count(), 4);
 }
 
@@ -170,7 +170,7 @@ fn who_may_show_a_certificate_gets_in_anyway_and_backends_hear_what_it_is_worth(
 }
 
 #[test]
-fn a_session_is_worth_nothing_after_those_who_vouch_have_changed() {
+fn a_session_is_not_resumed_after_the_client_ca_has_changed() {
     let (backend, authority) = (Backend::start("one"), Authority::new());
     let identity = authority.identity("site", &["weir.test"]);
     let ca = authority.path("clients.crt");
@@ -230,12 +230,12 @@ fn a_renewed_certificate_is_used_without_a_reload_and_a_broken_one_is_not() {
     fs::copy(&old.cert, authority.path("v3").join("tls.crt")).unwrap();
     fs::copy(&new.key, authority.path("v3").join("tls.key")).unwrap();
     point("v3");
-    eventually(TIMEOUT, "the broken one is told", || renewed(&weir, "failed") == Some(1.0));
+    eventually(TIMEOUT, "the broken one is counted", || renewed(&weir, "failed") == Some(1.0));
     assert_eq!(shown(), new.der());
     weir.until_said("is not the key of the certificate");
     point("v1");
     eventually(TIMEOUT, "and it goes on from there", || shown() == old.der());
-    assert_eq!(renewed(&weir, "failed"), Some(1.0), "told once");
+    assert_eq!(renewed(&weir, "failed"), Some(1.0), "counted once");
 }
 
 #[test]
@@ -358,7 +358,7 @@ fn check_opens_every_file_and_a_reload_refuses_what_it_finds() {
         assert_eq!(checked.code, Some(1), "{complaint}: {}", checked.stdout);
         assert!(checked.stderr.contains(complaint), "{complaint}: {}", checked.stderr);
         let place = checked.stderr.split(':').nth(1).and_then(|line| line.parse::<u32>().ok());
-        assert!(place.is_some(), "the line is told: {}", checked.stderr);
+        assert!(place.is_some(), "the line number is printed: {}", checked.stderr);
         let reloaded = weir.command(&["reload"]);
         assert_eq!(reloaded.code, Some(1), "{complaint}");
         assert!(reloaded.stderr.contains(complaint), "{complaint}: {}", reloaded.stderr);
@@ -376,11 +376,11 @@ fn an_expired_certificate_is_a_problem_for_check_and_prevents_neither_start_nor_
     });
     let text = config(&backend, &[&good, &expired], "", "");
     let weir = Weir::start(&text);
-    let told = || weir.stderr().matches("has expired on 2020-01-01").count();
-    assert_eq!(told(), 1, "{}", weir.stderr());
+    let warnings = || weir.stderr().matches("has expired on 2020-01-01").count();
+    assert_eq!(warnings(), 1, "{}", weir.stderr());
     weir.write_config(&format!("{text}\nlimits: {{connections: 1000}}"));
     weir.reload();
-    assert_eq!(told(), 2, "{}", weir.stderr());
+    assert_eq!(warnings(), 2, "{}", weir.stderr());
     let mut client = TlsConfig::new(&authority, None).connect(weir.address(), "weir.test");
     assert_eq!(client.get("/", &[]).status(), 200);
     let checked = weir.command(&["check", weir.config_path().to_str().unwrap()]);

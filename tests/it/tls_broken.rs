@@ -1,5 +1,5 @@
 //! Files for TLS that are broken when a worker starts: what was in them before is used, or else only
-//! what needs them fails, until they are mended.
+//! what needs them fails, until they are repaired.
 
 #![expect(
     clippy::unwrap_used,
@@ -86,7 +86,7 @@ fn texts(files: &[&Path]) -> Vec<String> {
 // ── what the worker before had ──
 
 #[test]
-fn who_replaces_a_dead_worker_shows_the_last_good_certificates() {
+fn the_replacement_of_a_crashed_worker_uses_the_last_good_certificates() {
     let (backend, authority) = (Backend::start("one"), Authority::new());
     let (a, b) = (authority.identity("a", &["a.test"]), authority.identity("b", &["b.test"]));
     let (was_a, was_b) = (a.der(), b.der());
@@ -113,12 +113,12 @@ fn who_replaces_a_dead_worker_shows_the_last_good_certificates() {
         assert_eq!(request.header("x-client-cert-verified"), Some("yes"), "who vouches is known");
         assert!(is_broken(&weir, &a.cert) && is_broken(&weir, &b.cert), "{turn}");
         assert!(!is_missing(&weir, &a.cert) && !is_missing(&weir, &b.cert), "{turn}");
-        let told = weir.stderr().matches("the old one stays").count();
-        assert_eq!(told, 3 * turn, "{}", weir.stderr());
+        let logged = weir.stderr().matches("the old one stays").count();
+        assert_eq!(logged, 3 * turn, "{}", weir.stderr());
     }
     let new_b = authority.identity("b", &["b.test"]);
-    eventually(TIMEOUT, "a mended one is shown", || shown("b.test") == new_b.der());
-    eventually(TIMEOUT, "and told", || !is_broken(&weir, &b.cert));
+    eventually(TIMEOUT, "a repaired one is used", || shown("b.test") == new_b.der());
+    eventually(TIMEOUT, "and the gauge is 0", || !is_broken(&weir, &b.cert));
     assert_eq!(shown("a.test"), was_a);
     assert_eq!(weir.workers().len(), 1, "without a reload");
     let was_new_b = new_b.der();
@@ -175,12 +175,12 @@ fn who_replaces_a_dead_worker_speaks_to_backends_as_before() {
     assert!(is_broken(&weir, &ca) && !is_missing(&weir, &ca));
 }
 
-// ── what nobody has read ──
+// ── files without last good contents ──
 
 #[test]
-fn a_certificate_that_is_missing_takes_no_other_down_and_is_shown_when_it_is_mended() {
+fn a_missing_certificate_affects_no_other_and_is_used_once_repaired() {
     let (backend, authority, [first, other]) = two();
-    let (was_other, mended) = (other.der(), texts(&[&other.cert]));
+    let (was_other, repaired) = (other.der(), texts(&[&other.cert]));
     let one = site(&backend, &[&first], "");
     let both = site(&backend, &[&first, &other], "");
     let (_binary, weir) = start_and_break(&one, &both, &[&other.cert]);
@@ -192,16 +192,16 @@ fn a_certificate_that_is_missing_takes_no_other_down_and_is_shown_when_it_is_men
     assert!(!is_missing(&weir, &first.cert));
     let said = weir.stderr();
     assert!(said.contains("certificate missing, handshakes that need it fail"), "{said}");
-    write_at_once(&other.cert, &mended[0]);
+    write_at_once(&other.cert, &repaired[0]);
     eventually(TIMEOUT, "it is shown", || shown("b.test") == was_other);
-    eventually(TIMEOUT, "and told", || !is_missing(&weir, &other.cert));
+    eventually(TIMEOUT, "and the gauge is 0", || !is_missing(&weir, &other.cert));
     assert_eq!(weir.workers().len(), 1, "without a reload");
 }
 
 #[test]
-fn where_the_certificate_for_all_others_is_missing_no_other_is_shown_in_its_place() {
+fn a_missing_default_certificate_is_not_replaced_by_another_one() {
     let (backend, authority, [first, other]) = two();
-    let (was_first, mended) = (first.der(), texts(&[&first.key]));
+    let (was_first, repaired) = (first.der(), texts(&[&first.key]));
     let one = site(&backend, &[&other], "");
     let both = site(&backend, &[&first, &other], "");
     let (_binary, weir) = start_and_break(&one, &both, &[&first.key]);
@@ -211,7 +211,7 @@ fn where_the_certificate_for_all_others_is_missing_no_other_is_shown_in_its_plac
         assert_denied(&weir, &client, name);
     }
     eventually(TIMEOUT, "it is counted", || missing_handshakes(&weir) == Some(2.0));
-    write_at_once(&first.key, &mended[0]);
+    write_at_once(&first.key, &repaired[0]);
     eventually(TIMEOUT, "it is shown", || {
         let shown = client.try_connect(weir.address(), "unknown.test");
         shown.is_ok_and(|shown| shown.certificate() == was_first)
@@ -235,14 +235,14 @@ fn a_listener_whose_certificates_are_all_missing_opens_and_heals() {
     let (backend, authority) = (Backend::start("one"), Authority::new());
     let (old, new) =
         (authority.identity("old", &["a.test"]), authority.identity("new", &["a.test"]));
-    let (was_new, mended) = (new.der(), texts(&[&new.cert, &new.key]));
+    let (was_new, repaired) = (new.der(), texts(&[&new.cert, &new.key]));
     let one = site(&backend, &[&old], "");
     let two = site(&backend, &[&new], "");
     let (_binary, weir) = start_and_break(&one, &two, &[&new.cert, &new.key]);
     let client = TlsConfig::new(&authority, None);
     assert_denied(&weir, &client, "a.test");
-    write_at_once(&new.cert, &mended[0]);
-    write_at_once(&new.key, &mended[1]);
+    write_at_once(&new.cert, &repaired[0]);
+    write_at_once(&new.key, &repaired[1]);
     eventually(TIMEOUT, "it is shown", || {
         let shown = client.try_connect(weir.address(), "a.test");
         shown.is_ok_and(|shown| shown.certificate() == was_new)
@@ -251,12 +251,12 @@ fn a_listener_whose_certificates_are_all_missing_opens_and_heals() {
 }
 
 #[test]
-fn as_long_as_nobody_knows_who_vouches_for_clients_none_gets_in() {
+fn without_the_client_ca_no_client_gets_in() {
     let (backend, authority) = (Backend::start("one"), Authority::new());
     let identity = authority.identity("site", &["a.test"]);
     let ca = authority.path("clients.crt");
     fs::copy(authority.ca(), &ca).unwrap();
-    let mended = texts(&[&ca]);
+    let repaired = texts(&[&ca]);
     let off = site(&backend, &[&identity], "");
     let keys = format!(", client_ca: {}", ca.display());
     let on = site(&backend, &[&identity], &keys);
@@ -267,7 +267,7 @@ fn as_long_as_nobody_knows_who_vouches_for_clients_none_gets_in() {
     }
     assert!(is_missing(&weir, &ca));
     assert_eq!(backend.count(), 0);
-    write_at_once(&ca, &mended[0]);
+    write_at_once(&ca, &repaired[0]);
     let client = TlsConfig::new(&authority, Some(&friend));
     eventually(TIMEOUT, "they vouch", || {
         let client = client.try_connect(weir.address(), "a.test");
@@ -282,7 +282,7 @@ fn as_long_as_nobody_knows_who_vouches_for_clients_none_gets_in() {
 }
 
 #[test]
-fn a_pool_that_cannot_know_whom_to_trust_is_not_spoken_to_and_the_others_are() {
+fn a_pool_without_its_ca_gets_no_connections_and_the_others_do() {
     let authority = Authority::new();
     let backend = Backend::start("one");
     let front = TlsFront::start(backend.address(), &authority.identity("site", &["web.internal"]));
@@ -292,7 +292,7 @@ fn a_pool_that_cannot_know_whom_to_trust_is_not_spoken_to_and_the_others_are() {
     let ca = authority.path("backends.crt");
     fs::copy(authority.ca(), &ca).unwrap();
     let ours = authority.identity("weir", &["weir.internal"]);
-    let mended = texts(&[&ca, &ours.key]);
+    let repaired = texts(&[&ca, &ours.key]);
     let clear = pool("clear", &backend.url(), "");
     let by_ca = format!(", tls: {{ca: {}, server_name: web.internal}}", ca.display());
     let show = format!(
@@ -320,14 +320,14 @@ fn a_pool_that_cannot_know_whom_to_trust_is_not_spoken_to_and_the_others_are() {
     let errors = weir.status()["backends"].clone();
     let error = errors[1]["last_error"].as_str().unwrap();
     assert!(error.contains("for want of a file: ") && error.contains("backends.crt"), "{error}");
-    assert!(proxied.accept().is_err(), "nobody connects");
+    assert!(proxied.accept().is_err(), "no connection is made");
     assert_eq!((front.shakes().len(), front.failed(), backend.count()), (0, 0, 1));
     assert!(is_missing(&weir, &ca) && is_missing(&weir, &ours.cert));
     let said = weir.stderr();
     assert!(said.contains("its pool's TLS backends get no request"), "{said}");
 
-    write_at_once(&ca, &mended[0]);
-    write_at_once(&ours.key, &mended[1]);
+    write_at_once(&ca, &repaired[0]);
+    write_at_once(&ours.key, &repaired[1]);
     for path in ["/ca", "/show"] {
         eventually(TIMEOUT, "it is spoken to", || weir.get(path).status() == 200);
     }
@@ -337,7 +337,7 @@ fn a_pool_that_cannot_know_whom_to_trust_is_not_spoken_to_and_the_others_are() {
 // ── what is renewed for backends ──
 
 #[test]
-fn who_vouches_for_backends_is_renewed_and_a_connection_of_before_is_not_used_again() {
+fn the_ca_for_backends_is_reloaded_and_older_connections_are_not_reused() {
     let (authority, other) = (Authority::new(), Authority::new());
     let backend = Backend::start("one");
     let front = TlsFront::start(backend.address(), &authority.identity("site", &["web.internal"]));
@@ -358,7 +358,7 @@ fn who_vouches_for_backends_is_renewed_and_a_connection_of_before_is_not_used_ag
     assert_eq!(client.get("/").status(), 502, "the connection that is kept is of another trust");
     assert_eq!(backend.count(), before);
     write_at_once(&ca, "broken");
-    eventually(TIMEOUT, "a broken one is told", || renewed(&weir, "failed") == Some(1.0));
+    eventually(TIMEOUT, "a broken one is counted", || renewed(&weir, "failed") == Some(1.0));
     assert_eq!(weir.get("/").status(), 502, "the old one stays");
     write_at_once(&ca, &good[0]);
     eventually(TIMEOUT, "the first ones vouch again", || weir.get("/").status() == 200);

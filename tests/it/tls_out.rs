@@ -77,7 +77,7 @@ fn a_backend_with_a_good_certificate_is_used_and_its_connection_is_kept() {
 }
 
 #[test]
-fn a_certificate_that_nobody_vouches_for_is_refused() {
+fn an_untrusted_certificate_is_rejected() {
     let (_, backend, front) = world(&["web.internal"]);
     let other = Authority::new();
     let tls = format!("{}, server_name: web.internal", ca(&other));
@@ -168,7 +168,7 @@ fn verify_off_takes_any_certificate() {
 }
 
 #[test]
-fn what_speaks_no_tls_never_gets_a_clear_request() {
+fn a_backend_without_tls_never_gets_a_plaintext_request() {
     let address = ports::own_socket(3443);
     let listener = TcpListener::bind(address).unwrap();
     let first_bytes = std::thread::spawn(move || {
@@ -225,7 +225,11 @@ fn a_backend_that_asks_is_shown_our_certificate() {
     drop(weir);
 
     let weir = Weir::start(&pool(&[front.url()], &tls));
-    assert_eq!(weir.get("/").status(), 502, "without a certificate nobody gets in");
+    assert_eq!(
+        weir.get("/").status(),
+        502,
+        "without a certificate the backend rejects the connection"
+    );
     assert_eq!(backend.count(), 1);
 }
 

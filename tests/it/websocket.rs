@@ -243,7 +243,7 @@ fn a_websocket_that_is_silent_for_too_long_is_closed() {
     assert_eq!(reason(&weir).as_deref(), Some("tunnel_idle"));
     eventually(TIMEOUT, "the backend is left", || backend.connections_open() == 0);
     let errors = weir.metrics().sum("lb_errors_total", &[]);
-    assert_eq!(errors, 0.0, "nobody did anything wrong");
+    assert_eq!(errors, 0.0, "no error is counted");
 }
 
 #[test]
@@ -323,7 +323,7 @@ fn a_websocket_goes_on_over_reloads() {
 }
 
 #[test]
-fn a_stop_waits_for_websockets_as_long_as_it_is_told_and_no_longer() {
+fn a_stop_waits_for_websockets_exactly_as_long_as_configured() {
     let (_backend, mut weir) = one("", "shutdown: {drain: 1h, tunnels: 1s}");
     let mut client = open(&weir);
     weir.signal("TERM");

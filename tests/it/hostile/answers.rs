@@ -51,7 +51,7 @@ fn answered(case: &Case, weir: &Weir, backend: &Backend) -> Result<(), String> {
                 return Err(format!("it speaks {}", answer.head.version));
             }
             if status == 200 && !is_empty && answer.framing == Framing::Close {
-                return Err("nobody can tell where the body ends".to_owned());
+                return Err("the end of the body is ambiguous".to_owned());
             }
             if !answer.head.header_values("x-drop").is_empty() || !answer.trailers.is_empty() {
                 return Err(format!("{answer:?}"));

@@ -109,13 +109,14 @@ fn judge_all(door: &Door, weir: &Weir, origin: &Origin) {
 /// Whether it has come to what the table says.
 fn judge(case: &Case, door: &Door, weir: &Weir, origin: &Origin) -> Result<(), String> {
     let sent = frames::frames(case);
-    let told: Vec<&str> = case.outcome.iter().map(String::as_str).collect();
-    let told: Vec<&str> = told.into_iter().filter(|word| !MODIFIERS.contains(word)).collect();
-    let ends = told.last().is_some_and(|last| last.starts_with("goaway") || *last == "closed");
+    let expected: Vec<&str> = case.outcome.iter().map(String::as_str).collect();
+    let expected: Vec<&str> =
+        expected.into_iter().filter(|word| !MODIFIERS.contains(word)).collect();
+    let ends = expected.last().is_some_and(|last| last.starts_with("goaway") || *last == "closed");
 
     let mut client = Client::open(door, weir.address(), &sent);
-    let came = client.until(|client| !ends && client.pinged && client.came() == told);
-    if came != told {
+    let came = client.until(|client| !ends && client.pinged && client.came() == expected);
+    if came != expected {
         return Err(format!("it came to {came:?}"));
     }
     let may_begin = case.has("cut") || case.has("early");
@@ -135,7 +136,7 @@ fn judge(case: &Case, door: &Door, weir: &Weir, origin: &Origin) -> Result<(), S
     if after.status != Some(200) || after.body != b"/after" {
         return Err(format!("the next stream: {after:?}"));
     }
-    if !ends && next.came() != told {
+    if !ends && next.came() != expected {
         return Err(format!("later it came to {:?}", next.came()));
     }
     if may_begin { begun(case, &sent, weir, origin) } else { reached }
@@ -205,7 +206,7 @@ impl Stream {
     }
 }
 
-/// A client that sends what it is told to, and reads frames.
+/// A client that sends given bytes, and reads frames.
 struct Client {
     socket: Box<dyn Socket>,
     unread: Vec<u8>,

@@ -162,8 +162,8 @@ fn judge_all(get: impl Fn(&Weir, &str) -> Got) {
 }
 
 fn judge(case: &Case, got: Got) -> Result<(), String> {
-    let told = case.outcome.first().map_or("", String::as_str);
-    match (told, &got) {
+    let expected = case.outcome.first().map_or("", String::as_str);
+    match (expected, &got) {
         ("200", Got::Whole(200, body)) if body == "hello" => Ok(()),
         ("502" | "broken", Got::Whole(502, _)) => Ok(()),
         ("cut" | "broken", Got::Cut(200)) => Ok(()),

@@ -50,7 +50,7 @@ fn a_host_longer_than_any_name_is_refused_before_anything_looks_at_it() {
 }
 
 #[test]
-fn a_length_that_is_told_twice_is_refused_and_the_connection_ends() {
+fn a_repeated_length_is_rejected_and_the_connection_is_closed() {
     let (backend, weir) = one("");
     for lengths in ["Content-Length: 2\r\nContent-Length: 2\r\n", "Content-Length: 2, 2\r\n"] {
         let mut client = Client::connect(weir.address());
@@ -72,7 +72,7 @@ fn a_length_that_a_backend_tells_twice_reaches_the_client_once() {
 }
 
 #[test]
-fn a_switch_of_protocols_that_nobody_asked_for_is_no_answer() {
+fn an_unrequested_101_is_an_invalid_response() {
     let (backend, weir) = one("retry: {attempts: 1}");
     backend.set(Behaviour::Raw(b"HTTP/1.1 101 Switching Protocols\r\n\r\n".to_vec()));
     let mut client = Client::connect(weir.address());
@@ -112,7 +112,7 @@ fn a_request_that_keeps_coming_back_is_stopped() {
 }
 
 #[test]
-fn a_client_that_takes_nothing_is_let_go_and_told_of_in_full() {
+fn a_client_that_reads_nothing_is_disconnected_and_logged_completely() {
     // The backend has to put its 30 MB together before this is over.
     let (backend, weir) = one("timeouts: {response: 2s, request: off}");
     backend.set(Behaviour::Answer(Answer::body(vec![b'x'; 30_000_000])));

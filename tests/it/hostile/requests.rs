@@ -52,7 +52,7 @@ fn a_request_that_comes_byte_by_byte_comes_to_the_same() {
 
 fn sent_at_once(case: &Case, weir: &Weir, origin: &Origin) -> Result<(), String> {
     let mut client = Client::connect(weir.address());
-    // Weir may refuse before it has read all, and then nobody takes the rest.
+    // Weir may respond before it has read everything, and then the rest is not read.
     let _taken = client.try_send(&case.bytes);
     judge(case, client, origin)
 }

@@ -1,4 +1,4 @@
-//! A raw HTTP/1.1 client: it sends the bytes it is told to, and says exactly what came back.
+//! A raw HTTP/1.1 client: it sends given bytes, and returns exactly what it received.
 //!
 //! A client library would mend what a test wants to see: it would retry, join header lines, hide
 //! interim answers and call a truncated body a body. This one keeps everything and tells the ways
@@ -97,7 +97,7 @@ impl Client {
         let mut bytes = request_bytes(method, target, headers, body.len());
         bytes.extend_from_slice(body);
         // A server may answer and close without having read all. Its answer counts, so an error
-        // of sending is told only if there is none.
+        // of sending is reported only if there is none.
         let sent = self.try_send(&bytes);
         match (self.try_read_answer(method), sent) {
             (Err(Failure::NoAnswer), Err(error)) => Err(io_failure(&error, 0)),

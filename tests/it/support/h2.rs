@@ -36,8 +36,8 @@ pub(crate) struct Call {
 /// - `/early`: the whole answer before anything is read, then everything is;
 /// - `/enough`: the whole answer, then the stream is reset without an error (RFC 9113 §8.1);
 /// - `/deaf`: the whole answer, and nothing of the request is ever read;
-/// - `/flood`: an answer without an end once [told](H2Backend::tell) to, and more of the request
-///   than fits the window once told again;
+/// - `/flood`: an endless response after one [signal](H2Backend::signal), and more of the request
+///   than fits the window after a second one;
 /// - `/unended`: an answer of the length that it announces, whose stream does not end;
 /// - `/late`: two seconds pass before it reads anything;
 /// - `/whole`: the whole request back once it is there, as a unary call does; status 0;
@@ -49,7 +49,7 @@ pub(crate) struct Call {
 /// - `/expect`: leave to send the body (100), and once all of it has come, `h2`;
 /// - `/hints`: hints (103), and `h2`;
 /// - `/end/…`: `hello`, ended as the rest of the path says (`hello`);
-/// - `/grpc.health.v1.Health/Check`: what was [told](H2Backend::health);
+/// - `/grpc.health.v1.Health/Check`: the [configured](H2Backend::health) status;
 /// - else 200 and `h2`.
 ///
 /// Where the request has `x-fail-first`, the stream is refused the first time that the path is asked
@@ -65,7 +65,7 @@ pub(crate) struct H2Backend {
 struct Shared {
     state: Mutex<State>,
     reset: Notify,
-    told: Notify,
+    signalled: Notify,
 }
 
 #[derive(Default)]
@@ -77,7 +77,7 @@ struct State {
     refused: bool,
     resets: usize,
     streams_max: Option<u32>,
-    told: usize,
+    signals: usize,
     written: usize,
 }
 
@@ -86,7 +86,7 @@ impl H2Backend {
         Self::start_with(None)
     }
 
-    /// One that allows so many streams at once.
+    /// Starts one that allows this number of concurrent streams.
     pub(crate) fn start_with(streams_max: Option<u32>) -> Self {
         let address = ports::own_socket(50051);
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -98,10 +98,10 @@ impl H2Backend {
         shared.state().health = 1;
         shared.state().streams_max = streams_max;
         let listener = runtime.block_on(TcpListener::bind(address)).expect("binding");
-        let told = Arc::clone(&shared);
+        let served = Arc::clone(&shared);
         let acceptor = runtime.spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {
-                let shared = Arc::clone(&told);
+                let shared = Arc::clone(&served);
                 tokio::spawn(async move {
                     shared.state().open += 1;
                     serve(socket, Arc::clone(&shared)).await;
@@ -153,9 +153,9 @@ impl H2Backend {
     }
 
     /// Lets `/flood` go on.
-    pub(crate) fn tell(&self) {
-        self.shared.state().told += 1;
-        self.shared.told.notify_waiters();
+    pub(crate) fn signal(&self) {
+        self.shared.state().signals += 1;
+        self.shared.signalled.notify_waiters();
     }
 
     /// How many bytes of `/flood` have left.
@@ -418,13 +418,13 @@ async fn echo(
     stream.send_trailers(trailers("0"))
 }
 
-async fn until_told(shared: &Shared, times: usize) {
+async fn until_signalled(shared: &Shared, times: usize) {
     loop {
-        let told = shared.told.notified();
-        if shared.state().told >= times {
+        let signalled = shared.signalled.notified();
+        if shared.state().signals >= times {
             return;
         }
-        told.await;
+        signalled.await;
     }
 }
 
@@ -437,7 +437,7 @@ async fn flood(
     let mut stream = respond.send_response(head().body(()).expect("a head"), false)?;
     let writer = Arc::clone(&shared);
     tokio::spawn(async move {
-        until_told(&writer, 1).await;
+        until_signalled(&writer, 1).await;
         stream.reserve_capacity(usize::from(u16::MAX));
         while let Some(Ok(room)) =
             std::future::poll_fn(|context| stream.poll_capacity(context)).await
@@ -448,11 +448,11 @@ async fn flood(
         }
     });
     let mut held = 0;
-    let mut is_told = std::pin::pin!(until_told(&shared, 2));
+    let mut is_signalled = std::pin::pin!(until_signalled(&shared, 2));
     let mut may_release = false;
     loop {
         tokio::select! {
-            () = &mut is_told, if !may_release => may_release = true,
+            () = &mut is_signalled, if !may_release => may_release = true,
             piece = body.data() => {
                 let Some(piece) = piece else { return Ok(()) };
                 let piece = piece?;

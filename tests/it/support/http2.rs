@@ -1,4 +1,4 @@
-//! A client that speaks HTTP/2, and one that sends whatever frames it is told to.
+//! An HTTP/2 client, and one that sends arbitrary frames.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -165,7 +165,7 @@ impl Stream {
         })
     }
 
-    /// Sends `piece` so many times, with a pause before each, until there is an answer.
+    /// Sends `piece` this number of times, with a pause before each, until there is a response.
     pub(crate) fn trickle(
         self,
         piece: &[u8],
@@ -232,7 +232,7 @@ impl Both {
         self.body.send_data(Bytes::copy_from_slice(bytes), last)
     }
 
-    /// Reads so many bytes of the answer; fewer only at its end.
+    /// Reads this number of bytes of the response; fewer only at its end.
     pub(crate) fn read(&mut self, count: usize) -> Result<Vec<u8>, h2::Error> {
         let Self { runtime, answer, .. } = self;
         runtime.block_on(async {

@@ -2,7 +2,7 @@
 
 use std::io;
 
-/// How the end of a body was told.
+/// How the end of a body is marked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Framing {
     /// There is none: HEAD, 204, 304, or a length of 0.
@@ -41,7 +41,7 @@ pub(crate) enum Failure {
     NoAnswer,
     /// Closed inside the head.
     TruncatedHead(String),
-    /// Closed inside the body: so many bytes had come.
+    /// Closed inside the body, after this number of bytes.
     TruncatedBody { head: Head, got: usize },
     /// Reset by the other side; `got` bytes of this answer had come, head included.
     Reset { got: usize },

@@ -17,7 +17,7 @@ pub(crate) struct Names {
 
 impl Names {
     /// Knows these names; a name server refuses all others at once. `None` if this machine lets
-    /// nobody mount files, which needs root.
+    /// no test mount files, which needs root.
     pub(crate) fn new(names: &[(&str, IpAddr)]) -> Option<Self> {
         let may = Command::new("unshare").args(["--mount", "true"]).stderr(Stdio::null()).status();
         if !may.is_ok_and(|status| status.success()) {

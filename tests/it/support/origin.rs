@@ -71,10 +71,10 @@ impl Origin {
         let address = ports::own_socket(3100);
         let listener = TcpListener::bind(address).expect("binding");
         let shared = Arc::<Mutex<Shared>>::default();
-        let (script, told) = (Arc::new(script), Arc::clone(&shared));
+        let (script, recorded) = (Arc::new(script), Arc::clone(&shared));
         std::thread::spawn(move || {
             while let Ok((socket, _)) = listener.accept() {
-                let (script, shared) = (Arc::clone(&script), Arc::clone(&told));
+                let (script, shared) = (Arc::clone(&script), Arc::clone(&recorded));
                 std::thread::spawn(move || {
                     let number = {
                         let mut shared = shared.lock().expect("a script panicked");
@@ -200,7 +200,7 @@ impl Conversation {
         self.socket.write_all(bytes.as_ref())
     }
 
-    /// Sends a byte per pause until nobody takes it, at most so many.
+    /// Sends one byte per pause until the peer stops reading, at most this number.
     pub(crate) fn drip(&mut self, bytes: &[u8], pause: Duration) -> io::Result<()> {
         for byte in bytes {
             self.send([*byte])?;

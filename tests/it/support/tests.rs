@@ -356,7 +356,7 @@ fn a_client_can_be_at_any_loopback_address() {
 }
 
 #[test]
-fn a_load_asks_exactly_as_often_as_it_was_told() {
+fn a_load_sends_exactly_the_requested_number_of_requests() {
     let backend = Backend::start("one");
     let tally = Load { count: Some(100), ..Load::on(backend.address()) }.run();
     assert_eq!((tally.with_status(200), tally.total(), backend.count()), (100, 100, 100));

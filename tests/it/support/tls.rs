@@ -96,7 +96,7 @@ impl Drop for Authority {
     }
 }
 
-/// Replaces a file as renewals do: nobody sees half of it.
+/// Replaces a file atomically, as renewals do.
 pub(crate) fn write_at_once(path: &Path, text: &str) {
     let new = path.with_extension("new");
     fs::write(&new, text).unwrap();
@@ -249,7 +249,7 @@ impl TlsClient {
         Ok(Response { head, body, framing, trailers: Vec::new(), interim: Vec::new() })
     }
 
-    /// The connection for whoever speaks something else, with so much patience for each read.
+    /// The connection for another protocol, with this timeout for each read.
     pub(crate) fn into_stream(self, patience: Duration) -> impl Read + Write {
         self.stream.sock.set_read_timeout(Some(patience)).unwrap();
         self.stream

@@ -62,14 +62,14 @@ impl TlsFront {
             .expect("a runtime");
         let seen = Arc::<Mutex<Seen>>::default();
         let listener = runtime.block_on(TcpListener::bind(address)).expect("binding");
-        let told = Arc::clone(&seen);
+        let recorded = Arc::clone(&seen);
         runtime.spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {
                 tokio::spawn(serve(
                     socket,
                     behind,
                     TlsAcceptor::from(Arc::clone(&config)),
-                    Arc::clone(&told),
+                    Arc::clone(&recorded),
                 ));
             }
         });
@@ -114,7 +114,7 @@ async fn serve(socket: TcpStream, behind: SocketAddr, tls: TlsAcceptor, seen: Ar
     };
     seen.lock().expect("a task panicked").shakes.push(shake);
     if let Ok(mut backend) = TcpStream::connect(behind).await {
-        // An error says that somebody left.
+        // An error means that one side disconnected.
         drop(copy_bidirectional(&mut stream, &mut backend).await);
     }
 }

@@ -241,7 +241,7 @@ impl Weir {
         Metrics::parse(&answer.text())
     }
 
-    /// Replaces the configuration file. The addresses stay; what is running is not told.
+    /// Replaces the configuration file, with the same addresses. It does not trigger a reload.
     #[track_caller]
     pub(crate) fn write_config(&self, config: &str) {
         let SocketAddr::V4(listener) = self.listener else { panic!("we listen on IPv4") };
@@ -476,7 +476,7 @@ fn surrounded(mut command: Command, args: &[&str], directory: &Directory) -> Com
 
 #[track_caller]
 fn finish(mut command: Command, directory: &Directory, deadline: Duration) -> Ended {
-    // Files, not pipes: nobody has to read along, and nothing is lost at a deadline.
+    // Files, not pipes: no reader is needed, and nothing is lost at a deadline.
     let mut child = command
         .stdout(File::create(directory.path("stdout")).unwrap())
         .stderr(File::create(directory.path("stderr")).unwrap())

@@ -64,7 +64,7 @@ pub(crate) enum Behaviour {
     Garbage(Vec<u8>),
     /// These bytes, and the connection stays open.
     Raw(Vec<u8>),
-    /// A length of `promised`, so many bytes `sent`, then close.
+    /// A length of `promised`, a body of `sent` bytes, then close.
     WrongLength { promised: usize, sent: usize },
     /// 101, then every byte back.
     Upgrade(String),

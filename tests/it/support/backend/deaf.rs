@@ -1,4 +1,4 @@
-//! An address where connecting never ends: the backlog is full and nobody accepts.
+//! An address where connecting never completes: the backlog is full and nothing accepts.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -12,7 +12,7 @@ pub(crate) struct Deaf {
 }
 
 impl Deaf {
-    /// Takes `address`, which nobody may be listening on.
+    /// Takes `address`, which must be free.
     #[track_caller]
     pub(crate) fn on(address: SocketAddr) -> Self {
         let listener = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();

@@ -1,6 +1,6 @@
 //! Backends that misbehave on purpose, and count what reaches them.
 //!
-//! Each has an address of its own, serves with plain threads and sockets, and can be told another
+//! Each has an address of its own, serves with plain threads and sockets, and can get another
 //! behaviour while it runs, stopped, and started again where it was. What a balancer claims to
 //! have done is checked here, where the requests arrive.
 
@@ -69,7 +69,7 @@ struct Shared {
     name: String,
     address: SocketAddr,
     state: Mutex<State>,
-    /// Rung whenever something may be over: stopped, released, or told to behave otherwise.
+    /// Rung whenever something may be over: stopped, released, or given another behaviour.
     bell: Condvar,
 }
 
