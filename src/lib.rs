@@ -36,7 +36,6 @@ pub mod downstream;
 #[cfg(feature = "server")]
 pub mod link;
 #[cfg(feature = "server")]
-pub mod live;
 #[cfg(feature = "server")]
 pub mod log;
 #[cfg(feature = "server")]

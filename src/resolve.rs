@@ -19,10 +19,10 @@ use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{sleep, timeout};
 
 use crate::config::{BackendAddress, Config, ConfigBuilder, Problem};
-use crate::live::Live;
 use crate::name::PoolName;
 use crate::runtime::backend::Backend;
 use crate::runtime::endpoint::{Change, KnownName, Lookup};
+use crate::runtime::snapshot::Snapshot;
 
 /// The timeout of a lookup.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -177,7 +177,7 @@ fn choose(found: &[IpAddr], used: Option<IpAddr>) -> Option<IpAddr> {
 /// Retries the lookups that failed at the start, until each name has an address.
 #[derive(Debug)]
 pub struct Resolver {
-    live: Arc<Live>,
+    snapshot: Arc<Snapshot>,
     /// Notified when a backend gets its address.
     resolved: Arc<watch::Sender<()>>,
 }
@@ -185,8 +185,8 @@ pub struct Resolver {
 impl Resolver {
     /// Creates it for the backends of the current snapshot.
     #[must_use]
-    pub fn new(live: Arc<Live>) -> Self {
-        Self { live, resolved: Arc::new(watch::Sender::new(())) }
+    pub fn new(snapshot: Arc<Snapshot>) -> Self {
+        Self { snapshot, resolved: Arc::new(watch::Sender::new(())) }
     }
 
     /// Returns a receiver that is notified whenever a backend gets its address.
@@ -209,9 +209,8 @@ impl Resolver {
 
     /// The backends whose last lookup failed.
     fn failed(&self) -> Vec<Named> {
-        let snapshot = self.live.load();
         let mut failed = Vec::new();
-        for pool in &snapshot.pools {
+        for pool in &self.snapshot.pools {
             let backends = pool.members.iter().map(|member| &member.backend);
             let backends = backends.filter(|backend| backend.endpoint.failure().is_some());
             failed.extend(

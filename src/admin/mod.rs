@@ -25,8 +25,8 @@ pub use self::server::{Bounds, Server};
 
 use crate::clock::Clock;
 use crate::config::ReadyWhen;
-use crate::live::Live;
 use crate::metrics::Metrics;
+use crate::runtime::snapshot::Snapshot;
 use crate::time::{Timestamp, nanos};
 
 /// The response to an unknown path.
@@ -40,7 +40,7 @@ const PATHS: &str = "not found; there are:
 /// The pages of a serving worker.
 pub struct Admin {
     /// The current snapshot.
-    pub live: Arc<Live>,
+    pub snapshot: Arc<Snapshot>,
     /// The metrics.
     pub metrics: Arc<Metrics>,
     /// Where `metrics` are registered.
@@ -125,7 +125,7 @@ impl Admin {
     }
 
     fn readyz(&self) -> Page {
-        match self.readiness.check(&self.live.load(), &self.ready_when) {
+        match self.readiness.check(&self.snapshot, &self.ready_when) {
             Ok(unhealthy) if unhealthy.0.is_empty() => Page::text(200, "ready\n"),
             Ok(unhealthy) => Page::text(200, format!("ready\n{unhealthy}\n")),
             Err(reason) => Page::text(503, format!("not ready: {reason}\n")),
@@ -133,7 +133,7 @@ impl Admin {
     }
 
     fn exposition(&self) -> Page {
-        self.metrics.refresh(&self.live.load());
+        self.metrics.refresh(&self.snapshot);
         let mut body = Vec::new();
         match TextEncoder::new().encode(&self.metrics.gather(), &mut body) {
             Ok(()) => Page { status: 200, content_type: TEXT_FORMAT, body: body.into() },
@@ -165,7 +165,7 @@ impl Admin {
 
     fn status(&self) -> Page {
         let inputs = status::Inputs {
-            snapshot: &self.live.load(),
+            snapshot: &self.snapshot,
             totals: self.metrics.totals(),
             supervision: self.metrics.supervision(),
             downstream_connections: self.metrics.connections().open.get(),

@@ -22,7 +22,7 @@ fn admin() -> Arc<Admin> {
     let registry = Registry::new();
     let metrics = Arc::new(Metrics::new(&registry, &snapshot).unwrap());
     Arc::new(Admin {
-        live: Arc::new(Live::new(snapshot)),
+        snapshot: Arc::new(snapshot),
         metrics,
         registry,
         readiness: Arc::new(Readiness::new()),
@@ -141,7 +141,7 @@ async fn readyz_follows_the_worker() {
 async fn metrics_are_in_the_text_format_and_fresh() {
     let admin = admin();
     let observer: Arc<dyn Observer> = admin.metrics.clone();
-    let mut exchange = fixture::admitted(&admin.live.load(), &observer);
+    let mut exchange = fixture::admitted(&admin.snapshot, &observer);
     exchange.pick(Timestamp::ZERO, (0, 0)).unwrap();
     let active = r#"lb_backend_in_flight_requests{backend="10.0.0.1:3000",pool="web"} 1"#;
     let (head, body) = get(&admin, "GET", "/metrics").await;
@@ -153,7 +153,7 @@ async fn metrics_are_in_the_text_format_and_fresh() {
 async fn status_is_the_same_json_at_both_paths() {
     let admin = admin();
     let observer: Arc<dyn Observer> = admin.metrics.clone();
-    let mut exchange = fixture::admitted(&admin.live.load(), &observer);
+    let mut exchange = fixture::admitted(&admin.snapshot, &observer);
     exchange.pick(Timestamp::ZERO, (0, 0)).unwrap();
     exchange.finished(Outcome::Completed, Some(&fixture::wire(200)), Timestamp::ZERO);
     for path in ["/status", "/lb-metrics?pretty"] {

@@ -30,13 +30,13 @@ use tokio::time::{sleep, timeout};
 use crate::clock::Clock;
 use crate::config::{self, HealthCheck};
 use crate::descriptors::Reserve;
-use crate::live::Live;
 use crate::name::PoolName;
 use crate::probe::grpc::GrpcProbe;
 use crate::probe::http::HttpProbe;
 use crate::probe::target::{UNEXPECTED, target};
 use crate::probe::tcp::TcpProbe;
 use crate::runtime::backend::Backend;
+use crate::runtime::snapshot::Snapshot;
 use crate::upstream::ours::{self, Shortage};
 use crate::upstream::{Upstreams, handshake};
 
@@ -64,7 +64,7 @@ enum Failure {
 /// Probes every backend of every pool that has a health check.
 #[derive(Debug)]
 pub struct Prober {
-    live: Arc<Live>,
+    snapshot: Arc<Snapshot>,
     upstreams: Arc<Upstreams>,
     clock: Clock,
     /// Notified when the host name of a backend has been resolved.
@@ -75,21 +75,20 @@ pub struct Prober {
 }
 
 impl Prober {
-    /// Probes the backends of the current snapshot of `live`. `resolved` is notified when the host
+    /// Probes the backends of `snapshot`. `resolved` is notified when the host
     /// name of a backend has been resolved.
     #[must_use]
     pub fn new(
-        live: Arc<Live>,
+        snapshot: Arc<Snapshot>,
         upstreams: Arc<Upstreams>,
         clock: Clock,
         resolved: watch::Receiver<()>,
     ) -> Self {
-        let snapshot = live.load();
         let checked = snapshot.pools.iter().filter(|pool| pool.health_check.is_some());
         let backends = checked.flat_map(|pool| pool.members.iter().map(|member| &member.backend));
         let missing = watch::Sender::new(backends.filter(|backend| is_awaited(backend)).count());
         let reserve = Arc::new(Reserve::new(DESCRIPTORS_RESERVED));
-        Self { live, upstreams, clock, resolved, reserve, missing: Arc::new(missing) }
+        Self { snapshot, upstreams, clock, resolved, reserve, missing: Arc::new(missing) }
     }
 
     /// Waits until every backend with unknown health has had its first result. While the prober
@@ -101,9 +100,8 @@ impl Prober {
     }
 
     fn probe_loops(&self) -> Vec<ProbeLoop> {
-        let snapshot = self.live.load();
         let mut probe_loops = Vec::new();
-        for (index, pool) in snapshot.pools.iter().enumerate() {
+        for (index, pool) in self.snapshot.pools.iter().enumerate() {
             let Some(check) = &pool.health_check else { continue };
             let options = self.upstreams.connector_options(index);
             let probe: Arc<Probe> = match &check.probe {

@@ -87,10 +87,10 @@ fn http(body: Option<&str>) -> Question {
     }
 }
 
-fn world(pools: Vec<config::Pool>) -> (Arc<Live>, Arc<Upstreams>) {
+fn world(pools: Vec<config::Pool>) -> (Arc<Snapshot>, Arc<Upstreams>) {
     let snapshot = fixture::snapshot(pools.clone());
     let upstreams = Upstreams::new(&pools, Trust::default()).unwrap();
-    (Arc::new(Live::new(snapshot)), Arc::new(upstreams))
+    (Arc::new(snapshot), Arc::new(upstreams))
 }
 
 /// No host name is resolved in these tests.
@@ -101,24 +101,24 @@ fn no_names() -> watch::Receiver<()> {
 /// A running prober of one pool.
 struct Running {
     prober: Arc<Prober>,
-    live: Arc<Live>,
+    snapshot: Arc<Snapshot>,
     stop: watch::Sender<bool>,
     task: JoinHandle<()>,
 }
 
 impl Running {
     fn new(origins: &[SocketAddr], check: HealthCheck) -> Self {
-        let (live, upstreams) = world(vec![fixture::pool("web", origins, Some(check))]);
+        let (snapshot, upstreams) = world(vec![fixture::pool("web", origins, Some(check))]);
         let prober =
-            Arc::new(Prober::new(Arc::clone(&live), upstreams, Clock::process(), no_names()));
+            Arc::new(Prober::new(Arc::clone(&snapshot), upstreams, Clock::process(), no_names()));
         let (stop, shutdown) = watch::channel(false);
         let service = Arc::clone(&prober);
         let task = tokio::spawn(async move { service.start(shutdown).await });
-        Self { prober, live, stop, task }
+        Self { prober, snapshot, stop, task }
     }
 
     fn backend(&self, index: usize) -> Arc<Backend> {
-        Arc::clone(self.live.load().pools[0].backend(index).unwrap())
+        Arc::clone(self.snapshot.pools[0].backend(index).unwrap())
     }
 
     async fn initial_probes_done(&self) {
@@ -303,8 +303,8 @@ async fn a_tcp_probe_only_needs_a_connection() {
 
 #[tokio::test]
 async fn without_backends_the_initial_probes_are_done() {
-    let (live, upstreams) = world(vec![fixture::pool("web", &[], None)]);
-    let prober = Prober::new(live, upstreams, Clock::process(), no_names());
+    let (snapshot, upstreams) = world(vec![fixture::pool("web", &[], None)]);
+    let prober = Prober::new(snapshot, upstreams, Clock::process(), no_names());
     timeout(TIMEOUT, prober.initial_probes_done()).await.expect("it waits for no backend");
 }
 
@@ -333,8 +333,8 @@ impl health_check::HealthCheck for Panics {
 #[tokio::test]
 async fn a_probe_that_panics_has_failed() {
     let nowhere = [fixture::address("127.0.0.1:1")];
-    let (live, upstreams) = world(vec![fixture::pool("web", &nowhere, Some(check(Question::Tcp)))]);
-    let snapshot = live.load();
+    let (snapshot, upstreams) =
+        world(vec![fixture::pool("web", &nowhere, Some(check(Question::Tcp)))]);
     let pool = &snapshot.pools[0];
     let probe_loop = ProbeLoop {
         pool: pool.name.clone(),

@@ -42,8 +42,8 @@ use crate::downstream::stalled::Stallable as _;
 use crate::exchange::event::Observer;
 use crate::exchange::refusal::{Outcome, Refusal};
 use crate::exchange::{Admitted, Exchange};
-use crate::live::Live;
 use crate::policy::retry::Failure;
+use crate::runtime::snapshot::Snapshot;
 use crate::time::Timestamp;
 use crate::upstream::{Upstreams, http2 as upload};
 
@@ -51,7 +51,7 @@ use crate::upstream::{Upstreams, http2 as upload};
 #[derive(Clone)]
 pub struct Proxy {
     /// The current snapshot.
-    pub live: Arc<Live>,
+    pub snapshot: Arc<Snapshot>,
     /// How backends are reached.
     pub upstreams: Arc<Upstreams>,
     /// Who watches.
@@ -65,7 +65,7 @@ pub struct Proxy {
 impl Proxy {
     fn exchange(&self) -> RequestContext {
         let observer = Arc::clone(&self.observer);
-        let exchange = Exchange::new(self.live.load(), observer, self.clock.now());
+        let exchange = Exchange::new(Arc::clone(&self.snapshot), observer, self.clock.now());
         RequestContext::new(exchange, self.clock)
     }
 
@@ -105,7 +105,7 @@ impl Proxy {
     fn record_refusal(&self, early: &EarlyRefusal, line: &Line) {
         let refusal = early.refusal;
         let observer = Arc::clone(&self.observer);
-        let mut exchange = Exchange::new(self.live.load(), observer, line.since());
+        let mut exchange = Exchange::new(Arc::clone(&self.snapshot), observer, line.since());
         exchange.set_peer(line.connection.client_ip());
         exchange.refuse(refusal);
         if let Some(violation) = line.violation() {

@@ -98,7 +98,7 @@ impl<'a> Conductor<'a> {
         self.heartbeat.set_timeout(supervision.hang_timeout);
         self.admin.note_uptime(supervision.uptime);
         self.admin.metrics.supervised(supervision);
-        let snapshot = self.parts.proxy.live.load();
+        let snapshot = Arc::clone(&self.parts.proxy.snapshot);
         InFlight::set_other_workers(&supervision.draining_requests, &snapshot);
     }
 
@@ -154,7 +154,7 @@ impl<'a> Conductor<'a> {
     }
 
     fn take_over(&mut self, state: &State) -> Result<(), WorkerError> {
-        let snapshot = self.parts.proxy.live.load();
+        let snapshot = Arc::clone(&self.parts.proxy.snapshot);
         state.handoff.apply(&snapshot, self.parts.proxy.clock.now());
         self.admin.metrics.inherit(&state.counts, &snapshot);
         // Until the supervisor reports what the predecessor still has, it is what it had just now.
@@ -228,7 +228,7 @@ impl<'a> Conductor<'a> {
                 self.admin_port.open();
             }
             ToWorker::Inherit(report) => {
-                let snapshot = self.parts.proxy.live.load();
+                let snapshot = Arc::clone(&self.parts.proxy.snapshot);
                 report.debits.apply(&snapshot, self.parts.proxy.clock.now());
                 self.admin.metrics.inherit(&report.counts, &snapshot);
             }
@@ -342,7 +342,7 @@ impl<'a> Conductor<'a> {
 
     /// What it knows, and when it did.
     fn state(&self) -> (State, Timestamp) {
-        let snapshot = self.parts.proxy.live.load();
+        let snapshot = Arc::clone(&self.parts.proxy.snapshot);
         let now = self.parts.proxy.clock.now();
         let handoff = Handoff::take(&snapshot, now);
         let tickets = Some(self.parts.tickets.keys());

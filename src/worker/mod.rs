@@ -43,7 +43,6 @@ use crate::downstream::handshake::Door;
 use crate::downstream::tracker::Connections;
 use crate::exchange::event::{Event, Observer};
 use crate::link::{Link, Start, State, ToSupervisor, ToWorker};
-use crate::live::Live;
 use crate::log::Log;
 use crate::metrics::{ConnectionMetrics, Metrics};
 use crate::probe::Prober;
@@ -242,16 +241,16 @@ fn assemble(
     let (access_log, log_writer) =
         AccessLog::start(config.access_log, clock, &metrics.access_log_dropped())
             .map_err(system("start the access log"))?;
-    let live = Arc::new(Live::new(snapshot));
+    let snapshot = Arc::new(snapshot);
     let readiness = Arc::new(Readiness::new());
-    let resolver = Resolver::new(Arc::clone(&live));
+    let resolver = Resolver::new(Arc::clone(&snapshot));
     resolver.warn();
-    let (known, resolved) = (Arc::clone(&live), resolver.subscribe());
+    let (known, resolved) = (Arc::clone(&snapshot), resolver.subscribe());
     let prober = Prober::new(known, Arc::clone(&upstreams), clock, resolved);
     let checks = background_service("health checks", prober);
     let parts = Parts {
         proxy: Proxy {
-            live: Arc::clone(&live),
+            snapshot: Arc::clone(&snapshot),
             upstreams: Arc::clone(&upstreams),
             observer: Arc::new(Watchers(Arc::clone(&metrics), access_log)),
             clock,
@@ -266,7 +265,7 @@ fn assemble(
         background: vec![Box::new(checks), Box::new(background_service("names", resolver))],
     };
     let admin = Admin {
-        live,
+        snapshot,
         metrics,
         registry,
         readiness,

@@ -59,7 +59,7 @@ impl Conductor<'_> {
         if now < reported.next_scan {
             return Debits::default();
         }
-        let debits = reported.limits.debits(&self.parts.proxy.live.load(), now);
+        let debits = reported.limits.debits(&self.parts.proxy.snapshot, now);
         let end = self.parts.proxy.clock.now();
         let pause: Duration = end.since(now).saturating_mul(SCAN_PART - 1);
         reported.next_scan = end + pause;
@@ -67,6 +67,6 @@ impl Conductor<'_> {
     }
 
     fn counts(&self) -> Counts {
-        self.admin.metrics.counts(&self.parts.proxy.live.load())
+        self.admin.metrics.counts(&self.parts.proxy.snapshot)
     }
 }
