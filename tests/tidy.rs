@@ -154,6 +154,11 @@ fn the_core_knows_no_socket_and_no_feature() {
 }
 
 #[test]
+fn there_is_one_kind_of_lock() {
+    assert_none(over_sources(|path, source| std_locks(path, &blanked(source))));
+}
+
+#[test]
 fn every_hook_of_the_proxy_is_short() {
     assert_none(over_sources(|path, source| hooks(path, &blanked(source))));
 }
@@ -651,6 +656,22 @@ fn impurities(path: &str, code: &str) -> Vec<String> {
     found.map(|(word, b)| format!("{path}:{}: `{word}` in the core", line(b))).collect()
 }
 
+/// Locks of the standard library. `sync` may wrap what it likes.
+fn std_locks(path: &str, code: &str) -> Vec<String> {
+    const LOCKS: [&str; 5] = ["Mutex", "MutexGuard", "RwLock", "Condvar", "PoisonError"];
+    if path == "src/sync.rs" {
+        return Vec::new();
+    }
+    let mut findings = Vec::new();
+    for (before, after) in finds(code, "std::sync::") {
+        let locks = firsts(after).into_iter().filter(|name| LOCKS.contains(name));
+        findings.extend(locks.map(|name| {
+            format!("{path}:{}: `{name}` of std: use parking_lot, or `sync`", line(before))
+        }));
+    }
+    findings
+}
+
 fn hooks(path: &str, code: &str) -> Vec<String> {
     let mut findings = Vec::new();
     if !path.starts_with("src/proxy/") {
@@ -937,6 +958,18 @@ fn a_socket_or_a_feature_in_the_core_is_found() {
     assert_none(impurities("src/policy/mod.rs", "use std::net::IpAddr;"));
     assert_none(impurities("src/probe/tcp.rs", "use std::net::TcpStream;"));
     assert_none(impurities("src/lib.rs", &gated));
+}
+
+#[test]
+fn a_lock_of_the_standard_library_is_found() {
+    let found = std_locks("src/a.rs", "use std::sync::{Arc, Mutex};\nx: std::sync::RwLock<u8>");
+    let expected = [
+        "src/a.rs:1: `Mutex` of std: use parking_lot, or `sync`",
+        "src/a.rs:2: `RwLock` of std: use parking_lot, or `sync`",
+    ];
+    assert_eq!(found, expected);
+    assert_none(std_locks("src/a.rs", "use std::sync::{Arc, OnceLock}; use parking_lot::Mutex;"));
+    assert_none(std_locks("src/sync.rs", "std::sync::PoisonError"));
 }
 
 #[test]

@@ -320,9 +320,10 @@ fn escape(line: &mut String, character: char) {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
+    use std::sync::Arc;
     use std::time::UNIX_EPOCH;
 
+    use parking_lot::Mutex;
     use serde_json::{Value, json};
 
     use super::{json, text};
@@ -345,7 +346,7 @@ mod tests {
             let (mut as_json, mut as_text) = (String::new(), String::new());
             json(&mut as_json, summary, started).unwrap();
             text(&mut as_text, summary, started).unwrap();
-            self.0.lock().unwrap().push((as_json, as_text));
+            self.0.lock().push((as_json, as_text));
         }
     }
 
@@ -356,7 +357,7 @@ mod tests {
         let mut exchange = fixture::admitted(&fixture::web(), &observer);
         live(&mut exchange);
         drop(exchange);
-        recorder.0.lock().unwrap().pop().unwrap()
+        recorder.0.lock().pop().unwrap()
     }
 
     fn completed(wire: &Wire<'_>) -> (String, String) {

@@ -9,7 +9,6 @@
 //!    └──────────────────────────────────────────────── answer sent ┘
 //! ```
 //! A request that becomes a tunnel has no deadline any more, but for the one of a drain.
-//!
 //! Pingora times each read but not a whole head, and a reused connection not at all. So the line
 //! keeps the time itself: the connection's own task watches it (`accept.rs`), and the stream
 //! below Pingora (`guard.rs`) carries out the verdict.
@@ -19,10 +18,11 @@ mod notes;
 
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use atomic_waker::AtomicWaker;
+use parking_lot::Mutex;
 use pingora_core::protocols::Stream;
 
 pub(crate) use super::close_reason::Verdict;

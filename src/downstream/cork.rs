@@ -11,8 +11,8 @@
 use std::io;
 use std::os::fd::{OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Mutex, PoisonError};
 
+use parking_lot::Mutex;
 use rustix::net::sockopt::set_tcp_cork;
 
 use crate::sockets::lent;
@@ -34,7 +34,7 @@ impl Cork {
         // A copy: whatever happens to the connection, the number stays this socket's.
         let socket = lent(socket)?;
         set_tcp_cork(&socket, true)?;
-        *self.socket.lock().unwrap_or_else(PoisonError::into_inner) = Some(socket);
+        *self.socket.lock() = Some(socket);
         self.is_in.store(true, Relaxed);
         Ok(())
     }
@@ -44,7 +44,7 @@ impl Cork {
         if !self.is_in.swap(false, Relaxed) {
             return;
         }
-        let socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let socket = self.socket.lock().take();
         if let Some(socket) = socket
             && let Err(error) = set_tcp_cork(&socket, false)
         {

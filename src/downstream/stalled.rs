@@ -4,10 +4,11 @@
 //! known ([`held`]), so that a limit in bytes can be kept (`policy/unread.rs`).
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use pingora_core::protocols::Digest;
 use prometheus::{IntCounter, IntGauge};
 
@@ -157,7 +158,7 @@ impl<L: Stallable> Stalled<L> {
 
 impl<L> Stalled<L> {
     fn state(&self) -> MutexGuard<'_, State<L>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 
@@ -205,7 +206,7 @@ impl<L: Stallable> Wait<L> {
         self.is_waiting.store(waits, Relaxed);
         let stalled = line.stalled().filter(|_| waits);
         let ticket = stalled.map(|stalled| stalled.enter(line, reader));
-        let mut held = self.ticket.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = self.ticket.lock();
         let _returned = std::mem::replace(&mut *held, ticket);
     }
 }
@@ -228,19 +229,19 @@ impl<L: Stallable> ToBackend<L> {
     /// The request goes to a backend on this connection.
     pub(crate) fn connected(&self, connection: Option<&Digest>) {
         let writes = connection.and_then(Writes::of).cloned();
-        *self.writes.lock().unwrap_or_else(PoisonError::into_inner) = writes;
+        *self.writes.lock() = writes;
     }
 
     /// Whether its response is read in large pieces.
     fn is_grown(&self) -> bool {
-        let writes = self.writes.lock().unwrap_or_else(PoisonError::into_inner);
+        let writes = self.writes.lock();
         writes.as_ref().is_some_and(|writes| writes.is_grown())
     }
 
     /// The tunnel of this line has opened. While its backend does not read, it is one that waits.
     pub(crate) fn opened(line: &Arc<L>) {
         // Taken out, as the watcher holds the line.
-        let mut writes = line.to_backend().writes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut writes = line.to_backend().writes.lock();
         let Some(writes) = writes.take() else { return };
         let waiting = Waiting(Arc::clone(line));
         writes.watch(move |pending| {

@@ -4,9 +4,10 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::net::IpAddr;
 use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use parking_lot::{Mutex, MutexGuard};
 use prometheus::IntGauge;
 use tokio::sync::Notify;
 
@@ -129,7 +130,7 @@ impl Connections {
     /// A place for one more of this client, unless it has `most` already.
     pub(crate) fn enter_of(self: &Arc<Self>, client: IpAddr, most: usize) -> Option<OfClient> {
         let client = address::client_key(client);
-        let mut clients = self.by_client.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut clients = self.by_client.lock();
         let count = clients.get(&client).map_or(0, |count| *count);
         if count >= most {
             return None;
@@ -146,7 +147,7 @@ impl Connections {
     }
 
     fn lines(&self) -> MutexGuard<'_, Lines> {
-        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+        self.lines.lock()
     }
 }
 
@@ -159,7 +160,7 @@ pub(crate) struct OfClient {
 impl Drop for OfClient {
     fn drop(&mut self) {
         let clients = self.connections.by_client.lock();
-        let mut clients = clients.unwrap_or_else(PoisonError::into_inner);
+        let mut clients = clients;
         if let Entry::Occupied(mut entry) = clients.entry(self.client) {
             *entry.get_mut() -= 1;
             if *entry.get() == 0 {
@@ -214,14 +215,14 @@ mod tests {
         drop(one);
         assert!(client("192.0.2.1").is_some());
         drop(two);
-        assert!(connections.by_client.lock().unwrap().is_empty(), "nothing is left behind");
+        assert!(connections.by_client.lock().is_empty(), "nothing is left behind");
     }
 
     #[test]
     fn whoever_gets_no_place_is_not_remembered() {
         let connections = connections();
         assert!(connections.enter_of("192.0.2.1".parse().unwrap(), 0).is_none());
-        assert!(connections.by_client.lock().unwrap().is_empty());
+        assert!(connections.by_client.lock().is_empty());
     }
 
     #[test]

@@ -1,7 +1,6 @@
-use std::sync::{Mutex, PoisonError};
-
 use ::http::header::HOST;
 use ::http::{HeaderMap, HeaderValue, Method, Version};
+use parking_lot::Mutex;
 
 use super::refusal::Scope;
 use super::*;
@@ -15,7 +14,7 @@ struct Recorder(Mutex<Vec<String>>);
 
 impl Recorder {
     fn take(&self) -> Vec<String> {
-        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut self.0.lock())
     }
 }
 
@@ -30,7 +29,7 @@ impl Observer for Recorder {
             Event::RateLimited(scope) => format!("limited {}", scope.as_str()),
             Event::Finished(summary) => format!("finished {:?}", summary.ending),
         };
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(note);
+        self.0.lock().push(note);
     }
 }
 

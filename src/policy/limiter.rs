@@ -32,7 +32,6 @@
 
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
-use std::sync::PoisonError;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -245,7 +244,7 @@ impl RateLimiter {
     /// To be held while a slot of this set is reassigned.
     fn lock(&self, set: usize) -> Option<MutexGuard<'_, ()>> {
         let lock = self.newcomers.get(set % self.newcomers.len());
-        lock.map(|lock| lock.lock().unwrap_or_else(PoisonError::into_inner))
+        lock.map(|lock| lock.lock())
     }
 
     fn admit_newcomer(

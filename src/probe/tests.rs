@@ -1,8 +1,9 @@
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use rustix::io::Errno;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -48,8 +49,8 @@ impl Origin {
                     if length == 0 {
                         return;
                     }
-                    seen.lock().unwrap().push(String::from_utf8_lossy(&request[..length]).into());
-                    let response = said.lock().unwrap().clone();
+                    seen.lock().push(String::from_utf8_lossy(&request[..length]).into());
+                    let response = said.lock().clone();
                     match response {
                         Some(bytes) => drop(socket.write_all(&bytes).await),
                         None => std::future::pending().await,
@@ -61,7 +62,7 @@ impl Origin {
     }
 
     fn set_response(&self, text: &str) {
-        *self.response.lock().unwrap() = Some(text.as_bytes().to_vec());
+        *self.response.lock() = Some(text.as_bytes().to_vec());
     }
 
     fn probes(&self) -> usize {
@@ -182,7 +183,7 @@ async fn each_probe_uses_a_new_connection() {
     let origin = Origin::new(Some(OK)).await;
     let _running = Running::new(&[origin.address], check(http(None)));
     eventually("five probes", || origin.probes() >= 5).await;
-    let requests = origin.requests.lock().unwrap().len();
+    let requests = origin.requests.lock().len();
     assert!(requests >= 4, "{requests} requests on {} connections", origin.probes());
 }
 
@@ -191,7 +192,7 @@ async fn a_probe_sends_its_user_agent_and_the_host() {
     let origin = Origin::new(Some(OK)).await;
     let running = Running::new(&[origin.address], check(http(None)));
     running.initial_probes_done().await;
-    let request = origin.requests.lock().unwrap()[0].to_lowercase();
+    let request = origin.requests.lock()[0].to_lowercase();
     assert!(request.starts_with("get /health?full=1 http/1.1\r\n"), "{request}");
     assert!(request.contains(&format!("\r\nhost: {}\r\n", origin.address)), "{request}");
     assert!(request.contains("\r\nuser-agent: weir-probe/"), "{request}");
@@ -208,7 +209,7 @@ async fn a_configured_host_is_sent_instead_of_the_address() {
     };
     let running = Running::new(&[origin.address], check(question));
     running.initial_probes_done().await;
-    let request = origin.requests.lock().unwrap()[0].to_lowercase();
+    let request = origin.requests.lock()[0].to_lowercase();
     assert_eq!(request.matches("\r\nhost: ").count(), 1, "{request}");
     assert!(request.contains("\r\nhost: web.internal\r\n"), "{request}");
 }
@@ -298,7 +299,7 @@ async fn a_tcp_probe_only_needs_a_connection() {
     running.initial_probes_done().await;
     assert!(running.backend(0).is_healthy());
     eventually("it is asked again", || silent.probes() >= 3).await;
-    assert!(silent.requests.lock().unwrap().is_empty(), "a TCP probe sent something");
+    assert!(silent.requests.lock().is_empty(), "a TCP probe sent something");
 }
 
 #[tokio::test]

@@ -6,9 +6,10 @@
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -149,7 +150,7 @@ impl Backend {
     /// Records the address of its host name. A backend without health checks gets requests once it
     /// has its first address.
     pub fn resolved(&self, address: SocketAddr) -> Change {
-        let probes = self.probes.lock().unwrap_or_else(PoisonError::into_inner);
+        let probes = self.probes.lock();
         let change = self.endpoint.found(address);
         if change == Change::First && probes.hysteresis.is_none() {
             self.healthy.store(true, Relaxed);
@@ -166,7 +167,7 @@ impl Backend {
     /// Whether its last health check passed, but it needs further passes to be healthy.
     #[must_use]
     pub fn is_recovering(&self) -> bool {
-        let probes = self.probes.lock().unwrap_or_else(PoisonError::into_inner);
+        let probes = self.probes.lock();
         let standing = probes.hysteresis.as_ref().and_then(Hysteresis::standing);
         standing.is_some_and(|standing| !standing.healthy && standing.run > 0)
     }
@@ -203,14 +204,14 @@ impl Backend {
     /// Counts a failed attempt, with the reason for the operator.
     pub fn attempt_failed(&self, reason: &str) {
         self.failures.fetch_add(1, Relaxed);
-        let mut probes = self.probes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut probes = self.probes.lock();
         probes.last_error = Some(reason.to_owned());
     }
 
     /// Processes the result of a probe that ended at `now`. `Some` is the new health, if it
     /// changed.
     pub fn probed(&self, result: Result<(), String>, now: Timestamp) -> Option<bool> {
-        let mut probes = self.probes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut probes = self.probes.lock();
         let passed = result.is_ok();
         probes.last_checked = Some(PastInstant { at: now, earlier: Duration::ZERO });
         if let Err(reason) = result {
@@ -227,7 +228,7 @@ impl Backend {
     /// Its health.
     #[must_use]
     pub fn health(&self) -> Health {
-        let probes = self.probes.lock().unwrap_or_else(PoisonError::into_inner);
+        let probes = self.probes.lock();
         Health {
             healthy: self.is_healthy(),
             known: probes.hysteresis.as_ref().is_none_or(Hysteresis::is_known),
@@ -241,7 +242,7 @@ impl Backend {
     /// Its health for the next worker.
     #[must_use]
     pub fn export_health(&self, now: Timestamp) -> HealthState {
-        let probes = self.probes.lock().unwrap_or_else(PoisonError::into_inner);
+        let probes = self.probes.lock();
         HealthState {
             standing: probes.hysteresis.as_ref().and_then(Hysteresis::standing),
             checked_ago: probes.last_checked.map(|instant| instant.ago(now)),
@@ -256,7 +257,7 @@ impl Backend {
     /// `Some` is the new health, if the log does not have it: neither this worker nor, as far as is
     /// known, the previous one has determined it last.
     pub fn import_health(&self, known: &HealthState, exported: PastInstant) -> Option<bool> {
-        let mut guard = self.probes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut guard = self.probes.lock();
         let probes = &mut *guard;
         if probes.imported.as_ref() == Some(known) {
             return None;
@@ -381,10 +382,10 @@ mod tests {
     fn a_panicking_request_releases_its_lease() {
         let backend = unprobed();
         let inside = backend.clone();
-        let caught = panic::catch_unwind(move || {
+        let caught = panic::catch_unwind(panic::AssertUnwindSafe(move || {
             let _lease = Lease::new(inside);
             panic!("a request that goes wrong");
-        });
+        }));
         assert!(caught.is_err());
         assert_eq!(backend.in_flight(), 0);
     }

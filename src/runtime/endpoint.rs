@@ -6,8 +6,9 @@
 //! to.
 
 use std::net::SocketAddr;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::OnceLock;
 
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 /// The result of resolving a host name.
@@ -78,17 +79,17 @@ impl Endpoint {
     /// Why resolving failed last; `None` if it succeeded.
     #[must_use]
     pub fn failure(&self) -> Option<String> {
-        self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.failure.lock().clone()
     }
 
     /// Records that resolving failed.
     pub fn failed(&self, why: &str) {
-        *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(why.to_owned());
+        *self.failure.lock() = Some(why.to_owned());
     }
 
     /// Records that resolving succeeded. The address is used if none was known.
     pub fn found(&self, address: SocketAddr) -> Change {
-        *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.failure.lock() = None;
         if self.address.set(address).is_ok() {
             return Change::First;
         }

@@ -1,7 +1,7 @@
 //! What is noted of a client connection beside its time.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll};
 
 use pingora_core::protocols::Stream;
@@ -32,13 +32,13 @@ impl Line {
     pub(crate) fn change(&self, changes: impl Iterator<Item = Change>) {
         let mut changes = changes.peekable();
         if changes.peek().is_some() {
-            self.changes.lock().unwrap_or_else(PoisonError::into_inner).extend(changes);
+            self.changes.lock().extend(changes);
         }
     }
 
     /// Those of the current request.
     pub(crate) fn take_changes(&self) -> Vec<Change> {
-        let mut changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut changes = self.changes.lock();
         if changes.is_empty() {
             return Vec::new();
         }
@@ -55,12 +55,12 @@ impl Line {
 
     /// The request goes to a backend, by HTTP/2 if there is an `upload`.
     pub(crate) fn uploads(&self, upload: Option<Arc<Upload>>) {
-        *self.upload.lock().unwrap_or_else(PoisonError::into_inner) = upload;
+        *self.upload.lock() = upload;
     }
 
     /// What is on its way of the request's body, if its backend speaks HTTP/2.
     pub(crate) fn upload(&self) -> Option<Arc<Upload>> {
-        self.upload.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.upload.lock().clone()
     }
 
     /// Whether more may be read of the request's body.
@@ -70,12 +70,12 @@ impl Line {
 
     /// Nobody serves the stream any more, but the client may still be sending.
     pub(crate) fn leave(&self, stream: Stream) {
-        *self.left.lock().unwrap_or_else(PoisonError::into_inner) = Some(stream);
+        *self.left.lock() = Some(stream);
     }
 
     /// The stream that was left.
     pub(crate) fn take_left(&self) -> Option<Stream> {
-        self.left.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.left.lock().take()
     }
 
     /// How it was refused without a request, if it was.

@@ -1,8 +1,10 @@
 //! The streams that are open on an HTTP/2 connection.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::downstream::connection_state::Line;
 use crate::downstream::tracker::Place;
@@ -57,7 +59,7 @@ impl Streams {
     }
 
     fn lines(&self) -> MutexGuard<'_, HashMap<u64, Arc<Line>>> {
-        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+        self.lines.lock()
     }
 }
 
