@@ -18,6 +18,7 @@ use weir::runtime::backend::{Backend, PastInstant};
 use weir::runtime::debits::{Debits, SuccessorBuckets};
 use weir::runtime::endpoint::Lookup;
 use weir::runtime::handoff::Handoff;
+use weir::runtime::ids::BackendId;
 use weir::runtime::snapshot::{Seed, Snapshot};
 use weir::time::Timestamp;
 
@@ -301,7 +302,7 @@ fn hand(old: &Snapshot, new: &Snapshot) {
 }
 
 fn backend(snapshot: &Snapshot, index: usize) -> &Arc<Backend> {
-    snapshot.pools[0].backend(index).unwrap()
+    snapshot.pools[0].backend(BackendId::new(index)).unwrap()
 }
 
 fn probe(backend: &Backend, results: &[bool]) {
@@ -567,12 +568,12 @@ fn backends_are_known_by_pool_and_address_and_not_by_place_or_weight() {
     let new = snapshot(
         "routes: [{pool: a}, {path: /b, pool: b}]\npools: [{name: b, backends: [http://10.0.0.1:80]}, {name: a, backends: [http://10.0.0.3:80, {url: http://10.0.0.2:80, weight: 9}, http://10.0.0.1:80]}]",
     );
-    probe(old.pools[0].backend(0).unwrap(), &[true]);
-    probe(old.pools[0].backend(1).unwrap(), &[false]);
-    probe(old.pools[1].backend(0).unwrap(), &[false]);
+    probe(old.pools[0].backend(BackendId::new(0)).unwrap(), &[true]);
+    probe(old.pools[0].backend(BackendId::new(1)).unwrap(), &[false]);
+    probe(old.pools[1].backend(BackendId::new(0)).unwrap(), &[false]);
     hand(&old, &new);
     let health = |pool: usize, index: usize| {
-        let health = new.pools[pool].backend(index).unwrap().health();
+        let health = new.pools[pool].backend(BackendId::new(index)).unwrap().health();
         (health.known, health.healthy)
     };
     assert_eq!(health(0, 0), (true, false), "10.0.0.1 of pool b");

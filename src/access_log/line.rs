@@ -233,7 +233,7 @@ fn or_dash<T>(line: &mut String, key: &str, value: Option<T>, push: impl FnOnce(
 }
 
 fn pool(exchange: &Exchange) -> Option<&Pool> {
-    exchange.snapshot().pools.get(exchange.pool_index()?)
+    exchange.snapshot().pools.get(exchange.pool_id()?)
 }
 
 fn label(pool: &Pool, attempt: Attempt) -> &str {

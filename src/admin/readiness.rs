@@ -154,7 +154,7 @@ mod tests {
         ] {
             assert_eq!(readiness.check(&snapshot, &ready_when), expected, "{ready_when:?}");
         }
-        snapshot.pools[1].backend(0).unwrap().probed(Ok(()), Timestamp::ZERO);
+        snapshot.pools[1].members[0].backend.probed(Ok(()), Timestamp::ZERO);
         assert_eq!(check(&readiness, &snapshot), ALL);
     }
 

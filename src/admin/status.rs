@@ -265,7 +265,7 @@ mod tests {
     fn a_probe_of_the_former_worker_has_its_own_time() {
         let (old, new) = (probed(), probed());
         let at = Timestamp::from_nanos(9_000_000_000);
-        old.pools[0].backend(0).unwrap().probed(Ok(()), at);
+        old.pools[0].members[0].backend.probed(Ok(()), at);
         let handoff = Handoff::take(&old, Timestamp::from_nanos(12_000_000_000));
         handoff.apply(&new, Timestamp::from_nanos(500_000_000));
         let checked = &status(&new)["backends"][0]["last_checked"];
@@ -275,7 +275,7 @@ mod tests {
     #[test]
     fn a_backend_whose_probes_fail_is_unhealthy() {
         let snapshot = probed();
-        let failed = snapshot.pools[0].backend(1).unwrap();
+        let failed = &snapshot.pools[0].members[1].backend;
         failed.probed(Err("refused".to_owned()), Timestamp::ZERO);
         assert_eq!(status(&snapshot)["backends"][1]["state"], "unhealthy");
         assert_eq!(status(&snapshot)["backends"][1]["last_error"], "refused");

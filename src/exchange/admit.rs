@@ -126,9 +126,9 @@ impl Exchange {
         (split, rewrite, path): (&WeightedPools, &Rewrite, Option<&str>),
         now: Timestamp,
     ) -> Result<Admitted, Refusal> {
-        let index = split.pick().ok_or(Refusal::NoRoute)?;
-        let pool = snapshot.pools.get(index).ok_or(Refusal::NoRoute)?;
-        self.pool = Some(index);
+        let id = split.pick().ok_or(Refusal::NoRoute)?;
+        let pool = snapshot.pools.get(id).ok_or(Refusal::NoRoute)?;
+        self.pool = Some(id);
         if let Some(timeout) = pool.timeouts.request {
             self.deadline = self.deadline.min(self.started + timeout);
         }

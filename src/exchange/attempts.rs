@@ -7,12 +7,13 @@ use smallvec::SmallVec;
 
 use crate::policy::retry::Failure;
 use crate::runtime::backend::Backend;
+use crate::runtime::ids::{BackendId, PoolId};
 
 /// One attempt to send an exchange to one backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Attempt {
-    /// The backend's index in the pool.
-    pub backend: usize,
+    /// The backend, within the pool.
+    pub backend: BackendId,
     /// Why it failed, if it did.
     pub failure: Option<Failure>,
 }
@@ -23,11 +24,11 @@ pub(super) type Attempts = SmallVec<[Attempt; 2]>;
 /// Where to send an attempt, with its timeouts.
 #[derive(Debug)]
 pub struct Target {
-    /// The index of the pool.
-    pub pool: usize,
-    /// The backend's index in the pool.
-    pub member: usize,
-    /// The backend.
+    /// The pool.
+    pub pool: PoolId,
+    /// The backend, within the pool.
+    pub id: BackendId,
+    /// The same backend.
     pub backend: Arc<Backend>,
     /// The wait before the attempt.
     pub backoff: Duration,

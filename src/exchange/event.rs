@@ -6,6 +6,7 @@ use crate::exchange::Exchange;
 use crate::exchange::refusal::{Outcome, Scope};
 use crate::http::metric_label::MethodLabel;
 use crate::policy::retry::Failure;
+use crate::runtime::ids::{BackendId, PoolId};
 use crate::time::Timestamp;
 
 /// An event.
@@ -13,19 +14,19 @@ use crate::time::Timestamp;
 pub enum Event<'a> {
     /// A new connection to a backend was made for this exchange.
     Connected {
-        /// The index of the pool.
-        pool: usize,
-        /// The backend's index in the pool.
-        backend: usize,
+        /// The pool.
+        pool: PoolId,
+        /// The backend, within the pool.
+        backend: BackendId,
         /// The time from the pick to the connection.
         took: Duration,
     },
     /// An attempt failed.
     AttemptFailed {
-        /// The index of the pool.
-        pool: usize,
-        /// The backend's index in the pool.
-        backend: usize,
+        /// The pool.
+        pool: PoolId,
+        /// The backend, within the pool.
+        backend: BackendId,
         /// Why.
         failure: Failure,
         /// Whether another attempt follows.
@@ -33,8 +34,8 @@ pub enum Event<'a> {
     },
     /// The current attempt was upgraded to a WebSocket.
     Upgraded {
-        /// The index of the pool.
-        pool: usize,
+        /// The pool.
+        pool: PoolId,
     },
     /// A request was rejected by a rate limit.
     RateLimited(Scope),

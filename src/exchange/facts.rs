@@ -10,6 +10,7 @@ use crate::exchange::refusal::Refusal;
 use crate::exchange::request::Request;
 use crate::policy::retry::Failure;
 use crate::runtime::backend::Backend;
+use crate::runtime::ids::PoolId;
 use crate::runtime::snapshot::Snapshot;
 use crate::time::Timestamp;
 
@@ -102,9 +103,9 @@ impl Exchange {
         self.client
     }
 
-    /// The index of its pool.
+    /// Its pool.
     #[must_use]
-    pub fn pool_index(&self) -> Option<usize> {
+    pub fn pool_id(&self) -> Option<PoolId> {
         self.pool
     }
 

@@ -41,6 +41,7 @@ use crate::policy::backoff;
 use crate::policy::retry::{Failure, RetryContext};
 use crate::runtime::backend::Lease;
 use crate::runtime::backend_set::BackendSet;
+use crate::runtime::ids::PoolId;
 use crate::runtime::pool::Pool;
 use crate::runtime::snapshot::Snapshot;
 use crate::time::Timestamp;
@@ -60,7 +61,7 @@ pub struct Exchange {
     route: Option<usize>,
     new_path: Option<String>,
     direct_outcome: Option<Outcome>,
-    pool: Option<usize>,
+    pool: Option<PoolId>,
     attempts: Attempts,
     lease: Option<Lease>,
     wants_upgrade: bool,
@@ -140,8 +141,8 @@ impl Exchange {
         self.lease = None;
         self.body_bytes = 0;
         let snapshot = Arc::clone(&self.snapshot);
-        let index = self.pool.ok_or(Refusal::NoRoute)?;
-        let pool = snapshot.pools.get(index).ok_or(Refusal::NoRoute)?;
+        let id = self.pool.ok_or(Refusal::NoRoute)?;
+        let pool = snapshot.pools.get(id).ok_or(Refusal::NoRoute)?;
         let left = self.deadline.since(now);
         if left.is_zero() {
             return Err(Refusal::RequestTimeout);
@@ -155,15 +156,15 @@ impl Exchange {
             true => backoff::wait(pool.backoff, BACKOFF_MAX, repeats, rolls.1).min(left),
             false => Duration::ZERO,
         };
-        self.attempts.push(Attempt { backend: pick.index, failure: None });
+        self.attempts.push(Attempt { backend: pick.id, failure: None });
         let backend = Arc::clone(pick.lease.backend());
         self.lease = Some(pick.lease);
         self.picked = now + backoff;
         let left = left.saturating_sub(backoff);
         self.until_deadline = left <= pool.timeouts.response;
         Ok(Target {
-            pool: index,
-            member: pick.index,
+            pool: id,
+            id: pick.id,
             backend,
             backoff,
             connect_timeout: pool.timeouts.connect.min(left),

@@ -21,11 +21,15 @@ impl Recorder {
 impl Observer for Recorder {
     fn observe(&self, event: &Event<'_>) {
         let note = match event {
-            Event::Connected { backend, took, .. } => format!("connected {backend} {took:?}"),
+            Event::Connected { backend, took, .. } => {
+                let backend = backend.position();
+                format!("connected {backend} {took:?}")
+            }
             Event::AttemptFailed { backend, failure, retried, .. } => {
+                let backend = backend.position();
                 format!("failed {backend} {failure:?} retried={retried}")
             }
-            Event::Upgraded { pool } => format!("tunnel in {pool}"),
+            Event::Upgraded { pool } => format!("tunnel in {}", pool.position()),
             Event::RateLimited(scope) => format!("limited {}", scope.as_str()),
             Event::Finished(summary) => format!("finished {:?}", summary.ending),
         };
@@ -222,7 +226,7 @@ fn a_recovering_backend_is_preferred_to_one_that_failed_this_request() {
         recovering.backend.probed(result, at(0));
     }
     let (mut exchange, recorder) = admitted(&snapshot);
-    let backend = |exchange: &mut Exchange| exchange.pick(at(1), (0, 0)).map(|to| to.member);
+    let backend = |exchange: &mut Exchange| exchange.pick(at(1), (0, 0)).map(|to| to.id.position());
     assert_eq!(backend(&mut exchange), Ok(0), "a first attempt goes to a healthy one");
     assert!(exchange.attempt_failed(Failure::Connect, "refused", SAFE, at(1)));
     assert_eq!(backend(&mut exchange), Ok(1));
@@ -239,12 +243,12 @@ fn a_request_whose_backend_dies_goes_to_one_that_recovers_although_none_is_healt
     recovering.backend.probed(Err("refused".to_owned()), at(0));
     recovering.backend.probed(Ok(()), at(0));
     let (mut exchange, _) = admitted(&snapshot);
-    assert_eq!(exchange.pick(at(1), (0, 0)).map(|to| to.member), Ok(0));
+    assert_eq!(exchange.pick(at(1), (0, 0)).map(|to| to.id.position()), Ok(0));
     dead.backend.probed(Err("refused".to_owned()), at(1));
     dead.backend.probed(Err("refused".to_owned()), at(1));
     assert!(!dead.backend.is_healthy());
     assert!(exchange.attempt_failed(Failure::Connect, "refused", SAFE, at(1)));
-    assert_eq!(exchange.pick(at(1), (0, 0)).map(|to| to.member), Ok(1));
+    assert_eq!(exchange.pick(at(1), (0, 0)).map(|to| to.id.position()), Ok(1));
     assert!(snapshot.pools[0].pick(&BackendSet::EMPTY, 0, 0).is_none(), "for a first attempt");
 }
 

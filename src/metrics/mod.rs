@@ -249,7 +249,7 @@ impl Metrics {
     fn finished(&self, summary: &Summary<'_>) {
         let exchange = summary.exchange;
         let last = exchange.attempts().last().map(|attempt| attempt.backend);
-        let series = self.table.series(exchange.pool_index(), last);
+        let series = self.table.series(exchange.pool_id(), last);
         let status = summary.wire.map_or(0, |wire| wire.status);
         let method = summary.wire.map_or(MethodLabel::Other, |wire| wire.method_label);
         // The lifetime of a WebSocket is not part of the request's duration.

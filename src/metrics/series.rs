@@ -11,6 +11,8 @@ use prometheus::{
 
 use crate::http::metric_label::{MethodLabel, StatusLabel};
 use crate::metrics::{ErrorKind, signed};
+use crate::runtime::ids::{BackendId, PoolId, PoolMap};
+use crate::runtime::pool::Pool;
 use crate::runtime::snapshot::Snapshot;
 
 /// The label value for no backend, or no pool.
@@ -27,12 +29,12 @@ pub(super) struct Families {
     pub(super) tunnelled: IntCounterVec,
 }
 
-/// All series of one snapshot, at the indices that exchanges use.
+/// All series of one snapshot, by the ids that exchanges use.
 ///
-/// It is built for the pools and backends of the snapshot that a worker starts with. An index
+/// It is built for the pools and backends of the snapshot that a worker starts with. A pool
 /// beyond it is counted as no pool, so a series is never created.
 pub(super) struct SeriesTable {
-    pools: Vec<PoolSeries>,
+    pools: PoolMap<PoolSeries>,
     no_pool: Series,
 }
 
@@ -85,8 +87,7 @@ impl LazyCounter {
 impl SeriesTable {
     pub(super) fn new(families: &Families, snapshot: &Snapshot) -> Result<Self> {
         let no_label: Arc<str> = NO_LABEL.into();
-        let mut pools = Vec::with_capacity(snapshot.pools.len());
-        for pool in &snapshot.pools {
+        let series = |pool: &Pool| {
             let name: Arc<str> = pool.name.as_str().into();
             let mut backends = Vec::with_capacity(pool.members.len());
             for member in &pool.members {
@@ -102,7 +103,7 @@ impl SeriesTable {
                 };
                 backends.push((Series::new(families, &name, label)?, gauges));
             }
-            pools.push(PoolSeries {
+            Ok(PoolSeries {
                 no_backend: Series::new(families, &name, &no_label)?,
                 healthy: families.healthy.get_metric_with_label_values(&[&*name])?,
                 tunnels: families.tunnels.get_metric_with_label_values(&[&*name])?,
@@ -110,22 +111,23 @@ impl SeriesTable {
                 retries: Default::default(),
                 backends,
                 name,
-            });
-        }
+            })
+        };
+        let pools = snapshot.pools.iter().map(series).collect::<Result<PoolMap<_>>>()?;
         Ok(Self { pools, no_pool: Series::new(families, &no_label, &no_label)? })
     }
 
     /// The series for a request with this pool and this last backend.
-    pub(super) fn series(&self, pool: Option<usize>, backend: Option<usize>) -> &Series {
-        let Some(pool) = pool.and_then(|index| self.pools.get(index)) else {
+    pub(super) fn series(&self, pool: Option<PoolId>, backend: Option<BackendId>) -> &Series {
+        let Some(pool) = pool.and_then(|id| self.pools.get(id)) else {
             return &self.no_pool;
         };
-        let backend = backend.and_then(|index| pool.backends.get(index));
+        let backend = backend.and_then(|id| pool.backends.get(id.position()));
         backend.map_or(&pool.no_backend, |(series, _)| series)
     }
 
     /// Counts a retry in this pool.
-    pub(super) fn record_retry(&self, family: &IntCounterVec, pool: usize, kind: ErrorKind) {
+    pub(super) fn record_retry(&self, family: &IntCounterVec, pool: PoolId, kind: ErrorKind) {
         if let Some(pool) = self.pools.get(pool)
             && let Some(counter) = pool.retries.get(kind.index())
         {
@@ -134,7 +136,7 @@ impl SeriesTable {
     }
 
     /// Counts an upgrade to WebSocket in this pool.
-    pub(super) fn record_upgrade(&self, pool: usize) {
+    pub(super) fn record_upgrade(&self, pool: PoolId) {
         if let Some(pool) = self.pools.get(pool) {
             pool.tunnelled.inc();
         }

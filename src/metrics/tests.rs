@@ -12,6 +12,7 @@ use crate::exchange::refusal::{Abort, Refusal};
 use crate::fixture;
 use crate::http::metric_label::MethodLabel;
 use crate::policy::retry::Failure;
+use crate::runtime::ids::{BackendId, PoolId};
 use crate::time::Timestamp;
 
 const NOW: Timestamp = Timestamp::from_nanos(5_000_000);
@@ -412,7 +413,7 @@ impl World {
         for scope in Scope::ALL {
             self.metrics.observe(&Event::RateLimited(scope));
         }
-        self.metrics.observe(&Event::Upgraded { pool: 0 });
+        self.metrics.observe(&Event::Upgraded { pool: PoolId::new(0) });
         self.metrics.panics().inc();
         self.metrics.access_log_dropped().inc_by(3);
         self.metrics.connections().stalled_ended.inc();
@@ -617,7 +618,8 @@ fn a_histogram_with_other_buckets_keeps_its_count_and_its_sum() {
     };
     buckets(&[("0.05", 0), ("0.25", 1), ("1", 2), ("3", 3), ("+Inf", 4)], 4, "11.1");
     let old = world();
-    old.metrics.observe(&Event::Connected { pool: 0, backend: 0, took: Duration::from_secs(1) });
+    let (pool, backend) = (PoolId::new(0), BackendId::new(0));
+    old.metrics.observe(&Event::Connected { pool, backend, took: Duration::from_secs(1) });
     new.inherit(&old.counts());
     buckets(&[("0.05", 0), ("0.25", 1), ("1", 3), ("3", 4), ("+Inf", 5)], 5, "12.1");
 }

@@ -36,6 +36,7 @@ use crate::probe::http::HttpProbe;
 use crate::probe::target::{UNEXPECTED, target};
 use crate::probe::tcp::TcpProbe;
 use crate::runtime::backend::Backend;
+use crate::runtime::ids::{BackendId, PoolId};
 use crate::runtime::snapshot::Snapshot;
 use crate::upstream::ours::{self, Shortage};
 use crate::upstream::{Upstreams, handshake};
@@ -101,9 +102,9 @@ impl Prober {
 
     fn probe_loops(&self) -> Vec<ProbeLoop> {
         let mut probe_loops = Vec::new();
-        for (index, pool) in self.snapshot.pools.iter().enumerate() {
+        for (id, pool) in self.snapshot.pools.entries() {
             let Some(check) = &pool.health_check else { continue };
-            let options = self.upstreams.connector_options(index);
+            let options = self.upstreams.connector_options(id);
             let probe: Arc<Probe> = match &check.probe {
                 config::Probe::Tcp => Arc::new(TcpProbe::new(options)),
                 config::Probe::Grpc { service } => Arc::new(GrpcProbe::new(service, options)),
@@ -112,17 +113,19 @@ impl Prober {
                     Arc::new(HttpProbe::new(path, host, status, body, options))
                 }
             };
-            probe_loops.extend(pool.members.iter().enumerate().map(|(place, member)| ProbeLoop {
-                pool: pool.name.clone(),
-                backend: Arc::clone(&member.backend),
-                upstreams: Arc::clone(&self.upstreams),
-                place: (index, place),
-                check: check.clone(),
-                probe: Arc::clone(&probe),
-                clock: self.clock,
-                resolved: self.resolved.clone(),
-                reserve: Arc::clone(&self.reserve),
-                missing: is_awaited(&member.backend).then(|| Arc::clone(&self.missing)),
+            probe_loops.extend(pool.members.iter().enumerate().map(|(position, member)| {
+                ProbeLoop {
+                    pool: pool.name.clone(),
+                    backend: Arc::clone(&member.backend),
+                    upstreams: Arc::clone(&self.upstreams),
+                    ids: (id, BackendId::new(position)),
+                    check: check.clone(),
+                    probe: Arc::clone(&probe),
+                    clock: self.clock,
+                    resolved: self.resolved.clone(),
+                    reserve: Arc::clone(&self.reserve),
+                    missing: is_awaited(&member.backend).then(|| Arc::clone(&self.missing)),
+                }
             }));
         }
         probe_loops
@@ -153,8 +156,8 @@ struct ProbeLoop {
     pool: PoolName,
     backend: Arc<Backend>,
     upstreams: Arc<Upstreams>,
-    /// The index of the pool, and of the backend in the pool.
-    place: (usize, usize),
+    /// The pool, and the backend within it.
+    ids: (PoolId, BackendId),
     check: HealthCheck,
     probe: Arc<Probe>,
     clock: Clock,
@@ -226,7 +229,7 @@ impl ProbeLoop {
         let peer = self
             .backend
             .address()
-            .and_then(|address| self.upstreams.peer(self.place.0, self.place.1, address));
+            .and_then(|address| self.upstreams.peer(self.ids.0, self.ids.1, address));
         let Some(mut peer) = peer else {
             return Err(Failure::Local("its host name is not resolved".to_owned()));
         };

@@ -119,7 +119,7 @@ impl Running {
     }
 
     fn backend(&self, index: usize) -> Arc<Backend> {
-        Arc::clone(self.snapshot.pools[0].backend(index).unwrap())
+        Arc::clone(self.snapshot.pools[0].backend(BackendId::new(index)).unwrap())
     }
 
     async fn initial_probes_done(&self) {
@@ -339,9 +339,9 @@ async fn a_probe_that_panics_has_failed() {
     let pool = &snapshot.pools[0];
     let probe_loop = ProbeLoop {
         pool: pool.name.clone(),
-        backend: Arc::clone(pool.backend(0).unwrap()),
+        backend: Arc::clone(pool.backend(BackendId::new(0)).unwrap()),
         upstreams,
-        place: (0, 0),
+        ids: (PoolId::new(0), BackendId::new(0)),
         check: check(Question::Tcp),
         probe: Arc::new(Panics),
         clock: Clock::process(),

@@ -23,7 +23,7 @@ pub(super) fn ask(
     session: &Session,
     exchange: &Exchange,
 ) -> Result<()> {
-    let pool = exchange.pool_index().and_then(|index| exchange.snapshot().pools.get(index));
+    let pool = exchange.pool_id().and_then(|id| exchange.snapshot().pools.get(id));
     let is_http2 = session.connection_state().is_some_and(|line| line.upload().is_some());
     if is_http2 {
         let received = &session.req_header().headers;

@@ -14,7 +14,7 @@ pub(super) fn peer(
     of: Option<&Connection>,
 ) -> Result<Box<HttpPeer>> {
     let address = target.backend.address();
-    let peer = address.and_then(|at| upstreams.peer(target.pool, target.member, at));
+    let peer = address.and_then(|at| upstreams.peer(target.pool, target.id, at));
     let mut peer = peer.or_err(ErrorType::InternalError, "a backend that nobody knows")?;
     let options = &mut peer.options;
     // The one is for TCP and again for TLS, the other for both.

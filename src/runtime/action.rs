@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::config::{self, Respond, Rewrite, Share};
 use crate::http::redirect::Redirect;
 use crate::policy::select::{Candidates, RoundRobin, Selector};
+use crate::runtime::ids::PoolId;
 
 /// What a route does.
 #[derive(Debug)]
@@ -44,15 +45,15 @@ impl WeightedPools {
         Self { shares: shares.to_vec(), turns: RoundRobin::new() }
     }
 
-    /// The index of the pool for the next request. Whether it has a healthy backend does not
+    /// The pool for the next request. Whether it has a healthy backend does not
     /// matter: a canary pool must not push its failures on to the others, nor they theirs on to it.
     #[must_use]
-    pub fn pick(&self) -> Option<usize> {
+    pub fn pick(&self) -> Option<PoolId> {
         if let [only] = self.shares.as_slice() {
-            return Some(only.pool);
+            return Some(PoolId::new(only.pool));
         }
         let picked = self.turns.select(&Weights(&self.shares), 0, 0)?;
-        self.shares.get(picked).map(|share| share.pool)
+        self.shares.get(picked).map(|share| PoolId::new(share.pool))
     }
 }
 
@@ -84,7 +85,7 @@ impl Candidates for Weights<'_> {
 mod tests {
     use super::*;
 
-    fn picks(weights: &[u32], count: usize) -> Vec<usize> {
+    fn picks(weights: &[u32], count: usize) -> Vec<PoolId> {
         let shares: Vec<Share> =
             weights.iter().enumerate().map(|(pool, &weight)| Share { pool, weight }).collect();
         let split = WeightedPools::new(&shares);
@@ -95,13 +96,17 @@ mod tests {
     fn every_cycle_has_each_pools_share() {
         let picks = picks(&[9, 1], 100);
         for cycle in picks.chunks(10) {
-            assert_eq!(cycle.iter().filter(|pool| **pool == 1).count(), 1, "{picks:?}");
+            assert_eq!(
+                cycle.iter().filter(|pool| **pool == PoolId::new(1)).count(),
+                1,
+                "{picks:?}"
+            );
         }
     }
 
     #[test]
     fn a_pool_of_weight_0_gets_nothing() {
-        assert!(picks(&[1, 0, 1], 100).iter().all(|pool| *pool != 1));
-        assert_eq!(picks(&[0, 1], 3), [1, 1, 1]);
+        assert!(picks(&[1, 0, 1], 100).iter().all(|pool| *pool != PoolId::new(1)));
+        assert_eq!(picks(&[0, 1], 3), [PoolId::new(1); 3]);
     }
 }

@@ -10,6 +10,7 @@ pub mod backend_set;
 pub mod debits;
 pub mod endpoint;
 pub mod handoff;
+pub mod ids;
 pub mod in_flight;
 mod packed;
 pub mod pool;

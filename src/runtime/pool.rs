@@ -13,6 +13,7 @@ use crate::policy::retry::RetryPolicy;
 use crate::policy::select::{Candidates, IpHash, LeastConnections, Random, RoundRobin, Selector};
 use crate::runtime::backend::{Backend, Lease, Member};
 use crate::runtime::backend_set::BackendSet;
+use crate::runtime::ids::BackendId;
 use crate::runtime::tunnels::TunnelGauge;
 
 /// A named group of interchangeable backends.
@@ -46,8 +47,8 @@ pub struct Pool {
 /// A backend that was picked.
 #[derive(Debug)]
 pub struct Pick {
-    /// Its index in the pool.
-    pub index: usize,
+    /// Which.
+    pub id: BackendId,
     /// One request in flight to it.
     pub lease: Lease,
     /// Whether this request has tried it before, because no other backend was eligible.
@@ -68,9 +69,9 @@ impl Pool {
         let eligible = if again { healthy } else { fresh };
         let view = View { members: &self.members, eligible };
         let selector = if tried.is_empty() { &self.selector } else { &self.retry_selector };
-        let index = selector.select(&view, key, roll)?;
-        let backend = self.members.get(index)?.backend.clone();
-        Some(Pick { index, lease: Lease::new(backend), again })
+        let id = BackendId::new(selector.select(&view, key, roll)?);
+        let backend = self.backend(id)?.clone();
+        Some(Pick { id, lease: Lease::new(backend), again })
     }
 
     /// Whether there is any backend to retry a request on that has failed at those in `tried`.
@@ -91,24 +92,24 @@ impl Pool {
         if tried.is_empty() {
             return BackendSet::EMPTY;
         }
-        let recovering =
-            |(index, member): (usize, &Member)| member.backend.is_recovering().then_some(index);
-        let all: BackendSet = self.members.iter().enumerate().filter_map(recovering).collect();
-        all.without(tried)
+        self.those(Backend::is_recovering).without(tried)
     }
 
     /// The healthy backends.
     #[must_use]
     pub fn healthy(&self) -> BackendSet {
-        let healthy =
-            |(index, member): (usize, &Member)| member.backend.is_healthy().then_some(index);
-        self.members.iter().enumerate().filter_map(healthy).collect()
+        self.those(Backend::is_healthy)
     }
 
-    /// The backend at this index.
+    fn those(&self, is_one: impl Fn(&Backend) -> bool) -> BackendSet {
+        let found = self.members.iter().enumerate().filter(|(_, member)| is_one(&member.backend));
+        found.map(|(position, _)| BackendId::new(position)).collect()
+    }
+
+    /// This backend.
     #[must_use]
-    pub fn backend(&self, index: usize) -> Option<&Arc<Backend>> {
-        self.members.get(index).map(|member| &member.backend)
+    pub fn backend(&self, id: BackendId) -> Option<&Arc<Backend>> {
+        self.members.get(id.position()).map(|member| &member.backend)
     }
 }
 
@@ -147,7 +148,7 @@ impl Candidates for View<'_> {
     }
 
     fn is_eligible(&self, index: usize) -> bool {
-        self.eligible.contains(index)
+        self.eligible.contains(BackendId::new(index))
     }
 
     fn eligible_count(&self) -> usize {
@@ -155,6 +156,6 @@ impl Candidates for View<'_> {
     }
 
     fn nth_eligible(&self, nth: usize) -> Option<usize> {
-        self.eligible.nth(nth)
+        self.eligible.nth(nth).map(BackendId::position)
     }
 }

@@ -18,6 +18,7 @@ use crate::policy::retry::RetryPolicy;
 use crate::runtime::action::Action;
 use crate::runtime::backend::{Backend, Member, TransportKey};
 use crate::runtime::endpoint::{Endpoint, Lookup};
+use crate::runtime::ids::PoolMap;
 use crate::runtime::pool::{Pool, selector};
 use crate::runtime::routes::Routes;
 use crate::runtime::tunnels::TunnelGauge;
@@ -28,7 +29,7 @@ pub struct Snapshot {
     /// Identifies the configuration.
     pub version: String,
     /// The pools.
-    pub pools: Vec<Pool>,
+    pub pools: PoolMap<Pool>,
     /// The routes.
     pub routes: Vec<Route>,
     /// Finds a route.

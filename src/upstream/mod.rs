@@ -28,6 +28,7 @@ use xxhash_rust::xxh3::Xxh3;
 use self::roots::Roots;
 use self::shortages::Shortages;
 use crate::config::{self, Protocol};
+use crate::runtime::ids::{BackendId, PoolId, PoolMap};
 use crate::tls::last_good::LastGoodFiles;
 use crate::tls::reloadable::{FileStatus, RefreshReport};
 use crate::tls::upstream::{PoolFiles, PoolTrust, Trust};
@@ -41,7 +42,7 @@ const STREAM_WINDOW: u32 = 256 * 1024;
 /// Every backend, with how it is reached.
 #[derive(Debug)]
 pub struct Upstreams {
-    pools: Vec<Reach>,
+    pools: PoolMap<Reach>,
     roots: Roots,
     /// For connectors that need none.
     nobody: Roots,
@@ -81,8 +82,14 @@ impl Upstreams {
 
     /// How a member of a pool is reached at this address, without any limit of time.
     #[must_use]
-    pub fn peer(&self, pool: usize, member: usize, address: SocketAddr) -> Option<Box<HttpPeer>> {
-        let mut peer = self.pools.get(pool)?.peers.load().get(member).cloned().map(Box::new)?;
+    pub fn peer(
+        &self,
+        pool: PoolId,
+        backend: BackendId,
+        address: SocketAddr,
+    ) -> Option<Box<HttpPeer>> {
+        let mut peer =
+            self.pools.get(pool)?.peers.load().get(backend.position()).cloned().map(Box::new)?;
         peer._address = address.into();
         Some(peer)
     }
@@ -113,7 +120,7 @@ impl Upstreams {
 
     /// For a connector of one's own to the members of a pool, that keeps no connection.
     #[must_use]
-    pub fn connector_options(&self, pool: usize) -> ConnectorOptions {
+    pub fn connector_options(&self, pool: PoolId) -> ConnectorOptions {
         let needs_roots = |peer: &HttpPeer| peer.is_tls() && peer.options.ca.is_none();
         // They take milliseconds to be read, and a file may have a thousand pools.
         let needs_roots =
@@ -222,7 +229,11 @@ mod tests {
         let trust = upstream::open(&config, &LastGoodFiles::default(), SystemTime::UNIX_EPOCH);
         let upstreams = Upstreams::new(&config.pools, trust).unwrap();
         (0..2)
-            .map(|pool| *upstreams.peer(pool, 0, "10.0.0.1:1".parse().unwrap()).unwrap())
+            .map(|pool| {
+                *upstreams
+                    .peer(PoolId::new(pool), BackendId::new(0), "10.0.0.1:1".parse().unwrap())
+                    .unwrap()
+            })
             .collect()
     }
 

@@ -61,7 +61,7 @@ impl Observer for Checker {
         match event {
             Event::Connected { .. } => {}
             Event::AttemptFailed { pool, backend, retried, .. } => {
-                *seen.failed.entry((*pool, *backend)).or_default() += 1;
+                *seen.failed.entry((pool.position(), backend.position())).or_default() += 1;
                 seen.sums.retries += u64::from(*retried);
             }
             // Nobody in the simulated days asks for a tunnel.

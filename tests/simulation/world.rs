@@ -21,6 +21,7 @@ use weir::name::PoolName;
 use weir::policy::retry::Failure;
 use weir::runtime::backend_set::BackendSet;
 use weir::runtime::endpoint::Lookup;
+use weir::runtime::ids::BackendId;
 use weir::runtime::snapshot::Snapshot;
 use weir::time::{Timestamp, nanos};
 
@@ -210,7 +211,7 @@ impl World {
         let check = self.config.pools[pool].health_check.clone().expect("every pool is probed");
         let pass = self.moods[&(pool, backend)] == Mood::Well;
         let result = if pass { Ok(()) } else { Err("unwell".to_owned()) };
-        let server = self.snapshot.pools[pool].backend(backend).unwrap();
+        let server = self.snapshot.pools[pool].backend(BackendId::new(backend)).unwrap();
         let flipped = server.probed(result, self.now);
         let model = self.models.get_mut(&(pool, backend)).unwrap();
         let expected = model.observe(pass, check.healthy_after.get(), check.unhealthy_after.get());
@@ -264,7 +265,7 @@ impl World {
 
     fn refused(&self, mut exchange: Exchange, refusal: Refusal) {
         if refusal == Refusal::NoBackend {
-            let pool = exchange.pool_index().expect("it had a pool");
+            let pool = exchange.pool_id().expect("it had a pool").position();
             let tried = exchange.attempts().iter().map(|attempt| attempt.backend).collect();
             assert!(self.eligible(pool, &tried).is_empty(), "rejected with an eligible backend");
         }
@@ -276,7 +277,7 @@ impl World {
     fn eligible(&self, pool: usize, tried: &BackendSet) -> BackendSet {
         let of = |is_one: fn(&Model) -> bool| -> BackendSet {
             let models = self.models.iter().filter(|((p, _), model)| *p == pool && is_one(model));
-            models.map(|((_, backend), _)| *backend).collect()
+            models.map(|((_, backend), _)| BackendId::new(*backend)).collect()
         };
         let healthy = of(|model| model.healthy);
         let recovering = of(|model| model.known && !model.healthy && model.against > 0);
@@ -286,7 +287,7 @@ impl World {
     }
 
     fn attempt(&mut self, mut exchange: Exchange, method: Method) {
-        let pool = exchange.pool_index().expect("it has a pool");
+        let pool = exchange.pool_id().expect("it has a pool").position();
         let tried: BackendSet = exchange.attempts().iter().map(|attempt| attempt.backend).collect();
         let rolls = (self.dice.u64(..), self.dice.u64(..));
         let target = match exchange.pick(self.now, rolls) {
@@ -295,7 +296,8 @@ impl World {
         };
         let backend = exchange.attempts().last().unwrap().backend;
         let expected = self.eligible(pool, &tried);
-        assert!(expected.contains(backend), "{backend} was picked, not one of {expected:?}");
+        assert!(expected.contains(backend), "{backend:?} was picked, not one of {expected:?}");
+        let backend = backend.position();
         assert!(self.now < exchange.deadline(), "an attempt after the deadline");
         let attempts = self.config.pools[pool].retry.attempts.get();
         assert!(exchange.attempts().len() <= usize::from(attempts), "too many attempts");
