@@ -67,8 +67,8 @@ const STATE: &[(&str, Fate)] = &[
     ("policy/bucket.rs TokenBucket.full_at_ns", Left("it only limits log lines; the clients' buckets are in `Slot`")),
     ("policy/limiter.rs RateLimiter.clients", HandedOff("counted again while buckets are imported")),
     ("policy/limiter.rs RateLimiter.newcomers", Left("a lock without data")),
-    ("policy/limiter.rs Slot.full_at_ns", HandedOff("RateLimiter::buckets, and runtime::debits while it drains")),
-    ("policy/limiter.rs Slot.tag", HandedOff("RateLimiter::buckets")),
+    ("policy/limiter.rs Slot.full_at_ns", HandedOff("RateLimiter::export, and runtime::debits while it drains")),
+    ("policy/limiter.rs Slot.tag", HandedOff("RateLimiter::export")),
     ("policy/log_throttle.rs LogThrottle.suppressed", Left("a metric has the number of events")),
     ("policy/select/round_robin.rs RoundRobin.stride", Left("a function of the weights")),
     ("policy/select/round_robin.rs RoundRobin.turn", Left("restarting a cycle once per reload changes no share")),
@@ -294,11 +294,11 @@ fn limited(keys: &str) -> Snapshot {
 
 /// Over the wire, as between two processes.
 fn hand(old: &Snapshot, new: &Snapshot) {
-    let handoff = Handoff::take(old, OLD);
+    let handoff = Handoff::export(old, OLD);
     let text = serde_json::to_string(&handoff).unwrap();
     let read: Handoff = serde_json::from_str(&text).unwrap();
     assert_eq!(read, handoff);
-    read.apply(new, NEW);
+    read.import(new, NEW);
 }
 
 fn backend(snapshot: &Snapshot, index: usize) -> &Arc<Backend> {
@@ -513,7 +513,7 @@ fn a_name_with_another_address_is_another_server() {
 #[test]
 fn the_last_known_address_of_a_name_travels_with_what_is_known() {
     let old = named("web.internal");
-    let text = serde_json::to_string(&Handoff::take(&old, OLD)).unwrap();
+    let text = serde_json::to_string(&Handoff::export(&old, OLD)).unwrap();
     let read: Handoff = serde_json::from_str(&text).unwrap();
     let known = &read.names()[0];
     assert_eq!((known.host.as_str(), known.port), ("web.internal", 80));
@@ -531,9 +531,9 @@ fn a_backend_without_an_address_hands_off_its_name_and_no_health() {
     let (old, new) = (Snapshot::new(&config.unwrap(), "v", SEED, failed), named("web.internal"));
     hand(&old, &new);
     assert!(!backend(&new, 0).health().known);
-    let handoff = Handoff::take(&old, OLD);
+    let handoff = Handoff::export(&old, OLD);
     assert_eq!(handoff.names()[0].address, None);
-    let lines = Handoff::of_names(&new).report_names(&handoff);
+    let lines = Handoff::export_names(&new).report_names(&handoff);
     assert!(lines[0].contains("no such name"), "{lines:?}");
 }
 
@@ -624,9 +624,9 @@ fn what_a_draining_worker_gives_is_charged_in_every_scope() {
     for limiter in limiters(&old) {
         assert_eq!(spend(limiter, OLD), Ok(()));
     }
-    let handoff = Handoff::take(&old, OLD);
+    let handoff = Handoff::export(&old, OLD);
     let mut known = SuccessorBuckets::from_handoff(&handoff, OLD);
-    handoff.apply(&new, NEW);
+    handoff.import(&new, NEW);
     // Both admit meanwhile: one token before the handoff, three and four after it.
     for (old, new) in limiters(&old).into_iter().zip(limiters(&new)) {
         (0..3).for_each(|_| assert_eq!(spend(old, OLD), Ok(())));
@@ -634,7 +634,7 @@ fn what_a_draining_worker_gives_is_charged_in_every_scope() {
     }
     let debits = given(&mut known, &old, OLD);
     assert!(!debits.is_empty());
-    debits.apply(&new, NEW);
+    debits.import(&new, NEW);
     for limiter in limiters(&new) {
         assert_eq!(spend(limiter, NEW), Ok(()), "one of nine is left");
         assert!(spend(limiter, NEW).is_err());
@@ -645,7 +645,7 @@ fn what_a_draining_worker_gives_is_charged_in_every_scope() {
 #[test]
 fn debits_of_another_seed_or_prefix_or_of_a_limit_that_is_gone_are_passed_over() {
     let old = limited("requests_per_second: 1, burst: 3");
-    let mut known = SuccessorBuckets::from_handoff(&Handoff::take(&old, OLD), OLD);
+    let mut known = SuccessorBuckets::from_handoff(&Handoff::export(&old, OLD), OLD);
     assert_eq!(spend(old.limiter.as_ref(), OLD), Ok(()));
     let debits = given(&mut known, &old, OLD);
     let prefix = limited("requests_per_second: 1, burst: 3, ipv6_prefix: 48");
@@ -653,7 +653,7 @@ fn debits_of_another_seed_or_prefix_or_of_a_limit_that_is_gone_are_passed_over()
     let mut seed = limited("requests_per_second: 1, burst: 3");
     seed.seed = Seed(1);
     for new in [&prefix, &gone, &seed, &same] {
-        debits.apply(new, NEW);
+        debits.import(new, NEW);
     }
     let clients = [&prefix, &seed, &same].map(|new| new.limiter.as_ref().unwrap().clients());
     assert_eq!(clients, [0, 0, 1]);
@@ -662,22 +662,22 @@ fn debits_of_another_seed_or_prefix_or_of_a_limit_that_is_gone_are_passed_over()
 #[test]
 fn what_a_client_owes_is_handed_off_and_forgiven_under_another_rate() {
     let old = limited("requests_per_second: 1, burst: 3");
-    let first = Handoff::take(&old, OLD);
+    let first = Handoff::export(&old, OLD);
     let mut known = SuccessorBuckets::from_handoff(&first, OLD);
     (0..3).for_each(|_| assert_eq!(spend(old.limiter.as_ref(), OLD), Ok(())));
     // The next one, which takes over from the one before, gives the whole burst as well.
     let next = limited("requests_per_second: 1, burst: 3");
-    first.apply(&next, NEW);
+    first.import(&next, NEW);
     (0..3).for_each(|_| assert_eq!(spend(next.limiter.as_ref(), NEW), Ok(())));
-    given(&mut known, &old, OLD).apply(&next, NEW);
-    let handoff = Handoff::take(&next, NEW);
+    given(&mut known, &old, OLD).import(&next, NEW);
+    let handoff = Handoff::export(&next, NEW);
     let last = limited("requests_per_second: 1, burst: 3");
-    handoff.apply(&last, OLD);
+    handoff.import(&last, OLD);
     assert_eq!(spend(last.limiter.as_ref(), OLD), Err(Duration::from_secs(4)));
     // A bucket of the last one takes as long to fill, but holds twice the tokens.
     for keys in ["requests_per_second: 2, burst: 4", "requests_per_second: 2, burst: 6"] {
         let other = limited(keys);
-        handoff.apply(&other, OLD);
+        handoff.import(&other, OLD);
         let wait = spend(other.limiter.as_ref(), OLD);
         assert_eq!(wait, Err(Duration::from_millis(500)), "{keys}");
     }
@@ -688,13 +688,13 @@ fn after_a_limit_was_raised_a_request_at_the_old_worker_costs_one_token() {
     let old = limited("requests_per_second: 1, burst: 60");
     let new = limited("requests_per_second: 1000, burst: 1000");
     (0..30).for_each(|_| assert_eq!(spend(old.limiter.as_ref(), OLD), Ok(())));
-    let handoff = Handoff::take(&old, OLD);
+    let handoff = Handoff::export(&old, OLD);
     let mut known = SuccessorBuckets::from_handoff(&handoff, OLD);
-    handoff.apply(&new, NEW);
+    handoff.import(&new, NEW);
     // Two seconds later the new bucket is full, and the old one is not.
     let later = Duration::from_secs(2);
     assert_eq!(spend(old.limiter.as_ref(), OLD + later), Ok(()));
-    given(&mut known, &old, OLD + later).apply(&new, NEW + later);
+    given(&mut known, &old, OLD + later).import(&new, NEW + later);
     let taken = (0..2000).filter(|_| spend(new.limiter.as_ref(), NEW + later).is_ok()).count();
     assert_eq!(taken, 999);
 }
@@ -703,9 +703,9 @@ fn after_a_limit_was_raised_a_request_at_the_old_worker_costs_one_token() {
 fn after_a_limit_was_lowered_a_request_at_the_old_worker_costs_its_time() {
     let old = limited("requests_per_second: 1000, burst: 1000");
     let new = limited("requests_per_second: 1, burst: 5");
-    let mut known = SuccessorBuckets::from_handoff(&Handoff::take(&old, OLD), OLD);
+    let mut known = SuccessorBuckets::from_handoff(&Handoff::export(&old, OLD), OLD);
     (0..1000).for_each(|_| assert_eq!(spend(old.limiter.as_ref(), OLD), Ok(())));
-    given(&mut known, &old, OLD).apply(&new, NEW);
+    given(&mut known, &old, OLD).import(&new, NEW);
     let taken = (0..9).filter(|_| spend(new.limiter.as_ref(), NEW).is_ok()).count();
     assert_eq!(taken, 4, "a thousand tokens are earned in one second");
 }
@@ -714,10 +714,10 @@ fn after_a_limit_was_lowered_a_request_at_the_old_worker_costs_its_time() {
 fn under_another_rate_a_debit_leaves_no_debt() {
     for keys in ["requests_per_second: 2, burst: 4", "requests_per_second: 2, burst: 6"] {
         let (old, new) = (limited("requests_per_second: 1, burst: 3"), limited(keys));
-        let mut known = SuccessorBuckets::from_handoff(&Handoff::take(&old, OLD), OLD);
+        let mut known = SuccessorBuckets::from_handoff(&Handoff::export(&old, OLD), OLD);
         (0..3).for_each(|_| assert_eq!(spend(old.limiter.as_ref(), OLD), Ok(())));
         while spend(new.limiter.as_ref(), NEW).is_ok() {}
-        given(&mut known, &old, OLD).apply(&new, NEW);
+        given(&mut known, &old, OLD).import(&new, NEW);
         assert_eq!(spend(new.limiter.as_ref(), NEW), Err(Duration::from_millis(500)), "{keys}");
     }
 }
@@ -766,7 +766,7 @@ fn with_another_prefix_every_client_starts_anew() {
 
 #[test]
 fn the_seed_is_told_but_not_shown() {
-    let handoff = Handoff::take(&web(""), OLD);
+    let handoff = Handoff::export(&web(""), OLD);
     assert_eq!(handoff.seed(), Some(SEED));
     assert_eq!(Handoff::default().seed(), None);
     let shown = format!("{handoff:?}");
@@ -782,7 +782,7 @@ fn buckets_under_another_seed_are_nobodys() {
     );
     let new = Snapshot::new(&config.unwrap(), "v", 1, |_, _| Lookup::Failed("no names".to_owned()));
     assert_eq!(spend(old.limiter.as_ref(), OLD), Ok(()));
-    Handoff::take(&old, OLD).apply(&new, NEW);
+    Handoff::export(&old, OLD).import(&new, NEW);
     assert_eq!(new.limiter.as_ref().unwrap().clients(), 0);
 }
 
@@ -796,7 +796,7 @@ fn what_an_older_version_does_not_tell_is_unknown() {
 fn text_that_is_no_buckets_is_refused() {
     let old = limited("requests_per_second: 1, burst: 1");
     assert_eq!(spend(old.limiter.as_ref(), OLD), Ok(()));
-    let text = serde_json::to_string(&Handoff::take(&old, OLD)).unwrap();
+    let text = serde_json::to_string(&Handoff::export(&old, OLD)).unwrap();
     let (head, tail) = text.split_once(r#""buckets":""#).unwrap();
     let broken = |packed: &str| {
         let tail = tail.split_once('"').unwrap().1;
@@ -818,12 +818,12 @@ fn a_hundred_thousand_buckets_are_a_small_message() {
             assert_eq!(limiter.admit(IpAddr::V4(client.into()), now), Ok(()));
         }
     }
-    let handoff = Handoff::take(&old, OLD);
+    let handoff = Handoff::export(&old, OLD);
     let text = serde_json::to_string(&handoff).unwrap();
     println!("a handoff of 100,000 buckets has {} bytes", text.len());
     assert!(text.len() < 2_000_000, "{} bytes", text.len());
     let new = limited("requests_per_second: 10, burst: 50, clients_max: 1000000");
-    serde_json::from_str::<Handoff>(&text).unwrap().apply(&new, NEW);
+    serde_json::from_str::<Handoff>(&text).unwrap().import(&new, NEW);
     assert_eq!(new.limiter.as_ref().unwrap().clients(), 100_000);
 }
 
@@ -832,11 +832,11 @@ fn a_reload_charges_no_client_for_the_age_of_the_checkpoint() {
     let keys = "requests_per_second: 1, burst: 60";
     let (old, new) = (limited(keys), limited(keys));
     (0..60).for_each(|_| assert_eq!(spend(old.limiter.as_ref(), OLD), Ok(())));
-    let checkpoint = Handoff::take(&old, OLD);
+    let checkpoint = Handoff::export(&old, OLD);
     let after = |seconds| Duration::from_secs(seconds);
     // The candidate starts a second after the checkpoint, and takes over a second later.
-    checkpoint.apply_health(&new, NEW + after(1));
-    Handoff::take(&old, OLD + after(2)).apply(&new, NEW + after(2));
+    checkpoint.import_health(&new, NEW + after(1));
+    Handoff::export(&old, OLD + after(2)).import(&new, NEW + after(2));
     let taken = (0..9).filter(|_| spend(new.limiter.as_ref(), NEW + after(2)).is_ok()).count();
     assert_eq!(taken, 2, "a token for each second");
 }
@@ -909,12 +909,12 @@ fn the_age_of_a_checkpoint_counts() {
     let (old, new) = (limited(keys), limited(keys));
     probe(backend(&old, 0), &[false]);
     (0..60).for_each(|_| assert_eq!(spend(old.limiter.as_ref(), OLD), Ok(())));
-    let mut checkpoint = Handoff::take(&old, OLD);
+    let mut checkpoint = Handoff::export(&old, OLD);
     // Its worker dies, and the next one starts three seconds after it.
     checkpoint.add_age(Duration::from_secs(1));
     checkpoint.add_age(Duration::from_secs(2));
     let text = serde_json::to_string(&checkpoint).unwrap();
-    serde_json::from_str::<Handoff>(&text).unwrap().apply(&new, NEW);
+    serde_json::from_str::<Handoff>(&text).unwrap().import(&new, NEW);
     let taken = (0..9).filter(|_| spend(new.limiter.as_ref(), NEW).is_ok()).count();
     assert_eq!(taken, 3, "a token for each second");
     let checked = backend(&new, 0).health().last_checked.unwrap();
@@ -942,8 +942,8 @@ proptest! {
         let (old, new) = (drawn(&old), drawn(&new));
         let mut old_now = OLD;
         run(&old, &old_ids, &before, &mut old_now, &all);
-        let handoff = Handoff::take(&old, old_now);
-        handoff.apply(&new, NEW);
+        let handoff = Handoff::export(&old, old_now);
+        handoff.import(&new, NEW);
         let mut new_now = NEW;
         let expected = run(&old, &old_ids, &after, &mut old_now, &both);
         prop_assert_eq!(run(&new, &new_ids, &after, &mut new_now, &both), expected);
@@ -967,15 +967,15 @@ proptest! {
         for (before, while_it_starts, pause) in reloads {
             ask(&current, &before, &mut now)?;
             let candidate = limited(keys);
-            let checkpoint = Handoff::take(&current, now);
+            let checkpoint = Handoff::export(&current, now);
             now = now + Duration::from_nanos(pause);
-            checkpoint.apply_health(&candidate, now);
+            checkpoint.import_health(&candidate, now);
             ask(&current, &while_it_starts, &mut now)?;
-            let handoff = Handoff::take(&current, now);
+            let handoff = Handoff::export(&current, now);
             let mut known = SuccessorBuckets::from_handoff(&handoff, now);
-            handoff.apply(&candidate, now);
+            handoff.import(&candidate, now);
             now = now + Duration::from_nanos(pause);
-            given(&mut known, &current, now).apply(&candidate, now);
+            given(&mut known, &current, now).import(&candidate, now);
             current = candidate;
         }
         ask(&current, &[0, 0, 0, 0], &mut now)?;
@@ -990,9 +990,9 @@ proptest! {
         let (old, new) = (drawn(&members), drawn(&members));
         let mut now = OLD;
         run(&old, &ids, &events, &mut now, &ids.iter().copied().collect());
-        let handoff = Handoff::take(&old, now);
-        handoff.apply(&new, NEW);
-        prop_assert_eq!(Handoff::take(&new, NEW), handoff.clone());
+        let handoff = Handoff::export(&old, now);
+        handoff.import(&new, NEW);
+        prop_assert_eq!(Handoff::export(&new, NEW), handoff.clone());
         let text = serde_json::to_string(&handoff).unwrap();
         prop_assert_eq!(serde_json::from_str::<Handoff>(&text).unwrap(), handoff);
     }

@@ -140,9 +140,9 @@ impl World {
         self.report();
         let next = self.worker(self.current().ahead_ns + 17_000_000_003);
         let now = self.clock(self.current());
-        let buckets = self.current().limiter.buckets(now);
+        let buckets = self.current().limiter.export(now);
         let there = self.clock(&next);
-        buckets.iter().for_each(|bucket| next.limiter.resume(*bucket, there));
+        buckets.iter().for_each(|bucket| next.limiter.import(*bucket, there));
         self.workers.last_mut().unwrap().known = Some(Baseline::new(&buckets, now, TABLE + 1));
         self.candidate = Some(next);
     }
@@ -165,8 +165,8 @@ impl World {
     fn believed_full_at_ns(&self, client: usize) -> u64 {
         let probe = self.worker(0);
         assert_eq!(probe.limiter.admit(address(client), Timestamp::ZERO), Ok(()));
-        let tag = probe.limiter.buckets(Timestamp::ZERO)[0].tag;
-        let buckets = self.current().limiter.buckets(self.clock(self.current()));
+        let tag = probe.limiter.export(Timestamp::ZERO)[0].tag;
+        let buckets = self.current().limiter.export(self.clock(self.current()));
         let bucket = buckets.iter().find(|bucket| bucket.tag == tag);
         self.now_ns + bucket.map_or(0, |bucket| bucket.full_in_ns)
     }

@@ -149,7 +149,7 @@ fn a_client_that_asks_while_its_bucket_is_taken_over_is_one_client() {
         let limiter = limiter(2, 2);
         let told = told_of_a();
         let asked = ask(&limiter, A, 0);
-        limiter.resume(told, Timestamp::ZERO);
+        limiter.import(told, Timestamp::ZERO);
         assert!(asked.join().unwrap(), "A had a token either way");
         assert_eq!(limiter.clients(), 1);
         assert!(tokens_left(&limiter, A, 0) < 2, "A has spent at least one of two");
@@ -189,9 +189,9 @@ fn a_client_that_asks_while_buckets_are_told_is_told_whole_or_not_at_all() {
         let limiter = limiter(2, 1);
         assert!(admitted(&limiter, A, 0));
         let (a, asked) = (told_of_a(), ask(&limiter, B, 0));
-        let told = limiter.buckets(Timestamp::ZERO);
+        let told = limiter.export(Timestamp::ZERO);
         assert!(asked.join().unwrap());
-        let b = limiter.buckets(Timestamp::ZERO);
+        let b = limiter.export(Timestamp::ZERO);
         assert!(told == [a] || told == b, "{told:?} is neither {a:?} nor {b:?}");
     });
 }

@@ -266,8 +266,8 @@ mod tests {
         let (old, new) = (probed(), probed());
         let at = Timestamp::from_nanos(9_000_000_000);
         old.pools[0].members[0].backend.probed(Ok(()), at);
-        let handoff = Handoff::take(&old, Timestamp::from_nanos(12_000_000_000));
-        handoff.apply(&new, Timestamp::from_nanos(500_000_000));
+        let handoff = Handoff::export(&old, Timestamp::from_nanos(12_000_000_000));
+        handoff.import(&new, Timestamp::from_nanos(500_000_000));
         let checked = &status(&new)["backends"][0]["last_checked"];
         assert_eq!(*checked, "2023-11-14T22:13:17.500Z", "2.5 s before our start");
     }

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use ::http::header::{
     CONTENT_LENGTH, EXPECT, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, VIA,
@@ -12,7 +13,7 @@ use crate::config::ForwardingHeader;
 use crate::exchange::refusal::Refusal;
 use crate::http::forwarded::field;
 use crate::http::scheme::Scheme;
-use crate::http::{forwarded, path, via};
+use crate::http::{forwarded, grpc, path, via};
 use crate::runtime::routes::RouteQuery;
 use crate::runtime::snapshot::Snapshot;
 
@@ -67,6 +68,11 @@ pub(super) fn check_length(length: &HeaderValue, most: u64) -> Result<(), Refusa
 }
 
 impl<'a> Head<'a> {
+    /// The timeout of a gRPC client for the whole request, if it has one.
+    pub(super) fn grpc_timeout(&self) -> Option<Duration> {
+        grpc::is_grpc(self.headers).then(|| grpc::timeout(self.headers)).flatten()
+    }
+
     /// The client's address according to `trusted_proxies`.
     pub(super) fn client(&self, snapshot: &Snapshot) -> Client {
         let (peer, trusted) = (self.peer.to_canonical(), &snapshot.trusted_proxies);

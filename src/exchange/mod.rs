@@ -15,14 +15,12 @@
 mod admit;
 mod attempts;
 pub mod event;
-mod facts;
-mod grpc;
 mod head;
 pub mod outcome;
 pub mod refusal;
 pub mod request;
+mod state;
 mod tunnel;
-mod wait;
 
 use std::fmt;
 use std::net::IpAddr;

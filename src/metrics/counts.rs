@@ -1,7 +1,7 @@
 //! The counts that a worker passes on to its successor.
 //!
 //! A new worker starts its own counters at zero, so every total would fall at each reload.
-//! Therefore the counts of former workers are kept in a separate layer ([`Metrics::inherit`]) and
+//! Therefore the counts of former workers are kept in a separate layer ([`Metrics::import`]) and
 //! added when metrics are gathered. The layer identifies series by name and labels only. So it
 //! covers every counter and histogram in the registry, including future ones. Gauges show current
 //! state and are never inherited.
@@ -114,7 +114,7 @@ impl Counts {
 impl Metrics {
     /// All counts so far, of this worker and of those it has inherited from.
     #[must_use]
-    pub fn counts(&self, snapshot: &Snapshot) -> Counts {
+    pub fn export(&self, snapshot: &Snapshot) -> Counts {
         let mut counts = Counts::of(&self.counted(), self.sums());
         counts.in_flight = InFlight::of(snapshot);
         for pool in &snapshot.pools {
@@ -130,7 +130,7 @@ impl Metrics {
 
     /// Adds the counts of another worker. Each count may be added once: first all of
     /// [`Self::counts`], later the [difference](Counts::since).
-    pub fn inherit(&self, counts: &Counts, snapshot: &Snapshot) {
+    pub fn import(&self, counts: &Counts, snapshot: &Snapshot) {
         if *counts == Counts::default() {
             return;
         }

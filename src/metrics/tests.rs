@@ -391,11 +391,11 @@ impl World {
         let text = serde_json::to_string(other).unwrap();
         let read: Counts = serde_json::from_str(&text).unwrap();
         assert_eq!(&read, other);
-        self.metrics.inherit(&read, &self.snapshot);
+        self.metrics.import(&read, &self.snapshot);
     }
 
     fn counts(&self) -> Counts {
-        self.metrics.counts(&self.snapshot)
+        self.metrics.export(&self.snapshot)
     }
 
     /// Increments every counter once.

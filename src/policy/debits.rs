@@ -129,7 +129,7 @@ mod tests {
     fn tokens_spent_before_the_baseline_are_not_a_debit() {
         let limiter = limiter();
         admit(&limiter, 1, at_ms(0));
-        let mut known = Baseline::new(&limiter.buckets(at_ms(10)), at_ms(10), 9);
+        let mut known = Baseline::new(&limiter.export(at_ms(10)), at_ms(10), 9);
         assert_eq!(known.debits(&limiter, at_ms(20), 9), []);
         admit(&limiter, 1, at_ms(30));
         assert_eq!(spent(&known.debits(&limiter, at_ms(30), 9)), [(100, 170)]);
@@ -160,7 +160,7 @@ mod tests {
         for (client, tokens) in [(1, 1), (2, 3), (3, 4)] {
             (0..tokens).for_each(|_| admit(&limiter, client, at_ms(0)));
         }
-        let mut known = Baseline::new(&emptiest(limiter.buckets(at_ms(0)), 2), at_ms(0), 2);
+        let mut known = Baseline::new(&emptiest(limiter.export(at_ms(0)), 2), at_ms(0), 2);
         assert_eq!(known.debits(&limiter, at_ms(0), 2), []);
         // The debit of a client that was left out is the difference to those that were not.
         (0..4).for_each(|_| admit(&limiter, 1, at_ms(0)));

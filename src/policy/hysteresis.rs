@@ -108,7 +108,7 @@ impl Hysteresis {
 
     /// The current streak; `None` if there was no result.
     #[must_use]
-    pub const fn standing(&self) -> Option<HealthStreak> {
+    pub const fn export(&self) -> Option<HealthStreak> {
         if !self.is_known() {
             return None;
         }
@@ -125,7 +125,7 @@ impl Hysteresis {
     /// one's: failures in a row that both have seen can make it unhealthy. Passes alone never make
     /// it healthy here, because they may be older than a failure that the other one has seen. If it
     /// is healthy and the other one unhealthy, they do not count at all.
-    pub fn resume(&mut self, standing: HealthStreak) {
+    pub fn import(&mut self, standing: HealthStreak) {
         let is_contradicted = self.is_healthy() && !standing.healthy;
         match self.own {
             Own::Same { pass: false, times } => {
@@ -258,13 +258,13 @@ mod tests {
     /// A new one with the same numbers that has imported the state after `results`.
     fn resumed(results: &[bool]) -> Hysteresis {
         let mut hysteresis = hysteresis();
-        hysteresis.resume(after(results).standing().unwrap());
+        hysteresis.import(after(results).export().unwrap());
         hysteresis
     }
 
     #[test]
     fn without_results_there_is_no_streak() {
-        assert_eq!(hysteresis().standing(), None);
+        assert_eq!(hysteresis().export(), None);
     }
 
     #[test]
@@ -285,7 +285,7 @@ mod tests {
     #[test]
     fn a_run_beyond_a_lower_fall_decides_with_the_next_failure_and_not_before() {
         let mut hysteresis = Hysteresis::new(NonZeroU32::MIN, NonZeroU32::new(2).unwrap());
-        hysteresis.resume(HealthStreak { healthy: true, run: 7 });
+        hysteresis.import(HealthStreak { healthy: true, run: 7 });
         assert!(hysteresis.is_healthy());
         assert_eq!(hysteresis.run(), 1);
         assert_eq!(hysteresis.observe(false), Some(false));
@@ -297,7 +297,7 @@ mod tests {
         for &pass in own {
             hysteresis.observe(pass);
         }
-        hysteresis.resume(after(late).standing().unwrap());
+        hysteresis.import(after(late).export().unwrap());
         hysteresis
     }
 
@@ -318,7 +318,7 @@ mod tests {
         let never_known = {
             let mut hysteresis = hysteresis();
             hysteresis.observe(false);
-            hysteresis.resume(after(&[true]).standing().unwrap());
+            hysteresis.import(after(&[true]).export().unwrap());
             hysteresis
         };
         assert_eq!((never_known.is_healthy(), never_known.run()), (true, 1));

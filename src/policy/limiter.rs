@@ -169,7 +169,7 @@ impl RateLimiter {
 
     /// Every bucket that is not full at `now`. Omitting the others changes nothing.
     #[must_use]
-    pub fn buckets(&self, now: Timestamp) -> Vec<Bucket> {
+    pub fn export(&self, now: Timestamp) -> Vec<Bucket> {
         let bucket = |(tag, full_at_ns): (u64, u64)| Bucket {
             tag,
             full_in_ns: full_at_ns.saturating_sub(now.as_nanos()),
@@ -193,7 +193,7 @@ impl RateLimiter {
     /// Imports a bucket of a limiter with the same seed. A client that is already in the table
     /// keeps the emptier of its two buckets. If the table is full, the fuller buckets are evicted
     /// as usual.
-    pub fn resume(&self, bucket: Bucket, now: Timestamp) {
+    pub fn import(&self, bucket: Bucket, now: Timestamp) {
         self.charge_debit(
             Debit { tag: bucket.tag, spent_ns: 0, full_in_ns: bucket.full_in_ns },
             now,
@@ -532,8 +532,8 @@ mod tests {
             assert_eq!(old.admit(ip("10.0.0.1"), at_ms(3_600_000)), Ok(()));
         }
         let new = limiter(2, 100, 64, &[]);
-        let exported = old.buckets(at_ms(3_600_030));
-        exported.into_iter().for_each(|bucket| new.resume(bucket, at_ms(7)));
+        let exported = old.export(at_ms(3_600_030));
+        exported.into_iter().for_each(|bucket| new.import(bucket, at_ms(7)));
         assert_eq!(new.clients(), 1);
         assert_eq!(new.admit(ip("10.0.0.1"), at_ms(7)), Err(Duration::from_millis(70)));
         assert_eq!(new.admit(ip("10.0.0.1"), at_ms(77)), Ok(()));
@@ -543,17 +543,17 @@ mod tests {
     fn a_full_bucket_is_not_exported() {
         let old = limiter(2, 100, 64, &[]);
         assert_eq!(old.admit(ip("10.0.0.1"), at_ms(0)), Ok(()));
-        assert_eq!(old.buckets(at_ms(99)).len(), 1);
-        assert_eq!(old.buckets(at_ms(100)), []);
+        assert_eq!(old.export(at_ms(99)).len(), 1);
+        assert_eq!(old.export(at_ms(100)), []);
     }
 
     #[test]
     fn a_smaller_table_imports_the_emptiest_buckets() {
         let limiter = limiter(2, 1, 64, &[]);
         for (tag, full_in_ns) in [(7, 10), (8, 30), (9, 20)] {
-            limiter.resume(Bucket { tag, full_in_ns }, at_ms(0));
+            limiter.import(Bucket { tag, full_in_ns }, at_ms(0));
         }
-        assert_eq!(limiter.buckets(at_ms(0)), [Bucket { tag: 8, full_in_ns: 30 }]);
+        assert_eq!(limiter.export(at_ms(0)), [Bucket { tag: 8, full_in_ns: 30 }]);
         assert_eq!(limiter.clients(), 1);
     }
 
@@ -561,28 +561,28 @@ mod tests {
     fn a_client_in_the_table_keeps_the_emptier_bucket() {
         let limiter = limiter(1, 100, 64, &[]);
         for full_in_ns in [20, 10, 30, 5] {
-            limiter.resume(Bucket { tag: 7, full_in_ns }, at_ms(0));
+            limiter.import(Bucket { tag: 7, full_in_ns }, at_ms(0));
         }
-        assert_eq!(limiter.buckets(at_ms(0)), [Bucket { tag: 7, full_in_ns: 30 }]);
+        assert_eq!(limiter.export(at_ms(0)), [Bucket { tag: 7, full_in_ns: 30 }]);
         assert_eq!(limiter.clients(), 1);
     }
 
     #[test]
     fn no_bucket_owes_more_than_one_burst() {
         let limiter = limiter(2, 100, 64, &[]);
-        limiter.resume(Bucket { tag: 9, full_in_ns: u64::MAX }, at_ms(0));
+        limiter.import(Bucket { tag: 9, full_in_ns: u64::MAX }, at_ms(0));
         let full_in_ns = 400_000_000;
-        assert_eq!(limiter.buckets(at_ms(0)), [Bucket { tag: 9, full_in_ns }]);
+        assert_eq!(limiter.export(at_ms(0)), [Bucket { tag: 9, full_in_ns }]);
         let debit = Debit { tag: 9, spent_ns: u64::MAX, full_in_ns: u64::MAX };
         limiter.charge_debit(debit, at_ms(100));
-        assert_eq!(limiter.buckets(at_ms(100)), [Bucket { tag: 9, full_in_ns }]);
+        assert_eq!(limiter.export(at_ms(100)), [Bucket { tag: 9, full_in_ns }]);
     }
 
     /// The debit of a client for which `tokens` were spent elsewhere, none of them earned back.
     fn debit(address: &str, tokens: u64) -> Debit {
         let probe = limiter(1, 100, 64, &[]);
         assert_eq!(probe.admit(ip(address), at_ms(0)), Ok(()));
-        let tag = probe.buckets(at_ms(0))[0].tag;
+        let tag = probe.export(at_ms(0))[0].tag;
         Debit { tag, spent_ns: tokens * 100_000_000, full_in_ns: tokens * 100_000_000 }
     }
 
@@ -643,10 +643,10 @@ mod tests {
     fn an_invalid_tag_is_not_imported() {
         let limiter = limiter(2, 100, 64, &[]);
         for tag in [EMPTY, MOVING] {
-            limiter.resume(Bucket { tag, full_in_ns: 5 }, at_ms(0));
+            limiter.import(Bucket { tag, full_in_ns: 5 }, at_ms(0));
         }
         assert_eq!(limiter.clients(), 0);
-        assert_eq!(limiter.buckets(at_ms(0)), []);
+        assert_eq!(limiter.export(at_ms(0)), []);
     }
 
     #[test]

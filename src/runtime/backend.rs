@@ -168,7 +168,7 @@ impl Backend {
     #[must_use]
     pub fn is_recovering(&self) -> bool {
         let probes = self.probes.lock();
-        let standing = probes.hysteresis.as_ref().and_then(Hysteresis::standing);
+        let standing = probes.hysteresis.as_ref().and_then(Hysteresis::export);
         standing.is_some_and(|standing| !standing.healthy && standing.run > 0)
     }
 
@@ -244,7 +244,7 @@ impl Backend {
     pub fn export_health(&self, now: Timestamp) -> HealthState {
         let probes = self.probes.lock();
         HealthState {
-            standing: probes.hysteresis.as_ref().and_then(Hysteresis::standing),
+            standing: probes.hysteresis.as_ref().and_then(Hysteresis::export),
             checked_ago: probes.last_checked.map(|instant| instant.ago(now)),
             last_error: probes.last_error.clone(),
         }
@@ -275,7 +275,7 @@ impl Backend {
             probes.last_checked = known.checked_ago.map(at);
         }
         let before = hysteresis.is_healthy();
-        hysteresis.resume(standing);
+        hysteresis.import(standing);
         let healthy = hysteresis.is_healthy();
         self.healthy.store(healthy, Relaxed);
         let is_logged = match probes.logged.take() {

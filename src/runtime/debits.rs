@@ -1,6 +1,6 @@
 //! Charges the successor's limiters for the requests that a draining worker admits.
 //!
-//! From [`Handoff::take`] on, two workers admit the same clients: the old one until its connections
+//! From [`Handoff::export`] on, two workers admit the same clients: the old one until its connections
 //! have ended. With each report while it drains, it reports what its limiters have spent for each
 //! client since the previous report; the first one covers the time since the handoff. So a client
 //! gets only its burst and its rate during a handover too. [`policy::debits`] explains the
@@ -68,7 +68,7 @@ impl Debits {
 
     /// Charges the clients. A limit that the snapshot does not have, or that identifies clients
     /// differently, is skipped, as in [`Handoff::apply`].
-    pub fn apply(&self, snapshot: &Snapshot, now: Timestamp) {
+    pub fn import(&self, snapshot: &Snapshot, now: Timestamp) {
         if self.is_empty() || self.seed != Some(snapshot.seed) {
             return;
         }
@@ -76,7 +76,7 @@ impl Debits {
         for (scope, limiter) in limiters(snapshot) {
             let given = given.get(&scope);
             if let Some(given) = given.filter(|one| one.ipv6_prefix == limiter.ipv6_prefix()) {
-                given.apply(limiter, now);
+                given.import(limiter, now);
             }
         }
     }
@@ -98,7 +98,7 @@ struct Given {
 impl Given {
     /// Under another rate, a debit says nothing of how empty the bucket is here, and no debt comes of
     /// it: what a client owes is known as tokens of its own rate only.
-    fn apply(&self, limiter: &RateLimiter, now: Timestamp) {
+    fn import(&self, limiter: &RateLimiter, now: Timestamp) {
         let rate = limiter.rate();
         if (self.token_ns, self.full_ns) == (rate.token_ns(), rate.full_ns()) {
             self.debits.rows().iter().for_each(|debit| limiter.charge_debit(*debit, now));

@@ -4,7 +4,7 @@
 //! backends that are known to be down, and give every client a full bucket. So the old worker
 //! exports its state, keyed by what both configurations have in common: a pool's name and a
 //! backend's address, a limit's scope. Every process has its own clock, so the handoff contains
-//! only durations relative to the moment of [`Handoff::take`], and the time since then.
+//! only durations relative to the moment of [`Handoff::export`], and the time since then.
 //!
 //! A worker continues to admit requests during the handover and the drain. Its successor charges
 //! the tokens spent then: [`super::debits`].
@@ -86,7 +86,7 @@ struct LimiterState {
 impl Handoff {
     /// Exports the state at `now`.
     #[must_use]
-    pub fn take(snapshot: &Snapshot, now: Timestamp) -> Self {
+    pub fn export(snapshot: &Snapshot, now: Timestamp) -> Self {
         let mut backends = Vec::new();
         for pool in &snapshot.pools {
             backends.extend(pool.members.iter().filter_map(|member| {
@@ -105,15 +105,15 @@ impl Handoff {
             ipv6_prefix: limiter.ipv6_prefix(),
             token_ns: limiter.rate().token_ns(),
             full_ns: limiter.rate().full_ns(),
-            buckets: Packed::largest(limiter.buckets(now), BUCKETS_MAX),
+            buckets: Packed::largest(limiter.export(now), BUCKETS_MAX),
         };
         let limiters = limiters(snapshot).map(spent).collect();
-        Self { backends, limiters, seed: Some(snapshot.seed), ..Self::of_names(snapshot) }
+        Self { backends, limiters, seed: Some(snapshot.seed), ..Self::export_names(snapshot) }
     }
 
     /// Exports the state of the backends' host names only.
     #[must_use]
-    pub fn of_names(snapshot: &Snapshot) -> Self {
+    pub fn export_names(snapshot: &Snapshot) -> Self {
         let names = snapshot.pools.iter().flat_map(|pool| {
             let endpoints = pool.members.iter().map(|member| &member.backend.endpoint);
             endpoints.filter_map(|endpoint| KnownName::of(pool.name.as_str(), endpoint))
@@ -154,15 +154,15 @@ impl Handoff {
     }
 
     /// Imports the state into a snapshot that has not served yet.
-    pub fn apply(&self, snapshot: &Snapshot, now: Timestamp) {
-        self.apply_health(snapshot, now);
-        self.apply_buckets(snapshot, now);
+    pub fn import(&self, snapshot: &Snapshot, now: Timestamp) {
+        self.import_health(snapshot, now);
+        self.import_buckets(snapshot, now);
     }
 
     /// The same for what is known of the backends alone. A worker that starts needs no more. A
     /// bucket in here is as old as the checkpoint, and would be taken for one that has earned
     /// nothing since; the handoff that the worker takes over with brings the buckets anyway.
-    pub fn apply_health(&self, snapshot: &Snapshot, now: Timestamp) {
+    pub fn import_health(&self, snapshot: &Snapshot, now: Timestamp) {
         let exported = PastInstant { at: now, earlier: self.age };
         let key = |known: &KnownBackend| (known.pool.clone(), known.label.clone());
         let known: HashMap<_, _> = self.backends.iter().map(|one| (key(one), one)).collect();
@@ -182,7 +182,7 @@ impl Handoff {
         }
     }
 
-    fn apply_buckets(&self, snapshot: &Snapshot, now: Timestamp) {
+    fn import_buckets(&self, snapshot: &Snapshot, now: Timestamp) {
         if self.seed != Some(snapshot.seed) {
             if self.limiters.iter().any(|spent| !spent.buckets.rows().is_empty()) {
                 log::warn!("handoff: the buckets of another seed cannot be used");
@@ -193,7 +193,7 @@ impl Handoff {
         for (scope, limiter) in limiters(snapshot) {
             let spent = spent.get(&scope);
             if let Some(spent) = spent.filter(|one| one.ipv6_prefix == limiter.ipv6_prefix()) {
-                spent.apply(limiter, self.age, now);
+                spent.import(limiter, self.age, now);
             }
         }
     }
@@ -217,14 +217,14 @@ fn log_health(pool: &PoolName, backend: &Backend, healthy: bool) {
 
 impl LimiterState {
     /// Debts are valid as tokens of this rate only.
-    fn apply(&self, limiter: &RateLimiter, age: Duration, now: Timestamp) {
+    fn import(&self, limiter: &RateLimiter, age: Duration, now: Timestamp) {
         let age_ns = u64::try_from(age.as_nanos()).unwrap_or(u64::MAX);
         let rate = limiter.rate();
         let is_same = (self.token_ns, self.full_ns) == (rate.token_ns(), rate.full_ns());
         let longest_ns = if is_same { u64::MAX } else { rate.full_ns() };
         for bucket in self.buckets.rows() {
             let full_in_ns = bucket.full_in_ns.saturating_sub(age_ns).min(longest_ns);
-            limiter.resume(Bucket { full_in_ns, ..*bucket }, now);
+            limiter.import(Bucket { full_in_ns, ..*bucket }, now);
         }
     }
 }

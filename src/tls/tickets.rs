@@ -76,7 +76,7 @@ pub struct Tickets {
 }
 
 impl Tickets {
-    /// Creates new keys, to be used until [`Self::inherit`] replaces them. Returns `None` if the
+    /// Creates new keys, to be used until [`Self::import`] replaces them. Returns `None` if the
     /// system has no random numbers.
     #[must_use]
     pub fn new(now: SystemTime) -> Option<Self> {
@@ -86,12 +86,12 @@ impl Tickets {
 
     /// The keys, for the next worker.
     #[must_use]
-    pub fn keys(&self) -> TicketKeys {
+    pub fn export(&self) -> TicketKeys {
         self.keys.read().clone()
     }
 
     /// Replaces the keys by those of the previous worker.
-    pub fn inherit(&self, keys: TicketKeys) {
+    pub fn import(&self, keys: TicketKeys) {
         *self.keys.write() = keys;
     }
 
@@ -170,7 +170,7 @@ impl ProducesTickets for ListenerTickets {
     fn decrypt(&self, ticket: &[u8]) -> Option<Vec<u8>> {
         let (name, rest) = ticket.split_first_chunk::<NAME_LEN>()?;
         let (nonce, sealed) = rest.split_first_chunk::<NONCE_LEN>()?;
-        let keys = self.tickets.keys();
+        let keys = self.tickets.export();
         let secrets = std::iter::once(&keys.current).chain(&keys.previous);
         let mut derived = secrets.filter_map(|secret| self.derive(secret));
         let Derived { key, .. } = derived.find(|derived| derived.name == *name)?;
@@ -199,8 +199,8 @@ mod tests {
             (Arc::new(Tickets::new(at(1)).unwrap()), Arc::new(Tickets::new(at(2)).unwrap()));
         let ticket = of(&old, b"a").encrypt(b"session").unwrap();
         assert_eq!(of(&new, b"a").decrypt(&ticket), None);
-        let exported = serde_json::to_string(&old.keys()).unwrap();
-        new.inherit(serde_json::from_str(&exported).unwrap());
+        let exported = serde_json::to_string(&old.export()).unwrap();
+        new.import(serde_json::from_str(&exported).unwrap());
         assert_eq!(of(&new, b"a").decrypt(&ticket).unwrap(), b"session");
     }
 
@@ -216,11 +216,11 @@ mod tests {
         let tickets = Arc::new(Tickets::new(at(0)).unwrap());
         let listener = of(&tickets, b"a");
         let ticket = listener.encrypt(b"session").unwrap();
-        let keys = tickets.keys();
+        let keys = tickets.export();
         tickets.rotate(at(11));
-        assert_eq!(tickets.keys(), keys, "not yet");
+        assert_eq!(tickets.export(), keys, "not yet");
         tickets.rotate(at(12));
-        assert_ne!(tickets.keys().current, keys.current);
+        assert_ne!(tickets.export().current, keys.current);
         assert!(listener.decrypt(&ticket).is_some());
         tickets.rotate(at(24));
         assert_eq!(listener.decrypt(&ticket), None);
@@ -241,7 +241,7 @@ mod tests {
     #[test]
     fn no_log_shows_a_key() {
         let tickets = Tickets::new(at(0)).unwrap();
-        let secret = BASE64.encode(tickets.keys().current.0);
+        let secret = BASE64.encode(tickets.export().current.0);
         let shown = format!("{tickets:?}");
         assert!(shown.contains("Secret") && !shown.contains(&secret), "{shown}");
     }

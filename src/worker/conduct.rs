@@ -155,14 +155,14 @@ impl<'a> Conductor<'a> {
 
     fn take_over(&mut self, state: &State) -> Result<(), WorkerError> {
         let snapshot = Arc::clone(&self.parts.proxy.snapshot);
-        state.handoff.apply(&snapshot, self.parts.proxy.clock.now());
-        self.admin.metrics.inherit(&state.counts, &snapshot);
+        state.handoff.import(&snapshot, self.parts.proxy.clock.now());
+        self.admin.metrics.import(&state.counts, &snapshot);
         // Until the supervisor reports what the predecessor still has, it is what it had just now.
         let draining = self.admin.metrics.supervision().map(|told| told.draining_requests);
         let in_flight = [state.counts.in_flight(), &draining.unwrap_or_default()].concat();
         InFlight::set_other_workers(&in_flight, &snapshot);
         if let Some(keys) = &state.tickets {
-            self.parts.tickets.inherit(keys.clone());
+            self.parts.tickets.import(keys.clone());
         }
         let data = std::mem::take(&mut self.sockets);
         let threads = threads(self.config.threads);
@@ -229,8 +229,8 @@ impl<'a> Conductor<'a> {
             }
             ToWorker::Inherit(report) => {
                 let snapshot = Arc::clone(&self.parts.proxy.snapshot);
-                report.debits.apply(&snapshot, self.parts.proxy.clock.now());
-                self.admin.metrics.inherit(&report.counts, &snapshot);
+                report.debits.import(&snapshot, self.parts.proxy.clock.now());
+                self.admin.metrics.import(&report.counts, &snapshot);
             }
             ToWorker::Supervised(facts) => {
                 self.supervised(&facts);
@@ -344,9 +344,9 @@ impl<'a> Conductor<'a> {
     fn state(&self) -> (State, Timestamp) {
         let snapshot = Arc::clone(&self.parts.proxy.snapshot);
         let now = self.parts.proxy.clock.now();
-        let handoff = Handoff::take(&snapshot, now);
-        let tickets = Some(self.parts.tickets.keys());
-        let counts = self.admin.metrics.counts(&snapshot);
+        let handoff = Handoff::export(&snapshot, now);
+        let tickets = Some(self.parts.tickets.export());
+        let counts = self.admin.metrics.export(&snapshot);
         (State { handoff, counts, tickets, files: None }, now)
     }
 

@@ -146,7 +146,7 @@ fn serve(
     let snapshot =
         Snapshot::new(&config, &start.version, seed, |host, port| names.lookup(host, port));
     report_names(link, &snapshot);
-    state.handoff.apply_health(&snapshot, Clock::process().now());
+    state.handoff.import_health(&snapshot, Clock::process().now());
     let kept = state.files.unwrap_or_default();
     let (doors, tickets) = doors(&config, state.tickets, &kept)?;
     let (parts, admin, log_writer) = assemble(&config, snapshot, doors, tickets, &kept)?;
@@ -205,7 +205,7 @@ fn doors(
     let tickets = Tickets::new(now)
         .ok_or_else(|| system("make a key")(std::io::Error::other("no random numbers")))?;
     if let Some(keys) = keys {
-        tickets.inherit(keys);
+        tickets.import(keys);
     }
     let tickets = Arc::new(tickets);
     let door = |listener: &Listener| {
@@ -281,7 +281,7 @@ fn assemble(
 /// Tells the supervisor what has become of the host names, for its report of a reload. It is a
 /// checkpoint with nothing else in it: a supervisor that does not know this ignores it.
 fn report_names(link: &Link, snapshot: &Snapshot) {
-    let state = State { handoff: Handoff::of_names(snapshot), ..State::default() };
+    let state = State { handoff: Handoff::export_names(snapshot), ..State::default() };
     if let Err(error) = link.send(&ToSupervisor::Checkpoint(Box::new(state))) {
         log::debug!("host names not reported: error=\"{error}\"");
     }

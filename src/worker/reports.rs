@@ -67,6 +67,6 @@ impl Conductor<'_> {
     }
 
     fn counts(&self) -> Counts {
-        self.admin.metrics.counts(&self.parts.proxy.snapshot)
+        self.admin.metrics.export(&self.parts.proxy.snapshot)
     }
 }

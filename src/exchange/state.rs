@@ -1,18 +1,27 @@
-//! Data of an exchange, and the setters for the edge.
+//! The state of an exchange: what hooks and observers may ask, the deadlines that follow from it, and
+//! what the edge reports.
+//!
+//! The decisions, which call each other in order, are in the parent module.
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ::http::HeaderValue;
 
-use super::{Attempt, Client, Exchange};
+use super::{Attempt, Client, Exchange, Target};
+use crate::exchange::event::Event;
 use crate::exchange::refusal::Refusal;
 use crate::exchange::request::Request;
+use crate::exchange::tunnel::Tunnel;
 use crate::policy::retry::Failure;
 use crate::runtime::backend::Backend;
 use crate::runtime::ids::PoolId;
 use crate::runtime::snapshot::Snapshot;
 use crate::time::Timestamp;
+
+/// Up to this much of a request may still be unsent when all of it has been read from the client.
+const UNSENT_MAX: u64 = 64 * 1024;
 
 impl Exchange {
     /// Counts a part of the request body that is about to be sent.
@@ -152,5 +161,88 @@ impl Exchange {
     /// Records that the edge responds with this refusal.
     pub fn refuse(&mut self, refusal: Refusal) {
         self.refusal = Some(refusal);
+    }
+
+    // ── deadlines of an attempt ──
+
+    /// The deadline for the complete headers of the response, if the last part of the request was
+    /// sent at `now`. It is a deadline and not a read timeout, so that a byte now and then cannot
+    /// extend it.
+    ///
+    /// A long request gets twice the time: the part that was read from the client is still being
+    /// sent, and the backend may take as long for each piece as for its response.
+    #[must_use]
+    pub fn head_by(&self, now: Timestamp) -> Timestamp {
+        if self.has_response() {
+            return self.deadline;
+        }
+        let pool = self.current_pool(&self.snapshot);
+        let timeout = pool.map_or(Duration::ZERO, |pool| pool.timeouts.response);
+        let times = if self.body_bytes > UNSENT_MAX { 2 } else { 1 };
+        self.deadline.min(now + timeout * times)
+    }
+
+    /// Whether the headers of a response for the client have arrived.
+    #[must_use]
+    pub fn has_response(&self) -> bool {
+        self.first_byte.is_some()
+    }
+
+    // ── upgrade to a WebSocket ──
+
+    /// Whether the client asks for an upgrade.
+    #[must_use]
+    pub fn wants_upgrade(&self) -> bool {
+        self.wants_upgrade
+    }
+
+    /// The deadline for the backend to accept the upgrade. The connection itself is made with the
+    /// idle timeout of a tunnel, which would be too long for this.
+    #[must_use]
+    pub fn upgrade_deadline(&self, target: &Target, now: Timestamp) -> Timestamp {
+        let patience = target.backoff + target.connect_timeout + target.response_timeout;
+        self.deadline.min(now + patience)
+    }
+
+    /// The deadline for the next part of a response that is not an upgrade: the response timeout,
+    /// and the same time again for the client to read the part before it.
+    #[must_use]
+    pub fn body_deadline(&self, now: Timestamp) -> Timestamp {
+        let pool = self.current_pool(&self.snapshot);
+        let silence = pool.map_or(Duration::ZERO, |pool| pool.timeouts.response);
+        self.deadline.min(now + silence * 2)
+    }
+
+    /// The backend has accepted the upgrade. Returns the idle timeout.
+    pub fn upgraded(&mut self, now: Timestamp) -> Duration {
+        self.last_event = now;
+        self.first_byte.get_or_insert(now);
+        self.deadline = Timestamp::MAX;
+        let pool = self.current_pool(&self.snapshot);
+        let silence = pool.map_or(Duration::ZERO, |pool| pool.timeouts.tunnel);
+        self.tunnel = Some(Tunnel { since: now, counted: pool.map(|pool| pool.tunnels.enter()) });
+        if let Some(pool) = self.pool {
+            self.observer.observe(&Event::Upgraded { pool });
+        }
+        silence
+    }
+
+    /// When it was upgraded, if it was.
+    #[must_use]
+    pub fn tunnel_since(&self) -> Option<Timestamp> {
+        self.tunnel.as_ref().map(|tunnel| tunnel.since)
+    }
+
+    // ── gRPC ──
+
+    /// Records the gRPC status sent to the client; the last one counts.
+    pub fn grpc_ended(&mut self, status: u16) {
+        self.grpc_status = Some(status);
+    }
+
+    /// The gRPC status sent to the client, if any.
+    #[must_use]
+    pub fn grpc_status(&self) -> Option<u16> {
+        self.grpc_status
     }
 }
