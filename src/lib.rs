@@ -9,12 +9,14 @@
 //! - [`config`]: from the text of a file to its meaning, or to every problem with it.
 //! - [`runtime`]: the snapshot of pools, backends and routes that a request uses.
 //! - [`exchange`]: the decisions of one request, in order.
+//! - [`lifecycle`]: the decisions about the workers of one service: start, reload, upgrade, stop.
 //!
 //! The other modules connect them to sockets, processes and Pingora; `docs/ARCHITECTURE.md` lists them.
 
 pub mod config;
 pub mod exchange;
 pub mod http;
+pub mod lifecycle;
 pub mod name;
 pub mod policy;
 pub mod runtime;

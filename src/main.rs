@@ -236,7 +236,7 @@ fn no_signals(error: &io::Error) -> String {
 
 fn check_upgrade(flags: &Run) -> Result<(), String> {
     // Both are read by the supervisor from standard output.
-    match supervisor::understands(
+    match supervisor::is_compatible(
         io::stdin().lock(),
         &loader(flags.file(), flags.overriding.overrides()),
     ) {

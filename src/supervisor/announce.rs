@@ -14,31 +14,31 @@ pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
 impl Supervisor {
     /// Logs what is going to be served, once the addresses are bound.
     pub(super) fn announce_start(&self) {
+        let active = self.active();
         let file = self.options.file.as_deref().map(|file| file.display().to_string());
         log::info!(
             "starting: version={VERSION} pid={} file={} config={} {}{}",
             process::id(),
             file.as_deref().unwrap_or("none"),
-            self.served.version,
-            addresses(&self.served.config),
+            active.version,
+            addresses(&active.config),
             overridden(&self.options.overridden_by)
         );
     }
+}
 
-    /// Logs that a reload is done, and what it has changed.
-    pub(super) fn announce_reload(&self, changes: &[String]) {
-        let (version, count) = (&self.served.version, changes.len());
-        let overridden = overridden(&self.options.overridden_by);
-        log::info!("reloaded: config={version} changes={count}{overridden}");
-        lines(changes).for_each(|line| log::info!("{line}"));
-    }
+/// Logs that a reload is done, and what it has changed.
+pub(super) fn announce_reload(version: &str, changes: &[String], overridden_by: &str) {
+    let (count, overridden) = (changes.len(), overridden(overridden_by));
+    log::info!("reloaded: config={version} changes={count}{overridden}");
+    lines(changes).for_each(|line| log::info!("{line}"));
+}
 
-    /// Logs the addresses in use if a reload has changed them.
-    pub(super) fn announce_addresses(&self, before: &Config) {
-        let now = addresses(&self.served.config);
-        if now != addresses(before) {
-            log::info!("listening: {now}");
-        }
+/// Logs the addresses in use if a reload has changed them.
+pub(super) fn announce_addresses(before: &Config, after: &Config) {
+    let now = addresses(after);
+    if now != addresses(before) {
+        log::info!("listening: {now}");
     }
 }
 

@@ -1,4 +1,4 @@
-//! A worker process, as the supervisor sees it.
+//! The process of a worker, and the link to it.
 
 use std::io;
 use std::net::TcpListener;
@@ -9,60 +9,56 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::thread;
-use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::Event;
+use super::memory;
 use super::program::{Image, Program};
+use super::{Input, WorkerId};
 use crate::link::{Link, Start, ToSupervisor, ToWorker};
-use crate::policy::watchdog::Watchdog;
+use crate::runtime::handoff::Handoff;
 use crate::runtime::in_flight::InFlight;
-use crate::time::Timestamp;
 
-/// A worker process.
+/// The process of a worker.
 #[derive(Debug)]
 pub(super) struct Child {
-    pub(super) generation: u64,
-    pub(super) pid: Pid,
-    started: Timestamp,
-    /// How long it had lived when this image of the supervisor began.
-    lived_before: Duration,
-    /// Client connections, as it last told.
-    pub(super) connections: u64,
-    /// Its requests in flight, as it last told.
-    pub(super) in_flight: Vec<InFlight>,
-    /// From its first heartbeat on, what is known of its progress.
-    pub(super) watchdog: Option<Watchdog>,
-    /// Data threads that hang, as it last said.
-    pub(super) hung_threads: u64,
+    worker: WorkerId,
+    pid: Pid,
     link: Arc<Link>,
+    /// It did not read a message to its end, so no other one can follow.
+    is_mute: bool,
+    /// Client connections, as it last reported.
+    pub(super) connections: u64,
+    /// Its requests in flight, as it last reported.
+    pub(super) in_flight: Vec<InFlight>,
+    /// What it found out about the host names of its configuration.
+    pub(super) names: Handoff,
+    /// How these names differ from those of the worker before it.
+    pub(super) name_changes: Vec<String>,
+}
+
+/// Why a message was not sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum SendError {
+    /// The worker is gone.
+    Gone,
+    /// The worker does not read.
+    TimedOut,
 }
 
 impl Child {
-    /// Starts a worker and tells it what to serve. What it says comes as events.
+    /// Starts a worker and sends it what to serve. Its messages come as inputs.
     pub(super) fn start(
         program: (&Program, &Image),
-        generation: u64,
+        worker: WorkerId,
         (start, sockets): (&Start, &[&TcpListener]),
-        events: &Sender<Event>,
-        now: Timestamp,
+        inputs: &Sender<Input>,
     ) -> io::Result<Self> {
         let (link, theirs) = Link::pair()?;
         let pid = spawn(program, &theirs)?;
         drop(theirs);
-        let child = Self {
-            generation,
-            pid,
-            started: now,
-            lived_before: Duration::ZERO,
-            connections: 0,
-            in_flight: Vec::new(),
-            watchdog: None,
-            hung_threads: 0,
-            link: Arc::new(link),
-        };
-        child.listen(events.clone())?;
+        let child = Self::new(worker, pid, link);
+        child.listen(inputs.clone())?;
         match child.begin(start, sockets) {
             Ok(()) => Ok(child),
             Err(error) => {
@@ -72,38 +68,47 @@ impl Child {
         }
     }
 
-    /// A worker that the image before this one started.
-    pub(super) fn adopt(
-        (generation, pid, connections, lived_before): (u64, i32, u64, Duration),
+    /// A worker that another image of this supervisor started.
+    pub(super) fn reattach(
+        worker: WorkerId,
+        pid: i32,
         link: OwnedFd,
-        events: &Sender<Event>,
-        started: Timestamp,
+        inputs: &Sender<Input>,
     ) -> io::Result<Self> {
         let pid = Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidData)?;
-        let link = Arc::new(Link::from(UnixStream::from(link)));
-        let (watchdog, hung_threads) = (None, 0);
-        let child = Self {
-            generation,
-            pid,
-            started,
-            lived_before,
-            connections,
-            in_flight: Vec::new(),
-            watchdog,
-            hung_threads,
-            link,
-        };
-        child.listen(events.clone())?;
+        let child = Self::new(worker, pid, Link::from(UnixStream::from(link)));
+        child.listen(inputs.clone())?;
         Ok(child)
     }
 
-    /// How long it has lived.
-    pub(super) fn age(&self, now: Timestamp) -> Duration {
-        now.since(self.started) + self.lived_before
+    fn new(worker: WorkerId, pid: Pid, link: Link) -> Self {
+        Self {
+            worker,
+            pid,
+            link: Arc::new(link),
+            is_mute: false,
+            connections: 0,
+            in_flight: Vec::new(),
+            names: Handoff::default(),
+            name_changes: Vec::new(),
+        }
+    }
+
+    pub(super) const fn pid(&self) -> Pid {
+        self.pid
     }
 
     pub(super) fn link(&self) -> &Link {
         &self.link
+    }
+
+    /// The binary that it runs.
+    pub(super) fn image(&self) -> Image {
+        Image::of(self.pid)
+    }
+
+    pub(super) fn resident_bytes(&self) -> u64 {
+        memory::resident(self.pid)
     }
 
     fn begin(&self, start: &Start, sockets: &[&TcpListener]) -> io::Result<()> {
@@ -111,42 +116,45 @@ impl Child {
         self.link.send_sockets(sockets.iter().copied())
     }
 
-    fn listen(&self, events: Sender<Event>) -> io::Result<()> {
-        let (link, generation) = (Arc::clone(&self.link), self.generation);
+    fn listen(&self, inputs: Sender<Input>) -> io::Result<()> {
+        let (link, worker) = (Arc::clone(&self.link), self.worker);
         let listen = move || {
             loop {
                 match link.receive::<ToSupervisor>() {
-                    Ok(Some(said)) => {
-                        let _unheard = events.send(Event::Said { generation, said });
+                    Ok(Some(message)) => {
+                        let _supervisor_gone =
+                            inputs.send(Input::WorkerMessage { worker, message });
                     }
                     Ok(None) => break,
                     Err(error) => {
-                        log::error!("worker unintelligible: generation={generation} {error}");
+                        log::error!("worker unintelligible: generation={worker} {error}");
                         break;
                     }
                 }
             }
-            // Nobody hears it if the supervisor is gone, too.
-            let _unheard = events.send(Event::Silent { generation });
+            let _supervisor_gone = inputs.send(Input::WorkerLinkClosed { worker });
         };
-        thread::Builder::new().name(format!("worker {generation}")).spawn(listen).map(drop)
+        thread::Builder::new().name(format!("worker {worker}")).spawn(listen).map(drop)
     }
 
-    /// Tells it something. A worker that is gone is noticed when it is reaped.
-    pub(super) fn tell(&self, message: &ToWorker) {
-        let Err(error) = self.link.send(message) else { return };
-        log::debug!("worker not told: generation={} error=\"{error}\"", self.generation);
-        if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) {
-            // It hangs, and half a message is worse than none.
-            log::error!("worker killed, it does not listen: generation={}", self.generation);
-            self.kill();
+    /// Sends a message. A worker that is gone is noticed when it is reaped.
+    pub(super) fn send(&mut self, message: &ToWorker) -> Result<(), SendError> {
+        if self.is_mute {
+            return Err(SendError::Gone);
         }
+        let Err(error) = self.link.send(message) else { return Ok(()) };
+        log::debug!("worker not told: generation={} error=\"{error}\"", self.worker);
+        if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) {
+            self.is_mute = true;
+            return Err(SendError::TimedOut);
+        }
+        Err(SendError::Gone)
     }
 
     /// Ends it at once.
     pub(super) fn kill(&self) {
         if let Err(error) = kill_process(self.pid, Signal::KILL) {
-            log::debug!("worker not killed: generation={} error=\"{error}\"", self.generation);
+            log::debug!("worker not killed: generation={} error=\"{error}\"", self.worker);
         }
     }
 }
@@ -158,7 +166,7 @@ fn spawn((program, image): (&Program, &Image), link: &OwnedFd) -> io::Result<Pid
             .command(image)
             .args(&program.arguments)
             .stdin(Stdio::from(link.as_fd().try_clone_to_owned()?))
-            // A terminal's Ctrl-C is for the supervisor, which tells the workers.
+            // A terminal's Ctrl-C is for the supervisor, which stops the workers.
             .process_group(0)
             .spawn()
     };

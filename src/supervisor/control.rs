@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::Event;
+use super::Input;
 
 /// The longest request.
 const REQUEST_BYTES_MAX: u64 = 4096;
@@ -144,8 +144,8 @@ impl Drop for Open {
 }
 
 /// Takes commands. Goes without if it is only the usual place that cannot be had.
-pub(super) fn listen(place: &Place, events: &Sender<Event>) -> io::Result<Option<Open>> {
-    match (open(place, events), place) {
+pub(super) fn listen(place: &Place, inputs: &Sender<Input>) -> io::Result<Option<Open>> {
+    match (open(place, inputs), place) {
         (Ok(open), _) => Ok(Some(open)),
         (Err(error), Place::Given(_)) => Err(error),
         (Err(error), Place::Usual(path)) => {
@@ -159,7 +159,7 @@ pub(super) fn listen(place: &Place, events: &Sender<Event>) -> io::Result<Option
     }
 }
 
-fn open(place: &Place, events: &Sender<Event>) -> io::Result<Open> {
+fn open(place: &Place, inputs: &Sender<Input>) -> io::Result<Open> {
     let path = place.path();
     if UnixStream::connect(path).is_ok() {
         let taken = format!("{} belongs to another supervisor that runs", path.display());
@@ -184,7 +184,7 @@ fn open(place: &Place, events: &Sender<Event>) -> io::Result<Open> {
     }
     let listener = UnixListener::bind(path)?;
     fs::set_permissions(path, Permissions::from_mode(0o600))?;
-    serve(listener, (path, file_at(path)), events)
+    serve(listener, (path, file_at(path)), inputs)
 }
 
 /// What to do about an error of [`listen`].
@@ -208,10 +208,10 @@ pub(super) fn file_at(path: &Path) -> Option<FileId> {
 pub(super) fn serve(
     listener: UnixListener,
     (path, file): (&Path, Option<FileId>),
-    events: &Sender<Event>,
+    inputs: &Sender<Input>,
 ) -> io::Result<Open> {
-    let (ours, events) = (listener.try_clone()?, events.clone());
-    let serve = move || ours.incoming().for_each(|stream| take(stream, &events));
+    let (ours, inputs) = (listener.try_clone()?, inputs.clone());
+    let serve = move || ours.incoming().for_each(|stream| take(stream, &inputs));
     thread::Builder::new().name("control".to_owned()).spawn(serve)?;
     Ok(Open { path: path.to_owned(), file, listener })
 }
@@ -223,11 +223,11 @@ fn is_private(directory: &Path) -> io::Result<bool> {
     Ok(found.is_dir() && ours && found.mode() & 0o077 == 0)
 }
 
-fn take(stream: io::Result<UnixStream>, events: &Sender<Event>) {
-    let events = events.clone();
+fn take(stream: io::Result<UnixStream>, inputs: &Sender<Input>) {
+    let inputs = inputs.clone();
     let taken = stream.and_then(|stream| {
         let converse = move || {
-            if let Err(error) = converse(&stream, &events) {
+            if let Err(error) = converse(&stream, &inputs) {
                 log::debug!("command not answered: error=\"{error}\"");
             }
         };
@@ -239,16 +239,16 @@ fn take(stream: io::Result<UnixStream>, events: &Sender<Event>) {
     }
 }
 
-fn converse(stream: &UnixStream, events: &Sender<Event>) -> io::Result<()> {
+fn converse(stream: &UnixStream, inputs: &Sender<Input>) -> io::Result<()> {
     stream.set_read_timeout(Some(ASK_MAX))?;
     let mut line = String::new();
     BufReader::new(stream.take(REQUEST_BYTES_MAX)).read_line(&mut line)?;
     let request: Request = serde_json::from_str(&line)?;
     if request == Request::Finish {
-        return events.send(Event::Finish(stream.try_clone()?)).map_err(io::Error::other);
+        return inputs.send(Input::StopAndWait(stream.try_clone()?)).map_err(io::Error::other);
     }
     let (reply, answer) = mpsc::channel();
-    events.send(Event::Command(request, reply)).map_err(io::Error::other)?;
+    inputs.send(Input::Command(request, reply)).map_err(io::Error::other)?;
     let answer = answer.recv().map_err(io::Error::other)?;
     write(stream, &answer)
 }
@@ -258,15 +258,14 @@ fn write(mut stream: &UnixStream, answer: &Answer) -> io::Result<()> {
     stream.write_all(b"\n")
 }
 
-/// Answers who waits for the end. The system closes the connections with the process: then they know.
-pub(super) fn tell_the_end(waiting: Vec<UnixStream>, answer: &Answer) {
-    for stream in waiting {
-        let told = stream.set_write_timeout(Some(PAUSE)).and_then(|()| write(&stream, answer));
-        if let Err(error) = told {
-            log::debug!("end not told: error=\"{error}\"");
-        }
-        let _open_to_the_end = stream.into_raw_fd();
+/// Replies to a client that waits for the end. Its connection stays open: the system closes it with
+/// the process, and that is how the client knows that the process is gone.
+pub(super) fn reply_at_the_end(stream: UnixStream, answer: &Answer) {
+    let written = stream.set_write_timeout(Some(PAUSE)).and_then(|()| write(&stream, answer));
+    if let Err(error) = written {
+        log::debug!("end not told: error=\"{error}\"");
     }
+    let _open_to_the_end = stream.into_raw_fd();
 }
 
 /// Asks a running supervisor. One that is replaced meanwhile is asked again, unless it was to stop.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::program::Program;
 use super::{control, systemd};
 use crate::config::{Config, Problems};
+use crate::lifecycle::Failure;
 use crate::log::Log;
 use crate::sockets::BindError;
 
@@ -83,7 +84,16 @@ pub enum SupervisorError {
     },
     /// A second signal, or a worker that did not drain in time.
     #[error("weir: {0}")]
-    Cut(String),
+    ForcedStop(String),
+}
+
+impl From<Failure> for SupervisorError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::FirstWorker(why) => Self::Worker(why),
+            Failure::ForcedStop(why) => Self::ForcedStop(why),
+        }
+    }
 }
 
 pub(super) fn system(doing: &'static str) -> impl FnOnce(io::Error) -> SupervisorError {

@@ -8,11 +8,11 @@
 //! refuse the configuration, or be a version that the operator has not tried yet.
 
 use std::env;
-use std::ffi::{OsStr, OsString};
+use std::ffi::{CString, OsStr, OsString};
 use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
-use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -22,11 +22,16 @@ use std::sync::Arc;
 use rustix::fs::{Mode, OFlags, open};
 use rustix::process::Pid;
 
-use super::memory;
-
 /// The image of this process, also if its file is not there any more.
 const RUNNING: &str = "/proc/self/exe";
 
+/// Where the new image finds the state of the previous one, where it finds that one's binary, and
+/// why the previous one had to continue after all.
+pub(super) const EXEC_STATE: &str = "WEIR_RESUME";
+pub(super) const PREVIOUS_EXE: &str = "WEIR_FORMER";
+pub(super) const ROLLED_BACK: &str = "WEIR_WENT_BACK";
+/// All of them. They are for the next image of a supervisor alone.
+pub(super) const VARIABLES: [&str; 3] = [EXEC_STATE, PREVIOUS_EXE, ROLLED_BACK];
 /// How a worker is started: the binary's path and the arguments of its command line. The path and
 /// not the running image, so that a reload starts what is on disk by then.
 #[derive(Debug, Clone)]
@@ -61,15 +66,6 @@ impl Image {
         }
     }
 
-    /// The image to try next if this one could not serve. The file on disk comes last, because it has not
-    /// served yet.
-    pub(super) const fn next(&self) -> Self {
-        match self {
-            Self::OnDisk | Self::Served(_) => Self::Running,
-            Self::Running => Self::OnDisk,
-        }
-    }
-
     /// Where a new process finds it, which has the descriptors of this one until its exec.
     fn path(&self, on_disk: &Path) -> PathBuf {
         match self {
@@ -101,11 +97,25 @@ impl Program {
     pub(super) fn command(&self, image: &Image) -> Command {
         let mut command = Command::new(image.path(&self.path));
         command.arg0(&self.path);
-        memory::VARIABLES.iter().for_each(|variable| {
+        VARIABLES.iter().for_each(|variable| {
             command.env_remove(variable);
         });
         command
     }
+}
+
+/// The arguments of this image, for the next one.
+pub(super) fn arguments() -> io::Result<Vec<CString>> {
+    env::args_os().map(|argument| Ok(CString::new(argument.into_vec())?)).collect()
+}
+
+/// The environment of this image, with these variables in place of those that it got itself.
+pub(super) fn environment(ours: &[(&str, String)]) -> io::Result<Vec<CString>> {
+    let kept = env::vars_os().filter(|(name, _)| !VARIABLES.iter().any(|ours| name == ours));
+    let kept = kept.map(|(name, value)| [name.into_vec(), value.into_vec()]);
+    let ours =
+        ours.iter().map(|(name, value)| [name.as_bytes().to_vec(), value.as_bytes().to_vec()]);
+    kept.chain(ours).map(|pair| Ok(CString::new(pair.join(&b'='))?)).collect()
 }
 
 /// The absolute path that a shell means by the first word of a command line.

@@ -18,7 +18,7 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal, pthread_sigmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, poll};
 
-use super::Event;
+use super::Input;
 
 /// The signals that mean something to a supervisor.
 const HANDLED: [Signal; 6] = [
@@ -76,7 +76,7 @@ pub(super) struct Signals {
 
 impl Signals {
     /// Rings, by an event, when a signal waits.
-    pub(super) fn listen(events: &Sender<Event>) -> io::Result<Self> {
+    pub(super) fn listen(inputs: &Sender<Input>) -> io::Result<Self> {
         hold()?;
         // Whoever started us may ignore it, and then the system would reap our children itself.
         signal_hook::flag::register(
@@ -86,8 +86,8 @@ impl Signals {
         let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
         let waiting = Arc::new(SignalFd::with_flags(&blocked(), flags)?);
         let (answered, heard) = channel();
-        let (bell, events) = (Arc::clone(&waiting), events.clone());
-        let ring = move || ring(&bell, &events, &heard);
+        let (bell, inputs) = (Arc::clone(&waiting), inputs.clone());
+        let ring = move || ring(&bell, &inputs, &heard);
         thread::Builder::new().name("signals".to_owned()).spawn(ring)?;
         Ok(Self { waiting, answered })
     }
@@ -111,12 +111,12 @@ impl Signals {
 
     /// None waits any more: ring for the next.
     pub(super) fn answer(&self) {
-        // The bell is gone only if the events' queue is.
+        // The bell is gone only if the inputs' queue is.
         let _gone = self.answered.send(());
     }
 }
 
-fn ring(waiting: &SignalFd, events: &Sender<Event>, heard: &Receiver<()>) {
+fn ring(waiting: &SignalFd, inputs: &Sender<Input>, heard: &Receiver<()>) {
     loop {
         match poll(&mut [PollFd::new(waiting, PollFlags::IN)], None) {
             Ok(_) => {}
@@ -126,7 +126,7 @@ fn ring(waiting: &SignalFd, events: &Sender<Event>, heard: &Receiver<()>) {
                 return;
             }
         }
-        if events.send(Event::Signals).is_err() || heard.recv().is_err() {
+        if inputs.send(Input::Signals).is_err() || heard.recv().is_err() {
             return;
         }
     }

@@ -12,15 +12,15 @@ use std::time::Duration;
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::Event;
+use super::Input;
 use super::file::read;
 
 const INTERVAL: Duration = Duration::from_secs(1);
 
 /// Reports every change of the contents of `file`, once they have been the same for two looks:
 /// a file that is being written is not read in the middle. That it cannot be read is a change too.
-pub(super) fn start(file: &Path, known: Option<&str>, events: &Sender<Event>) -> io::Result<()> {
-    let (file, events) = (PathBuf::from(file), events.clone());
+pub(super) fn start(file: &Path, known: Option<&str>, inputs: &Sender<Input>) -> io::Result<()> {
+    let (file, inputs) = (PathBuf::from(file), inputs.clone());
     // What is served, and not what is there now: a change since then is one.
     let mut reported = known.map(|text| Ok(hash(text.as_bytes())));
     let mut seen = reported.clone();
@@ -30,7 +30,7 @@ pub(super) fn start(file: &Path, known: Option<&str>, events: &Sender<Event>) ->
         if now == seen && now != reported {
             reported.clone_from(&now);
             if let Some(contents) = now.clone()
-                && events.send(Event::FileChanged(contents)).is_err()
+                && inputs.send(Input::FileChanged(contents)).is_err()
             {
                 return;
             }

@@ -6,27 +6,33 @@
 //! closes its socket. Connections to that listener which the kernel has taken by then, and which
 //! the old worker has not accepted, are lost; those of other listeners are not.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr, TcpListener};
 
-use super::Supervisor;
-use super::reload::addresses;
-use crate::config::Config;
 use crate::sockets::{BindError, bind, bind_beside, bind_with_retries, listen_beside};
 
-impl Supervisor {
-    /// Binds what the first configuration asks for.
+/// The listening sockets of the service.
+#[derive(Debug, Default)]
+pub(super) struct Sockets {
+    bound: BTreeMap<SocketAddr, TcpListener>,
+    /// Those that are bound for the worker of a reload and get no connection yet.
+    unlistened: BTreeSet<SocketAddr>,
+}
+
+impl Sockets {
+    /// Binds the addresses of the first configuration, except those that are `given` already.
     pub(super) fn bind_first(
         &mut self,
+        addresses: &[SocketAddr],
         mut given: BTreeMap<SocketAddr, TcpListener>,
     ) -> Result<(), BindError> {
-        for address in addresses(&self.served.config) {
-            let socket = match given.remove(&address) {
+        for address in addresses {
+            let socket = match given.remove(address) {
                 Some(socket) => socket,
                 // The worker of a supervisor that was killed just now closes its sockets soon.
-                None => bind_with_retries(address)?,
+                None => bind_with_retries(*address)?,
             };
-            self.sockets.insert(address, socket);
+            self.bound.insert(*address, socket);
         }
         for address in given.keys() {
             log::warn!("systemd's socket not used: {address} (help: list it in `listeners`)");
@@ -34,41 +40,59 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Binds what this configuration asks for and the one that is served does not.
-    pub(super) fn bind_missing(&mut self, config: &Config) -> Result<(), BindError> {
-        for address in addresses(config) {
-            if self.sockets.contains_key(&address) {
+    /// Binds those of the addresses that are not bound yet.
+    pub(super) fn bind_missing(
+        &mut self,
+        addresses: &[SocketAddr],
+        is_draining: bool,
+    ) -> Result<(), BindError> {
+        for address in addresses.iter().copied() {
+            if self.bound.contains_key(&address) {
                 continue;
             }
             let socket = if self.colliding(address).next().is_some() {
                 let socket = bind_beside(address, self.colliding(address))?;
                 self.unlistened.insert(address);
                 socket
-            } else if self.draining.is_empty() {
-                bind(address)?
-            } else {
-                // A worker that drains may have it for a moment still, since a reload just before.
+            } else if is_draining {
+                // A worker that drains since a moment ago may not have closed it yet.
                 bind_with_retries(address)?
+            } else {
+                bind(address)?
             };
-            self.sockets.insert(address, socket);
+            self.bound.insert(address, socket);
         }
         Ok(())
     }
 
-    /// Closes what the configuration that is served does not ask for.
-    pub(super) fn close_unused(&mut self) {
-        let wanted = addresses(&self.served.config);
-        self.sockets.retain(|address, _| wanted.contains(address));
+    /// Adds a socket that another image of this supervisor has bound.
+    pub(super) fn restore(&mut self, address: SocketAddr, socket: TcpListener) {
+        self.bound.insert(address, socket);
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&SocketAddr, &TcpListener)> {
+        self.bound.iter()
+    }
+
+    /// The sockets of these addresses, in their order.
+    pub(super) fn of(&self, addresses: &[SocketAddr]) -> impl Iterator<Item = &TcpListener> {
+        addresses.iter().filter_map(|address| self.bound.get(address))
+    }
+
+    /// Closes every socket of another address.
+    pub(super) fn close_unused(&mut self, used: &[SocketAddr]) {
+        self.bound.retain(|address, _| used.contains(address));
         self.unlistened.clear();
     }
 
-    /// The candidate of a reload takes over: connections may come to what was bound for it.
-    pub(super) fn listen_for(&mut self, generation: u64) -> Result<(), String> {
-        if self.candidate.as_ref().is_none_or(|one| one.child.generation != generation) {
-            return Ok(());
-        }
+    pub(super) fn close_all(&mut self) {
+        self.bound.clear();
+    }
+
+    /// Listens on what was bound for the worker of a reload, which takes over now.
+    pub(super) fn listen(&mut self) -> Result<(), String> {
         for address in std::mem::take(&mut self.unlistened) {
-            if let Some(socket) = self.sockets.get(&address) {
+            if let Some(socket) = self.bound.get(&address) {
                 listen_beside(socket, self.colliding(address))
                     .map_err(|error| format!("cannot listen on {address}: {error}"))?;
             }
@@ -76,9 +100,9 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Our sockets that the kernel would not let this address be bound beside.
+    /// Our sockets beside which the kernel would not bind this address.
     fn colliding(&self, address: SocketAddr) -> impl Iterator<Item = &TcpListener> + Clone {
-        let others = self.sockets.iter();
+        let others = self.bound.iter();
         others.filter(move |(other, _)| collide(**other, address)).map(|(_, socket)| socket)
     }
 }

@@ -1,0 +1,131 @@
+//! A worker that was started and does not serve yet.
+
+use std::time::Duration;
+
+use super::worker::Worker;
+use super::{Loaded, Payload, WorkerId};
+use crate::time::Timestamp;
+
+/// How long an old worker may take to hand over its state.
+pub(super) const HANDOVER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Why a worker was started.
+#[derive(Debug)]
+pub(super) enum Purpose<R> {
+    /// To serve the active configuration: at the start, or after a worker died.
+    Restart,
+    /// To serve what a reload has loaded; these clients wait for the result.
+    Reload(Vec<R>),
+}
+
+/// How far a candidate is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// It loads its configuration, looks names up and checks backends.
+    Warming,
+    /// It is warm, and another candidate takes over at the moment.
+    Queued,
+    /// It is warm, and the old worker was asked for its state.
+    AwaitingState {
+        /// When the old worker was asked.
+        since: Timestamp,
+    },
+    /// It was told to take over, so it may accept connections already.
+    TakingOver,
+}
+
+impl Step {
+    /// Its name for `weir status`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Warming => "warming",
+            Self::Queued | Self::AwaitingState { .. } => "warm",
+            Self::TakingOver => "taking_over",
+        }
+    }
+}
+
+/// A worker that does not serve yet.
+#[derive(Debug)]
+pub(super) struct Candidate<P: Payload> {
+    pub(super) worker: Worker,
+    pub(super) loaded: Loaded<P::Config>,
+    pub(super) purpose: Purpose<P::Reply>,
+    pub(super) step: Step,
+    /// When it is given up.
+    pub(super) ready_deadline: Timestamp,
+    /// Why it will not serve. It counts as failed once its process has exited.
+    failure: Option<String>,
+}
+
+impl<P: Payload> Candidate<P> {
+    pub(super) const fn new(
+        worker: Worker,
+        loaded: Loaded<P::Config>,
+        purpose: Purpose<P::Reply>,
+        ready_deadline: Timestamp,
+    ) -> Self {
+        Self { worker, loaded, purpose, step: Step::Warming, ready_deadline, failure: None }
+    }
+
+    pub(super) const fn id(&self) -> WorkerId {
+        self.worker.id()
+    }
+
+    pub(super) const fn is_reload(&self) -> bool {
+        matches!(self.purpose, Purpose::Reload(_))
+    }
+
+    /// Whether it may accept connections already.
+    pub(super) fn may_accept(&self) -> bool {
+        self.step == Step::TakingOver
+    }
+
+    /// Whether it is about to serve.
+    pub(super) fn is_taking_over(&self) -> bool {
+        self.may_accept() && self.failure.is_none()
+    }
+
+    /// Whether it waits for the state of the old worker.
+    pub(super) const fn awaits_state(&self) -> bool {
+        matches!(self.step, Step::AwaitingState { .. }) && self.failure.is_none()
+    }
+
+    /// Whether it waits until another candidate has taken over.
+    pub(super) fn is_queued(&self) -> bool {
+        self.step == Step::Queued && self.failure.is_none()
+    }
+
+    /// Whether it will not serve.
+    pub(super) const fn is_failed(&self) -> bool {
+        self.failure.is_some()
+    }
+
+    /// Whether the old worker was asked for its state, so that it has to be told if this one fails.
+    pub(super) const fn asked_old_worker(&self) -> bool {
+        matches!(self.step, Step::AwaitingState { .. } | Step::TakingOver)
+    }
+
+    /// Records why it will not serve. The first reason is the cause.
+    pub(super) fn fail(&mut self, why: String) {
+        self.failure.get_or_insert(why);
+        self.ready_deadline = Timestamp::MAX;
+    }
+
+    pub(super) fn take_failure(&mut self) -> Option<String> {
+        self.failure.take()
+    }
+
+    /// When something has to be done if nothing happens.
+    pub(super) fn deadline(&self) -> Timestamp {
+        match self.step {
+            Step::AwaitingState { since } if self.awaits_state() => {
+                self.ready_deadline.min(since + HANDOVER_TIMEOUT)
+            }
+            Step::Warming | Step::Queued | Step::AwaitingState { .. } | Step::TakingOver => {
+                self.ready_deadline
+            }
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! Workers that hang and exit, and what follows from it.
+
+use super::candidate::Candidate;
+use super::command::{Command, KillReason};
+use super::event::Exit;
+use super::service::{Phase, Service};
+use super::worker::Worker;
+use super::workers::Exited;
+use super::{Payload, WorkerId};
+
+impl<P: Payload> Service<P> {
+    pub(super) fn on_heartbeat(&mut self, id: WorkerId, hung_threads: u64) {
+        let (now, timeout) = (self.now, self.settings.hang_timeout);
+        let worker = self.workers.watched_mut().find(|worker| worker.id() == id);
+        if let Some(worker) = worker.filter(|worker| worker.is_running()) {
+            worker.record_heartbeat(hung_threads, timeout, now);
+        }
+    }
+
+    /// Kills workers that hang, and replaces the one that should serve.
+    pub(super) fn kill_hung_workers(&mut self) {
+        let now = self.now;
+        let hang = |worker: &mut Worker| worker.take_hang(now).map(|hang| (worker.id(), hang));
+        let hung: Vec<_> = self.workers.watched_mut().filter_map(hang).collect();
+        for (id, hang) in &hung {
+            self.counters.hangs += 1;
+            self.kill(*id, KillReason::Hung(*hang));
+            if !self.workers.is_current(*id) {
+                continue;
+            }
+            if let Phase::Stopping(stop) = &mut self.phase {
+                stop.is_cut = true;
+            } else if let Some(worker) = self.workers.current.take() {
+                // Its exit is not waited for: a process that hangs in the kernel cannot be reaped.
+                self.on_current_lost(&worker, "killed, it hung");
+                self.workers.discarded.push(worker);
+            }
+        }
+        if !hung.is_empty() {
+            self.commands.push(Command::PublishStats);
+        }
+        let lost = self
+            .workers
+            .current
+            .as_ref()
+            .filter(|current| current.link_deadline().is_some_and(|deadline| deadline <= now));
+        if let Some(id) = lost.map(Worker::id) {
+            self.kill(id, KillReason::LinkLost);
+        }
+    }
+
+    pub(super) fn reconcile_exit(&mut self, id: WorkerId) {
+        let Some(exited) = self.workers.take_exited(id) else { return };
+        self.commands.push(Command::Release(id));
+        match exited {
+            Exited::Current(worker, exit) => self.on_current_exit(&worker, &exit),
+            Exited::Candidate(mut candidate, exit) => {
+                let why = candidate.take_failure();
+                let why = why.unwrap_or_else(|| format!("the new worker ended: {}", exit.status));
+                self.on_candidate_gone(candidate, exit.clean, &why);
+            }
+            Exited::Draining(exit) => {
+                if let Phase::Stopping(stop) = &mut self.phase {
+                    stop.is_cut |= !exit.clean;
+                }
+                self.commands.push(Command::PublishStats);
+            }
+            Exited::Discarded => {}
+        }
+    }
+
+    fn on_current_exit(&mut self, worker: &Worker, exit: &Exit) {
+        if let Phase::Stopping(stop) = &mut self.phase {
+            stop.is_cut |= !exit.clean;
+        } else {
+            self.on_current_lost(worker, &exit.status);
+        }
+    }
+
+    /// The worker that served is gone, and was not asked to go: it is replaced.
+    fn on_current_lost(&mut self, worker: &Worker, status: &str) {
+        let (id, lived) = (worker.id(), worker.age(self.now));
+        log::error!("worker died: generation={id} lived={lived:?} status=\"{status}\"");
+        self.counters.restarts += 1;
+        self.commands.push(Command::ForgetInFlight);
+        self.restart.worker_died(lived);
+        // A successor that is warm takes over by the last checkpoint. One that still warms up may
+        // take its time: it is not waited for.
+        self.activate_waiting();
+        if !self.workers.candidates().any(Candidate::is_taking_over) {
+            self.restart.schedule(self.now);
+        }
+        self.postpone_upgrade();
+    }
+}

@@ -1,0 +1,255 @@
+//! The long operations of the service: reload, upgrade and stop.
+
+use std::mem;
+
+use super::candidate::Purpose;
+use super::command::{Command, Failure, KillReason, Order};
+use super::op_queue::{Allowed, Operation};
+use super::service::{Phase, STOPPING, Service};
+use super::stop::{Repeated, Stop};
+use super::upgrade::Upgrade;
+use super::worker::Worker;
+use super::{Loaded, Payload};
+
+impl<P: Payload> Service<P> {
+    // ── reload ──
+
+    pub(super) fn request_reload(&mut self, reply: Option<P::Reply>) {
+        if matches!(self.phase, Phase::Stopping(_) | Phase::Ended) {
+            return self.reply_failed(reply.into_iter().collect(), STOPPING);
+        }
+        self.queue.request_reload(reply);
+    }
+
+    /// Starts an operation that waits, if nothing else is under way.
+    pub(super) fn start_next(&mut self) {
+        let is_free = matches!(self.phase, Phase::Serving) && !self.workers.has_candidate();
+        let upgrade = is_free && self.workers.current.is_some();
+        match self.queue.next(Allowed { reload: is_free, upgrade }) {
+            Some(Operation::Reload(replies)) => {
+                self.phase = Phase::Loading(replies);
+                self.commands.extend([Command::NotifyReloading, Command::LoadConfig]);
+            }
+            Some(Operation::Upgrade) => {
+                log::info!("replacing the supervisor");
+                self.checks.0 += 1;
+                let check = self.checks.0;
+                self.phase = Phase::Upgrading(Upgrade::check(check, self.now));
+                self.commands.push(Command::CheckCompatibility { check });
+            }
+            None => {}
+        }
+    }
+
+    pub(super) fn on_config_loaded(&mut self, result: Result<Loaded<P::Config>, String>) {
+        // A stop may have replied to the clients meanwhile.
+        let Phase::Loading(replies) = &mut self.phase else { return };
+        let replies = mem::take(replies);
+        self.phase = Phase::Serving;
+        match result {
+            Ok(loaded) => self.spawn(loaded, Purpose::Reload(replies)),
+            Err(why) => self.reject_reload(&why, replies),
+        }
+    }
+
+    /// The active configuration stays active.
+    pub(super) fn reject_reload(&mut self, why: &str, replies: Vec<P::Reply>) {
+        log::error!("reload rejected: {why}");
+        self.counters.reloads_rejected += 1;
+        self.counters.last_reload_ok = false;
+        self.commands.push(Command::CloseUnused(self.active.config.clone()));
+        self.reply_failed(replies, why);
+        self.commands.extend([Command::PublishStats, Command::NotifyReady]);
+    }
+
+    pub(super) fn reply_failed(&mut self, replies: Vec<P::Reply>, why: &str) {
+        if !replies.is_empty() {
+            self.commands.push(Command::ReplyFailed(replies, why.to_owned()));
+        }
+    }
+
+    // ── upgrade ──
+
+    pub(super) fn resume(&mut self, rollback: Option<String>) {
+        self.commands.push(Command::CloseUnused(self.active.config.clone()));
+        self.send_to_all(Order::Unquiesce);
+        if let Some(why) = rollback {
+            if let Some(current) = self.workers.current.as_ref().map(Worker::id) {
+                self.restart.keep_binary();
+                self.commands.push(Command::KeepBinary(current));
+            }
+            return self.reject_upgrade(format!("the new binary could not go on: {why}"));
+        }
+        self.counters.upgrades_done += 1;
+        self.commands.push(Command::PublishStats);
+    }
+
+    pub(super) fn request_upgrade(&mut self) {
+        match self.phase {
+            // One that is under way does for both.
+            Phase::Stopping(_) | Phase::Ended | Phase::Upgrading(_) => {}
+            Phase::Starting | Phase::Serving | Phase::Loading(_) => {
+                if let Some(obstacle) = self.settings.upgrade_obstacle {
+                    return self.reject_upgrade(obstacle.to_owned());
+                }
+                if !self.is_settled() {
+                    log::info!(
+                        "supervisor to be replaced once a worker serves and no other is on its way"
+                    );
+                }
+                self.queue.request_upgrade();
+            }
+        }
+    }
+
+    /// Whether a worker serves and nothing is about to replace it.
+    pub(super) fn is_settled(&self) -> bool {
+        let is_calm = matches!(self.phase, Phase::Serving | Phase::Upgrading(_));
+        is_calm && self.workers.current.is_some() && !self.workers.has_candidate()
+    }
+
+    pub(super) fn on_checked(&mut self, check: u64, result: Result<(), String>) {
+        let is_it = matches!(&self.phase, Phase::Upgrading(upgrade) if upgrade.is_check(check));
+        match result {
+            _ if !is_it => {}
+            Err(why) => self.reject_upgrade(why),
+            Ok(()) if self.is_settled() => {
+                self.send_to_all(Order::Quiesce);
+                self.phase = Phase::Upgrading(Upgrade::quiesce(self.now));
+            }
+            Ok(()) => self.postpone_upgrade(),
+        }
+    }
+
+    pub(super) fn advance_upgrade(&mut self) {
+        let Phase::Upgrading(upgrade) = &mut self.phase else { return };
+        if upgrade.is_quiet(self.workers.all()) {
+            *upgrade = Upgrade::Executing;
+            self.commands.push(Command::Exec);
+        } else if let Some(why) = upgrade.timeout(&self.settings.binary_path, self.now) {
+            self.reject_upgrade(why);
+        }
+    }
+
+    /// Everything continues as before.
+    pub(super) fn reject_upgrade(&mut self, why: String) {
+        log::error!("upgrade rejected: {why}");
+        self.counters.upgrades_rejected += 1;
+        self.checks.1 = Some(why);
+        self.abort_upgrade();
+        self.commands.push(Command::PublishStats);
+    }
+
+    pub(super) fn abort_upgrade(&mut self) {
+        if matches!(self.phase, Phase::Upgrading(_))
+            && let Phase::Upgrading(upgrade) = mem::replace(&mut self.phase, Phase::Serving)
+        {
+            self.undo_upgrade(&upgrade);
+        }
+    }
+
+    pub(super) fn undo_upgrade(&mut self, upgrade: &Upgrade) {
+        match upgrade {
+            Upgrade::Checking { .. } => self.commands.push(Command::CancelCheck),
+            Upgrade::Quiescing { .. } | Upgrade::Executing => self.send_to_all(Order::Unquiesce),
+        }
+    }
+
+    /// The worker that serves is gone, and a new one comes first.
+    pub(super) fn postpone_upgrade(&mut self) {
+        if matches!(self.phase, Phase::Upgrading(_)) {
+            self.abort_upgrade();
+            self.queue.request_upgrade();
+        }
+    }
+
+    // ── stop ──
+
+    pub(super) fn on_stop_signal(&mut self, signal: &str) {
+        let Phase::Stopping(stop) = &mut self.phase else { return self.stop() };
+        match stop.repeat(self.now) {
+            Repeated::Ignored => {
+                log::info!("signal ignored: signal={signal}, the stop has just begun");
+            }
+            Repeated::StopNow => {
+                log::warn!("stopping at once: signal={signal}");
+                self.send_to_all(Order::StopNow);
+            }
+            Repeated::Kill => {
+                log::warn!("stopping at once: signal={signal}");
+                self.kill_all();
+            }
+        }
+    }
+
+    pub(super) fn stop_and_wait(&mut self, reply: P::Reply) {
+        self.stop();
+        if let Phase::Stopping(stop) = &mut self.phase {
+            stop.waiting.push(reply);
+            log::debug!("the end is waited for: by={}", stop.waiting.len());
+        } else {
+            self.reply_failed(vec![reply], STOPPING);
+        }
+    }
+
+    /// Stops gracefully, unless a stop is under way.
+    pub(super) fn stop(&mut self) {
+        if matches!(self.phase, Phase::Stopping(_) | Phase::Ended) {
+            return;
+        }
+        log::info!("stopping");
+        self.commands.push(Command::NotifyStopping);
+        // A candidate that may have accepted already is stopped like the worker it takes over from.
+        let accepting = self.workers.candidates().filter(|candidate| candidate.may_accept());
+        let settings = accepting.map(|candidate| candidate.loaded.shutdown);
+        let stop = Stop::new(settings.chain([self.active.shutdown]), self.now);
+        let mut replies = self.queue.cancel();
+        match mem::replace(&mut self.phase, Phase::Stopping(stop)) {
+            Phase::Upgrading(upgrade) => self.undo_upgrade(&upgrade),
+            Phase::Loading(waiting) => replies.extend(waiting),
+            Phase::Starting | Phase::Serving | Phase::Stopping(_) | Phase::Ended => {}
+        }
+        self.restart.cancel();
+        let mut unneeded = Vec::new();
+        for candidate in self.workers.candidates_mut() {
+            if candidate.is_taking_over() {
+                self.commands.push(Command::Send(candidate.id(), Order::Stop));
+            } else {
+                candidate.fail(STOPPING.to_owned());
+                unneeded.push(candidate.id());
+            }
+        }
+        unneeded.into_iter().for_each(|id| self.kill(id, KillReason::NotNeeded));
+        if let Some(current) = &self.workers.current {
+            self.commands.push(Command::Send(current.id(), Order::Stop));
+        }
+        self.reply_failed(replies, STOPPING);
+    }
+
+    pub(super) fn expire_stop(&mut self) {
+        let Phase::Stopping(stop) = &mut self.phase else { return };
+        if stop.take_close(self.now) {
+            self.commands.push(Command::CloseSockets);
+        }
+        if stop.take_kill(self.now) {
+            log::warn!("workers killed, they did not stop");
+            self.kill_all();
+        }
+    }
+
+    pub(super) fn end_if_stopped(&mut self) {
+        let Phase::Stopping(stop) = &mut self.phase else { return };
+        if self.workers.ids().next().is_some() {
+            return;
+        }
+        let why = stop.why.take().unwrap_or_else(|| "stopped before all was done".to_owned());
+        let result = if stop.is_cut { Err(Failure::ForcedStop(why)) } else { Ok(()) };
+        let replies = mem::take(&mut stop.waiting);
+        self.end(result, replies);
+    }
+
+    pub(super) fn end(&mut self, result: Result<(), Failure>, replies: Vec<P::Reply>) {
+        self.phase = Phase::Ended;
+        self.commands.push(Command::Exit { result, replies });
+    }
+}

@@ -1,0 +1,237 @@
+//! The state of the service: events come in, commands go out.
+
+use std::mem;
+use std::time::Duration;
+
+use super::candidate::Candidate;
+use super::command::{Command, KillReason, Order};
+use super::drain::Draining;
+use super::event::Event;
+use super::op_queue::OpQueue;
+use super::restart::{Binary, Restart};
+use super::save::{Saved, SavedWorker};
+use super::stop::Stop;
+use super::upgrade::Upgrade;
+use super::view::{Role, View, WorkerView};
+use super::worker::Worker;
+use super::workers::Workers;
+use super::{Counters, Loaded, Payload, Settings, WorkerId};
+use crate::policy::watchdog::Watchdog;
+use crate::time::Timestamp;
+
+/// The longest time between two looks at the deadlines.
+const TICK: Duration = Duration::from_secs(1);
+pub(super) const STOPPING: &str = "the supervisor is stopping";
+
+/// What the service is doing. At most one long operation is under way.
+#[derive(Debug)]
+pub(super) enum Phase<R> {
+    /// No worker was ready yet. If the first one fails, the service ends.
+    Starting,
+    /// A worker serves, or a replacement is on its way. A reload may have a candidate.
+    Serving,
+    /// A reload reads the file; these clients wait for the result.
+    Loading(Vec<R>),
+    /// The supervisor is about to be replaced.
+    Upgrading(Upgrade),
+    /// The service stops.
+    Stopping(Stop<R>),
+    /// The process is about to exit.
+    Ended,
+}
+
+/// One service.
+#[derive(Debug)]
+pub struct Service<P: Payload> {
+    pub(super) settings: Settings,
+    pub(super) phase: Phase<P::Reply>,
+    pub(super) workers: Workers<P>,
+    /// The configuration that is served.
+    pub(super) active: Loaded<P::Config>,
+    pub(super) queue: OpQueue<P::Reply>,
+    pub(super) restart: Restart,
+    pub(super) counters: Counters,
+    /// The number of the newest check of a binary, and why the last upgrade was rejected.
+    pub(super) checks: (u64, Option<String>),
+    /// When the service manager is told next that we are alive.
+    pub(super) keepalive_at: Timestamp,
+    /// The last tick.
+    pub(super) checked_at: Timestamp,
+    pub(super) now: Timestamp,
+    pub(super) commands: Vec<Command<P>>,
+}
+
+impl<P: Payload> Service<P> {
+    /// A service that has not started yet. [`Event::Started`] starts it.
+    #[must_use]
+    pub fn new(settings: Settings, active: Loaded<P::Config>) -> Self {
+        Self {
+            settings,
+            phase: Phase::Starting,
+            workers: Workers::new(),
+            active,
+            queue: OpQueue::new(),
+            // The running binary is the one at this path at the start. By its path it also starts
+            // where `/proc/self/exe` is a tool around it, such as valgrind or an emulator.
+            restart: Restart::new(Binary::OnDisk),
+            counters: Counters::default(),
+            checks: (0, None),
+            keepalive_at: Timestamp::ZERO,
+            checked_at: Timestamp::ZERO,
+            now: Timestamp::ZERO,
+            commands: Vec::new(),
+        }
+    }
+
+    /// A service that another image of this supervisor has run so far. [`Event::Resumed`] continues it.
+    #[must_use]
+    pub fn restore(
+        settings: Settings,
+        active: Loaded<P::Config>,
+        saved: &Saved,
+        now: Timestamp,
+    ) -> Self {
+        let mut service = Self::new(settings, active);
+        let hang_timeout = service.settings.hang_timeout;
+        let worker = |saved: &SavedWorker| Worker::restore(saved, now, hang_timeout);
+        service.phase = Phase::Serving;
+        service.restart = Restart::new(Binary::Running);
+        service.workers.current = saved.current.as_ref().map(worker);
+        let draining = saved.draining.iter();
+        let draining =
+            draining.map(|(saved, left)| Draining { worker: worker(saved), deadline: now + *left });
+        service.workers.draining = draining.collect();
+        service.counters = saved.counters;
+        if saved.current.is_none() {
+            service.restart.schedule(now);
+        }
+        if saved.reload_waits {
+            service.queue.request_reload(None);
+        }
+        if saved.upgrade_waits {
+            service.queue.request_upgrade();
+        }
+        (service.now, service.checked_at) = (now, now);
+        service
+    }
+
+    /// What the next image of the supervisor has to know. It is complete only while no candidate is on
+    /// its way, as it is when the binary is checked and executed.
+    #[must_use]
+    pub fn save(&self, now: Timestamp) -> Saved {
+        let draining = self.workers.draining.iter();
+        let draining =
+            draining.map(|draining| (draining.worker.save(now), draining.deadline.since(now)));
+        Saved {
+            current: self.workers.current.as_ref().map(|worker| worker.save(now)),
+            draining: draining.collect(),
+            counters: self.counters,
+            reload_waits: self.queue.reload_waits(),
+            upgrade_waits: self.queue.upgrade_waits(),
+        }
+    }
+
+    /// The service, as an operator sees it now.
+    #[must_use]
+    pub fn view(&self, now: Timestamp) -> View<'_, P::Config> {
+        let view = |worker: &Worker, role: Role| WorkerView {
+            id: worker.id(),
+            role,
+            age: worker.age(now),
+            silent: worker.suspicious_silence(),
+        };
+        let workers = &self.workers;
+        let candidate =
+            |candidate: &Candidate<P>| view(&candidate.worker, Role::Candidate(candidate.step));
+        let current = workers.current.iter().map(|worker| view(worker, Role::Serving));
+        let draining = workers.draining.iter().map(|one| view(&one.worker, Role::Draining));
+        let restart = self.restart.due().filter(|_| workers.current.is_none());
+        View {
+            active: &self.active,
+            counters: self.counters,
+            last_rejection: self.checks.1.as_deref(),
+            workers: current.chain(workers.candidates().map(candidate)).chain(draining).collect(),
+            restart_in: restart.map(|at| at.since(now)),
+            is_stopping: matches!(self.phase, Phase::Stopping(_) | Phase::Ended),
+        }
+    }
+
+    /// Takes an event into account. Returns what is to be done, in this order.
+    pub fn handle(&mut self, event: Event<P>, now: Timestamp) -> Vec<Command<P>> {
+        self.now = now;
+        match event {
+            Event::Started => self.start_worker(),
+            Event::Resumed(rollback) => self.resume(rollback),
+            Event::Worker(worker, event) => self.on_worker_event(worker, event),
+            Event::ReloadRequested(reply) => self.request_reload(reply),
+            Event::ConfigLoaded(result) => self.on_config_loaded(result),
+            Event::UpgradeRequested => self.request_upgrade(),
+            Event::CompatibilityChecked { check, result } => self.on_checked(check, result),
+            Event::ExecFailed(why) => self.reject_upgrade(why),
+            Event::MemoryMeasured(memory) => self.make_room(&memory),
+            Event::StopSignal(signal) => self.on_stop_signal(signal),
+            Event::StopRequested => self.stop(),
+            Event::StopAndWait(reply) => self.stop_and_wait(reply),
+            Event::Tick => self.on_tick(),
+        }
+        self.start_next();
+        mem::take(&mut self.commands)
+    }
+
+    /// When the next [`Event::Tick`] is due if nothing else happens.
+    #[must_use]
+    pub fn next_deadline(&self) -> Timestamp {
+        let tick = self.settings.hang_timeout.map_or(TICK, Watchdog::interval).min(TICK);
+        let phase = match &self.phase {
+            Phase::Upgrading(upgrade) => upgrade.deadline(),
+            Phase::Stopping(stop) => stop.deadline(),
+            Phase::Starting | Phase::Serving | Phase::Loading(_) | Phase::Ended => None,
+        };
+        let draining = self.workers.draining.iter().filter(|draining| draining.worker.is_running());
+        let due = [
+            self.restart.due(),
+            self.workers.candidates().map(Candidate::deadline).min(),
+            draining.map(|draining| draining.deadline).min(),
+            phase,
+            self.settings.keepalive.map(|_| self.keepalive_at),
+        ];
+        due.into_iter().flatten().fold(self.checked_at + tick, Timestamp::min)
+    }
+
+    fn on_tick(&mut self) {
+        self.checked_at = self.now;
+        if let Some(interval) = self.settings.keepalive
+            && self.keepalive_at <= self.now
+        {
+            self.commands.push(Command::NotifyAlive);
+            self.keepalive_at = self.now + interval;
+        }
+        self.expire_candidates();
+        self.expire_handover();
+        if self.restart.due().is_some_and(|at| at <= self.now) {
+            self.start_worker();
+        }
+        self.expire_stop();
+        self.expire_draining();
+        self.kill_hung_workers();
+        self.end_if_stopped();
+        // Nothing may follow an exec: it would be lost.
+        self.advance_upgrade();
+    }
+
+    pub(super) fn kill(&mut self, id: WorkerId, reason: KillReason) {
+        if let Some(worker) = self.workers.find_mut(id).filter(|worker| worker.is_running()) {
+            worker.is_killed = true;
+            self.commands.push(Command::Kill(id, reason));
+        }
+    }
+
+    pub(super) fn kill_all(&mut self) {
+        let all: Vec<WorkerId> = self.workers.ids().collect();
+        all.into_iter().for_each(|id| self.kill(id, KillReason::NotNeeded));
+    }
+
+    pub(super) fn send_to_all(&mut self, order: Order) {
+        self.commands.extend(self.workers.ids().map(|id| Command::Send(id, order)));
+    }
+}

@@ -1,0 +1,291 @@
+//! The service as a whole: what one event leads to. What many events in any order lead to, the
+//! simulation looks for (`tests/lifecycle/`).
+
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use super::*;
+use crate::time::Timestamp;
+
+#[derive(Debug)]
+enum Numbers {}
+
+impl Payload for Numbers {
+    type Config = u32;
+    type State = u32;
+    type Report = u32;
+    type Reply = u32;
+}
+
+const SHUTDOWN: Shutdown = Shutdown {
+    pre_stop: Duration::from_secs(3),
+    drain: Duration::from_secs(30),
+    tunnels: Duration::ZERO,
+    draining_workers: NonZeroUsize::MIN,
+};
+const FIRST: WorkerId = WorkerId(1);
+const SECOND: WorkerId = WorkerId(2);
+
+/// A service, its clock, and the commands of its last event.
+struct Bench {
+    service: Service<Numbers>,
+    now: Timestamp,
+    commands: Vec<String>,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let settings = Settings {
+            ready_timeout: Duration::from_secs(10),
+            hang_timeout: Some(Duration::from_secs(10)),
+            keepalive: None,
+            upgrade_obstacle: None,
+            binary_path: "/bin/weir".to_owned(),
+        };
+        let service = Service::new(settings, Loaded { config: 0, shutdown: SHUTDOWN });
+        Self { service, now: Timestamp::ZERO, commands: Vec::new() }
+    }
+
+    /// A service whose first worker serves.
+    fn serving() -> Self {
+        let mut bench = Self::new();
+        bench.event(Event::Started);
+        bench.said(FIRST, WorkerEvent::Warm);
+        bench.said(FIRST, WorkerEvent::Ready);
+        bench
+    }
+
+    /// A service with a second worker that a reload has started.
+    fn reloading() -> Self {
+        let mut bench = Self::serving();
+        bench.reload(1);
+        bench
+    }
+
+    fn reload(&mut self, client: u32) {
+        self.event(Event::ReloadRequested(Some(client)));
+        self.event(Event::ConfigLoaded(Ok(Loaded { config: client, shutdown: SHUTDOWN })));
+    }
+
+    fn event(&mut self, event: Event<Numbers>) {
+        let commands = self.service.handle(event, self.now);
+        self.commands = commands.iter().map(|command| format!("{command:?}")).collect();
+    }
+
+    fn said(&mut self, worker: WorkerId, event: WorkerEvent<Numbers>) {
+        self.event(Event::Worker(worker, event));
+    }
+
+    fn exits(&mut self, worker: WorkerId, clean: bool) {
+        self.said(worker, WorkerEvent::LinkClosed);
+        let status = "signal 9".to_owned();
+        self.said(worker, WorkerEvent::Exited(Exit { clean, status }));
+    }
+
+    fn passes(&mut self, time: Duration) {
+        self.now = self.now + time;
+        self.event(Event::Tick);
+    }
+
+    fn has(&self, command: &str) -> bool {
+        self.commands.iter().any(|one| one == command)
+    }
+
+    fn current(&self) -> Option<WorkerId> {
+        self.service.view(self.now).current().map(|worker| worker.id)
+    }
+}
+
+#[test]
+fn a_reload_goes_from_warm_over_the_state_to_ready() {
+    let mut bench = Bench::reloading();
+    bench.said(SECOND, WorkerEvent::Warm);
+    assert_eq!(bench.commands, ["Send(WorkerId(1), HandOver)"]);
+    bench.said(FIRST, WorkerEvent::State(7));
+    let take_over = "TakeOver { worker: WorkerId(2), listen: true }";
+    assert_eq!(bench.commands, ["StoreState(WorkerId(1), 7)", take_over]);
+    bench.said(SECOND, WorkerEvent::Ready);
+    assert!(bench.has("Send(WorkerId(1), Drain)") && bench.has("CloseUnused(1)"));
+    assert!(bench.has("ReportReload { worker: WorkerId(2), before: 0, after: 1, replies: [1] }"));
+    assert_eq!(bench.current(), Some(SECOND));
+}
+
+#[test]
+fn a_reload_waits_until_the_one_before_is_done_and_serves_all_that_asked() {
+    let mut bench = Bench::reloading();
+    bench.event(Event::ReloadRequested(Some(2)));
+    bench.event(Event::ReloadRequested(Some(3)));
+    assert!(bench.commands.is_empty());
+    bench.exits(SECOND, false);
+    assert!(bench.has("LoadConfig"));
+    bench.event(Event::ConfigLoaded(Err("wrong".to_owned())));
+    assert!(bench.has("ReplyFailed([2, 3], \"wrong\")"));
+    assert_eq!(bench.current(), Some(FIRST));
+}
+
+#[test]
+fn a_candidate_that_fails_leaves_the_old_worker_serving() {
+    let mut bench = Bench::reloading();
+    bench.said(SECOND, WorkerEvent::Warm);
+    bench.said(SECOND, WorkerEvent::Failed("no".to_owned()));
+    bench.exits(SECOND, false);
+    assert!(bench.has("Send(WorkerId(1), Resume)"));
+    assert!(bench.has("CloseUnused(0)") && bench.has("ReplyFailed([1], \"no\")"));
+}
+
+#[test]
+fn a_candidate_that_was_killed_for_being_late_does_not_serve_even_if_it_is_ready_then() {
+    let mut bench = Bench::reloading();
+    bench.said(SECOND, WorkerEvent::Warm);
+    bench.said(FIRST, WorkerEvent::State(7));
+    bench.passes(Duration::from_secs(10));
+    assert!(bench.has("Kill(WorkerId(2), NotNeeded)"));
+    bench.said(SECOND, WorkerEvent::Ready);
+    assert!(bench.commands.is_empty());
+    assert_eq!(bench.current(), Some(FIRST), "the old worker is not told to drain");
+}
+
+#[test]
+fn a_candidate_gets_no_state_that_another_one_asked_for() {
+    let mut bench = Bench::reloading();
+    bench.said(SECOND, WorkerEvent::Warm);
+    bench.exits(SECOND, false);
+    bench.reload(2);
+    let third = WorkerId(3);
+    bench.said(third, WorkerEvent::Warm);
+    bench.said(FIRST, WorkerEvent::State(7));
+    assert_eq!(bench.commands, ["StoreState(WorkerId(1), 7)"], "it is older than the next one");
+    bench.said(FIRST, WorkerEvent::State(8));
+    assert!(bench.has("TakeOver { worker: WorkerId(3), listen: true }"));
+}
+
+#[test]
+fn an_old_worker_that_does_not_hand_over_is_not_waited_for_longer_than_five_seconds() {
+    let mut bench = Bench::reloading();
+    bench.said(SECOND, WorkerEvent::Warm);
+    assert_eq!(bench.service.next_deadline(), bench.now + Duration::from_millis(1000));
+    bench.passes(Duration::from_millis(4999));
+    assert!(bench.commands.is_empty());
+    bench.passes(Duration::from_millis(1));
+    assert!(bench.has("TakeOver { worker: WorkerId(2), listen: true }"));
+}
+
+#[test]
+fn a_worker_that_dies_is_replaced_while_a_reload_goes_on() {
+    let mut bench = Bench::reloading();
+    bench.exits(FIRST, false);
+    assert!(bench.service.view(bench.now).restart_in.is_some());
+    bench.passes(Duration::from_millis(100));
+    assert!(
+        bench.commands.iter().any(|command| command.contains("worker: WorkerId(3), config: 0"))
+    );
+    // The worker of the reload is ready first, and the replacement is not needed any more.
+    bench.said(SECOND, WorkerEvent::Warm);
+    assert!(bench.has("Kill(WorkerId(3), NotNeeded)"));
+    bench.said(SECOND, WorkerEvent::Ready);
+    assert_eq!(bench.current(), Some(SECOND));
+}
+
+#[test]
+fn a_hung_worker_is_replaced_without_waiting_for_its_exit() {
+    let mut bench = Bench::serving();
+    bench.said(FIRST, WorkerEvent::Heartbeat { hung_threads: 1 });
+    bench.passes(Duration::from_secs(1));
+    assert!(bench.has("Kill(WorkerId(1), Hung(DataThreads(1)))"));
+    let view = bench.service.view(bench.now);
+    assert_eq!((view.counters.hangs, view.counters.restarts), (1, 1));
+    assert!(view.restart_in.is_some() && view.workers.is_empty());
+}
+
+#[test]
+fn a_worker_whose_link_is_lost_is_killed_if_it_does_not_exit() {
+    let mut bench = Bench::serving();
+    bench.said(FIRST, WorkerEvent::LinkClosed);
+    bench.passes(Duration::from_secs(4));
+    assert!(bench.commands.is_empty());
+    bench.passes(Duration::from_secs(1));
+    assert!(bench.has("Kill(WorkerId(1), LinkLost)"));
+}
+
+#[test]
+fn a_candidate_that_is_warm_only_when_the_service_stops_asks_for_nothing() {
+    let mut bench = Bench::reloading();
+    bench.event(Event::StopRequested);
+    assert!(bench.has("Kill(WorkerId(2), NotNeeded)") && bench.has("Send(WorkerId(1), Stop)"));
+    bench.said(SECOND, WorkerEvent::Warm);
+    assert!(bench.commands.is_empty());
+}
+
+#[test]
+fn a_worker_that_stops_gets_its_whole_time_even_if_a_candidate_takes_over_meanwhile() {
+    let mut bench = Bench::reloading();
+    bench.said(SECOND, WorkerEvent::Warm);
+    bench.said(FIRST, WorkerEvent::State(7));
+    bench.event(Event::StopRequested);
+    bench.said(SECOND, WorkerEvent::Ready);
+    // `pre_stop`, the drain and its grace are 38 seconds.
+    bench.passes(Duration::from_millis(37_999));
+    assert!(!bench.commands.iter().any(|command| command.starts_with("Kill")));
+    bench.passes(Duration::from_millis(1));
+    assert!(bench.has("Kill(WorkerId(1), NotNeeded)"));
+}
+
+#[test]
+fn a_stop_ends_with_the_last_worker_and_answers_who_waits() {
+    let mut bench = Bench::serving();
+    bench.event(Event::StopAndWait(9));
+    bench.exits(FIRST, true);
+    bench.event(Event::Tick);
+    assert!(bench.has("Exit { result: Ok(()), replies: [9] }"));
+}
+
+#[test]
+fn a_first_worker_that_fails_ends_the_service() {
+    let mut bench = Bench::new();
+    bench.event(Event::Started);
+    bench.said(FIRST, WorkerEvent::SpawnFailed("no".to_owned()));
+    assert!(bench.has("Exit { result: Err(FirstWorker(\"no\")), replies: [] }"));
+}
+
+#[test]
+fn an_upgrade_quiesces_every_worker_before_the_exec() {
+    let mut bench = Bench::serving();
+    bench.event(Event::UpgradeRequested);
+    assert!(bench.has("CheckCompatibility { check: 1 }"));
+    bench.event(Event::CompatibilityChecked { check: 1, result: Ok(()) });
+    assert!(bench.has("Send(WorkerId(1), Quiesce)"));
+    bench.event(Event::Tick);
+    assert!(bench.commands.is_empty());
+    bench.said(FIRST, WorkerEvent::Quiesced);
+    bench.event(Event::Tick);
+    assert_eq!(bench.commands, ["Exec"]);
+    bench.event(Event::ExecFailed("no".to_owned()));
+    assert!(bench.has("Send(WorkerId(1), Unquiesce)"));
+    assert_eq!(bench.service.view(bench.now).counters.upgrades_rejected, 1);
+}
+
+#[test]
+fn a_reload_that_waits_for_an_upgrade_goes_over_to_the_next_image() {
+    let mut bench = Bench::serving();
+    bench.event(Event::UpgradeRequested);
+    bench.event(Event::ReloadRequested(None));
+    assert!(bench.commands.is_empty());
+    let saved = bench.service.save(bench.now);
+    assert!(saved.reload_waits && !saved.upgrade_waits);
+    let active = bench.service.view(bench.now).active.clone();
+    let settings = bench.service.settings.clone();
+    bench.service = Service::restore(settings, active, &saved, bench.now);
+    bench.event(Event::Resumed(None));
+    assert!(bench.has("Send(WorkerId(1), Unquiesce)") && bench.has("LoadConfig"));
+    assert_eq!(bench.service.view(bench.now).counters.upgrades_done, 1);
+}
+
+#[test]
+fn no_deadline_of_a_settled_service_lies_in_the_past() {
+    let mut bench = Bench::serving();
+    for _ in 0..100 {
+        let next = bench.service.next_deadline();
+        assert!(next > bench.now);
+        bench.passes(next.since(bench.now));
+    }
+}

@@ -1,0 +1,124 @@
+//! The replacement of the supervisor by the binary on disk.
+//!
+//! ```text
+//!  request ─▶ Checking ──────▶ Quiescing ─────────▶ Executing ─▶ the new image continues
+//!                │ incompatible    │ a worker does not   │ exec fails, or the new image cannot
+//!                │ or too late     │ respond             │ continue and gives control back
+//!                ▼                 ▼                     ▼
+//!             rejected: everything continues as before, and the workers send again
+//! ```
+//! Workers are quiesced first, because a message that is half read would be lost with this image.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::WorkerId;
+use super::worker::Worker;
+use crate::time::Timestamp;
+
+/// How long a binary may take to say whether it can continue.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long workers may take to acknowledge that they send nothing more.
+const QUIESCE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// An upgrade that has begun.
+#[derive(Debug)]
+pub(super) enum Upgrade {
+    /// The binary on disk is asked whether it can continue.
+    Checking { check: u64, deadline: Timestamp },
+    /// Workers are told to send nothing more.
+    Quiescing { quiesced: BTreeSet<WorkerId>, deadline: Timestamp },
+    /// The new binary is executed.
+    Executing,
+}
+
+impl Upgrade {
+    pub(super) fn check(check: u64, now: Timestamp) -> Self {
+        Self::Checking { check, deadline: now + CHECK_TIMEOUT }
+    }
+
+    pub(super) fn quiesce(now: Timestamp) -> Self {
+        Self::Quiescing { quiesced: BTreeSet::new(), deadline: now + QUIESCE_TIMEOUT }
+    }
+
+    pub(super) const fn is_check(&self, number: u64) -> bool {
+        matches!(self, Self::Checking { check, .. } if *check == number)
+    }
+
+    pub(super) fn record_quiesced(&mut self, worker: WorkerId) {
+        if let Self::Quiescing { quiesced, .. } = self {
+            quiesced.insert(worker);
+        }
+    }
+
+    /// Whether no message of these workers can be in flight. One that is reaped, and whose link is not
+    /// read to its end yet, is waited for: the next image could not learn that it has exited.
+    pub(super) fn is_quiet<'a>(&self, mut workers: impl Iterator<Item = &'a Worker>) -> bool {
+        match self {
+            Self::Quiescing { quiesced, .. } => {
+                workers.all(|worker| quiesced.contains(&worker.id()) && !worker.is_reaped())
+            }
+            Self::Checking { .. } | Self::Executing => false,
+        }
+    }
+
+    pub(super) const fn deadline(&self) -> Option<Timestamp> {
+        match self {
+            Self::Checking { deadline, .. } | Self::Quiescing { deadline, .. } => Some(*deadline),
+            Self::Executing => None,
+        }
+    }
+
+    /// Why it is rejected if its deadline has passed.
+    pub(super) fn timeout(&self, binary_path: &str, now: Timestamp) -> Option<String> {
+        self.deadline().filter(|deadline| *deadline <= now)?;
+        Some(match self {
+            Self::Checking { .. } => format!(
+                "the new binary did not answer within {CHECK_TIMEOUT:?} whether it reads the configuration \
+                 that is served: path={binary_path}"
+            ),
+            Self::Quiescing { .. } | Self::Executing => "a worker does not answer".to_owned(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::event::Exit;
+    use super::*;
+
+    fn at(seconds: u64) -> Timestamp {
+        Timestamp::ZERO + Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn it_is_quiet_once_every_worker_has_acknowledged() {
+        let mut upgrade = Upgrade::quiesce(at(0));
+        let workers = [1, 2].map(|id| Worker::new(WorkerId(id), at(0)));
+        upgrade.record_quiesced(WorkerId(2));
+        assert!(!upgrade.is_quiet(workers.iter()));
+        upgrade.record_quiesced(WorkerId(1));
+        assert!(upgrade.is_quiet(workers.iter()));
+        assert!(!Upgrade::check(1, at(0)).is_quiet(std::iter::empty()));
+    }
+
+    #[test]
+    fn it_is_not_quiet_while_a_reaped_worker_has_a_link_that_is_open() {
+        let mut upgrade = Upgrade::quiesce(at(0));
+        let mut worker = Worker::new(WorkerId(1), at(0));
+        upgrade.record_quiesced(WorkerId(1));
+        worker.record_exit(Exit { clean: true, status: String::new() });
+        assert!(!upgrade.is_quiet([worker].iter()));
+    }
+
+    #[test]
+    fn each_step_has_a_deadline_and_says_what_did_not_respond() {
+        let check = Upgrade::check(3, at(0));
+        assert!(check.is_check(3) && !check.is_check(2));
+        assert_eq!(check.timeout("/bin/weir", at(4)), None);
+        let why = check.timeout("/bin/weir", at(5)).unwrap();
+        assert!(why.contains("within 5s") && why.ends_with("path=/bin/weir"), "{why}");
+        let quiesce = Upgrade::quiesce(at(0));
+        assert_eq!(quiesce.timeout("/bin/weir", at(2)).unwrap(), "a worker does not answer");
+    }
+}

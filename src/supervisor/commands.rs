@@ -1,0 +1,258 @@
+//! Carries out the commands of the life cycle.
+
+use std::net::TcpListener;
+use std::rc::Rc;
+
+use super::child::{Child, SendError};
+use super::config::{ActiveConfig, report};
+use super::control::Answer;
+use super::memory;
+use super::program::Image;
+use super::{Client, Supervisor, Values, announce, loaded, systemd};
+use crate::config::diff;
+use crate::lifecycle::Memory;
+use crate::lifecycle::{
+    Binary, Command, Event, Hang, KillReason, Loaded, Order, WorkerEvent, WorkerId,
+};
+use crate::link::{Start, ToWorker};
+use crate::metrics::Supervision;
+
+impl Supervisor {
+    /// Carries out a command. Returns what happened at once, if the life cycle has to know.
+    pub(super) fn execute(&mut self, command: Command<Values>) -> Option<Event<Values>> {
+        match command {
+            Command::LoadConfig => return Some(Event::ConfigLoaded(self.load_config())),
+            Command::Spawn { worker, config, binary, is_alone } => {
+                return self.spawn(worker, &config, binary, is_alone);
+            }
+            Command::Send(worker, order) => return self.send(worker, &order_message(order)),
+            Command::TakeOver { worker, listen } => return self.take_over(worker, listen),
+            Command::Kill(worker, reason) => self.kill(worker, &reason),
+            Command::Release(worker) => drop(self.children.remove(&worker)),
+            Command::StoreState(worker, state) => {
+                if let Some(child) = self.children.get_mut(&worker) {
+                    child.in_flight = state.counts.in_flight().to_vec();
+                }
+                self.checkpoint.store(*state, self.clock.now());
+            }
+            Command::StoreNames(worker, state) => {
+                if let Some(child) = self.children.get_mut(&worker) {
+                    child.names = state.handoff;
+                }
+            }
+            Command::AdoptNames(worker) => self.adopt_names(worker),
+            Command::ForgetInFlight => self.checkpoint.forget_in_flight(),
+            Command::SendReport(worker, report) => {
+                return self.send(worker, &ToWorker::Inherit(report));
+            }
+            Command::KeepReport(report) => self.checkpoint.keep_report(*report),
+            Command::SendKeptReports(worker) => return self.send_kept_reports(worker),
+            Command::KeepBinary(worker) => {
+                self.last_served = self.children.get(&worker).map(Child::image);
+            }
+            Command::CloseUnused(config) => self.sockets.close_unused(&config.addresses()),
+            Command::CloseSockets => self.sockets.close_all(),
+            Command::ReportReload { worker, before, after, replies } => {
+                self.report_reload(worker, &before, &after, replies);
+            }
+            Command::ReplyFailed(clients, why) => {
+                let answer = Answer::failed(why);
+                clients.into_iter().for_each(|client| client.reply(&answer));
+            }
+            Command::CheckCompatibility { check } => return self.start_check(check),
+            Command::CancelCheck => self.cancel_check(),
+            Command::Exec => return Some(Event::ExecFailed(self.exec().to_string())),
+            Command::MeasureMemory => return Some(Event::MemoryMeasured(self.measure_memory())),
+            Command::PublishStats => return self.publish_stats(),
+            Command::NotifyReady => self.options.announce_ready(),
+            Command::NotifyReloading => systemd::reloading(),
+            Command::NotifyStopping => systemd::stopping(),
+            Command::NotifyAlive => systemd::alive(),
+            Command::Exit { result, replies } => self.ended = Some((result, replies)),
+        }
+        None
+    }
+
+    fn spawn(
+        &mut self,
+        worker: WorkerId,
+        config: &ActiveConfig,
+        binary: Binary,
+        is_alone: bool,
+    ) -> Option<Event<Values>> {
+        let now = self.clock.now();
+        let addresses = config.addresses();
+        let sockets: Vec<&TcpListener> = self.sockets.of(&addresses).collect();
+        let start = Start {
+            text: config.text.clone(),
+            version: config.version.clone(),
+            sockets: addresses,
+            state: Some(self.checkpoint.aged(now)),
+            supervision: Supervision { generation: worker.0, ..self.stats() },
+            is_alone,
+        };
+        let image = match binary {
+            Binary::OnDisk => Image::OnDisk,
+            Binary::Running => Image::Running,
+            Binary::LastServed => self.last_served.clone().unwrap_or(Image::Running),
+        };
+        let program = (&self.options.program, &image);
+        match Child::start(program, worker, (&start, &sockets), &self.inputs) {
+            Ok(child) => {
+                log::debug!("worker started: generation={worker} config={}", config.version);
+                self.children.insert(worker, child);
+                None
+            }
+            Err(error) => {
+                let why = format!("a worker cannot be started: {error}");
+                Some(Event::Worker(worker, WorkerEvent::SpawnFailed(why)))
+            }
+        }
+    }
+
+    fn send(&mut self, worker: WorkerId, message: &ToWorker) -> Option<Event<Values>> {
+        match self.children.get_mut(&worker)?.send(message) {
+            Ok(()) => None,
+            // It is about to be reaped.
+            Err(SendError::Gone) => None,
+            Err(SendError::TimedOut) => Some(Event::Worker(worker, WorkerEvent::SendTimedOut)),
+        }
+    }
+
+    fn take_over(&mut self, worker: WorkerId, listen: bool) -> Option<Event<Values>> {
+        if listen && let Err(why) = self.sockets.listen() {
+            return Some(Event::Worker(worker, WorkerEvent::ListenFailed(why)));
+        }
+        let state = self.checkpoint.aged(self.clock.now());
+        self.send(worker, &ToWorker::TakeOver(Box::new(state)))
+    }
+
+    fn kill(&self, worker: WorkerId, reason: &KillReason) {
+        let Some(child) = self.children.get(&worker) else { return };
+        let (connections, pid) = (child.connections, child.pid());
+        match reason {
+            KillReason::NotNeeded => {}
+            KillReason::DrainTimeout => {
+                log::warn!("worker killed, it did not drain: generation={worker}");
+            }
+            KillReason::TooManyDraining { max } => log::warn!(
+                "worker ended, too many drain: generation={worker} connections={connections} \
+                 most={max} (help: raise shutdown.draining_workers)"
+            ),
+            KillReason::MemoryShort { available, wanted } => log::warn!(
+                "worker ended, too little memory for another one: generation={worker} \
+                 connections={connections} available_bytes={available} wanted_bytes={wanted} (help: \
+                 allow more memory, reload less often, or lower shutdown.drain)"
+            ),
+            KillReason::Hung(Hang::Silent(silent)) => log::error!(
+                "worker killed, it hangs: generation={worker} pid={pid} silent={silent:?} \
+                 (help: --hang-timeout says how long it may be silent)"
+            ),
+            KillReason::Hung(Hang::DataThreads(threads)) => log::error!(
+                "worker killed, data threads hang: generation={worker} pid={pid} \
+                 threads={threads} (help: --hang-timeout says how long they may be)"
+            ),
+            KillReason::SendTimedOut => {
+                log::error!("worker killed, it does not listen: generation={worker}");
+            }
+            KillReason::LinkLost => log::error!(
+                "worker killed, its link is closed and it did not exit: generation={worker} pid={pid}"
+            ),
+        }
+        child.kill();
+    }
+
+    fn adopt_names(&mut self, worker: WorkerId) {
+        log::info!("worker ready: generation={worker} config={}", self.active().version);
+        if let Some(child) = self.children.get_mut(&worker) {
+            child.name_changes = self.checkpoint.adopt_names(std::mem::take(&mut child.names));
+        }
+    }
+
+    fn send_kept_reports(&mut self, worker: WorkerId) -> Option<Event<Values>> {
+        let reports = self.checkpoint.take_reports().into_iter();
+        let mut reports = reports.map(|report| ToWorker::Inherit(Box::new(report)));
+        reports.find_map(|report| self.send(worker, &report))
+    }
+
+    fn report_reload(
+        &mut self,
+        worker: WorkerId,
+        before: &Rc<ActiveConfig>,
+        after: &Rc<ActiveConfig>,
+        clients: Vec<Client>,
+    ) {
+        self.figures.last_reload_at = self.clock.wall(self.clock.now());
+        let mut changes = diff(&before.config, &after.config);
+        if let Some(child) = self.children.get_mut(&worker) {
+            changes.append(&mut child.name_changes);
+        }
+        let overridden_by = &self.options.overridden_by;
+        announce::announce_reload(&after.version, &changes, overridden_by);
+        announce::announce_addresses(&before.config, &after.config);
+        let answer = Answer::done(report(&changes, &after.version, overridden_by));
+        clients.into_iter().for_each(|client| client.reply(&answer));
+    }
+
+    fn measure_memory(&self) -> Memory {
+        let resident = self.children.iter();
+        let resident = resident.map(|(worker, child)| (*worker, child.resident_bytes()));
+        Memory { available: memory::available(), resident: resident.collect() }
+    }
+
+    /// Sends the counters to the worker that serves.
+    pub(super) fn publish_stats(&mut self) -> Option<Event<Values>> {
+        self.figures.log_dropped = self.options.log.dropped();
+        let current = self.service.view(self.clock.now()).current()?.id;
+        let stats = Supervision { generation: current.0, ..self.stats() };
+        self.send(current, &ToWorker::Supervised(stats))
+    }
+
+    /// What the admin port shows of the service.
+    pub(super) fn stats(&self) -> Supervision {
+        let now = self.clock.now();
+        let view = self.service.view(now);
+        let draining: Vec<&Child> =
+            view.draining().filter_map(|worker| self.children.get(&worker)).collect();
+        let in_flight = draining.iter().flat_map(|child| &child.in_flight);
+        Supervision {
+            generation: view.counters.generation,
+            reloads_done: view.counters.reloads_done,
+            reloads_refused: view.counters.reloads_rejected,
+            upgrades_done: view.counters.upgrades_done,
+            upgrades_refused: view.counters.upgrades_rejected,
+            restarts: view.counters.restarts,
+            hangs: view.counters.hangs,
+            draining_workers: u64::try_from(draining.len()).unwrap_or(u64::MAX),
+            draining_connections: draining.iter().map(|child| child.connections).sum(),
+            log_dropped: self.figures.log_dropped,
+            draining_requests: in_flight.cloned().collect(),
+            last_reload_ok: view.counters.last_reload_ok,
+            last_reload_at: self.figures.last_reload_at,
+            uptime: self.uptime(),
+            hang_timeout: self.options.hang_timeout,
+        }
+    }
+
+    fn load_config(&mut self) -> Result<Loaded<Rc<ActiveConfig>>, String> {
+        let active = self.file.read_and_load(&self.options).map_err(|error| error.to_string())?;
+        let is_draining = self.service.view(self.clock.now()).draining().next().is_some();
+        let active = Rc::new(active);
+        self.sockets
+            .bind_missing(&active.addresses(), is_draining)
+            .map_err(|error| error.to_string())?;
+        Ok(loaded(&active))
+    }
+}
+
+const fn order_message(order: Order) -> ToWorker {
+    match order {
+        Order::HandOver => ToWorker::HandOver,
+        Order::Resume => ToWorker::Resume,
+        Order::Drain => ToWorker::Drain,
+        Order::Stop => ToWorker::Stop,
+        Order::StopNow => ToWorker::StopNow,
+        Order::Quiesce => ToWorker::Hold,
+        Order::Unquiesce => ToWorker::Speak,
+    }
+}

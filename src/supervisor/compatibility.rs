@@ -1,0 +1,121 @@
+//! Whether the binary on disk can continue in place of this one, before this one makes way for it.
+//!
+//! The binary is started as a child. It gets the state of the supervisor on its standard input, reads
+//! it and the configuration as it would after the exec, and prints one word. Anything else that it
+//! prints is the reason why it is rejected.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::process::CommandExt as _;
+use std::process::Stdio;
+use std::sync::mpsc::Sender;
+use std::thread;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::program::{Image, Program};
+use super::{Input, Supervisor, Values};
+use crate::lifecycle::Event;
+
+/// What a binary prints that can continue.
+pub(super) const COMPATIBLE: &str = "understood";
+/// The subcommand that checks.
+const SUBCOMMAND: &str = "upgrade-check";
+/// How many bytes of its output are read.
+const OUTPUT_BYTES_MAX: u64 = 4096;
+
+/// The process of a check.
+pub(super) struct CompatibilityCheck {
+    pid: Pid,
+    /// Its number may be another process's by now.
+    is_reaped: bool,
+}
+
+impl CompatibilityCheck {
+    /// Starts a check. What it prints comes as an input.
+    fn start(
+        program: &Program,
+        state: File,
+        check: u64,
+        inputs: Sender<Input>,
+    ) -> io::Result<Self> {
+        let flags = program.arguments.get(1..).unwrap_or_default();
+        let mut child = program
+            .command(&Image::OnDisk)
+            .arg(SUBCOMMAND)
+            .args(flags)
+            .stdin(Stdio::from(state))
+            .stdout(Stdio::piped())
+            // A terminal's Ctrl-C is for the supervisor.
+            .process_group(0)
+            .spawn()?;
+        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+        let pid = pid.ok_or_else(|| io::Error::other("a process without a number"))?;
+        let output = child.stdout.take().ok_or_else(|| io::Error::other("no output"))?;
+        let process = Self { pid, is_reaped: false };
+        let read = move || {
+            let mut said = Vec::new();
+            let read = output.take(OUTPUT_BYTES_MAX).read_to_end(&mut said);
+            let said = match read {
+                Ok(_) => String::from_utf8_lossy(&said).trim().to_owned(),
+                Err(error) => error.to_string(),
+            };
+            let _supervisor_gone = inputs.send(Input::CompatibilityResult { check, said });
+        };
+        if let Err(error) = thread::Builder::new().name("trial".to_owned()).spawn(read) {
+            process.kill();
+            return Err(error);
+        }
+        Ok(process)
+    }
+
+    fn kill(&self) {
+        if self.is_reaped {
+            return;
+        }
+        if let Err(error) = kill_process(self.pid, Signal::KILL) {
+            log::debug!("compatibility check not killed: error=\"{error}\"");
+        }
+    }
+
+    pub(super) fn record_reaped(&mut self, pid: Pid) {
+        self.is_reaped |= self.pid == pid;
+    }
+}
+
+impl Supervisor {
+    pub(super) fn start_check(&mut self, check: u64) -> Option<Event<Values>> {
+        let started = self.save_state().and_then(|state| {
+            CompatibilityCheck::start(&self.options.program, state, check, self.inputs.clone())
+        });
+        match started {
+            Ok(process) => {
+                self.check = Some(process);
+                None
+            }
+            Err(error) => {
+                let why = format!("the binary cannot be tried: error=\"{error}\"");
+                Some(Event::CompatibilityChecked { check, result: Err(self.with_path(&why)) })
+            }
+        }
+    }
+
+    pub(super) fn on_check_result(&mut self, check: u64, said: &str) {
+        let result = match said {
+            COMPATIBLE => Ok(()),
+            "" => Err(self.with_path("the new binary ended without a word (is it weir?):")),
+            why => Err(self.with_path(&format!("the new binary: {why}"))),
+        };
+        self.dispatch(Event::CompatibilityChecked { check, result });
+    }
+
+    pub(super) fn cancel_check(&mut self) {
+        if let Some(check) = self.check.take() {
+            check.kill();
+        }
+    }
+
+    fn with_path(&self, why: &str) -> String {
+        format!("{why} path={}", self.options.program.path.display())
+    }
+}

@@ -1,0 +1,118 @@
+//! Reading the configuration, and reporting what a reload has changed.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+
+use super::{Options, SupervisorError, file, watch};
+use crate::config::{self, Config};
+
+/// A configuration that is served, or about to be.
+#[derive(Debug)]
+pub(super) struct ActiveConfig {
+    pub(super) config: Config,
+    /// The text of its file, if it has one.
+    pub(super) text: Option<String>,
+    pub(super) version: String,
+}
+
+impl ActiveConfig {
+    /// Every address: the listeners, and at the end the admin port.
+    pub(super) fn addresses(&self) -> Vec<SocketAddr> {
+        let listeners = self.config.listeners.iter().map(|listener| listener.address);
+        listeners.chain([self.config.admin.address]).collect()
+    }
+}
+
+/// The configuration file, as it was read last.
+#[derive(Debug, Default)]
+pub(super) struct ConfigFile {
+    /// A hash of its contents, whether or not they could be used.
+    last_read: Option<u64>,
+}
+
+impl ConfigFile {
+    /// The file of a configuration that is served.
+    pub(super) fn of(active: &ActiveConfig) -> Self {
+        Self { last_read: active.text.as_deref().map(|text| watch::hash(text.as_bytes())) }
+    }
+
+    /// Whether contents with this hash were read last.
+    pub(super) fn is_known(&self, hash: u64) -> bool {
+        self.last_read == Some(hash)
+    }
+
+    pub(super) fn read_and_load(
+        &mut self,
+        options: &Options,
+    ) -> Result<ActiveConfig, SupervisorError> {
+        let text = match &options.file {
+            Some(path) => {
+                let bytes = file::read(path);
+                self.last_read = bytes.as_ref().ok().map(|bytes| watch::hash(bytes));
+                text(options, path, bytes)?
+            }
+            None => options.text.clone(),
+        };
+        load(options, text)
+    }
+}
+
+/// The contents of the file as text.
+fn text(
+    options: &Options,
+    file: &Path,
+    bytes: io::Result<Vec<u8>>,
+) -> Result<Option<String>, SupervisorError> {
+    let rejected = |why: String| SupervisorError::Refused(format!("{}: {why}", file.display()));
+    let bytes = bytes.map_err(|error| rejected(cannot_read(&error)))?;
+    // The checker says where bytes are that are no text.
+    match String::from_utf8(bytes) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) => match (options.load)(Some(error.as_bytes())) {
+            Err(problems) => Err(SupervisorError::Refused(format_problems(options, &problems))),
+            Ok(_) => Err(rejected("is not text".to_owned())),
+        },
+    }
+}
+
+fn cannot_read(error: &io::Error) -> String {
+    if error.kind() == io::ErrorKind::NotFound {
+        return "there is no such file (help: check the path)".to_owned();
+    }
+    format!("cannot be read: {error}")
+}
+
+/// Checks a text and turns it into a configuration.
+pub(super) fn load(
+    options: &Options,
+    text: Option<String>,
+) -> Result<ActiveConfig, SupervisorError> {
+    let (config, version) = (options.load)(text.as_deref().map(str::as_bytes))
+        .map_err(|problems| SupervisorError::Refused(format_problems(options, &problems)))?;
+    Ok(ActiveConfig { config, text, version })
+}
+
+fn format_problems(options: &Options, problems: &config::Problems) -> String {
+    let line = |problem: &config::Problem| match &options.file {
+        Some(file) => format!("{}:{problem}", file.display()),
+        None => format!("weir: {problem}"),
+    };
+    problems.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// What a reload has changed, for the client that asked. `overridden_by`: the flags and variables that replace
+/// parts of the file, which may hide a change of it.
+pub(super) fn report(changes: &[String], version: &str, overridden_by: &str) -> String {
+    match (changes, overridden_by) {
+        ([], "") => return format!("reloaded, nothing changed (configuration {version})"),
+        ([], names) => {
+            return format!(
+                "reloaded, nothing changed (configuration {version}); flags or variables of the start replace \
+                 parts of the file: overridden_by={names}"
+            );
+        }
+        _ => {}
+    }
+    format!("reloaded (configuration {version}):\n  {}", changes.join("\n  "))
+}

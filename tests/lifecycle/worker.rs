@@ -1,0 +1,183 @@
+//! A fake worker: what it does when, decided by dice at its birth.
+
+use std::time::Duration;
+
+use fastrand::Rng;
+
+use weir::lifecycle::WorkerId;
+use weir::time::Timestamp;
+
+use crate::world::Config;
+
+/// How a worker behaves.
+#[derive(Debug, Clone)]
+pub(crate) struct Plan {
+    /// How long it warms up; `None`: for ever.
+    pub(crate) warm: Option<Duration>,
+    /// What it does in place of warming up to the end.
+    pub(crate) dies_warming: Option<Death>,
+    /// From its order to take over to its `Ready`; `None`: never.
+    pub(crate) ready: Option<Duration>,
+    /// It dies in place of being ready.
+    pub(crate) dies_taking_over: bool,
+    /// How long it takes to hand over; `None`: for ever.
+    pub(crate) hand_over: Option<Duration>,
+    /// How long it drains; `None`: until it is killed.
+    pub(crate) drain: Option<Duration>,
+    /// How long it takes to acknowledge that it sends nothing more; `None`: for ever.
+    pub(crate) quiesce: Option<Duration>,
+    /// After how long of serving it dies or hangs.
+    pub(crate) end: Option<(Duration, End)>,
+    /// From the signal to the end of its process.
+    pub(crate) dies_after: Duration,
+}
+
+/// How a worker dies that warms up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Death {
+    /// It exits.
+    Silently,
+    /// It says why, and exits.
+    WithReason,
+    /// It could not even be started.
+    AtSpawn,
+}
+
+/// What happens to a worker that serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    Crash,
+    /// It sends nothing more and does nothing.
+    Hang,
+    /// Its data threads hang.
+    DataThreadsHang,
+    /// Its link closes, and its process goes on.
+    LoseLink,
+    /// It does not read what is sent to it.
+    StopReading,
+}
+
+fn millis(dice: &mut Rng, range: std::ops::Range<u64>) -> Duration {
+    Duration::from_millis(dice.u64(range))
+}
+
+impl Plan {
+    /// A worker that does all it should, and soon.
+    pub(crate) fn good(dice: &mut Rng) -> Self {
+        Self {
+            warm: Some(millis(dice, 20..1500)),
+            dies_warming: None,
+            ready: Some(millis(dice, 1..50)),
+            dies_taking_over: false,
+            hand_over: Some(millis(dice, 1..50)),
+            drain: Some(millis(dice, 0..20_000)),
+            quiesce: Some(millis(dice, 1..50)),
+            end: None,
+            dies_after: millis(dice, 1..20),
+        }
+    }
+
+    /// A worker that does one thing or other wrong, often. `ready_timeout`: when it is given up.
+    pub(crate) fn any(dice: &mut Rng, ready_timeout: Duration) -> Self {
+        let mut plan = Self::good(dice);
+        match dice.u8(0..20) {
+            0 => plan.dies_warming = Some(Death::Silently),
+            1 => plan.dies_warming = Some(Death::WithReason),
+            2 => plan.dies_warming = Some(Death::AtSpawn),
+            3 => plan.warm = None,
+            4 => {
+                plan.warm = Some(ready_timeout + millis(dice, 0..200) - Duration::from_millis(100))
+            }
+            5 => plan.ready = None,
+            6 => plan.dies_taking_over = true,
+            7 => {
+                // Its `Ready` and its deadline come at the same time.
+                plan.warm = Some(ready_timeout - Duration::from_millis(60));
+                plan.ready = Some(millis(dice, 0..120));
+            }
+            _ => {}
+        }
+        match dice.u8(0..12) {
+            0 => plan.hand_over = None,
+            1 => plan.hand_over = Some(millis(dice, 1_000..9_000)),
+            _ => {}
+        }
+        match dice.u8(0..10) {
+            0 | 1 => plan.drain = None,
+            2 => plan.drain = Some(millis(dice, 20_000..90_000)),
+            _ => {}
+        }
+        match dice.u8(0..12) {
+            0 => plan.quiesce = None,
+            1 => plan.quiesce = Some(millis(dice, 1_500..2_500)),
+            _ => {}
+        }
+        let after = millis(dice, 1..60_000);
+        plan.end = match dice.u8(0..20) {
+            0 | 1 => Some((after, End::Crash)),
+            2 => Some((after, End::Hang)),
+            3 => Some((after, End::DataThreadsHang)),
+            4 => Some((after, End::LoseLink)),
+            5 => Some((after, End::StopReading)),
+            _ => None,
+        };
+        if dice.u8(0..15) == 0 {
+            // It hangs in the kernel.
+            plan.dies_after = millis(dice, 1_000..30_000);
+        }
+        plan
+    }
+}
+
+/// The process of a worker.
+#[derive(Debug)]
+pub(crate) struct FakeWorker {
+    pub(crate) id: WorkerId,
+    pub(crate) config: Config,
+    pub(crate) plan: Plan,
+    pub(crate) is_alive: bool,
+    pub(crate) is_accepting: bool,
+    pub(crate) is_hung: bool,
+    pub(crate) is_deaf: bool,
+    pub(crate) is_killed: bool,
+    /// The next image of the supervisor does not know of it and may kill it again.
+    pub(crate) is_killed_by_this_image: bool,
+    pub(crate) is_link_closed: bool,
+    pub(crate) is_quiesced: bool,
+    pub(crate) is_ending: bool,
+    /// Until when it may drain, once it was told to go.
+    pub(crate) has_until: Option<Timestamp>,
+    /// The newest state that it has sent in response to an order.
+    pub(crate) handed_over: Option<u64>,
+    /// The state that it got when it took over.
+    pub(crate) got: Option<u64>,
+    pub(crate) hung_threads: u64,
+    /// Its messages arrive in order: not before this one.
+    pub(crate) last_message_at: Timestamp,
+    pub(crate) last_order_at: Timestamp,
+}
+
+impl FakeWorker {
+    pub(crate) fn new(id: WorkerId, config: Config, plan: Plan) -> Self {
+        Self {
+            id,
+            config,
+            plan,
+            is_alive: true,
+            is_accepting: false,
+            is_hung: false,
+            is_deaf: false,
+            is_killed: false,
+            is_killed_by_this_image: false,
+            is_link_closed: false,
+            is_quiesced: false,
+            is_ending: false,
+            has_until: None,
+            handed_over: None,
+            got: None,
+            hung_threads: 0,
+            last_message_at: Timestamp::ZERO,
+            last_order_at: Timestamp::ZERO,
+        }
+    }
+}

@@ -1,0 +1,1123 @@
+//! The fake world of a service: its clock, its sockets, its operators and its workers.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use fastrand::Rng;
+
+use weir::config::Shutdown;
+use weir::lifecycle::Memory;
+use weir::lifecycle::view::Role;
+use weir::lifecycle::{
+    Command, Event, Exit, Failure, KillReason, Loaded, Order, Payload, Service, Settings, Step,
+    WorkerEvent, WorkerId,
+};
+use weir::time::Timestamp;
+
+use crate::sabotage::Sabotage;
+use crate::worker::{Death, End, FakeWorker, Plan};
+
+/// When operators and faults end, so that the service has to recover.
+const QUIET_FROM: Duration = Duration::from_secs(240);
+/// When it has to have recovered.
+const RECOVERED_BY: Duration = Duration::from_secs(360);
+const HANG_TIMEOUT: Duration = Duration::from_secs(10);
+const HANDOVER_TIMEOUT: Duration = Duration::from_secs(5);
+/// More events than any good day has.
+const EVENTS_MAX: u64 = 200_000;
+
+#[derive(Debug)]
+pub(crate) enum Values {}
+
+impl Payload for Values {
+    type Config = Config;
+    type State = State;
+    type Report = Report;
+    type Reply = Reply;
+}
+
+/// Which configuration: each has addresses of its own, and one that all have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Config(pub(crate) u64);
+
+impl Config {
+    fn addresses(self) -> [u64; 2] {
+        [0, 1 + self.0 % 4]
+    }
+}
+
+/// What a worker knows, by a number of its own.
+#[derive(Debug)]
+pub(crate) struct State(u64);
+
+#[derive(Debug)]
+pub(crate) struct Report(u64);
+
+/// A client that waits.
+#[derive(Debug)]
+pub(crate) struct Reply(pub(crate) u64);
+
+/// What happened, over a day or many.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(crate) struct Sums {
+    pub(crate) events: u64,
+    pub(crate) reloads_done: u64,
+    pub(crate) reloads_rejected: u64,
+    pub(crate) upgrades_done: u64,
+    pub(crate) upgrades_rejected: u64,
+    pub(crate) restarts: u64,
+    pub(crate) hangs: u64,
+    pub(crate) drains_ended: u64,
+    pub(crate) handovers_late: u64,
+    pub(crate) stops_forced: u64,
+    pub(crate) replies: u64,
+}
+
+impl Sums {
+    pub(crate) fn add(&mut self, day: &Self) {
+        let sums = [
+            (&mut self.events, day.events),
+            (&mut self.reloads_done, day.reloads_done),
+            (&mut self.reloads_rejected, day.reloads_rejected),
+            (&mut self.upgrades_done, day.upgrades_done),
+            (&mut self.upgrades_rejected, day.upgrades_rejected),
+            (&mut self.restarts, day.restarts),
+            (&mut self.hangs, day.hangs),
+            (&mut self.drains_ended, day.drains_ended),
+            (&mut self.handovers_late, day.handovers_late),
+            (&mut self.stops_forced, day.stops_forced),
+            (&mut self.replies, day.replies),
+        ];
+        sums.into_iter().for_each(|(sum, one)| *sum += one);
+    }
+}
+
+/// What is going to happen.
+#[derive(Debug)]
+enum Happening {
+    Operator(Action),
+    Input(Event<Values>),
+    /// An order reaches a worker.
+    Order(WorkerId, Order),
+    TakeOver(WorkerId),
+    /// A worker sends something that the world makes when it is sent.
+    Sends(WorkerId, Sent),
+    /// The process of a worker ends.
+    Dies(WorkerId, Exit),
+    Ends(WorkerId, End),
+    Beat(WorkerId),
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Sent {
+    State,
+    Ready,
+    Report,
+    Quiesced,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Action {
+    Reload,
+    ReloadByCommand,
+    Storm,
+    Upgrade,
+    Crash,
+    Stop,
+    StopAndWait,
+    StopSignal,
+}
+
+/// How a stop has to go.
+#[derive(Debug)]
+struct Stopping {
+    since: Timestamp,
+    /// When it has to be complete.
+    by: Timestamp,
+    close_from: Timestamp,
+    unclean: bool,
+}
+
+/// What is known of the states that the worker that serves was asked for.
+#[derive(Debug, Default)]
+struct Asked {
+    orders: u64,
+    last_order: Timestamp,
+    delivered: u64,
+    newest: Option<u64>,
+}
+
+pub(crate) struct World {
+    seed: u64,
+    dice: Rng,
+    sabotage: Option<Sabotage>,
+    now: Timestamp,
+    service: Service<Values>,
+    settings: Settings,
+    shutdown: Shutdown,
+    queue: BinaryHeap<Reverse<(Timestamp, u64)>>,
+    happenings: BTreeMap<u64, Happening>,
+    serial: u64,
+    workers: BTreeMap<WorkerId, FakeWorker>,
+    asked: BTreeMap<WorkerId, Asked>,
+    bound: BTreeSet<u64>,
+    unlistened: BTreeSet<u64>,
+    are_sockets_closed: bool,
+    config_changes: bool,
+    newest_config: Config,
+    /// The newest state that was stored, and every one that was.
+    stored: Option<u64>,
+    ever_stored: BTreeSet<u64>,
+    kept_reports: Vec<u64>,
+    passed_reports: BTreeSet<u64>,
+    /// Clients that wait: when they asked.
+    waiting: BTreeMap<u64, (Timestamp, bool)>,
+    answered: BTreeSet<u64>,
+    check: u64,
+    has_started: bool,
+    stopping: Option<Stopping>,
+    ended: Option<Result<(), Failure>>,
+    trace: VecDeque<String>,
+    is_traced: bool,
+    sums: Sums,
+}
+
+fn at(after: Duration) -> Timestamp {
+    Timestamp::ZERO + after
+}
+
+impl World {
+    pub(crate) fn new(seed: u64, sabotage: Option<Sabotage>) -> Self {
+        let mut dice = Rng::with_seed(seed);
+        let seconds = Duration::from_secs;
+        let shutdown = Shutdown {
+            pre_stop: if dice.bool() { Duration::ZERO } else { seconds(dice.u64(1..15)) },
+            drain: seconds(dice.u64(5..30)),
+            tunnels: if dice.bool() { Duration::ZERO } else { seconds(dice.u64(10..60)) },
+            draining_workers: NonZeroUsize::new(dice.usize(1..5)).unwrap(),
+        };
+        let settings = Settings {
+            ready_timeout: Duration::from_millis(dice.u64(1_000..10_000)),
+            hang_timeout: (dice.u8(0..4) > 0).then_some(HANG_TIMEOUT),
+            keepalive: dice.bool().then_some(seconds(5)),
+            upgrade_obstacle: None,
+            binary_path: "/usr/bin/weir".to_owned(),
+        };
+        let config = Config(0);
+        let service = Service::new(settings.clone(), Loaded { config, shutdown });
+        Self {
+            seed,
+            dice,
+            sabotage,
+            now: Timestamp::ZERO,
+            service,
+            settings,
+            shutdown,
+            queue: BinaryHeap::new(),
+            happenings: BTreeMap::new(),
+            serial: 0,
+            workers: BTreeMap::new(),
+            asked: BTreeMap::new(),
+            bound: config.addresses().into_iter().collect(),
+            unlistened: BTreeSet::new(),
+            are_sockets_closed: false,
+            config_changes: false,
+            newest_config: config,
+            stored: None,
+            ever_stored: BTreeSet::new(),
+            kept_reports: Vec::new(),
+            passed_reports: BTreeSet::new(),
+            waiting: BTreeMap::new(),
+            answered: BTreeSet::new(),
+            check: 0,
+            has_started: false,
+            stopping: None,
+            ended: None,
+            trace: VecDeque::new(),
+            is_traced: std::env::var_os("TRACE").is_some(),
+            sums: Sums::default(),
+        }
+    }
+
+    fn fail(&self, what: &str) -> ! {
+        let trace = self.trace.iter().cloned().collect::<Vec<_>>().join("\n  ");
+        let now = Duration::from_nanos(self.now.as_nanos());
+        panic!("seed {}, {now:?}: {what}\n  {trace}\n{:#?}", self.seed, self.view_text());
+    }
+
+    fn view_text(&self) -> String {
+        format!("{:?}", self.service.view(self.now))
+    }
+
+    fn assert(&self, holds: bool, what: impl FnOnce() -> String) {
+        if !holds {
+            self.fail(&what());
+        }
+    }
+
+    fn note(&mut self, what: String) {
+        let line = format!("{:?} {what}", Duration::from_nanos(self.now.as_nanos()));
+        if self.is_traced {
+            println!("{line}");
+        }
+        self.trace.push_back(line);
+        if self.trace.len() > 60 {
+            self.trace.pop_front();
+        }
+    }
+
+    fn next_serial(&mut self) -> u64 {
+        self.serial += 1;
+        self.serial
+    }
+
+    fn millis(&mut self, range: std::ops::Range<u64>) -> Duration {
+        Duration::from_millis(self.dice.u64(range))
+    }
+
+    fn later(&mut self, after: Duration, happening: Happening) {
+        self.at(self.now + after, happening);
+    }
+
+    fn at(&mut self, when: Timestamp, happening: Happening) {
+        let serial = self.next_serial();
+        self.queue.push(Reverse((when, serial)));
+        self.happenings.insert(serial, happening);
+    }
+
+    // ── a day ──
+
+    pub(crate) fn live_a_day(mut self) -> Sums {
+        self.plan_the_day();
+        self.dispatch(Event::Started);
+        self.tick();
+        while self.ended.is_none() {
+            let next = self.queue.peek().map_or(Timestamp::MAX, |Reverse((when, _))| *when);
+            self.now = next.min(self.service.next_deadline()).max(self.now);
+            while let Some(Reverse((when, serial))) = self.queue.peek().copied()
+                && when <= self.now
+                && self.ended.is_none()
+            {
+                self.queue.pop();
+                if let Some(happening) = self.happenings.remove(&serial) {
+                    self.happen(happening);
+                }
+            }
+            if self.ended.is_none() {
+                self.tick();
+            }
+            self.check_progress();
+        }
+        self.check_the_end();
+        let counters = self.service.view(self.now).counters;
+        self.sums.reloads_done = counters.reloads_done;
+        self.sums.reloads_rejected = counters.reloads_rejected;
+        self.sums.upgrades_done = counters.upgrades_done;
+        self.sums.upgrades_rejected = counters.upgrades_rejected;
+        self.sums.restarts = counters.restarts;
+        self.sums.hangs = counters.hangs;
+        self.sums
+    }
+
+    fn plan_the_day(&mut self) {
+        let actions = [
+            Action::Reload,
+            Action::ReloadByCommand,
+            Action::ReloadByCommand,
+            Action::Storm,
+            Action::Upgrade,
+            Action::Upgrade,
+            Action::Crash,
+        ];
+        for _ in 0..self.dice.u64(2..40) {
+            let action = *self.dice.choice(&actions).unwrap();
+            // Often together, because what happens at the same time is what goes wrong.
+            let when = at(Duration::from_millis(self.dice.u64(0..48) * 5_000));
+            let when = when + self.millis(0..3_000);
+            if when < at(QUIET_FROM) {
+                self.at(when, Happening::Operator(action));
+            }
+        }
+        let stops = [Action::Stop, Action::StopAndWait, Action::StopSignal];
+        let stop = *self.dice.choice(&stops).unwrap();
+        let early = self.dice.bool();
+        let when = if early { self.millis(0..240_000) } else { RECOVERED_BY + self.millis(1..99) };
+        self.at(at(when), Happening::Operator(stop));
+        for _ in 0..self.dice.u64(0..4) {
+            let again = *self.dice.choice(&[Action::StopSignal, Action::StopAndWait]).unwrap();
+            let when = when + self.millis(0..20_000);
+            self.at(at(when), Happening::Operator(again));
+        }
+    }
+
+    fn is_quiet(&self) -> bool {
+        self.now >= at(QUIET_FROM)
+    }
+
+    fn tick(&mut self) {
+        self.dispatch(Event::Tick);
+        if self.ended.is_none() && self.service.next_deadline() <= self.now {
+            // An exec has made a new service just now.
+            self.dispatch(Event::Tick);
+        }
+        let next = self.service.next_deadline();
+        let is_over = self.ended.is_some();
+        self.assert(is_over || next > self.now, || {
+            "the loop would spin: a deadline has passed".into()
+        });
+    }
+
+    fn happen(&mut self, happening: Happening) {
+        match happening {
+            Happening::Operator(action) => self.operate(action),
+            Happening::Input(event) => self.input(event),
+            Happening::Order(id, order) => self.obey(id, order),
+            Happening::TakeOver(id) => self.take_over(id),
+            Happening::Sends(id, sent) => self.worker_sends(id, sent),
+            Happening::Dies(id, exit) => self.die(id, exit),
+            Happening::Ends(id, end) => self.end_of(id, end),
+            Happening::Beat(id) => self.beat(id),
+        }
+    }
+
+    fn operate(&mut self, action: Action) {
+        self.note(format!("operator: {action:?}"));
+        match action {
+            Action::Reload => {
+                self.config_changes = true;
+                self.dispatch(Event::ReloadRequested(None));
+            }
+            Action::ReloadByCommand => {
+                self.config_changes = true;
+                self.ask_reload();
+            }
+            Action::Storm => {
+                for _ in 0..self.dice.u64(2..12) {
+                    let after = self.millis(0..1_500);
+                    let action = [Action::Reload, Action::ReloadByCommand, Action::Upgrade];
+                    let action = *self.dice.choice(&action).unwrap();
+                    self.later(after, Happening::Operator(action));
+                }
+            }
+            Action::Upgrade => self.dispatch(Event::UpgradeRequested),
+            Action::Crash => {
+                let running = self.workers.values().filter(|worker| worker.is_alive);
+                let running: Vec<WorkerId> = running.map(|worker| worker.id).collect();
+                if let Some(id) = self.dice.choice(&running).copied() {
+                    let exit = Exit { clean: false, status: "signal 9".to_owned() };
+                    self.die(id, exit);
+                }
+            }
+            Action::Stop => {
+                self.begin_stop();
+                self.dispatch(Event::StopRequested);
+            }
+            Action::StopAndWait => {
+                self.begin_stop();
+                let reply = self.client(true);
+                self.dispatch(Event::StopAndWait(reply));
+            }
+            Action::StopSignal => {
+                self.begin_stop();
+                self.dispatch(Event::StopSignal("SIGTERM"));
+            }
+        }
+    }
+
+    fn begin_stop(&mut self) {
+        let longest = self.shutdown.pre_stop + self.shutdown.longest();
+        let now = self.now;
+        self.stopping.get_or_insert(Stopping {
+            since: now,
+            // Its grace, and as long as the kernel may take to end a process.
+            by: now + longest + Duration::from_secs(5 + 31),
+            close_from: now + self.shutdown.pre_stop,
+            unclean: false,
+        });
+    }
+
+    fn client(&mut self, waits_for_end: bool) -> Reply {
+        let client = self.next_serial();
+        self.waiting.insert(client, (self.now, waits_for_end));
+        Reply(client)
+    }
+
+    fn ask_reload(&mut self) {
+        let reply = self.client(false);
+        self.dispatch(Event::ReloadRequested(Some(reply)));
+    }
+
+    // ── workers ──
+
+    /// A message that arrives after all that this worker sent before.
+    fn message(&mut self, id: WorkerId, event: WorkerEvent<Values>) {
+        let is_slow = self.dice.u8(0..20) == 0;
+        let latency = if is_slow { self.millis(0..200) } else { self.millis(0..4) };
+        let now = self.now;
+        let Some(worker) = self.workers.get_mut(&id).filter(|worker| worker.is_alive) else {
+            return;
+        };
+        if worker.is_hung || worker.is_quiesced {
+            return;
+        }
+        let when = (now + latency).max(worker.last_message_at);
+        worker.last_message_at = when;
+        self.at(when, Happening::Input(Event::Worker(id, event)));
+    }
+
+    fn worker_sends(&mut self, id: WorkerId, sent: Sent) {
+        let serial = self.next_serial();
+        let Some(worker) = self.workers.get_mut(&id).filter(|worker| worker.is_alive) else {
+            return;
+        };
+        if worker.is_hung {
+            return;
+        }
+        match sent {
+            Sent::State => {
+                worker.handed_over = Some(serial);
+                self.message(id, WorkerEvent::State(State(serial)));
+            }
+            Sent::Ready => {
+                worker.is_accepting = true;
+                if let Some((after, end)) = worker.plan.end {
+                    self.later(after, Happening::Ends(id, end));
+                }
+                self.message(id, WorkerEvent::Ready);
+                self.later(Duration::ZERO, Happening::Beat(id));
+            }
+            Sent::Report => {
+                self.message(id, WorkerEvent::DrainReport(Report(serial)));
+                self.later(Duration::from_secs(2), Happening::Sends(id, Sent::Report));
+            }
+            Sent::Quiesced => {
+                self.message(id, WorkerEvent::Quiesced);
+                if let Some(worker) = self.workers.get_mut(&id) {
+                    worker.is_quiesced = true;
+                }
+            }
+        }
+    }
+
+    fn beat(&mut self, id: WorkerId) {
+        let Some(worker) = self.workers.get(&id).filter(|worker| worker.is_alive) else { return };
+        let hung_threads = worker.hung_threads;
+        self.message(id, WorkerEvent::Heartbeat { hung_threads });
+        if self.service.view(self.now).current().is_some_and(|current| current.id == id) {
+            let state = State(self.next_serial());
+            self.message(id, WorkerEvent::Checkpoint(state));
+        }
+        self.later(Duration::from_secs(2), Happening::Beat(id));
+    }
+
+    /// A worker handles one order after the other; handing over takes its time.
+    fn order(&mut self, id: WorkerId, happening: Happening) {
+        let latency = self.millis(0..4);
+        let now = self.now;
+        let Some(worker) = self.workers.get_mut(&id) else { return };
+        let when = (now + latency).max(worker.last_order_at);
+        let takes = match happening {
+            Happening::Order(_, Order::HandOver) => worker.plan.hand_over.unwrap_or_default(),
+            _ => Duration::ZERO,
+        };
+        worker.last_order_at = when + takes;
+        self.at(when, happening);
+    }
+
+    fn take_over(&mut self, id: WorkerId) {
+        let Some(worker) = self.workers.get(&id).filter(|worker| worker.is_alive) else { return };
+        match worker.plan.ready {
+            _ if worker.plan.dies_taking_over => {
+                let exit = Exit { clean: false, status: "signal 11".to_owned() };
+                self.later(Duration::from_millis(5), Happening::Dies(id, exit));
+            }
+            Some(after) => self.later(after, Happening::Sends(id, Sent::Ready)),
+            None => {}
+        }
+    }
+
+    fn obey(&mut self, id: WorkerId, order: Order) {
+        let Some(worker) = self.workers.get_mut(&id).filter(|worker| worker.is_alive) else {
+            return;
+        };
+        if worker.is_hung {
+            return;
+        }
+        let plan = worker.plan.clone();
+        let clean = Exit { clean: true, status: "exit code 0".to_owned() };
+        match order {
+            Order::HandOver => {
+                if let Some(after) = plan.hand_over {
+                    self.later(after, Happening::Sends(id, Sent::State));
+                }
+            }
+            Order::Resume => {}
+            Order::Drain | Order::Stop => {
+                worker.is_accepting &= order == Order::Stop;
+                if std::mem::replace(&mut worker.is_ending, true) {
+                    return;
+                }
+                let pre_stop = match order {
+                    Order::Stop => self.shutdown.pre_stop,
+                    _ => Duration::ZERO,
+                };
+                let drain = plan.drain.map(|drain| drain.min(self.shutdown.longest()));
+                if let Some(drain) = drain {
+                    self.later(pre_stop + drain, Happening::Dies(id, clean));
+                }
+                self.later(pre_stop, Happening::Sends(id, Sent::Report));
+            }
+            Order::StopNow => {
+                let exit = Exit { clean: false, status: "exit code 1".to_owned() };
+                if plan.drain.is_some() {
+                    self.later(Duration::from_millis(700), Happening::Dies(id, exit));
+                }
+            }
+            Order::Quiesce => {
+                if let Some(after) = plan.quiesce {
+                    self.later(after, Happening::Sends(id, Sent::Quiesced));
+                }
+            }
+            Order::Unquiesce => worker.is_quiesced = false,
+        }
+    }
+
+    fn end_of(&mut self, id: WorkerId, end: End) {
+        if self.is_quiet() {
+            return;
+        }
+        let is_watched = self.settings.hang_timeout.is_some();
+        let Some(worker) = self.workers.get_mut(&id).filter(|worker| worker.is_alive) else {
+            return;
+        };
+        match end {
+            End::Crash => {
+                let exit = Exit { clean: false, status: "signal 6".to_owned() };
+                self.die(id, exit);
+            }
+            // Where workers are not watched, nothing would ever notice.
+            End::Hang => worker.is_hung = is_watched,
+            End::DataThreadsHang => worker.hung_threads = u64::from(is_watched),
+            End::LoseLink => {
+                self.message(id, WorkerEvent::LinkClosed);
+                if let Some(worker) = self.workers.get_mut(&id) {
+                    // It says no more.
+                    worker.is_quiesced = true;
+                }
+            }
+            End::StopReading => worker.is_deaf = true,
+        }
+        self.note(format!("worker {id}: {end:?}"));
+    }
+
+    /// A process ends. Its link closes and it is reaped, one after the other.
+    fn die(&mut self, id: WorkerId, exit: Exit) {
+        let Some(worker) = self.workers.get_mut(&id).filter(|worker| worker.is_alive) else {
+            return;
+        };
+        (worker.is_alive, worker.is_accepting) = (false, false);
+        let after = worker.last_message_at;
+        self.note(format!("worker {id} dies: {}", exit.status));
+        // The thread that reads the link may be late.
+        let late = if self.dice.u8(0..10) == 0 { self.millis(0..500) } else { self.millis(0..5) };
+        let closed = after.max(self.now) + late;
+        let reaped = self.now + self.millis(0..20);
+        self.at(closed, Happening::Input(Event::Worker(id, WorkerEvent::LinkClosed)));
+        self.at(reaped, Happening::Input(Event::Worker(id, WorkerEvent::Exited(exit))));
+    }
+
+    // ── the life cycle ──
+
+    /// Something reaches the supervisor.
+    fn input(&mut self, event: Event<Values>) {
+        let mut report = None;
+        if let Event::Worker(id, said) = &event {
+            match said {
+                WorkerEvent::State(state) => {
+                    let asked = self.asked.entry(*id).or_default();
+                    asked.delivered += 1;
+                    asked.newest = Some(state.0);
+                }
+                WorkerEvent::LinkClosed => {
+                    if let Some(worker) = self.workers.get_mut(id) {
+                        worker.is_link_closed = true;
+                    }
+                }
+                WorkerEvent::DrainReport(of) => {
+                    let view = self.service.view(self.now);
+                    let is_draining = view.draining().any(|draining| draining == *id);
+                    report = is_draining.then_some(of.0);
+                }
+                WorkerEvent::Exited(exit) => {
+                    let view = self.service.view(self.now);
+                    let counts = view.workers.iter().any(|worker| {
+                        worker.id == *id && matches!(worker.role, Role::Serving | Role::Draining)
+                    });
+                    if let Some(stopping) = &mut self.stopping {
+                        stopping.unclean |= counts && !exit.clean;
+                    }
+                }
+                _ => {}
+            }
+        }
+        self.dispatch(event);
+        if let Some(report) = report {
+            let passed = self.passed_reports.contains(&report);
+            self.assert(passed, || format!("report {report} of a draining worker is lost"));
+        }
+    }
+
+    fn dispatch(&mut self, event: Event<Values>) {
+        let mut events = VecDeque::from([event]);
+        while let Some(event) = events.pop_front() {
+            if self.ended.is_some() {
+                return;
+            }
+            self.sums.events += 1;
+            if self.sums.events > EVENTS_MAX {
+                self.fail("it does not come to rest");
+            }
+            if !matches!(event, Event::Tick | Event::Worker(_, WorkerEvent::Heartbeat { .. })) {
+                self.note(format!("{event:?}"));
+            }
+            let mut commands = self.service.handle(event, self.now);
+            if let Some(sabotage) = self.sabotage {
+                commands =
+                    commands.into_iter().flat_map(|command| sabotage.change(command)).collect();
+            }
+            let mut has_executed = false;
+            for command in commands {
+                self.assert(!has_executed, || format!("after an exec: {command:?}"));
+                has_executed = matches!(command, Command::Exec);
+                events.extend(self.execute(command));
+            }
+        }
+        self.check_promises();
+    }
+
+    fn execute(&mut self, command: Command<Values>) -> Option<Event<Values>> {
+        self.assert(self.ended.is_none(), || format!("after the end: {command:?}"));
+        if !matches!(command, Command::PublishStats | Command::StoreState(..)) {
+            self.note(format!("    → {command:?}"));
+        }
+        match command {
+            Command::LoadConfig => return Some(Event::ConfigLoaded(self.load_config())),
+            Command::Spawn { worker, config, .. } => return self.spawn(worker, config),
+            Command::Send(id, order) => return self.send(id, order),
+            Command::TakeOver { worker, listen } => return self.tell_to_take_over(worker, listen),
+            Command::Kill(id, reason) => self.kill(id, &reason),
+            Command::Release(id) => {
+                let worker = self.workers.get(&id);
+                let is_dead = worker.is_some_and(|worker| !worker.is_alive);
+                self.assert(is_dead, || format!("worker {id} is released and runs"));
+            }
+            Command::StoreState(id, state) => self.store_state(id, &state),
+            Command::SendReport(_, report) => self.pass_report(&report),
+            Command::KeepReport(report) => {
+                self.pass_report(&report);
+                self.kept_reports.push(report.0);
+            }
+            Command::SendKeptReports(_) => self.kept_reports.clear(),
+            Command::CloseUnused(config) => {
+                self.bound.retain(|address| config.addresses().contains(address));
+                self.unlistened.clear();
+            }
+            Command::CloseSockets => {
+                let stopping = self.stopping.as_ref();
+                let is_time = stopping.is_some_and(|stopping| stopping.close_from <= self.now);
+                self.assert(is_time, || "the sockets are closed before `pre_stop`".into());
+                self.are_sockets_closed = true;
+                self.bound.clear();
+            }
+            Command::ReportReload { replies, worker, .. } => {
+                let is_current = self
+                    .service
+                    .view(self.now)
+                    .current()
+                    .is_some_and(|current| current.id == worker);
+                self.assert(is_current, || "a reload is reported before it is done".into());
+                self.answer(replies, false);
+            }
+            Command::ReplyFailed(replies, _) => self.answer(replies, false),
+            Command::CheckCompatibility { check } => self.start_check(check),
+            Command::Exec => return self.exec(),
+            Command::MeasureMemory => return Some(Event::MemoryMeasured(self.measure())),
+            Command::Exit { result, replies } => self.exit(result, replies),
+            Command::AdoptNames(id) => {
+                let is_killed = self.workers.get(&id).is_some_and(|worker| worker.is_killed);
+                self.assert(!is_killed, || format!("worker {id} serves, and was killed"));
+            }
+            Command::StoreNames(..)
+            | Command::ForgetInFlight
+            | Command::KeepBinary(_)
+            | Command::CancelCheck
+            | Command::PublishStats
+            | Command::NotifyReady
+            | Command::NotifyReloading
+            | Command::NotifyStopping
+            | Command::NotifyAlive => {}
+        }
+        None
+    }
+
+    fn store_state(&mut self, id: WorkerId, state: &State) {
+        let is_current =
+            self.service.view(self.now).current().is_some_and(|current| current.id == id);
+        self.assert(is_current, || format!("the state of worker {id}, which does not serve"));
+        let is_new = self.ever_stored.insert(state.0);
+        self.assert(is_new, || format!("state {} is stored twice", state.0));
+        self.stored = Some(state.0);
+    }
+
+    fn load_config(&mut self) -> Result<Loaded<Config>, String> {
+        if self.dice.u8(0..6) == 0 && !self.is_quiet() {
+            return Err("the file is wrong".to_owned());
+        }
+        let config =
+            Config(if self.config_changes { self.dice.u64(0..8) } else { self.newest_config.0 });
+        self.newest_config = config;
+        for address in config.addresses() {
+            if self.bound.insert(address) {
+                self.unlistened.insert(address);
+            }
+        }
+        Ok(Loaded { config, shutdown: self.shutdown })
+    }
+
+    fn spawn(&mut self, id: WorkerId, config: Config) -> Option<Event<Values>> {
+        self.assert(!self.workers.contains_key(&id), || format!("worker {id} exists already"));
+        for address in config.addresses() {
+            let is_bound = self.bound.contains(&address);
+            self.assert(is_bound, || format!("address {address} of worker {id} is not bound"));
+        }
+        let timeout = self.settings.ready_timeout;
+        let is_first = id.0 == 1 && self.dice.u8(0..8) > 0;
+        let plan = if self.is_quiet() || is_first {
+            Plan::good(&mut self.dice)
+        } else {
+            Plan::any(&mut self.dice, timeout)
+        };
+        if plan.dies_warming == Some(Death::AtSpawn) {
+            let why = "too many processes".to_owned();
+            return Some(Event::Worker(id, WorkerEvent::SpawnFailed(why)));
+        }
+        let mut worker = FakeWorker::new(id, config, plan.clone());
+        worker.last_message_at = self.now;
+        self.workers.insert(id, worker);
+        let exit = Exit { clean: false, status: "exit code 1".to_owned() };
+        match (plan.dies_warming, plan.warm) {
+            (Some(death), warm) => {
+                let after = warm.unwrap_or(Duration::from_millis(10));
+                if death == Death::WithReason {
+                    let why = WorkerEvent::Failed("it cannot".to_owned());
+                    self.later(after, Happening::Input(Event::Worker(id, why)));
+                }
+                self.later(after + Duration::from_millis(1), Happening::Dies(id, exit));
+            }
+            (None, Some(after)) => {
+                let when = self.now + after;
+                if let Some(worker) = self.workers.get_mut(&id) {
+                    worker.last_message_at = when;
+                }
+                self.at(when, Happening::Input(Event::Worker(id, WorkerEvent::Warm)));
+            }
+            (None, None) => {}
+        }
+        None
+    }
+
+    fn send(&mut self, id: WorkerId, order: Order) -> Option<Event<Values>> {
+        let worker = self.workers.get(&id)?;
+        if worker.is_deaf && worker.is_alive {
+            return Some(Event::Worker(id, WorkerEvent::SendTimedOut));
+        }
+        match order {
+            Order::HandOver => {
+                let is_fine = self.stopping.is_none();
+                self.assert(is_fine, || format!("worker {id} stops and is asked to hand over"));
+                let now = self.now;
+                let asked = self.asked.entry(id).or_default();
+                asked.orders += 1;
+                asked.last_order = now;
+            }
+            Order::Drain | Order::Stop => {
+                let is_needed = self.stopping.is_none()
+                    && self.service.view(self.now).current().is_some_and(|it| it.id == id);
+                self.assert(!is_needed, || format!("worker {id} serves and is told to go"));
+                let pre_stop =
+                    if order == Order::Stop { self.shutdown.pre_stop } else { Duration::ZERO };
+                let until = self.now + pre_stop + self.shutdown.longest();
+                if let Some(worker) = self.workers.get_mut(&id) {
+                    worker.has_until.get_or_insert(until);
+                }
+            }
+            Order::Resume | Order::StopNow | Order::Quiesce | Order::Unquiesce => {}
+        }
+        self.order(id, Happening::Order(id, order));
+        None
+    }
+
+    fn tell_to_take_over(&mut self, id: WorkerId, listen: bool) -> Option<Event<Values>> {
+        let view = self.service.view(self.now);
+        let others = view
+            .workers
+            .iter()
+            .filter(|other| other.id != id && other.role == Role::Candidate(Step::TakingOver));
+        let other = others.map(|other| other.id).find(|other| {
+            self.workers.get(other).is_some_and(|other| other.is_alive && !other.is_killed)
+        });
+        let is_failing = other.and_then(|other| self.workers.get(&other));
+        let is_failing = is_failing.is_some_and(|other| other.is_ending);
+        self.assert(other.is_none() || is_failing, || {
+            format!("the state is given to worker {id}, and worker {other:?} has it")
+        });
+        let asked = view.current().and_then(|current| self.asked.get(&current.id));
+        let current = view.current().map(|current| current.id);
+        if let (Some(asked), Some(current)) = (asked, current) {
+            if asked.delivered == asked.orders {
+                self.assert(self.stored.is_some_and(|stored| Some(stored) >= asked.newest), || {
+                    format!(
+                        "worker {id} did not get the state that worker {current} handed over: \
+                         {:?} and not {:?}",
+                        self.stored, asked.newest
+                    )
+                });
+            } else {
+                let is_late = asked.last_order + HANDOVER_TIMEOUT <= self.now;
+                self.assert(is_late, || format!("worker {current} still has time to hand over"));
+                self.sums.handovers_late += 1;
+            }
+        }
+        if listen {
+            if self.dice.u8(0..30) == 0 && !self.is_quiet() {
+                self.unlistened.clear();
+                let why = "address in use".to_owned();
+                return Some(Event::Worker(id, WorkerEvent::ListenFailed(why)));
+            }
+            self.unlistened.clear();
+        }
+        let stored = self.stored;
+        let worker = self.workers.get_mut(&id)?;
+        let is_first = worker.got.is_none();
+        worker.got = Some(stored.unwrap_or(0));
+        self.assert(is_first, || format!("worker {id} takes over twice"));
+        for address in self.workers.get(&id)?.config.addresses() {
+            let is_fine = self.bound.contains(&address) && !self.unlistened.contains(&address);
+            self.assert(is_fine, || format!("address {address} is not bound, or not listened on"));
+        }
+        self.order(id, Happening::TakeOver(id));
+        None
+    }
+
+    fn kill(&mut self, id: WorkerId, reason: &KillReason) {
+        let Some(worker) = self.workers.get_mut(&id) else { return };
+        let is_again = std::mem::replace(&mut worker.is_killed_by_this_image, true);
+        worker.is_killed = true;
+        let after = worker.plan.dies_after;
+        let has_until = worker.has_until;
+        if *reason == KillReason::DrainTimeout {
+            let is_late = has_until.is_some_and(|until| until <= self.now);
+            self.assert(is_late, || format!("worker {id} still has time to drain"));
+        }
+        if !matches!(reason, KillReason::NotNeeded) {
+            self.sums.drains_ended += 1;
+        }
+        self.assert(!is_again, || format!("worker {id} is killed twice"));
+        let exit = Exit { clean: false, status: "signal 9".to_owned() };
+        self.later(after, Happening::Dies(id, exit));
+    }
+
+    fn pass_report(&mut self, report: &Report) {
+        let is_new = self.passed_reports.insert(report.0);
+        self.assert(is_new, || format!("report {} is passed on twice", report.0));
+    }
+
+    fn answer(&mut self, replies: Vec<Reply>, at_the_end: bool) {
+        for Reply(client) in replies {
+            self.sums.replies += 1;
+            let is_new = self.answered.insert(client);
+            self.assert(is_new, || format!("client {client} was answered twice"));
+            let Some((_, waits_for_end)) = self.waiting.remove(&client) else {
+                self.fail(&format!("client {client} did not ask"));
+            };
+            self.assert(waits_for_end == at_the_end || self.ended.is_some(), || {
+                format!("client {client} waits for something else")
+            });
+        }
+    }
+
+    fn start_check(&mut self, check: u64) {
+        self.assert(check > self.check, || format!("check {check} again"));
+        self.check = check;
+        let (after, result) = match self.dice.u8(0..10) {
+            0 => (self.millis(10..500), Err("it is another program".to_owned())),
+            1 => return,
+            2 => (self.millis(4_900..9_000), Ok(())),
+            _ => (self.millis(10..2_000), Ok(())),
+        };
+        self.later(after, Happening::Input(Event::CompatibilityChecked { check, result }));
+    }
+
+    fn exec(&mut self) -> Option<Event<Values>> {
+        let serving = self.service.view(self.now).workers.into_iter();
+        let serving: Vec<WorkerId> = serving
+            .map(|worker| {
+                let is_candidate = matches!(worker.role, Role::Candidate(_));
+                self.assert(!is_candidate, || format!("candidate {} is left behind", worker.id));
+                worker.id
+            })
+            .collect();
+        for id in &serving {
+            let worker = self.workers.get(id);
+            let is_quiet = worker.is_none_or(|it| !it.is_alive || it.is_quiesced || it.is_hung);
+            self.assert(is_quiet, || format!("worker {id} may still send"));
+        }
+        self.assert(self.kept_reports.is_empty(), || "reports are left behind".into());
+        let is_serving = self.service.view(self.now).current().is_some();
+        self.assert(is_serving, || "no worker serves while the supervisor is replaced".into());
+        if self.dice.u8(0..8) == 0 {
+            return Some(Event::ExecFailed("no such file".to_owned()));
+        }
+        let saved = self.service.save(self.now);
+        let active = self.service.view(self.now).active.clone();
+        self.service = Service::restore(self.settings.clone(), active, &saved, self.now);
+        let now = self.now;
+        let mut closed = Vec::new();
+        for worker in self.workers.values_mut() {
+            worker.is_killed_by_this_image = false;
+            if worker.is_link_closed && serving.contains(&worker.id) {
+                closed.push(worker.id);
+            }
+        }
+        // The new image reads the end of these links once more.
+        for id in closed {
+            self.at(now, Happening::Input(Event::Worker(id, WorkerEvent::LinkClosed)));
+        }
+        // The connections of clients are closed with the old image: they ask again.
+        let waiting = std::mem::take(&mut self.waiting);
+        for client in waiting.into_keys() {
+            self.note(format!("client {client} asks again"));
+            self.later(Duration::from_millis(200), Happening::Operator(Action::ReloadByCommand));
+        }
+        self.check = 0;
+        let rollback = (self.dice.u8(0..8) == 0).then(|| "a fault".to_owned());
+        Some(Event::Resumed(rollback))
+    }
+
+    fn measure(&mut self) -> Memory {
+        if self.dice.u8(0..4) > 0 {
+            return Memory::default();
+        }
+        let ids: Vec<WorkerId> = self.workers.keys().copied().collect();
+        let resident = ids.into_iter().map(|id| (id, self.dice.u64(10..100))).collect();
+        Memory { available: Some(self.dice.u64(0..500)), resident }
+    }
+
+    fn exit(&mut self, result: Result<(), Failure>, replies: Vec<Reply>) {
+        self.answer(replies, true);
+        match (&result, &self.stopping) {
+            (Err(Failure::FirstWorker(_)), _) => {
+                self.assert(!self.has_started, || "it gives up, and has served".into());
+            }
+            (_, None) => self.fail("it ends, and was not asked to"),
+            (Ok(()), Some(stopping)) => {
+                let is_clean = !stopping.unclean;
+                self.assert(is_clean, || "a stop that cut something is called a good one".into());
+            }
+            (Err(Failure::ForcedStop(_)), Some(_)) => self.sums.stops_forced += 1,
+        }
+        self.ended = Some(result);
+    }
+
+    // ── promises ──
+
+    /// What holds after every event.
+    fn check_promises(&mut self) {
+        if self.ended.is_some() {
+            return;
+        }
+        let view = self.service.view(self.now);
+        let current = view.current().map(|current| current.id);
+        self.has_started |= current.is_some();
+        let candidates =
+            view.workers.iter().filter(|worker| matches!(worker.role, Role::Candidate(_)));
+        let is_on_its_way = candidates.clone().next().is_some() || view.restart_in.is_some();
+        if self.stopping.is_none() {
+            self.assert(current.is_some() || is_on_its_way, || {
+                "no worker serves, and no restart is scheduled".into()
+            });
+            for address in view.active.config.addresses() {
+                let is_bound = self.bound.contains(&address);
+                self.assert(is_bound, || {
+                    format!("address {address}, which is served, is not bound")
+                });
+            }
+        }
+        for candidate in candidates {
+            let Some(worker) = self.workers.get(&candidate.id) else { continue };
+            let is_needed = worker.is_alive && !worker.is_killed && !self.are_sockets_closed;
+            for address in worker.config.addresses() {
+                let is_bound = self.bound.contains(&address) || !is_needed;
+                self.assert(is_bound, || {
+                    format!("address {address} of candidate {} is not bound", candidate.id)
+                });
+            }
+        }
+        let roles = view.workers.iter().map(|worker| worker.role);
+        let has = |step: Step| roles.clone().any(|role| role == Role::Candidate(step));
+        self.assert(!has(Step::Queued) || has(Step::TakingOver), || {
+            "a candidate waits for another one, and there is none".into()
+        });
+        if !is_on_its_way && self.stopping.is_none() {
+            let used = view.active.config.addresses();
+            let unused = self.bound.iter().find(|address| !used.contains(address));
+            self.assert(unused.is_none(), || format!("address {unused:?} is bound for nothing"));
+        }
+        let draining = view.draining().filter(|id| {
+            self.workers.get(id).is_some_and(|worker| worker.is_alive && !worker.is_killed)
+        });
+        let (draining, max) = (draining.count(), self.shutdown.draining_workers.get());
+        self.assert(draining <= max, || format!("{draining} workers drain, allowed are {max}"));
+    }
+
+    /// What holds between two moments.
+    fn check_progress(&mut self) {
+        if self.ended.is_some() {
+            return;
+        }
+        if let Some(stopping) = &self.stopping {
+            let since = Duration::from_nanos(stopping.since.as_nanos());
+            let is_in_time = self.now <= stopping.by;
+            return self
+                .assert(is_in_time, || format!("the stop does not end, it began at {since:?}"));
+        }
+        if self.now < at(RECOVERED_BY) {
+            return;
+        }
+        let view = self.service.view(self.now);
+        let Some(current) = view.current() else {
+            self.fail("no worker serves after a quiet minute");
+        };
+        let Some(worker) = self.workers.get(&current.id) else { self.fail("it is no worker") };
+        let is_serving = worker.is_alive && worker.is_accepting && !worker.is_hung;
+        self.assert(is_serving, || format!("worker {} should serve, and does not", worker.id));
+        self.assert(!worker.is_link_closed, || {
+            format!("worker {} cannot be controlled", worker.id)
+        });
+        let is_active = worker.config == view.active.config;
+        self.assert(is_active, || "the worker serves another configuration".into());
+        let is_calm = view.workers.iter().all(|worker| !matches!(worker.role, Role::Candidate(_)));
+        self.assert(is_calm, || "a candidate is on its way for ever".into());
+        if let Some(client) = self.waiting.keys().next() {
+            self.fail(&format!("client {client} was never answered"));
+        }
+    }
+
+    fn check_the_end(&mut self) {
+        if let Some(client) = self.waiting.keys().next() {
+            self.fail(&format!("client {client} was never answered"));
+        }
+    }
+}
