@@ -89,6 +89,9 @@ const PLAIN: &[&str] = &[
     "docs/GLOSSARY.md",
 ];
 
+/// The files with codes, labels and metrics that an operator sees.
+const CODES: &[&str] = &["src/exchange/refusal.rs", "src/metrics/", "src/downstream/handshake.rs"];
+
 /// Phrases that a reader has to read twice. They leave out who does what.
 const FORBIDDEN: [&str; 8] = [
     "so many",
@@ -214,6 +217,23 @@ fn every_test_that_the_documents_name_exists() {
 fn the_architecture_fits_on_two_pages() {
     let architecture = read(&root().join("docs/ARCHITECTURE.md"));
     assert_none(pages("docs/ARCHITECTURE.md", &architecture));
+}
+
+#[test]
+fn the_manual_for_operators_has_every_metric_and_every_code() {
+    let manual = read(&root().join("docs/OPERATIONS.md"));
+    let mut named = 0;
+    let mut findings = Vec::new();
+    for path in files(&root().join("src"), "rs") {
+        let (path, source) = (relative(&path), read(&path));
+        if CODES.iter().any(|codes| path.starts_with(codes)) && !path.ends_with("/tests.rs") {
+            let names = operator_names(source.get(..tests_begin(&source)).unwrap_or(&source));
+            named += names.len();
+            findings.extend(undocumented(&path, &names, &manual));
+        }
+    }
+    assert!(named > 80, "looked in the wrong place: {named} names");
+    assert_none(findings);
 }
 
 // ── the tree ──
@@ -598,6 +618,24 @@ fn length(path: &str, source: &str) -> Vec<String> {
     vec![format!("{path}: {lines} lines without tests, more than {FILE_LINES_MAX}")]
 }
 
+/// The names of metrics, and the words that a `match` gives for a code or a label.
+fn operator_names(source: &str) -> BTreeSet<&str> {
+    let mut names = BTreeSet::new();
+    for (before, literal) in source.split('"').zip(source.split('"').skip(1)) {
+        let is_code = before.ends_with("=> ") || before.ends_with("=> Some(");
+        let is_word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+        if (is_code || literal.starts_with("lb_")) && literal.chars().all(is_word) {
+            names.insert(literal);
+        }
+    }
+    names
+}
+
+fn undocumented(path: &str, names: &BTreeSet<&str>, manual: &str) -> Vec<String> {
+    let missing = names.iter().filter(|name| finds(manual, name).next().is_none());
+    missing.map(|name| format!("{path}: docs/OPERATIONS.md does not have `{name}`")).collect()
+}
+
 fn pages(path: &str, text: &str) -> Vec<String> {
     let lines = text.lines().count();
     if lines <= ARCHITECTURE_LINES_MAX {
@@ -908,6 +946,15 @@ fn a_file_that_is_too_long_is_found() {
     assert_none(length("src/a.rs", &"x\n".repeat(400)));
     assert_eq!(length("src/a.rs", &"x\n".repeat(401)).len(), 1);
     assert_none(length("src/a/tests.rs", &"x\n".repeat(401)));
+}
+
+#[test]
+fn a_metric_or_a_code_that_the_manual_lacks_is_found() {
+    let source = "A => \"gone\", B => Some(\"kept\"), f(\"lb_x\"), C => \"A text\", g(\"other\")";
+    let names = operator_names(source);
+    assert_eq!(names.iter().copied().collect::<Vec<_>>(), ["gone", "kept", "lb_x"]);
+    let found = undocumented("src/a.rs", &names, "`kept` `lb_x{pool}` `gone_by`");
+    assert_eq!(found, ["src/a.rs: docs/OPERATIONS.md does not have `gone`"]);
 }
 
 #[test]
