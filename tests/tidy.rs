@@ -408,7 +408,7 @@ fn tests_begin(source: &str) -> usize {
         let starts_line = source.get(..at).is_none_or(|b| b.is_empty() || b.ends_with('\n'));
         let next = source.get(at + mark.len()..).unwrap_or_default();
         let item = next.lines().find(|line| !line.starts_with("#["));
-        starts_line && item.is_some_and(|item| item.starts_with("mod tests"))
+        starts_line && item.is_some_and(|item| item.starts_with("mod tests {"))
     });
     marks.map(|(at, _)| at).next().unwrap_or(source.len())
 }
@@ -970,6 +970,8 @@ fn tests_at_the_end_do_not_count_and_other_test_code_does() {
     assert_none(length("src/a.rs", &tests));
     let helper = format!("{long}#[cfg(test)]\nmod helper {{\n}}\n");
     assert_eq!(length("src/a.rs", &helper).len(), 1);
+    let beside = format!("#[cfg(test)]\nmod tests;\n{long}");
+    assert_eq!(length("src/a.rs", &beside).len(), 1, "tests in a file of their own end nothing");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, Result};
 
-use super::{counter, counters, gauge, gauges};
+use super::register::{counter, counters, gauge, gauges};
 
 /// Updated by the code that accepts connections.
 #[derive(Debug, Clone)]

@@ -1,4 +1,4 @@
-//! All metrics of the balancer.
+//! All metrics of the load balancer.
 //!
 //! Label values come from the configuration or from a closed set, never from a request: a client
 //! must not be able to create a time series.
@@ -14,6 +14,7 @@ mod deprecated;
 mod family;
 mod kind;
 mod known;
+mod register;
 mod series;
 mod supervision;
 #[cfg(test)]
@@ -23,16 +24,18 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
-use prometheus::core::Collector;
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, Result,
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+    Result,
 };
 
 use crate::exchange::event::{Event, Observer, Summary};
 use crate::exchange::refusal::{Outcome, Scope};
 use crate::http::metric_label::{MethodLabel, StatusLabel};
 use crate::metrics::kind::ErrorKind;
+use crate::metrics::register::{
+    by_scope, by_scope_gauge, counter, counters, gauge, gauges, register,
+};
 use crate::metrics::series::SeriesTable;
 use crate::policy::limiter::RateLimiter;
 use crate::runtime::snapshot::Snapshot;
@@ -372,40 +375,6 @@ fn describe_process(registry: &Registry) -> Result<()> {
 pub fn log_dropped() -> Result<IntCounter> {
     let (name, help) = supervision::LOG_DROPPED;
     IntCounter::with_opts(Opts::new(name, help).const_label("process", "worker"))
-}
-
-/// The name and the `# HELP` text of a metric.
-type Named = (&'static str, &'static str);
-
-fn register<C: Collector + Clone + 'static>(registry: &Registry, collector: C) -> Result<C> {
-    registry.register(Box::new(collector.clone()))?;
-    Ok(collector)
-}
-
-fn counters(registry: &Registry, named: Named, labels: &[&str]) -> Result<IntCounterVec> {
-    register(registry, IntCounterVec::new(Opts::new(named.0, named.1), labels)?)
-}
-
-fn gauges(registry: &Registry, named: Named, labels: &[&str]) -> Result<IntGaugeVec> {
-    register(registry, IntGaugeVec::new(Opts::new(named.0, named.1), labels)?)
-}
-
-fn counter(registry: &Registry, named: Named) -> Result<IntCounter> {
-    register(registry, IntCounter::new(named.0, named.1)?)
-}
-
-fn gauge(registry: &Registry, named: Named) -> Result<IntGauge> {
-    register(registry, IntGauge::new(named.0, named.1)?)
-}
-
-fn by_scope(counters: &IntCounterVec) -> Result<[IntCounter; Scope::ALL.len()]> {
-    let of = |scope: Scope| counters.get_metric_with_label_values(&[scope.as_str()]);
-    Ok([of(Scope::Global)?, of(Scope::Route)?, of(Scope::Pool)?])
-}
-
-fn by_scope_gauge(gauges: &IntGaugeVec) -> Result<[IntGauge; Scope::ALL.len()]> {
-    let of = |scope: Scope| gauges.get_metric_with_label_values(&[scope.as_str()]);
-    Ok([of(Scope::Global)?, of(Scope::Route)?, of(Scope::Pool)?])
 }
 
 /// A gauge's value, clamped to its range.
