@@ -126,7 +126,9 @@ fn start(more: &str) -> Weir {
 
 fn start_by(launcher: Command, more: &str) -> Weir {
     let url = format!("http://{}", backend());
-    let pools = format!("pools: [{{name: web, health_check: off, backends: [{url}]}}]");
+    // On a busy machine, 120 clients take longer than a minute to begin.
+    let keys = "health_check: off, timeouts: {request: off}";
+    let pools = format!("pools: [{{name: web, {keys}, backends: [{url}]}}]");
     Weir::start_by(launcher, &format!("{LISTENER_KEYS}http2: true\n{pools}\n{more}\n"))
 }
 
