@@ -425,13 +425,13 @@ fn what_is_tried_one_after_the_other_is_bounded() {
     assert_eq!(
         file(patterns(1001)).unwrap_err(),
         "1002:5: more than 1000 routes by `path_regex` (help: they are tried one after the other: \
-         use `path` where it does)"
+         use `path` where it is enough)"
     );
     let tenants = |count| (0..count).map(|n| format!("  - {{headers: {{X-T: t{n}}}, pool: web}}"));
     assert!(file(tenants(256)).is_ok());
     assert_eq!(
         file(tenants(257)).unwrap_err(),
-        "258:5: more than 256 routes for one path (help: they are tried one after the other: tell \
-         them apart by their paths)"
+        "258:5: more than 256 routes for one path (help: they are tried one after the other: \
+         distinguish them by path)"
     );
 }
