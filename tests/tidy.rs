@@ -87,10 +87,32 @@ const PLAIN: &[&str] = &[
     "docs/OPERATIONS.md",
     "docs/ARCHITECTURE.md",
     "docs/GLOSSARY.md",
+    "CHANGELOG.md",
 ];
 
 /// The files with codes, labels and metrics that an operator sees.
 const CODES: &[&str] = &["src/exchange/refusal.rs", "src/metrics/", "src/downstream/handshake.rs"];
+
+/// What the log lines that the manual names begin with.
+const LOG_WORDS: &[&str] = &[
+    "access log ",
+    "binary ",
+    "certificate ",
+    "connection ",
+    "drain ",
+    "listening:",
+    "log lines",
+    "name ",
+    "panic:",
+    "reload ",
+    "reloaded:",
+    "request rejected",
+    "starting:",
+    "stopping",
+    "too few ",
+    "upgrade ",
+    "worker ",
+];
 
 /// Phrases that a reader has to read twice. They leave out who does what.
 const FORBIDDEN: [&str; 8] = [
@@ -234,6 +256,17 @@ fn the_manual_for_operators_has_every_metric_and_every_code() {
     }
     assert!(named > 80, "looked in the wrong place: {named} names");
     assert_none(findings);
+}
+
+#[test]
+fn every_log_line_of_the_manual_for_operators_exists() {
+    let manual = read(&root().join("docs/OPERATIONS.md"));
+    let sources = files(&root().join("src"), "rs");
+    let sources: Vec<String> = sources.iter().map(|path| joined(&read(path))).collect();
+    let (named, missing) =
+        log_lines(&manual, |line| sources.iter().any(|source| source.contains(line)));
+    assert!(named > 20, "looked in the wrong place: {named} log lines");
+    assert_none(missing);
 }
 
 // ── the tree ──
@@ -636,6 +669,27 @@ fn undocumented(path: &str, names: &BTreeSet<&str>, manual: &str) -> Vec<String>
     missing.map(|name| format!("{path}: docs/OPERATIONS.md does not have `{name}`")).collect()
 }
 
+/// `source` with literals that go on in the next line joined.
+fn joined(source: &str) -> String {
+    let mut lines = source.split("\\\n");
+    let first = lines.next().unwrap_or_default().to_owned();
+    lines.fold(first, |text, line| text + line.trim_start())
+}
+
+/// The number of log lines that `manual` names in backticks, and those that do not exist. A log line
+/// begins with one of [`LOG_WORDS`]; it is compared up to its first value.
+fn log_lines(manual: &str, exists: impl Fn(&str) -> bool) -> (usize, Vec<String>) {
+    let fenced = manual.split("```").step_by(2).collect::<String>().replace('\n', " ");
+    let spans = fenced.split('`').skip(1).step_by(2);
+    let lines = spans.filter(|span| LOG_WORDS.iter().any(|word| span.starts_with(word)));
+    let constant = |span: &'_ str| span.split([':', '=', '…']).next().unwrap_or_default().len();
+    let lines: BTreeSet<&str> =
+        lines.filter_map(|span| span.get(..constant(span))).map(str::trim).collect();
+    let missing = lines.iter().filter(|line| !exists(line));
+    let missing = missing.map(|line| format!("docs/OPERATIONS.md: there is no log line `{line}`"));
+    (lines.len(), missing.collect())
+}
+
 fn pages(path: &str, text: &str) -> Vec<String> {
     let lines = text.lines().count();
     if lines <= ARCHITECTURE_LINES_MAX {
@@ -955,6 +1009,18 @@ fn a_metric_or_a_code_that_the_manual_lacks_is_found() {
     assert_eq!(names.iter().copied().collect::<Vec<_>>(), ["gone", "kept", "lb_x"]);
     let found = undocumented("src/a.rs", &names, "`kept` `lb_x{pool}` `gone_by`");
     assert_eq!(found, ["src/a.rs: docs/OPERATIONS.md does not have `gone`"]);
+}
+
+#[test]
+fn a_log_line_that_does_not_exist_is_found() {
+    let manual =
+        "`worker died` `worker\nkilled: pid=…` `weir run`\n```\nworker left\n```\n`worker left`";
+    let source = joined("warn!(\"worker died\");\nwarn!(\"worker \\\n    killed: pid={}\")");
+    let (named, missing) = log_lines(manual, |line| source.contains(line));
+    assert_eq!(
+        (named, missing.as_slice()),
+        (3, ["docs/OPERATIONS.md: there is no log line `worker left`".to_owned()].as_slice())
+    );
 }
 
 #[test]
