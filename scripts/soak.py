@@ -3,6 +3,7 @@
 
     scripts/soak.py --weir target/release/weir                    ten minutes, 60 reloads, 10 upgrades
     scripts/soak.py --weir target/debug/weir --minutes 1 --reloads 6 --upgrades 1 --requests 20000
+    scripts/soak.py --weir target/release/weir --minutes 5 --reloads 40 --kills 5 --requests 500000
 
 wrk brings most of the requests. Beside it run clients that keep their connections: a Prometheus-like
 scraper and a health checker on the admin port, POSTs that are sent at once after a response (quick and
@@ -14,6 +15,10 @@ do), or a stream beyond the last one of a GOAWAY. A WebSocket may end after `shu
 documented; the access log has to give the reason. No page of the scraper may come from a worker before
 the one that a finished reload has put in place, and no total may fall. At the end every request that wrk and the others
 counted has to be in the access log and in `lb_requests_total`.
+
+With `--kills`, the worker that serves is killed (SIGKILL) now and then. What it had in flight is lost: each
+connection may lose what it waits for, once for each kill and until another worker serves. Log lines and counts
+of its last moment are lost too, so they are not compared with the requests then.
 
 It prints a table and what failed, and exits 1 if anything did. It needs wrk and nginx, and for HTTP/2 the
 clients of `scripts/setup.sh e2e`. It ends by itself, and ends all that it has started.
@@ -102,9 +107,15 @@ class Tally:
         self.repeated = 0
         self.limits = []
         self.failures = []
+        # By kills of the worker.
+        self.lost = []
 
     def fail(self, what):
-        self.failures.append(f"{time.strftime('%H:%M:%S')} {what}")
+        kept = self.lost if Tally.is_killed else self.failures
+        kept.append(f"{time.strftime('%H:%M:%S')} {what}")
+
+    # A worker has been killed, and the next one does not serve yet.
+    is_killed = False
 
 
 class Http1:
@@ -182,7 +193,7 @@ class Soak:
         self.numbers = 0
         self.over = asyncio.Event()
         self.tasks = []
-        self.reloads = self.upgrades = 0
+        self.reloads = self.upgrades = self.kills = 0
         # Of the worker that served when the last reload was done.
         self.generation = 1
 
@@ -251,6 +262,7 @@ class Soak:
         reloads, upgrades = self.options.reloads, self.options.upgrades
         events = [((at + 1) / (reloads + 1), self.reload) for at in range(reloads)]
         events += [((at + 0.5) / upgrades, self.upgrade) for at in range(upgrades)]
+        events += [((at + 0.3) / self.options.kills, self.kill) for at in range(self.options.kills)]
         started = time.monotonic()
         for share, event in sorted(events, key=lambda one: one[0]):
             wait = started + share * self.seconds - time.monotonic()
@@ -275,9 +287,31 @@ class Soak:
             await asyncio.sleep(0.1)
             with contextlib.suppress(Failed):
                 said = await self.command("status")
-                if f"upgrades: done={self.upgrades} refused=0" in said:
+                if f"upgrades: done={self.upgrades} rejected=0" in said:
                     return
         raise Failed(f"upgrade {self.upgrades} was not done: {said}")
+
+    async def kill(self):
+        """Kills the worker that serves, and waits for the next one."""
+        serving = r"^worker (\d+): serving.* pid=(\d+)"
+        before = re.search(serving, await self.command("status"), re.M)
+        expect(before, "no worker serves")
+        Tally.is_killed = True
+        self.kills += 1
+        os.kill(int(before[2]), signal.SIGKILL)
+        for _ in range(300):
+            await asyncio.sleep(0.1)
+            now = None
+            # While no worker serves, the status is a failure.
+            with contextlib.suppress(Failed):
+                now = re.search(serving, await self.command("status"), re.M)
+            if now and now[1] != before[1]:
+                # Clients may learn of it a moment later.
+                await asyncio.sleep(2)
+                Tally.is_killed = False
+                self.generation = int(now[1])
+                return
+        raise Failed(f"worker {before[1]} was killed, and none has taken its place")
 
     async def bulk(self):
         """wrk, as many requests as were asked for."""
@@ -300,7 +334,12 @@ class Soak:
         expect(process.returncode == 0 and found, f"wrk: {said}")
         tally.done = int(found[1])
         for bad in re.findall(r"Socket errors:.*|Non-2xx.*", said):
-            tally.fail(bad)
+            # Each kill ends all of its connections.
+            numbers = list(map(int, re.findall(r"\d+", bad)))
+            if bad.startswith("Socket") and 0 < sum(numbers) <= self.kills * WRK_CONNECTIONS:
+                tally.lost += [bad] * sum(numbers)
+            else:
+                tally.fail(bad)
 
     async def scraper(self):
         """Scrapes over a kept connection: totals must not fall, the worker not be an older one."""
@@ -376,17 +415,24 @@ class Soak:
                 writer.write(message)
                 back = await asyncio.wait_for(reader.read(len(message)), PATIENCE)
                 if not back:
-                    # The log has to say why.
-                    return tally.limits.append(path)
+                    return self.ended(path, tally)
                 if len(back) < len(message):
                     back += await reader.readexactly(len(message) - len(back))
                 if back != message:
                     return tally.fail(f"{path}: changed")
                 await asyncio.sleep(0.3)
         except ConnectionError:
-            tally.limits.append(path)
+            self.ended(path, tally)
         finally:
             writer.close()
+
+    @staticmethod
+    def ended(path, tally):
+        """A WebSocket was closed: the log has to say why, unless its worker was killed."""
+        if Tally.is_killed:
+            tally.fail(f"{path}: closed")
+        else:
+            tally.limits.append(path)
 
     async def streams(self):
         """Ten streams at a time on one HTTP/2 connection after the other."""
@@ -455,20 +501,28 @@ class Soak:
             tally.fail(f"{reasons[reason]} lines with the reason {reason}")
         counted = total(self.samples, "lb_requests_total")
         dropped = total(self.samples, "lb_access_log_dropped_total")
-        if counted != lines + dropped:
+        if self.kills:
+            print(f"lb_requests_total is {counted:.0f}, and the log has {lines} lines, {dropped:.0f} dropped")
+        elif counted != lines + dropped:
             tally.fail(f"lb_requests_total is {counted:.0f}, and the log has {lines} lines, {dropped:.0f} dropped")
         port = [name for name in self.tallies if name not in ("access log", "scraper", "health checker")]
         heard = sum(self.tallies[name].done for name in port)
-        if heard > counted:
+        if heard > counted and not self.kills:
             tally.fail(f"the clients got {heard} responses, but {counted:.0f} were counted")
         self.reasons = reasons
+        clients = {"wrk": WRK_CONNECTIONS, "POST": 4, "slow POST": SLOW_CLIENTS, "download": 3, "WebSocket": 3}
+        clients |= {"HTTP/2 stream": 2 * Http2.STREAMS}
+        for name, tally in self.tallies.items():
+            if len(tally.lost) > self.kills * clients.get(name, 1):
+                tally.failures += tally.lost
 
     def report(self):
-        print(f"{self.reloads} reloads, {self.upgrades} upgrades, {self.options.minutes:g} minutes")
-        print(f"{'':16} {'requests':>9} {'failed':>7} {'repeated':>9} {'ended by a limit':>17}")
+        done = f"{self.reloads} reloads, {self.upgrades} upgrades, {self.kills} kills"
+        print(f"{done}, {self.options.minutes:g} minutes")
+        print(f"{'':16} {'requests':>9} {'failed':>7} {'repeated':>9} {'ended by a limit':>17} {'lost by kills':>14}")
         for name, tally in self.tallies.items():
-            row = (tally.done, len(tally.failures), tally.repeated, len(tally.limits))
-            print(f"{name:16} {row[0]:9} {row[1]:7} {row[2]:9} {row[3]:17}")
+            row = (tally.done, len(tally.failures), tally.repeated, len(tally.limits), len(tally.lost))
+            print(f"{name:16} {row[0]:9} {row[1]:7} {row[2]:9} {row[3]:17} {row[4]:14}")
         if not h2:
             print("HTTP/2 was left out: scripts/setup.sh e2e installs its client")
         for name, tally in self.tallies.items():
@@ -581,9 +635,10 @@ def main():
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--reloads", type=int, default=60)
     parser.add_argument("--upgrades", type=int, default=10)
+    parser.add_argument("--kills", type=int, default=0, help="how often the serving worker is killed")
     parser.add_argument("--requests", type=int, default=1_000_000, help="about as many by wrk")
     options = parser.parse_args()
-    if options.minutes <= 0 or options.reloads < 1 or options.upgrades < 1 or options.requests < 1:
+    if options.minutes <= 0 or options.reloads < 1 or options.upgrades < 1 or options.requests < 1 or options.kills < 0:
         parser.error("each number has to be at least 1")
     # A run that is told to end still ends what it started.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
