@@ -1,14 +1,14 @@
-# One line each: what has an `if` in it belongs into a Rust test.
+# One-liners only: anything with an `if` belongs in a Rust test.
 
-# What has to be green before a push
+# Must pass before a push
 check:
     cargo fmt --check && cargo clippy --all-targets -- -D warnings && cargo test
 
-# The pure core and the rules of the house, in seconds: run on save
+# The pure core and the rules of tests/tidy.rs, in seconds: run on save
 core:
     cargo test --no-default-features
 
-# Who may import whom, and whether the documents tell the truth
+# Imports, file lengths, and whether the documents match the code
 tidy:
     cargo test --no-default-features --test tidy
 
@@ -27,11 +27,11 @@ fuzz t="request" s="60":
 bench:
     cargo bench --manifest-path benches/Cargo.toml
 
-# A minute of reloads and upgrades under clients that keep connections: docs/TESTING.md
+# A minute of reloads and upgrades under keep-alive clients: docs/TESTING.md
 soak weir="target/debug/weir" minutes="1":
     scripts/soak.py --weir {{weir}} --minutes {{minutes}} --reloads 6 --upgrades 1 --requests 20000
 
-# Rewrite the golden complaints, and see what changed
+# Rewrite the expected error messages, and show what changed
 golden:
     UPDATE=1 cargo test --test config && git diff --stat tests/config
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Builds the image of the Dockerfile with Debian's buildah, and tries it, on a machine without an
-# engine and without images: the base image is made here, under the name that the Dockerfile asks
-# for, of a bare Debian and this machine's Rust.
+# Builds the image of the Dockerfile with Debian's buildah, and tests it, on a machine without a
+# container engine and without images. The base image is built here from a minimal Debian and this
+# machine's Rust, under the name that the Dockerfile uses.
 #
 #   scripts/image.sh [base|build|check|clean]...       without an argument: base build check
 #

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Breaks the code on purpose, one place at a time, and shows that the simulation notices. Works on
-# a copy of HEAD; prints a line for each and fails if one goes unnoticed.
+# Breaks the code on purpose, one place at a time, and checks that the simulation fails. Works on a
+# copy of HEAD, prints one line for each change, and fails if one is not detected.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export CARGO_TARGET_DIR="$PWD/target/sabotage"

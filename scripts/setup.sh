@@ -1,15 +1,15 @@
 #!/bin/sh
-# Installs what building and testing need on a Debian: packages, and the Rust toolchain that
-# rust-toolchain.toml names, if there is rustup.
+# Installs the requirements of build and tests on Debian: packages, and the Rust toolchain of
+# rust-toolchain.toml, if rustup is installed.
 #
-#   scripts/setup.sh build    a C compiler, cmake and Rust: what `cargo build` needs
-#   scripts/setup.sh demo     and curl, for what scripts/demo.sh says at its end
-#   scripts/setup.sh test     and what `cargo test` needs
+#   scripts/setup.sh build    a C compiler, cmake and Rust, for `cargo build`
+#   scripts/setup.sh demo     and curl, for scripts/demo.sh
+#   scripts/setup.sh test     and the requirements of `cargo test`
 #   scripts/setup.sh e2e      and the servers and clients of scripts/e2e.py and scripts/compare.py;
 #                             Python's and Node's packages go below target/
 #
-# Without an argument: e2e. Run again, it looks and does nothing. No service is left running:
-# the tests start their own servers, with their own configuration.
+# Without an argument: e2e. If nothing is missing, it does nothing. No service is left running: the
+# tests start their own servers with their own configuration.
 set -eu
 
 usage() {
@@ -31,7 +31,7 @@ case "${1:-e2e}" in
     *) usage ;;
 esac
 
-# The command that proves a package is there, whichever package or build it came from.
+# The command whose presence shows that a package is installed, from whatever source.
 command_of() {
     case "$1" in
         nodejs) echo node ;;
@@ -53,15 +53,14 @@ is_there() {
     esac
 }
 
-# Debian keeps some servers where only root looks.
+# Some servers are in directories that are only in root's PATH.
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 missing=""
 for package in $wanted; do
     is_there "$package" || missing="$missing $package"
 done
 
-# Clients that no Debian package has in the version that is wanted, below target/: nothing of them
-# is installed anywhere else.
+# Clients that Debian does not package in the required version; they are installed below target/ only.
 add_clients() {
     [ "$wanted" = "$e2e" ] || return 0
     here=$(cd "$(dirname "$0")" && pwd)
@@ -75,8 +74,8 @@ add_clients() {
     fi
 }
 
-# Rust as rust-toolchain.toml wants it. rustup installs it here, whatever RUSTUP_AUTO_INSTALL says:
-# cargo alone would end in an error that does not say how.
+# The Rust version of rust-toolchain.toml. rustup installs it here, even with RUSTUP_AUTO_INSTALL=0:
+# otherwise cargo would fail with an error that does not say what to do.
 add_rust() {
     root=$(cd "$(dirname "$0")/.." && pwd)
     wanted_rust=$(sed -n 's/^channel = "\(.*\)"/\1/p' "$root/rust-toolchain.toml")
@@ -86,7 +85,7 @@ add_rust() {
         line="rustup toolchain install $wanted_rust --profile minimal --component rustfmt --component clippy"
         echo "installing Rust $wanted_rust: $line"
         $line && return 0
-        echo "Rust $wanted_rust could not be installed, see the error above. Put that right, and run:" >&2
+        echo "Rust $wanted_rust could not be installed, see the error above. Fix the cause, and run:" >&2
         echo "  $line" >&2
         return 1
     fi
@@ -111,7 +110,7 @@ add_rust() {
 if [ -z "$missing" ]; then
     add_rust
     add_clients
-    echo "all there:" $wanted
+    echo "already installed:" $wanted
     exit 0
 fi
 
@@ -127,9 +126,9 @@ else
     exit 1
 fi
 
-# A package's maintainer script asks policy-rc.d whether it may start its service; 101 says no.
-# One that is there already is the administrator's and is left alone: RUNLEVEL=1 tells the same
-# to those who do not ask.
+# A package's maintainer script asks policy-rc.d whether it may start its service; 101 means no. An
+# existing policy-rc.d belongs to the administrator and is not changed; RUNLEVEL=1 has the same effect
+# for scripts that do not use it.
 policy=/usr/sbin/policy-rc.d
 if [ ! -e "$policy" ]; then
     trap '$as_root rm -f "$policy"' EXIT
@@ -147,7 +146,7 @@ for package in $missing; do
     is_there "$package" || still="$still $package"
 done
 if [ -n "$still" ]; then
-    echo "installed, and still not to be found:$still" >&2
+    echo "installed, but still not found:$still" >&2
     exit 1
 fi
 add_rust

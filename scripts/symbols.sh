@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Builds the release binary, and beside it a file with its debug information: lines of the source
-# for gdb, perf and addr2line. The binary names that file and is the same without it.
+# Builds the release binary, and a separate file with its debug information: source lines for gdb,
+# perf and addr2line. The binary refers to that file, but does not need it.
 #
 #   scripts/symbols.sh            target/release/weir and target/release/weir.debug
 set -euo pipefail

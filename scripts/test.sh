@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Passes every test. Installs what building and testing need, or says the line that does.
+# Runs every test. Installs the requirements of the build and the tests, or prints the command that does.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 scripts/setup.sh test
-# rustup puts cargo where a shell that is open already does not look.
+# After an installation by rustup, cargo is not yet in the PATH of an open shell.
 command -v cargo >/dev/null || PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
 exec cargo test --locked "$@"
