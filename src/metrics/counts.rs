@@ -129,7 +129,7 @@ impl Metrics {
     }
 
     /// Adds the counts of another worker. Each count may be added once: first all of
-    /// [`Self::counts`], later the [difference](Counts::since).
+    /// [`Self::export`], later the [difference](Counts::since).
     pub fn import(&self, counts: &Counts, snapshot: &Snapshot) {
         if *counts == Counts::default() {
             return;

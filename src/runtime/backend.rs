@@ -251,7 +251,7 @@ impl Backend {
     }
 
     /// Imports the health that the previous worker exported at that instant, and combines it with the results
-    /// of own probes since the start (see [`Hysteresis::resume`]). If that is what was imported at the
+    /// of own probes since the start (see [`Hysteresis::import`]). If that is what was imported at the
     /// start, the previous worker has died since, and all results of own probes are newer. A backend
     /// without health checks here stays healthy; one without them there stays unknown until it passes.
     /// `Some` is the new health, if the log does not have it: neither this worker nor, as far as is

@@ -67,7 +67,7 @@ impl Debits {
     }
 
     /// Charges the clients. A limit that the snapshot does not have, or that identifies clients
-    /// differently, is skipped, as in [`Handoff::apply`].
+    /// differently, is skipped, as in [`Handoff::import`].
     pub fn import(&self, snapshot: &Snapshot, now: Timestamp) {
         if self.is_empty() || self.seed != Some(snapshot.seed) {
             return;

@@ -1,7 +1,7 @@
 //! The process that owns the listening sockets and starts the workers that serve them.
 //!
 //! What happens when is decided by [`crate::lifecycle`]; this module is the shell around it. Threads
-//! for signals, control clients, workers and the watched file send what they see as an [`Input`] into
+//! for signals, control clients, workers and the watched file send what they see as an `Input` into
 //! one queue. The main thread turns each input into an event of the life cycle and carries out the
 //! commands that result (`commands.rs`). It serves no request itself, so there is little that can make
 //! it die; and while it lives, the sockets stay open.
