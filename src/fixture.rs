@@ -108,6 +108,7 @@ pub(crate) fn snapshot(pools: Vec<config::Pool>) -> Snapshot {
             tunnels: Duration::ZERO,
             draining_workers: NonZeroUsize::MIN,
         },
+        source: config::ConfigSource::default(),
     };
     Snapshot::new(&config, "v1", 7, |_, _| Lookup::Failed("no names in tests".to_owned()))
 }

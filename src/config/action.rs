@@ -48,7 +48,7 @@ pub struct Forward {
 pub struct Share {
     /// An index into [`Config::pools`](super::Config::pools).
     pub pool: usize,
-    /// Relative to the others; at most [`limits::WEIGHT_MAX`](super::limits::WEIGHT_MAX).
+    /// Relative to the others; at most 1000.
     pub weight: u32,
 }
 

@@ -4,11 +4,13 @@ use super::listener::ClientAuth;
 use std::fmt;
 use std::path::Path;
 
+use super::file::RawFile;
 use super::meaning::Config;
 use super::overrides::Overrides;
 use super::problem::Diagnostics;
-use super::problem::{Problem, Problems};
-use super::{check, file, foreign, yaml};
+use super::problem::{Problem, Problems, SMALLEST};
+use super::source::ConfigSource;
+use super::{check, foreign, yaml};
 
 /// A configuration as far as it is known, with all problems found so far. Further checks, for example of
 /// the certificate files, add to it, so that all problems are reported at once.
@@ -61,18 +63,19 @@ impl ConfigBuilder {
             Some(bytes) => {
                 let known = |problem| foreign::problem(bytes).unwrap_or(problem);
                 let root = yaml::read(bytes).map_err(known)?;
-                let file = file::File::read(&root, &mut found).map_err(known)?;
+                let file = RawFile::read(&root, &mut found).map_err(known)?;
                 let typed = file.pools.is_some() || file.refused.contains(&"pools");
                 if overrides.backends.is_empty() && !typed {
-                    found.add(Problem::new(root.at, "`pools` is missing").help(file::SMALLEST));
+                    found.add(Problem::new(root.at, "`pools` is missing").help(SMALLEST));
                 }
                 file
             }
             None if overrides.backends.is_empty() => return Err(nothing().into()),
-            None => file::File::default(),
+            None => RawFile::default(),
         };
         overrides.apply(&mut file, &mut found);
-        let config = check::check(file, &mut found).in_directory(directory);
+        let mut config = check::check(file, &mut found).in_directory(directory);
+        config.source = ConfigSource::new(text, overrides);
         found.explain_variables();
         Ok(Self { config, found })
     }
@@ -131,4 +134,12 @@ impl Config {
 fn nothing() -> Problem {
     Problem::nowhere("there is nothing to balance")
         .help("pass a file with `-c FILE`, or a backend with `--backend http://10.0.0.1:3000`")
+}
+
+/// Loads a file with its overrides; the file may be missing.
+///
+/// # Errors
+/// All problems, in the order of the file.
+pub fn load(text: Option<&[u8]>, overrides: &Overrides) -> Result<Config, Problems> {
+    ConfigBuilder::new(text, overrides, Path::new(""))?.finish().config
 }

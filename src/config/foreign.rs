@@ -1,7 +1,6 @@
 //! Recognizes configuration files of other servers.
 
-use super::file;
-use super::problem::{Position, Problem};
+use super::problem::{Position, Problem, SMALLEST};
 
 /// Whether a trimmed line belongs to the configuration of a server.
 type IsLine = fn(&str) -> bool;
@@ -20,7 +19,7 @@ pub(super) fn problem(text: &[u8]) -> Option<Problem> {
     let (name, line) = SERVERS.into_iter().find_map(found)?;
     let at = Position { line, column: 1 };
     let what = format!("this looks like {name} configuration, but Weir reads YAML");
-    Some(Problem::in_file(at, what).help(file::SMALLEST))
+    Some(Problem::in_file(at, what).help(SMALLEST))
 }
 
 fn is_nginx(line: &str) -> bool {

@@ -2,8 +2,10 @@
 //!
 //! It is generated from the same table that the reader uses, so every key that can be read is described.
 
-use super::file;
+use super::file::SCHEMA;
+use super::problem::Origin;
 use super::read::{Key, Presence, Section};
+use super::yaml::Node;
 
 const HEAD: &str = "\
 # The configuration file
@@ -48,7 +50,7 @@ environment, and the environment overrides the file. `weir run` and `weir check`
 #[must_use]
 pub fn manual() -> String {
     let mut text = HEAD.to_owned();
-    for section in file::SECTIONS {
+    for section in SCHEMA.sections() {
         describe(section, &mut text);
     }
     text
@@ -76,17 +78,23 @@ fn describe(section: &Section, text: &mut String) {
 }
 
 fn row(key: &Key) -> String {
-    let presence = match key.presence {
-        Presence::Required => "required".to_owned(),
-        Presence::Default(value) => format!("default: `{value}`"),
-        Presence::Otherwise(words) => format!("if left out: {words}"),
+    let nothing = Node::map(Origin::START, Vec::new());
+    let presence = match (key.presence, (key.default)(&nothing, &SCHEMA)) {
+        (Presence::Required, _) => "required".to_owned(),
+        (Presence::Default, Some(value)) => format!("default: `{value}`"),
+        (Presence::Section, _) => "default: the defaults below".to_owned(),
+        (Presence::Computed(words), _) => format!("default: {words}"),
+        (Presence::Optional(words), _) => format!("if left out: {words}"),
+        (Presence::Default, None) => String::new(),
     };
+    let effect = key.on_reload.words().map(|words| format!("- changed by a reload: {words}\n"));
     format!(
-        "\n### `{name}`\n\n{doc}\n\n- type: {expected}\n- {presence}\n- example: `{name}: {example}`\n",
+        "\n### `{name}`\n\n{doc}\n\n- type: {expected}\n- {presence}\n- example: `{name}: {example}`\n{effect}",
         name = key.name,
         doc = joined(key.doc),
-        expected = (key.expected)(),
+        expected = (key.expected)(key.bounds),
         example = key.example,
+        effect = effect.unwrap_or_default(),
     )
 }
 
@@ -216,14 +224,18 @@ mod tests {
     }
 
     fn keys() -> impl Iterator<Item = (&'static Section, &'static Key)> {
-        file::SECTIONS.iter().flat_map(|section| section.keys.iter().map(move |key| (section, key)))
+        let sections = SCHEMA.sections().into_iter();
+        sections.flat_map(|section| section.keys.iter().map(move |key| (section, key)))
     }
 
     #[test]
     fn writing_a_default_changes_nothing() {
         let mut written = 0;
         for (section, key) in keys() {
-            if let Presence::Default(value) = key.presence {
+            let nothing = Node::map(Origin::START, Vec::new());
+            if let (Presence::Default, Some(value)) =
+                (key.presence, (key.default)(&nothing, &SCHEMA))
+            {
                 let entry = format!("{}: {value}", key.name);
                 let (written_out, left_out) = (with(section, key, &entry), with(section, key, ""));
                 assert_eq!(written_out, left_out, "{}: {entry}", section.path);

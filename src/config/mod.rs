@@ -11,7 +11,6 @@ mod check;
 mod diff;
 mod file;
 mod foreign;
-mod forwarding;
 pub mod limits;
 mod listener;
 mod manual;
@@ -19,50 +18,38 @@ mod meaning;
 mod overrides;
 pub mod pem;
 mod problem;
-mod rate_limit;
 mod read;
 mod route;
 mod show;
-mod shutdown;
+mod source;
 mod terms;
 mod transport;
 mod value;
 mod yaml;
 
-use std::path::Path;
-
 use xxhash_rust::xxh3::Xxh3;
 
 pub use action::{Action, Forward, Header, HeaderChanges, Respond, Rewrite, Share};
-pub use builder::{ConfigBuilder, Report, Warning};
+pub use builder::{ConfigBuilder, Report, Warning, load};
 pub use diff::diff;
-pub use forwarding::Forwarding;
+pub use file::{
+    AccessLog, Forwarding, HealthCheck, Http2, Limits, RateLimit, Retry, Shutdown, Timeouts,
+    TransportHttp2,
+};
 pub use listener::{Certificate, ClientAuth, Listener, Tls};
 pub use manual::manual;
-pub use meaning::{
-    AccessLog, Admin, Backend, Config, HealthCheck, Http2, Limits, Pool, Probe, ReadyWhen, Retry,
-    RetryOn, Threads, Timeouts,
-};
+pub use meaning::{Admin, Backend, Config, Pool, ReadyWhen, Threads};
 pub use overrides::{Override, Overrides};
 pub use problem::{Position, Problem, Problems, Source, SourcePosition, nearest};
-pub use rate_limit::RateLimit;
 pub use route::{Condition, Conditions, PathPattern, Route, Test, precedence};
 pub use show::show;
-pub use shutdown::Shutdown;
+pub use source::ConfigSource;
 pub use terms::{
     Algorithm, AmbiguousPaths, BackendAddress, FilePath, ForwardingHeader, HalfClosed, HostPattern,
-    LogFormat, LogTarget, Protocol, ResponseBuffers, SentHeaders, StatusSet, TlsVersion,
-    UnderscoreHeaders,
+    LogFormat, LogTarget, Probe, Protocol, ResponseBuffers, RetryOn, SentHeaders, StatusSet,
+    TlsVersion, UnderscoreHeaders,
 };
-pub use transport::{Transport, TransportHttp2, TransportTls};
-
-/// Loads a file with its overrides; the file may be missing.
-///
-/// # Errors
-/// All problems, in the order of the file.
-pub fn load(text: Option<&[u8]>, overrides: &Overrides) -> Result<Config, Problems> {
-    ConfigBuilder::new(text, overrides, Path::new(""))?.finish().config
-}
+pub use transport::{Transport, TransportTls};
 
 /// A short name for a file and its overrides: equal for equal bytes.
 #[must_use]

@@ -3,10 +3,11 @@
 //! They are put into the file as typed before it is checked, so the same rules hold for both, and a message
 //! about `--listen` reads like one about `listeners`.
 
-use super::file;
-use super::file::{Backend, File, HealthCheck, Listener, Pool, Timeouts};
+use super::file::{
+    RawAdmin, RawBackend, RawFile, RawHealthCheck, RawListener, RawPool, RawTimeouts, SCHEMA,
+};
 use super::problem::{Diagnostics, Origin, Problem, Source, Spanned};
-use super::read::{FromNode, KeyContext, List, OffOr};
+use super::read::{FromNode, KeyContext, List, OffOr, Section};
 use super::yaml::{Node, Value};
 use crate::name::PoolName;
 
@@ -127,34 +128,41 @@ impl Overrides {
     }
 
     /// Puts the values into `file`.
-    pub(super) fn apply(&self, file: &mut File, found: &mut Diagnostics) {
+    pub(super) fn apply(&self, file: &mut RawFile, found: &mut Diagnostics) {
         self.listen(file, found);
         self.backends(file, found);
         let admin = self.admin.as_ref();
         if let Some(address) =
-            admin.and_then(|given| read(given, "address", "127.0.0.1:9090", found))
+            admin.and_then(|given| read(given, (&RawAdmin::SECTION, "address"), found))
         {
             let at = address.at;
-            let value = file::Admin { address: Some(address), ..file::Admin::default() };
+            let value = RawAdmin { address: Some(address), ..RawAdmin::default() };
             file.admin = Some(Spanned { at, value });
         }
-        let algorithm =
-            self.algorithm.as_ref().and_then(|given| read(given, "algorithm", "least_conn", found));
-        let request =
-            self.request_timeout.as_ref().and_then(|given| read(given, "request", "60s", found));
-        let interval =
-            self.health_interval.as_ref().and_then(|given| read(given, "interval", "10s", found));
+        let algorithm = self
+            .algorithm
+            .as_ref()
+            .and_then(|given| read(given, (&RawPool::SECTION, "algorithm"), found));
+        let request = self
+            .request_timeout
+            .as_ref()
+            .and_then(|given| read(given, (&RawTimeouts::SECTION, "request"), found));
+        let interval = self
+            .health_interval
+            .as_ref()
+            .and_then(|given| read(given, (&RawHealthCheck::SECTION, "interval"), found));
         for pool in file.pools.iter_mut().flat_map(|pools| &mut pools.value.entries) {
             let pool = &mut pool.value;
             if let Some(algorithm) = &algorithm {
                 pool.algorithm = Some(algorithm.clone());
             }
             if let Some(request) = &request {
-                let none = Spanned { at: request.at, value: Timeouts::default() };
+                let none = Spanned { at: request.at, value: RawTimeouts::default() };
                 pool.timeouts.get_or_insert(none).value.request = Some(request.clone());
             }
             if let Some(interval) = &interval {
-                let none = Spanned { at: interval.at, value: OffOr::Value(HealthCheck::default()) };
+                let none =
+                    Spanned { at: interval.at, value: OffOr::Value(RawHealthCheck::default()) };
                 if let OffOr::Value(check) = &mut pool.health_check.get_or_insert(none).value {
                     check.interval = Some(interval.clone());
                 }
@@ -162,13 +170,13 @@ impl Overrides {
         }
     }
 
-    fn listen(&self, file: &mut File, found: &mut Diagnostics) {
+    fn listen(&self, file: &mut RawFile, found: &mut Diagnostics) {
         let Some(first) = self.listen.first() else { return };
         let listener = |given| {
-            let address = read(given, "address", "0.0.0.0:8080", found)?;
+            let address = read(given, (&RawListener::SECTION, "address"), found)?;
             Some(Spanned {
                 at: address.at,
-                value: Listener { address: Some(address), ..Listener::default() },
+                value: RawListener { address: Some(address), ..RawListener::default() },
             })
         };
         let entries = self.listen.iter().filter_map(listener).collect();
@@ -176,12 +184,15 @@ impl Overrides {
         file.listeners = Some(Spanned { at: origin(first), value });
     }
 
-    fn backends(&self, file: &mut File, found: &mut Diagnostics) {
+    fn backends(&self, file: &mut RawFile, found: &mut Diagnostics) {
         let Some(first) = self.backends.first() else { return };
         let at = origin(first);
         let backend = |given| {
-            let url = read(given, "url", "http://10.0.0.1:3000", found)?;
-            Some(Spanned { at: url.at, value: Backend { url: Some(url), ..Backend::default() } })
+            let url = read(given, (&RawBackend::SECTION, "url"), found)?;
+            Some(Spanned {
+                at: url.at,
+                value: RawBackend { url: Some(url), ..RawBackend::default() },
+            })
         };
         let entries = self.backends.iter().filter_map(backend).collect();
         let value = List { entries, typed: self.backends.len() };
@@ -199,7 +210,7 @@ impl Overrides {
             (0, _) if file.refused.contains(&"pools") => {}
             (0, _) => {
                 let name = PoolName::new("default").ok().map(|value| Spanned { at, value });
-                let pool = Spanned { at, value: Pool { name, backends, ..Pool::default() } };
+                let pool = Spanned { at, value: RawPool { name, backends, ..RawPool::default() } };
                 file.pools = Some(Spanned { at, value: List { entries: vec![pool], typed: 1 } });
             }
         }
@@ -223,19 +234,20 @@ fn origin(given: &Override) -> Origin {
     Origin::Override(given.source)
 }
 
+/// Reads a value as that of a key.
 fn read<T: FromNode>(
     given: &Override,
-    name: &'static str,
-    example: &'static str,
+    (section, name): (&'static Section, &str),
     found: &mut Diagnostics,
 ) -> Option<Spanned<T>> {
     let at = origin(given);
+    let key = section.key(name)?;
     if given.value.is_empty() {
         let problem = Problem::new(at, "the value is empty");
-        found.add(problem.help(format!("for example `{example}`")));
+        found.add(problem.help(format!("for example `{}`", key.example)));
         return None;
     }
-    let field = KeyContext { name, example, entry: false };
-    let value = T::from_node(&Node::given(at, &given.value), field, found)?;
+    let context = KeyContext::new(key, &SCHEMA);
+    let value = T::from_node(&Node::given(at, &given.value), context, found)?;
     Some(Spanned { at, value })
 }

@@ -7,6 +7,10 @@ use std::fmt;
 
 use super::limits;
 
+/// The help where a file is empty or unusable.
+pub(super) const SMALLEST: &str =
+    "the smallest file is `pools: [{name: web, backends: [http://10.0.0.1:3000]}]`";
+
 /// A position in the file, as an editor counts: both from 1, columns in characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position {
@@ -63,6 +67,9 @@ pub(super) enum Origin {
 }
 
 impl Origin {
+    /// The start of the file.
+    pub(super) const START: Self = Self::File(Position::START);
+
     /// The position, if it is in the file.
     pub(super) const fn position(self) -> Option<Position> {
         match self {

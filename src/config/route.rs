@@ -7,8 +7,8 @@ use std::fmt;
 use ::http::{HeaderName, Method};
 
 use super::action::{Action, HeaderChanges};
+use super::file::RateLimit;
 use super::problem::SourcePosition;
-use super::rate_limit::RateLimit;
 use crate::http::pattern::Pattern;
 use crate::http::scheme::Scheme;
 use crate::name::RouteName;

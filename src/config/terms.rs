@@ -37,6 +37,42 @@ impl fmt::Display for BackendAddress {
     }
 }
 
+/// Type of a health check.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Probe {
+    /// The backend accepts a connection.
+    Tcp,
+    /// It reports `SERVING` (`grpc.health.v1.Health`).
+    Grpc {
+        /// Name of the service; empty is the server as a whole.
+        service: String,
+    },
+    /// It returns an expected response to `GET path`.
+    Http {
+        /// Starts with `/`.
+        path: String,
+        /// The `Host` header; `None` sends the backend's own address.
+        host: Option<String>,
+        /// Statuses with which it passes.
+        status: StatusSet,
+        /// A text that the body must have in its first [`super::limits::PROBE_BODY_BYTES_MAX`] bytes.
+        body: Option<String>,
+    },
+}
+
+/// Failures that are retried.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RetryOn {
+    /// No connection could be made. Safe for every method: nothing was sent.
+    pub connect: bool,
+    /// The connection broke before the response. Idempotent methods only.
+    pub reset: bool,
+    /// There was no response in time. Idempotent methods only.
+    pub timeout: bool,
+    /// The response has one of these statuses. Idempotent methods only.
+    pub status: Vec<u16>,
+}
+
 /// A set of HTTP status codes, as inclusive ranges. Not empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StatusSet(pub Vec<(u16, u16)>);

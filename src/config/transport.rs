@@ -1,10 +1,8 @@
 //! Transport to the backends of a pool.
 
-use super::terms::{FilePath, Protocol};
-use std::num::NonZeroU32;
-use std::time::Duration;
-
+use super::file::TransportHttp2;
 use super::listener::Certificate;
+use super::terms::{FilePath, Protocol};
 
 /// Transport to the backends of a pool.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -17,21 +15,6 @@ pub struct Transport {
     pub proxy_protocol: bool,
     /// TLS, for backends that are `https://`.
     pub tls: TransportTls,
-}
-
-/// HTTP/2 with backends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TransportHttp2 {
-    /// Maximum number of concurrent streams on a connection.
-    pub streams: NonZeroU32,
-    /// Interval of PING frames; `None` sends none.
-    pub ping: Option<Duration>,
-}
-
-impl Default for TransportHttp2 {
-    fn default() -> Self {
-        Self { streams: NonZeroU32::new(100).unwrap_or(NonZeroU32::MIN), ping: None }
-    }
 }
 
 /// TLS with the backends of a pool.

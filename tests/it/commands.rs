@@ -187,7 +187,7 @@ fn a_warning_says_that_it_is_one_and_the_file_is_ok() {
     );
     let ended = run(&["check", &given.path]);
     let line = format!(
-        "{}:1:77: warning: backends are probed by gRPC, but no listener speaks HTTP/2, which gRPC \
+        "{}:1:77: warning: health checks use gRPC, but no listener accepts HTTP/2, which gRPC \
          needs (help: add `http2: true`, or `tls`, to a listener)\n",
         given.path
     );
@@ -390,7 +390,7 @@ fn without_file_and_backend_the_message_names_both_flags() {
 fn a_bad_flag_is_complained_about_once_and_by_its_name() {
     refused(
         &run(&["run", "--backend", "ftp://127.0.0.1"]),
-        "weir: --backend: `ftp` is not a scheme of backends (help: write it as \
+        "weir: --backend: `ftp` is not a scheme for backends (help: write it as \
          `http://10.0.0.1:3000` or `https://10.0.0.1:3443`)",
     );
     refused(
@@ -407,7 +407,7 @@ fn several_values_in_one_flag_or_variable_are_told_how_to_be_written() {
         ("--listen", "127.0.0.1:7,127.0.0.1:8", "address"),
     ] {
         let said = format!(
-            "weir: {flag}: `{several}` is more than one {what} (help: give `{flag}` once for each)"
+            "weir: {flag}: `{several}` is more than one {what} (help: repeat `{flag}` for each)"
         );
         let args = ["check", flag, several, "--backend", "http://127.0.0.1:9"];
         assert_eq!(run(&args).stderr.lines().next(), Some(said.as_str()));
@@ -415,7 +415,7 @@ fn several_values_in_one_flag_or_variable_are_told_how_to_be_written() {
     refused(
         &run_in(&["check"], &[("WEIR_BACKENDS", "http://127.0.0.1:7 http://127.0.0.1:8")]),
         "weir: WEIR_BACKENDS: `http://127.0.0.1:7 http://127.0.0.1:8` is more than one URL \
-         (help: separate them by commas)",
+         (help: separate them with commas)",
     );
 }
 

@@ -124,7 +124,7 @@ fn a_reload_that_nobody_waits_for_logs_each_change() {
     weir.write_config(&site);
     weir.signal("HUP");
     for change in [
-        "changed: route */: pool: web → pool: site",
+        "changed: route {path: /}: pool: web → site",
         "changed: pool site added: 1 backend",
         "changed: pool web removed",
     ] {

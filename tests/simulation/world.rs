@@ -421,6 +421,7 @@ fn draw_config(dice: &mut Dice) -> Config {
             tunnels: Duration::ZERO,
             draining_workers: NonZeroUsize::MIN,
         },
+        source: weir::config::ConfigSource::default(),
     }
 }
 

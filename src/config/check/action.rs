@@ -2,30 +2,26 @@
 
 use std::collections::HashMap;
 
-use ::http::HeaderValue;
-
 use super::super::action::{Action, Forward, Header, HeaderChanges, Respond, Rewrite, Share};
-use super::super::file::{self, QueryFate};
+use super::super::file::{
+    QueryFate, RawFields, RawRedirect, RawRespond, RawRewrite, RawRoute, RawShare,
+};
 use super::super::limits;
 use super::super::problem::{Diagnostics, Origin, Problem, Spanned, quote};
 use super::super::read::{List, Table};
 use super::super::route::PathPattern;
-use super::super::value::{ChangedField, FieldValue, HostName, normal_host};
-use super::Range;
-use super::pool::Names;
-use super::route::{find, only_one};
+use super::super::value::{ChangedField, ContentType, FieldValue, HostName, normal_host};
+use super::references::{Names, only_one, resolve_pool};
 use crate::http::path::normalize_for_routing;
 use crate::http::pattern::Pattern;
 use crate::http::redirect::Redirect;
 use crate::http::rewrite::{NewPath, Template};
 use crate::http::scheme::Scheme;
 
-const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
-
 /// The action; `None` if it is invalid.
 pub(super) fn action(
     at: Origin,
-    route: &mut file::Route,
+    route: &mut RawRoute,
     path: Option<&PathPattern>,
     names: &Names,
     found: &mut Diagnostics,
@@ -60,7 +56,7 @@ pub(super) fn action(
         return self::respond(respond.value, found).map(Action::Respond);
     }
     let pools = match (route.pool.take(), route.pools.take()) {
-        (Some(pool), _) => vec![Share { pool: find(&pool, names, found)?, weight: 1 }],
+        (Some(pool), _) => vec![Share { pool: resolve_pool(&pool, names, found)?, weight: 1 }],
         (None, Some(pools)) => shares(pools, names, found)?,
         (None, None) => return None,
     };
@@ -72,7 +68,7 @@ pub(super) fn action(
 }
 
 fn shares(
-    typed: Spanned<List<file::Share>>,
+    typed: Spanned<List<RawShare>>,
     names: &Names,
     found: &mut Diagnostics,
 ) -> Option<Vec<Share>> {
@@ -86,15 +82,10 @@ fn shares(
         found.add(problem.help("for example `pools: [{pool: web, weight: 9}, {pool: canary}]`"));
     }
     for share in typed.entries {
-        let range = Range { name: "weight", first: 0, last: u64::from(limits::WEIGHT_MAX) };
         let refused = share.value.refused.contains(&"weight");
-        let weight = match share.value.weight {
-            Some(weight) => range.pick(Some(weight), found),
-            None => (!refused).then_some(1),
-        };
+        let weight = (!refused).then(|| share.value.weight());
         let place = share.value.pool.as_ref().map(|pool| pool.at);
-        let pool = share.value.pool.and_then(|pool| find(&pool, names, found));
-        let weight = weight.and_then(|weight| u32::try_from(weight).ok());
+        let pool = share.value.pool.and_then(|pool| resolve_pool(&pool, names, found));
         let (Some(pool), Some(weight), Some(place)) = (pool, weight, place) else {
             whole = false;
             continue;
@@ -116,7 +107,7 @@ fn shares(
 }
 
 fn rewrite(
-    typed: Spanned<file::Rewrite>,
+    typed: Spanned<RawRewrite>,
     path: Option<&PathPattern>,
     found: &mut Diagnostics,
 ) -> Rewrite {
@@ -218,7 +209,7 @@ fn new_path(
 }
 
 fn redirect(
-    typed: Spanned<file::Redirect>,
+    typed: Spanned<RawRedirect>,
     path: Option<&PathPattern>,
     found: &mut Diagnostics,
 ) -> Option<Redirect> {
@@ -240,17 +231,14 @@ fn redirect(
         None => None,
     };
     let mut redirect = Redirect {
-        status: typed.status.map_or(301, |status| status.value.0),
+        status: typed.status().0,
+        keep_query: typed.query().0 == QueryFate::Keep,
         scheme: typed.scheme.map(|scheme| scheme.value.0),
         host,
-        port: None,
+        port: typed.port.map(|port| port.value.get()),
         path: None,
         query: None,
-        keep_query: typed.query.is_none_or(|query| query.value.0 == QueryFate::Keep),
     };
-    let range = Range { name: "port", first: 1, last: u64::from(u16::MAX) };
-    let port = range.pick(typed.port, found);
-    redirect.port = port.and_then(|port| u16::try_from(port).ok());
     if let Some(to) = typed.to {
         let url = !to.value.0.starts_with('/');
         if let Some((name, Some(at))) =
@@ -260,7 +248,7 @@ fn redirect(
             found.add(problem.help("keep one of the two"));
             return None;
         }
-        leads_to(&mut redirect, to.at, &to.value.0, pattern(path), found)?;
+        parse_target(&mut redirect, to.at, &to.value.0, pattern(path), found)?;
     } else if let Some(prefix) = typed.prefix {
         redirect.path = Some(new_prefix(prefix.at, prefix.value.0, path, found)?);
     }
@@ -285,7 +273,7 @@ fn host_alone(typed: &Spanned<HostName>, found: &mut Diagnostics) -> Option<Stri
 }
 
 /// Splits a URL, or a path with a query.
-fn leads_to(
+fn parse_target(
     redirect: &mut Redirect,
     at: Origin,
     to: &str,
@@ -327,9 +315,9 @@ fn leads_to(
     Some(())
 }
 
-fn respond(typed: file::Respond, found: &mut Diagnostics) -> Option<Respond> {
-    let range = Range { name: "status", first: 200, last: 599 };
-    let status = range.pick(typed.status, found).and_then(|status| u16::try_from(status).ok())?;
+fn respond(typed: RawRespond, found: &mut Diagnostics) -> Option<Respond> {
+    let status = typed.status.as_ref()?.value;
+    let ContentType(content_type) = typed.content_type();
     if let Some(body) = &typed.body {
         let has_none = matches!(status, 204 | 205 | 304);
         if has_none {
@@ -348,15 +336,12 @@ fn respond(typed: file::Respond, found: &mut Diagnostics) -> Option<Respond> {
     Some(Respond {
         status,
         body: typed.body.map(|body| body.value.0).unwrap_or_default(),
-        content_type: typed.content_type.map_or(TEXT, |content_type| content_type.value.0),
+        content_type,
     })
 }
 
 /// Header changes.
-pub(super) fn changes(
-    typed: Option<Spanned<file::Fields>>,
-    found: &mut Diagnostics,
-) -> HeaderChanges {
+pub(super) fn changes(typed: Option<Spanned<RawFields>>, found: &mut Diagnostics) -> HeaderChanges {
     let Some(Spanned { at, value: typed }) = typed else { return HeaderChanges::default() };
     let empty = typed.set.as_ref().is_none_or(|set| set.value.typed == 0)
         && typed.add.as_ref().is_none_or(|add| add.value.typed == 0)

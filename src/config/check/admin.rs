@@ -1,28 +1,24 @@
 //! The admin port.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 
-use super::super::file;
+use super::super::file::RawAdmin;
 use super::super::meaning::ReadyWhen;
 use super::super::problem::{Diagnostics, Problem, Spanned};
 use super::super::value::{ReadyWhen as TypedReadyWhen, Text};
 use super::bindings::{Bindings, Bound};
-use super::pool::Names;
-use super::route::find;
-
-const DEFAULT_ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9090);
+use super::references::{Names, resolve_pool};
 
 /// Address of the admin port, and `ready_when` as typed: the pools are not known yet.
 pub(super) fn address(
-    typed: Option<Spanned<file::Admin>>,
+    typed: RawAdmin,
     refused: &[&str],
     bound: &mut Bindings,
     found: &mut Diagnostics,
 ) -> (SocketAddr, Option<Spanned<TypedReadyWhen>>) {
-    let typed = typed.map(|admin| admin.value).unwrap_or_default();
     let unknown = refused.contains(&"admin") || typed.refused.contains(&"address");
     let at = typed.address.as_ref().map(|address| address.at);
-    let address = typed.address.map_or(DEFAULT_ADMIN, |address| address.value.0);
+    let address = typed.address().0;
     if !unknown {
         bound.add(Bound { address, at, admin: true }, found);
     }
@@ -46,7 +42,7 @@ pub(super) fn ready_when(
         found.add(problem.help("write `any_pool`, `all_pools`, or the names of pools"));
     }
     let name = |pool: &Spanned<Text>| {
-        let index = find(pool, names, found)?;
+        let index = resolve_pool(pool, names, found)?;
         names.list.get(index).map(|name| name.value.clone())
     };
     ReadyWhen::Pools(pools.entries.iter().filter_map(name).collect())

@@ -1,12 +1,12 @@
 //! Conditions of a route besides host and path.
 
-use super::super::file;
+use super::super::file::{RawMatch, RawRoute};
 use super::super::problem::{Diagnostics, Origin, Problem, Spanned};
 use super::super::route::{Condition, Conditions, Test};
-use super::route::only_one;
+use super::references::only_one;
 
 /// The conditions; `None` if they are invalid.
-pub(super) fn conditions(route: &mut file::Route, found: &mut Diagnostics) -> Option<Conditions> {
+pub(super) fn conditions(route: &mut RawRoute, found: &mut Diagnostics) -> Option<Conditions> {
     let mut clear = true;
     let mut conditions = Conditions::default();
     if let Some(methods) = route.methods.take() {
@@ -24,7 +24,7 @@ pub(super) fn conditions(route: &mut file::Route, found: &mut Diagnostics) -> Op
         }
     }
     if let Some(headers) = route.headers.take() {
-        some(headers.at, headers.value.typed, "headers", found);
+        require_entry(headers.at, headers.value.typed, "headers", found);
         clear &= headers.value.typed == headers.value.entries.len();
         for (name, test) in headers.value.entries {
             let test = self::test(test, found);
@@ -33,7 +33,7 @@ pub(super) fn conditions(route: &mut file::Route, found: &mut Diagnostics) -> Op
         }
     }
     if let Some(query) = route.query.take() {
-        some(query.at, query.value.typed, "query", found);
+        require_entry(query.at, query.value.typed, "query", found);
         clear &= query.value.typed == query.value.entries.len();
         for (name, test) in query.value.entries {
             let test = self::test(test, found);
@@ -44,14 +44,14 @@ pub(super) fn conditions(route: &mut file::Route, found: &mut Diagnostics) -> Op
     clear.then_some(conditions)
 }
 
-fn some(at: Origin, typed: usize, name: &str, found: &mut Diagnostics) {
+fn require_entry(at: Origin, typed: usize, name: &str, found: &mut Diagnostics) {
     if typed == 0 {
         let problem = Problem::new(at, format!("`{name}` is empty"));
         found.add(problem.help(format!("remove `{name}`")));
     }
 }
 
-fn test(typed: Spanned<file::Match>, found: &mut Diagnostics) -> Option<Test> {
+fn test(typed: Spanned<RawMatch>, found: &mut Diagnostics) -> Option<Test> {
     let Spanned { at, value: typed } = typed;
     let keys = [
         ("exact", typed.exact.as_ref().map(|exact| exact.at)),

@@ -2,16 +2,16 @@
 
 use ipnet::IpNet;
 
-use super::super::file::{self, ClientAuthMode};
+use super::super::file::{ClientAuthMode, RawCertificate, RawProxyProtocol, RawTls};
 use super::super::limits;
 use super::super::listener::{Certificate, ClientAuth, Tls};
 use super::super::problem::{Diagnostics, Problem, Spanned};
-use super::super::terms::{FilePath, TlsVersion};
-use super::super::value::Text;
+use super::super::read::{IntoMeaning as _, KeywordValue};
+use super::super::value::FileName;
 use super::networks;
 
 pub(super) fn proxy_protocol(
-    typed: Option<Spanned<file::ProxyProtocol>>,
+    typed: Option<Spanned<RawProxyProtocol>>,
     found: &mut Diagnostics,
 ) -> Vec<IpNet> {
     let from = typed.and_then(|typed| typed.value.from);
@@ -23,7 +23,7 @@ pub(super) fn proxy_protocol(
     networks(from)
 }
 
-pub(super) fn tls(typed: Spanned<file::Tls>, found: &mut Diagnostics) -> Tls {
+pub(super) fn tls(typed: Spanned<RawTls>, found: &mut Diagnostics) -> Tls {
     let Spanned { at: _, value: typed } = typed;
     if let Some(list) = &typed.certificates {
         let count = list.value.typed;
@@ -39,20 +39,22 @@ pub(super) fn tls(typed: Spanned<file::Tls>, found: &mut Diagnostics) -> Tls {
             found.add(Problem::new(list.at, what));
         }
     }
+    let min_version = typed.min_version().meaning();
     let entries = typed.certificates.map(|list| list.value.entries).unwrap_or_default();
-    let certificate = |one: Spanned<file::Certificate>| {
-        Some(Certificate { cert: path(one.value.cert?), key: path(one.value.key?) })
+    let certificate = |one: Spanned<RawCertificate>| {
+        let (cert, key) = (one.value.cert?.value, one.value.key?.value);
+        Some(Certificate { cert: cert.meaning(), key: key.meaning() })
     };
     Tls {
         certificates: entries.into_iter().filter_map(certificate).collect(),
-        min_version: typed.min_version.map_or(TlsVersion::V1_2, |version| version.value.0),
+        min_version,
         client_auth: client_auth(typed.client_auth, typed.client_ca, &typed.refused, found),
     }
 }
 
 fn client_auth(
-    mode: Option<Spanned<super::super::read::KeywordValue<ClientAuthMode>>>,
-    authority: Option<Spanned<Text>>,
+    mode: Option<Spanned<KeywordValue<ClientAuthMode>>>,
+    authority: Option<Spanned<FileName>>,
     refused: &[&str],
     found: &mut Diagnostics,
 ) -> ClientAuth {
@@ -67,9 +69,11 @@ fn client_auth(
             found.add(problem.help("remove `client_ca`, or write `client_auth: require`"));
             ClientAuth::Off
         }
-        (Some(ClientAuthMode::Request), Some(authority)) => ClientAuth::Request(path(authority)),
+        (Some(ClientAuthMode::Request), Some(authority)) => {
+            ClientAuth::Request(authority.value.meaning())
+        }
         (Some(ClientAuthMode::Require) | None, Some(authority)) => {
-            ClientAuth::Require(path(authority))
+            ClientAuth::Require(authority.value.meaning())
         }
         (Some(ClientAuthMode::Request | ClientAuthMode::Require), None) => {
             if let Some(mode) = mode.filter(|_| !refused.contains(&"client_ca")) {
@@ -80,8 +84,4 @@ fn client_auth(
             ClientAuth::Off
         }
     }
-}
-
-fn path(typed: Spanned<Text>) -> FilePath {
-    FilePath { path: typed.value.0.into(), at: typed.at.position() }
 }

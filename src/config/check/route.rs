@@ -3,24 +3,22 @@
 use std::collections::{HashMap, HashSet};
 
 use super::super::action::Action;
-use super::super::file;
+use super::super::file::RawRoute;
 use super::super::limits;
-use super::super::problem::SourcePosition;
-use super::super::problem::{Diagnostics, Origin, Problem, Spanned, nearest, quote};
+use super::super::problem::{Diagnostics, Origin, Problem, SourcePosition, Spanned};
 use super::super::read::{KeywordValue, List};
 use super::super::route::{PathPattern, Route};
 use super::super::terms::HostPattern;
-use super::super::value::Text;
 use super::action::{action, changes};
 use super::conditions::conditions;
-use super::pool::Names;
-use super::rate::rate_limit;
+use super::rate_limit;
+use super::references::{Names, only_one};
 use super::shadowing::ShadowedRoutes;
 use crate::http::scheme::Scheme;
 use crate::name::RouteName;
 
 pub(super) fn routes(
-    typed: Option<Spanned<List<file::Route>>>,
+    typed: Option<Spanned<List<RawRoute>>>,
     names: &Names,
     found: &mut Diagnostics,
 ) -> Vec<Route> {
@@ -61,7 +59,7 @@ pub(super) fn routes(
         whole &= one_pool || action.is_some();
         named.extend(action.iter().flat_map(Action::pools).map(|share| share.pool));
         let scheme = scheme(route.scheme.take(), action.as_ref(), found);
-        let name = route.name.take().map(|name| unique(name, &mut route_names, found));
+        let name = route.name.take().map(|name| register_name(name, &mut route_names, found));
         let clear = known && path.is_some() && conditions.is_some();
         let path = path.unwrap_or_else(|| PathPattern::Prefix("/".to_owned()));
         let conditions = conditions.unwrap_or_default();
@@ -74,7 +72,7 @@ pub(super) fn routes(
             action: action.unwrap_or_else(|| Action::to_pool(0)),
             request_headers: changes(route.request_headers.take(), found),
             response_headers: changes(route.response_headers.take(), found),
-            rate_limit: route.rate_limit.and_then(|rate| rate_limit(rate.value, found)),
+            rate_limit: route.rate_limit.and_then(|rate| rate_limit(rate.value)),
             defined_at: SourcePosition(defined_at),
         };
         if clear {
@@ -90,10 +88,7 @@ pub(super) fn routes(
 }
 
 /// Reports routes for https where no client can use https.
-pub(super) fn all_come_by_http(
-    typed: Option<&Spanned<List<file::Route>>>,
-    found: &mut Diagnostics,
-) {
+pub(super) fn all_come_by_http(typed: Option<&Spanned<List<RawRoute>>>, found: &mut Diagnostics) {
     let routes = typed.iter().flat_map(|typed| &typed.value.entries);
     for scheme in routes.filter_map(|route| route.value.scheme.as_ref()) {
         if scheme.value.0 == Scheme::Https {
@@ -128,7 +123,7 @@ fn scheme(
 }
 
 /// Reports a name that an earlier route has.
-fn unique(
+fn register_name(
     name: Spanned<RouteName>,
     names: &mut HashMap<RouteName, Origin>,
     found: &mut Diagnostics,
@@ -141,7 +136,7 @@ fn unique(
 }
 
 /// The path pattern; `None` if it is invalid.
-fn path(route: &mut file::Route, found: &mut Diagnostics) -> Option<PathPattern> {
+fn path(route: &mut RawRoute, found: &mut Diagnostics) -> Option<PathPattern> {
     let keys = [
         ("path", route.path.as_ref().map(|path| path.at)),
         ("path_exact", route.path_exact.as_ref().map(|path| path.at)),
@@ -152,16 +147,6 @@ fn path(route: &mut file::Route, found: &mut Diagnostics) -> Option<PathPattern>
     let regex = route.path_regex.take().map(|pattern| PathPattern::Regex(pattern.value.0));
     let prefix = route.path.take().map(|path| PathPattern::Prefix(path.value.0));
     Some(exact.or(regex).or(prefix).unwrap_or_else(|| PathPattern::Prefix("/".to_owned())))
-}
-
-/// Reports a problem if more than one of these keys is present.
-pub(super) fn only_one(keys: &[(&str, Option<Origin>)], found: &mut Diagnostics) -> Option<()> {
-    let mut there = keys.iter().filter_map(|&(name, at)| Some((name, at?)));
-    let first = there.next();
-    let (Some((one, _)), Some((other, at))) = (first, there.next()) else { return Some(()) };
-    let what = format!("`{other}` and `{one}` cannot be combined");
-    found.add(Problem::new(at, what).help("keep one of the two"));
-    None
 }
 
 /// Without routes all requests go to the only pool.
@@ -176,30 +161,6 @@ fn default_route(names: &Names, found: &mut Diagnostics) -> Vec<Route> {
         );
     }
     vec![Route::for_all(0)]
-}
-
-/// Index of the pool that a route names, or of the one that was probably meant.
-pub(super) fn find(pool: &Spanned<Text>, names: &Names, found: &mut Diagnostics) -> Option<usize> {
-    let typed = pool.value.0.as_str();
-    let index = |name: &str| names.index.get(name).map(|index| index.value);
-    if let Some(index) = index(typed) {
-        return Some(index);
-    }
-    if !names.complete || found.is_full() {
-        return None;
-    }
-    let known = || names.list.iter().map(|name| name.value.as_str());
-    let near = nearest(typed, known());
-    let problem = Problem::new(pool.at, format!("there is no pool {}", quote(typed)));
-    if let (None, [only]) = (near, names.list.as_slice()) {
-        found.add(problem.help(format!("the only pool is `{}`", only.value)));
-        return index(only.value.as_str());
-    }
-    found.add(match near {
-        Some(near) => problem.help(format!("did you mean `{near}`?")),
-        None => problem.help("use a name that is defined in `pools`"),
-    });
-    near.and_then(index)
 }
 
 /// Reports pools that no route uses.

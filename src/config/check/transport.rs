@@ -1,21 +1,20 @@
 //! Transport to backends.
 
-use super::super::file;
-use super::super::limits;
+use super::super::file::{RawPoolTls, TransportHttp2, Verify};
 use super::super::listener::Certificate;
 use super::super::meaning::Backend;
 use super::super::problem::{Diagnostics, Origin, Problem, Spanned};
-use super::super::read::KeywordValue;
-use super::super::terms::{BackendAddress, FilePath, Protocol};
-use super::super::transport::{Transport, TransportHttp2, TransportTls};
-use super::super::value::{BackendUrl, DurationOrOff, ServerName, Text};
-use super::Range;
+use super::super::read::{IntoMeaning as _, KeywordValue};
+use super::super::terms::{BackendAddress, Protocol};
+use super::super::transport::{Transport, TransportTls};
+use super::super::value::{BackendUrl, FileName, ServerName};
 
-/// The transport of a pool, without the PROXY protocol.
+/// The transport of a pool, without the PROXY protocol and the settings
+/// of HTTP/2; `http2` is where those are.
 pub(super) fn transport(
-    tls: Option<Spanned<file::PoolTls>>,
+    tls: Option<Spanned<RawPoolTls>>,
     protocol: Option<Spanned<KeywordValue<Protocol>>>,
-    http2: Option<Spanned<file::PoolHttp2>>,
+    http2: Option<Origin>,
     backends: &[Backend],
     found: &mut Diagnostics,
 ) -> Transport {
@@ -23,13 +22,12 @@ pub(super) fn transport(
     if let Some(protocol) = protocol {
         fits(protocol.at, word, backends, found);
     }
-    if let Some(http2) = http2.as_ref().filter(|_| word == Protocol::Http1) {
-        let problem =
-            Problem::new(http2.at, "`http2` has no effect, because this pool uses HTTP/1.1");
+    if let Some(at) = http2.filter(|_| word == Protocol::Http1) {
+        let problem = Problem::new(at, "`http2` has no effect, because this pool uses HTTP/1.1");
         found.add(problem.help("add `protocol: h2`, `h2c` or `auto`, or remove `http2`"));
     }
     let tls = tls.map(|tls| self::tls(tls, backends, found)).unwrap_or_default();
-    Transport { protocol: word, http2: self::http2(http2, found), proxy_protocol: false, tls }
+    Transport { protocol: word, http2: TransportHttp2::default(), proxy_protocol: false, tls }
 }
 
 /// Reports a backend that cannot use `protocol`.
@@ -46,51 +44,32 @@ fn fits(at: Origin, protocol: Protocol, backends: &[Backend], found: &mut Diagno
     }
 }
 
-fn http2(typed: Option<Spanned<file::PoolHttp2>>, found: &mut Diagnostics) -> TransportHttp2 {
-    let typed = typed.map(|typed| typed.value).unwrap_or_default();
-    let range = Range { name: "streams", first: 1, last: u64::from(limits::STREAMS_MAX) };
-    let ping = match typed.ping {
-        None | Some(Spanned { value: DurationOrOff::Off, .. }) => None,
-        Some(Spanned { at, value: DurationOrOff::Duration(value) }) => {
-            if value.is_zero() {
-                let problem =
-                    Problem::new(at, "an interval of 0 would send PING frames without a pause");
-                found.add(problem.help("write `ping: off` for no PING frames"));
-            }
-            Some(value)
-        }
-    };
-    TransportHttp2 { streams: range.count(typed.streams, 100, found), ping }
-}
-
-fn tls(
-    typed: Spanned<file::PoolTls>,
-    backends: &[Backend],
-    found: &mut Diagnostics,
-) -> TransportTls {
+fn tls(typed: Spanned<RawPoolTls>, backends: &[Backend], found: &mut Diagnostics) -> TransportTls {
     let Spanned { at, value: typed } = typed;
     if !backends.is_empty() && backends.iter().all(|backend| backend.server_name.is_none()) {
         let problem =
             Problem::new(at, "`tls` has no effect, because no backend of this pool uses TLS");
         found.add(problem.help("write `https://` in their URLs, or remove `tls`"));
     }
-    let verify = typed.verify.is_none_or(|verify| verify.value.0 == file::Verify::On);
+    let verify = typed.verify().0 == Verify::On;
     if let Some(ca) = typed.ca.as_ref().filter(|_| !verify) {
         let problem = Problem::new(ca.at, "`ca` has no effect, because `verify` is off");
         found.add(problem.help("remove one of the two"));
     }
     let identity = identity(typed.cert, typed.key, &typed.refused, found);
-    TransportTls { verify, ca: typed.ca.map(path), identity }
+    TransportTls { verify, ca: typed.ca.map(|ca| ca.value.meaning()), identity }
 }
 
 fn identity(
-    cert: Option<Spanned<Text>>,
-    key: Option<Spanned<Text>>,
+    cert: Option<Spanned<FileName>>,
+    key: Option<Spanned<FileName>>,
     refused: &[&str],
     found: &mut Diagnostics,
 ) -> Option<Certificate> {
     match (cert, key) {
-        (Some(cert), Some(key)) => Some(Certificate { cert: path(cert), key: path(key) }),
+        (Some(cert), Some(key)) => {
+            Some(Certificate { cert: cert.value.meaning(), key: key.value.meaning() })
+        }
         (Some(alone), None) if !refused.contains(&"key") => {
             let problem = Problem::new(alone.at, "`key` is missing: `cert` needs its private key");
             found.add(problem.help("add `key: client.key`"));
@@ -129,8 +108,4 @@ pub(super) fn server_name(
         BackendAddress::Socket(address) => address.ip().to_string(),
         BackendAddress::Name(name, _) => name.trim_end_matches('.').to_owned(),
     }))
-}
-
-fn path(typed: Spanned<Text>) -> FilePath {
-    FilePath { path: typed.value.0.into(), at: typed.at.position() }
 }

@@ -1,6 +1,5 @@
 //! Forwarding headers as typed.
 
-use super::super::read::Presence::Default as Same;
 use super::super::read::{Keyword, KeywordValue, section};
 use super::super::terms::{ForwardingHeader, SentHeaders};
 
@@ -10,16 +9,17 @@ section! {
     /// accepts one, else the other end of the connection. If the peer is in `trusted_proxies`, the header
     /// chosen by `accept` is read from right to left; the first address that is not in `trusted_proxies` is the
     /// client. At most 32 addresses are read and forwarded.
-    Forwarding at "forwarded", later [];
+    RawForwarding at "forwarded"
+        means [Copy, Eq] Forwarding;
 
     /// Header that is trusted when it comes from a trusted proxy: `x_forwarded_for` (with
     /// `X-Forwarded-Proto` and `-Host`) or `forwarded` (RFC 7239, with its `proto` and `host`). The other one
     /// is removed from every request, because a proxy that sets one of them forwards the other as the client
     /// sent it.
-    accept: KeywordValue<ForwardingHeader> = Same("x_forwarded_for"), "forwarded";
+    accept: KeywordValue<ForwardingHeader> = default(ForwardingHeader::XForwardedFor), "forwarded";
     /// Headers that backends receive: `x_forwarded_for` (`X-Forwarded-For`, `-Proto`, `-Host`, `-Port`),
     /// `forwarded`, or `both`. `X-Real-IP` is always sent.
-    send: KeywordValue<SentHeaders> = Same("x_forwarded_for"), "both";
+    send: KeywordValue<SentHeaders> = default(SentHeaders::XForwardedFor), "both";
 }
 
 impl Keyword for ForwardingHeader {

@@ -1,53 +1,60 @@
 //! Pools and their backends as typed.
 
+use std::num::{NonZeroU8, NonZeroU32};
 use std::time::Duration;
 
-use super::super::read::Presence::{Default as Same, Otherwise, Required};
-use super::super::read::{Keyword, KeywordValue, List, OffOr, section};
-use super::super::terms::{Algorithm, Protocol};
+use super::super::limits;
+use super::super::problem::{Origin, Spanned};
+use super::super::read::{Bounds, Keyword, KeywordValue, List, OffOr, section, whole};
+use super::super::terms::{Algorithm, Probe, Protocol, RetryOn};
 use super::super::value::{
-    BackendUrl, DurationOrOff, Failure, HostName, ProbePath, ServerName, Statuses, Text,
+    BackendUrl, DurationOrOff, Failure, FileName, HostName, ProbePath, ServerName, Statuses, Text,
+    secs,
 };
-use super::RateLimit;
+use super::rate_limit::RawRateLimit;
 use crate::name::PoolName;
+
+/// Each stream may use a flow-control window of its own.
+pub(super) const STREAMS_MAX: u64 = 1000;
 
 section! {
     /// A group of interchangeable backends.
-    Pool at "pools[]", later ["breaker"];
+    RawPool at "pools[]"
+        named "pool" by ["name"]
+        later ["breaker"];
 
     /// Name of the pool in routes, metrics and logs: letters, digits, `-`, `_` and `.`, at most 63 characters.
-    name: PoolName = Required, "web";
+    name: PoolName = required, "web";
     /// Load balancing algorithm. `round_robin`: in turn, in proportion to the weights. `least_conn`: the
     /// backend with the fewest requests in flight relative to its weight. `ip_hash`: the same client address
     /// always goes to the same backend (IPv6: one /64 counts as one client). `random`: two backends at
     /// random, of which the one with fewer requests in flight.
-    algorithm: KeywordValue<Algorithm> = Same("round_robin"), "least_conn";
+    algorithm: KeywordValue<Algorithm> = default(Algorithm::RoundRobin), "least_conn";
     /// Backends of the pool. A plain URL is short for `{url: …}`.
-    backends: List<Backend> = Otherwise("they must be given by `--backend`"),
-        "[http://10.0.0.1:3000, http://10.0.0.2:3000]";
+    backends: List<RawBackend> = optional("they must be given by `--backend`"), "[http://10.0.0.1:3000, http://10.0.0.2:3000]";
     /// Active health checks. `off`: every backend counts as healthy.
-    health_check: OffOr<HealthCheck> = Same("{type: tcp}"), "{path: /health}";
+    health_check: OffOr<RawHealthCheck> = default(OffOr::Value(RawHealthCheck::tcp())), "{path: /health}";
     /// When a failed request is retried.
-    retry: Retry = Otherwise("the defaults below"), "{attempts: 2}";
+    retry: RawRetry = section, "{attempts: 2}";
     /// Timeouts towards the backends.
-    timeouts: Timeouts = Otherwise("the defaults below"), "{response: 10s}";
+    timeouts: RawTimeouts = section, "{response: 10s}";
     /// HTTP version that the backends speak. `http1`: HTTP/1.1. `h2`: HTTP/2 over TLS; every URL must be
     /// `https://`. `h2c`: HTTP/2 in plaintext; every URL must be `http://`. `auto`: with `https://` backends
     /// whatever ALPN negotiates, with others HTTP/1.1. gRPC needs `h2` or `h2c`. WebSockets need HTTP/1.1,
     /// which `auto` uses for them.
-    protocol: KeywordValue<Protocol> = Same("http1"), "auto";
+    protocol: KeywordValue<Protocol> = default(Protocol::Http1), "auto", ForgetsHealth;
     /// HTTP/2 with the backends.
-    http2: PoolHttp2 = Otherwise("the defaults below"), "{streams: 50}";
+    http2: RawPoolHttp2 = section where uses_http2, "{streams: 50}";
     /// Sends a PROXY header (version 2) at the start of every connection to a backend, before TLS. It
     /// carries the address and port of the client (those of the PROXY header that Weir received, if there was
     /// one) and the address that the client connected to. A connection is therefore used for one client
     /// connection only, and stays idle for at most 10s. Health checks send a header without addresses
     /// (`LOCAL`).
-    proxy_protocol: KeywordValue<ProxyVersion> = Otherwise("no PROXY header is sent"), "v2";
+    proxy_protocol: KeywordValue<ProxyVersion> = optional("no PROXY header is sent"), "v2", ForgetsHealth;
     /// TLS with `https://` backends.
-    tls: PoolTls = Otherwise("certificates are verified against the CAs of the system"), "{ca: backends-ca.crt}";
+    tls: RawPoolTls = optional("certificates are verified against the CAs of the system"), "{ca: backends-ca.crt}", ForgetsHealth;
     /// Rate limit for each client on this pool, after the limits of the whole file and of the route.
-    rate_limit: RateLimit = Otherwise("no further limit"), "{requests_per_second: 50}";
+    rate_limit: RawRateLimit = optional("no further limit"), "{requests_per_second: 50}";
 }
 
 section! {
@@ -55,117 +62,153 @@ section! {
     /// Weir checks the files every few seconds. New contents are used for new connections, without a reload.
     /// If a file cannot be used, Weir logs an error and keeps the previous contents. A backend whose
     /// certificate fails verification gets no request, and the client gets 502.
-    PoolTls at "pools[].tls", later [];
+    RawPoolTls at "pools[].tls";
 
     /// File with the CA certificates that backend certificates are verified against, in PEM.
-    ca: Text = Otherwise("the CAs of the system"), "backends-ca.crt";
+    ca: FileName = optional("the CAs of the system"), "backends-ca.crt", ForgetsHealth;
     /// Client certificate for backends that ask for one (mutual TLS): a file with the certificate, followed
     /// by the intermediate certificates, in PEM. An expired one is a problem for `weir check`, and elsewhere a
     /// warning in the log.
-    cert: Text = Otherwise("no certificate is sent"), "client.crt";
+    cert: FileName = optional("no certificate is sent"), "client.crt", ForgetsHealth;
     /// File with the private key of `cert`, in PEM (PKCS #8, PKCS #1 or SEC 1).
-    key: Text = Otherwise("no certificate is sent"), "client.key";
+    key: FileName = optional("no certificate is sent"), "client.key";
     /// Whether backend certificates are verified. `on`: a certificate must be valid, issued for the server
     /// name, and signed by a trusted CA. `off`: any certificate is accepted, so anyone on the network path can
     /// read and change the traffic.
-    verify: KeywordValue<Verify> = Same("on"), "off";
+    verify: KeywordValue<Verify> = default(Verify::On), "off", ForgetsHealth;
     /// Server name (or IP address) that backend certificates must be issued for. It is also sent as SNI.
-    server_name: ServerName = Otherwise("the host of each backend's URL"), "web.internal";
+    server_name: ServerName = optional("the host of each backend's URL"), "web.internal", ForgetsHealth;
 }
 
 section! {
     /// HTTP/2 with the backends.
-    PoolHttp2 at "pools[].http2", later [];
+    RawPoolHttp2 at "pools[].http2"
+        means [Copy, Eq] TransportHttp2;
 
     /// Maximum number of concurrent requests (streams) on one connection. A backend may allow fewer. Further
-    /// requests open another connection. 1 to 1000.
-    streams: u64 = Same("100"), "50";
+    /// requests open another connection.
+    streams: NonZeroU32 [whole(1, STREAMS_MAX)] = default(100), "50";
     /// Interval of HTTP/2 PING frames that test whether a connection still works. A connection without a
     /// reply within 5s is closed. Some gRPC servers allow a PING only every five minutes. `off`: none are sent.
-    ping: DurationOrOff = Same("off"), "5m";
+    ping: DurationOrOff [Bounds::NotZero("an interval of 0 would send PING frames without a pause")] = default(DurationOrOff::Off), "5m";
 }
 
 section! {
     /// A backend: one server. A plain URL is short for `{url: …}`.
-    Backend at "pools[].backends[]" or url: BackendUrl, later ["backup", "max_requests"];
+    RawBackend at "pools[].backends[]"
+        or (url: BackendUrl)
+        named "backend" by ["url"]
+        later ["backup", "max_requests"];
 
     /// Address of the backend: `http://` or `https://`, then an IPv4 address, an IPv6 address in brackets or
     /// a host name, then the port (default 80, or 443 with TLS). Each new worker resolves a host name. A name
     /// without an address gets no requests and is resolved again until it has one.
-    url: BackendUrl = Required, "http://10.0.0.1:3000";
-    /// Share of the requests, relative to the other backends of the pool. 1 to 1000.
-    weight: u64 = Same("1"), "3";
+    url: BackendUrl = required, "http://10.0.0.1:3000";
+    /// Share of the requests, relative to the other backends of the pool.
+    weight: NonZeroU32 [whole(1, 1000).zero("to send a backend no requests, remove it")] = default(1), "3";
     /// Server name (or IP address) that the certificate of this backend must be issued for. It is also sent
     /// as SNI. Only for `https://`.
-    server_name: ServerName = Otherwise("the one of the pool's `tls`, else the host of the URL"),
-        "web.internal";
+    server_name: ServerName = optional("the one of the pool's `tls`, else the host of the URL"), "web.internal", ForgetsHealth;
 }
 
 section! {
     /// Active health checks. Each backend is checked at its own random offset within the interval.
-    HealthCheck at "pools[].health_check", later [];
+    RawHealthCheck at "pools[].health_check"
+        means [Eq] HealthCheck { probe: Probe };
 
-    /// Type of health check. `tcp`: the backend accepts a connection, and completes a TLS handshake if it is
-    /// `https://`. `http`: it returns an expected response to `GET path`. `grpc`: it reports `SERVING`
-    /// (`grpc.health.v1.Health`), over HTTP/2 whatever `protocol` the pool uses.
-    kind as "type": KeywordValue<ProbeType> = Otherwise("`http` if there is a `path`, else `tcp`"), "http";
-    /// Path that an HTTP health check requests. May have a query.
-    path: ProbePath = Same("/"), "/health";
-    /// `Host` header of an HTTP health check.
-    host: HostName = Otherwise("the address of the backend"), "web.internal";
-    /// Statuses with which an HTTP health check passes: a status, a range, or a list of both.
-    status: Statuses = Same("200-299"), "[200, 300-399]";
-    /// Text that the first 64 KiB of the response body of an HTTP health check must contain.
-    body: Text = Otherwise("any body passes"), "ready";
-    /// Service that a gRPC health check asks about.
-    service: Text = Otherwise("the server as a whole (an empty service name)"), "shop.Cart";
+    combined {
+        /// Type of health check. `tcp`: the backend accepts a connection, and completes a TLS handshake if it is
+        /// `https://`. `http`: it returns an expected response to `GET path`. `grpc`: it reports `SERVING`
+        /// (`grpc.health.v1.Health`), over HTTP/2 whatever `protocol` the pool uses.
+        kind as "type": KeywordValue<ProbeType> = computed("`http` if there is a `path`, else `tcp`", |it| it.default_kind()), "http";
+        /// Path that an HTTP health check requests. May have a query.
+        path: ProbePath = default(ProbePath::root()) where is_http, "/health";
+        /// `Host` header of an HTTP health check.
+        host: HostName = optional("the address of the backend"), "web.internal";
+        /// Statuses with which an HTTP health check passes: a status, a range, or a list of both.
+        status: Statuses = default(Statuses::success()) where is_http, "[200, 300-399]";
+        /// Text that the first 64 KiB of the response body of an HTTP health check must contain.
+        body: Text = optional("any body passes"), "ready";
+        /// Service that a gRPC health check asks about.
+        service: Text = optional("the server as a whole (an empty service name)"), "shop.Cart";
+    }
+
     /// Time from the start of one health check of a backend to the start of its next one.
-    interval: Duration = Same("10s"), "5s";
+    interval: Duration [Bounds::NotZero("an interval of 0 would send health checks without a pause")] = default(secs(10)), "5s";
     /// Time limit for one whole health check. Not longer than `interval`.
-    timeout: Duration = Otherwise("`3s`, or the interval if that is shorter"), "1s";
-    /// Consecutive failed health checks after which a healthy backend becomes unhealthy. 1 to 1000.
-    unhealthy_after: u64 = Same("2"), "3";
-    /// Consecutive successful health checks after which an unhealthy backend becomes healthy. 1 to 1000.
-    healthy_after: u64 = Same("2"), "3";
+    timeout: Duration [Bounds::NotZero("a timeout of 0 would fail every health check")] = computed("`3s`, or the interval if that is shorter", |it| secs(3).min(it.interval())), "1s";
+    /// Consecutive failed health checks after which a healthy backend becomes unhealthy.
+    unhealthy_after: NonZeroU32 [whole(1, 1000)] = default(2), "3";
+    /// Consecutive successful health checks after which an unhealthy backend becomes healthy.
+    healthy_after: NonZeroU32 [whole(1, 1000)] = default(2), "3";
 }
 
 section! {
     /// When a failed request is retried. A request of which anything was sent is retried only if its method
     /// is idempotent, so a `POST` never runs twice.
-    Retry at "pools[].retry", later ["budget"];
+    RawRetry at "pools[].retry"
+        later ["budget"]
+        means [Eq] Retry { on: RetryOn };
 
-    /// Maximum number of attempts, the first one included. `1` disables retries. 1 to 16.
-    attempts: u64 = Same("3"), "2";
+    combined {
+        /// Failures that are retried. `connect`: the TCP connection or TLS handshake failed, or the backend
+        /// refused the request unprocessed. `reset`: the connection broke before the response. `timeout`: there
+        /// was no response in time. A number: the status of the response, 429 or 500 to 599.
+        on: List<Failure> = default(Failure::usual()), "[connect, 503]";
+    }
+
+    /// Maximum number of attempts, the first one included. `1` disables retries.
+    attempts: NonZeroU8 [whole(1, 16)] = default(3), "2";
     /// Maximum wait before a request goes to a backend that already failed it. It doubles with each such
     /// attempt, up to 10s; the actual wait is a random part of it. A backend that was not tried yet is tried
     /// without a wait.
-    backoff: Duration = Same("50ms"), "100ms";
-    /// Failures that are retried. `connect`: the TCP connection or TLS handshake failed, or the backend
-    /// refused the request unprocessed. `reset`: the connection broke before the response. `timeout`: there
-    /// was no response in time. A number: the status of the response, 429 or 500 to 599.
-    on: List<Failure> = Same("[connect, reset, timeout, 502, 503, 504]"), "[connect, 503]";
+    backoff: Duration [Bounds::AtMost(limits::BACKOFF_MAX)] = default(Duration::from_millis(50)), "100ms";
 }
 
 section! {
     /// Timeouts towards the backends.
-    Timeouts at "pools[].timeouts", later [];
+    RawTimeouts at "pools[].timeouts"
+        means [Copy, Eq] Timeouts;
 
     /// Time limit for a TCP connection to a backend, and again for its TLS handshake.
-    connect: Duration = Same("2s"), "500ms";
+    connect: Duration [Bounds::NotZero("a timeout of 0 would fail every connection")] = default(secs(2)), "500ms";
     /// Time limit for the response headers, counted from the last part of the request; then for each pause
     /// in the response body. Without response headers in time the request is retried, or the client gets 504.
     /// For a request body of more than 64 KiB the limit for the headers is doubled, because some of it may
     /// still be in transit.
-    response: Duration = Same("30s"), "10s";
+    response: Duration [Bounds::NotZero("a timeout of 0 would fail every request")] = default(secs(30)), "10s";
     /// Time limit for the whole request: all attempts, the waits between them, and the response to its last
     /// byte. `off`: no limit, for streams and large files.
-    request: DurationOrOff = Same("60s"), "2m";
+    request: DurationOrOff [Bounds::NotZero("a timeout of 0 would fail every request")] = default(DurationOrOff::Duration(secs(60))), "2m";
     /// How long an idle keep-alive connection to a backend stays open. It should be shorter than the
     /// backend's own keep-alive timeout.
-    idle: Duration = Same("55s"), "20s";
+    idle: Duration [Bounds::NotZero("a timeout of 0 would close every backend connection after its request")] = default(secs(55)), "20s";
     /// How long a WebSocket may be silent in both directions before it is closed. After the backend's 101
     /// response, `request` and `response` no longer apply; this is then the only time limit.
-    tunnel: Duration = Same("1h"), "10m";
+    tunnel: Duration [Bounds::NotZero("a timeout of 0 would close every WebSocket")] = default(secs(60 * 60)), "10m";
+}
+
+impl RawPool {
+    /// Whether any backend may use HTTP/2.
+    fn uses_http2(&self) -> bool {
+        self.protocol().0 != Protocol::Http1
+    }
+}
+
+impl RawHealthCheck {
+    /// The default of a pool.
+    fn tcp() -> Self {
+        let kind = Spanned { at: Origin::START, value: KeywordValue(ProbeType::Tcp) };
+        Self { kind: Some(kind), ..Self::default() }
+    }
+
+    fn default_kind(&self) -> KeywordValue<ProbeType> {
+        KeywordValue(if self.path.is_some() { ProbeType::Http } else { ProbeType::Tcp })
+    }
+
+    fn is_http(&self) -> bool {
+        self.kind().0 == ProbeType::Http
+    }
 }
 
 /// Type of a health check.
@@ -241,4 +284,17 @@ impl Keyword for Algorithm {
         ("power_of_two", "random"),
         ("power_of_two_choices", "random"),
     ];
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::read::Bounds;
+
+    #[test]
+    fn the_range_of_attempts_ends_where_a_worker_stops_to_retry() {
+        let bounds = RawRetry::SECTION.key("attempts").unwrap().bounds;
+        let last = u64::from(limits::ATTEMPTS_MAX);
+        assert!(matches!(bounds, Bounds::Whole { last: bound, .. } if bound == last), "{bounds:?}");
+    }
 }

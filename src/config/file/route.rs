@@ -2,12 +2,11 @@
 
 use ::http::Method;
 
-use super::super::read::Presence::{Default as Same, Otherwise};
 use super::super::read::{KeywordValue, List, Table, section};
 use super::super::terms::HostPattern;
 use super::super::value::{ExactPath, FieldName, Path, PathRegex, Text};
-use super::RateLimit;
-use super::action::{Fields, Redirect, Respond, Rewrite, Share};
+use super::action::{RawFields, RawRedirect, RawRespond, RawRewrite, RawShare};
+use super::rate_limit::RawRateLimit;
 use crate::http::pattern::Pattern;
 use crate::http::scheme::Scheme;
 use crate::name::RouteName;
@@ -32,62 +31,69 @@ section! {
     /// Paths are compared in normalized form: `%61` is `a`, `//` is `/`, `/a/../b` is `/b`, and `%2F` is not
     /// `/`. The backend gets the path as the client wrote it. A path that a backend may read as another
     /// route's is rejected: see `limits.ambiguous_paths`.
-    Route at "routes[]", later [];
+    RawRoute at "routes[]"
+        named "route" by ["scheme", "host", "path", "path_exact", "path_regex", "methods", "headers", "query"];
 
     /// Name of the route in logs: letters, digits, `-`, `_` and `.`, at most 63 characters.
-    name: RouteName = Otherwise("the route has no name"), "login";
+    name: RouteName = optional("the route has no name"), "login";
     /// Scheme that the client used: `http` or `https`, from a trusted proxy's `X-Forwarded-Proto` or from the
     /// listener. `{redirect: {scheme: https}}` redirects all http requests to https before any other route;
     /// `{scheme: http, path: /.well-known, pool: web}` makes an exception.
-    scheme: KeywordValue<Scheme> = Otherwise("both"), "https";
+    scheme: KeywordValue<Scheme> = optional("both"), "https";
     /// Host name, or `"*.example.com"` (in quotes, because `*` has a meaning in YAML) for all names that end
     /// so.
-    host: HostPattern = Otherwise("every host"), "api.example.com";
+    host: HostPattern = optional("every host"), "api.example.com";
     /// Path prefix, in whole segments: `/v1` matches `/v1` and `/v1/users`, but not `/v10`.
-    path: Path = Same("/"), "/v1";
+    path: Path = default(Path::root()) where has_no_other_path, "/v1";
     /// The exact path: `/v1` does not match `/v1/`. Instead of `path`.
-    path_exact: ExactPath = Otherwise("not used"), "/favicon.ico";
+    path_exact: ExactPath = optional("not used"), "/favicon.ico";
     /// Regular expression that must match the whole path, as with `^` and `$` around it. Instead of `path`.
     /// At most 1024 bytes; no back-references and look-around, so matching takes linear time. A file may have
     /// at most 1000 of them, because they are tried one after the other.
-    path_regex: PathRegex = Otherwise("not used"), "'/users/[0-9]+/photo'";
+    path_regex: PathRegex = optional("not used"), "'/users/[0-9]+/photo'";
     /// Request methods, in upper case. `GET` includes `HEAD`.
-    methods: List<Method> = Otherwise("every method"), "[GET, POST]";
+    methods: List<Method> = optional("every method"), "[GET, POST]";
     /// Request headers that must match, each with a text, or with a map as below. Several headers with the
     /// same name are joined with a comma and a space first.
-    headers: Table<FieldName, Match> = Otherwise("no condition"), "{X-Canary: \"1\"}";
+    headers: Table<FieldName, RawMatch> = optional("no condition"), "{X-Canary: \"1\"}";
     /// Query parameters that must match, each with a text, or with a map as below. Names and values are
     /// decoded as in forms; if a name occurs several times, the first one counts.
-    query: Table<Text, Match> = Otherwise("no condition"), "{version: {prefix: beta}}";
+    query: Table<Text, RawMatch> = optional("no condition"), "{version: {prefix: beta}}";
     /// Name of the pool that serves the request.
-    pool: Text = Otherwise("not used"), "web";
+    pool: Text = optional("not used"), "web";
     /// Pools that share the requests, by weight. Instead of `pool`.
-    pools: List<Share> = Otherwise("not used"), "[{pool: web, weight: 9}, {pool: canary}]";
+    pools: List<RawShare> = optional("not used"), "[{pool: web, weight: 9}, {pool: canary}]";
     /// Changes the request before it goes to a backend.
-    rewrite: Rewrite = Otherwise("the request is sent unchanged"), "{prefix: /new}";
+    rewrite: RawRewrite = optional("the request is sent unchanged"), "{prefix: /new}";
     /// Redirects the client. Instead of a pool.
-    redirect: Redirect = Otherwise("not used"), "{scheme: https}";
+    redirect: RawRedirect = optional("not used"), "{scheme: https}";
     /// Returns a fixed response without a backend. Instead of a pool.
-    respond: Respond = Otherwise("not used"), "{status: 403, body: \"not here\"}";
+    respond: RawRespond = optional("not used"), "{status: 403, body: \"not here\"}";
     /// Header changes for the request to the backend, made after all others.
-    request_headers: Fields = Otherwise("no change"), "{remove: [Cookie]}";
+    request_headers: RawFields = optional("no change"), "{remove: [Cookie]}";
     /// Header changes for the response to the client, whether it comes from a backend or from Weir.
-    response_headers: Fields = Otherwise("no change"),
-        "{set: {Strict-Transport-Security: max-age=31536000}}";
+    response_headers: RawFields = optional("no change"), "{set: {Strict-Transport-Security: max-age=31536000}}";
     /// Rate limit for each client on this route, after the limit of the whole file.
-    rate_limit: RateLimit = Otherwise("no further limit"), "{requests_per_second: 5}";
+    rate_limit: RawRateLimit = optional("no further limit"), "{requests_per_second: 5}";
 }
 
 section! {
     /// Condition on a header or a query parameter: exactly one of these keys. A plain text is short for `{exact: …}`.
-    Match at "routes[].headers" or exact: Text, later [];
+    RawMatch at "routes[].headers"
+        or (exact: Text);
 
     /// The value is equal to this text.
-    exact: Text = Otherwise("not used"), "beta";
+    exact: Text = optional("not used"), "beta";
     /// The value starts with this text.
-    prefix: Text = Otherwise("not used"), "beta-";
+    prefix: Text = optional("not used"), "beta-";
     /// Regular expression that must match the whole value.
-    regex: Pattern = Otherwise("not used"), "'v[12]'";
+    regex: Pattern = optional("not used"), "'v[12]'";
     /// `true`: it is present, with any value. `false`: it is absent.
-    present: bool = Otherwise("not used"), "false";
+    present: bool = optional("not used"), "false";
+}
+
+impl RawRoute {
+    fn has_no_other_path(&self) -> bool {
+        self.path_exact.is_none() && self.path_regex.is_none()
+    }
 }

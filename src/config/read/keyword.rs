@@ -1,17 +1,23 @@
-//! Words out of a closed choice, and what may be switched off.
+//! Keywords out of a closed set, and values that can be `off`.
 
 use super::super::problem::{Diagnostics, Origin, Problem, any_of, nearest, quote};
-use super::super::yaml::{Node, Value};
-use super::{FromNode, KeyContext};
+use super::super::yaml::{Node, Value as NodeValue};
+use super::key::{Bounds, KeyContext, Section};
+use super::value::{FromNode, IntoMeaning, Literal};
 
-/// A word out of a closed choice.
-pub(in super::super) trait Keyword: Copy + 'static {
+/// A closed set of keywords.
+pub(in super::super) trait Keyword: Copy + PartialEq + 'static {
     /// `an algorithm`
     const NOUN: &'static str;
-    /// Each word and what it means.
+    /// Each keyword and its value.
     const WORDS: &'static [(&'static str, Self)];
-    /// What other balancers call it, in lower case and with `_`, and the word that it is here.
+    /// What other load balancers call it, in lower case and with `_`, and the keyword that it is here.
     const ELSEWHERE: &'static [(&'static str, &'static str)] = &[];
+
+    /// The keyword of a value.
+    fn word(self) -> &'static str {
+        Self::WORDS.iter().find(|(_, value)| *value == self).map_or("", |(word, _)| word)
+    }
 }
 
 /// A [`Keyword`] as typed.
@@ -19,17 +25,19 @@ pub(in super::super) trait Keyword: Copy + 'static {
 pub(in super::super) struct KeywordValue<T>(pub(in super::super) T);
 
 impl<T: Keyword> FromNode for KeywordValue<T> {
-    fn expected() -> String {
+    fn expected(_bounds: Bounds) -> String {
         any_of(words::<T>())
     }
 
-    fn from_node(node: &Node, field: KeyContext, found: &mut Diagnostics) -> Option<Self> {
-        // A word that looks like a number needs no quotes.
+    fn from_node(node: &Node, key: KeyContext, found: &mut Diagnostics) -> Option<Self> {
+        // A keyword that looks like a number needs no quotes.
         let number = words::<T>().find(|word| *word == node.typed);
         let Some(typed) = node.text().or(number) else {
-            let mut problem = field.wrong_type(node, &any_of(words::<T>()));
-            if matches!(node.value, Value::Bool(false)) && words::<T>().any(|word| word == "off") {
-                problem = problem.help(format!("write `{}: off`", field.name));
+            let mut problem = key.wrong_type(node, &any_of(words::<T>()));
+            if matches!(node.value, NodeValue::Bool(false))
+                && words::<T>().any(|word| word == "off")
+            {
+                problem = problem.help(format!("write `{}: off`", key.name()));
             }
             found.add(problem);
             return None;
@@ -40,9 +48,28 @@ impl<T: Keyword> FromNode for KeywordValue<T> {
             let here =
                 T::ELSEWHERE.iter().find(|(other, _)| *other == plain).map(|(_, here)| *here);
             let known = words::<T>().collect::<Vec<_>>();
-            found.add(not_a_word(node.at, typed, (T::NOUN, here), &known));
+            found.add(unknown(node.at, typed, (T::NOUN, here), &known));
         }
         word.map(|&(_, value)| Self(value))
+    }
+
+    fn to_yaml(&self) -> String {
+        // The version 1.2 of TLS is a text, not a number.
+        super::super::yaml::text(self.0.word())
+    }
+}
+
+impl<T> Literal<T> for KeywordValue<T> {
+    fn literal(value: T) -> Self {
+        Self(value)
+    }
+}
+
+impl<T> IntoMeaning for KeywordValue<T> {
+    type Meaning = T;
+
+    fn meaning(self) -> T {
+        self.0
     }
 }
 
@@ -51,12 +78,7 @@ fn words<T: Keyword>() -> impl Iterator<Item = &'static str> {
 }
 
 /// A text that is none of `known`.
-fn not_a_word(
-    at: Origin,
-    typed: &str,
-    (noun, here): (&str, Option<&str>),
-    known: &[&str],
-) -> Problem {
+fn unknown(at: Origin, typed: &str, (noun, here): (&str, Option<&str>), known: &[&str]) -> Problem {
     let problem = Problem::new(at, format!("{} is not {noun}", quote(typed)));
     let all = any_of(known.iter().copied());
     match here.or_else(|| nearest(typed, known.iter().copied())) {
@@ -67,7 +89,7 @@ fn not_a_word(
     }
 }
 
-/// Something that may be switched off.
+/// A value that can be `off`.
 #[derive(Debug, Clone, PartialEq)]
 pub(in super::super) enum OffOr<T> {
     Off,
@@ -75,23 +97,32 @@ pub(in super::super) enum OffOr<T> {
 }
 
 impl<T: FromNode> FromNode for OffOr<T> {
-    fn expected() -> String {
-        format!("`off` or {}", T::expected())
+    const SECTION: Option<&'static Section> = T::SECTION;
+
+    fn expected(bounds: Bounds) -> String {
+        format!("`off` or {}", T::expected(bounds))
     }
 
-    fn from_node(node: &Node, field: KeyContext, found: &mut Diagnostics) -> Option<Self> {
+    fn from_node(node: &Node, key: KeyContext, found: &mut Diagnostics) -> Option<Self> {
         match (&node.value, node.text()) {
             (_, Some("off")) => Some(Self::Off),
-            (Value::Map(_), _) => T::from_node(node, field, found).map(Self::Value),
-            (Value::Bool(false), _) => {
-                let problem = field.wrong_type(node, &Self::expected());
-                found.add(problem.help(format!("write `{}: off`", field.name)));
+            (NodeValue::Map(_), _) => T::from_node(node, key, found).map(Self::Value),
+            (NodeValue::Bool(false), _) => {
+                let problem = key.wrong_type(node, &Self::expected(key.bounds()));
+                found.add(problem.help(format!("write `{}: off`", key.name())));
                 None
             }
             _ => {
-                found.add(field.wrong_type(node, &Self::expected()));
+                found.add(key.wrong_type(node, &Self::expected(key.bounds())));
                 None
             }
+        }
+    }
+
+    fn to_yaml(&self) -> String {
+        match self {
+            Self::Off => "off".to_owned(),
+            Self::Value(value) => value.to_yaml(),
         }
     }
 }

@@ -1,244 +1,289 @@
-//! Maps with known keys.
+//! `section!`, which describes a section of the file.
 
-use std::collections::HashMap;
-
-use super::super::file;
-use super::super::problem::{Diagnostics, Origin, Problem, Spanned, nearest, quote};
-use super::super::yaml::{Node, Value};
-use super::{FromNode, KeyContext, describe, foreign_keys, missing_features};
-
-/// Whether and how a key may be left out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in super::super) enum Presence {
-    /// It must be there.
-    Required,
-    /// Leaving it out is the same as writing this.
-    Default(&'static str),
-    /// What leaving it out means, in words.
-    Otherwise(&'static str),
-}
-
-/// One key of a section.
-#[derive(Debug)]
-pub(in super::super) struct Key {
-    pub(in super::super) name: &'static str,
-    pub(in super::super) expected: fn() -> String,
-    pub(in super::super) presence: Presence,
-    pub(in super::super) example: &'static str,
-    pub(in super::super) doc: &'static [&'static str],
-}
-
-/// One map of the file.
-#[derive(Debug)]
-pub(in super::super) struct Section {
-    /// `pools[].timeouts`
-    pub(in super::super) path: &'static str,
-    pub(in super::super) doc: &'static [&'static str],
-    /// The key that a value which is no map stands for.
-    pub(in super::super) short: Option<&'static str>,
-    pub(in super::super) keys: &'static [Key],
-    /// Keys that are planned, but that this version would ignore.
-    pub(in super::super) later: &'static [&'static str],
-}
-
-/// The entries of one map, once it is known that each is there once and belongs there.
-pub(in super::super) struct Entries<'a> {
-    known: HashMap<&'static str, &'a Node>,
-    /// Keys that are there, or were meant to be there, but cannot be read.
-    refused: Vec<&'static str>,
-}
-
-impl<'a> Entries<'a> {
-    pub(in super::super) fn open(
-        node: &'a Node,
-        section: &Section,
-        field: KeyContext,
-        found: &mut Diagnostics,
-    ) -> Option<Self> {
-        let Value::Map(map) = &node.value else {
-            found.add(field.wrong_type(node, "a map of keys"));
-            return None;
-        };
-        let mut entries = Self { known: HashMap::new(), refused: Vec::new() };
-        let mut first: HashMap<&str, Origin> = HashMap::new();
-        for (key, value) in map {
-            if matches!(key.value, Value::List(_) | Value::Map(_)) {
-                let what = format!("a key must be text, but this is {}", describe(key));
-                found.add(Problem::new(key.at, what));
-            } else if let Some(&earlier) = first.get(key.typed.as_str()) {
-                let what = format!("the key {} occurs twice", quote(&key.typed));
-                found.add(Problem::new(key.at, what).help(format!("the first is at {earlier}")));
-            } else {
-                first.insert(&key.typed, key.at);
-                entries.sort(key, value, section, found);
-            }
-        }
-        // What is there by its own name is not what another word was meant for.
-        entries.refused.retain(|name| !entries.known.contains_key(name));
-        for key in section.keys {
-            if entries.known.contains_key(key.name) || entries.refused.contains(&key.name) {
-                continue;
-            }
-            if first.contains_key("<<") {
-                // It was meant to come from another map.
-                entries.refused.push(key.name);
-            } else if key.presence == Presence::Required {
-                let what = format!("`{}` is missing", key.name);
-                let help = format!("for example `{}: {}`", key.name, key.example);
-                found.add(Problem::new(node.at, what).help(help));
-            }
-        }
-        Some(entries)
-    }
-
-    fn sort(&mut self, key: &'a Node, value: &'a Node, section: &Section, found: &mut Diagnostics) {
-        if let Some(known) = section.keys.iter().find(|known| known.name == key.typed) {
-            self.known.insert(known.name, value);
-            return;
-        }
-        let (problem, meant) = unknown(key, section, !found.is_full());
-        self.refused.extend(meant);
-        found.add(problem);
-    }
-
-    pub(in super::super) fn take<T: FromNode>(
-        &mut self,
-        field: KeyContext,
-        found: &mut Diagnostics,
-    ) -> Option<Spanned<T>> {
-        let node = *self.known.get(field.name)?;
-        let Some(value) = T::from_node(node, field, found) else {
-            self.refused.push(field.name);
-            return None;
-        };
-        Some(Spanned { at: node.at, value })
-    }
-
-    pub(in super::super) fn refused(self) -> Vec<&'static str> {
-        self.refused
-    }
-}
-
-/// A key that `section` does not have, and the one that was probably meant. The words are only
-/// looked for if they are `wanted`.
-fn unknown(key: &Node, section: &Section, wanted: bool) -> (Problem, Option<&'static str>) {
-    let problem = Problem::new(key.at, format!("unknown key {}", quote(&key.typed)));
-    let typed = key.typed.as_str();
-    let names = || section.keys.iter().map(|key| key.name);
-    if !wanted {
-        return (problem, None);
-    }
-    if section.later.contains(&typed) {
-        return (problem.help("this version does not support it yet"), None);
-    }
-    if let Some((what, way)) = missing_features::find(typed, section) {
-        let what = format!("Weir has no {what} (`{typed}`)");
-        return (Problem::new(key.at, what).help(way), None);
-    }
-    if let Some(near) = foreign_keys::here(typed, section).or_else(|| nearest(typed, names())) {
-        return (problem.help(format!("did you mean `{near}`?")), Some(near));
-    }
-    let has = |other: &&Section| other.keys.iter().any(|key| key.name == typed);
-    let help = match file::SECTIONS.iter().find(has).map(|other| other.path) {
-        _ if typed == "<<" => {
-            "merge keys are not supported; an alias such as `*name` can stand for a whole value"
-                .to_owned()
-        }
-        Some("") => format!("`{typed}` is a top-level key: do not indent it"),
-        Some(path) => format!("`{typed}` is a key of `{path}`"),
-        None => match foreign_keys::elsewhere(typed) {
-            Some(("", key)) => format!("in Weir this is the top-level key `{key}`"),
-            Some((path, key)) => format!("in Weir this is `{key}` of `{path}`"),
-            None => format!("the keys here are {}", all(section)),
-        },
-    };
-    (problem.help(help), None)
-}
-
-fn all(section: &Section) -> String {
-    section.keys.iter().map(|key| format!("`{}`", key.name)).collect::<Vec<_>>().join(", ")
-}
-
-/// Describes a map of the file: see `file.rs` for how it is written.
+/// Describes a section of the file.
+///
+/// ```text
+/// section! {
+///     /// What it is.                               the manual
+///     RawRetry at "pools[].retry"                   the struct for the section as typed, and its path
+///         or (url: BackendUrl)                      if a plain value is short for one key
+///         named "pool" by ["name"]                  if it is an entry of a list: what a reload calls it
+///         later ["budget"]                          keys that are planned
+///         means [Eq] Retry { on: RetryOn };         the struct for the configuration, if it has the same keys
+///
+///     combined { on: … }                            keys from which `check` makes the fields in braces
+///
+///     /// What it is. Units, errors.                the manual; the first sentence is in conf/weir.yaml
+///     backoff: Duration                             the type as typed
+///         [Bounds::AtMost(…)]                       the range
+///         = default(secs(1))                        or required, optional("what leaving it out means"),
+///                                                   computed("the rule", |it| …), section
+///         where is_on,                              a method: the key only has a meaning if it is true
+///         "50ms",                                   an example
+///         ForgetsHealth;                            what a reload does to state if the key changes
+/// }
+/// ```
 macro_rules! section {
-    (@expected) => { "a map of keys".to_owned() };
-    (@expected $short:ty) => {
-        format!("{} or a map of keys", <$short as $crate::config::read::FromNode>::expected())
-    };
-    (@short) => { None };
-    (@short $short:ident) => { Some(stringify!($short)) };
-    (@name $field:ident) => { stringify!($field) };
-    (@name $field:ident $name:literal) => { $name };
     (
         $(#[doc = $doc:literal])+
-        $section:ident at $path:literal
-            $(or $short:ident: $short_type:ty)?, later $later:expr;
+        $raw:ident at $path:literal
+            $(or ($short:ident: $short_type:ty))?
+            $(named $noun:literal by [$($identity:literal),*])?
+            $(later [$($later:literal),*])?
+            means $([$($derive:ident),*])? $meaning:ident $({ $($extra:ident: $extra_type:ty),+ })?;
+        $($rows:tt)+
+    ) => {
+        section! {
+            $(#[doc = $doc])+
+            $raw at $path
+                $(or ($short: $short_type))?
+                $(named $noun by [$($identity),*])?
+                $(later [$($later),*])?;
+            $($rows)+
+        }
+        section! {
+            @meaning $raw; $(#[doc = $doc])+ [$($($derive),*)?] $meaning
+                { $($($extra: $extra_type),+)? } { $($rows)+ }
+        }
+    };
+    (
+        $(#[doc = $doc:literal])+
+        $raw:ident at $path:literal
+            $(or ($short:ident: $short_type:ty))?
+            $(named $noun:literal by [$($identity:literal),*])?
+            $(later [$($later:literal),*])?;
+        $(combined { $($combined:tt)+ })?
+        $(#[doc = $first_doc:literal])+ $first:ident $($rows:tt)*
+    ) => {
+        section! {
+            @raw $(#[doc = $doc])+ $raw at $path
+                [$($short: $short_type)?] [$($noun by $($identity),*)?] [$($($later),*)?];
+            $($($combined)+)? $(#[doc = $first_doc])+ $first $($rows)*
+        }
+    };
+    (
+        @raw $(#[doc = $doc:literal])+ $raw:ident at $path:literal
+            [$($short:ident: $short_type:ty)?]
+            [$($noun:literal by $($identity:literal),*)?]
+            [$($later:literal),*];
         $(
             $(#[doc = $key_doc:literal])+
-            $field:ident $(as $name:literal)?: $type:ty = $presence:expr, $example:literal;
+            $field:ident $(as $name:literal)?: $type:ty $([$bounds:expr])?
+                = $kind:ident $(($($arg:tt)*))? $(where $applies:ident)?,
+                $example:literal $(, $on_reload:ident)?;
         )+
     ) => {
         $(#[doc = $doc])+
         #[derive(Debug, Clone, Default, PartialEq)]
-        pub(in $crate::config) struct $section {
+        pub(in $crate::config) struct $raw {
             $(
                 $(#[doc = $key_doc])+
                 pub(in $crate::config) $field: Option<$crate::config::problem::Spanned<$type>>,
             )+
-            /// Keys that were typed but could not be read. What they mean together with others
-            /// is not known, so nothing is said of it.
+            /// Keys that are present but invalid. What they mean together with others is unknown, so
+            /// nothing is reported about that.
             pub(in $crate::config) refused: Vec<&'static str>,
         }
 
-        impl $section {
+        impl $raw {
             pub(in $crate::config) const SECTION: $crate::config::read::Section =
                 $crate::config::read::Section {
                     path: $path,
                     doc: &[$($doc),+],
                     short: section!(@short $($short)?),
+                    noun: section!(@or "" $($noun)?),
+                    identity: &[$($($identity),*)?],
                     keys: &[$(
                         $crate::config::read::Key {
                             name: section!(@name $field $($name)?),
                             expected: <$type as $crate::config::read::FromNode>::expected,
-                            presence: $presence,
+                            bounds: section!(@or $crate::config::read::Bounds::Any, $($bounds)?),
+                            presence: section!(@presence $kind $(($($arg)*))?),
                             example: $example,
                             doc: &[$($key_doc),+],
+                            on_reload: section!(@on_reload $($on_reload)?),
+                            section: <$type as $crate::config::read::FromNode>::SECTION,
+                            shape: <$type as $crate::config::read::FromNode>::SHAPE,
+                            canonical: |node, key| {
+                                let found = &mut $crate::config::problem::Diagnostics::default();
+                                let value =
+                                    <$type as $crate::config::read::FromNode>::from_node(node, key, found);
+                                value.map(|value| $crate::config::read::FromNode::to_yaml(&value))
+                            },
+                            default: section!(@default_of $raw $field $kind),
+                            applies: section!(@applies $raw $($applies)?),
                         }
                     ),+],
-                    later: &$later,
+                    later: &[$($later),*],
                 };
+
+            $(section! { @accessor $field: $type, $kind $(($($arg)*))? })+
         }
 
-        impl $crate::config::read::FromNode for $section {
-            fn expected() -> String {
-                section!(@expected $($short_type)?)
+        impl $crate::config::read::FromNode for $raw {
+            const SECTION: Option<&'static $crate::config::read::Section> = Some(&Self::SECTION);
+
+            fn expected(bounds: $crate::config::read::Bounds) -> String {
+                section!(@expected bounds $($short $short_type)?)
             }
 
             fn from_node(
                 node: &$crate::config::yaml::Node,
-                field: $crate::config::read::KeyContext,
+                key: $crate::config::read::KeyContext,
                 found: &mut $crate::config::problem::Diagnostics,
             ) -> Option<Self> {
                 $(if !matches!(node.value, $crate::config::yaml::Value::Map(_)) {
+                    let key = key.short(Self::SECTION.key(stringify!($short)));
                     let value = <$short_type as $crate::config::read::FromNode>::from_node(
-                        node, field, found,
+                        node, key, found,
                     )?;
                     let $short = Some($crate::config::problem::Spanned { at: node.at, value });
                     return Some(Self { $short, ..Self::default() });
                 })?
                 let mut entries =
-                    $crate::config::read::Entries::open(node, &Self::SECTION, field, found)?;
-                $(let $field = entries.take(
-                    $crate::config::read::KeyContext {
-                        name: section!(@name $field $($name)?),
-                        example: $example,
-                        entry: false,
-                    },
-                    found,
-                );)+
+                    $crate::config::read::Entries::open(node, &Self::SECTION, key, found)?;
+                $(let $field = entries.take(section!(@name $field $($name)?), found);)+
                 Some(Self { $($field,)+ refused: entries.refused() })
+            }
+
+            fn to_yaml(&self) -> String {
+                let mut entries: Vec<String> = Vec::new();
+                $(if let Some(given) = &self.$field {
+                    let value = $crate::config::read::FromNode::to_yaml(&given.value);
+                    entries.push(format!("{}: {value}", section!(@name $field $($name)?)));
+                })+
+                $crate::config::read::one_line(&Self::SECTION, entries)
             }
         }
     };
+    (
+        @meaning $raw:ident; $(#[doc = $doc:literal])+ [$($derive:ident),*] $meaning:ident
+            { $($extra:ident: $extra_type:ty),* }
+        {
+            $(combined { $($combined:tt)+ })?
+            $(
+                $(#[doc = $key_doc:literal])+
+                $field:ident: $type:ty $([$bounds:expr])?
+                    = $kind:ident $(($($arg:tt)*))? $(where $applies:ident)?,
+                    $example:literal $(, $on_reload:ident)?;
+            )+
+        }
+    ) => {
+        $(#[doc = $doc])+
+        #[derive(Debug, Clone, PartialEq, $($derive),*)]
+        #[expect(
+            private_interfaces,
+            reason = "the type of a field is the meaning of the type as typed, which is private"
+        )]
+        pub struct $meaning {
+            $(
+                /// Made of several keys.
+                pub $extra: $extra_type,
+            )*
+            $(
+                $(#[doc = $key_doc])+
+                pub $field: section!(@meaning_type $type, $kind),
+            )+
+        }
+
+        impl $raw {
+            /// The configuration, with every default.
+            pub(in $crate::config) fn configuration(self $(, $extra: $extra_type)*) -> $meaning {
+                $meaning {
+                    $($field: section!(@convert self $field $kind),)+
+                    $($extra,)*
+                }
+            }
+        }
+
+        section! { @value $raw $meaning $($extra)* }
+    };
+    (@value $raw:ident $meaning:ident) => {
+        impl $crate::config::read::IntoMeaning for $raw {
+            type Meaning = $meaning;
+
+            fn meaning(self) -> $meaning {
+                self.configuration()
+            }
+        }
+
+        impl Default for $meaning {
+            fn default() -> Self {
+                $raw::default().configuration()
+            }
+        }
+    };
+    (@value $raw:ident $meaning:ident $($extra:ident)+) => {};
+    (@meaning_type $type:ty, optional) => { Option<<$type as $crate::config::read::IntoMeaning>::Meaning> };
+    (@meaning_type $type:ty, $kind:ident) => { <$type as $crate::config::read::IntoMeaning>::Meaning };
+    (@convert $self:ident $field:ident optional) => {
+        $self.$field.clone().map(|given| $crate::config::read::IntoMeaning::meaning(given.value))
+    };
+    (@convert $self:ident $field:ident $kind:ident) => {
+        $crate::config::read::IntoMeaning::meaning($self.$field())
+    };
+    (@accessor $field:ident: $type:ty, default ($value:expr)) => {
+        pub(in $crate::config) fn $field(&self) -> $type {
+            match &self.$field {
+                Some(given) => given.value.clone(),
+                None => <$type as $crate::config::read::Literal<_>>::literal($value),
+            }
+        }
+    };
+    (@accessor $field:ident: $type:ty, computed ($words:literal, |$it:ident| $value:expr)) => {
+        pub(in $crate::config) fn $field(&self) -> $type {
+            let $it = self;
+            $it.$field.as_ref().map_or_else(|| $value, |given| given.value.clone())
+        }
+    };
+    (@accessor $field:ident: $type:ty, section) => {
+        pub(in $crate::config) fn $field(&self) -> $type {
+            self.$field.as_ref().map(|given| given.value.clone()).unwrap_or_default()
+        }
+    };
+    (@accessor $field:ident: $type:ty, required) => {};
+    (@accessor $field:ident: $type:ty, optional ($words:literal)) => {};
+    (@presence required) => { $crate::config::read::Presence::Required };
+    (@presence section) => { $crate::config::read::Presence::Section };
+    (@presence default ($($value:tt)+)) => { $crate::config::read::Presence::Default };
+    (@presence computed ($words:literal, $($value:tt)+)) => {
+        $crate::config::read::Presence::Computed($words)
+    };
+    (@presence optional ($words:literal)) => { $crate::config::read::Presence::Optional($words) };
+    (@default_of $raw:ident $field:ident default) => {
+        |_, _| Some($crate::config::read::FromNode::to_yaml(&$raw::default().$field()))
+    };
+    (@default_of $raw:ident $field:ident computed) => {
+        |node, schema| {
+            let it = $crate::config::read::read_quietly::<$raw>(node, schema)?;
+            Some($crate::config::read::FromNode::to_yaml(&it.$field()))
+        }
+    };
+    (@default_of $raw:ident $field:ident $kind:ident) => { |_, _| None };
+    (@applies $raw:ident) => { |_, _| true };
+    (@applies $raw:ident $applies:ident) => {
+        |node, schema| {
+            let it = $crate::config::read::read_quietly::<$raw>(node, schema);
+            it.is_none_or(|it| it.$applies())
+        }
+    };
+    (@on_reload) => { $crate::config::read::OnReload::Keeps };
+    (@on_reload $on_reload:ident) => { $crate::config::read::OnReload::$on_reload };
+    (@expected $bounds:ident) => {{
+        let _none = $bounds;
+        "a map of keys".to_owned()
+    }};
+    (@expected $bounds:ident $short:ident $type:ty) => {{
+        let bounds = Self::SECTION.key(stringify!($short)).map_or($bounds, |key| key.bounds);
+        format!("{} or a map of keys", <$type as $crate::config::read::FromNode>::expected(bounds))
+    }};
+    (@short) => { None };
+    (@short $short:ident) => { Some(stringify!($short)) };
+    (@or $default:literal) => { $default };
+    (@or $default:literal $given:literal) => { $given };
+    (@or $default:expr,) => { $default };
+    (@or $default:expr, $given:expr) => { $given };
+    (@name $field:ident) => { stringify!($field) };
+    (@name $field:ident $name:literal) => { $name };
 }
 pub(in super::super) use section;

@@ -1,19 +1,14 @@
 //! A file with every default filled in.
 //!
-//! It is made of the file as typed and of the table of its keys, not of what the file means: so
-//! whatever key there is has its place here, and nothing has to be turned back into text.
+//! It is made from the nodes of the file and the schema, so every key has its place in it.
 
-use std::time::Duration;
+use super::super::file::SCHEMA;
+use super::super::read::{Key, KeyContext, Presence, Section, Shape};
+use super::super::yaml::{self as reader, Node, Value, text};
 
-use super::super::file;
-use super::super::read::{FromText as _, Presence, Section};
-use super::super::value::spell;
-use super::super::yaml::{self as reader, Node, Value};
-use super::yaml::text;
-
-/// Something to be printed.
-#[derive(Debug, PartialEq)]
-pub(super) enum Effective {
+/// A value of the file.
+#[derive(Debug, Clone, PartialEq)]
+pub(in super::super) enum Effective {
     /// As YAML.
     Scalar(String),
     List(Vec<Effective>),
@@ -21,155 +16,113 @@ pub(super) enum Effective {
 }
 
 /// An entry of a map.
-#[derive(Debug, PartialEq)]
-pub(super) enum Entry {
+#[derive(Debug, Clone, PartialEq)]
+pub(in super::super) enum Entry {
     /// A key, as YAML.
     Key(String, Effective),
-    /// A key that is not there, and what that means.
+    /// A key that is left out and has no default, and what that means.
     Omitted(&'static str, &'static str),
 }
 
-/// What stands at a place of the file, with what is not written there. The path is that of a
-/// section, if one can be there.
-pub(super) fn effective(node: &Node, path: &str) -> Effective {
-    // `headers` and `query` are maps of what is described once.
-    if let (Some(values), Value::Map(entries)) = (path.strip_suffix("{}"), &node.value) {
-        let entry =
-            |(key, value): &(Node, Node)| Entry::Key(text(&key.typed), effective(value, values));
-        return Effective::Map(entries.iter().map(entry).collect());
-    }
-    let section = file::SECTIONS.iter().find(|section| section.path == path);
-    match (&node.value, section) {
-        (Value::Map(entries), Some(section)) => of_section(entries, section),
-        (Value::Map(entries), None) => {
-            let entry =
-                |(key, value): &(Node, Node)| Entry::Key(text(&key.typed), effective(value, NONE));
-            Effective::Map(entries.iter().map(entry).collect())
-        }
-        (Value::List(items), _) => {
-            Effective::List(items.iter().map(|item| effective(item, path)).collect())
-        }
-        (_, Some(Section { short: Some(short), .. })) => {
-            let key = Node::given(node.at, short);
-            section
-                .map_or_else(|| scalar(node), |section| of_section(&[(key, node.clone())], section))
-        }
-        (Value::Null | Value::Bool(_) | Value::Whole(_) | Value::Real(_) | Value::Text, _) => {
-            scalar(node)
-        }
-    }
+/// How values are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in super::super) enum Style {
+    /// As typed.
+    Typed,
+    /// Equal values in the same spelling.
+    Canonical,
 }
 
-/// The path of no section.
-const NONE: &str = "-";
-
-fn scalar(node: &Node) -> Effective {
-    Effective::Scalar(match node.value {
-        Value::Text => text(&node.typed),
+/// The whole file whose root is `node`.
+pub(in super::super) fn effective(node: &Node, style: Style) -> Effective {
+    match &node.value {
+        Value::Map(entries) => section(entries, SCHEMA.root, style),
         Value::Null
         | Value::Bool(_)
         | Value::Whole(_)
         | Value::Real(_)
-        | Value::List(_)
-        | Value::Map(_) => node.typed.clone(),
-    })
+        | Value::Text
+        | Value::List(_) => Effective::Scalar(as_typed(node)),
+    }
 }
 
-fn of_section(entries: &[(Node, Node)], section: &Section) -> Effective {
+fn section(entries: &[(Node, Node)], section: &'static Section, style: Style) -> Effective {
     let find = |name: &str| entries.iter().find(|(key, _)| key.typed == name).map(|(_, node)| node);
-    let typed = |name: &str| find(name).map(|node| node.typed.as_str());
+    let whole = Node::of(entries);
     let mut lines = Vec::new();
     for key in section.keys {
-        let path = path_of(section.path, key.name, find(key.name));
         let name = key.name.to_owned();
         if let Some(node) = find(key.name) {
-            lines.push(Entry::Key(name, effective(node, &path)));
+            lines.push(Entry::Key(name, value(node, key, key.shape, style)));
             continue;
         }
-        match key.presence {
-            Presence::Default(value) if applies(section.path, key.name, typed) => {
-                // A default is a text of ours that every other test reads, too.
-                let Ok(node) = reader::read(value.as_bytes()) else { continue };
-                let path = path_of(section.path, key.name, Some(&node));
-                lines.push(Entry::Key(name, effective(&node, &path)));
+        if !(key.applies)(&whole, &SCHEMA) {
+            continue;
+        }
+        match (key.presence, key.section) {
+            (Presence::Default | Presence::Computed(_), _) => {
+                let Some(default) = (key.default)(&whole, &SCHEMA) else { continue };
+                let Ok(node) = reader::read(default.as_bytes()) else { continue };
+                lines.push(Entry::Key(name, value(&node, key, key.shape, style)));
             }
-            Presence::Otherwise("the defaults below")
-                if !applies(section.path, key.name, typed) =>
-            {
-                lines.push(Entry::Omitted(key.name, "this pool speaks HTTP/1.1 with its backends"));
-            }
-            Presence::Otherwise("the defaults below") => {
-                let child = file::SECTIONS.iter().find(|child| child.path == path);
-                lines.extend(child.map(|child| Entry::Key(name, of_section(&[], child))));
-            }
-            Presence::Otherwise(_) if computed(section.path, key.name, typed).is_some() => {
-                let value = computed(section.path, key.name, typed).unwrap_or_default();
-                lines.push(Entry::Key(name, Effective::Scalar(value)));
+            (Presence::Section, Some(child)) => {
+                lines.push(Entry::Key(name, self::section(&[], child, style)));
             }
             // Unused keys of ten thousand routes or backends would only be noise.
-            Presence::Otherwise(_)
-                if section.path.starts_with("routes[]") || section.path == "pools[].backends[]" => {
-            }
-            Presence::Otherwise(words) => lines.push(Entry::Omitted(key.name, words)),
-            Presence::Default(_) | Presence::Required => {}
+            (Presence::Optional(_), _) if style == Style::Typed && is_numerous(section) => {}
+            (Presence::Optional(words), _) => lines.push(Entry::Omitted(key.name, words)),
+            (Presence::Required | Presence::Section, _) => {}
         }
     }
     Effective::Map(lines)
 }
 
-/// A default that is made of other keys of the section.
-fn computed<'a>(
-    section: &str,
-    key: &str,
-    typed: impl Fn(&str) -> Option<&'a str>,
-) -> Option<String> {
-    match (section, key) {
-        ("listeners[]", "http2") => Some(typed("tls").is_some().to_string()),
-        ("listeners[].tls", "client_auth") => {
-            Some(if typed("client_ca").is_some() { "require" } else { "off" }.to_owned())
+fn is_numerous(section: &Section) -> bool {
+    section.path.starts_with("routes[]") || section.path == "pools[].backends[]"
+}
+
+/// The value of a key.
+fn value(node: &Node, key: &'static Key, shape: Shape, style: Style) -> Effective {
+    match (&node.value, shape, key.section) {
+        (Value::List(items), Shape::List, Some(_)) => {
+            Effective::List(items.iter().map(|item| value(item, key, Shape::One, style)).collect())
         }
-        ("pools[].health_check", "type") => {
-            Some(if typed("path").is_some() { "http" } else { "tcp" }.to_owned())
+        (Value::Map(entries), Shape::Table, Some(_)) => {
+            let entry = |(name, item): &(Node, Node)| {
+                Entry::Key(text(&name.typed), value(item, key, Shape::One, style))
+            };
+            Effective::Map(entries.iter().map(entry).collect())
         }
-        ("pools[].health_check", "timeout") => {
-            let usual = Duration::from_secs(3);
-            let interval = typed("interval").map(Duration::from_text);
-            let timeout = interval.and_then(Result::ok).map_or(usual, |it| it.min(usual));
-            Some(spell(timeout))
+        (Value::Map(entries), Shape::One, Some(child)) => section(entries, child, style),
+        (_, Shape::One, Some(Section { short: Some(short), .. })) => {
+            let entries = [(Node::given(node.at, short), node.clone())];
+            key.section.map_or_else(
+                || Effective::Scalar(as_typed(node)),
+                |child| section(&entries, child, style),
+            )
         }
-        ("rate_limit", "burst") => {
-            let rate: f64 = typed("requests_per_second")?.parse().ok()?;
-            // Nothing behind the point is left of it.
-            Some(format!("{:.0}", rate.ceil().max(1.0)))
-        }
-        ("shutdown", "tunnels") => Some(typed("drain").unwrap_or("30s").to_owned()),
-        _ => None,
+        _ => Effective::Scalar(match style {
+            Style::Typed => as_typed(node),
+            Style::Canonical => {
+                let context = KeyContext::new(key, &SCHEMA);
+                (key.canonical)(node, context).unwrap_or_else(|| as_typed(node))
+            }
+        }),
     }
 }
 
-/// The section that can stand under a key.
-fn path_of(section: &str, key: &str, node: Option<&Node>) -> String {
-    let list = node.is_some_and(|node| matches!(node.value, Value::List(_)));
-    match (section, key) {
-        (_, "rate_limit") => "rate_limit".to_owned(),
-        ("routes[]", "headers" | "query") => "routes[].headers{}".to_owned(),
-        ("routes[]", "request_headers" | "response_headers") => {
-            "routes[].request_headers".to_owned()
+/// A node as YAML on one line.
+fn as_typed(node: &Node) -> String {
+    match &node.value {
+        Value::Text => text(&node.typed),
+        Value::Null | Value::Bool(_) | Value::Whole(_) | Value::Real(_) => node.typed.clone(),
+        Value::List(items) => {
+            format!("[{}]", items.iter().map(as_typed).collect::<Vec<_>>().join(", "))
         }
-        ("", key) => format!("{key}{}", if list { "[]" } else { "" }),
-        (section, key) => format!("{section}.{key}{}", if list { "[]" } else { "" }),
-    }
-}
-
-/// Whether a default may be written where it stands: some keys are for some values of others alone.
-fn applies<'a>(section: &str, key: &str, typed: impl Fn(&str) -> Option<&'a str>) -> bool {
-    match (section, key) {
-        ("routes[]", "path") => typed("path_exact").is_none() && typed("path_regex").is_none(),
-        ("pools[].health_check", "path" | "status") => {
-            typed("path").is_some() || typed("type") == Some("http")
+        Value::Map(entries) => {
+            let entry =
+                |(key, value): &(Node, Node)| format!("{}: {}", text(&key.typed), as_typed(value));
+            format!("{{{}}}", entries.iter().map(entry).collect::<Vec<_>>().join(", "))
         }
-        ("pools[]", "http2") => typed("protocol").is_some_and(|protocol| protocol != "http1"),
-        ("access_log", "target") => typed("format") != Some("off"),
-        _ => true,
     }
 }

@@ -71,7 +71,8 @@ fn inline_or_block(item: &Effective, depth: usize) -> String {
     text.trim_start().to_owned()
 }
 
-fn inline(value: &Effective) -> String {
+/// A value on one line.
+pub(in super::super) fn inline(value: &Effective) -> String {
     match value {
         Effective::Scalar(scalar) => scalar.clone(),
         Effective::List(items) => {

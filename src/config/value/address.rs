@@ -27,6 +27,10 @@ impl FromText for SocketAddr {
     fn from_number(typed: &str) -> Option<ValueError> {
         Some(not_an_address(typed, Purpose::Listener))
     }
+
+    fn to_text(&self) -> String {
+        self.to_string()
+    }
 }
 
 /// The admin port's address. No help message suggests an address that clients can reach.
@@ -42,6 +46,10 @@ impl FromText for AdminAddress {
 
     fn from_number(typed: &str) -> Option<ValueError> {
         Some(not_an_address(typed, Purpose::Admin))
+    }
+
+    fn to_text(&self) -> String {
+        self.0.to_string()
     }
 }
 
@@ -158,6 +166,10 @@ impl FromText for IpNet {
         }
         Ok(network)
     }
+
+    fn to_text(&self) -> String {
+        self.to_string()
+    }
 }
 
 /// `::ffff:10.0.0.0/104` is `10.0.0.0/8`: clients of IPv4 are compared as such, however a socket or a proxy
@@ -199,6 +211,10 @@ impl FromText for BackendUrl {
             wrong
         })
     }
+
+    fn to_text(&self) -> String {
+        format!("{}://{}", if self.tls { "https" } else { "http" }, self.address)
+    }
 }
 
 impl BackendUrl {
@@ -226,6 +242,10 @@ impl FromText for ServerName {
             }
             None => wrong,
         })
+    }
+
+    fn to_text(&self) -> String {
+        self.0.clone()
     }
 }
 

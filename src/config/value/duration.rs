@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::super::limits;
 use super::super::problem::quote;
-use super::super::read::{FromText, ValueError};
+use super::super::read::{Bounds, FromText, IntoMeaning, KeyContext, ValueError};
 
 const UNITS: [(&str, u64); 4] = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000)];
 
@@ -34,6 +34,14 @@ impl FromText for Duration {
     fn from_number(typed: &str) -> Option<ValueError> {
         Some(wrong(typed))
     }
+
+    fn to_text(&self) -> String {
+        spell(*self)
+    }
+
+    fn check_range(&self, key: KeyContext) -> Result<(), ValueError> {
+        check(*self, key)
+    }
 }
 
 /// A duration, or `off` for none at all.
@@ -53,6 +61,63 @@ impl FromText for DurationOrOff {
     fn from_number(typed: &str) -> Option<ValueError> {
         Duration::from_number(typed)
     }
+
+    fn to_text(&self) -> String {
+        match self {
+            Self::Off => "off".to_owned(),
+            Self::Duration(duration) => spell(*duration),
+        }
+    }
+
+    fn check_range(&self, key: KeyContext) -> Result<(), ValueError> {
+        match self {
+            Self::Off => Ok(()),
+            Self::Duration(duration) => check(*duration, key),
+        }
+    }
+}
+
+/// Whether `duration` is in the range of its key.
+fn check(duration: Duration, key: KeyContext) -> Result<(), ValueError> {
+    match key.bounds() {
+        Bounds::NotZero(why) if duration.is_zero() => {
+            Err(ValueError::new(why).help(key.remove_for_default()))
+        }
+        Bounds::AtMost(longest) if duration > longest => {
+            let what = format!("`{}` cannot be {}", key.name(), spell(duration));
+            Err(ValueError::new(what).help(format!("{} is the longest", spell(longest))))
+        }
+        Bounds::NotZero(_)
+        | Bounds::AtMost(_)
+        | Bounds::Any
+        | Bounds::Whole { .. }
+        | Bounds::Fraction { .. }
+        | Bounds::Bytes { .. } => Ok(()),
+    }
+}
+
+impl IntoMeaning for Duration {
+    type Meaning = Self;
+
+    fn meaning(self) -> Self {
+        self
+    }
+}
+
+impl IntoMeaning for DurationOrOff {
+    type Meaning = Option<Duration>;
+
+    fn meaning(self) -> Option<Duration> {
+        match self {
+            Self::Off => None,
+            Self::Duration(duration) => Some(duration),
+        }
+    }
+}
+
+/// Whole seconds.
+pub(in super::super) const fn secs(count: u64) -> Duration {
+    Duration::from_secs(count)
 }
 
 /// Not a duration, with the best guess at the one that was meant.

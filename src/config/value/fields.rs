@@ -3,7 +3,7 @@
 use ::http::{HeaderName, HeaderValue};
 
 use super::super::problem::{Diagnostics, Problem, quote};
-use super::super::read::{FromNode, FromText, KeyContext, ValueError};
+use super::super::read::{Bounds, FromNode, FromText, KeyContext, ValueError};
 use super::super::yaml::{Node, Value};
 
 /// The name of a field that is set, added or removed.
@@ -73,6 +73,10 @@ impl FromText for ChangedField {
         }
         Ok(Self { name, typed: text.to_owned() })
     }
+
+    fn to_text(&self) -> String {
+        self.typed.clone()
+    }
 }
 
 /// The value of a field.
@@ -100,6 +104,10 @@ impl FromText for FieldValue {
     fn from_number(typed: &str) -> Option<ValueError> {
         Some(super::in_quotes(typed))
     }
+
+    fn to_text(&self) -> String {
+        String::from_utf8_lossy(self.0.as_bytes()).into_owned()
+    }
 }
 
 /// What a body is.
@@ -121,6 +129,10 @@ impl FromText for ContentType {
         }
         Err(ValueError::new(format!("{} is not a media type", quote(text)))
             .help("for example `application/json`"))
+    }
+
+    fn to_text(&self) -> String {
+        String::from_utf8_lossy(self.0.as_bytes()).into_owned()
     }
 }
 
@@ -155,6 +167,10 @@ impl FromText for Target {
             quote(&format!("https://{text}"))
         )))
     }
+
+    fn to_text(&self) -> String {
+        self.0.clone()
+    }
 }
 
 /// A status that redirects.
@@ -162,20 +178,24 @@ impl FromText for Target {
 pub(in super::super) struct RedirectStatus(pub(in super::super) u16);
 
 impl FromNode for RedirectStatus {
-    fn expected() -> String {
+    fn expected(_bounds: Bounds) -> String {
         "301, 302, 303, 307 or 308".to_owned()
     }
 
-    fn from_node(node: &Node, field: KeyContext, found: &mut Diagnostics) -> Option<Self> {
+    fn from_node(node: &Node, key: KeyContext, found: &mut Diagnostics) -> Option<Self> {
         let Value::Whole(number) = node.value else {
-            found.add(field.wrong_type(node, &Self::expected()));
+            found.add(key.wrong_type(node, &Self::expected(Bounds::Any)));
             return None;
         };
         let status = [301, 302, 303, 307, 308].into_iter().find(|one| u64::from(*one) == number);
         if status.is_none() {
             let problem = Problem::new(node.at, format!("{number} is not a redirect status"));
-            found.add(problem.help(format!("it can be {}", Self::expected())));
+            found.add(problem.help(format!("it can be {}", Self::expected(Bounds::Any))));
         }
         status.map(Self)
+    }
+
+    fn to_yaml(&self) -> String {
+        self.0.to_string()
     }
 }

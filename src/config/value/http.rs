@@ -1,11 +1,11 @@
 //! Words of HTTP: hosts, paths, statuses.
 
-use super::super::problem::{Diagnostics, Problem, nearest, quote};
-use super::super::read::{FromNode, FromText, KeyContext, ValueError};
+use super::super::problem::{Diagnostics, Origin, Problem, Spanned, nearest, quote};
+use super::super::read::{Bounds, FromNode, FromText, IntoMeaning, KeyContext, List, ValueError};
 use super::super::terms::HostPattern;
 use super::super::yaml::{Node, Value};
-use super::matching::as_routed;
-use super::normal_host;
+use super::address::normal_host;
+use super::path::{absolute, as_routed};
 
 impl FromText for HostPattern {
     const EXPECTED: &'static str = "a host name";
@@ -31,6 +31,10 @@ impl FromText for HostPattern {
         let host = normal_host(name)?;
         Ok(if suffix { Self::Suffix(host) } else { Self::Exact(host) })
     }
+
+    fn to_text(&self) -> String {
+        self.to_string()
+    }
 }
 
 /// What a probe sends as `Host`.
@@ -48,6 +52,10 @@ impl FromText for HostName {
         }
         Err(ValueError::new(format!("{} is not a host", quote(text)))
             .help("write it as `web.internal` or `web.internal:8080`"))
+    }
+
+    fn to_text(&self) -> String {
+        self.0.clone()
     }
 }
 
@@ -89,6 +97,10 @@ impl FromText for Path {
         }
         as_routed(path).map(Self)
     }
+
+    fn to_text(&self) -> String {
+        self.0.clone()
+    }
 }
 
 /// The path of a probe, with its query.
@@ -101,42 +113,51 @@ impl FromText for ProbePath {
     fn from_text(text: &str) -> Result<Self, ValueError> {
         absolute(text).map(|path| Self(path.to_owned()))
     }
+
+    fn to_text(&self) -> String {
+        self.0.clone()
+    }
 }
 
-/// `text`, if it can stand in a request line.
-pub(super) fn absolute(text: &str) -> Result<&str, ValueError> {
-    let wrong = |what: &str| ValueError::new(format!("the path {} {what}", quote(text)));
-    if !text.starts_with('/') {
-        let path = text
-            .split_once("://")
-            .map_or(text, |(_, rest)| rest.split_once('/').map_or("", |(_, path)| path));
-        return Err(
-            wrong("does not start with `/`").help(format!("write {}", quote(&format!("/{path}"))))
-        );
+impl ProbePath {
+    pub(in super::super) fn root() -> Self {
+        Self("/".to_owned())
     }
-    if text.contains('#') {
-        return Err(wrong("has a `#`, which a request cannot contain")
-            .help("write `%23` for the character itself"));
+}
+
+impl Path {
+    pub(in super::super) fn root() -> Self {
+        Self("/".to_owned())
     }
-    if !text.bytes().all(|b| b.is_ascii_graphic()) {
-        return Err(wrong("has a space, a control character or a non-ASCII character")
-            .help("percent-encode such characters: a space is `%20`"));
+}
+
+impl IntoMeaning for HostName {
+    type Meaning = String;
+
+    fn meaning(self) -> String {
+        self.0
     }
-    Ok(text)
 }
 
 /// Status codes as typed: inclusive ranges.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in super::super) struct Statuses(pub(in super::super) Vec<(u16, u16)>);
 
+impl Statuses {
+    /// All that say success.
+    pub(in super::super) fn success() -> Self {
+        Self(vec![(200, 299)])
+    }
+}
+
 impl FromNode for Statuses {
-    fn expected() -> String {
+    fn expected(_bounds: Bounds) -> String {
         "a status, a range such as `200-299`, or a list of both".to_owned()
     }
 
-    fn from_node(node: &Node, field: KeyContext, found: &mut Diagnostics) -> Option<Self> {
+    fn from_node(node: &Node, key: KeyContext, found: &mut Diagnostics) -> Option<Self> {
         let Value::List(items) = &node.value else {
-            return range(node, field, found).map(|range| Self(vec![range]));
+            return range(node, key, found).map(|range| Self(vec![range]));
         };
         if items.is_empty() {
             let problem =
@@ -144,16 +165,27 @@ impl FromNode for Statuses {
             found.add(problem.help("remove `status` for the default, `200-299`"));
             return None;
         }
-        let entry = KeyContext { entry: true, ..field };
+        let entry = KeyContext { entry: true, ..key };
         Some(Self(items.iter().filter_map(|item| range(item, entry, found)).collect()))
+    }
+
+    fn to_yaml(&self) -> String {
+        let range = |&(first, last): &(u16, u16)| match first == last {
+            true => first.to_string(),
+            false => format!("{first}-{last}"),
+        };
+        match self.0.as_slice() {
+            [only] => range(only),
+            ranges => format!("[{}]", ranges.iter().map(range).collect::<Vec<_>>().join(", ")),
+        }
     }
 }
 
-fn range(node: &Node, field: KeyContext, found: &mut Diagnostics) -> Option<(u16, u16)> {
+fn range(node: &Node, key: KeyContext, found: &mut Diagnostics) -> Option<(u16, u16)> {
     let typed = match node.value {
         Value::Whole(_) | Value::Text => node.typed.as_str(),
         Value::Null | Value::Bool(_) | Value::Real(_) | Value::List(_) | Value::Map(_) => {
-            found.add(field.wrong_type(node, "a status or a range"));
+            found.add(key.wrong_type(node, "a status or a range"));
             return None;
         }
     };
@@ -188,15 +220,26 @@ pub(in super::super) enum Failure {
     Status(u16),
 }
 
+impl Failure {
+    /// What is retried by default.
+    pub(in super::super) fn usual() -> List<Self> {
+        let usual = [Self::Connect, Self::Reset, Self::Timeout];
+        let usual = usual.into_iter().chain([502, 503, 504].map(Self::Status));
+        let spanned = |value| Spanned { at: Origin::START, value };
+        let entries: Vec<Spanned<Self>> = usual.map(spanned).collect();
+        List { typed: entries.len(), entries }
+    }
+}
+
 const FAILURES: [(&str, Failure); 3] =
     [("connect", Failure::Connect), ("reset", Failure::Reset), ("timeout", Failure::Timeout)];
 
 impl FromNode for Failure {
-    fn expected() -> String {
+    fn expected(_bounds: Bounds) -> String {
         "`connect`, `reset`, `timeout` or a status".to_owned()
     }
 
-    fn from_node(node: &Node, field: KeyContext, found: &mut Diagnostics) -> Option<Self> {
+    fn from_node(node: &Node, key: KeyContext, found: &mut Diagnostics) -> Option<Self> {
         match (&node.value, node.text()) {
             (&Value::Whole(code), _) => return status_to_retry(code, node, found),
             (_, Some(typed)) => {
@@ -209,12 +252,22 @@ impl FromNode for Failure {
                 );
                 found.add(match nearest(typed, FAILURES.iter().map(|&(word, _)| word)) {
                     Some(near) => problem.help(format!("did you mean `{near}`?")),
-                    None => problem.help(format!("it can be {}, such as 503", Self::expected())),
+                    None => problem
+                        .help(format!("it can be {}, such as 503", Self::expected(Bounds::Any))),
                 });
             }
-            _ => found.add(field.wrong_type(node, &Self::expected())),
+            _ => found.add(key.wrong_type(node, &Self::expected(Bounds::Any))),
         }
         None
+    }
+
+    fn to_yaml(&self) -> String {
+        let word = FAILURES.iter().find(|(_, failure)| failure == self).map(|(word, _)| *word);
+        match (word, self) {
+            (Some(word), _) => word.to_owned(),
+            (None, Self::Status(status)) => status.to_string(),
+            (None, Self::Connect | Self::Reset | Self::Timeout) => String::new(),
+        }
     }
 }
 

@@ -4,10 +4,8 @@ use ::http::{HeaderName, Method, header};
 
 use super::super::problem::quote;
 use super::super::read::{FromText, ValueError};
-use super::http::absolute;
-use crate::http::path::normalize_for_routing;
+use super::path::{absolute, as_routed};
 use crate::http::pattern::Pattern;
-use crate::http::target::escaped;
 
 /// The whole path of a route.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,18 +22,10 @@ impl FromText for ExactPath {
         }
         as_routed(path).map(Self)
     }
-}
 
-/// `path`, if requests are compared with it as it is written.
-pub(super) fn as_routed(path: &str) -> Result<String, ValueError> {
-    // Where a client writes what no URI has, requests have it escaped.
-    let escaped = escaped(path);
-    let normal = normalize_for_routing(&escaped);
-    if normal == path {
-        return Ok(path.to_owned());
+    fn to_text(&self) -> String {
+        self.0.clone()
     }
-    Err(ValueError::new(format!("the path {} is not normalized", quote(path)))
-        .help(format!("write {}: requests are matched in normalized form", quote(&normal))))
 }
 
 impl FromText for Pattern {
@@ -46,6 +36,10 @@ impl FromText for Pattern {
             ValueError::new(format!("{} is not a regular expression", quote(text)))
                 .help(error.to_string())
         })
+    }
+
+    fn to_text(&self) -> String {
+        self.source().to_owned()
     }
 }
 
@@ -78,6 +72,10 @@ impl FromText for PathRegex {
         }
         Ok(Self(pattern))
     }
+
+    fn to_text(&self) -> String {
+        self.0.source().to_owned()
+    }
 }
 
 impl FromText for Method {
@@ -97,6 +95,10 @@ impl FromText for Method {
             }
             None => Err(wrong("is not a method").help("for example `GET`")),
         }
+    }
+
+    fn to_text(&self) -> String {
+        self.to_string()
     }
 }
 
@@ -129,5 +131,9 @@ impl FromText for FieldName {
             Err(_) => Err(ValueError::new(format!("{} is not a header name", quote(text)))
                 .help("letters, digits and `-`: for example `X-Version`")),
         }
+    }
+
+    fn to_text(&self) -> String {
+        self.0.to_string()
     }
 }

@@ -8,20 +8,22 @@ mod duration;
 mod fields;
 mod http;
 mod matching;
+mod path;
 mod ready_when;
 mod size;
 
 pub(super) use address::{AdminAddress, BackendUrl, ServerName, normal_host};
-pub(super) use duration::{DurationOrOff, spell};
+pub(super) use duration::{DurationOrOff, secs};
 pub(super) use fields::{ChangedField, ContentType, FieldValue, RedirectStatus, Target};
 pub(super) use http::{Failure, HostName, Path, ProbePath, Statuses};
 pub(super) use matching::{ExactPath, FieldName, PathRegex};
 pub(super) use ready_when::ReadyWhen;
-pub(super) use size::{Size, SizeOrOff, spell_size};
+pub(super) use size::{Size, SizeOrOff, bytes};
 
 use super::problem::{Diagnostics, Problem, quote};
-use super::read::{FromNode, FromText, KeyContext, ValueError};
-use super::yaml::{Node, Value};
+use super::read::{Bounds, FromNode, FromText, IntoMeaning, KeyContext, ValueError};
+use super::terms::FilePath;
+use super::yaml::{Node, Value, text};
 use crate::name::{PoolName, RouteName};
 
 /// Any text. (That it is not empty holds for every text.)
@@ -35,8 +37,47 @@ impl FromText for Text {
         Ok(Self(text.to_owned()))
     }
 
+    fn to_text(&self) -> String {
+        self.0.clone()
+    }
+
     fn from_number(typed: &str) -> Option<ValueError> {
         Some(in_quotes(typed))
+    }
+}
+
+impl IntoMeaning for Text {
+    type Meaning = String;
+
+    fn meaning(self) -> String {
+        self.0
+    }
+}
+
+/// The name of a file, with its position.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct FileName(pub(super) FilePath);
+
+impl FromNode for FileName {
+    fn expected(bounds: Bounds) -> String {
+        Text::expected(bounds)
+    }
+
+    fn from_node(node: &Node, key: KeyContext, found: &mut Diagnostics) -> Option<Self> {
+        let Text(path) = Text::from_node(node, key, found)?;
+        Some(Self(FilePath { path: path.into(), at: node.at.position() }))
+    }
+
+    fn to_yaml(&self) -> String {
+        text(&self.0.path.to_string_lossy())
+    }
+}
+
+impl IntoMeaning for FileName {
+    type Meaning = FilePath;
+
+    fn meaning(self) -> FilePath {
+        self.0
     }
 }
 
@@ -49,6 +90,10 @@ macro_rules! name {
                 Self::new(text).map_err(|error| {
                     ValueError::new(format!("{} is not a name", quote(text))).help(error.to_string())
                 })
+            }
+
+            fn to_text(&self) -> String {
+                self.as_str().to_owned()
             }
 
             fn from_number(typed: &str) -> Option<ValueError> {
@@ -73,11 +118,11 @@ pub(super) enum Threads {
 }
 
 impl FromNode for Threads {
-    fn expected() -> String {
+    fn expected(_bounds: Bounds) -> String {
         "`auto` or a whole number".to_owned()
     }
 
-    fn from_node(node: &Node, field: KeyContext, found: &mut Diagnostics) -> Option<Self> {
+    fn from_node(node: &Node, key: KeyContext, found: &mut Diagnostics) -> Option<Self> {
         match (&node.value, node.text()) {
             (Value::Whole(count), _) => return Some(Self::Count(*count)),
             (_, Some("auto")) => return Some(Self::Auto),
@@ -85,8 +130,15 @@ impl FromNode for Threads {
                 let what = format!("{} is not a number of threads", quote(typed));
                 found.add(Problem::new(node.at, what).help("write `auto` or a whole number"));
             }
-            _ => found.add(field.wrong_type(node, &Self::expected())),
+            _ => found.add(key.wrong_type(node, &Self::expected(Bounds::Any))),
         }
         None
+    }
+
+    fn to_yaml(&self) -> String {
+        match self {
+            Self::Auto => "auto".to_owned(),
+            Self::Count(count) => count.to_string(),
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! Which pools make the balancer ready.
 
 use super::super::problem::{Diagnostics, Problem, nearest, quote};
-use super::super::read::{FromNode, KeyContext, List};
+use super::super::read::{Bounds, FromNode, KeyContext, List};
 use super::super::yaml::{Node, Value};
 use super::Text;
 
@@ -18,25 +18,33 @@ pub(in super::super) enum ReadyWhen {
 }
 
 impl FromNode for ReadyWhen {
-    fn expected() -> String {
+    fn expected(_bounds: Bounds) -> String {
         EXPECTED.to_owned()
     }
 
-    fn from_node(node: &Node, field: KeyContext, found: &mut Diagnostics) -> Option<Self> {
+    fn from_node(node: &Node, key: KeyContext, found: &mut Diagnostics) -> Option<Self> {
         match (&node.value, node.text()) {
-            (Value::List(_), _) => return List::from_node(node, field, found).map(Self::Pools),
+            (Value::List(_), _) => return List::from_node(node, key, found).map(Self::Pools),
             (_, Some("any_pool")) => return Some(Self::AnyPool),
             (_, Some("all_pools")) => return Some(Self::AllPools),
             (_, Some(typed)) if !typed.is_empty() => {
                 let what = format!("{} is not {EXPECTED}", quote(typed));
                 let help = nearest(typed, WORDS).map_or_else(
-                    || format!("write pool names in brackets: `{}: [{typed}]`", field.name),
+                    || format!("write pool names in brackets: `{}: [{typed}]`", key.name()),
                     |near| format!("did you mean `{near}`?"),
                 );
                 found.add(Problem::new(node.at, what).help(help));
             }
-            _ => found.add(field.wrong_type(node, EXPECTED)),
+            _ => found.add(key.wrong_type(node, EXPECTED)),
         }
         None
+    }
+
+    fn to_yaml(&self) -> String {
+        match self {
+            Self::AnyPool => "any_pool".to_owned(),
+            Self::AllPools => "all_pools".to_owned(),
+            Self::Pools(pools) => pools.to_yaml(),
+        }
     }
 }

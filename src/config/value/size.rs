@@ -4,14 +4,14 @@
 //! others.
 
 use super::super::problem::{Diagnostics, Problem, quote};
-use super::super::read::{FromNode, KeyContext, ValueError};
-use super::super::yaml::{Node, Value};
+use super::super::read::{Bounds, FromNode, IntoMeaning, KeyContext, Literal, ValueError};
+use super::super::yaml::{Node, Value as NodeValue};
 
 const UNITS: [(&str, u64); 4] = [("B", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
 
 /// A size in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in super::super) struct Size(pub(in super::super) u64);
+pub(in super::super) struct Size<T>(pub(in super::super) T);
 
 /// A size in bytes, or `off` for no limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,38 +20,114 @@ pub(in super::super) enum SizeOrOff {
     Bytes(u64),
 }
 
-impl FromNode for Size {
-    fn expected() -> String {
-        "a size such as `64KiB`".to_owned()
+/// Sizes from `first` to `last` bytes.
+pub(in super::super) const fn bytes(first: u64, last: u64) -> Bounds {
+    Bounds::Bytes { first, last }
+}
+
+impl<T: TryFrom<u64> + TryInto<u64> + Copy> FromNode for Size<T> {
+    fn expected(bounds: Bounds) -> String {
+        match range(bounds) {
+            Some((first, last)) => {
+                format!(
+                    "a size such as `64KiB`, from {} to {}",
+                    spell_size(first),
+                    spell_size(last)
+                )
+            }
+            None => "a size such as `64KiB`".to_owned(),
+        }
     }
 
-    fn from_node(node: &Node, field: KeyContext, found: &mut Diagnostics) -> Option<Self> {
-        read(node, field, found, &Self::expected()).map(Self)
+    fn from_node(node: &Node, key: KeyContext, found: &mut Diagnostics) -> Option<Self> {
+        let bytes = read(node, key, found, "a size such as `64KiB`")?;
+        let (first, last) = range(key.bounds()).unwrap_or((0, u64::MAX));
+        let size = Some(bytes).filter(|bytes| (first..=last).contains(bytes));
+        let size = size.and_then(|bytes| T::try_from(bytes).ok());
+        if size.is_none() {
+            let what = format!("`{}` cannot be {}", key.name(), spell_size(bytes));
+            let help = format!("a size from {} to {}", spell_size(first), spell_size(last));
+            found.add(Problem::new(node.at, what).help(help));
+        }
+        size.map(Self)
+    }
+
+    fn to_yaml(&self) -> String {
+        spell_size(self.0.try_into().unwrap_or(u64::MAX))
+    }
+}
+
+fn range(bounds: Bounds) -> Option<(u64, u64)> {
+    match bounds {
+        Bounds::Bytes { first, last } => Some((first, last)),
+        Bounds::Any
+        | Bounds::Whole { .. }
+        | Bounds::Fraction { .. }
+        | Bounds::NotZero(_)
+        | Bounds::AtMost(_) => None,
+    }
+}
+
+macro_rules! size_literal {
+    ($($type:ty),+) => {$(
+        impl Literal<u64> for Size<$type> {
+            /// Every default is in the range of its type; a test reads each of them.
+            fn literal(bytes: u64) -> Self {
+                Self(<$type>::try_from(bytes).unwrap_or(<$type>::MAX))
+            }
+        }
+    )+};
+}
+size_literal!(u32, usize);
+
+impl<T> IntoMeaning for Size<T> {
+    type Meaning = T;
+
+    fn meaning(self) -> T {
+        self.0
     }
 }
 
 impl FromNode for SizeOrOff {
-    fn expected() -> String {
+    fn expected(_bounds: Bounds) -> String {
         "a size such as `10MiB`, or `off`".to_owned()
     }
 
-    fn from_node(node: &Node, field: KeyContext, found: &mut Diagnostics) -> Option<Self> {
+    fn from_node(node: &Node, key: KeyContext, found: &mut Diagnostics) -> Option<Self> {
         if node.text() == Some("off") {
             return Some(Self::Off);
         }
-        let bytes = read(node, field, found, &Self::expected())?;
+        let bytes = read(node, key, found, &Self::expected(Bounds::Any))?;
         if bytes == 0 {
-            let problem = Problem::new(node.at, format!("`{}` cannot be 0", field.name));
+            let problem = Problem::new(node.at, format!("`{}` cannot be 0", key.name()));
             found.add(problem.help("write `off` for no limit"));
             return None;
         }
         Some(Self::Bytes(bytes))
     }
+
+    fn to_yaml(&self) -> String {
+        match self {
+            Self::Off => "off".to_owned(),
+            Self::Bytes(bytes) => spell_size(*bytes),
+        }
+    }
 }
 
-fn read(node: &Node, field: KeyContext, found: &mut Diagnostics, expected: &str) -> Option<u64> {
+impl IntoMeaning for SizeOrOff {
+    type Meaning = Option<u64>;
+
+    fn meaning(self) -> Option<u64> {
+        match self {
+            Self::Off => None,
+            Self::Bytes(bytes) => Some(bytes),
+        }
+    }
+}
+
+fn read(node: &Node, key: KeyContext, found: &mut Diagnostics, expected: &str) -> Option<u64> {
     match (&node.value, node.text()) {
-        (Value::Whole(bytes), _) => Some(*bytes),
+        (NodeValue::Whole(bytes), _) => Some(*bytes),
         (_, Some(text)) => match parse(text) {
             Some(bytes) => Some(bytes),
             None => {
@@ -60,7 +136,7 @@ fn read(node: &Node, field: KeyContext, found: &mut Diagnostics, expected: &str)
             }
         },
         _ => {
-            found.add(field.wrong_type(node, expected));
+            found.add(key.wrong_type(node, expected));
             None
         }
     }

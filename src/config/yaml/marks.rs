@@ -8,9 +8,8 @@ use std::collections::HashMap;
 
 use saphyr_parser::{Event, Marker, Parser, ScanError, Span, StrInput, Tag};
 
-use super::super::file::SMALLEST;
 use super::super::limits;
-use super::super::problem::{Position, Problem, quote};
+use super::super::problem::{Position, Problem, SMALLEST, quote};
 use super::syntax;
 
 /// One node.

@@ -10,11 +10,13 @@
 mod marks;
 mod plain;
 mod syntax;
+mod write;
 
 use super::limits;
 use super::problem::{Origin, Position, Problem};
 use marks::{Marks, Shape};
 use plain::Plain;
+pub(super) use write::text;
 
 /// One value of the file, and where it stands.
 #[derive(Debug, Clone, PartialEq)]
@@ -55,6 +57,12 @@ impl Node {
         let entry = |(name, value)| (Self::given(at, name), value);
         let entries = entries.into_iter().map(entry).collect();
         Self { at, typed: String::new(), value: Value::Map(entries) }
+    }
+
+    /// A map of these entries, for a look at them as a whole.
+    pub(super) fn of(entries: &[(Self, Self)]) -> Self {
+        let value = Value::Map(entries.to_vec());
+        Self { at: Origin::START, typed: String::new(), value }
     }
 
     /// The value of a key, if this is a map that has it.

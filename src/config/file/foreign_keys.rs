@@ -1,9 +1,7 @@
-//! What other balancers call what has another name here.
+//! Names that other load balancers use for keys that have another name in Weir.
 
-use super::Section;
-
-/// The word of a neighbour, and the section and the key that it is here.
-const WORDS: &[(&str, &str, &str)] = &[
+/// The name, the section, and the key that it is in Weir.
+pub(super) const WORDS: &[(&str, &str, &str)] = &[
     ("listen", "", "listeners"),
     ("bind", "", "listeners"),
     ("port", "", "listeners"),
@@ -69,30 +67,16 @@ const WORDS: &[(&str, &str, &str)] = &[
     ("logging", "", "access_log"),
 ];
 
-/// The key that `typed` is in `section`.
-pub(super) fn here(typed: &str, section: &Section) -> Option<&'static str> {
-    let of = |entry: &&(&str, &str, &str)| entry.1 == section.path && is(typed, entry.0);
-    WORDS.iter().find(of).map(|&(_, _, key)| key)
-}
-
-/// The section and the key that `typed` is elsewhere.
-pub(super) fn elsewhere(typed: &str) -> Option<(&'static str, &'static str)> {
-    WORDS.iter().find(|entry| is(typed, entry.0)).map(|&(_, path, key)| (path, key))
-}
-
-fn is(typed: &str, word: &str) -> bool {
-    typed.len() <= word.len() && typed.to_lowercase().replace('-', "_") == word
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::file::SECTIONS;
+    use crate::config::file::SCHEMA;
 
     #[test]
     fn every_word_stands_for_a_key_that_there_is_and_is_none_itself() {
+        let sections = SCHEMA.sections();
         for (word, path, key) in WORDS {
-            let section = SECTIONS.iter().find(|section| section.path == *path).unwrap();
+            let section = sections.iter().find(|section| section.path == *path).unwrap();
             assert!(section.keys.iter().any(|one| one.name == *key), "{path} {key}");
             let is_key = section.keys.iter().any(|one| one.name == *word);
             assert!(!is_key || word == key, "{path} has {word}");

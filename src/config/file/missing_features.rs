@@ -1,6 +1,4 @@
-//! What other balancers have, and Weir does not.
-
-use super::Section;
+//! Features of other load balancers that Weir does not have.
 
 const ANY: &str = "*";
 const NO_BOUND: (&str, &str) = (
@@ -32,8 +30,8 @@ const NO_ACME: (&str, &str) =
     ("ACME", "let a client such as certbot renew the files: they are read again without a reload");
 const NO_STREAM: (&str, &str) = ("TCP or UDP proxying", "it balances HTTP requests");
 
-/// A word, the section where it is meant so, and what is missing, with a way on.
-const WORDS: &[(&str, &str, (&str, &str))] = &[
+/// A name, the section (`*` is any), the missing feature, and what to do without it.
+pub(super) const WORDS: &[(&str, &str, (&str, &str))] = &[
     ("maxconn", "pools[].backends[]", NO_BOUND),
     ("max_conns", "pools[].backends[]", NO_BOUND),
     ("max_connections", "pools[].backends[]", NO_BOUND),
@@ -86,25 +84,18 @@ const WORDS: &[(&str, &str, (&str, &str))] = &[
     ("mode", ANY, NO_STREAM),
 ];
 
-/// What `typed` stands for, and what to do without it.
-pub(super) fn find(typed: &str, section: &Section) -> Option<(&'static str, &'static str)> {
-    let plain = typed.to_lowercase().replace('-', "_");
-    let of = |entry: &&(&str, &str, (&str, &str))| {
-        entry.0 == plain && (entry.1 == ANY || entry.1 == section.path)
-    };
-    WORDS.iter().find(of).map(|entry| entry.2)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::file::SECTIONS;
+    use crate::config::file::SCHEMA;
+    use crate::config::read::Section;
 
     #[test]
     fn what_weir_does_not_have_is_no_key_of_the_section() {
+        let all = SCHEMA.sections();
         for (word, path, _) in WORDS {
-            let meant = |section: &&Section| *path == ANY || section.path == *path;
-            let sections: Vec<_> = SECTIONS.iter().filter(meant).collect();
+            let meant = |section: &&&'static Section| *path == ANY || section.path == *path;
+            let sections: Vec<_> = all.iter().filter(meant).collect();
             assert!(!sections.is_empty(), "{path}");
             for section in sections {
                 assert!(section.keys.iter().all(|key| key.name != *word), "{path} has {word}");
