@@ -112,6 +112,14 @@ pub struct DrainReport {
     pub debits: Debits,
 }
 
+impl DrainReport {
+    /// Whether nothing has happened since the last report.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.debits.is_empty() && self.counts.is_empty()
+    }
+}
+
 /// What a worker tells the supervisor.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum ToSupervisor {

@@ -5,7 +5,7 @@ use super::command::{Command, KillReason};
 use super::event::Exit;
 use super::service::{Phase, Service};
 use super::worker::Worker;
-use super::workers::Exited;
+use super::workers::Removed;
 use super::{Payload, WorkerId};
 
 impl<P: Payload> Service<P> {
@@ -50,22 +50,52 @@ impl<P: Payload> Service<P> {
     }
 
     pub(super) fn reconcile_exit(&mut self, id: WorkerId) {
-        let Some(exited) = self.workers.take_exited(id) else { return };
-        self.commands.push(Command::Release(id));
-        match exited {
-            Exited::Current(worker, exit) => self.on_current_exit(&worker, &exit),
-            Exited::Candidate(mut candidate, exit) => {
+        if let Some(exit) = self.workers.exit_of(id) {
+            self.commands.push(Command::Release(id));
+            let _exited = self.remove(id, &exit);
+        }
+    }
+
+    /// Does without workers that were killed and do not exit: a process that hangs in the kernel cannot
+    /// be reaped.
+    pub(super) fn abandon_killed_workers(&mut self) {
+        let now = self.now;
+        let is_late = |worker: &&Worker| worker.exit_deadline().is_some_and(|at| at <= now);
+        let late: Vec<WorkerId> = self.workers.all().filter(is_late).map(Worker::id).collect();
+        for id in late {
+            log::error!(
+                "worker does not exit, though it was killed: generation={id} (help: it hangs in the kernel; \
+                 look at its disks and network file systems)"
+            );
+            let exit = Exit { clean: false, status: "killed, and did not exit".to_owned() };
+            if let Some(worker) = self.remove(id, &exit) {
+                self.workers.discarded.push(worker);
+            }
+        }
+    }
+
+    /// Takes a worker out, and does what follows from its exit.
+    fn remove(&mut self, id: WorkerId, exit: &Exit) -> Option<Worker> {
+        match self.workers.take(id)? {
+            Removed::Current(worker) => {
+                self.on_current_exit(&worker, exit);
+                Some(worker)
+            }
+            Removed::Candidate(mut candidate) => {
                 let why = candidate.take_failure();
                 let why = why.unwrap_or_else(|| format!("the new worker ended: {}", exit.status));
+                let worker = std::mem::replace(&mut candidate.worker, Worker::new(id, self.now));
                 self.on_candidate_gone(candidate, exit.clean, &why);
+                Some(worker)
             }
-            Exited::Draining(exit) => {
+            Removed::Draining(worker) => {
                 if let Phase::Stopping(stop) = &mut self.phase {
                     stop.is_cut |= !exit.clean;
                 }
                 self.commands.push(Command::PublishStats);
+                Some(worker)
             }
-            Exited::Discarded => {}
+            Removed::Discarded => None,
         }
     }
 

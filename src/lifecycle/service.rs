@@ -192,6 +192,7 @@ impl<P: Payload> Service<P> {
             self.restart.due(),
             self.workers.candidates().map(Candidate::deadline).min(),
             draining.map(|draining| draining.deadline).min(),
+            self.workers.all().filter_map(Worker::exit_deadline).min(),
             phase,
             self.settings.keepalive.map(|_| self.keepalive_at),
         ];
@@ -214,14 +215,16 @@ impl<P: Payload> Service<P> {
         self.expire_stop();
         self.expire_draining();
         self.kill_hung_workers();
+        self.abandon_killed_workers();
         self.end_if_stopped();
         // Nothing may follow an exec: it would be lost.
         self.advance_upgrade();
     }
 
     pub(super) fn kill(&mut self, id: WorkerId, reason: KillReason) {
+        let now = self.now;
         if let Some(worker) = self.workers.find_mut(id).filter(|worker| worker.is_running()) {
-            worker.is_killed = true;
+            worker.record_kill(now);
             self.commands.push(Command::Kill(id, reason));
         }
     }

@@ -208,6 +208,34 @@ fn a_worker_whose_link_is_lost_is_killed_if_it_does_not_exit() {
 }
 
 #[test]
+fn a_killed_candidate_that_does_not_exit_is_not_waited_for() {
+    let mut bench = Bench::reloading();
+    bench.passes(Duration::from_secs(10));
+    assert!(bench.has("Kill(WorkerId(2), NotNeeded)"));
+    bench.passes(Duration::from_millis(4999));
+    assert!(bench.commands.is_empty());
+    bench.passes(Duration::from_millis(1));
+    assert!(bench.has("ReplyFailed([1], \"the new worker was not ready within 10s\")"));
+    bench.reload(2);
+    assert!(
+        bench.commands.iter().any(|command| command.contains("worker: WorkerId(3), config: 2"))
+    );
+    // It exits after all.
+    bench.exits(SECOND, false);
+    assert_eq!(bench.commands, ["Release(WorkerId(2))"]);
+}
+
+#[test]
+fn a_stop_ends_without_a_worker_that_was_killed_and_does_not_exit() {
+    let mut bench = Bench::serving();
+    bench.event(Event::StopAndWait(9));
+    bench.passes(Duration::from_secs(38));
+    assert!(bench.has("Kill(WorkerId(1), NotNeeded)"));
+    bench.passes(Duration::from_secs(5));
+    assert!(bench.commands.last().unwrap().starts_with("Exit { result: Err(ForcedStop("));
+}
+
+#[test]
 fn a_candidate_that_is_warm_only_when_the_service_stops_asks_for_nothing() {
     let mut bench = Bench::reloading();
     bench.event(Event::StopRequested);

@@ -7,6 +7,8 @@ use super::{SavedWorker, WorkerId};
 use crate::policy::watchdog::Watchdog;
 use crate::time::Timestamp;
 
+/// How long the system may take to end a process that was killed.
+const EXIT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a worker whose link is closed may take until its process has exited.
 const LINK_GRACE: Duration = Duration::from_secs(5);
 
@@ -28,7 +30,7 @@ pub(super) struct Worker {
     lived_before: Duration,
     /// Requests for its state that it has not responded to.
     pub(super) states_requested: u32,
-    pub(super) is_killed: bool,
+    killed: Option<Timestamp>,
     link_closed: Option<Timestamp>,
     exit: Option<Exit>,
     /// From its first heartbeat on.
@@ -43,7 +45,7 @@ impl Worker {
             started: now,
             lived_before: Duration::ZERO,
             states_requested: 0,
-            is_killed: false,
+            killed: None,
             link_closed: None,
             exit: None,
             watchdog: None,
@@ -89,7 +91,7 @@ impl Worker {
     /// Whether its process runs, as far as we know, and was not killed. The number of a process that
     /// is reaped may be another's by now.
     pub(super) const fn is_running(&self) -> bool {
-        self.exit.is_none() && !self.is_killed
+        self.exit.is_none() && self.killed.is_none()
     }
 
     pub(super) const fn is_reaped(&self) -> bool {
@@ -100,6 +102,15 @@ impl Worker {
     /// why.
     pub(super) fn exited(&self) -> Option<&Exit> {
         self.exit.as_ref().filter(|_| self.link_closed.is_some())
+    }
+
+    pub(super) const fn record_kill(&mut self, now: Timestamp) {
+        self.killed = Some(now);
+    }
+
+    /// When its exit is not waited for any more, because it was killed and hangs in the kernel.
+    pub(super) fn exit_deadline(&self) -> Option<Timestamp> {
+        self.killed.filter(|_| self.exit.is_none()).map(|killed| killed + EXIT_TIMEOUT)
     }
 
     /// When it has to be killed, because its link is closed and it cannot be controlled any more.
@@ -185,6 +196,16 @@ mod tests {
         assert_eq!(worker.link_deadline(), Some(at(3) + LINK_GRACE));
         worker.record_exit(exit());
         assert_eq!(worker.link_deadline(), None);
+    }
+
+    #[test]
+    fn the_exit_of_a_killed_worker_has_a_deadline_until_it_is_reaped() {
+        let mut worker = Worker::new(WorkerId(1), at(0));
+        assert_eq!(worker.exit_deadline(), None);
+        worker.record_kill(at(2));
+        assert_eq!(worker.exit_deadline(), Some(at(2) + EXIT_TIMEOUT));
+        worker.record_exit(exit());
+        assert_eq!(worker.exit_deadline(), None);
     }
 
     #[test]

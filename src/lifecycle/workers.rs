@@ -24,12 +24,12 @@ pub(super) struct Workers<P: Payload> {
     pub(super) discarded: Vec<Worker>,
 }
 
-/// A worker that has exited, by what it did.
+/// A worker that was taken out, by what it did.
 #[derive(Debug)]
-pub(super) enum Exited<P: Payload> {
-    Current(Worker, Exit),
-    Candidate(Candidate<P>, Exit),
-    Draining(Exit),
+pub(super) enum Removed<P: Payload> {
+    Current(Worker),
+    Candidate(Candidate<P>),
+    Draining(Worker),
     Discarded,
 }
 
@@ -95,20 +95,24 @@ impl<P: Payload> Workers<P> {
         self.current.iter_mut().chain(draining)
     }
 
-    /// Takes a worker out if it has exited.
-    pub(super) fn take_exited(&mut self, id: WorkerId) -> Option<Exited<P>> {
-        let exit = self.find_mut(id)?.exited()?.clone();
+    /// How a worker has exited, if it has.
+    pub(super) fn exit_of(&mut self, id: WorkerId) -> Option<Exit> {
+        self.find_mut(id)?.exited().cloned()
+    }
+
+    /// Takes a worker out.
+    pub(super) fn take(&mut self, id: WorkerId) -> Option<Removed<P>> {
         if let Some(current) = self.current.take_if(|current| current.id() == id) {
-            return Some(Exited::Current(current, exit));
+            return Some(Removed::Current(current));
         }
         if let Some(candidate) = self.take_candidate(id) {
-            return Some(Exited::Candidate(candidate, exit));
+            return Some(Removed::Candidate(candidate));
         }
-        if self.discarded.iter().any(|worker| worker.id() == id) {
-            self.discarded.retain(|worker| worker.id() != id);
-            return Some(Exited::Discarded);
+        if let Some(at) = self.draining.iter().position(|draining| draining.worker.id() == id) {
+            return self.draining.remove(at).map(|draining| Removed::Draining(draining.worker));
         }
-        self.draining.retain(|draining| draining.worker.id() != id);
-        Some(Exited::Draining(exit))
+        let before = self.discarded.len();
+        self.discarded.retain(|worker| worker.id() != id);
+        (self.discarded.len() < before).then_some(Removed::Discarded)
     }
 }

@@ -64,6 +64,12 @@ impl Counts {
         &self.in_flight
     }
 
+    /// Whether nothing was counted. Requests in flight are no count.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.families.is_empty() && self.backends.is_empty() && self.sums == Sums::default()
+    }
+
     /// Clears the requests in flight, after the worker has exited.
     pub fn forget_in_flight(&mut self) {
         self.in_flight.clear();

@@ -6,6 +6,9 @@ use crate::link::{DrainReport, State};
 use crate::runtime::handoff::Handoff;
 use crate::time::Timestamp;
 
+/// How many reports are kept. Each draining worker sends ten a second while it completes requests.
+const REPORTS_MAX: usize = 2000;
+
 /// The last known state.
 pub(super) struct Checkpoint {
     state: State,
@@ -13,11 +16,13 @@ pub(super) struct Checkpoint {
     at: Timestamp,
     /// Reports of draining workers for which no worker served.
     reports: Vec<DrainReport>,
+    /// Further ones were lost, and that is logged.
+    is_full: bool,
 }
 
 impl Checkpoint {
     pub(super) const fn new(state: State, now: Timestamp) -> Self {
-        Self { state, at: now, reports: Vec::new() }
+        Self { state, at: now, reports: Vec::new(), is_full: false }
     }
 
     pub(super) fn store(&mut self, state: State, now: Timestamp) {
@@ -47,11 +52,46 @@ impl Checkpoint {
         changes
     }
 
+    /// Keeps a report of a draining worker. Most say nothing new, and a service that cannot start a
+    /// worker for long must not collect them without end.
     pub(super) fn keep_report(&mut self, report: DrainReport) {
-        self.reports.push(report);
+        if report.is_empty() {
+            return;
+        }
+        if self.reports.len() < REPORTS_MAX {
+            self.reports.push(report);
+        } else if !std::mem::replace(&mut self.is_full, true) {
+            log::warn!(
+                "counts of draining workers lost: no worker serves for too long, kept={REPORTS_MAX}"
+            );
+        }
     }
 
     pub(super) fn take_reports(&mut self) -> Vec<DrainReport> {
+        self.is_full = false;
         std::mem::take(&mut self.reports)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::Counts;
+
+    fn report(sums: &str) -> DrainReport {
+        let counts: Counts = serde_json::from_str(sums).unwrap();
+        DrainReport { counts, ..DrainReport::default() }
+    }
+
+    #[test]
+    fn reports_are_kept_until_a_worker_serves_but_neither_empty_ones_nor_without_end() {
+        let mut checkpoint = Checkpoint::new(State::default(), Timestamp::ZERO);
+        checkpoint.keep_report(DrainReport::default());
+        assert!(checkpoint.take_reports().is_empty());
+        for _ in 0..REPORTS_MAX + 100 {
+            checkpoint.keep_report(report(r#"{"sums":{"succeeded":1}}"#));
+        }
+        assert_eq!(checkpoint.take_reports().len(), REPORTS_MAX);
+        assert!(checkpoint.take_reports().is_empty());
     }
 }

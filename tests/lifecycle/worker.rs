@@ -123,7 +123,7 @@ impl Plan {
         };
         if dice.u8(0..15) == 0 {
             // It hangs in the kernel.
-            plan.dies_after = millis(dice, 1_000..30_000);
+            plan.dies_after = millis(dice, 1_000..90_000);
         }
         plan
     }

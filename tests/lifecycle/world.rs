@@ -166,6 +166,8 @@ pub(crate) struct World {
     unlistened: BTreeSet<u64>,
     are_sockets_closed: bool,
     config_changes: bool,
+    /// A file is being read.
+    loading: bool,
     newest_config: Config,
     /// The newest state that was stored, and every one that was.
     stored: Option<u64>,
@@ -224,6 +226,7 @@ impl World {
             unlistened: BTreeSet::new(),
             are_sockets_closed: false,
             config_changes: false,
+            loading: false,
             newest_config: config,
             stored: None,
             ever_stored: BTreeSet::new(),
@@ -431,8 +434,8 @@ impl World {
         let now = self.now;
         self.stopping.get_or_insert(Stopping {
             since: now,
-            // Its grace, and as long as the kernel may take to end a process.
-            by: now + longest + Duration::from_secs(5 + 31),
+            // Its grace, and as long as an exit is waited for.
+            by: now + longest + Duration::from_secs(5 + 6),
             close_from: now + self.shutdown.pre_stop,
             unclean: false,
         });
@@ -662,6 +665,7 @@ impl World {
                 _ => {}
             }
         }
+        self.loading &= !matches!(event, Event::ConfigLoaded(_));
         self.dispatch(event);
         if let Some(report) = report {
             let passed = self.passed_reports.contains(&report);
@@ -703,7 +707,15 @@ impl World {
             self.note(format!("    → {command:?}"));
         }
         match command {
-            Command::LoadConfig => return Some(Event::ConfigLoaded(self.load_config())),
+            Command::LoadConfig => {
+                let loaded = Event::ConfigLoaded(self.load_config());
+                if self.dice.u8(0..4) > 0 {
+                    return Some(loaded);
+                }
+                let after = self.millis(0..800);
+                self.loading = true;
+                self.later(after, Happening::Input(loaded));
+            }
             Command::Spawn { worker, config, .. } => return self.spawn(worker, config),
             Command::Send(id, order) => return self.send(id, order),
             Command::TakeOver { worker, listen } => return self.tell_to_take_over(worker, listen),
@@ -1067,10 +1079,15 @@ impl World {
         }
         let roles = view.workers.iter().map(|worker| worker.role);
         let has = |step: Step| roles.clone().any(|role| role == Role::Candidate(step));
-        self.assert(!has(Step::Queued) || has(Step::TakingOver), || {
+        let waits = view.workers.iter().any(|worker| {
+            let is_fit =
+                self.workers.get(&worker.id).is_some_and(|it| it.is_alive && !it.is_killed);
+            worker.role == Role::Candidate(Step::Queued) && is_fit
+        });
+        self.assert(!waits || has(Step::TakingOver), || {
             "a candidate waits for another one, and there is none".into()
         });
-        if !is_on_its_way && self.stopping.is_none() {
+        if !is_on_its_way && self.stopping.is_none() && !self.loading {
             let used = view.active.config.addresses();
             let unused = self.bound.iter().find(|address| !used.contains(address));
             self.assert(unused.is_none(), || format!("address {unused:?} is bound for nothing"));
