@@ -1,9 +1,8 @@
 //! The link between the supervisor and a worker.
 //!
-//! A pair of connected Unix sockets: frames of JSON, each behind its length, and listening
-//! sockets beside them (`SCM_RIGHTS`, unix(7)). The worker finds its end as its standard input,
-//! which every process has and no other child inherits. When one end closes, the other process is
-//! gone: that is how each learns of it.
+//! It is a pair of connected Unix sockets. Messages are JSON, each after its length in bytes; listening
+//! sockets are sent beside them (`SCM_RIGHTS`, unix(7)). The worker's end is its standard input, which
+//! no other child inherits. A process learns that the other one is gone when its end closes.
 
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
@@ -20,7 +19,7 @@ use rustix::net::{
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::metrics::{Counts, Supervision};
+use crate::metrics::{Counts, SupervisorStats};
 use crate::runtime::debits::Debits;
 use crate::runtime::handoff::Handoff;
 use crate::tls::last_good::LastGoodFiles;
@@ -29,35 +28,39 @@ use crate::tls::tickets::TicketKeys;
 /// The largest frame: ten million clients' buckets fit.
 const FRAME_BYTES_MAX: usize = 512 * 1024 * 1024;
 /// How long the other end may take to read.
-const SEND_MAX: Duration = Duration::from_secs(5);
+const SEND_TIMEOUT: Duration = Duration::from_secs(5);
 /// Sockets in one message; the kernel takes 253 (`SCM_MAX_FD`).
 const SOCKETS_PER_MESSAGE: usize = 128;
 
-/// What the supervisor tells a worker.
+/// A message to a worker. Older and newer binaries read it, so the names on the wire stay.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum ToWorker {
     /// The first message: what to serve. The sockets follow it.
     Start(Box<Start>),
-    /// Take over: what the predecessor knew at last, and requests from now on.
+    /// Accept connections from now on; this is the last known state of the service.
     TakeOver(Box<State>),
-    /// Stop answering on the admin port and tell what you know: a successor is warm.
+    /// Freeze the admin port and send the state: a successor is warm.
     HandOver,
-    /// The successor failed: answer on the admin port again.
+    /// The successor failed: respond on the admin port again.
     Resume,
     /// Stop accepting, finish what is in flight, and exit.
     Drain,
-    /// Turn `/readyz` to 503, wait `pre_stop`, then drain.
+    /// Report 503 on `/readyz`, wait `pre_stop`, then drain.
     Stop,
-    /// Do not wait for anything any more: abort what is in flight, log it, and exit.
+    /// Abort what is in flight, log it, and exit.
     StopNow,
-    /// Say nothing more after [`ToSupervisor::Held`]: the supervisor replaces itself.
-    Hold,
-    /// Speak again.
-    Speak,
-    /// What a draining predecessor has counted, and given to clients, meanwhile.
-    Inherit(Box<DrainReport>),
-    /// How things stand with the supervisor.
-    Supervised(Supervision),
+    /// Send [`ToSupervisor::Quiesced`] and nothing more: the supervisor replaces itself.
+    #[serde(rename = "Hold")]
+    Quiesce,
+    /// Send again.
+    #[serde(rename = "Speak")]
+    Unquiesce,
+    /// Add what a draining worker has counted and admitted since its last report.
+    #[serde(rename = "Inherit")]
+    AddCounts(Box<DrainReport>),
+    /// The figures of the supervisor, for the admin port.
+    #[serde(rename = "Supervised")]
+    SupervisorStats(SupervisorStats),
 }
 
 /// What a worker is to serve.
@@ -69,45 +72,45 @@ pub struct Start {
     pub version: String,
     /// The addresses of the sockets that follow, in their order.
     pub sockets: Vec<SocketAddr>,
-    /// What a predecessor knew some moments ago.
+    /// The last known state of the service. Buckets are only needed when the worker takes over.
     pub state: Option<State>,
-    /// How things stand with the supervisor, so that no scrape misses it.
-    pub supervision: Supervision,
-    /// No other worker serves: this one answers on the admin port while it starts.
+    /// The figures of the supervisor, so that no scrape misses them.
+    pub supervision: SupervisorStats,
+    /// No other worker serves: this one responds on the admin port while it starts.
     #[serde(default)]
     pub is_alone: bool,
 }
 
-/// What a worker knows that its successor has to know.
+/// What a worker knows and its successor needs.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct State {
-    /// Health, buckets, marks.
+    /// Health, buckets and what is in flight.
     pub handoff: Handoff,
     /// Every total.
     pub counts: Counts,
-    /// What sessions of clients are resumed with.
+    /// The keys that resume TLS sessions of clients.
     #[serde(default)]
     pub tickets: Option<TicketKeys>,
-    /// What is used of the files for TLS. `None` is what was told before.
+    /// The contents of TLS files that are used. `None`: as in the state before.
     #[serde(default)]
     pub files: Option<LastGoodFiles>,
 }
 
 impl State {
-    /// Takes in what a worker knows now.
+    /// Replaces this state by a newer one.
     pub fn update(&mut self, mut new: Self) {
         new.files = new.files.or_else(|| self.files.take());
         *self = new;
     }
 }
 
-/// What a draining worker has done since its last report. An older version knows the counts alone.
+/// What a draining worker has done since its last report. Older versions send the counts alone.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct DrainReport {
-    /// What it has counted.
+    /// What it counted.
     #[serde(flatten)]
     pub counts: Counts,
-    /// What its limiters have given to clients.
+    /// What its limiters admitted.
     #[serde(default, skip_serializing_if = "Debits::is_empty")]
     pub debits: Debits,
 }
@@ -120,32 +123,33 @@ impl DrainReport {
     }
 }
 
-/// What a worker tells the supervisor.
+/// A message to the supervisor. Older and newer binaries read it, so the names on the wire stay.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum ToSupervisor {
-    /// It cannot serve, for this reason, and ends.
+    /// It cannot serve, for this reason, and exits.
     Failed(String),
-    /// Configuration loaded, first probes in: it can take over.
+    /// The configuration is loaded and the first health checks are done: it can take over.
     Warm,
-    /// It accepts requests.
+    /// It accepts connections.
     Ready,
-    /// The answer to [`ToWorker::HandOver`].
+    /// Its state, in response to [`ToWorker::HandOver`].
     State(Box<State>),
-    /// What it knows now, for the case that it dies.
+    /// Its state, in case it dies.
     Checkpoint(Box<State>),
-    /// What it has done since it last reported, and how many client connections it has.
+    /// What it did since its last report, and its number of client connections.
     Draining(Box<DrainReport>, u64),
-    /// How many client connections it has.
+    /// Its number of client connections.
     Connections(u64),
-    /// The last word until [`ToWorker::Speak`].
-    Held,
-    /// It is alive, and how many of its data threads are not. Sent only to a supervisor that says
-    /// for how long it may be silent: an older one does not know this message.
+    /// It sends nothing until [`ToWorker::Unquiesce`].
+    #[serde(rename = "Held")]
+    Quiesced,
+    /// It is alive. Sent only to a supervisor that has a hang timeout: an older one does not know this
+    /// message.
     Heartbeat {
         /// Data threads that made no progress for that long.
         hung_threads: u64,
     },
-    /// It ends, and has lost so many lines of its log that the log does not report.
+    /// It exits, and this many lines of its log were lost without a report in the log.
     LogLost(u64),
 }
 
@@ -164,7 +168,7 @@ impl Link {
     pub fn pair() -> io::Result<(Self, OwnedFd)> {
         let (ours, theirs) = UnixStream::pair()?;
         // A worker that hangs must not hang the supervisor.
-        ours.set_write_timeout(Some(SEND_MAX))?;
+        ours.set_write_timeout(Some(SEND_TIMEOUT))?;
         Ok((Self::from(ours), theirs.into()))
     }
 
@@ -177,7 +181,7 @@ impl Link {
         Ok(Self::from(UnixStream::from(input)))
     }
 
-    /// Sends a message. Whole messages never mix, whoever sends.
+    /// Sends a message. Messages of several threads do not mix.
     ///
     /// # Errors
     /// The other end is gone.
@@ -192,7 +196,7 @@ impl Link {
     /// The next message; `None` when the other end is gone.
     ///
     /// # Errors
-    /// What came is no message.
+    /// The bytes are no message.
     pub fn receive<T: DeserializeOwned>(&self) -> io::Result<Option<T>> {
         let mut length = [0; 4];
         match (&self.stream).read_exact(&mut length) {
@@ -301,8 +305,8 @@ mod tests {
     }
 
     #[test]
-    fn files_that_are_not_told_again_are_as_they_were() {
-        let told = |files: Option<&str>| State {
+    fn files_that_are_not_sent_again_are_as_they_were() {
+        let state_of = |files: Option<&str>| State {
             files: files.map(|files| serde_json::from_str(files).unwrap()),
             ..State::default()
         };
@@ -310,11 +314,11 @@ mod tests {
             r#"[{"files":["a.crt","a.key"],"contents":["AQ","Ag"]}]"#,
             r#"[{"files":["b.crt","b.key"],"contents":["AQ","Ag"]}]"#,
         );
-        let mut state = told(Some(first));
-        state.update(told(None));
-        assert_eq!(state.files, told(Some(first)).files);
-        state.update(told(Some(second)));
-        assert_eq!(state.files, told(Some(second)).files);
+        let mut state = state_of(Some(first));
+        state.update(state_of(None));
+        assert_eq!(state.files, state_of(Some(first)).files);
+        state.update(state_of(Some(second)));
+        assert_eq!(state.files, state_of(Some(second)).files);
     }
 
     #[test]
@@ -333,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn an_end_that_is_gone_is_told_from_a_message() {
+    fn a_closed_link_is_no_message() {
         let (supervisor, worker) = pair();
         drop(supervisor);
         assert!(worker.receive::<ToWorker>().unwrap().is_none());

@@ -25,7 +25,7 @@ use clap_complete::Shell;
 use weir::config::Overrides;
 use weir::demo::{self, origin};
 use weir::log::Log;
-use weir::supervisor::control::{self, Place, Request};
+use weir::supervisor::control::{self, Request, SocketPath};
 use weir::supervisor::{self, Options, Program};
 use weir::worker;
 
@@ -117,9 +117,9 @@ struct Control {
 }
 
 impl Control {
-    fn place(&self) -> Place {
+    fn place(&self) -> SocketPath {
         let given = self.control.clone().or_else(|| variable("WEIR_CONTROL").map(PathBuf::from));
-        given.map_or_else(|| Place::Usual(control::usual_path()), Place::Given)
+        given.map_or_else(|| SocketPath::Default(control::default_path()), SocketPath::Explicit)
     }
 }
 
@@ -134,7 +134,7 @@ struct Stop {
 
 impl Stop {
     const fn request(&self) -> Request {
-        if self.wait { Request::Finish } else { Request::Stop }
+        if self.wait { Request::StopAndWait } else { Request::Stop }
     }
 }
 

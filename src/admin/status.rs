@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use humantime::format_rfc3339_millis;
 use serde::Serialize;
 
-use crate::metrics::{Supervision, Totals};
+use crate::metrics::{SupervisorStats, Totals};
 use crate::runtime::backend::Member;
 use crate::runtime::pool::Pool;
 use crate::runtime::snapshot::Snapshot;
@@ -16,7 +16,7 @@ pub(super) struct Inputs<'a> {
     pub(super) snapshot: &'a Snapshot,
     pub(super) totals: Totals,
     /// The last message of the supervisor, if there is one.
-    pub(super) supervision: Option<Supervision>,
+    pub(super) supervision: Option<SupervisorStats>,
     pub(super) downstream_connections: i64,
     pub(super) uptime: Duration,
     /// The age of the configuration.
@@ -109,7 +109,7 @@ pub(super) fn json(inputs: &Inputs<'_>) -> serde_json::Result<Vec<u8>> {
     Ok(body)
 }
 
-fn supervisor(stats: &Supervision) -> Supervisor {
+fn supervisor(stats: &SupervisorStats) -> Supervisor {
     Supervisor {
         generation: stats.generation,
         reloads_done: stats.reloads_done,
@@ -178,7 +178,7 @@ mod tests {
         supervised(snapshot, None)
     }
 
-    fn supervised(snapshot: &Snapshot, supervision: Option<Supervision>) -> Value {
+    fn supervised(snapshot: &Snapshot, supervision: Option<SupervisorStats>) -> Value {
         let inputs = Inputs {
             snapshot,
             totals: Totals {
@@ -237,7 +237,7 @@ mod tests {
 
     #[test]
     fn it_contains_the_stats_of_the_supervisor() {
-        let stats = Supervision {
+        let stats = SupervisorStats {
             generation: 4,
             reloads_done: 2,
             reloads_refused: 3,

@@ -42,7 +42,7 @@ use crate::runtime::snapshot::Snapshot;
 
 pub use connections::ConnectionMetrics;
 pub use counts::Counts;
-pub use supervision::Supervision;
+pub use supervision::SupervisorStats;
 
 /// Buckets of the request histogram, in seconds: from a response out of memory on the same network
 /// to one step beyond the longest default timeout.
@@ -90,7 +90,7 @@ pub struct Metrics {
     /// The counts of former workers.
     inherited: Mutex<Counts>,
     /// The last state that the supervisor sent.
-    supervision: Mutex<Option<Supervision>>,
+    supervision: Mutex<Option<SupervisorStats>>,
 }
 
 /// Totals since the start of the service.

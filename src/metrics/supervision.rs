@@ -17,7 +17,7 @@ pub(super) const LOG_DROPPED: (&str, &str) =
 
 /// What the supervisor sends to a worker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Supervision {
+pub struct SupervisorStats {
     /// The number of this worker, from 1.
     pub generation: u64,
     /// Reloads that replaced the configuration.
@@ -58,7 +58,7 @@ pub struct Supervision {
     pub hang_timeout: Option<Duration>,
 }
 
-impl Supervision {
+impl SupervisorStats {
     /// The state of a service that starts.
     #[must_use]
     pub const fn at(now: SystemTime, hang_timeout: Option<Duration>) -> Self {
@@ -84,7 +84,7 @@ impl Supervision {
 
 impl Metrics {
     /// Records the supervisor's current state.
-    pub fn supervised(&self, supervision: &Supervision) {
+    pub fn supervised(&self, supervision: &SupervisorStats) {
         self.reload_success.set(i64::from(supervision.last_reload_ok));
         let at = supervision.last_reload_at.duration_since(UNIX_EPOCH).unwrap_or_default();
         self.reload_timestamp.set(super::signed(at.as_secs()));
@@ -93,7 +93,7 @@ impl Metrics {
 
     /// The supervisor's last state; `None` if there is none.
     #[must_use]
-    pub fn supervision(&self) -> Option<Supervision> {
+    pub fn supervision(&self) -> Option<SupervisorStats> {
         self.supervision.lock().clone()
     }
 

@@ -666,8 +666,8 @@ fn gauges_are_not_inherited() {
     assert!(new.has("lb_healthy_backends{pool=\"web\"} 0"), "{}", new.text());
 }
 
-fn supervision() -> Supervision {
-    Supervision {
+fn supervision() -> SupervisorStats {
+    SupervisorStats {
         generation: 4,
         reloads_done: 2,
         reloads_refused: 3,
@@ -732,5 +732,5 @@ fn lost_lines_of_the_log_are_counted_by_process_and_those_of_workers_are_inherit
 #[test]
 fn the_supervisors_message_survives_serialization() {
     let text = serde_json::to_string(&supervision()).unwrap();
-    assert_eq!(serde_json::from_str::<Supervision>(&text).unwrap(), supervision());
+    assert_eq!(serde_json::from_str::<SupervisorStats>(&text).unwrap(), supervision());
 }

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use super::child::{Child, SendError};
 use super::config::{ActiveConfig, report};
-use super::control::Answer;
+use super::control::Reply;
 use super::memory;
 use super::program::Image;
 use super::{Client, Supervisor, Values, announce, loaded, systemd};
@@ -15,7 +15,7 @@ use crate::lifecycle::{
     Binary, Command, Event, Hang, KillReason, Loaded, Order, WorkerEvent, WorkerId,
 };
 use crate::link::{Start, ToWorker};
-use crate::metrics::Supervision;
+use crate::metrics::SupervisorStats;
 
 impl Supervisor {
     /// Carries out a command. Returns what happened at once, if the life cycle has to know.
@@ -43,7 +43,7 @@ impl Supervisor {
             Command::AdoptNames(worker) => self.adopt_names(worker),
             Command::ForgetInFlight => self.checkpoint.forget_in_flight(),
             Command::SendReport(worker, report) => {
-                return self.send(worker, &ToWorker::Inherit(report));
+                return self.send(worker, &ToWorker::AddCounts(report));
             }
             Command::KeepReport(report) => self.checkpoint.keep_report(*report),
             Command::SendKeptReports(worker) => return self.send_kept_reports(worker),
@@ -56,7 +56,7 @@ impl Supervisor {
                 self.report_reload(worker, &before, &after, replies);
             }
             Command::ReplyFailed(clients, why) => {
-                let answer = Answer::failed(why);
+                let answer = Reply::failed(why);
                 clients.into_iter().for_each(|client| client.reply(&answer));
             }
             Command::CheckCompatibility { check } => return self.start_check(check),
@@ -88,7 +88,7 @@ impl Supervisor {
             version: config.version.clone(),
             sockets: addresses,
             state: Some(self.checkpoint.aged(now)),
-            supervision: Supervision { generation: worker.0, ..self.stats() },
+            supervision: SupervisorStats { generation: worker.0, ..self.stats() },
             is_alone,
         };
         let image = match binary {
@@ -171,7 +171,7 @@ impl Supervisor {
 
     fn send_kept_reports(&mut self, worker: WorkerId) -> Option<Event<Values>> {
         let reports = self.checkpoint.take_reports().into_iter();
-        let mut reports = reports.map(|report| ToWorker::Inherit(Box::new(report)));
+        let mut reports = reports.map(|report| ToWorker::AddCounts(Box::new(report)));
         reports.find_map(|report| self.send(worker, &report))
     }
 
@@ -190,7 +190,7 @@ impl Supervisor {
         let overridden_by = &self.options.overridden_by;
         announce::announce_reload(&after.version, &changes, overridden_by);
         announce::announce_addresses(&before.config, &after.config);
-        let answer = Answer::done(report(&changes, &after.version, overridden_by));
+        let answer = Reply::done(report(&changes, &after.version, overridden_by));
         clients.into_iter().for_each(|client| client.reply(&answer));
     }
 
@@ -204,18 +204,18 @@ impl Supervisor {
     pub(super) fn publish_stats(&mut self) -> Option<Event<Values>> {
         self.figures.log_dropped = self.options.log.dropped();
         let current = self.service.view(self.clock.now()).current()?.id;
-        let stats = Supervision { generation: current.0, ..self.stats() };
-        self.send(current, &ToWorker::Supervised(stats))
+        let stats = SupervisorStats { generation: current.0, ..self.stats() };
+        self.send(current, &ToWorker::SupervisorStats(stats))
     }
 
     /// What the admin port shows of the service.
-    pub(super) fn stats(&self) -> Supervision {
+    pub(super) fn stats(&self) -> SupervisorStats {
         let now = self.clock.now();
         let view = self.service.view(now);
         let draining: Vec<&Child> =
             view.draining().filter_map(|worker| self.children.get(&worker)).collect();
         let in_flight = draining.iter().flat_map(|child| &child.in_flight);
-        Supervision {
+        SupervisorStats {
             generation: view.counters.generation,
             reloads_done: view.counters.reloads_done,
             reloads_refused: view.counters.reloads_rejected,
@@ -252,7 +252,7 @@ const fn order_message(order: Order) -> ToWorker {
         Order::Drain => ToWorker::Drain,
         Order::Stop => ToWorker::Stop,
         Order::StopNow => ToWorker::StopNow,
-        Order::Quiesce => ToWorker::Hold,
-        Order::Unquiesce => ToWorker::Speak,
+        Order::Quiesce => ToWorker::Quiesce,
+        Order::Unquiesce => ToWorker::Unquiesce,
     }
 }

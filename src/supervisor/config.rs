@@ -64,13 +64,13 @@ fn text(
     file: &Path,
     bytes: io::Result<Vec<u8>>,
 ) -> Result<Option<String>, SupervisorError> {
-    let rejected = |why: String| SupervisorError::Refused(format!("{}: {why}", file.display()));
+    let rejected = |why: String| SupervisorError::Rejected(format!("{}: {why}", file.display()));
     let bytes = bytes.map_err(|error| rejected(cannot_read(&error)))?;
     // The checker says where bytes are that are no text.
     match String::from_utf8(bytes) {
         Ok(text) => Ok(Some(text)),
         Err(error) => match (options.load)(Some(error.as_bytes())) {
-            Err(problems) => Err(SupervisorError::Refused(format_problems(options, &problems))),
+            Err(problems) => Err(SupervisorError::Rejected(format_problems(options, &problems))),
             Ok(_) => Err(rejected("is not text".to_owned())),
         },
     }
@@ -89,7 +89,7 @@ pub(super) fn load(
     text: Option<String>,
 ) -> Result<ActiveConfig, SupervisorError> {
     let (config, version) = (options.load)(text.as_deref().map(str::as_bytes))
-        .map_err(|problems| SupervisorError::Refused(format_problems(options, &problems)))?;
+        .map_err(|problems| SupervisorError::Rejected(format_problems(options, &problems)))?;
     Ok(ActiveConfig { config, text, version })
 }
 

@@ -1,7 +1,7 @@
 //! The control socket: how `weir reload`, `weir status` and `weir stop` reach the supervisor.
 //!
-//! A Unix socket in a directory that only the user may enter. One line of JSON asks, one line
-//! answers; nobody who can connect is a stranger.
+//! It is a Unix socket in a directory that only the user may enter, so every client is trusted. The
+//! client sends one line of JSON, and the supervisor replies with one line.
 
 use std::fs::{self, DirBuilder, Permissions};
 use std::io::{self, BufRead, BufReader, Read as _, Write};
@@ -19,55 +19,57 @@ use super::Input;
 
 /// The longest request.
 const REQUEST_BYTES_MAX: u64 = 4096;
-/// How long a client may take to ask.
-const ASK_MAX: Duration = Duration::from_secs(5);
-/// How long nobody is accepted after the system could not: it has no descriptors, and asking it
-/// again at once would take a whole processor.
-const PAUSE: Duration = Duration::from_millis(200);
-/// How long a supervisor may take to say how things stand. One that is asked for more is asked for
-/// that whenever this has passed, so that nobody waits for one that hangs.
-const REPLY_MAX: Duration = Duration::from_secs(6);
-/// How long a supervisor that went away before it answered may take to be back, as another image.
-const BACK_MAX: Duration = Duration::from_secs(3);
+/// How long a client may take to send its request.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// The wait before the next accept after one failed, as it does without descriptors: trying again
+/// at once would take a whole processor.
+const RETRY_INTERVAL: Duration = Duration::from_millis(200);
+/// How long a supervisor may take to report its status. A client that waits for something longer asks
+/// for the status each time this has passed, so that it does not wait for a supervisor that hangs.
+const REPLY_TIMEOUT: Duration = Duration::from_secs(6);
+/// How long a supervisor may be away that closed the connection without a reply, because it replaced
+/// itself by another image.
+const EXEC_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// What to do about a path that the system does not take.
 const PATH_TOO_LONG: &str = "the path of a Unix socket has at most 107 bytes: give a shorter one \
                              by --control or WEIR_CONTROL";
 
-/// What can be asked of a supervisor.
+/// A command for a supervisor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Request {
-    /// Read the file anew; the answer waits for the outcome.
+    /// Reload the configuration; the reply comes with the result.
     Reload,
-    /// How things stand.
+    /// Report the status.
     Status,
     /// Stop gracefully.
     Stop,
-    /// The same, unless it stops already; the answer comes with the end and says how it was.
-    Finish,
+    /// Stop gracefully, unless a stop is under way; the reply comes with the end and contains the result.
+    #[serde(rename = "finish")]
+    StopAndWait,
 }
 
 impl Request {
-    /// A service that was to stop and is gone has done so.
+    /// Whether it may be sent twice. A service that was told to stop and is gone has stopped.
     const fn may_be_asked_again(self) -> bool {
         match self {
             Self::Reload | Self::Status => true,
-            Self::Stop | Self::Finish => false,
+            Self::Stop | Self::StopAndWait => false,
         }
     }
 }
 
-/// What came of it.
+/// The result of a command.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Answer {
+pub struct Reply {
     /// Whether it was done.
     pub done: bool,
     /// For the operator.
     pub text: String,
 }
 
-impl Answer {
+impl Reply {
     pub(super) fn done(text: String) -> Self {
         Self { done: true, text }
     }
@@ -77,28 +79,28 @@ impl Answer {
     }
 }
 
-/// Where the socket is.
+/// The path of the socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
-    /// Where it was asked for; it has to be had.
-    Given(PathBuf),
-    /// The usual place; if another supervisor has it, this one goes without.
-    Usual(PathBuf),
+pub enum SocketPath {
+    /// Chosen by the operator: without it the supervisor does not start.
+    Explicit(PathBuf),
+    /// The default: if another supervisor has it, this one runs without a control socket.
+    Default(PathBuf),
 }
 
-impl Place {
+impl SocketPath {
     /// The path.
     #[must_use]
     pub fn path(&self) -> &Path {
-        let (Self::Given(path) | Self::Usual(path)) = self;
+        let (Self::Explicit(path) | Self::Default(path)) = self;
         path
     }
 }
 
-/// The usual path: `$XDG_RUNTIME_DIR/weir/control.sock`, or a directory of the user's own below
+/// The default path: `$XDG_RUNTIME_DIR/weir/control.sock`, or a directory of the user's own below
 /// the directory for temporary files.
 #[must_use]
-pub fn usual_path() -> PathBuf {
+pub fn default_path() -> PathBuf {
     let runtime = std::env::var_os("XDG_RUNTIME_DIR").filter(|directory| !directory.is_empty());
     let directory = match runtime {
         Some(directory) => PathBuf::from(directory).join("weir"),
@@ -110,28 +112,28 @@ pub fn usual_path() -> PathBuf {
 /// Which file a socket is: its device and its number there.
 pub(super) type FileId = (u64, u64);
 
-/// The open socket; it goes away with this.
+/// The open socket. Its file is removed when this is dropped.
 #[derive(Debug)]
-pub(super) struct Open {
+pub(super) struct ControlSocket {
     path: PathBuf,
     /// Another supervisor may have put its own socket at the path meanwhile.
     file: Option<FileId>,
     listener: UnixListener,
 }
 
-impl Open {
+impl ControlSocket {
     pub(super) const fn file(&self) -> Option<FileId> {
         self.file
     }
 }
 
-impl AsFd for Open {
+impl AsFd for ControlSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.listener.as_fd()
     }
 }
 
-impl Drop for Open {
+impl Drop for ControlSocket {
     fn drop(&mut self) {
         if self.file != file_at(&self.path) {
             log::info!("control socket left alone, it is another's: path={}", self.path.display());
@@ -143,12 +145,15 @@ impl Drop for Open {
     }
 }
 
-/// Takes commands. Goes without if it is only the usual place that cannot be had.
-pub(super) fn listen(place: &Place, inputs: &Sender<Input>) -> io::Result<Option<Open>> {
+/// Opens the socket and accepts commands. `None` if the default path cannot be used.
+pub(super) fn listen(
+    place: &SocketPath,
+    inputs: &Sender<Input>,
+) -> io::Result<Option<ControlSocket>> {
     match (open(place, inputs), place) {
         (Ok(open), _) => Ok(Some(open)),
-        (Err(error), Place::Given(_)) => Err(error),
-        (Err(error), Place::Usual(path)) => {
+        (Err(error), SocketPath::Explicit(_)) => Err(error),
+        (Err(error), SocketPath::Default(path)) => {
             log::warn!(
                 "no control socket, so commands such as `weir reload` do not work, and signals do: \
                  path={} error=\"{error}\" (help: give it a path by --control)",
@@ -159,7 +164,7 @@ pub(super) fn listen(place: &Place, inputs: &Sender<Input>) -> io::Result<Option
     }
 }
 
-fn open(place: &Place, inputs: &Sender<Input>) -> io::Result<Open> {
+fn open(place: &SocketPath, inputs: &Sender<Input>) -> io::Result<ControlSocket> {
     let path = place.path();
     if UnixStream::connect(path).is_ok() {
         let taken = format!("{} belongs to another supervisor that runs", path.display());
@@ -168,7 +173,7 @@ fn open(place: &Place, inputs: &Sender<Input>) -> io::Result<Open> {
     if let Some(directory) = path.parent().filter(|directory| !directory.exists()) {
         DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
     }
-    if let Place::Usual(_) = place
+    if let SocketPath::Default(_) = place
         && !is_private(path.parent().unwrap_or(path))?
     {
         let why = "its directory is not this user's alone";
@@ -199,52 +204,52 @@ pub(super) fn help_to_listen(error: &io::Error) -> &'static str {
     }
 }
 
-/// Which file is there.
+/// The file at this path.
 pub(super) fn file_at(path: &Path) -> Option<FileId> {
     fs::symlink_metadata(path).ok().map(|found| (found.dev(), found.ino()))
 }
 
-/// Takes commands from a socket that is open already.
+/// Accepts commands from a socket that is open already.
 pub(super) fn serve(
     listener: UnixListener,
     (path, file): (&Path, Option<FileId>),
     inputs: &Sender<Input>,
-) -> io::Result<Open> {
+) -> io::Result<ControlSocket> {
     let (ours, inputs) = (listener.try_clone()?, inputs.clone());
-    let serve = move || ours.incoming().for_each(|stream| take(stream, &inputs));
+    let serve = move || ours.incoming().for_each(|stream| accept_client(stream, &inputs));
     thread::Builder::new().name("control".to_owned()).spawn(serve)?;
-    Ok(Open { path: path.to_owned(), file, listener })
+    Ok(ControlSocket { path: path.to_owned(), file, listener })
 }
 
-/// Whether a directory is this user's and nobody else may enter it.
+/// Whether a directory belongs to this user and no other user may enter it.
 fn is_private(directory: &Path) -> io::Result<bool> {
     let found = fs::symlink_metadata(directory)?;
     let ours = found.uid() == rustix::process::geteuid().as_raw();
     Ok(found.is_dir() && ours && found.mode() & 0o077 == 0)
 }
 
-fn take(stream: io::Result<UnixStream>, inputs: &Sender<Input>) {
+fn accept_client(stream: io::Result<UnixStream>, inputs: &Sender<Input>) {
     let inputs = inputs.clone();
     let taken = stream.and_then(|stream| {
-        let converse = move || {
-            if let Err(error) = converse(&stream, &inputs) {
-                log::debug!("command not answered: error=\"{error}\"");
+        let serve = move || {
+            if let Err(error) = handle_client(&stream, &inputs) {
+                log::debug!("no reply to a command: error=\"{error}\"");
             }
         };
-        thread::Builder::new().spawn(converse)
+        thread::Builder::new().spawn(serve)
     });
     if let Err(error) = taken {
-        log::error!("command not taken: error=\"{error}\"");
-        thread::park_timeout(PAUSE);
+        log::error!("command not accepted: error=\"{error}\"");
+        thread::park_timeout(RETRY_INTERVAL);
     }
 }
 
-fn converse(stream: &UnixStream, inputs: &Sender<Input>) -> io::Result<()> {
-    stream.set_read_timeout(Some(ASK_MAX))?;
+fn handle_client(stream: &UnixStream, inputs: &Sender<Input>) -> io::Result<()> {
+    stream.set_read_timeout(Some(REQUEST_TIMEOUT))?;
     let mut line = String::new();
     BufReader::new(stream.take(REQUEST_BYTES_MAX)).read_line(&mut line)?;
     let request: Request = serde_json::from_str(&line)?;
-    if request == Request::Finish {
+    if request == Request::StopAndWait {
         return inputs.send(Input::StopAndWait(stream.try_clone()?)).map_err(io::Error::other);
     }
     let (reply, answer) = mpsc::channel();
@@ -253,31 +258,32 @@ fn converse(stream: &UnixStream, inputs: &Sender<Input>) -> io::Result<()> {
     write(stream, &answer)
 }
 
-fn write(mut stream: &UnixStream, answer: &Answer) -> io::Result<()> {
+fn write(mut stream: &UnixStream, answer: &Reply) -> io::Result<()> {
     stream.write_all(&serde_json::to_vec(answer)?)?;
     stream.write_all(b"\n")
 }
 
 /// Replies to a client that waits for the end. Its connection stays open: the system closes it with
 /// the process, and that is how the client knows that the process is gone.
-pub(super) fn reply_at_the_end(stream: UnixStream, answer: &Answer) {
-    let written = stream.set_write_timeout(Some(PAUSE)).and_then(|()| write(&stream, answer));
+pub(super) fn reply_at_the_end(stream: UnixStream, answer: &Reply) {
+    let written =
+        stream.set_write_timeout(Some(RETRY_INTERVAL)).and_then(|()| write(&stream, answer));
     if let Err(error) = written {
         log::debug!("end not told: error=\"{error}\"");
     }
     let _open_to_the_end = stream.into_raw_fd();
 }
 
-/// Asks a running supervisor. One that is replaced meanwhile is asked again, unless it was to stop.
+/// Sends a command to a running supervisor. One that is replaced meanwhile gets it again, except a stop.
 ///
 /// # Errors
-/// There is none, or it went away.
-pub fn ask(path: &Path, request: Request) -> io::Result<Answer> {
+/// None runs, or it went away.
+pub fn ask(path: &Path, request: Request) -> io::Result<Reply> {
     let mut answer = ask_once(path, request)?;
     let mut waited = Duration::ZERO;
-    while answer.is_none() && request.may_be_asked_again() && waited < BACK_MAX {
-        thread::park_timeout(PAUSE);
-        waited += PAUSE;
+    while answer.is_none() && request.may_be_asked_again() && waited < EXEC_TIMEOUT {
+        thread::park_timeout(RETRY_INTERVAL);
+        waited += RETRY_INTERVAL;
         answer = ask_once(path, request).unwrap_or_default();
     }
     let gone = || io::Error::new(io::ErrorKind::UnexpectedEof, "it ended before it answered");
@@ -297,21 +303,21 @@ pub fn help_for(error: &io::Error) -> &'static str {
     }
 }
 
-/// `None` if it went away before it answered.
-fn ask_once(path: &Path, request: Request) -> io::Result<Option<Answer>> {
+/// `None` if it closed the connection before it replied.
+fn ask_once(path: &Path, request: Request) -> io::Result<Option<Reply>> {
     let mut stream = UnixStream::connect(path)?;
-    stream.set_read_timeout(Some(REPLY_MAX))?;
-    stream.set_write_timeout(Some(REPLY_MAX))?;
+    stream.set_read_timeout(Some(REPLY_TIMEOUT))?;
+    stream.set_write_timeout(Some(REPLY_TIMEOUT))?;
     let mut line = String::new();
     let asked = (|| {
         stream.write_all(&serde_json::to_vec(&request)?)?;
         stream.write_all(b"\n")?;
         let mut reader = BufReader::new(stream);
         let is_alive = || is_alive(path, request);
-        let read = patiently(is_alive, || reader.read_line(&mut line))?;
-        if request == Request::Finish {
+        let read = read_while_alive(is_alive, || reader.read_line(&mut line))?;
+        if request == Request::StopAndWait {
             // Closed by the end of the process.
-            patiently(is_alive, || io::copy(&mut reader, &mut io::sink()))?;
+            read_while_alive(is_alive, || io::copy(&mut reader, &mut io::sink()))?;
         }
         Ok(read)
     })();
@@ -323,16 +329,16 @@ fn ask_once(path: &Path, request: Request) -> io::Result<Option<Answer>> {
     }
 }
 
-/// Reads until there is something, as long as the supervisor is alive.
-fn patiently<T>(
+/// Reads until data comes, as long as the supervisor is alive.
+fn read_while_alive<T>(
     is_alive: impl Fn() -> bool,
     mut read: impl FnMut() -> io::Result<T>,
 ) -> io::Result<T> {
     loop {
         match read() {
-            Err(error) if is_late(&error) => {
+            Err(error) if is_timeout(&error) => {
                 if !is_alive() {
-                    let after = humantime::format_duration(REPLY_MAX);
+                    let after = humantime::format_duration(REPLY_TIMEOUT);
                     let why = format!("it does not reply within {after}");
                     return Err(io::Error::new(io::ErrorKind::TimedOut, why));
                 }
@@ -342,19 +348,19 @@ fn patiently<T>(
     }
 }
 
-/// Whether a supervisor that takes its time for a request says how it is. One that stops may have
-/// closed its socket before its last word.
+/// Whether a supervisor that has not replied yet reports its status. One that stops may have closed its
+/// socket before its last reply.
 fn is_alive(path: &Path, request: Request) -> bool {
     match request {
         Request::Status => false,
         Request::Reload => ask_once(path, Request::Status).is_ok(),
-        Request::Stop | Request::Finish => {
-            !ask_once(path, Request::Status).is_err_and(|error| is_late(&error))
+        Request::Stop | Request::StopAndWait => {
+            !ask_once(path, Request::Status).is_err_and(|error| is_timeout(&error))
         }
     }
 }
 
-fn is_late(error: &io::Error) -> bool {
+fn is_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
 }
 

@@ -22,7 +22,7 @@ use super::{Load, Supervisor, SupervisorError, control};
 use crate::lifecycle::{Counters, Saved, SavedWorker, WorkerId};
 use crate::link::State;
 use crate::log::Log;
-use crate::metrics::Supervision;
+use crate::metrics::SupervisorStats;
 use crate::sockets::{inherited, lent};
 
 /// The version of the format of [`ExecState`]. To be raised when what an older binary wrote cannot
@@ -56,7 +56,7 @@ pub(super) struct ExecState {
     pub(super) text: Option<String>,
     pub(super) version: String,
     checkpoint: State,
-    facts: Supervision,
+    facts: SupervisorStats,
     /// Lines of the log that are lost without a report of it, at the latest by the exec.
     #[serde(default)]
     log_unreported: u64,
@@ -218,7 +218,7 @@ impl Supervisor {
             program: self.options.program.path.clone(),
             sockets: sockets.map(|(address, socket)| (*address, socket.as_raw_fd())).collect(),
             control: self.control.as_ref().map(|control| control.as_fd().as_raw_fd()),
-            control_file: self.control.as_ref().and_then(control::Open::file),
+            control_file: self.control.as_ref().and_then(control::ControlSocket::file),
             current: saved.current.as_ref().and_then(worker),
             draining: draining
                 .filter_map(|(saved, left)| worker(saved).map(|worker| (worker, *left)))
@@ -226,7 +226,7 @@ impl Supervisor {
             text: active.text.clone(),
             version: active.version.clone(),
             checkpoint: self.checkpoint.aged(now),
-            facts: Supervision { log_dropped: log.dropped() + lost, ..self.stats() },
+            facts: SupervisorStats { log_dropped: log.dropped() + lost, ..self.stats() },
             log_unreported: log.unreported() + lost,
             reload_waits: saved.reload_waits,
             upgrade_waits: saved.upgrade_waits,

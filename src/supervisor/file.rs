@@ -1,4 +1,4 @@
-//! Reading a configuration file without waiting for anybody.
+//! Reading a configuration file without blocking on another process.
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -6,11 +6,10 @@ use std::path::Path;
 
 use rustix::fs::{Mode, OFlags, open};
 
-/// More is no configuration.
+/// The longest file that is read.
 const BYTES_MAX: u64 = 64 * 1024 * 1024;
 
-/// The contents of a regular file. A FIFO or a device could be waited for without end, and is read
-/// only once.
+/// The contents of a regular file. A FIFO or a device could block for ever, and can be read only once.
 ///
 /// # Errors
 /// It cannot be read, is no regular file, or is longer than 64 MiB.

@@ -5,7 +5,7 @@ use std::sync::mpsc::Sender;
 use nix::sys::signal::Signal;
 use rustix::process::{Pid, WaitOptions, WaitStatus, wait};
 
-use super::control::{Answer, Request};
+use super::control::{Reply, Request};
 use super::options::system;
 use super::{Client, Input, Supervisor, SupervisorError};
 use crate::lifecycle::{Event, Exit, WorkerEvent, WorkerId};
@@ -27,13 +27,13 @@ impl Supervisor {
         Ok(())
     }
 
-    fn on_command(&mut self, request: Request, reply: Sender<Answer>) {
+    fn on_command(&mut self, request: Request, reply: Sender<Reply>) {
         match request {
             Request::Reload => self.dispatch(Event::ReloadRequested(Some(Client::Reload(reply)))),
             Request::Status => Client::Reload(reply).reply(&self.status()),
             // `Finish` comes as an input of its own, with the connection.
-            Request::Stop | Request::Finish => {
-                Client::Reload(reply).reply(&Answer::done("stopping".to_owned()));
+            Request::Stop | Request::StopAndWait => {
+                Client::Reload(reply).reply(&Reply::done("stopping".to_owned()));
                 self.dispatch(Event::StopRequested);
             }
         }
@@ -47,7 +47,7 @@ impl Supervisor {
             ToSupervisor::State(state) => WorkerEvent::State(state),
             ToSupervisor::Checkpoint(state) => WorkerEvent::Checkpoint(state),
             ToSupervisor::Failed(why) => WorkerEvent::Failed(why),
-            ToSupervisor::Held => WorkerEvent::Quiesced,
+            ToSupervisor::Quiesced => WorkerEvent::Quiesced,
             ToSupervisor::Heartbeat { hung_threads } => WorkerEvent::Heartbeat { hung_threads },
             ToSupervisor::Connections(open) => {
                 child.connections = open;

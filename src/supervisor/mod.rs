@@ -37,7 +37,7 @@ use self::checkpoint::Checkpoint;
 use self::child::Child;
 use self::compatibility::CompatibilityCheck;
 use self::config::{ActiveConfig, ConfigFile};
-use self::control::{Answer, Request};
+use self::control::{Reply, Request};
 pub use self::exec_state::is_compatible;
 pub use self::file::read as read_file;
 use self::options::system;
@@ -61,7 +61,7 @@ enum Input {
     /// A worker will send nothing more.
     WorkerLinkClosed { worker: WorkerId },
     /// A command came over the control socket.
-    Command(Request, Sender<Answer>),
+    Command(Request, Sender<Reply>),
     /// A client asks for a stop and waits for its end on this connection.
     StopAndWait(UnixStream),
     /// The watched file has other contents, with this hash, or cannot be read any more.
@@ -85,13 +85,13 @@ impl Payload for Values {
 #[derive(Debug)]
 enum Client {
     /// For the result of a reload. The thread that serves the client waits.
-    Reload(Sender<Answer>),
+    Reload(Sender<Reply>),
     /// For the end of the service.
     End(UnixStream),
 }
 
 impl Client {
-    fn reply(self, answer: &Answer) {
+    fn reply(self, answer: &Reply) {
         match self {
             // The client may have left.
             Self::Reload(reply) => drop(reply.send(answer.clone())),
@@ -105,7 +105,7 @@ struct Supervisor {
     clock: Clock,
     inputs: Sender<Input>,
     signals: Signals,
-    control: Option<control::Open>,
+    control: Option<control::ControlSocket>,
     service: Service<Values>,
     /// The processes of the workers.
     children: BTreeMap<WorkerId, Child>,
@@ -279,8 +279,8 @@ impl Supervisor {
     /// Tells the clients that wait for the end how it was.
     fn reply_at_the_end(&mut self, result: &Result<(), SupervisorError>) {
         let answer = match result {
-            Ok(()) => Answer::done("stopped".to_owned()),
-            Err(error) => Answer::failed(error.to_string()),
+            Ok(()) => Reply::done("stopped".to_owned()),
+            Err(error) => Reply::failed(error.to_string()),
         };
         for client in self.ended.take().into_iter().flat_map(|(_, clients)| clients) {
             client.reply(&answer);

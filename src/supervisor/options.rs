@@ -1,4 +1,4 @@
-//! What a supervisor is given, and how it ends.
+//! The options of a supervisor, and its errors.
 
 use std::io;
 use std::path::PathBuf;
@@ -11,23 +11,23 @@ use crate::lifecycle::Failure;
 use crate::log::Log;
 use crate::sockets::BindError;
 
-/// Turns a text into its meaning and its version.
+/// Checks the text of a file and returns its configuration and version.
 pub type Load = Box<dyn Fn(Option<&[u8]>) -> Result<(Config, String), Problems>>;
 
 /// What to supervise.
 pub struct Options {
     /// How a worker is started.
     pub program: Program,
-    /// The configuration file; none if flags or environment say all.
+    /// The configuration file; `None` if flags or the environment define everything.
     pub file: Option<PathBuf>,
-    /// Turns the file's text into its meaning, flags and environment included.
+    /// Checks the file's text and applies flags and the environment.
     pub load: Load,
     /// The flags and variables that replace parts of the file, separated by commas.
     pub overridden_by: String,
     /// The text of a file that does not exist, such as the demo's.
     pub text: Option<String>,
-    /// Where commands come in.
-    pub control: control::Place,
+    /// The path of the control socket.
+    pub control: control::SocketPath,
     /// How long a new worker may take until it serves.
     pub ready_timeout: Duration,
     /// For how long a worker may make no progress before it is replaced; `None`: for ever.
@@ -41,7 +41,7 @@ pub struct Options {
 }
 
 impl Options {
-    /// Tells whoever waits for it that requests are accepted.
+    /// Reports that requests are accepted, to the caller and to the service manager.
     pub(super) fn announce_ready(&mut self) {
         if let Some(ready) = self.ready.take() {
             ready();
@@ -50,36 +50,36 @@ impl Options {
     }
 }
 
-/// The supervisor could not start, or ended otherwise than asked.
+/// The supervisor could not start, or did not end well.
 #[derive(Debug, thiserror::Error)]
 pub enum SupervisorError {
-    /// The configuration is refused.
+    /// The configuration is rejected.
     #[error("{0}")]
-    Refused(String),
-    /// An address could not be had.
+    Rejected(String),
+    /// An address could not be bound.
     #[error("weir: {0}")]
     Bind(#[from] BindError),
     /// The first worker could not serve.
     #[error("weir: {0}")]
     Worker(String),
-    /// The control socket that was asked for cannot be had.
+    /// The control socket at an explicit path cannot be opened.
     #[error(
         "weir: cannot open the control socket: path={} error=\"{source}\" (help: {})",
         path.display(),
         control::help_to_listen(source)
     )]
     Control {
-        /// Where it was to be.
+        /// Its path.
         path: PathBuf,
-        /// Why it is not there.
+        /// The error.
         source: io::Error,
     },
-    /// The system refused something.
+    /// A system call failed.
     #[error("weir: cannot {doing}: {source}")]
     System {
-        /// What we were doing.
+        /// What it was for.
         doing: &'static str,
-        /// What the system said.
+        /// The error.
         source: io::Error,
     },
     /// A second signal, or a worker that did not drain in time.

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use rustix::fs::{Mode, OFlags, open};
 use rustix::process::Pid;
 
-/// The image of this process, also if its file is not there any more.
+/// The binary of this process. It can be executed even if its file was removed.
 const RUNNING: &str = "/proc/self/exe";
 
 /// Where the new image finds the state of the previous one, where it finds that one's binary, and

@@ -1,10 +1,10 @@
-//! Signals, taken out of the kernel by the thread that acts on them.
+//! Signals of the supervisor, read from the kernel when the main thread handles them.
 //!
 //! They are blocked in every thread, from before there is a second one, and read from a descriptor
-//! (signalfd(2)). One that nobody has read stays with the process over an exec, where the next
-//! image finds it: none can be lost between the two.
+//! (signalfd(2)). A signal that was not read stays with the process over an exec, where the next
+//! image finds it: none is lost between the two.
 //!
-//! A signal with no meaning for Weir is blocked as well, because its default action would end the
+//! A signal without a meaning for Weir is blocked as well, because its default action would end the
 //! process. Workers inherit all of that, and unblock SIGTERM alone: `pkill -HUP weir` reaches them
 //! too, and a terminal's Ctrl-C or a service manager may.
 
@@ -78,7 +78,7 @@ impl Signals {
     /// Rings, by an event, when a signal waits.
     pub(super) fn listen(inputs: &Sender<Input>) -> io::Result<Self> {
         hold()?;
-        // Whoever started us may ignore it, and then the system would reap our children itself.
+        // The process that started us may ignore it, and then the system would reap our children itself.
         signal_hook::flag::register(
             libc_number(Signal::SIGCHLD),
             Arc::new(AtomicBool::new(false)),

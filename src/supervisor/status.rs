@@ -3,12 +3,12 @@
 use std::fmt::Write as _;
 
 use super::Supervisor;
-use super::control::Answer;
+use super::control::Reply;
 use crate::lifecycle::view::{Role, WorkerView};
 
 impl Supervisor {
     /// The state of the service. It is `done` only while a worker serves and makes progress.
-    pub(super) fn status(&self) -> Answer {
+    pub(super) fn status(&self) -> Reply {
         let view = self.service.view(self.clock.now());
         let counters = view.counters;
         let mut text = String::new();
@@ -31,7 +31,7 @@ impl Supervisor {
             let _written =
                 write!(text, "\nno worker: the last one died, the next starts in {wait:?}");
         }
-        if view.is_healthy() { Answer::done(text) } else { Answer::failed(text) }
+        if view.is_healthy() { Reply::done(text) } else { Reply::failed(text) }
     }
 
     fn describe(&self, worker: &WorkerView, text: &mut String) {

@@ -1,5 +1,5 @@
-//! What systemd is told, and what it gives (sd_notify(3), sd_listen_fds(3)). Elsewhere all of it
-//! does nothing.
+//! Notifications to systemd and sockets from it (sd_notify(3), sd_listen_fds(3)). Without systemd, these
+//! functions do nothing.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -10,37 +10,37 @@ use sd_notify::NotifyState;
 
 use crate::sockets::inherited;
 
-/// Requests are served, by this configuration.
+/// The service is ready, with the active configuration.
 pub(super) fn ready() {
-    tell(&[NotifyState::Ready]);
+    notify(&[NotifyState::Ready]);
 }
 
-/// A reload has begun; [`ready`] ends it, whatever came of it.
+/// A reload has begun; [`ready`] ends it, done or rejected.
 pub(super) fn reloading() {
     match NotifyState::monotonic_usec_now() {
-        Ok(now) => tell(&[NotifyState::Reloading, now]),
-        Err(error) => log::debug!("systemd not told: error=\"{error}\""),
+        Ok(now) => notify(&[NotifyState::Reloading, now]),
+        Err(error) => log::debug!("systemd not notified: error=\"{error}\""),
     }
 }
 
 /// The service stops.
 pub(super) fn stopping() {
-    tell(&[NotifyState::Stopping]);
+    notify(&[NotifyState::Stopping]);
 }
 
-/// The supervisor lives.
+/// The supervisor is alive.
 pub(super) fn alive() {
-    tell(&[NotifyState::Watchdog]);
+    notify(&[NotifyState::Watchdog]);
 }
 
-/// How often [`alive`] has to be said, if at all: half of what systemd waits.
+/// How often [`alive`] is called, if systemd expects it: half of its timeout.
 pub(super) fn watchdog() -> Option<Duration> {
     sd_notify::watchdog_enabled().map(|patience| patience / 2)
 }
 
-fn tell(states: &[NotifyState<'_>]) {
+fn notify(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
-        log::debug!("systemd not told: error=\"{error}\"");
+        log::debug!("systemd not notified: error=\"{error}\"");
     }
 }
 

@@ -1,8 +1,7 @@
-//! Notices that a file has other contents.
+//! Reports when a file has other contents.
 //!
-//! By looking, once a second: it is one small file, and looking sees what notifications miss (a
-//! path that goes through symbolic links which are swapped, as Kubernetes does for a ConfigMap; a
-//! network file system).
+//! It reads the file once a second. The file is small, and reading it finds what notifications miss:
+//! symbolic links that are swapped, as Kubernetes does for a ConfigMap, and network file systems.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -17,11 +16,11 @@ use super::file::read;
 
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Reports every change of the contents of `file`, once they have been the same for two looks:
-/// a file that is being written is not read in the middle. That it cannot be read is a change too.
+/// Reports every change of the contents of `file`, once they are the same at two reads: a file that is
+/// being written is not used in the middle. If it cannot be read any more, that is a change too.
 pub(super) fn start(file: &Path, known: Option<&str>, inputs: &Sender<Input>) -> io::Result<()> {
     let (file, inputs) = (PathBuf::from(file), inputs.clone());
-    // What is served, and not what is there now: a change since then is one.
+    // Compared with what is served: the file may have changed since that was read.
     let mut reported = known.map(|text| Ok(hash(text.as_bytes())));
     let mut seen = reported.clone();
     let look = move || loop {
@@ -45,7 +44,7 @@ fn contents(file: &Path) -> Result<u64, String> {
     read(file).map(|bytes| hash(&bytes)).map_err(|error| error.to_string())
 }
 
-/// Contents that differ have another one.
+/// A hash by which contents are compared.
 pub(super) fn hash(bytes: &[u8]) -> u64 {
     xxh3_64(bytes)
 }

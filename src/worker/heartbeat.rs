@@ -1,4 +1,4 @@
-//! Whether the data threads make progress, and how the supervisor hears of it.
+//! Whether the data threads make progress, and how that is reported to the supervisor.
 //!
 //! The control thread sends a heartbeat at regular intervals. So a worker that is stopped, or whose
 //! control thread is blocked, is silent. For the data threads it reads their runtime's counters:
@@ -151,7 +151,7 @@ mod tests {
         heartbeat
     }
 
-    /// Waits until so many threads sleep: new ones fall asleep by themselves, but not at once.
+    /// Waits until this many threads sleep: new ones fall asleep by themselves, but not at once.
     fn until_asleep(runtime: &Runtime, count: usize) {
         let metrics = runtime.get_handle().metrics();
         let sleeps = |thread: &usize| Counters::read(&metrics, *thread).is_asleep();

@@ -17,8 +17,10 @@ pub(super) fn available() -> Option<u64> {
 fn files(groups: &str) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for line in groups.lines() {
-        let mut parts = line.splitn(3, ':').skip(1);
-        let (Some(controllers), Some(path)) = (parts.next(), parts.next()) else { continue };
+        let mut components = line.splitn(3, ':').skip(1);
+        let (Some(controllers), Some(path)) = (components.next(), components.next()) else {
+            continue;
+        };
         let (root, file) = match controllers {
             "" => ("/sys/fs/cgroup", "memory.max"),
             controllers if controllers.split(',').any(|name| name == "memory") => {

@@ -1,21 +1,21 @@
-//! The process that serves: it wires everything, and is the only place that names all edges.
+//! The process that serves. It creates and connects all other modules.
 //!
 //! ```text
 //! start ─▶ look names up ─▶ first probes ─▶ warm ─▶ take over ─▶ ready ─▶ drain ─▶ exit
 //! ```
-//! Three runtimes keep what must not wait for each other apart: requests, the admin port, and
-//! probes with the supervisor's orders. The sockets are the supervisor's; a worker has copies.
+//! Three runtimes separate what must not wait for each other: requests, the admin port, and health
+//! checks with the supervisor's orders. The sockets belong to the supervisor; a worker has copies.
 
 mod admin_port;
 mod budget;
-mod conduct;
-mod ending;
 mod heartbeat;
+mod lifecycle;
 mod memory;
 mod orders;
 mod renewal;
 mod reports;
 mod services;
+mod shutdown;
 mod signals;
 
 use std::env;
@@ -32,7 +32,7 @@ use pingora_runtime::RuntimeBuilder;
 use prometheus::Registry;
 
 use self::admin_port::AdminPort;
-use self::conduct::Conductor;
+use self::lifecycle::Lifecycle;
 use self::services::{Background, Sockets};
 use self::signals::Signals;
 use crate::access_log::{AccessLog, Writer};
@@ -59,22 +59,22 @@ use crate::upstream::Upstreams;
 /// The worker could not start, or did not end well.
 #[derive(Debug, thiserror::Error)]
 pub enum WorkerError {
-    /// The system refused something that every program may ask for.
+    /// A system call failed.
     #[error("cannot {doing}: {source}")]
     System {
-        /// What we were doing.
+        /// What it was for.
         doing: &'static str,
-        /// What the system said.
+        /// The error.
         source: std::io::Error,
     },
     /// A metric could not be registered.
     #[error("cannot register the metrics: {0}")]
     Metrics(#[from] prometheus::Error),
-    /// The configuration is refused. The supervisor would not have sent it, but a newer binary may
-    /// be of another mind.
+    /// The configuration is rejected. The supervisor has accepted it, but a newer binary may decide
+    /// otherwise.
     #[error("the configuration is rejected:\n{0}")]
     Config(String),
-    /// There is no TLS by such settings.
+    /// TLS cannot be set up with these settings.
     #[error("no TLS with clients can be made: {0}")]
     Tls(Problem),
     /// The drain deadline passed.
@@ -100,11 +100,11 @@ pub fn set_process_name() {
     }
 }
 
-/// Serves what the supervisor says, until it says stop. `load` turns a text into its meaning;
-/// within `ready_timeout` it has to be ready.
+/// Serves what the supervisor sends, until it orders a stop. `load` checks the text of a configuration
+/// file. The worker has to be ready within `ready_timeout`.
 ///
 /// # Errors
-/// [`WorkerError`]; the supervisor was told.
+/// [`WorkerError`]; it was sent to the supervisor.
 pub fn run(
     load: impl Fn(Option<&[u8]>) -> Result<Config, Problems>,
     ready_timeout: Duration,
@@ -115,7 +115,7 @@ pub fn run(
     if let Err(error) = &served
         && let Err(gone) = link.send(&ToSupervisor::Failed(error.to_string()))
     {
-        log::debug!("supervisor not told: error=\"{gone}\"");
+        log::debug!("message not sent to the supervisor: error=\"{gone}\"");
     }
     served
 }
@@ -149,17 +149,16 @@ fn serve(
     state.handoff.import_health(&snapshot, Clock::process().now());
     let kept = state.files.unwrap_or_default();
     let (doors, tickets) = doors(&config, state.tickets, &kept)?;
-    let (parts, admin, log_writer) = assemble(&config, snapshot, doors, tickets, &kept)?;
+    let (components, admin, log_writer) = assemble(&config, snapshot, doors, tickets, &kept)?;
     admin.metrics.show_log_dropped(log.dropped_counter())?;
-    let mut conductor =
-        Conductor::new(&config, parts, (admin, admin_port), Arc::clone(link), sockets);
-    conductor.supervised(&start.supervision);
+    let mut lifecycle =
+        Lifecycle::new(&config, components, (admin, admin_port), Arc::clone(link), sockets);
+    lifecycle.supervised(&start.supervision);
     let mut orders = orders::listen(link).map_err(system("listen to the supervisor"))?;
-    let done =
-        control.get_handle().block_on(conductor.conduct(&mut orders, signals, first_checks_max));
-    let ended = ending::begin(conductor.take_services(), log_writer, log.clone());
-    let unreported = control.get_handle().block_on(conductor.await_end(ended, &mut orders));
-    conductor.report_log_losses(unreported);
+    let done = control.get_handle().block_on(lifecycle.run(&mut orders, signals, first_checks_max));
+    let ended = shutdown::begin(lifecycle.take_services(), log_writer, log.clone());
+    let unreported = control.get_handle().block_on(lifecycle.await_end(ended, &mut orders));
+    lifecycle.report_log_losses(unreported);
     control.shutdown_timeout(Duration::ZERO);
     done
 }
@@ -180,8 +179,8 @@ fn admin_port(config: &Config, sockets: &mut Sockets) -> AdminPort {
     AdminPort::new(at.map(|at| sockets.swap_remove(at).1))
 }
 
-/// What the parts of a worker share.
-struct Parts {
+/// What the components of a worker share.
+struct Components {
     proxy: Proxy,
     connections: Arc<Connections>,
     connection_metrics: ConnectionMetrics,
@@ -228,7 +227,7 @@ fn assemble(
     doors: Vec<Door>,
     tickets: Arc<Tickets>,
     kept: &LastGoodFiles,
-) -> Result<(Parts, Admin, Writer), WorkerError> {
+) -> Result<(Components, Admin, Writer), WorkerError> {
     let clock = Clock::process();
     let registry = Registry::new();
     let trust = tls::upstream::open(config, kept, clock.wall(clock.now()));
@@ -248,11 +247,11 @@ fn assemble(
     let (known, resolved) = (Arc::clone(&snapshot), resolver.subscribe());
     let prober = Prober::new(known, Arc::clone(&upstreams), clock, resolved);
     let checks = background_service("health checks", prober);
-    let parts = Parts {
+    let components = Components {
         proxy: Proxy {
             snapshot: Arc::clone(&snapshot),
             upstreams: Arc::clone(&upstreams),
-            observer: Arc::new(Watchers(Arc::clone(&metrics), access_log)),
+            observer: Arc::new(Observers(Arc::clone(&metrics), access_log)),
             clock,
             draining: Arc::default(),
         },
@@ -275,11 +274,11 @@ fn assemble(
         uptime_before_ns: AtomicU64::new(0),
         frozen: RwLock::default(),
     };
-    Ok((parts, admin, log_writer))
+    Ok((components, admin, log_writer))
 }
 
-/// Tells the supervisor what has become of the host names, for its report of a reload. It is a
-/// checkpoint with nothing else in it: a supervisor that does not know this ignores it.
+/// Sends the addresses of host names to the supervisor, for its report of a reload. It is a checkpoint
+/// without anything else; a supervisor that does not know this ignores it.
 fn report_names(link: &Link, snapshot: &Snapshot) {
     let state = State { handoff: Handoff::export_names(snapshot), ..State::default() };
     if let Err(error) = link.send(&ToSupervisor::Checkpoint(Box::new(state))) {
@@ -309,7 +308,7 @@ fn rlimit_of_files() -> u64 {
     rlimit::Resource::NOFILE.get().map_or(1024, |(soft, _)| soft)
 }
 
-/// A panic in a hook ends one request. It must not go unseen.
+/// Counts panics. One in a hook ends one request, and must be noticed.
 fn count_panics(metrics: &Metrics) {
     let panics = metrics.panics();
     let before = std::panic::take_hook();
@@ -321,9 +320,9 @@ fn count_panics(metrics: &Metrics) {
 }
 
 /// Metrics and access log, in one observer.
-struct Watchers(Arc<Metrics>, Arc<AccessLog>);
+struct Observers(Arc<Metrics>, Arc<AccessLog>);
 
-impl Observer for Watchers {
+impl Observer for Observers {
     fn observe(&self, event: &Event<'_>) {
         self.0.observe(event);
         self.1.observe(event);

@@ -1,4 +1,4 @@
-//! What the supervisor says, as it comes.
+//! Reads the supervisor's orders from the link.
 
 use std::io;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use crate::link::{Link, ToWorker};
 
-/// Every order from now on. The channel ends when the supervisor is gone.
+/// Every order from now on. The channel closes when the supervisor is gone.
 pub(super) fn listen(link: &Arc<Link>) -> io::Result<UnboundedReceiver<ToWorker>> {
     let (orders, heard) = unbounded_channel();
     let link = Arc::clone(link);

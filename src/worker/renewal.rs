@@ -1,4 +1,4 @@
-//! Certificates that are renewed on disk are used without a reload.
+//! Reloads certificates that were renewed on disk, without a reload of the configuration.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -16,11 +16,11 @@ use crate::tls::terminator::Terminator;
 use crate::tls::tickets::Tickets;
 use crate::upstream::Upstreams;
 
-/// How often the files are looked at. A certificate is renewed days before it expires, so this is
-/// for the operator who waits to see it; links that Kubernetes swaps are seen like any change.
+/// How often the files are checked. A certificate is renewed days before it expires; the short interval
+/// is for an operator who waits to see it. Links that Kubernetes swaps are noticed like any change.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
-/// Whose files are looked at.
+/// Everything that uses TLS files.
 pub(super) struct Files {
     terminators: Vec<Arc<Terminator>>,
     upstreams: Arc<Upstreams>,
@@ -50,7 +50,7 @@ impl Files {
         *self.kept.lock() = kept;
     }
 
-    /// How things stand with each file, which several may name.
+    /// The status of each file. Several may use the same one.
     fn statuses(&self) -> BTreeMap<String, FileStatus> {
         let of_clients = self.terminators.iter().flat_map(|terminator| terminator.statuses());
         let mut statuses: BTreeMap<String, FileStatus> = BTreeMap::new();
@@ -68,15 +68,15 @@ impl Files {
         statuses
     }
 
-    /// What is used, for the next worker. It waits for no file, however long that takes to be read.
+    /// The contents that are used, for the next worker. It does not wait for a file that is being read.
     pub(super) fn kept(&self) -> LastGoodFiles {
         self.kept.lock().clone()
     }
 }
 
-/// Shows how things stand with the files, at once; the task that it returns looks at them from then
-/// on, and rolls the keys of tickets. A scrape that comes before the task runs must miss no series.
-pub(super) fn keep_renewed(
+/// Shows the status of the files at once. The task that it returns checks them from then on, and
+/// rotates the keys of tickets. A scrape that comes before the task runs must miss no series.
+pub(super) fn watch_certificates(
     files: Arc<Files>,
     tickets: Arc<Tickets>,
     metrics: ConnectionMetrics,
@@ -105,7 +105,7 @@ async fn look_again_and_again(
                 renewals.iter().for_each(|renewals| tell(renewals, &metrics));
                 record_statuses(&files, &metrics);
             }
-            Err(error) => log::error!("certificates were not looked at: error=\"{error}\""),
+            Err(error) => log::error!("certificates were not checked: error=\"{error}\""),
         }
     }
 }
@@ -120,7 +120,7 @@ fn tell(renewals: &RefreshReport, metrics: &ConnectionMetrics) {
     metrics.certificate_renewals.with_label_values(&["failed"]).inc_by(failed);
 }
 
-/// Tells of what cannot be used, and what comes of that.
+/// Logs what cannot be used, and what follows from that.
 pub(super) fn warn(renewals: &RefreshReport) {
     for FileFailure { problem, missing } in &renewals.failed {
         let what = &problem.what;
@@ -129,11 +129,11 @@ pub(super) fn warn(renewals: &RefreshReport) {
                 log::warn!("certificate not renewed, the old one stays: error=\"{what}\"");
             }
             (true, Owner::Listener(address)) => log::warn!(
-                "certificate missing, handshakes that need it fail until it is mended: \
+                "certificate missing, handshakes that need it fail until it is repaired: \
                  listener={address} error=\"{what}\""
             ),
             (true, Owner::Pool(pool)) => log::warn!(
-                "certificate missing, its pool's TLS backends get no request until it is mended: \
+                "certificate missing, its pool's TLS backends get no request until it is repaired: \
                  pool={pool} error=\"{what}\""
             ),
         }
@@ -192,7 +192,7 @@ mod tests {
         let files = Arc::new(Files::new(terminators, upstreams));
         let registry = Registry::new();
         let metrics = Metrics::new(&registry, &fixture::web()).unwrap();
-        let renewal = keep_renewed(files, tickets, metrics.connections().clone(), clock);
+        let renewal = watch_certificates(files, tickets, metrics.connections().clone(), clock);
         drop(renewal);
         let shown = TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
         for name in ["expiry_timestamp_seconds", "broken", "missing"] {

@@ -1,8 +1,8 @@
-//! What a draining worker reports: its successor adds it to its own.
+//! The reports of a draining worker, which its successor adds to its own counts.
 
 use std::time::Duration;
 
-use super::conduct::Conductor;
+use super::lifecycle::Lifecycle;
 use crate::link::{DrainReport, State, ToSupervisor};
 use crate::metrics::Counts;
 use crate::runtime::debits::{Debits, SuccessorBuckets};
@@ -29,7 +29,7 @@ impl Reported {
     }
 }
 
-impl Conductor<'_> {
+impl Lifecycle<'_> {
     /// There is no successor: nothing that was until now is reported.
     pub(super) fn all_reported(&self) -> Reported {
         let limits = SuccessorBuckets::default();
@@ -38,13 +38,13 @@ impl Conductor<'_> {
 
     /// Reports what has been done since the last report.
     pub(super) fn report(&self, reported: &mut Reported) {
-        if self.silent {
+        if self.quiesced {
             return; // it is reported later
         }
         let counts = self.counts();
         let report =
             DrainReport { counts: counts.since(&reported.counts), debits: self.debits(reported) };
-        self.tell(&ToSupervisor::Draining(Box::new(report), self.open()));
+        self.send(&ToSupervisor::Draining(Box::new(report), self.open()));
         reported.counts = counts;
     }
 
@@ -55,18 +55,18 @@ impl Conductor<'_> {
     }
 
     fn debits(&self, reported: &mut Reported) -> Debits {
-        let now = self.parts.proxy.clock.now();
+        let now = self.components.proxy.clock.now();
         if now < reported.next_scan {
             return Debits::default();
         }
-        let debits = reported.limits.debits(&self.parts.proxy.snapshot, now);
-        let end = self.parts.proxy.clock.now();
+        let debits = reported.limits.debits(&self.components.proxy.snapshot, now);
+        let end = self.components.proxy.clock.now();
         let pause: Duration = end.since(now).saturating_mul(SCAN_PART - 1);
         reported.next_scan = end + pause;
         debits
     }
 
     fn counts(&self) -> Counts {
-        self.admin.metrics.export(&self.parts.proxy.snapshot)
+        self.admin.metrics.export(&self.components.proxy.snapshot)
     }
 }

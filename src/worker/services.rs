@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::budget::Budget;
-use super::{Parts, memory};
+use super::{Components, memory};
 use crate::config::{Config, limits};
 use crate::downstream::connection_state::LineTimeouts;
 use crate::downstream::listener_app::Accept;
@@ -142,14 +142,14 @@ where
 /// What serves clients: one app for each listener, with its socket.
 pub(super) fn accept(
     config: &Config,
-    parts: &Parts,
+    components: &Components,
     threads: usize,
     sockets: Sockets,
 ) -> io::Result<Vec<(Sockets, Accept<ProxyService>)>> {
-    let server = Arc::new(server(config, parts, threads)?);
+    let server = Arc::new(server(config, components, threads)?);
     let app = |(address, socket): (SocketAddr, TcpListener)| {
-        // Whose door it is not, as of a listener that a newer supervisor knows, stays shut.
-        let door = parts.doors.iter().find(|door| door.listener.address == address)?;
+        // A listener that only a newer supervisor knows is not served.
+        let door = components.doors.iter().find(|door| door.listener.address == address)?;
         Some((vec![(address, socket)], Accept::new(Arc::clone(&server), door.clone())))
     };
     Ok(sockets.into_iter().filter_map(app).collect())
@@ -157,20 +157,20 @@ pub(super) fn accept(
 
 fn server(
     config: &Config,
-    parts: &Parts,
+    components: &Components,
     threads: usize,
 ) -> io::Result<DownstreamServer<ProxyService>> {
     let budget = Budget::of_process(threads, &config.limits);
     let conf = Arc::new(ServerConf {
         threads,
         upstream_keepalive_pool_size: budget.kept,
-        ca_file: Some(parts.proxy.upstreams.roots()),
+        ca_file: Some(components.proxy.upstreams.roots()),
         // Pingora's own bound counts attempts too; ours is the retry policy.
         max_retries: usize::from(limits::ATTEMPTS_MAX) + 1,
         ..ServerConf::default()
     });
-    let mut proxy = engine::build(&conf, parts.proxy.clone())
-        .ok_or_else(|| io::Error::other("Pingora gives it to nobody"))?;
+    let mut proxy = engine::build(&conf, components.proxy.clone())
+        .ok_or_else(|| io::Error::other("Pingora gives no access to it"))?;
     let mut options = HttpServerOptions::default();
     // So that CONNECT comes as far as our own 405, and into the log.
     options.allow_connect_method_proxying = true;
@@ -192,7 +192,7 @@ fn server(
         },
         drain: config.shutdown.drain,
     };
-    let (clock, connections) = (parts.proxy.clock, Arc::clone(&parts.connections));
-    let service = ProxyService::new(proxy, parts.proxy.clone());
-    Ok(DownstreamServer::new(service, clock, connections, &parts.connection_metrics, limits))
+    let (clock, connections) = (components.proxy.clock, Arc::clone(&components.connections));
+    let service = ProxyService::new(proxy, components.proxy.clone());
+    Ok(DownstreamServer::new(service, clock, connections, &components.connection_metrics, limits))
 }

@@ -1,9 +1,9 @@
-//! The signal that says stop. All others are blocked: they are for the supervisor, which says over
-//! the link what to do.
+//! SIGTERM. All other signals are blocked: they are for the supervisor, which sends orders over the
+//! link.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// The signal that says stop.
+/// The signal that stops a worker.
 pub(super) struct Signals {
     terminate: Signal,
 }

@@ -15,7 +15,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::SystemTime;
 
 use ::weir::link::{Link, Start, ToSupervisor, ToWorker};
-use ::weir::metrics::Supervision;
+use ::weir::metrics::SupervisorStats;
 
 use crate::support::backend::{Backend, Behaviour};
 use crate::support::client::{self, Client};
@@ -82,7 +82,7 @@ fn worker_alone(backends: &[Backend]) -> (Killed, Link, [SocketAddr; 2]) {
         version: "1".to_owned(),
         sockets: vec![listener, admin],
         state: None,
-        supervision: Supervision::at(SystemTime::UNIX_EPOCH, None),
+        supervision: SupervisorStats::at(SystemTime::UNIX_EPOCH, None),
         is_alone: true,
     };
     link.send(&ToWorker::Start(Box::new(start))).unwrap();
@@ -112,7 +112,8 @@ fn a_worker_is_not_reported_ready_before_its_supervisor_has_noted_it() {
     next(|said| matches!(said, ToSupervisor::Ready));
     assert_eq!(client::get(listener, "/").status(), 200, "it serves");
     assert_eq!(client::get(admin, "/readyz").text(), "not ready: starting\n");
-    link.send(&ToWorker::Supervised(Supervision::at(SystemTime::UNIX_EPOCH, None))).unwrap();
+    link.send(&ToWorker::SupervisorStats(SupervisorStats::at(SystemTime::UNIX_EPOCH, None)))
+        .unwrap();
     let is_ready = || client::get(admin, "/readyz").status() == 200;
     eventually(TIMEOUT, "it is ready", is_ready);
     drop(link);

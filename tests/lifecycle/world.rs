@@ -530,6 +530,11 @@ impl World {
     }
 
     fn take_over(&mut self, id: WorkerId) {
+        if self.dice.u8(0..60) == 0 && !self.is_quiet() {
+            // Two workers may accept by now.
+            let after = self.millis(0..60);
+            self.later(after, Happening::Operator(Action::StopSignal));
+        }
         let Some(worker) = self.workers.get(&id).filter(|worker| worker.is_alive) else { return };
         match worker.plan.ready {
             _ if worker.plan.dies_taking_over => {

@@ -1,4 +1,4 @@
-//! The end of a worker: what still runs is ended, and the last lines of both logs are written.
+//! The exit of a worker: what still runs is stopped, and the last lines of both logs are written.
 
 use std::thread;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 
 use super::FLUSH_MAX;
 use super::admin_port::AdminPort;
-use super::conduct::Conductor;
+use super::lifecycle::Lifecycle;
 use super::services::Running;
 use crate::access_log::Writer;
 use crate::clock::Clock;
@@ -16,11 +16,11 @@ use crate::exchange::refusal::Abort;
 use crate::link::{ToSupervisor, ToWorker};
 use crate::log::Log;
 
-/// How long requests may take to end, and be logged, once the worker was told to stop at once.
+/// How long requests may take to end, and be logged, once the worker was ordered to stop at once.
 const ABORT_MAX: Duration = Duration::from_millis(1500);
 /// How long the data threads may take to drop what has not ended.
 const DROP_MAX: Duration = Duration::from_millis(500);
-/// How long the program's log has at least, whatever the access log took.
+/// The least time for the program log, however long the access log took.
 const LOG_FLUSH_MIN: Duration = Duration::from_millis(100);
 
 /// What runs until the end.
@@ -43,17 +43,17 @@ impl Services {
     }
 }
 
-impl Conductor<'_> {
+impl Lifecycle<'_> {
     /// Aborts every request, and waits until all are logged, though not for long.
     pub(super) async fn abort(&self, data: &mut Running) {
         log::warn!("requests aborted: connections={}", self.open());
-        self.parts.connections.abort(self.parts.proxy.clock.now(), Abort::ForcedStop);
+        self.components.connections.abort(self.components.proxy.clock.now(), Abort::ForcedStop);
         if tokio::time::timeout(ABORT_MAX, data.drained()).await.is_err() {
             log::warn!("connections did not end: connections={}", self.open());
         }
     }
 
-    /// What still runs, to be ended: it was given its time.
+    /// Takes what still runs, to be stopped: it had its time.
     pub(super) fn take_services(&mut self) -> Services {
         self.heartbeat.unwatch();
         Services {
@@ -63,27 +63,27 @@ impl Conductor<'_> {
         }
     }
 
-    /// Waits until everything has ended; gives what that gives. Meanwhile the supervisor may
-    /// replace itself, and must not wait for us, nor lose our last word.
+    /// Waits until everything has stopped; returns its result. Meanwhile the supervisor may replace
+    /// itself, and must neither wait for us nor lose our last message.
     pub(super) async fn await_end(
         &mut self,
         mut ended: oneshot::Receiver<u64>,
         orders: &mut UnboundedReceiver<ToWorker>,
     ) -> u64 {
         let (mut unreported, mut orders_open) = (None, true);
-        while unreported.is_none() || self.silent {
+        while unreported.is_none() || self.quiesced {
             tokio::select! {
                 () = self.heartbeat.due() => self.beat(),
                 ended = &mut ended, if unreported.is_none() => {
                     unreported = Some(ended.unwrap_or_default());
                 }
                 order = orders.recv(), if orders_open => match order {
-                    Some(ToWorker::Hold) => self.hold(),
-                    Some(ToWorker::Speak) => self.speak(),
+                    Some(ToWorker::Quiesce) => self.quiesce(),
+                    Some(ToWorker::Unquiesce) => self.unquiesce(),
                     Some(_) => {}
                     None => {
                         orders_open = false;
-                        self.speak();
+                        self.unquiesce();
                     }
                 },
             }
@@ -91,25 +91,25 @@ impl Conductor<'_> {
         unreported.unwrap_or_default()
     }
 
-    /// The last word: what was counted after the drain, and how many lines of the log are lost that
-    /// the log does not say.
+    /// The last messages: what was counted after the drain, and how many lines of the log are lost
+    /// without a report in the log.
     pub(super) fn report_log_losses(&mut self, unreported: u64) {
-        if let Some(mut told) = self.reported.take() {
+        if let Some(mut told) = self.reported_counts.take() {
             self.report_all(&mut told);
         }
         if unreported > 0 {
-            self.tell(&ToSupervisor::LogLost(unreported));
+            self.send(&ToSupervisor::LogLost(unreported));
         }
     }
 }
 
-/// Ends everything, on a thread of its own: nobody who is needed may wait for a log. Gives the
-/// number of lost lines that nobody will find in the log.
+/// Stops everything, on a thread of its own, because the control thread may not wait for a log. The
+/// result is the number of lines that were lost without a report in the log.
 pub(super) fn begin(services: Services, access_log: Writer, log: Log) -> oneshot::Receiver<u64> {
     let (done, ended) = oneshot::channel();
     let end = move || {
         services.end();
-        // Nobody waits if the process ends for another reason.
+        // The receiver is gone if the process exits for another reason.
         let _unheard = done.send(flush(access_log, &log));
     };
     // Without it, what is left ends with the process.
