@@ -123,8 +123,8 @@ fn a_newcomer_is_not_refused_for_the_debts_of_the_client_whose_slot_it_gets() {
 #[test]
 fn a_bucket_that_is_spent_from_is_not_the_one_forgotten() {
     loom::model(|| {
-        // A has the fullest bucket, C is one token down. A spends while B looks for a slot: whoever
-        // comes first, it is C that has the fullest bucket in the end and is forgotten.
+        // A has the fullest bucket, C is one token down. A spends while B looks for a slot. In
+        // either order, it is C that has the fullest bucket in the end and is forgotten.
         let limiter = limiter(2, 2);
         assert!(admitted(&limiter, A, 0));
         assert!(admitted(&limiter, C, 500));

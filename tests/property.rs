@@ -294,7 +294,7 @@ proptest! {
         let (cramped, roomy) = (limiter(rate, 1), limiter(rate, 1000));
         let mut now_ns = 0;
         for (number, gaps) in visits {
-            // By now every bucket is full again, and the one slot may go to anybody.
+            // By now every bucket is full again, and the one slot may go to any client.
             now_ns += rate.full_ns();
             for gap in gaps {
                 now_ns += nanos(rate.token_ns(), gap);

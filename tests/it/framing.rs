@@ -302,7 +302,7 @@ fn answers_204_and_304_have_no_body() {
     for status in [204, 304] {
         backend.next([Behaviour::status(status)]);
         let answer = client.get("/");
-        assert_eq!((answer.status(), answer.framing), (status, Framing::NoBody));
+        assert_eq!((answer.status(), answer.framing), (status, Framing::Bodiless));
         assert_eq!(answer.header("transfer-encoding"), None);
         assert_eq!(client.get("/").text(), "one", "in step after {status}");
     }

@@ -212,7 +212,7 @@ fn a_new_client_is_not_rejected_because_the_table_is_full() {
     assert!(remembered <= Some(4.0), "{remembered:?}");
 }
 
-/// So many connections that have had an answer.
+/// This number of connections, each after one response.
 fn connected(weir: &Weir, count: usize) -> Vec<Client> {
     let connect = || {
         let mut client = Client::connect(weir.address());

@@ -98,7 +98,7 @@ fn a_listed_peer_must_send_a_header() {
     eventually(TIMEOUT, "it is counted", || failures(&weir, "proxy_header_missing") == Some(1.0));
     weir.until_said("no PROXY header");
     let mut client = Client::connect_from(proxy, weir.address());
-    client.send("PROXY TCP4 192.0.2.7 nobody 1 2\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    client.send("PROXY TCP4 192.0.2.7 no-address 1 2\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n");
     assert!(client.is_closed_within(TIMEOUT));
     eventually(TIMEOUT, "it is counted", || failures(&weir, "proxy_header_invalid") == Some(1.0));
     assert_eq!(backend.count(), 0);

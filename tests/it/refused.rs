@@ -1,4 +1,4 @@
-//! Reloads that come to nothing: what was served is served on, and whoever asked is told why.
+//! Rejected reloads: the active configuration stays, and the caller gets the reason.
 
 use std::fs;
 use std::net::TcpListener;
@@ -12,20 +12,20 @@ use crate::support::ports::own_socket;
 use crate::support::weir::{Directory, Ended, Weir, copy_binary, put_script};
 use crate::support::{TIMEOUT, eventually, now};
 
-/// What `lb_config_reload_success` is; the worker is told just after whoever asked.
+/// Waits for this value of `lb_config_reload_success`. The worker gets it just after the caller's reply.
 fn until_success_is(weir: &Weir, expected: f64) {
     let success = || weir.metrics().value("lb_config_reload_success", &[]);
-    eventually(TIMEOUT, "the metric tells it", || success() == Some(expected));
+    eventually(TIMEOUT, "the metric has the value", || success() == Some(expected));
 }
 
-/// Under load, makes the file one that is refused; gives back what `weir reload` said. Nothing
-/// must be lost, the former configuration must be served, and a good file must work afterwards.
-fn refused_under_load(spoil: impl Fn(&Weir)) -> Ended {
-    refused_until_repaired(Weir::start, spoil, || ())
+/// Under load, makes the file invalid by `spoil`, and returns the output of `weir reload`. No request may be
+/// lost, the old configuration must stay active, and a valid file must work afterwards.
+fn rejected_under_load(spoil: impl Fn(&Weir)) -> Ended {
+    rejected_until_repaired(Weir::start, spoil, || ())
 }
 
-/// The same for a Weir that is started by `start`, and for what another file does not repair.
-fn refused_until_repaired(
+/// The same for a Weir started by `start`, with a repair other than a valid file.
+fn rejected_until_repaired(
     start: impl FnOnce(&str) -> Weir,
     spoil: impl Fn(&Weir),
     repair: impl Fn(),
@@ -55,8 +55,8 @@ fn refused_until_repaired(
 }
 
 #[test]
-fn a_bad_file_is_refused_with_the_place_of_each_problem() {
-    let said = refused_under_load(|weir| {
+fn an_invalid_file_is_rejected_with_the_position_of_each_problem() {
+    let said = rejected_under_load(|weir| {
         weir.write_config("pools:\n  - name: web\n    algorithm: fair\n    backends: [nowhere]\n");
     });
     let lines: Vec<&str> = said.stderr.lines().filter(|line| line.contains("weir.yaml:")).collect();
@@ -65,16 +65,16 @@ fn a_bad_file_is_refused_with_the_place_of_each_problem() {
 }
 
 #[test]
-fn a_file_that_is_gone_is_refused() {
-    let said = refused_under_load(|weir| fs::remove_file(weir.config_path()).unwrap());
+fn a_missing_file_is_rejected() {
+    let said = rejected_under_load(|weir| fs::remove_file(weir.config_path()).unwrap());
     assert!(said.stderr.contains("weir.yaml: there is no such file"), "{said:?}");
 }
 
 #[test]
-fn a_port_that_is_taken_refuses_the_reload() {
+fn a_port_in_use_rejects_the_reload() {
     let taken = TcpListener::bind(own_socket(8000)).unwrap();
     let address = taken.local_addr().unwrap();
-    let said = refused_under_load(|weir| {
+    let said = rejected_under_load(|weir| {
         let (kept, admin) = (weir.address(), weir.admin());
         let text = format!(
             "pools: [{{name: web, backends: [http://127.0.0.1:1]}}]\n\
@@ -86,12 +86,12 @@ fn a_port_that_is_taken_refuses_the_reload() {
     assert!(said.stderr.contains("the port is in use by another process"), "{said:?}");
 }
 
-/// What comes of a reload with a new binary on disk that does what `script` says.
-fn refused_with_binary(script: &str, flags: &[&str]) -> Ended {
+/// The output of a rejected reload with a new binary on disk that runs `script`.
+fn rejected_with_binary(script: &str, flags: &[&str]) -> Ended {
     let directory = Directory::new();
     let binary = directory.path("weir");
     copy_binary(&binary, "");
-    refused_until_repaired(
+    rejected_until_repaired(
         |config| Weir::start_by_flagged(Command::new(&binary), config, flags),
         |_| put_script(&binary, script),
         || copy_binary(&binary, ""),
@@ -99,21 +99,21 @@ fn refused_with_binary(script: &str, flags: &[&str]) -> Ended {
 }
 
 #[test]
-fn a_worker_that_ends_at_its_start_refuses_the_reload() {
-    let said = refused_with_binary("exec false", &[]);
+fn a_worker_that_exits_at_its_start_rejects_the_reload() {
+    let said = rejected_with_binary("exec false", &[]);
     assert!(said.stderr.contains("the new worker ended: exit code 1"), "{said:?}");
 }
 
 #[test]
-fn a_worker_that_is_not_ready_in_time_refuses_the_reload() {
+fn a_worker_that_is_not_ready_in_time_rejects_the_reload() {
     let start = now();
-    let said = refused_with_binary("exec sleep 60", &["--ready-timeout", "5s"]);
+    let said = rejected_with_binary("exec sleep 60", &["--ready-timeout", "5s"]);
     assert!(said.stderr.contains("was not ready within 5s"), "{said:?}");
-    assert!(now() - start < Duration::from_secs(50), "the caller is told in time");
+    assert!(now() - start < Duration::from_secs(50), "the caller gets the result in time");
 }
 
 #[test]
-fn a_refused_reload_does_not_move_the_time_of_the_last_one() {
+fn a_rejected_reload_does_not_change_the_time_of_the_last_one() {
     let backends = Backend::start_many(1);
     let weir = Weir::start(&pool(&backends, ""));
     let loaded = || weir.metrics().sum("lb_config_last_reload_timestamp_seconds", &[]);
@@ -122,8 +122,8 @@ fn a_refused_reload_does_not_move_the_time_of_the_last_one() {
     eventually(TIMEOUT, "some time has passed", || age() >= 2);
     weir.write_config("pools: 17");
     assert_eq!(weir.command(&["reload"]).code, Some(1));
-    let refused = || weir.metrics().sum("lb_config_reload_success", &[]) == 0.0;
-    eventually(TIMEOUT, "it is told", refused);
+    let rejected = || weir.metrics().sum("lb_config_reload_success", &[]) == 0.0;
+    eventually(TIMEOUT, "the metric has the value", rejected);
     assert!((loaded() - before).abs() < 0.5, "{} and {before}", loaded());
     assert!(age() >= 2);
     weir.write_config(&pool(&backends, ""));

@@ -21,7 +21,7 @@ use crate::support::{TIMEOUT, eventually};
 
 const RETRY: &str = "retry: {attempts: 3, backoff: 5ms}";
 
-/// So many backends and a balancer in front of them.
+/// This number of backends and a load balancer in front of them.
 fn world(backends: usize, more: &str) -> (Vec<Backend>, Weir) {
     let backends = Backend::start_many(backends);
     let weir = Weir::start(&pool(&backends, more));

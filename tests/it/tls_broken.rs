@@ -286,7 +286,7 @@ fn a_pool_without_its_ca_gets_no_connections_and_the_others_do() {
     let authority = Authority::new();
     let backend = Backend::start("one");
     let front = TlsFront::start(backend.address(), &authority.identity("site", &["web.internal"]));
-    // Whoever connects here would be noticed, whatever it says.
+    // Any connection to this address would be noticed.
     let proxied = TcpListener::bind(ports::own_socket(3444)).unwrap();
     proxied.set_nonblocking(true).unwrap();
     let ca = authority.path("backends.crt");

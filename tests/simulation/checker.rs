@@ -64,7 +64,7 @@ impl Observer for Checker {
                 *seen.failed.entry((pool.position(), backend.position())).or_default() += 1;
                 seen.sums.retries += u64::from(*retried);
             }
-            // Nobody in the simulated days asks for a tunnel.
+            // No client in the simulated days requests an upgrade.
             Event::Upgraded { .. } => {}
             Event::RateLimited(_) => seen.sums.limited += 1,
             Event::Finished(summary) => {

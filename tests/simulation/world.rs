@@ -29,10 +29,10 @@ use crate::checker::{Checker, Sums, count};
 use crate::dice::Dice;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-/// Requests come in bursts of ten, as they do: so many of them in a whole day.
+/// Requests arrive in bursts of ten; this is the number of bursts in a whole day.
 pub(crate) const BURSTS: usize = 15;
 
-/// What a backend does to whoever connects.
+/// What a backend does with new connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mood {
     Well,
@@ -106,7 +106,7 @@ impl World {
         Self::of(Dice::of_seed(seed), DAY, BURSTS)
     }
 
-    /// A day that is so long, with so many bursts of requests.
+    /// A day of this length, with this number of bursts of requests.
     pub(crate) fn of(mut dice: Dice, day: Duration, bursts: usize) -> Self {
         let config = draw_config(&mut dice);
         let snapshot = Snapshot::new(&config, "simulated", dice.u64(..), |_, _| {

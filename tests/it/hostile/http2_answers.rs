@@ -36,7 +36,7 @@ impl Answerer {
         let acceptor = std::thread::spawn(move || {
             while let Ok((socket, _)) = accepting.accept() {
                 let answer = answer.take();
-                // Whoever is gone needs no answer.
+                // A peer that has disconnected needs no response.
                 std::thread::spawn(move || drop(serve(socket, answer)));
             }
         });

@@ -1,4 +1,4 @@
-//! What clients and backends may not do, and what comes of it.
+//! Invalid input of clients and backends, and the reactions to it.
 
 mod answers;
 mod bytes;

@@ -132,7 +132,7 @@ impl Client {
             let mut trailers = Vec::new();
             let mut body = Vec::new();
             let got_all = match framing {
-                Framing::NoBody => Ok(()),
+                Framing::Bodiless => Ok(()),
                 Framing::ContentLength => self.read_length(&head, end, &mut body),
                 Framing::Chunked => {
                     self.read_chunks(end, &mut body).map(|fields| trailers = fields)

@@ -6,7 +6,7 @@ use std::io;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Framing {
     /// There is none: HEAD, 204, 304, or a length of 0.
-    NoBody,
+    Bodiless,
     ContentLength,
     Chunked,
     /// It ends where the connection does.
@@ -134,7 +134,7 @@ pub(crate) fn parse_field(line: &str) -> Result<(String, String), Failure> {
 
 pub(crate) fn framing(method: &str, head: &Head) -> Result<Framing, Failure> {
     if method == "HEAD" || matches!(head.status, 101 | 204 | 304) {
-        return Ok(Framing::NoBody);
+        return Ok(Framing::Bodiless);
     }
     let codings = head.header_values("transfer-encoding");
     if codings.iter().any(|coding| coding.eq_ignore_ascii_case("chunked")) {
@@ -144,7 +144,7 @@ pub(crate) fn framing(method: &str, head: &Head) -> Result<Framing, Failure> {
         return Ok(Framing::Chunked);
     }
     Ok(match content_length(head)? {
-        Some(0) => Framing::NoBody,
+        Some(0) => Framing::Bodiless,
         Some(_) => Framing::ContentLength,
         None => Framing::Close,
     })

@@ -63,9 +63,9 @@ fn head_and_204_have_no_body() {
     let backend = Backend::start("one");
     let mut connection = Client::connect(backend.address());
     let head = connection.request("HEAD", "/", &[], b"").unwrap();
-    assert_eq!((head.framing, head.header("content-length")), (Framing::NoBody, Some("3")));
+    assert_eq!((head.framing, head.header("content-length")), (Framing::Bodiless, Some("3")));
     backend.set(Behaviour::status(204));
-    assert_eq!(connection.get("/").framing, Framing::NoBody);
+    assert_eq!(connection.get("/").framing, Framing::Bodiless);
     backend.set(Behaviour::Good);
     assert_eq!(connection.get("/").text(), "one", "the connection is still in step");
 }

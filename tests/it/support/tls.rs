@@ -295,7 +295,7 @@ impl TlsClient {
     }
 }
 
-/// Whoever vouches, whatever the name: which certificate it is, a test asks itself.
+/// Accepts every certificate for every name: tests compare the certificate themselves.
 #[derive(Debug)]
 struct AnyName(Arc<WebPkiServerVerifier>);
 

@@ -52,7 +52,7 @@ pub(crate) enum Behaviour {
     CloseBeforeAnswer,
     /// Reset the connection instead of an answer.
     ResetBeforeAnswer,
-    /// So many good answers on each connection; the request after them closes it unanswered.
+    /// This number of responses on each connection; the next request closes it without a response.
     CloseAfterRequests(usize),
     /// Head, half of the body, then a reset.
     ResetMidBody,
