@@ -72,7 +72,8 @@ pub struct Start {
     pub version: String,
     /// The addresses of the sockets that follow, in their order.
     pub sockets: Vec<SocketAddr>,
-    /// The last known state of the service. Buckets are only needed when the worker takes over.
+    /// The last known state of the service, without buckets and counts: these come with
+    /// [`ToWorker::TakeOver`].
     pub state: Option<State>,
     /// The figures of the supervisor, so that no scrape misses them.
     pub supervision: SupervisorStats,

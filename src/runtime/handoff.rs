@@ -127,6 +127,19 @@ impl Handoff {
         &self.names
     }
 
+    /// The same without buckets, for a worker that starts: it imports them only when it takes over,
+    /// and there may be millions.
+    #[must_use]
+    pub fn without_buckets(&self) -> Self {
+        Self {
+            seed: self.seed,
+            backends: self.backends.clone(),
+            names: self.names.clone(),
+            limiters: Vec::new(),
+            age: self.age,
+        }
+    }
+
     /// Adds to the time that has passed since this was the state.
     pub fn add_age(&mut self, by: Duration) {
         self.age = self.age.saturating_add(by);

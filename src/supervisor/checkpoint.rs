@@ -37,6 +37,14 @@ impl Checkpoint {
         state
     }
 
+    /// The part of it that a worker needs while it starts. The rest comes when it takes over.
+    pub(super) fn for_start(&self, now: Timestamp) -> State {
+        let mut handoff = self.state.handoff.without_buckets();
+        handoff.add_age(self.age(now));
+        let (tickets, files) = (self.state.tickets.clone(), self.state.files.clone());
+        State { handoff, tickets, files, ..State::default() }
+    }
+
     fn age(&self, now: Timestamp) -> Duration {
         now.since(self.at)
     }
@@ -81,6 +89,21 @@ mod tests {
     fn report(sums: &str) -> DrainReport {
         let counts: Counts = serde_json::from_str(sums).unwrap();
         DrainReport { counts, ..DrainReport::default() }
+    }
+
+    #[test]
+    fn a_worker_that_starts_gets_neither_buckets_nor_counts() {
+        let limiter = r#"{"scope":"Global","ipv6_prefix":64,"buckets":"AgM"}"#;
+        let text = format!(
+            r#"{{"handoff":{{"seed":9,"limiters":[{limiter}]}},"counts":{{"sums":{{"succeeded":7}}}}}}"#
+        );
+        let mut checkpoint = Checkpoint::new(State::default(), Timestamp::ZERO);
+        checkpoint.store(serde_json::from_str(&text).unwrap(), Timestamp::ZERO);
+        let now = Timestamp::ZERO + Duration::from_secs(3);
+        let (all, start) = (checkpoint.aged(now), checkpoint.for_start(now));
+        assert_ne!(all.handoff, all.handoff.without_buckets());
+        assert_eq!(start.handoff, all.handoff.without_buckets());
+        assert_eq!((all.counts.is_empty(), start.counts.is_empty()), (false, true));
     }
 
     #[test]

@@ -87,7 +87,7 @@ impl Supervisor {
             text: config.text.clone(),
             version: config.version.clone(),
             sockets: addresses,
-            state: Some(self.checkpoint.aged(now)),
+            state: Some(self.checkpoint.for_start(now)),
             supervision: SupervisorStats { generation: worker.0, ..self.stats() },
             is_alone,
         };

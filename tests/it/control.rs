@@ -351,7 +351,7 @@ fn without_descriptors_commands_wait_and_are_not_asked_for_in_a_hurry() {
         let done = Command::new("prlimit").args(["--pid", &pid, &nofile]).status().unwrap();
         assert!(done.success());
     };
-    let missed = || weir.stderr().matches("command not taken: ").count();
+    let missed = || weir.stderr().matches("command not accepted: ").count();
     limit(&format!("{free}:"));
     let start = now();
     let mut client = UnixStream::connect(weir.path("weir/control.sock")).unwrap();

@@ -345,6 +345,8 @@ fn with_watch_a_file_that_a_command_has_read_is_not_read_again() {
     within(Duration::from_millis(2500), || (reloads_done(&weir, "done") > 1.0).then_some(()));
     weir.write_config(&pool(&backends[2..], ""));
     eventually(TIMEOUT, "the next file is served", || weir.get("/").text() == "b3");
+    // The new worker may serve before it is told how many reloads there were.
+    eventually(TIMEOUT, "both are counted", || reloads_done(&weir, "done") > 1.0);
     assert_eq!(reloads_done(&weir, "done"), 2.0, "{}", weir.stderr());
 }
 
