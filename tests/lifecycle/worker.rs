@@ -143,6 +143,8 @@ pub(crate) struct FakeWorker {
     /// The next image of the supervisor does not know of it and may kill it again.
     pub(crate) is_killed_by_this_image: bool,
     pub(crate) is_link_closed: bool,
+    /// Its number may be another process's by now.
+    pub(crate) is_reaped: bool,
     pub(crate) is_quiesced: bool,
     pub(crate) is_ending: bool,
     /// Until when it may drain, once it was told to go.
@@ -170,6 +172,7 @@ impl FakeWorker {
             is_killed: false,
             is_killed_by_this_image: false,
             is_link_closed: false,
+            is_reaped: false,
             is_quiesced: false,
             is_ending: false,
             has_until: None,

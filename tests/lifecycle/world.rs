@@ -663,6 +663,9 @@ impl World {
                     let counts = view.workers.iter().any(|worker| {
                         worker.id == *id && matches!(worker.role, Role::Serving | Role::Draining)
                     });
+                    if let Some(worker) = self.workers.get_mut(id) {
+                        worker.is_reaped = true;
+                    }
                     if let Some(stopping) = &mut self.stopping {
                         stopping.unclean |= counts && !exit.clean;
                     }
@@ -933,7 +936,9 @@ impl World {
         let is_again = std::mem::replace(&mut worker.is_killed_by_this_image, true);
         worker.is_killed = true;
         let after = worker.plan.dies_after;
+        let is_reaped = worker.is_reaped;
         let has_until = worker.has_until;
+        self.assert(!is_reaped, || format!("worker {id} is killed, and was reaped"));
         if *reason == KillReason::DrainTimeout {
             let is_late = has_until.is_some_and(|until| until <= self.now);
             self.assert(is_late, || format!("worker {id} still has time to drain"));
