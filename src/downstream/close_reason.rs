@@ -1,45 +1,43 @@
-//! What a line says to its stream.
+//! Why a client connection has to be closed.
 
-/// What the stream has to do now.
+/// Why a connection has to be closed. Its stream reads the reason and acts on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Verdict {
-    /// Go on.
-    Open,
-    /// End between two requests.
-    Close,
-    /// Answer 408 and end: the head took too long.
-    HeadTimeout,
-    /// Fail the next read: the request is past its deadline, or its body comes too slowly, or a
-    /// tunnel is past its drain's.
-    PastDeadline,
-    /// Fail the next write: the client takes its answer too slowly.
-    Stalled,
-    /// Fail every read and write: no response can be sent any more.
-    Abort,
+pub(crate) enum CloseReason {
+    /// It was idle for too long, or is idle and draining. It is closed between two requests.
+    Idle,
+    /// The request headers took too long: the client gets a 408.
+    HeaderTimeout,
+    /// The request has passed its deadline, its body is sent too slowly, or an upgraded connection
+    /// has passed the end of its drain. The next read fails.
+    RequestTimeout,
+    /// The client reads its response too slowly. The next write fails.
+    WriteTimeout,
+    /// No response can be sent any more: every read and every write fails.
+    Forced,
 }
 
-impl Verdict {
-    /// As a number, for an atomic.
-    pub(crate) const fn code(self) -> u8 {
-        match self {
-            Self::Open => 0,
-            Self::Close => 1,
-            Self::HeadTimeout => 2,
-            Self::PastDeadline => 3,
-            Self::Stalled => 4,
-            Self::Abort => 5,
+impl CloseReason {
+    /// A reason, or none, as a number for an atomic.
+    pub(crate) const fn code(reason: Option<Self>) -> u8 {
+        match reason {
+            None => 0,
+            Some(Self::Idle) => 1,
+            Some(Self::HeaderTimeout) => 2,
+            Some(Self::RequestTimeout) => 3,
+            Some(Self::WriteTimeout) => 4,
+            Some(Self::Forced) => 5,
         }
     }
 
-    /// The one with this number.
-    pub(crate) const fn of(code: u8) -> Self {
+    /// The reason with this number, if it is one.
+    pub(crate) const fn of(code: u8) -> Option<Self> {
         match code {
-            0 => Self::Open,
-            1 => Self::Close,
-            2 => Self::HeadTimeout,
-            3 => Self::PastDeadline,
-            4 => Self::Stalled,
-            _ => Self::Abort,
+            0 => None,
+            1 => Some(Self::Idle),
+            2 => Some(Self::HeaderTimeout),
+            3 => Some(Self::RequestTimeout),
+            4 => Some(Self::WriteTimeout),
+            _ => Some(Self::Forced),
         }
     }
 }

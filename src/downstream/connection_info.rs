@@ -14,7 +14,7 @@ use crate::tls::terminator::Terminator;
 
 /// A client's connection, once it may speak HTTP.
 #[derive(Debug)]
-pub(crate) struct Connection {
+pub(crate) struct ConnectionInfo {
     /// The other end of the socket.
     pub(crate) peer: SocketAddr,
     /// Our end of the socket.
@@ -23,12 +23,12 @@ pub(crate) struct Connection {
     pub(crate) proxied: Option<Addresses>,
     /// `None` if the connection is clear.
     pub(crate) tls: Option<Tls>,
-    written: OnceLock<Option<Written>>,
+    forwarded: OnceLock<Option<ForwardedValues>>,
 }
 
 /// What backends are told of a connection with every request, put into words once.
 #[derive(Debug)]
-pub(crate) struct Written {
+pub(crate) struct ForwardedValues {
     /// The address of whoever connected.
     pub(crate) client: HeaderValue,
     /// The port that they connected to.
@@ -44,10 +44,10 @@ pub(crate) struct Tls {
     pub(crate) terminator: Arc<Terminator>,
 }
 
-impl Connection {
+impl ConnectionInfo {
     /// A clear one without a PROXY header.
     pub(crate) fn new(peer: SocketAddr, local: SocketAddr) -> Self {
-        Self { peer, local, proxied: None, tls: None, written: OnceLock::new() }
+        Self { peer, local, proxied: None, tls: None, forwarded: OnceLock::new() }
     }
 
     /// Who connected: by the PROXY header, else the other end of the socket.
@@ -56,7 +56,7 @@ impl Connection {
     }
 
     /// Both ends of the client's connection, as a PROXY header to a backend tells them.
-    pub(crate) fn ends(&self) -> Addresses {
+    pub(crate) fn addresses(&self) -> Addresses {
         self.proxied.unwrap_or(Addresses { source: self.peer, destination: self.local })
     }
 
@@ -82,12 +82,12 @@ impl Connection {
     }
 
     /// What backends are told of it. Of an address nothing is known that could not be written.
-    pub(crate) fn written(&self) -> Option<&Written> {
+    pub(crate) fn forwarded_values(&self) -> Option<&ForwardedValues> {
         let write = || {
             let client = HeaderValue::try_from(address::text(self.client_ip())).ok()?;
-            Some(Written { client, port: HeaderValue::from(self.port()) })
+            Some(ForwardedValues { client, port: HeaderValue::from(self.port()) })
         };
-        self.written.get_or_init(write).as_ref()
+        self.forwarded.get_or_init(write).as_ref()
     }
 
     /// `http` or `https`.
@@ -103,16 +103,19 @@ mod tests {
     #[test]
     fn the_client_is_whom_the_proxy_header_names() {
         let peer = "10.0.0.1:1".parse().unwrap();
-        let mut connection = Connection::new(peer, "10.0.0.2:443".parse().unwrap());
+        let mut connection = ConnectionInfo::new(peer, "10.0.0.2:443".parse().unwrap());
         assert_eq!(connection.client(), peer);
-        assert_eq!(connection.ends().source, peer);
+        assert_eq!(connection.addresses().source, peer);
         let source = "[::ffff:192.0.2.1]:4711".parse().unwrap();
         let destination = "198.51.100.2:443".parse().unwrap();
         connection.proxied = Some(Addresses { source, destination });
         assert_eq!(connection.client(), source);
-        assert_eq!(connection.ends(), Addresses { source, destination });
+        assert_eq!(connection.addresses(), Addresses { source, destination });
         assert_eq!(connection.client_ip(), "192.0.2.1".parse::<IpAddr>().unwrap());
-        let written = connection.written().unwrap();
-        assert_eq!((&written.client, &written.port), (&"192.0.2.1".parse().unwrap(), &443.into()));
+        let forwarded = connection.forwarded_values().unwrap();
+        assert_eq!(
+            (&forwarded.client, &forwarded.port),
+            (&"192.0.2.1".parse().unwrap(), &443.into())
+        );
     }
 }

@@ -25,8 +25,8 @@ use atomic_waker::AtomicWaker;
 use parking_lot::Mutex;
 use pingora_core::protocols::Stream;
 
-pub(crate) use super::close_reason::Verdict;
-use super::connection_info::Connection;
+pub(crate) use super::close_reason::CloseReason;
+use super::connection_info::ConnectionInfo;
 use super::cork::Cork;
 use super::early_refusal::{EarlyRefusal, PanickedRequest};
 pub(crate) use super::phase::Direction;
@@ -46,124 +46,128 @@ const DRAIN_IDLE: Duration = Duration::from_secs(1);
 
 /// How long a request that is past its deadline has to end by itself, with an answer, before the
 /// connection is cut.
-const CUT_AFTER: Duration = Duration::from_secs(1);
+const FORCE_CLOSE_AFTER: Duration = Duration::from_secs(1);
 
 /// The timeouts of a client connection.
 #[derive(Debug, Clone, Copy)]
-pub struct LineTimeouts {
+pub struct DownstreamTimeouts {
     /// From the first byte of a head to its end; also how long a new connection may be silent.
-    pub header: Duration,
+    pub request_header: Duration,
     /// Between requests.
-    pub keepalive: Duration,
+    pub keepalive_idle: Duration,
     /// How long a tunnel may go on once draining began.
-    pub tunnels: Duration,
+    pub tunnel_drain: Duration,
     /// How many requests it may serve.
-    pub requests: Option<NonZeroU32>,
+    pub max_requests: Option<NonZeroU32>,
 }
 
 /// One client connection. Only its own task changes it; others may start its draining.
 #[derive(Debug)]
-pub struct Line {
-    pub(crate) connection: Arc<Connection>,
-    timeouts: LineTimeouts,
+pub struct ConnectionState {
+    pub(crate) connection: Arc<ConnectionInfo>,
+    timeouts: DownstreamTimeouts,
     phase: AtomicU8,
-    verdict: AtomicU8,
+    close_reason: AtomicU8,
     /// When the phase has taken too long.
-    due_ns: AtomicU64,
+    deadline_ns: AtomicU64,
     /// When it is over, whatever the phase; the end of time unless it is to be cut.
-    cut_ns: AtomicU64,
+    force_close_ns: AtomicU64,
     /// Why it is to be cut.
-    abort: OnceLock<Abort>,
+    abort_reason: OnceLock<Abort>,
     /// What was sent of the current response.
     pub(crate) response: ResponseProgress,
     /// The request that a panic ended, if its client is to get a response.
     pub(crate) panicked: OnceLock<PanickedRequest>,
     /// When the client has taken too long to send more; the end of time if nobody waits.
-    read_due_ns: AtomicU64,
+    read_stall_ns: AtomicU64,
     /// When it has taken too long to take more.
-    write_due_ns: AtomicU64,
+    write_stall_ns: AtomicU64,
     /// When a tunnel has to end, whatever its own limit says; the end of time if nothing says so.
-    tunnel_end_ns: AtomicU64,
+    upgraded_end_ns: AtomicU64,
     /// When draining began; the end of time if it has not.
     draining_since_ns: AtomicU64,
     /// When the connection last became idle.
     idle_since_ns: AtomicU64,
     /// We answered before a hook ran.
-    refusal: OnceLock<EarlyRefusal>,
+    early_refusal: OnceLock<EarlyRefusal>,
     /// What the client sent that is not HTTP.
     violation: OnceLock<Violation>,
     /// Bytes of targets that others stand for, of this request and of those behind it.
-    changes: Mutex<Vec<Change>>,
+    target_changes: Mutex<Vec<Change>>,
     /// What to answer to the request, known from its head alone.
-    pub(crate) foretold: OnceLock<Refusal>,
+    pub(crate) head_refusal: OnceLock<Refusal>,
     /// The last read found nothing: the client is to say the next word.
-    awaited: AtomicBool,
+    waiting_for_client: AtomicBool,
     /// Requests of which at least a byte was read.
-    begun: AtomicU64,
+    requests_started: AtomicU64,
     /// Requests that were served, or are being served.
-    served: AtomicU64,
+    requests_served: AtomicU64,
     /// When the head began, or the connection.
-    began_ns: AtomicU64,
+    head_started_ns: AtomicU64,
     task: AtomicWaker,
     /// Of the socket to a backend.
     pub(crate) cork: Cork,
     /// Of the request's body, if its backend speaks HTTP/2.
-    upload: Mutex<Option<Arc<Upload>>>,
+    request_body: Mutex<Option<Arc<Upload>>>,
     /// Where exchanges that wait to be read are counted.
     pub(crate) stalled: OnceLock<Arc<Stalled<Self>>>,
     /// The response, or the backend's data of an upgraded connection, waits for the client to read.
-    to_client: Wait<Self>,
+    client_wait: Wait<Self>,
     /// What the client sends into a tunnel waits for the backend.
     pub(crate) to_backend: ToBackend<Self>,
     /// The response or tunnel was ended, because this side took nothing and others did not either.
     given_up: OnceLock<Reader>,
     /// The stream, once nobody serves it any more and the client may still be sending.
-    left: Mutex<Option<Stream>>,
+    lingering: Mutex<Option<Stream>>,
     /// The response ends where the connection does.
     pub(crate) is_until_closed: AtomicBool,
 }
 
-impl Line {
-    pub(crate) fn new(connection: Arc<Connection>, timeouts: LineTimeouts, now: Timestamp) -> Self {
+impl ConnectionState {
+    pub(crate) fn new(
+        connection: Arc<ConnectionInfo>,
+        timeouts: DownstreamTimeouts,
+        now: Timestamp,
+    ) -> Self {
         Self {
             connection,
             timeouts,
             phase: AtomicU8::new(Phase::Idle.code()),
-            verdict: AtomicU8::new(Verdict::Open.code()),
-            due_ns: AtomicU64::new((now + timeouts.header).as_nanos()),
-            cut_ns: AtomicU64::new(u64::MAX),
-            abort: OnceLock::new(),
+            close_reason: AtomicU8::new(CloseReason::code(None)),
+            deadline_ns: AtomicU64::new((now + timeouts.request_header).as_nanos()),
+            force_close_ns: AtomicU64::new(u64::MAX),
+            abort_reason: OnceLock::new(),
             response: ResponseProgress::default(),
             panicked: OnceLock::new(),
-            read_due_ns: AtomicU64::new(u64::MAX),
-            write_due_ns: AtomicU64::new(u64::MAX),
-            tunnel_end_ns: AtomicU64::new(u64::MAX),
+            read_stall_ns: AtomicU64::new(u64::MAX),
+            write_stall_ns: AtomicU64::new(u64::MAX),
+            upgraded_end_ns: AtomicU64::new(u64::MAX),
             draining_since_ns: AtomicU64::new(u64::MAX),
             idle_since_ns: AtomicU64::new(now.as_nanos()),
-            refusal: OnceLock::new(),
+            early_refusal: OnceLock::new(),
             violation: OnceLock::new(),
-            changes: Mutex::default(),
-            foretold: OnceLock::new(),
-            awaited: AtomicBool::new(false),
-            begun: AtomicU64::new(0),
-            served: AtomicU64::new(0),
-            began_ns: AtomicU64::new(now.as_nanos()),
+            target_changes: Mutex::default(),
+            head_refusal: OnceLock::new(),
+            waiting_for_client: AtomicBool::new(false),
+            requests_started: AtomicU64::new(0),
+            requests_served: AtomicU64::new(0),
+            head_started_ns: AtomicU64::new(now.as_nanos()),
             task: AtomicWaker::new(),
             cork: Cork::default(),
-            upload: Mutex::default(),
+            request_body: Mutex::default(),
             stalled: OnceLock::new(),
-            to_client: Wait::default(),
+            client_wait: Wait::default(),
             to_backend: ToBackend::default(),
             given_up: OnceLock::new(),
-            left: Mutex::default(),
+            lingering: Mutex::default(),
             is_until_closed: AtomicBool::new(false),
         }
     }
 
     fn enter(&self, phase: Phase, due: Timestamp) {
-        self.slow_at(Direction::Read, None);
-        self.slow_at(Direction::Write, None);
-        self.due_ns.store(due.as_nanos(), Relaxed);
+        self.set_stall_deadline(Direction::Read, None);
+        self.set_stall_deadline(Direction::Write, None);
+        self.deadline_ns.store(due.as_nanos(), Relaxed);
         self.phase.store(phase.code(), Relaxed);
     }
 
@@ -172,52 +176,52 @@ impl Line {
     }
 
     /// The answer was sent; the next request may come. Some of its head may be here already.
-    pub(crate) fn answered(&self, now: Timestamp) {
-        if self.has_more() {
-            self.began(now);
+    pub(crate) fn response_sent(&self, now: Timestamp) {
+        if self.has_pipelined_input() {
+            self.head_started(now);
         } else {
             self.idle_since_ns.store(now.as_nanos(), Relaxed);
-            self.enter(Phase::Idle, now + self.timeouts.keepalive);
+            self.enter(Phase::Idle, now + self.timeouts.keepalive_idle);
         }
     }
 
     /// Bytes were read, and so many requests have begun by now. `now` is asked only if one of them
     /// begins a head that is waited for.
     pub(crate) fn bytes_read(&self, begun: u64, now: impl FnOnce() -> Timestamp) {
-        self.begun.store(begun, Relaxed);
-        if self.is(Phase::Idle) && begun > self.served() {
-            self.began(now());
+        self.requests_started.store(begun, Relaxed);
+        if self.is(Phase::Idle) && begun > self.requests_served() {
+            self.head_started(now());
         }
     }
 
     /// Requests that were served, or are being served.
-    pub(crate) fn served(&self) -> u64 {
-        self.served.load(Relaxed)
+    pub(crate) fn requests_served(&self) -> u64 {
+        self.requests_served.load(Relaxed)
     }
 
-    fn began(&self, now: Timestamp) {
-        self.began_ns.store(now.as_nanos(), Relaxed);
-        self.enter(Phase::Head, now + self.timeouts.header);
+    fn head_started(&self, now: Timestamp) {
+        self.head_started_ns.store(now.as_nanos(), Relaxed);
+        self.enter(Phase::ReadingHead, now + self.timeouts.request_header);
     }
 
     /// When the head began that is being read, or the connection if none has.
-    pub(crate) fn since(&self) -> Timestamp {
-        Timestamp::from_nanos(self.began_ns.load(Relaxed))
+    pub(crate) fn head_started_at(&self) -> Timestamp {
+        Timestamp::from_nanos(self.head_started_ns.load(Relaxed))
     }
 
     /// Something was asked of the client, and it had nothing.
-    pub(crate) fn read_pending(&self, pending: bool) {
-        self.awaited.store(pending, Relaxed);
+    pub(crate) fn set_waiting_for_client(&self, pending: bool) {
+        self.waiting_for_client.store(pending, Relaxed);
     }
 
     /// Whether the client is to say the next word.
-    pub(crate) fn is_awaited(&self) -> bool {
-        self.awaited.load(Relaxed)
+    pub(crate) fn is_waiting_for_client(&self) -> bool {
+        self.waiting_for_client.load(Relaxed)
     }
 
     /// Whether a request is being served, or a tunnel that it became.
-    pub(crate) fn is_busy(&self) -> bool {
-        self.is(Phase::Busy) || self.is_tunnel()
+    pub(crate) fn is_in_request(&self) -> bool {
+        self.is(Phase::InRequest) || self.is_upgraded()
     }
 
     /// Whether nothing has been read of a next request.
@@ -226,72 +230,73 @@ impl Line {
     }
 
     /// Whether what is read and written is no HTTP any more.
-    pub(crate) fn is_tunnel(&self) -> bool {
-        self.is(Phase::Tunnel)
+    pub(crate) fn is_upgraded(&self) -> bool {
+        self.is(Phase::Upgraded)
     }
 
     /// The request has become a tunnel: no deadline holds, and nothing that is read is HTTP.
-    pub(crate) fn tunnel(&self) {
-        if self.verdict() == Verdict::Open {
-            self.enter(Phase::Tunnel, Timestamp::MAX);
+    pub(crate) fn upgraded(&self) {
+        if self.close_reason().is_none() {
+            self.enter(Phase::Upgraded, Timestamp::MAX);
         }
     }
 
     /// A head is complete and its request begins. Until it has a deadline of its own, it may take as
     /// long as its head: so much has a client to take an answer of ours.
-    pub(crate) fn busy(&self, now: Timestamp) {
-        self.served.fetch_add(1, Relaxed);
-        self.uploads(None);
+    pub(crate) fn request_started(&self, now: Timestamp) {
+        self.requests_served.fetch_add(1, Relaxed);
+        self.set_request_body(None);
         self.response.begin();
-        self.enter(Phase::Busy, now + self.timeouts.header);
+        self.enter(Phase::InRequest, now + self.timeouts.request_header);
     }
 
     /// A stream has begun on this connection. It has a line of its own, which watches it. An idle
     /// connection that was about to be closed stays open for it.
-    pub(crate) fn carries(&self) {
-        self.served.fetch_add(1, Relaxed);
-        self.enter(Phase::Busy, Timestamp::MAX);
+    pub(crate) fn stream_opened(&self) {
+        self.requests_served.fetch_add(1, Relaxed);
+        self.enter(Phase::InRequest, Timestamp::MAX);
         self.reopen();
     }
 
     /// The client has been asked to begin nothing more on this connection, and has as long as in a
     /// drain to hear of it.
-    pub(crate) fn leaves(&self, now: Timestamp) {
+    pub(crate) fn goaway_sent(&self, now: Timestamp) {
         self.draining_since_ns.fetch_min(now.as_nanos(), Relaxed);
         self.reopen();
     }
 
     fn reopen(&self) {
-        let (close, open) = (Verdict::Close.code(), Verdict::Open.code());
-        let _other = self.verdict.compare_exchange(close, open, Relaxed, Relaxed);
+        let (close, open) = (CloseReason::code(Some(CloseReason::Idle)), CloseReason::code(None));
+        let _other = self.close_reason.compare_exchange(close, open, Relaxed, Relaxed);
     }
 
     /// An answer of ours begins where a backend's could not come.
-    pub(crate) fn answers(&self, now: Timestamp) {
-        self.due_ns.fetch_min((now + self.timeouts.header).as_nanos(), Relaxed);
+    pub(crate) fn local_reply_started(&self, now: Timestamp) {
+        self.deadline_ns.fetch_min((now + self.timeouts.request_header).as_nanos(), Relaxed);
     }
 
     /// How long a client may take nothing of an answer of ours.
-    pub(crate) fn patience(&self) -> Duration {
-        self.timeouts.header
+    pub(crate) fn local_reply_timeout(&self) -> Duration {
+        self.timeouts.request_header
     }
 
     /// The request must be over by then.
-    pub(crate) fn deadline(&self, deadline: Timestamp) {
-        self.due_ns.store(deadline.as_nanos(), Relaxed);
+    pub(crate) fn set_deadline(&self, deadline: Timestamp) {
+        self.deadline_ns.store(deadline.as_nanos(), Relaxed);
     }
 
     /// The request is tried again, and must be over by then. That the attempt before was late says
     /// nothing of this one.
-    pub(crate) fn again(&self, deadline: Timestamp) {
-        let (late, open) = (Verdict::PastDeadline.code(), Verdict::Open.code());
-        let _other = self.verdict.compare_exchange(late, open, Relaxed, Relaxed);
-        self.deadline(deadline);
+    pub(crate) fn attempt_started(&self, deadline: Timestamp) {
+        let (late, open) =
+            (CloseReason::code(Some(CloseReason::RequestTimeout)), CloseReason::code(None));
+        let _other = self.close_reason.compare_exchange(late, open, Relaxed, Relaxed);
+        self.set_deadline(deadline);
     }
 
     /// Whether something came behind the request that is being served.
-    pub(crate) fn has_more(&self) -> bool {
-        self.begun.load(Relaxed) > self.served()
+    pub(crate) fn has_pipelined_input(&self) -> bool {
+        self.requests_started.load(Relaxed) > self.requests_served()
     }
 
     /// Draining has begun: wakes the connection's task so that it notices.
@@ -301,14 +306,16 @@ impl Line {
     }
 
     /// A tunnel of a connection that drains has to end now.
-    pub(crate) fn end_tunnel(&self, now: Timestamp) {
-        self.tunnel_end_ns.fetch_min(now.as_nanos(), Relaxed);
+    pub(crate) fn end_upgraded(&self, now: Timestamp) {
+        self.upgraded_end_ns.fetch_min(now.as_nanos(), Relaxed);
         self.task.wake();
     }
 
     /// Whether the request that is being served is the last one that may be.
-    pub(crate) fn is_worn(&self) -> bool {
-        self.timeouts.requests.is_some_and(|most| self.served() >= u64::from(most.get()))
+    pub(crate) fn reached_max_requests(&self) -> bool {
+        self.timeouts
+            .max_requests
+            .is_some_and(|most| self.requests_served() >= u64::from(most.get()))
     }
 
     /// Has the connection's task look at everything once more.
@@ -326,20 +333,21 @@ impl Line {
     }
 
     /// When [`Line::check`] must be asked again.
-    pub(crate) fn due(&self) -> Timestamp {
-        let cut_ns = self.cut_ns.load(Relaxed);
-        let due = Timestamp::from_nanos(self.due_ns.load(Relaxed).min(cut_ns));
+    pub(crate) fn next_deadline(&self) -> Timestamp {
+        let cut_ns = self.force_close_ns.load(Relaxed);
+        let due = Timestamp::from_nanos(self.deadline_ns.load(Relaxed).min(cut_ns));
         // What has its verdict already is due when that must have been carried out.
-        match self.draining_since().filter(|_| self.verdict() == Verdict::Open) {
+        match self.draining_since().filter(|_| self.close_reason().is_none()) {
             Some(since) if self.is(Phase::Idle) => {
                 due.min(since.max(self.idle_since()) + DRAIN_IDLE)
             }
-            Some(since) if self.is_tunnel() => {
-                let end = Timestamp::from_nanos(self.tunnel_end_ns.load(Relaxed));
-                due.min(since + self.timeouts.tunnels).min(end)
+            Some(since) if self.is_upgraded() => {
+                let end = Timestamp::from_nanos(self.upgraded_end_ns.load(Relaxed));
+                due.min(since + self.timeouts.tunnel_drain).min(end)
             }
-            _ if self.is(Phase::Busy) => {
-                let slow_ns = self.read_due_ns.load(Relaxed).min(self.write_due_ns.load(Relaxed));
+            _ if self.is(Phase::InRequest) => {
+                let slow_ns =
+                    self.read_stall_ns.load(Relaxed).min(self.write_stall_ns.load(Relaxed));
                 due.min(Timestamp::from_nanos(slow_ns))
             }
             _ => due,
@@ -347,10 +355,10 @@ impl Line {
     }
 
     /// When the client will have been too slow; `None` if it is not waited for.
-    pub(crate) fn slow_at(&self, direction: Direction, at: Option<Timestamp>) {
+    pub(crate) fn set_stall_deadline(&self, direction: Direction, at: Option<Timestamp>) {
         let due_ns = match direction {
-            Direction::Read => &self.read_due_ns,
-            Direction::Write => &self.write_due_ns,
+            Direction::Read => &self.read_stall_ns,
+            Direction::Write => &self.write_stall_ns,
         };
         due_ns.store(at.unwrap_or(Timestamp::MAX).as_nanos(), Relaxed);
     }
@@ -365,31 +373,36 @@ impl Line {
     }
 
     /// Something is due. `false` once the connection must be cut without more ado.
-    pub(crate) fn check(&self, now: Timestamp) -> bool {
-        if now < self.due() {
+    pub(crate) fn on_timer(&self, now: Timestamp) -> bool {
+        if now < self.next_deadline() {
             return true;
         }
-        let verdict = match self.verdict() {
-            Verdict::Open => self.verdict_at(now),
-            // The response in place of a backend's had its time.
-            Verdict::PastDeadline => Verdict::Abort,
-            Verdict::Close | Verdict::HeadTimeout | Verdict::Stalled | Verdict::Abort => {
+        let reason = match self.close_reason() {
+            None => self.close_reason_at(now),
+            // The local response has had its time.
+            Some(CloseReason::RequestTimeout) => CloseReason::Forced,
+            Some(
+                CloseReason::Idle
+                | CloseReason::HeaderTimeout
+                | CloseReason::WriteTimeout
+                | CloseReason::Forced,
+            ) => {
                 return false;
             }
         };
-        self.slow_at(Direction::Read, None);
-        self.slow_at(Direction::Write, None);
-        self.verdict.store(verdict.code(), Relaxed);
-        let over_ns = (now + CUT_AFTER).as_nanos();
-        if self.cut_ns.load(Relaxed) != u64::MAX {
-            self.cut_ns.store(over_ns, Relaxed);
+        self.set_stall_deadline(Direction::Read, None);
+        self.set_stall_deadline(Direction::Write, None);
+        self.close_reason.store(CloseReason::code(Some(reason)), Relaxed);
+        let over_ns = (now + FORCE_CLOSE_AFTER).as_nanos();
+        if self.force_close_ns.load(Relaxed) != u64::MAX {
+            self.force_close_ns.store(over_ns, Relaxed);
         }
-        self.due_ns.store(over_ns, Relaxed);
+        self.deadline_ns.store(over_ns, Relaxed);
         true
     }
 
-    pub(crate) fn verdict(&self) -> Verdict {
-        Verdict::of(self.verdict.load(Relaxed))
+    pub(crate) fn close_reason(&self) -> Option<CloseReason> {
+        CloseReason::of(self.close_reason.load(Relaxed))
     }
 }
 
@@ -398,242 +411,258 @@ mod tests {
     use super::*;
     use crate::exchange::outcome::Expired;
 
-    const TIMEOUTS: LineTimeouts = LineTimeouts {
-        header: Duration::from_secs(10),
-        keepalive: Duration::from_secs(75),
-        tunnels: Duration::from_secs(40),
-        requests: None,
+    const TIMEOUTS: DownstreamTimeouts = DownstreamTimeouts {
+        request_header: Duration::from_secs(10),
+        keepalive_idle: Duration::from_secs(75),
+        tunnel_drain: Duration::from_secs(40),
+        max_requests: None,
     };
 
     fn at(seconds: u64) -> Timestamp {
         Timestamp::ZERO + Duration::from_secs(seconds)
     }
 
-    fn line() -> Line {
+    fn state() -> ConnectionState {
         let end = "127.0.0.1:1".parse().unwrap();
-        Line::new(Arc::new(Connection::new(end, end)), TIMEOUTS, at(0))
+        ConnectionState::new(Arc::new(ConnectionInfo::new(end, end)), TIMEOUTS, at(0))
     }
 
     #[test]
     fn a_new_connection_may_be_silent_as_long_as_a_head_may_take() {
-        let line = line();
-        assert_eq!(line.due(), at(10));
-        assert!(line.check(at(10)));
-        assert_eq!(line.verdict(), Verdict::Close);
+        let state = state();
+        assert_eq!(state.next_deadline(), at(10));
+        assert!(state.on_timer(at(10)));
+        assert_eq!(state.close_reason(), Some(CloseReason::Idle));
     }
 
     #[test]
     fn a_byte_now_and_then_does_not_stretch_a_heads_time() {
-        let line = line();
-        line.bytes_read(1, || at(4));
-        line.bytes_read(1, || at(13));
-        assert_eq!(line.due(), at(14));
-        assert!(line.check(at(14)));
-        assert_eq!(line.verdict(), Verdict::HeadTimeout);
+        let state = state();
+        state.bytes_read(1, || at(4));
+        state.bytes_read(1, || at(13));
+        assert_eq!(state.next_deadline(), at(14));
+        assert!(state.on_timer(at(14)));
+        assert_eq!(state.close_reason(), Some(CloseReason::HeaderTimeout));
     }
 
     #[test]
     fn a_reused_connection_has_the_same_time_for_its_head() {
-        let line = line();
-        line.bytes_read(1, || at(1));
-        line.busy(at(0));
-        line.answered(at(2));
-        assert_eq!(line.due(), at(77));
-        line.bytes_read(2, || at(50));
-        assert_eq!(line.due(), at(60));
+        let state = state();
+        state.bytes_read(1, || at(1));
+        state.request_started(at(0));
+        state.response_sent(at(2));
+        assert_eq!(state.next_deadline(), at(77));
+        state.bytes_read(2, || at(50));
+        assert_eq!(state.next_deadline(), at(60));
     }
 
     #[test]
     fn a_head_that_came_with_the_request_before_it_has_no_longer() {
-        let line = line();
-        line.bytes_read(2, || at(1));
-        line.busy(at(0));
-        line.answered(at(5));
-        assert_eq!(line.due(), at(15));
-        line.drain(at(6));
-        assert_eq!(line.due(), at(15), "it is half a head, and draining leaves it its time");
+        let state = state();
+        state.bytes_read(2, || at(1));
+        state.request_started(at(0));
+        state.response_sent(at(5));
+        assert_eq!(state.next_deadline(), at(15));
+        state.drain(at(6));
+        assert_eq!(
+            state.next_deadline(),
+            at(15),
+            "it is half a head, and draining leaves it its time"
+        );
     }
 
     #[test]
     fn an_empty_line_begins_no_head() {
-        let line = line();
-        line.bytes_read(1, || at(1));
-        line.busy(at(0));
-        line.answered(at(2));
-        line.bytes_read(1, || at(3));
-        assert_eq!(line.due(), at(77));
+        let state = state();
+        state.bytes_read(1, || at(1));
+        state.request_started(at(0));
+        state.response_sent(at(2));
+        state.bytes_read(1, || at(3));
+        assert_eq!(state.next_deadline(), at(77));
     }
 
     #[test]
     fn a_request_past_its_deadline_may_end_by_itself_and_is_cut_if_it_does_not() {
-        let line = line();
-        line.busy(at(0));
-        line.deadline(at(30));
-        assert!(line.check(at(30)));
-        assert_eq!(line.verdict(), Verdict::PastDeadline);
-        assert!(line.check(at(30)), "it still has a moment");
-        assert!(line.check(at(31)), "its last moment: even a response of ours is not waited for");
-        assert_eq!((line.verdict(), line.expired()), (Verdict::Abort, Some(Expired::Deadline)));
-        assert!(!line.check(at(32)), "now it is cut");
+        let state = state();
+        state.request_started(at(0));
+        state.set_deadline(at(30));
+        assert!(state.on_timer(at(30)));
+        assert_eq!(state.close_reason(), Some(CloseReason::RequestTimeout));
+        assert!(state.on_timer(at(30)), "it still has a moment");
+        assert!(
+            state.on_timer(at(31)),
+            "its last moment: even a response of ours is not waited for"
+        );
+        assert_eq!(
+            (state.close_reason(), state.expired()),
+            (Some(CloseReason::Forced), Some(Expired::Deadline))
+        );
+        assert!(!state.on_timer(at(32)), "now it is cut");
     }
 
     #[test]
     fn a_response_that_is_under_way_at_the_deadline_is_aborted_at_once() {
-        let line = line();
-        line.busy(at(0));
-        line.deadline(at(30));
-        line.response.headers(200);
-        assert!(line.check(at(30)));
-        assert_eq!((line.verdict(), line.expired()), (Verdict::Abort, Some(Expired::Deadline)));
-        assert!(!line.check(at(31)), "it did not end by itself");
+        let state = state();
+        state.request_started(at(0));
+        state.set_deadline(at(30));
+        state.response.headers(200);
+        assert!(state.on_timer(at(30)));
+        assert_eq!(
+            (state.close_reason(), state.expired()),
+            (Some(CloseReason::Forced), Some(Expired::Deadline))
+        );
+        assert!(!state.on_timer(at(31)), "it did not end by itself");
     }
 
     #[test]
     fn a_connection_that_is_cut_keeps_the_first_reason() {
-        let line = line();
-        line.busy(at(0));
-        assert!(line.cut(at(5), Abort::DrainTimeout));
-        assert!(!line.cut(at(4), Abort::ForcedStop));
-        assert!(line.check(at(5)));
+        let state = state();
+        state.request_started(at(0));
+        assert!(state.force_close(at(5), Abort::DrainTimeout));
+        assert!(!state.force_close(at(4), Abort::ForcedStop));
+        assert!(state.on_timer(at(5)));
         let expired = Some(Expired::Connection(Abort::DrainTimeout));
-        assert_eq!((line.verdict(), line.expired()), (Verdict::Abort, expired));
+        assert_eq!((state.close_reason(), state.expired()), (Some(CloseReason::Forced), expired));
     }
 
     #[test]
     fn a_request_that_is_tried_again_is_not_late_for_the_attempt_before_it() {
-        let line = line();
-        line.busy(at(0));
-        line.deadline(at(5));
-        assert!(line.check(at(5)));
-        line.again(at(10));
-        assert_eq!((line.verdict(), line.due()), (Verdict::Open, at(10)));
-        assert!(line.check(at(10)));
-        assert_eq!(line.verdict(), Verdict::PastDeadline);
+        let state = state();
+        state.request_started(at(0));
+        state.set_deadline(at(5));
+        assert!(state.on_timer(at(5)));
+        state.attempt_started(at(10));
+        assert_eq!((state.close_reason(), state.next_deadline()), (None, at(10)));
+        assert!(state.on_timer(at(10)));
+        assert_eq!(state.close_reason(), Some(CloseReason::RequestTimeout));
     }
 
     #[test]
     fn a_client_that_takes_its_answer_too_slowly_is_not_the_one_that_is_late() {
-        let line = line();
-        line.busy(at(0));
-        line.deadline(at(30));
-        line.slow_at(Direction::Write, Some(at(20)));
-        assert_eq!(line.due(), at(20));
-        assert!(line.check(at(20)));
-        assert_eq!(line.verdict(), Verdict::Stalled);
+        let state = state();
+        state.request_started(at(0));
+        state.set_deadline(at(30));
+        state.set_stall_deadline(Direction::Write, Some(at(20)));
+        assert_eq!(state.next_deadline(), at(20));
+        assert!(state.on_timer(at(20)));
+        assert_eq!(state.close_reason(), Some(CloseReason::WriteTimeout));
     }
 
     #[test]
     fn a_body_that_comes_too_slowly_is_late_before_the_request_is() {
-        let line = line();
-        line.busy(at(0));
-        line.deadline(at(30));
-        line.slow_at(Direction::Read, Some(at(20)));
-        line.slow_at(Direction::Read, None);
-        assert_eq!(line.due(), at(30), "it came after all");
-        line.slow_at(Direction::Read, Some(at(25)));
-        assert!(line.check(at(25)));
-        assert_eq!(line.verdict(), Verdict::PastDeadline);
+        let state = state();
+        state.request_started(at(0));
+        state.set_deadline(at(30));
+        state.set_stall_deadline(Direction::Read, Some(at(20)));
+        state.set_stall_deadline(Direction::Read, None);
+        assert_eq!(state.next_deadline(), at(30), "it came after all");
+        state.set_stall_deadline(Direction::Read, Some(at(25)));
+        assert!(state.on_timer(at(25)));
+        assert_eq!(state.close_reason(), Some(CloseReason::RequestTimeout));
     }
 
     #[test]
     fn draining_closes_an_idle_connection_after_a_moment() {
-        let line = line();
-        line.answered(at(1));
-        line.drain(at(20));
-        assert_eq!(line.due(), at(20) + DRAIN_IDLE);
-        assert!(line.check(at(20) + DRAIN_IDLE));
-        assert_eq!(line.verdict(), Verdict::Close);
+        let state = state();
+        state.response_sent(at(1));
+        state.drain(at(20));
+        assert_eq!(state.next_deadline(), at(20) + DRAIN_IDLE);
+        assert!(state.on_timer(at(20) + DRAIN_IDLE));
+        assert_eq!(state.close_reason(), Some(CloseReason::Idle));
     }
 
     #[test]
     fn a_response_under_way_at_the_drains_start_leaves_the_connection_its_moment() {
-        let line = line();
-        line.busy(at(1));
-        line.deadline(at(60));
-        line.drain(at(2));
-        line.answered(at(30));
-        assert_eq!(line.due(), at(30) + DRAIN_IDLE);
-        assert!(line.check(at(30)));
-        assert_eq!(line.verdict(), Verdict::Open);
+        let state = state();
+        state.request_started(at(1));
+        state.set_deadline(at(60));
+        state.drain(at(2));
+        state.response_sent(at(30));
+        assert_eq!(state.next_deadline(), at(30) + DRAIN_IDLE);
+        assert!(state.on_timer(at(30)));
+        assert_eq!(state.close_reason(), None);
     }
 
     #[test]
     fn a_connection_that_speaks_only_after_the_drains_start_has_its_moment() {
         let end = "127.0.0.1:1".parse().unwrap();
-        let line = Line::new(Arc::new(Connection::new(end, end)), TIMEOUTS, at(7));
-        line.drain(at(2));
-        assert_eq!(line.due(), at(7) + DRAIN_IDLE);
+        let state = ConnectionState::new(Arc::new(ConnectionInfo::new(end, end)), TIMEOUTS, at(7));
+        state.drain(at(2));
+        assert_eq!(state.next_deadline(), at(7) + DRAIN_IDLE);
     }
 
     #[test]
     fn a_connection_to_be_closed_stays_open_for_a_stream_and_is_closed_soon_after_it() {
-        let line = line();
-        line.answered(at(1));
-        line.drain(at(2));
-        assert!(line.check(at(3)));
-        assert_eq!((line.verdict(), line.due()), (Verdict::Close, at(3) + CUT_AFTER));
-        line.carries();
-        assert_eq!((line.verdict(), line.due()), (Verdict::Open, Timestamp::MAX));
-        line.answered(at(50));
-        assert_eq!(line.due(), at(50) + DRAIN_IDLE);
-        assert!(line.check(at(51)));
-        assert_eq!(line.verdict(), Verdict::Close);
-        assert!(!line.check(at(52)), "now it is cut");
+        let state = state();
+        state.response_sent(at(1));
+        state.drain(at(2));
+        assert!(state.on_timer(at(3)));
+        assert_eq!(
+            (state.close_reason(), state.next_deadline()),
+            (Some(CloseReason::Idle), at(3) + FORCE_CLOSE_AFTER)
+        );
+        state.stream_opened();
+        assert_eq!((state.close_reason(), state.next_deadline()), (None, Timestamp::MAX));
+        state.response_sent(at(50));
+        assert_eq!(state.next_deadline(), at(50) + DRAIN_IDLE);
+        assert!(state.on_timer(at(51)));
+        assert_eq!(state.close_reason(), Some(CloseReason::Idle));
+        assert!(!state.on_timer(at(52)), "now it is cut");
     }
 
     #[test]
     fn a_connection_that_leaves_has_as_long_as_in_a_drain() {
-        let line = line();
-        line.answered(at(0));
-        assert!(line.check(at(75)));
-        assert_eq!(line.verdict(), Verdict::Close);
-        line.leaves(at(75));
-        assert_eq!((line.verdict(), line.due()), (Verdict::Open, at(75) + DRAIN_IDLE));
+        let state = state();
+        state.response_sent(at(0));
+        assert!(state.on_timer(at(75)));
+        assert_eq!(state.close_reason(), Some(CloseReason::Idle));
+        state.goaway_sent(at(75));
+        assert_eq!((state.close_reason(), state.next_deadline()), (None, at(75) + DRAIN_IDLE));
     }
 
     #[test]
     fn draining_leaves_a_half_sent_head_its_time() {
-        let line = line();
-        line.bytes_read(1, || at(1));
-        line.drain(at(2));
-        assert_eq!(line.due(), at(11));
+        let state = state();
+        state.bytes_read(1, || at(1));
+        state.drain(at(2));
+        assert_eq!(state.next_deadline(), at(11));
     }
 
     #[test]
     fn a_tunnel_has_no_deadline_until_draining_begins() {
-        let line = line();
-        line.busy(at(0));
-        line.deadline(at(30));
-        line.tunnel();
-        assert!(line.check(at(1000)));
-        assert_eq!(line.verdict(), Verdict::Open);
-        line.drain(at(2000));
-        assert_eq!(line.due(), at(2040));
-        assert!(line.check(at(2040)));
-        assert_eq!(line.verdict(), Verdict::PastDeadline);
-        assert!(line.check(at(2041)) && !line.check(at(2042)), "now it is cut");
+        let state = state();
+        state.request_started(at(0));
+        state.set_deadline(at(30));
+        state.upgraded();
+        assert!(state.on_timer(at(1000)));
+        assert_eq!(state.close_reason(), None);
+        state.drain(at(2000));
+        assert_eq!(state.next_deadline(), at(2040));
+        assert!(state.on_timer(at(2040)));
+        assert_eq!(state.close_reason(), Some(CloseReason::RequestTimeout));
+        assert!(state.on_timer(at(2041)) && !state.on_timer(at(2042)), "now it is cut");
     }
 
     #[test]
     fn a_request_that_is_not_forwarded_has_as_long_as_its_head() {
-        let line = line();
-        line.busy(at(3));
-        assert_eq!(line.due(), at(13));
-        line.deadline(Timestamp::MAX);
-        line.answers(at(50));
-        assert_eq!(line.due(), at(60), "so has an answer in place of a backend's");
+        let state = state();
+        state.request_started(at(3));
+        assert_eq!(state.next_deadline(), at(13));
+        state.set_deadline(Timestamp::MAX);
+        state.local_reply_started(at(50));
+        assert_eq!(state.next_deadline(), at(60), "so has an answer in place of a backend's");
     }
 
     #[test]
     fn what_is_cut_stays_cut_though_a_stream_begins() {
-        let line = line();
-        line.answered(at(1));
-        line.cut(at(2), Abort::Http2Flood);
-        line.carries();
-        assert_eq!(line.due(), at(2));
-        assert!(line.check(at(2)));
-        line.carries();
-        assert!(line.check(at(2)), "it has a moment");
-        assert!(!line.check(at(3)), "and no more, whatever begins");
+        let state = state();
+        state.response_sent(at(1));
+        state.force_close(at(2), Abort::Http2Flood);
+        state.stream_opened();
+        assert_eq!(state.next_deadline(), at(2));
+        assert!(state.on_timer(at(2)));
+        state.stream_opened();
+        assert!(state.on_timer(at(2)), "it has a moment");
+        assert!(!state.on_timer(at(3)), "and no more, whatever begins");
     }
 }

@@ -12,7 +12,6 @@ use pingora_error::{Error, ErrorType, Result};
 use pingora_proxy::Session;
 
 use super::connection_state;
-use super::connection_state::Verdict;
 use super::session_ext::SessionExt as _;
 
 /// Whether a client still waits for its response.
@@ -27,8 +26,8 @@ pub(crate) enum Presence {
 }
 
 /// Looks once, and waits for nothing.
-pub(crate) fn look(session: &mut Session) -> Presence {
-    if !may_look(session) {
+pub(crate) fn check_now(session: &mut Session) -> Presence {
+    if !can_check(session) {
         return known(session);
     }
     let polled = {
@@ -55,12 +54,12 @@ pub(crate) fn known(session: &Session) -> Presence {
 ///
 /// # Errors
 /// The client has left meanwhile.
-pub(crate) async fn pause(session: &mut Session, wait: Duration) -> Result<()> {
+pub(crate) async fn back_off(session: &mut Session, wait: Duration) -> Result<()> {
     if wait.is_zero() {
         return Ok(());
     }
     let sleep = tokio::time::sleep(wait);
-    if !may_look(session) {
+    if !can_check(session) {
         sleep.await;
         return Ok(());
     }
@@ -77,20 +76,20 @@ pub(crate) async fn pause(session: &mut Session, wait: Duration) -> Result<()> {
 ///
 /// # Errors
 /// The client has left meanwhile.
-pub(crate) fn check(session: &mut Session) -> Result<()> {
-    if look(session) == Presence::Left { Err(left()) } else { Ok(()) }
+pub(crate) fn check_after_connect(session: &mut Session) -> Result<()> {
+    if check_now(session) == Presence::Left { Err(client_left()) } else { Ok(()) }
 }
 
 /// The error of a client that has left.
-pub(crate) fn left() -> Box<Error> {
+pub(crate) fn client_left() -> Box<Error> {
     Error::explain(ErrorType::ConnectionClosed, "the client has closed the connection").into_down()
 }
 
 /// Whether the next word of the client can only be its next request, or its end. While its time is
 /// up, a read would fail for that.
-fn may_look(session: &mut Session) -> bool {
-    let is_open = |line: &std::sync::Arc<connection_state::Line>| {
-        line.verdict() == Verdict::Open && !line.is_tunnel()
+fn can_check(session: &mut Session) -> bool {
+    let is_open = |state: &std::sync::Arc<connection_state::ConnectionState>| {
+        state.close_reason().is_none() && !state.is_upgraded()
     };
     session.connection_state().is_none_or(is_open) && session.as_downstream_mut().is_body_done()
 }

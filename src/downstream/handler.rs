@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use pingora_core::apps::HttpServerApp;
 
-use super::connection_state::Line;
+use super::connection_state::ConnectionState;
 use super::early_refusal::EarlyRefusal;
 
 /// Serves the requests of client connections. A connection knows nothing else about the proxy.
@@ -20,5 +20,5 @@ pub trait SessionHandler: Send + Sync + 'static {
     fn is_trusted_proxy(&self, client: IpAddr) -> bool;
 
     /// Logs and counts a refusal for which there was no request.
-    fn record_refusal(&self, refusal: &EarlyRefusal, connection: &Line);
+    fn record_refusal(&self, refusal: &EarlyRefusal, connection: &ConnectionState);
 }

@@ -14,8 +14,8 @@ use pingora_core::protocols::{GetSocketDigest as _, SocketDigest, Stream};
 use prometheus::{IntCounter, IntCounterVec};
 use tokio::io::AsyncReadExt as _;
 
-use super::connection_info::{Connection, Tls};
-use super::connection_state::{Line, Verdict};
+use super::connection_info::{ConnectionInfo, Tls};
+use super::connection_state::{CloseReason, ConnectionState};
 use crate::clock::Clock;
 use crate::config::Listener;
 use crate::exchange::refusal::Refusal;
@@ -29,9 +29,9 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Why a connection came to nothing before its first request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Unopened {
+pub(crate) enum AcceptError {
     /// It ended before it had said anything, as the probes of other balancers do.
-    Silent,
+    ClosedEarly,
     /// There had to be a PROXY header, and there was something else.
     NoProxyHeader,
     /// The PROXY header could not be read.
@@ -39,20 +39,20 @@ pub(crate) enum Unopened {
     /// The handshake came to nothing.
     Handshake(Handshake),
     /// It took too long.
-    Slow,
+    Timeout,
     /// It broke.
     Broken,
     /// It sent too much over HTTP/2 of what brings no request on.
     Flooded,
     /// There are as many connections as there may be, of all clients or of this one.
-    TurnedAway(Refusal),
+    Rejected(Refusal),
 }
 
-impl Unopened {
+impl AcceptError {
     /// The metric's label; `None` if it is nothing to speak of.
     const fn label(self) -> Option<&'static str> {
         match self {
-            Self::Silent => None,
+            Self::ClosedEarly => None,
             Self::NoProxyHeader => Some("proxy_header_missing"),
             Self::BadProxyHeader(_) => Some("proxy_header_invalid"),
             Self::Handshake(Handshake::Closed) => Some("tls_closed"),
@@ -62,10 +62,10 @@ impl Unopened {
             Self::Handshake(Handshake::ClientCertificate) => Some("tls_client_certificate"),
             Self::Handshake(Handshake::Missing) => Some("tls_certificate_unavailable"),
             Self::Handshake(Handshake::Failed) => Some("tls_failed"),
-            Self::Slow => Some("timeout"),
+            Self::Timeout => Some("timeout"),
             Self::Broken => Some("broken"),
             Self::Flooded => Some("http2_flood"),
-            Self::TurnedAway(refusal) => Some(refusal.code()),
+            Self::Rejected(refusal) => Some(refusal.code()),
         }
     }
 
@@ -87,38 +87,41 @@ impl Unopened {
     ];
 
     /// Whether the client only left, or was slow: that happens, and the metric is enough.
-    const fn is_usual(self) -> bool {
+    const fn is_expected(self) -> bool {
         match self {
-            Self::Silent | Self::Slow | Self::Broken | Self::Handshake(Handshake::Closed) => true,
+            Self::ClosedEarly
+            | Self::Timeout
+            | Self::Broken
+            | Self::Handshake(Handshake::Closed) => true,
             Self::NoProxyHeader
             | Self::BadProxyHeader(_)
             | Self::Handshake(_)
             | Self::Flooded
-            | Self::TurnedAway(_) => false,
+            | Self::Rejected(_) => false,
         }
     }
 }
 
-impl fmt::Display for Unopened {
+impl fmt::Display for AcceptError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Silent => formatter.write_str("closed without a word"),
+            Self::ClosedEarly => formatter.write_str("closed without a word"),
             Self::NoProxyHeader => Invalid::Missing.fmt(formatter),
             Self::BadProxyHeader(invalid) => invalid.fmt(formatter),
-            Self::Handshake(why) => write!(formatter, "the TLS handshake failed: {why}"),
-            Self::Slow => formatter.write_str("not opened in time"),
+            Self::Handshake(error) => write!(formatter, "the TLS handshake failed: {error}"),
+            Self::Timeout => formatter.write_str("not opened in time"),
             Self::Broken => formatter.write_str("broken"),
             Self::Flooded => formatter.write_str("too much over HTTP/2 that is no request"),
-            Self::TurnedAway(Refusal::TooManyConnectionsPerClient) => formatter
+            Self::Rejected(Refusal::TooManyConnectionsPerClient) => formatter
                 .write_str("more connections of one client than limits.connections_per_client"),
-            Self::TurnedAway(_) => formatter.write_str("more connections than limits.connections"),
+            Self::Rejected(_) => formatter.write_str("more connections than limits.connections"),
         }
     }
 }
 
 /// Counts connections that came to nothing, and tells of them.
-pub(crate) struct Failures {
-    kinds: [Kind; Unopened::LABELS.len()],
+pub(crate) struct AcceptErrorReporter {
+    kinds: [Kind; AcceptError::LABELS.len()],
     clock: Clock,
 }
 
@@ -129,27 +132,28 @@ struct Kind {
     log_throttle: LogThrottle,
 }
 
-impl Failures {
+impl AcceptErrorReporter {
     pub(crate) fn new(counters: &IntCounterVec, clock: Clock) -> Self {
         let kind = |label| {
             let counter = counters.with_label_values(&[label]);
             Kind { label, counter, log_throttle: LogThrottle::default() }
         };
-        Self { kinds: Unopened::LABELS.map(kind), clock }
+        Self { kinds: AcceptError::LABELS.map(kind), clock }
     }
 
     /// A connection was ended for its frames.
-    pub(crate) fn flooded(&self, peer: SocketAddr, listener: SocketAddr) {
-        self.tell(Unopened::Flooded, peer, listener);
+    pub(crate) fn record_flood(&self, peer: SocketAddr, listener: SocketAddr) {
+        self.record(AcceptError::Flooded, peer, listener);
     }
 
     /// Counts one, and tells of it, though not of each.
-    pub(crate) fn tell(&self, why: Unopened, peer: SocketAddr, listener: SocketAddr) {
-        let kind = why.label().and_then(|label| self.kinds.iter().find(|kind| kind.label == label));
-        let line = format_args!("listener={listener} peer={peer} error=\"{why}\"");
+    pub(crate) fn record(&self, error: AcceptError, peer: SocketAddr, listener: SocketAddr) {
+        let kind =
+            error.label().and_then(|label| self.kinds.iter().find(|kind| kind.label == label));
+        let line = format_args!("listener={listener} peer={peer} error=\"{error}\"");
         let Some(kind) = kind else { return log::debug!("connection closed: {line}") };
         kind.counter.inc();
-        if why.is_usual() {
+        if error.is_expected() {
             return log::debug!("connection closed: {line}");
         }
         if let Some(suppressed) = kind.log_throttle.next(self.clock.now()) {
@@ -159,35 +163,40 @@ impl Failures {
 }
 
 /// The socket below a stream of Pingora's, and its two ends. `None` if the other end is gone.
-pub(crate) fn socket(stream: Stream) -> Option<(Box<Socket>, Connection)> {
+pub(crate) fn socket(stream: Stream) -> Option<(Box<Socket>, ConnectionInfo)> {
     let socket = stream.into_any().downcast::<Socket>().ok()?;
     let digest = socket.get_socket_digest()?;
-    let connection = Connection::new(end(&digest, true)?, end(&digest, false)?);
+    let connection = ConnectionInfo::new(address(&digest, true)?, address(&digest, false)?);
     Some((socket, connection))
 }
 
-fn end(digest: &SocketDigest, peer: bool) -> Option<SocketAddr> {
+fn address(digest: &SocketDigest, peer: bool) -> Option<SocketAddr> {
     let address = if peer { digest.peer_addr() } else { digest.local_addr() };
     address?.as_inet().copied()
 }
 
 /// A connection that may speak HTTP.
-pub(crate) enum Opened {
+pub(crate) enum Negotiated {
     /// Clear: which version, its first bytes say.
-    Clear(Box<Socket>),
+    Undetected(Box<Socket>),
     /// HTTP/1, by ALPN or for want of it.
     Http1(Stream),
     /// HTTP/2, by ALPN.
     Http2(Stream),
 }
 
-impl Opened {
+impl Negotiated {
     /// Waits for the first bytes of a clear connection, where they may be HTTP/2's. `None` if the
     /// client has left, or its line says that it is to.
-    pub(crate) async fn decided(self, http2: bool, line: &Line, clock: Clock) -> Option<Self> {
+    pub(crate) async fn detect_protocol(
+        self,
+        http2: bool,
+        state: &ConnectionState,
+        clock: Clock,
+    ) -> Option<Self> {
         let mut socket = match self {
-            Self::Clear(socket) if http2 => socket,
-            Self::Clear(socket) => return Some(Self::Http1(socket)),
+            Self::Undetected(socket) if http2 => socket,
+            Self::Undetected(socket) => return Some(Self::Http1(socket)),
             decided @ (Self::Http1(_) | Self::Http2(_)) => return Some(decided),
         };
         let mut bytes = Vec::with_capacity(PREFACE.len());
@@ -195,18 +204,20 @@ impl Opened {
             let more = PREFACE.len() - bytes.len();
             let mut limited = (&mut socket).take(u64::try_from(more).unwrap_or(0));
             let mut read = pin!(limited.read_buf(&mut bytes));
-            let read = poll_fn(|context| match line.verdict() {
-                Verdict::Open => read.as_mut().poll(context),
-                Verdict::Close
-                | Verdict::HeadTimeout
-                | Verdict::PastDeadline
-                | Verdict::Stalled
-                | Verdict::Abort => Poll::Ready(Ok(0)),
+            let read = poll_fn(|context| match state.close_reason() {
+                None => read.as_mut().poll(context),
+                Some(
+                    CloseReason::Idle
+                    | CloseReason::HeaderTimeout
+                    | CloseReason::RequestTimeout
+                    | CloseReason::WriteTimeout
+                    | CloseReason::Forced,
+                ) => Poll::Ready(Ok(0)),
             });
             match read.await {
-                Ok(0) if bytes.is_empty() || line.verdict() != Verdict::Open => return None,
+                Ok(0) if bytes.is_empty() || state.close_reason().is_some() => return None,
                 Ok(0) => break,
-                Ok(_) => line.bytes_read(1, || clock.now()),
+                Ok(_) => state.bytes_read(1, || clock.now()),
                 Err(error) => {
                     log::debug!("client left: {error}");
                     return None;
@@ -220,21 +231,21 @@ impl Opened {
 
 /// A listener, and where its TLS ends if it speaks TLS.
 #[derive(Clone)]
-pub struct Door {
+pub struct ListenerContext {
     /// What the configuration says of it.
     pub listener: Listener,
     /// Of its `tls`.
     pub terminator: Option<Arc<Terminator>>,
 }
 
-impl Door {
+impl ListenerContext {
     /// Finds out whose a connection is: reads the PROXY header, if there has to be one.
-    pub(crate) async fn named(
+    pub(crate) async fn read_proxy_header(
         &self,
         socket: &mut Socket,
-        connection: &mut Connection,
+        connection: &mut ConnectionInfo,
         until: Instant,
-    ) -> Result<(), Unopened> {
+    ) -> Result<(), AcceptError> {
         let from = &self.listener.proxy_protocol;
         if from.is_empty() || !is_trusted(connection.peer.ip(), from) {
             return Ok(());
@@ -244,18 +255,19 @@ impl Door {
     }
 
     /// Opens a connection: makes the handshake, if there has to be one.
-    pub(crate) async fn open(
+    pub(crate) async fn accept_tls(
         &self,
         socket: Box<Socket>,
-        connection: &mut Connection,
+        connection: &mut ConnectionInfo,
         until: Instant,
         clock: Clock,
-    ) -> Result<Opened, Unopened> {
-        let Some(terminator) = &self.terminator else { return Ok(Opened::Clear(socket)) };
+    ) -> Result<Negotiated, AcceptError> {
+        let Some(terminator) = &self.terminator else { return Ok(Negotiated::Undetected(socket)) };
         let now = clock.wall(clock.now());
-        let shaken = async { terminator.accept(socket, now).await.map_err(Unopened::Handshake) };
+        let shaken = async { terminator.accept(socket, now).await.map_err(AcceptError::Handshake) };
         let (stream, facts) = in_time(until, shaken).await?;
-        let opened = if facts.http2 { Opened::Http2(stream) } else { Opened::Http1(stream) };
+        let opened =
+            if facts.http2 { Negotiated::Http2(stream) } else { Negotiated::Http1(stream) };
         connection.tls = Some(Tls { facts, terminator: Arc::clone(terminator) });
         Ok(opened)
     }
@@ -263,21 +275,21 @@ impl Door {
 
 async fn in_time<T>(
     until: Instant,
-    opening: impl Future<Output = Result<T, Unopened>>,
-) -> Result<T, Unopened> {
+    opening: impl Future<Output = Result<T, AcceptError>>,
+) -> Result<T, AcceptError> {
     let opened = tokio::time::timeout_at(until.into(), opening).await;
-    opened.map_err(|_elapsed| Unopened::Slow)?
+    opened.map_err(|_elapsed| AcceptError::Timeout)?
 }
 
-async fn proxy_header(socket: &mut Socket) -> Result<Option<Addresses>, Unopened> {
+async fn proxy_header(socket: &mut Socket) -> Result<Option<Addresses>, AcceptError> {
     let mut bytes = Vec::with_capacity(256);
     loop {
-        let read = socket.take(room(&bytes)).read_buf(&mut bytes).await;
+        let read = socket.take(bytes_left(&bytes)).read_buf(&mut bytes).await;
         match read {
-            Ok(0) if bytes.is_empty() => return Err(Unopened::Silent),
-            Ok(0) => return Err(Unopened::BadProxyHeader(Invalid::Length)),
+            Ok(0) if bytes.is_empty() => return Err(AcceptError::ClosedEarly),
+            Ok(0) => return Err(AcceptError::BadProxyHeader(Invalid::Length)),
             Ok(_) => {}
-            Err(_broken) => return Err(Unopened::Broken),
+            Err(_broken) => return Err(AcceptError::Broken),
         }
         match proxy_protocol::parse(&bytes) {
             Ok(None) => {}
@@ -285,13 +297,13 @@ async fn proxy_header(socket: &mut Socket) -> Result<Option<Addresses>, Unopened
                 socket.rewind(bytes.get(header.length..).unwrap_or_default());
                 return Ok(header.addresses);
             }
-            Err(Invalid::Missing) => return Err(Unopened::NoProxyHeader),
-            Err(invalid) => return Err(Unopened::BadProxyHeader(invalid)),
+            Err(Invalid::Missing) => return Err(AcceptError::NoProxyHeader),
+            Err(invalid) => return Err(AcceptError::BadProxyHeader(invalid)),
         }
     }
 }
 
 /// How much more may be read of a header.
-fn room(bytes: &[u8]) -> u64 {
+fn bytes_left(bytes: &[u8]) -> u64 {
     u64::try_from(LENGTH_MAX.saturating_sub(bytes.len())).unwrap_or(0)
 }

@@ -6,7 +6,7 @@ use pingora_core::protocols::Stream;
 use tokio::io::AsyncWriteExt as _;
 
 use super::early_refusal::PanickedRequest;
-use super::reply::{Unasked, unasked};
+use super::reply::{RawReply, raw_http1_reply};
 use crate::exchange::refusal::Refusal;
 use crate::http::request_id;
 
@@ -16,17 +16,17 @@ use crate::http::request_id;
 const LINGER: Duration = Duration::from_secs(2);
 
 /// Answers a connection that is one too many, before anything is read from it.
-pub(crate) async fn turn_away(stream: Stream, refusal: Refusal) {
+pub(crate) async fn send_raw_reply(stream: Stream, refusal: Refusal) {
     let id = request_id::from_roll(fastrand::u128(..));
-    send_and_close(stream, &unasked(refusal, id.as_str(), false)).await;
+    send_and_close(stream, &raw_http1_reply(refusal, id.as_str(), false)).await;
 }
 
 /// Responds to a request that a panic ended before its response began.
 pub(crate) async fn after_panic(stream: Stream, request: &PanickedRequest) {
-    send_and_close(stream, &unasked(Refusal::Internal, &request.id, request.is_head)).await;
+    send_and_close(stream, &raw_http1_reply(Refusal::Internal, &request.id, request.is_head)).await;
 }
 
-async fn send_and_close(mut stream: Stream, answer: &Unasked) {
+async fn send_and_close(mut stream: Stream, answer: &RawReply) {
     let sent = async {
         stream.write_all(answer.as_bytes()).await?;
         stream.flush().await

@@ -12,88 +12,95 @@ use pingora_core::apps::{HttpServerApp as _, ServerApp};
 use pingora_core::protocols::Stream;
 use pingora_core::server::ShutdownWatch;
 
-use super::connection_info::Connection;
-use super::connection_state::Line;
+use super::connection_info::ConnectionInfo;
+use super::connection_state::ConnectionState;
 use super::handler::SessionHandler;
-use super::handshake::{self, Door, Opened, Unopened};
-use super::http1::io::GuardedStream;
+use super::handshake::{self, AcceptError, ListenerContext, Negotiated};
+use super::http1::io::Http1Io;
 use super::linger;
 use super::server::DownstreamServer;
-use super::tracker::Place;
-use super::watchdog::{Ended, watched};
+use super::tracker::ConnectionPermit;
+use super::watchdog::{Finish, run_with_timers};
 use super::{http1, http2};
 use crate::exchange::refusal::Refusal;
 use crate::http::scan::Scanner;
 
 /// A connection that was accepted last is counted only when its task first runs. That long it gets
 /// before a worker without any other may end.
-const SETTLE: Duration = Duration::from_millis(50);
+const DRAIN_SETTLE: Duration = Duration::from_millis(50);
 
 /// Serves the connections of one listener, as an app of Pingora's.
-pub struct Accept<H> {
+pub struct ListenerApp<H> {
     server: Arc<DownstreamServer<H>>,
-    door: Door,
+    context: ListenerContext,
 }
 
-impl<H: SessionHandler> Accept<H> {
+impl<H: SessionHandler> ListenerApp<H> {
     /// What comes by `door` is served by `server`.
     #[must_use]
-    pub fn new(server: Arc<DownstreamServer<H>>, door: Door) -> Self {
-        Self { server, door }
+    pub fn new(server: Arc<DownstreamServer<H>>, context: ListenerContext) -> Self {
+        Self { server, context }
     }
 
     /// Answers a connection that is one too many.
-    async fn turn_away(&self, stream: Stream, connection: Connection, refusal: Refusal) {
+    async fn reject(&self, stream: Stream, connection: ConnectionInfo, refusal: Refusal) {
         let DownstreamServer { failures, reject_permits, .. } = &*self.server;
-        let why = Unopened::TurnedAway(refusal);
-        failures.tell(why, connection.client(), self.door.listener.address);
+        let error = AcceptError::Rejected(refusal);
+        failures.record(error, connection.client(), self.context.listener.address);
         // Over TLS an answer would cost a handshake, which is what we cannot afford.
-        let is_clear = self.door.terminator.is_none();
+        let is_clear = self.context.terminator.is_none();
         if let (true, Ok(_one)) = (is_clear, reject_permits.try_acquire()) {
-            linger::turn_away(stream, refusal).await;
+            linger::send_raw_reply(stream, refusal).await;
         }
     }
 
-    async fn speak(
+    async fn serve_connection(
         &self,
-        opened: Opened,
-        connection: Connection,
-        place: Place,
+        negotiated: Negotiated,
+        connection: ConnectionInfo,
+        permit: ConnectionPermit,
         shutdown: &ShutdownWatch,
     ) {
         let DownstreamServer { handler, limits, .. } = &*self.server;
         let clock = self.server.clock;
-        let line = Arc::new(Line::new(Arc::new(connection), limits.timeouts, clock.now()));
-        line.stalled.get_or_init(|| Arc::clone(&self.server.stalled));
-        place.speaks(&line);
-        let place = Arc::new(place);
-        let _until_the_end = Arc::clone(&place);
-        let http2 = self.door.listener.http2;
+        let state =
+            Arc::new(ConnectionState::new(Arc::new(connection), limits.timeouts, clock.now()));
+        state.stalled.get_or_init(|| Arc::clone(&self.server.stalled));
+        permit.register(&state);
+        let permit = Arc::new(permit);
+        let _until_the_end = Arc::clone(&permit);
+        let http2 = self.context.listener.http2;
         let speaking = async {
-            match opened.decided(http2, &line, clock).await {
-                Some(Opened::Http2(stream)) => {
+            match negotiated.detect_protocol(http2, &state, clock).await {
+                Some(Negotiated::Http2(stream)) => {
                     // Boxed, as it is much larger than what serves HTTP/1.
-                    let open = Arc::clone(&place);
-                    Box::pin(http2::connection::serve(&self.server, stream, &line, open, shutdown))
-                        .await;
+                    let open = Arc::clone(&permit);
+                    Box::pin(http2::connection::serve(
+                        &self.server,
+                        stream,
+                        &state,
+                        open,
+                        shutdown,
+                    ))
+                    .await;
                 }
-                Some(Opened::Http1(stream)) => {
+                Some(Negotiated::Http1(stream)) => {
                     let scanner = Some(Scanner::new(limits.head));
                     let stream =
-                        GuardedStream::new(stream, Arc::clone(&line), clock, scanner, limits.pace);
-                    http1::connection::serve(&self.server, stream, &line, shutdown).await;
+                        Http1Io::new(stream, Arc::clone(&state), clock, scanner, limits.min_rate);
+                    http1::connection::serve(&self.server, stream, &state, shutdown).await;
                 }
-                Some(Opened::Clear(_)) | None => {}
+                Some(Negotiated::Undetected(_)) | None => {}
             }
         };
-        let ended = watched(speaking, &line, clock).await;
-        if let Some(early) = line.refusal() {
-            handler.record_refusal(early, &line);
+        let ended = run_with_timers(speaking, &state, clock).await;
+        if let Some(early) = state.early_refusal() {
+            handler.record_refusal(early, &state);
         }
-        match (ended, line.take_left()) {
-            (Ended::ByItself, Some(stream)) => linger::linger(stream).await,
-            (Ended::Panicked, Some(stream)) => {
-                if let Some(request) = line.panicked.get() {
+        match (ended, state.take_lingering()) {
+            (Finish::Completed, Some(stream)) => linger::linger(stream).await,
+            (Finish::Panicked, Some(stream)) => {
+                if let Some(request) = state.panicked.get() {
                     linger::after_panic(stream, request).await;
                 }
             }
@@ -103,7 +110,7 @@ impl<H: SessionHandler> Accept<H> {
 }
 
 #[async_trait]
-impl<H: SessionHandler> ServerApp for Accept<H> {
+impl<H: SessionHandler> ServerApp for ListenerApp<H> {
     async fn process_new(
         self: &Arc<Self>,
         stream: Stream,
@@ -112,13 +119,15 @@ impl<H: SessionHandler> ServerApp for Accept<H> {
         let DownstreamServer { connections, failures, limits, .. } = &*self.server;
         let clock = self.server.clock;
         let (mut socket, mut connection) = handshake::socket(stream)?;
-        let Some(place) = connections.enter(limits.connections) else {
-            self.turn_away(socket, connection, Refusal::TooManyConnections).await;
+        let Some(permit) = connections.try_acquire(limits.connections) else {
+            self.reject(socket, connection, Refusal::TooManyConnections).await;
             return None;
         };
-        let until = clock.instant(clock.now() + limits.timeouts.header);
-        if let Err(why) = self.door.named(&mut socket, &mut connection, until).await {
-            failures.tell(why, connection.peer, self.door.listener.address);
+        let until = clock.instant(clock.now() + limits.timeouts.request_header);
+        if let Err(error) =
+            self.context.read_proxy_header(&mut socket, &mut connection, until).await
+        {
+            failures.record(error, connection.peer, self.context.listener.address);
             return None;
         }
         // As soon as it is known whose it is: a handshake that does not come would be a place that
@@ -126,15 +135,15 @@ impl<H: SessionHandler> ServerApp for Accept<H> {
         let _of_client = match self.server.per_client(&connection) {
             Ok(of_client) => of_client,
             Err(refusal) => {
-                drop(place);
-                self.turn_away(socket, connection, refusal).await;
+                drop(permit);
+                self.reject(socket, connection, refusal).await;
                 return None;
             }
         };
         // Boxed, so that what a handshake needs is given back after it.
-        match Box::pin(self.door.open(socket, &mut connection, until, clock)).await {
-            Ok(opened) => self.speak(opened, connection, place, shutdown).await,
-            Err(why) => failures.tell(why, connection.peer, self.door.listener.address),
+        match Box::pin(self.context.accept_tls(socket, &mut connection, until, clock)).await {
+            Ok(negotiated) => self.serve_connection(negotiated, connection, permit, shutdown).await,
+            Err(error) => failures.record(error, connection.peer, self.context.listener.address),
         }
         None
     }
@@ -143,8 +152,8 @@ impl<H: SessionHandler> ServerApp for Accept<H> {
         // Accepting has stopped. Whoever is left finishes, but not for ever.
         let DownstreamServer { connections, handler, limits, .. } = &*self.server;
         connections.drain(self.server.clock.now());
-        tokio::time::sleep(SETTLE).await;
-        let drained = tokio::time::timeout(limits.drain, connections.empty()).await;
+        tokio::time::sleep(DRAIN_SETTLE).await;
+        let drained = tokio::time::timeout(limits.drain, connections.all_closed()).await;
         if drained.is_err() {
             self.server.drain_tunnels().await;
         }

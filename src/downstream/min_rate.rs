@@ -2,13 +2,13 @@
 
 use std::task::Poll;
 
-use super::connection_state::{Direction, Line};
+use super::connection_state::{ConnectionState, Direction};
 use crate::clock::Clock;
 use crate::policy::transfer_rate::{MinTransferRate, StallBudget};
 
 /// The two directions of one connection.
-pub(crate) struct Pacing {
-    pace: MinTransferRate,
+pub(crate) struct MinRateGuard {
+    rate: MinTransferRate,
     clock: Clock,
     /// The request that patience is had with.
     request: u64,
@@ -16,30 +16,35 @@ pub(crate) struct Pacing {
     writing: StallBudget,
 }
 
-impl Pacing {
-    pub(crate) fn new(pace: MinTransferRate, clock: Clock) -> Self {
-        let (reading, writing) = (StallBudget::new(pace), StallBudget::new(pace));
-        Self { pace, clock, request: 0, reading, writing }
+impl MinRateGuard {
+    pub(crate) fn new(rate: MinTransferRate, clock: Clock) -> Self {
+        let (reading, writing) = (StallBudget::new(rate), StallBudget::new(rate));
+        Self { rate, clock, request: 0, reading, writing }
     }
 
     /// Something was asked of the client, or offered to it: so many bytes moved, if any did.
-    pub(crate) fn moved(&mut self, line: &Line, direction: Direction, polled: Poll<usize>) {
-        if self.request != line.served() {
+    pub(crate) fn on_transfer(
+        &mut self,
+        state: &ConnectionState,
+        direction: Direction,
+        polled: Poll<usize>,
+    ) {
+        if self.request != state.requests_served() {
             // Each request begins with all of it.
-            (self.request, self.reading) = (line.served(), StallBudget::new(self.pace));
+            (self.request, self.reading) = (state.requests_served(), StallBudget::new(self.rate));
             self.writing = self.reading;
         }
         let now = self.clock.now();
         if direction == Direction::Write && polled.is_pending() {
             // Until the client takes it, nobody reads what it may have sent.
             self.reading.on_transfer(0, now);
-            line.slow_at(Direction::Read, None);
+            state.set_stall_deadline(Direction::Read, None);
         }
         let patience = match direction {
             Direction::Read => &mut self.reading,
             Direction::Write => &mut self.writing,
         };
-        line.slow_at(
+        state.set_stall_deadline(
             direction,
             match polled {
                 Poll::Pending => Some(patience.wait(now)),

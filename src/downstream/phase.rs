@@ -6,20 +6,20 @@ pub(crate) enum Phase {
     /// Between requests; nothing has been read of the next one.
     Idle,
     /// Some of a head has been read.
-    Head,
+    ReadingHead,
     /// A request is being served.
-    Busy,
+    InRequest,
     /// What is read and written is no HTTP any more.
-    Tunnel,
+    Upgraded,
 }
 
 impl Phase {
     pub(crate) const fn code(self) -> u8 {
         match self {
             Self::Idle => 0,
-            Self::Head => 1,
-            Self::Busy => 2,
-            Self::Tunnel => 3,
+            Self::ReadingHead => 1,
+            Self::InRequest => 2,
+            Self::Upgraded => 3,
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::http::accept::{Form, preferred};
 const ALLOW: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
 /// A response in the form that the client prefers.
-pub(crate) fn plain(
+pub(crate) fn build_refusal(
     request: &RequestHeader,
     request_id: Option<&HeaderValue>,
     refusal: Refusal,
@@ -46,12 +46,12 @@ fn json(refusal: Refusal) -> String {
 }
 
 /// A response where there is no session that could send one.
-pub(crate) struct Unasked {
+pub(crate) struct RawReply {
     text: String,
     body: usize,
 }
 
-impl Unasked {
+impl RawReply {
     /// All of it, as HTTP/1.
     pub(crate) const fn as_bytes(&self) -> &[u8] {
         self.text.as_bytes()
@@ -70,7 +70,7 @@ pub(crate) fn text_body(refusal: Refusal) -> String {
 
 /// A response to a connection that has no request yet, or none that can be read; without the body if
 /// it is to a HEAD request (RFC 9110 §9.3.2).
-pub(crate) fn unasked(refusal: Refusal, id: &str, is_head: bool) -> Unasked {
+pub(crate) fn raw_http1_reply(refusal: Refusal, id: &str, is_head: bool) -> RawReply {
     let (status, text) = (refusal.status(), text_body(refusal));
     let reason = StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
     let reason = reason.unwrap_or_default();
@@ -86,5 +86,5 @@ pub(crate) fn unasked(refusal: Refusal, id: &str, is_head: bool) -> Unasked {
          Content-Length: {length}\r\nCache-Control: no-store\r\n{retry_after}\
          X-Request-Id: {id}\r\nConnection: close\r\n\r\n{body}"
     );
-    Unasked { text, body: body.len() }
+    RawReply { text, body: body.len() }
 }

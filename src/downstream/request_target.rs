@@ -12,14 +12,14 @@ use crate::http::target::{Absolute, Change, escaped, restored};
 /// Makes the target that the client wrote the one that a backend gets. What is wrong with it is kept with
 /// the connection, and answered by the next hook.
 pub(crate) fn settle(session: &mut Session) {
-    let Some(line) = session.connection_state().cloned() else { return };
-    let changes = line.take_changes();
+    let Some(state) = session.connection_state().cloned() else { return };
+    let changes = state.take_target_changes();
     if changes.is_empty() {
         return;
     }
     if let Err(violation) = rewrite(session.req_header_mut(), &changes) {
-        line.violated(violation);
-        line.foretold.get_or_init(|| violation.into());
+        state.set_violation(violation);
+        state.head_refusal.get_or_init(|| violation.into());
     }
 }
 

@@ -6,13 +6,13 @@ use std::time::Duration;
 use pingora_core::protocols::http::v2::server::H2Options;
 use tokio::sync::Semaphore;
 
-use super::connection_info::Connection;
-use super::connection_state::{Line, LineTimeouts};
+use super::connection_info::ConnectionInfo;
+use super::connection_state::{ConnectionState, DownstreamTimeouts};
 use super::handler::SessionHandler;
-use super::handshake::Failures;
+use super::handshake::AcceptErrorReporter;
 use super::http2_settings;
 use super::stalled::Stalled;
-use super::tracker::{Connections, OfClient};
+use super::tracker::{ConnectionTracker, PerClientPermit};
 use crate::clock::Clock;
 use crate::config::{HalfClosed, Http2};
 use crate::exchange::refusal::{Abort, Refusal};
@@ -34,17 +34,17 @@ pub struct DownstreamLimits {
     /// Rejected connections that get a response at once; further ones are only closed.
     pub rejected: usize,
     /// Those of one client.
-    pub of_client: usize,
+    pub per_client: usize,
     /// How much the head of a request may have.
     pub head: HeadLimits,
     /// What an HTTP/2 connection may ask for.
     pub http2: Http2,
     /// How slow a client may be.
-    pub pace: Option<MinTransferRate>,
+    pub min_rate: Option<MinTransferRate>,
     /// What becomes of a request whose client closes its side of the connection.
     pub half_closed: HalfClosed,
     /// How long a client may take for what.
-    pub timeouts: LineTimeouts,
+    pub timeouts: DownstreamTimeouts,
     /// What responses and tunnels may hold that are not read, in bytes.
     pub response_buffers: Option<u64>,
     /// How long connections may take to end once accepting has stopped.
@@ -55,11 +55,11 @@ pub struct DownstreamLimits {
 pub struct DownstreamServer<H> {
     pub(crate) handler: H,
     pub(crate) clock: Clock,
-    pub(crate) connections: Arc<Connections>,
-    pub(crate) failures: Failures,
+    pub(crate) connections: Arc<ConnectionTracker>,
+    pub(crate) failures: AcceptErrorReporter,
     pub(crate) limits: DownstreamLimits,
     pub(crate) http2: H2Options,
-    pub(crate) stalled: Arc<Stalled<Line>>,
+    pub(crate) stalled: Arc<Stalled<ConnectionState>>,
     /// Rejected connections are no longer counted as connections, so they have a limit of their own.
     pub(crate) reject_permits: Semaphore,
 }
@@ -70,7 +70,7 @@ impl<H: SessionHandler> DownstreamServer<H> {
     pub fn new(
         handler: H,
         clock: Clock,
-        connections: Arc<Connections>,
+        connections: Arc<ConnectionTracker>,
         metrics: &ConnectionMetrics,
         limits: DownstreamLimits,
     ) -> Self {
@@ -78,7 +78,7 @@ impl<H: SessionHandler> DownstreamServer<H> {
             handler,
             clock,
             connections,
-            failures: Failures::new(&metrics.failures, clock),
+            failures: AcceptErrorReporter::new(&metrics.failures, clock),
             http2: http2_settings::options(&limits.http2, &limits.head),
             stalled: Stalled::new(limits.response_buffers, clock, metrics),
             reject_permits: Semaphore::new(limits.rejected),
@@ -88,26 +88,29 @@ impl<H: SessionHandler> DownstreamServer<H> {
 
     /// The drain's deadline has passed. Tunnels have one of their own, which their lines watch.
     pub(crate) async fn drain_tunnels(&self) {
-        let (tunnels, others) = self.connections.tunnels();
+        let (tunnels, others) = self.connections.upgraded();
         if others > 0 {
             log::warn!("drain deadline passed: connections={others}");
         }
-        self.connections.cut_others(self.clock.now(), Abort::DrainTimeout);
+        self.connections.force_close_requests(self.clock.now(), Abort::DrainTimeout);
         let timeouts = &self.limits.timeouts;
-        let longer = if tunnels > 0 { timeouts.tunnels } else { Duration::ZERO };
+        let longer = if tunnels > 0 { timeouts.tunnel_drain } else { Duration::ZERO };
         let longer = longer.saturating_sub(self.limits.drain) + ABORT_MAX;
-        if tokio::time::timeout(longer, self.connections.empty()).await.is_err() {
+        if tokio::time::timeout(longer, self.connections.all_closed()).await.is_err() {
             log::warn!("connections did not end: connections={}", self.connections.open());
         }
     }
 
     /// A place among the connections of the same client. A proxy that we trust is many clients.
-    pub(crate) fn per_client(&self, connection: &Connection) -> Result<Option<OfClient>, Refusal> {
-        let (client, most) = (connection.client_ip(), self.limits.of_client);
-        if most == usize::MAX || self.handler.is_trusted_proxy(client) {
+    pub(crate) fn per_client(
+        &self,
+        connection: &ConnectionInfo,
+    ) -> Result<Option<PerClientPermit>, Refusal> {
+        let (client, max) = (connection.client_ip(), self.limits.per_client);
+        if max == usize::MAX || self.handler.is_trusted_proxy(client) {
             return Ok(None);
         }
-        let place = self.connections.enter_of(client, most);
-        place.map(Some).ok_or(Refusal::TooManyConnectionsPerClient)
+        let permit = self.connections.try_acquire_for(client, max);
+        permit.map(Some).ok_or(Refusal::TooManyConnectionsPerClient)
     }
 }

@@ -108,11 +108,11 @@ impl<L: Stallable> Stalled<L> {
     }
 
     /// An exchange waits to be read from now on, until the ticket is dropped.
-    fn enter(self: &Arc<Self>, line: &Arc<L>, reader: Reader) -> Ticket<L> {
-        let connection = line.connection_key();
-        let (now, bytes) = (self.clock.now(), held(&**line));
+    fn enter(self: &Arc<Self>, waiting: &Arc<L>, reader: Reader) -> Ticket<L> {
+        let connection = waiting.connection_key();
+        let (now, bytes) = (self.clock.now(), held(&**waiting));
         let mut state = self.state();
-        let key = state.unread.enter(now, connection, bytes, (Arc::clone(line), reader));
+        let key = state.unread.enter(now, connection, bytes, (Arc::clone(waiting), reader));
         self.gauge.inc();
         if state.unread.is_over(connection) && !std::mem::replace(&mut state.is_watched, true) {
             tokio::spawn(Arc::clone(self).watch());
@@ -148,8 +148,8 @@ impl<L: Stallable> Stalled<L> {
     }
 
     fn end(&self, state: &mut State<L>, stalled: &[(Arc<L>, Reader)]) {
-        for (line, reader) in stalled {
-            line.give_up(*reader);
+        for (waiting, reader) in stalled {
+            waiting.give_up(*reader);
             self.ended.inc();
         }
         state.unlogged += stalled.len();
@@ -199,13 +199,13 @@ impl<L> Default for Wait<L> {
 
 impl<L: Stallable> Wait<L> {
     /// Something was written, and the other side is waited for, or not.
-    pub(crate) fn set(&self, waits: bool, line: &Arc<L>, reader: Reader) {
+    pub(crate) fn set(&self, waits: bool, waiting: &Arc<L>, reader: Reader) {
         if self.is_waiting.load(Relaxed) == waits {
             return;
         }
         self.is_waiting.store(waits, Relaxed);
-        let stalled = line.stalled().filter(|_| waits);
-        let ticket = stalled.map(|stalled| stalled.enter(line, reader));
+        let stalled = waiting.stalled().filter(|_| waits);
+        let ticket = stalled.map(|stalled| stalled.enter(waiting, reader));
         let mut held = self.ticket.lock();
         let _returned = std::mem::replace(&mut *held, ticket);
     }
@@ -239,11 +239,11 @@ impl<L: Stallable> ToBackend<L> {
     }
 
     /// The tunnel of this line has opened. While its backend does not read, it is one that waits.
-    pub(crate) fn opened(line: &Arc<L>) {
+    pub(crate) fn opened(waiting: &Arc<L>) {
         // Taken out, as the watcher holds the line.
-        let mut writes = line.to_backend().writes.lock();
+        let mut writes = waiting.to_backend().writes.lock();
         let Some(writes) = writes.take() else { return };
-        let waiting = Waiting(Arc::clone(line));
+        let waiting = Waiting(Arc::clone(waiting));
         writes.watch(move |pending| {
             waiting.0.to_backend().wait.set(pending, &waiting.0, Reader::Backend);
             waiting.0.given_up_for() != Some(Reader::Backend)

@@ -11,44 +11,44 @@ use parking_lot::{Mutex, MutexGuard};
 use prometheus::IntGauge;
 use tokio::sync::Notify;
 
-use super::connection_state::Line;
+use super::connection_state::ConnectionState;
 use crate::exchange::refusal::Abort;
 use crate::http::address;
 use crate::time::Timestamp;
 
 /// Every open client connection.
 #[derive(Debug)]
-pub struct Connections {
-    lines: Mutex<Lines>,
+pub struct ConnectionTracker {
+    registry: Mutex<Registry>,
     next: AtomicU64,
     open: AtomicUsize,
     /// Ended before they were done.
-    cut: AtomicUsize,
+    force_close: AtomicUsize,
     gauge: IntGauge,
-    emptied: Notify,
+    all_closed: Notify,
     by_client: Mutex<HashMap<IpAddr, usize>>,
 }
 
 /// Those that speak HTTP already.
 #[derive(Debug, Default)]
-struct Lines {
-    by_place: HashMap<u64, Arc<Line>>,
+struct Registry {
+    by_permit: HashMap<u64, Arc<ConnectionState>>,
     draining_since: Option<Timestamp>,
     /// Since when, and why, none may go on.
     aborted: Option<(Timestamp, Abort)>,
 }
 
-impl Connections {
+impl ConnectionTracker {
     /// None yet. Their number is also kept in `gauge`.
     #[must_use]
     pub fn new(gauge: IntGauge) -> Self {
         Self {
-            lines: Mutex::default(),
+            registry: Mutex::default(),
             next: AtomicU64::new(0),
             open: AtomicUsize::new(0),
-            cut: AtomicUsize::new(0),
+            force_close: AtomicUsize::new(0),
             gauge,
-            emptied: Notify::new(),
+            all_closed: Notify::new(),
             by_client: Mutex::default(),
         }
     }
@@ -60,104 +60,109 @@ impl Connections {
     }
 
     /// Returns once there is none.
-    pub async fn empty(&self) {
+    pub async fn all_closed(&self) {
         loop {
-            let emptied = self.emptied.notified();
-            let mut emptied = pin!(emptied);
-            emptied.as_mut().enable();
+            let all_closed = self.all_closed.notified();
+            let mut all_closed = pin!(all_closed);
+            all_closed.as_mut().enable();
             if self.open() == 0 {
                 return;
             }
-            emptied.await;
+            all_closed.await;
         }
     }
 
     /// Tells every connection that draining has begun, those to come included.
     pub fn drain(&self, now: Timestamp) {
-        let mut lines = self.lines();
-        let since = *lines.draining_since.get_or_insert(now);
-        lines.by_place.values().for_each(|line| line.drain(since));
+        let mut registry = self.registry();
+        let since = *registry.draining_since.get_or_insert(now);
+        registry.by_permit.values().for_each(|state| state.drain(since));
     }
 
     /// How many are tunnels, and how many are not.
-    pub(crate) fn tunnels(&self) -> (usize, usize) {
-        let tunnels = self.lines().by_place.values().filter(|line| line.is_tunnel()).count();
-        (tunnels, self.open().saturating_sub(tunnels))
+    pub(crate) fn upgraded(&self) -> (usize, usize) {
+        let upgraded =
+            self.registry().by_permit.values().filter(|state| state.is_upgraded()).count();
+        (upgraded, self.open().saturating_sub(upgraded))
     }
 
     /// Ends the tunnels, as their own limit would.
-    pub fn end_tunnels(&self, now: Timestamp) {
-        self.lines().by_place.values().for_each(|line| line.end_tunnel(now));
+    pub fn end_upgraded(&self, now: Timestamp) {
+        self.registry().by_permit.values().for_each(|state| state.end_upgraded(now));
     }
 
     /// Ends those that are no tunnels.
-    pub(crate) fn cut_others(&self, now: Timestamp, reason: Abort) {
-        for line in self.lines().by_place.values().filter(|line| !line.is_tunnel()) {
-            self.cut(line, now, reason);
+    pub(crate) fn force_close_requests(&self, now: Timestamp, reason: Abort) {
+        for state in self.registry().by_permit.values().filter(|state| !state.is_upgraded()) {
+            self.force_close(state, now, reason);
         }
     }
 
     /// Ends every connection, and those to come.
     pub fn abort(&self, now: Timestamp, reason: Abort) {
-        let mut lines = self.lines();
-        lines.aborted.get_or_insert((now, reason));
-        lines.by_place.values().for_each(|line| self.cut(line, now, reason));
+        let mut registry = self.registry();
+        registry.aborted.get_or_insert((now, reason));
+        registry.by_permit.values().for_each(|state| self.force_close(state, now, reason));
     }
 
-    fn cut(&self, line: &Line, now: Timestamp, reason: Abort) {
-        if line.cut(now, reason) {
-            self.cut.fetch_add(1, Relaxed);
+    fn force_close(&self, state: &ConnectionState, now: Timestamp, reason: Abort) {
+        if state.force_close(now, reason) {
+            self.force_close.fetch_add(1, Relaxed);
         }
     }
 
     /// How many had to be cut, or will be if the process ends now.
     #[must_use]
     pub fn unfinished(&self) -> usize {
-        self.open() + self.cut.load(Relaxed)
+        self.open() + self.force_close.load(Relaxed)
     }
 
     /// A place for one more, unless there are `most` already.
-    pub(crate) fn enter(self: &Arc<Self>, most: usize) -> Option<Place> {
+    pub(crate) fn try_acquire(self: &Arc<Self>, max: usize) -> Option<ConnectionPermit> {
         self.gauge.inc();
-        if self.open.fetch_add(1, Relaxed) >= most {
-            self.leave();
+        if self.open.fetch_add(1, Relaxed) >= max {
+            self.release();
             return None;
         }
         let id = self.next.fetch_add(1, Relaxed);
-        Some(Place { connections: Arc::clone(self), id })
+        Some(ConnectionPermit { connections: Arc::clone(self), id })
     }
 
     /// A place for one more of this client, unless it has `most` already.
-    pub(crate) fn enter_of(self: &Arc<Self>, client: IpAddr, most: usize) -> Option<OfClient> {
+    pub(crate) fn try_acquire_for(
+        self: &Arc<Self>,
+        client: IpAddr,
+        max: usize,
+    ) -> Option<PerClientPermit> {
         let client = address::client_key(client);
         let mut clients = self.by_client.lock();
         let count = clients.get(&client).map_or(0, |count| *count);
-        if count >= most {
+        if count >= max {
             return None;
         }
         clients.insert(client, count + 1);
-        Some(OfClient { connections: Arc::clone(self), client })
+        Some(PerClientPermit { connections: Arc::clone(self), client })
     }
 
-    fn leave(&self) {
+    fn release(&self) {
         self.gauge.dec();
         if self.open.fetch_sub(1, Relaxed) == 1 {
-            self.emptied.notify_waiters();
+            self.all_closed.notify_waiters();
         }
     }
 
-    fn lines(&self) -> MutexGuard<'_, Lines> {
-        self.lines.lock()
+    fn registry(&self) -> MutexGuard<'_, Registry> {
+        self.registry.lock()
     }
 }
 
 /// One open connection among those of its client, until it is dropped.
-pub(crate) struct OfClient {
-    connections: Arc<Connections>,
+pub(crate) struct PerClientPermit {
+    connections: Arc<ConnectionTracker>,
     client: IpAddr,
 }
 
-impl Drop for OfClient {
+impl Drop for PerClientPermit {
     fn drop(&mut self) {
         let clients = self.connections.by_client.lock();
         let mut clients = clients;
@@ -171,29 +176,29 @@ impl Drop for OfClient {
 }
 
 /// One open connection among the others, until it is dropped.
-pub(crate) struct Place {
-    connections: Arc<Connections>,
+pub(crate) struct ConnectionPermit {
+    connections: Arc<ConnectionTracker>,
     id: u64,
 }
 
-impl Place {
+impl ConnectionPermit {
     /// From now on the line hears of the draining.
-    pub(crate) fn speaks(&self, line: &Arc<Line>) {
-        let mut lines = self.connections.lines();
-        if let Some(since) = lines.draining_since {
-            line.drain(since);
+    pub(crate) fn register(&self, state: &Arc<ConnectionState>) {
+        let mut registry = self.connections.registry();
+        if let Some(since) = registry.draining_since {
+            state.drain(since);
         }
-        if let Some((since, reason)) = lines.aborted {
-            self.connections.cut(line, since, reason);
+        if let Some((since, reason)) = registry.aborted {
+            self.connections.force_close(state, since, reason);
         }
-        lines.by_place.insert(self.id, Arc::clone(line));
+        registry.by_permit.insert(self.id, Arc::clone(state));
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
-        self.connections.lines().by_place.remove(&self.id);
-        self.connections.leave();
+        self.connections.registry().by_permit.remove(&self.id);
+        self.connections.release();
     }
 }
 
@@ -201,14 +206,14 @@ impl Drop for Place {
 mod tests {
     use super::*;
 
-    fn connections() -> Arc<Connections> {
-        Arc::new(Connections::new(IntGauge::new("open", "open").unwrap()))
+    fn connections() -> Arc<ConnectionTracker> {
+        Arc::new(ConnectionTracker::new(IntGauge::new("open", "open").unwrap()))
     }
 
     #[test]
     fn a_client_has_so_many_places_and_gets_them_back() {
         let connections = connections();
-        let client = |address: &str| connections.enter_of(address.parse().unwrap(), 2);
+        let client = |address: &str| connections.try_acquire_for(address.parse().unwrap(), 2);
         let (one, two) = (client("192.0.2.1").unwrap(), client("::ffff:192.0.2.1"));
         assert!(two.is_some() && client("192.0.2.1").is_none());
         assert!(client("192.0.2.2").is_some(), "another client");
@@ -221,14 +226,14 @@ mod tests {
     #[test]
     fn whoever_gets_no_place_is_not_remembered() {
         let connections = connections();
-        assert!(connections.enter_of("192.0.2.1".parse().unwrap(), 0).is_none());
-        assert!(connections.by_client.lock().is_empty());
+        assert!(connections.try_acquire_for("192.0.2.1".parse().unwrap(), 0).is_none());
+        assert!(connections.by_client.lock().unwrap().is_empty());
     }
 
     #[test]
     fn all_addresses_of_an_ipv6_network_are_one_client() {
         let connections = connections();
-        let client = |address: &str| connections.enter_of(address.parse().unwrap(), 1);
+        let client = |address: &str| connections.try_acquire_for(address.parse().unwrap(), 1);
         let _one = client("2001:db8::1").unwrap();
         assert!(client("2001:db8::ffff:1").is_none());
         assert!(client("2001:db8:0:1::1").is_some());

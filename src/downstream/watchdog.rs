@@ -8,31 +8,36 @@ use std::time::Duration;
 
 use tokio::time::Sleep;
 
-use super::connection_state::Line;
+use super::connection_state::ConnectionState;
 use crate::clock::Clock;
 use crate::time::Timestamp;
 
 /// Far enough for any timeout, near enough for every timer.
-const ALARM_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+const TIMER_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Runs `serving` until it ends, or until the line has to be cut.
-pub(crate) async fn watched(serving: impl Future<Output = ()>, line: &Line, clock: Clock) -> Ended {
+pub(crate) async fn run_with_timers(
+    serving: impl Future<Output = ()>,
+    state: &ConnectionState,
+    clock: Clock,
+) -> Finish {
     let mut serving = pin!(serving);
-    let mut alarm = Alarm { sleep: Box::pin(tokio::time::sleep(Duration::ZERO)), at: None, clock };
+    let mut timer =
+        DeadlineTimer { sleep: Box::pin(tokio::time::sleep(Duration::ZERO)), at: None, clock };
     poll_fn(|context| {
-        line.register(context.waker());
+        state.register(context.waker());
         loop {
             // Whatever panicked is never polled again.
             match catch_unwind(AssertUnwindSafe(|| serving.as_mut().poll(context))) {
-                Ok(Poll::Ready(())) => return Poll::Ready(Ended::ByItself),
+                Ok(Poll::Ready(())) => return Poll::Ready(Finish::Completed),
                 Ok(Poll::Pending) => {}
-                Err(_logged) => return Poll::Ready(Ended::Panicked),
+                Err(_logged) => return Poll::Ready(Finish::Panicked),
             }
-            line.cork.pull();
-            match alarm.attend(line, context) {
-                Attended::Wait => return Poll::Pending,
-                Attended::Verdict => {}
-                Attended::Cut => return Poll::Ready(Ended::Cut),
+            state.cork.pull();
+            match timer.poll_due(state, context) {
+                TimerPoll::Wait => return Poll::Pending,
+                TimerPoll::Closing => {}
+                TimerPoll::ForceClose => return Poll::Ready(Finish::ForceClosed),
             }
         }
     })
@@ -40,54 +45,58 @@ pub(crate) async fn watched(serving: impl Future<Output = ()>, line: &Line, cloc
 }
 
 /// How the service of a connection ended.
-pub(crate) enum Ended {
+pub(crate) enum Finish {
     /// It was over.
-    ByItself,
+    Completed,
     /// It did not hear the line's verdict in time.
-    Cut,
+    ForceClosed,
     /// By a panic, which is logged already.
     Panicked,
 }
 
 /// What has come of a look at the line.
-enum Attended {
+enum TimerPoll {
     /// Nothing is due.
     Wait,
     /// The line has a verdict: the stream must be read to hear of it.
-    Verdict,
+    Closing,
     /// The verdict was not heard in time.
-    Cut,
+    ForceClose,
 }
 
 /// Rings when the line may be due.
 ///
 /// It is only ever set to an earlier time, and set anew when it rings too early: most requests
 /// end without touching it, and setting it is what costs.
-struct Alarm {
+struct DeadlineTimer {
     sleep: Pin<Box<Sleep>>,
     at: Option<Timestamp>,
     clock: Clock,
 }
 
-impl Alarm {
-    fn attend(&mut self, line: &Line, context: &mut Context<'_>) -> Attended {
+impl DeadlineTimer {
+    fn poll_due(&mut self, state: &ConnectionState, context: &mut Context<'_>) -> TimerPoll {
         loop {
-            if self.at.is_none_or(|at| line.due() < at) {
-                self.set(line.due());
+            if self.at.is_none_or(|at| state.next_deadline() < at) {
+                self.set(state.next_deadline());
             }
             if self.sleep.as_mut().poll(context).is_pending() {
-                return Attended::Wait;
+                return TimerPoll::Wait;
             }
             self.at = None;
             let now = self.clock.now();
-            if line.due() <= now {
-                return if line.check(now) { Attended::Verdict } else { Attended::Cut };
+            if state.next_deadline() <= now {
+                return if state.on_timer(now) {
+                    TimerPoll::Closing
+                } else {
+                    TimerPoll::ForceClose
+                };
             }
         }
     }
 
     fn set(&mut self, due: Timestamp) {
-        let at = due.min(self.clock.now() + ALARM_MAX);
+        let at = due.min(self.clock.now() + TIMER_MAX);
         self.at = Some(at);
         self.sleep.as_mut().reset(self.clock.instant(at).into());
     }

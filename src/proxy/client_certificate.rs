@@ -7,7 +7,7 @@ use http::header::{HeaderName, HeaderValue};
 use pingora::http::RequestHeader;
 use pingora_error::{ErrorType, OrErr as _, Result};
 
-use crate::downstream::connection_info::Connection;
+use crate::downstream::connection_info::ConnectionInfo;
 use crate::http::underscore;
 
 /// Ours, and all that begin like them.
@@ -16,11 +16,18 @@ const PREFIX: &str = "x-client-cert";
 const STANDARD: &str = "client-cert";
 
 /// Says what the handshake found out, and nothing else.
-pub(super) fn pass_on(request: &mut RequestHeader, connection: Option<&Connection>) -> Result<()> {
+pub(super) fn set_client_cert_headers(
+    request: &mut RequestHeader,
+    connection: Option<&ConnectionInfo>,
+) -> Result<()> {
     // Most requests claim nothing, and an empty list costs nothing.
-    let claims: Vec<HeaderName> =
-        request.headers.keys().filter(|name| is_claim(name.as_str())).cloned().collect();
-    for name in &claims {
+    let received: Vec<HeaderName> = request
+        .headers
+        .keys()
+        .filter(|name| is_client_cert_header(name.as_str()))
+        .cloned()
+        .collect();
+    for name in &received {
         request.remove_header(name);
     }
     let tls = connection.and_then(|connection| connection.tls.as_ref());
@@ -36,7 +43,7 @@ pub(super) fn pass_on(request: &mut RequestHeader, connection: Option<&Connectio
 }
 
 /// Gateways that make variables of headers cannot tell `_` from `-`.
-fn is_claim(name: &str) -> bool {
+fn is_client_cert_header(name: &str) -> bool {
     let is = |other: &str| name.len() == other.len() && underscore::starts_with(name, other);
     underscore::starts_with(name, PREFIX) || is(STANDARD) || is("client-cert-chain")
 }
@@ -63,7 +70,7 @@ mod tests {
             request.append_header(name, "forged").unwrap();
         }
         request.append_header("X-Client", "kept").unwrap();
-        pass_on(&mut request, None).unwrap();
+        set_client_cert_headers(&mut request, None).unwrap();
         let left: Vec<&str> = request.headers.keys().map(HeaderName::as_str).collect();
         assert_eq!(left, ["x-client"]);
     }

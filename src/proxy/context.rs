@@ -9,7 +9,7 @@ use pingora_proxy::Session;
 use super::log_record;
 use super::request_headers;
 use crate::clock::Clock;
-use crate::downstream::connection_state::Line;
+use crate::downstream::connection_state::ConnectionState;
 use crate::downstream::early_refusal::PanickedRequest;
 use crate::downstream::session_ext::SessionExt as _;
 use crate::exchange::Exchange;
@@ -23,22 +23,22 @@ use crate::exchange::request::Transfer;
 #[derive(Debug)]
 pub struct RequestContext {
     exchange: Exchange,
-    line: Option<Arc<Line>>,
+    state: Option<Arc<ConnectionState>>,
     clock: Clock,
 }
 
 impl RequestContext {
     pub(super) const fn new(exchange: Exchange, clock: Clock) -> Self {
-        Self { exchange, line: None, clock }
+        Self { exchange, state: None, clock }
     }
 
     /// Keeps what the log needs of the request.
     pub(super) fn received(&mut self, session: &Session, roll: u128) {
-        self.line = session.connection_state().cloned();
-        if let Some(line) = &self.line {
-            self.exchange.set_peer(line.connection.client_ip());
+        self.state = session.connection_state().cloned();
+        if let Some(state) = &self.state {
+            self.exchange.set_peer(state.connection.client_ip());
         }
-        let id = request_headers::request_id(session.req_header(), roll);
+        let id = request_headers::assign_request_id(session.req_header(), roll);
         self.exchange.received(log_record::request(session, id));
     }
 
@@ -49,26 +49,26 @@ impl RequestContext {
     /// A panic ends the request. Where no response has begun, the client gets one, which the log
     /// tells already.
     fn panicked(&self, mut transfer: Transfer) -> Transfer {
-        if let Some(line) = self.line.as_ref().filter(|_| transfer.status == 0) {
+        if let Some(state) = self.state.as_ref().filter(|_| transfer.status == 0) {
             let id = self.exchange.request_id();
             let id = id.and_then(|id| id.to_str().ok()).unwrap_or_default().to_owned();
             let panicked = PanickedRequest { id, is_head: self.is_head() };
             transfer.status = Refusal::Internal.status();
             transfer.bytes_out = panicked.body_bytes();
-            line.panicked.get_or_init(|| panicked);
+            state.panicked.get_or_init(|| panicked);
         }
         transfer
     }
 }
 
 /// The reason for which a connection was closed with a request on it.
-fn reason(line: &Line) -> Outcome {
-    match line.expired() {
+fn reason(state: &ConnectionState) -> Outcome {
+    match state.expired() {
         Some(Expired::Connection(abort)) => Outcome::Aborted(abort),
         Some(Expired::Deadline) => Outcome::Aborted(Abort::Deadline),
         Some(Expired::WriteRate) => Outcome::ClientWriteTimeout,
         // The runtime has ended with the process.
-        None => line.abort().map_or(Outcome::Abandoned, Outcome::Aborted),
+        None => state.abort_reason().map_or(Outcome::Abandoned, Outcome::Aborted),
     }
 }
 
@@ -77,7 +77,8 @@ impl Drop for RequestContext {
         if self.exchange.is_over() {
             return;
         }
-        let sent = self.line.as_ref().map(|line| (line.response.status(), line.response.bytes()));
+        let sent =
+            self.state.as_ref().map(|state| (state.response.status(), state.response.bytes()));
         let (status, bytes_out) = sent.unwrap_or_default();
         let transfer = Transfer { status, bytes_in: self.exchange.bytes_in(), bytes_out };
         let now = self.clock.now();
@@ -85,7 +86,7 @@ impl Drop for RequestContext {
             let transfer = self.panicked(transfer);
             return self.exchange.ended(Outcome::Aborted(Abort::Panic), transfer, now);
         }
-        let ending = self.line.as_deref().map_or(Outcome::Abandoned, reason);
+        let ending = self.state.as_deref().map_or(Outcome::Abandoned, reason);
         self.exchange.ended(ending, transfer, now);
     }
 }

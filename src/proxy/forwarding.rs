@@ -7,7 +7,7 @@ use pingora::http::RequestHeader;
 use pingora_error::{ErrorType, OrErr, Result};
 
 use crate::config::{Forwarding, ForwardingHeader};
-use crate::downstream::connection_info::Written;
+use crate::downstream::connection_info::ForwardedValues;
 use crate::exchange::{Client, X_FORWARDED_FOR, X_FORWARDED_PROTO};
 use crate::http::forwarded::{self, field};
 use crate::http::scheme::Scheme;
@@ -24,16 +24,16 @@ const FORWARDED_PREFIX: &str = "x-forwarded-";
 
 /// How a request came.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Came<'a> {
+pub(super) struct ClientHop<'a> {
     pub(super) client: Client,
     pub(super) scheme: Scheme,
     /// Of the connection, whose peer is the one in `client`.
-    pub(super) written: Option<&'a Written>,
+    pub(super) written: Option<&'a ForwardedValues>,
 }
 
 /// What proxies in front of us told, as far as it is believed.
 #[derive(Default)]
-struct Told {
+struct ForwardedChain {
     /// The hops, the first one first, as `X-Forwarded-For` has them.
     hops: Vec<String>,
     /// The same as elements of `Forwarded`.
@@ -44,27 +44,27 @@ struct Told {
 }
 
 /// Puts the fields in that say who asked, how, and for whom. `Host` is still the client's.
-pub(super) fn tell(
+pub(super) fn set_forwarding_headers(
     request: &mut RequestHeader,
-    came: Came<'_>,
+    client_hop: ClientHop<'_>,
     trusted: &[IpNet],
     fields: Forwarding,
 ) -> Result<()> {
-    let told = if forwarded::is_trusted(came.client.peer, trusted) {
-        told(&request.headers, fields)
+    let chain = if forwarded::is_trusted(client_hop.client.peer, trusted) {
+        parse_forwarding_headers(&request.headers, fields)
     } else {
-        Told::default()
+        ForwardedChain::default()
     };
-    remove_claims(request);
-    let peer = came.client.peer.to_canonical();
-    let own = match came.written {
+    strip_forwarding_headers(request);
+    let peer = client_hop.client.peer.to_canonical();
+    let own = match client_hop.written {
         Some(written) => written.client.clone(),
         None => value(address::text(peer))?,
     };
-    let asked = request.headers.get(HOST).cloned();
+    let host = request.headers.get(HOST).cloned();
     // Names as text, because Pingora would copy a `HeaderName` and write it in lower case.
     if fields.send.has_x_forwarded() {
-        let mut hops = told.hops;
+        let mut hops = chain.hops;
         // Most requests come straight from a client.
         let all = if hops.is_empty() {
             own.clone()
@@ -73,22 +73,24 @@ pub(super) fn tell(
             value(hops.join(", "))?
         };
         request.insert_header("X-Forwarded-For", all)?;
-        let scheme = HeaderValue::from_static(came.scheme.as_str());
-        request.insert_header("X-Forwarded-Proto", told.proto.unwrap_or(scheme))?;
-        if let Some(host) = told.host.or_else(|| asked.clone()) {
+        let scheme = HeaderValue::from_static(client_hop.scheme.as_str());
+        request.insert_header("X-Forwarded-Proto", chain.proto.unwrap_or(scheme))?;
+        if let Some(host) = chain.host.or_else(|| host.clone()) {
             request.insert_header("X-Forwarded-Host", host)?;
         }
-        if let Some(port) = told.port.or_else(|| came.written.map(|written| written.port.clone())) {
+        if let Some(port) =
+            chain.port.or_else(|| client_hop.written.map(|written| written.port.clone()))
+        {
             request.insert_header("X-Forwarded-Port", port)?;
         }
     }
     if fields.send.has_forwarded() {
-        let host = asked.as_ref().and_then(|host| host.to_str().ok());
-        let mut elements = told.elements;
-        elements.push(field::written(peer, host, came.scheme.as_str()));
+        let host = host.as_ref().and_then(|host| host.to_str().ok());
+        let mut elements = chain.elements;
+        elements.push(field::written(peer, host, client_hop.scheme.as_str()));
         request.insert_header("Forwarded", value(elements.join(", "))?)?;
     }
-    let client = came.client.address.to_canonical();
+    let client = client_hop.client.address.to_canonical();
     let real_ip = if client == peer { own } else { value(address::text(client))? };
     request.insert_header("X-Real-IP", real_ip)
 }
@@ -97,73 +99,73 @@ fn value(text: String) -> Result<HeaderValue> {
     HeaderValue::try_from(text).or_err(ErrorType::InternalError, "a field of our own")
 }
 
-fn told(headers: &HeaderMap, fields: Forwarding) -> Told {
+fn parse_forwarding_headers(headers: &HeaderMap, fields: Forwarding) -> ForwardedChain {
     let lines = |name: HeaderName| {
         headers.get_all(name).into_iter().map(|line| line.to_str().unwrap_or("?"))
     };
     let (x_forwarded, standard) = (fields.send.has_x_forwarded(), fields.send.has_forwarded());
-    let mut told = Told::default();
+    let mut chain = ForwardedChain::default();
     match fields.accept {
         ForwardingHeader::XForwardedFor => {
             if x_forwarded {
-                told.hops = forwarded::hops(lines(X_FORWARDED_FOR));
+                chain.hops = forwarded::hops(lines(X_FORWARDED_FOR));
             }
             if standard {
-                told.elements = forwarded::hops_as_elements(lines(X_FORWARDED_FOR));
+                chain.elements = forwarded::hops_as_elements(lines(X_FORWARDED_FOR));
             }
             let last = |name| headers.get_all(name).iter().next_back().cloned();
-            told.proto = last(X_FORWARDED_PROTO);
-            told.host = last(X_FORWARDED_HOST);
-            told.port = last(X_FORWARDED_PORT);
+            chain.proto = last(X_FORWARDED_PROTO);
+            chain.host = last(X_FORWARDED_HOST);
+            chain.port = last(X_FORWARDED_PORT);
         }
         ForwardingHeader::Forwarded => {
             if x_forwarded {
-                told.hops = forwarded::elements_as_hops(lines(header::FORWARDED));
+                chain.hops = forwarded::elements_as_hops(lines(header::FORWARDED));
             }
             if standard {
-                told.elements = forwarded::elements(lines(header::FORWARDED));
+                chain.elements = forwarded::elements(lines(header::FORWARDED));
             }
             let last = lines(header::FORWARDED)
                 .next_back()
                 .and_then(|line| field::from_the_right(line).next());
             if let Some(last) = last {
                 let scheme = last.proto.as_deref().and_then(Scheme::named);
-                told.proto = scheme.map(|scheme| HeaderValue::from_static(scheme.as_str()));
+                chain.proto = scheme.map(|scheme| HeaderValue::from_static(scheme.as_str()));
                 let host = last.host.filter(|host| host::canonical(host).is_ok());
-                told.host = host.and_then(|host| HeaderValue::try_from(host).ok());
+                chain.host = host.and_then(|host| HeaderValue::try_from(host).ok());
             }
         }
     }
-    told
+    chain
 }
 
 /// Takes out what anybody may have said; what was believed is put in again.
-fn remove_claims(request: &mut RequestHeader) {
-    let claims = |name: &&HeaderName| {
+fn strip_forwarding_headers(request: &mut RequestHeader) {
+    let received = |name: &&HeaderName| {
         let name = name.as_str();
         // A look at the first letter is all that most names need.
         matches!(name.as_bytes(), [b'f' | b'x', ..])
             // Gateways that make variables of fields cannot tell the one from the other.
-            && is_claim(&underscore::dashed(name))
+            && is_forwarding_header(&underscore::dashed(name))
     };
     // Most requests claim nothing, and an empty list costs nothing.
-    let claims: Vec<HeaderName> = request.headers.keys().filter(claims).cloned().collect();
-    for name in &claims {
+    let received: Vec<HeaderName> = request.headers.keys().filter(received).cloned().collect();
+    for name in &received {
         request.remove_header(name);
     }
 }
 
-fn is_claim(name: &str) -> bool {
+fn is_forwarding_header(name: &str) -> bool {
     name.starts_with(FORWARDED_PREFIX) || name == "forwarded" || name == X_REAL_IP.as_str()
 }
 
 /// Whether it is a header of a trace context (W3C Trace Context).
-pub(super) fn is_of_trace(name: &HeaderName) -> bool {
+pub(super) fn is_trace_header(name: &HeaderName) -> bool {
     name.as_str().starts_with("trace")
 }
 
 /// Takes a trace context out that is none: whoever continued it would continue nothing.
-pub(super) fn check_trace(request: &mut RequestHeader) {
+pub(super) fn strip_invalid_trace_context(request: &mut RequestHeader) {
     let mut parents = request.headers.get_all(TRACEPARENT).iter();
     let (first, second) = (parents.next(), parents.next());
     let good = first.and_then(|line| line.to_str().ok()).is_some_and(trace::is_traceparent);

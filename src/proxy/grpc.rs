@@ -18,13 +18,13 @@ const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
 ///
 /// # Errors
 /// The backend speaks HTTP/1.1, but the pool is for HTTP/2 alone.
-pub(super) fn ask(
+pub(super) fn restore_te_trailers(
     request: &mut RequestHeader,
     session: &Session,
     exchange: &Exchange,
 ) -> Result<()> {
     let pool = exchange.pool_id().and_then(|id| exchange.snapshot().pools.get(id));
-    let is_http2 = session.connection_state().is_some_and(|line| line.upload().is_some());
+    let is_http2 = session.connection_state().is_some_and(|state| state.request_body().is_some());
     if is_http2 {
         let received = &session.req_header().headers;
         let mut lines = received.get_all(header::TE).iter().filter_map(|line| line.to_str().ok());
@@ -39,7 +39,7 @@ pub(super) fn ask(
 }
 
 /// Takes note of the status of gRPC in an answer's head, or in its trailers.
-pub(super) fn note(fields: &HeaderMap, exchange: &mut Exchange) {
+pub(super) fn record_status(fields: &HeaderMap, exchange: &mut Exchange) {
     if let Some(status) = grpc::status(fields) {
         exchange.grpc_ended(status);
     }
@@ -67,7 +67,7 @@ pub(super) fn refusal(
 
 /// Sends a head that is the whole answer. Pingora's own way leaves HTTP/2 open for a body, and a
 /// client of gRPC would then look for the status in the trailers.
-pub(super) async fn write(session: &mut Session, head: ResponseHeader) -> Result<()> {
+pub(super) async fn send_headers_only(session: &mut Session, head: ResponseHeader) -> Result<()> {
     if let Some(stream) = session.as_downstream_mut().as_custom_mut() {
         return stream.write_response_header(Box::new(head), true).await;
     }

@@ -26,7 +26,7 @@ macro_rules! change {
 }
 
 /// Of what a backend gets: its path, its host, its fields.
-pub(super) fn request(
+pub(super) fn apply_to_request(
     request: &mut RequestHeader,
     received: &RequestHeader,
     exchange: &Exchange,
@@ -76,7 +76,7 @@ fn remove_underscores(
 }
 
 /// Of what the client gets, whoever answers.
-pub(super) fn response(response: &mut ResponseHeader, exchange: &Exchange) -> Result<()> {
+pub(super) fn apply_to_response(response: &mut ResponseHeader, exchange: &Exchange) -> Result<()> {
     // An interim answer is about the way, not about what is found there.
     let interim = response.status.is_informational();
     let Some(route) = exchange.route().filter(|_| !interim) else { return Ok(()) };

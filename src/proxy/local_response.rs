@@ -18,20 +18,20 @@ use crate::http::grpc::is_grpc;
 
 /// Answers with a refusal. The connection is kept where Pingora can tell that the request was
 /// read whole.
-pub(super) async fn refuse(
+pub(super) async fn send_refusal(
     session: &mut Session,
     exchange: &Exchange,
     refusal: Refusal,
 ) -> Result<()> {
-    let (mut head, body) = answer(session, exchange.request_id(), refusal)?;
-    header_rules::response(&mut head, exchange)?;
+    let (mut head, body) = build(session, exchange.request_id(), refusal)?;
+    header_rules::apply_to_response(&mut head, exchange)?;
     let is_end = matches!(refusal, Refusal::BadRequest | Refusal::BodyTooLarge);
     if session.req_header().method == Method::CONNECT || is_end {
         // What follows is not HTTP, or nobody knows where it begins, or it is too much to read.
         session.set_keepalive(None);
     }
     let Some(body) = body else {
-        return grpc::write(session, head).await;
+        return grpc::send_headers_only(session, head).await;
     };
     write(session, head, body).await
 }
@@ -41,7 +41,7 @@ pub(super) async fn refuse(
 async fn write(session: &mut Session, head: ResponseHeader, body: Bytes) -> Result<()> {
     let is_head = session.req_header().method == Method::HEAD;
     if is_head || body.is_empty() || is_bodiless(head.status) {
-        return grpc::write(session, head).await;
+        return grpc::send_headers_only(session, head).await;
     }
     session.write_response_header(Box::new(head), false).await?;
     session.write_response_body(Some(body), true).await
@@ -53,7 +53,7 @@ fn is_bodiless(status: StatusCode) -> bool {
 }
 
 /// Answers as the route says.
-pub(super) async fn give(
+pub(super) async fn send_direct_response(
     session: &mut Session,
     exchange: &Exchange,
     own: &DirectResponse,
@@ -78,11 +78,11 @@ pub(super) async fn give(
     if let Some(id) = exchange.request_id() {
         head.insert_header("X-Request-Id", id.clone())?;
     }
-    header_rules::response(&mut head, exchange)?;
+    header_rules::apply_to_response(&mut head, exchange)?;
     write(session, head, Bytes::copy_from_slice(body.as_bytes())).await
 }
 
-fn answer(
+fn build(
     session: &Session,
     request_id: Option<&HeaderValue>,
     refusal: Refusal,
@@ -91,24 +91,24 @@ fn answer(
     if is_grpc(&request.headers) {
         return grpc::refusal(request, request_id, refusal).map(|head| (head, None));
     }
-    reply::plain(request, request_id, refusal).map(|(head, body)| (head, Some(body)))
+    reply::build_refusal(request, request_id, refusal).map(|(head, body)| (head, Some(body)))
 }
 
 /// The error that makes Pingora stop and come back to us for the answer.
-pub(super) fn stop(refusal: Refusal) -> Box<Error> {
+pub(super) fn refusal_error(refusal: Refusal) -> Box<Error> {
     Error::explain(ErrorType::HTTPStatus(refusal.status()), refusal.code())
 }
 
 /// Ends an exchange that has failed for good: with an answer, if one can still be given.
-pub(super) async fn fail(
+pub(super) async fn reply_to_failure(
     session: &mut Session,
     error: &Error,
     exchange: &mut Exchange,
 ) -> FailToProxy {
-    let begun = progress::has_begun(session) || exchange.tunnel_since().is_some();
+    let begun = progress::response_started(session) || exchange.tunnel_since().is_some();
     let now = Clock::process().now();
     let judged = progress::judge(error, session, (exchange, now));
-    let violation = session.connection_state().and_then(|line| line.violation());
+    let violation = session.connection_state().and_then(|state| state.violation());
     if let Some(violation) = violation {
         exchange.set_detail(violation.code());
     }
@@ -117,13 +117,13 @@ pub(super) async fn fail(
     let mut error_code = 0;
     if let (false, Some(refusal)) = (begun, refusal) {
         exchange.refuse(refusal);
-        if let Some(line) = session.connection_state().cloned() {
-            line.answers(now);
-            session.set_write_timeout(Some(line.patience()));
+        if let Some(state) = session.connection_state().cloned() {
+            state.local_reply_started(now);
+            session.set_write_timeout(Some(state.local_reply_timeout()));
         }
         error_code = refusal.status();
         session.set_keepalive(None);
-        if let Err(error) = refuse(session, exchange, refusal).await {
+        if let Err(error) = send_refusal(session, exchange, refusal).await {
             log::debug!("could not answer: {error}");
         }
     }

@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use http::header::{self, HeaderValue};
 use pingora_proxy::Session;
 
-use super::forwarding::Came;
-use crate::downstream::connection_info::Connection;
+use super::forwarding::ClientHop;
+use crate::downstream::connection_info::ConnectionInfo;
 use crate::downstream::early_refusal::EarlyRefusal;
 use crate::downstream::session_ext::SessionExt as _;
 use crate::exchange::event::Wire;
@@ -20,7 +20,7 @@ use crate::http::scheme::Scheme;
 const CLIENT_CLOSED: u16 = 499;
 
 /// The request's head, as far as decisions need it.
-pub(super) fn head(session: &Session) -> Head<'_> {
+pub(super) fn request_facts(session: &Session) -> Head<'_> {
     let request = session.req_header();
     Head {
         peer: peer(session),
@@ -37,18 +37,18 @@ pub(super) fn head(session: &Session) -> Head<'_> {
 /// any other, and never trusted by accident.
 fn peer(session: &Session) -> IpAddr {
     let unknown = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
-    session.connection_info().map_or(unknown, Connection::client_ip)
+    session.connection_info().map_or(unknown, ConnectionInfo::client_ip)
 }
 
 /// How the request came.
-pub(super) fn came(session: &Session, client: Client) -> Came<'_> {
-    let written = session.connection_info().and_then(Connection::written);
-    Came { client, scheme: scheme(session), written }
+pub(super) fn client_hop(session: &Session, client: Client) -> ClientHop<'_> {
+    let written = session.connection_info().and_then(ConnectionInfo::forwarded_values);
+    ClientHop { client, scheme: scheme(session), written }
 }
 
 /// `http` or `https`, as the client came.
 pub(super) fn scheme(session: &Session) -> Scheme {
-    session.connection_info().map_or(Scheme::Http, Connection::scheme)
+    session.connection_info().map_or(Scheme::Http, ConnectionInfo::scheme)
 }
 
 /// What the log needs of a request.
@@ -68,15 +68,15 @@ pub(super) fn request(session: &Session, id: Option<HeaderValue>) -> Request {
 }
 
 /// What went over the wire by the end of an exchange.
-pub(super) fn transfer(session: &Session, exchange: &mut Exchange, ending: Outcome) -> Transfer {
+pub(super) fn transfer(session: &Session, exchange: &mut Exchange, outcome: Outcome) -> Transfer {
     let response = session.as_downstream().response_written();
     let response = response.filter(|head| super::request::is_final(head.status));
-    let status = match (ending, response.map_or(0, |head| head.status.as_u16())) {
+    let status = match (outcome, response.map_or(0, |head| head.status.as_u16())) {
         (Outcome::ClientAborted, 0) => CLIENT_CLOSED,
         (_, status) => status,
     };
     if let Some(head) = response {
-        super::grpc::note(&head.headers, exchange);
+        super::grpc::record_status(&head.headers, exchange);
     }
     Transfer {
         status,
@@ -87,7 +87,7 @@ pub(super) fn transfer(session: &Session, exchange: &mut Exchange, ending: Outco
 
 /// A connection that was refused before a request could be read from it.
 /// Of its line is told what can be told: the log takes any text, and no metric does.
-pub(super) fn unread<'a>(early: &'a EarlyRefusal, scheme: &'static str) -> Wire<'a> {
+pub(super) fn record_unparsed<'a>(early: &'a EarlyRefusal, scheme: &'static str) -> Wire<'a> {
     let request_line = early.request_line.as_str();
     let (method, rest) = request_line.split_once(' ').unwrap_or((request_line, ""));
     let target = rest.split(' ').next().unwrap_or_default();

@@ -33,7 +33,7 @@ use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
 use self::context::RequestContext;
 use crate::clock::Clock;
-use crate::downstream::connection_state::Line;
+use crate::downstream::connection_state::ConnectionState;
 use crate::downstream::disconnect;
 use crate::downstream::disconnect::Presence;
 use crate::downstream::early_refusal::EarlyRefusal;
@@ -70,19 +70,20 @@ impl Proxy {
     }
 
     fn admit(&self, session: &Session, exchange: &mut Exchange) -> Result<Admitted, Refusal> {
-        let head = log_record::head(session);
+        let head = log_record::request_facts(session);
         let misdirected = || {
             let misdirected = session.connection_info().is_some_and(|it| it.is_misdirected(&head));
             misdirected.then_some(Refusal::MisdirectedRequest)
         };
         if let Some(refusal) = session
             .connection_state()
-            .and_then(|line| line.foretold.get().copied())
+            .and_then(|state| state.head_refusal.get().copied())
             .or_else(misdirected)
         {
             exchange.set_peer(head.peer);
             exchange.refuse(refusal);
-            if let Some(violation) = session.connection_state().and_then(|line| line.violation()) {
+            if let Some(violation) = session.connection_state().and_then(|state| state.violation())
+            {
                 exchange.set_detail(violation.code());
             }
             return Err(refusal);
@@ -102,16 +103,16 @@ impl Proxy {
     }
 
     /// Logs and counts a connection that was refused before it had a request.
-    fn record_refusal(&self, early: &EarlyRefusal, line: &Line) {
+    fn record_refusal(&self, early: &EarlyRefusal, state: &ConnectionState) {
         let refusal = early.refusal;
         let observer = Arc::clone(&self.observer);
-        let mut exchange = Exchange::new(Arc::clone(&self.snapshot), observer, line.since());
-        exchange.set_peer(line.connection.client_ip());
+        let mut exchange = Exchange::new(Arc::clone(&self.snapshot), observer, state.head_started_at());
+        exchange.set_peer(state.connection.client_ip());
         exchange.refuse(refusal);
-        if let Some(violation) = line.violation() {
+        if let Some(violation) = state.violation() {
             exchange.set_detail(violation.code());
         }
-        let wire = log_record::unread(early, line.connection.scheme().as_str());
+        let wire = log_record::record_unparsed(early, state.connection.scheme().as_str());
         exchange.finished(Outcome::Refused(refusal), Some(&wire), self.clock.now());
     }
 }
@@ -151,15 +152,19 @@ impl ProxyHttp for Proxy {
         fault_injection::at("request_filter", session);
         match self.admit(session, exchange) {
             Err(refusal) => {
-                return local_response::refuse(session, exchange, refusal).await.map(|()| true);
+                return local_response::send_refusal(session, exchange, refusal)
+                    .await
+                    .map(|()| true);
             }
             Ok(Admitted::Direct(own)) => {
-                return local_response::give(session, exchange, &own).await.map(|()| true);
+                return local_response::send_direct_response(session, exchange, &own)
+                    .await
+                    .map(|()| true);
             }
             Ok(Admitted::Forward) => {}
         }
-        if let Some(line) = session.connection_state() {
-            line.deadline(exchange.deadline());
+        if let Some(state) = session.connection_state() {
+            state.set_deadline(exchange.deadline());
         }
         Ok(false)
     }
@@ -172,12 +177,12 @@ impl ProxyHttp for Proxy {
         fault_injection::at("upstream_peer", session);
         let rolls = (fastrand::u64(..), fastrand::u64(..));
         let now = self.clock.now();
-        let target = exchange.pick(now, rolls).map_err(local_response::stop)?;
-        websocket::await_answer(session, exchange, &target, now);
+        let target = exchange.pick(now, rolls).map_err(local_response::refusal_error)?;
+        websocket::arm_upgrade_deadline(session, exchange, &target, now);
         // A client that does not take its answer is as silent as a backend that gives none.
         session.set_write_timeout(Some(target.response_timeout));
-        disconnect::pause(session, target.backoff).await?;
-        upstream_peer::peer(&self.upstreams, &target, session.connection_info())
+        disconnect::back_off(session, target.backoff).await?;
+        upstream_peer::build(&self.upstreams, &target, session.connection_info())
     }
 
     async fn request_body_filter(
@@ -200,12 +205,12 @@ impl ProxyHttp for Proxy {
     ) -> Box<Error> {
         fault_injection::at("fail_to_connect", session);
         let reason = error_map::reason(&error);
-        let (presence, now) = (disconnect::look(session), self.clock.now());
+        let (presence, now) = (disconnect::check_now(session), self.clock.now());
         let failed = self.failure(&error, peer, now);
         let again =
             exchange.not_connected(failed, &reason, progress::replay(session, presence), now);
         error.set_retry(again);
-        if presence == Presence::Left { disconnect::left() } else { error }
+        if presence == Presence::Left { disconnect::client_left() } else { error }
     }
 
     async fn connected_to_upstream(
@@ -218,18 +223,18 @@ impl ProxyHttp for Proxy {
         exchange: &mut RequestContext,
     ) -> Result<()> {
         fault_injection::at("connected_to_upstream", session);
-        if let Some(line) = session.connection_state() {
-            line.uploads(connection.and_then(upload::of).cloned());
+        if let Some(state) = session.connection_state() {
+            state.set_request_body(connection.and_then(upload::of).cloned());
         }
         let now = self.clock.now();
         exchange.connected(reused, now);
         request::connected(session, exchange, now).await?;
-        websocket::connected(session, exchange, (socket, connection));
+        websocket::cork_request(session, exchange, (socket, connection));
         if reused {
             return Ok(());
         }
         request::limit_unsent(socket);
-        disconnect::check(session)
+        disconnect::check_after_connect(session)
     }
 
     async fn upstream_request_filter(
@@ -243,14 +248,20 @@ impl ProxyHttp for Proxy {
         let snapshot = exchange.snapshot();
         let rules = (snapshot.trusted_proxies.as_slice(), snapshot.forwarded);
         let backend = exchange.backend().map_or("", |backend| &backend.label);
-        let came = log_record::came(session, client);
+        let client_hop = log_record::client_hop(session, client);
         let id = exchange.request_id();
-        request_headers::forward(request, session.req_header(), (came, backend), id, rules)?;
+        request_headers::prepare_upstream_request(
+            request,
+            session.req_header(),
+            (client_hop, backend),
+            id,
+            rules,
+        )?;
         // After whatever the client may have taken out by its `Connection`.
-        client_certificate::pass_on(request, session.connection_info())?;
-        header_rules::request(request, session.req_header(), exchange)?;
-        grpc::ask(request, session, exchange)?;
-        websocket::ask(request, exchange)
+        client_certificate::set_client_cert_headers(request, session.connection_info())?;
+        header_rules::apply_to_request(request, session.req_header(), exchange)?;
+        grpc::restore_te_trailers(request, session, exchange)?;
+        websocket::restore_request_headers(request, exchange)
     }
 
     async fn upstream_response_filter(
@@ -260,10 +271,10 @@ impl ProxyHttp for Proxy {
         exchange: &mut RequestContext,
     ) -> Result<()> {
         fault_injection::at("upstream_response_filter", session);
-        request_headers::check_answer(response)?;
+        request_headers::validate_upstream_response(response)?;
         let status = response.status;
         let now = self.clock.now();
-        websocket::answered(session, response, exchange, now)?;
+        websocket::on_response_headers(session, response, exchange, now)?;
         let replay = progress::replay(session, disconnect::known(session));
         if status.is_informational() || !exchange.response_head(status.as_u16(), replay, now) {
             return Ok(());
@@ -279,9 +290,13 @@ impl ProxyHttp for Proxy {
     ) -> Result<()> {
         fault_injection::at("response_filter", session);
         let client_speaks = session.req_header().version;
-        let keep = request_headers::backward(response, exchange.request_id(), client_speaks)?;
-        header_rules::response(response, exchange)?;
-        websocket::agree(response)?;
+        let keep = request_headers::prepare_client_response(
+            response,
+            exchange.request_id(),
+            client_speaks,
+        )?;
+        header_rules::apply_to_response(response, exchange)?;
+        websocket::restore_response_headers(response)?;
         request::responding(session, response.status, keep);
         if !keep || self.is_draining() {
             session.set_keepalive(None);
@@ -296,7 +311,7 @@ impl ProxyHttp for Proxy {
         exchange: &mut RequestContext,
     ) -> Result<Option<Bytes>> {
         fault_injection::at("response_trailer_filter", session);
-        grpc::note(trailers, exchange);
+        grpc::record_status(trailers, exchange);
         Ok(None)
     }
 
@@ -309,9 +324,9 @@ impl ProxyHttp for Proxy {
     ) -> Result<Option<Duration>> {
         fault_injection::at("response_body_filter", session);
         let now = self.clock.now();
-        websocket::await_piece(session, exchange, now);
+        websocket::arm_body_deadline(session, exchange, now);
         // Bytes that trickle must not outlive the deadline that silence would not.
-        let lagged = session.connection_state().is_some_and(|line| line.response.took_lag());
+        let lagged = session.connection_state().is_some_and(|state| state.response.took_lag());
         if now < exchange.deadline() { Ok(None) } else { Err(error_map::late(lagged)) }
     }
 
@@ -326,13 +341,13 @@ impl ProxyHttp for Proxy {
         fault_injection::at("error_while_proxy", session);
         let now = self.clock.now();
         let judged = progress::judge(&error, session, (exchange, now));
-        let presence = disconnect::look(session);
+        let presence = disconnect::check_now(session);
         let replay = progress::replay(session, presence);
         let error = error_map::while_proxying(error, reused, judged, |failed, reason| {
             exchange.attempt_failed(failed, reason, replay, now)
         });
         let left = presence == Presence::Left && !replay.response_started;
-        if left { disconnect::left() } else { error }
+        if left { disconnect::client_left() } else { error }
     }
 
     async fn fail_to_proxy(
@@ -342,7 +357,7 @@ impl ProxyHttp for Proxy {
         exchange: &mut RequestContext,
     ) -> FailToProxy {
         fault_injection::at("fail_to_proxy", session);
-        local_response::fail(session, error, exchange).await
+        local_response::reply_to_failure(session, error, exchange).await
     }
 
     fn suppress_error_log(&self, _: &Session, _: &RequestContext, _: &Error) -> bool {
@@ -366,11 +381,11 @@ impl ProxyHttp for Proxy {
         exchange: &mut RequestContext,
     ) {
         fault_injection::at("logging", session);
-        if session.connection_state().is_some_and(|line| line.given_up_for().is_some()) {
+        if session.connection_state().is_some_and(|state| state.given_up_for().is_some()) {
             exchange.set_detail("response_buffers");
         }
         let now = self.clock.now();
-        let ending = progress::ending(session, error, (exchange, now));
+        let ending = progress::outcome(session, error, (exchange, now));
         let transfer = log_record::transfer(session, exchange, ending);
         exchange.ended(ending, transfer, now);
     }

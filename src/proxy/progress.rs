@@ -22,7 +22,7 @@ pub(super) fn judge(
 }
 
 /// How an exchange ended, for the log.
-pub(super) fn ending(
+pub(super) fn outcome(
     session: &mut Session,
     error: Option<&Error>,
     (exchange, now): (&Exchange, Timestamp),
@@ -39,14 +39,14 @@ pub(super) fn ending(
 
 fn progress(session: &mut Session, (exchange, now): (&Exchange, Timestamp)) -> Progress {
     let has_body = session.as_downstream_mut().is_body_done();
-    let line = session.connection_state();
+    let state = session.connection_state();
     let upgraded = exchange.tunnel_since().is_some();
     Progress {
-        response_started: upgraded || has_begun(session),
+        response_started: upgraded || response_started(session),
         upgraded,
-        awaits_body: !has_body && line.is_some_and(|line| line.is_awaited()),
-        awaits_reader: line.is_some_and(|line| line.response.is_unread()),
-        expired: line.and_then(|line| line.expired()),
+        awaits_body: !has_body && state.is_some_and(|state| state.is_waiting_for_client()),
+        awaits_reader: state.is_some_and(|state| state.response.is_unread()),
+        expired: state.and_then(|state| state.expired()),
         all_down: exchange.is_all_down(),
         until_deadline: exchange.is_until_deadline(),
         now,
@@ -55,7 +55,7 @@ fn progress(session: &mut Session, (exchange, now): (&Exchange, Timestamp)) -> P
 }
 
 /// Whether the headers of the final response were sent.
-pub(super) fn has_begun(session: &Session) -> bool {
+pub(super) fn response_started(session: &Session) -> bool {
     let begun = session.as_downstream().response_written();
     begun.is_some_and(|head| !head.status.is_informational() || head.status.as_u16() == 101)
 }
@@ -65,7 +65,7 @@ pub(super) fn replay(session: &Session, presence: Presence) -> Replay {
     Replay {
         half_closed: presence != Presence::Waits,
         idempotent: is_idempotent(&session.req_header().method),
-        response_started: has_begun(session),
+        response_started: response_started(session),
         body_whole: !session.as_downstream().retry_buffer_truncated(),
     }
 }

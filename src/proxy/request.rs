@@ -21,11 +21,11 @@ use crate::time::Timestamp;
 
 /// The request begins: as long as it has no deadline, so long may an answer of ours take.
 pub(super) fn begin(session: &mut Session, now: Timestamp) {
-    let Some(line) = session.connection_state().cloned() else { return };
-    line.busy(now);
-    session.set_write_timeout(Some(line.patience()));
+    let Some(state) = session.connection_state().cloned() else { return };
+    state.request_started(now);
+    session.set_write_timeout(Some(state.local_reply_timeout()));
     request_target::settle(session);
-    if line.is_worn() {
+    if state.reached_max_requests() {
         session.set_keepalive(None);
     }
 }
@@ -49,8 +49,8 @@ pub(super) async fn connected(
     exchange: &Exchange,
     now: Timestamp,
 ) -> Result<()> {
-    if session.connection_state().is_none_or(|line| line.upload().is_none()) {
-        await_head(session, exchange, now);
+    if session.connection_state().is_none_or(|state| state.request_body().is_none()) {
+        arm_response_deadline(session, exchange, now);
         return Ok(());
     }
     let request = session.req_header();
@@ -68,8 +68,8 @@ pub(super) async fn connected(
 /// A response of a backend is about to be sent: of this status, and `framed` or as long as the connection.
 pub(super) fn responding(session: &mut Session, status: StatusCode, framed: bool) {
     keep_open_after(session, status);
-    if let (false, Some(line)) = (framed, session.connection_state()) {
-        line.is_until_closed.store(true, Relaxed);
+    if let (false, Some(state)) = (framed, session.connection_state()) {
+        state.is_until_closed.store(true, Relaxed);
     }
 }
 
@@ -90,9 +90,9 @@ pub(super) fn is_final(status: StatusCode) -> bool {
 ///
 /// Not for HTTP/2: there the headers come as one, and the wait for them is over in `upstream::http2`, which
 /// knows how much of the request is still to be sent.
-fn await_head(session: &Session, exchange: &Exchange, now: Timestamp) {
-    if let Some(line) = session.connection_state().filter(|_| !exchange.wants_upgrade()) {
-        line.deadline(exchange.head_by(now));
+fn arm_response_deadline(session: &Session, exchange: &Exchange, now: Timestamp) {
+    if let Some(state) = session.connection_state().filter(|_| !exchange.wants_upgrade()) {
+        state.set_deadline(exchange.head_by(now));
     }
 }
 
@@ -110,19 +110,19 @@ pub(super) fn check(
 ) -> Result<()> {
     *piece = piece.take().filter(|piece| !(is_end && piece.is_empty()));
     let has_body = !session.as_downstream_mut().is_body_empty();
-    if has_body && session.connection_state().is_some_and(|line| line.upload().is_none()) {
-        await_head(session, exchange, clock.now());
+    if has_body && session.connection_state().is_some_and(|state| state.request_body().is_none()) {
+        arm_response_deadline(session, exchange, clock.now());
     }
-    taken(session, exchange.body_received(piece.as_ref().map_or(0, Bytes::len)))
+    check_body_limit(session, exchange.body_received(piece.as_ref().map_or(0, Bytes::len)))
 }
 
 /// Stops in the middle of a request's body if no more is `taken` of it. Without giving the upload up,
 /// Pingora would wait for what a backend of HTTP/2 answers to a request that is not sent to its end.
-fn taken(session: &Session, taken: Result<(), Refusal>) -> Result<()> {
+fn check_body_limit(session: &Session, taken: Result<(), Refusal>) -> Result<()> {
     taken.map_err(|refusal| {
-        if let Some(upload) = session.connection_state().and_then(|line| line.upload()) {
+        if let Some(upload) = session.connection_state().and_then(|state| state.request_body()) {
             upload.give_up(refusal.status());
         }
-        local_response::stop(refusal)
+        local_response::refusal_error(refusal)
     })
 }

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora_error::{Error, ErrorType, OrErr, Result};
 
-use super::forwarding::{self, Came};
+use super::forwarding::{self, ClientHop};
 use crate::config::Forwarding;
 use crate::http::hop_by_hop::{self, Direction};
 use crate::http::{request_id, via};
@@ -17,7 +17,7 @@ const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const VIA_FIRST: HeaderValue = HeaderValue::from_static("1.1 weir");
 
 /// The id of a request: the client's, if a log can carry it, or a new one.
-pub(super) fn request_id(request: &RequestHeader, roll: u128) -> Option<HeaderValue> {
+pub(super) fn assign_request_id(request: &RequestHeader, roll: u128) -> Option<HeaderValue> {
     let given = request
         .headers
         .get(&X_REQUEST_ID)
@@ -36,10 +36,10 @@ pub(super) fn path(request: &RequestHeader) -> &str {
 }
 
 /// Makes the head that a client sent, and Pingora has copied, the one that a backend gets.
-pub(super) fn forward(
+pub(super) fn prepare_upstream_request(
     request: &mut RequestHeader,
     received: &RequestHeader,
-    (came, backend): (Came<'_>, &str),
+    (client_hop, backend): (ClientHop<'_>, &str),
     request_id: Option<&HeaderValue>,
     (trusted, fields): (&[IpNet], Forwarding),
 ) -> Result<()> {
@@ -54,9 +54,9 @@ pub(super) fn forward(
         // It cannot take the interim answer that the backend would give (RFC 9110 §10.1.1).
         request.remove_header(&header::EXPECT);
     }
-    forwarding::tell(request, came, trusted, fields)?;
-    if received.headers.keys().any(forwarding::is_of_trace) {
-        forwarding::check_trace(request);
+    forwarding::set_forwarding_headers(request, client_hop, trusted, fields)?;
+    if received.headers.keys().any(forwarding::is_trace_header) {
+        forwarding::strip_invalid_trace_context(request);
     }
     if let Some(request_id) = request_id {
         // It replaces what the client sent: several, or one that no log can carry.
@@ -81,7 +81,7 @@ fn text_lines(headers: &HeaderMap, name: HeaderName) -> impl DoubleEndedIterator
 }
 
 /// Refuses an answer whose end can be seen in two ways, and puts right what has one meaning only.
-pub(super) fn check_answer(response: &mut ResponseHeader) -> Result<()> {
+pub(super) fn validate_upstream_response(response: &mut ResponseHeader) -> Result<()> {
     let mut codings = response.headers.get_all(header::TRANSFER_ENCODING).iter();
     if let Some(coding) = codings.next() {
         // We ask for no other coding, so none may come (RFC 9112 §6.1).
@@ -106,7 +106,7 @@ pub(super) fn check_answer(response: &mut ResponseHeader) -> Result<()> {
 
 /// Makes a backend's answer head the one that the client gets. Whether the client's connection
 /// can be kept.
-pub(super) fn backward(
+pub(super) fn prepare_client_response(
     response: &mut ResponseHeader,
     request_id: Option<&HeaderValue>,
     client_speaks: Version,

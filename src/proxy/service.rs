@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::Proxy;
 use super::pingora::engine::Engine;
-use crate::downstream::connection_state::Line;
+use crate::downstream::connection_state::ConnectionState;
 use crate::downstream::early_refusal::EarlyRefusal;
 use crate::downstream::handler::SessionHandler;
 use crate::http::forwarded::is_trusted;
@@ -35,7 +35,7 @@ impl SessionHandler for ProxyService {
         is_trusted(client, &self.proxy.snapshot.trusted_proxies)
     }
 
-    fn record_refusal(&self, refusal: &EarlyRefusal, connection: &Line) {
+    fn record_refusal(&self, refusal: &EarlyRefusal, connection: &ConnectionState) {
         self.proxy.record_refusal(refusal, connection);
     }
 }

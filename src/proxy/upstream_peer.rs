@@ -3,15 +3,15 @@
 use pingora_core::upstreams::peer::{ALPN, HttpPeer};
 use pingora_error::{ErrorType, OkOrErr as _, Result};
 
-use crate::downstream::connection_info::Connection;
+use crate::downstream::connection_info::ConnectionInfo;
 use crate::exchange::Target;
 use crate::upstream::{Upstreams, http2, proxied};
 
 /// A target in Pingora's words.
-pub(super) fn peer(
+pub(super) fn build(
     upstreams: &Upstreams,
     target: &Target,
-    of: Option<&Connection>,
+    of: Option<&ConnectionInfo>,
 ) -> Result<Box<HttpPeer>> {
     let address = target.backend.address();
     let peer = address.and_then(|at| upstreams.peer(target.pool, target.id, at));
@@ -25,10 +25,10 @@ pub(super) fn peer(
     }
     http2::lead(&mut peer);
     let options = &mut peer.options;
-    let patience = target.tunnel_timeout.unwrap_or(target.response_timeout);
-    options.read_timeout = Some(patience);
-    options.write_timeout = Some(patience);
+    let timeout = target.tunnel_timeout.unwrap_or(target.response_timeout);
+    options.read_timeout = Some(timeout);
+    options.write_timeout = Some(timeout);
     options.idle_timeout = Some(target.idle_timeout);
-    proxied::speak_for(&mut peer, of.map(Connection::ends));
+    proxied::speak_for(&mut peer, of.map(ConnectionInfo::addresses));
     Ok(peer)
 }

@@ -22,14 +22,14 @@ use crate::time::Timestamp;
 
 /// An attempt begins. If it is to become a tunnel, the backend has so long to say so. Else the wait for
 /// its response begins with the connection (`request.rs`).
-pub(super) fn await_answer(
+pub(super) fn arm_upgrade_deadline(
     session: &Session,
     exchange: &Exchange,
     target: &Target,
     now: Timestamp,
 ) {
-    if let Some(line) = session.connection_state() {
-        line.again(match exchange.wants_upgrade() {
+    if let Some(state) = session.connection_state() {
+        state.attempt_started(match exchange.wants_upgrade() {
             true => exchange.upgrade_deadline(target, now),
             false => exchange.deadline(),
         });
@@ -38,24 +38,27 @@ pub(super) fn await_answer(
 
 /// The connection to the backend is there. The head that asks for a tunnel goes out a moment later
 /// (`cork.rs`).
-pub(super) fn connected(
+pub(super) fn cork_request(
     session: &Session,
     exchange: &Exchange,
     (socket, digest): (RawFd, Option<&Digest>),
 ) {
-    let Some(line) = session.connection_state() else { return };
-    line.to_backend.connected(digest);
+    let Some(state) = session.connection_state() else { return };
+    state.to_backend.connected(digest);
     if !exchange.wants_upgrade() {
         return;
     }
-    if let Err(error) = line.cork.put(socket) {
+    if let Err(error) = state.cork.put(socket) {
         log::debug!("not corked: error=\"{error}\"");
     }
 }
 
 /// Puts back what speaks about the connection and was removed from the request, if the client asks
 /// for a tunnel.
-pub(super) fn ask(request: &mut RequestHeader, exchange: &Exchange) -> Result<()> {
+pub(super) fn restore_request_headers(
+    request: &mut RequestHeader,
+    exchange: &Exchange,
+) -> Result<()> {
     if exchange.wants_upgrade() {
         request.insert_header("Connection", "Upgrade")?;
         request.insert_header("Upgrade", WEBSOCKET)?;
@@ -68,7 +71,7 @@ pub(super) fn ask(request: &mut RequestHeader, exchange: &Exchange) -> Result<()
 ///
 /// # Errors
 /// A 101 that nobody asked for, or to something else.
-pub(super) fn answered(
+pub(super) fn on_response_headers(
     session: &mut Session,
     response: &ResponseHeader,
     exchange: &mut Exchange,
@@ -76,29 +79,29 @@ pub(super) fn answered(
 ) -> Result<()> {
     if response.status != StatusCode::SWITCHING_PROTOCOLS {
         if !response.status.is_informational() {
-            if let Some(line) = session.connection_state() {
-                line.deadline(exchange.deadline()); // the wait for the headers is over
+            if let Some(state) = session.connection_state() {
+                state.set_deadline(exchange.deadline()); // the wait for the headers is over
             }
-            await_piece(session, exchange, now);
+            arm_body_deadline(session, exchange, now);
         }
         return Ok(());
     }
     if !exchange.wants_upgrade() || !agrees_to_websocket(&response.headers) {
         return Err(Error::explain(ErrorType::InvalidHTTPHeader, "101 unasked").into_up());
     }
-    if session.connection_state().is_some_and(|line| line.has_more()) {
+    if session.connection_state().is_some_and(|state| state.has_pipelined_input()) {
         // Whoever sent it could not know that it would be read as a part of a tunnel. A request
         // that was pipelined must not become one (RFC 6455 §4.1: nothing before the answer).
         exchange.set_detail("before_101");
         exchange.refuse(Refusal::BadRequest);
-        return Err(local_response::stop(Refusal::BadRequest));
+        return Err(local_response::refusal_error(Refusal::BadRequest));
     }
     let silence = exchange.upgraded(now);
     session.set_read_timeout(Some(silence));
     session.set_write_timeout(Some(silence));
-    if let Some(line) = session.connection_state() {
-        line.tunnel();
-        ToBackend::opened(line);
+    if let Some(state) = session.connection_state() {
+        state.upgraded();
+        ToBackend::opened(state);
     }
     Ok(())
 }
@@ -106,17 +109,17 @@ pub(super) fn answered(
 /// More of an answer may come that is no tunnel. Pingora's patience is a tunnel's all the same, so
 /// the line keeps the time: as long for the backend as for the client, who has to take what came
 /// before.
-pub(super) fn await_piece(session: &Session, exchange: &Exchange, now: Timestamp) {
+pub(super) fn arm_body_deadline(session: &Session, exchange: &Exchange, now: Timestamp) {
     if exchange.wants_upgrade()
         && exchange.tunnel_since().is_none()
-        && let Some(line) = session.connection_state()
+        && let Some(state) = session.connection_state()
     {
-        line.deadline(exchange.body_deadline(now));
+        state.set_deadline(exchange.body_deadline(now));
     }
 }
 
 /// Puts back what speaks about the connection and was removed from the 101.
-pub(super) fn agree(response: &mut ResponseHeader) -> Result<()> {
+pub(super) fn restore_response_headers(response: &mut ResponseHeader) -> Result<()> {
     if response.status == StatusCode::SWITCHING_PROTOCOLS {
         response.insert_header(header::CONNECTION, "Upgrade")?;
         response.insert_header(header::UPGRADE, WEBSOCKET)?;

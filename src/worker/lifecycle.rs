@@ -286,7 +286,7 @@ impl<'a> Lifecycle<'a> {
                     () = data.drained() => break,
                     () = &mut tunnels_over, if tunnels_go_on && !orders_open => {
                         tunnels_go_on = false;
-                        self.components.connections.end_tunnels(self.components.proxy.clock.now());
+                        self.components.connections.end_upgraded(self.components.proxy.clock.now());
                     }
                     () = self.heartbeat.due() => self.beat(),
                     _ = report.tick() => self.report(&mut told),

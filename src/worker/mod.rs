@@ -39,8 +39,8 @@ use crate::access_log::{AccessLog, Writer};
 use crate::admin::{Admin, Readiness};
 use crate::clock::Clock;
 use crate::config::{Config, Listener, Problem, Problems, Threads};
-use crate::downstream::handshake::Door;
-use crate::downstream::tracker::Connections;
+use crate::downstream::handshake::ListenerContext;
+use crate::downstream::tracker::ConnectionTracker;
 use crate::exchange::event::{Event, Observer};
 use crate::link::{Link, Start, State, ToSupervisor, ToWorker};
 use crate::log::Log;
@@ -182,9 +182,9 @@ fn admin_port(config: &Config, sockets: &mut Sockets) -> AdminPort {
 /// What the components of a worker share.
 struct Components {
     proxy: Proxy,
-    connections: Arc<Connections>,
+    connections: Arc<ConnectionTracker>,
     connection_metrics: ConnectionMetrics,
-    doors: Vec<Door>,
+    doors: Vec<ListenerContext>,
     tickets: Arc<Tickets>,
     readiness: Arc<Readiness>,
     prober: Arc<Prober>,
@@ -198,7 +198,7 @@ fn doors(
     config: &Config,
     keys: Option<TicketKeys>,
     kept: &LastGoodFiles,
-) -> Result<(Vec<Door>, Arc<Tickets>), WorkerError> {
+) -> Result<(Vec<ListenerContext>, Arc<Tickets>), WorkerError> {
     let clock = Clock::process();
     let now = clock.wall(clock.now());
     let tickets = Tickets::new(now)
@@ -208,7 +208,7 @@ fn doors(
     }
     let tickets = Arc::new(tickets);
     let door = |listener: &Listener| {
-        let mut door = Door { listener: listener.clone(), terminator: None };
+        let mut door = ListenerContext { listener: listener.clone(), terminator: None };
         if let Some(tls) = listener.tls.clone() {
             let made = Terminator::new(listener, tls, Arc::clone(&tickets), (kept, now));
             let (terminator, found) = made.map_err(WorkerError::Tls)?;
@@ -224,7 +224,7 @@ fn doors(
 fn assemble(
     config: &Config,
     snapshot: Snapshot,
-    doors: Vec<Door>,
+    doors: Vec<ListenerContext>,
     tickets: Arc<Tickets>,
     kept: &LastGoodFiles,
 ) -> Result<(Components, Admin, Writer), WorkerError> {
@@ -255,7 +255,7 @@ fn assemble(
             clock,
             draining: Arc::default(),
         },
-        connections: Arc::new(Connections::new(metrics.connections().open.clone())),
+        connections: Arc::new(ConnectionTracker::new(metrics.connections().open.clone())),
         connection_metrics: metrics.connections().clone(),
         doors,
         tickets,

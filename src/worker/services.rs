@@ -21,8 +21,8 @@ use tokio::task::JoinSet;
 use super::budget::Budget;
 use super::{Components, memory};
 use crate::config::{Config, limits};
-use crate::downstream::connection_state::LineTimeouts;
-use crate::downstream::listener_app::Accept;
+use crate::downstream::connection_state::DownstreamTimeouts;
+use crate::downstream::listener_app::ListenerApp;
 use crate::downstream::server::{DownstreamLimits, DownstreamServer};
 use crate::proxy::pingora::engine;
 use crate::proxy::service::ProxyService;
@@ -145,12 +145,12 @@ pub(super) fn accept(
     components: &Components,
     threads: usize,
     sockets: Sockets,
-) -> io::Result<Vec<(Sockets, Accept<ProxyService>)>> {
+) -> io::Result<Vec<(Sockets, ListenerApp<ProxyService>)>> {
     let server = Arc::new(server(config, components, threads)?);
     let app = |(address, socket): (SocketAddr, TcpListener)| {
         // A listener that only a newer supervisor knows is not served.
         let door = components.doors.iter().find(|door| door.listener.address == address)?;
-        Some((vec![(address, socket)], Accept::new(Arc::clone(&server), door.clone())))
+        Some((vec![(address, socket)], ListenerApp::new(Arc::clone(&server), door.clone())))
     };
     Ok(sockets.into_iter().filter_map(app).collect())
 }
@@ -178,17 +178,17 @@ fn server(
     let limits = DownstreamLimits {
         connections: budget.connections,
         rejected: budget.rejected,
-        of_client: config.limits.connections_per_client.map_or(usize::MAX, NonZero::get),
+        per_client: config.limits.connections_per_client.map_or(usize::MAX, NonZero::get),
         head: config.limits.head,
         http2: config.limits.http2,
-        pace: config.limits.min_rate,
+        min_rate: config.limits.min_rate,
         half_closed: config.limits.half_closed,
         response_buffers: config.limits.response_buffers.bytes(memory::available()),
-        timeouts: LineTimeouts {
-            header: config.limits.header_timeout,
-            keepalive: config.limits.keepalive,
-            tunnels: config.shutdown.tunnels,
-            requests: config.limits.requests_per_connection,
+        timeouts: DownstreamTimeouts {
+            request_header: config.limits.header_timeout,
+            keepalive_idle: config.limits.keepalive,
+            tunnel_drain: config.shutdown.tunnels,
+            max_requests: config.limits.requests_per_connection,
         },
         drain: config.shutdown.drain,
     };

@@ -6,43 +6,43 @@ use std::task::{Context, Poll};
 
 use pingora_core::protocols::Stream;
 
-use super::{EarlyRefusal, Line, Verdict};
+use super::{CloseReason, ConnectionState, EarlyRefusal};
 use crate::downstream::stalled::{Reader, Stallable, Stalled, ToBackend};
 use crate::http::scan::Violation;
 use crate::http::target::Change;
 use crate::upstream::http2::Upload;
 
-impl Line {
+impl ConnectionState {
     /// Some of a response was offered to the client. Whether it waits for the client now.
-    pub(crate) fn waits(self: &Arc<Self>, waits: bool) {
-        self.to_client.set(waits, self, Reader::Client);
+    pub(crate) fn set_waiting_for_reader(self: &Arc<Self>, waits: bool) {
+        self.client_wait.set(waits, self, Reader::Client);
     }
 
     /// Notes that the connection is refused without a request. Only the first refusal counts.
-    pub(crate) fn refuse(&self, refusal: EarlyRefusal) {
-        self.refusal.get_or_init(|| refusal);
+    pub(crate) fn set_early_refusal(&self, refusal: EarlyRefusal) {
+        self.early_refusal.get_or_init(|| refusal);
     }
 
     /// Notes what the client sent that is not HTTP.
-    pub(crate) fn violated(&self, violation: Violation) {
+    pub(crate) fn set_violation(&self, violation: Violation) {
         self.violation.get_or_init(|| violation);
     }
 
     /// Something else stands for these bytes of targets.
-    pub(crate) fn change(&self, changes: impl Iterator<Item = Change>) {
+    pub(crate) fn add_target_changes(&self, changes: impl Iterator<Item = Change>) {
         let mut changes = changes.peekable();
         if changes.peek().is_some() {
-            self.changes.lock().extend(changes);
+            self.target_changes.lock().extend(changes);
         }
     }
 
     /// Those of the current request.
-    pub(crate) fn take_changes(&self) -> Vec<Change> {
-        let mut changes = self.changes.lock();
+    pub(crate) fn take_target_changes(&self) -> Vec<Change> {
+        let mut changes = self.target_changes.lock();
         if changes.is_empty() {
             return Vec::new();
         }
-        let current = self.served();
+        let current = self.requests_served();
         let mine = changes.iter().filter(|change| change.message == current).copied().collect();
         changes.retain(|change| change.message > current);
         mine
@@ -54,37 +54,37 @@ impl Line {
     }
 
     /// The request goes to a backend, by HTTP/2 if there is an `upload`.
-    pub(crate) fn uploads(&self, upload: Option<Arc<Upload>>) {
-        *self.upload.lock() = upload;
+    pub(crate) fn set_request_body(&self, upload: Option<Arc<Upload>>) {
+        *self.request_body.lock() = upload;
     }
 
     /// What is on its way of the request's body, if its backend speaks HTTP/2.
-    pub(crate) fn upload(&self) -> Option<Arc<Upload>> {
-        self.upload.lock().clone()
+    pub(crate) fn request_body(&self) -> Option<Arc<Upload>> {
+        self.request_body.lock().clone()
     }
 
     /// Whether more may be read of the request's body.
-    pub(crate) fn poll_room(&self, context: &mut Context<'_>) -> Poll<()> {
-        self.upload().map_or(Poll::Ready(()), |upload| upload.poll_room(context))
+    pub(crate) fn poll_body_capacity(&self, context: &mut Context<'_>) -> Poll<()> {
+        self.request_body().map_or(Poll::Ready(()), |upload| upload.poll_room(context))
     }
 
     /// Nobody serves the stream any more, but the client may still be sending.
-    pub(crate) fn leave(&self, stream: Stream) {
-        *self.left.lock() = Some(stream);
+    pub(crate) fn park_for_linger(&self, stream: Stream) {
+        *self.lingering.lock() = Some(stream);
     }
 
     /// The stream that was left.
-    pub(crate) fn take_left(&self) -> Option<Stream> {
-        self.left.lock().take()
+    pub(crate) fn take_lingering(&self) -> Option<Stream> {
+        self.lingering.lock().take()
     }
 
     /// How it was refused without a request, if it was.
-    pub(crate) fn refusal(&self) -> Option<&EarlyRefusal> {
-        self.refusal.get()
+    pub(crate) fn early_refusal(&self) -> Option<&EarlyRefusal> {
+        self.early_refusal.get()
     }
 }
 
-impl Stallable for Line {
+impl Stallable for ConnectionState {
     fn connection_key(&self) -> usize {
         Arc::as_ptr(&self.connection).addr()
     }
@@ -94,7 +94,7 @@ impl Stallable for Line {
     }
 
     fn is_backend_http2(&self) -> bool {
-        self.upload().is_some()
+        self.request_body().is_some()
     }
 
     fn stalled(&self) -> Option<&Arc<Stalled<Self>>> {
@@ -106,8 +106,9 @@ impl Stallable for Line {
     }
 
     fn give_up(&self, reader: Reader) {
-        let (stalled, open) = (Verdict::Stalled.code(), Verdict::Open.code());
-        if self.verdict.compare_exchange(open, stalled, Relaxed, Relaxed).is_ok() {
+        let (stalled, open) =
+            (CloseReason::code(Some(CloseReason::WriteTimeout)), CloseReason::code(None));
+        if self.close_reason.compare_exchange(open, stalled, Relaxed, Relaxed).is_ok() {
             self.given_up.get_or_init(|| reader);
         }
         self.task.wake();

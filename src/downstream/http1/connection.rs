@@ -5,9 +5,9 @@ use pingora_core::protocols::http::ServerSession;
 use pingora_core::server::ShutdownWatch;
 
 use crate::config::HalfClosed;
-use crate::downstream::connection_state::Line;
+use crate::downstream::connection_state::ConnectionState;
 use crate::downstream::handler::SessionHandler;
-use crate::downstream::http1::io::GuardedStream;
+use crate::downstream::http1::io::Http1Io;
 use crate::downstream::server::{BODY_DRAIN, DownstreamServer};
 
 /// Pingora's word for "keep the connection, without a timeout of yours".
@@ -16,8 +16,8 @@ const KEEPALIVE: Option<u64> = Some(0);
 /// Serves the requests of a connection until it ends.
 pub(crate) async fn serve<H: SessionHandler>(
     server: &DownstreamServer<H>,
-    stream: GuardedStream,
-    line: &Line,
+    stream: Http1Io,
+    state: &ConnectionState,
     shutdown: &ShutdownWatch,
 ) {
     let mut stream = Box::new(stream);
@@ -25,7 +25,7 @@ pub(crate) async fn serve<H: SessionHandler>(
     loop {
         // What has begun already is in Pingora's hands, and nothing more may come. What is no
         // HTTP is answered at once.
-        if line.is_idle() && !stream.is_broken() && !stream.first_byte().await {
+        if state.is_idle() && !stream.is_broken() && !stream.wait_readable().await {
             return;
         }
         let mut session = ServerSession::new_http1(stream);
@@ -39,7 +39,7 @@ pub(crate) async fn serve<H: SessionHandler>(
         let done = server.handler.app().process_new_http(session, shutdown).await;
         let Some(reusable) = done else { return };
         let (reused, kept) = reusable.consume();
-        line.answered(server.clock.now());
+        state.response_sent(server.clock.now());
         let Ok(guarded) = reused.into_any().downcast() else { return };
         (stream, settings) = (guarded, kept);
     }

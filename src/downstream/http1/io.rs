@@ -14,10 +14,10 @@ use pingora_core::protocols::{GetProxyDigest, Peek, Stream};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 
 use crate::clock::Clock;
-use crate::downstream::connection_state::{Direction, Line, Verdict};
+use crate::downstream::connection_state::{CloseReason, ConnectionState, Direction};
 use crate::downstream::early_refusal::{EarlyRefusal, text_of_line};
 use crate::downstream::http1::eager::EagerStream;
-use crate::downstream::min_rate::Pacing;
+use crate::downstream::min_rate::MinRateGuard;
 use crate::downstream::reply;
 use crate::downstream::session_ext;
 use crate::exchange::refusal::Refusal;
@@ -28,9 +28,9 @@ use crate::upstream::bounded::PIECE;
 use crate::upstream::delegate::delegate;
 
 /// A client's stream, watched.
-pub(crate) struct GuardedStream {
+pub(crate) struct Http1Io {
     inner: Stream,
-    line: Arc<Line>,
+    state: Arc<ConnectionState>,
     digest: Option<Arc<ProxyDigest>>,
     clock: Clock,
     /// Reads along; `None` where the bytes are not those of HTTP/1.
@@ -40,33 +40,33 @@ pub(crate) struct GuardedStream {
     /// The last request line that came without the end of its head, for the log.
     request_line: String,
     /// `None` if the client may be as slow as it likes.
-    pacing: Option<Pacing>,
+    min_rate: Option<MinRateGuard>,
     /// Read already, and not looked at.
-    ahead: Option<u8>,
+    peeked: Option<u8>,
     /// Pingora has ended it, which it does only after a whole response.
     is_shut: bool,
 }
 
-impl GuardedStream {
+impl Http1Io {
     pub(crate) fn new(
         inner: Stream,
-        line: Arc<Line>,
+        state: Arc<ConnectionState>,
         clock: Clock,
         scanner: Option<Scanner>,
-        pace: Option<MinTransferRate>,
+        rate: Option<MinTransferRate>,
     ) -> Self {
-        let pacing = pace.map(|pace| Pacing::new(pace, clock));
-        let digest = session_ext::attach_state(&line);
+        let min_rate = rate.map(|rate| MinRateGuard::new(rate, clock));
+        let digest = session_ext::attach_state(&state);
         Self {
             inner: EagerStream::over(inner),
-            line,
+            state,
             digest,
             clock,
             scanner,
             broken: None,
             request_line: String::new(),
-            pacing,
-            ahead: None,
+            min_rate,
+            peeked: None,
             is_shut: false,
         }
     }
@@ -75,11 +75,11 @@ impl GuardedStream {
     ///
     /// Pingora's session is there for every request, and costs several times as much as everything
     /// else of an idle connection. So there is none before somebody asks for something.
-    pub(crate) async fn first_byte(&mut self) -> bool {
+    pub(crate) async fn wait_readable(&mut self) -> bool {
         let mut byte = [0];
         let read = poll_fn(|context| {
             let mut buffer = ReadBuf::new(&mut byte);
-            if self.line.verdict() != Verdict::Open {
+            if self.state.close_reason().is_some() {
                 return Pin::new(&mut *self).poll_read(context, &mut buffer).map_ok(|()| 0);
             }
             let polled = Pin::new(&mut self.inner).poll_read(context, &mut buffer);
@@ -89,7 +89,7 @@ impl GuardedStream {
             Ok(0) => false,
             Ok(_) => {
                 let [byte] = byte;
-                self.ahead = Some(byte);
+                self.peeked = Some(byte);
                 true
             }
             Err(error) => {
@@ -110,40 +110,40 @@ impl GuardedStream {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let ahead = if buffer.remaining() > 0 { self.ahead.take() } else { None };
-        buffer.put_slice(ahead.as_slice());
+        let peeked = if buffer.remaining() > 0 { self.peeked.take() } else { None };
+        buffer.put_slice(peeked.as_slice());
         let polled = match self.scanner {
             Some(_) => Pin::new(&mut self.inner).poll_read(context, buffer),
             // Of a tunnel, small pieces: several wait while its backend takes nothing.
             None => Pin::new(&mut (&mut self.inner).take(PIECE)).poll_read(context, buffer),
         };
         // Whatever came of it now comes of the next read, too.
-        if ahead.is_some() { Poll::Ready(Ok(())) } else { polled }
+        if peeked.is_some() { Poll::Ready(Ok(())) } else { polled }
     }
 
     /// Answers for Pingora, which has no request to answer. The write buffer is empty at this point
     /// and takes the few bytes at once; if it did not, the client would be cut without them.
     fn refuse(&mut self, refusal: Refusal, context: &mut Context<'_>) {
-        if self.line.refusal().is_some() {
+        if self.state.early_refusal().is_some() {
             return;
         }
         let mut early = EarlyRefusal::new(refusal, std::mem::take(&mut self.request_line));
-        let answer = reply::unasked(refusal, early.id.as_str(), early.is_head());
+        let answer = reply::raw_http1_reply(refusal, early.id.as_str(), early.is_head());
         let written = Pin::new(&mut self.inner).poll_write(context, answer.as_bytes());
         if let Poll::Ready(Ok(written)) = written {
             early.bytes_out = answer.body_bytes(written);
         }
-        self.line.refuse(early);
+        self.state.set_early_refusal(early);
         let flushed = Pin::new(&mut self.inner).poll_flush(context);
         log::debug!(
             "refused: peer={} written={written:?} flushed={flushed:?}",
-            self.line.connection.peer
+            self.state.connection.peer
         );
     }
 
     /// Looks at what was read behind `before`, and takes back what Pingora must not see.
     fn scan(&mut self, buffer: &mut ReadBuf<'_>, before: usize) {
-        if self.line.is_tunnel() {
+        if self.state.is_upgraded() {
             self.scanner = None;
         }
         let Some(scanner) = &mut self.scanner else { return };
@@ -153,36 +153,38 @@ impl GuardedStream {
         }
         let fed = scanner.feed(read);
         let line_at = fed.as_ref().map_or_else(|broken| broken.line_at, |unfinished| *unfinished);
-        if let Some(line) = line_at.and_then(|at| read.get(at..)) {
-            self.request_line = text_of_line(line);
+        if let Some(state) = line_at.and_then(|at| read.get(at..)) {
+            self.request_line = text_of_line(state);
         } else if scanner.is_between() {
             self.request_line.clear(); // it is of a request that is whole
         }
-        self.line.change(scanner.change(buffer.filled_mut().get_mut(before..).unwrap_or_default()));
+        self.state.add_target_changes(
+            scanner.change(buffer.filled_mut().get_mut(before..).unwrap_or_default()),
+        );
         if let Err(broken) = fed {
             buffer.set_filled(before + broken.valid_prefix);
             self.broken = Some(broken);
         }
-        self.line.bytes_read(scanner.begun(), || self.clock.now());
+        self.state.bytes_read(scanner.begun(), || self.clock.now());
     }
 
     /// What a read brings once the bytes are not HTTP any more.
     fn reject(&mut self, broken: FramingError, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let is_served = self.line.served() == broken.message;
-        match (self.line.is_busy(), broken.part) {
+        let is_served = self.state.requests_served() == broken.message;
+        match (self.state.is_in_request(), broken.part) {
             // It was sent before there was a tunnel that it could have been meant for.
-            (true, _) if self.line.is_tunnel() => Poll::Ready(Ok(())),
+            (true, _) if self.state.is_upgraded() => Poll::Ready(Ok(())),
             // The requests before it come first. Whoever has served them reads again, in the same
             // task; so nobody has to be woken.
             (true, _) if !is_served => Poll::Pending,
             // Without this the end of a body would be awaited that cannot come.
             (true, MessagePart::Body) => {
-                self.line.violated(broken.violation);
+                self.state.set_violation(broken.violation);
                 Poll::Ready(Err(io::ErrorKind::InvalidData.into()))
             }
             (true, MessagePart::Head) => Poll::Pending,
             (false, _) => {
-                self.line.violated(broken.violation);
+                self.state.set_violation(broken.violation);
                 self.refuse(broken.violation.into(), context);
                 Poll::Ready(Ok(()))
             }
@@ -192,55 +194,58 @@ impl GuardedStream {
     /// Whether nothing may be read of a body as yet, for too much of it is still on its way.
     fn is_held_back(&mut self, context: &mut Context<'_>) -> bool {
         let is_body =
-            self.line.is_busy() && self.scanner.as_ref().is_some_and(|it| !it.is_between());
-        if !is_body || self.line.poll_room(context).is_ready() {
+            self.state.is_in_request() && self.scanner.as_ref().is_some_and(|it| !it.is_between());
+        if !is_body || self.state.poll_body_capacity(context).is_ready() {
             return false;
         }
-        self.line.read_pending(false);
-        self.pace_read(Poll::Ready(0));
+        self.state.set_waiting_for_client(false);
+        self.time_read(Poll::Ready(0));
         let _error = Pin::new(&mut self.inner).poll_flush(context); // nothing is read that would do so
         true
     }
 
     /// Watches how fast a body comes. What comes between requests is watched by the line alone.
-    fn pace_read(&mut self, polled: Poll<usize>) {
-        let Some(scanner) = self.scanner.as_ref().filter(|_| !self.line.is_tunnel()) else {
+    fn time_read(&mut self, polled: Poll<usize>) {
+        let Some(scanner) = self.scanner.as_ref().filter(|_| !self.state.is_upgraded()) else {
             return;
         };
-        let is_body = self.line.is_busy() && scanner.begun() == self.line.served();
-        if let Some(pacing) = self.pacing.as_mut().filter(|_| is_body) {
+        let is_body = self.state.is_in_request() && scanner.begun() == self.state.requests_served();
+        if let Some(min_rate) = self.min_rate.as_mut().filter(|_| is_body) {
             // The last of a body is no pause before more of it.
             let polled = if scanner.is_between() { Poll::Ready(0) } else { polled };
-            pacing.moved(&self.line, Direction::Read, polled);
+            min_rate.on_transfer(&self.state, Direction::Read, polled);
         }
     }
 
     /// Watches how fast an answer goes, and writes no more of it to a client that is too slow. What
     /// is on its way of its request goes on meanwhile, though nobody reads more of it.
-    fn paced_write(
+    fn timed_write(
         &mut self,
         context: &mut Context<'_>,
         piece: &[u8],
         write: impl FnOnce(Pin<&mut Stream>, &mut Context<'_>) -> Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
-        if matches!(self.line.verdict(), Verdict::Stalled | Verdict::Abort) {
+        if matches!(
+            self.state.close_reason(),
+            Some(CloseReason::WriteTimeout | CloseReason::Forced)
+        ) {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
         let written = write(Pin::new(&mut self.inner), context);
-        self.line.response.set_unread(written.is_pending());
+        self.state.response.set_unread(written.is_pending());
         if let Poll::Ready(Ok(bytes @ 1..)) = written {
-            self.line.response.wrote(piece, bytes);
+            self.state.response.wrote(piece, bytes);
         }
         if written.is_pending() {
-            let _left = self.line.poll_room(context);
+            let _left = self.state.poll_body_capacity(context);
         }
-        self.line.waits(written.is_pending());
-        if let Some(pacing) = self.pacing.as_mut().filter(|_| !self.line.is_tunnel()) {
+        self.state.set_waiting_for_reader(written.is_pending());
+        if let Some(min_rate) = self.min_rate.as_mut().filter(|_| !self.state.is_upgraded()) {
             let moved = match &written {
                 Poll::Pending => Poll::Pending,
                 Poll::Ready(written) => Poll::Ready(*written.as_ref().unwrap_or(&0)),
             };
-            pacing.moved(&self.line, Direction::Write, moved);
+            min_rate.on_transfer(&self.state, Direction::Write, moved);
         }
         written
     }
@@ -249,63 +254,63 @@ impl GuardedStream {
     /// were sent before it, and are served like those before them; whoever serves the last of them
     /// reads again, and so nobody has to be woken.
     fn is_end_of_a_later_request(&self) -> bool {
-        self.line.is_busy() && !self.line.is_tunnel() && self.line.has_more()
+        self.state.is_in_request() && !self.state.is_upgraded() && self.state.has_pipelined_input()
     }
 
     /// Whether the client may be sending what nobody is going to read.
-    fn is_in_the_middle(&self) -> bool {
+    fn has_unread_input(&self) -> bool {
         let is_whole = self.scanner.as_ref().is_none_or(Scanner::is_between);
         // After a panic the client gets a response, unless it has had one.
-        let is_owed = std::thread::panicking() && !self.line.response.has_started();
-        !is_whole || self.broken.is_some() || self.line.refusal().is_some() || is_owed
+        let is_owed = std::thread::panicking() && !self.state.response.has_started();
+        !is_whole || self.broken.is_some() || self.state.early_refusal().is_some() || is_owed
     }
 }
 
-impl Drop for GuardedStream {
+impl Drop for Http1Io {
     fn drop(&mut self) {
-        self.line.waits(false);
-        let has_begun = self.line.response.has_started();
-        if self.line.is_until_closed.load(Relaxed) && has_begun && !self.is_shut {
+        self.state.set_waiting_for_reader(false);
+        let has_begun = self.state.response.has_started();
+        if self.state.is_until_closed.load(Relaxed) && has_begun && !self.is_shut {
             // An ordinary end would say that the response is whole.
             let reset = sockets::reset(self.inner.id());
-            log::debug!("response aborted: peer={} reset={reset:?}", self.line.connection.peer);
-        } else if self.is_in_the_middle() {
+            log::debug!("response aborted: peer={} reset={reset:?}", self.state.connection.peer);
+        } else if self.has_unread_input() {
             let nothing = Box::new(io::Cursor::new(Vec::<u8>::new()));
-            self.line.leave(std::mem::replace(&mut self.inner, nothing));
+            self.state.park_for_linger(std::mem::replace(&mut self.inner, nothing));
         }
     }
 }
 
-impl fmt::Debug for GuardedStream {
+impl fmt::Debug for Http1Io {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
             .debug_struct("GuardedStream")
-            .field("peer", &self.line.connection.peer)
+            .field("peer", &self.state.connection.peer)
             .finish_non_exhaustive()
     }
 }
 
-impl AsyncRead for GuardedStream {
+impl AsyncRead for Http1Io {
     fn poll_read(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        match this.line.verdict() {
-            Verdict::Open => {}
-            Verdict::Close => {
+        match this.state.close_reason() {
+            None => {}
+            Some(CloseReason::Idle) => {
                 // Over TLS an end without a word could be anybody's. Whether it is taken, is not
                 // waited for.
                 let ended = Pin::new(&mut this.inner).poll_shutdown(context);
-                log::debug!("idle: peer={} ended={ended:?}", this.line.connection.peer);
+                log::debug!("idle: peer={} ended={ended:?}", this.state.connection.peer);
                 return Poll::Ready(Ok(()));
             }
-            Verdict::HeadTimeout => {
+            Some(CloseReason::HeaderTimeout) => {
                 this.refuse(Refusal::ClientTimeout, context);
                 return Poll::Ready(Ok(()));
             }
-            Verdict::PastDeadline | Verdict::Stalled | Verdict::Abort => {
+            Some(CloseReason::RequestTimeout | CloseReason::WriteTimeout | CloseReason::Forced) => {
                 return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
             }
         }
@@ -317,15 +322,15 @@ impl AsyncRead for GuardedStream {
         }
         let before = buffer.filled().len();
         let polled = this.read_on(context, buffer);
-        this.line.read_pending(polled.is_pending());
+        this.state.set_waiting_for_client(polled.is_pending());
         this.scan(buffer, before);
         let read = buffer.filled().len() - before;
         let is_end = read == 0 && matches!(polled, Poll::Ready(Ok(())));
         if is_end && this.is_end_of_a_later_request() {
-            this.line.read_pending(false);
+            this.state.set_waiting_for_client(false);
             return Poll::Pending;
         }
-        this.pace_read(if polled.is_pending() { Poll::Pending } else { Poll::Ready(read) });
+        this.time_read(if polled.is_pending() { Poll::Pending } else { Poll::Ready(read) });
         match this.broken {
             // Nothing is left of it, and nothing is the end to whoever reads.
             Some(broken) if buffer.filled().len() == before => this.reject(broken, context),
@@ -334,16 +339,16 @@ impl AsyncRead for GuardedStream {
     }
 }
 
-impl AsyncWrite for GuardedStream {
+impl AsyncWrite for Http1Io {
     fn poll_write(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        if this.line.is_busy() {
+        if this.state.is_in_request() {
             return this
-                .paced_write(context, bytes, |inner, context| inner.poll_write(context, bytes));
+                .timed_write(context, bytes, |inner, context| inner.poll_write(context, bytes));
         }
         // Before the first hook of a request, only Pingora's own 400 can come.
         this.refuse(Refusal::BadRequest, context);
@@ -354,7 +359,7 @@ impl AsyncWrite for GuardedStream {
         let flush = |inner: Pin<&mut Stream>, context: &mut Context<'_>| {
             inner.poll_flush(context).map_ok(|()| 0)
         };
-        self.get_mut().paced_write(context, &[], flush).map_ok(|_| ())
+        self.get_mut().timed_write(context, &[], flush).map_ok(|_| ())
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -368,9 +373,9 @@ impl AsyncWrite for GuardedStream {
         pieces: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        if this.line.is_busy() {
+        if this.state.is_in_request() {
             let first = pieces.first().map_or(&[][..], |piece| piece);
-            return this.paced_write(context, first, |inner, context| {
+            return this.timed_write(context, first, |inner, context| {
                 inner.poll_write_vectored(context, pieces)
             });
         }
@@ -383,16 +388,16 @@ impl AsyncWrite for GuardedStream {
     }
 }
 
-delegate!(GuardedStream);
+delegate!(Http1Io);
 
-impl GetProxyDigest for GuardedStream {
+impl GetProxyDigest for Http1Io {
     fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
         self.digest.clone() // it leads to the line
     }
 }
 
 #[async_trait]
-impl Peek for GuardedStream {
+impl Peek for Http1Io {
     async fn try_peek(&mut self, buffer: &mut [u8]) -> io::Result<bool> {
         self.inner.try_peek(buffer).await
     }

@@ -19,18 +19,18 @@ use pingora_core::protocols::{Digest, Stream};
 use pingora_core::server::ShutdownWatch;
 use pingora_error::Error;
 
-use crate::downstream::connection_state::{Line, Verdict};
+use crate::downstream::connection_state::{CloseReason, ConnectionState};
 use crate::downstream::early_refusal::EarlyRefusal;
 use crate::downstream::handler::SessionHandler;
-use crate::downstream::http2::frame_guard::{Fate, FramedStream};
-use crate::downstream::http2::session::GuardedSession;
+use crate::downstream::http2::frame_guard::{FrameGuardIo, FrameSignals};
+use crate::downstream::http2::session::Http2Session;
 use crate::downstream::http2::stream::{Accepted, Http2Stream};
-use crate::downstream::http2::streams::Streams;
+use crate::downstream::http2::streams::StreamTracker;
 use crate::downstream::request_target;
 use crate::downstream::server::{BODY_DRAIN, DownstreamServer};
 use crate::downstream::session_ext;
-use crate::downstream::tracker::Place;
-use crate::downstream::watchdog::watched;
+use crate::downstream::tracker::ConnectionPermit;
+use crate::downstream::watchdog::run_with_timers;
 use crate::exchange::refusal::{Abort, Refusal};
 use crate::http::scan::{Http2Head, Limits as HeadLimits, Violation};
 
@@ -41,24 +41,24 @@ const MALFORMED_MAX: usize = 32;
 type Next = pingora_error::Result<Option<Accepted>>;
 
 /// Why a connection is to end before its client ends it.
-enum End {
+enum GoAway {
     /// Nothing new is to be begun: a GOAWAY that names no last stream. What the client sends before
     /// it hears of that is still served.
-    Leave,
+    Graceful,
     /// The client has been silent since: a GOAWAY that names the last stream.
-    Last,
+    Final,
     /// At once.
-    Flooded,
+    Flood,
 }
 
 /// A connection that is being served.
-struct Accepting<'a, H> {
+struct Http2Connection<'a, H> {
     server: &'a Arc<DownstreamServer<H>>,
-    streams: Arc<Streams>,
+    streams: Arc<StreamTracker>,
     shutdown: &'a ShutdownWatch,
-    fate: Arc<Fate>,
-    leaving: bool,
-    has_ended: bool,
+    signals: Arc<FrameSignals>,
+    goaway_started: bool,
+    final_goaway_sent: bool,
     is_forced: bool,
 }
 
@@ -66,13 +66,13 @@ struct Accepting<'a, H> {
 pub(crate) async fn serve<H: SessionHandler>(
     server: &Arc<DownstreamServer<H>>,
     stream: Stream,
-    line: &Arc<Line>,
-    place: Arc<Place>,
+    state: &Arc<ConnectionState>,
+    permit: Arc<ConnectionPermit>,
     shutdown: &ShutdownWatch,
 ) {
     let clock = server.clock;
-    let fate = Arc::new(Fate::default());
-    let stream = FramedStream::new(stream, Arc::clone(&fate), clock, line);
+    let signals = Arc::new(FrameSignals::default());
+    let stream = FrameGuardIo::new(stream, Arc::clone(&signals), clock, state);
     let digest = Digest {
         ssl_digest: pingora_core::protocols::Ssl::get_ssl_digest(&stream),
         socket_digest: pingora_core::protocols::GetSocketDigest::get_socket_digest(&stream),
@@ -83,155 +83,157 @@ pub(crate) async fn serve<H: SessionHandler>(
         Ok(connection) => connection,
         Err(error) => return log::debug!("no HTTP/2: {error}"),
     };
-    line.answered(clock.now());
-    let streams = Streams::new(line, place);
-    let mut accepting = Accepting {
+    state.response_sent(clock.now());
+    let streams = StreamTracker::new(state, permit);
+    let mut serving = Http2Connection {
         server,
         streams,
         shutdown,
-        fate,
-        leaving: false,
-        has_ended: false,
+        signals,
+        goaway_started: false,
+        final_goaway_sent: false,
         is_forced: false,
     };
     let mut malformed = 0;
     loop {
-        let stream_line = accepting.stream_line();
-        let proxy_digest = session_ext::attach_state(&stream_line);
+        let stream_state = serving.stream_state();
+        let proxy_digest = session_ext::attach_state(&stream_state);
         let digest = Arc::new(Digest { proxy_digest, ..digest.clone() });
         let next = {
             let mut accept = pin!(Http2Stream::accept(&mut connection, digest));
-            poll_fn(|context| accepting.poll_next(|context| accept.as_mut().poll(context), context))
+            poll_fn(|context| serving.poll_next(|context| accept.as_mut().poll(context), context))
                 .await
         };
         match next {
             Ok(Ok(Some(Accepted::Stream(session)))) => {
-                accepting.begin(session, stream_line);
+                serving.begin_stream(session, stream_state);
             }
             Ok(Ok(Some(Accepted::Rejected))) => {
                 malformed += 1;
-                accepting.tell_malformed(&stream_line);
+                serving.log_malformed(&stream_state);
                 if malformed >= MALFORMED_MAX {
-                    accepting.flooded();
+                    serving.flooded();
                     connection.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
                 }
             }
-            Ok(Ok(None)) => return accepting.over(),
+            Ok(Ok(None)) => return serving.closed(),
             Ok(Err(error)) => {
                 if is_flood(&error) {
-                    accepting.count_flood();
+                    serving.count_flood();
                 }
                 return log::debug!("HTTP/2 ended: {error}");
             }
-            Err(End::Leave) => {
-                accepting.leave();
+            Err(GoAway::Graceful) => {
+                serving.start_goaway();
                 connection.graceful_shutdown();
             }
-            Err(End::Last) => {
-                accepting.has_ended = true;
+            Err(GoAway::Final) => {
+                serving.final_goaway_sent = true;
                 connection.abrupt_shutdown(h2::Reason::NO_ERROR);
             }
-            Err(End::Flooded) => {
-                accepting.flooded();
+            Err(GoAway::Flood) => {
+                serving.flooded();
                 connection.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
             }
         }
     }
 }
 
-impl<H: SessionHandler> Accepting<'_, H> {
-    fn stream_line(&self) -> Arc<Line> {
-        let connection = Arc::clone(&self.streams.line.connection);
+impl<H: SessionHandler> Http2Connection<'_, H> {
+    fn stream_state(&self) -> Arc<ConnectionState> {
+        let connection = Arc::clone(&self.streams.state.connection);
         let now = self.server.clock.now();
-        let line = Line::new(connection, self.server.limits.timeouts, now);
-        line.stalled.get_or_init(|| Arc::clone(&self.server.stalled));
-        Arc::new(line)
+        let state = ConnectionState::new(connection, self.server.limits.timeouts, now);
+        state.stalled.get_or_init(|| Arc::clone(&self.server.stalled));
+        Arc::new(state)
     }
 
     fn poll_next(
         &self,
         mut accept: impl FnMut(&mut Context<'_>) -> Poll<Next>,
         context: &mut Context<'_>,
-    ) -> Poll<Result<Next, End>> {
-        let line = &self.streams.line;
-        if line.verdict() == Verdict::Abort
-            && let Some(reason) = line.abort()
+    ) -> Poll<Result<Next, GoAway>> {
+        let state = &self.streams.state;
+        if state.close_reason() == Some(CloseReason::Forced)
+            && let Some(reason) = state.abort_reason()
         {
-            self.streams.cut(self.server.clock.now(), reason);
+            self.streams.force_close(self.server.clock.now(), reason);
         }
-        if self.streams.is_empty() && line.is_busy() {
-            line.answered(self.server.clock.now());
+        if self.streams.is_empty() && state.is_in_request() {
+            state.response_sent(self.server.clock.now());
         }
-        let has_verdict = line.verdict() != Verdict::Open;
-        if !self.leaving && (line.is_draining() || line.is_worn() || has_verdict) {
-            return Poll::Ready(Err(End::Leave));
+        let has_verdict = state.close_reason().is_some();
+        if !self.goaway_started
+            && (state.is_draining() || state.reached_max_requests() || has_verdict)
+        {
+            return Poll::Ready(Err(GoAway::Graceful));
         }
-        if self.leaving && !self.has_ended && line.is_idle() && has_verdict {
-            return Poll::Ready(Err(End::Last));
+        if self.goaway_started && !self.final_goaway_sent && state.is_idle() && has_verdict {
+            return Poll::Ready(Err(GoAway::Final));
         }
         let polled = accept(context);
-        if polled.is_pending() && self.fate.flooded.swap(false, Relaxed) {
-            return Poll::Ready(Err(End::Flooded));
+        if polled.is_pending() && self.signals.flood_detected.swap(false, Relaxed) {
+            return Poll::Ready(Err(GoAway::Flood));
         }
         polled.map(Ok)
     }
 
     /// A request was rejected before there was an exchange.
-    fn tell_malformed(&self, line: &Line) {
-        line.violated(Violation::Http2Malformed);
+    fn log_malformed(&self, state: &ConnectionState) {
+        state.set_violation(Violation::Http2Malformed);
         let early = EarlyRefusal::new(Refusal::BadRequest, String::new());
-        self.server.handler.record_refusal(&early, line);
+        self.server.handler.record_refusal(&early, state);
     }
 
     /// Serves a stream in a task of its own.
-    fn begin(&self, mut session: Http2Stream, line: Arc<Line>) {
-        self.streams.line.carries();
-        tidy(session.req_header_mut());
+    fn begin_stream(&self, mut session: Http2Stream, state: Arc<ConnectionState>) {
+        self.streams.state.stream_opened();
+        normalize_head(session.req_header_mut());
         request_target::escape(session.req_header_mut());
-        if let Err(violation) = check(session.req_header(), self.server.limits.head) {
-            line.violated(violation);
-            line.foretold.get_or_init(|| violation.into());
+        if let Err(violation) = validate_head(session.req_header(), self.server.limits.head) {
+            state.set_violation(violation);
+            state.head_refusal.get_or_init(|| violation.into());
         }
         let clock = self.server.clock;
         session.set_total_drain_timeout(Some(BODY_DRAIN));
-        let (of_stream, pace) = (Arc::clone(&line), self.server.limits.pace);
-        let session = GuardedSession::new(session, of_stream, clock, pace);
+        let (of_stream, rate) = (Arc::clone(&state), self.server.limits.min_rate);
+        let session = Http2Session::new(session, of_stream, clock, rate);
         let session = ServerSession::new_custom(Box::new(session));
         let (server, shutdown) = (Arc::clone(self.server), self.shutdown.clone());
-        let open = self.streams.enter(&line);
+        let open = self.streams.open_stream(&state);
         tokio::spawn(async move {
             let _open = open;
             let serving = async {
                 let _never_reused = server.handler.app().process_new_http(session, &shutdown).await;
             };
-            let _ended = watched(serving, &line, clock).await;
+            let _ended = run_with_timers(serving, &state, clock).await;
         });
     }
 
     /// Whatever is still going on is ended for the flood.
     fn count_flood(&self) {
-        self.streams.cut(self.server.clock.now(), Abort::Http2Flood);
-        let connection = &self.streams.line.connection;
-        self.server.failures.flooded(connection.peer, connection.local);
+        self.streams.force_close(self.server.clock.now(), Abort::Http2Flood);
+        let connection = &self.streams.state.connection;
+        self.server.failures.record_flood(connection.peer, connection.local);
     }
 
-    fn leave(&mut self) {
-        self.leaving = true;
-        self.streams.line.leaves(self.server.clock.now());
+    fn start_goaway(&mut self) {
+        self.goaway_started = true;
+        self.streams.state.goaway_sent(self.server.clock.now());
     }
 
     /// Nothing is going on any more.
-    fn over(&self) {
-        self.fate.is_over.store(!self.is_forced, Relaxed);
+    fn closed(&self) {
+        self.signals.closed_cleanly.store(!self.is_forced, Relaxed);
     }
 
     /// Whatever is still going on has a moment to end.
     fn flooded(&mut self) {
         self.count_flood();
-        self.leaving = true;
-        self.has_ended = true;
+        self.goaway_started = true;
+        self.final_goaway_sent = true;
         self.is_forced = true;
-        self.streams.line.cut(self.server.clock.now(), Abort::Http2Flood);
+        self.streams.state.force_close(self.server.clock.now(), Abort::Http2Flood);
     }
 }
 
@@ -245,7 +247,7 @@ fn is_flood(error: &Error) -> bool {
 }
 
 /// Makes a head what HTTP/1 would have: `Host` (RFC 9113 §8.3.1), and one line of cookies (§8.2.3).
-fn tidy(request: &mut RequestHeader) {
+fn normalize_head(request: &mut RequestHeader) {
     let authority = request.uri.authority().map(|authority| authority.as_str().to_owned());
     if let Some(authority) = authority
         && let Err(error) = request.insert_header(header::HOST, authority)
@@ -264,7 +266,7 @@ fn tidy(request: &mut RequestHeader) {
 }
 
 /// Whether HTTP/1 has a place for all of a head.
-fn check(request: &RequestHeader, limits: HeadLimits) -> Result<(), Violation> {
+fn validate_head(request: &RequestHeader, limits: HeadLimits) -> Result<(), Violation> {
     let (method, scheme) = (request.method.as_str(), request.uri.scheme_str());
     let head = Http2Head { method, scheme, target: request.raw_path() };
     head.check(request.headers.values().map(HeaderValue::as_bytes), limits)
@@ -281,7 +283,7 @@ mod tests {
         for crumb in ["a=1", "b=2; c=3", "d=4"] {
             request.append_header("Cookie", crumb).unwrap();
         }
-        tidy(&mut request);
+        normalize_head(&mut request);
         let cookies: Vec<_> = request.headers.get_all(header::COOKIE).iter().collect();
         assert_eq!(cookies, ["a=1; b=2; c=3; d=4"]);
         assert_eq!(request.headers.get(header::HOST).unwrap(), "a.test:8443");

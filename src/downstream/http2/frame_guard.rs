@@ -12,32 +12,37 @@ use pingora_core::protocols::{GetProxyDigest, Peek, Stream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::clock::Clock;
-use crate::downstream::connection_state::Line;
+use crate::downstream::connection_state::ConnectionState;
 use crate::policy::frame_budget::{FrameBudget, FrameViolation};
 use crate::upstream::delegate::delegate;
 
 /// What the stream and the connection above it tell each other.
 #[derive(Default)]
-pub(crate) struct Fate {
+pub(crate) struct FrameSignals {
     /// The client has sent more than it may. Nothing is read from then on.
-    pub(crate) flooded: AtomicBool,
+    pub(crate) flood_detected: AtomicBool,
     /// The connection has ended, and not by force.
-    pub(crate) is_over: AtomicBool,
+    pub(crate) closed_cleanly: AtomicBool,
 }
 
 /// A client's stream that speaks HTTP/2.
-pub(crate) struct FramedStream {
+pub(crate) struct FrameGuardIo {
     inner: Stream,
     frames: FrameBudget,
-    fate: Arc<Fate>,
+    signals: Arc<FrameSignals>,
     clock: Clock,
-    line: Arc<Line>,
+    state: Arc<ConnectionState>,
 }
 
-impl FramedStream {
-    pub(crate) fn new(inner: Stream, fate: Arc<Fate>, clock: Clock, line: &Arc<Line>) -> Self {
-        let line = Arc::clone(line);
-        Self { inner, frames: FrameBudget::default(), fate, clock, line }
+impl FrameGuardIo {
+    pub(crate) fn new(
+        inner: Stream,
+        signals: Arc<FrameSignals>,
+        clock: Clock,
+        state: &Arc<ConnectionState>,
+    ) -> Self {
+        let state = Arc::clone(state);
+        Self { inner, frames: FrameBudget::default(), signals, clock, state }
     }
 
     fn sent(&mut self, polled: &Poll<io::Result<usize>>) {
@@ -47,31 +52,31 @@ impl FramedStream {
     }
 }
 
-impl Drop for FramedStream {
+impl Drop for FrameGuardIo {
     /// What a client still sends to a connection that has ended in order would be answered by a reset,
     /// which takes the last answers away.
     fn drop(&mut self) {
-        if self.fate.is_over.load(Relaxed) {
+        if self.signals.closed_cleanly.load(Relaxed) {
             let nothing = Box::new(io::Cursor::new(Vec::<u8>::new()));
-            self.line.leave(std::mem::replace(&mut self.inner, nothing));
+            self.state.park_for_linger(std::mem::replace(&mut self.inner, nothing));
         }
     }
 }
 
-impl fmt::Debug for FramedStream {
+impl fmt::Debug for FrameGuardIo {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("FramedStream").finish_non_exhaustive()
     }
 }
 
-impl AsyncRead for FramedStream {
+impl AsyncRead for FrameGuardIo {
     fn poll_read(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.fate.flooded.load(Relaxed) {
+        if this.signals.flood_detected.load(Relaxed) {
             return Poll::Pending; // the accept loop knows, and ends it
         }
         let before = buffer.filled().len();
@@ -83,7 +88,7 @@ impl AsyncRead for FramedStream {
         match this.frames.received(read, this.clock.now()) {
             Ok(()) => polled,
             Err(FrameViolation::Flood) => {
-                this.fate.flooded.store(true, Relaxed);
+                this.signals.flood_detected.store(true, Relaxed);
                 buffer.set_filled(before);
                 Poll::Pending
             }
@@ -95,7 +100,7 @@ impl AsyncRead for FramedStream {
     }
 }
 
-impl AsyncWrite for FramedStream {
+impl AsyncWrite for FrameGuardIo {
     fn poll_write(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -131,12 +136,12 @@ impl AsyncWrite for FramedStream {
     }
 }
 
-delegate!(FramedStream);
+delegate!(FrameGuardIo);
 
-impl GetProxyDigest for FramedStream {
+impl GetProxyDigest for FrameGuardIo {
     fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
         self.inner.get_proxy_digest()
     }
 }
 
-impl Peek for FramedStream {}
+impl Peek for FrameGuardIo {}

@@ -7,27 +7,27 @@ use std::task::Poll;
 use bytes::Bytes;
 use pingora_error::{Error, ErrorType, Result};
 
-use crate::downstream::connection_state::{Direction, Line, Verdict};
-use crate::downstream::min_rate::Pacing;
+use crate::downstream::connection_state::{ConnectionState, Direction};
+use crate::downstream::min_rate::MinRateGuard;
 
 /// Waits for what the client says, and tells the line whether it is to say the next word.
-pub(crate) async fn listen(
+pub(crate) async fn read_with_state(
     reading: impl Future<Output = Result<Option<Bytes>>>,
-    line: &Line,
+    state: &ConnectionState,
     is_awaited: bool,
-    pacing: Option<&mut Pacing>,
+    min_rate: Option<&mut MinRateGuard>,
 ) -> Result<Option<Bytes>> {
-    let mut pacing = pacing;
+    let mut min_rate = min_rate;
     let mut reading = pin!(reading);
     poll_fn(|context| {
-        if line.verdict() != Verdict::Open {
+        if state.close_reason().is_some() {
             return Poll::Ready(Error::e_explain(ErrorType::ReadError, "its time is up"));
         }
         let polled = reading.as_mut().poll(context);
-        line.read_pending(is_awaited && polled.is_pending());
-        if let Some(pacing) = &mut pacing {
+        state.set_waiting_for_client(is_awaited && polled.is_pending());
+        if let Some(min_rate) = &mut min_rate {
             let came = |read: &Option<Bytes>| read.as_ref().map_or(0, Bytes::len);
-            pacing.moved(line, Direction::Read, moved(&polled, came));
+            min_rate.on_transfer(state, Direction::Read, transferred(&polled, came));
         }
         polled
     })
@@ -35,7 +35,10 @@ pub(crate) async fn listen(
 }
 
 /// How many bytes have moved, if it has come to anything.
-pub(crate) fn moved<T>(polled: &Poll<Result<T>>, bytes: impl FnOnce(&T) -> usize) -> Poll<usize> {
+pub(crate) fn transferred<T>(
+    polled: &Poll<Result<T>>,
+    bytes: impl FnOnce(&T) -> usize,
+) -> Poll<usize> {
     match polled {
         Poll::Ready(done) => Poll::Ready(done.as_ref().map_or(0, bytes)),
         Poll::Pending => Poll::Pending,

@@ -22,10 +22,10 @@ use pingora_core::protocols::l4::socket::SocketAddr;
 use pingora_error::{Error, ErrorType, OrErr as _, Result};
 
 use crate::clock::Clock;
-use crate::downstream::connection_state::{Direction, Line, Verdict};
-use crate::downstream::http2::read::{listen, moved};
+use crate::downstream::connection_state::{CloseReason, ConnectionState, Direction};
+use crate::downstream::http2::read::{read_with_state, transferred};
 use crate::downstream::http2::stream::Http2Stream;
-use crate::downstream::min_rate::Pacing;
+use crate::downstream::min_rate::MinRateGuard;
 use crate::downstream::reply;
 use crate::exchange::refusal::Refusal;
 use crate::http::grpc;
@@ -35,11 +35,11 @@ use crate::policy::transfer_rate::MinTransferRate;
 type Messages = Box<dyn tokio_stream::Stream<Item = Result<Bytes>> + Unpin + Send + Sync>;
 
 /// A stream of a client's, watched.
-pub(crate) struct GuardedSession {
+pub(crate) struct Http2Session {
     inner: Http2Stream,
-    line: Arc<Line>,
+    state: Arc<ConnectionState>,
     /// `None` if the client may be as slow as it likes.
-    pacing: Option<Pacing>,
+    min_rate: Option<MinRateGuard>,
     /// Of the answer's body, once its head was sent.
     body: Option<SendStream<Bytes>>,
     sent: usize,
@@ -48,18 +48,18 @@ pub(crate) struct GuardedSession {
     is_read: bool,
 }
 
-impl GuardedSession {
+impl Http2Session {
     pub(crate) fn new(
         inner: Http2Stream,
-        line: Arc<Line>,
+        state: Arc<ConnectionState>,
         clock: Clock,
-        pace: Option<MinTransferRate>,
+        rate: Option<MinTransferRate>,
     ) -> Self {
         // A call of gRPC is a conversation, in which either side may be silent.
         let is_call = grpc::is_grpc(&inner.req_header().headers);
-        let pace = pace.filter(|_| !is_call);
-        let pacing = pace.map(|pace| Pacing::new(pace, clock));
-        Self { inner, line, pacing, body: None, sent: 0, ended: false, is_read: false }
+        let rate = rate.filter(|_| !is_call);
+        let min_rate = rate.map(|rate| MinRateGuard::new(rate, clock));
+        Self { inner, state, min_rate, body: None, sent: 0, ended: false, is_read: false }
     }
 
     /// Sends all of `data`, as fast as the client takes it.
@@ -81,20 +81,21 @@ impl GuardedSession {
             return Error::e_explain(ErrorType::H2Error, "a body without a head");
         };
         self.ended = end;
-        self.line.response.body(piece.len());
+        self.state.response.body(piece.len());
         body.send_data(piece, end).or_err(ErrorType::WriteError, "while sending an answer")
     }
 
     /// So many bytes does the client take now: at least one, at most `wanted`.
     async fn room(&mut self, wanted: usize) -> Result<usize> {
         let patience = self.inner.get_write_timeout();
-        let Self { body, line, pacing, .. } = self;
+        let Self { body, state, min_rate, .. } = self;
         let Some(body) = body else {
             return Error::e_explain(ErrorType::H2Error, "a body without a head");
         };
         body.reserve_capacity(wanted);
         let room = poll_fn(|context| {
-            if matches!(line.verdict(), Verdict::Stalled | Verdict::Abort) {
+            if matches!(state.close_reason(), Some(CloseReason::WriteTimeout | CloseReason::Forced))
+            {
                 return Poll::Ready(Error::e_explain(ErrorType::WriteTimedout, "it is too slow"));
             }
             // What is there already is not told again.
@@ -106,14 +107,14 @@ impl GuardedSession {
                 Some(room) => room.or_err(ErrorType::WriteError, "waiting for a client's window"),
                 None => Error::e_explain(ErrorType::H2Error, "the client has ended the stream"),
             });
-            line.response.set_unread(polled.is_pending());
+            state.response.set_unread(polled.is_pending());
             if polled.is_pending() {
                 // Nobody reads more of the request meanwhile. What is on its way goes on.
-                let _left = line.poll_room(context);
+                let _left = state.poll_body_capacity(context);
             }
-            line.waits(polled.is_pending());
-            if let Some(pacing) = pacing {
-                pacing.moved(line, Direction::Write, moved(&polled, |room| *room));
+            state.set_waiting_for_reader(polled.is_pending());
+            if let Some(min_rate) = min_rate {
+                min_rate.on_transfer(state, Direction::Write, transferred(&polled, |room| *room));
             }
             polled
         });
@@ -143,7 +144,7 @@ impl GuardedSession {
         let status = head.status;
         self.inner.write_response_header(head, end)?;
         if !status.is_informational() {
-            self.line.response.headers(status.as_u16());
+            self.state.response.headers(status.as_u16());
         }
         if let Some(body) = self.inner.take_response_body_writer() {
             self.body = Some(body);
@@ -156,9 +157,9 @@ impl GuardedSession {
     fn fail(&mut self) -> Result<()> {
         let request = self.inner.req_header();
         let is_head = request.method == http::Method::HEAD;
-        let id = self.line.panicked.get();
+        let id = self.state.panicked.get();
         let id = id.and_then(|request| HeaderValue::from_str(&request.id).ok());
-        let (head, body) = reply::plain(request, id.as_ref(), Refusal::Internal)?;
+        let (head, body) = reply::build_refusal(request, id.as_ref(), Refusal::Internal)?;
         self.begin(Box::new(head), is_head)?;
         if is_head { Ok(()) } else { self.send_piece(body, true) }
     }
@@ -171,8 +172,8 @@ impl GuardedSession {
 
     /// Waits until more may be read of the request's body.
     async fn hold_back(&mut self) -> Result<()> {
-        let line = Arc::clone(&self.line);
-        let room = poll_fn(|context| line.poll_room(context));
+        let state = Arc::clone(&self.state);
+        let room = poll_fn(|context| state.poll_body_capacity(context));
         tokio::select! {
             biased;
             () = room => Ok(()),
@@ -182,7 +183,7 @@ impl GuardedSession {
 
     /// Waits until the client gives the stream up.
     async fn given_up(&mut self) -> Result<Option<Bytes>> {
-        let Self { inner, line, body, .. } = self;
+        let Self { inner, state, body, .. } = self;
         let given_up = async {
             match body {
                 Some(body) => poll_fn(|context| body.poll_reset(context))
@@ -192,16 +193,16 @@ impl GuardedSession {
             };
             Error::e_explain(ErrorType::H2Error, "the client has given the stream up")
         };
-        listen(given_up, line, false, None).await
+        read_with_state(given_up, state, false, None).await
     }
 }
 
-impl Drop for GuardedSession {
+impl Drop for Http2Session {
     /// A panic ends the request: where no response has begun, the client gets one.
     fn drop(&mut self) {
-        self.line.waits(false);
+        self.state.set_waiting_for_reader(false);
         if std::thread::panicking()
-            && !self.line.response.has_started()
+            && !self.state.response.has_started()
             && let Err(error) = self.fail()
         {
             log::debug!("response not sent: error=\"{error}\"");
@@ -210,7 +211,7 @@ impl Drop for GuardedSession {
 }
 
 #[async_trait]
-impl Session for GuardedSession {
+impl Session for Http2Session {
     fn req_header(&self) -> &RequestHeader {
         self.inner.req_header()
     }
@@ -222,7 +223,7 @@ impl Session for GuardedSession {
     async fn read_body_bytes(&mut self) -> Result<Option<Bytes>> {
         self.hold_back().await?;
         let reading = self.inner.read_body_bytes();
-        let read = listen(reading, &self.line, true, self.pacing.as_mut()).await?;
+        let read = read_with_state(reading, &self.state, true, self.min_rate.as_mut()).await?;
         self.is_read |= read.is_none();
         Ok(read)
     }
@@ -389,7 +390,7 @@ impl Session for GuardedSession {
 
     fn take_custom_message_writer(&mut self) -> Option<Box<dyn CustomMessageWrite>> {
         // Where the backend speaks HTTP/1, Pingora does without.
-        self.line.upload().map(|_| -> Box<dyn CustomMessageWrite> { Box::new(()) })
+        self.state.request_body().map(|_| -> Box<dyn CustomMessageWrite> { Box::new(()) })
     }
 
     fn restore_custom_message_writer(&mut self, _: Box<dyn CustomMessageWrite>) -> Result<()> {

@@ -6,35 +6,35 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use parking_lot::{Mutex, MutexGuard};
 
-use crate::downstream::connection_state::Line;
-use crate::downstream::tracker::Place;
+use crate::downstream::connection_state::ConnectionState;
+use crate::downstream::tracker::ConnectionPermit;
 use crate::exchange::refusal::Abort;
 use crate::time::Timestamp;
 
 /// The streams of a connection.
-pub(crate) struct Streams {
+pub(crate) struct StreamTracker {
     open: AtomicUsize,
     /// The lines of those that are open, by the number in `next`.
-    lines: Mutex<HashMap<u64, Arc<Line>>>,
+    states: Mutex<HashMap<u64, Arc<ConnectionState>>>,
     next: AtomicU64,
     /// Of the connection.
-    pub(crate) line: Arc<Line>,
+    pub(crate) state: Arc<ConnectionState>,
     /// The connection is open as long as one of them is.
-    _place: Arc<Place>,
+    _permit: Arc<ConnectionPermit>,
 }
 
 /// One stream, until it is dropped.
-pub(crate) struct Open(Arc<Streams>, u64);
+pub(crate) struct StreamGuard(Arc<StreamTracker>, u64);
 
-impl Streams {
+impl StreamTracker {
     /// None yet.
-    pub(crate) fn new(line: &Arc<Line>, place: Arc<Place>) -> Arc<Self> {
+    pub(crate) fn new(state: &Arc<ConnectionState>, permit: Arc<ConnectionPermit>) -> Arc<Self> {
         Arc::new(Self {
             open: AtomicUsize::new(0),
-            lines: Mutex::default(),
+            states: Mutex::default(),
             next: AtomicU64::new(0),
-            line: Arc::clone(line),
-            _place: place,
+            state: Arc::clone(state),
+            _permit: permit,
         })
     }
 
@@ -44,30 +44,30 @@ impl Streams {
     }
 
     /// One more, until it is dropped.
-    pub(crate) fn enter(self: &Arc<Self>, line: &Arc<Line>) -> Open {
+    pub(crate) fn open_stream(self: &Arc<Self>, state: &Arc<ConnectionState>) -> StreamGuard {
         self.open.fetch_add(1, Relaxed);
         let number = self.next.fetch_add(1, Relaxed);
-        self.lines().insert(number, Arc::clone(line));
-        Open(Arc::clone(self), number)
+        self.states().insert(number, Arc::clone(state));
+        StreamGuard(Arc::clone(self), number)
     }
 
     /// Ends every stream for the reason for which the connection has to end.
-    pub(crate) fn cut(&self, now: Timestamp, reason: Abort) {
-        for line in self.lines().values() {
-            line.cut(now, reason);
+    pub(crate) fn force_close(&self, now: Timestamp, reason: Abort) {
+        for state in self.states().values() {
+            state.force_close(now, reason);
         }
     }
 
-    fn lines(&self) -> MutexGuard<'_, HashMap<u64, Arc<Line>>> {
-        self.lines.lock()
+    fn states(&self) -> MutexGuard<'_, HashMap<u64, Arc<ConnectionState>>> {
+        self.states.lock()
     }
 }
 
-impl Drop for Open {
+impl Drop for StreamGuard {
     fn drop(&mut self) {
-        self.0.lines().remove(&self.1);
+        self.0.states().remove(&self.1);
         if self.0.open.fetch_sub(1, Relaxed) == 1 {
-            self.0.line.wake();
+            self.0.state.wake();
         }
     }
 }

@@ -16,22 +16,22 @@ use pingora_proxy::Session;
 /// Lets no chunked body through to the client of this request.
 pub(crate) fn install(session: &mut Session) {
     let mut modules = HttpModules::new();
-    modules.add_module(Box::new(Unchunked));
+    modules.add_module(Box::new(Http10Framing));
     session.downstream_modules_ctx = modules.build_ctx();
 }
 
 /// Removes the coding from the response's headers. Without a length and without a coding, Pingora writes
 /// the body as it is, and the end of the connection is its end.
-struct Unchunked;
+struct Http10Framing;
 
-impl HttpModuleBuilder for Unchunked {
+impl HttpModuleBuilder for Http10Framing {
     fn init(&self) -> Module {
         Box::new(Self)
     }
 }
 
 #[async_trait]
-impl HttpModule for Unchunked {
+impl HttpModule for Http10Framing {
     async fn response_header_filter(&mut self, head: &mut ResponseHeader, _: bool) -> Result<()> {
         head.remove_header(&header::TRANSFER_ENCODING);
         Ok(())
