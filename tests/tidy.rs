@@ -81,6 +81,8 @@ const PLAIN: &[&str] = &[
     "src/time.rs",
     "src/tls/",
     "src/worker/",
+    "src/downstream/",
+    "src/proxy/",
     "docs/adr/",
     "docs/CONFIG.md",
     "docs/HTTP.md",

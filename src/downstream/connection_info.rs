@@ -1,4 +1,4 @@
-//! What is known about a client connection once it may carry HTTP.
+//! What is known about a client connection after its handshake.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, OnceLock};
@@ -12,76 +12,77 @@ use crate::http::{address, host};
 use crate::tls::handshake_info::HandshakeInfo;
 use crate::tls::terminator::Terminator;
 
-/// A client's connection, once it may speak HTTP.
+/// A client connection after its handshake.
 #[derive(Debug)]
 pub(crate) struct ConnectionInfo {
-    /// The other end of the socket.
+    /// The client's address of the socket.
     pub(crate) peer: SocketAddr,
-    /// Our end of the socket.
+    /// Weir's address of the socket.
     pub(crate) local: SocketAddr,
-    /// Whom a PROXY header named: the client and what it connected to.
+    /// The addresses that a PROXY header named: of the client, and what it connected to.
     pub(crate) proxied: Option<Addresses>,
-    /// `None` if the connection is clear.
+    /// `None` for plaintext.
     pub(crate) tls: Option<Tls>,
     forwarded: OnceLock<Option<ForwardedValues>>,
 }
 
-/// What backends are told of a connection with every request, put into words once.
+/// Header values that each request of the connection sends to its backend, made once.
 #[derive(Debug)]
 pub(crate) struct ForwardedValues {
-    /// The address of whoever connected.
+    /// The client's IP address.
     pub(crate) client: HeaderValue,
-    /// The port that they connected to.
+    /// The port that the client connected to.
     pub(crate) port: HeaderValue,
 }
 
-/// Of a connection over TLS.
+/// The TLS session of a connection.
 #[derive(Debug)]
 pub(crate) struct Tls {
-    /// What the handshake found out.
+    /// The results of the handshake.
     pub(crate) facts: HandshakeInfo,
-    /// Where it ends.
+    /// What terminated it.
     pub(crate) terminator: Arc<Terminator>,
 }
 
 impl ConnectionInfo {
-    /// A clear one without a PROXY header.
+    /// A plaintext connection without a PROXY header.
     pub(crate) fn new(peer: SocketAddr, local: SocketAddr) -> Self {
         Self { peer, local, proxied: None, tls: None, forwarded: OnceLock::new() }
     }
 
-    /// Who connected: by the PROXY header, else the other end of the socket.
+    /// The client's address: from the PROXY header, or else of the socket.
     pub(crate) fn client(&self) -> SocketAddr {
         self.proxied.map_or(self.peer, |addresses| addresses.source)
     }
 
-    /// Both ends of the client's connection, as a PROXY header to a backend tells them.
+    /// Both addresses, as a PROXY header to a backend carries them.
     pub(crate) fn addresses(&self) -> Addresses {
         self.proxied.unwrap_or(Addresses { source: self.peer, destination: self.local })
     }
 
-    /// Its address as limits, hashes and logs know it.
+    /// The client's IP address, as limits, hashes and logs use it.
     pub(crate) fn client_ip(&self) -> IpAddr {
         self.client().ip().to_canonical()
     }
 
-    /// Whether a request is for a host that has another certificate than this connection was made
-    /// with, where clients are asked for theirs: what was proven to one host is not proven to the
-    /// other (RFC 9110 §7.4).
+    /// Whether the request is for a host with another certificate, where clients have to show
+    /// theirs. What a client has proved to one host, it has not proved to the other (RFC 9110
+    /// §7.4).
     pub(crate) fn is_misdirected(&self, head: &Head<'_>) -> bool {
         let Some(tls) = &self.tls else { return false };
         let named = head.headers.get(header::HOST).and_then(|host| host.to_str().ok());
-        // What is no host is refused as such.
+        // An invalid host is rejected elsewhere.
         let Some(Ok(host)) = named.map(host::canonical) else { return false };
         tls.terminator.is_misdirected(tls.facts.server_name.as_deref(), &host)
     }
 
-    /// The port that the client connected to: a proxy's, if that says so.
+    /// The port that the client connected to, at the proxy in front of Weir if a PROXY header names
+    /// it.
     pub(crate) fn port(&self) -> u16 {
         self.proxied.map_or(self.local, |addresses| addresses.destination).port()
     }
 
-    /// What backends are told of it. Of an address nothing is known that could not be written.
+    /// The header values for backends; `None` if the address cannot be one.
     pub(crate) fn forwarded_values(&self) -> Option<&ForwardedValues> {
         let write = || {
             let client = HeaderValue::try_from(address::text(self.client_ip())).ok()?;
@@ -101,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_client_is_whom_the_proxy_header_names() {
+    fn the_client_address_is_the_one_in_the_proxy_header() {
         let peer = "10.0.0.1:1".parse().unwrap();
         let mut connection = ConnectionInfo::new(peer, "10.0.0.2:443".parse().unwrap());
         assert_eq!(connection.client(), peer);

@@ -1,19 +1,22 @@
-//! One client connection: what it is doing, and when that has taken too long.
+//! The state of one client connection: what it is doing, and when that has taken too long.
 //!
 //! ```text
-//!            first byte of a head              head complete
-//!   Idle ───────────────────────────▶ Head ─────────────────────▶ Busy
-//!    ▲  │ silent too long, or draining │ too slow: 408             │ past the deadline: cut
-//!    │  ▼                              ▼                           ▼
-//!    │ closed                        closed                      closed
-//!    └──────────────────────────────────────────────── answer sent ┘
+//!            first byte of a request         headers complete
+//!   Idle ───────────────────────────▶ ReadingHead ──────────────▶ InRequest ───────▶ Upgraded
+//!    ▲  │ keepalive, or draining       │ header timeout: 408        │ past its deadline
+//!    │  ▼                              ▼                            ▼
+//!    │ closed                        closed                       closed
+//!    └──────────────────────────────────────────── response sent ───┘
 //! ```
-//! A request that becomes a tunnel has no deadline any more, but for the one of a drain.
-//! Pingora times each read but not a whole head, and a reused connection not at all. So the line
-//! keeps the time itself: the connection's own task watches it (`accept.rs`), and the stream
-//! below Pingora (`guard.rs`) carries out the verdict.
+//!
+//! An HTTP/2 connection is `InRequest` while it has streams. Each stream has a state of its own, with
+//! the deadline of its request. An upgraded connection has no deadline, except that of a drain.
+//!
+//! Pingora times each read, but not the headers as a whole, and a reused connection not at all. So
+//! the deadlines are kept here. The connection's own task watches them (`watchdog.rs`), and the
+//! stream below Pingora acts on the result (`http1/io.rs`).
 
-mod expiry;
+mod deadlines;
 mod notes;
 
 use std::num::NonZeroU32;
@@ -39,87 +42,87 @@ use crate::http::target::Change;
 use crate::time::Timestamp;
 use crate::upstream::http2::Upload;
 
-/// How long an idle connection may still send its next request, from the later of the drain's start
-/// and the end of its last response. A client learns of the drain from that request's response:
-/// to close at once would race with it.
+/// How long an idle connection may still send its next request. It counts from the start of the
+/// drain or from the end of the last response, whichever is later. The client learns of the drain
+/// from the next response, so closing at once would race with its next request.
 const DRAIN_IDLE: Duration = Duration::from_secs(1);
-
-/// How long a request that is past its deadline has to end by itself, with an answer, before the
-/// connection is cut.
-const FORCE_CLOSE_AFTER: Duration = Duration::from_secs(1);
 
 /// The timeouts of a client connection.
 #[derive(Debug, Clone, Copy)]
 pub struct DownstreamTimeouts {
-    /// From the first byte of a head to its end; also how long a new connection may be silent.
+    /// From the first byte of the request headers to their end. A new connection may also be silent
+    /// for this long.
     pub request_header: Duration,
-    /// Between requests.
+    /// How long a connection may be idle between two requests.
     pub keepalive_idle: Duration,
-    /// How long a tunnel may go on once draining began.
+    /// How long an upgraded connection may go on after a drain has started.
     pub tunnel_drain: Duration,
-    /// How many requests it may serve.
+    /// How many requests the connection may serve; `None` for no limit.
     pub max_requests: Option<NonZeroU32>,
 }
 
-/// One client connection. Only its own task changes it; others may start its draining.
+/// The state of one client connection or HTTP/2 stream. Only the connection's own task changes it.
+/// Other tasks may start its drain or close it.
 #[derive(Debug)]
 pub struct ConnectionState {
     pub(crate) connection: Arc<ConnectionInfo>,
     timeouts: DownstreamTimeouts,
     phase: AtomicU8,
     close_reason: AtomicU8,
-    /// When the phase has taken too long.
+    /// When the current phase has taken too long.
     deadline_ns: AtomicU64,
-    /// When it is over, whatever the phase; the end of time unless it is to be cut.
+    /// When the connection is closed whatever its phase; `u64::MAX` unless it has to be closed.
     force_close_ns: AtomicU64,
-    /// Why it is to be cut.
+    /// Why the connection is closed by force.
     abort_reason: OnceLock<Abort>,
-    /// What was sent of the current response.
+    /// What has been sent of the current response.
     pub(crate) response: ResponseProgress,
-    /// The request that a panic ended, if its client is to get a response.
+    /// The request that a panic ended, if its client gets a response.
     pub(crate) panicked: OnceLock<PanickedRequest>,
-    /// When the client has taken too long to send more; the end of time if nobody waits.
+    /// When the client has sent nothing for too long; `u64::MAX` unless Weir waits for it.
     read_stall_ns: AtomicU64,
-    /// When it has taken too long to take more.
+    /// When the client has read nothing for too long; `u64::MAX` unless Weir waits for it.
     write_stall_ns: AtomicU64,
-    /// When a tunnel has to end, whatever its own limit says; the end of time if nothing says so.
+    /// When an upgraded connection has to end even before `tunnel_drain`; `u64::MAX` if it need
+    /// not.
     upgraded_end_ns: AtomicU64,
-    /// When draining began; the end of time if it has not.
+    /// When draining started; `u64::MAX` if it has not.
     draining_since_ns: AtomicU64,
     /// When the connection last became idle.
     idle_since_ns: AtomicU64,
-    /// We answered before a hook ran.
+    /// The response that was sent before there was a request.
     early_refusal: OnceLock<EarlyRefusal>,
-    /// What the client sent that is not HTTP.
+    /// The first violation of HTTP by the client.
     violation: OnceLock<Violation>,
-    /// Bytes of targets that others stand for, of this request and of those behind it.
+    /// Bytes that the scanner replaced in request targets, of the current and of pipelined
+    /// requests.
     target_changes: Mutex<Vec<Change>>,
-    /// What to answer to the request, known from its head alone.
+    /// The refusal that the request headers alone call for.
     pub(crate) head_refusal: OnceLock<Refusal>,
-    /// The last read found nothing: the client is to say the next word.
+    /// The last read returned `Pending`: Weir is waiting for the client.
     waiting_for_client: AtomicBool,
-    /// Requests of which at least a byte was read.
+    /// Requests of which at least one byte has been read.
     requests_started: AtomicU64,
-    /// Requests that were served, or are being served.
+    /// Requests that have been served or are being served.
     requests_served: AtomicU64,
-    /// When the head began, or the connection.
+    /// When the first byte of the current request headers came, or when the connection was made.
     head_started_ns: AtomicU64,
     task: AtomicWaker,
-    /// Of the socket to a backend.
+    /// Holds back the request to a backend that asks for an upgrade.
     pub(crate) cork: Cork,
-    /// Of the request's body, if its backend speaks HTTP/2.
+    /// The sender of the request body, if the backend speaks HTTP/2.
     request_body: Mutex<Option<Arc<Upload>>>,
-    /// Where exchanges that wait to be read are counted.
+    /// Where responses and upgraded connections are counted while they wait for a reader.
     pub(crate) stalled: OnceLock<Arc<Stalled<Self>>>,
-    /// The response, or the backend's data of an upgraded connection, waits for the client to read.
+    /// Set while a response, or data of an upgraded connection, waits for the client to read.
     client_wait: Wait<Self>,
-    /// What the client sends into a tunnel waits for the backend.
+    /// Data of an upgraded connection that waits for the backend to read.
     pub(crate) to_backend: ToBackend<Self>,
-    /// The response or tunnel was ended, because this side took nothing and others did not either.
+    /// The side for which the response or upgraded connection was ended, because it did not read.
     given_up: OnceLock<Reader>,
-    /// The stream, once nobody serves it any more and the client may still be sending.
+    /// The stream, once the service has ended and the client may still be sending.
     lingering: Mutex<Option<Stream>>,
-    /// The response ends where the connection does.
+    /// The response has no length, so it ends when the connection is closed.
     pub(crate) is_until_closed: AtomicBool,
 }
 
@@ -175,7 +178,7 @@ impl ConnectionState {
         self.phase.load(Relaxed) == phase.code()
     }
 
-    /// The answer was sent; the next request may come. Some of its head may be here already.
+    /// The response was sent in full. The next request may follow; a part of it may have been read.
     pub(crate) fn response_sent(&self, now: Timestamp) {
         if self.has_pipelined_input() {
             self.head_started(now);
@@ -185,8 +188,8 @@ impl ConnectionState {
         }
     }
 
-    /// Bytes were read, and so many requests have begun by now. `now` is asked only if one of them
-    /// begins a head that is waited for.
+    /// Bytes were read, and `begun` requests have started by now. `now` is called only if one of
+    /// them starts request headers.
     pub(crate) fn bytes_read(&self, begun: u64, now: impl FnOnce() -> Timestamp) {
         self.requests_started.store(begun, Relaxed);
         if self.is(Phase::Idle) && begun > self.requests_served() {
@@ -194,7 +197,7 @@ impl ConnectionState {
         }
     }
 
-    /// Requests that were served, or are being served.
+    /// The number of requests that have been served or are being served.
     pub(crate) fn requests_served(&self) -> u64 {
         self.requests_served.load(Relaxed)
     }
@@ -204,22 +207,22 @@ impl ConnectionState {
         self.enter(Phase::ReadingHead, now + self.timeouts.request_header);
     }
 
-    /// When the head began that is being read, or the connection if none has.
+    /// When the first byte of the current request headers came, or when the connection was made.
     pub(crate) fn head_started_at(&self) -> Timestamp {
         Timestamp::from_nanos(self.head_started_ns.load(Relaxed))
     }
 
-    /// Something was asked of the client, and it had nothing.
+    /// Sets whether the last read returned `Pending`.
     pub(crate) fn set_waiting_for_client(&self, pending: bool) {
         self.waiting_for_client.store(pending, Relaxed);
     }
 
-    /// Whether the client is to say the next word.
+    /// Whether the last read returned `Pending`, so that Weir is waiting for the client.
     pub(crate) fn is_waiting_for_client(&self) -> bool {
         self.waiting_for_client.load(Relaxed)
     }
 
-    /// Whether a request is being served, or a tunnel that it became.
+    /// Whether a request is being served, or the connection is upgraded.
     pub(crate) fn is_in_request(&self) -> bool {
         self.is(Phase::InRequest) || self.is_upgraded()
     }
@@ -229,20 +232,20 @@ impl ConnectionState {
         self.is(Phase::Idle)
     }
 
-    /// Whether what is read and written is no HTTP any more.
+    /// Whether the connection was upgraded, so that its bytes are not HTTP.
     pub(crate) fn is_upgraded(&self) -> bool {
         self.is(Phase::Upgraded)
     }
 
-    /// The request has become a tunnel: no deadline holds, and nothing that is read is HTTP.
+    /// The connection was upgraded. No deadline of a request applies, and its bytes are not HTTP.
     pub(crate) fn upgraded(&self) {
         if self.close_reason().is_none() {
             self.enter(Phase::Upgraded, Timestamp::MAX);
         }
     }
 
-    /// A head is complete and its request begins. Until it has a deadline of its own, it may take as
-    /// long as its head: so much has a client to take an answer of ours.
+    /// The request headers are complete. Until a route sets a deadline, the header timeout applies;
+    /// it also bounds how long a client may take to read a local response.
     pub(crate) fn request_started(&self, now: Timestamp) {
         self.requests_served.fetch_add(1, Relaxed);
         self.set_request_body(None);
@@ -250,16 +253,16 @@ impl ConnectionState {
         self.enter(Phase::InRequest, now + self.timeouts.request_header);
     }
 
-    /// A stream has begun on this connection. It has a line of its own, which watches it. An idle
-    /// connection that was about to be closed stays open for it.
+    /// A stream was opened on this HTTP/2 connection. It has a state of its own, with its
+    /// deadlines. An idle connection that was about to be closed stays open for it.
     pub(crate) fn stream_opened(&self) {
         self.requests_served.fetch_add(1, Relaxed);
         self.enter(Phase::InRequest, Timestamp::MAX);
         self.reopen();
     }
 
-    /// The client has been asked to begin nothing more on this connection, and has as long as in a
-    /// drain to hear of it.
+    /// A GOAWAY was sent. The client may open streams for as long as in a drain, until it has read
+    /// it.
     pub(crate) fn goaway_sent(&self, now: Timestamp) {
         self.draining_since_ns.fetch_min(now.as_nanos(), Relaxed);
         self.reopen();
@@ -270,23 +273,22 @@ impl ConnectionState {
         let _other = self.close_reason.compare_exchange(close, open, Relaxed, Relaxed);
     }
 
-    /// An answer of ours begins where a backend's could not come.
+    /// A local response is sent, because the backend's cannot be.
     pub(crate) fn local_reply_started(&self, now: Timestamp) {
         self.deadline_ns.fetch_min((now + self.timeouts.request_header).as_nanos(), Relaxed);
     }
 
-    /// How long a client may take nothing of an answer of ours.
+    /// How long a client may read nothing of a local response.
     pub(crate) fn local_reply_timeout(&self) -> Duration {
         self.timeouts.request_header
     }
 
-    /// The request must be over by then.
+    /// Sets the deadline of the request.
     pub(crate) fn set_deadline(&self, deadline: Timestamp) {
         self.deadline_ns.store(deadline.as_nanos(), Relaxed);
     }
 
-    /// The request is tried again, and must be over by then. That the attempt before was late says
-    /// nothing of this one.
+    /// Another attempt starts, with this deadline. Clears the timeout of the previous attempt.
     pub(crate) fn attempt_started(&self, deadline: Timestamp) {
         let (late, open) =
             (CloseReason::code(Some(CloseReason::RequestTimeout)), CloseReason::code(None));
@@ -294,36 +296,36 @@ impl ConnectionState {
         self.set_deadline(deadline);
     }
 
-    /// Whether something came behind the request that is being served.
+    /// Whether something was read behind the current request.
     pub(crate) fn has_pipelined_input(&self) -> bool {
         self.requests_started.load(Relaxed) > self.requests_served()
     }
 
-    /// Draining has begun: wakes the connection's task so that it notices.
+    /// Draining has started. Wakes the connection's task, which acts on it.
     pub(crate) fn drain(&self, now: Timestamp) {
         self.draining_since_ns.fetch_min(now.as_nanos(), Relaxed);
         self.task.wake();
     }
 
-    /// A tunnel of a connection that drains has to end now.
+    /// An upgraded connection that drains has to end now.
     pub(crate) fn end_upgraded(&self, now: Timestamp) {
         self.upgraded_end_ns.fetch_min(now.as_nanos(), Relaxed);
         self.task.wake();
     }
 
-    /// Whether the request that is being served is the last one that may be.
+    /// Whether the current request is the last one that the connection may serve.
     pub(crate) fn reached_max_requests(&self) -> bool {
         self.timeouts
             .max_requests
             .is_some_and(|most| self.requests_served() >= u64::from(most.get()))
     }
 
-    /// Has the connection's task look at everything once more.
+    /// Makes the connection's task check its state.
     pub(crate) fn wake(&self) {
         self.task.wake();
     }
 
-    /// Whether the connection should end soon.
+    /// Whether the connection is draining.
     pub(crate) fn is_draining(&self) -> bool {
         self.draining_since().is_some()
     }
@@ -332,29 +334,7 @@ impl ConnectionState {
         self.task.register(waker);
     }
 
-    /// When [`Line::check`] must be asked again.
-    pub(crate) fn next_deadline(&self) -> Timestamp {
-        let cut_ns = self.force_close_ns.load(Relaxed);
-        let due = Timestamp::from_nanos(self.deadline_ns.load(Relaxed).min(cut_ns));
-        // What has its verdict already is due when that must have been carried out.
-        match self.draining_since().filter(|_| self.close_reason().is_none()) {
-            Some(since) if self.is(Phase::Idle) => {
-                due.min(since.max(self.idle_since()) + DRAIN_IDLE)
-            }
-            Some(since) if self.is_upgraded() => {
-                let end = Timestamp::from_nanos(self.upgraded_end_ns.load(Relaxed));
-                due.min(since + self.timeouts.tunnel_drain).min(end)
-            }
-            _ if self.is(Phase::InRequest) => {
-                let slow_ns =
-                    self.read_stall_ns.load(Relaxed).min(self.write_stall_ns.load(Relaxed));
-                due.min(Timestamp::from_nanos(slow_ns))
-            }
-            _ => due,
-        }
-    }
-
-    /// When the client will have been too slow; `None` if it is not waited for.
+    /// Sets when the client has been too slow; `None` while Weir does not wait for it.
     pub(crate) fn set_stall_deadline(&self, direction: Direction, at: Option<Timestamp>) {
         let due_ns = match direction {
             Direction::Read => &self.read_stall_ns,
@@ -372,35 +352,7 @@ impl ConnectionState {
         (since != u64::MAX).then(|| Timestamp::from_nanos(since))
     }
 
-    /// Something is due. `false` once the connection must be cut without more ado.
-    pub(crate) fn on_timer(&self, now: Timestamp) -> bool {
-        if now < self.next_deadline() {
-            return true;
-        }
-        let reason = match self.close_reason() {
-            None => self.close_reason_at(now),
-            // The local response has had its time.
-            Some(CloseReason::RequestTimeout) => CloseReason::Forced,
-            Some(
-                CloseReason::Idle
-                | CloseReason::HeaderTimeout
-                | CloseReason::WriteTimeout
-                | CloseReason::Forced,
-            ) => {
-                return false;
-            }
-        };
-        self.set_stall_deadline(Direction::Read, None);
-        self.set_stall_deadline(Direction::Write, None);
-        self.close_reason.store(CloseReason::code(Some(reason)), Relaxed);
-        let over_ns = (now + FORCE_CLOSE_AFTER).as_nanos();
-        if self.force_close_ns.load(Relaxed) != u64::MAX {
-            self.force_close_ns.store(over_ns, Relaxed);
-        }
-        self.deadline_ns.store(over_ns, Relaxed);
-        true
-    }
-
+    /// Why the connection has to be closed, if it has to.
     pub(crate) fn close_reason(&self) -> Option<CloseReason> {
         CloseReason::of(self.close_reason.load(Relaxed))
     }
@@ -408,6 +360,7 @@ impl ConnectionState {
 
 #[cfg(test)]
 mod tests {
+    use super::deadlines::FORCE_CLOSE_AFTER;
     use super::*;
     use crate::exchange::outcome::Expired;
 
@@ -428,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_connection_may_be_silent_as_long_as_a_head_may_take() {
+    fn a_new_connection_may_be_silent_for_the_header_timeout() {
         let state = state();
         assert_eq!(state.next_deadline(), at(10));
         assert!(state.on_timer(at(10)));
@@ -436,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn a_byte_now_and_then_does_not_stretch_a_heads_time() {
+    fn slow_bytes_do_not_extend_the_header_timeout() {
         let state = state();
         state.bytes_read(1, || at(4));
         state.bytes_read(1, || at(13));
@@ -446,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reused_connection_has_the_same_time_for_its_head() {
+    fn the_header_timeout_applies_to_a_reused_connection() {
         let state = state();
         state.bytes_read(1, || at(1));
         state.request_started(at(0));
@@ -457,22 +410,18 @@ mod tests {
     }
 
     #[test]
-    fn a_head_that_came_with_the_request_before_it_has_no_longer() {
+    fn the_header_timeout_of_a_pipelined_request_starts_with_the_last_response() {
         let state = state();
         state.bytes_read(2, || at(1));
         state.request_started(at(0));
         state.response_sent(at(5));
         assert_eq!(state.next_deadline(), at(15));
         state.drain(at(6));
-        assert_eq!(
-            state.next_deadline(),
-            at(15),
-            "it is half a head, and draining leaves it its time"
-        );
+        assert_eq!(state.next_deadline(), at(15), "the header timeout still applies");
     }
 
     #[test]
-    fn an_empty_line_begins_no_head() {
+    fn an_empty_line_does_not_start_request_headers() {
         let state = state();
         state.bytes_read(1, || at(1));
         state.request_started(at(0));
@@ -482,7 +431,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_past_its_deadline_may_end_by_itself_and_is_cut_if_it_does_not() {
+    fn a_request_past_its_deadline_is_closed_by_force_after_a_grace_period() {
         let state = state();
         state.request_started(at(0));
         state.set_deadline(at(30));
@@ -497,7 +446,7 @@ mod tests {
             (state.close_reason(), state.expired()),
             (Some(CloseReason::Forced), Some(Expired::Deadline))
         );
-        assert!(!state.on_timer(at(32)), "now it is cut");
+        assert!(!state.on_timer(at(32)), "the grace period is over");
     }
 
     #[test]
@@ -515,7 +464,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_that_is_cut_keeps_the_first_reason() {
+    fn a_connection_closed_by_force_keeps_the_first_reason() {
         let state = state();
         state.request_started(at(0));
         assert!(state.force_close(at(5), Abort::DrainTimeout));
@@ -526,7 +475,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_that_is_tried_again_is_not_late_for_the_attempt_before_it() {
+    fn the_timeout_of_one_attempt_does_not_apply_to_the_next() {
         let state = state();
         state.request_started(at(0));
         state.set_deadline(at(5));
@@ -538,7 +487,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_takes_its_answer_too_slowly_is_not_the_one_that_is_late() {
+    fn a_client_that_reads_too_slowly_is_a_write_timeout_and_no_request_timeout() {
         let state = state();
         state.request_started(at(0));
         state.set_deadline(at(30));
@@ -549,7 +498,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_that_comes_too_slowly_is_late_before_the_request_is() {
+    fn a_body_that_is_sent_too_slowly_times_out_before_the_request_does() {
         let state = state();
         state.request_started(at(0));
         state.set_deadline(at(30));
@@ -562,7 +511,7 @@ mod tests {
     }
 
     #[test]
-    fn draining_closes_an_idle_connection_after_a_moment() {
+    fn draining_closes_an_idle_connection_after_a_second() {
         let state = state();
         state.response_sent(at(1));
         state.drain(at(20));
@@ -572,7 +521,7 @@ mod tests {
     }
 
     #[test]
-    fn a_response_under_way_at_the_drains_start_leaves_the_connection_its_moment() {
+    fn a_connection_is_open_for_a_second_after_a_response_that_a_drain_interrupts() {
         let state = state();
         state.request_started(at(1));
         state.set_deadline(at(60));
@@ -584,7 +533,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_that_speaks_only_after_the_drains_start_has_its_moment() {
+    fn a_connection_made_during_a_drain_is_open_for_a_second() {
         let end = "127.0.0.1:1".parse().unwrap();
         let state = ConnectionState::new(Arc::new(ConnectionInfo::new(end, end)), TIMEOUTS, at(7));
         state.drain(at(2));
@@ -592,7 +541,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_to_be_closed_stays_open_for_a_stream_and_is_closed_soon_after_it() {
+    fn a_new_stream_keeps_an_idle_connection_open_that_was_about_to_be_closed() {
         let state = state();
         state.response_sent(at(1));
         state.drain(at(2));
@@ -607,11 +556,11 @@ mod tests {
         assert_eq!(state.next_deadline(), at(50) + DRAIN_IDLE);
         assert!(state.on_timer(at(51)));
         assert_eq!(state.close_reason(), Some(CloseReason::Idle));
-        assert!(!state.on_timer(at(52)), "now it is cut");
+        assert!(!state.on_timer(at(52)), "the grace period is over");
     }
 
     #[test]
-    fn a_connection_that_leaves_has_as_long_as_in_a_drain() {
+    fn after_a_goaway_a_connection_is_open_for_a_second() {
         let state = state();
         state.response_sent(at(0));
         assert!(state.on_timer(at(75)));
@@ -621,7 +570,7 @@ mod tests {
     }
 
     #[test]
-    fn draining_leaves_a_half_sent_head_its_time() {
+    fn draining_does_not_shorten_the_header_timeout() {
         let state = state();
         state.bytes_read(1, || at(1));
         state.drain(at(2));
@@ -629,7 +578,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tunnel_has_no_deadline_until_draining_begins() {
+    fn an_upgraded_connection_has_no_deadline_until_draining_starts() {
         let state = state();
         state.request_started(at(0));
         state.set_deadline(at(30));
@@ -640,21 +589,21 @@ mod tests {
         assert_eq!(state.next_deadline(), at(2040));
         assert!(state.on_timer(at(2040)));
         assert_eq!(state.close_reason(), Some(CloseReason::RequestTimeout));
-        assert!(state.on_timer(at(2041)) && !state.on_timer(at(2042)), "now it is cut");
+        assert!(state.on_timer(at(2041)) && !state.on_timer(at(2042)), "the grace period is over");
     }
 
     #[test]
-    fn a_request_that_is_not_forwarded_has_as_long_as_its_head() {
+    fn a_local_response_has_as_long_as_the_header_timeout() {
         let state = state();
         state.request_started(at(3));
         assert_eq!(state.next_deadline(), at(13));
         state.set_deadline(Timestamp::MAX);
         state.local_reply_started(at(50));
-        assert_eq!(state.next_deadline(), at(60), "so has an answer in place of a backend's");
+        assert_eq!(state.next_deadline(), at(60), "a local response has the same time");
     }
 
     #[test]
-    fn what_is_cut_stays_cut_though_a_stream_begins() {
+    fn a_new_stream_does_not_stop_a_forced_close() {
         let state = state();
         state.response_sent(at(1));
         state.force_close(at(2), Abort::Http2Flood);

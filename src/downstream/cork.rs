@@ -1,12 +1,14 @@
-//! A head that is held back until everybody is ready for its answer.
+//! Holds back the headers of an upgrade request until Pingora is ready for the response.
 //!
-//! While a request that asks for a tunnel is under way, Pingora has two halves at work: one tells
-//! the other that the request has no body, and the other reads the answer. If the 101 is there before
-//! that word is heard, the word is taken for the end of the tunnel, and the client gets its 101 and
-//! then the end of the connection (seen of one tunnel in two hundred, on a busy machine with a backend
-//! next door). So the socket is corked (tcp(7), `TCP_CORK`) when the connection to the backend is
-//! there, and uncorked when both halves have had their turn: the backend cannot answer a head that it
-//! does not have.
+//! While a request is at a backend, Pingora runs two halves. One tells the other that the request
+//! has no body; the other reads the response. If a 101 arrives before that message, Pingora takes
+//! the message for the end of the upgraded connection, and closes it. This was seen once in two
+//! hundred upgrades, on a busy machine with a local backend.
+//!
+//! So the socket to the backend is corked (tcp(7), `TCP_CORK`) once it is connected, and uncorked
+//! when both halves have run once. The backend cannot respond to headers that it has not received.
+//! A fix in Pingora (ordering the end of the request body before the response's upgrade) would end
+//! this.
 
 use std::io;
 use std::os::fd::{OwnedFd, RawFd};
@@ -17,21 +19,21 @@ use rustix::net::sockopt::set_tcp_cork;
 
 use crate::sockets::lent;
 
-/// The socket to a backend that is corked now, if one is.
+/// The socket that is corked, if any.
 #[derive(Debug, Default)]
 pub(crate) struct Cork {
-    /// Looked at after each turn of the connection's task, so it is not behind the lock.
+    /// Checked after each poll of the connection's task, so it is outside of the lock.
     is_in: AtomicBool,
     socket: Mutex<Option<OwnedFd>>,
 }
 
 impl Cork {
-    /// Holds back what is written to a socket and does not fill a segment.
+    /// Holds back writes to a socket that do not fill a segment.
     ///
     /// # Errors
-    /// The system refuses; then nothing is held back.
+    /// The system refuses it. Then nothing is held back.
     pub(crate) fn put(&self, socket: RawFd) -> io::Result<()> {
-        // A copy: whatever happens to the connection, the number stays this socket's.
+        // A duplicate, so that it still names this socket after the connection is closed.
         let socket = lent(socket)?;
         set_tcp_cork(&socket, true)?;
         *self.socket.lock() = Some(socket);
@@ -39,7 +41,7 @@ impl Cork {
         Ok(())
     }
 
-    /// The connection's task has had its turn: what was held back goes out.
+    /// The connection's task was polled: sends what was held back.
     pub(crate) fn pull(&self) {
         if !self.is_in.swap(false, Relaxed) {
             return;
@@ -48,7 +50,7 @@ impl Cork {
         if let Some(socket) = socket
             && let Err(error) = set_tcp_cork(&socket, false)
         {
-            // The kernel sends it by itself, in 0.2 s.
+            // The kernel sends it by itself after 0.2 s.
             log::debug!("not uncorked: error=\"{error}\"");
         }
     }
@@ -63,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_goes_out_when_the_cork_is_pulled() {
+    fn a_corked_write_is_sent_when_the_cork_is_removed() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (mut far, _) = listener.accept().unwrap();
@@ -77,6 +79,6 @@ mod tests {
         let mut read = [0; 4];
         far.read_exact(&mut read).unwrap();
         assert_eq!(&read, b"head");
-        cork.pull(); // there is none any more
+        cork.pull(); // nothing is corked now
     }
 }

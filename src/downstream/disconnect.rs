@@ -1,7 +1,8 @@
-//! Clients that close their side of the connection while their request runs.
+//! Detects clients that disconnect while their request runs.
 //!
 //! While a request is at a backend, Pingora reads from the client and notices by itself. Nothing
-//! reads while a connection to a backend is awaited, nor between two attempts: so this looks there.
+//! reads while Weir connects to a backend, or between two attempts. This module covers those
+//! moments.
 
 use std::future::Future as _;
 use std::pin::pin;
@@ -17,22 +18,22 @@ use super::session_ext::SessionExt as _;
 /// Whether a client still waits for its response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Presence {
-    /// As far as can be told.
+    /// As far as is known.
     Waits,
-    /// It has closed its side, and its request is to be served all the same.
+    /// It has closed its side, and `half_closed` says that the request goes on.
     HalfClosed,
-    /// It has left.
+    /// It has disconnected.
     Left,
 }
 
-/// Looks once, and waits for nothing.
+/// Checks once, without waiting.
 pub(crate) fn check_now(session: &mut Session) -> Presence {
     if !can_check(session) {
         return known(session);
     }
     let polled = {
         let reading = pin!(session.as_downstream_mut().read_body_or_idle(true));
-        // Whoever waits for the client asks again, with a waker.
+        // The next read that waits registers a waker of its own.
         reading.poll(&mut Context::from_waker(Waker::noop()))
     };
     match polled {
@@ -41,7 +42,7 @@ pub(crate) fn check_now(session: &mut Session) -> Presence {
     }
 }
 
-/// What is known without another look.
+/// What is known without another read.
 pub(crate) fn known(session: &Session) -> Presence {
     let http1 = session.as_downstream().as_http1();
     match http1.is_some_and(|session| session.is_half_closed()) {
@@ -53,7 +54,7 @@ pub(crate) fn known(session: &Session) -> Presence {
 /// Waits before another attempt.
 ///
 /// # Errors
-/// The client has left meanwhile.
+/// The client has disconnected meanwhile.
 pub(crate) async fn back_off(session: &mut Session, wait: Duration) -> Result<()> {
     if wait.is_zero() {
         return Ok(());
@@ -72,21 +73,21 @@ pub(crate) async fn back_off(session: &mut Session, wait: Duration) -> Result<()
     }
 }
 
-/// A connection to a backend was awaited, and is there.
+/// Checks the client after a connection to a backend was made.
 ///
 /// # Errors
-/// The client has left meanwhile.
+/// The client has disconnected meanwhile.
 pub(crate) fn check_after_connect(session: &mut Session) -> Result<()> {
     if check_now(session) == Presence::Left { Err(client_left()) } else { Ok(()) }
 }
 
-/// The error of a client that has left.
+/// The error for a client that has disconnected.
 pub(crate) fn client_left() -> Box<Error> {
     Error::explain(ErrorType::ConnectionClosed, "the client has closed the connection").into_down()
 }
 
-/// Whether the next word of the client can only be its next request, or its end. While its time is
-/// up, a read would fail for that.
+/// Whether the client can send only its next request or close. If a deadline has passed, a read
+/// would fail for that and say nothing about the client.
 fn can_check(session: &mut Session) -> bool {
     let is_open = |state: &std::sync::Arc<connection_state::ConnectionState>| {
         state.close_reason().is_none() && !state.is_upgraded()

@@ -1,40 +1,40 @@
-//! Responses that no session of Pingora's sends: before a request could be read, and after a panic.
+//! Responses that no session of Pingora sends: before a request was read, and after a panic.
 
 use super::reply;
 use crate::exchange::refusal::Refusal;
 use crate::http::request_id::{self, RequestId};
 
-/// A refusal of what is no request yet.
+/// A refusal sent before a request could be read.
 #[derive(Debug)]
 pub struct EarlyRefusal {
     pub(crate) refusal: Refusal,
-    /// The id that the client was given.
+    /// The request id in the response.
     pub(crate) id: RequestId,
-    /// The line of the request, as far as it was read, for the log. It may be anything.
+    /// The request line as far as it was read, for the log. It may contain anything.
     pub(crate) request_line: String,
-    /// Bytes of the response's body that were sent.
+    /// Bytes of the response body that were sent.
     pub(crate) bytes_out: usize,
 }
 
 impl EarlyRefusal {
-    /// One with an id of its own, and nothing sent.
+    /// A refusal with a new id, of which nothing has been sent.
     pub(crate) fn new(refusal: Refusal, request_line: String) -> Self {
         let id = request_id::from_roll(fastrand::u128(..));
         Self { refusal, id, request_line, bytes_out: 0 }
     }
 
-    /// Whether it is for a HEAD request, as far as that is known.
+    /// Whether the request line, as far as it was read, is of a HEAD request.
     pub(crate) fn is_head(&self) -> bool {
         self.request_line.starts_with("HEAD ")
     }
 }
 
-/// A request that a panic ended before its response began.
+/// A request that a panic ended before its response started.
 #[derive(Debug)]
 pub(crate) struct PanickedRequest {
-    /// The `X-Request-Id` of its log line.
+    /// The `X-Request-Id` in its line of the access log.
     pub(crate) id: String,
-    /// Whether its response must not have a body.
+    /// Whether the response must not have a body.
     pub(crate) is_head: bool,
 }
 
@@ -46,10 +46,10 @@ impl PanickedRequest {
     }
 }
 
-/// What is kept of a request line for the log: enough to see what was asked for.
+/// How much of a request line is kept for the log, in bytes.
 const LINE_KEPT: usize = 512;
 
-/// The first line of some bytes, as text.
+/// The first line in these bytes, as text.
 pub(crate) fn text_of_line(bytes: &[u8]) -> String {
     let end = bytes.iter().take(LINE_KEPT).position(|byte| matches!(byte, b'\r' | b'\n'));
     let line = bytes.get(..end.unwrap_or_else(|| bytes.len().min(LINE_KEPT)));

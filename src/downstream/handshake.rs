@@ -1,5 +1,5 @@
-//! From an accepted socket to a connection that may speak HTTP: the PROXY header, if there has to
-//! be one, then the TLS handshake. Both together within the time that a first head may take.
+//! From an accepted socket to a connection that carries HTTP: the PROXY header, if the listener
+//! expects one, then the TLS handshake. Both together must be done within the header timeout.
 
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -24,32 +24,32 @@ use crate::http::proxy_protocol::{self, Addresses, Invalid, LENGTH_MAX};
 use crate::policy::log_throttle::LogThrottle;
 use crate::tls::terminator::{Handshake, Terminator};
 
-/// What an HTTP/2 client begins with (RFC 9113 §3.4).
+/// The start of an HTTP/2 connection (RFC 9113 §3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// Why a connection came to nothing before its first request.
+/// Why a connection failed before its first request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum AcceptError {
-    /// It ended before it had said anything, as the probes of other balancers do.
+    /// It was closed before it sent anything, as a TCP health check does.
     ClosedEarly,
-    /// There had to be a PROXY header, and there was something else.
+    /// A PROXY header was expected, and something else was sent.
     NoProxyHeader,
-    /// The PROXY header could not be read.
+    /// The PROXY header is invalid.
     BadProxyHeader(Invalid),
-    /// The handshake came to nothing.
+    /// The TLS handshake failed.
     Handshake(Handshake),
-    /// It took too long.
+    /// It took longer than the header timeout.
     Timeout,
-    /// It broke.
+    /// A read failed.
     Broken,
-    /// It sent too much over HTTP/2 of what brings no request on.
+    /// It sent too many HTTP/2 frames that carry no request.
     Flooded,
-    /// There are as many connections as there may be, of all clients or of this one.
+    /// There are too many connections, of all clients or of this one.
     Rejected(Refusal),
 }
 
 impl AcceptError {
-    /// The metric's label; `None` if it is nothing to speak of.
+    /// The metric's label; `None` if it is not counted.
     const fn label(self) -> Option<&'static str> {
         match self {
             Self::ClosedEarly => None,
@@ -86,7 +86,8 @@ impl AcceptError {
         Refusal::TooManyConnectionsPerClient.code(),
     ];
 
-    /// Whether the client only left, or was slow: that happens, and the metric is enough.
+    /// Whether the client only left or was slow. This happens often, so it is counted but not
+    /// logged.
     const fn is_expected(self) -> bool {
         match self {
             Self::ClosedEarly
@@ -105,13 +106,15 @@ impl AcceptError {
 impl fmt::Display for AcceptError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::ClosedEarly => formatter.write_str("closed without a word"),
+            Self::ClosedEarly => formatter.write_str("closed before any data"),
             Self::NoProxyHeader => Invalid::Missing.fmt(formatter),
             Self::BadProxyHeader(invalid) => invalid.fmt(formatter),
             Self::Handshake(error) => write!(formatter, "the TLS handshake failed: {error}"),
-            Self::Timeout => formatter.write_str("not opened in time"),
-            Self::Broken => formatter.write_str("broken"),
-            Self::Flooded => formatter.write_str("too much over HTTP/2 that is no request"),
+            Self::Timeout => {
+                formatter.write_str("the handshake took longer than limits.header_timeout")
+            }
+            Self::Broken => formatter.write_str("a read failed"),
+            Self::Flooded => formatter.write_str("too many HTTP/2 frames without a request"),
             Self::Rejected(Refusal::TooManyConnectionsPerClient) => formatter
                 .write_str("more connections of one client than limits.connections_per_client"),
             Self::Rejected(_) => formatter.write_str("more connections than limits.connections"),
@@ -119,13 +122,13 @@ impl fmt::Display for AcceptError {
     }
 }
 
-/// Counts connections that came to nothing, and tells of them.
+/// Counts and logs connections that failed before their first request.
 pub(crate) struct AcceptErrorReporter {
     kinds: [Kind; AcceptError::LABELS.len()],
     clock: Clock,
 }
 
-/// Those for one reason.
+/// The failures with one label.
 struct Kind {
     label: &'static str,
     counter: IntCounter,
@@ -141,12 +144,12 @@ impl AcceptErrorReporter {
         Self { kinds: AcceptError::LABELS.map(kind), clock }
     }
 
-    /// A connection was ended for its frames.
+    /// Records a connection that was closed for its HTTP/2 frames.
     pub(crate) fn record_flood(&self, peer: SocketAddr, listener: SocketAddr) {
         self.record(AcceptError::Flooded, peer, listener);
     }
 
-    /// Counts one, and tells of it, though not of each.
+    /// Counts a failure, and logs it unless too many of its kind were logged.
     pub(crate) fn record(&self, error: AcceptError, peer: SocketAddr, listener: SocketAddr) {
         let kind =
             error.label().and_then(|label| self.kinds.iter().find(|kind| kind.label == label));
@@ -162,7 +165,7 @@ impl AcceptErrorReporter {
     }
 }
 
-/// The socket below a stream of Pingora's, and its two ends. `None` if the other end is gone.
+/// The socket below a stream of Pingora, and its addresses. `None` if the client is gone already.
 pub(crate) fn socket(stream: Stream) -> Option<(Box<Socket>, ConnectionInfo)> {
     let socket = stream.into_any().downcast::<Socket>().ok()?;
     let digest = socket.get_socket_digest()?;
@@ -175,19 +178,19 @@ fn address(digest: &SocketDigest, peer: bool) -> Option<SocketAddr> {
     address?.as_inet().copied()
 }
 
-/// A connection that may speak HTTP.
+/// A connection that can carry HTTP.
 pub(crate) enum Negotiated {
-    /// Clear: which version, its first bytes say.
+    /// Plaintext. The first bytes will tell the version of HTTP.
     Undetected(Box<Socket>),
-    /// HTTP/1, by ALPN or for want of it.
+    /// HTTP/1: by ALPN, or because the client sent no ALPN.
     Http1(Stream),
-    /// HTTP/2, by ALPN.
+    /// HTTP/2, by ALPN or by the first bytes.
     Http2(Stream),
 }
 
 impl Negotiated {
-    /// Waits for the first bytes of a clear connection, where they may be HTTP/2's. `None` if the
-    /// client has left, or its line says that it is to.
+    /// Reads the first bytes of a plaintext connection that may be HTTP/2. `None` if the client has
+    /// left, or the connection has to be closed.
     pub(crate) async fn detect_protocol(
         self,
         http2: bool,
@@ -219,7 +222,7 @@ impl Negotiated {
                 Ok(0) => break,
                 Ok(_) => state.bytes_read(1, || clock.now()),
                 Err(error) => {
-                    log::debug!("client left: {error}");
+                    log::debug!("client disconnected: error=\"{error}\"");
                     return None;
                 }
             }
@@ -229,17 +232,17 @@ impl Negotiated {
     }
 }
 
-/// A listener, and where its TLS ends if it speaks TLS.
+/// A listener, with its TLS.
 #[derive(Clone)]
 pub struct ListenerContext {
-    /// What the configuration says of it.
+    /// Its configuration.
     pub listener: Listener,
-    /// Of its `tls`.
+    /// Terminates its TLS; `None` for plaintext.
     pub terminator: Option<Arc<Terminator>>,
 }
 
 impl ListenerContext {
-    /// Finds out whose a connection is: reads the PROXY header, if there has to be one.
+    /// Reads the PROXY header if the peer is in `proxy_protocol.from`.
     pub(crate) async fn read_proxy_header(
         &self,
         socket: &mut Socket,
@@ -254,7 +257,7 @@ impl ListenerContext {
         Ok(())
     }
 
-    /// Opens a connection: makes the handshake, if there has to be one.
+    /// Makes the TLS handshake if the listener has TLS.
     pub(crate) async fn accept_tls(
         &self,
         socket: Box<Socket>,
@@ -303,7 +306,7 @@ async fn proxy_header(socket: &mut Socket) -> Result<Option<Addresses>, AcceptEr
     }
 }
 
-/// How much more may be read of a header.
+/// How many more bytes a PROXY header may have.
 fn bytes_left(bytes: &[u8]) -> u64 {
     u64::try_from(LENGTH_MAX.saturating_sub(bytes.len())).unwrap_or(0)
 }

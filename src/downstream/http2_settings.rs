@@ -1,16 +1,16 @@
-//! What an HTTP/2 connection of a client may ask for.
+//! The settings of HTTP/2 connections of clients.
 
 use pingora_core::protocols::http::v2::server::{H2Options, default_h2_options};
 
 use crate::config::Http2;
 use crate::http::scan::Limits as HeadLimits;
 
-/// What is kept of an answer for a client that is slow to take it, by stream.
+/// How much of a response is buffered for a slow client, per stream in bytes.
 const SEND_BUFFER: usize = 32 * 1024;
-/// What each field costs beside its bytes in the size of a list (RFC 9113 §6.5.2).
+/// How much each header counts beside its bytes in the size of a list (RFC 9113 §6.5.2).
 const FIELD_OVERHEAD: usize = 32;
 
-/// What a connection may ask for.
+/// The settings for these limits.
 pub(crate) fn options(limits: &Http2, head: &HeadLimits) -> H2Options {
     let list = head.header_bytes.saturating_add(head.headers.saturating_mul(FIELD_OVERHEAD));
     let mut options = default_h2_options();

@@ -1,4 +1,4 @@
-//! The end of a connection whose client may still be sending.
+//! Closing a connection whose client may still be sending.
 
 use std::time::Duration;
 
@@ -10,25 +10,25 @@ use super::reply::{RawReply, raw_http1_reply};
 use crate::exchange::refusal::Refusal;
 use crate::http::request_id;
 
-/// How long what a client still sends is read and thrown away, once it has been answered and is not
-/// listened to any more. To close at once would be a reset, and a reset takes the answer away that
-/// the client has not read yet (RFC 9112 §9.6).
+/// How long further data of a client is read and dropped after the last response. Closing at once
+/// would send a reset, and a reset discards the response that the client has not read yet (RFC 9112
+/// §9.6).
 const LINGER: Duration = Duration::from_secs(2);
 
-/// Answers a connection that is one too many, before anything is read from it.
+/// Sends a response to a rejected connection, before anything is read from it.
 pub(crate) async fn send_raw_reply(stream: Stream, refusal: Refusal) {
     let id = request_id::from_roll(fastrand::u128(..));
     send_and_close(stream, &raw_http1_reply(refusal, id.as_str(), false)).await;
 }
 
-/// Responds to a request that a panic ended before its response began.
+/// Sends the response to a request that a panic ended before its response started.
 pub(crate) async fn after_panic(stream: Stream, request: &PanickedRequest) {
     send_and_close(stream, &raw_http1_reply(Refusal::Internal, &request.id, request.is_head)).await;
 }
 
-async fn send_and_close(mut stream: Stream, answer: &RawReply) {
+async fn send_and_close(mut stream: Stream, reply: &RawReply) {
     let sent = async {
-        stream.write_all(answer.as_bytes()).await?;
+        stream.write_all(reply.as_bytes()).await?;
         stream.flush().await
     };
     match tokio::time::timeout(LINGER, sent).await {
@@ -38,13 +38,13 @@ async fn send_and_close(mut stream: Stream, answer: &RawReply) {
     }
 }
 
-/// Says that nothing more is coming, and reads what still comes.
+/// Closes the sending side, and reads what the client still sends.
 pub(crate) async fn linger(mut stream: Stream) {
     let lingering = async {
         stream.shutdown().await?;
         tokio::io::copy(&mut stream, &mut tokio::io::sink()).await
     };
     if let Ok(Err(error)) = tokio::time::timeout(LINGER, lingering).await {
-        log::debug!("client left: {error}");
+        log::debug!("client disconnected: error=\"{error}\"");
     }
 }

@@ -1,8 +1,8 @@
-//! The accept side: Pingora's `ServerApp` around its own `HttpProxy`.
+//! Pingora's `ServerApp` for one listener: accepts client connections, and drains them at the end.
 //!
-//! Every client connection is a line (`line.rs`): counted, timed and drained here. Pingora reads and
-//! answers the requests. The connection's task polls both, Pingora first, so that a verdict of
-//! the line is carried out at once and no other task is ever involved.
+//! Each connection is counted (`tracker.rs`), goes through its handshake (`handshake.rs`), and is
+//! served until it ends. Pingora serves the requests. One task polls Pingora and the connection's
+//! deadlines, Pingora first, so no other task is involved when a deadline passes (`watchdog.rs`).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,29 +25,29 @@ use super::{http1, http2};
 use crate::exchange::refusal::Refusal;
 use crate::http::scan::Scanner;
 
-/// A connection that was accepted last is counted only when its task first runs. That long it gets
-/// before a worker without any other may end.
+/// A connection that was just accepted is counted when its task first runs. A worker without other
+/// connections waits for this long before it exits.
 const DRAIN_SETTLE: Duration = Duration::from_millis(50);
 
-/// Serves the connections of one listener, as an app of Pingora's.
+/// Serves the connections of one listener.
 pub struct ListenerApp<H> {
     server: Arc<DownstreamServer<H>>,
     context: ListenerContext,
 }
 
 impl<H: SessionHandler> ListenerApp<H> {
-    /// What comes by `door` is served by `server`.
+    /// Connections to the listener of `context` are served by `server`.
     #[must_use]
     pub fn new(server: Arc<DownstreamServer<H>>, context: ListenerContext) -> Self {
         Self { server, context }
     }
 
-    /// Answers a connection that is one too many.
+    /// Rejects a connection over a limit, with a response where that costs no TLS handshake.
     async fn reject(&self, stream: Stream, connection: ConnectionInfo, refusal: Refusal) {
         let DownstreamServer { failures, reject_permits, .. } = &*self.server;
         let error = AcceptError::Rejected(refusal);
         failures.record(error, connection.client(), self.context.listener.address);
-        // Over TLS an answer would cost a handshake, which is what we cannot afford.
+        // Over TLS, a response would cost a handshake.
         let is_clear = self.context.terminator.is_none();
         if let (true, Ok(_one)) = (is_clear, reject_permits.try_acquire()) {
             linger::send_raw_reply(stream, refusal).await;
@@ -73,7 +73,7 @@ impl<H: SessionHandler> ListenerApp<H> {
         let speaking = async {
             match negotiated.detect_protocol(http2, &state, clock).await {
                 Some(Negotiated::Http2(stream)) => {
-                    // Boxed, as it is much larger than what serves HTTP/1.
+                    // Boxed, because it is much larger than the future that serves HTTP/1.
                     let open = Arc::clone(&permit);
                     Box::pin(http2::connection::serve(
                         &self.server,
@@ -130,8 +130,8 @@ impl<H: SessionHandler> ServerApp for ListenerApp<H> {
             failures.record(error, connection.peer, self.context.listener.address);
             return None;
         }
-        // As soon as it is known whose it is: a handshake that does not come would be a place that
-        // is everybody's.
+        // The client is known from here on. Before the handshake, so that a client that never
+        // finishes it uses up only its own permits.
         let _of_client = match self.server.per_client(&connection) {
             Ok(of_client) => of_client,
             Err(refusal) => {
@@ -140,7 +140,7 @@ impl<H: SessionHandler> ServerApp for ListenerApp<H> {
                 return None;
             }
         };
-        // Boxed, so that what a handshake needs is given back after it.
+        // Boxed, so that the memory of the handshake is freed after it.
         match Box::pin(self.context.accept_tls(socket, &mut connection, until, clock)).await {
             Ok(negotiated) => self.serve_connection(negotiated, connection, permit, shutdown).await,
             Err(error) => failures.record(error, connection.peer, self.context.listener.address),
@@ -149,7 +149,7 @@ impl<H: SessionHandler> ServerApp for ListenerApp<H> {
     }
 
     async fn cleanup(&self) {
-        // Accepting has stopped. Whoever is left finishes, but not for ever.
+        // No connection is accepted any more. Open ones get `shutdown.drain` to finish.
         let DownstreamServer { connections, handler, limits, .. } = &*self.server;
         connections.drain(self.server.clock.now());
         tokio::time::sleep(DRAIN_SETTLE).await;

@@ -1,4 +1,4 @@
-//! Whether a client sends its body, and takes its answer, fast enough.
+//! The minimum rate at which a client sends its body and reads its response.
 
 use std::task::Poll;
 
@@ -6,11 +6,11 @@ use super::connection_state::{ConnectionState, Direction};
 use crate::clock::Clock;
 use crate::policy::transfer_rate::{MinTransferRate, StallBudget};
 
-/// The two directions of one connection.
+/// The stall budgets of both directions of a connection or stream.
 pub(crate) struct MinRateGuard {
     rate: MinTransferRate,
     clock: Clock,
-    /// The request that patience is had with.
+    /// The request that the budgets are for.
     request: u64,
     reading: StallBudget,
     writing: StallBudget,
@@ -22,7 +22,7 @@ impl MinRateGuard {
         Self { rate, clock, request: 0, reading, writing }
     }
 
-    /// Something was asked of the client, or offered to it: so many bytes moved, if any did.
+    /// A read or a write was polled: `Ready` with the bytes transferred, or `Pending`.
     pub(crate) fn on_transfer(
         &mut self,
         state: &ConnectionState,
@@ -30,13 +30,13 @@ impl MinRateGuard {
         polled: Poll<usize>,
     ) {
         if self.request != state.requests_served() {
-            // Each request begins with all of it.
+            // Each request starts with full budgets.
             (self.request, self.reading) = (state.requests_served(), StallBudget::new(self.rate));
             self.writing = self.reading;
         }
         let now = self.clock.now();
         if direction == Direction::Write && polled.is_pending() {
-            // Until the client takes it, nobody reads what it may have sent.
+            // Until the client reads, Weir does not read from it either.
             self.reading.on_transfer(0, now);
             state.set_stall_deadline(Direction::Read, None);
         }

@@ -1,15 +1,15 @@
-//! What a client connection is doing.
+//! The phases of a client connection.
 
 /// What a connection is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
     /// Between requests; nothing has been read of the next one.
     Idle,
-    /// Some of a head has been read.
+    /// A part of the request headers has been read.
     ReadingHead,
     /// A request is being served.
     InRequest,
-    /// What is read and written is no HTTP any more.
+    /// The connection was upgraded, so its bytes are not HTTP.
     Upgraded,
 }
 

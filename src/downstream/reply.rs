@@ -1,4 +1,4 @@
-//! The responses that Weir makes itself, as text.
+//! The headers and bodies of the responses that Weir sends itself.
 
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
@@ -9,10 +9,10 @@ use pingora_error::Result;
 use crate::exchange::refusal::Refusal;
 use crate::http::accept::{Form, preferred};
 
-/// The methods that are served, for a 405 (RFC 9110 §15.5.6).
+/// The supported methods, for a 405 (RFC 9110 §15.5.6).
 const ALLOW: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
-/// A response in the form that the client prefers.
+/// The response to a refused request, as text or as JSON, whichever its `Accept` prefers.
 pub(crate) fn build_refusal(
     request: &RequestHeader,
     request_id: Option<&HeaderValue>,
@@ -39,37 +39,37 @@ pub(crate) fn build_refusal(
     Ok((head, Bytes::from(body)))
 }
 
-/// Every text and code is ours and has nothing to escape.
+/// All texts and codes are Weir's own and need no escaping.
 fn json(refusal: Refusal) -> String {
     let (status, code, text) = (refusal.status(), refusal.code(), refusal.text());
     format!("{{\"status\":{status},\"error\":\"{code}\",\"message\":\"{text}\"}}\n")
 }
 
-/// A response where there is no session that could send one.
+/// A response for a client without a session.
 pub(crate) struct RawReply {
     text: String,
     body: usize,
 }
 
 impl RawReply {
-    /// All of it, as HTTP/1.
+    /// The whole response, as HTTP/1.
     pub(crate) const fn as_bytes(&self) -> &[u8] {
         self.text.as_bytes()
     }
 
-    /// How many bytes of the body are among the first `written` of it.
+    /// How many bytes of the body are in the first `written` bytes.
     pub(crate) const fn body_bytes(&self, written: usize) -> usize {
         written.saturating_sub(self.text.len() - self.body)
     }
 }
 
-/// The body of a response of our own, where only text can be sent.
+/// The body of a response, as text.
 pub(crate) fn text_body(refusal: Refusal) -> String {
     format!("{}\n", refusal.text())
 }
 
-/// A response to a connection that has no request yet, or none that can be read; without the body if
-/// it is to a HEAD request (RFC 9110 §9.3.2).
+/// A response to a connection without a readable request. It has no body if the request is a HEAD
+/// request (RFC 9110 §9.3.2).
 pub(crate) fn raw_http1_reply(refusal: Refusal, id: &str, is_head: bool) -> RawReply {
     let (status, text) = (refusal.status(), text_body(refusal));
     let reason = StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());

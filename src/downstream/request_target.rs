@@ -1,4 +1,4 @@
-//! The target of a request of HTTP/1, once Pingora has parsed its headers.
+//! The target of a request, once the headers are parsed.
 
 use http::{Method, header};
 use pingora::http::RequestHeader;
@@ -9,8 +9,8 @@ use crate::http::host;
 use crate::http::scan::Violation;
 use crate::http::target::{Absolute, Change, escaped, restored};
 
-/// Makes the target that the client wrote the one that a backend gets. What is wrong with it is kept with
-/// the connection, and answered by the next hook.
+/// Turns the target that the client sent into the one for the backend. The next hook refuses the
+/// request if the target is invalid.
 pub(crate) fn settle(session: &mut Session) {
     let Some(state) = session.connection_state().cloned() else { return };
     let changes = state.take_target_changes();
@@ -35,7 +35,7 @@ fn rewrite(request: &mut RequestHeader, changes: &[Change]) -> Result<(), Violat
     if request.headers.get(header::HOST).is_some_and(differs) {
         return Err(Violation::HostDiffers);
     }
-    // What the client connects to decides, whatever `Host` says (RFC 9112 §3.2.2).
+    // The target decides the host, whatever `Host` says (RFC 9112 §3.2.2).
     let authority = request.insert_header(header::HOST, absolute.authority);
     authority.map_err(|_no_value| Violation::Authority)
 }
@@ -44,7 +44,8 @@ fn set(request: &mut RequestHeader, target: &str) -> Result<(), Violation> {
     request.set_raw_path(escaped(target).as_bytes()).map_err(|_no_uri| Violation::Target)
 }
 
-/// The same for HTTP/2, where only what no URI has is left to do: the library keeps a quote in a path.
+/// The same for HTTP/2, where only characters that no URI has are left: `h2` accepts a quote in a
+/// path.
 pub(crate) fn escape(request: &mut RequestHeader) {
     let escaped = str::from_utf8(request.raw_path()).map(|target| escaped(target).into_owned());
     if let Ok(escaped) = escaped
@@ -55,7 +56,7 @@ pub(crate) fn escape(request: &mut RequestHeader) {
         parts.path_and_query = Some(path);
         match http::Uri::from_parts(parts) {
             Ok(uri) => request.set_uri(uri),
-            Err(error) => log::debug!("a target that cannot be escaped: {error}"),
+            Err(error) => log::debug!("target not escaped: error=\"{error}\""),
         }
     }
 }

@@ -2,12 +2,12 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering::Relaxed};
 
-/// What was sent of the current response. Only the connection's own task changes it.
+/// What has been sent of the current response. Only the connection's own task changes it.
 #[derive(Debug, Default)]
 pub(crate) struct ResponseProgress {
-    /// Of the final response; 0 before its headers.
+    /// The status of the final response; 0 before its headers.
     status: AtomicU16,
-    /// Bytes behind the headers.
+    /// Bytes after the headers.
     bytes: AtomicU64,
     /// The last write returned `Pending`: the client has to read first.
     unread: AtomicBool,
@@ -16,7 +16,7 @@ pub(crate) struct ResponseProgress {
 }
 
 impl ResponseProgress {
-    /// Another request begins.
+    /// Another request starts.
     pub(crate) fn begin(&self) {
         self.status.store(0, Relaxed);
         self.bytes.store(0, Relaxed);
@@ -24,7 +24,7 @@ impl ResponseProgress {
         self.lagged.store(false, Relaxed);
     }
 
-    /// Headers of a final response were sent.
+    /// The headers of a final response were sent.
     pub(crate) fn headers(&self, status: u16) {
         self.status.store(status, Relaxed);
     }
@@ -35,8 +35,8 @@ impl ResponseProgress {
         self.bytes.store(self.bytes().saturating_add(bytes), Relaxed);
     }
 
-    /// `written` bytes of HTTP/1 were sent, of a piece that begins with `piece`. Headers are always
-    /// the beginning of a piece.
+    /// `written` bytes of HTTP/1 were sent from `piece`. Headers are always at the start of a
+    /// piece.
     pub(crate) fn wrote(&self, piece: &[u8], written: usize) {
         if self.has_started() {
             self.body(written);
@@ -45,7 +45,7 @@ impl ResponseProgress {
         }
     }
 
-    /// Whether the client has to read before more can be sent.
+    /// Sets whether the client has to read before more can be sent.
     pub(crate) fn set_unread(&self, unread: bool) {
         self.unread.store(unread, Relaxed);
         if unread {
@@ -58,7 +58,7 @@ impl ResponseProgress {
         self.unread.load(Relaxed)
     }
 
-    /// Whether the client had to be waited for since this was last asked.
+    /// Whether Weir had to wait for the client to read since this was last asked.
     pub(crate) fn took_lag(&self) -> bool {
         self.lagged.load(Relaxed) && self.lagged.swap(false, Relaxed)
     }
@@ -68,12 +68,12 @@ impl ResponseProgress {
         self.status() != 0
     }
 
-    /// The status that the client got; 0 if it got none.
+    /// The status sent to the client; 0 if none was.
     pub(crate) fn status(&self) -> u16 {
         self.status.load(Relaxed)
     }
 
-    /// Bytes sent behind the headers; of chunks, with their framing.
+    /// Bytes sent after the headers, including the framing of chunks.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes.load(Relaxed)
     }
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_had_to_be_waited_for_is_remembered_once() {
+    fn a_wait_for_the_client_is_reported_once() {
         let response = ResponseProgress::default();
         response.set_unread(true);
         response.set_unread(false);

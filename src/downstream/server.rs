@@ -1,4 +1,4 @@
-//! What all listeners share: the limits of client connections, and what serves their requests.
+//! What all listeners share: the limits of client connections and the handler of their requests.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,34 +20,35 @@ use crate::http::scan::Limits as HeadLimits;
 use crate::metrics::ConnectionMetrics;
 use crate::policy::transfer_rate::MinTransferRate;
 
-/// How long the rest of an unwanted request body is read before its connection is closed.
+/// How long the rest of a rejected request body is read before the connection is closed.
 pub(crate) const BODY_DRAIN: Duration = Duration::from_secs(5);
 
-/// How long connections may take to end, and be logged, once their time is up.
+/// How long connections that are closed by force may take to be logged.
 const ABORT_MAX: Duration = Duration::from_secs(2);
 
 /// The limits of client connections.
 #[derive(Debug, Clone, Copy)]
 pub struct DownstreamLimits {
-    /// Client connections at once.
+    /// Open client connections.
     pub connections: usize,
-    /// Rejected connections that get a response at once; further ones are only closed.
+    /// Rejected connections that are sent a response at the same time. Further ones are closed
+    /// without a response.
     pub rejected: usize,
-    /// Those of one client.
+    /// Open connections of one client.
     pub per_client: usize,
-    /// How much the head of a request may have.
+    /// Size and number of the request headers.
     pub head: HeadLimits,
-    /// What an HTTP/2 connection may ask for.
+    /// Streams and windows of an HTTP/2 connection.
     pub http2: Http2,
-    /// How slow a client may be.
+    /// The minimum rate at which a client sends a body and reads a response.
     pub min_rate: Option<MinTransferRate>,
-    /// What becomes of a request whose client closes its side of the connection.
+    /// What to do with a request whose client closes its side of the connection.
     pub half_closed: HalfClosed,
-    /// How long a client may take for what.
+    /// The timeouts of a connection.
     pub timeouts: DownstreamTimeouts,
-    /// What responses and tunnels may hold that are not read, in bytes.
+    /// What unread responses and upgraded connections may hold, in bytes.
     pub response_buffers: Option<u64>,
-    /// How long connections may take to end once accepting has stopped.
+    /// How long connections may take to finish after accepting has stopped.
     pub drain: Duration,
 }
 
@@ -86,22 +87,24 @@ impl<H: SessionHandler> DownstreamServer<H> {
         }
     }
 
-    /// The drain's deadline has passed. Tunnels have one of their own, which their lines watch.
+    /// The drain's deadline has passed. Upgraded connections have one of their own, which their
+    /// states watch.
     pub(crate) async fn drain_tunnels(&self) {
-        let (tunnels, others) = self.connections.upgraded();
+        let (upgraded, others) = self.connections.upgraded();
         if others > 0 {
             log::warn!("drain deadline passed: connections={others}");
         }
         self.connections.force_close_requests(self.clock.now(), Abort::DrainTimeout);
         let timeouts = &self.limits.timeouts;
-        let longer = if tunnels > 0 { timeouts.tunnel_drain } else { Duration::ZERO };
+        let longer = if upgraded > 0 { timeouts.tunnel_drain } else { Duration::ZERO };
         let longer = longer.saturating_sub(self.limits.drain) + ABORT_MAX;
         if tokio::time::timeout(longer, self.connections.all_closed()).await.is_err() {
             log::warn!("connections did not end: connections={}", self.connections.open());
         }
     }
 
-    /// A place among the connections of the same client. A proxy that we trust is many clients.
+    /// A permit among the connections of the same client. A trusted proxy carries many clients, so
+    /// it needs none.
     pub(crate) fn per_client(
         &self,
         connection: &ConnectionInfo,

@@ -1,9 +1,9 @@
-//! How a request finds the connection that it came on.
+//! How a request finds its client connection.
 //!
-//! Pingora hands a request's session to its hooks, and a `Digest` with it: over HTTP/1 it asks the
-//! stream for one, over HTTP/2 it gets one with each stream. The digest of a proxy that was asked
-//! for a tunnel (`ProxyDigest`) has a place for user data, which holds the connection's state here.
-//! So the state goes where the session goes; a task-local value would be lost with another task.
+//! Pingora passes a session to each hook, and a session has a `Digest`. Over HTTP/1 Pingora asks
+//! the stream for it; over HTTP/2 each stream gets one. A digest can hold a `ProxyDigest` with user
+//! data, which is meant for CONNECT proxies. It holds the connection's state here, so the state
+//! goes where the session goes. A task-local value would be lost in another task.
 
 use std::sync::Arc;
 

@@ -1,7 +1,8 @@
-//! Exchanges that wait to be read: responses by their clients, tunnels by either side.
+//! Responses and upgraded connections that wait to be read.
 //!
-//! Each of them holds what one side has sent and the other does not take. How much that is at most is
-//! known ([`held`]), so that a limit in bytes can be kept (`policy/unread.rs`).
+//! Each of them holds data that one side has sent and the other does not read. The most that one
+//! can hold is known ([`held`]), so all of them together can be kept below a limit in bytes
+//! (`policy/unread.rs`).
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,31 +18,31 @@ use crate::metrics::ConnectionMetrics;
 use crate::policy::unread::{Key, Limits, Unread};
 use crate::upstream::bounded::{PIECE, PIECE_GROWN, Writes};
 
-/// What one exchange holds at most, in bytes, while one side takes nothing: ten pieces of 16 KiB, the
-/// buffer of 64 KiB that they are read into, what HTTP/2 has taken of it (32 KiB), the two connections,
-/// and what the allocator loses. `tests/it/memory.rs` measures it, as does `scripts/stalled_memory.py`.
+/// What one response or upgraded connection holds at most while one side does not read, in bytes:
+/// ten pieces of 16 KiB, a read buffer of 64 KiB, 32 KiB in the HTTP/2 library, both connections,
+/// and what the allocator loses. `tests/it/memory.rs` and `scripts/stalled_memory.py` measure it.
 const HELD: u64 = 448 * 1024;
 
-/// What comes on top where the client's connection is over TLS: encrypted, and not written yet.
+/// Added if the client's connection is over TLS: encrypted data that is not written yet.
 const HELD_BY_TLS: u64 = 64 * 1024;
 
-/// What comes on top where the backend speaks HTTP/2: the window of its stream.
+/// Added if the backend speaks HTTP/2: the window of its stream.
 const HELD_BY_WINDOW: u64 = 256 * 1024;
 
-/// What comes on top once the response of an HTTP/1 backend is read in large pieces: ten of them.
+/// Added once the response of an HTTP/1 backend is read in large pieces: ten of them.
 const HELD_BY_GROWN: u64 = 10 * (PIECE_GROWN - PIECE);
 
-/// What one exchange holds at most, whichever it is.
+/// The most that any of them holds.
 const HELD_MAX: u64 = HELD + HELD_BY_TLS + max(HELD_BY_WINDOW, HELD_BY_GROWN);
 
 const fn max(one: u64, other: u64) -> u64 {
     if one > other { one } else { other }
 }
 
-/// How often to look while a limit is exceeded.
+/// How often the limit is checked while it is exceeded.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// One client connection, or one HTTP/2 stream, whose response or tunnel may wait to be read.
+/// A client connection or HTTP/2 stream whose response or upgraded connection may wait to be read.
 pub(crate) trait Stallable: Sized + Send + Sync + 'static {
     /// Identifies the client's connection. Streams of one connection have the same.
     fn connection_key(&self) -> usize;
@@ -55,17 +56,17 @@ pub(crate) trait Stallable: Sized + Send + Sync + 'static {
     /// Where it is counted while it waits; `None` if nothing counts it.
     fn stalled(&self) -> Option<&Arc<Stalled<Self>>>;
 
-    /// What its client sends into a tunnel.
+    /// What its client sends on an upgraded connection.
     fn to_backend(&self) -> &ToBackend<Self>;
 
-    /// Ends the response or the tunnel, because `reader` does not read.
+    /// Ends the response or the upgraded connection, because `reader` does not read.
     fn give_up(&self, reader: Reader);
 
     /// Who did not read, if it was ended for that.
     fn given_up_for(&self) -> Option<Reader>;
 }
 
-/// What one exchange holds at most, in bytes.
+/// What this one holds at most, in bytes.
 fn held<L: Stallable>(waiting: &L) -> u64 {
     let by_tls = if waiting.is_tls() { HELD_BY_TLS } else { 0 };
     let by_window = if waiting.is_backend_http2() { HELD_BY_WINDOW } else { 0 };
@@ -73,16 +74,16 @@ fn held<L: Stallable>(waiting: &L) -> u64 {
     HELD + by_tls + by_window + by_grown
 }
 
-/// Who is to read what waits.
+/// The side that has to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reader {
-    /// The client, a response or what its backend sends into a tunnel.
+    /// The client: a response, or data of the backend on an upgraded connection.
     Client,
-    /// The backend, what its client sends into a tunnel.
+    /// The backend: data of the client on an upgraded connection.
     Backend,
 }
 
-/// Exchanges that wait to be read.
+/// All that wait to be read.
 pub(crate) struct Stalled<L> {
     state: Mutex<State<L>>,
     clock: Clock,
@@ -92,14 +93,14 @@ pub(crate) struct Stalled<L> {
 
 struct State<L> {
     unread: Unread<(Arc<L>, Reader)>,
-    /// A task looks from time to time whether a limit is exceeded.
+    /// A task is checking the limit.
     is_watched: bool,
-    /// Ended, and not logged yet.
+    /// How many were ended and are not logged yet.
     unlogged: usize,
 }
 
 impl<L: Stallable> Stalled<L> {
-    /// All of them together may hold `bytes`; `None` is for no limit.
+    /// All of them together may hold `bytes`; `None` for no limit.
     pub(crate) fn new(bytes: Option<u64>, clock: Clock, metrics: &ConnectionMetrics) -> Arc<Self> {
         let unread = Unread::new(Limits::new(bytes, HELD_MAX));
         let state = Mutex::new(State { unread, is_watched: false, unlogged: 0 });
@@ -107,7 +108,7 @@ impl<L: Stallable> Stalled<L> {
         Arc::new(Self { state, clock, gauge, ended })
     }
 
-    /// An exchange waits to be read from now on, until the ticket is dropped.
+    /// Counts one more until the ticket is dropped.
     fn enter(self: &Arc<Self>, waiting: &Arc<L>, reader: Reader) -> Ticket<L> {
         let connection = waiting.connection_key();
         let (now, bytes) = (self.clock.now(), held(&**waiting));
@@ -120,7 +121,7 @@ impl<L: Stallable> Stalled<L> {
         Ticket { stalled: Arc::clone(self), key }
     }
 
-    /// Ends those that have waited for the longest, until no limit is exceeded.
+    /// Ends those that have waited longest, until the limit is kept.
     async fn watch(self: Arc<Self>) {
         loop {
             tokio::time::sleep(LOOK).await;
@@ -168,7 +169,7 @@ impl<L> fmt::Debug for Stalled<L> {
     }
 }
 
-/// An exchange that waits to be read.
+/// One that waits to be read.
 #[derive(Debug)]
 struct Ticket<L> {
     stalled: Arc<Stalled<L>>,
@@ -178,15 +179,15 @@ struct Ticket<L> {
 impl<L> Drop for Ticket<L> {
     fn drop(&mut self) {
         let left = self.stalled.state().unread.leave(self.key);
-        drop(left); // not before the lock is given back
+        drop(left); // only after the lock is released
         self.stalled.gauge.dec();
     }
 }
 
-/// Whether one side of an exchange is waited for to read.
+/// Whether one side has to read before more can be written to it.
 #[derive(Debug)]
 pub(crate) struct Wait<L> {
-    /// Whether there is a ticket: it is asked after each write.
+    /// Whether there is a ticket. It is read after each write, so it is outside of the lock.
     is_waiting: AtomicBool,
     ticket: Mutex<Option<Ticket<L>>>,
 }
@@ -198,7 +199,7 @@ impl<L> Default for Wait<L> {
 }
 
 impl<L: Stallable> Wait<L> {
-    /// Something was written, and the other side is waited for, or not.
+    /// Data was written. `waits` says whether the other side has to read before more can be.
     pub(crate) fn set(&self, waits: bool, waiting: &Arc<L>, reader: Reader) {
         if self.is_waiting.load(Relaxed) == waits {
             return;
@@ -211,10 +212,10 @@ impl<L: Stallable> Wait<L> {
     }
 }
 
-/// What a client sends into a tunnel, on its way to the backend.
+/// Data of the client on an upgraded connection, on its way to the backend.
 #[derive(Debug)]
 pub(crate) struct ToBackend<L> {
-    /// Of the connection to the backend, until the tunnel opens.
+    /// The writes to the backend, until the connection is upgraded.
     writes: Mutex<Option<Arc<Writes>>>,
     wait: Wait<L>,
 }
@@ -226,21 +227,21 @@ impl<L> Default for ToBackend<L> {
 }
 
 impl<L: Stallable> ToBackend<L> {
-    /// The request goes to a backend on this connection.
+    /// The request was sent on this connection to a backend.
     pub(crate) fn connected(&self, connection: Option<&Digest>) {
         let writes = connection.and_then(Writes::of).cloned();
         *self.writes.lock() = writes;
     }
 
-    /// Whether its response is read in large pieces.
+    /// Whether the response is read in large pieces.
     fn is_grown(&self) -> bool {
         let writes = self.writes.lock();
         writes.as_ref().is_some_and(|writes| writes.is_grown())
     }
 
-    /// The tunnel of this line has opened. While its backend does not read, it is one that waits.
+    /// The connection was upgraded. From now on it is counted while its backend does not read.
     pub(crate) fn opened(waiting: &Arc<L>) {
-        // Taken out, as the watcher holds the line.
+        // Taken out, because the callback holds the connection.
         let mut writes = waiting.to_backend().writes.lock();
         let Some(writes) = writes.take() else { return };
         let waiting = Waiting(Arc::clone(waiting));
@@ -251,7 +252,7 @@ impl<L: Stallable> ToBackend<L> {
     }
 }
 
-/// A tunnel waits no more for its backend once the connection to it is gone.
+/// Ends the wait for the backend once the connection to it is dropped.
 struct Waiting<L: Stallable>(Arc<L>);
 
 impl<L: Stallable> Drop for Waiting<L> {

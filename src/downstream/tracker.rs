@@ -1,4 +1,4 @@
-//! Every open client connection: how many there are, and that they hear of the draining.
+//! All open client connections: their number, their drain and their end.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -22,24 +22,24 @@ pub struct ConnectionTracker {
     registry: Mutex<Registry>,
     next: AtomicU64,
     open: AtomicUsize,
-    /// Ended before they were done.
+    /// How many were closed by force.
     force_close: AtomicUsize,
     gauge: IntGauge,
     all_closed: Notify,
     by_client: Mutex<HashMap<IpAddr, usize>>,
 }
 
-/// Those that speak HTTP already.
+/// Connections past their handshake.
 #[derive(Debug, Default)]
 struct Registry {
     by_permit: HashMap<u64, Arc<ConnectionState>>,
     draining_since: Option<Timestamp>,
-    /// Since when, and why, none may go on.
+    /// Since when, and why, every connection is closed by force.
     aborted: Option<(Timestamp, Abort)>,
 }
 
 impl ConnectionTracker {
-    /// None yet. Their number is also kept in `gauge`.
+    /// Without connections. Their number is also kept in `gauge`.
     #[must_use]
     pub fn new(gauge: IntGauge) -> Self {
         Self {
@@ -53,13 +53,13 @@ impl ConnectionTracker {
         }
     }
 
-    /// How many there are.
+    /// The number of open connections.
     #[must_use]
     pub fn open(&self) -> usize {
         self.open.load(Relaxed)
     }
 
-    /// Returns once there is none.
+    /// Returns once no connection is open.
     pub async fn all_closed(&self) {
         loop {
             let all_closed = self.all_closed.notified();
@@ -72,33 +72,33 @@ impl ConnectionTracker {
         }
     }
 
-    /// Tells every connection that draining has begun, those to come included.
+    /// Starts the drain of all connections, including later ones.
     pub fn drain(&self, now: Timestamp) {
         let mut registry = self.registry();
         let since = *registry.draining_since.get_or_insert(now);
         registry.by_permit.values().for_each(|state| state.drain(since));
     }
 
-    /// How many are tunnels, and how many are not.
+    /// The number of upgraded connections, and of all others.
     pub(crate) fn upgraded(&self) -> (usize, usize) {
         let upgraded =
             self.registry().by_permit.values().filter(|state| state.is_upgraded()).count();
         (upgraded, self.open().saturating_sub(upgraded))
     }
 
-    /// Ends the tunnels, as their own limit would.
+    /// Ends upgraded connections, as the end of `shutdown.tunnels` would.
     pub fn end_upgraded(&self, now: Timestamp) {
         self.registry().by_permit.values().for_each(|state| state.end_upgraded(now));
     }
 
-    /// Ends those that are no tunnels.
+    /// Closes by force all connections that are not upgraded.
     pub(crate) fn force_close_requests(&self, now: Timestamp, reason: Abort) {
         for state in self.registry().by_permit.values().filter(|state| !state.is_upgraded()) {
             self.force_close(state, now, reason);
         }
     }
 
-    /// Ends every connection, and those to come.
+    /// Closes by force all connections, including later ones.
     pub fn abort(&self, now: Timestamp, reason: Abort) {
         let mut registry = self.registry();
         registry.aborted.get_or_insert((now, reason));
@@ -111,13 +111,13 @@ impl ConnectionTracker {
         }
     }
 
-    /// How many had to be cut, or will be if the process ends now.
+    /// How many were closed by force, or will be if the process exits now.
     #[must_use]
     pub fn unfinished(&self) -> usize {
         self.open() + self.force_close.load(Relaxed)
     }
 
-    /// A place for one more, unless there are `most` already.
+    /// A permit for one more connection, unless `max` are open.
     pub(crate) fn try_acquire(self: &Arc<Self>, max: usize) -> Option<ConnectionPermit> {
         self.gauge.inc();
         if self.open.fetch_add(1, Relaxed) >= max {
@@ -128,7 +128,7 @@ impl ConnectionTracker {
         Some(ConnectionPermit { connections: Arc::clone(self), id })
     }
 
-    /// A place for one more of this client, unless it has `most` already.
+    /// A permit for one more connection of this client, unless it has `max`.
     pub(crate) fn try_acquire_for(
         self: &Arc<Self>,
         client: IpAddr,
@@ -156,7 +156,7 @@ impl ConnectionTracker {
     }
 }
 
-/// One open connection among those of its client, until it is dropped.
+/// One open connection of a client, until it is dropped.
 pub(crate) struct PerClientPermit {
     connections: Arc<ConnectionTracker>,
     client: IpAddr,
@@ -175,14 +175,14 @@ impl Drop for PerClientPermit {
     }
 }
 
-/// One open connection among the others, until it is dropped.
+/// One open connection, until it is dropped.
 pub(crate) struct ConnectionPermit {
     connections: Arc<ConnectionTracker>,
     id: u64,
 }
 
 impl ConnectionPermit {
-    /// From now on the line hears of the draining.
+    /// From now on the drain and the end of all connections apply to this one.
     pub(crate) fn register(&self, state: &Arc<ConnectionState>) {
         let mut registry = self.connections.registry();
         if let Some(since) = registry.draining_since {
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_has_so_many_places_and_gets_them_back() {
+    fn a_client_has_a_limited_number_of_permits_and_gets_them_back() {
         let connections = connections();
         let client = |address: &str| connections.try_acquire_for(address.parse().unwrap(), 2);
         let (one, two) = (client("192.0.2.1").unwrap(), client("::ffff:192.0.2.1"));
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_gets_no_place_is_not_remembered() {
+    fn a_client_without_a_permit_takes_no_memory() {
         let connections = connections();
         assert!(connections.try_acquire_for("192.0.2.1".parse().unwrap(), 0).is_none());
         assert!(connections.by_client.lock().unwrap().is_empty());

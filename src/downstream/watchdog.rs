@@ -1,4 +1,4 @@
-//! The alarm of a line: it rings when a request or a silence has taken too long.
+//! Runs the service of a client connection together with the deadlines of the connection.
 
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -12,10 +12,10 @@ use super::connection_state::ConnectionState;
 use crate::clock::Clock;
 use crate::time::Timestamp;
 
-/// Far enough for any timeout, near enough for every timer.
+/// Longer than any timeout, and short enough for every timer.
 const TIMER_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Runs `serving` until it ends, or until the line has to be cut.
+/// Runs `serving` until it ends, or until the connection has to be closed by force.
 pub(crate) async fn run_with_timers(
     serving: impl Future<Output = ()>,
     state: &ConnectionState,
@@ -27,7 +27,7 @@ pub(crate) async fn run_with_timers(
     poll_fn(|context| {
         state.register(context.waker());
         loop {
-            // Whatever panicked is never polled again.
+            // A future that panicked must not be polled again.
             match catch_unwind(AssertUnwindSafe(|| serving.as_mut().poll(context))) {
                 Ok(Poll::Ready(())) => return Poll::Ready(Finish::Completed),
                 Ok(Poll::Pending) => {}
@@ -46,28 +46,28 @@ pub(crate) async fn run_with_timers(
 
 /// How the service of a connection ended.
 pub(crate) enum Finish {
-    /// It was over.
+    /// The service ended by itself.
     Completed,
-    /// It did not hear the line's verdict in time.
+    /// The service did not end within the grace period of a reason to close.
     ForceClosed,
-    /// By a panic, which is logged already.
+    /// The service panicked, which has been logged.
     Panicked,
 }
 
-/// What has come of a look at the line.
+/// The result of polling the timer.
 enum TimerPoll {
-    /// Nothing is due.
+    /// No deadline has passed.
     Wait,
-    /// The line has a verdict: the stream must be read to hear of it.
+    /// There is a reason to close. The service is polled again, and reads it from its stream.
     Closing,
-    /// The verdict was not heard in time.
+    /// The grace period is over.
     ForceClose,
 }
 
-/// Rings when the line may be due.
+/// A timer for the next deadline of the connection.
 ///
-/// It is only ever set to an earlier time, and set anew when it rings too early: most requests
-/// end without touching it, and setting it is what costs.
+/// It is only set to an earlier time, and set again if it fires too early. Setting a timer is what
+/// costs, and most requests end without touching it.
 struct DeadlineTimer {
     sleep: Pin<Box<Sleep>>,
     at: Option<Timestamp>,

@@ -1,7 +1,7 @@
-//! What backends hear of a client's certificate.
+//! Headers that pass the client's certificate on to backends.
 //!
-//! They believe it, so nobody else may say it: whatever a client sends under one of these names is
-//! taken away, on every listener and from everybody.
+//! Backends trust these headers. So any that a client sends are removed, on every listener and for
+//! every client.
 
 use http::header::{HeaderName, HeaderValue};
 use pingora::http::RequestHeader;
@@ -10,17 +10,17 @@ use pingora_error::{ErrorType, OrErr as _, Result};
 use crate::downstream::connection_info::ConnectionInfo;
 use crate::http::underscore;
 
-/// Ours, and all that begin like them.
+/// Weir's own headers, and all that start like them.
 const PREFIX: &str = "x-client-cert";
-/// Those of RFC 9440, which a proxy that ends TLS must not let pass (§4).
+/// The headers of RFC 9440, which a proxy that terminates TLS must not pass on (§4).
 const STANDARD: &str = "client-cert";
 
-/// Says what the handshake found out, and nothing else.
+/// Removes these headers from the request, and sets them from the TLS handshake.
 pub(super) fn set_client_cert_headers(
     request: &mut RequestHeader,
     connection: Option<&ConnectionInfo>,
 ) -> Result<()> {
-    // Most requests claim nothing, and an empty list costs nothing.
+    // Most requests have none, and an empty list is not allocated.
     let received: Vec<HeaderName> = request
         .headers
         .keys()
@@ -42,14 +42,14 @@ pub(super) fn set_client_cert_headers(
     Ok(())
 }
 
-/// Gateways that make variables of headers cannot tell `_` from `-`.
+/// Gateways that turn headers into variables cannot tell `_` from `-`.
 fn is_client_cert_header(name: &str) -> bool {
     let is = |other: &str| name.len() == other.len() && underscore::starts_with(name, other);
     underscore::starts_with(name, PREFIX) || is(STANDARD) || is("client-cert-chain")
 }
 
 fn value(text: &str) -> Result<HeaderValue> {
-    HeaderValue::try_from(text).or_err(ErrorType::InternalError, "a field of our own")
+    HeaderValue::try_from(text).or_err(ErrorType::InternalError, "a header that Weir sets")
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! What Pingora carries along with a request: its exchange, and what the log needs of it if it ends
-//! without a last hook.
+//! What Pingora carries along with a request: its exchange, and what the log needs if the request
+//! ends without its last hook.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
@@ -17,9 +17,8 @@ use crate::exchange::outcome::Expired;
 use crate::exchange::refusal::{Abort, Outcome, Refusal};
 use crate::exchange::request::Transfer;
 
-/// The exchange of one request. Dropping it before it is over logs and counts it: with what was read
-/// of the request, with what was sent of the response, and with the reason for which its connection
-/// was closed.
+/// The exchange of one request. If it is dropped before it is over, it is logged and counted: with
+/// what was read of the request, what was sent of the response, and why the connection was closed.
 #[derive(Debug)]
 pub struct RequestContext {
     exchange: Exchange,
@@ -32,7 +31,7 @@ impl RequestContext {
         Self { exchange, state: None, clock }
     }
 
-    /// Keeps what the log needs of the request.
+    /// Records what the log needs of the request.
     pub(super) fn received(&mut self, session: &Session, roll: u128) {
         self.state = session.connection_state().cloned();
         if let Some(state) = &self.state {
@@ -46,8 +45,8 @@ impl RequestContext {
         self.exchange.request().is_some_and(|request| request.method == http::Method::HEAD)
     }
 
-    /// A panic ends the request. Where no response has begun, the client gets one, which the log
-    /// tells already.
+    /// Records that a panic ended the request. If no response has started, the client gets one,
+    /// which the access log already has.
     fn panicked(&self, mut transfer: Transfer) -> Transfer {
         if let Some(state) = self.state.as_ref().filter(|_| transfer.status == 0) {
             let id = self.exchange.request_id();
@@ -61,13 +60,13 @@ impl RequestContext {
     }
 }
 
-/// The reason for which a connection was closed with a request on it.
+/// Why the connection of a request was closed.
 fn reason(state: &ConnectionState) -> Outcome {
     match state.expired() {
         Some(Expired::Connection(abort)) => Outcome::Aborted(abort),
         Some(Expired::Deadline) => Outcome::Aborted(Abort::Deadline),
         Some(Expired::WriteRate) => Outcome::ClientWriteTimeout,
-        // The runtime has ended with the process.
+        // The runtime ended with the process.
         None => state.abort_reason().map_or(Outcome::Abandoned, Outcome::Aborted),
     }
 }

@@ -1,11 +1,11 @@
-//! Panics on purpose.
+//! Panics and deadlocks for tests.
 //!
-//! What a panic leaves behind (a gauge that never comes down, a lock, other requests) can only be
-//! seen if one happens, and no hook is known to panic. So a test build can be asked for one:
-//! where debug assertions are compiled in, `WEIR_FAULT=panic` in the environment makes the hook
-//! `x` panic for requests of `/panic/x`, and `WEIR_FAULT=block` makes it block its thread for ever
-//! for requests of `/block/x`, as a deadlock does. A release build has no trace of it. A cargo
-//! feature would need a second build of everything, and `--all-features` would switch it on.
+//! What a panic leaves behind (a gauge that never comes down, a lock, other requests) shows only if
+//! one happens, and no hook is known to panic. So a test build can cause one. With debug
+//! assertions, `WEIR_FAULT=panic` in the environment makes the hook `x` panic for requests to
+//! `/panic/x`. `WEIR_FAULT=block` makes it block its thread forever for requests to `/block/x`, as
+//! a deadlock would. A release build contains none of this. A cargo feature would need a second
+//! build of everything, and `--all-features` would enable it.
 
 use pingora_proxy::Session;
 
@@ -13,7 +13,7 @@ use pingora_proxy::Session;
 static ARMED: std::sync::LazyLock<Option<String>> =
     std::sync::LazyLock::new(|| std::env::var("WEIR_FAULT").ok());
 
-/// Panics or blocks if this request is to do so in `hook`.
+/// Panics or blocks if this request asks for it in `hook`.
 #[cfg(debug_assertions)]
 pub(super) fn at(hook: &str, session: &Session) {
     let asked = |prefix| session.req_header().uri.path().strip_prefix(prefix) == Some(hook);

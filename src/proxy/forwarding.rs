@@ -1,4 +1,4 @@
-//! What a backend is told about the client.
+//! The headers that tell a backend about the client and the proxies before Weir.
 
 use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, header::HOST};
@@ -19,22 +19,22 @@ const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
-/// Every field that tells of hops before us. Who is not trusted may not tell.
+/// The common start of the headers about earlier hops. They are removed unless the peer is trusted.
 const FORWARDED_PREFIX: &str = "x-forwarded-";
 
-/// How a request came.
+/// The hop from the client, or from the last proxy, to Weir.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ClientHop<'a> {
     pub(super) client: Client,
     pub(super) scheme: Scheme,
-    /// Of the connection, whose peer is the one in `client`.
+    /// The header values of the connection, whose peer is the one in `client`.
     pub(super) written: Option<&'a ForwardedValues>,
 }
 
-/// What proxies in front of us told, as far as it is believed.
+/// What trusted proxies in front of Weir have sent about earlier hops.
 #[derive(Default)]
 struct ForwardedChain {
-    /// The hops, the first one first, as `X-Forwarded-For` has them.
+    /// The hops, the first one first, as in `X-Forwarded-For`.
     hops: Vec<String>,
     /// The same as elements of `Forwarded`.
     elements: Vec<String>,
@@ -43,7 +43,8 @@ struct ForwardedChain {
     port: Option<HeaderValue>,
 }
 
-/// Puts the fields in that say who asked, how, and for whom. `Host` is still the client's.
+/// Sets the headers that tell who sent the request, how and for which host. `Host` is still the
+/// client's.
 pub(super) fn set_forwarding_headers(
     request: &mut RequestHeader,
     client_hop: ClientHop<'_>,
@@ -62,10 +63,10 @@ pub(super) fn set_forwarding_headers(
         None => value(address::text(peer))?,
     };
     let host = request.headers.get(HOST).cloned();
-    // Names as text, because Pingora would copy a `HeaderName` and write it in lower case.
+    // Names as text: Pingora would write a `HeaderName` in lower case.
     if fields.send.has_x_forwarded() {
         let mut hops = chain.hops;
-        // Most requests come straight from a client.
+        // Most requests come directly from a client.
         let all = if hops.is_empty() {
             own.clone()
         } else {
@@ -96,7 +97,7 @@ pub(super) fn set_forwarding_headers(
 }
 
 fn value(text: String) -> Result<HeaderValue> {
-    HeaderValue::try_from(text).or_err(ErrorType::InternalError, "a field of our own")
+    HeaderValue::try_from(text).or_err(ErrorType::InternalError, "a header that Weir sets")
 }
 
 fn parse_forwarding_headers(headers: &HeaderMap, fields: Forwarding) -> ForwardedChain {
@@ -139,16 +140,16 @@ fn parse_forwarding_headers(headers: &HeaderMap, fields: Forwarding) -> Forwarde
     chain
 }
 
-/// Takes out what anybody may have said; what was believed is put in again.
+/// Removes all forwarding headers; trusted values are added again by the caller.
 fn strip_forwarding_headers(request: &mut RequestHeader) {
     let received = |name: &&HeaderName| {
         let name = name.as_str();
-        // A look at the first letter is all that most names need.
+        // The first letter is enough for most names.
         matches!(name.as_bytes(), [b'f' | b'x', ..])
-            // Gateways that make variables of fields cannot tell the one from the other.
+            // Gateways that turn headers into variables cannot tell `_` from `-`.
             && is_forwarding_header(&underscore::dashed(name))
     };
-    // Most requests claim nothing, and an empty list costs nothing.
+    // Most requests have none, and an empty list is not allocated.
     let received: Vec<HeaderName> = request.headers.keys().filter(received).cloned().collect();
     for name in &received {
         request.remove_header(name);
@@ -159,12 +160,12 @@ fn is_forwarding_header(name: &str) -> bool {
     name.starts_with(FORWARDED_PREFIX) || name == "forwarded" || name == X_REAL_IP.as_str()
 }
 
-/// Whether it is a header of a trace context (W3C Trace Context).
+/// Whether this is a header of a trace context (W3C Trace Context).
 pub(super) fn is_trace_header(name: &HeaderName) -> bool {
     name.as_str().starts_with("trace")
 }
 
-/// Takes a trace context out that is none: whoever continued it would continue nothing.
+/// Removes an invalid trace context, which no backend could continue.
 pub(super) fn strip_invalid_trace_context(request: &mut RequestHeader) {
     let mut parents = request.headers.get_all(TRACEPARENT).iter();
     let (first, second) = (parents.next(), parents.next());

@@ -1,4 +1,4 @@
-//! What HTTP/2 and gRPC want of a request and of its answer.
+//! What gRPC, and HTTP/2 to backends, need of a request and its response.
 
 use http::{HeaderMap, HeaderValue, Version, header};
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -10,14 +10,14 @@ use crate::exchange::Exchange;
 use crate::exchange::refusal::Refusal;
 use crate::http::grpc;
 
-/// The one thing that `TE` may say in HTTP/2 (RFC 9113 §8.2.2).
+/// The only value that `TE` may have in HTTP/2 (RFC 9113 §8.2.2).
 const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
 
-/// Puts `TE: trailers` back for a backend of HTTP/2, which is the only one that can send trailers
-/// through.
+/// Restores `TE: trailers` for an HTTP/2 backend. Only such a backend can send trailers to the
+/// client.
 ///
 /// # Errors
-/// The backend speaks HTTP/1.1, but the pool is for HTTP/2 alone.
+/// The backend speaks HTTP/1.1, and the pool requires HTTP/2.
 pub(super) fn restore_te_trailers(
     request: &mut RequestHeader,
     session: &Session,
@@ -32,20 +32,22 @@ pub(super) fn restore_te_trailers(
             request.insert_header(header::TE, TRAILERS)?;
         }
     } else if pool.is_some_and(|pool| pool.protocol.is_http2_alone()) {
-        // Pingora goes on with HTTP/1.1 where a backend does not choose.
-        return Err(Error::explain(ErrorType::InvalidH2, "it speaks no HTTP/2").into_up());
+        // If a backend selects no protocol, Pingora continues with HTTP/1.1.
+        return Err(
+            Error::explain(ErrorType::InvalidH2, "the backend does not speak HTTP/2").into_up()
+        );
     }
     Ok(())
 }
 
-/// Takes note of the status of gRPC in an answer's head, or in its trailers.
+/// Records the gRPC status in response headers or in trailers.
 pub(super) fn record_status(fields: &HeaderMap, exchange: &mut Exchange) {
     if let Some(status) = grpc::status(fields) {
         exchange.grpc_ended(status);
     }
 }
 
-/// A refusal in the way of gRPC: a head and nothing behind it, with the status in it.
+/// A refusal as gRPC: only headers, which contain the status.
 pub(super) fn refusal(
     request: &RequestHeader,
     request_id: Option<&HeaderValue>,
@@ -54,7 +56,7 @@ pub(super) fn refusal(
     let mut head = ResponseHeader::build(200, Some(6))?;
     head.insert_header(header::CONTENT_TYPE, "application/grpc")?;
     head.insert_header("grpc-status", status(refusal).to_string())?;
-    // Every text is ours and has nothing to escape.
+    // All texts are Weir's own and need no escaping.
     head.insert_header("grpc-message", refusal.text())?;
     if request.version != Version::HTTP_2 {
         head.insert_header(header::CONTENT_LENGTH, "0")?;
@@ -65,8 +67,8 @@ pub(super) fn refusal(
     Ok(head)
 }
 
-/// Sends a head that is the whole answer. Pingora's own way leaves HTTP/2 open for a body, and a
-/// client of gRPC would then look for the status in the trailers.
+/// Sends headers that are the whole response. Pingora's own way leaves the HTTP/2 stream open for a
+/// body, and a gRPC client would then expect the status in the trailers.
 pub(super) async fn send_headers_only(session: &mut Session, head: ResponseHeader) -> Result<()> {
     if let Some(stream) = session.as_downstream_mut().as_custom_mut() {
         return stream.write_response_header(Box::new(head), true).await;
@@ -74,9 +76,9 @@ pub(super) async fn send_headers_only(session: &mut Session, head: ResponseHeade
     session.write_response_header(Box::new(head), true).await
 }
 
-/// Which status of gRPC a refusal is.
+/// The gRPC status of a refusal.
 fn status(refusal: Refusal) -> u16 {
-    // Where nothing was asked of a backend, the client may ask again.
+    // No backend has received the request, so the client may retry it.
     let nothing_asked = refusal == Refusal::ConnectTimeout;
     grpc::status_for(if nothing_asked { 503 } else { refusal.status() })
 }

@@ -1,4 +1,4 @@
-//! What a route changes in the heads that pass through.
+//! The changes of headers that a route configures.
 
 use http::HeaderName;
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -9,13 +9,13 @@ use crate::exchange::Exchange;
 use crate::http::underscore;
 use crate::runtime::action::Action;
 
-/// Both heads have these methods, but no trait.
+/// Request and response headers have these methods, but no common trait.
 macro_rules! change {
     ($head:expr, $changes:expr) => {{
         for name in &$changes.remove {
             $head.remove_header(name);
         }
-        // Names as text, so that they are written in the case that the operator chose.
+        // Names as text, to keep the operator's case.
         for Header { name, value } in &$changes.set {
             $head.insert_header(name.clone(), value.clone())?;
         }
@@ -25,7 +25,7 @@ macro_rules! change {
     }};
 }
 
-/// Of what a backend gets: its path, its host, its fields.
+/// Applies the route's path, host and headers to a request for a backend.
 pub(super) fn apply_to_request(
     request: &mut RequestHeader,
     received: &RequestHeader,
@@ -49,7 +49,7 @@ pub(super) fn apply_to_request(
     Ok(())
 }
 
-/// Removes headers of the client whose name has an underscore, as far as the operator wants it.
+/// Removes headers of the client with an underscore in their name, as configured.
 fn remove_underscores(
     request: &mut RequestHeader,
     received: &RequestHeader,
@@ -66,18 +66,18 @@ fn remove_underscores(
     let goes = |name: &&HeaderName| match policy {
         UnderscoreHeaders::Guard => underscore::is_guarded(name) || is_changed(name),
         UnderscoreHeaders::Drop => true,
-        // Who refuses them has none here.
+        // With `refuse`, the request was rejected already.
         UnderscoreHeaders::Refuse | UnderscoreHeaders::Pass => false,
     };
-    // No header that Weir sets has one, so only those of the client are looked at.
+    // Weir sets no such header, so only the client's are checked.
     for name in underscore::names(&received.headers).filter(goes) {
         request.remove_header(name);
     }
 }
 
-/// Of what the client gets, whoever answers.
+/// Applies the route's headers to a response, Weir's own included.
 pub(super) fn apply_to_response(response: &mut ResponseHeader, exchange: &Exchange) -> Result<()> {
-    // An interim answer is about the way, not about what is found there.
+    // An interim response is not about the resource.
     let interim = response.status.is_informational();
     let Some(route) = exchange.route().filter(|_| !interim) else { return Ok(()) };
     change!(response, route.response_headers);

@@ -1,4 +1,4 @@
-//! Our own answers: what a client gets when no backend answers (RFC 9110 §15).
+//! Responses that Weir sends instead of a backend (RFC 9110 §15).
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode, header};
@@ -16,8 +16,7 @@ use crate::exchange::refusal::Refusal;
 use crate::exchange::{DirectResponse, Exchange};
 use crate::http::grpc::is_grpc;
 
-/// Answers with a refusal. The connection is kept where Pingora can tell that the request was
-/// read whole.
+/// Sends a refusal. The connection stays open if Pingora has read the whole request.
 pub(super) async fn send_refusal(
     session: &mut Session,
     exchange: &Exchange,
@@ -27,7 +26,7 @@ pub(super) async fn send_refusal(
     header_rules::apply_to_response(&mut head, exchange)?;
     let is_end = matches!(refusal, Refusal::BadRequest | Refusal::BodyTooLarge);
     if session.req_header().method == Method::CONNECT || is_end {
-        // What follows is not HTTP, or nobody knows where it begins, or it is too much to read.
+        // What follows is not HTTP, its start is unknown, or it is too long to read.
         session.set_keepalive(None);
     }
     let Some(body) = body else {
@@ -36,8 +35,8 @@ pub(super) async fn send_refusal(
     write(session, head, body).await
 }
 
-/// Sends a whole answer. Over HTTP/2 nothing may follow a head that has no body, not even an empty
-/// piece of one (RFC 9113 §8.1), and Pingora drops it for HTTP/1 alone.
+/// Sends a whole response. Over HTTP/2, nothing may follow headers without a body, not even an
+/// empty DATA frame (RFC 9113 §8.1). Pingora ensures that only for HTTP/1.
 async fn write(session: &mut Session, head: ResponseHeader, body: Bytes) -> Result<()> {
     let is_head = session.req_header().method == Method::HEAD;
     if is_head || body.is_empty() || is_bodiless(head.status) {
@@ -47,12 +46,12 @@ async fn write(session: &mut Session, head: ResponseHeader, body: Bytes) -> Resu
     session.write_response_body(Some(body), true).await
 }
 
-/// Whether an answer of this status has never a body (RFC 9110 §6.4.1).
+/// Whether a response with this status never has a body (RFC 9110 §6.4.1).
 fn is_bodiless(status: StatusCode) -> bool {
     matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
 }
 
-/// Answers as the route says.
+/// Sends the response that the route configures.
 pub(super) async fn send_direct_response(
     session: &mut Session,
     exchange: &Exchange,
@@ -94,12 +93,12 @@ fn build(
     reply::build_refusal(request, request_id, refusal).map(|(head, body)| (head, Some(body)))
 }
 
-/// The error that makes Pingora stop and come back to us for the answer.
+/// The error that makes Pingora stop and call `fail_to_proxy`, which sends the response.
 pub(super) fn refusal_error(refusal: Refusal) -> Box<Error> {
     Error::explain(ErrorType::HTTPStatus(refusal.status()), refusal.code())
 }
 
-/// Ends an exchange that has failed for good: with an answer, if one can still be given.
+/// Ends an exchange that has failed, with a response if none has started.
 pub(super) async fn reply_to_failure(
     session: &mut Session,
     error: &Error,
@@ -124,7 +123,7 @@ pub(super) async fn reply_to_failure(
         error_code = refusal.status();
         session.set_keepalive(None);
         if let Err(error) = send_refusal(session, exchange, refusal).await {
-            log::debug!("could not answer: {error}");
+            log::debug!("response not sent: error=\"{error}\"");
         }
     }
     FailToProxy { error_code, can_reuse_downstream: false }

@@ -1,8 +1,9 @@
-//! What the edge saw of an exchange, in the words of those who watch.
+//! What the access log and the metrics need of a session.
 
 use std::net::{IpAddr, Ipv4Addr};
 
 use http::header::{self, HeaderValue};
+use pingora::http::RequestHeader;
 use pingora_proxy::Session;
 
 use super::forwarding::ClientHop;
@@ -16,10 +17,10 @@ use crate::exchange::{Client, Exchange, Head};
 use crate::http::metric_label::MethodLabel;
 use crate::http::scheme::Scheme;
 
-/// The log's status for a client that left before its answer.
+/// The status in the log if the client disconnects before its response.
 const CLIENT_CLOSED: u16 = 499;
 
-/// The request's head, as far as decisions need it.
+/// The request headers, as decisions need them.
 pub(super) fn request_facts(session: &Session) -> Head<'_> {
     let request = session.req_header();
     Head {
@@ -27,26 +28,35 @@ pub(super) fn request_facts(session: &Session) -> Head<'_> {
         scheme: scheme(session),
         method: &request.method,
         version: request.version,
-        path: super::request_headers::path(request),
+        path: path(request),
         query: request.uri.query(),
         headers: &request.headers,
     }
 }
 
-/// A connection whose other end is unknown counts as one client: it is limited and hashed like
-/// any other, and never trusted by accident.
+/// The path of the target. A target without a path, such as `*`, is returned as it is.
+fn path(request: &RequestHeader) -> &str {
+    let target = request.raw_path();
+    if target.starts_with(b"/") {
+        return request.uri.path();
+    }
+    str::from_utf8(target).unwrap_or_default()
+}
+
+/// A connection without an address counts as one client. It is limited and hashed like any other,
+/// and never trusted by accident.
 fn peer(session: &Session) -> IpAddr {
     let unknown = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
     session.connection_info().map_or(unknown, ConnectionInfo::client_ip)
 }
 
-/// How the request came.
+/// The hop from the client to Weir.
 pub(super) fn client_hop(session: &Session, client: Client) -> ClientHop<'_> {
     let written = session.connection_info().and_then(ConnectionInfo::forwarded_values);
     ClientHop { client, scheme: scheme(session), written }
 }
 
-/// `http` or `https`, as the client came.
+/// The scheme that the client used.
 pub(super) fn scheme(session: &Session) -> Scheme {
     session.connection_info().map_or(Scheme::Http, ConnectionInfo::scheme)
 }
@@ -54,7 +64,7 @@ pub(super) fn scheme(session: &Session) -> Scheme {
 /// What the log needs of a request.
 pub(super) fn request(session: &Session, id: Option<HeaderValue>) -> Request {
     let request = session.req_header();
-    let path = super::request_headers::path(request);
+    let path = path(request);
     Request {
         method: request.method.clone(),
         scheme: scheme(session),
@@ -67,10 +77,10 @@ pub(super) fn request(session: &Session, id: Option<HeaderValue>) -> Request {
     }
 }
 
-/// What went over the wire by the end of an exchange.
+/// What was transferred by the end of an exchange.
 pub(super) fn transfer(session: &Session, exchange: &mut Exchange, outcome: Outcome) -> Transfer {
     let response = session.as_downstream().response_written();
-    let response = response.filter(|head| super::request::is_final(head.status));
+    let response = response.filter(|head| super::pingora::early_response::is_final(head.status));
     let status = match (outcome, response.map_or(0, |head| head.status.as_u16())) {
         (Outcome::ClientAborted, 0) => CLIENT_CLOSED,
         (_, status) => status,
@@ -85,8 +95,8 @@ pub(super) fn transfer(session: &Session, exchange: &mut Exchange, outcome: Outc
     }
 }
 
-/// A connection that was refused before a request could be read from it.
-/// Of its line is told what can be told: the log takes any text, and no metric does.
+/// A connection that was rejected before a request was read. The access log gets what was read of
+/// the request line; metrics do not.
 pub(super) fn record_unparsed<'a>(early: &'a EarlyRefusal, scheme: &'static str) -> Wire<'a> {
     let request_line = early.request_line.as_str();
     let (method, rest) = request_line.split_once(' ').unwrap_or((request_line, ""));

@@ -1,4 +1,4 @@
-//! Pingora's `ProxyHttp`: each hook asks the exchange one question and obeys the answer.
+//! Pingora's `ProxyHttp`: each hook asks the exchange one question and does what it says.
 
 mod client_certificate;
 mod context;
@@ -13,6 +13,7 @@ pub mod pingora;
 mod progress;
 mod request;
 mod request_headers;
+mod response_headers;
 pub mod service;
 mod upstream_peer;
 mod websocket;
@@ -47,18 +48,18 @@ use crate::runtime::snapshot::Snapshot;
 use crate::time::Timestamp;
 use crate::upstream::{Upstreams, http2 as upload};
 
-/// What every request shares. Cheap to clone.
+/// What all requests share. Cheap to clone.
 #[derive(Clone)]
 pub struct Proxy {
     /// The current snapshot.
     pub snapshot: Arc<Snapshot>,
     /// How backends are reached.
     pub upstreams: Arc<Upstreams>,
-    /// Who watches.
+    /// Logs and counts requests.
     pub observer: Arc<dyn Observer>,
-    /// Tells the time.
+    /// Reads the time.
     pub clock: Clock,
-    /// Whether connections are to be given up after their current request.
+    /// Whether connections are closed after their current request.
     pub draining: Arc<std::sync::atomic::AtomicBool>,
 }
 
@@ -91,7 +92,8 @@ impl Proxy {
         exchange.admit(&head, exchange.started())
     }
 
-    /// Why there is no connection to `peer`; `None`, and logged, if this machine lacks something for it.
+    /// Why no connection to `peer` was made. `None`, after logging it, if this machine lacks a
+    /// resource.
     fn failure(&self, error: &Error, peer: &HttpPeer, now: Timestamp) -> Option<Failure> {
         let to = &peer._address;
         let report = |shortage| self.upstreams.shortages().report(shortage, to, now);
@@ -125,7 +127,7 @@ impl ProxyHttp for Proxy {
         self.exchange()
     }
 
-    /// None: Pingora would add its own, and each costs every request. See `unchunked`.
+    /// None. Pingora would add its own, which cost every request. See `pingora::http10`.
     fn init_downstream_modules(&self, _: &mut HttpModules) {}
 
     async fn early_request_filter(
@@ -137,7 +139,7 @@ impl ProxyHttp for Proxy {
         exchange.received(session, fastrand::u128(..));
         fault_injection::at("early_request_filter", session);
         if session.req_header().version == http::Version::HTTP_10 {
-            // It knows neither interim responses (RFC 9110 §15.2) nor chunks.
+            // HTTP/1.0 has neither interim responses (RFC 9110 §15.2) nor chunks.
             session.as_downstream_mut().set_ignore_info_resp(true);
             pingora::http10::install(session);
         }
@@ -151,22 +153,16 @@ impl ProxyHttp for Proxy {
     ) -> Result<bool> {
         fault_injection::at("request_filter", session);
         match self.admit(session, exchange) {
-            Err(refusal) => {
-                return local_response::send_refusal(session, exchange, refusal)
-                    .await
-                    .map(|()| true);
+            Ok(Admitted::Forward) => {
+                request::set_deadline(session, exchange);
+                return Ok(false);
             }
-            Ok(Admitted::Direct(own)) => {
-                return local_response::send_direct_response(session, exchange, &own)
-                    .await
-                    .map(|()| true);
+            Ok(Admitted::Direct(response)) => {
+                local_response::send_direct_response(session, exchange, &response).await?;
             }
-            Ok(Admitted::Forward) => {}
+            Err(refusal) => local_response::send_refusal(session, exchange, refusal).await?,
         }
-        if let Some(state) = session.connection_state() {
-            state.set_deadline(exchange.deadline());
-        }
-        Ok(false)
+        Ok(true)
     }
 
     async fn upstream_peer(
@@ -179,7 +175,7 @@ impl ProxyHttp for Proxy {
         let now = self.clock.now();
         let target = exchange.pick(now, rolls).map_err(local_response::refusal_error)?;
         websocket::arm_upgrade_deadline(session, exchange, &target, now);
-        // A client that does not take its answer is as silent as a backend that gives none.
+        // A client that reads nothing of its response has as long as a backend that sends none.
         session.set_write_timeout(Some(target.response_timeout));
         disconnect::back_off(session, target.backoff).await?;
         upstream_peer::build(&self.upstreams, &target, session.connection_info())
@@ -193,7 +189,7 @@ impl ProxyHttp for Proxy {
         exchange: &mut RequestContext,
     ) -> Result<()> {
         fault_injection::at("request_body_filter", session);
-        request::check(session, body, is_end, (exchange, self.clock))
+        request::body_received(session, body, is_end, (exchange, self.clock))
     }
 
     fn fail_to_connect(
@@ -245,19 +241,8 @@ impl ProxyHttp for Proxy {
     ) -> Result<()> {
         fault_injection::at("upstream_request_filter", session);
         let Some(client) = exchange.client() else { return Ok(()) };
-        let snapshot = exchange.snapshot();
-        let rules = (snapshot.trusted_proxies.as_slice(), snapshot.forwarded);
-        let backend = exchange.backend().map_or("", |backend| &backend.label);
-        let client_hop = log_record::client_hop(session, client);
-        let id = exchange.request_id();
-        request_headers::prepare_upstream_request(
-            request,
-            session.req_header(),
-            (client_hop, backend),
-            id,
-            rules,
-        )?;
-        // After whatever the client may have taken out by its `Connection`.
+        request_headers::prepare_upstream_request(request, session, exchange, client)?;
+        // After the headers that the client's `Connection` names were removed.
         client_certificate::set_client_cert_headers(request, session.connection_info())?;
         header_rules::apply_to_request(request, session.req_header(), exchange)?;
         grpc::restore_te_trailers(request, session, exchange)?;
@@ -271,7 +256,7 @@ impl ProxyHttp for Proxy {
         exchange: &mut RequestContext,
     ) -> Result<()> {
         fault_injection::at("upstream_response_filter", session);
-        request_headers::validate_upstream_response(response)?;
+        response_headers::validate_upstream_response(response)?;
         let status = response.status;
         let now = self.clock.now();
         websocket::on_response_headers(session, response, exchange, now)?;
@@ -290,7 +275,7 @@ impl ProxyHttp for Proxy {
     ) -> Result<()> {
         fault_injection::at("response_filter", session);
         let client_speaks = session.req_header().version;
-        let keep = request_headers::prepare_client_response(
+        let keep = response_headers::prepare_client_response(
             response,
             exchange.request_id(),
             client_speaks,
@@ -325,7 +310,7 @@ impl ProxyHttp for Proxy {
         fault_injection::at("response_body_filter", session);
         let now = self.clock.now();
         websocket::arm_body_deadline(session, exchange, now);
-        // Bytes that trickle must not outlive the deadline that silence would not.
+        // A response that trickles must not outlive the deadline.
         let lagged = session.connection_state().is_some_and(|state| state.response.took_lag());
         if now < exchange.deadline() { Ok(None) } else { Err(error_map::late(lagged)) }
     }
@@ -361,7 +346,7 @@ impl ProxyHttp for Proxy {
     }
 
     fn suppress_error_log(&self, _: &Session, _: &RequestContext, _: &Error) -> bool {
-        true // the access log tells it, once
+        true // the access log has it
     }
 
     fn suppress_proxy_warn_log(

@@ -1,4 +1,4 @@
-//! How far a request has come, for the decision about who is to blame when it cannot go on.
+//! The state of a request, for the decision who is to blame when it fails.
 
 use pingora_error::Error;
 use pingora_proxy::Session;
@@ -12,7 +12,7 @@ use crate::exchange::{Exchange, Replay};
 use crate::http::method::is_idempotent;
 use crate::time::Timestamp;
 
-/// Decides who is to blame for `error`, and what follows.
+/// Decides who is to blame for `error`, and the consequences.
 pub(super) fn judge(
     error: &Error,
     session: &mut Session,
@@ -21,7 +21,7 @@ pub(super) fn judge(
     error_map::fault(error).judge(&progress(session, (exchange, now)))
 }
 
-/// How an exchange ended, for the log.
+/// The outcome of an exchange, for the log.
 pub(super) fn outcome(
     session: &mut Session,
     error: Option<&Error>,
@@ -60,7 +60,7 @@ pub(super) fn response_started(session: &Session) -> bool {
     begun.is_some_and(|head| !head.status.is_informational() || head.status.as_u16() == 101)
 }
 
-/// Whether what was sent could be sent once more.
+/// Whether the request could be sent again.
 pub(super) fn replay(session: &Session, presence: Presence) -> Replay {
     Replay {
         half_closed: presence != Presence::Waits,

@@ -1,16 +1,16 @@
-//! What begins a request, and what becomes of the pieces of its body.
+//! The start of a request and the pieces of its body.
 
 use std::os::fd::RawFd;
 use std::sync::atomic::Ordering::Relaxed;
 
 use bytes::Bytes;
-use http::header::EXPECT;
-use http::{StatusCode, Version};
-use pingora::http::ResponseHeader;
+use http::StatusCode;
 use pingora_error::Result;
 use pingora_proxy::Session;
 
 use super::local_response;
+use super::pingora::early_response::keep_open_after_interim;
+use super::pingora::{body_end, expect_continue};
 use crate::clock::Clock;
 use crate::downstream::request_target;
 use crate::downstream::session_ext::SessionExt as _;
@@ -19,7 +19,7 @@ use crate::exchange::refusal::Refusal;
 use crate::sockets;
 use crate::time::Timestamp;
 
-/// The request begins: as long as it has no deadline, so long may an answer of ours take.
+/// Starts a request. The header timeout applies until it has a deadline.
 pub(super) fn begin(session: &mut Session, now: Timestamp) {
     let Some(state) = session.connection_state().cloned() else { return };
     state.request_started(now);
@@ -30,17 +30,23 @@ pub(super) fn begin(session: &mut Session, now: Timestamp) {
     }
 }
 
-/// A connection to a backend is new. The kernel is to hold as little of a request that the backend does not
-/// read as it holds of a response that its client does not read.
+/// The deadline of the exchange becomes that of the connection.
+pub(super) fn set_deadline(session: &Session, exchange: &Exchange) {
+    if let Some(state) = session.connection_state() {
+        state.set_deadline(exchange.deadline());
+    }
+}
+
+/// Limits how much the kernel buffers for a new connection to a backend that does not read, as it is
+/// limited for clients.
 pub(super) fn limit_unsent(socket: RawFd) {
     if let Err(error) = sockets::lent(socket).and_then(sockets::limit_unsent) {
         log::debug!("send buffer not limited: error=\"{error}\"");
     }
 }
 
-/// A connection to a backend is there. If it speaks HTTP/2, a client that waits for leave to send its body
-/// gets it from us: Pingora shows no interim response of such a backend, which is not asked for one
-/// (`upstream::http2`).
+/// A connection to a backend was made. Starts the wait for an HTTP/1 response; a client may have to
+/// be told to send its body to an HTTP/2 backend.
 ///
 /// # Errors
 /// The client is gone.
@@ -53,42 +59,22 @@ pub(super) async fn connected(
         arm_response_deadline(session, exchange, now);
         return Ok(());
     }
-    let request = session.req_header();
-    let is_asked = request.version != Version::HTTP_10 && request.headers.contains_key(EXPECT);
-    let downstream = session.as_downstream_mut();
-    if !is_asked || downstream.is_body_done() || downstream.body_bytes_read() > 0 {
-        return Ok(());
-    }
-    let leave = Box::new(ResponseHeader::build(StatusCode::CONTINUE, Some(0))?);
-    keep_open_after(session, StatusCode::CONTINUE);
-    let sent = session.as_downstream_mut().write_response_header(leave).await;
-    sent.map_err(|error| error.into_down())
+    expect_continue::send_continue(session).await
 }
 
-/// A response of a backend is about to be sent: of this status, and `framed` or as long as the connection.
+/// A backend's response with this status is about to be sent. Without a length (`framed`), it ends
+/// when the connection is closed.
 pub(super) fn responding(session: &mut Session, status: StatusCode, framed: bool) {
-    keep_open_after(session, status);
+    keep_open_after_interim(session, status);
     if let (false, Some(state)) = (framed, session.connection_state()) {
         state.is_until_closed.store(true, Relaxed);
     }
 }
 
-/// A response of this status is about to be sent. Where it comes before the end of the request, Pingora
-/// closes the client's connection after it, which no interim response is a reason for.
-fn keep_open_after(session: &mut Session, status: StatusCode) {
-    let closes = is_final(status);
-    session.as_downstream_mut().set_close_on_response_before_downstream_finish(closes);
-}
-
-/// Whether no other response follows one of this status (RFC 9110 §15.2).
-pub(super) fn is_final(status: StatusCode) -> bool {
-    !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS
-}
-
-/// A connection to a backend is there, or more of the request has been read: from now on the backend has
-/// so long for the headers of its response. Pingora's own timeout begins anew with each byte of them.
+/// Sets the deadline for all headers of the response, after the connection was made or more of the
+/// request was read. Pingora's own timeout starts again with each byte of the headers.
 ///
-/// Not for HTTP/2: there the headers come as one, and the wait for them is over in `upstream::http2`, which
+/// Not for HTTP/2, where headers come as a whole. `upstream/http2/` has their deadline, because it
 /// knows how much of the request is still to be sent.
 fn arm_response_deadline(session: &Session, exchange: &Exchange, now: Timestamp) {
     if let Some(state) = session.connection_state().filter(|_| !exchange.wants_upgrade()) {
@@ -96,33 +82,32 @@ fn arm_response_deadline(session: &Session, exchange: &Exchange, now: Timestamp)
     }
 }
 
-/// Looks at a piece before it goes to the backend, and makes an empty piece that is the end (as HTTP/2
-/// has it) an end without a piece. Pingora would write the piece to an HTTP/1 backend as a chunk of
-/// length 0, which is the last chunk, and then the last chunk again.
+/// Counts a piece of the request body before it goes to the backend.
 ///
 /// # Errors
-/// The body is larger than it may be.
-pub(super) fn check(
+/// The body is larger than `limits.body`.
+pub(super) fn body_received(
     session: &mut Session,
     piece: &mut Option<Bytes>,
     is_end: bool,
     (exchange, clock): (&mut Exchange, Clock),
 ) -> Result<()> {
-    *piece = piece.take().filter(|piece| !(is_end && piece.is_empty()));
+    body_end::remove_empty(piece, is_end);
     let has_body = !session.as_downstream_mut().is_body_empty();
     if has_body && session.connection_state().is_some_and(|state| state.request_body().is_none()) {
         arm_response_deadline(session, exchange, clock.now());
     }
-    check_body_limit(session, exchange.body_received(piece.as_ref().map_or(0, Bytes::len)))
-}
-
-/// Stops in the middle of a request's body if no more is `taken` of it. Without giving the upload up,
-/// Pingora would wait for what a backend of HTTP/2 answers to a request that is not sent to its end.
-fn check_body_limit(session: &Session, taken: Result<(), Refusal>) -> Result<()> {
-    taken.map_err(|refusal| {
-        if let Some(upload) = session.connection_state().and_then(|state| state.request_body()) {
-            upload.give_up(refusal.status());
-        }
+    let received = exchange.body_received(piece.as_ref().map_or(0, Bytes::len));
+    received.map_err(|refusal| {
+        abort_body(session, refusal);
         local_response::refusal_error(refusal)
     })
+}
+
+/// Stops sending the body to an HTTP/2 backend. Otherwise Pingora would wait for a response to a
+/// request that is never complete.
+fn abort_body(session: &Session, refusal: Refusal) {
+    if let Some(body) = session.connection_state().and_then(|state| state.request_body()) {
+        body.give_up(refusal.status());
+    }
 }

@@ -1,4 +1,4 @@
-//! The proxy as client connections see it.
+//! The proxy, as client connections use it.
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! How long Pingora may wait for a backend.
+//! The backend of an attempt, as a peer of Pingora with its timeouts.
 
 use pingora_core::upstreams::peer::{ALPN, HttpPeer};
 use pingora_error::{ErrorType, OkOrErr as _, Result};
@@ -7,7 +7,7 @@ use crate::downstream::connection_info::ConnectionInfo;
 use crate::exchange::Target;
 use crate::upstream::{Upstreams, http2, proxied};
 
-/// A target in Pingora's words.
+/// The peer for a target.
 pub(super) fn build(
     upstreams: &Upstreams,
     target: &Target,
@@ -15,9 +15,9 @@ pub(super) fn build(
 ) -> Result<Box<HttpPeer>> {
     let address = target.backend.address();
     let peer = address.and_then(|at| upstreams.peer(target.pool, target.id, at));
-    let mut peer = peer.or_err(ErrorType::InternalError, "a backend that nobody knows")?;
+    let mut peer = peer.or_err(ErrorType::InternalError, "a backend without an address")?;
     let options = &mut peer.options;
-    // The one is for TCP and again for TLS, the other for both.
+    // Pingora applies the first to TCP and to TLS each, the second to both together.
     options.connection_timeout = Some(target.connect_timeout);
     options.total_connection_timeout = Some(target.connect_timeout * 2);
     if target.tunnel_timeout.is_some() {

@@ -1,8 +1,10 @@
-//! WebSocket: a request that becomes a tunnel once the backend agrees, and not a byte before.
+//! WebSocket: a connection is upgraded once the backend has agreed, and no byte is passed on
+//! before.
 //!
-//! Pingora carries the bytes, and goes on timing each read after the 101. Its patience with the
-//! backend is fixed before the connection is made, so a request that asks for a tunnel gets a
-//! tunnel's patience from the start (`peer.rs`), and the line keeps the time until the answer.
+//! Pingora copies the bytes, and still applies its read timeouts after the 101. Its timeouts for a
+//! backend are fixed before it connects. So a request for an upgrade gets the timeouts of an
+//! upgraded connection from the start (`upstream_peer.rs`), and the connection's state holds the
+//! deadline of the response.
 
 use std::os::fd::RawFd;
 
@@ -20,8 +22,8 @@ use crate::exchange::{Exchange, Target};
 use crate::http::upgrade::{WEBSOCKET, agrees_to_websocket};
 use crate::time::Timestamp;
 
-/// An attempt begins. If it is to become a tunnel, the backend has so long to say so. Else the wait for
-/// its response begins with the connection (`request.rs`).
+/// Sets the deadline of an attempt. For an upgrade, the backend has to agree by then. Otherwise the
+/// wait for its response starts with the connection (`request.rs`).
 pub(super) fn arm_upgrade_deadline(
     session: &Session,
     exchange: &Exchange,
@@ -36,8 +38,8 @@ pub(super) fn arm_upgrade_deadline(
     }
 }
 
-/// The connection to the backend is there. The head that asks for a tunnel goes out a moment later
-/// (`cork.rs`).
+/// Corks the connection to the backend if the request is for an upgrade. Its headers are sent a
+/// moment later (`downstream/cork.rs`).
 pub(super) fn cork_request(
     session: &Session,
     exchange: &Exchange,
@@ -53,8 +55,7 @@ pub(super) fn cork_request(
     }
 }
 
-/// Puts back what speaks about the connection and was removed from the request, if the client asks
-/// for a tunnel.
+/// Restores the headers of an upgrade, which were removed as hop-by-hop headers.
 pub(super) fn restore_request_headers(
     request: &mut RequestHeader,
     exchange: &Exchange,
@@ -66,11 +67,11 @@ pub(super) fn restore_request_headers(
     Ok(())
 }
 
-/// The backend has answered: with a 101 that fits, which opens the tunnel; or otherwise, and the
-/// exchange is one like any other.
+/// Handles response headers of the backend: a 101 upgrades the connection; any other response is
+/// handled as usual.
 ///
 /// # Errors
-/// A 101 that nobody asked for, or to something else.
+/// A 101 that was not asked for, or for another protocol.
 pub(super) fn on_response_headers(
     session: &mut Session,
     response: &ResponseHeader,
@@ -80,18 +81,18 @@ pub(super) fn on_response_headers(
     if response.status != StatusCode::SWITCHING_PROTOCOLS {
         if !response.status.is_informational() {
             if let Some(state) = session.connection_state() {
-                state.set_deadline(exchange.deadline()); // the wait for the headers is over
+                state.set_deadline(exchange.deadline()); // the headers are complete
             }
             arm_body_deadline(session, exchange, now);
         }
         return Ok(());
     }
     if !exchange.wants_upgrade() || !agrees_to_websocket(&response.headers) {
-        return Err(Error::explain(ErrorType::InvalidHTTPHeader, "101 unasked").into_up());
+        return Err(Error::explain(ErrorType::InvalidHTTPHeader, "a 101 for no upgrade").into_up());
     }
     if session.connection_state().is_some_and(|state| state.has_pipelined_input()) {
-        // Whoever sent it could not know that it would be read as a part of a tunnel. A request
-        // that was pipelined must not become one (RFC 6455 §4.1: nothing before the answer).
+        // The client sent it before the upgrade, so it may be a pipelined request, which must not
+        // become data of the WebSocket (RFC 6455 §4.1).
         exchange.set_detail("before_101");
         exchange.refuse(Refusal::BadRequest);
         return Err(local_response::refusal_error(Refusal::BadRequest));
@@ -106,9 +107,8 @@ pub(super) fn on_response_headers(
     Ok(())
 }
 
-/// More of an answer may come that is no tunnel. Pingora's patience is a tunnel's all the same, so
-/// the line keeps the time: as long for the backend as for the client, who has to take what came
-/// before.
+/// Sets the deadline for the next part of a response that is not an upgrade. Pingora's timeouts are
+/// still those of an upgraded connection. The client has to read the part before by then, too.
 pub(super) fn arm_body_deadline(session: &Session, exchange: &Exchange, now: Timestamp) {
     if exchange.wants_upgrade()
         && exchange.tunnel_since().is_none()
@@ -118,7 +118,7 @@ pub(super) fn arm_body_deadline(session: &Session, exchange: &Exchange, now: Tim
     }
 }
 
-/// Puts back what speaks about the connection and was removed from the 101.
+/// Restores the headers of a 101, which were removed as hop-by-hop headers.
 pub(super) fn restore_response_headers(response: &mut ResponseHeader) -> Result<()> {
     if response.status == StatusCode::SWITCHING_PROTOCOLS {
         response.insert_header(header::CONNECTION, "Upgrade")?;

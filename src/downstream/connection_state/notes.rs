@@ -1,4 +1,4 @@
-//! What is noted of a client connection beside its time.
+//! What else is recorded about a client connection.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -13,22 +13,23 @@ use crate::http::target::Change;
 use crate::upstream::http2::Upload;
 
 impl ConnectionState {
-    /// Some of a response was offered to the client. Whether it waits for the client now.
+    /// A part of a response was written. `waits` says whether the client has to read before more
+    /// can be.
     pub(crate) fn set_waiting_for_reader(self: &Arc<Self>, waits: bool) {
         self.client_wait.set(waits, self, Reader::Client);
     }
 
-    /// Notes that the connection is refused without a request. Only the first refusal counts.
+    /// Records the response that was sent without a request. Only the first one counts.
     pub(crate) fn set_early_refusal(&self, refusal: EarlyRefusal) {
         self.early_refusal.get_or_init(|| refusal);
     }
 
-    /// Notes what the client sent that is not HTTP.
+    /// Records a violation of HTTP by the client. Only the first one counts.
     pub(crate) fn set_violation(&self, violation: Violation) {
         self.violation.get_or_init(|| violation);
     }
 
-    /// Something else stands for these bytes of targets.
+    /// Records bytes that the scanner replaced in request targets.
     pub(crate) fn add_target_changes(&self, changes: impl Iterator<Item = Change>) {
         let mut changes = changes.peekable();
         if changes.peek().is_some() {
@@ -36,7 +37,7 @@ impl ConnectionState {
         }
     }
 
-    /// Those of the current request.
+    /// Removes and returns the replaced bytes of the current request.
     pub(crate) fn take_target_changes(&self) -> Vec<Change> {
         let mut changes = self.target_changes.lock();
         if changes.is_empty() {
@@ -48,37 +49,43 @@ impl ConnectionState {
         mine
     }
 
-    /// What the client sent that is not HTTP.
+    /// The first violation of HTTP by the client, if any.
     pub(crate) fn violation(&self) -> Option<Violation> {
         self.violation.get().copied()
     }
 
-    /// The request goes to a backend, by HTTP/2 if there is an `upload`.
+    /// Whether the end of the client's data lies behind pipelined requests that are still to be served.
+    /// The same task reads again after the last of them, so no waker is needed.
+    pub(crate) fn has_later_requests(&self) -> bool {
+        self.is_in_request() && !self.is_upgraded() && self.has_pipelined_input()
+    }
+
+    /// Sets the sender of the request body; `None` if the backend speaks HTTP/1.
     pub(crate) fn set_request_body(&self, upload: Option<Arc<Upload>>) {
         *self.request_body.lock() = upload;
     }
 
-    /// What is on its way of the request's body, if its backend speaks HTTP/2.
+    /// The sender of the request body, if the backend speaks HTTP/2.
     pub(crate) fn request_body(&self) -> Option<Arc<Upload>> {
         self.request_body.lock().clone()
     }
 
-    /// Whether more may be read of the request's body.
+    /// Waits until more of the request body may be read.
     pub(crate) fn poll_body_capacity(&self, context: &mut Context<'_>) -> Poll<()> {
         self.request_body().map_or(Poll::Ready(()), |upload| upload.poll_room(context))
     }
 
-    /// Nobody serves the stream any more, but the client may still be sending.
+    /// Keeps the stream after the end of the service, because the client may still be sending.
     pub(crate) fn park_for_linger(&self, stream: Stream) {
         *self.lingering.lock() = Some(stream);
     }
 
-    /// The stream that was left.
+    /// Removes and returns the stream that was kept.
     pub(crate) fn take_lingering(&self) -> Option<Stream> {
         self.lingering.lock().take()
     }
 
-    /// How it was refused without a request, if it was.
+    /// The response that was sent without a request, if any.
     pub(crate) fn early_refusal(&self) -> Option<&EarlyRefusal> {
         self.early_refusal.get()
     }

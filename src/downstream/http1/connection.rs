@@ -10,7 +10,7 @@ use crate::downstream::handler::SessionHandler;
 use crate::downstream::http1::io::Http1Io;
 use crate::downstream::server::{BODY_DRAIN, DownstreamServer};
 
-/// Pingora's word for "keep the connection, without a timeout of yours".
+/// Pingora's value for keeping a connection alive without a timeout of its own.
 const KEEPALIVE: Option<u64> = Some(0);
 
 /// Serves the requests of a connection until it ends.
@@ -23,8 +23,8 @@ pub(crate) async fn serve<H: SessionHandler>(
     let mut stream = Box::new(stream);
     let mut settings: Option<HttpPersistentSettings> = None;
     loop {
-        // What has begun already is in Pingora's hands, and nothing more may come. What is no
-        // HTTP is answered at once.
+        // Pingora has buffered what was read of a pipelined request, and nothing more may come. An
+        // invalid request gets its response at once.
         if state.is_idle() && !stream.is_broken() && !stream.wait_readable().await {
             return;
         }

@@ -1,10 +1,10 @@
-//! A stream that keeps nothing back once there is nothing else to do.
+//! A stream that flushes when a read returns `Pending`.
 //!
-//! Pingora writes the headers of a response with a length into a buffer, which goes out when it is full
-//! or the response is whole. So a client saw nothing of a response that pauses, not even its headers.
-//! When Pingora has nothing else to do, it reads from the client; so a read that finds nothing is the
-//! moment to send what was written. What follows at once is in the buffer by then, and a short response
-//! that comes as one goes out as one.
+//! Pingora buffers the headers of a response with a length until the buffer is full or the response
+//! complete. A client saw nothing of a response that paused, not even its headers. When Pingora has
+//! nothing else to do, it reads from the client. So a read that returns `Pending` is the moment to
+//! flush. Data that follows at once is in the buffer by then, and a short response still leaves in
+//! one write.
 
 use std::fmt;
 use std::io;
@@ -19,7 +19,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::upstream::delegate::delegate;
 
-/// A stream of HTTP/1 with a client, above its buffer.
+/// An HTTP/1 stream of a client, above its write buffer.
 pub(crate) struct EagerStream {
     inner: Stream,
     /// Something was written since the last flush.
@@ -46,7 +46,7 @@ impl AsyncRead for EagerStream {
     ) -> Poll<io::Result<()>> {
         let polled = Pin::new(&mut self.inner).poll_read(context, buffer);
         if polled.is_pending() && self.is_unflushed {
-            // The next write fails as this does.
+            // The next write reports the same error.
             let _error = self.poll_flush(context);
         }
         polled

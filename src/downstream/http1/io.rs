@@ -1,12 +1,15 @@
-//! The stream below Pingora: it tells the line what happens and carries out its verdict.
+//! The stream between Pingora and an HTTP/1 client.
+//!
+//! It records in the connection's state what is read and written, checks every byte against the
+//! grammar of HTTP/1, and ends the connection once there is a reason to close it. Pingora learns of
+//! that by a failed read or write.
 
-use std::fmt;
 use std::future::poll_fn;
-use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll};
+use std::{fmt, io};
 
 use async_trait::async_trait;
 use pingora_core::protocols::raw_connect::ProxyDigest;
@@ -27,23 +30,23 @@ use crate::sockets;
 use crate::upstream::bounded::PIECE;
 use crate::upstream::delegate::delegate;
 
-/// A client's stream, watched.
+/// The HTTP/1 stream of a client.
 pub(crate) struct Http1Io {
     inner: Stream,
     state: Arc<ConnectionState>,
     digest: Option<Arc<ProxyDigest>>,
     clock: Clock,
-    /// Reads along; `None` where the bytes are not those of HTTP/1.
+    /// Checks what is read; `None` once the connection is upgraded.
     scanner: Option<Scanner>,
-    /// From here on, the bytes are not HTTP.
+    /// The violation from which on the bytes are not HTTP.
     broken: Option<FramingError>,
-    /// The last request line that came without the end of its head, for the log.
+    /// The last request line whose headers are incomplete, for the log.
     request_line: String,
-    /// `None` if the client may be as slow as it likes.
+    /// `None` if there is no minimum rate.
     min_rate: Option<MinRateGuard>,
-    /// Read already, and not looked at.
+    /// A byte that was read before there was a session.
     peeked: Option<u8>,
-    /// Pingora has ended it, which it does only after a whole response.
+    /// Pingora has shut it down, which it does only after a complete response.
     is_shut: bool,
 }
 
@@ -71,10 +74,8 @@ impl Http1Io {
         }
     }
 
-    /// Waits for the first byte of a request. `false` if the connection is over instead.
-    ///
-    /// Pingora's session is there for every request, and costs several times as much as everything
-    /// else of an idle connection. So there is none before somebody asks for something.
+    /// Waits for the first byte of a request. Returns `false` if the connection ends instead. A session
+    /// of Pingora takes several times the memory of an idle connection, so it is made only after this.
     pub(crate) async fn wait_readable(&mut self) -> bool {
         let mut byte = [0];
         let read = poll_fn(|context| {
@@ -93,18 +94,18 @@ impl Http1Io {
                 true
             }
             Err(error) => {
-                log::debug!("client left: {error}");
+                log::debug!("client disconnected: error=\"{error}\"");
                 false
             }
         }
     }
 
-    /// Whether the bytes are no HTTP any more, so that nothing of the next request is to come.
+    /// Whether the bytes are not HTTP any more, so that no further request can follow.
     pub(crate) const fn is_broken(&self) -> bool {
         self.broken.is_some()
     }
 
-    /// Reads behind what was read ahead.
+    /// Reads after the byte that was read early.
     fn read_on(
         &mut self,
         context: &mut Context<'_>,
@@ -114,24 +115,25 @@ impl Http1Io {
         buffer.put_slice(peeked.as_slice());
         let polled = match self.scanner {
             Some(_) => Pin::new(&mut self.inner).poll_read(context, buffer),
-            // Of a tunnel, small pieces: several wait while its backend takes nothing.
+            // Small pieces for an upgraded connection: several may wait while its backend does not
+            // read.
             None => Pin::new(&mut (&mut self.inner).take(PIECE)).poll_read(context, buffer),
         };
-        // Whatever came of it now comes of the next read, too.
+        // With a byte in the buffer the read is ready; an error comes again with the next read.
         if peeked.is_some() { Poll::Ready(Ok(())) } else { polled }
     }
 
-    /// Answers for Pingora, which has no request to answer. The write buffer is empty at this point
-    /// and takes the few bytes at once; if it did not, the client would be cut without them.
+    /// Sends a response for Pingora, which has no request. The write buffer is empty here and takes
+    /// the few bytes at once. If it did not, the connection would be closed without a response.
     fn refuse(&mut self, refusal: Refusal, context: &mut Context<'_>) {
         if self.state.early_refusal().is_some() {
             return;
         }
         let mut early = EarlyRefusal::new(refusal, std::mem::take(&mut self.request_line));
-        let answer = reply::raw_http1_reply(refusal, early.id.as_str(), early.is_head());
-        let written = Pin::new(&mut self.inner).poll_write(context, answer.as_bytes());
+        let reply = reply::raw_http1_reply(refusal, early.id.as_str(), early.is_head());
+        let written = Pin::new(&mut self.inner).poll_write(context, reply.as_bytes());
         if let Poll::Ready(Ok(written)) = written {
-            early.bytes_out = answer.body_bytes(written);
+            early.bytes_out = reply.body_bytes(written);
         }
         self.state.set_early_refusal(early);
         let flushed = Pin::new(&mut self.inner).poll_flush(context);
@@ -141,7 +143,7 @@ impl Http1Io {
         );
     }
 
-    /// Looks at what was read behind `before`, and takes back what Pingora must not see.
+    /// Checks what was read after `before`, and removes what Pingora must not see.
     fn scan(&mut self, buffer: &mut ReadBuf<'_>, before: usize) {
         if self.state.is_upgraded() {
             self.scanner = None;
@@ -156,7 +158,7 @@ impl Http1Io {
         if let Some(state) = line_at.and_then(|at| read.get(at..)) {
             self.request_line = text_of_line(state);
         } else if scanner.is_between() {
-            self.request_line.clear(); // it is of a request that is whole
+            self.request_line.clear(); // the headers are complete
         }
         self.state.add_target_changes(
             scanner.change(buffer.filled_mut().get_mut(before..).unwrap_or_default()),
@@ -168,16 +170,16 @@ impl Http1Io {
         self.state.bytes_read(scanner.begun(), || self.clock.now());
     }
 
-    /// What a read brings once the bytes are not HTTP any more.
+    /// What a read returns once the bytes are not HTTP any more.
     fn reject(&mut self, broken: FramingError, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let is_served = self.state.requests_served() == broken.message;
         match (self.state.is_in_request(), broken.part) {
-            // It was sent before there was a tunnel that it could have been meant for.
+            // It was sent before the 101, so it cannot be meant for the upgraded connection.
             (true, _) if self.state.is_upgraded() => Poll::Ready(Ok(())),
-            // The requests before it come first. Whoever has served them reads again, in the same
-            // task; so nobody has to be woken.
+            // Earlier requests are served first. The same task reads again after them, so no waker
+            // is needed.
             (true, _) if !is_served => Poll::Pending,
-            // Without this the end of a body would be awaited that cannot come.
+            // Otherwise Pingora would wait for the end of a body that cannot come.
             (true, MessagePart::Body) => {
                 self.state.set_violation(broken.violation);
                 Poll::Ready(Err(io::ErrorKind::InvalidData.into()))
@@ -191,7 +193,7 @@ impl Http1Io {
         }
     }
 
-    /// Whether nothing may be read of a body as yet, for too much of it is still on its way.
+    /// Whether the body must not be read now, because too much of it waits for the backend.
     fn is_held_back(&mut self, context: &mut Context<'_>) -> bool {
         let is_body =
             self.state.is_in_request() && self.scanner.as_ref().is_some_and(|it| !it.is_between());
@@ -200,35 +202,33 @@ impl Http1Io {
         }
         self.state.set_waiting_for_client(false);
         self.time_read(Poll::Ready(0));
-        let _error = Pin::new(&mut self.inner).poll_flush(context); // nothing is read that would do so
+        let _error = Pin::new(&mut self.inner).poll_flush(context); // no read flushes it now
         true
     }
 
-    /// Watches how fast a body comes. What comes between requests is watched by the line alone.
+    /// Applies the minimum rate to a request body. Between requests, only the state's timeouts
+    /// apply.
     fn time_read(&mut self, polled: Poll<usize>) {
         let Some(scanner) = self.scanner.as_ref().filter(|_| !self.state.is_upgraded()) else {
             return;
         };
         let is_body = self.state.is_in_request() && scanner.begun() == self.state.requests_served();
         if let Some(min_rate) = self.min_rate.as_mut().filter(|_| is_body) {
-            // The last of a body is no pause before more of it.
+            // The end of a body is not a stall.
             let polled = if scanner.is_between() { Poll::Ready(0) } else { polled };
             min_rate.on_transfer(&self.state, Direction::Read, polled);
         }
     }
 
-    /// Watches how fast an answer goes, and writes no more of it to a client that is too slow. What
-    /// is on its way of its request goes on meanwhile, though nobody reads more of it.
+    /// Writes, and applies the minimum rate to the response. Writes to a client that is too slow
+    /// fail. Request data for an HTTP/2 backend is still sent meanwhile.
     fn timed_write(
         &mut self,
         context: &mut Context<'_>,
         piece: &[u8],
         write: impl FnOnce(Pin<&mut Stream>, &mut Context<'_>) -> Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
-        if matches!(
-            self.state.close_reason(),
-            Some(CloseReason::WriteTimeout | CloseReason::Forced)
-        ) {
+        if self.state.must_fail_writes() {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
         let written = write(Pin::new(&mut self.inner), context);
@@ -250,17 +250,10 @@ impl Http1Io {
         written
     }
 
-    /// Whether an end of what the client sends is one behind requests that have their turn yet. They
-    /// were sent before it, and are served like those before them; whoever serves the last of them
-    /// reads again, and so nobody has to be woken.
-    fn is_end_of_a_later_request(&self) -> bool {
-        self.state.is_in_request() && !self.state.is_upgraded() && self.state.has_pipelined_input()
-    }
-
-    /// Whether the client may be sending what nobody is going to read.
+    /// Whether the client may have sent, or still send, data that is not going to be read.
     fn has_unread_input(&self) -> bool {
         let is_whole = self.scanner.as_ref().is_none_or(Scanner::is_between);
-        // After a panic the client gets a response, unless it has had one.
+        // After a panic a response follows, unless one has started.
         let is_owed = std::thread::panicking() && !self.state.response.has_started();
         !is_whole || self.broken.is_some() || self.state.early_refusal().is_some() || is_owed
     }
@@ -271,7 +264,7 @@ impl Drop for Http1Io {
         self.state.set_waiting_for_reader(false);
         let has_begun = self.state.response.has_started();
         if self.state.is_until_closed.load(Relaxed) && has_begun && !self.is_shut {
-            // An ordinary end would say that the response is whole.
+            // A normal close would mark the response as complete.
             let reset = sockets::reset(self.inner.id());
             log::debug!("response aborted: peer={} reset={reset:?}", self.state.connection.peer);
         } else if self.has_unread_input() {
@@ -300,10 +293,13 @@ impl AsyncRead for Http1Io {
         match this.state.close_reason() {
             None => {}
             Some(CloseReason::Idle) => {
-                // Over TLS an end without a word could be anybody's. Whether it is taken, is not
-                // waited for.
+                // Over TLS, a close without `close_notify` could be an attacker's. It is not waited
+                // for.
                 let ended = Pin::new(&mut this.inner).poll_shutdown(context);
-                log::debug!("idle: peer={} ended={ended:?}", this.state.connection.peer);
+                log::debug!(
+                    "idle connection closed: peer={} ended={ended:?}",
+                    this.state.connection.peer
+                );
                 return Poll::Ready(Ok(()));
             }
             Some(CloseReason::HeaderTimeout) => {
@@ -326,13 +322,13 @@ impl AsyncRead for Http1Io {
         this.scan(buffer, before);
         let read = buffer.filled().len() - before;
         let is_end = read == 0 && matches!(polled, Poll::Ready(Ok(())));
-        if is_end && this.is_end_of_a_later_request() {
+        if is_end && this.state.has_later_requests() {
             this.state.set_waiting_for_client(false);
             return Poll::Pending;
         }
         this.time_read(if polled.is_pending() { Poll::Pending } else { Poll::Ready(read) });
         match this.broken {
-            // Nothing is left of it, and nothing is the end to whoever reads.
+            // Nothing valid was read, and an empty read would mean the end of the connection.
             Some(broken) if buffer.filled().len() == before => this.reject(broken, context),
             _ => polled,
         }
@@ -350,7 +346,7 @@ impl AsyncWrite for Http1Io {
             return this
                 .timed_write(context, bytes, |inner, context| inner.poll_write(context, bytes));
         }
-        // Before the first hook of a request, only Pingora's own 400 can come.
+        // Before the first hook, only Pingora's own 400 can be written.
         this.refuse(Refusal::BadRequest, context);
         Poll::Ready(Ok(bytes.len()))
     }
@@ -392,7 +388,7 @@ delegate!(Http1Io);
 
 impl GetProxyDigest for Http1Io {
     fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
-        self.digest.clone() // it leads to the line
+        self.digest.clone() // it leads to the connection's state
     }
 }
 

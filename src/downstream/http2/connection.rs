@@ -1,8 +1,9 @@
 //! HTTP/2 with clients: the streams of a connection, each a task of its own.
 //!
-//! Pingora's own accept loop is not for others to use, has no bound on its drain and counts no
-//! frames; what it is made of is public. The connection has a line like any other: idle while it has
-//! no stream, busy while it has one. Each stream has a line, too: its deadline is the exchange's.
+//! Pingora's own accept loop is private, has no limit on its drain, and counts no frames. Its parts
+//! are public, so this loop is made of them. The connection has a state, which is idle without
+//! streams and in a request with some. Each stream has a state of its own, with the deadline of its
+//! exchange.
 
 use std::future::{Future as _, poll_fn};
 use std::pin::pin;
@@ -34,20 +35,20 @@ use crate::downstream::watchdog::run_with_timers;
 use crate::exchange::refusal::{Abort, Refusal};
 use crate::http::scan::{Http2Head, Limits as HeadLimits, Violation};
 
-/// Requests that could not be read, on one connection.
+/// Malformed requests after which a connection is closed.
 const MALFORMED_MAX: usize = 32;
 
-/// What comes next: a stream, a request that could not be read, or the end.
+/// The next event: a stream, a malformed request, or the end of the connection.
 type Next = pingora_error::Result<Option<Accepted>>;
 
-/// Why a connection is to end before its client ends it.
+/// Why Weir ends a connection with a GOAWAY.
 enum GoAway {
-    /// Nothing new is to be begun: a GOAWAY that names no last stream. What the client sends before
-    /// it hears of that is still served.
+    /// No new streams: a GOAWAY without a last stream. Streams that the client opens before it
+    /// reads the GOAWAY are still served.
     Graceful,
-    /// The client has been silent since: a GOAWAY that names the last stream.
+    /// The client has opened no stream since: a GOAWAY with the last stream.
     Final,
-    /// At once.
+    /// The client floods: closed at once.
     Flood,
 }
 
@@ -81,7 +82,7 @@ pub(crate) async fn serve<H: SessionHandler>(
     let options = Some(server.http2.clone());
     let mut connection = match handshake(Box::new(stream), options).await {
         Ok(connection) => connection,
-        Err(error) => return log::debug!("no HTTP/2: {error}"),
+        Err(error) => return log::debug!("HTTP/2 handshake failed: error=\"{error}\""),
     };
     state.response_sent(clock.now());
     let streams = StreamTracker::new(state, permit);
@@ -121,7 +122,7 @@ pub(crate) async fn serve<H: SessionHandler>(
                 if is_flood(&error) {
                     serving.count_flood();
                 }
-                return log::debug!("HTTP/2 ended: {error}");
+                return log::debug!("HTTP/2 connection closed: error=\"{error}\"");
             }
             Err(GoAway::Graceful) => {
                 serving.start_goaway();
@@ -178,7 +179,7 @@ impl<H: SessionHandler> Http2Connection<'_, H> {
         polled.map(Ok)
     }
 
-    /// A request was rejected before there was an exchange.
+    /// Logs a request that was rejected before there was an exchange.
     fn log_malformed(&self, state: &ConnectionState) {
         state.set_violation(Violation::Http2Malformed);
         let early = EarlyRefusal::new(Refusal::BadRequest, String::new());
@@ -210,7 +211,7 @@ impl<H: SessionHandler> Http2Connection<'_, H> {
         });
     }
 
-    /// Whatever is still going on is ended for the flood.
+    /// Counts the flood, and ends all streams for it.
     fn count_flood(&self) {
         self.streams.force_close(self.server.clock.now(), Abort::Http2Flood);
         let connection = &self.streams.state.connection;
@@ -222,12 +223,12 @@ impl<H: SessionHandler> Http2Connection<'_, H> {
         self.streams.state.goaway_sent(self.server.clock.now());
     }
 
-    /// Nothing is going on any more.
+    /// The connection is closed.
     fn closed(&self) {
         self.signals.closed_cleanly.store(!self.is_forced, Relaxed);
     }
 
-    /// Whatever is still going on has a moment to end.
+    /// Ends the connection for a flood. Its streams get a moment to be logged.
     fn flooded(&mut self) {
         self.count_flood();
         self.goaway_started = true;
@@ -237,8 +238,8 @@ impl<H: SessionHandler> Http2Connection<'_, H> {
     }
 }
 
-/// Whether the library ended a client's connection for what costs the client nothing: a head without
-/// an end, streams that are reset at once.
+/// Whether `h2` closed the connection for a flood: headers without an end, or streams that are
+/// reset at once.
 fn is_flood(error: &Error) -> bool {
     let error = error.root_cause().downcast_ref::<h2::Error>();
     error.is_some_and(|error| {
@@ -246,13 +247,14 @@ fn is_flood(error: &Error) -> bool {
     })
 }
 
-/// Makes a head what HTTP/1 would have: `Host` (RFC 9113 §8.3.1), and one line of cookies (§8.2.3).
+/// Gives a request the headers that HTTP/1 would have: `Host` (RFC 9113 §8.3.1), and one line of
+/// cookies (§8.2.3).
 fn normalize_head(request: &mut RequestHeader) {
     let authority = request.uri.authority().map(|authority| authority.as_str().to_owned());
     if let Some(authority) = authority
         && let Err(error) = request.insert_header(header::HOST, authority)
     {
-        log::debug!("an authority that is no field: {error}");
+        log::debug!("invalid authority: error=\"{error}\"");
     }
     let mut crumbs = request.headers.get_all(header::COOKIE).iter();
     if crumbs.next().is_some() && crumbs.next().is_some() {
@@ -260,12 +262,12 @@ fn normalize_head(request: &mut RequestHeader) {
             request.headers.get_all(header::COOKIE).iter().map(|it| it.as_bytes()).collect();
         let whole = crumbs.join(&b"; "[..]);
         if let Err(error) = request.insert_header(header::COOKIE, whole) {
-            log::debug!("cookies that are no field: {error}");
+            log::debug!("invalid cookies: error=\"{error}\"");
         }
     }
 }
 
-/// Whether HTTP/1 has a place for all of a head.
+/// Checks that the headers could be sent as HTTP/1.
 fn validate_head(request: &RequestHeader, limits: HeadLimits) -> Result<(), Violation> {
     let (method, scheme) = (request.method.as_str(), request.uri.scheme_str());
     let head = Http2Head { method, scheme, target: request.raw_path() };
@@ -277,7 +279,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn crumbs_of_cookies_become_one_line_and_the_authority_the_host() {
+    fn cookies_are_joined_into_one_line_and_the_authority_becomes_the_host() {
         let mut request = RequestHeader::build("GET", b"/", None).unwrap();
         request.set_uri("https://a.test:8443/".parse().unwrap());
         for crumb in ["a=1", "b=2; c=3", "d=4"] {

@@ -1,4 +1,4 @@
-//! The stream below an HTTP/2 connection: it counts frames.
+//! The stream below an HTTP/2 connection. It counts frames, to detect floods.
 
 use std::fmt;
 use std::io;
@@ -16,16 +16,16 @@ use crate::downstream::connection_state::ConnectionState;
 use crate::policy::frame_budget::{FrameBudget, FrameViolation};
 use crate::upstream::delegate::delegate;
 
-/// What the stream and the connection above it tell each other.
+/// Signals between this stream and the connection above it.
 #[derive(Default)]
 pub(crate) struct FrameSignals {
-    /// The client has sent more than it may. Nothing is read from then on.
+    /// The client has exceeded the frame budget. Nothing is read any more.
     pub(crate) flood_detected: AtomicBool,
     /// The connection has ended, and not by force.
     pub(crate) closed_cleanly: AtomicBool,
 }
 
-/// A client's stream that speaks HTTP/2.
+/// The stream of an HTTP/2 client.
 pub(crate) struct FrameGuardIo {
     inner: Stream,
     frames: FrameBudget,
@@ -53,8 +53,8 @@ impl FrameGuardIo {
 }
 
 impl Drop for FrameGuardIo {
-    /// What a client still sends to a connection that has ended in order would be answered by a reset,
-    /// which takes the last answers away.
+    /// After an orderly end, further data of the client would cause a reset, and a reset discards
+    /// the last responses.
     fn drop(&mut self) {
         if self.signals.closed_cleanly.load(Relaxed) {
             let nothing = Box::new(io::Cursor::new(Vec::<u8>::new()));
@@ -77,7 +77,7 @@ impl AsyncRead for FrameGuardIo {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if this.signals.flood_detected.load(Relaxed) {
-            return Poll::Pending; // the accept loop knows, and ends it
+            return Poll::Pending; // the accept loop sees the signal, and closes the connection
         }
         let before = buffer.filled().len();
         let polled = Pin::new(&mut this.inner).poll_read(context, buffer);

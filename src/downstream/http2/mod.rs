@@ -6,3 +6,4 @@ pub(crate) mod read;
 pub(crate) mod session;
 pub(crate) mod stream;
 pub(crate) mod streams;
+pub(crate) mod write;

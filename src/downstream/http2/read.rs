@@ -1,4 +1,4 @@
-//! Waiting for what the client of an HTTP/2 stream sends.
+//! Reads from the client of an HTTP/2 stream.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -10,7 +10,7 @@ use pingora_error::{Error, ErrorType, Result};
 use crate::downstream::connection_state::{ConnectionState, Direction};
 use crate::downstream::min_rate::MinRateGuard;
 
-/// Waits for what the client says, and tells the line whether it is to say the next word.
+/// Reads, and records in the state whether Weir is waiting for the client.
 pub(crate) async fn read_with_state(
     reading: impl Future<Output = Result<Option<Bytes>>>,
     state: &ConnectionState,
@@ -21,7 +21,10 @@ pub(crate) async fn read_with_state(
     let mut reading = pin!(reading);
     poll_fn(|context| {
         if state.close_reason().is_some() {
-            return Poll::Ready(Error::e_explain(ErrorType::ReadError, "its time is up"));
+            return Poll::Ready(Error::e_explain(
+                ErrorType::ReadError,
+                "a deadline of the client has passed",
+            ));
         }
         let polled = reading.as_mut().poll(context);
         state.set_waiting_for_client(is_awaited && polled.is_pending());
@@ -34,7 +37,7 @@ pub(crate) async fn read_with_state(
     .await
 }
 
-/// How many bytes have moved, if it has come to anything.
+/// How many bytes a finished read or write has transferred.
 pub(crate) fn transferred<T>(
     polled: &Poll<Result<T>>,
     bytes: impl FnOnce(&T) -> usize,

@@ -1,7 +1,8 @@
-//! A stream of HTTP/2 with a client, as Pingora's session.
+//! An HTTP/2 stream of a client, as a session of Pingora.
 //!
-//! All that is about heads is `h2_stream.rs`. Bodies are passed here piece by piece, so that the
-//! stream's line knows when the client is waited for, in either direction, as it does where `GuardedStream` lies below HTTP/1.
+//! `stream.rs` reads and writes headers. Bodies are passed on here piece by piece, so that the
+//! stream's state knows when Weir is waiting for the client, in either direction. For HTTP/1,
+//! `Http1Io` does the same.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -22,29 +23,30 @@ use pingora_core::protocols::l4::socket::SocketAddr;
 use pingora_error::{Error, ErrorType, OrErr as _, Result};
 
 use crate::clock::Clock;
-use crate::downstream::connection_state::{CloseReason, ConnectionState, Direction};
+use crate::downstream::connection_state::{ConnectionState, Direction};
 use crate::downstream::http2::read::{read_with_state, transferred};
 use crate::downstream::http2::stream::Http2Stream;
+use crate::downstream::http2::write::{poll_capacity, too_slow};
 use crate::downstream::min_rate::MinRateGuard;
 use crate::downstream::reply;
 use crate::exchange::refusal::Refusal;
 use crate::http::grpc;
 use crate::policy::transfer_rate::MinTransferRate;
 
-/// What Pingora's trait asks for and nobody has: messages beside HTTP.
+/// Messages beside HTTP, which Pingora's trait allows for and Weir never has.
 type Messages = Box<dyn tokio_stream::Stream<Item = Result<Bytes>> + Unpin + Send + Sync>;
 
-/// A stream of a client's, watched.
+/// An HTTP/2 stream of a client.
 pub(crate) struct Http2Session {
     inner: Http2Stream,
     state: Arc<ConnectionState>,
-    /// `None` if the client may be as slow as it likes.
+    /// `None` if there is no minimum rate.
     min_rate: Option<MinRateGuard>,
-    /// Of the answer's body, once its head was sent.
+    /// Sends the response body, once the headers are sent.
     body: Option<SendStream<Bytes>>,
     sent: usize,
     ended: bool,
-    /// The client has said all of its body. Where trailers follow, the library does not say so.
+    /// The request body has been read to its end. `h2` does not say so if trailers follow.
     is_read: bool,
 }
 
@@ -55,21 +57,21 @@ impl Http2Session {
         clock: Clock,
         rate: Option<MinTransferRate>,
     ) -> Self {
-        // A call of gRPC is a conversation, in which either side may be silent.
+        // Either side of a gRPC call may be silent for as long as it likes.
         let is_call = grpc::is_grpc(&inner.req_header().headers);
         let rate = rate.filter(|_| !is_call);
         let min_rate = rate.map(|rate| MinRateGuard::new(rate, clock));
         Self { inner, state, min_rate, body: None, sent: 0, ended: false, is_read: false }
     }
 
-    /// Sends all of `data`, as fast as the client takes it.
+    /// Sends all of `data`, as fast as the client reads.
     async fn send(&mut self, mut data: Bytes, end: bool) -> Result<()> {
         if self.ended {
-            return Ok(()); // an answer without a body has ended with its head
+            return Ok(()); // a response without a body ended with its headers
         }
         while !data.is_empty() {
-            let room = self.room(data.len()).await?;
-            let piece = data.split_to(room.min(data.len()));
+            let capacity = self.capacity(data.len()).await?;
+            let piece = data.split_to(capacity.min(data.len()));
             self.sent += piece.len();
             self.send_piece(piece, end && data.is_empty())?;
         }
@@ -78,61 +80,56 @@ impl Http2Session {
 
     fn send_piece(&mut self, piece: Bytes, end: bool) -> Result<()> {
         let Some(body) = self.body.as_mut().filter(|_| !self.ended) else {
-            return Error::e_explain(ErrorType::H2Error, "a body without a head");
+            return Error::e_explain(ErrorType::H2Error, "a body before the headers");
         };
         self.ended = end;
         self.state.response.body(piece.len());
-        body.send_data(piece, end).or_err(ErrorType::WriteError, "while sending an answer")
+        body.send_data(piece, end).or_err(ErrorType::WriteError, "while sending a response")
     }
 
-    /// So many bytes does the client take now: at least one, at most `wanted`.
-    async fn room(&mut self, wanted: usize) -> Result<usize> {
-        let patience = self.inner.get_write_timeout();
+    /// Waits for capacity to send: at least one byte, at most `wanted`.
+    async fn capacity(&mut self, wanted: usize) -> Result<usize> {
+        let timeout = self.inner.get_write_timeout();
         let Self { body, state, min_rate, .. } = self;
         let Some(body) = body else {
-            return Error::e_explain(ErrorType::H2Error, "a body without a head");
+            return Error::e_explain(ErrorType::H2Error, "a body before the headers");
         };
         body.reserve_capacity(wanted);
-        let room = poll_fn(|context| {
-            if matches!(state.close_reason(), Some(CloseReason::WriteTimeout | CloseReason::Forced))
-            {
-                return Poll::Ready(Error::e_explain(ErrorType::WriteTimedout, "it is too slow"));
+        let capacity = poll_fn(|context| {
+            if state.must_fail_writes() {
+                return Poll::Ready(too_slow());
             }
-            // What is there already is not told again.
-            let polled = match body.capacity() {
-                0 => body.poll_capacity(context),
-                room => Poll::Ready(Some(Ok(room))),
-            };
-            let polled = polled.map(|room| match room {
-                Some(room) => room.or_err(ErrorType::WriteError, "waiting for a client's window"),
-                None => Error::e_explain(ErrorType::H2Error, "the client has ended the stream"),
-            });
+            let polled = poll_capacity(body, context);
             state.response.set_unread(polled.is_pending());
             if polled.is_pending() {
-                // Nobody reads more of the request meanwhile. What is on its way goes on.
+                // Nothing else sends request data to the backend meanwhile.
                 let _left = state.poll_body_capacity(context);
             }
             state.set_waiting_for_reader(polled.is_pending());
             if let Some(min_rate) = min_rate {
-                min_rate.on_transfer(state, Direction::Write, transferred(&polled, |room| *room));
+                min_rate.on_transfer(
+                    state,
+                    Direction::Write,
+                    transferred(&polled, |capacity| *capacity),
+                );
             }
             polled
         });
-        let room = match patience {
-            Some(patience) => match tokio::time::timeout(patience, room).await {
-                Ok(room) => room,
-                Err(_late) => Error::e_explain(ErrorType::WriteTimedout, "it takes no answer"),
+        let capacity = match timeout {
+            Some(timeout) => match tokio::time::timeout(timeout, capacity).await {
+                Ok(capacity) => capacity,
+                Err(_elapsed) => too_slow(),
             },
-            None => room.await,
+            None => capacity.await,
         };
-        room.inspect_err(|error| {
+        capacity.inspect_err(|error| {
             if *error.etype() == ErrorType::WriteTimedout {
-                body.send_reset(Reason::CANCEL); // or what waits would wait on, up to 32 KiB
+                body.send_reset(Reason::CANCEL); // otherwise up to 32 KiB stay buffered for the client
             }
         })
     }
 
-    /// Nothing more comes of the answer.
+    /// Ends the response body.
     fn end(&mut self) -> Result<()> {
         match &self.body {
             Some(_) if !self.ended => self.send_piece(Bytes::new(), true),
@@ -153,7 +150,7 @@ impl Http2Session {
         Ok(())
     }
 
-    /// Responds with 500.
+    /// Sends a 500.
     fn fail(&mut self) -> Result<()> {
         let request = self.inner.req_header();
         let is_head = request.method == http::Method::HEAD;
@@ -170,35 +167,35 @@ impl Http2Session {
         body.send_trailers(trailers).or_err(ErrorType::WriteError, "while sending trailers")
     }
 
-    /// Waits until more may be read of the request's body.
-    async fn hold_back(&mut self) -> Result<()> {
+    /// Waits until more of the request body may be read.
+    async fn body_capacity(&mut self) -> Result<()> {
         let state = Arc::clone(&self.state);
-        let room = poll_fn(|context| state.poll_body_capacity(context));
+        let capacity = poll_fn(|context| state.poll_body_capacity(context));
         tokio::select! {
             biased;
-            () = room => Ok(()),
-            given_up = self.given_up() => given_up.map(drop),
+            () = capacity => Ok(()),
+            reset = self.wait_reset() => reset.map(drop),
         }
     }
 
-    /// Waits until the client gives the stream up.
-    async fn given_up(&mut self) -> Result<Option<Bytes>> {
+    /// Waits until the client resets the stream.
+    async fn wait_reset(&mut self) -> Result<Option<Bytes>> {
         let Self { inner, state, body, .. } = self;
-        let given_up = async {
+        let reset = async {
             match body {
                 Some(body) => poll_fn(|context| body.poll_reset(context))
                     .await
-                    .or_err(ErrorType::H2Error, "while waiting for the client's end")?,
+                    .or_err(ErrorType::H2Error, "while waiting for a reset of the client")?,
                 None => inner.idle().await?,
             };
-            Error::e_explain(ErrorType::H2Error, "the client has given the stream up")
+            Error::e_explain(ErrorType::H2Error, "the client has reset the stream")
         };
-        read_with_state(given_up, state, false, None).await
+        read_with_state(reset, state, false, None).await
     }
 }
 
 impl Drop for Http2Session {
-    /// A panic ends the request: where no response has begun, the client gets one.
+    /// After a panic, sends a response if none has started.
     fn drop(&mut self) {
         self.state.set_waiting_for_reader(false);
         if std::thread::panicking()
@@ -221,7 +218,7 @@ impl Session for Http2Session {
     }
 
     async fn read_body_bytes(&mut self) -> Result<Option<Bytes>> {
-        self.hold_back().await?;
+        self.body_capacity().await?;
         let reading = self.inner.read_body_bytes();
         let read = read_with_state(reading, &self.state, true, self.min_rate.as_mut()).await?;
         self.is_read |= read.is_none();
@@ -230,7 +227,7 @@ impl Session for Http2Session {
 
     async fn read_body_or_idle(&mut self, no_body_expected: bool) -> Result<Option<Bytes>> {
         if no_body_expected || self.is_body_done() {
-            return self.given_up().await;
+            return self.wait_reset().await;
         }
         self.read_body_bytes().await
     }
@@ -268,7 +265,10 @@ impl Session for Http2Session {
                     end
                 }
                 HttpTask::UpgradedBody(..) => {
-                    return Error::e_explain(ErrorType::InternalError, "a tunnel in a stream");
+                    return Error::e_explain(
+                        ErrorType::InternalError,
+                        "an upgrade of an HTTP/2 stream",
+                    );
                 }
                 HttpTask::Trailer(trailers) => {
                     if let Some(trailers) = trailers {
@@ -324,7 +324,7 @@ impl Session for Http2Session {
     }
 
     fn is_body_done(&mut self) -> bool {
-        // Pingora asks for more until this is so, without a pause.
+        // Pingora reads without a pause until this is true.
         self.is_read || self.inner.is_body_done()
     }
 
@@ -381,7 +381,7 @@ impl Session for Http2Session {
     }
 
     fn take_custom_message_reader(&mut self) -> Option<Messages> {
-        Some(Box::new(tokio_stream::empty())) // there is nothing beside HTTP
+        Some(Box::new(tokio_stream::empty())) // there are no messages beside HTTP
     }
 
     fn restore_custom_message_reader(&mut self, _: Messages) -> Result<()> {
@@ -389,7 +389,7 @@ impl Session for Http2Session {
     }
 
     fn take_custom_message_writer(&mut self) -> Option<Box<dyn CustomMessageWrite>> {
-        // Where the backend speaks HTTP/1, Pingora does without.
+        // With an HTTP/1 backend, Pingora needs none.
         self.state.request_body().map(|_| -> Box<dyn CustomMessageWrite> { Box::new(()) })
     }
 

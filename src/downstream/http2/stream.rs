@@ -1,8 +1,8 @@
-//! A stream of HTTP/2 with a client, as the library gives it.
+//! An HTTP/2 stream of a client, on the API of `h2`.
 //!
-//! Pingora has such a session of its own, which can send no interim response (1xx): it drops them, so that a
-//! client that waits for leave to send its body (`Expect: 100-continue`) waits in vain. What it sends
-//! with is private. So a stream is accepted here, under the same checks.
+//! Pingora's own HTTP/2 session drops interim responses (1xx), so a client that expects
+//! `100-continue` would wait for a 100 that never comes. The part of it that sends is private. So
+//! streams are accepted here, with the same checks.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -25,10 +25,11 @@ use pingora_error::{Error, ErrorType, OrErr as _, Result};
 use crate::http::scheme::Scheme;
 use crate::http::target::Absolute;
 
-/// So much of a request's body is kept to be sent once more; as much as Pingora keeps over HTTP/1.
+/// How much of a request body is kept for another attempt, in bytes; as much as Pingora keeps over
+/// HTTP/1.
 const KEPT: usize = 64 * 1024;
 
-/// Fields that speak about a connection of HTTP/1.1 (RFC 9113 §8.2.2).
+/// Headers that belong to an HTTP/1.1 connection (RFC 9113 §8.2.2).
 const OF_HTTP1: [HeaderName; 5] = [
     header::TRANSFER_ENCODING,
     header::CONNECTION,
@@ -37,14 +38,14 @@ const OF_HTTP1: [HeaderName; 5] = [
     HeaderName::from_static("proxy-connection"),
 ];
 
-/// A request, and how to respond to it.
+/// A request, and the means to respond to it.
 pub(crate) struct Http2Stream {
     request: RequestHeader,
     body: RecvStream,
     respond: SendResponse<Bytes>,
     writer: Option<SendStream<Bytes>>,
     response: Option<Box<ResponseHeader>>,
-    /// Bytes read of the body.
+    /// Bytes read of the request body.
     read: usize,
     kept: Option<FixedBuffer>,
     digest: Arc<Digest>,
@@ -52,17 +53,18 @@ pub(crate) struct Http2Stream {
     drain_timeout: Option<Duration>,
 }
 
-/// What has begun on a connection.
+/// The next event of a connection.
 #[expect(clippy::large_enum_variant, reason = "nearly all are requests, and move on at once")]
 pub(crate) enum Accepted {
     /// A request.
     Stream(Http2Stream),
-    /// A request that has been rejected already.
+    /// A request that was malformed and has been rejected.
     Rejected,
 }
 
 impl Http2Stream {
-    /// Waits for the next request; `None` if the connection takes no more. This drives the connection.
+    /// Waits for the next request; `None` once the connection accepts no more. This drives the
+    /// connection.
     ///
     /// # Errors
     /// The connection has failed.
@@ -124,7 +126,7 @@ impl Http2Stream {
         Ok(piece)
     }
 
-    /// Reads the rest of the body, and drops it.
+    /// Reads and drops the rest of the body.
     pub(crate) async fn drain_request_body(&mut self) -> Result<()> {
         let timeout = self.drain_timeout.unwrap_or(Duration::MAX);
         let draining = async {
@@ -137,10 +139,10 @@ impl Http2Stream {
         }
     }
 
-    /// Waits until the client gives the stream up, before there is a response.
+    /// Waits until the client resets the stream, before there is a response.
     pub(crate) async fn idle(&mut self) -> Result<Reason> {
         let reset = poll_fn(|context| self.respond.poll_reset(context)).await;
-        reset.or_err(ErrorType::H2Error, "while waiting for the client's end")
+        reset.or_err(ErrorType::H2Error, "while waiting for a reset of the client")
     }
 
     /// Sends the headers of an interim response, or those of the response.
@@ -169,12 +171,12 @@ impl Http2Stream {
         Ok(())
     }
 
-    /// What sends the body, once the headers of the response are sent.
+    /// Takes the sender of the body, once the response headers are sent.
     pub(crate) fn take_response_body_writer(&mut self) -> Option<SendStream<Bytes>> {
         self.writer.take()
     }
 
-    /// The headers of the response, if they were sent.
+    /// The response headers, if they were sent.
     pub(crate) fn response_written(&self) -> Option<&ResponseHeader> {
         self.response.as_deref()
     }
@@ -236,12 +238,12 @@ impl Http2Stream {
     }
 }
 
-/// Whether a target has a byte that ends a request line of HTTP/1, or a part of it.
+/// Whether a target contains a byte that would end it, or its line, in HTTP/1.
 fn has_delimiter(target: &[u8]) -> bool {
     target.iter().any(|byte| matches!(byte, 0 | b'\n' | b'\r' | b' '))
 }
 
-/// Whether the fields agree about the length of the body, and have no coding (RFC 9110 §8.6).
+/// Whether all `Content-Length` agree and there is no `Transfer-Encoding` (RFC 9110 §8.6).
 fn has_clear_length(headers: &HeaderMap) -> bool {
     let mut lengths = headers
         .get_all(header::CONTENT_LENGTH)
@@ -258,7 +260,7 @@ fn parse_length(digits: &[u8]) -> Option<u64> {
     is_number.then(|| str::from_utf8(digits).ok()?.parse().ok())?
 }
 
-/// Makes a `Host` that spells the authority otherwise the same as it (RFC 9113 §8.3.1). Pingora compares
+/// Makes a `Host` equal to the authority if both mean the same (RFC 9113 §8.3.1). Pingora compares
 /// them byte by byte.
 fn unify_host(request: &mut RequestHeader) {
     let Some(authority) = request.uri.authority() else { return };
@@ -274,11 +276,11 @@ fn unify_host(request: &mut RequestHeader) {
     }
     let same = target.authority.to_owned();
     if let Err(error) = request.insert_header(header::HOST, same) {
-        log::debug!("an authority that is no header value: {error}"); // it stays, and is refused
+        log::debug!("invalid authority: error=\"{error}\""); // it stays, and the request is rejected
     }
 }
 
-/// Whether it is clear which host is asked (RFC 9113 §8.3.1).
+/// Whether the request names its host without a contradiction (RFC 9113 §8.3.1).
 fn has_clear_authority(request: &RequestHeader) -> bool {
     let is_named = request.uri.authority().is_some() || request.headers.contains_key(header::HOST);
     let is_origin_form = request.method == Method::CONNECT
@@ -291,7 +293,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_host_that_spells_the_authority_otherwise_becomes_the_same() {
+    fn a_host_equivalent_to_the_authority_becomes_equal_to_it() {
         let unified = |uri: &str, hosts: &[&str]| {
             let request = http::Request::get(uri).body(()).unwrap();
             let mut request = RequestHeader::from(request.into_parts().0);
@@ -320,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn lengths_are_clear_if_all_are_the_same_number() {
+    fn several_equal_lengths_are_unambiguous() {
         for clear in [&[][..], &["0"], &["5"], &["5", "5"], &["5, 5"]] {
             assert!(lengths(clear), "{clear:?}");
         }
@@ -330,13 +332,13 @@ mod tests {
     }
 
     #[test]
-    fn a_coding_is_no_length() {
+    fn a_transfer_encoding_is_not_a_length() {
         let coding = (header::TRANSFER_ENCODING, "chunked".parse().unwrap());
         assert!(!has_clear_length(&HeaderMap::from_iter([coding])));
     }
 
     #[test]
-    fn what_ends_a_request_line_is_no_target() {
+    fn a_target_contains_no_byte_that_ends_a_request_line() {
         assert!(!has_delimiter(b"/a?b=c"));
         assert!(has_delimiter(b"/a b") && has_delimiter(b"/\n") && has_delimiter(b"/\0"));
     }

@@ -1,4 +1,4 @@
-//! The streams that are open on an HTTP/2 connection.
+//! The open streams of an HTTP/2 connection.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,23 +11,23 @@ use crate::downstream::tracker::ConnectionPermit;
 use crate::exchange::refusal::Abort;
 use crate::time::Timestamp;
 
-/// The streams of a connection.
+/// The open streams of a connection.
 pub(crate) struct StreamTracker {
     open: AtomicUsize,
-    /// The lines of those that are open, by the number in `next`.
+    /// The states of the open streams, by number.
     states: Mutex<HashMap<u64, Arc<ConnectionState>>>,
     next: AtomicU64,
-    /// Of the connection.
+    /// The state of the connection.
     pub(crate) state: Arc<ConnectionState>,
-    /// The connection is open as long as one of them is.
+    /// The connection counts as open while a stream is.
     _permit: Arc<ConnectionPermit>,
 }
 
-/// One stream, until it is dropped.
+/// An open stream, until it is dropped.
 pub(crate) struct StreamGuard(Arc<StreamTracker>, u64);
 
 impl StreamTracker {
-    /// None yet.
+    /// Without streams.
     pub(crate) fn new(state: &Arc<ConnectionState>, permit: Arc<ConnectionPermit>) -> Arc<Self> {
         Arc::new(Self {
             open: AtomicUsize::new(0),
@@ -38,12 +38,12 @@ impl StreamTracker {
         })
     }
 
-    /// Whether none is open.
+    /// Whether no stream is open.
     pub(crate) fn is_empty(&self) -> bool {
         self.open.load(Relaxed) == 0
     }
 
-    /// One more, until it is dropped.
+    /// Counts one more stream until the guard is dropped.
     pub(crate) fn open_stream(self: &Arc<Self>, state: &Arc<ConnectionState>) -> StreamGuard {
         self.open.fetch_add(1, Relaxed);
         let number = self.next.fetch_add(1, Relaxed);
@@ -51,7 +51,7 @@ impl StreamTracker {
         StreamGuard(Arc::clone(self), number)
     }
 
-    /// Ends every stream for the reason for which the connection has to end.
+    /// Closes all streams by force, for the reason for which the connection is closed.
     pub(crate) fn force_close(&self, now: Timestamp, reason: Abort) {
         for state in self.states().values() {
             state.force_close(now, reason);

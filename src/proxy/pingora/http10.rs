@@ -1,8 +1,10 @@
-//! What a client of HTTP/1.0 must not get: a body in chunks.
+//! No chunked body for an HTTP/1.0 client.
 //!
-//! Pingora adds `Transfer-Encoding: chunked` to a response without a length behind every hook, where a
-//! backend speaks HTTP/2. Only its modules come after that. A module costs each request several boxed
-//! futures, so only requests of HTTP/1.0 get it.
+//! If an HTTP/2 backend sends a response without a length, Pingora adds `Transfer-Encoding: chunked`
+//! after all hooks. Only its modules run later. A module costs each request several boxed futures, so
+//! only HTTP/1.0 requests get this one.
+//!
+//! This is needed until Pingora adds no chunks for an HTTP/1.0 client.
 
 use std::any::Any;
 
@@ -13,15 +15,15 @@ use pingora_core::modules::http::{HttpModule, HttpModuleBuilder, HttpModules, Mo
 use pingora_error::Result;
 use pingora_proxy::Session;
 
-/// Lets no chunked body through to the client of this request.
+/// Removes chunks from the response to this request.
 pub(crate) fn install(session: &mut Session) {
     let mut modules = HttpModules::new();
     modules.add_module(Box::new(Http10Framing));
     session.downstream_modules_ctx = modules.build_ctx();
 }
 
-/// Removes the coding from the response's headers. Without a length and without a coding, Pingora writes
-/// the body as it is, and the end of the connection is its end.
+/// Removes the coding from the response headers. Without a length and a coding, Pingora writes the
+/// body as it is, and closes the connection at its end.
 struct Http10Framing;
 
 impl HttpModuleBuilder for Http10Framing {
