@@ -297,6 +297,7 @@ fn a_client_that_leaves_ends_its_websocket_at_the_backend() {
     eventually(TIMEOUT, "the backend has it", || backend.connections_open() == 1);
     client.reset();
     eventually(TIMEOUT, "the backend is left", || backend.connections_open() == 0);
+    weir.until_logged("the tunnel", |line| line["status"] == 101);
     assert_eq!(tunnels(&weir), 0.0);
 }
 
