@@ -1,8 +1,8 @@
 //! Decides who is to blame when a request fails, and the consequences.
 //!
-//! The edge turns an error into a [`Fault`] once, and describes the state of the request
-//! ([`Progress`]). [`Fault::judge`] is the only place that decides from these facts. A backend is
-//! blamed only for its own faults, never for a client that sends or reads slowly.
+//! `proxy/error_map.rs` turns an error into a [`Fault`], and `proxy/progress.rs` describes the state of
+//! the request ([`Progress`]). [`Fault::judge`] is the only place that decides from these facts. A
+//! backend is blamed only for its own faults, never for a client that sends or reads slowly.
 
 use super::refusal::{Abort, Outcome, Refusal};
 use crate::policy::retry::Failure;
@@ -44,6 +44,23 @@ pub enum Kind {
     AfterResponse,
     /// Anything else.
     Other,
+}
+
+impl Kind {
+    /// How a backend has failed that is to blame for this.
+    #[must_use]
+    pub const fn failure(self) -> Failure {
+        match self {
+            Self::Connect | Self::ConnectTimeout => Failure::Connect,
+            Self::Tls => Failure::Tls,
+            Self::Certificate => Failure::Certificate,
+            Self::Timeout => Failure::Timeout,
+            Self::Unprocessed => Failure::Refused,
+            Self::Unread | Self::Closed | Self::Protocol | Self::AfterResponse | Self::Other => {
+                Failure::Reset
+            }
+        }
+    }
 }
 
 /// One error, in the terms of HTTP.
@@ -99,20 +116,49 @@ pub struct Judgement {
     /// The response to send; `None` if none can be sent, or one has been.
     pub refusal: Option<Refusal>,
     /// The outcome of the exchange if there is no further attempt.
-    pub ending: Outcome,
+    pub outcome: Outcome,
+}
+
+/// The outcome of an exchange that reached its last hook, for the log.
+///
+/// `refusal` is the response that was sent instead of a backend's, and `direct` the outcome of a
+/// response that the route configures. `judged` is the judgement of the error that ended it, if any.
+#[must_use]
+pub fn of_exchange(
+    refusal: Option<Refusal>,
+    direct: Option<Outcome>,
+    judged: Option<Judgement>,
+) -> Outcome {
+    match (refusal, judged) {
+        (Some(refusal), _) => Outcome::Refused(refusal),
+        (None, Some(judged)) => judged.outcome,
+        (None, None) => direct.unwrap_or(Outcome::Completed),
+    }
+}
+
+/// The outcome of an exchange that was dropped before its last hook, because its connection was
+/// closed. Without an exceeded limit, the runtime ended with the process.
+#[must_use]
+pub const fn of_dropped(expired: Option<Expired>) -> Outcome {
+    match expired {
+        Some(Expired::Connection(abort)) => Outcome::Aborted(abort),
+        Some(Expired::Deadline) => Outcome::Aborted(Abort::Deadline),
+        Some(Expired::WriteRate) => Outcome::ClientWriteTimeout,
+        None => Outcome::Abandoned,
+    }
 }
 
 impl Judgement {
-    /// Responds with `refusal` if the response has not started; otherwise the outcome is `ending`.
-    fn new(progress: &Progress, refusal: Refusal, ending: Outcome) -> Self {
+    /// Responds with `refusal` if the response has not started; otherwise the outcome is `outcome`.
+    fn new(progress: &Progress, refusal: Refusal, outcome: Outcome) -> Self {
         if progress.response_started {
-            return Self::over(ending);
+            return Self::without_response(outcome);
         }
-        Self { blame: None, refusal: Some(refusal), ending: Outcome::Refused(refusal) }
+        Self { blame: None, refusal: Some(refusal), outcome: Outcome::Refused(refusal) }
     }
 
-    const fn over(ending: Outcome) -> Self {
-        Self { blame: None, refusal: None, ending }
+    const fn without_response(outcome: Outcome) -> Self {
+        Self { blame: None, refusal: None, outcome }
     }
 
     const fn blaming(self, failure: Failure) -> Self {
@@ -125,14 +171,16 @@ impl Fault {
     #[must_use]
     pub fn judge(self, progress: &Progress) -> Judgement {
         if self.kind == Kind::AfterResponse && progress.response_started {
-            return Judgement::over(Outcome::Completed);
+            return Judgement::without_response(Outcome::Completed);
         }
         if progress.upgraded {
-            return Judgement::over(self.end_of_tunnel(progress));
+            return Judgement::without_response(self.upgraded_outcome(progress));
         }
         match progress.expired {
-            Some(Expired::Connection(abort)) => Judgement::over(Outcome::Aborted(abort)),
-            Some(Expired::WriteRate) => Judgement::over(Outcome::ClientWriteTimeout),
+            Some(Expired::Connection(abort)) => {
+                Judgement::without_response(Outcome::Aborted(abort))
+            }
+            Some(Expired::WriteRate) => Judgement::without_response(Outcome::ClientWriteTimeout),
             Some(Expired::Deadline) => {
                 past_deadline(progress, progress.awaits_body || progress.awaits_reader)
             }
@@ -140,7 +188,7 @@ impl Fault {
         }
     }
 
-    const fn end_of_tunnel(self, progress: &Progress) -> Outcome {
+    const fn upgraded_outcome(self, progress: &Progress) -> Outcome {
         match (progress.expired, self.kind, self.side) {
             (Some(Expired::Connection(Abort::DrainTimeout) | Expired::Deadline), ..) => {
                 Outcome::TunnelDrained
@@ -157,12 +205,14 @@ impl Fault {
     fn before_deadline(self, progress: &Progress) -> Judgement {
         match (self.side, self.kind) {
             (Side::Client, Kind::Unread) if progress.response_started => unread(progress),
-            (Side::Client, Kind::Unread) => Judgement::over(Outcome::ClientWriteTimeout),
+            (Side::Client, Kind::Unread) => {
+                Judgement::without_response(Outcome::ClientWriteTimeout)
+            }
             (Side::Client, Kind::Timeout) => client_timeout(progress),
             (Side::Client, Kind::Protocol) => {
                 Judgement::new(progress, Refusal::BadRequest, Outcome::ClientAborted)
             }
-            (Side::Client, _) => Judgement::over(Outcome::ClientAborted),
+            (Side::Client, _) => Judgement::without_response(Outcome::ClientAborted),
             (Side::Backend, kind) => judge_backend(kind, progress),
             (Side::Internal, _) => {
                 Judgement::new(progress, Refusal::Internal, Outcome::UpstreamAborted)
@@ -173,25 +223,24 @@ impl Fault {
 
 /// The backend failed, or did not respond in time.
 fn judge_backend(kind: Kind, progress: &Progress) -> Judgement {
-    let judged = |refusal| Judgement::new(progress, refusal, Outcome::UpstreamAborted);
-    match kind {
+    let refusal = match kind {
         // It cannot respond to an incomplete request.
-        Kind::Timeout if progress.awaits_body => client_timeout(progress),
+        Kind::Timeout if progress.awaits_body => return client_timeout(progress),
         Kind::Timeout if progress.until_deadline || progress.now >= progress.deadline => {
-            past_deadline(progress, false)
+            return past_deadline(progress, false);
         }
-        Kind::Timeout => judged(Refusal::ResponseTimeout).blaming(Failure::Timeout),
-        Kind::Connect if progress.all_down => judged(Refusal::NoBackend).blaming(Failure::Connect),
-        Kind::Connect => judged(Refusal::ConnectFailed).blaming(Failure::Connect),
-        Kind::ConnectTimeout => judged(Refusal::ConnectTimeout).blaming(Failure::Connect),
-        Kind::Tls => judged(Refusal::TlsFailed).blaming(Failure::Tls),
-        Kind::Certificate => judged(Refusal::CertificateInvalid).blaming(Failure::Certificate),
-        Kind::Unprocessed => judged(Refusal::ConnectionReset).blaming(Failure::Refused),
-        Kind::Protocol => judged(Refusal::InvalidResponse).blaming(Failure::Reset),
-        Kind::Closed | Kind::AfterResponse | Kind::Unread | Kind::Other => {
-            judged(Refusal::ConnectionReset).blaming(Failure::Reset)
+        Kind::Timeout => Refusal::ResponseTimeout,
+        Kind::Connect if progress.all_down => Refusal::NoBackend,
+        Kind::Connect => Refusal::ConnectFailed,
+        Kind::ConnectTimeout => Refusal::ConnectTimeout,
+        Kind::Tls => Refusal::TlsFailed,
+        Kind::Certificate => Refusal::CertificateInvalid,
+        Kind::Protocol => Refusal::InvalidResponse,
+        Kind::Unprocessed | Kind::Closed | Kind::AfterResponse | Kind::Unread | Kind::Other => {
+            Refusal::ConnectionReset
         }
-    }
+    };
+    Judgement::new(progress, refusal, Outcome::UpstreamAborted).blaming(kind.failure())
 }
 
 /// The client did not read its response, or not all of it in the request's time.
@@ -199,7 +248,7 @@ fn unread(progress: &Progress) -> Judgement {
     if progress.now >= progress.deadline {
         return past_deadline(progress, true);
     }
-    Judgement::over(Outcome::ClientWriteTimeout)
+    Judgement::without_response(Outcome::ClientWriteTimeout)
 }
 
 /// The client did not send its body in time.
@@ -210,17 +259,17 @@ fn client_timeout(progress: &Progress) -> Judgement {
 /// The deadline has passed while waiting for the client or the backend.
 fn past_deadline(progress: &Progress, is_client: bool) -> Judgement {
     let is_over = progress.now >= progress.deadline || progress.until_deadline;
-    let ending = match (is_over, is_client) {
+    let outcome = match (is_over, is_client) {
         (true, _) => Outcome::Aborted(Abort::Deadline),
         // The time for the headers, or for the next part of the response, has passed.
         (false, true) => Outcome::ClientWriteTimeout,
         (false, false) => Outcome::UpstreamAborted,
     };
     if is_client {
-        return Judgement::new(progress, Refusal::ClientTimeout, ending);
+        return Judgement::new(progress, Refusal::ClientTimeout, outcome);
     }
     let refusal = if is_over { Refusal::RequestTimeout } else { Refusal::ResponseTimeout };
-    Judgement::new(progress, refusal, ending).blaming(Failure::Timeout)
+    Judgement::new(progress, refusal, outcome).blaming(Failure::Timeout)
 }
 
 #[cfg(test)]
@@ -278,12 +327,16 @@ mod tests {
 
     #[track_caller]
     fn check(cases: &[Case]) {
-        for (side, kind, progress, blame, ending) in cases {
+        for (side, kind, progress, blame, outcome) in cases {
             let fault = Fault { side: *side, kind: *kind };
             let judged = fault.judge(progress);
-            assert_eq!((judged.blame, judged.ending), (*blame, *ending), "{fault:?} {progress:?}");
+            assert_eq!(
+                (judged.blame, judged.outcome),
+                (*blame, *outcome),
+                "{fault:?} {progress:?}"
+            );
             let refused =
-                if let Outcome::Refused(refusal) = ending { Some(*refusal) } else { None };
+                if let Outcome::Refused(refusal) = outcome { Some(*refusal) } else { None };
             assert_eq!(judged.refusal, refused, "{fault:?} {progress:?}");
         }
     }
@@ -320,6 +373,35 @@ mod tests {
                 refused(R::ConnectTimeout),
             ),
         ]);
+    }
+
+    #[test]
+    fn each_kind_of_fault_is_one_kind_of_failure() {
+        for (kind, failure) in [
+            (Kind::Connect, Failure::Connect),
+            (Kind::ConnectTimeout, Failure::Connect),
+            (Kind::Tls, Failure::Tls),
+            (Kind::Certificate, Failure::Certificate),
+            (Kind::Timeout, Failure::Timeout),
+            (Kind::Unprocessed, Failure::Refused),
+            (Kind::Closed, Failure::Reset),
+            (Kind::Protocol, Failure::Reset),
+            (Kind::Unread, Failure::Reset),
+            (Kind::AfterResponse, Failure::Reset),
+            (Kind::Other, Failure::Reset),
+        ] {
+            assert_eq!(kind.failure(), failure, "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn any_other_fault_of_a_backend_is_a_reset_connection() {
+        let reset = Some(Failure::Reset);
+        for kind in [Kind::Unread, Kind::AfterResponse, Kind::Other] {
+            let refused = Outcome::Refused(Refusal::ConnectionReset);
+            check(&[(Side::Backend, kind, waiting(), reset, refused)]);
+        }
+        check(&[(Side::Backend, Kind::Other, responding(), reset, Outcome::UpstreamAborted)]);
     }
 
     #[test]
@@ -388,6 +470,8 @@ mod tests {
             (Side::Client, Kind::Closed, responding(), None, gone),
             (Side::Client, Kind::Protocol, waiting(), None, Outcome::Refused(Refusal::BadRequest)),
             (Side::Client, Kind::Protocol, responding(), None, gone),
+            (Side::Client, Kind::Other, waiting(), None, gone),
+            (Side::Client, Kind::Connect, waiting(), None, gone),
         ]);
     }
 
@@ -430,6 +514,16 @@ mod tests {
             (Side::Client, Kind::Closed, late(open), None, Outcome::TunnelDrained),
             (
                 Side::Client,
+                Kind::Closed,
+                closed_for(Abort::DrainTimeout, open),
+                None,
+                Outcome::TunnelDrained,
+            ),
+            (Side::Client, Kind::Unread, open, None, Outcome::TunnelIdle),
+            (Side::Internal, Kind::Other, open, None, Outcome::UpstreamAborted),
+            (Side::Internal, Kind::AfterResponse, open, None, Outcome::Completed),
+            (
+                Side::Client,
                 Kind::Other,
                 expired(Expired::WriteRate, open),
                 None,
@@ -458,7 +552,34 @@ mod tests {
         check(&[
             (Side::Internal, Kind::AfterResponse, responding(), None, Outcome::Completed),
             (Side::Internal, Kind::Other, waiting(), None, internal),
+            // Before the response has started, it is an error like any other.
+            (Side::Internal, Kind::AfterResponse, waiting(), None, internal),
             (Side::Internal, Kind::Other, responding(), None, Outcome::UpstreamAborted),
         ]);
+    }
+
+    #[test]
+    fn a_refusal_is_the_outcome_whatever_ended_the_exchange() {
+        let judged = Judgement::without_response(Outcome::ClientAborted);
+        let redirect = Some(Outcome::Redirected);
+        let refused = Outcome::Refused(Refusal::NoRoute);
+        let not_found = Some(Refusal::NoRoute);
+        assert_eq!(of_exchange(not_found, redirect, Some(judged)), refused);
+        assert_eq!(of_exchange(not_found, None, None), refused);
+        assert_eq!(of_exchange(None, redirect, Some(judged)), Outcome::ClientAborted);
+        assert_eq!(of_exchange(None, redirect, None), Outcome::Redirected);
+        assert_eq!(of_exchange(None, None, None), Outcome::Completed);
+    }
+
+    #[test]
+    fn a_dropped_exchange_has_the_reason_for_which_its_connection_was_closed() {
+        for (expired, outcome) in [
+            (Some(Expired::Connection(Abort::ForcedStop)), Outcome::Aborted(Abort::ForcedStop)),
+            (Some(Expired::Deadline), Outcome::Aborted(Abort::Deadline)),
+            (Some(Expired::WriteRate), Outcome::ClientWriteTimeout),
+            (None, Outcome::Abandoned),
+        ] {
+            assert_eq!(of_dropped(expired), outcome, "{expired:?}");
+        }
     }
 }

@@ -13,7 +13,7 @@ use crate::downstream::connection_state::ConnectionState;
 use crate::downstream::early_refusal::PanickedRequest;
 use crate::downstream::session_ext::SessionExt as _;
 use crate::exchange::Exchange;
-use crate::exchange::outcome::Expired;
+use crate::exchange::outcome;
 use crate::exchange::refusal::{Abort, Outcome, Refusal};
 use crate::exchange::request::Transfer;
 
@@ -60,17 +60,6 @@ impl RequestContext {
     }
 }
 
-/// Why the connection of a request was closed.
-fn reason(state: &ConnectionState) -> Outcome {
-    match state.expired() {
-        Some(Expired::Connection(abort)) => Outcome::Aborted(abort),
-        Some(Expired::Deadline) => Outcome::Aborted(Abort::Deadline),
-        Some(Expired::WriteRate) => Outcome::ClientWriteTimeout,
-        // The runtime ended with the process.
-        None => state.abort_reason().map_or(Outcome::Abandoned, Outcome::Aborted),
-    }
-}
-
 impl Drop for RequestContext {
     fn drop(&mut self) {
         if self.exchange.is_over() {
@@ -85,8 +74,8 @@ impl Drop for RequestContext {
             let transfer = self.panicked(transfer);
             return self.exchange.ended(Outcome::Aborted(Abort::Panic), transfer, now);
         }
-        let ending = self.state.as_deref().map_or(Outcome::Abandoned, reason);
-        self.exchange.ended(ending, transfer, now);
+        let expired = self.state.as_deref().and_then(ConnectionState::expired);
+        self.exchange.ended(outcome::of_dropped(expired), transfer, now);
     }
 }
 

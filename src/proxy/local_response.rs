@@ -106,7 +106,7 @@ pub(super) async fn reply_to_failure(
 ) -> FailToProxy {
     let begun = progress::response_started(session) || exchange.tunnel_since().is_some();
     let now = Clock::process().now();
-    let judged = progress::judge(error, session, (exchange, now));
+    let judged = progress::judge(error, session, exchange, now);
     let violation = session.connection_state().and_then(|state| state.violation());
     if let Some(violation) = violation {
         exchange.set_detail(violation.code());

@@ -41,6 +41,7 @@ use crate::downstream::early_refusal::EarlyRefusal;
 use crate::downstream::session_ext::SessionExt as _;
 use crate::downstream::stalled::Stallable as _;
 use crate::exchange::event::Observer;
+use crate::exchange::outcome;
 use crate::exchange::refusal::{Outcome, Refusal};
 use crate::exchange::{Admitted, Exchange};
 use crate::policy::retry::Failure;
@@ -97,7 +98,7 @@ impl Proxy {
     fn failure(&self, error: &Error, peer: &HttpPeer, now: Timestamp) -> Option<Failure> {
         let to = &peer._address;
         let report = |shortage| self.upstreams.shortages().report(shortage, to, now);
-        error_map::of_connection(error, to).map_err(report).ok()
+        error_map::connect_failure(error, to).map_err(report).ok()
     }
 
     fn is_draining(&self) -> bool {
@@ -200,7 +201,7 @@ impl ProxyHttp for Proxy {
         mut error: Box<Error>,
     ) -> Box<Error> {
         fault_injection::at("fail_to_connect", session);
-        let reason = error_map::reason(&error);
+        let reason = error_map::describe(&error);
         let (presence, now) = (disconnect::check_now(session), self.clock.now());
         let failed = self.failure(&error, peer, now);
         let again =
@@ -264,7 +265,7 @@ impl ProxyHttp for Proxy {
         if status.is_informational() || !exchange.response_head(status.as_u16(), replay, now) {
             return Ok(());
         }
-        Err(error_map::again(status.as_u16()))
+        Err(error_map::retry_status_error(status.as_u16()))
     }
 
     async fn response_filter(
@@ -311,8 +312,8 @@ impl ProxyHttp for Proxy {
         let now = self.clock.now();
         websocket::arm_body_deadline(session, exchange, now);
         // A response that trickles must not outlive the deadline.
-        let lagged = session.connection_state().is_some_and(|state| state.response.took_lag());
-        if now < exchange.deadline() { Ok(None) } else { Err(error_map::late(lagged)) }
+        let side = progress::timeout_side(session);
+        if now < exchange.deadline() { Ok(None) } else { Err(error_map::deadline_error(side)) }
     }
 
     fn error_while_proxy(
@@ -325,11 +326,13 @@ impl ProxyHttp for Proxy {
     ) -> Box<Error> {
         fault_injection::at("error_while_proxy", session);
         let now = self.clock.now();
-        let judged = progress::judge(&error, session, (exchange, now));
+        let judged = progress::judge(&error, session, exchange, now);
         let presence = disconnect::check_now(session);
         let replay = progress::replay(session, presence);
-        let error = error_map::while_proxying(error, reused, judged, |failed, reason| {
-            exchange.attempt_failed(failed, reason, replay, now)
+        let error = error_map::with_retry(error, reused, |error| {
+            let reason = || error_map::describe_blame(error, &judged);
+            let failed = |failure| exchange.attempt_failed(failure, &reason(), replay, now);
+            judged.blame.is_some_and(failed)
         });
         let left = presence == Presence::Left && !replay.response_started;
         if left { disconnect::client_left() } else { error }
@@ -370,8 +373,9 @@ impl ProxyHttp for Proxy {
             exchange.set_detail("response_buffers");
         }
         let now = self.clock.now();
-        let ending = progress::outcome(session, error, (exchange, now));
-        let transfer = log_record::transfer(session, exchange, ending);
-        exchange.ended(ending, transfer, now);
+        let judged = error.map(|error| progress::judge(error, session, exchange, now));
+        let outcome = outcome::of_exchange(exchange.refusal(), exchange.direct_outcome(), judged);
+        let transfer = log_record::transfer(session, exchange, outcome);
+        exchange.ended(outcome, transfer, now);
     }
 }

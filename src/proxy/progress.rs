@@ -3,11 +3,10 @@
 use pingora_error::Error;
 use pingora_proxy::Session;
 
-use super::error_map;
+use super::error_map::{self, TimeoutSide};
 use crate::downstream::disconnect::Presence;
 use crate::downstream::session_ext::SessionExt as _;
 use crate::exchange::outcome::{Judgement, Progress};
-use crate::exchange::refusal::Outcome;
 use crate::exchange::{Exchange, Replay};
 use crate::http::method::is_idempotent;
 use crate::time::Timestamp;
@@ -16,35 +15,20 @@ use crate::time::Timestamp;
 pub(super) fn judge(
     error: &Error,
     session: &mut Session,
-    (exchange, now): (&Exchange, Timestamp),
+    exchange: &Exchange,
+    now: Timestamp,
 ) -> Judgement {
-    error_map::fault(error).judge(&progress(session, (exchange, now)))
+    error_map::fault(error).judge(&progress(session, exchange, now))
 }
 
-/// The outcome of an exchange, for the log.
-pub(super) fn outcome(
-    session: &mut Session,
-    error: Option<&Error>,
-    (exchange, now): (&Exchange, Timestamp),
-) -> Outcome {
-    if let Some(refusal) = exchange.refusal() {
-        return Outcome::Refused(refusal);
-    }
-    match error {
-        None if exchange.tunnel_since().is_some() => Outcome::Completed,
-        None => exchange.direct_outcome().unwrap_or(Outcome::Completed),
-        Some(error) => judge(error, session, (exchange, now)).ending,
-    }
-}
-
-fn progress(session: &mut Session, (exchange, now): (&Exchange, Timestamp)) -> Progress {
-    let has_body = session.as_downstream_mut().is_body_done();
+fn progress(session: &mut Session, exchange: &Exchange, now: Timestamp) -> Progress {
+    let body_read = session.as_downstream_mut().is_body_done();
     let state = session.connection_state();
     let upgraded = exchange.tunnel_since().is_some();
     Progress {
         response_started: upgraded || response_started(session),
         upgraded,
-        awaits_body: !has_body && state.is_some_and(|state| state.is_waiting_for_client()),
+        awaits_body: !body_read && state.is_some_and(|state| state.is_waiting_for_client()),
         awaits_reader: state.is_some_and(|state| state.response.is_unread()),
         expired: state.and_then(|state| state.expired()),
         all_down: exchange.is_all_down(),
@@ -52,6 +36,12 @@ fn progress(session: &mut Session, (exchange, now): (&Exchange, Timestamp)) -> P
         now,
         deadline: exchange.deadline(),
     }
+}
+
+/// The side that Weir was waiting for while the last part of the response was sent.
+pub(super) fn timeout_side(session: &Session) -> TimeoutSide {
+    let lagged = session.connection_state().is_some_and(|state| state.response.took_lag());
+    if lagged { TimeoutSide::Client } else { TimeoutSide::Backend }
 }
 
 /// Whether the headers of the final response were sent.

@@ -166,7 +166,7 @@ fn a_backend_of_http_1_behind_h2c_is_502() {
     let line = weir.until_logged("its line", |line| line["status"] == 502);
     assert_eq!(line["reason"], "invalid_response");
     let error = weir.status()["backends"][0]["last_error"].clone();
-    assert_eq!(error, "it does not speak HTTP/2");
+    assert_eq!(error, "the backend does not speak HTTP/2");
 }
 
 #[test]
@@ -178,7 +178,7 @@ fn a_backend_of_http_2_alone_is_named_where_http_1_is_spoken() {
     let error = weir.status()["backends"][0]["last_error"].clone();
     assert_eq!(
         (&line["reason"], &error),
-        (&"invalid_response".into(), &"its answer is not valid HTTP/1".into())
+        (&"invalid_response".into(), &"the response is not valid HTTP/1".into())
     );
 }
 
@@ -263,7 +263,7 @@ fn h2_goes_on_with_nothing_else() {
     let (_front, weir) = over_tls(backend.address(), &[], "protocol: h2, retry: {attempts: 1}");
     assert_eq!(weir.get("/").status(), 502);
     assert_eq!(backend.count(), 0);
-    assert_eq!(weir.status()["backends"][0]["last_error"], "it does not speak HTTP/2");
+    assert_eq!(weir.status()["backends"][0]["last_error"], "the backend does not speak HTTP/2");
     drop(weir);
     // One that knows ALPN says so itself.
     let (_front, weir) = over_tls(backend.address(), &["http/1.1"], "protocol: h2");
