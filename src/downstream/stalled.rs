@@ -138,7 +138,7 @@ impl<L: Stallable> Stalled<L> {
         let ended = std::mem::take(&mut state.unlogged);
         if ended > 0 {
             log::warn!(
-                "unread responses or tunnels ended: ended={ended} left={} bytes={} \
+                "unread responses or WebSockets closed: ended={ended} left={} bytes={} \
                  (help: limits.response_buffers)",
                 state.unread.count(),
                 state.unread.bytes(),

@@ -109,7 +109,8 @@ impl Proxy {
     fn record_refusal(&self, early: &EarlyRefusal, state: &ConnectionState) {
         let refusal = early.refusal;
         let observer = Arc::clone(&self.observer);
-        let mut exchange = Exchange::new(Arc::clone(&self.snapshot), observer, state.head_started_at());
+        let mut exchange =
+            Exchange::new(Arc::clone(&self.snapshot), observer, state.head_started_at());
         exchange.set_peer(state.connection.client_ip());
         exchange.refuse(refusal);
         if let Some(violation) = state.violation() {
