@@ -258,7 +258,7 @@ fn where_too_many_responses_wait_those_that_have_waited_for_the_longest_are_ende
     );
     eventually(TIMEOUT * 2, "no more wait than may", || waiting(&weir) <= 2.0);
     assert_eq!(waiting(&weir) + ended(&weir), 71.0);
-    assert!(weir.stderr().contains("unread responses or tunnels ended:"));
+    assert!(weir.stderr().contains("unread responses or WebSockets closed:"));
     assert_others_are_served(&weir);
 }
 
