@@ -30,6 +30,8 @@ pub mod admin;
 #[cfg(feature = "server")]
 pub mod clock;
 #[cfg(feature = "server")]
+pub(crate) mod delegate;
+#[cfg(feature = "server")]
 pub mod demo;
 #[cfg(feature = "server")]
 pub mod descriptors;
@@ -37,7 +39,6 @@ pub mod descriptors;
 pub mod downstream;
 #[cfg(feature = "server")]
 pub mod link;
-#[cfg(feature = "server")]
 #[cfg(feature = "server")]
 pub mod log;
 #[cfg(feature = "server")]

@@ -40,7 +40,7 @@ const ROOMS: [(&str, u8); 25] = [
 ];
 
 /// Words that every room may use, the ground floor and each other included.
-const VOCABULARY: [&str; 3] = ["name", "sync", "time"];
+const VOCABULARY: [&str; 4] = ["delegate", "name", "sync", "time"];
 
 /// The files that may say `unsafe`, each with the reason.
 const UNSAFE: &[(&str, &str)] = &[

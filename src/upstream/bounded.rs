@@ -18,9 +18,9 @@ use http::StatusCode;
 use pingora::http::ResponseHeader;
 use pingora_core::protocols::raw_connect::ProxyDigest;
 use pingora_core::protocols::{Digest, GetProxyDigest, Peek, Stream};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt as _, ReadBuf};
 
-use super::delegate::delegate;
+use crate::delegate::{delegate, delegate_write};
 
 /// The most that one read brings at the beginning of a response, in bytes: as much as a TLS record has.
 pub const PIECE: u64 = 16 * 1024;
@@ -90,13 +90,22 @@ impl Bounded {
         Self { inner, writes, digest, is_ended: false, read: 0 }
     }
 
-    /// Another request is sent: its response begins in small pieces again.
-    fn restart(&mut self) {
+    /// Writes a part of a request, whose response begins in small pieces again.
+    fn write(
+        &mut self,
+        poll: impl FnOnce(&mut Self) -> Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
         self.read = 0;
         self.writes.is_grown.store(false, Relaxed);
+        self.watched(poll)
     }
 
-    fn watched<T>(&mut self, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+    /// Writes or flushes, and asks the watcher whether the connection may continue.
+    fn watched<T>(
+        &mut self,
+        poll: impl FnOnce(&mut Self) -> Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        let written = poll(self);
         match self.writes.watcher.get() {
             Some(watcher) if !watcher(written.is_pending()) => {
                 self.is_ended = true;
@@ -141,43 +150,7 @@ impl AsyncRead for Bounded {
     }
 }
 
-impl AsyncWrite for Bounded {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        this.restart();
-        let written = Pin::new(&mut this.inner).poll_write(context, bytes);
-        this.watched(written)
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        let flushed = Pin::new(&mut this.inner).poll_flush(context);
-        this.watched(flushed)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().inner).poll_shutdown(context)
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        pieces: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        this.restart();
-        let written = Pin::new(&mut this.inner).poll_write_vectored(context, pieces);
-        this.watched(written)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.inner.is_write_vectored()
-    }
-}
+delegate_write!(Bounded, write: write, flush: watched);
 
 delegate!(Bounded);
 

@@ -5,7 +5,6 @@
 //! which pools can differ goes into `group_key`.
 
 pub mod bounded;
-pub(crate) mod delegate;
 pub mod handshake;
 pub mod http2;
 pub mod ours;

@@ -17,7 +17,7 @@ use pingora_core::protocols::raw_connect::ProxyDigest;
 use pingora_core::protocols::{GetProxyDigest, Peek, Stream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::upstream::delegate::delegate;
+use crate::delegate::{delegate, delegate_write};
 
 /// An HTTP/1 stream of a client, above its write buffer.
 pub(crate) struct EagerStream {
@@ -29,6 +29,23 @@ pub(crate) struct EagerStream {
 impl EagerStream {
     pub(crate) fn over(inner: Stream) -> Stream {
         Box::new(Self { inner, is_unflushed: false })
+    }
+
+    fn write(
+        &mut self,
+        poll: impl FnOnce(&mut Self) -> Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        self.is_unflushed = true;
+        poll(self)
+    }
+
+    fn flush(
+        &mut self,
+        poll: impl FnOnce(&mut Self) -> Poll<io::Result<()>>,
+    ) -> Poll<io::Result<()>> {
+        let flushed = poll(self);
+        self.is_unflushed = flushed.is_pending();
+        flushed
     }
 }
 
@@ -53,39 +70,7 @@ impl AsyncRead for EagerStream {
     }
 }
 
-impl AsyncWrite for EagerStream {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        self.is_unflushed = true;
-        Pin::new(&mut self.inner).poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let flushed = Pin::new(&mut self.inner).poll_flush(context);
-        self.is_unflushed = flushed.is_pending();
-        flushed
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(context)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        pieces: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        self.is_unflushed = true;
-        Pin::new(&mut self.inner).poll_write_vectored(context, pieces)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.inner.is_write_vectored()
-    }
-}
+delegate_write!(EagerStream, write: write, flush: flush);
 
 delegate!(EagerStream);
 

@@ -17,6 +17,7 @@ use pingora_core::protocols::{GetProxyDigest, Peek, Stream};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 
 use crate::clock::Clock;
+use crate::delegate::delegate;
 use crate::downstream::connection_state::{CloseReason, ConnectionState, Direction};
 use crate::downstream::early_refusal::{EarlyRefusal, text_of_line};
 use crate::downstream::http1::eager::EagerStream;
@@ -28,7 +29,6 @@ use crate::http::scan::{FramingError, MessagePart, Scanner};
 use crate::policy::transfer_rate::MinTransferRate;
 use crate::sockets;
 use crate::upstream::bounded::PIECE;
-use crate::upstream::delegate::delegate;
 
 /// The HTTP/1 stream of a client.
 pub(crate) struct Http1Io {
@@ -277,7 +277,7 @@ impl Drop for Http1Io {
 impl fmt::Debug for Http1Io {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
-            .debug_struct("GuardedStream")
+            .debug_struct("Http1Io")
             .field("peer", &self.state.connection.peer)
             .finish_non_exhaustive()
     }

@@ -9,17 +9,17 @@ use std::task::{Context, Poll};
 
 use pingora_core::protocols::raw_connect::ProxyDigest;
 use pingora_core::protocols::{GetProxyDigest, Peek, Stream};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, ReadBuf};
 
 use crate::clock::Clock;
+use crate::delegate::{delegate, delegate_write};
 use crate::downstream::connection_state::ConnectionState;
 use crate::policy::frame_budget::{FrameBudget, FrameViolation};
-use crate::upstream::delegate::delegate;
 
 /// Signals between this stream and the connection above it.
 #[derive(Default)]
 pub(crate) struct FrameSignals {
-    /// The client has exceeded the frame budget. Nothing is read any more.
+    /// The client has exceeded the frame budget. Weir reads nothing further.
     pub(crate) flood_detected: AtomicBool,
     /// The connection has ended, and not by force.
     pub(crate) closed_cleanly: AtomicBool,
@@ -45,10 +45,16 @@ impl FrameGuardIo {
         Self { inner, frames: FrameBudget::default(), signals, clock, state }
     }
 
-    fn sent(&mut self, polled: &Poll<io::Result<usize>>) {
+    /// Writes, and counts what was sent.
+    fn write(
+        &mut self,
+        poll: impl FnOnce(&mut Self) -> Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        let polled = poll(self);
         if let Poll::Ready(Ok(bytes)) = polled {
-            self.frames.sent(*bytes);
+            self.frames.sent(bytes);
         }
+        polled
     }
 }
 
@@ -65,7 +71,7 @@ impl Drop for FrameGuardIo {
 
 impl fmt::Debug for FrameGuardIo {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("FramedStream").finish_non_exhaustive()
+        formatter.debug_struct("FrameGuardIo").finish_non_exhaustive()
     }
 }
 
@@ -100,41 +106,7 @@ impl AsyncRead for FrameGuardIo {
     }
 }
 
-impl AsyncWrite for FrameGuardIo {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        let polled = Pin::new(&mut this.inner).poll_write(context, bytes);
-        this.sent(&polled);
-        polled
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().inner).poll_flush(context)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().inner).poll_shutdown(context)
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        pieces: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        let polled = Pin::new(&mut this.inner).poll_write_vectored(context, pieces);
-        this.sent(&polled);
-        polled
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.inner.is_write_vectored()
-    }
-}
+delegate_write!(FrameGuardIo, write: write);
 
 delegate!(FrameGuardIo);
 
