@@ -12,7 +12,7 @@ pub(crate) enum CloseReason {
     RequestTimeout,
     /// The client reads its response too slowly. The next write fails.
     WriteTimeout,
-    /// No response can be sent any more: every read and every write fails.
+    /// The connection is closed at once: every read and every write fails.
     Forced,
 }
 

@@ -149,7 +149,7 @@ impl<H: SessionHandler> ServerApp for ListenerApp<H> {
     }
 
     async fn cleanup(&self) {
-        // No connection is accepted any more. Open ones get `shutdown.drain` to finish.
+        // The listener has stopped accepting. Open connections get `shutdown.drain` to finish.
         let DownstreamServer { connections, handler, limits, .. } = &*self.server;
         connections.drain(self.server.clock.now());
         tokio::time::sleep(DRAIN_SETTLE).await;

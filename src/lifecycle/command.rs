@@ -73,7 +73,7 @@ pub enum Command<P: Payload> {
         /// The number of this check.
         check: u64,
     },
-    /// Kill the process of a check; its result does not matter any more.
+    /// Kill the process of a check, and ignore its result.
     CancelCheck,
     /// Replace this image by the binary on disk; respond by `ExecFailed` if that fails.
     Exec,
@@ -98,7 +98,7 @@ pub enum Command<P: Payload> {
     },
 }
 
-/// What a worker is told.
+/// An order that the supervisor sends to a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
     /// Freeze the admin port and send the state: a successor is warm.

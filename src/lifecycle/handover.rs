@@ -138,7 +138,7 @@ impl<P: Payload> Service<P> {
         }
     }
 
-    /// Nothing waits for the replacement any more.
+    /// Ends the replacement: another candidate takes its place.
     fn drop_replacement(&mut self) {
         self.restart.cancel();
         if let Some(replacement) = self.workers.replacement.take() {

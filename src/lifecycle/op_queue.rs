@@ -41,7 +41,7 @@ impl<R> OpQueue<R> {
         self.upgrade = true;
     }
 
-    /// The operation to start now; it does not wait any more.
+    /// Takes the operation to start now out of the queue.
     pub(super) fn next(&mut self, allowed: Allowed) -> Option<Operation<R>> {
         if self.upgrade && allowed.upgrade {
             self.upgrade = false;

@@ -108,12 +108,12 @@ impl Worker {
         self.killed = Some(now);
     }
 
-    /// When its exit is not waited for any more, because it was killed and hangs in the kernel.
+    /// When the supervisor stops waiting for the exit of a killed worker that hangs in the kernel.
     pub(super) fn exit_deadline(&self) -> Option<Timestamp> {
         self.killed.filter(|_| self.exit.is_none()).map(|killed| killed + EXIT_TIMEOUT)
     }
 
-    /// When it has to be killed, because its link is closed and it cannot be controlled any more.
+    /// When the worker has to be killed because its link is closed, so no order can reach it.
     pub(super) fn link_deadline(&self) -> Option<Timestamp> {
         self.link_closed.filter(|_| self.is_running()).map(|closed| closed + LINK_GRACE)
     }
@@ -136,7 +136,7 @@ impl Worker {
         self.watchdog = hang_timeout.map(|timeout| Watchdog::new(timeout, now));
     }
 
-    /// Whether it hangs. It is said once; the worker is not watched any more.
+    /// The hang of the worker, reported once: its watchdog is removed.
     pub(super) fn take_hang(&mut self, now: Timestamp) -> Option<Hang> {
         let watchdog = self.watchdog.as_mut()?;
         let hang = match (watchdog.is_hung(now), self.hung_threads) {

@@ -89,7 +89,7 @@ impl Supervisor {
         let mut active = load(&options, state.text.clone())?;
         active.version.clone_from(&state.version);
         let active = Rc::new(active);
-        // The previous image may run from a file that has no path any more.
+        // The previous image may run from a file that has been deleted.
         options.program.path.clone_from(&state.program);
         let now = crate::clock::Clock::process().now();
         let service = Service::restore(settings(&options), loaded(&active), &state.saved(), now);

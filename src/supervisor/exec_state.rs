@@ -25,8 +25,8 @@ use crate::log::Log;
 use crate::metrics::SupervisorStats;
 use crate::sockets::{inherited, lent};
 
-/// The version of the format of [`ExecState`]. To be raised when what an older binary wrote cannot
-/// be read any more.
+/// The version of the format of [`ExecState`]. Raise it when this binary can no longer read
+/// what an older one wrote.
 const FORMAT_VERSION: u32 = 1;
 
 /// How long the queued lines of the log may take to be written before an exec.

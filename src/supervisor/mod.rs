@@ -64,7 +64,7 @@ enum Input {
     Command(Request, Sender<Reply>),
     /// A client asks for a stop and waits for its end on this connection.
     StopAndWait(UnixStream),
-    /// The watched file has other contents, with this hash, or cannot be read any more.
+    /// The watched file has other contents, with this hash, or can no longer be read.
     FileChanged(Result<u64, String>),
     /// What a binary responded to a check.
     CompatibilityResult { check: u64, said: String },

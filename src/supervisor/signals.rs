@@ -109,7 +109,7 @@ impl Signals {
         }
     }
 
-    /// None waits any more: ring for the next.
+    /// All waiting signals have been handled: report the next one.
     pub(super) fn answer(&self) {
         // The bell is gone only if the inputs' queue is.
         let _gone = self.answered.send(());

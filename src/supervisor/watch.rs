@@ -17,7 +17,7 @@ use super::file::read;
 const INTERVAL: Duration = Duration::from_secs(1);
 
 /// Reports every change of the contents of `file`, once they are the same at two reads: a file that is
-/// being written is not used in the middle. If it cannot be read any more, that is a change too.
+/// being written is not used in the middle. A file that can no longer be read is a change too.
 pub(super) fn start(file: &Path, known: Option<&str>, inputs: &Sender<Input>) -> io::Result<()> {
     let (file, inputs) = (PathBuf::from(file), inputs.clone());
     // Compared with what is served: the file may have changed since that was read.

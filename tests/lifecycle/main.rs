@@ -15,26 +15,19 @@
 )]
 
 mod sabotage;
+#[path = "../simulation/seeds.rs"]
+mod seeds;
 mod worker;
 mod world;
-
-use std::env;
 
 use sabotage::Sabotage;
 use world::{Sums, World};
 
 const DAYS: u64 = 1000;
 
-fn number(name: &str) -> Option<u64> {
-    env::var(name).ok().map(|text| text.parse().expect("a number"))
-}
-
 #[test]
 fn no_day_breaks_a_promise() {
-    let seeds = match number("SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 0..number("SEEDS").unwrap_or(DAYS),
-    };
+    let seeds = seeds::chosen(DAYS);
     let days = seeds.end - seeds.start;
     let mut sums = Sums::default();
     for seed in seeds {

@@ -15,27 +15,19 @@
 mod checker;
 mod corpus;
 mod dice;
+mod seeds;
 #[expect(unreachable_pub, reason = "it is public where the fuzzer builds it")]
 #[path = "../../fuzz/src/targets.rs"]
 mod targets;
 mod world;
 
-use std::env;
-
 use world::World;
 
 const DAYS: u64 = 1000;
 
-fn number(name: &str) -> Option<u64> {
-    env::var(name).ok().map(|text| text.parse().expect("a number"))
-}
-
 #[test]
 fn no_day_breaks_a_promise() {
-    let seeds = match number("SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 0..number("SEEDS").unwrap_or(DAYS),
-    };
+    let seeds = seeds::chosen(DAYS);
     let mut sums = checker::Sums::default();
     for seed in seeds.clone() {
         let day = World::new(seed).live_a_day();

@@ -98,7 +98,7 @@ impl ConnectionState {
         self.abort_reason.get().copied()
     }
 
-    /// Whether nothing may be written to the client any more.
+    /// Whether every write to the client must fail from now on.
     pub(crate) fn must_fail_writes(&self) -> bool {
         matches!(self.close_reason(), Some(CloseReason::WriteTimeout | CloseReason::Forced))
     }

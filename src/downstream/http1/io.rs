@@ -100,7 +100,7 @@ impl Http1Io {
         }
     }
 
-    /// Whether the bytes are not HTTP any more, so that no further request can follow.
+    /// Whether the client has sent bytes that are not HTTP. No further request can follow them.
     pub(crate) const fn is_broken(&self) -> bool {
         self.broken.is_some()
     }
@@ -170,7 +170,7 @@ impl Http1Io {
         self.state.bytes_read(scanner.begun(), || self.clock.now());
     }
 
-    /// What a read returns once the bytes are not HTTP any more.
+    /// The result of a read after the client has sent bytes that are not HTTP.
     fn reject(&mut self, broken: FramingError, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let is_served = self.state.requests_served() == broken.message;
         match (self.state.is_in_request(), broken.part) {

@@ -110,8 +110,7 @@ impl Upload {
         sent
     }
 
-    /// Whether the client needs no more of the answer. If it does, whoever asks is woken when it
-    /// does not any more.
+    /// Whether the client has the response in full. If not, the caller's task is woken once it has.
     pub(super) fn poll_over(&self, context: &mut Context<'_>) -> bool {
         self.reader.register(context.waker());
         self.body.lock().is_over
