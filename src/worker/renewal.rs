@@ -195,7 +195,7 @@ mod tests {
         let renewal = watch_certificates(files, tickets, metrics.connections().clone(), clock);
         drop(renewal);
         let shown = TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
-        for name in ["expiry_timestamp_seconds", "broken", "missing"] {
+        for name in ["expiry_timestamp_seconds", "reload_failed", "unavailable"] {
             let series = format!("lb_certificate_{name}{{certificate=\"{cert}\"}}");
             assert!(shown.contains(&series), "{series} is not in\n{shown}");
         }
