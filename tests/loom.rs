@@ -140,7 +140,7 @@ fn a_bucket_that_is_spent_from_is_not_the_one_forgotten() {
 fn told_of_a() -> Bucket {
     let predecessor = limiter(2, 2);
     assert!(admitted(&predecessor, A, 0));
-    predecessor.buckets(Timestamp::ZERO)[0]
+    predecessor.export(Timestamp::ZERO)[0]
 }
 
 #[test]
