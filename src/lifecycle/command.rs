@@ -1,5 +1,7 @@
 //! What the supervisor is to do.
 
+use log::Level;
+
 use super::restart::Binary;
 use super::worker::Hang;
 use super::{Payload, WorkerId};
@@ -7,6 +9,8 @@ use super::{Payload, WorkerId};
 /// Something to do. Commands are carried out in their order.
 #[derive(Debug)]
 pub enum Command<P: Payload> {
+    /// Log a message. Being a command, it is in order with what the other commands log.
+    Log(Level, String),
     /// Read the file, check it and bind its new addresses; respond by `ConfigLoaded`.
     LoadConfig,
     /// Start a worker and send it its configuration, sockets and the last known state; respond by

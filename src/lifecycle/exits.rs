@@ -1,5 +1,7 @@
 //! Workers that hang and exit, and what follows from it.
 
+use log::Level;
+
 use super::candidate::Candidate;
 use super::command::{Command, KillReason};
 use super::event::Exit;
@@ -63,10 +65,11 @@ impl<P: Payload> Service<P> {
         let is_late = |worker: &&Worker| worker.exit_deadline().is_some_and(|at| at <= now);
         let late: Vec<WorkerId> = self.workers.all().filter(is_late).map(Worker::id).collect();
         for id in late {
-            log::error!(
-                "worker does not exit, though it was killed: generation={id} (help: it hangs in the kernel; \
-                 look at its disks and network file systems)"
+            let message = format!(
+                "worker does not exit, though it was killed: generation={id} (help: it hangs in the \
+                 kernel; look at its disks and network file systems)"
             );
+            self.log(Level::Error, message);
             let exit = Exit { clean: false, status: "killed, and did not exit".to_owned() };
             if let Some(worker) = self.remove(id, &exit) {
                 self.workers.discarded.push(worker);
@@ -110,7 +113,10 @@ impl<P: Payload> Service<P> {
     /// The worker that served is gone, and was not asked to go: it is replaced.
     fn on_current_lost(&mut self, worker: &Worker, status: &str) {
         let (id, lived) = (worker.id(), worker.age(self.now));
-        log::error!("worker died: generation={id} lived={lived:?} status=\"{status}\"");
+        self.log(
+            Level::Error,
+            format!("worker died: generation={id} lived={lived:?} status=\"{status}\""),
+        );
         self.counters.restarts += 1;
         self.commands.push(Command::ForgetInFlight);
         self.restart.worker_died(lived);

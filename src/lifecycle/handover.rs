@@ -1,5 +1,7 @@
 //! How one worker takes over from another, which drains.
 
+use log::Level;
+
 use super::candidate::{Candidate, HANDOVER_TIMEOUT, Purpose, Step};
 use super::command::{Command, Failure, KillReason, Order};
 use super::drain::{DRAIN_GRACE, Draining, excess};
@@ -238,7 +240,10 @@ impl<P: Payload> Service<P> {
             Step::Warming | Step::Queued | Step::TakingOver => false,
         };
         if self.workers.candidates().any(is_late) {
-            log::warn!("worker does not hand over: its last checkpoint is taken");
+            self.log(
+                Level::Warn,
+                "worker does not hand over: its last checkpoint is taken".to_owned(),
+            );
             self.activate_waiting();
         }
     }
@@ -269,7 +274,7 @@ impl<P: Payload> Service<P> {
         match candidate.purpose {
             Purpose::Reload(replies) => self.reject_reload(why, replies),
             Purpose::Restart => {
-                log::error!("worker not ready: {why}");
+                self.log(Level::Error, format!("worker not ready: {why}"));
                 self.restart.replacement_failed();
             }
         }

@@ -2,6 +2,8 @@
 
 use std::mem;
 
+use log::Level;
+
 use super::candidate::Purpose;
 use super::command::{Command, Failure, KillReason, Order};
 use super::op_queue::{Allowed, Operation};
@@ -31,9 +33,9 @@ impl<P: Payload> Service<P> {
                 self.commands.extend([Command::NotifyReloading, Command::LoadConfig]);
             }
             Some(Operation::Upgrade) => {
-                log::info!("replacing the supervisor");
-                self.checks.0 += 1;
-                let check = self.checks.0;
+                self.log(Level::Info, "replacing the supervisor".to_owned());
+                self.upgrades.checks += 1;
+                let check = self.upgrades.checks;
                 self.phase = Phase::Upgrading(Upgrade::check(check, self.now));
                 self.commands.push(Command::CheckCompatibility { check });
             }
@@ -54,7 +56,7 @@ impl<P: Payload> Service<P> {
 
     /// The active configuration stays active.
     pub(super) fn reject_reload(&mut self, why: &str, replies: Vec<P::Reply>) {
-        log::error!("reload rejected: {why}");
+        self.log(Level::Error, format!("reload rejected: {why}"));
         self.counters.reloads_rejected += 1;
         self.counters.last_reload_ok = false;
         self.commands.push(Command::CloseUnused(self.active.config.clone()));
@@ -93,8 +95,10 @@ impl<P: Payload> Service<P> {
                     return self.reject_upgrade(obstacle.to_owned());
                 }
                 if !self.is_settled() {
-                    log::info!(
+                    self.log(
+                        Level::Info,
                         "supervisor to be replaced once a worker serves and no other is on its way"
+                            .to_owned(),
                     );
                 }
                 self.queue.request_upgrade();
@@ -133,9 +137,9 @@ impl<P: Payload> Service<P> {
 
     /// Everything continues as before.
     pub(super) fn reject_upgrade(&mut self, why: String) {
-        log::error!("upgrade rejected: {why}");
+        self.log(Level::Error, format!("upgrade rejected: {why}"));
         self.counters.upgrades_rejected += 1;
-        self.checks.1 = Some(why);
+        self.upgrades.last_rejection = Some(why);
         self.abort_upgrade();
         self.commands.push(Command::PublishStats);
     }
@@ -169,14 +173,17 @@ impl<P: Payload> Service<P> {
         let Phase::Stopping(stop) = &mut self.phase else { return self.stop() };
         match stop.repeat(self.now) {
             Repeated::Ignored => {
-                log::info!("signal ignored: signal={signal}, the stop has just begun");
+                self.log(
+                    Level::Info,
+                    format!("signal ignored: signal={signal}, the stop has just begun"),
+                );
             }
             Repeated::StopNow => {
-                log::warn!("stopping at once: signal={signal}");
+                self.log(Level::Warn, format!("stopping at once: signal={signal}"));
                 self.send_to_all(Order::StopNow);
             }
             Repeated::Kill => {
-                log::warn!("stopping at once: signal={signal}");
+                self.log(Level::Warn, format!("stopping at once: signal={signal}"));
                 self.kill_all();
             }
         }
@@ -186,7 +193,8 @@ impl<P: Payload> Service<P> {
         self.stop();
         if let Phase::Stopping(stop) = &mut self.phase {
             stop.waiting.push(reply);
-            log::debug!("the end is waited for: by={}", stop.waiting.len());
+            let waiting = stop.waiting.len();
+            self.log(Level::Debug, format!("the end is waited for: by={waiting}"));
         } else {
             self.reply_failed(vec![reply], STOPPING);
         }
@@ -197,7 +205,7 @@ impl<P: Payload> Service<P> {
         if matches!(self.phase, Phase::Stopping(_) | Phase::Ended) {
             return;
         }
-        log::info!("stopping");
+        self.log(Level::Info, "stopping".to_owned());
         self.commands.push(Command::NotifyStopping);
         // A candidate that may have accepted already is stopped like the worker it takes over from.
         let accepting = self.workers.candidates().filter(|candidate| candidate.may_accept());
@@ -232,7 +240,7 @@ impl<P: Payload> Service<P> {
             self.commands.push(Command::CloseSockets);
         }
         if stop.take_kill(self.now) {
-            log::warn!("workers killed, they did not stop");
+            self.log(Level::Warn, "workers killed, they did not stop".to_owned());
             self.kill_all();
         }
     }

@@ -3,6 +3,8 @@
 use std::mem;
 use std::time::Duration;
 
+use log::Level;
+
 use super::candidate::Candidate;
 use super::command::{Command, KillReason, Order};
 use super::drain::Draining;
@@ -11,7 +13,7 @@ use super::op_queue::OpQueue;
 use super::restart::{Binary, Restart};
 use super::save::{Saved, SavedWorker};
 use super::stop::Stop;
-use super::upgrade::Upgrade;
+use super::upgrade::{Upgrade, Upgrades};
 use super::view::{Role, View, WorkerView};
 use super::worker::Worker;
 use super::workers::Workers;
@@ -51,9 +53,8 @@ pub struct Service<P: Payload> {
     pub(super) queue: OpQueue<P::Reply>,
     pub(super) restart: Restart,
     pub(super) counters: Counters,
-    /// The number of the newest check of a binary, and why the last upgrade was rejected.
-    pub(super) checks: (u64, Option<String>),
-    /// When the service manager is told next that we are alive.
+    pub(super) upgrades: Upgrades,
+    /// When the next keep-alive is sent to the service manager.
     pub(super) keepalive_at: Timestamp,
     /// The last tick.
     pub(super) checked_at: Timestamp,
@@ -71,11 +72,11 @@ impl<P: Payload> Service<P> {
             workers: Workers::new(),
             active,
             queue: OpQueue::new(),
-            // The running binary is the one at this path at the start. By its path it also starts
-            // where `/proc/self/exe` is a tool around it, such as valgrind or an emulator.
+            // The running binary is the one at this path at the start. Starting it by its path also
+            // works under valgrind or an emulator, where `/proc/self/exe` is that tool.
             restart: Restart::new(Binary::OnDisk),
             counters: Counters::default(),
-            checks: (0, None),
+            upgrades: Upgrades::default(),
             keepalive_at: Timestamp::ZERO,
             checked_at: Timestamp::ZERO,
             now: Timestamp::ZERO,
@@ -149,10 +150,9 @@ impl<P: Payload> Service<P> {
         View {
             active: &self.active,
             counters: self.counters,
-            last_rejection: self.checks.1.as_deref(),
+            last_rejection: self.upgrades.last_rejection.as_deref(),
             workers: current.chain(workers.candidates().map(candidate)).chain(draining).collect(),
             restart_in: restart.map(|at| at.since(now)),
-            is_stopping: matches!(self.phase, Phase::Stopping(_) | Phase::Ended),
         }
     }
 
@@ -219,6 +219,10 @@ impl<P: Payload> Service<P> {
         self.end_if_stopped();
         // Nothing may follow an exec: it would be lost.
         self.advance_upgrade();
+    }
+
+    pub(super) fn log(&mut self, level: Level, message: String) {
+        self.commands.push(Command::Log(level, message));
     }
 
     pub(super) fn kill(&mut self, id: WorkerId, reason: KillReason) {

@@ -31,6 +31,8 @@ struct Bench {
     service: Service<Numbers>,
     now: Timestamp,
     commands: Vec<String>,
+    /// The same, with the messages for the log.
+    with_log: Vec<String>,
 }
 
 impl Bench {
@@ -43,7 +45,7 @@ impl Bench {
             binary_path: "/bin/weir".to_owned(),
         };
         let service = Service::new(settings, Loaded { config: 0, shutdown: SHUTDOWN });
-        Self { service, now: Timestamp::ZERO, commands: Vec::new() }
+        Self { service, now: Timestamp::ZERO, commands: Vec::new(), with_log: Vec::new() }
     }
 
     /// A service whose first worker serves.
@@ -69,7 +71,9 @@ impl Bench {
 
     fn event(&mut self, event: Event<Numbers>) {
         let commands = self.service.handle(event, self.now);
-        self.commands = commands.iter().map(|command| format!("{command:?}")).collect();
+        self.with_log = commands.iter().map(|command| format!("{command:?}")).collect();
+        let others = self.with_log.iter().filter(|command| !command.starts_with("Log("));
+        self.commands = others.cloned().collect();
     }
 
     fn said(&mut self, worker: WorkerId, event: WorkerEvent<Numbers>) {
@@ -316,4 +320,15 @@ fn no_deadline_of_a_settled_service_lies_in_the_past() {
         assert!(next > bench.now);
         bench.passes(next.since(bench.now));
     }
+}
+
+#[test]
+fn the_log_says_that_a_worker_was_killed_before_it_says_that_it_died() {
+    let mut bench = Bench::serving();
+    bench.said(FIRST, WorkerEvent::Heartbeat { hung_threads: 0 });
+    bench.said(FIRST, WorkerEvent::Heartbeat { hung_threads: 1 });
+    bench.passes(Duration::from_secs(1));
+    let place = |start: &str| bench.with_log.iter().position(|one| one.starts_with(start));
+    let (killed, died) = (place("Kill(WorkerId(1), Hung("), place("Log(Error, \"worker died: "));
+    assert!(killed.is_some() && killed < died, "{:?}", bench.with_log);
 }

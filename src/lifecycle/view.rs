@@ -42,8 +42,6 @@ pub struct View<'a, C> {
     pub workers: Vec<WorkerView>,
     /// When no worker serves: how long until the next one is started, if none is on its way.
     pub restart_in: Option<Duration>,
-    /// Whether the service stops.
-    pub is_stopping: bool,
 }
 
 impl<C> View<'_, C> {

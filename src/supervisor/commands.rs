@@ -21,6 +21,9 @@ impl Supervisor {
     /// Carries out a command. Returns what happened at once, if the life cycle has to know.
     pub(super) fn execute(&mut self, command: Command<Values>) -> Option<Event<Values>> {
         match command {
+            Command::Log(level, message) => {
+                log::log!(target: "weir::lifecycle", level, "{message}");
+            }
             Command::LoadConfig => return Some(Event::ConfigLoaded(self.load_config())),
             Command::Spawn { worker, config, binary, is_alone } => {
                 return self.spawn(worker, &config, binary, is_alone);

@@ -752,11 +752,8 @@ impl World {
                 self.bound.clear();
             }
             Command::ReportReload { replies, worker, .. } => {
-                let is_current = self
-                    .service
-                    .view(self.now)
-                    .current()
-                    .is_some_and(|current| current.id == worker);
+                let view = self.service.view(self.now);
+                let is_current = view.current().is_some_and(|current| current.id == worker);
                 self.assert(is_current, || "a reload is reported before it is done".into());
                 self.answer(replies, false);
             }
@@ -769,7 +766,8 @@ impl World {
                 let is_killed = self.workers.get(&id).is_some_and(|worker| worker.is_killed);
                 self.assert(!is_killed, || format!("worker {id} serves, and was killed"));
             }
-            Command::StoreNames(..)
+            Command::Log(..)
+            | Command::StoreNames(..)
             | Command::ForgetInFlight
             | Command::KeepBinary(_)
             | Command::CancelCheck
