@@ -296,7 +296,7 @@ impl ConnectionState {
         self.set_deadline(deadline);
     }
 
-    /// Whether something was read behind the current request.
+    /// Whether bytes of the next request have been read.
     pub(crate) fn has_pipelined_input(&self) -> bool {
         self.requests_started.load(Relaxed) > self.requests_served()
     }

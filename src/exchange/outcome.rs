@@ -251,7 +251,8 @@ fn unread(progress: &Progress) -> Judgement {
     Judgement::without_response(Outcome::ClientWriteTimeout)
 }
 
-/// The client did not send its body in time.
+/// The client did not send its body in time. Once a response has started, the outcome is that of a client that
+/// does not read.
 fn client_timeout(progress: &Progress) -> Judgement {
     Judgement::new(progress, Refusal::ClientTimeout, Outcome::ClientWriteTimeout)
 }

@@ -156,7 +156,7 @@ impl<P: Payload> Service<P> {
             return;
         };
         current.states_requested = current.states_requested.saturating_sub(1);
-        // A state that an earlier candidate asked for is older than what the worker will count on.
+        // If several states were requested, only the last one has everything that the worker has counted.
         let is_newest = current.states_requested == 0;
         self.commands.push(Command::StoreState(id, state));
         if is_newest {

@@ -116,8 +116,8 @@ impl<P: Payload> Service<P> {
         service
     }
 
-    /// What the next image of the supervisor has to know. It is complete only while no candidate is on
-    /// its way, as it is when the binary is checked and executed.
+    /// What the next image of the supervisor has to know. Candidates are left out: a check and an exec
+    /// happen only when there is none.
     #[must_use]
     pub fn save(&self, now: Timestamp) -> Saved {
         let draining = self.workers.draining.iter();

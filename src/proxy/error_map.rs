@@ -16,7 +16,7 @@ fn is_unprocessed(error: &Error) -> bool {
         && matches!(error.retry, RetryType::Decided(true))
 }
 
-/// How the backend has failed that no connection to this address could be made.
+/// The failure of a backend to which no connection could be made.
 ///
 /// # Errors
 /// This machine lacks a resource, so no backend is to blame.
@@ -27,7 +27,7 @@ pub(super) fn connect_failure(error: &Error, to: &SocketAddr) -> Result<Failure,
     }
 }
 
-/// The kind of fault of a TLS handshake; `None` if the error is another.
+/// The kind of fault of a TLS handshake; `None` for any other error.
 fn tls_kind(error: &Error) -> Option<Kind> {
     handshake::failure(error).map(|(fault, _)| match fault {
         TlsFault::Certificate => Kind::Certificate,
@@ -170,7 +170,7 @@ pub(super) fn with_retry(
     reused: bool,
     may_retry: impl FnOnce(&Error) -> bool,
 ) -> Box<Error> {
-    // Pingora panics if it asks an error that is undecided.
+    // Pingora panics when it reads `retry` while it is undecided.
     error.retry.decide_reuse(reused);
     if matches!(error.etype(), ErrorType::HTTPStatus(_)) {
         return error; // it was decided with the status
@@ -185,7 +185,7 @@ pub(super) fn describe_blame(error: &Error, judged: &Judgement) -> String {
     match (judged.blame, error.esource()) {
         (Some(Failure::Refused), _) => "the backend did not process the request".to_owned(),
         (_, ErrorSource::Upstream) => describe(error),
-        // The error is the client's, whose connection ends at the deadline.
+        // At the deadline Weir ends the client's connection, so the error comes from there.
         _ if judged.refusal == Some(Refusal::ResponseTimeout) => {
             "the response headers timed out".to_owned()
         }

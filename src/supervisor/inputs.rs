@@ -31,7 +31,7 @@ impl Supervisor {
         match request {
             Request::Reload => self.dispatch(Event::ReloadRequested(Some(Client::Reload(reply)))),
             Request::Status => Client::Reload(reply).reply(&self.status()),
-            // `Finish` comes as an input of its own, with the connection.
+            // `StopAndWait` comes as an input of its own, with the connection.
             Request::Stop | Request::StopAndWait => {
                 Client::Reload(reply).reply(&Reply::done("stopping".to_owned()));
                 self.dispatch(Event::StopRequested);

@@ -145,7 +145,7 @@ section! {
 
 section! {
     /// When a failed request is retried. A request of which anything was sent is retried only if its method
-    /// is idempotent, so a `POST` never runs twice.
+    /// is idempotent, or if the backend says that it did not process it, so a `POST` never runs twice.
     RawRetry at "pools[].retry"
         later ["budget"]
         means [Eq] Retry { on: RetryOn };

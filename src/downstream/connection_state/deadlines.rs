@@ -42,7 +42,7 @@ impl ConnectionState {
         }
         let reason = match self.close_reason() {
             None => self.close_reason_at(now),
-            // The time for a local response has passed, too.
+            // The grace period for a local 504 or 408 response has passed as well.
             Some(CloseReason::RequestTimeout) => CloseReason::Forced,
             Some(
                 CloseReason::Idle
@@ -64,7 +64,7 @@ impl ConnectionState {
         true
     }
 
-    /// Why the connection is closed if a deadline has passed now.
+    /// The reason for the close, given that a deadline has passed.
     pub(crate) fn close_reason_at(&self, now: Timestamp) -> CloseReason {
         let is_cut = self.force_close_ns.load(Relaxed) <= now.as_nanos();
         if self.is(Phase::Idle) || (is_cut && self.is(Phase::ReadingHead)) {

@@ -1,4 +1,4 @@
-//! What else is recorded about a client connection.
+//! Violations, replaced bytes of targets, the request body, and data that waits for its reader.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
