@@ -299,6 +299,16 @@ pub fn help_for(error: &io::Error) -> &'static str {
             "it is there and does not reply: look at its process and its log"
         }
         io::ErrorKind::InvalidInput => PATH_TOO_LONG,
+        io::ErrorKind::NotFound => {
+            "no weir runs with this control socket: start one by `weir run`, or name the socket of one \
+             that runs by --control PATH or WEIR_CONTROL"
+        }
+        io::ErrorKind::ConnectionRefused => {
+            "the weir of this control socket has ended: start one by `weir run`, or name the socket of \
+             one that runs by --control PATH or WEIR_CONTROL"
+        }
+        io::ErrorKind::PermissionDenied => "run it as the user of that weir, or as root",
+        io::ErrorKind::UnexpectedEof => "look at its log for the reason",
         _ => "be the user that runs it, and give the same --control or WEIR_CONTROL",
     }
 }

@@ -16,6 +16,7 @@ use std::time::SystemTime;
 
 use ::weir::link::{Link, Start, ToSupervisor, ToWorker};
 use ::weir::metrics::SupervisorStats;
+use ::weir::supervisor::control::help_for;
 
 use crate::support::backend::{Backend, Behaviour};
 use crate::support::client::{self, Client};
@@ -49,7 +50,24 @@ fn with_nobody_running_each_command_says_so_in_one_line() {
         let start = format!("weir: no load balancer responds at {path}: ");
         assert!(ended.stderr.starts_with(&start), "{command}: {}", ended.stderr);
         assert_eq!(ended.stderr.lines().count(), 1, "{command}: {}", ended.stderr);
+        let help = "(help: no weir runs with this control socket: start one by `weir run`, or name \
+                    the socket of one that runs by --control PATH or WEIR_CONTROL)\n";
+        assert!(ended.stderr.ends_with(help), "{command}: {}", ended.stderr);
     }
+}
+
+#[test]
+fn a_socket_without_its_supervisor_and_one_of_another_user_are_told_apart() {
+    let directory = Directory::new();
+    let path = directory.name("control.sock");
+    drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+    let ended = run_to_end(&["status", "--control", &path], &[], TIMEOUT);
+    assert!(
+        ended.stderr.contains("(help: the weir of this control socket has ended: "),
+        "{ended:?}"
+    );
+    let error = std::io::Error::from(std::io::ErrorKind::PermissionDenied);
+    assert_eq!(help_for(&error), "run it as the user of that weir, or as root");
 }
 
 #[test]
