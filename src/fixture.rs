@@ -78,7 +78,11 @@ pub(crate) fn health_check(probe: Probe) -> HealthCheck {
 pub(crate) fn snapshot(pools: Vec<config::Pool>) -> Snapshot {
     let config = Config {
         listeners: Vec::new(),
-        admin: Admin { address: address("127.0.0.1:9090"), ready_when: ReadyWhen::AnyPool },
+        admin: Admin {
+            address: address("127.0.0.1:9090"),
+            ready_when: ReadyWhen::AnyPool,
+            defined_at: config::SourcePosition::default(),
+        },
         threads: Threads::Auto,
         trusted_proxies: Vec::new(),
         forwarded: config::Forwarding::default(),

@@ -1,9 +1,11 @@
 //! What listeners mean.
 
-use super::terms::{FilePath, TlsVersion};
 use std::net::SocketAddr;
 
 use ipnet::IpNet;
+
+use super::problem::SourcePosition;
+use super::terms::{FilePath, TlsVersion};
 
 /// An address that clients connect to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,13 +18,21 @@ pub struct Listener {
     pub tls: Option<Tls>,
     /// Whether clients may use HTTP/2.
     pub http2: bool,
+    /// Where its address is defined in the file.
+    pub defined_at: SourcePosition,
 }
 
 impl Listener {
     /// A listener for plaintext HTTP/1 without the PROXY protocol.
     #[must_use]
     pub fn plaintext(address: SocketAddr) -> Self {
-        Self { address, proxy_protocol: Vec::new(), tls: None, http2: false }
+        Self {
+            address,
+            proxy_protocol: Vec::new(),
+            tls: None,
+            http2: false,
+            defined_at: SourcePosition::default(),
+        }
     }
 }
 

@@ -53,6 +53,8 @@ pub struct Admin {
     pub address: SocketAddr,
     /// Which pools need a healthy backend for `/readyz` to be 200.
     pub ready_when: ReadyWhen,
+    /// Where its address is defined in the file.
+    pub defined_at: SourcePosition,
 }
 
 /// Which pools need a healthy backend for the balancer to be ready.

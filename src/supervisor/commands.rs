@@ -4,10 +4,11 @@ use std::net::TcpListener;
 use std::rc::Rc;
 
 use super::child::{Child, SendError};
-use super::config::{ActiveConfig, report};
+use super::config::{ActiveConfig, format_bind_errors, report};
 use super::control::Reply;
 use super::memory;
 use super::program::Image;
+use super::status::{RejectedReload, round};
 use super::{Client, Supervisor, Values, announce, loaded, systemd};
 use crate::config::diff;
 use crate::lifecycle::Memory;
@@ -23,6 +24,7 @@ impl Supervisor {
         match command {
             Command::Log(level, message) => {
                 log::log!(target: "weir::lifecycle", level, "{message}");
+                self.note_rejection(&message);
             }
             Command::LoadConfig => return Some(Event::ConfigLoaded(self.load_config())),
             Command::Spawn { worker, config, binary, is_alone } => {
@@ -74,6 +76,15 @@ impl Supervisor {
             Command::Exit { result, replies } => self.ended = Some((result, replies)),
         }
         None
+    }
+
+    /// Keeps why a reload was rejected, for `weir status`. The life cycle says it in the log, whether or not
+    /// a client waits for it.
+    fn note_rejection(&mut self, message: &str) {
+        if let Some(why) = message.strip_prefix("reload rejected: ") {
+            let now = self.clock.wall(self.clock.now());
+            self.figures.last_rejection = Some(RejectedReload::new(now, why));
+        }
     }
 
     fn spawn(
@@ -148,8 +159,9 @@ impl Supervisor {
                  allow more memory, reload less often, or lower shutdown.drain)"
             ),
             KillReason::Hung(Hang::Silent(silent)) => log::error!(
-                "worker killed, it hangs: generation={worker} pid={pid} silent={silent:?} \
-                 (help: --hang-timeout says how long it may be silent)"
+                "worker killed, it hangs: generation={worker} pid={pid} silent={:?} \
+                 (help: --hang-timeout says how long it may be silent)",
+                round(*silent)
             ),
             KillReason::Hung(Hang::DataThreads(threads)) => log::error!(
                 "worker killed, data threads hang: generation={worker} pid={pid} \
@@ -241,10 +253,11 @@ impl Supervisor {
         let active = self.file.read_and_load(&self.options).map_err(|error| error.to_string())?;
         let is_draining = self.service.view(self.clock.now()).draining().next().is_some();
         let active = Rc::new(active);
-        self.sockets
-            .bind_missing(&active.addresses(), is_draining)
-            .map_err(|error| error.to_string())?;
-        Ok(loaded(&active))
+        let bound = self.sockets.bind_missing(&active.addresses(), is_draining);
+        match bound {
+            Ok(()) => Ok(loaded(&active)),
+            Err(errors) => Err(format_bind_errors(&self.options, &active, &errors).to_string()),
+        }
     }
 }
 

@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use super::{Options, SupervisorError, file, watch};
-use crate::config::{self, Config};
+use crate::config::{self, Config, Position};
+use crate::sockets::BindError;
 
 /// A configuration that is served, or about to be.
 #[derive(Debug)]
@@ -21,6 +22,14 @@ impl ActiveConfig {
     pub(super) fn addresses(&self) -> Vec<SocketAddr> {
         let listeners = self.config.listeners.iter().map(|listener| listener.address);
         listeners.chain([self.config.admin.address]).collect()
+    }
+
+    /// Where one of [`Self::addresses`] is defined in the file.
+    fn position_of(&self, address: SocketAddr) -> Option<Position> {
+        let Config { listeners, admin, .. } = &self.config;
+        let listeners = listeners.iter().map(|one| (one.address, one.defined_at));
+        let mut all = listeners.chain([(admin.address, admin.defined_at)]);
+        all.find(|(one, _)| *one == address).and_then(|(_, defined_at)| defined_at.0)
     }
 }
 
@@ -99,6 +108,19 @@ fn format_problems(options: &Options, problems: &config::Problems) -> String {
         None => format!("weir: {problem}"),
     };
     problems.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// Addresses that cannot be bound, each with its position in the file, if it is defined there.
+pub(super) fn format_bind_errors(
+    options: &Options,
+    active: &ActiveConfig,
+    errors: &[BindError],
+) -> SupervisorError {
+    let line = |error: &BindError| match (&options.file, active.position_of(error.address)) {
+        (Some(file), Some(position)) => format!("{}:{position}: {error}", file.display()),
+        (_, _) => format!("weir: {error}"),
+    };
+    SupervisorError::Bind(errors.iter().map(line).collect::<Vec<_>>().join("\n"))
 }
 
 /// What a reload has changed, for the client that asked. `overridden_by`: the flags and variables that replace

@@ -18,6 +18,7 @@ use super::checkpoint::Checkpoint;
 use super::child::Child;
 use super::compatibility::COMPATIBLE;
 use super::program::{EXEC_STATE, PREVIOUS_EXE, ROLLED_BACK, arguments, environment};
+use super::status::RejectedReload;
 use super::{Load, Supervisor, SupervisorError, control};
 use crate::lifecycle::{Counters, Saved, SavedWorker, WorkerId};
 use crate::link::State;
@@ -57,6 +58,9 @@ pub(super) struct ExecState {
     pub(super) version: String,
     checkpoint: State,
     facts: SupervisorStats,
+    /// Why the last reload was rejected; an older image does not say.
+    #[serde(default)]
+    last_rejection: Option<RejectedReload>,
     /// Lines of the log that are lost without a report of it, at the latest by the exec.
     #[serde(default)]
     log_unreported: u64,
@@ -227,6 +231,7 @@ impl Supervisor {
             version: active.version.clone(),
             checkpoint: self.checkpoint.aged(now),
             facts: SupervisorStats { log_dropped: log.dropped() + lost, ..self.stats() },
+            last_rejection: self.figures.last_rejection.clone(),
             log_unreported: log.unreported() + lost,
             reload_waits: saved.reload_waits,
             upgrade_waits: saved.upgrade_waits,
@@ -257,6 +262,7 @@ impl Supervisor {
         self.checkpoint = Checkpoint::new(state.checkpoint, self.clock.now());
         self.figures.uptime_before = state.facts.uptime;
         self.figures.last_reload_at = state.facts.last_reload_at;
+        self.figures.last_rejection = state.last_rejection;
         self.figures.log_dropped = state.facts.log_dropped;
         self.options.log.take_over(state.facts.log_dropped, state.log_unreported);
     }

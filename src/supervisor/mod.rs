@@ -36,7 +36,7 @@ use std::time::{Duration, SystemTime};
 use self::checkpoint::Checkpoint;
 use self::child::Child;
 use self::compatibility::CompatibilityCheck;
-use self::config::{ActiveConfig, ConfigFile};
+use self::config::{ActiveConfig, ConfigFile, format_bind_errors};
 use self::control::{Reply, Request};
 pub use self::exec_state::is_compatible;
 pub use self::file::read as read_file;
@@ -47,6 +47,7 @@ pub use self::program::Program;
 use self::signals::Signals;
 pub use self::signals::{hold as hold_signals, hold_for_worker as hold_worker_signals};
 use self::sockets::Sockets;
+use self::status::RejectedReload;
 use crate::clock::Clock;
 use crate::lifecycle::{Event, Failure, Loaded, Payload, Service, Settings, WorkerId};
 use crate::link::{DrainReport, State, ToSupervisor};
@@ -120,12 +121,13 @@ struct Supervisor {
     ended: Option<(Result<(), Failure>, Vec<Client>)>,
 }
 
-/// What is shown on the admin port and is no part of the life cycle.
+/// What is shown to operators and is no part of the life cycle.
 struct Figures {
     /// How long the service had been up when this image began.
     uptime_before: Duration,
     /// When the configuration that is served was loaded.
     last_reload_at: SystemTime,
+    last_rejection: Option<RejectedReload>,
     /// Lines of the log that were lost, as last published.
     log_dropped: u64,
 }
@@ -182,7 +184,8 @@ impl Supervisor {
         let mut supervisor = Self::new(options, service, inputs, signals);
         supervisor.file = file;
         let given = systemd::sockets().map_err(system("take systemd's sockets"))?;
-        supervisor.sockets.bind_first(&active.addresses(), given)?;
+        let bound = supervisor.sockets.bind_first(&active.addresses(), given);
+        bound.map_err(|errors| format_bind_errors(&supervisor.options, &active, &errors))?;
         supervisor.announce_start();
         Ok(supervisor)
     }
@@ -211,6 +214,7 @@ impl Supervisor {
             figures: Figures {
                 uptime_before: Duration::ZERO,
                 last_reload_at: clock.wall(now),
+                last_rejection: None,
                 log_dropped: 0,
             },
             ended: None,

@@ -9,7 +9,6 @@ use super::{control, systemd};
 use crate::config::{Config, Problems};
 use crate::lifecycle::Failure;
 use crate::log::Log;
-use crate::sockets::BindError;
 
 /// Checks the text of a file and returns its configuration and version.
 pub type Load = Box<dyn Fn(Option<&[u8]>) -> Result<(Config, String), Problems>>;
@@ -56,9 +55,9 @@ pub enum SupervisorError {
     /// The configuration is rejected.
     #[error("{0}")]
     Rejected(String),
-    /// An address could not be bound.
-    #[error("weir: {0}")]
-    Bind(#[from] BindError),
+    /// Addresses that cannot be bound, each on a line.
+    #[error("{0}")]
+    Bind(String),
     /// The first worker could not serve.
     #[error("weir: {0}")]
     Worker(String),

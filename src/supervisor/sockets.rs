@@ -20,19 +20,28 @@ pub(super) struct Sockets {
 }
 
 impl Sockets {
-    /// Binds the addresses of the first configuration, except those that are `given` already.
+    /// Binds the addresses of the first configuration, except those that are `given` already. The errors
+    /// are of all addresses that cannot be bound.
     pub(super) fn bind_first(
         &mut self,
         addresses: &[SocketAddr],
         mut given: BTreeMap<SocketAddr, TcpListener>,
-    ) -> Result<(), BindError> {
+    ) -> Result<(), Vec<BindError>> {
+        let mut errors = Vec::new();
         for address in addresses {
-            let socket = match given.remove(address) {
-                Some(socket) => socket,
+            let bound = match given.remove(address) {
+                Some(socket) => Ok(socket),
                 // The worker of a supervisor that was killed just now closes its sockets soon.
-                None => bind_with_retries(*address)?,
+                None if errors.is_empty() => bind_with_retries(*address),
+                None => bind(*address),
             };
-            self.bound.insert(*address, socket);
+            match bound {
+                Ok(socket) => drop(self.bound.insert(*address, socket)),
+                Err(error) => errors.push(error),
+            }
+        }
+        if !errors.is_empty() {
+            return Err(errors);
         }
         for address in given.keys() {
             log::warn!("systemd's socket not used: {address} (help: list it in `listeners`)");
@@ -40,29 +49,37 @@ impl Sockets {
         Ok(())
     }
 
-    /// Binds those of the addresses that are not bound yet.
+    /// Binds those of the addresses that are not bound yet. The errors are of all that cannot be bound.
     pub(super) fn bind_missing(
         &mut self,
         addresses: &[SocketAddr],
         is_draining: bool,
-    ) -> Result<(), BindError> {
+    ) -> Result<(), Vec<BindError>> {
+        let mut errors = Vec::new();
         for address in addresses.iter().copied() {
             if self.bound.contains_key(&address) {
                 continue;
             }
-            let socket = if self.colliding(address).next().is_some() {
-                let socket = bind_beside(address, self.colliding(address))?;
-                self.unlistened.insert(address);
-                socket
-            } else if is_draining {
+            let is_beside = self.colliding(address).next().is_some();
+            let bound = if is_beside {
+                bind_beside(address, self.colliding(address))
+            } else if is_draining && errors.is_empty() {
                 // A worker that drains since a moment ago may not have closed it yet.
-                bind_with_retries(address)?
+                bind_with_retries(address)
             } else {
-                bind(address)?
+                bind(address)
             };
-            self.bound.insert(address, socket);
+            match bound {
+                Ok(socket) => {
+                    self.bound.insert(address, socket);
+                    if is_beside {
+                        self.unlistened.insert(address);
+                    }
+                }
+                Err(error) => errors.push(error),
+            }
         }
-        Ok(())
+        if errors.is_empty() { Ok(()) } else { Err(errors) }
     }
 
     /// Adds a socket that another image of this supervisor has bound.

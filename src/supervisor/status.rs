@@ -1,10 +1,45 @@
 //! What `weir status` prints.
 
 use std::fmt::Write as _;
+use std::time::{Duration, SystemTime};
+
+use humantime::format_rfc3339_seconds;
+use serde::{Deserialize, Serialize};
 
 use super::Supervisor;
 use super::control::Reply;
 use crate::lifecycle::view::{Role, WorkerView};
+
+/// Why a reload was rejected.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct RejectedReload {
+    time: SystemTime,
+    /// The first problem; the log and the client of the reload have all.
+    problem: String,
+    has_others: bool,
+}
+
+impl RejectedReload {
+    /// `why` has a problem on each line.
+    pub(super) fn new(time: SystemTime, why: &str) -> Self {
+        let (problem, others) = why.split_once('\n').unwrap_or((why, ""));
+        Self { time, problem: problem.to_owned(), has_others: !others.is_empty() }
+    }
+
+    fn describe(&self, text: &mut String) {
+        let Self { time, problem, has_others } = self;
+        let time = format_rfc3339_seconds(*time);
+        let _written = write!(text, "\nlast reload rejected: time={time}\n  {problem}");
+        if *has_others {
+            text.push_str("\n  and others: `weir check` prints every problem");
+        }
+    }
+}
+
+/// A duration for people: in whole milliseconds, such as `1.234s`.
+pub(super) fn round(duration: Duration) -> Duration {
+    Duration::from_millis(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
+}
 
 impl Supervisor {
     /// The state of the service. It is `done` only while a worker serves and makes progress.
@@ -26,8 +61,15 @@ impl Supervisor {
             counters.restarts,
             counters.hangs
         );
+        // A reload that was done meanwhile makes the rejection history.
+        if let Some(rejection) = &self.figures.last_rejection
+            && !counters.last_reload_ok
+        {
+            rejection.describe(&mut text);
+        }
         view.workers.iter().for_each(|worker| self.describe(worker, &mut text));
         if let Some(wait) = view.restart_in {
+            let wait = round(wait);
             let _written =
                 write!(text, "\nno worker: the last one died, the next starts in {wait:?}");
         }
@@ -50,7 +92,7 @@ impl Supervisor {
             child.connections
         );
         if let Some(silent) = worker.silent {
-            let _written = write!(text, " not_responding={silent:?}");
+            let _written = write!(text, " not_responding={:?}", round(silent));
         }
     }
 }

@@ -5,11 +5,13 @@ use std::net::TcpListener;
 use std::process::Command;
 use std::time::Duration;
 
+use humantime::parse_rfc3339;
+
 use crate::support::backend::Backend;
 use crate::support::configs::pool;
 use crate::support::mixed_clients::{self, MixedClients};
 use crate::support::ports::own_socket;
-use crate::support::weir::{Directory, Ended, Weir, copy_binary, put_script};
+use crate::support::weir::{Directory, Ended, Weir, copy_binary, put_script, run_to_end};
 use crate::support::{TIMEOUT, eventually, now};
 
 /// Waits for this value of `lb_config_reload_success`. The worker gets it just after the caller's reply.
@@ -84,6 +86,63 @@ fn a_port_in_use_rejects_the_reload() {
     });
     assert!(said.stderr.contains(&format!("cannot listen on {address}: ")), "{said:?}");
     assert!(said.stderr.contains("the port is in use by another process"), "{said:?}");
+}
+
+#[test]
+fn each_address_in_use_is_reported_with_its_position() {
+    let taken = [8000, 8001].map(|port| TcpListener::bind(own_socket(port)).unwrap());
+    let [one, other] = taken.each_ref().map(|taken| taken.local_addr().unwrap());
+    let weir = Weir::start(&pool(&Backend::start_many(1), ""));
+    let (kept, admin) = (weir.address(), weir.admin());
+    let text = format!(
+        "pools: [{{name: web, backends: [http://127.0.0.1:1]}}]\nlisteners:\n- \"{one}\"\n\
+         - \"{kept}\"\n- {{http2: true, address: \"{other}\"}}\nadmin: {{address: \"{admin}\"}}\n"
+    );
+    fs::write(weir.config_path(), &text).unwrap();
+    let file = weir.config_path().display().to_string();
+    let line =
+        |at: &str, address| format!("{file}:{at}: cannot listen on {address}: the port is in use");
+    let assert_both = |ended: &Ended| {
+        let lines: Vec<&str> = ended.stderr.lines().collect();
+        let [first, second] = lines.as_slice() else { panic!("two lines: {ended:?}") };
+        assert!(first.starts_with(&line("3:3", one)), "{first}");
+        assert!(second.starts_with(&line("5:26", other)), "{second}");
+    };
+    assert_both(&weir.command(&["reload"]));
+    // The same at a start, where all addresses of the file are in use.
+    let ended = run_to_end(&["run", "-c", &file], &[], TIMEOUT);
+    assert_eq!(ended.stderr.matches("cannot listen on ").count(), 4, "{ended:?}");
+    assert!(
+        ended.stderr.contains(&format!("{file}:6:18: cannot listen on {admin}: ")),
+        "{ended:?}"
+    );
+}
+
+#[test]
+fn status_shows_when_and_why_the_last_reload_was_rejected() {
+    let backends = Backend::start_many(1);
+    let weir = Weir::start(&pool(&backends, ""));
+    let shown = || weir.command(&["status"]).stdout;
+    assert!(!shown().contains("reload rejected"), "{}", shown());
+    // No client waits for the result of this one.
+    weir.write_config("pools:\n  - name: web\n    algorithm: fair\n    backends: [nowhere]\n");
+    weir.signal("HUP");
+    eventually(TIMEOUT, "it is shown", || shown().contains("\nlast reload rejected: time="));
+    let text = shown();
+    let mut lines = text.lines().skip_while(|line| !line.starts_with("last reload rejected: "));
+    let (_, time) = lines.next().unwrap().split_once("time=").unwrap();
+    let log = weir.stderr();
+    let logged = log.lines().find(|line| line.contains("] reload rejected: ")).unwrap();
+    let logged = parse_rfc3339(&logged[1..25]).unwrap() - Duration::from_secs(1);
+    let since = parse_rfc3339(time).unwrap().duration_since(logged).unwrap();
+    assert!(since < TIMEOUT, "{time} {log}");
+    let first = format!("  {}:3:16: `fair` is not ", weir.config_path().display());
+    assert!(lines.next().unwrap().starts_with(&first), "{text}");
+    assert_eq!(lines.next(), Some("  and others: `weir check` prints every problem"), "{text}");
+    assert!(!text.contains("nowhere"), "only the first problem: {text}");
+    weir.write_config(&pool(&backends, ""));
+    weir.reload();
+    assert!(!shown().contains("last reload rejected"), "{}", shown());
 }
 
 /// The output of a rejected reload with a new binary on disk that runs `script`.

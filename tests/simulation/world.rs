@@ -385,7 +385,11 @@ fn draw_config(dice: &mut Dice) -> Config {
     let last = pools.len() - 1;
     Config {
         listeners: vec![Listener::plaintext(local(1))],
-        admin: Admin { address: local(2), ready_when: ReadyWhen::AnyPool },
+        admin: Admin {
+            address: local(2),
+            ready_when: ReadyWhen::AnyPool,
+            defined_at: SourcePosition::default(),
+        },
         threads: Threads::Auto,
         trusted_proxies: Vec::new(),
         forwarded: weir::config::Forwarding::default(),

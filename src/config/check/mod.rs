@@ -26,7 +26,7 @@ use super::file::{
 use super::limits;
 use super::listener::Listener;
 use super::meaning::{Admin, Config, Threads};
-use super::problem::{Diagnostics, Problem, SourcePosition, Spanned};
+use super::problem::{Diagnostics, Origin, Problem, SourcePosition, Spanned};
 use super::read::{IntoMeaning as _, List};
 use super::source::ConfigSource;
 use super::terms::{LogFormat, ResponseBuffers};
@@ -42,7 +42,9 @@ pub(super) fn check(file: RawFile, found: &mut Diagnostics) -> Config {
     let probes = pool::grpc_probes(file.pools.as_ref());
     let (limits, access_log) = (file.limits(), file.access_log());
     let (forwarded, shutdown) = (file.forwarded().meaning(), file.shutdown().meaning());
-    let (address, ready_when) = admin::address(file.admin(), &file.refused, &mut bound, found);
+    let admin = file.admin();
+    let defined_at = admin.address.as_ref().and_then(|address| address.at.position());
+    let (address, ready_when) = admin::address(admin, &file.refused, &mut bound, found);
     let listeners = if file.refused.contains(&"listeners") {
         Vec::new()
     } else {
@@ -55,7 +57,7 @@ pub(super) fn check(file: RawFile, found: &mut Diagnostics) -> Config {
     }
     let (pools, names) = pool::pools(file.pools, &bound, found);
     let ready_when = admin::ready_when(ready_when, &names, found);
-    let admin = Admin { address, ready_when };
+    let admin = Admin { address, ready_when, defined_at: SourcePosition(defined_at) };
     if !unclear && listeners.iter().all(|one| one.tls.is_none()) {
         route::all_come_by_http(file.routes.as_ref(), found);
     }
@@ -115,15 +117,16 @@ fn listeners(
     let mut listeners = Vec::new();
     for typed in typed.value.entries {
         // Without a valid address the rest is still looked at.
+        let at = typed.value.address.as_ref().map(|address| address.at);
+        let defined_at = SourcePosition(at.and_then(Origin::position));
         let address = typed.value.address.map_or(DEFAULT_LISTENER, |address| {
-            let at = Some(address.at);
             bound.add(Bound { address: address.value, at, admin: false }, found);
             address.value
         });
         let proxy_protocol = listener::proxy_protocol(typed.value.proxy_protocol, found);
         let tls = typed.value.tls.map(|tls| listener::tls(tls, found));
         let http2 = typed.value.http2.map_or(tls.is_some(), |http2| http2.value);
-        listeners.push(Listener { address, proxy_protocol, tls, http2 });
+        listeners.push(Listener { address, proxy_protocol, tls, http2, defined_at });
     }
     listeners
 }
