@@ -3,6 +3,12 @@
 //! It is a pair of connected Unix sockets. Messages are JSON, each after its length in bytes; listening
 //! sockets are sent beside them (`SCM_RIGHTS`, unix(7)). The worker's end is its standard input, which
 //! no other child inherits. A process learns that the other one is gone when its end closes.
+//!
+//! Requests and responses carry no number, because workers of older versions would reject one. Messages
+//! arrive in their order, and a worker responds to each [`ToWorker::HandOver`] and each
+//! [`ToWorker::Quiesce`] exactly once, in order. The supervisor therefore knows by counting which request
+//! a response belongs to (`src/lifecycle/worker.rs`), in every pair of versions. A new kind of request
+//! needs the same, or a number that both ends have by default.
 
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
@@ -49,7 +55,8 @@ pub enum ToWorker {
     Stop,
     /// Abort what is in flight, log it, and exit.
     StopNow,
-    /// Send [`ToSupervisor::Quiesced`] and nothing more: the supervisor replaces itself.
+    /// Send [`ToSupervisor::Quiesced`] and nothing more: the supervisor replaces itself. It is
+    /// acknowledged each time.
     #[serde(rename = "Hold")]
     Quiesce,
     /// Send again.

@@ -31,8 +31,8 @@ impl<P: Payload> Service<P> {
             WorkerEvent::DrainReport(report) => self.on_drain_report(id, report),
             WorkerEvent::Failed(why) => self.on_failed(id, why),
             WorkerEvent::Quiesced => {
-                if let Phase::Upgrading(upgrade) = &mut self.phase {
-                    upgrade.record_quiesced(id);
+                if let Some(worker) = self.workers.find_mut(id) {
+                    worker.record_quiesced();
                 }
             }
             WorkerEvent::Heartbeat { hung_threads } => self.on_heartbeat(id, hung_threads),
@@ -104,7 +104,7 @@ impl<P: Payload> Service<P> {
                 candidate.step = Step::AwaitingState { since: self.now };
                 self.commands.push(Command::Send(current, Order::HandOver));
                 if let Some(current) = &mut self.workers.current {
-                    current.states_requested += 1;
+                    current.handovers.record_request();
                 }
             }
             // The state that is known can be given to one of them only.
@@ -155,9 +155,8 @@ impl<P: Payload> Service<P> {
         else {
             return;
         };
-        current.states_requested = current.states_requested.saturating_sub(1);
         // If several states were requested, only the last one has everything that the worker has counted.
-        let is_newest = current.states_requested == 0;
+        let is_newest = current.handovers.record_response();
         self.commands.push(Command::StoreState(id, state));
         if is_newest {
             self.activate_waiting();

@@ -74,7 +74,7 @@ impl<P: Payload> Service<P> {
 
     pub(super) fn resume(&mut self, rollback: Option<String>) {
         self.commands.push(Command::CloseUnused(self.active.config.clone()));
-        self.send_to_all(Order::Unquiesce);
+        self.unquiesce_workers();
         if let Some(why) = rollback {
             if let Some(current) = self.workers.current.as_ref().map(Worker::id) {
                 self.restart.keep_binary();
@@ -118,6 +118,7 @@ impl<P: Payload> Service<P> {
             _ if !is_it => {}
             Err(why) => self.reject_upgrade(why),
             Ok(()) if self.is_settled() => {
+                self.workers.all_mut().for_each(Worker::request_quiesce);
                 self.send_to_all(Order::Quiesce);
                 self.phase = Phase::Upgrading(Upgrade::quiesce(self.now));
             }
@@ -155,8 +156,13 @@ impl<P: Payload> Service<P> {
     pub(super) fn undo_upgrade(&mut self, upgrade: &Upgrade) {
         match upgrade {
             Upgrade::Checking { .. } => self.commands.push(Command::CancelCheck),
-            Upgrade::Quiescing { .. } | Upgrade::Executing => self.send_to_all(Order::Unquiesce),
+            Upgrade::Quiescing { .. } | Upgrade::Executing => self.unquiesce_workers(),
         }
+    }
+
+    fn unquiesce_workers(&mut self) {
+        self.workers.all_mut().for_each(Worker::record_unquiesce);
+        self.send_to_all(Order::Unquiesce);
     }
 
     /// The worker that serves is gone, and a new one comes first.

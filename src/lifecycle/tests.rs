@@ -69,6 +69,12 @@ impl Bench {
         self.event(Event::ConfigLoaded(Ok(Loaded { config: client, shutdown: SHUTDOWN })));
     }
 
+    /// An upgrade, up to the order to the workers to send nothing more.
+    fn begin_upgrade(&mut self, check: u64) {
+        self.event(Event::UpgradeRequested);
+        self.event(Event::CompatibilityChecked { check, result: Ok(()) });
+    }
+
     fn event(&mut self, event: Event<Numbers>) {
         let commands = self.service.handle(event, self.now);
         self.with_log = commands.iter().map(|command| format!("{command:?}")).collect();
@@ -294,6 +300,34 @@ fn an_upgrade_quiesces_every_worker_before_the_exec() {
     bench.event(Event::ExecFailed("no".to_owned()));
     assert!(bench.has("Send(WorkerId(1), Unquiesce)"));
     assert_eq!(bench.service.view(bench.now).counters.upgrades_rejected, 1);
+}
+
+#[test]
+fn an_acknowledgement_that_is_late_does_not_count_for_the_next_upgrade() {
+    let mut bench = Bench::serving();
+    bench.begin_upgrade(1);
+    bench.passes(Duration::from_secs(2));
+    assert!(bench.has("Send(WorkerId(1), Unquiesce)"));
+    bench.begin_upgrade(2);
+    // The worker sends again after this one: it has read `Unquiesce` behind the first order.
+    bench.said(FIRST, WorkerEvent::Quiesced);
+    bench.event(Event::Tick);
+    assert!(bench.commands.is_empty(), "{:?}", bench.commands);
+    bench.said(FIRST, WorkerEvent::Quiesced);
+    bench.event(Event::Tick);
+    assert_eq!(bench.commands, ["Exec"]);
+}
+
+#[test]
+fn an_acknowledgement_between_two_upgrades_is_not_owed_any_more() {
+    let mut bench = Bench::serving();
+    bench.begin_upgrade(1);
+    bench.passes(Duration::from_secs(2));
+    bench.said(FIRST, WorkerEvent::Quiesced);
+    bench.begin_upgrade(2);
+    bench.said(FIRST, WorkerEvent::Quiesced);
+    bench.event(Event::Tick);
+    assert_eq!(bench.commands, ["Exec"]);
 }
 
 #[test]

@@ -9,10 +9,8 @@
 //! ```
 //! Workers are quiesced first, because a message that is half read would be lost with this image.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::WorkerId;
 use super::worker::Worker;
 use crate::time::Timestamp;
 
@@ -36,7 +34,7 @@ pub(super) enum Upgrade {
     /// The binary on disk is asked whether it can continue.
     Checking { check: u64, deadline: Timestamp },
     /// Workers are told to send nothing more.
-    Quiescing { quiesced: BTreeSet<WorkerId>, deadline: Timestamp },
+    Quiescing { deadline: Timestamp },
     /// The new binary is executed.
     Executing,
 }
@@ -47,33 +45,21 @@ impl Upgrade {
     }
 
     pub(super) fn quiesce(now: Timestamp) -> Self {
-        Self::Quiescing { quiesced: BTreeSet::new(), deadline: now + QUIESCE_TIMEOUT }
+        Self::Quiescing { deadline: now + QUIESCE_TIMEOUT }
     }
 
     pub(super) const fn is_check(&self, number: u64) -> bool {
         matches!(self, Self::Checking { check, .. } if *check == number)
     }
 
-    pub(super) fn record_quiesced(&mut self, worker: WorkerId) {
-        if let Self::Quiescing { quiesced, .. } = self {
-            quiesced.insert(worker);
-        }
-    }
-
-    /// Whether no message of these workers can be in flight. One that is reaped, and whose link is not
-    /// read to its end yet, is waited for: the next image could not learn that it has exited.
+    /// Whether the new binary may be executed: no message of these workers can be in flight.
     pub(super) fn is_quiet<'a>(&self, mut workers: impl Iterator<Item = &'a Worker>) -> bool {
-        match self {
-            Self::Quiescing { quiesced, .. } => {
-                workers.all(|worker| quiesced.contains(&worker.id()) && !worker.is_reaped())
-            }
-            Self::Checking { .. } | Self::Executing => false,
-        }
+        matches!(self, Self::Quiescing { .. }) && workers.all(Worker::is_quiet)
     }
 
     pub(super) const fn deadline(&self) -> Option<Timestamp> {
         match self {
-            Self::Checking { deadline, .. } | Self::Quiescing { deadline, .. } => Some(*deadline),
+            Self::Checking { deadline, .. } | Self::Quiescing { deadline } => Some(*deadline),
             Self::Executing => None,
         }
     }
@@ -93,7 +79,7 @@ impl Upgrade {
 
 #[cfg(test)]
 mod tests {
-    use super::super::event::Exit;
+    use super::super::WorkerId;
     use super::*;
 
     fn at(seconds: u64) -> Timestamp {
@@ -102,22 +88,14 @@ mod tests {
 
     #[test]
     fn it_is_quiet_once_every_worker_has_acknowledged() {
-        let mut upgrade = Upgrade::quiesce(at(0));
-        let workers = [1, 2].map(|id| Worker::new(WorkerId(id), at(0)));
-        upgrade.record_quiesced(WorkerId(2));
+        let upgrade = Upgrade::quiesce(at(0));
+        let mut workers = [1, 2].map(|id| Worker::new(WorkerId(id), at(0)));
+        workers.iter_mut().for_each(Worker::request_quiesce);
+        workers[1].record_quiesced();
         assert!(!upgrade.is_quiet(workers.iter()));
-        upgrade.record_quiesced(WorkerId(1));
+        workers[0].record_quiesced();
         assert!(upgrade.is_quiet(workers.iter()));
-        assert!(!Upgrade::check(1, at(0)).is_quiet(std::iter::empty()));
-    }
-
-    #[test]
-    fn it_is_not_quiet_while_a_reaped_worker_has_a_link_that_is_open() {
-        let mut upgrade = Upgrade::quiesce(at(0));
-        let mut worker = Worker::new(WorkerId(1), at(0));
-        upgrade.record_quiesced(WorkerId(1));
-        worker.record_exit(Exit { clean: true, status: String::new() });
-        assert!(!upgrade.is_quiet([worker].iter()));
+        assert!(!Upgrade::check(1, at(0)).is_quiet(workers.iter()));
     }
 
     #[test]

@@ -21,6 +21,36 @@ pub enum Hang {
     DataThreads(u64),
 }
 
+/// Requests of one kind to one worker, and its responses. The link keeps their order and a worker
+/// responds to each request once, so the number of a response is its place among them. A response that
+/// comes after its time is thereby not taken for that of a later request.
+///
+/// The place is not sent along: workers of older versions reject a request that carries a number.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Requests {
+    sent: u64,
+    answered: u64,
+}
+
+impl Requests {
+    pub(super) const fn record_request(&mut self) {
+        self.sent += 1;
+    }
+
+    /// Returns whether it is the response to the newest request.
+    pub(super) const fn record_response(&mut self) -> bool {
+        if self.are_answered() {
+            return false; // nothing was requested
+        }
+        self.answered += 1;
+        self.are_answered()
+    }
+
+    const fn are_answered(&self) -> bool {
+        self.answered == self.sent
+    }
+}
+
 /// A worker process.
 #[derive(Debug)]
 pub(super) struct Worker {
@@ -28,8 +58,12 @@ pub(super) struct Worker {
     started: Timestamp,
     /// How long it had lived when this image of the supervisor began.
     lived_before: Duration,
-    /// Requests for its state that it has not responded to.
-    pub(super) states_requested: u32,
+    /// Requests for its state.
+    pub(super) handovers: Requests,
+    /// Orders to send nothing more.
+    quiesces: Requests,
+    /// It was not told to send again since the newest of them.
+    is_to_be_quiet: bool,
     killed: Option<Timestamp>,
     link_closed: Option<Timestamp>,
     exit: Option<Exit>,
@@ -39,12 +73,14 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    pub(super) const fn new(id: WorkerId, now: Timestamp) -> Self {
+    pub(super) fn new(id: WorkerId, now: Timestamp) -> Self {
         Self {
             id,
             started: now,
             lived_before: Duration::ZERO,
-            states_requested: 0,
+            handovers: Requests::default(),
+            quiesces: Requests::default(),
+            is_to_be_quiet: false,
             killed: None,
             link_closed: None,
             exit: None,
@@ -106,6 +142,25 @@ impl Worker {
 
     pub(super) const fn record_kill(&mut self, now: Timestamp) {
         self.killed = Some(now);
+    }
+
+    pub(super) const fn request_quiesce(&mut self) {
+        self.is_to_be_quiet = true;
+        self.quiesces.record_request();
+    }
+
+    pub(super) const fn record_unquiesce(&mut self) {
+        self.is_to_be_quiet = false;
+    }
+
+    pub(super) const fn record_quiesced(&mut self) {
+        let _is_newest = self.quiesces.record_response();
+    }
+
+    /// Whether no message of it can be in flight. One that is reaped, and whose link is not read to its
+    /// end yet, is waited for: the next image could not learn that it has exited.
+    pub(super) const fn is_quiet(&self) -> bool {
+        self.is_to_be_quiet && self.quiesces.are_answered() && !self.is_reaped()
     }
 
     /// When the supervisor stops waiting for the exit of a killed worker that hangs in the kernel.
@@ -206,6 +261,40 @@ mod tests {
         assert_eq!(worker.exit_deadline(), Some(at(2) + EXIT_TIMEOUT));
         worker.record_exit(exit());
         assert_eq!(worker.exit_deadline(), None);
+    }
+
+    #[test]
+    fn a_response_belongs_to_the_oldest_request_that_has_none() {
+        let mut requests = Requests::default();
+        assert!(!requests.record_response(), "nothing was requested");
+        requests.record_request();
+        requests.record_request();
+        assert!(!requests.record_response() && !requests.are_answered());
+        assert!(requests.record_response() && requests.are_answered());
+    }
+
+    #[test]
+    fn a_worker_is_quiet_once_it_has_acknowledged_every_order_and_until_it_sends_again() {
+        let mut worker = Worker::new(WorkerId(1), at(0));
+        assert!(!worker.is_quiet(), "it was never told");
+        worker.request_quiesce();
+        worker.record_unquiesce();
+        worker.request_quiesce();
+        worker.record_quiesced();
+        assert!(!worker.is_quiet(), "that was the first order's");
+        worker.record_quiesced();
+        assert!(worker.is_quiet());
+        worker.record_unquiesce();
+        assert!(!worker.is_quiet());
+    }
+
+    #[test]
+    fn a_reaped_worker_is_not_quiet_while_its_link_is_open() {
+        let mut worker = Worker::new(WorkerId(1), at(0));
+        worker.request_quiesce();
+        worker.record_quiesced();
+        worker.record_exit(exit());
+        assert!(!worker.is_quiet());
     }
 
     #[test]

@@ -59,13 +59,20 @@ impl<P: Payload> Workers<P> {
         self.current.as_ref().is_some_and(|current| current.id() == id)
     }
 
-    pub(super) fn find_mut(&mut self, id: WorkerId) -> Option<&mut Worker> {
-        let reload = self.reload.iter_mut().map(|candidate| &mut candidate.worker);
-        let replacement = self.replacement.iter_mut().map(|candidate| &mut candidate.worker);
+    pub(super) fn all_mut(&mut self) -> impl Iterator<Item = &mut Worker> {
+        let candidates = self.replacement.iter_mut().chain(&mut self.reload);
+        let candidates = candidates.map(|candidate| &mut candidate.worker);
         let draining = self.draining.iter_mut().map(|draining| &mut draining.worker);
-        let mut all = self.current.iter_mut().chain(reload).chain(replacement).chain(draining);
-        all.find(|worker| worker.id() == id)
-            .or_else(|| self.discarded.iter_mut().find(|worker| worker.id() == id))
+        self.current.iter_mut().chain(candidates).chain(draining)
+    }
+
+    /// Any of them, discarded ones included.
+    pub(super) fn find_mut(&mut self, id: WorkerId) -> Option<&mut Worker> {
+        let candidates = self.replacement.iter_mut().chain(&mut self.reload);
+        let candidates = candidates.map(|candidate| &mut candidate.worker);
+        let draining = self.draining.iter_mut().map(|draining| &mut draining.worker);
+        let serving = self.current.iter_mut().chain(candidates).chain(draining);
+        serving.chain(&mut self.discarded).find(|worker| worker.id() == id)
     }
 
     pub(super) fn candidates(&self) -> impl Iterator<Item = &Candidate<P>> {

@@ -370,8 +370,10 @@ impl<'a> Lifecycle<'a> {
         u64::try_from(self.components.connections.open()).unwrap_or(u64::MAX)
     }
 
-    /// The supervisor is about to replace itself, and would lose a message that it has half read.
+    /// The supervisor is about to replace itself, and would lose a message that it has half read. Each
+    /// order is acknowledged, because the supervisor counts.
     pub(super) fn quiesce(&mut self) {
+        self.quiesced = false;
         self.send(&ToSupervisor::Quiesced);
         self.quiesced = true;
     }

@@ -98,6 +98,22 @@ fn a_worker_that_dies_in_the_middle_of_an_upgrade_is_replaced() {
 }
 
 #[test]
+fn an_upgrade_succeeds_after_one_for_which_a_worker_was_too_slow() {
+    let backends = Backend::start_many(1);
+    let weir = Weir::start(&pool(&backends, ""));
+    let worker = weir.worker_pid();
+    kill("STOP", &[worker]).unwrap();
+    weir.signal("USR2");
+    eventually(TIMEOUT, "it is rejected", || weir.stderr().contains("upgrade rejected: "));
+    weir.signal("USR2");
+    kill("CONT", &[worker]).unwrap();
+    eventually(TIMEOUT, "it is replaced", || weir.stderr().contains("supervisor replaced: "));
+    upgrade(&weir, 2);
+    assert_eq!(weir.worker_pid(), worker);
+    assert_eq!(Client::connect(weir.address()).get("/").status(), 200);
+}
+
+#[test]
 fn a_worker_that_hangs_does_not_outlive_a_stop() {
     let backends = Backend::start_many(1);
     let mut weir = Weir::start(&format!("{}shutdown: {{drain: 0s}}\n", pool(&backends, "")));

@@ -109,7 +109,7 @@ impl Plan {
         }
         match dice.u8(0..12) {
             0 => plan.quiesce = None,
-            1 => plan.quiesce = Some(millis(dice, 1_500..2_500)),
+            1 => plan.quiesce = Some(millis(dice, 1_500..4_000)),
             _ => {}
         }
         let after = millis(dice, 1..60_000);

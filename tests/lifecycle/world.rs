@@ -515,17 +515,19 @@ impl World {
         self.later(Duration::from_secs(2), Happening::Beat(id));
     }
 
-    /// A worker handles one order after the other; handing over takes its time.
+    /// A worker handles one order after the other, and some take their time.
     fn order(&mut self, id: WorkerId, happening: Happening) {
         let latency = self.millis(0..4);
         let now = self.now;
         let Some(worker) = self.workers.get_mut(&id) else { return };
         let when = (now + latency).max(worker.last_order_at);
         let takes = match happening {
-            Happening::Order(_, Order::HandOver) => worker.plan.hand_over.unwrap_or_default(),
-            _ => Duration::ZERO,
+            Happening::Order(_, Order::HandOver) => worker.plan.hand_over,
+            Happening::Order(_, Order::Quiesce) => worker.plan.quiesce,
+            _ => None,
         };
-        worker.last_order_at = when + takes;
+        // The next order is handled behind the response to this one.
+        worker.last_order_at = when + takes.unwrap_or_default() + Duration::from_micros(1);
         self.at(when, happening);
     }
 
@@ -870,6 +872,11 @@ impl World {
                 if let Some(worker) = self.workers.get_mut(&id) {
                     worker.has_until.get_or_insert(until);
                 }
+            }
+            Order::Unquiesce if self.dice.u8(0..3) == 0 && !self.is_quiet() => {
+                // An operator whose upgrade was rejected tries again at once.
+                let after = self.millis(0..300);
+                self.later(after, Happening::Operator(Action::Upgrade));
             }
             Order::Resume | Order::StopNow | Order::Quiesce | Order::Unquiesce => {}
         }
