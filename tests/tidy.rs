@@ -83,6 +83,7 @@ const PLAIN: &[&str] = &[
     "src/worker/",
     "src/downstream/",
     "src/proxy/",
+    "src/upstream/",
     "docs/adr/",
     "docs/CONFIG.md",
     "docs/HTTP.md",

@@ -40,7 +40,7 @@ use crate::exchange::refusal::{Abort, Refusal};
 use crate::http::scan::Violation;
 use crate::http::target::Change;
 use crate::time::Timestamp;
-use crate::upstream::http2::Upload;
+use crate::upstream::http2::RequestBody;
 
 /// How long an idle connection may still send its next request. It counts from the start of the
 /// drain or from the end of the last response, whichever is later. The client learns of the drain
@@ -111,7 +111,7 @@ pub struct ConnectionState {
     /// Holds back the request to a backend that asks for an upgrade.
     pub(crate) cork: Cork,
     /// The sender of the request body, if the backend speaks HTTP/2.
-    request_body: Mutex<Option<Arc<Upload>>>,
+    request_body: Mutex<Option<Arc<RequestBody>>>,
     /// Where responses and upgraded connections are counted while they wait for a reader.
     pub(crate) stalled: OnceLock<Arc<Stalled<Self>>>,
     /// Set while a response, or data of an upgraded connection, waits for the client to read.

@@ -38,8 +38,8 @@ use crate::probe::tcp::TcpProbe;
 use crate::runtime::backend::Backend;
 use crate::runtime::ids::{BackendId, PoolId};
 use crate::runtime::snapshot::Snapshot;
-use crate::upstream::ours::{self, Shortage};
-use crate::upstream::{Upstreams, handshake};
+use crate::upstream::shortage::{self, Shortage};
+use crate::upstream::{UpstreamPeers, tls_error};
 
 /// Pingora's interface for one health check of one backend. It may be dropped at any time, and has
 /// no timeout of its own.
@@ -66,7 +66,7 @@ enum Failure {
 #[derive(Debug)]
 pub struct Prober {
     snapshot: Arc<Snapshot>,
-    upstreams: Arc<Upstreams>,
+    upstreams: Arc<UpstreamPeers>,
     clock: Clock,
     /// Notified when the host name of a backend has been resolved.
     resolved: watch::Receiver<()>,
@@ -81,7 +81,7 @@ impl Prober {
     #[must_use]
     pub fn new(
         snapshot: Arc<Snapshot>,
-        upstreams: Arc<Upstreams>,
+        upstreams: Arc<UpstreamPeers>,
         clock: Clock,
         resolved: watch::Receiver<()>,
     ) -> Self {
@@ -155,7 +155,7 @@ fn is_awaited(backend: &Backend) -> bool {
 struct ProbeLoop {
     pool: PoolName,
     backend: Arc<Backend>,
-    upstreams: Arc<Upstreams>,
+    upstreams: Arc<UpstreamPeers>,
     /// The pool, and the backend within it.
     ids: (PoolId, BackendId),
     check: HealthCheck,
@@ -265,7 +265,7 @@ fn explain(error: &Error, to: &SocketAddr) -> Failure {
     if *error.etype() == UNEXPECTED {
         return Failure::Backend(error.context.as_ref().map_or("", |why| why.as_str()).to_owned());
     }
-    if let Some((_, why)) = handshake::failure(error) {
+    if let Some((_, why)) = tls_error::explain(error) {
         return Failure::Backend(why);
     }
     let known = EXPLANATIONS.iter().find(|(kind, _)| kind == error.etype());
@@ -273,9 +273,9 @@ fn explain(error: &Error, to: &SocketAddr) -> Failure {
     if let Some(shortage) = Shortage::of(error, to) {
         return Failure::Local(format!("out of {shortage}"));
     }
-    match ours::cause(error) {
-        Some(cause) if ours::is_no_local_address(cause) => {
-            Failure::Backend(ours::NO_LOCAL_ADDRESS.to_owned())
+    match shortage::cause(error) {
+        Some(cause) if shortage::is_no_local_address(cause) => {
+            Failure::Backend(shortage::NO_LOCAL_ADDRESS.to_owned())
         }
         // The system refuses this address: it knows no IPv6, or a filter forbids it. So it would for requests.
         Some(cause) if *error.etype() == ErrorType::InternalError => {

@@ -88,9 +88,9 @@ fn http(body: Option<&str>) -> Question {
     }
 }
 
-fn world(pools: Vec<config::Pool>) -> (Arc<Snapshot>, Arc<Upstreams>) {
+fn world(pools: Vec<config::Pool>) -> (Arc<Snapshot>, Arc<UpstreamPeers>) {
     let snapshot = fixture::snapshot(pools.clone());
-    let upstreams = Upstreams::new(&pools, Trust::default()).unwrap();
+    let upstreams = UpstreamPeers::new(&pools, Trust::default()).unwrap();
     (Arc::new(snapshot), Arc::new(upstreams))
 }
 

@@ -6,8 +6,8 @@ use pingora_error::{Error, ErrorSource, ErrorType, RetryType};
 use crate::exchange::outcome::{Fault, Judgement, Kind, Side};
 use crate::exchange::refusal::Refusal;
 use crate::policy::retry::Failure;
-use crate::upstream::handshake::{self, Fault as TlsFault};
-use crate::upstream::ours::{self, Shortage};
+use crate::upstream::shortage::{self, Shortage};
+use crate::upstream::tls_error::{self, TlsFault};
 
 /// Whether the backend says that it has not processed the request: it refused the stream, or closed
 /// the connection before it. Pingora decides this (`handle_read_header_error`) and keeps only the result.
@@ -29,7 +29,7 @@ pub(super) fn connect_failure(error: &Error, to: &SocketAddr) -> Result<Failure,
 
 /// The kind of fault of a TLS handshake; `None` for any other error.
 fn tls_kind(error: &Error) -> Option<Kind> {
-    handshake::failure(error).map(|(fault, _)| match fault {
+    tls_error::explain(error).map(|(fault, _)| match fault {
         TlsFault::Certificate => Kind::Certificate,
         TlsFault::Other => Kind::Tls,
     })
@@ -60,7 +60,7 @@ fn backend_kind(error: &Error) -> Kind {
         | ErrorType::BindError
         | ErrorType::SocketError => Kind::Connect,
         // Pingora's error if the system refuses a socket.
-        ErrorType::InternalError if ours::cause(error).is_some() => Kind::Connect,
+        ErrorType::InternalError if shortage::cause(error).is_some() => Kind::Connect,
         ErrorType::TLSHandshakeFailure => tls_kind(error).unwrap_or(Kind::Tls),
         ErrorType::InvalidHTTPHeader | ErrorType::InvalidH2 => Kind::Protocol,
         ErrorType::H2Error if h2_error(error).is_some_and(h2::Error::is_library) => Kind::Protocol,
@@ -91,10 +91,10 @@ fn is_after_response(error: &Error) -> bool {
 
 /// What happened, for the operator, without the address, which is logged beside it.
 pub(super) fn describe(error: &Error) -> String {
-    if let Some((_, why)) = handshake::failure(error) {
+    if let Some((_, why)) = tls_error::explain(error) {
         return why;
     }
-    match (error.etype(), ours::cause(error)) {
+    match (error.etype(), shortage::cause(error)) {
         (ErrorType::ConnectRefused, _) => "connection refused".to_owned(),
         (ErrorType::ConnectTimedout, _) => "connecting timed out".to_owned(),
         (ErrorType::ConnectNoRoute, _) => "no route to the backend".to_owned(),
@@ -103,7 +103,9 @@ pub(super) fn describe(error: &Error) -> String {
         (ErrorType::InvalidHTTPHeader, _) => invalid_response(error),
         (ErrorType::InvalidH2, _) => NOT_HTTP2.to_owned(),
         (ErrorType::H2Error, None) => describe_http2(error),
-        (_, Some(cause)) if ours::is_no_local_address(cause) => ours::NO_LOCAL_ADDRESS.to_owned(),
+        (_, Some(cause)) if shortage::is_no_local_address(cause) => {
+            shortage::NO_LOCAL_ADDRESS.to_owned()
+        }
         (_, Some(cause)) => cause.to_string(),
         (other, None) => other.as_str().to_owned(),
     }

@@ -47,7 +47,8 @@ use crate::exchange::{Admitted, Exchange};
 use crate::policy::retry::Failure;
 use crate::runtime::snapshot::Snapshot;
 use crate::time::Timestamp;
-use crate::upstream::{Upstreams, http2 as upload};
+use crate::upstream::UpstreamPeers;
+use crate::upstream::http2::RequestBody;
 
 /// What all requests share. Cheap to clone.
 #[derive(Clone)]
@@ -55,7 +56,7 @@ pub struct Proxy {
     /// The current snapshot.
     pub snapshot: Arc<Snapshot>,
     /// How backends are reached.
-    pub upstreams: Arc<Upstreams>,
+    pub upstreams: Arc<UpstreamPeers>,
     /// Logs and counts requests.
     pub observer: Arc<dyn Observer>,
     /// Reads the time.
@@ -97,7 +98,7 @@ impl Proxy {
     /// resource.
     fn failure(&self, error: &Error, peer: &HttpPeer, now: Timestamp) -> Option<Failure> {
         let to = &peer._address;
-        let report = |shortage| self.upstreams.shortages().report(shortage, to, now);
+        let report = |shortage| self.upstreams.shortage_log().report(shortage, to, now);
         error_map::connect_failure(error, to).map_err(report).ok()
     }
 
@@ -222,7 +223,7 @@ impl ProxyHttp for Proxy {
     ) -> Result<()> {
         fault_injection::at("connected_to_upstream", session);
         if let Some(state) = session.connection_state() {
-            state.set_request_body(connection.and_then(upload::of).cloned());
+            state.set_request_body(connection.and_then(RequestBody::of).cloned());
         }
         let now = self.clock.now();
         exchange.connected(reused, now);

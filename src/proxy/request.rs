@@ -108,6 +108,6 @@ pub(super) fn body_received(
 /// request that is never complete.
 fn abort_body(session: &Session, refusal: Refusal) {
     if let Some(body) = session.connection_state().and_then(|state| state.request_body()) {
-        body.give_up(refusal.status());
+        body.abort(refusal.status());
     }
 }

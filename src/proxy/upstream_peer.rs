@@ -5,11 +5,11 @@ use pingora_error::{ErrorType, OkOrErr as _, Result};
 
 use crate::downstream::connection_info::ConnectionInfo;
 use crate::exchange::Target;
-use crate::upstream::{Upstreams, http2, proxied};
+use crate::upstream::{UpstreamPeers, http2, proxy_header};
 
 /// The peer for a target.
 pub(super) fn build(
-    upstreams: &Upstreams,
+    upstreams: &UpstreamPeers,
     target: &Target,
     of: Option<&ConnectionInfo>,
 ) -> Result<Box<HttpPeer>> {
@@ -23,12 +23,12 @@ pub(super) fn build(
     if target.tunnel_timeout.is_some() {
         options.alpn = ALPN::H1; // HTTP/2 has no upgrades
     }
-    http2::lead(&mut peer);
+    http2::route_to_connector(&mut peer);
     let options = &mut peer.options;
     let timeout = target.tunnel_timeout.unwrap_or(target.response_timeout);
     options.read_timeout = Some(timeout);
     options.write_timeout = Some(timeout);
     options.idle_timeout = Some(target.idle_timeout);
-    proxied::speak_for(&mut peer, of.map(ConnectionInfo::addresses));
+    proxy_header::for_client(&mut peer, of.map(ConnectionInfo::addresses));
     Ok(peer)
 }

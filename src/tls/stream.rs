@@ -31,10 +31,10 @@ pub(super) struct TlsStream {
 impl TlsStream {
     pub(super) fn new(
         inner: tokio_rustls::server::TlsStream<Box<Socket>>,
-        facts: &HandshakeInfo,
+        info: &HandshakeInfo,
     ) -> Self {
-        let digest = SslDigest::new(facts.cipher, facts.version, None, None, Vec::new());
-        Self { inner, digest: Arc::new(digest), http2: facts.http2 }
+        let digest = SslDigest::new(info.cipher, info.version, None, None, Vec::new());
+        Self { inner, digest: Arc::new(digest), http2: info.http2 }
     }
 
     fn socket(&self) -> &Socket {

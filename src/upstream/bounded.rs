@@ -22,20 +22,21 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, ReadBuf};
 
 use crate::delegate::{delegate, delegate_write};
 
-/// The most that one read brings at the beginning of a response, in bytes: as much as a TLS record has.
+/// The largest read at the beginning of a response, in bytes: the size of a TLS record.
 pub const PIECE: u64 = 16 * 1024;
 
-/// The most that one read brings later, in bytes; also what Pingora asks for.
+/// The largest read later, in bytes; also the size of Pingora's own reads.
 pub const PIECE_GROWN: u64 = 64 * 1024;
 
-/// How many bytes of a response are read in small pieces: more than sockets and queues hold of a response
-/// that is not read at all.
+/// This many bytes of a response are read in small pieces: more than sockets and queues can hold of a
+/// response that the client does not read at all.
 const GROWN_AFTER: u64 = 512 * 1024;
 
-/// Is told of each write whether the backend has to read before it can go on, and says whether it may.
+/// Called with each write: the argument is whether the write waits for the backend to read. Returns
+/// whether the connection may continue.
 type Watcher = Box<dyn Fn(bool) -> bool + Send + Sync>;
 
-/// What is known of an HTTP/1 connection to a backend outside of the stream.
+/// The state of an HTTP/1 connection to a backend that is shared with the owner of the request.
 #[derive(Default)]
 pub struct Writes {
     watcher: OnceLock<Watcher>,
@@ -43,7 +44,7 @@ pub struct Writes {
 }
 
 impl Writes {
-    /// Those of a connection, if it is one of HTTP/1.
+    /// The state of this connection, if it is an HTTP/1 connection.
     #[must_use]
     pub fn of(connection: &Digest) -> Option<&Arc<Self>> {
         connection.proxy_digest.as_ref()?.user_data.as_ref()?.downcast_ref()
@@ -55,7 +56,7 @@ impl Writes {
         self.is_grown.load(Relaxed)
     }
 
-    /// From now on `watcher` is told of each write whether the backend has to read before it can go on.
+    /// Calls `watcher` with each write from now on, with whether the write waits for the backend to read.
     /// Once it returns `false`, every write and read fails. Only the first watcher counts.
     pub fn watch(&self, watcher: impl Fn(bool) -> bool + Send + Sync + 'static) {
         self.watcher.get_or_init(|| Box::new(watcher));
@@ -68,21 +69,21 @@ impl fmt::Debug for Writes {
     }
 }
 
-/// A stream to a backend.
+/// A connection to an HTTP/1 backend.
 pub(super) struct Bounded {
     inner: Stream,
     writes: Arc<Writes>,
     digest: Option<Arc<ProxyDigest>>,
-    /// The watcher of its writes has ended it.
+    /// The watcher has ended it.
     is_ended: bool,
-    /// Bytes read since the last write, which are those of the current response.
+    /// Bytes read since the last write: those of the current response.
     read: u64,
 }
 
 impl Bounded {
     pub(super) fn new(inner: Stream) -> Self {
         let writes = Arc::<Writes>::default();
-        // The digest is meant for an answer to CONNECT, so there must be one.
+        // Pingora's digest is for the response to CONNECT, so it needs one.
         let head = ResponseHeader::build(StatusCode::OK, Some(0)).ok();
         let digest = head.map(|head| {
             Arc::new(ProxyDigest::new(Box::new(head), Some(Box::new(Arc::clone(&writes)))))
@@ -130,7 +131,7 @@ impl AsyncRead for Bounded {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if this.is_ended {
-            // Pingora reads on where it cannot write.
+            // Pingora continues to read when it cannot write.
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
         let before = buffer.filled().len();
@@ -142,7 +143,7 @@ impl AsyncRead for Bounded {
         };
         let read = buffer.filled().len().saturating_sub(before);
         this.read = this.read.saturating_add(u64::try_from(read).unwrap_or(u64::MAX));
-        // What is held of a tunnel is counted by its watcher, which does not know.
+        // The watcher of a tunnel counts what is held, and assumes small pieces.
         if this.read >= GROWN_AFTER && this.writes.watcher.get().is_none() {
             this.writes.is_grown.store(true, Relaxed);
         }
@@ -156,7 +157,7 @@ delegate!(Bounded);
 
 impl GetProxyDigest for Bounded {
     fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
-        self.digest.clone() // it leads to `Writes`
+        self.digest.clone() // contains `Writes`
     }
 }
 
@@ -176,16 +177,16 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn whoever_watches_the_writes_can_end_them() {
+    async fn a_watcher_of_the_writes_can_end_the_connection() {
         let mut stream = Bounded::new(Box::new(io::Cursor::new(Vec::new())));
         let digest = Digest { proxy_digest: stream.get_proxy_digest(), ..Digest::default() };
         let writes = Arc::clone(Writes::of(&digest).unwrap());
         stream.write_all(b"before").await.unwrap();
         let (may_go_on, pending) =
             (Arc::new(AtomicBool::new(true)), Arc::new(AtomicBool::new(true)));
-        let (asked, told) = (Arc::clone(&may_go_on), Arc::clone(&pending));
+        let (asked, seen) = (Arc::clone(&may_go_on), Arc::clone(&pending));
         writes.watch(move |is_pending| {
-            told.store(is_pending, Relaxed);
+            seen.store(is_pending, Relaxed);
             asked.load(Relaxed)
         });
         stream.write_all(b"watched").await.unwrap();
@@ -194,11 +195,15 @@ mod tests {
         let error = stream.write_all(b"after").await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         let error = stream.read_u8().await.unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::TimedOut, "an end would look like the backend's");
+        assert_eq!(
+            error.kind(),
+            io::ErrorKind::TimedOut,
+            "an end of file would look like the backend's"
+        );
     }
 
     #[tokio::test]
-    async fn one_read_brings_a_piece_and_no_more() {
+    async fn a_read_returns_one_piece_at_most() {
         let bytes = vec![7; 100_000];
         let mut stream = Bounded::new(Box::new(io::Cursor::new(bytes)));
         let mut buffer = vec![0; 65_536];

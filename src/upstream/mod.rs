@@ -1,17 +1,17 @@
-//! How backends are reached: the same way for requests and for probes.
+//! Connections to backends, for requests and health checks alike.
 //!
-//! Each backend has a template of Pingora's `HttpPeer`, made once. Pingora keeps idle connections
-//! under a hash of some of a peer's fields, and `ca` and ALPN are not among them; so everything in
-//! which pools can differ goes into `group_key`.
+//! Each backend has a template of Pingora's `HttpPeer`, built once. Pingora finds idle connections by a
+//! hash of some of a peer's fields, without `ca` and ALPN. So everything in which pools can differ goes
+//! into `group_key`.
 
+mod blocked;
 pub mod bounded;
-pub mod handshake;
 pub mod http2;
-pub mod ours;
-pub mod proxied;
+pub mod proxy_header;
 mod roots;
-pub mod shortages;
-mod shut;
+pub mod shortage;
+pub mod shortage_log;
+pub mod tls_error;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -25,61 +25,61 @@ use pingora_core::upstreams::peer::{ALPN, HttpPeer, HttpUpstreamRequestPolicy};
 use xxhash_rust::xxh3::Xxh3;
 
 use self::roots::Roots;
-use self::shortages::Shortages;
+use self::shortage_log::ShortageLog;
 use crate::config::{self, Protocol};
 use crate::runtime::ids::{BackendId, PoolId, PoolMap};
 use crate::tls::last_good::LastGoodFiles;
 use crate::tls::reloadable::{FileStatus, RefreshReport};
 use crate::tls::upstream::{PoolFiles, PoolTrust, Trust};
 
-/// Stands for the address in a template.
-const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
-/// How much of an answer may be on its way before its client has taken any of it. Pingora's own
-/// 8 MiB would be 800 MiB for the streams of one connection.
+/// The placeholder for the address in a template.
+const NO_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+/// How many bytes of a response a backend may send before the client reads any of it. Pingora's default
+/// of 8 MiB would be 800 MiB for the streams of one connection.
 const STREAM_WINDOW: u32 = 256 * 1024;
 
-/// Every backend, with how it is reached.
+/// The peers of all backends.
 #[derive(Debug)]
-pub struct Upstreams {
-    pools: PoolMap<Reach>,
-    roots: Roots,
-    /// For connectors that need none.
-    nobody: Roots,
-    shortages: Shortages,
+pub struct UpstreamPeers {
+    pools: PoolMap<PoolPeers>,
+    system_roots: Roots,
+    /// For connectors that need no roots.
+    no_roots: Roots,
+    shortage_log: ShortageLog,
 }
 
-/// How the members of one pool are reached.
+/// The peers of one pool.
 #[derive(Debug)]
-struct Reach {
-    /// Without what is in files.
-    bare: Vec<HttpPeer>,
+struct PoolPeers {
+    /// Without the contents of files.
+    templates: Vec<HttpPeer>,
     files: Mutex<PoolFiles>,
     peers: ArcSwap<Vec<HttpPeer>>,
 }
 
-impl Upstreams {
-    /// Of these pools, with what `trust` has of their files.
+impl UpstreamPeers {
+    /// Builds the peers of these pools, with the files in `trust`.
     ///
     /// # Errors
-    /// The system's roots could not be handed on.
+    /// The system's root certificates could not be put into a file for Pingora.
     pub fn new(configs: &[config::Pool], trust: Trust) -> io::Result<Self> {
         let mut files = trust.pools.into_iter();
-        let reach = |pool: &config::Pool| {
-            let bare = pool.backends.iter().map(|backend| template(pool, backend));
-            Reach::new(bare.collect(), files.next().unwrap_or_default())
+        let peers = |pool: &config::Pool| {
+            let templates = pool.backends.iter().map(|backend| template(pool, backend));
+            PoolPeers::new(templates.collect(), files.next().unwrap_or_default())
         };
-        let pools = configs.iter().map(reach).collect();
-        let (roots, nobody) = (Roots::new(&trust.system)?, Roots::new(&[])?);
-        Ok(Self { pools, roots, nobody, shortages: Shortages::new() })
+        let pools = configs.iter().map(peers).collect();
+        let (system_roots, no_roots) = (Roots::new(&trust.system)?, Roots::new(&[])?);
+        Ok(Self { pools, system_roots, no_roots, shortage_log: ShortageLog::new() })
     }
 
-    /// Logs what this machine lacks for connections.
+    /// Logs which resources of this machine are used up.
     #[must_use]
-    pub const fn shortages(&self) -> &Shortages {
-        &self.shortages
+    pub const fn shortage_log(&self) -> &ShortageLog {
+        &self.shortage_log
     }
 
-    /// How a member of a pool is reached at this address, without any limit of time.
+    /// The peer of a backend at this address, without timeouts.
     #[must_use]
     pub fn peer(
         &self,
@@ -93,68 +93,68 @@ impl Upstreams {
         Some(peer)
     }
 
-    /// Looks whether files have changed, and uses those that have. Blocks while it reads.
+    /// Reloads files that have changed. Blocks while it reads them.
     pub fn refresh(&self, now: SystemTime) -> Vec<RefreshReport> {
         self.pools.iter().map(|pool| pool.refresh(now)).collect()
     }
 
-    /// How things stand with each file.
+    /// The status of each file.
     #[must_use]
     pub fn statuses(&self) -> Vec<FileStatus> {
-        let statuses = |pool: &Reach| pool.files.lock().statuses().collect::<Vec<_>>();
+        let statuses = |pool: &PoolPeers| pool.files.lock().statuses().collect::<Vec<_>>();
         self.pools.iter().flat_map(statuses).collect()
     }
 
-    /// What is used, for the next worker.
+    /// Exports the files in use, for the next worker.
     pub fn export(&self, last_good: &mut LastGoodFiles) {
         self.pools.iter().for_each(|pool| pool.files.lock().export(last_good));
     }
 
-    /// A file with whom the system trusts. Pingora must always be given one: left alone it looks for
-    /// one itself, for every connector, and panics if it finds something wrong.
+    /// The path of a file with the system's root certificates. Pingora must always get one: otherwise each
+    /// connector searches for one itself, and panics if it is invalid.
     #[must_use]
     pub fn roots(&self) -> String {
-        self.roots.path()
+        self.system_roots.path()
     }
 
-    /// For a connector of one's own to the members of a pool, that keeps no connection.
+    /// The options of a separate connector to the backends of a pool that keeps no connections.
     #[must_use]
     pub fn connector_options(&self, pool: PoolId) -> ConnectorOptions {
         let needs_roots = |peer: &HttpPeer| peer.is_tls() && peer.options.ca.is_none();
-        // They take milliseconds to be read, and a file may have a thousand pools.
+        // Reading them takes milliseconds, and a configuration may have a thousand pools.
         let needs_roots =
             self.pools.get(pool).is_some_and(|pool| pool.peers.load().iter().any(needs_roots));
-        let roots = if needs_roots { self.roots() } else { self.nobody.path() };
+        let roots = if needs_roots { self.roots() } else { self.no_roots.path() };
         let mut options = ConnectorOptions::new(1);
         options.ca_file = Some(roots);
         options
     }
 }
 
-impl Reach {
-    fn new(bare: Vec<HttpPeer>, files: PoolFiles) -> Self {
-        let peers = ArcSwap::from_pointee(trusting(&bare, &files.trust()));
-        Self { bare, files: Mutex::new(files), peers }
+impl PoolPeers {
+    fn new(templates: Vec<HttpPeer>, files: PoolFiles) -> Self {
+        let peers = ArcSwap::from_pointee(with_trust(&templates, &files.trust()));
+        Self { templates, files: Mutex::new(files), peers }
     }
 
     fn refresh(&self, now: SystemTime) -> RefreshReport {
         let mut files = self.files.lock();
-        let renewals = files.refresh(now);
-        if !renewals.reloaded.is_empty() {
-            self.peers.store(Arc::new(trusting(&self.bare, &files.trust())));
+        let report = files.refresh(now);
+        if !report.reloaded.is_empty() {
+            self.peers.store(Arc::new(with_trust(&self.templates, &files.trust())));
         }
-        renewals
+        report
     }
 }
 
-/// How a backend is reached, but for what is in files and for its address, which may not be known
+/// The peer of a backend, without the contents of files and without its address, which may not be known
 /// yet.
 fn template(pool: &config::Pool, backend: &config::Backend) -> HttpPeer {
     let name = backend.server_name.as_deref();
     let tls = name.is_some();
-    let mut peer = HttpPeer::new(NOWHERE, tls, name.unwrap_or_default().to_owned());
+    let mut peer = HttpPeer::new(NO_ADDRESS, tls, name.unwrap_or_default().to_owned());
     let options = &mut peer.options;
-    // Without ALPN, Pingora would verify even what is not to be verified, and the other way round.
+    // Pingora ignores `verify_cert` for a peer without ALPN, own certificate or CA.
     options.alpn = match (pool.transport.protocol, tls) {
         (Protocol::H2 | Protocol::H2c, _) => ALPN::H2,
         (Protocol::Auto, true) => ALPN::H2H1,
@@ -163,34 +163,33 @@ fn template(pool: &config::Pool, backend: &config::Backend) -> HttpPeer {
     let streams = pool.transport.http2.streams;
     options.max_h2_streams = usize::try_from(streams.get()).unwrap_or(usize::MAX);
     options.h2_stream_window_size = Some(STREAM_WINDOW);
-    // As much as all streams together, or else some slow clients would hold up all others.
+    // The sum of all streams; with less, a few slow clients would stop all others.
     options.h2_connection_window_size = Some(STREAM_WINDOW.saturating_mul(streams.get()));
     options.h2_ping_interval = pool.transport.http2.ping;
-    // All about hops is for `hop_by_hop` and `proxy::tunnel` to judge: Pingora would take `Cookie` or
-    // `X-Request-Id` where `Connection` nominates them, and look for each field of the list before
-    // we do.
+    // `hop_by_hop` and `proxy::websocket` remove hop-by-hop headers. Pingora would remove `Cookie` or
+    // `X-Request-Id` if `Connection` nominates them, and search for each name before we do.
     options.http_upstream_request_policy = HttpUpstreamRequestPolicy::preserve();
     if tls {
         options.verify_cert = pool.transport.tls.verify;
         options.verify_hostname = pool.transport.tls.verify;
     }
-    peer.group_key = speech(pool);
+    peer.group_key = transport_hash(pool);
     if pool.transport.proxy_protocol {
-        proxied::speak_for_us(&mut peer);
+        proxy_header::for_self(&mut peer);
     }
     peer
 }
 
-/// The same with what is in files. A connection that was made with something else is not used again.
-fn trusting(bare: &[HttpPeer], trust: &PoolTrust) -> Vec<HttpPeer> {
-    let mut peers = bare.to_vec();
+/// The peers with the contents of files. Connections made with other contents are not reused.
+fn with_trust(templates: &[HttpPeer], trust: &PoolTrust) -> Vec<HttpPeer> {
+    let mut peers = templates.to_vec();
     for peer in &mut peers {
-        peer.group_key = group(peer.group_key, trust);
+        peer.group_key = group_key(peer.group_key, trust);
         if peer.is_tls() {
             peer.options.ca.clone_from(&trust.ca);
             peer.client_cert_key.clone_from(&trust.identity);
             if let Some(why) = &trust.missing {
-                shut::shut(peer, why);
+                blocked::block_peer(peer, why);
             }
         }
     }
@@ -198,17 +197,17 @@ fn trusting(bare: &[HttpPeer], trust: &PoolTrust) -> Vec<HttpPeer> {
 }
 
 /// Equal for pools that may share connections.
-fn group(speech: u64, trust: &PoolTrust) -> u64 {
+fn group_key(transport: u64, trust: &PoolTrust) -> u64 {
     let mut hash = Xxh3::new();
-    hash.update(&speech.to_le_bytes());
+    hash.update(&transport.to_le_bytes());
     hash.update(&trust.digest.to_le_bytes());
     hash.digest()
 }
 
-/// Equal for pools that speak alike.
-fn speech(pool: &config::Pool) -> u64 {
+/// Equal for pools with the same transport.
+fn transport_hash(pool: &config::Pool) -> u64 {
     let mut hash = Xxh3::new();
-    // What is not looked at here does not decide who answers, and how.
+    // Other settings do not change which server responds, or how.
     hash.update(format!("{:?} {:?}", pool.transport.protocol, pool.transport.http2).as_bytes());
     hash.update(&[u8::from(pool.transport.tls.verify), u8::from(pool.transport.proxy_protocol)]);
     hash.digest()
@@ -226,7 +225,7 @@ mod tests {
             format!("pools: [{pools}]\nroutes: [{{path: /a, pool: a}}, {{path: /b, pool: b}}]");
         let config = load(Some(text.as_bytes()), &Overrides::default()).unwrap();
         let trust = upstream::open(&config, &LastGoodFiles::default(), SystemTime::UNIX_EPOCH);
-        let upstreams = Upstreams::new(&config.pools, trust).unwrap();
+        let upstreams = UpstreamPeers::new(&config.pools, trust).unwrap();
         (0..2)
             .map(|pool| {
                 *upstreams
@@ -263,14 +262,14 @@ mod tests {
     }
 
     #[test]
-    fn another_authority_is_another_group() {
+    fn connections_verified_by_different_authorities_are_not_shared() {
         let text = "pools: [{name: a, backends: [https://10.0.0.1:1]}]";
         let config = load(Some(text.as_bytes()), &Overrides::default()).unwrap();
         let trust = |digest| PoolTrust { digest, ..PoolTrust::default() };
-        let spoken = speech(&config.pools[0]);
-        assert_ne!(group(spoken, &trust(1)), group(spoken, &trust(2)));
+        let transport = transport_hash(&config.pools[0]);
+        assert_ne!(group_key(transport, &trust(1)), group_key(transport, &trust(2)));
         let mut off = config.pools[0].clone();
         off.transport.tls = TransportTls { verify: false, ..TransportTls::default() };
-        assert_ne!(group(spoken, &trust(1)), group(speech(&off), &trust(1)));
+        assert_ne!(group_key(transport, &trust(1)), group_key(transport_hash(&off), &trust(1)));
     }
 }

@@ -1,4 +1,4 @@
-//! Whom the system trusts, as a file that Pingora can read.
+//! The system's root certificates, as a file that Pingora can read.
 
 use std::fs::File;
 use std::io::{self, Write as _};
@@ -9,11 +9,10 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustls_pki_types::CertificateDer;
 
-/// A file without certificates, wherever there are devices.
+/// A file without certificates, if there is a `/dev`.
 const NONE: &str = "/dev/null";
 
-/// Certificates in a file that is in memory alone: nothing is written to a disk, which may be
-/// read-only.
+/// Certificates in a file in memory. Nothing is written to the disk, which may be read-only.
 #[derive(Debug)]
 pub(super) struct Roots(Option<File>);
 
@@ -27,12 +26,12 @@ impl Roots {
             file.write_all(pem(certificate).as_bytes())?;
         }
         let roots = Self(Some(file));
-        // Pingora would panic if it could not.
+        // Pingora would panic if it could not open the file.
         File::open(roots.path())?;
         Ok(roots)
     }
 
-    /// Where it is, as long as this lives. Without certificates, an empty file.
+    /// The path of the file, valid until this is dropped. Without certificates, an empty file.
     pub(super) fn path(&self) -> String {
         match &self.0 {
             Some(file) => format!("/proc/self/fd/{}", file.as_raw_fd()),
@@ -54,7 +53,7 @@ mod tests {
     use rustls_pki_types::pem::PemObject as _;
 
     #[test]
-    fn what_is_written_is_read_again() {
+    fn certificates_can_be_read_from_the_file() {
         let one = CertificateDer::from((0..200_u8).collect::<Vec<_>>());
         let roots = Roots::new(&[one.clone(), one.clone()]).unwrap();
         let read: Vec<_> =
@@ -63,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_an_empty_file() {
+    fn without_certificates_the_file_is_empty() {
         assert_eq!(std::fs::read(Roots::new(&[]).unwrap().path()).unwrap(), b"");
     }
 }

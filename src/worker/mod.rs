@@ -54,7 +54,7 @@ use crate::tls;
 use crate::tls::last_good::LastGoodFiles;
 use crate::tls::terminator::Terminator;
 use crate::tls::tickets::{TicketKeys, Tickets};
-use crate::upstream::Upstreams;
+use crate::upstream::UpstreamPeers;
 
 /// The worker could not start, or did not end well.
 #[derive(Debug, thiserror::Error)]
@@ -232,7 +232,7 @@ fn assemble(
     let registry = Registry::new();
     let trust = tls::upstream::open(config, kept, clock.wall(clock.now()));
     trust.found.iter().for_each(renewal::warn);
-    let upstreams = Upstreams::new(&config.pools, trust);
+    let upstreams = UpstreamPeers::new(&config.pools, trust);
     let upstreams = Arc::new(upstreams.map_err(system("keep the system's root certificates"))?);
     let metrics = Arc::new(Metrics::new(&registry, &snapshot)?);
     metrics.config_loaded(clock.wall(clock.now()));

@@ -14,7 +14,7 @@ use crate::tls::last_good::LastGoodFiles;
 use crate::tls::reloadable::{FileFailure, FileStatus, Owner, RefreshReport};
 use crate::tls::terminator::Terminator;
 use crate::tls::tickets::Tickets;
-use crate::upstream::Upstreams;
+use crate::upstream::UpstreamPeers;
 
 /// How often the files are checked. A certificate is renewed days before it expires; the short interval
 /// is for an operator who waits to see it. Links that Kubernetes swaps are noticed like any change.
@@ -23,12 +23,12 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// Everything that uses TLS files.
 pub(super) struct Files {
     terminators: Vec<Arc<Terminator>>,
-    upstreams: Arc<Upstreams>,
+    upstreams: Arc<UpstreamPeers>,
     kept: Mutex<LastGoodFiles>,
 }
 
 impl Files {
-    pub(super) fn new(terminators: Vec<Arc<Terminator>>, upstreams: Arc<Upstreams>) -> Self {
+    pub(super) fn new(terminators: Vec<Arc<Terminator>>, upstreams: Arc<UpstreamPeers>) -> Self {
         let files = Self { terminators, upstreams, kept: Mutex::default() };
         files.keep();
         files
@@ -188,7 +188,7 @@ mod tests {
         let terminators = doors.into_iter().filter_map(|door| door.terminator).collect();
         let clock = Clock::process();
         let trust = upstream::open(&config, &kept, clock.wall(clock.now()));
-        let upstreams = Arc::new(Upstreams::new(&config.pools, trust).unwrap());
+        let upstreams = Arc::new(UpstreamPeers::new(&config.pools, trust).unwrap());
         let files = Arc::new(Files::new(terminators, upstreams));
         let registry = Registry::new();
         let metrics = Metrics::new(&registry, &fixture::web()).unwrap();

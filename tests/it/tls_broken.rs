@@ -319,7 +319,7 @@ fn a_pool_without_its_ca_gets_no_connections_and_the_others_do() {
     }
     let errors = weir.status()["backends"].clone();
     let error = errors[1]["last_error"].as_str().unwrap();
-    assert!(error.contains("for want of a file: ") && error.contains("backends.crt"), "{error}");
+    assert!(error.contains("a file cannot be used: ") && error.contains("backends.crt"), "{error}");
     assert!(proxied.accept().is_err(), "no connection is made");
     assert_eq!((front.shakes().len(), front.failed(), backend.count()), (0, 0, 1));
     assert!(is_missing(&weir, &ca) && is_missing(&weir, &ours.cert));

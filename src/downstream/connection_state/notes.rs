@@ -10,7 +10,7 @@ use super::{CloseReason, ConnectionState, EarlyRefusal};
 use crate::downstream::stalled::{Reader, Stallable, Stalled, ToBackend};
 use crate::http::scan::Violation;
 use crate::http::target::Change;
-use crate::upstream::http2::Upload;
+use crate::upstream::http2::RequestBody;
 
 impl ConnectionState {
     /// A part of a response was written. `waits` says whether the client has to read before more
@@ -61,18 +61,18 @@ impl ConnectionState {
     }
 
     /// Sets the sender of the request body; `None` if the backend speaks HTTP/1.
-    pub(crate) fn set_request_body(&self, upload: Option<Arc<Upload>>) {
-        *self.request_body.lock() = upload;
+    pub(crate) fn set_request_body(&self, body: Option<Arc<RequestBody>>) {
+        *self.request_body.lock() = body;
     }
 
     /// The sender of the request body, if the backend speaks HTTP/2.
-    pub(crate) fn request_body(&self) -> Option<Arc<Upload>> {
+    pub(crate) fn request_body(&self) -> Option<Arc<RequestBody>> {
         self.request_body.lock().clone()
     }
 
     /// Waits until more of the request body may be read.
     pub(crate) fn poll_body_capacity(&self, context: &mut Context<'_>) -> Poll<()> {
-        self.request_body().map_or(Poll::Ready(()), |upload| upload.poll_room(context))
+        self.request_body().map_or(Poll::Ready(()), |body| body.poll_capacity(context))
     }
 
     /// Keeps the stream after the end of the service, because the client may still be sending.

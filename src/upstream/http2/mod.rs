@@ -1,13 +1,13 @@
-//! How Pingora connects to backends. HTTP/1: its own connections, read in small pieces
-//! (`upstream::bounded`). HTTP/2: its connections, and requests whose bodies are in our hands.
+//! The custom connector for backends. HTTP/1: Pingora's connections, read in small pieces
+//! (`upstream::bounded`). HTTP/2: Pingora's connections, with request bodies sent by Weir.
 //!
-//! Pingora passes nothing of an answer on while it waits until the backend takes a piece of the
-//! request. A backend that stops to read until its own answer is taken would then wait for itself.
-//! So here a piece is taken at once, whatever the backend takes, and whoever reads the client holds
-//! back while too much is on its way ([`Upload::poll_room`]).
+//! Pingora passes on nothing of a response while it waits for the backend to take a piece of the
+//! request. A backend that stops reading until its response is read would then wait for ever. So a
+//! piece is accepted at once, and the client is read only while few bytes are waiting
+//! ([`RequestBody::poll_capacity`]).
 
-mod call;
-mod upload;
+mod request_body;
+mod session;
 
 use std::any::Any;
 use std::time::Duration;
@@ -21,19 +21,19 @@ use pingora_core::protocols::tls::CustomALPN;
 use pingora_core::upstreams::peer::{ALPN, HttpPeer, Peer};
 use pingora_error::{Error, ErrorType, OkOrErr as _, Result};
 
-use self::call::Call;
-pub use self::upload::{Upload, of};
+pub use self::request_body::RequestBody;
+use self::session::Http2UpstreamSession;
 use super::bounded::Bounded;
 
-/// How Pingora is told that a peer is for [`Connector`]: nobody is ever offered these protocols.
-const ALONE: &[u8] = b"weir:h2";
+/// Markers in a peer for [`Connector`]. No backend is ever offered these protocols.
+const HTTP2: &[u8] = b"weir:h2";
 const PREFERRED: &[u8] = b"weir:h2,http/1.1";
 const HTTP1: &[u8] = b"weir:http/1.1";
 
-/// Leads the requests of a peer to [`Connector`].
-pub fn lead(peer: &mut HttpPeer) {
+/// Makes Pingora use [`Connector`] for the requests to a peer.
+pub fn route_to_connector(peer: &mut HttpPeer) {
     let protocol = match peer.options.alpn {
-        ALPN::H2 => ALONE,
+        ALPN::H2 => HTTP2,
         ALPN::H2H1 => PREFERRED,
         ALPN::H1 => HTTP1,
         ALPN::Custom(_) => return,
@@ -41,24 +41,24 @@ pub fn lead(peer: &mut HttpPeer) {
     peer.options.alpn = ALPN::Custom(CustomALPN::new(protocol.to_vec()));
 }
 
-/// Whether a peer may speak HTTP/1.1 instead.
+/// Whether HTTP/1.1 may be used instead.
 fn has_choice(peer: &impl Peer) -> bool {
-    is_led_by(peer, PREFERRED)
+    is_marked(peer, PREFERRED)
 }
 
-fn is_led_by(peer: &impl Peer, protocol: &[u8]) -> bool {
+fn is_marked(peer: &impl Peer, protocol: &[u8]) -> bool {
     peer.get_alpn()
         .is_some_and(|alpn| matches!(alpn, ALPN::Custom(it) if it.protocol() == protocol))
 }
 
-/// Makes connections, and keeps those of HTTP/2, as Pingora does. It keeps those of HTTP/1 itself.
+/// Makes connections, and keeps idle HTTP/2 connections as Pingora does. Pingora keeps those of HTTP/1 itself.
 pub struct Connector {
     http1: TransportConnector,
     http2: v2::Connector,
 }
 
 impl Connector {
-    /// With the options of Pingora's own connectors.
+    /// A connector with the options of Pingora's own connectors.
     #[must_use]
     pub fn new(options: ConnectorOptions) -> Self {
         Self {
@@ -70,17 +70,18 @@ impl Connector {
 
 #[async_trait]
 impl custom::Connector for Connector {
-    type Session = Call;
+    type Session = Http2UpstreamSession;
 
     async fn get_http_session<P: Peer + Send + Sync + 'static>(
         &self,
         peer: &P,
-    ) -> Result<(Connection<Call>, bool)> {
+    ) -> Result<(Connection<Http2UpstreamSession>, bool)> {
         let has_choice = has_choice(peer);
         let any: &dyn Any = peer;
         let peer = any.downcast_ref::<HttpPeer>();
-        let mut peer = peer.or_err(ErrorType::InternalError, "a peer of another kind")?.clone();
-        if is_led_by(&peer, HTTP1) {
+        let mut peer =
+            peer.or_err(ErrorType::InternalError, "the peer is not an HttpPeer")?.clone();
+        if is_marked(&peer, HTTP1) {
             peer.options.alpn = ALPN::H1;
             let stream = self.http1.new_stream(&peer).await?;
             return Ok((Connection::Stream(Box::new(Bounded::new(stream))), false));
@@ -89,26 +90,31 @@ impl custom::Connector for Connector {
         let session: HttpSession = self.http2.new_http_session(&peer).await?;
         let connection = match session {
             HttpSession::H2(stream) => {
-                Connection::Session(Call::new(stream, peer.tls(), has_choice))
+                Connection::Session(Http2UpstreamSession::new(stream, peer.tls(), has_choice))
             }
             HttpSession::H1(session) => {
                 Connection::Stream(Box::new(Bounded::new(session.into_inner())))
             }
             HttpSession::Custom(()) => {
-                return Error::e_explain(ErrorType::InternalError, "a session of another kind");
+                return Error::e_explain(ErrorType::InternalError, "an unexpected custom session");
             }
         };
         Ok((connection, false))
     }
 
-    async fn reused_http_session<P: Peer + Send + Sync + 'static>(&self, peer: &P) -> Option<Call> {
-        if is_led_by(peer, HTTP1) {
+    async fn reused_http_session<P: Peer + Send + Sync + 'static>(
+        &self,
+        peer: &P,
+    ) -> Option<Http2UpstreamSession> {
+        if is_marked(peer, HTTP1) {
             return None;
         }
         match self.http2.reused_http_session(peer).await {
-            Ok(stream) => Some(Call::new(stream?, peer.tls(), has_choice(peer))),
+            Ok(stream) => Some(Http2UpstreamSession::new(stream?, peer.tls(), has_choice(peer))),
             Err(error) => {
-                log::debug!("a connection takes no more streams: {error}");
+                log::debug!(
+                    "connection to a backend not reused: it takes no more streams: {error}"
+                );
                 None
             }
         }
@@ -116,13 +122,13 @@ impl custom::Connector for Connector {
 
     async fn release_http_session<P: Peer + Send + Sync + 'static>(
         &self,
-        call: Call,
+        session: Http2UpstreamSession,
         peer: &P,
         idle_timeout: Option<Duration>,
     ) {
-        if call.wants_http1() {
+        if session.wants_http1() {
             self.http2.prefer_h1(peer);
         }
-        self.http2.release_http_session(call.leave(), peer, idle_timeout);
+        self.http2.release_http_session(session.into_inner(), peer, idle_timeout);
     }
 }

@@ -1,4 +1,4 @@
-//! One request over HTTP/2, as a session of Pingora's.
+//! A request to an HTTP/2 backend, as a custom session of Pingora.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -20,11 +20,11 @@ use pingora_core::protocols::{Digest, UniqueIDType};
 use pingora_error::{Error, ErrorType, OrErr as _, Result};
 use tokio_stream::Stream;
 
-use super::upload::{Upload, Uploading};
+use super::request_body::{RequestBody, RequestBodyWriter};
 use crate::clock::Clock;
 
-/// Fields of a connection of HTTP/1.1, which have no place here (RFC 9113 §8.2.2).
-const OF_HTTP1: [HeaderName; 5] = [
+/// Connection-specific headers of HTTP/1.1, which HTTP/2 forbids (RFC 9113 §8.2.2).
+const HTTP1_HEADERS: [HeaderName; 5] = [
     header::CONNECTION,
     header::TRANSFER_ENCODING,
     header::UPGRADE,
@@ -32,66 +32,66 @@ const OF_HTTP1: [HeaderName; 5] = [
     HeaderName::from_static("proxy-connection"),
 ];
 
-/// Leaves the stream, whatever becomes of the request.
-struct Leaves(Arc<Upload>);
+/// Resets the stream when dropped, unless request and response are complete.
+struct ResetOnDrop(Arc<RequestBody>);
 
-impl Drop for Leaves {
+impl Drop for ResetOnDrop {
     fn drop(&mut self) {
-        self.0.leave();
+        self.0.reset_unless_done();
     }
 }
 
-/// A request and its answer.
-pub struct Call {
-    upload: Leaves,
+/// A request and its response.
+pub struct Http2UpstreamSession {
+    body: ResetOnDrop,
     inner: Http2Session,
     digest: Digest,
     tls: bool,
-    /// Whether the backend may be asked by HTTP/1.1 instead.
+    /// Whether HTTP/1.1 may be used instead.
     has_choice: bool,
     wants_http1: bool,
-    /// How long the backend may be silent.
-    patience: Option<Duration>,
+    /// How long the backend may send nothing.
+    read_timeout: Option<Duration>,
 }
 
-impl Call {
+impl Http2UpstreamSession {
     pub(super) fn new(inner: Http2Session, tls: bool, has_choice: bool) -> Self {
-        let upload = Arc::<Upload>::default();
+        let body = Arc::<RequestBody>::default();
         let of_connection = inner.digest().cloned().unwrap_or_default();
-        // The digest is meant for an answer to CONNECT, so there must be one.
+        // Pingora's digest is for the response to CONNECT, so it needs one.
         let head = ResponseHeader::build(StatusCode::OK, Some(0)).ok();
         let proxy_digest = head.map(|head| {
-            Arc::new(ProxyDigest::new(Box::new(head), Some(Box::new(Arc::clone(&upload)))))
+            Arc::new(ProxyDigest::new(Box::new(head), Some(Box::new(Arc::clone(&body)))))
         });
         let digest = Digest { proxy_digest, ..of_connection };
-        let upload = Leaves(upload);
-        Self { upload, inner, digest, tls, has_choice, wants_http1: false, patience: None }
+        let body = ResetOnDrop(body);
+        Self { body, inner, digest, tls, has_choice, wants_http1: false, read_timeout: None }
     }
 
-    /// Whether the backend is better asked by HTTP/1.1, and may be.
+    /// Whether HTTP/1.1 should be used for this backend from now on.
     pub(super) fn wants_http1(&self) -> bool {
         self.wants_http1
     }
 
-    /// Gives the stream back.
-    pub(super) fn leave(self) -> Http2Session {
+    /// Returns the inner session, for reuse of its connection.
+    pub(super) fn into_inner(self) -> Http2Session {
         if self.inner.response_finished() {
-            self.upload.0.answered(); // whoever needed no more of it may have left before
+            self.body.0.response_received(); // the reader may have stopped before the end
         }
         self.inner
     }
 
-    /// Makes a head of HTTP/1.1 one of HTTP/2 (RFC 9113 §8.3.1).
+    /// Converts the headers of an HTTP/1.1 request to HTTP/2 (RFC 9113 §8.3.1).
     fn convert(&self, request: &mut RequestHeader) -> Result<()> {
-        for name in &OF_HTTP1 {
+        for name in &HTTP1_HEADERS {
             request.remove_header(name);
         }
-        // Pingora does not show what the backend would say to it; the client has its leave from us.
+        // Pingora drops the 100 of the backend; Weir sends its own to the client.
         request.remove_header(&header::EXPECT);
         let host = request.remove_header(&header::HOST);
         let authority = match (&host, request.uri.authority()) {
             (Some(host), _) => Authority::try_from(host.as_bytes())
-                .or_err(ErrorType::InvalidHTTPHeader, "a host that is no authority")?,
+                .or_err(ErrorType::InvalidHTTPHeader, "the Host header is not a valid authority")?,
             (None, Some(authority)) => authority.clone(),
             (None, None) => {
                 return Error::e_explain(ErrorType::InvalidHTTPHeader, "a request without a host");
@@ -103,33 +103,35 @@ impl Call {
             .authority(authority)
             .path_and_query(path.unwrap_or_else(|| PathAndQuery::from_static("/")))
             .build();
-        request.set_uri(uri.or_err(ErrorType::InvalidHTTPHeader, "a target that is no URI")?);
+        request.set_uri(
+            uri.or_err(ErrorType::InvalidHTTPHeader, "the request target is not a valid URI")?,
+        );
         Ok(())
     }
 
-    /// An answer whose end came with its head, though it says that it has a body (RFC 9113 §8.1.1).
-    /// The library does not look at that.
-    fn is_cut_short(&self) -> bool {
+    /// Whether the response ended with its headers although they announce a body (RFC 9113 §8.1.1). The
+    /// `h2` library does not check that.
+    fn lacks_body(&self) -> bool {
         let Some(head) = self.inner.response_header() else { return false };
-        let of_head = self.inner.request_header().is_some_and(|it| it.method == Method::HEAD);
+        let is_head = self.inner.request_header().is_some_and(|it| it.method == Method::HEAD);
         let has_body =
-            !of_head && !matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+            !is_head && !matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
         let length = head.headers.get(header::CONTENT_LENGTH);
         has_body
             && length.is_some_and(|length| length.as_bytes().iter().any(|digit| *digit != b'0'))
     }
 
-    /// What an error says of the connection and of the backend.
-    fn heed(&mut self, mut error: Box<Error>) -> Box<Error> {
+    /// Decides whether an error makes the connection, or HTTP/2 with this backend, unusable.
+    fn note_connection_error(&mut self, mut error: Box<Error>) -> Box<Error> {
         #[expect(clippy::wildcard_enum_match_arm, reason = "Pingora's list of errors is open")]
         match error.etype() {
-            // It may hang: nothing new begins on it.
-            ErrorType::ReadTimedout if !self.upload.0.awaits_client() => {
+            // The connection may hang: it takes no new streams.
+            ErrorType::ReadTimedout if !self.body.0.waits_for_client() => {
                 self.inner.conn.mark_shutdown();
             }
             ErrorType::H2Downgrade | ErrorType::InvalidH2 if self.has_choice => {
                 self.wants_http1 = true;
-                // The next stream would begin on it again, before it comes to HTTP/1.1.
+                // Otherwise the next request would use it again instead of HTTP/1.1.
                 self.inner.conn.mark_shutdown();
             }
             ErrorType::H2Downgrade | ErrorType::InvalidH2 => error.set_retry(false),
@@ -139,48 +141,48 @@ impl Call {
     }
 }
 
-/// Waits for `reading`, and sends what can be sent of the body meanwhile. A backend is silent from
-/// when the last of the body has come or gone: an upload takes the time that it takes.
-async fn beside<T>(
-    upload: &Upload,
-    patience: Option<Duration>,
+/// Reads, and sends the body of the request meanwhile. The timeout begins again with each piece of the
+/// body that is received or sent, because an upload may take long.
+async fn read_while_sending<T>(
+    body: &RequestBody,
+    timeout: Option<Duration>,
     reading: impl Future<Output = Result<T>>,
 ) -> Result<T> {
     let clock = Clock::process();
-    let patience = patience.unwrap_or(Duration::MAX);
-    let mut silence = pin!(tokio::time::sleep(patience));
+    let timeout = timeout.unwrap_or(Duration::MAX);
+    let mut stalled = pin!(tokio::time::sleep(timeout));
     let mut reading = pin!(reading);
-    let mut moves = upload.moves();
+    let mut progress = body.progress();
     poll_fn(|context| {
-        let _left = upload.poll_sent(context);
-        if let Some(status) = upload.poll_given_up(context) {
+        let _left = body.poll_sent(context);
+        if let Some(status) = body.poll_aborted_with(context) {
             let status = ErrorType::HTTPStatus(status);
-            return Poll::Ready(Error::e_explain(status, "the request is given up"));
+            return Poll::Ready(Error::e_explain(status, "the request was aborted"));
         }
         let polled = reading.as_mut().poll(context);
         if polled.is_ready() {
             return polled;
         }
-        let before = std::mem::replace(&mut moves, upload.moves());
-        if before != moves {
-            silence.as_mut().reset(clock.instant(clock.now() + patience).into());
+        let before = std::mem::replace(&mut progress, body.progress());
+        if before != progress {
+            stalled.as_mut().reset(clock.instant(clock.now() + timeout).into());
         }
-        ready!(silence.as_mut().poll(context));
-        Poll::Ready(Error::e_explain(ErrorType::ReadTimedout, "no answer in time"))
+        ready!(stalled.as_mut().poll(context));
+        Poll::Ready(Error::e_explain(ErrorType::ReadTimedout, "the response timed out"))
     })
     .await
 }
 
-/// The same, as long as the client needs what is read.
-async fn beside_while_needed<T>(
-    upload: &Upload,
-    patience: Option<Duration>,
+/// The same, until the response has been sent to the client in full.
+async fn read_while_sending_until_done<T>(
+    body: &RequestBody,
+    timeout: Option<Duration>,
     reading: impl Future<Output = Result<Option<T>>>,
 ) -> Result<Option<T>> {
-    let mut reading = pin!(beside(upload, patience, reading));
+    let mut reading = pin!(read_while_sending(body, timeout, reading));
     poll_fn(|context| {
         let polled = reading.as_mut().poll(context);
-        if polled.is_pending() && upload.poll_over(context) {
+        if polled.is_pending() && body.poll_over(context) {
             return Poll::Ready(Ok(None));
         }
         polled
@@ -189,7 +191,7 @@ async fn beside_while_needed<T>(
 }
 
 #[async_trait]
-impl Session for Call {
+impl Session for Http2UpstreamSession {
     async fn write_request_header(
         &mut self,
         mut request: Box<RequestHeader>,
@@ -197,23 +199,23 @@ impl Session for Call {
     ) -> Result<()> {
         self.convert(&mut request)?;
         self.inner.write_request_header(request, end)?;
-        let (stream, patience) = (self.inner.take_request_body_writer(), self.inner.write_timeout);
-        self.upload.0.begin(stream, end, patience);
+        let (stream, timeout) = (self.inner.take_request_body_writer(), self.inner.write_timeout);
+        self.body.0.headers_sent(stream, end, timeout);
         Ok(())
     }
 
     async fn write_request_body(&mut self, mut data: Bytes, end: bool) -> Result<()> {
-        let mut body = self.body();
+        let mut body = self.writer();
         body.write_all_buf(&mut data).await?;
         if end { body.finish().await } else { Ok(()) }
     }
 
     async fn finish_request_body(&mut self) -> Result<()> {
-        self.body().finish().await
+        self.writer().finish().await
     }
 
     fn set_read_timeout(&mut self, timeout: Option<Duration>) {
-        self.patience = timeout; // the library's own knows nothing of the body
+        self.read_timeout = timeout; // Pingora's own would not consider the body
     }
 
     fn set_write_timeout(&mut self, timeout: Option<Duration>) {
@@ -221,19 +223,27 @@ impl Session for Call {
     }
 
     async fn read_response_header(&mut self) -> Result<()> {
-        let read = beside(&self.upload.0, self.patience, self.inner.read_response_header()).await;
-        read.map_err(|error| self.heed(error))?;
-        if self.inner.check_response_end_or_error().unwrap_or(false) && self.is_cut_short() {
-            return Error::e_explain(ErrorType::H2Error, "an answer without the body it announces");
+        let read =
+            read_while_sending(&self.body.0, self.read_timeout, self.inner.read_response_header())
+                .await;
+        read.map_err(|error| self.note_connection_error(error))?;
+        if self.inner.check_response_end_or_error().unwrap_or(false) && self.lacks_body() {
+            return Error::e_explain(
+                ErrorType::H2Error,
+                "the response ended without the body it announced",
+            );
         }
         Ok(())
     }
 
     async fn read_response_body(&mut self) -> Result<Option<Bytes>> {
-        let read =
-            beside_while_needed(&self.upload.0, self.patience, self.inner.read_response_body())
-                .await;
-        read.map_err(|error| self.heed(error))
+        let read = read_while_sending_until_done(
+            &self.body.0,
+            self.read_timeout,
+            self.inner.read_response_body(),
+        )
+        .await;
+        read.map_err(|error| self.note_connection_error(error))
     }
 
     fn response_finished(&self) -> bool {
@@ -241,7 +251,7 @@ impl Session for Call {
     }
 
     async fn shutdown(&mut self, _: u32, _: &str) {
-        self.upload.0.leave();
+        self.body.0.reset_unless_done();
     }
 
     fn response_header(&self) -> Option<&ResponseHeader> {
@@ -269,12 +279,16 @@ impl Session for Call {
     }
 
     async fn read_trailers(&mut self) -> Result<Option<HeaderMap>> {
-        let read =
-            beside_while_needed(&self.upload.0, self.patience, self.inner.read_trailers()).await;
+        let read = read_while_sending_until_done(
+            &self.body.0,
+            self.read_timeout,
+            self.inner.read_trailers(),
+        )
+        .await;
         if self.inner.response_finished() {
-            self.upload.0.answered();
+            self.body.0.response_received();
         }
-        read.map_err(|error| self.heed(error))
+        read.map_err(|error| self.note_connection_error(error))
     }
 
     fn fd(&self) -> UniqueIDType {
@@ -286,7 +300,7 @@ impl Session for Call {
     }
 
     fn take_request_body_writer(&mut self) -> Option<Box<dyn BodyWrite>> {
-        Some(Box::new(self.body()))
+        Some(Box::new(self.writer()))
     }
 
     async fn finish_custom(&mut self) -> Result<()> {
@@ -296,7 +310,7 @@ impl Session for Call {
     fn take_custom_message_reader(
         &mut self,
     ) -> Option<Box<dyn Stream<Item = Result<Bytes>> + Unpin + Send + Sync>> {
-        Some(Box::new(tokio_stream::empty())) // there is nothing beside HTTP
+        Some(Box::new(tokio_stream::empty())) // custom messages do not exist
     }
 
     async fn drain_custom_messages(&mut self) -> Result<()> {
@@ -308,9 +322,9 @@ impl Session for Call {
     }
 }
 
-impl Call {
-    fn body(&self) -> Uploading {
-        let upload = Arc::clone(&self.upload.0);
-        Uploading { upload, patience: self.inner.write_timeout }
+impl Http2UpstreamSession {
+    fn writer(&self) -> RequestBodyWriter {
+        let body = Arc::clone(&self.body.0);
+        RequestBodyWriter { body, timeout: self.inner.write_timeout }
     }
 }

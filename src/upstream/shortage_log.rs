@@ -1,4 +1,4 @@
-//! Logs what this machine lacks for connections to backends.
+//! Logs which resources of this machine are used up, so that connections to backends fail.
 //!
 //! The access log and the metrics have the rejected request as `overload`. Neither says which limit was
 //! reached, and that is what an operator has to raise.
@@ -8,13 +8,13 @@ use std::fs;
 
 use pingora_core::protocols::l4::socket::SocketAddr;
 
-use super::ours::Shortage;
+use super::shortage::Shortage;
 use crate::policy::log_throttle::LogThrottle;
 use crate::time::Timestamp;
 
 /// The limits of this machine, and a throttle for the warnings about each.
 #[derive(Debug)]
-pub struct Shortages {
+pub struct ShortageLog {
     /// Read once: a process without descriptors could not open them.
     file_max: String,
     port_range: String,
@@ -25,7 +25,7 @@ pub struct Shortages {
     memory: LogThrottle,
 }
 
-impl Shortages {
+impl ShortageLog {
     pub(super) fn new() -> Self {
         Self {
             file_max: setting("fs/file-max"),
@@ -40,41 +40,41 @@ impl Shortages {
 
     /// Logs, throttled, that a request was rejected because no connection to `backend` could be made.
     pub fn report(&self, shortage: Shortage, backend: &SocketAddr, now: Timestamp) {
-        let notices = match shortage {
+        let throttle = match shortage {
             Shortage::Descriptors => &self.descriptors,
             Shortage::SystemDescriptors => &self.system_descriptors,
             Shortage::Ports => &self.ports,
             Shortage::Memory => &self.memory,
         };
-        if let Some(suppressed) = notices.next(now) {
-            let what = What { shortages: self, shortage };
+        if let Some(suppressed) = throttle.next(now) {
+            let help = Help { log: self, shortage };
             log::warn!(
                 "request rejected, out of {shortage}: reason=overload backend={backend} \
-                 suppressed={suppressed} {what}"
+                 suppressed={suppressed} {help}"
             );
         }
     }
 }
 
 /// A limit, and what to do about it.
-struct What<'a> {
-    shortages: &'a Shortages,
+struct Help<'a> {
+    log: &'a ShortageLog,
     shortage: Shortage,
 }
 
-impl fmt::Display for What<'_> {
+impl fmt::Display for Help<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Shortages { file_max, port_range, tcp_mem, .. } = self.shortages;
+        let ShortageLog { file_max, port_range, tcp_mem, .. } = self.log;
         match self.shortage {
             Shortage::Descriptors => write!(
                 formatter,
                 "limit={} (help: raise the limit, `ulimit -Hn` or LimitNOFILE=, or lower \
                  limits.connections or limits.http2.streams)",
-                limit_of_descriptors()
+                descriptor_limit()
             ),
             Shortage::SystemDescriptors => write!(
                 formatter,
-                "fs.file-max={file_max} (help: raise fs.file-max, or find the process that has them)"
+                "fs.file-max={file_max} (help: raise fs.file-max, or find the process that uses them)"
             ),
             Shortage::Ports => write!(
                 formatter,
@@ -90,7 +90,7 @@ impl fmt::Display for What<'_> {
     }
 }
 
-fn limit_of_descriptors() -> String {
+fn descriptor_limit() -> String {
     let limit = rlimit::Resource::NOFILE.get();
     limit.map_or_else(|error| error.to_string(), |(soft, _)| soft.to_string())
 }
@@ -108,14 +108,14 @@ mod tests {
 
     #[test]
     fn each_shortage_is_logged_with_its_limit_and_what_to_do() {
-        let shortages = Shortages::new();
+        let log = ShortageLog::new();
         for (shortage, begin) in [
             (Shortage::Descriptors, "limit="),
             (Shortage::SystemDescriptors, "fs.file-max="),
             (Shortage::Ports, "net.ipv4.ip_local_port_range=\""),
             (Shortage::Memory, "net.ipv4.tcp_mem=\""),
         ] {
-            let what = What { shortages: &shortages, shortage }.to_string();
+            let what = Help { log: &log, shortage }.to_string();
             let value = what.strip_prefix(begin).unwrap_or_default();
             // A container need not see all settings of its kernel.
             let is_number = value.starts_with(|first: char| first.is_ascii_digit());

@@ -1,4 +1,4 @@
-//! Connections that begin with a PROXY header: they speak for one client, or for ourselves.
+//! Connections to backends that begin with a PROXY header, for one client or for Weir itself.
 
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
@@ -16,27 +16,27 @@ use xxhash_rust::xxh3::Xxh3;
 
 use crate::http::proxy_protocol::{Addresses, version_2_header};
 
-/// How long a connection that speaks for one client is kept without a request. Nobody else can use
-/// it, and whether the client comes back nobody knows.
+/// How long a connection for one client may stay idle. Other clients cannot use it, and this one may not
+/// come back.
 const IDLE_MAX: Duration = Duration::from_secs(10);
 
-/// Connects, and says whom it speaks for before anything else.
+/// Connects, and sends a PROXY header first.
 #[derive(Debug)]
-struct Proxied {
+struct ProxyHeaderConnect {
     header: Vec<u8>,
-    /// Pingora times its own way of connecting alone.
-    patience: Option<Duration>,
+    /// Pingora limits the time of its own connector only.
+    timeout: Option<Duration>,
 }
 
-/// Whether connections to this peer begin with a PROXY header.
-pub(super) fn speak_for_us(peer: &mut HttpPeer) {
+/// Makes connections to this peer begin with a PROXY header for Weir itself.
+pub(super) fn for_self(peer: &mut HttpPeer) {
     peer.options.custom_l4 =
-        Some(Arc::new(Proxied { header: version_2_header(None), patience: None }));
+        Some(Arc::new(ProxyHeaderConnect { header: version_2_header(None), timeout: None }));
 }
 
-/// Where a peer's connections begin with a PROXY header, lets this one speak for a client. The
-/// connection is for this client alone then.
-pub fn speak_for(peer: &mut HttpPeer, ends: Option<Addresses>) {
+/// If connections to this peer begin with a PROXY header, makes it the header of a client. The connection
+/// is used for this client only.
+pub fn for_client(peer: &mut HttpPeer, ends: Option<Addresses>) {
     if peer.options.custom_l4.is_none() {
         return;
     }
@@ -45,13 +45,13 @@ pub fn speak_for(peer: &mut HttpPeer, ends: Option<Addresses>) {
     hash.update(&peer.group_key.to_le_bytes());
     hash.update(&header);
     peer.group_key = hash.digest();
-    let patience = peer.options.connection_timeout;
-    peer.options.custom_l4 = Some(Arc::new(Proxied { header, patience }));
+    let timeout = peer.options.connection_timeout;
+    peer.options.custom_l4 = Some(Arc::new(ProxyHeaderConnect { header, timeout }));
     peer.options.idle_timeout = peer.options.idle_timeout.map(|idle| idle.min(IDLE_MAX));
 }
 
 #[async_trait]
-impl L4Connect for Proxied {
+impl L4Connect for ProxyHeaderConnect {
     async fn connect(&self, address: &SocketAddr) -> Result<Stream> {
         let Some(address) = address.as_inet().copied() else {
             return Err(Error::explain(ErrorType::InternalError, "a backend without an address"));
@@ -61,10 +61,15 @@ impl L4Connect for Proxied {
             stream.write_all(&self.header).await?;
             io::Result::Ok(stream)
         };
-        let connected = match self.patience {
-            Some(patience) => match tokio::time::timeout(patience, connect).await {
+        let connected = match self.timeout {
+            Some(timeout) => match tokio::time::timeout(timeout, connect).await {
                 Ok(connected) => connected,
-                Err(_late) => return Err(Error::explain(ErrorType::ConnectTimedout, "too late")),
+                Err(_late) => {
+                    return Err(Error::explain(
+                        ErrorType::ConnectTimedout,
+                        "connecting with a PROXY header timed out",
+                    ));
+                }
             },
             None => connect.await,
         };
@@ -74,7 +79,7 @@ impl L4Connect for Proxied {
     }
 }
 
-#[expect(clippy::wildcard_enum_match_arm, reason = "the list is open")]
+#[expect(clippy::wildcard_enum_match_arm, reason = "the system's list of errors is open")]
 fn kind(error: &io::Error) -> ErrorType {
     match error.kind() {
         ErrorKind::ConnectionRefused => ErrorType::ConnectRefused,

@@ -1,4 +1,5 @@
-//! Failures of our own: what we lack to make a connection says nothing about a backend.
+//! Shortages of this machine. A connection that fails for lack of local resources says nothing about the
+//! backend.
 
 use std::error::Error as StdError;
 use std::{fmt, io, iter};
@@ -8,10 +9,10 @@ use pingora_error::Error;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with};
 
-/// What an operator reads of [`is_no_local_address`].
+/// The text for the operator if [`is_no_local_address`].
 pub const NO_LOCAL_ADDRESS: &str = "no local address to connect from";
 
-/// What this machine does not have for a connection.
+/// A resource that is used up, so that no connection can be made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shortage {
     /// A file descriptor of this process.
@@ -34,13 +35,13 @@ const SHORTAGES: [(Errno, Shortage); 5] = [
 ];
 
 impl Shortage {
-    /// What was missing for a connection to `to`, if the attempt failed for that. May make a system call.
+    /// The missing resource, if the connection to `to` failed for lack of one. May make a system call.
     #[must_use]
     pub fn of(error: &Error, to: &SocketAddr) -> Option<Self> {
         Self::by_code(cause(error)?.raw_os_error()?, || reach(to))
     }
 
-    /// `reach` looks whether there is a local address to connect from.
+    /// `reach` checks whether there is a local address to connect from.
     fn by_code(code: i32, reach: impl FnOnce() -> Result<(), Errno>) -> Option<Self> {
         let known = SHORTAGES.into_iter().find(|(one, _)| one.raw_os_error() == code);
         // The kernel has one error for "no local port is left" and "no local address".
@@ -50,22 +51,22 @@ impl Shortage {
     }
 }
 
-/// What the operating system said. Pingora wraps it in a private type if the socket had an address.
+/// The error of the operating system. Pingora wraps it in a private type if the socket had an address.
 #[must_use]
 pub fn cause(error: &Error) -> Option<&io::Error> {
     let root: &(dyn StdError + 'static) = error.root_cause();
     iter::successors(Some(root), |&cause| cause.source()).find_map(|cause| cause.downcast_ref())
 }
 
-/// Whether there was no local address to connect from: IPv6 is disabled, say. If it is no [`Shortage`],
-/// local ports have not run out.
+/// Whether there was no local address to connect from, or no local port; [`Shortage::of`] tells them
+/// apart. There is no address if IPv6 is disabled, for example.
 #[must_use]
 pub fn is_no_local_address(cause: &io::Error) -> bool {
     cause.raw_os_error() == Some(Errno::ADDRNOTAVAIL.raw_os_error())
 }
 
-/// Looks for a route to `to` and for a local address on it. A socket of UDP sends nothing when it connects,
-/// does not block, and takes no port of TCP.
+/// Checks for a route to `to` with a local address. Connecting a UDP socket sends nothing, does not block,
+/// and uses no TCP port.
 fn reach(to: &SocketAddr) -> Result<(), Errno> {
     let Some(to) = to.as_inet() else { return Ok(()) };
     let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
@@ -103,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn what_this_machine_lacks_is_told_from_what_a_backend_did() {
+    fn a_shortage_of_this_machine_is_no_failure_of_the_backend() {
         let of = |error| Shortage::of(&wrapped(os(error)), &loopback());
         for (error, shortage) in SHORTAGES {
             assert_eq!(of(error), Some(shortage), "{error:?}");
@@ -118,7 +119,7 @@ mod tests {
         let of = |error: Errno, reach| Shortage::by_code(error.raw_os_error(), || reach);
         assert_eq!(of(Errno::ADDRNOTAVAIL, Ok(())), Some(Shortage::Ports));
         assert_eq!(of(Errno::ADDRNOTAVAIL, Err(Errno::ADDRNOTAVAIL)), None);
-        // Nothing was found out, so no backend is blamed.
+        // The check itself failed, so no backend is blamed.
         assert_eq!(of(Errno::ADDRNOTAVAIL, Err(Errno::MFILE)), Some(Shortage::Ports));
         assert_eq!(of(Errno::ADDRNOTAVAIL, Err(Errno::AGAIN)), Some(Shortage::Ports));
         assert_eq!(of(Errno::NOMEM, Err(Errno::ADDRNOTAVAIL)), Some(Shortage::Memory));
