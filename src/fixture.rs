@@ -69,8 +69,7 @@ pub(crate) fn health_check(probe: Probe) -> HealthCheck {
         probe,
         interval: Duration::from_millis(20),
         timeout: Duration::from_millis(20),
-        unhealthy_after: NonZeroU32::new(2).unwrap(),
-        healthy_after: NonZeroU32::new(2).unwrap(),
+        ..HealthCheck::default()
     }
 }
 

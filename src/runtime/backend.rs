@@ -341,10 +341,8 @@ impl Drop for Lease {
 #[cfg(test)]
 mod tests {
     use std::panic;
-    use std::time::Duration;
 
     use super::*;
-    use crate::config::Probe;
     use crate::runtime::endpoint::Lookup;
 
     fn unprobed() -> Arc<Backend> {
@@ -353,16 +351,8 @@ mod tests {
     }
 
     fn probed() -> Backend {
-        let two = NonZeroU32::new(2).unwrap();
-        let check = HealthCheck {
-            probe: Probe::Tcp,
-            interval: Duration::from_secs(1),
-            timeout: Duration::from_secs(1),
-            unhealthy_after: two,
-            healthy_after: two,
-        };
         let endpoint = Endpoint::fixed("127.0.0.1:1".parse().unwrap());
-        Backend::new("127.0.0.1:1", endpoint, Some(&check))
+        Backend::new("127.0.0.1:1", endpoint, Some(&HealthCheck::default()))
     }
 
     #[test]

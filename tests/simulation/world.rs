@@ -10,8 +10,8 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderValue, Method, Version};
 use weir::config::{
     AccessLog, Admin, Algorithm, Backend, BackendAddress, Config, HealthCheck, HostPattern, Limits,
-    Listener, LogFormat, LogTarget, Pool, Probe, RateLimit, ReadyWhen, ResponseBuffers, Retry,
-    RetryOn, Route, Shutdown, SourcePosition, Threads, Timeouts, Transport,
+    Listener, LogFormat, LogTarget, Pool, RateLimit, ReadyWhen, ResponseBuffers, Retry, RetryOn,
+    Route, Shutdown, SourcePosition, Threads, Timeouts, Transport,
 };
 use weir::exchange::refusal::Refusal;
 use weir::exchange::{Admitted, Exchange, Head, Replay};
@@ -442,11 +442,10 @@ fn draw_pool(dice: &mut Dice, number: u8) -> Pool {
         algorithm: dice.choice([RoundRobin, LeastConnections, IpHash, Random]).unwrap(),
         backends: (0..dice.u16(1..=6)).map(|index| backend(dice, index)).collect(),
         health_check: Some(HealthCheck {
-            probe: Probe::Tcp,
             interval: Duration::from_secs(dice.u64(30..=300)),
-            timeout: Duration::from_secs(3),
             unhealthy_after: NonZeroU32::new(dice.u32(1..=4)).unwrap(),
             healthy_after: NonZeroU32::new(dice.u32(1..=4)).unwrap(),
+            ..HealthCheck::default()
         }),
         retry: Retry {
             attempts: NonZeroU8::new(dice.u8(1..=5)).unwrap(),

@@ -195,6 +195,13 @@ impl RawPool {
     }
 }
 
+impl Default for HealthCheck {
+    /// By TCP, with every default.
+    fn default() -> Self {
+        RawHealthCheck::default().configuration(Probe::Tcp)
+    }
+}
+
 impl RawHealthCheck {
     /// The default of a pool.
     fn tcp() -> Self {
