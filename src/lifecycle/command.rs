@@ -47,12 +47,9 @@ pub enum Command<P: Payload> {
     AdoptNames(WorkerId),
     /// A worker that served is gone: forget its requests in flight.
     ForgetInFlight,
-    /// Send the report of a draining worker to the one that serves.
+    /// Send the report of a draining worker to the one that serves; respond by `ReportNotSent` if it
+    /// does not get it.
     SendReport(WorkerId, P::Report),
-    /// Keep the report of a draining worker until one serves.
-    KeepReport(P::Report),
-    /// Send the reports that were kept to the worker that serves now.
-    SendKeptReports(WorkerId),
     /// Keep the binary that this worker runs: it is known to serve.
     KeepBinary(WorkerId),
     /// Close every listening socket that this configuration does not use.

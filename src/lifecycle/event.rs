@@ -69,6 +69,13 @@ pub enum WorkerEvent<P: Payload> {
     Alive,
     /// It does not read what is sent to it. A part of a message may have been sent.
     SendTimedOut,
+    /// It did not get this report of a draining worker.
+    ReportNotSent {
+        /// The report.
+        report: P::Report,
+        /// It does not read what is sent to it. Otherwise it is gone.
+        timed_out: bool,
+    },
     /// It will send nothing more.
     LinkClosed,
     /// Its process has exited and is reaped.
@@ -91,6 +98,7 @@ impl<P: Payload> WorkerEvent<P> {
             Self::SpawnFailed(_)
             | Self::ListenFailed(_)
             | Self::SendTimedOut
+            | Self::ReportNotSent { .. }
             | Self::LinkClosed
             | Self::Exited(_) => false,
         }

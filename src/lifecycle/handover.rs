@@ -38,6 +38,9 @@ impl<P: Payload> Service<P> {
             WorkerEvent::Heartbeat { hung_threads } => self.on_heartbeat(id, hung_threads),
             WorkerEvent::Alive => {}
             WorkerEvent::SendTimedOut => self.kill(id, KillReason::SendTimedOut),
+            WorkerEvent::ReportNotSent { report, timed_out } => {
+                self.on_report_not_sent(id, report, timed_out);
+            }
             WorkerEvent::LinkClosed => {
                 if let Some(worker) = self.workers.find_mut(id) {
                     worker.close_link(now);
@@ -197,7 +200,8 @@ impl<P: Payload> Service<P> {
             let before = before.config;
             self.commands.push(Command::ReportReload { worker: id, before, after, replies });
         }
-        self.commands.extend([Command::SendKeptReports(id), Command::PublishStats]);
+        self.send_kept_reports(id);
+        self.commands.push(Command::PublishStats);
         if !matches!(self.phase, Phase::Stopping(_)) {
             self.commands.push(Command::NotifyReady);
         }
@@ -306,16 +310,6 @@ impl<P: Payload> Service<P> {
         for (id, reason) in excess(&draining, current, max, memory) {
             self.kill(id, reason);
         }
-    }
-
-    fn on_drain_report(&mut self, id: WorkerId, report: P::Report) {
-        match &self.workers.current {
-            // One that stops drains as well, and its own counts contain what it reports.
-            Some(current) if current.id() == id => {}
-            Some(current) => self.commands.push(Command::SendReport(current.id(), report)),
-            None => self.commands.push(Command::KeepReport(report)),
-        }
-        self.commands.push(Command::PublishStats);
     }
 
     pub(super) fn expire_draining(&mut self) {

@@ -23,8 +23,10 @@ mod drain;
 mod event;
 mod exits;
 mod handover;
+mod kept_reports;
 mod op_queue;
 mod operations;
+mod reports;
 mod restart;
 mod save;
 mod service;
@@ -59,6 +61,9 @@ pub trait Payload: fmt::Debug {
     type Report: fmt::Debug;
     /// A client that waits for the result of its command.
     type Reply: fmt::Debug;
+
+    /// Whether a report says that nothing has happened.
+    fn is_empty(report: &Self::Report) -> bool;
 }
 
 /// The number of a worker, from 1. No two workers of a service have the same one, upgrades included.

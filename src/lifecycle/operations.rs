@@ -128,7 +128,8 @@ impl<P: Payload> Service<P> {
 
     pub(super) fn advance_upgrade(&mut self) {
         let Phase::Upgrading(upgrade) = &mut self.phase else { return };
-        if upgrade.is_quiet(self.workers.all()) {
+        // The next image would not get a report that is kept.
+        if upgrade.is_quiet(self.workers.all()) && self.kept_reports.is_empty() {
             *upgrade = Upgrade::Executing;
             self.commands.push(Command::Exec);
         } else if let Some(why) = upgrade.timeout(&self.settings.binary_path, self.now) {

@@ -9,6 +9,7 @@ use super::candidate::Candidate;
 use super::command::{Command, KillReason, Order};
 use super::drain::Draining;
 use super::event::Event;
+use super::kept_reports::KeptReports;
 use super::op_queue::OpQueue;
 use super::restart::{Binary, Restart};
 use super::save::{Saved, SavedWorker};
@@ -42,6 +43,15 @@ pub(super) enum Phase<R> {
     Ended,
 }
 
+/// What a tick does at intervals.
+#[derive(Debug, Default)]
+struct Ticks {
+    /// The last one.
+    last: Timestamp,
+    /// When the next keep-alive is sent to the service manager.
+    keepalive_at: Timestamp,
+}
+
 /// One service.
 #[derive(Debug)]
 pub struct Service<P: Payload> {
@@ -54,10 +64,8 @@ pub struct Service<P: Payload> {
     pub(super) restart: Restart,
     pub(super) counters: Counters,
     pub(super) upgrades: Upgrades,
-    /// When the next keep-alive is sent to the service manager.
-    pub(super) keepalive_at: Timestamp,
-    /// The last tick.
-    pub(super) checked_at: Timestamp,
+    pub(super) kept_reports: KeptReports<P::Report>,
+    ticks: Ticks,
     pub(super) now: Timestamp,
     pub(super) commands: Vec<Command<P>>,
 }
@@ -77,8 +85,8 @@ impl<P: Payload> Service<P> {
             restart: Restart::new(Binary::OnDisk),
             counters: Counters::default(),
             upgrades: Upgrades::default(),
-            keepalive_at: Timestamp::ZERO,
-            checked_at: Timestamp::ZERO,
+            kept_reports: KeptReports::new(),
+            ticks: Ticks::default(),
             now: Timestamp::ZERO,
             commands: Vec::new(),
         }
@@ -112,7 +120,7 @@ impl<P: Payload> Service<P> {
         if saved.upgrade_waits {
             service.queue.request_upgrade();
         }
-        (service.now, service.checked_at) = (now, now);
+        (service.now, service.ticks.last) = (now, now);
         service
     }
 
@@ -194,18 +202,18 @@ impl<P: Payload> Service<P> {
             draining.map(|draining| draining.deadline).min(),
             self.workers.all().filter_map(Worker::exit_deadline).min(),
             phase,
-            self.settings.keepalive.map(|_| self.keepalive_at),
+            self.settings.keepalive.map(|_| self.ticks.keepalive_at),
         ];
-        due.into_iter().flatten().fold(self.checked_at + tick, Timestamp::min)
+        due.into_iter().flatten().fold(self.ticks.last + tick, Timestamp::min)
     }
 
     fn on_tick(&mut self) {
-        self.checked_at = self.now;
+        self.ticks.last = self.now;
         if let Some(interval) = self.settings.keepalive
-            && self.keepalive_at <= self.now
+            && self.ticks.keepalive_at <= self.now
         {
             self.commands.push(Command::NotifyAlive);
-            self.keepalive_at = self.now + interval;
+            self.ticks.keepalive_at = self.now + interval;
         }
         self.expire_candidates();
         self.expire_handover();

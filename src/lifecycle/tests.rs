@@ -15,6 +15,10 @@ impl Payload for Numbers {
     type State = u32;
     type Report = u32;
     type Reply = u32;
+
+    fn is_empty(report: &u32) -> bool {
+        *report == 0
+    }
 }
 
 const SHUTDOWN: Shutdown = Shutdown {
@@ -275,6 +279,39 @@ fn a_stop_ends_with_the_last_worker_and_answers_who_waits() {
     bench.exits(FIRST, true);
     bench.event(Event::Tick);
     assert!(bench.has("Exit { result: Ok(()), replies: [9] }"));
+}
+
+#[test]
+fn a_report_that_a_worker_did_not_get_goes_to_the_next_one() {
+    for timed_out in [false, true] {
+        let mut bench = Bench::reloading();
+        bench.said(SECOND, WorkerEvent::Warm);
+        bench.said(FIRST, WorkerEvent::State(7));
+        bench.said(SECOND, WorkerEvent::Ready);
+        bench.said(FIRST, WorkerEvent::DrainReport(5));
+        assert!(bench.has("SendReport(WorkerId(2), 5)"));
+        bench.said(SECOND, WorkerEvent::ReportNotSent { report: 5, timed_out });
+        assert_eq!(bench.has("Kill(WorkerId(2), SendTimedOut)"), timed_out);
+        bench.exits(SECOND, false);
+        bench.said(FIRST, WorkerEvent::DrainReport(6));
+        bench.said(FIRST, WorkerEvent::DrainReport(0));
+        bench.passes(Duration::from_millis(100));
+        bench.said(WorkerId(3), WorkerEvent::Warm);
+        bench.said(WorkerId(3), WorkerEvent::Ready);
+        let sent = bench.commands.iter().filter(|command| command.starts_with("SendReport"));
+        let sent: Vec<&String> = sent.collect();
+        assert_eq!(sent, ["SendReport(WorkerId(3), 5)", "SendReport(WorkerId(3), 6)"]);
+    }
+}
+
+#[test]
+fn an_upgrade_does_not_leave_a_report_behind() {
+    let mut bench = Bench::serving();
+    bench.begin_upgrade(1);
+    bench.said(FIRST, WorkerEvent::Quiesced);
+    bench.said(FIRST, WorkerEvent::ReportNotSent { report: 5, timed_out: false });
+    bench.event(Event::Tick);
+    assert!(bench.commands.is_empty(), "{:?}", bench.commands);
 }
 
 #[test]

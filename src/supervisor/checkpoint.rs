@@ -2,27 +2,20 @@
 
 use std::time::Duration;
 
-use crate::link::{DrainReport, State};
+use crate::link::State;
 use crate::runtime::handoff::Handoff;
 use crate::time::Timestamp;
-
-/// How many reports are kept. Each draining worker sends ten a second while it completes requests.
-const REPORTS_MAX: usize = 2000;
 
 /// The last known state.
 pub(super) struct Checkpoint {
     state: State,
     /// When it came.
     at: Timestamp,
-    /// Reports of draining workers for which no worker served.
-    reports: Vec<DrainReport>,
-    /// Further ones were lost, and that is logged.
-    is_full: bool,
 }
 
 impl Checkpoint {
     pub(super) const fn new(state: State, now: Timestamp) -> Self {
-        Self { state, at: now, reports: Vec::new(), is_full: false }
+        Self { state, at: now }
     }
 
     pub(super) fn store(&mut self, state: State, now: Timestamp) {
@@ -59,37 +52,11 @@ impl Checkpoint {
         self.state.handoff.replace_names(names);
         changes
     }
-
-    /// Keeps a report of a draining worker. Most say nothing new, and a service that cannot start a
-    /// worker for long must not collect them without end.
-    pub(super) fn keep_report(&mut self, report: DrainReport) {
-        if report.is_empty() {
-            return;
-        }
-        if self.reports.len() < REPORTS_MAX {
-            self.reports.push(report);
-        } else if !std::mem::replace(&mut self.is_full, true) {
-            log::warn!(
-                "counts of draining workers lost: no worker serves for too long, kept={REPORTS_MAX}"
-            );
-        }
-    }
-
-    pub(super) fn take_reports(&mut self) -> Vec<DrainReport> {
-        self.is_full = false;
-        std::mem::take(&mut self.reports)
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metrics::Counts;
-
-    fn report(sums: &str) -> DrainReport {
-        let counts: Counts = serde_json::from_str(sums).unwrap();
-        DrainReport { counts, ..DrainReport::default() }
-    }
 
     #[test]
     fn a_worker_that_starts_gets_neither_buckets_nor_counts() {
@@ -104,17 +71,5 @@ mod tests {
         assert_ne!(all.handoff, all.handoff.without_buckets());
         assert_eq!(start.handoff, all.handoff.without_buckets());
         assert_eq!((all.counts.is_empty(), start.counts.is_empty()), (false, true));
-    }
-
-    #[test]
-    fn reports_are_kept_until_a_worker_serves_but_neither_empty_ones_nor_without_end() {
-        let mut checkpoint = Checkpoint::new(State::default(), Timestamp::ZERO);
-        checkpoint.keep_report(DrainReport::default());
-        assert!(checkpoint.take_reports().is_empty());
-        for _ in 0..REPORTS_MAX + 100 {
-            checkpoint.keep_report(report(r#"{"sums":{"succeeded":1}}"#));
-        }
-        assert_eq!(checkpoint.take_reports().len(), REPORTS_MAX);
-        assert!(checkpoint.take_reports().is_empty());
     }
 }

@@ -15,7 +15,7 @@ use crate::lifecycle::Memory;
 use crate::lifecycle::{
     Binary, Command, Event, Hang, KillReason, Loaded, Order, WorkerEvent, WorkerId,
 };
-use crate::link::{Start, ToWorker};
+use crate::link::{DrainReport, Start, ToWorker};
 use crate::metrics::SupervisorStats;
 
 impl Supervisor {
@@ -47,11 +47,7 @@ impl Supervisor {
             }
             Command::AdoptNames(worker) => self.adopt_names(worker),
             Command::ForgetInFlight => self.checkpoint.forget_in_flight(),
-            Command::SendReport(worker, report) => {
-                return self.send(worker, &ToWorker::AddCounts(report));
-            }
-            Command::KeepReport(report) => self.checkpoint.keep_report(*report),
-            Command::SendKeptReports(worker) => return self.send_kept_reports(worker),
+            Command::SendReport(worker, report) => return self.send_report(worker, report),
             Command::KeepBinary(worker) => {
                 self.last_served = self.children.get(&worker).map(Child::image);
             }
@@ -184,10 +180,13 @@ impl Supervisor {
         }
     }
 
-    fn send_kept_reports(&mut self, worker: WorkerId) -> Option<Event<Values>> {
-        let reports = self.checkpoint.take_reports().into_iter();
-        let mut reports = reports.map(|report| ToWorker::AddCounts(Box::new(report)));
-        reports.find_map(|report| self.send(worker, &report))
+    fn send_report(&mut self, worker: WorkerId, report: Box<DrainReport>) -> Option<Event<Values>> {
+        let message = ToWorker::AddCounts(report);
+        let child = self.children.get_mut(&worker);
+        let sent = child.map_or(Err(SendError::Gone), |child| child.send(&message));
+        let (Err(error), ToWorker::AddCounts(report)) = (sent, message) else { return None };
+        let timed_out = error == SendError::TimedOut;
+        Some(Event::Worker(worker, WorkerEvent::ReportNotSent { report, timed_out }))
     }
 
     fn report_reload(

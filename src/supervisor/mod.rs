@@ -80,6 +80,10 @@ impl Payload for Values {
     type State = Box<State>;
     type Report = Box<DrainReport>;
     type Reply = Client;
+
+    fn is_empty(report: &Box<DrainReport>) -> bool {
+        report.is_empty()
+    }
 }
 
 /// A client of the control socket that waits for a result.

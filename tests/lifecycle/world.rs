@@ -36,6 +36,10 @@ impl Payload for Values {
     type State = State;
     type Report = Report;
     type Reply = Reply;
+
+    fn is_empty(_report: &Report) -> bool {
+        false
+    }
 }
 
 /// Which configuration: each has addresses of its own, and one that all have.
@@ -172,8 +176,9 @@ pub(crate) struct World {
     /// The newest state that was stored, and every one that was.
     stored: Option<u64>,
     ever_stored: BTreeSet<u64>,
-    kept_reports: Vec<u64>,
-    passed_reports: BTreeSet<u64>,
+    /// Reports of draining workers that came, and those of them that a worker has got.
+    reports: BTreeSet<u64>,
+    delivered_reports: BTreeSet<u64>,
     /// Clients that wait: when they asked.
     waiting: BTreeMap<u64, (Timestamp, bool)>,
     answered: BTreeSet<u64>,
@@ -230,8 +235,8 @@ impl World {
             newest_config: config,
             stored: None,
             ever_stored: BTreeSet::new(),
-            kept_reports: Vec::new(),
-            passed_reports: BTreeSet::new(),
+            reports: BTreeSet::new(),
+            delivered_reports: BTreeSet::new(),
             waiting: BTreeMap::new(),
             answered: BTreeSet::new(),
             check: 0,
@@ -642,7 +647,6 @@ impl World {
 
     /// Something reaches the supervisor.
     fn input(&mut self, event: Event<Values>) {
-        let mut report = None;
         if let Event::Worker(id, said) = &event {
             match said {
                 WorkerEvent::State(state) => {
@@ -657,8 +661,9 @@ impl World {
                 }
                 WorkerEvent::DrainReport(of) => {
                     let view = self.service.view(self.now);
-                    let is_draining = view.draining().any(|draining| draining == *id);
-                    report = is_draining.then_some(of.0);
+                    if view.draining().any(|draining| draining == *id) {
+                        self.reports.insert(of.0);
+                    }
                 }
                 WorkerEvent::Exited(exit) => {
                     let view = self.service.view(self.now);
@@ -677,10 +682,6 @@ impl World {
         }
         self.loading &= !matches!(event, Event::ConfigLoaded(_));
         self.dispatch(event);
-        if let Some(report) = report {
-            let passed = self.passed_reports.contains(&report);
-            self.assert(passed, || format!("report {report} of a draining worker is lost"));
-        }
     }
 
     fn dispatch(&mut self, event: Event<Values>) {
@@ -736,12 +737,7 @@ impl World {
                 self.assert(is_dead, || format!("worker {id} is released and runs"));
             }
             Command::StoreState(id, state) => self.store_state(id, &state),
-            Command::SendReport(_, report) => self.pass_report(&report),
-            Command::KeepReport(report) => {
-                self.pass_report(&report);
-                self.kept_reports.push(report.0);
-            }
-            Command::SendKeptReports(_) => self.kept_reports.clear(),
+            Command::SendReport(id, report) => return self.send_report(id, report),
             Command::CloseUnused(config) => {
                 self.bound.retain(|address| config.addresses().contains(address));
                 self.unlistened.clear();
@@ -956,9 +952,21 @@ impl World {
         self.later(after, Happening::Dies(id, exit));
     }
 
-    fn pass_report(&mut self, report: &Report) {
-        let is_new = self.passed_reports.insert(report.0);
-        self.assert(is_new, || format!("report {} is passed on twice", report.0));
+    /// A worker that is gone gets nothing, and neither does one that does not read.
+    fn send_report(&mut self, id: WorkerId, report: Report) -> Option<Event<Values>> {
+        let worker = self.workers.get(&id)?;
+        let timed_out = worker.is_deaf && worker.is_alive;
+        if timed_out || !worker.is_alive || worker.is_link_closed {
+            return Some(Event::Worker(id, WorkerEvent::ReportNotSent { report, timed_out }));
+        }
+        let is_new = self.delivered_reports.insert(report.0);
+        self.assert(is_new, || format!("report {} is sent twice", report.0));
+        None
+    }
+
+    /// The report of a draining worker that no worker has got.
+    fn lost_report(&self) -> Option<u64> {
+        self.reports.difference(&self.delivered_reports).next().copied()
     }
 
     fn answer(&mut self, replies: Vec<Reply>, at_the_end: bool) {
@@ -1001,7 +1009,8 @@ impl World {
             let is_quiet = worker.is_none_or(|it| !it.is_alive || it.is_quiesced || it.is_hung);
             self.assert(is_quiet, || format!("worker {id} may still send"));
         }
-        self.assert(self.kept_reports.is_empty(), || "reports are left behind".into());
+        let lost = self.lost_report();
+        self.assert(lost.is_none(), || format!("report {lost:?} is left behind"));
         let is_serving = self.service.view(self.now).current().is_some();
         self.assert(is_serving, || "no worker serves while the supervisor is replaced".into());
         if self.dice.u8(0..8) == 0 {
@@ -1145,6 +1154,8 @@ impl World {
         if let Some(client) = self.waiting.keys().next() {
             self.fail(&format!("client {client} was never answered"));
         }
+        let lost = self.lost_report();
+        self.assert(lost.is_none(), || format!("report {lost:?} of a draining worker is lost"));
     }
 
     fn check_the_end(&mut self) {
