@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::http::grpc;
 use crate::http::scan::Violation;
 
 /// Which rate limit was exceeded.
@@ -30,192 +31,193 @@ impl Scope {
     }
 }
 
-/// Weir rejects a request, or responds in place of a backend that failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refusal {
+/// What a refusal means, in one row.
+#[derive(Debug, Clone, Copy)]
+struct Row {
+    /// The response status (RFC 9110 §15; 429 and 431: RFC 6585).
+    status: u16,
+    /// The stable code for log lines and metrics.
+    code: &'static str,
+    /// The text for people. It reveals nothing about the backends.
+    text: &'static str,
+    /// The status for gRPC clients.
+    grpc: u16,
+    /// Seconds until the client may retry.
+    retry_after: Option<u64>,
+    /// Whether the client's connection is closed after the response.
+    closes: bool,
+}
+
+impl Row {
+    const fn new(status: u16, code: &'static str, text: &'static str) -> Self {
+        let grpc = grpc::status_for(status);
+        Self { status, code, text, grpc, retry_after: None, closes: false }
+    }
+
+    const fn retry(mut self) -> Self {
+        self.retry_after = Some(1);
+        self
+    }
+
+    const fn closes(mut self) -> Self {
+        self.closes = true;
+        self
+    }
+
+    const fn as_grpc_of(mut self, status: u16) -> Self {
+        self.grpc = grpc::status_for(status);
+        self
+    }
+}
+
+const UNREACHABLE: &str = "Bad Gateway: the backend could not be reached";
+const LATE: &str = "Gateway Timeout: the backend did not respond in time";
+
+macro_rules! refusals {
+    ($($(#[$doc:meta])+ $name:ident $(($($field:ty),+))? = $row:expr;)+) => {
+        /// Weir rejects a request, or responds in place of a backend that failed.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Refusal {
+            $($(#[$doc])+ $name $(($($field),+))?,)+
+        }
+
+        impl Refusal {
+            const fn row(self) -> Row {
+                match self {
+                    $(Self::$name { .. } => $row,)+
+                }
+            }
+        }
+
+        #[cfg(test)]
+        const ROWS: &[Row] = &[$($row),+];
+    };
+}
+
+refusals! {
     /// The request is invalid: no valid `Host`, or a target of the wrong form.
-    BadRequest,
+    // What follows on the connection may not be HTTP.
+    BadRequest = Row::new(400, "bad_request", "Bad Request").closes();
     /// Servers may interpret the path differently, and would use different routes.
-    AmbiguousPath,
+    AmbiguousPath = Row::new(400, "ambiguous_path", "Bad Request: the path is ambiguous");
     /// No route matches.
-    NoRoute,
+    NoRoute = Row::new(404, "no_route", "Not Found: no route matches this request");
     /// The request is in a forwarding loop.
-    LoopDetected,
+    LoopDetected = Row::new(
+        508,
+        "loop_detected",
+        "Loop Detected: the request has come through this proxy too often",
+    );
     /// TRACE and CONNECT are not supported.
-    MethodNotAllowed,
+    MethodNotAllowed = Row::new(405, "method_not_allowed", "Method Not Allowed");
     /// The connection was made for another host, and client certificates are required.
-    MisdirectedRequest,
+    MisdirectedRequest = Row::new(
+        421,
+        "misdirected_request",
+        "Misdirected Request: open a new connection for this host",
+    );
     /// The client did not send the rest of its request in time.
-    ClientTimeout,
+    ClientTimeout = Row::new(408, "client_timeout", "Request Timeout");
     /// The body is longer than the limit.
-    BodyTooLarge,
+    // The rest of the body would be too much to read.
+    BodyTooLarge = Row::new(413, "body_too_large", "Content Too Large").closes();
     /// The target is longer than the limit.
-    TargetTooLong,
+    TargetTooLong = Row::new(414, "target_too_long", "URI Too Long");
     /// The expectation is not supported.
-    ExpectationFailed,
+    ExpectationFailed = Row::new(417, "expectation_failed", "Expectation Failed");
     /// There are more headers than the limit, or they are longer.
-    HeadersTooLarge,
+    HeadersTooLarge = Row::new(431, "headers_too_large", "Request Header Fields Too Large");
     /// The HTTP version is neither 1.0 nor 1.1.
-    VersionNotSupported,
+    VersionNotSupported = Row::new(505, "version_not_supported", "HTTP Version Not Supported");
     /// A rate limit was exceeded; the client may retry after the wait.
-    RateLimited(Scope, Duration),
+    RateLimited(Scope, Duration) = Row::new(429, "rate_limited", "Too Many Requests");
     /// An internal error.
-    Internal,
+    Internal = Row::new(500, "internal", "Internal Server Error");
     /// No connection to a backend could be made.
-    ConnectFailed,
+    ConnectFailed = Row::new(502, "connect_failed", UNREACHABLE);
     /// The TLS handshake with a backend failed.
-    TlsFailed,
+    TlsFailed = Row::new(502, "tls_failed", UNREACHABLE);
     /// A backend's certificate is not trusted.
-    CertificateInvalid,
+    CertificateInvalid = Row::new(502, "certificate_invalid", UNREACHABLE);
     /// The connection to the backend broke before a response.
-    ConnectionReset,
+    ConnectionReset = Row::new(
+        502,
+        "connection_reset",
+        "Bad Gateway: the backend closed the connection",
+    );
     /// The backend's response is not valid HTTP.
-    InvalidResponse,
+    InvalidResponse = Row::new(
+        502,
+        "invalid_response",
+        "Bad Gateway: the backend's response is not valid",
+    );
     /// No backend is eligible.
-    NoBackend,
+    // A backend may recover, or a client disconnect, at any moment: retry after a second.
+    NoBackend = Row::new(503, "no_backend", "Service Unavailable: all backends are down").retry();
     /// The maximum number of client connections is reached.
-    TooManyConnections,
+    TooManyConnections = Row::new(
+        503,
+        "too_many_connections",
+        "Service Unavailable: too many connections",
+    )
+    .retry();
     /// The maximum number of connections of this client is reached.
-    TooManyConnectionsPerClient,
+    TooManyConnectionsPerClient = Row::new(
+        429,
+        "too_many_connections_per_client",
+        "Too Many Requests: too many connections",
+    )
+    .retry();
     /// Descriptors, ports or memory for a connection to a backend are missing.
-    Overload,
+    Overload = Row::new(503, "overload", "Service Unavailable: overloaded").retry();
     /// A connection to a backend was not made in time.
-    ConnectTimeout,
+    // A gRPC client may retry: the request was not sent to any backend.
+    ConnectTimeout = Row::new(504, "connect_timeout", LATE).as_grpc_of(503);
     /// The backend did not respond in time.
-    ResponseTimeout,
+    ResponseTimeout = Row::new(504, "response_timeout", LATE);
     /// The whole request took too long.
-    RequestTimeout,
+    RequestTimeout = Row::new(504, "request_timeout", LATE);
 }
 
 impl Refusal {
-    /// The response status (RFC 9110 §15; 429 and 431: RFC 6585).
+    /// The response status.
     #[must_use]
     pub const fn status(self) -> u16 {
-        match self {
-            Self::BadRequest | Self::AmbiguousPath => 400,
-            Self::NoRoute => 404,
-            Self::MethodNotAllowed => 405,
-            Self::ClientTimeout => 408,
-            Self::BodyTooLarge => 413,
-            Self::TargetTooLong => 414,
-            Self::ExpectationFailed => 417,
-            Self::HeadersTooLarge => 431,
-            Self::VersionNotSupported => 505,
-            Self::MisdirectedRequest => 421,
-            Self::LoopDetected => 508,
-            Self::RateLimited(..) | Self::TooManyConnectionsPerClient => 429,
-            Self::Internal => 500,
-            Self::ConnectFailed
-            | Self::TlsFailed
-            | Self::CertificateInvalid
-            | Self::ConnectionReset
-            | Self::InvalidResponse => 502,
-            Self::NoBackend | Self::TooManyConnections | Self::Overload => 503,
-            Self::ConnectTimeout | Self::ResponseTimeout | Self::RequestTimeout => 504,
-        }
+        self.row().status
     }
 
     /// The stable code for log lines and metrics.
     #[must_use]
     pub const fn code(self) -> &'static str {
-        match self {
-            Self::BadRequest => "bad_request",
-            Self::AmbiguousPath => "ambiguous_path",
-            Self::NoRoute => "no_route",
-            Self::LoopDetected => "loop_detected",
-            Self::MethodNotAllowed => "method_not_allowed",
-            Self::MisdirectedRequest => "misdirected_request",
-            Self::ClientTimeout => "client_timeout",
-            Self::BodyTooLarge => "body_too_large",
-            Self::TargetTooLong => "target_too_long",
-            Self::ExpectationFailed => "expectation_failed",
-            Self::HeadersTooLarge => "headers_too_large",
-            Self::VersionNotSupported => "version_not_supported",
-            Self::RateLimited(..) => "rate_limited",
-            Self::Internal => "internal",
-            Self::ConnectFailed => "connect_failed",
-            Self::TlsFailed => "tls_failed",
-            Self::CertificateInvalid => "certificate_invalid",
-            Self::ConnectionReset => "connection_reset",
-            Self::InvalidResponse => "invalid_response",
-            Self::NoBackend => "no_backend",
-            Self::TooManyConnections => "too_many_connections",
-            Self::TooManyConnectionsPerClient => "too_many_connections_per_client",
-            Self::Overload => "overload",
-            Self::ConnectTimeout => "connect_timeout",
-            Self::ResponseTimeout => "response_timeout",
-            Self::RequestTimeout => "request_timeout",
-        }
+        self.row().code
     }
 
     /// The text for people. It reveals nothing about the backends.
     #[must_use]
     pub const fn text(self) -> &'static str {
-        match self {
-            Self::BadRequest => "Bad Request",
-            Self::LoopDetected => {
-                "Loop Detected: the request has come through this proxy too often"
-            }
-            Self::AmbiguousPath => "Bad Request: the path is ambiguous",
-            Self::NoRoute => "Not Found: no route matches this request",
-            Self::MethodNotAllowed => "Method Not Allowed",
-            Self::MisdirectedRequest => "Misdirected Request: open a new connection for this host",
-            Self::ClientTimeout => "Request Timeout",
-            Self::BodyTooLarge => "Content Too Large",
-            Self::TargetTooLong => "URI Too Long",
-            Self::ExpectationFailed => "Expectation Failed",
-            Self::HeadersTooLarge => "Request Header Fields Too Large",
-            Self::VersionNotSupported => "HTTP Version Not Supported",
-            Self::RateLimited(..) => "Too Many Requests",
-            Self::Internal => "Internal Server Error",
-            Self::ConnectFailed | Self::TlsFailed | Self::CertificateInvalid => {
-                "Bad Gateway: the backend could not be reached"
-            }
-            Self::ConnectionReset => "Bad Gateway: the backend closed the connection",
-            Self::InvalidResponse => "Bad Gateway: the backend's response is not valid",
-            Self::NoBackend => "Service Unavailable: all backends are down",
-            Self::TooManyConnections => "Service Unavailable: too many connections",
-            Self::TooManyConnectionsPerClient => "Too Many Requests: too many connections",
-            Self::Overload => "Service Unavailable: overloaded",
-            Self::ConnectTimeout | Self::ResponseTimeout | Self::RequestTimeout => {
-                "Gateway Timeout: the backend did not respond in time"
-            }
-        }
+        self.row().text
+    }
+
+    /// The status for gRPC clients.
+    #[must_use]
+    pub const fn grpc_status(self) -> u16 {
+        self.row().grpc
+    }
+
+    /// Whether the client's connection is closed after the response.
+    #[must_use]
+    pub const fn closes_connection(self) -> bool {
+        self.row().closes
     }
 
     /// When the client may retry, in whole seconds, rounded up so that a client that waits exactly
     /// that long is admitted (RFC 9110 §10.2.3).
     #[must_use]
     pub fn retry_after(self) -> Option<u64> {
-        match self {
-            Self::RateLimited(_, wait) => Some(whole_seconds(wait)),
-            // A backend may recover, or a client disconnect, at any moment.
-            Self::NoBackend
-            | Self::TooManyConnections
-            | Self::TooManyConnectionsPerClient
-            | Self::Overload => Some(1),
-            Self::BadRequest
-            | Self::AmbiguousPath
-            | Self::NoRoute
-            | Self::LoopDetected
-            | Self::MethodNotAllowed
-            | Self::MisdirectedRequest
-            | Self::ClientTimeout
-            | Self::BodyTooLarge
-            | Self::TargetTooLong
-            | Self::ExpectationFailed
-            | Self::HeadersTooLarge
-            | Self::VersionNotSupported
-            | Self::Internal
-            | Self::ConnectFailed
-            | Self::TlsFailed
-            | Self::CertificateInvalid
-            | Self::ConnectionReset
-            | Self::InvalidResponse
-            | Self::ConnectTimeout
-            | Self::ResponseTimeout
-            | Self::RequestTimeout => None,
+        if let Self::RateLimited(_, wait) = self {
+            return Some(whole_seconds(wait));
         }
+        self.row().retry_after
     }
 }
 
@@ -331,5 +333,74 @@ mod tests {
         assert_eq!(Outcome::Completed.code(), None);
         assert_eq!(Outcome::Refused(Refusal::NoBackend).code(), Some("no_backend"));
         assert_eq!(Outcome::ClientAborted.code(), Some("client_aborted"));
+    }
+
+    /// The first two columns of the table of reasons in docs/OPERATIONS.md, a row for each code.
+    fn documented() -> Vec<(String, String)> {
+        let page = include_str!("../../docs/OPERATIONS.md");
+        let (_, table) = page.split_once("| `reason` | Status |").unwrap();
+        let rows = table.lines().skip(2).take_while(|line| line.starts_with('|'));
+        let mut codes = Vec::new();
+        for row in rows {
+            let mut cells = row.split(" | ");
+            let (names, statuses) = (cells.next().unwrap(), cells.next().unwrap());
+            let names: Vec<&str> = names.split('`').skip(1).step_by(2).collect();
+            let each: Vec<&str> = statuses.split(", ").collect();
+            for (index, name) in names.iter().enumerate() {
+                let status = if each.len() == names.len() { each[index] } else { statuses };
+                codes.push(((*name).to_owned(), status.trim().to_owned()));
+            }
+        }
+        codes
+    }
+
+    /// A refusal before there is a request has no line in the access log.
+    const WITHOUT_REQUEST: [&str; 2] = ["too_many_connections", "too_many_connections_per_client"];
+
+    #[test]
+    fn the_manual_has_each_reason_with_its_status() {
+        let documented = documented();
+        let status = |code: &str| documented.iter().find(|(name, _)| name == code);
+        for row in ROWS {
+            let Some((_, status)) = status(row.code) else {
+                assert!(WITHOUT_REQUEST.contains(&row.code), "`{}` is not documented", row.code);
+                continue;
+            };
+            assert!(status.starts_with(&row.status.to_string()), "{}: {status}", row.code);
+        }
+        let outcomes =
+            Abort::ALL.into_iter().map(Abort::code).chain(OUTCOMES.map(|it| it.code().unwrap()));
+        for code in outcomes {
+            assert!(status(code).is_some(), "`{code}` is not documented");
+        }
+    }
+
+    #[test]
+    fn the_manual_has_no_other_reasons() {
+        let outcomes = OUTCOMES.into_iter().filter_map(Outcome::code);
+        let codes = ROWS.iter().map(|row| row.code).chain(outcomes);
+        let codes: Vec<&str> = codes.chain(Abort::ALL.map(Abort::code)).collect();
+        for (code, _) in documented() {
+            assert!(codes.contains(&code.as_str()), "`{code}` is no reason");
+        }
+    }
+
+    const OUTCOMES: [Outcome; 8] = [
+        Outcome::Redirected,
+        Outcome::Responded,
+        Outcome::UpstreamAborted,
+        Outcome::ClientAborted,
+        Outcome::ClientWriteTimeout,
+        Outcome::TunnelIdle,
+        Outcome::TunnelDrained,
+        Outcome::Abandoned,
+    ];
+
+    #[test]
+    fn no_two_refusals_have_the_same_code() {
+        for (index, row) in ROWS.iter().enumerate() {
+            let before = ROWS.iter().take(index).find(|other| other.code == row.code);
+            assert!(before.is_none(), "{}", row.code);
+        }
     }
 }

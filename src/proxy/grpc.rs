@@ -55,7 +55,7 @@ pub(super) fn refusal(
 ) -> Result<ResponseHeader> {
     let mut head = ResponseHeader::build(200, Some(6))?;
     head.insert_header(header::CONTENT_TYPE, "application/grpc")?;
-    head.insert_header("grpc-status", status(refusal).to_string())?;
+    head.insert_header("grpc-status", refusal.grpc_status().to_string())?;
     // All texts are Weir's own and need no escaping.
     head.insert_header("grpc-message", refusal.text())?;
     if request.version != Version::HTTP_2 {
@@ -74,11 +74,4 @@ pub(super) async fn send_headers_only(session: &mut Session, head: ResponseHeade
         return stream.write_response_header(Box::new(head), true).await;
     }
     session.write_response_header(Box::new(head), true).await
-}
-
-/// The gRPC status of a refusal.
-fn status(refusal: Refusal) -> u16 {
-    // No backend has received the request, so the client may retry it.
-    let nothing_asked = refusal == Refusal::ConnectTimeout;
-    grpc::status_for(if nothing_asked { 503 } else { refusal.status() })
 }

@@ -24,9 +24,8 @@ pub(super) async fn send_refusal(
 ) -> Result<()> {
     let (mut head, body) = build(session, exchange.request_id(), refusal)?;
     header_rules::apply_to_response(&mut head, exchange)?;
-    let is_end = matches!(refusal, Refusal::BadRequest | Refusal::BodyTooLarge);
-    if session.req_header().method == Method::CONNECT || is_end {
-        // What follows is not HTTP, its start is unknown, or it is too long to read.
+    // What follows on the connection after CONNECT is not HTTP.
+    if session.req_header().method == Method::CONNECT || refusal.closes_connection() {
         session.set_keepalive(None);
     }
     let Some(body) = body else {

@@ -20,39 +20,32 @@ pub(crate) fn table() -> String {
     let mut row = |(word, status, what): (&str, &str, &str)| {
         table.push_str(&format!("| `{word}` | {status} | {what} |\n"));
     };
-    let statuses = match_of("status");
-    let codes = match_of("code");
-    assert!(codes.len() > 20, "violation.rs has another form: {codes:?}");
-    for (name, code) in &codes {
-        let of = |(other, _): &&(String, String)| other == name;
-        let (_, status) = statuses.iter().find(of).expect("a status");
-        row((code.trim_matches('"'), status, &doc(name)));
+    let rows = rows();
+    assert!(rows.len() > 20, "violation.rs has another form: {rows:?}");
+    for (name, status, code) in rows {
+        row((code, status, &doc(name)));
     }
     OTHERS.into_iter().for_each(row);
     table.push('\n');
     table
 }
 
-/// Each variant, and what a function returns for it.
-fn match_of(function: &str) -> Vec<(String, String)> {
-    let (_, body) = VIOLATIONS.split_once(&format!("fn {function}(self)")).expect("the function");
-    let (_, body) = body.split_once("match self {").expect("a match");
-    let (arms, _) = body.split_once("\n        }").expect("its end");
-    let mut found = Vec::new();
-    for arm in arms.split_inclusive(",\n") {
-        let (names, value) = arm.split_once("=>").expect("an arm");
-        for name in names.split('|') {
-            let name = name.trim().trim_start_matches("Self::").to_owned();
-            found.push((name, value.trim().trim_end_matches(',').to_owned()));
-        }
-    }
-    found
+/// Each violation: its name, its status and its code.
+fn rows() -> Vec<(&'static str, &'static str, &'static str)> {
+    let (_, table) = VIOLATIONS.split_once("violations! {\n").expect("the table");
+    let row = |line: &'static str| {
+        let (name, row) = line.trim().strip_suffix("\";")?.split_once(" = ")?;
+        let (status, code) = row.split_once(", \"")?;
+        Some((name, status, code))
+    };
+    table.lines().filter_map(row).collect()
 }
 
 /// The doc comment of a variant.
 fn doc(name: &str) -> String {
     let lines: Vec<&str> = VIOLATIONS.lines().map(str::trim).collect();
-    let end = lines.iter().position(|line| *line == format!("{name},")).expect("the variant");
+    let end =
+        lines.iter().position(|line| line.starts_with(&format!("{name} = "))).expect("the variant");
     let docs = lines.get(..end).into_iter().flatten().rev();
     let docs: Vec<&str> = docs.map_while(|line| line.strip_prefix("/// ")).collect();
     assert!(!docs.is_empty(), "{name} has no doc comment");
@@ -62,8 +55,8 @@ fn doc(name: &str) -> String {
 
 /// Replaces a link to another variant by its code.
 fn codes_for_names(words: &str) -> String {
-    match_of("code").into_iter().fold(words.to_owned(), |words, (name, code)| {
-        words.replace(&format!("[`Violation::{name}`]"), &format!("`{}`", code.trim_matches('"')))
+    rows().into_iter().fold(words.to_owned(), |words, (name, _, code)| {
+        words.replace(&format!("[`Violation::{name}`]"), &format!("`{code}`"))
     })
 }
 
