@@ -327,9 +327,9 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::{json, text};
-    use crate::exchange::Replay;
     use crate::exchange::event::{Event, Observer};
     use crate::exchange::refusal::{Outcome, Refusal};
+    use crate::exchange::{Replay, Rolls};
     use crate::fixture;
     use crate::time::Timestamp;
 
@@ -372,9 +372,9 @@ mod tests {
         Replay { idempotent: true, response_started: false, body_whole: true, half_closed: false };
 
     fn retried(exchange: &mut Exchange) {
-        exchange.pick(Timestamp::ZERO, (0, 0)).unwrap();
+        exchange.pick(Timestamp::ZERO, Rolls::default()).unwrap();
         exchange.attempt_failed(Failure::Connect, "refused", REPLAY, Timestamp::ZERO);
-        exchange.pick(Timestamp::ZERO, (0, 0)).unwrap();
+        exchange.pick(Timestamp::ZERO, Rolls::default()).unwrap();
         exchange.response_head(200, REPLAY, Timestamp::from_nanos(1_234_000));
         let wire = Wire { query: Some("q=1"), user_agent: Some("curl/8"), ..fixture::wire(200) };
         exchange.finished(Outcome::Completed, Some(&wire), Timestamp::from_nanos(12_345_678));
@@ -477,7 +477,7 @@ mod tests {
     #[test]
     fn a_retried_status_is_shown_in_the_attempts() {
         let (as_json, as_text) = lines(|exchange| {
-            exchange.pick(Timestamp::ZERO, (0, 0)).unwrap();
+            exchange.pick(Timestamp::ZERO, Rolls::default()).unwrap();
             assert!(exchange.response_head(503, REPLAY, Timestamp::ZERO));
         });
         assert_eq!(parsed(&as_json)["attempts"][0]["failure"], "status_503");

@@ -10,6 +10,7 @@ use tokio::time::timeout;
 
 use super::server::{Phase, Shared, run};
 use super::*;
+use crate::exchange::Rolls;
 use crate::exchange::event::Observer;
 use crate::exchange::refusal::Outcome;
 use crate::fixture;
@@ -142,7 +143,7 @@ async fn metrics_are_in_the_text_format_and_fresh() {
     let admin = admin();
     let observer: Arc<dyn Observer> = admin.metrics.clone();
     let mut exchange = fixture::admitted(&admin.snapshot, &observer);
-    exchange.pick(Timestamp::ZERO, (0, 0)).unwrap();
+    exchange.pick(Timestamp::ZERO, Rolls::default()).unwrap();
     let active = r#"lb_backend_in_flight_requests{backend="10.0.0.1:3000",pool="web"} 1"#;
     let (head, body) = get(&admin, "GET", "/metrics").await;
     assert!(head.contains("\r\ncontent-type: text/plain; version=0.0.4\r\n"), "{head}");
@@ -154,7 +155,7 @@ async fn status_is_the_same_json_at_both_paths() {
     let admin = admin();
     let observer: Arc<dyn Observer> = admin.metrics.clone();
     let mut exchange = fixture::admitted(&admin.snapshot, &observer);
-    exchange.pick(Timestamp::ZERO, (0, 0)).unwrap();
+    exchange.pick(Timestamp::ZERO, Rolls::default()).unwrap();
     exchange.finished(Outcome::Completed, Some(&fixture::wire(200)), Timestamp::ZERO);
     for path in ["/status", "/lb-metrics?pretty"] {
         let (head, body) = get(&admin, "GET", path).await;

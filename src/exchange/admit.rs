@@ -40,6 +40,14 @@ pub enum DirectResponse {
     Respond(Arc<Respond>),
 }
 
+/// Where a route forwards a request.
+struct Forwarding<'a> {
+    pools: &'a WeightedPools,
+    rewrite: &'a Rewrite,
+    /// The path to rewrite; `None` for `*`.
+    path: Option<&'a str>,
+}
+
 impl Exchange {
     /// Decides whether the request is admitted, and where it goes.
     ///
@@ -100,9 +108,9 @@ impl Exchange {
             query: query.query,
         };
         match &route.action {
-            Action::Forward(split, rewrite) => {
+            Action::Forward(pools, rewrite) => {
                 let path = (head.path != "*").then_some(query.path);
-                self.forward(&snapshot, route, (split, rewrite, path), now)
+                self.forward(&snapshot, route, &Forwarding { pools, rewrite, path }, now)
             }
             Action::Redirect(redirect) => {
                 self.limit(route.limiter.as_ref(), Scope::Route, now)?;
@@ -123,10 +131,10 @@ impl Exchange {
         &mut self,
         snapshot: &Snapshot,
         route: &Route,
-        (split, rewrite, path): (&WeightedPools, &Rewrite, Option<&str>),
+        to: &Forwarding<'_>,
         now: Timestamp,
     ) -> Result<Admitted, Refusal> {
-        let id = split.pick().ok_or(Refusal::NoRoute)?;
+        let id = to.pools.pick().ok_or(Refusal::NoRoute)?;
         let pool = snapshot.pools.get(id).ok_or(Refusal::NoRoute)?;
         self.pool = Some(id);
         if let Some(timeout) = pool.timeouts.request {
@@ -139,7 +147,7 @@ impl Exchange {
         if pool.healthy().is_empty() {
             return Err(Refusal::NoBackend);
         }
-        if let Some((rule, path)) = rewrite.path.as_ref().zip(path) {
+        if let Some((rule, path)) = to.rewrite.path.as_ref().zip(to.path) {
             let new = rule.of(path);
             if snapshot.ambiguous_paths == AmbiguousPaths::Refuse && !rule.keeps(&new) {
                 return Err(Refusal::AmbiguousPath);

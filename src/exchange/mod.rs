@@ -92,6 +92,15 @@ pub struct Replay {
     pub half_closed: bool,
 }
 
+/// Random numbers for one pick.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Rolls {
+    /// For the choice of a backend.
+    pub pick: u64,
+    /// For the back-off.
+    pub backoff: u64,
+}
+
 impl Exchange {
     /// Creates an exchange whose first byte arrived at `now`.
     #[must_use]
@@ -124,17 +133,16 @@ impl Exchange {
         }
     }
 
-    /// Picks a backend for the next attempt. `rolls` are two random numbers, for the pick and for
-    /// the back-off.
+    /// Picks a backend for the next attempt.
     ///
     /// # Errors
     /// The [`Refusal`] to respond with: no backend is eligible, or the deadline has passed.
-    pub fn pick(&mut self, now: Timestamp, rolls: (u64, u64)) -> Result<Target, Refusal> {
+    pub fn pick(&mut self, now: Timestamp, rolls: Rolls) -> Result<Target, Refusal> {
         let picked = self.pick_or_refuse(now, rolls);
         self.record_refusal(picked)
     }
 
-    fn pick_or_refuse(&mut self, now: Timestamp, rolls: (u64, u64)) -> Result<Target, Refusal> {
+    fn pick_or_refuse(&mut self, now: Timestamp, rolls: Rolls) -> Result<Target, Refusal> {
         self.last_event = now;
         self.lease = None;
         self.body_bytes = 0;
@@ -146,12 +154,12 @@ impl Exchange {
             return Err(Refusal::RequestTimeout);
         }
         let tried = self.tried();
-        let pick = pool.pick(&tried, self.hash_key(), rolls.0).ok_or(Refusal::NoBackend)?;
+        let pick = pool.pick(&tried, self.hash_key(), rolls.pick).ok_or(Refusal::NoBackend)?;
         // Moving to another backend needs no wait; returning to the same one does.
         let repeats = self.attempts.len().saturating_sub(tried.len());
         let repeats = u32::try_from(repeats).unwrap_or(u32::MAX);
         let backoff = match pick.again {
-            true => backoff::wait(pool.backoff, BACKOFF_MAX, repeats, rolls.1).min(left),
+            true => backoff::wait(pool.backoff, BACKOFF_MAX, repeats, rolls.backoff).min(left),
             false => Duration::ZERO,
         };
         self.attempts.push(Attempt { backend: pick.id, failure: None });

@@ -206,10 +206,10 @@ fn a_pools_own_limit_is_checked_after_the_global_one() {
 #[test]
 fn an_attempt_after_a_failure_goes_elsewhere_and_at_once() {
     let (mut exchange, recorder) = admitted(&snapshot(TWO));
-    let first = exchange.pick(at(0), (0, u64::MAX)).unwrap();
+    let first = exchange.pick(at(0), Rolls { backoff: u64::MAX, ..Rolls::default() }).unwrap();
     assert!(exchange.attempt_failed(Failure::Connect, "refused", SAFE, at(1)));
     assert_eq!(first.backend.in_flight(), 0, "the lease is back before the next pick");
-    let second = exchange.pick(at(1), (0, u64::MAX)).unwrap();
+    let second = exchange.pick(at(1), Rolls { backoff: u64::MAX, ..Rolls::default() }).unwrap();
     assert_ne!(first.backend.address(), second.backend.address());
     assert_eq!(second.backoff, Duration::ZERO);
     assert_eq!(recorder.take(), ["failed 0 Connect retried=true"]);
@@ -226,7 +226,8 @@ fn a_recovering_backend_is_preferred_to_one_that_failed_this_request() {
         recovering.backend.probed(result, at(0));
     }
     let (mut exchange, recorder) = admitted(&snapshot);
-    let backend = |exchange: &mut Exchange| exchange.pick(at(1), (0, 0)).map(|to| to.id.position());
+    let backend =
+        |exchange: &mut Exchange| exchange.pick(at(1), Rolls::default()).map(|to| to.id.position());
     assert_eq!(backend(&mut exchange), Ok(0), "a first attempt goes to a healthy one");
     assert!(exchange.attempt_failed(Failure::Connect, "refused", SAFE, at(1)));
     assert_eq!(backend(&mut exchange), Ok(1));
@@ -243,12 +244,12 @@ fn a_request_whose_backend_dies_goes_to_one_that_recovers_although_none_is_healt
     recovering.backend.probed(Err("refused".to_owned()), at(0));
     recovering.backend.probed(Ok(()), at(0));
     let (mut exchange, _) = admitted(&snapshot);
-    assert_eq!(exchange.pick(at(1), (0, 0)).map(|to| to.id.position()), Ok(0));
+    assert_eq!(exchange.pick(at(1), Rolls::default()).map(|to| to.id.position()), Ok(0));
     dead.backend.probed(Err("refused".to_owned()), at(1));
     dead.backend.probed(Err("refused".to_owned()), at(1));
     assert!(!dead.backend.is_healthy());
     assert!(exchange.attempt_failed(Failure::Connect, "refused", SAFE, at(1)));
-    assert_eq!(exchange.pick(at(1), (0, 0)).map(|to| to.id.position()), Ok(1));
+    assert_eq!(exchange.pick(at(1), Rolls::default()).map(|to| to.id.position()), Ok(1));
     assert!(snapshot.pools[0].pick(&BackendSet::EMPTY, 0, 0).is_none(), "for a first attempt");
 }
 
@@ -257,9 +258,9 @@ fn retries_take_no_turn_of_the_first_attempts() {
     let snapshot = snapshot(TWO);
     let firsts = [0; 4].map(|_| {
         let (mut exchange, _) = admitted(&snapshot);
-        let first = exchange.pick(at(0), (0, 0)).unwrap();
+        let first = exchange.pick(at(0), Rolls::default()).unwrap();
         assert!(exchange.attempt_failed(Failure::Connect, "refused", SAFE, at(0)));
-        exchange.pick(at(0), (0, 0)).unwrap();
+        exchange.pick(at(0), Rolls::default()).unwrap();
         first.backend.label.to_string()
     });
     assert_eq!(firsts, ["10.1.0.1:80", "10.1.0.2:80", "10.1.0.1:80", "10.1.0.2:80"]);
@@ -269,10 +270,16 @@ fn retries_take_no_turn_of_the_first_attempts() {
 fn a_second_attempt_at_the_same_backend_waits() {
     let (mut exchange, _) = admitted(&snapshot(TWO));
     for _ in 0..2 {
-        assert!(exchange.pick(at(0), (0, u64::MAX)).unwrap().backoff.is_zero());
+        assert!(
+            exchange
+                .pick(at(0), Rolls { backoff: u64::MAX, ..Rolls::default() })
+                .unwrap()
+                .backoff
+                .is_zero()
+        );
         assert!(exchange.attempt_failed(Failure::Connect, "refused", SAFE, at(0)));
     }
-    let third = exchange.pick(at(0), (0, u64::MAX)).unwrap();
+    let third = exchange.pick(at(0), Rolls { backoff: u64::MAX, ..Rolls::default() }).unwrap();
     assert!(third.backoff > Duration::from_millis(99), "{:?}", third.backoff);
     assert!(third.backoff <= Duration::from_millis(100), "{:?}", third.backoff);
     assert!(
@@ -284,17 +291,17 @@ fn a_second_attempt_at_the_same_backend_waits() {
 #[test]
 fn no_wait_and_no_attempt_goes_beyond_the_deadline() {
     let (mut exchange, _) = admitted(&snapshot(TWO));
-    let target = exchange.pick(at(9_000), (0, 0)).unwrap();
+    let target = exchange.pick(at(9_000), Rolls::default()).unwrap();
     assert_eq!(target.connect_timeout, Duration::from_secs(1));
     assert_eq!(target.response_timeout, Duration::from_secs(1));
     assert!(!exchange.attempt_failed(Failure::Connect, "timed out", SAFE, at(10_000)));
-    assert_eq!(exchange.pick(at(10_000), (0, 0)).unwrap_err(), Refusal::RequestTimeout);
+    assert_eq!(exchange.pick(at(10_000), Rolls::default()).unwrap_err(), Refusal::RequestTimeout);
 }
 
 #[test]
 fn the_wait_for_headers_is_one_deadline_and_ends_with_them() {
     let (mut exchange, _) = admitted(&snapshot(&TWO.replace("request: 10s", "request: off")));
-    exchange.pick(at(0), (0, 0)).unwrap();
+    exchange.pick(at(0), Rolls::default()).unwrap();
     assert_eq!(exchange.head_by(at(0)), at(30_000));
     exchange.body_received(64 * 1024).unwrap();
     assert_eq!(exchange.head_by(at(1_000)), at(31_000), "from the last piece of the request on");
@@ -307,7 +314,7 @@ fn the_wait_for_headers_is_one_deadline_and_ends_with_them() {
 #[test]
 fn without_a_deadline_each_attempt_has_its_full_timeout() {
     let (mut exchange, _) = admitted(&snapshot(&TWO.replace("request: 10s", "request: off")));
-    let target = exchange.pick(at(1_000_000_000), (0, 0)).unwrap();
+    let target = exchange.pick(at(1_000_000_000), Rolls::default()).unwrap();
     assert_eq!(exchange.deadline(), Timestamp::MAX);
     assert_eq!(target.response_timeout, Duration::from_secs(30));
 }
@@ -315,11 +322,11 @@ fn without_a_deadline_each_attempt_has_its_full_timeout() {
 #[test]
 fn a_status_is_retried_only_while_the_client_has_seen_nothing() {
     let (mut exchange, _) = admitted(&snapshot(TWO));
-    exchange.pick(at(0), (0, 0)).unwrap();
+    exchange.pick(at(0), Rolls::default()).unwrap();
     let begun = Replay { response_started: true, ..SAFE };
     assert!(!exchange.response_head(503, begun, at(1)));
     assert!(exchange.response_head(503, SAFE, at(1)));
-    exchange.pick(at(1), (0, 0)).unwrap();
+    exchange.pick(at(1), Rolls::default()).unwrap();
     assert!(!exchange.response_head(500, SAFE, at(1)), "500 is not in the list");
     assert_eq!(exchange.first_byte(), Some(at(1)));
 }
@@ -328,7 +335,7 @@ fn a_status_is_retried_only_while_the_client_has_seen_nothing() {
 fn nothing_is_retried_for_a_client_that_has_closed_its_side() {
     let (mut exchange, _) = admitted(&snapshot(TWO));
     let half_closed = Replay { half_closed: true, ..SAFE };
-    exchange.pick(at(0), (0, 0)).unwrap();
+    exchange.pick(at(0), Rolls::default()).unwrap();
     assert!(!exchange.response_head(503, half_closed, at(1)));
     assert!(!exchange.attempt_failed(Failure::Connect, "refused", half_closed, at(1)));
 }
@@ -336,7 +343,7 @@ fn nothing_is_retried_for_a_client_that_has_closed_its_side() {
 #[test]
 fn only_a_new_connection_is_timed() {
     let (mut exchange, recorder) = admitted(&snapshot(TWO));
-    exchange.pick(at(5), (0, 0)).unwrap();
+    exchange.pick(at(5), Rolls::default()).unwrap();
     exchange.connected(true, at(6));
     exchange.connected(false, at(8));
     assert_eq!(recorder.take(), ["connected 0 3ms"]);
@@ -354,7 +361,7 @@ fn all_backends_are_down_once_each_of_them_failed_to_connect() {
     let (mut exchange, _recorder) = admitted(&snapshot(TWO));
     assert!(!exchange.is_all_down(), "nothing was tried");
     let fail = |exchange: &mut Exchange, failure| {
-        exchange.pick(at(0), (0, 0)).unwrap();
+        exchange.pick(at(0), Rolls::default()).unwrap();
         exchange.attempt_failed(failure, "why", SAFE, at(0));
         exchange.is_all_down()
     };
@@ -377,7 +384,7 @@ fn the_outcome_is_reported_once_even_if_the_exchange_is_dropped_afterwards() {
 #[test]
 fn an_exchange_dropped_in_flight_releases_its_lease_and_reports_its_outcome() {
     let (mut exchange, recorder) = admitted(&snapshot(TWO));
-    let target = exchange.pick(at(0), (0, 0)).unwrap();
+    let target = exchange.pick(at(0), Rolls::default()).unwrap();
     assert_eq!(target.backend.in_flight(), 1);
     drop(exchange);
     assert_eq!(target.backend.in_flight(), 0);
@@ -434,9 +441,9 @@ fn a_length_above_the_limit_is_judged_after_names_loops_and_expectations() {
 fn a_received_body_that_is_too_long_is_rejected_and_each_attempt_counts_from_zero() {
     let mut exchange = Exchange::new(snapshot(SMALL), Arc::new(Recorder::default()), at(0));
     get("a.test", "/").admit(&mut exchange, at(0)).unwrap();
-    exchange.pick(at(0), (0, 0)).unwrap();
+    exchange.pick(at(0), Rolls::default()).unwrap();
     assert_eq!((exchange.body_received(6), exchange.body_received(4)), (Ok(()), Ok(())));
-    exchange.pick(at(0), (0, 0)).unwrap();
+    exchange.pick(at(0), Rolls::default()).unwrap();
     assert_eq!((exchange.body_received(10), exchange.refusal()), (Ok(()), None));
     assert_eq!(exchange.body_received(1), Err(Refusal::BodyTooLarge));
     assert_eq!(exchange.refusal(), Some(Refusal::BodyTooLarge));
@@ -464,7 +471,7 @@ fn all_addresses_of_an_ipv6_client_go_to_one_backend() {
         let mut exchange =
             Exchange::new(Arc::clone(&snapshot), Arc::new(Recorder::default()), at(0));
         Request { peer, ..get("b.test", "/") }.admit(&mut exchange, at(0)).unwrap();
-        exchange.pick(at(0), (0, 0)).unwrap();
+        exchange.pick(at(0), Rolls::default()).unwrap();
         exchange.backend().unwrap().label.clone()
     };
     let first = picked("2001:db8:0:7::1");

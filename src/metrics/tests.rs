@@ -6,9 +6,9 @@ use prometheus::proto::{MetricFamily, MetricType};
 
 use super::counts::Sums;
 use super::*;
-use crate::exchange::Replay;
 use crate::exchange::event::Wire;
 use crate::exchange::refusal::{Abort, Refusal};
+use crate::exchange::{Replay, Rolls};
 use crate::fixture;
 use crate::http::metric_label::MethodLabel;
 use crate::policy::retry::Failure;
@@ -44,7 +44,7 @@ impl World {
 
     fn respond(&self, status: u16) {
         let mut exchange = self.admitted();
-        exchange.pick(NOW, (0, 0)).unwrap();
+        exchange.pick(NOW, Rolls::default()).unwrap();
         exchange.finished(Outcome::Completed, Some(&fixture::wire(status)), NOW);
     }
 
@@ -113,9 +113,9 @@ fn a_duration_goes_from_the_first_byte_to_the_end() {
 fn a_failed_attempt_is_an_error_of_its_backend_and_a_retry_of_its_pool() {
     let world = world();
     let mut exchange = world.admitted();
-    exchange.pick(NOW, (0, 0)).unwrap();
+    exchange.pick(NOW, Rolls::default()).unwrap();
     assert!(exchange.attempt_failed(Failure::Connect, "refused", IDEMPOTENT, NOW));
-    exchange.pick(NOW, (0, 0)).unwrap();
+    exchange.pick(NOW, Rolls::default()).unwrap();
     exchange.finished(Outcome::Completed, Some(&fixture::wire(200)), NOW);
     assert!(world.has(r#"lb_errors_total{backend="10.0.0.1:3000",pool="web",type="connect"} 1"#));
     assert!(world.has(r#"lb_retries_total{pool="web",reason="connect"} 1"#));
@@ -126,7 +126,7 @@ fn a_failed_attempt_is_an_error_of_its_backend_and_a_retry_of_its_pool() {
 fn a_failed_attempt_without_another_is_not_a_retry() {
     let world = world();
     let mut exchange = world.admitted();
-    exchange.pick(NOW, (0, 0)).unwrap();
+    exchange.pick(NOW, Rolls::default()).unwrap();
     let started = Replay { response_started: true, ..IDEMPOTENT };
     assert!(!exchange.attempt_failed(Failure::Reset, "reset", started, NOW));
     assert!(world.has(r#"lb_errors_total{backend="10.0.0.1:3000",pool="web",type="reset"} 1"#));
@@ -137,7 +137,7 @@ fn a_failed_attempt_without_another_is_not_a_retry() {
 fn only_a_new_connection_is_timed() {
     let world = world();
     let mut exchange = world.admitted();
-    exchange.pick(Timestamp::ZERO, (0, 0)).unwrap();
+    exchange.pick(Timestamp::ZERO, Rolls::default()).unwrap();
     assert!(world.has("lb_upstream_connect_seconds_count 0"));
     exchange.connected(true, NOW);
     assert!(world.has("lb_upstream_connect_seconds_count 0"));
@@ -171,7 +171,7 @@ fn a_client_error_is_neither_success_nor_failure() {
     world.refuse(Refusal::NoRoute);
     world.refuse(Refusal::RateLimited(Scope::Global, Duration::from_secs(1)));
     let mut exchange = world.admitted();
-    exchange.pick(NOW, (0, 0)).unwrap();
+    exchange.pick(NOW, Rolls::default()).unwrap();
     exchange.finished(Outcome::ClientAborted, Some(&fixture::wire(499)), NOW);
     let totals = world.metrics.totals();
     assert_eq!((totals.requests, totals.success, totals.failed), (3, 0, 0));
@@ -210,7 +210,7 @@ fn the_average_latency_is_that_of_all_exchanges() {
 fn health_and_leases_are_read_from_the_snapshot_at_a_scrape() {
     let world = world();
     let mut exchange = world.admitted();
-    exchange.pick(NOW, (0, 0)).unwrap();
+    exchange.pick(NOW, Rolls::default()).unwrap();
     world.metrics.refresh(&world.snapshot);
     assert!(world.has(r#"lb_backend_in_flight_requests{backend="10.0.0.1:3000",pool="web"} 1"#));
     assert!(world.has(r#"lb_backend_up{backend="10.0.0.2:3000",pool="web"} 1"#));
@@ -222,7 +222,7 @@ fn a_renamed_metric_has_the_same_value_under_its_old_name() {
     let world = world();
     world.metrics.connections().certificate_unavailable.with_label_values(&["a.crt"]).set(1);
     let mut exchange = world.admitted();
-    exchange.pick(NOW, (0, 0)).unwrap();
+    exchange.pick(NOW, Rolls::default()).unwrap();
     world.metrics.refresh(&world.snapshot);
     for line in [
         r#"lb_backend_in_flight_requests{backend="10.0.0.1:3000",pool="web"} 1"#,
@@ -269,9 +269,9 @@ fn a_client_or_a_backend_cannot_invent_a_label() {
         bytes_out: 0,
     };
     let mut exchange = world.admitted();
-    exchange.pick(NOW, (0, 0)).unwrap();
+    exchange.pick(NOW, Rolls::default()).unwrap();
     exchange.attempt_failed(Failure::Status(599), "evil reason", IDEMPOTENT, NOW);
-    exchange.pick(NOW, (0, 0)).unwrap();
+    exchange.pick(NOW, Rolls::default()).unwrap();
     exchange.finished(Outcome::Completed, Some(&hostile), NOW);
     drop(exchange);
     let values: BTreeSet<String> = world
@@ -404,10 +404,10 @@ impl World {
         self.respond(500);
         self.refuse(Refusal::NoBackend);
         let mut exchange = self.admitted();
-        exchange.pick(Timestamp::ZERO, (0, 0)).unwrap();
+        exchange.pick(Timestamp::ZERO, Rolls::default()).unwrap();
         exchange.connected(false, Timestamp::from_nanos(100_000_003));
         assert!(exchange.attempt_failed(Failure::Connect, "refused", IDEMPOTENT, NOW));
-        exchange.pick(NOW, (0, 0)).unwrap();
+        exchange.pick(NOW, Rolls::default()).unwrap();
         let late = Timestamp::from_nanos(777_777_777);
         exchange.finished(Outcome::Completed, Some(&fixture::wire(200)), late);
         for scope in Scope::ALL {
@@ -552,7 +552,7 @@ fn a_sum_is_exactly_equal_after_the_transfer() {
     let (old, new) = (world(), world());
     for nanos in 1..2000_u64 {
         let mut exchange = old.admitted();
-        exchange.pick(Timestamp::ZERO, (0, 0)).unwrap();
+        exchange.pick(Timestamp::ZERO, Rolls::default()).unwrap();
         exchange.connected(false, Timestamp::from_nanos(nanos * 1_000_003 / 7));
     }
     new.inherit(&old.counts());

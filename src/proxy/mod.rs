@@ -43,7 +43,7 @@ use crate::downstream::stalled::Stallable as _;
 use crate::exchange::event::Observer;
 use crate::exchange::outcome;
 use crate::exchange::refusal::{Outcome, Refusal};
-use crate::exchange::{Admitted, Exchange};
+use crate::exchange::{Admitted, Exchange, Rolls};
 use crate::policy::retry::Failure;
 use crate::runtime::snapshot::Snapshot;
 use crate::time::Timestamp;
@@ -174,7 +174,7 @@ impl ProxyHttp for Proxy {
         exchange: &mut RequestContext,
     ) -> Result<Box<HttpPeer>> {
         fault_injection::at("upstream_peer", session);
-        let rolls = (fastrand::u64(..), fastrand::u64(..));
+        let rolls = Rolls { pick: fastrand::u64(..), backoff: fastrand::u64(..) };
         let now = self.clock.now();
         let target = exchange.pick(now, rolls).map_err(local_response::refusal_error)?;
         websocket::arm_upgrade_deadline(session, exchange, &target, now);

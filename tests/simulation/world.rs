@@ -14,7 +14,7 @@ use weir::config::{
     Route, Shutdown, SourcePosition, Threads, Timeouts, Transport,
 };
 use weir::exchange::refusal::Refusal;
-use weir::exchange::{Admitted, Exchange, Head, Replay};
+use weir::exchange::{Admitted, Exchange, Head, Replay, Rolls};
 use weir::http::scan::Limits as HeadLimits;
 use weir::http::scheme::Scheme;
 use weir::name::PoolName;
@@ -289,7 +289,7 @@ impl World {
     fn attempt(&mut self, mut exchange: Exchange, method: Method) {
         let pool = exchange.pool_id().expect("it has a pool").position();
         let tried: BackendSet = exchange.attempts().iter().map(|attempt| attempt.backend).collect();
-        let rolls = (self.dice.u64(..), self.dice.u64(..));
+        let rolls = Rolls { pick: self.dice.u64(..), backoff: self.dice.u64(..) };
         let target = match exchange.pick(self.now, rolls) {
             Err(refusal) => return self.refused(exchange, refusal),
             Ok(target) => target,
