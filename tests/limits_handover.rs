@@ -218,7 +218,7 @@ proptest! {
                 prop_assert!(spent_ns <= allowed_ns, "{client}: {spent_ns} of {allowed_ns}");
             }
         }
-        // Once nothing is owed any more, it has got exactly what it may get.
+        // Once nothing is owed, it has got exactly what it may get.
         world.report();
         let owed_ns = (0..CLIENTS).map(|client| world.believed_full_at_ns(client)).max().unwrap();
         world.now_ns = world.now_ns.max(owed_ns - world.rate.full_ns());

@@ -71,7 +71,7 @@ fn a_copy_of_the_common_configuration(bencher: Bencher<'_, '_>) {
 }
 
 #[divan::bench(args = [1, 10, 140])]
-fn anew_with_a_ca_of_so_many(bencher: Bencher<'_, '_>, count: usize) {
+fn anew_with_a_ca_of(bencher: Bencher<'_, '_>, count: usize) {
     let authorities = vec![world().authority; count];
     bencher.bench_local(|| Arc::new(config(roots(black_box(&authorities)), None)));
 }

@@ -104,7 +104,7 @@ fn take(bencher: Bencher) {
     });
 }
 
-/// With so many clients in a table of 100,000: all are known, or nearly all are new.
+/// With this many clients in a table of 100,000: all are known, or nearly all are new.
 #[divan::bench(args = [1_000, 10_000_000])]
 fn admit(bencher: Bencher, clients: u32) {
     let clients_max = NonZeroUsize::new(100_000).unwrap();

@@ -35,7 +35,7 @@ fn search(bencher: Bencher, routes: &[Route], asked: impl Fn(usize) -> (String, 
     });
 }
 
-/// One host, so many prefixes: `/team-7/service-123`.
+/// One host, this many prefixes: `/team-7/service-123`.
 #[divan::bench(args = SIZES)]
 fn prefixes(bencher: Bencher, count: usize) {
     let path = |n: usize| format!("/team-{}/service-{n}", n % 97);
@@ -48,7 +48,7 @@ fn prefixes(bencher: Bencher, count: usize) {
     search(bencher, &routes, asked);
 }
 
-/// So many hosts, of one route each.
+/// This many hosts, of one route each.
 #[divan::bench(args = SIZES)]
 fn hosts(bencher: Bencher, count: usize) {
     let host = |n: usize| format!("shop-{n}.example.com");
@@ -58,7 +58,7 @@ fn hosts(bencher: Bencher, count: usize) {
     search(bencher, &routes, |n| (host(n * 7919 % count), "/cart/items/42".to_owned()));
 }
 
-/// So many wildcards and exact paths, asked for with a host of four labels.
+/// This many wildcards and exact paths, asked for with a host of four labels.
 #[divan::bench(args = SIZES)]
 fn wildcards_and_exact_paths(bencher: Bencher, count: usize) {
     let routes: Vec<Route> = (0..count)
@@ -83,7 +83,7 @@ fn not_found(bencher: Bencher, count: usize) {
     search(bencher, &routes, |_| ("h.example.com".to_owned(), "/a/b/x/y".to_owned()));
 }
 
-/// The last of so many patterns, which are tried in turn.
+/// The last of this many patterns, which are tried in turn.
 #[divan::bench(args = [10, 100, 1_000])]
 fn patterns(bencher: Bencher, count: usize) {
     let routes: Vec<Route> = (0..count)

@@ -42,7 +42,7 @@ fn browser_head(bencher: Bencher) {
     head(bencher, BROWSER);
 }
 
-/// A body in so many chunks of a KiB, read at once.
+/// A body in this many chunks of a KiB, read at once.
 #[divan::bench(args = [1, 64])]
 fn chunks(bencher: Bencher, count: usize) {
     let chunk = format!("400\r\n{}\r\n", "x".repeat(1024));

@@ -146,7 +146,7 @@ pub fn forwarded(data: &[u8]) {
     let networks = lines.by_ref().take_while(|line| !line.is_empty());
     let trusted: Vec<IpNet> = networks.filter_map(|line| line.parse().ok()).collect();
     let sent: Vec<&str> = lines.collect();
-    // So many are looked at, and one fewer is passed on.
+    // At most this many are read, and one fewer is forwarded.
     if sent.iter().map(|line| line.split(',').count()).sum::<usize>() >= forwarded::HOPS_MAX {
         return;
     }
@@ -182,7 +182,7 @@ pub fn forwarded(data: &[u8]) {
         |line: String| forwarded::client_by_forwarded(ours, [line.as_str()].into_iter(), &theirs);
     let x_client = forwarded::client_ip(peer, sent(), &theirs);
     let client = forwarded::client_by_forwarded(peer, sent(), &theirs);
-    // Whoever trusts the peer as well as we do sees what we see.
+    // A proxy that also trusts the peer finds the same client.
     if forwarded::is_trusted(peer, &trusted) || !forwarded::is_trusted(peer, &theirs) {
         assert_eq!(by_x(x_line.clone()), x_client, "X-Forwarded-For: {x_line}");
         assert_eq!(by(hops.join(", ")), x_client, "as Forwarded: {hops:?}");
@@ -203,7 +203,7 @@ pub fn path(data: &[u8]) {
     assert!(!once.contains("//"), "{once:?}");
     assert!(!once.split('/').any(|segment| matches!(segment, "." | "..")), "{once:?}");
     assert!(path::has_prefix(&once, "/") && path::has_prefix(&once, &once));
-    // Whoever may not go below a path does not get there by another spelling.
+    // A client that may not go below a path cannot get there by another spelling.
     let hidden: String = text.bytes().map(escaped).collect();
     if text.is_ascii() && !text.contains('%') {
         assert_eq!(path::normalize_for_routing(&hidden), once, "{hidden:?}");

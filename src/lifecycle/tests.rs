@@ -193,7 +193,7 @@ fn a_worker_that_dies_is_replaced_while_a_reload_goes_on() {
     assert!(
         bench.commands.iter().any(|command| command.contains("worker: WorkerId(3), config: 0"))
     );
-    // The worker of the reload is ready first, and the replacement is not needed any more.
+    // The worker of the reload is ready first, and the replacement is no longer needed.
     bench.said(SECOND, WorkerEvent::Warm);
     assert!(bench.has("Kill(WorkerId(3), NotNeeded)"));
     bench.said(SECOND, WorkerEvent::Ready);
@@ -356,7 +356,7 @@ fn an_acknowledgement_that_is_late_does_not_count_for_the_next_upgrade() {
 }
 
 #[test]
-fn an_acknowledgement_between_two_upgrades_is_not_owed_any_more() {
+fn an_acknowledgement_between_two_upgrades_is_no_longer_owed() {
     let mut bench = Bench::serving();
     bench.begin_upgrade(1);
     bench.passes(Duration::from_secs(2));

@@ -122,7 +122,7 @@ fn ring(waiting: &SignalFd, inputs: &Sender<Input>, heard: &Receiver<()>) {
             Ok(_) => {}
             Err(rustix::io::Errno::INTR) => continue,
             Err(error) => {
-                log::error!("signals not heard any more: error=\"{error}\"");
+                log::error!("signals can no longer be received: error=\"{error}\"");
                 return;
             }
         }

@@ -192,7 +192,7 @@ fn during_a_stop_the_admin_port_answers_until_the_last_worker_has_drained() {
         });
     };
     until("it is not ready", 503);
-    // The worker that serves has nothing to do any more; the one before has its WebSocket.
+    // The worker that serves has no requests left; the one before has its WebSocket.
     let closed = || {
         within(Duration::from_secs(2), || {
             client::try_get(weir.admin(), "/readyz").is_err().then_some(())
@@ -387,7 +387,7 @@ fn the_admin_port_answers_while_clients_have_all_descriptors() {
     let weir = Weir::start_by(launcher, &file);
     let worker = weir.worker_pid();
     let open = || std::fs::read_dir(format!("/proc/{worker}/fd")).unwrap().count();
-    // Idle clients until the worker has no descriptor left, or does not take any more of them.
+    // Idle clients until the worker has no descriptor left, or accepts no more of them.
     let mut clients = Vec::new();
     let mut before = 0;
     while clients.len() < 1000 && (clients.len() < 256 || open() > before) {

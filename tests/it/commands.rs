@@ -107,7 +107,7 @@ impl Drop for Running {
     }
 }
 
-/// A listener and an admin port that nobody else has.
+/// A listener and an admin port that no other test uses.
 fn own_ports() -> (SocketAddr, SocketAddr) {
     let address = own_address();
     (SocketAddr::from((address, 8080)), SocketAddr::from((address, 9090)))

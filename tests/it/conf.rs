@@ -246,7 +246,7 @@ fn grpc_probes_its_service_and_passes_calls_on() {
     }
 }
 
-/// Method, host and path, fields, and what comes of it.
+/// Method, host and path, headers, and the expected result.
 type Asked = (&'static str, &'static str, &'static [(&'static str, &'static str)], &'static str);
 
 /// What `routing.yaml` does with each of these, by https.
@@ -322,7 +322,7 @@ fn routing_does_what_it_says_of_each_route() {
 
     let seen = |path: &str| {
         let mut all = backends.values().flat_map(Backend::requests);
-        all.find(|one| one.target == path).unwrap_or_else(|| panic!("nobody got {path}"))
+        all.find(|one| one.target == path).unwrap_or_else(|| panic!("no backend got {path}"))
     };
     assert_eq!(seen("/api/v1/a").header("host"), Some("api.internal"));
     assert_eq!(seen("/users/7/b").header("host"), Some("example.com"));

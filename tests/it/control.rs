@@ -41,7 +41,7 @@ fn the_control_socket_is_the_users_alone_and_goes_when_it_ends() {
 }
 
 #[test]
-fn with_nobody_running_each_command_says_so_in_one_line() {
+fn each_command_says_in_one_line_that_no_server_runs() {
     let directory = Directory::new();
     let path = directory.name("control.sock");
     for command in ["reload", "status", "stop"] {
@@ -351,7 +351,7 @@ fn as_process_1_it_leaves_no_zombie_of_workers_and_of_orphans() {
     eventually(TIMEOUT, "it has adopted them", || weir.process_tree().len() == 5);
     kill("HUP", &[process]).unwrap();
     eventually(TIMEOUT, "it reloads", || weir.stderr().contains("reloaded: "));
-    eventually(TIMEOUT, "nobody is left over", || weir.process_tree().len() == 3);
+    eventually(TIMEOUT, "only the new processes are left", || weir.process_tree().len() == 3);
 }
 
 #[test]

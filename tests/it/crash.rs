@@ -97,7 +97,7 @@ fn when_the_worker_dies_while_its_successor_warms_up_what_is_served_is_served_on
     assert!(weir.workers().iter().any(|worker| worker.is("warming") && worker.generation == 2));
     hung.release();
     eventually(TIMEOUT, "the reload is done", || weir.get("/").text() == "hung");
-    eventually(TIMEOUT, "nobody else is left", || weir.workers().len() == 1);
+    eventually(TIMEOUT, "no other process is left", || weir.workers().len() == 1);
     assert_eq!(weir.serving().map(|worker| worker.generation), Some(2));
 }
 
@@ -117,7 +117,7 @@ fn when_the_replacement_is_not_ready_before_the_successor_it_is_not_waited_for()
     eventually(TIMEOUT, "a replacement starts", || weir.workers().len() == 2);
     hung.release();
     eventually(TIMEOUT, "the reload is done", || weir.get("/").text() == "hung");
-    eventually(TIMEOUT, "nobody else is left", || weir.process_tree().len() == 2);
+    eventually(TIMEOUT, "no other process is left", || weir.process_tree().len() == 2);
     assert_eq!(weir.serving().map(|worker| worker.generation), Some(2));
 }
 
@@ -185,7 +185,7 @@ fn when_the_supervisor_is_gone_its_worker_drains_and_ends() {
     eventually(TIMEOUT, "the worker ends", || !is_there());
 }
 
-/// The file that a process runs: its inode, also if it has no name any more.
+/// The file that a process runs: its inode, also if its name was removed.
 fn image_of(pid: u32) -> u64 {
     fs::metadata(format!("/proc/{pid}/exe")).unwrap().ino()
 }
@@ -258,7 +258,7 @@ fn a_worker_that_died_is_replaced_by_the_binary_that_it_ran() {
     weir.reload();
     let third = image_of(weir.worker_pid());
     assert_ne!(third, second);
-    // Nothing can be started by its file any more: the supervisor's own binary is left.
+    // The file can no longer be executed: the supervisor's own binary is left.
     fs::set_permissions(&binary, Permissions::from_mode(0o0)).unwrap();
     assert_eq!(image_of(replaced(&weir)), first);
     let log = weir.stderr();

@@ -1,6 +1,6 @@
 //! Connections whose response is under way when their worker begins to drain.
 //!
-//! Such a response cannot say `Connection: close` any more: its header is at the client already. So
+//! Such a response can no longer say `Connection: close`: the client already has its headers. So
 //! the client may use the connection once more, and that request must be served.
 
 #![expect(

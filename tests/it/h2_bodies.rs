@@ -75,7 +75,7 @@ fn no_more_is_read_of_a_client_than_the_backend_takes() {
     let line_before = weir.metrics().sum("process_resident_memory_bytes", &[]);
     client.set_timeout(Duration::from_millis(500));
     let piece = vec![b'x'; 64 * 1024];
-    // Until it is not taken any more: the sockets on the way hold some.
+    // Until no more is accepted: the sockets on the way buffer some.
     let sent = (0..many / piece.len()).take_while(|_| client.try_send(&piece).is_ok()).count();
     assert!(sent * piece.len() < 20_000_000, "{sent} pieces were taken");
     let grown = weir.metrics().sum("process_resident_memory_bytes", &[]) - line_before;

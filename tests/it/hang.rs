@@ -62,7 +62,7 @@ fn a_stopped_worker_is_killed_counted_and_replaced() {
     let weir = start(&backend, "", &[("WEIR_HANG_TIMEOUT", "1s")]);
     let hung = weir.worker_pid();
     stop(&[hung]);
-    // Connects while nobody accepts, and waits.
+    // Connects while no process accepts connections, and waits.
     let mut client = Client::connect(weir.address());
     client.send("GET / HTTP/1.1\r\nHost: weir.test\r\n\r\n");
     until_replaced(&weir, hung);

@@ -351,7 +351,7 @@ fn a_client_that_a_proxy_names_has_its_places_before_the_handshake() {
 }
 
 #[test]
-fn whoever_is_turned_away_in_the_middle_of_a_request_is_not_reset() {
+fn a_client_that_is_rejected_in_the_middle_of_a_request_is_not_reset() {
     let backend = Backend::start("one");
     let weir = Weir::start(&config(&backend, "limits: {connections: 1}"));
     let _inside = connected(&weir, 1);

@@ -260,14 +260,14 @@ fn probes_of_several_backends_are_not_at_the_same_instant() {
         let (count, times) = (AtomicUsize::new(0), Arc::clone(&second_probes));
         let decide = move |_: &Seen| {
             if count.fetch_add(1, Relaxed) == 1 {
-                times.lock().expect("nobody panics here").push(now());
+                times.lock().expect("no thread panics here").push(now());
             }
             Behaviour::Good
         };
         backend.on("/health", Behaviour::By(Arc::new(decide)));
     }
     let _weir = Weir::start(&pool(&backends, "path: /health, interval: 500ms"));
-    let times = || second_probes.lock().expect("nobody panics here").clone();
+    let times = || second_probes.lock().expect("no thread panics here").clone();
     eventually(TIMEOUT, "everybody is probed twice", || times().len() == 8);
     let (first, last) = (times().into_iter().min(), times().into_iter().max());
     let spread = last.zip(first).map(|(last, first)| last - first);
@@ -330,7 +330,7 @@ fn with_one_pool_down_the_other_serves_and_readyz_says_which() {
 }
 
 #[test]
-fn a_worker_that_drains_checks_no_backend_any_more() {
+fn a_worker_that_drains_checks_no_backend() {
     let (old, new) = (Backend::start("old"), Backend::start("new"));
     let check = "path: /health, interval: 100ms";
     let weir = Weir::start(&pool(std::slice::from_ref(&old), check));

@@ -105,7 +105,7 @@ fn a_listed_peer_must_send_a_header() {
 }
 
 #[test]
-fn connections_that_come_to_nothing_do_not_fill_the_log() {
+fn connections_that_fail_do_not_fill_the_log() {
     let (backend, proxy) = (Backend::start("one"), own_address());
     let weir = weir(&backend, proxy, "");
     for _ in 0..100 {

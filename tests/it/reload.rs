@@ -1,4 +1,4 @@
-//! Reloads that work: nobody notices but the one who asked.
+//! Reloads that work: only the client that asked for one sees it.
 //!
 //! `WEIR_RELOADS=50` makes the tests under load reload so often instead of a few times.
 
@@ -117,7 +117,7 @@ fn a_reload_whose_change_a_flag_hides_names_the_flag() {
 }
 
 #[test]
-fn a_reload_that_nobody_waits_for_logs_each_change() {
+fn a_reload_without_a_waiting_client_logs_each_change() {
     let backends = Backend::start_many(1);
     let weir = Weir::start(&pool(&backends, ""));
     let site = pool(&backends, "").replace("name: web", "name: site");
@@ -242,7 +242,7 @@ fn no_more_workers_drain_at_once_than_are_allowed_and_the_oldest_is_ended_first(
     backends[0].release();
     let answered = clients.iter_mut().skip(2).map(|client| client.read_answer().status());
     assert_eq!(answered.collect::<Vec<_>>(), [200, 200, 200], "the others came to their end");
-    eventually(TIMEOUT, "nobody drains", || {
+    eventually(TIMEOUT, "no worker drains", || {
         weir.metrics().value("lb_draining_workers", &[]) == Some(0.0)
     });
 }
@@ -263,7 +263,7 @@ fn the_supervisors_memory_and_descriptors_are_flat_over_reloads() {
     let backends = Backend::start_many(2);
     let weir = Weir::start(&pool(&backends, ""));
     let settled = || {
-        eventually(TIMEOUT, "nobody drains", || weir.workers().len() == 1);
+        eventually(TIMEOUT, "no worker drains", || weir.workers().len() == 1);
         weir.process_tree().len()
     };
     (0..5).for_each(|_| drop(weir.reload()));

@@ -327,12 +327,12 @@ fn the_last_requests_are_in_the_access_log() {
     assert_eq!(weir.access_log().len(), 60);
 }
 
-/// What came of one client that asks over and over until it cannot connect any more.
+/// The result of one client that sends requests until it can no longer connect.
 #[derive(Debug, Default)]
 struct Asked {
     answers: usize,
-    /// New connections that ended before their first answer began: the kernel had taken them and
-    /// nobody accepted them before the listening socket was closed.
+    /// New connections that ended before their first response started: the kernel had accepted them and
+    /// Weir had not before the listening socket was closed.
     never_accepted: usize,
     failures: Vec<Failure>,
 }
@@ -377,11 +377,11 @@ fn no_request_of_a_kept_connection_fails_over_a_stop() {
     eventually(TIMEOUT, "the load is under way", || answers.load(Relaxed) > 200);
     weir.signal("TERM");
     ends_with(&mut weir, 0);
-    let asked = clients.map(|client| client.join().expect("nobody panics there"));
+    let asked = clients.map(|client| client.join().expect("no client panics"));
     assert!(asked.iter().all(|asked| asked.failures.is_empty()), "{asked:?}");
-    // Whoever is told to go connects once more, and is refused, or overtakes the close.
+    // A client whose connection is closed connects once more. It is refused, or is faster than the close.
     assert!(asked.iter().all(|asked| asked.never_accepted <= 1), "{asked:?}");
     let answered = asked.iter().map(|asked| asked.answers).sum::<usize>();
     assert_eq!(backend.count(), answered, "nothing was done for nothing");
-    assert_eq!(weir.access_log().len(), answered, "and nobody was cut off");
+    assert_eq!(weir.access_log().len(), answered, "and no request was aborted");
 }

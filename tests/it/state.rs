@@ -94,7 +94,9 @@ fn probed(backends: &[Backend], check: &str) -> String {
 }
 
 fn until_healthy(weir: &Weir, count: usize) {
-    eventually(TIMEOUT, "so many are healthy", || weir.status()["healthy_backends"] == count);
+    eventually(TIMEOUT, "the number of healthy backends is reached", || {
+        weir.status()["healthy_backends"] == count
+    });
 }
 
 #[test]
@@ -305,7 +307,7 @@ fn no_total_goes_backwards_over_twenty_reloads_and_none_is_lost() {
     let expected = u32::try_from(tally.total()).unwrap();
     let counted = || weir.metrics().sum("lb_requests_total", &[]);
     eventually(TIMEOUT, "every request is counted", || counted() >= f64::from(expected));
-    eventually(TIMEOUT, "nobody drains", || weir.workers().len() == 1);
+    eventually(TIMEOUT, "no worker drains", || weir.workers().len() == 1);
     assert!((counted() - f64::from(expected)).abs() < 0.5, "{} of {expected}", counted());
     assert_eq!(client::get(weir.admin(), "/status").json()["total_requests"], expected);
 }

@@ -308,7 +308,7 @@ fn a_byte_every_now_and_then_does_not_stretch_the_time_for_a_head() {
     client.send("GET / HTTP/1.1\r\nHost: a.test\r\nX-Slow: ");
     client.set_timeout(Duration::from_millis(30));
     let answer = eventually_some(TIMEOUT, "an answer to the slow head", || {
-        // Once it is closed, a byte may not go out any more; its answer is there all the same.
+        // Once it is closed, a byte may no longer be sent; the response is there all the same.
         drop(client.try_send("x"));
         client.read_some().ok()
     });

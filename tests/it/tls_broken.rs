@@ -110,7 +110,7 @@ fn the_replacement_of_a_crashed_worker_uses_the_last_good_certificates() {
         let answer = other.connect(weir.address(), "b.test").get("/", &[("Host", "b.test")]);
         assert_eq!(answer.status(), 200);
         let request = backend.requests().pop().unwrap();
-        assert_eq!(request.header("x-client-cert-verified"), Some("yes"), "who vouches is known");
+        assert_eq!(request.header("x-client-cert-verified"), Some("yes"), "the issuer is known");
         assert!(is_broken(&weir, &a.cert) && is_broken(&weir, &b.cert), "{turn}");
         assert!(!is_missing(&weir, &a.cert) && !is_missing(&weir, &b.cert), "{turn}");
         let logged = weir.stderr().matches("the old one stays").count();

@@ -436,7 +436,7 @@ fn what_a_worker_counts_that_ends_in_the_course_of_an_upgrade_is_not_lost() {
     own.backends.iter().for_each(|backend| backend.until_count(1));
     let old = own.weir.worker_pid();
     own.weir.reload();
-    // The next image takes a moment to come, in which nobody listens to the workers.
+    // The next image takes a moment to start. Meanwhile no process reads the workers' messages.
     own.replace_by("[ $1 = run ] && while [ -e \"$0.wait\" ]; do sleep 0.05; done");
     let wait = own.directory.path("weir.wait");
     fs::write(&wait, "").unwrap();

@@ -205,7 +205,7 @@ fn hasty() -> std::net::SocketAddr {
 }
 
 #[test]
-fn a_client_that_is_still_sending_gets_a_backends_early_answer_and_is_not_heard_any_more() {
+fn a_client_that_is_still_sending_gets_a_backends_early_answer_and_nothing_more_is_read_from_it() {
     let address = hasty();
     let weir = Weir::start(&format!(
         "pools: [{{name: web, backends: [http://{address}], health_check: off, \

@@ -112,7 +112,7 @@ impl H2Backend {
         Self { address, shared, acceptor, _runtime: runtime }
     }
 
-    /// Accepts no connection any more, and serves those that there are.
+    /// Accepts no further connections, and serves the existing ones.
     pub(crate) fn stop_accepting(&self) {
         self.acceptor.abort();
     }

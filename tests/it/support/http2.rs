@@ -300,7 +300,7 @@ impl RawHttp2 {
         self.socket.write_all(bytes)
     }
 
-    /// Sends it again and again until the server does not take it any more. How often.
+    /// Sends it again and again until the server accepts no more. Returns how often.
     pub(crate) fn flood(&mut self, bytes: &[u8], most: usize) -> usize {
         // What is answered must be read, or nothing more is taken for that reason alone.
         let mut reader = self.socket.try_clone().unwrap();

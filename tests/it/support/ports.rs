@@ -1,4 +1,4 @@
-//! Addresses of one's own, instead of free ports.
+//! An address for each test, instead of free ports.
 //!
 //! On Linux the whole of 127.0.0.0/8 is local. Each test takes an address that no other test has
 //! and uses whatever ports it likes there, so there is no race between finding a free port and

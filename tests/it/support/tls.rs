@@ -22,7 +22,7 @@ use super::TIMEOUT;
 use super::client::{Response, request_bytes};
 use super::message::{Framing, content_length, find, parse_head};
 
-/// Vouches for the certificates of a test, and keeps its files in a directory of its own.
+/// Signs the certificates of a test, and keeps its files in a directory of its own.
 pub(crate) struct Authority {
     issuer: Issuer<'static, KeyPair>,
     certificate: CertificateDer<'static>,
