@@ -39,9 +39,9 @@ use self::compatibility::CompatibilityCheck;
 use self::config::{ActiveConfig, ConfigFile, format_bind_errors};
 use self::control::{Reply, Request};
 pub use self::exec_state::is_compatible;
-pub use self::file::read as read_file;
-use self::options::system;
+pub use self::file::{cannot_read, read as read_file};
 pub use self::options::{Load, Options, SupervisorError};
+use self::options::{check_descriptors, system};
 use self::program::Image;
 pub use self::program::Program;
 use self::signals::Signals;
@@ -182,6 +182,7 @@ impl Supervisor {
         inputs: Sender<Input>,
         signals: Signals,
     ) -> Result<Self, SupervisorError> {
+        check_descriptors()?;
         let mut file = ConfigFile::default();
         let active = Rc::new(file.read_and_load(&options)?);
         let service = Service::new(settings(&options), loaded(&active));

@@ -58,6 +58,15 @@ pub enum SupervisorError {
     /// Addresses that cannot be bound, each on a line.
     #[error("{0}")]
     Bind(String),
+    /// A worker could not open what it needs to serve at all.
+    #[error(
+        "weir: too few file descriptors: limit={limit} minimum={DESCRIPTORS_MIN} (help: raise the limit \
+         to 1024 or more, `ulimit -n` or LimitNOFILE=)"
+    )]
+    FewDescriptors {
+        /// How many it may have.
+        limit: u64,
+    },
     /// The first worker could not serve.
     #[error("weir: {0}")]
     Worker(String),
@@ -92,6 +101,18 @@ impl From<Failure> for SupervisorError {
             Failure::FirstWorker(why) => Self::Worker(why),
             Failure::ForcedStop(why) => Self::ForcedStop(why),
         }
+    }
+}
+
+/// A worker needs 42 file descriptors to become ready, with 1 to 16 threads, and some more to serve.
+const DESCRIPTORS_MIN: u64 = 64;
+
+/// Fails if the processes of this service may have too few file descriptors.
+pub(super) fn check_descriptors() -> Result<(), SupervisorError> {
+    // A worker raises its soft limit to the hard one.
+    match rlimit::Resource::NOFILE.get_hard() {
+        Ok(limit) if limit < DESCRIPTORS_MIN => Err(SupervisorError::FewDescriptors { limit }),
+        Ok(_) | Err(_) => Ok(()),
     }
 }
 

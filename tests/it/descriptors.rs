@@ -1,5 +1,6 @@
 //! Out of file descriptors: a failure of our own, which no backend is blamed for.
 
+use std::fs;
 use std::process::Command;
 
 use http::Method;
@@ -7,7 +8,8 @@ use http::Method;
 use crate::support::backend::{Backend, Behaviour};
 use crate::support::client::{self, Client};
 use crate::support::http2::{Http2, request};
-use crate::support::weir::{BINARY, LISTENER_KEYS, Weir};
+use crate::support::ports::own_address;
+use crate::support::weir::{BINARY, Directory, LISTENER_KEYS, Weir};
 use crate::support::{TIMEOUT, eventually, eventually_some};
 
 /// The binary with so few descriptors.
@@ -51,6 +53,30 @@ fn a_number_of_connections_in_the_file_gets_a_warning_if_it_cannot_be_had() {
     assert_eq!(level_of_too_few(""), "INFO");
     assert_eq!(level_of_too_few("limits: {connections: 20000}\n"), "WARN");
     assert_eq!(level_of_too_few("limits: {connections: 19999}\n"), "WARN");
+}
+
+#[test]
+fn a_limit_that_is_too_low_to_serve_at_all_fails_the_start_in_one_line() {
+    let backend = Backend::start("one");
+    let directory = Directory::new();
+    let address = own_address();
+    let file = directory.name("weir.yaml");
+    let text = format!(
+        "listeners: [\"{address}:8080\"]\nadmin: {{address: \"{address}:9090\"}}\n{}",
+        config(&backend)
+    );
+    fs::write(&file, text).unwrap();
+    for limit in [10, 40, 63] {
+        let ended = limited(limit).args(["run", "-c", &file]).output().unwrap();
+        let line = format!(
+            "weir: too few file descriptors: limit={limit} minimum=64 (help: raise the limit to 1024 or \
+             more, `ulimit -n` or LimitNOFILE=)\n"
+        );
+        let stderr = String::from_utf8_lossy(&ended.stderr);
+        assert_eq!((&*stderr, ended.status.code()), (line.as_str(), Some(1)));
+    }
+    let weir = Weir::start_by(limited(64), &config(&backend));
+    assert_eq!(weir.get("/").status(), 200);
 }
 
 #[test]
