@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
-use weir::config::Overrides;
+use weir::config::{Overrides, parse_duration};
 use weir::demo::{self, origin};
 use weir::log::Log;
 use weir::supervisor::control::{self, Request, SocketPath};
@@ -82,7 +82,7 @@ struct Completions {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = given::ENVIRONMENT)]
+#[command(after_help = given::OF_RUN)]
 struct Run {
     /// The configuration file [env: WEIR_CONFIG]
     #[arg(short, long, value_name = "FILE")]
@@ -97,7 +97,7 @@ struct Run {
     #[arg(long, value_name = "DURATION", value_parser = given::hang_timeout)]
     hang_timeout: Option<HangTimeout>,
     /// How long a new worker may take until it is ready
-    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = parse_duration)]
     ready_timeout: Duration,
     #[command(flatten)]
     control: Control,
@@ -165,7 +165,7 @@ struct Origin {
     #[arg(long, default_value = "origin")]
     name: String,
     /// The delay of each response, such as 2s
-    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = parse_duration)]
     latency: Duration,
     /// Respond 500 to every request, including health checks
     #[arg(long)]
@@ -214,6 +214,11 @@ fn work_with_log(work: impl FnOnce(&Log) -> Result<(), String>) -> ExitCode {
 fn run(flags: Run, log: &Log) -> Result<(), String> {
     let (file, overrides) = (flags.file(), flags.overriding.overrides());
     given::warn_of_unread_variables();
+    if flags.watch && file.is_none() {
+        log::warn!(
+            "--watch has no effect: no configuration file is given (help: pass it by `-c FILE`)"
+        );
+    }
     supervise(Options {
         // The worker gets the same flags and inherits the same environment.
         program: program(env::args_os().skip(2).collect())?,

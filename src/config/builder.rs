@@ -24,11 +24,22 @@ pub struct ConfigBuilder {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Warning(pub Problem);
 
-impl fmt::Display for Warning {
-    /// Like a problem, with `warning: ` after the position.
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Warning {
+    /// The message like [`Problem::line`], with `warning: ` after the position.
+    #[must_use]
+    pub fn line(&self, file: Option<&Path>) -> String {
+        self.problem().line(file)
+    }
+
+    fn problem(&self) -> Problem {
         let Problem { at, what, help } = self.0.clone();
-        Problem { at, what: format!("warning: {what}"), help }.fmt(formatter)
+        Problem { at, what: format!("warning: {what}"), help }
+    }
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.problem().fmt(formatter)
     }
 }
 

@@ -50,6 +50,7 @@ pub use terms::{
     TlsVersion, UnderscoreHeaders,
 };
 pub use transport::{Transport, TransportTls};
+pub use value::parse_duration;
 
 /// A short name for a file and its overrides: equal for equal bytes.
 #[must_use]

@@ -4,6 +4,7 @@
 //! file can be corrected in one go.
 
 use std::fmt;
+use std::path::Path;
 
 use super::limits;
 
@@ -130,6 +131,15 @@ impl Problem {
         self
     }
 
+    /// The message on a line of its own, after the name of `file` if the problem is in the file.
+    #[must_use]
+    pub fn line(&self, file: Option<&Path>) -> String {
+        match file {
+            Some(file) if self.at.is_some() => format!("{}:{self}", file.display()),
+            Some(_) | None => format!("weir: {self}"),
+        }
+    }
+
     /// Sort key: problems that are not in the file come last.
     pub(super) fn place(&self) -> impl Ord + use<> {
         (self.at.is_none(), self.at)
@@ -141,11 +151,20 @@ impl fmt::Display for Problem {
         if let Some(at) = self.at {
             write!(formatter, "{at}: ")?;
         }
-        formatter.write_str(&self.what)?;
-        match &self.help {
-            Some(help) => write!(formatter, " (help: {help})"),
-            None => Ok(()),
-        }
+        write_with_help(formatter, &self.what, self.help.as_deref())
+    }
+}
+
+/// Writes what is wrong, and what to do about it.
+pub(super) fn write_with_help(
+    formatter: &mut fmt::Formatter<'_>,
+    what: &str,
+    help: Option<&str>,
+) -> fmt::Result {
+    formatter.write_str(what)?;
+    match help {
+        Some(help) => write!(formatter, " (help: {help})"),
+        None => Ok(()),
     }
 }
 

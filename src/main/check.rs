@@ -7,11 +7,11 @@ use clap::Args;
 use weir::config::{self, Config, Overrides, Problems};
 
 use super::given::{self, Overriding};
-use super::load::{check_all, complain, read};
+use super::load::{check_all, read};
 use super::print;
 
 #[derive(Debug, Args)]
-#[command(after_help = given::ENVIRONMENT)]
+#[command(after_help = given::OF_CHECK)]
 pub(super) struct Check {
     /// The configuration file [env: WEIR_CONFIG]
     file: Option<PathBuf>,
@@ -35,9 +35,13 @@ pub(super) fn check(flags: &Check) -> Result<(), String> {
     let text = file.map(read).transpose()?;
     let report = check_all(file, text.as_deref(), &overrides);
     if !report.warnings.is_empty() {
-        let _closed = writeln!(io::stderr(), "{}", complain(file, report.warnings.iter()));
+        let _closed = writeln!(
+            io::stderr(),
+            "{}",
+            lines(report.warnings.iter().map(|warning| warning.line(file)))
+        );
     }
-    let complaint = |problems: Problems| complain(file, problems.iter());
+    let complaint = |problems: Problems| lines(problems.iter().map(|problem| problem.line(file)));
     if flags.show {
         let shown = config::show(text.as_deref(), &overrides).map_err(complaint)?;
         print(shown.trim_end())?;
@@ -46,6 +50,10 @@ pub(super) fn check(flags: &Check) -> Result<(), String> {
     let config = report.config.map_err(complaint)?;
     let name = file.map_or_else(|| "weir".to_owned(), |file| file.display().to_string());
     print(&format!("{name}: ok: {}", summary(&config, &overrides)))
+}
+
+fn lines(lines: impl Iterator<Item = String>) -> String {
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 /// Numbers of listeners, routes, pools and backends, and the names of the overrides.

@@ -5,14 +5,26 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use weir::config::{Override, Overrides, nearest};
+use weir::config::{Override, Overrides, nearest, parse_duration};
 
 use super::variable;
 
 /// What the help of a command with [`Overriding`] says of the environment.
-pub(super) const ENVIRONMENT: &str = "\
-Environment (flags win over it, it wins over the file): WEIR_CONFIG, WEIR_LISTEN, WEIR_BACKENDS \
-(both comma lists), WEIR_ALGORITHM, WEIR_ADMIN";
+macro_rules! environment {
+    ($more:literal) => {
+        concat!(
+            "Environment (flags win over it, it wins over the file): WEIR_CONFIG, WEIR_LISTEN and \
+             WEIR_BACKENDS (comma lists), WEIR_ALGORITHM, WEIR_ADMIN, ",
+            $more,
+            "WEIR_LOG (a filter such as `info` or `weir=debug`), WEIR_DEBUG=1"
+        )
+    };
+}
+
+/// The environment of `run`.
+pub(super) const OF_RUN: &str = environment!("WEIR_CONTROL, WEIR_HANG_TIMEOUT, ");
+/// The environment of `check`.
+pub(super) const OF_CHECK: &str = environment!("");
 
 // A doc comment here would take the place of the command's own description in its help.
 #[derive(Debug, Args)]
@@ -160,9 +172,9 @@ pub(super) fn hang_timeout(text: &str) -> Result<HangTimeout, String> {
     if text == "off" {
         return Ok(HangTimeout(None));
     }
-    let duration = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    let duration = parse_duration(text)?;
     if duration < HANG_TIMEOUT_MIN {
-        return Err("must be at least 1s, or off".to_owned());
+        return Err(format!("`{text}` is shorter than 1s (help: write `1s` or longer, or `off`)"));
     }
     Ok(HangTimeout(Some(duration)))
 }
@@ -174,6 +186,6 @@ pub(super) fn hang_timeout_of(flag: Option<HangTimeout>) -> Result<Option<Durati
     }
     let Some(text) = variable("WEIR_HANG_TIMEOUT") else { return Ok(Some(HANG_TIMEOUT_DEFAULT)) };
     let HangTimeout(given) =
-        hang_timeout(&text).map_err(|why| format!("weir: WEIR_HANG_TIMEOUT: `{text}`: {why}"))?;
+        hang_timeout(&text).map_err(|why| format!("weir: WEIR_HANG_TIMEOUT: {why}"))?;
     Ok(given)
 }

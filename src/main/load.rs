@@ -1,7 +1,5 @@
 //! Loads and checks a configuration file and the files that it names.
 
-use std::fmt::Display;
-use std::io;
 use std::path::{Path, PathBuf};
 
 use weir::clock::Clock;
@@ -67,21 +65,7 @@ fn directory(file: Option<&Path>) -> &Path {
     file.and_then(Path::parent).unwrap_or_else(|| Path::new(""))
 }
 
-#[expect(clippy::wildcard_enum_match_arm, reason = "the system's list of errors is open")]
 pub(super) fn read(file: &Path) -> Result<Vec<u8>, String> {
-    supervisor::read_file(file).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => {
-            format!("{}: there is no such file (help: check the path)", file.display())
-        }
-        _ => format!("{}: cannot be read: {error}", file.display()),
-    })
-}
-
-/// Each message on a line of its own, after the name of the file.
-pub(super) fn complain(file: Option<&Path>, complaints: impl Iterator<Item: Display>) -> String {
-    let line = |complaint| match file {
-        Some(file) => format!("{}:{complaint}", file.display()),
-        None => format!("weir: {complaint}"),
-    };
-    complaints.map(line).collect::<Vec<_>>().join("\n")
+    supervisor::read_file(file)
+        .map_err(|error| format!("{}: {}", file.display(), supervisor::cannot_read(&error)))
 }

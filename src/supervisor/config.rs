@@ -70,11 +70,11 @@ impl ConfigFile {
 /// The contents of the file as text.
 fn text(
     options: &Options,
-    file: &Path,
+    path: &Path,
     bytes: io::Result<Vec<u8>>,
 ) -> Result<Option<String>, SupervisorError> {
-    let rejected = |why: String| SupervisorError::Rejected(format!("{}: {why}", file.display()));
-    let bytes = bytes.map_err(|error| rejected(cannot_read(&error)))?;
+    let rejected = |why: String| SupervisorError::Rejected(format!("{}: {why}", path.display()));
+    let bytes = bytes.map_err(|error| rejected(file::cannot_read(&error)))?;
     // The checker says where bytes are that are no text.
     match String::from_utf8(bytes) {
         Ok(text) => Ok(Some(text)),
@@ -83,13 +83,6 @@ fn text(
             Ok(_) => Err(rejected("is not text".to_owned())),
         },
     }
-}
-
-fn cannot_read(error: &io::Error) -> String {
-    if error.kind() == io::ErrorKind::NotFound {
-        return "there is no such file (help: check the path)".to_owned();
-    }
-    format!("cannot be read: {error}")
 }
 
 /// Checks a text and turns it into a configuration.
@@ -103,11 +96,8 @@ pub(super) fn load(
 }
 
 fn format_problems(options: &Options, problems: &config::Problems) -> String {
-    let line = |problem: &config::Problem| match &options.file {
-        Some(file) => format!("{}:{problem}", file.display()),
-        None => format!("weir: {problem}"),
-    };
-    problems.iter().map(line).collect::<Vec<_>>().join("\n")
+    let file = options.file.as_deref();
+    problems.iter().map(|problem| problem.line(file)).collect::<Vec<_>>().join("\n")
 }
 
 /// Addresses that cannot be bound, each with its position in the file, if it is defined there.

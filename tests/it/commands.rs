@@ -230,7 +230,7 @@ fn a_directory_in_place_of_a_file_is_one_line_and_1() {
     let directory = Directory::new();
     let name = directory.name("");
     let line = format!(
-        "{name}: cannot be read: it is no regular file (help: it is read again at each reload)"
+        "{name}: cannot be read: it is a directory (help: pass a file in it, such as {name}weir.yaml)"
     );
     refused(&run(&["check", &name]), &line);
     refused(&run(&["run", "-c", &name]), &line);
@@ -252,7 +252,11 @@ fn a_file_without_access_rights_is_one_line_and_1() {
     };
     let ended = command.args(["check", &given.path]).output().unwrap();
     let stderr = String::from_utf8_lossy(&ended.stderr).into_owned();
-    let expected = format!("{}: cannot be read: Permission denied (os error 13)\n", given.path);
+    let expected = format!(
+        "{}: cannot be read: Permission denied (os error 13) (help: let the user \
+         that runs Weir read it)\n",
+        given.path
+    );
     assert_eq!((stderr, ended.status.code()), (expected, Some(1)));
 }
 
@@ -428,6 +432,82 @@ fn no_help_opens_the_admin_port_to_everybody() {
         refused(&run(&flags), &format!("weir: --admin: `{typed}` {what}"));
     }
     refused(&run_in(&backend, &[("WEIR_ADMIN", "x")]), &format!("weir: WEIR_ADMIN: `x` {what}"));
+}
+
+#[test]
+fn a_bad_value_beside_a_good_file_is_complained_about_by_its_name_and_not_the_files() {
+    let given = Given::file("pools: [{name: web, backends: [http://127.0.0.1:3000]}]\n");
+    let line = "WEIR_ALGORITHM: `rnd` is not an algorithm";
+    for args in [["check", &given.path].as_slice(), &["run", "-c", &given.path]] {
+        let ended = run_in(args, &[("WEIR_ALGORITHM", "rnd")]);
+        assert!(ended.stderr.starts_with(&format!("weir: {line}")), "{args:?}: {ended:?}");
+        let ended = run(&[args, &["--algorithm", "rnd"]].concat());
+        assert!(ended.stderr.starts_with("weir: --algorithm: `rnd` "), "{args:?}: {ended:?}");
+    }
+}
+
+#[test]
+fn a_duration_is_written_on_the_command_line_as_in_the_file() {
+    let run_with = |flag| vec!["run", "--backend", "http://127.0.0.1:1", flag];
+    for (args, name) in [
+        (run_with("--hang-timeout"), "--hang-timeout"),
+        (run_with("--ready-timeout"), "--ready-timeout"),
+        (vec!["origin", "--port", "1", "--latency"], "--latency"),
+    ] {
+        for (typed, why) in [
+            ("5", "the duration `5` has no unit (help: write `5s`)"),
+            ("1m30s", "`1m30s` is not a duration (help: write `90s`)"),
+            ("soon", "`soon` is not a duration (help: a whole number and a unit: `500ms`, "),
+        ] {
+            let ended = run(&[args.as_slice(), &[typed]].concat());
+            let start = format!("error: invalid value '{typed}' for '{name} <DURATION>': {why}");
+            assert_eq!(ended.code, Some(2), "{ended:?}");
+            assert!(ended.stderr.starts_with(&start), "{ended:?}");
+        }
+    }
+    let short = run(&["run", "--backend", "http://127.0.0.1:1", "--hang-timeout", "10ms"]);
+    assert!(short.stderr.contains(": `10ms` is shorter than 1s (help: "), "{short:?}");
+    let env = [("WEIR_HANG_TIMEOUT", "5")];
+    let line = "weir: WEIR_HANG_TIMEOUT: the duration `5` has no unit (help: write `5s`)";
+    refused(&run_in(&["run", "--backend", "http://127.0.0.1:1"], &env), line);
+}
+
+#[test]
+fn the_help_of_run_names_every_variable_that_it_reads() {
+    let help = run(&["run", "--help"]).stdout;
+    for name in [
+        "WEIR_CONFIG",
+        "WEIR_LISTEN",
+        "WEIR_BACKENDS",
+        "WEIR_ALGORITHM",
+        "WEIR_ADMIN",
+        "WEIR_CONTROL",
+        "WEIR_HANG_TIMEOUT",
+        "WEIR_LOG",
+        "WEIR_DEBUG",
+    ] {
+        let (_, environment) = help.split_once("Environment").unwrap();
+        assert!(environment.contains(name), "{name}: {help}");
+    }
+    let help = run(&["check", "--help"]).stdout;
+    assert!(help.contains("WEIR_ADMIN") && !help.contains("WEIR_HANG_TIMEOUT"), "{help}");
+    for command in ["status", "reload", "stop", "demo"] {
+        assert!(run(&[command, "--help"]).stdout.contains("[env: WEIR_CONTROL]"), "{command}");
+    }
+}
+
+#[test]
+fn watching_without_a_file_is_warned_of() {
+    let backend = Backend::start("one");
+    let (listener, admin) = own_ports();
+    let (listen, admin) = (listener.to_string(), admin.to_string());
+    let url = backend.url();
+    let args = ["run", "--watch", "--listen", &listen, "--admin", &admin, "--backend", &url];
+    let mut weir = Running::start(&args, &[]);
+    weir.get(listener, "/");
+    let line = "--watch has no effect: no configuration file is given (help: pass it by `-c FILE`)";
+    eventually(TIMEOUT, "a warning", || weir.stderr().contains(line));
+    assert_eq!(weir.stop().code(), Some(0));
 }
 
 #[test]
@@ -812,13 +892,10 @@ fn check_judges_what_run_would_serve_with_the_same_flags_and_environment() {
     let wrong = "`rnd` is not an algorithm (help: it can be `round_robin`, `least_conn`, `ip_hash` or \
                  `random`)";
     let env = [("WEIR_ALGORITHM", "rnd")];
-    refused(&run_in(&check, &env), &format!("{}:WEIR_ALGORITHM: {wrong}", given.path));
-    refused(
-        &run_in(&["run", "-c", &given.path], &env),
-        &format!("{}:WEIR_ALGORITHM: {wrong}", given.path),
-    );
+    refused(&run_in(&check, &env), &format!("weir: WEIR_ALGORITHM: {wrong}"));
+    refused(&run_in(&["run", "-c", &given.path], &env), &format!("weir: WEIR_ALGORITHM: {wrong}"));
     let flag = ["check", &given.path, "--algorithm", "rnd"];
-    refused(&run_in(&flag, &env), &format!("{}:--algorithm: {wrong}", given.path));
+    refused(&run_in(&flag, &env), &format!("weir: --algorithm: {wrong}"));
     // A problem that comes of a flag and the file together: Weir would be its own backend.
     let own = run(&["check", &given.path, "--listen", "127.0.0.1:3000"]);
     assert!(own.stderr.contains("127.0.0.1:3000"), "{}", own.stderr);
@@ -895,7 +972,11 @@ fn a_configuration_is_shown_with_the_values_that_win_over_the_file() {
     let wrong = run(&["check", "--show", &given.path, "--algorithm", "rnd"]);
     assert_eq!(wrong.code, Some(1));
     assert!(wrong.stdout.contains("    algorithm: rnd\n"), "{}", wrong.stdout);
-    assert!(wrong.stderr.contains(":--algorithm: `rnd` is not an algorithm"), "{}", wrong.stderr);
+    assert!(
+        wrong.stderr.contains("weir: --algorithm: `rnd` is not an algorithm"),
+        "{}",
+        wrong.stderr
+    );
 }
 
 #[test]

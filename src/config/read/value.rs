@@ -1,6 +1,8 @@
 //! What can be read from a node.
 
-use super::super::problem::{Diagnostics, Origin, Problem, Source};
+use std::fmt;
+
+use super::super::problem::{Diagnostics, Origin, Problem, Source, write_with_help};
 use super::super::yaml::{Node, Value as NodeValue, text};
 use super::key::{Bounds, KeyContext, ROOT, Schema, Section, Shape};
 
@@ -97,6 +99,12 @@ impl ValueError {
     pub(in super::super) fn at(self, at: Origin) -> Problem {
         let help = if self.several { Some(one_by_one(at)) } else { self.help };
         Problem { help, ..Problem::new(at, self.what) }
+    }
+}
+
+impl fmt::Display for ValueError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_with_help(formatter, &self.what, self.help.as_deref())
     }
 }
 

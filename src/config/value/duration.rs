@@ -44,6 +44,14 @@ impl FromText for Duration {
     }
 }
 
+/// Reads a duration of the command line, which is written as in the file.
+///
+/// # Errors
+/// It is not a duration; the error says how to write it.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    Duration::from_text(text).map_err(|error| error.to_string())
+}
+
 /// A duration, or `off` for none at all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in super::super) enum DurationOrOff {

@@ -13,6 +13,7 @@ mod ready_when;
 mod size;
 
 pub(super) use address::{AdminAddress, BackendUrl, ServerName, normal_host};
+pub use duration::parse_duration;
 pub(super) use duration::{DurationOrOff, secs};
 pub(super) use fields::{ChangedField, ContentType, FieldValue, RedirectStatus, Target};
 pub(super) use http::{Failure, HostName, Path, ProbePath, Statuses};
