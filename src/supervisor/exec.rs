@@ -56,7 +56,10 @@ impl Supervisor {
     }
 
     fn set_descriptor_flags(&self, files: &[&File], flags: FdFlags) -> io::Result<()> {
-        let links = self.children.values().map(|child| child.link().as_fd());
+        // A killed worker that does not exit is given up: the next image would not know its link.
+        let view = self.service.view(self.clock.now());
+        let children = view.workers.iter().filter_map(|worker| self.children.get(&worker.id));
+        let links = children.map(|child| child.link().as_fd());
         let sockets = self.sockets.iter().map(|(_, socket)| socket.as_fd());
         let control = self.control.iter().map(AsFd::as_fd);
         for descriptor in

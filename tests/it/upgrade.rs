@@ -6,9 +6,12 @@
 )]
 
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
+
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
 use crate::support::backend::{Backend, Behaviour};
 use crate::support::client::{self, Client};
@@ -73,6 +76,33 @@ fn upgrades_leave_no_descriptor_behind() {
     let before = open();
     (2..=5).for_each(|turn| upgrade(&weir, turn));
     eventually(TIMEOUT, "as many descriptors as before", || open() == before);
+}
+
+/// A copy of the standard input of a worker, which is its end of the link: the link of a worker that is
+/// dead stays open with it, as if its process were stuck in the kernel.
+fn copy_of_the_link(worker: u32) -> OwnedFd {
+    let pid = Pid::from_raw(i32::try_from(worker).unwrap()).unwrap();
+    let process = pidfd_open(pid, PidfdFlags::empty()).unwrap();
+    pidfd_getfd(process, 0, PidfdGetfdFlags::empty()).unwrap()
+}
+
+#[test]
+fn an_upgrade_leaves_no_link_of_a_worker_behind_that_was_given_up() {
+    let backends = Backend::start_many(1);
+    let weir = Weir::start_flagged(&pool(&backends, ""), &["--hang-timeout", "1s"]);
+    upgrade(&weir, 1);
+    let open = || fs::read_dir(format!("/proc/{}/fd", weir.pid())).map_or(0, Iterator::count);
+    let before = open();
+    let hung = weir.worker_pid();
+    let link = copy_of_the_link(hung);
+    kill("STOP", &[hung]).unwrap();
+    eventually(TIMEOUT, "another worker serves", || {
+        weir.serving().is_some_and(|worker| worker.pid != hung)
+    });
+    assert!(open() > before, "the link of the hung worker is open");
+    upgrade(&weir, 2);
+    eventually(TIMEOUT, "as many descriptors as before", || open() == before);
+    drop(link);
 }
 
 #[test]
