@@ -90,13 +90,16 @@ pub enum Command<P: Payload> {
     NotifyStopping,
     /// Tell the service manager that the supervisor is alive.
     NotifyAlive,
-    /// End this process; send the result to the clients that wait for it.
-    Exit {
+    /// The service has ended: send the result of the stop to clients that wait for it.
+    ReplyEnded {
         /// How it ended.
         result: Result<(), Failure>,
         /// The clients.
         replies: Vec<P::Reply>,
     },
+    /// The service has ended: end this process. Only further [`Self::ReplyEnded`] and
+    /// [`Self::ReplyFailed`] follow.
+    Exit(Result<(), Failure>),
 }
 
 /// An order that the supervisor sends to a worker.

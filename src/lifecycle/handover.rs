@@ -265,9 +265,12 @@ impl<P: Payload> Service<P> {
             Phase::Starting => {
                 let replies = self.queue.cancel();
                 self.reply_failed(replies, why);
-                return self.end(Err(Failure::FirstWorker(why.to_owned())), Vec::new());
+                // No stop was asked for: one that is now finds nothing left to do.
+                self.phase = Phase::Ended(Ok(()));
+                self.commands.push(Command::Exit(Err(Failure::FirstWorker(why.to_owned()))));
+                return;
             }
-            Phase::Serving | Phase::Loading(_) | Phase::Upgrading(_) | Phase::Ended => {}
+            Phase::Serving | Phase::Loading(_) | Phase::Upgrading(_) | Phase::Ended(_) => {}
         }
         if candidate.asked_old_worker()
             && let Some(current) = &self.workers.current

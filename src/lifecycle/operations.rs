@@ -17,7 +17,7 @@ impl<P: Payload> Service<P> {
     // ── reload ──
 
     pub(super) fn request_reload(&mut self, reply: Option<P::Reply>) {
-        if matches!(self.phase, Phase::Stopping(_) | Phase::Ended) {
+        if matches!(self.phase, Phase::Stopping(_) | Phase::Ended(_)) {
             return self.reply_failed(reply.into_iter().collect(), STOPPING);
         }
         self.queue.request_reload(reply);
@@ -89,7 +89,7 @@ impl<P: Payload> Service<P> {
     pub(super) fn request_upgrade(&mut self) {
         match self.phase {
             // One that is under way does for both.
-            Phase::Stopping(_) | Phase::Ended | Phase::Upgrading(_) => {}
+            Phase::Stopping(_) | Phase::Ended(_) | Phase::Upgrading(_) => {}
             Phase::Starting | Phase::Serving | Phase::Loading(_) => {
                 if let Some(obstacle) = self.settings.upgrade_obstacle {
                     return self.reject_upgrade(obstacle.to_owned());
@@ -198,18 +198,23 @@ impl<P: Payload> Service<P> {
 
     pub(super) fn stop_and_wait(&mut self, reply: P::Reply) {
         self.stop();
-        if let Phase::Stopping(stop) = &mut self.phase {
-            stop.waiting.push(reply);
-            let waiting = stop.waiting.len();
-            self.log(Level::Debug, format!("the end is waited for: by={waiting}"));
-        } else {
-            self.reply_failed(vec![reply], STOPPING);
+        match &mut self.phase {
+            Phase::Stopping(stop) => {
+                stop.waiting.push(reply);
+                let waiting = stop.waiting.len();
+                self.log(Level::Debug, format!("clients wait for the end: count={waiting}"));
+            }
+            Phase::Ended(result) => {
+                let (result, replies) = (result.clone(), vec![reply]);
+                self.commands.push(Command::ReplyEnded { result, replies });
+            }
+            Phase::Starting | Phase::Serving | Phase::Loading(_) | Phase::Upgrading(_) => {}
         }
     }
 
     /// Stops gracefully, unless a stop is under way.
     pub(super) fn stop(&mut self) {
-        if matches!(self.phase, Phase::Stopping(_) | Phase::Ended) {
+        if matches!(self.phase, Phase::Stopping(_) | Phase::Ended(_)) {
             return;
         }
         self.log(Level::Info, "stopping".to_owned());
@@ -222,7 +227,7 @@ impl<P: Payload> Service<P> {
         match mem::replace(&mut self.phase, Phase::Stopping(stop)) {
             Phase::Upgrading(upgrade) => self.undo_upgrade(&upgrade),
             Phase::Loading(waiting) => replies.extend(waiting),
-            Phase::Starting | Phase::Serving | Phase::Stopping(_) | Phase::Ended => {}
+            Phase::Starting | Phase::Serving | Phase::Stopping(_) | Phase::Ended(_) => {}
         }
         self.restart.cancel();
         let mut unneeded = Vec::new();
@@ -260,11 +265,10 @@ impl<P: Payload> Service<P> {
         let why = stop.why.take().unwrap_or_else(|| "stopped before all was done".to_owned());
         let result = if stop.is_cut { Err(Failure::ForcedStop(why)) } else { Ok(()) };
         let replies = mem::take(&mut stop.waiting);
-        self.end(result, replies);
-    }
-
-    pub(super) fn end(&mut self, result: Result<(), Failure>, replies: Vec<P::Reply>) {
-        self.phase = Phase::Ended;
-        self.commands.push(Command::Exit { result, replies });
+        self.phase = Phase::Ended(result.clone());
+        if !replies.is_empty() {
+            self.commands.push(Command::ReplyEnded { result: result.clone(), replies });
+        }
+        self.commands.push(Command::Exit(result));
     }
 }

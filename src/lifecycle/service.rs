@@ -6,7 +6,7 @@ use std::time::Duration;
 use log::Level;
 
 use super::candidate::Candidate;
-use super::command::{Command, KillReason, Order};
+use super::command::{Command, Failure, KillReason, Order};
 use super::drain::Draining;
 use super::event::Event;
 use super::kept_reports::KeptReports;
@@ -39,8 +39,8 @@ pub(super) enum Phase<R> {
     Upgrading(Upgrade),
     /// The service stops.
     Stopping(Stop<R>),
-    /// The process is about to exit.
-    Ended,
+    /// The process is about to exit; a client that asks for a stop gets this result.
+    Ended(Result<(), Failure>),
 }
 
 /// What a tick does at intervals.
@@ -193,7 +193,7 @@ impl<P: Payload> Service<P> {
         let phase = match &self.phase {
             Phase::Upgrading(upgrade) => upgrade.deadline(),
             Phase::Stopping(stop) => stop.deadline(),
-            Phase::Starting | Phase::Serving | Phase::Loading(_) | Phase::Ended => None,
+            Phase::Starting | Phase::Serving | Phase::Loading(_) | Phase::Ended(_) => None,
         };
         let draining = self.workers.draining.iter().filter(|draining| draining.worker.is_running());
         let due = [

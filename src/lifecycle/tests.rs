@@ -246,7 +246,7 @@ fn a_stop_ends_without_a_worker_that_was_killed_and_does_not_exit() {
     bench.passes(Duration::from_secs(38));
     assert!(bench.has("Kill(WorkerId(1), NotNeeded)"));
     bench.passes(Duration::from_secs(5));
-    assert!(bench.commands.last().unwrap().starts_with("Exit { result: Err(ForcedStop("));
+    assert!(bench.commands.last().unwrap().starts_with("Exit(Err(ForcedStop("));
 }
 
 #[test]
@@ -278,7 +278,36 @@ fn a_stop_ends_with_the_last_worker_and_answers_who_waits() {
     bench.event(Event::StopAndWait(9));
     bench.exits(FIRST, true);
     bench.event(Event::Tick);
-    assert!(bench.has("Exit { result: Ok(()), replies: [9] }"));
+    assert_eq!(bench.commands, ["ReplyEnded { result: Ok(()), replies: [9] }", "Exit(Ok(()))"]);
+}
+
+#[test]
+fn a_client_that_asks_for_a_stop_when_it_is_complete_gets_its_result() {
+    let mut bench = Bench::serving();
+    bench.event(Event::StopRequested);
+    bench.exits(FIRST, true);
+    bench.event(Event::Tick);
+    bench.event(Event::StopAndWait(9));
+    assert_eq!(bench.commands, ["ReplyEnded { result: Ok(()), replies: [9] }"]);
+}
+
+#[test]
+fn a_client_that_asks_for_a_stop_after_it_was_forced_gets_a_failure() {
+    let mut bench = Bench::serving();
+    bench.event(Event::StopRequested);
+    bench.exits(FIRST, false);
+    bench.event(Event::Tick);
+    bench.event(Event::StopAndWait(9));
+    assert!(bench.commands[0].starts_with("ReplyEnded { result: Err(ForcedStop("));
+}
+
+#[test]
+fn a_stop_of_a_service_that_could_not_start_succeeds() {
+    let mut bench = Bench::new();
+    bench.event(Event::Started);
+    bench.said(FIRST, WorkerEvent::SpawnFailed("no".to_owned()));
+    bench.event(Event::StopAndWait(9));
+    assert_eq!(bench.commands, ["ReplyEnded { result: Ok(()), replies: [9] }"]);
 }
 
 #[test]
@@ -319,7 +348,7 @@ fn a_first_worker_that_fails_ends_the_service() {
     let mut bench = Bench::new();
     bench.event(Event::Started);
     bench.said(FIRST, WorkerEvent::SpawnFailed("no".to_owned()));
-    assert!(bench.has("Exit { result: Err(FirstWorker(\"no\")), replies: [] }"));
+    assert!(bench.has("Exit(Err(FirstWorker(\"no\")))"));
 }
 
 #[test]

@@ -9,11 +9,11 @@ use super::control::Reply;
 use super::memory;
 use super::program::Image;
 use super::status::{RejectedReload, round};
-use super::{Client, Supervisor, Values, announce, loaded, systemd};
+use super::{Client, Supervisor, SupervisorError, Values, announce, loaded, systemd};
 use crate::config::diff;
 use crate::lifecycle::Memory;
 use crate::lifecycle::{
-    Binary, Command, Event, Hang, KillReason, Loaded, Order, WorkerEvent, WorkerId,
+    Binary, Command, Event, Failure, Hang, KillReason, Loaded, Order, WorkerEvent, WorkerId,
 };
 use crate::link::{DrainReport, Start, ToWorker};
 use crate::metrics::SupervisorStats;
@@ -69,7 +69,8 @@ impl Supervisor {
             Command::NotifyReloading => systemd::reloading(),
             Command::NotifyStopping => systemd::stopping(),
             Command::NotifyAlive => systemd::alive(),
-            Command::Exit { result, replies } => self.ended = Some((result, replies)),
+            Command::ReplyEnded { result, replies } => reply_ended(result, replies),
+            Command::Exit(result) => self.ended = Some(result),
         }
         None
     }
@@ -258,6 +259,14 @@ impl Supervisor {
             Err(errors) => Err(format_bind_errors(&self.options, &active, &errors).to_string()),
         }
     }
+}
+
+fn reply_ended(result: Result<(), Failure>, clients: Vec<Client>) {
+    let answer = match result.map_err(SupervisorError::from) {
+        Ok(()) => Reply::done("stopped".to_owned()),
+        Err(error) => Reply::failed(error.to_string()),
+    };
+    clients.into_iter().for_each(|client| client.reply(&answer));
 }
 
 const fn order_message(order: Order) -> ToWorker {

@@ -121,8 +121,8 @@ struct Supervisor {
     last_served: Option<Image>,
     check: Option<CompatibilityCheck>,
     figures: Figures,
-    /// How the service ended, and who waits for that.
-    ended: Option<(Result<(), Failure>, Vec<Client>)>,
+    /// How the service ended.
+    ended: Option<Result<(), Failure>>,
 }
 
 /// What is shown to operators and is no part of the life cycle.
@@ -171,7 +171,6 @@ pub fn run(options: Options) -> Result<(), SupervisorError> {
     };
     let result = supervisor.run_loop(&queue);
     announce::announce_end(&result);
-    supervisor.reply_at_the_end(&result);
     result
 }
 
@@ -248,8 +247,12 @@ impl Supervisor {
 
     fn run_loop(&mut self, queue: &Receiver<Input>) -> Result<(), SupervisorError> {
         loop {
-            if let Some((result, _)) = &self.ended {
-                return result.clone().map_err(SupervisorError::from);
+            if let Some(result) = self.ended.take() {
+                // A client that has asked meanwhile waits for its reply.
+                while let Ok(input) = queue.try_recv() {
+                    let _unread_signals = self.handle_input(input);
+                }
+                return result.map_err(SupervisorError::from);
             }
             let wait = self.service.next_deadline().since(self.clock.now());
             match queue.recv_timeout(wait) {
@@ -283,17 +286,6 @@ impl Supervisor {
 
     fn active(&self) -> Rc<ActiveConfig> {
         Rc::clone(&self.service.view(self.clock.now()).active.config)
-    }
-
-    /// Tells the clients that wait for the end how it was.
-    fn reply_at_the_end(&mut self, result: &Result<(), SupervisorError>) {
-        let answer = match result {
-            Ok(()) => Reply::done("stopped".to_owned()),
-            Err(error) => Reply::failed(error.to_string()),
-        };
-        for client in self.ended.take().into_iter().flat_map(|(_, clients)| clients) {
-            client.reply(&answer);
-        }
     }
 }
 

@@ -259,7 +259,9 @@ fn stop_that_waits_returns_when_all_is_finished_and_nothing_is_left() {
     eventually(TIMEOUT, "it drains", || weir.stderr().contains("draining: connections=1"));
     // Who stops it again joins it, and cuts nothing.
     let mut other = weir.begin(&["stop", "--wait"]);
-    eventually(TIMEOUT, "both wait", || weir.stderr().contains("the end is waited for: by=2"));
+    eventually(TIMEOUT, "both wait", || {
+        weir.stderr().contains("clients wait for the end: count=2")
+    });
     assert!(waiting.try_wait().unwrap().is_none() && weir.is_running(), "a request is in flight");
     backend.release();
     assert_eq!(client.read_answer().status(), 200);

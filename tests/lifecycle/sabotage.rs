@@ -26,8 +26,7 @@ impl Sabotage {
             (Self::ForgetReply, Command::ReplyFailed(..))
             | (Self::LoseState, Command::StoreState(..))
             | (Self::LoseReport, Command::SendReport(..))
-            | (Self::NeverExit, Command::Exit { result: Ok(()), .. })
-            | (Self::NeverExit, Command::Exit { result: Err(Failure::ForcedStop(_)), .. })
+            | (Self::NeverExit, Command::Exit(Ok(()) | Err(Failure::ForcedStop(_))))
             | (Self::LetAllDrain, Command::Kill(_, KillReason::TooManyDraining { .. })) => vec![],
             (Self::ReplyTwice, Command::ReplyFailed(replies, why)) => {
                 let again = replies.iter().map(|reply| Reply(reply.0)).collect();

@@ -759,7 +759,14 @@ impl World {
             Command::CheckCompatibility { check } => self.start_check(check),
             Command::Exec => return self.exec(),
             Command::MeasureMemory => return Some(Event::MemoryMeasured(self.measure())),
-            Command::Exit { result, replies } => self.exit(result, replies),
+            Command::ReplyEnded { replies, result } => {
+                let is_stop = self.stopping.is_some();
+                self.assert(is_stop, || {
+                    format!("a stop is reported, and was not asked: {result:?}")
+                });
+                self.answer(replies, true);
+            }
+            Command::Exit(result) => self.exit(result),
             Command::AdoptNames(id) => {
                 let is_killed = self.workers.get(&id).is_some_and(|worker| worker.is_killed);
                 self.assert(!is_killed, || format!("worker {id} serves, and was killed"));
@@ -1051,8 +1058,7 @@ impl World {
         Memory { available: Some(self.dice.u64(0..500)), resident }
     }
 
-    fn exit(&mut self, result: Result<(), Failure>, replies: Vec<Reply>) {
-        self.answer(replies, true);
+    fn exit(&mut self, result: Result<(), Failure>) {
         match (&result, &self.stopping) {
             (Err(Failure::FirstWorker(_)), _) => {
                 self.assert(!self.has_started, || "it gives up, and has served".into());
@@ -1162,5 +1168,24 @@ impl World {
         if let Some(client) = self.waiting.keys().next() {
             self.fail(&format!("client {client} was never answered"));
         }
+        self.ask_for_a_stop_after_the_end();
+    }
+
+    /// Clients whose stop comes too late get the result of the end.
+    fn ask_for_a_stop_after_the_end(&mut self) {
+        let late = self.client(true);
+        let was_forced = matches!(self.ended, Some(Err(Failure::ForcedStop(_))));
+        for command in self.service.handle(Event::StopAndWait(late), self.now) {
+            match command {
+                Command::ReplyEnded { result, replies } => {
+                    self.assert(result.is_err() == was_forced, || {
+                        format!("a late stop gets {result:?}")
+                    });
+                    self.answer(replies, true);
+                }
+                other => self.fail(&format!("after the end: {other:?}")),
+            }
+        }
+        self.assert(self.waiting.is_empty(), || "a late stop was never answered".into());
     }
 }
