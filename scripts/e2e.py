@@ -23,7 +23,7 @@ CLIENTS = os.path.realpath(os.path.join(os.path.dirname(__file__), "..", "target
 PYTHON = os.path.join(CLIENTS, "bin", "python")
 if os.access(PYTHON, os.X_OK) and os.path.realpath(sys.prefix) != CLIENTS:
     os.execv(PYTHON, [PYTHON, *sys.argv])
-from e2e import content, failure, floods, grpc_calls, hostile, http2, metrics, slow, tls, websocket  # noqa: E402
+from e2e import comparison, content, failure, floods, grpc_calls, hostile, http2, metrics, slow, tls, websocket  # noqa: E402
 from e2e.servers import Origins, Weir  # noqa: E402
 from e2e.world import Failed, World  # noqa: E402
 
@@ -103,7 +103,7 @@ def main():
 
     checks = list(content.CHECKS)
     if not options.direct:
-        for subject in (failure, metrics, hostile, slow, tls, websocket, http2, floods, grpc_calls):
+        for subject in (failure, metrics, hostile, slow, tls, websocket, http2, floods, grpc_calls, comparison):
             checks += subject.CHECKS
     if options.list:
         print("\n".join(check.__name__ for check in checks))

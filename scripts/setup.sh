@@ -7,13 +7,15 @@
 #   scripts/setup.sh test     and the requirements of `cargo test`
 #   scripts/setup.sh e2e      and the servers and clients of scripts/e2e.py and scripts/compare.py;
 #                             Python's and Node's packages go below target/
+#   scripts/setup.sh resilience   what scripts/resilience.py compares Weir with: haproxy, nginx, and Envoy
+#                             below target/
 #
 # Without an argument: e2e. If nothing is missing, it does nothing. No service is left running: the
 # tests start their own servers with their own configuration.
 set -eu
 
 usage() {
-    echo "usage: scripts/setup.sh [build|demo|test|e2e]" >&2
+    echo "usage: scripts/setup.sh [build|demo|test|e2e|resilience]" >&2
     exit 2
 }
 
@@ -23,11 +25,13 @@ build="gcc libc6-dev make cmake pkg-config ca-certificates"
 test="$build procps curl"
 e2e="$test python3 python3-venv nodejs npm nginx-light wrk prometheus openssl nghttp2-client chromium haproxy \
     slowhttptest"
+resilience="$build python3 python3-venv nginx-light haproxy"
 case "${1:-e2e}" in
     build) wanted=$build ;;
     demo) wanted="$build curl" ;;
     test) wanted=$test ;;
     e2e) wanted=$e2e ;;
+    resilience) wanted=$resilience ;;
     *) usage ;;
 esac
 
@@ -74,6 +78,19 @@ add_clients() {
     fi
 }
 
+# Envoy, and a faster event loop for the clients and backends of the comparison.
+add_peers() {
+    [ "$wanted" = "$resilience" ] || return 0
+    here=$(cd "$(dirname "$0")" && pwd)
+    peers=$here/../target/resilience
+    stamp=$peers/requirements.txt
+    if ! cmp -s "$here/resilience/requirements.txt" "$stamp"; then
+        python3 -m venv --clear "$peers"
+        "$peers/bin/pip" install --quiet --disable-pip-version-check -r "$here/resilience/requirements.txt"
+        cp "$here/resilience/requirements.txt" "$stamp"
+    fi
+}
+
 # The Rust version of rust-toolchain.toml. rustup installs it here, even with RUSTUP_AUTO_INSTALL=0:
 # otherwise cargo would fail with an error that does not say what to do.
 add_rust() {
@@ -110,6 +127,7 @@ add_rust() {
 if [ -z "$missing" ]; then
     add_rust
     add_clients
+    add_peers
     echo "already installed:" $wanted
     exit 0
 fi
@@ -151,4 +169,5 @@ if [ -n "$still" ]; then
 fi
 add_rust
 add_clients
+add_peers
 echo "installed:$missing"

@@ -1,0 +1,1 @@
+"""The comparison of scripts/resilience.py, in parts."""
