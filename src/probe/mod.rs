@@ -12,6 +12,7 @@ mod tcp;
 #[cfg(test)]
 mod tests;
 
+use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -191,7 +192,10 @@ impl ProbeLoop {
     async fn round(&self) {
         let result = match self.probe_with_reserve().await {
             Ok(()) => Ok(()),
-            Err(Failure::Backend(reason)) => Err(reason),
+            Err(Failure::Backend(reason)) => Err(match self.check.port {
+                Some(port) => format!("port {port}: {reason}"),
+                None => reason,
+            }),
             Err(Failure::Local(reason)) => {
                 let (pool, backend) = (&self.pool, &self.backend.label);
                 warn!("probe not made: pool={pool} backend={backend} reason=\"{reason}\"");
@@ -226,10 +230,11 @@ impl ProbeLoop {
     /// Runs in its own task, so that a probe that panics only counts as failed.
     async fn probe(&self) -> Result<(), Failure> {
         // The peer is created for each probe, because its certificates may have been renewed.
-        let peer = self
-            .backend
-            .address()
-            .and_then(|address| self.upstreams.peer(self.ids.0, self.ids.1, address));
+        let address = self.backend.address().map(|mut address| {
+            address.set_port(self.check.port.map_or(address.port(), NonZeroU16::get));
+            address
+        });
+        let peer = address.and_then(|to| self.upstreams.peer(self.ids.0, self.ids.1, to));
         let Some(mut peer) = peer else {
             return Err(Failure::Local("its host name is not resolved".to_owned()));
         };

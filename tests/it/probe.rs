@@ -2,10 +2,14 @@
 
 #![expect(
     clippy::indexing_slicing,
+    clippy::unwrap_used,
     reason = "a test that cannot go on fails, which is what a panic does"
 )]
 
 use std::collections::BTreeSet;
+use std::fs;
+use std::io::Read as _;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -13,7 +17,7 @@ use std::time::{Duration, Instant};
 use crate::support::backend::{Answer, Backend, Behaviour, Seen};
 use crate::support::client::{self, Client};
 use crate::support::load_generator::Load;
-use crate::support::weir::Weir;
+use crate::support::weir::{Directory, Weir, run_to_end};
 use crate::support::{TIMEOUT, eventually, now};
 
 /// One pool of these backends with this health check.
@@ -179,6 +183,98 @@ fn a_tcp_probe_connects_again_and_again_and_sends_nothing() {
     assert_eq!(weir.status()["backends"][0]["last_error"], "connection refused");
     backend.restart();
     until_healthy(&weir, 1);
+}
+
+/// The first bytes of a health check at a port where nothing else listens for the backend `url`.
+fn first_bytes_at_health_port(url: &str, check: &str, pool: &str) -> Vec<u8> {
+    let listener = TcpListener::bind("[::]:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let mut weir = Weir::spawn(&format!(
+        "pools: [{{name: web, backends: [\"{url}\"], {pool}health_check: {{{check}, port: {port}}}}}]"
+    ));
+    listener.set_nonblocking(true).unwrap();
+    let mut accepted = None;
+    eventually(TIMEOUT, "a health check arrives", || {
+        accepted = listener.accept().ok();
+        accepted.is_some()
+    });
+    let (mut connection, _) = accepted.unwrap();
+    connection.set_nonblocking(false).unwrap();
+    connection.set_read_timeout(Some(TIMEOUT)).unwrap();
+    let mut first = [0; 12];
+    let length = connection.read(&mut first).unwrap();
+    weir.signal("TERM");
+    weir.wait(TIMEOUT);
+    first[..length].to_vec()
+}
+
+#[test]
+fn health_checks_of_every_type_connect_to_the_configured_port() {
+    const PROXY_HEADER: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
+    const CLIENT_HELLO: &[u8] = b"\x16\x03\x01";
+    let plaintext: [(&str, &[u8]); 3] =
+        [("type: tcp", b""), ("type: http", b"GET / HTTP/1"), ("type: grpc", b"PRI * HTTP/2")];
+    for (check, start) in plaintext {
+        for host in ["127.0.0.1", "[::1]", "localhost"] {
+            let url = format!("http://{host}:1");
+            assert_eq!(first_bytes_at_health_port(&url, check, ""), start, "{check} {host}");
+        }
+        let first = first_bytes_at_health_port("http://127.0.0.1:1", check, "proxy_protocol: v2, ");
+        assert_eq!(first, PROXY_HEADER, "{check}");
+        let first = first_bytes_at_health_port("https://127.0.0.1:1", check, "");
+        assert!(first.starts_with(CLIENT_HELLO), "{check}: {first:?}");
+    }
+}
+
+#[test]
+fn health_checks_go_to_the_configured_port_and_requests_to_the_backends_own() {
+    let backend = Backend::start("one");
+    let at = |port| SocketAddr::new(backend.address().ip(), port);
+    let checks = [3001, 3002].map(|port| Backend::start_at(&format!("health at {port}"), at(port)));
+    let config = |port| {
+        let check = format!(
+            "path: /health, port: {port}, interval: 100ms, unhealthy_after: 1, healthy_after: 1"
+        );
+        pool(std::slice::from_ref(&backend), &check)
+    };
+    let weir = Weir::start(&config(3001));
+    assert_eq!(weir.get("/").text(), "one");
+    checks[0].on("/health", Behaviour::status(500));
+    until_healthy(&weir, 0);
+    assert_eq!(weir.get("/").status(), 503);
+    assert!(weir.stderr().contains("reason=\"port 3001: status 500, "), "{}", weir.stderr());
+    assert_eq!(checks[1].count_of("/health"), 0);
+
+    weir.write_config(&config(3002));
+    let reloaded = weir.reload();
+    assert!(reloaded.contains("pool web: health_check.port: 3001 → 3002\n"), "{reloaded}");
+    until_healthy(&weir, 1);
+    assert_eq!(weir.get("/").text(), "one");
+    assert!(checks[0].count_of("/health") >= 2 && checks[1].count_of("/health") >= 1);
+    assert_eq!((checks[0].count(), checks[1].count()), (0, 0), "requests at a health port");
+    assert_eq!((backend.count(), backend.count_of("/health")), (2, 0));
+}
+
+#[test]
+fn a_port_of_health_checks_is_from_1_to_65535() {
+    let directory = Directory::new();
+    for (port, why) in [
+        (
+            "0",
+            "a whole number from 1 to 65535; without it, health checks go to the port of the backend",
+        ),
+        ("65536", "a whole number from 1 to 65535"),
+    ] {
+        let file = directory.name("weir.yaml");
+        let config = format!(
+            "pools: [{{name: web, backends: [http://10.0.0.1:80], health_check: {{port: {port}}}}}]"
+        );
+        fs::write(&file, config).unwrap();
+        let ended = run_to_end(&["check", &file], &[], TIMEOUT);
+        assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+        let message = format!("1:74: `port` cannot be {port} (help: {why})\n");
+        assert!(ended.stderr.contains(&message), "{}", ended.stderr);
+    }
 }
 
 #[test]

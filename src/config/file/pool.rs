@@ -1,6 +1,6 @@
 //! Pools and their backends as typed.
 
-use std::num::{NonZeroU8, NonZeroU32};
+use std::num::{NonZeroU8, NonZeroU16, NonZeroU32};
 use std::time::Duration;
 
 use super::super::limits;
@@ -133,6 +133,9 @@ section! {
         service: Text = optional("the server as a whole (an empty service name)"), "shop.Cart";
     }
 
+    /// TCP port that health checks connect to, on the addresses of the backends. Requests go to the port of
+    /// each URL. TLS and the PROXY header are the same at both ports.
+    port: NonZeroU16 [whole(1, 65_535).zero("without it, health checks go to the port of the backend")] = optional("the port of the backend"), "9000";
     /// Time from the start of one health check of a backend to the start of its next one.
     interval: Duration [Bounds::NotZero("an interval of 0 would send health checks without a pause")] = default(secs(10)), "5s";
     /// Time limit for one whole health check. Not longer than `interval`.
