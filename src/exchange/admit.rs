@@ -59,12 +59,12 @@ impl Exchange {
     }
 
     fn admit_or_refuse(&mut self, head: &Head<'_>, now: Timestamp) -> Result<Admitted, Refusal> {
-        self.last_event = now;
+        self.times.last_event = now;
         let snapshot = Arc::clone(&self.snapshot);
         self.client = Some(head.client(&snapshot));
-        self.wants_upgrade = upgrade::asks_for_websocket(head.method, head.version, head.headers);
+        self.upgrade.wanted = upgrade::asks_for_websocket(head.method, head.version, head.headers);
         if let Some(timeout) = head.grpc_timeout() {
-            self.deadline = self.started + timeout;
+            self.times.deadline = self.times.started + timeout;
         }
         if matches!(*head.method, Method::TRACE | Method::CONNECT) {
             return Err(Refusal::MethodNotAllowed);
@@ -99,7 +99,7 @@ impl Exchange {
             return Err(Refusal::AmbiguousPath);
         }
         let route = snapshot.routes.get(index).ok_or(Refusal::NoRoute)?;
-        self.route = Some(index);
+        self.destination.route = Some(index);
         let target = || RequestTarget {
             scheme: query.scheme,
             host: head.has_host().then_some(query.host),
@@ -115,13 +115,13 @@ impl Exchange {
             Action::Redirect(redirect) => {
                 self.limit(route.limiter.as_ref(), Scope::Route, now)?;
                 let location = redirect.location(&target()).ok_or(Refusal::BadRequest)?;
-                self.direct_outcome = Some(Outcome::Redirected);
+                self.destination.direct_outcome = Some(Outcome::Redirected);
                 let status = redirect.status;
                 Ok(Admitted::Direct(DirectResponse::Redirect { status, location }))
             }
             Action::Respond(respond) => {
                 self.limit(route.limiter.as_ref(), Scope::Route, now)?;
-                self.direct_outcome = Some(Outcome::Responded);
+                self.destination.direct_outcome = Some(Outcome::Responded);
                 Ok(Admitted::Direct(DirectResponse::Respond(Arc::clone(respond))))
             }
         }
@@ -136,11 +136,11 @@ impl Exchange {
     ) -> Result<Admitted, Refusal> {
         let id = to.pools.pick().ok_or(Refusal::NoRoute)?;
         let pool = snapshot.pools.get(id).ok_or(Refusal::NoRoute)?;
-        self.pool = Some(id);
+        self.destination.pool = Some(id);
         if let Some(timeout) = pool.timeouts.request {
-            self.deadline = self.deadline.min(self.started + timeout);
+            self.times.deadline = self.times.deadline.min(self.times.started + timeout);
         }
-        self.wants_upgrade &= !pool.protocol.is_http2_alone();
+        self.upgrade.wanted &= !pool.protocol.is_http2_alone();
         self.limit(route.limiter.as_ref(), Scope::Route, now)?;
         self.limit(pool.limiter.as_ref(), Scope::Pool, now)?;
         // Checked here, while the client's connection can still be reused.
@@ -152,7 +152,7 @@ impl Exchange {
             if snapshot.ambiguous_paths == AmbiguousPaths::Refuse && !rule.keeps(&new) {
                 return Err(Refusal::AmbiguousPath);
             }
-            self.new_path = Some(new);
+            self.destination.new_path = Some(new);
         }
         Ok(Admitted::Forward)
     }
@@ -173,18 +173,18 @@ impl Exchange {
     /// The route that matched.
     #[must_use]
     pub fn route(&self) -> Option<&Route> {
-        self.snapshot.routes.get(self.route?)
+        self.snapshot.routes.get(self.destination.route?)
     }
 
     /// The rewritten path for the backend, without the query.
     #[must_use]
     pub fn new_path(&self) -> Option<&str> {
-        self.new_path.as_deref()
+        self.destination.new_path.as_deref()
     }
 
     /// The outcome, if the route sends the response itself.
     #[must_use]
     pub fn direct_outcome(&self) -> Option<Outcome> {
-        self.direct_outcome
+        self.destination.direct_outcome
     }
 }

@@ -17,10 +17,10 @@ mod attempts;
 pub mod event;
 mod head;
 pub mod outcome;
+mod parts;
 pub mod refusal;
 pub mod request;
 mod state;
-mod tunnel;
 
 use std::fmt;
 use std::net::IpAddr;
@@ -32,14 +32,15 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::config::limits::BACKOFF_MAX;
 use crate::exchange::attempts::Attempts;
 use crate::exchange::event::{Event, Observer, Summary, Wire};
+use crate::exchange::parts::{
+    BodySize, Conclusion, CurrentAttempt, Destination, ResponseFacts, Times, UpgradeState,
+};
 use crate::exchange::refusal::{Outcome, Refusal};
 use crate::exchange::request::{Request, Transfer};
 use crate::http::address;
 use crate::policy::backoff;
 use crate::policy::retry::{Failure, RetryContext};
-use crate::runtime::backend::Lease;
 use crate::runtime::backend_set::BackendSet;
-use crate::runtime::ids::PoolId;
 use crate::runtime::pool::Pool;
 use crate::runtime::snapshot::Snapshot;
 use crate::time::Timestamp;
@@ -53,30 +54,15 @@ pub struct Exchange {
     snapshot: Arc<Snapshot>,
     observer: Arc<dyn Observer>,
     request: Option<Request>,
-    started: Timestamp,
-    deadline: Timestamp,
     client: Option<Client>,
-    route: Option<usize>,
-    new_path: Option<String>,
-    direct_outcome: Option<Outcome>,
-    pool: Option<PoolId>,
+    times: Times,
+    destination: Destination,
     attempts: Attempts,
-    lease: Option<Lease>,
-    wants_upgrade: bool,
-    tunnel: Option<tunnel::Tunnel>,
-    grpc_status: Option<u16>,
-    picked: Timestamp,
-    /// The current attempt has less time than the pool's timeout.
-    until_deadline: bool,
-    first_byte: Option<Timestamp>,
-    refusal: Option<Refusal>,
-    detail: Option<&'static str>,
-    /// Bytes of the request body, in the current attempt.
-    body_bytes: u64,
-    /// The same, in the attempt that sent most of it.
-    body_bytes_most: u64,
-    last_event: Timestamp,
-    finished: bool,
+    current: CurrentAttempt,
+    body: BodySize,
+    upgrade: UpgradeState,
+    response: ResponseFacts,
+    conclusion: Conclusion,
 }
 
 /// What decides whether a request can be retried.
@@ -109,27 +95,15 @@ impl Exchange {
             snapshot,
             observer,
             request: None,
-            started: now,
-            deadline: Timestamp::MAX,
             client: None,
-            route: None,
-            new_path: None,
-            direct_outcome: None,
-            pool: None,
+            times: Times { started: now, deadline: Timestamp::MAX, last_event: now },
+            destination: Destination::default(),
             attempts: Attempts::default(),
-            lease: None,
-            wants_upgrade: false,
-            tunnel: None,
-            grpc_status: None,
-            picked: now,
-            until_deadline: false,
-            first_byte: None,
-            refusal: None,
-            detail: None,
-            body_bytes: 0,
-            body_bytes_most: 0,
-            last_event: now,
-            finished: false,
+            current: CurrentAttempt { lease: None, picked: now, until_deadline: false },
+            body: BodySize::default(),
+            upgrade: UpgradeState::default(),
+            response: ResponseFacts::default(),
+            conclusion: Conclusion::default(),
         }
     }
 
@@ -143,13 +117,13 @@ impl Exchange {
     }
 
     fn pick_or_refuse(&mut self, now: Timestamp, rolls: Rolls) -> Result<Target, Refusal> {
-        self.last_event = now;
-        self.lease = None;
-        self.body_bytes = 0;
+        self.times.last_event = now;
+        self.current.lease = None;
+        self.body.bytes = 0;
         let snapshot = Arc::clone(&self.snapshot);
-        let id = self.pool.ok_or(Refusal::NoRoute)?;
+        let id = self.destination.pool.ok_or(Refusal::NoRoute)?;
         let pool = snapshot.pools.get(id).ok_or(Refusal::NoRoute)?;
-        let left = self.deadline.since(now);
+        let left = self.times.deadline.since(now);
         if left.is_zero() {
             return Err(Refusal::RequestTimeout);
         }
@@ -164,10 +138,10 @@ impl Exchange {
         };
         self.attempts.push(Attempt { backend: pick.id, failure: None });
         let backend = Arc::clone(pick.lease.backend());
-        self.lease = Some(pick.lease);
-        self.picked = now + backoff;
+        self.current.lease = Some(pick.lease);
+        self.current.picked = now + backoff;
         let left = left.saturating_sub(backoff);
-        self.until_deadline = left <= pool.timeouts.response;
+        self.current.until_deadline = left <= pool.timeouts.response;
         Ok(Target {
             pool: id,
             id: pick.id,
@@ -176,18 +150,20 @@ impl Exchange {
             connect_timeout: pool.timeouts.connect.min(left),
             response_timeout: pool.timeouts.response.min(left),
             idle_timeout: pool.timeouts.idle,
-            tunnel_timeout: self.wants_upgrade.then_some(pool.timeouts.tunnel),
+            tunnel_timeout: self.upgrade.wanted.then_some(pool.timeouts.tunnel),
         })
     }
 
     /// The current attempt has a connection: a reused one, or a new one.
     pub fn connected(&mut self, reused: bool, now: Timestamp) {
-        self.last_event = now;
+        self.times.last_event = now;
         if reused {
             return;
         }
-        let (Some(pool), Some(attempt)) = (self.pool, self.attempts.last()) else { return };
-        let took = now.since(self.picked);
+        let (Some(pool), Some(attempt)) = (self.destination.pool, self.attempts.last()) else {
+            return;
+        };
+        let took = now.since(self.current.picked);
         self.observer.observe(&Event::Connected { pool, backend: attempt.backend, took });
     }
 
@@ -200,17 +176,17 @@ impl Exchange {
         replay: Replay,
         now: Timestamp,
     ) -> bool {
-        self.last_event = now;
-        if self.tunnel.is_some() {
+        self.times.last_event = now;
+        if self.upgrade.tunnel.is_some() {
             return false; // the attempt succeeded with the upgrade
         }
         let retried = self.may_retry(failure, replay, now);
-        let (Some(pool), Some(attempt)) = (self.pool, self.attempts.last_mut()) else {
+        let (Some(pool), Some(attempt)) = (self.destination.pool, self.attempts.last_mut()) else {
             return false;
         };
         attempt.failure = Some(failure);
         let backend = attempt.backend;
-        if let Some(lease) = self.lease.take() {
+        if let Some(lease) = self.current.lease.take() {
             lease.backend().attempt_failed(reason);
         }
         self.observer.observe(&Event::AttemptFailed { pool, backend, failure, retried });
@@ -230,18 +206,18 @@ impl Exchange {
         if let Some(failure) = failure {
             return self.attempt_failed(failure, reason, replay, now);
         }
-        self.last_event = now;
+        self.times.last_event = now;
         self.attempts.pop();
-        if let Some(lease) = self.lease.take() {
+        if let Some(lease) = self.current.lease.take() {
             lease.cancel();
         }
-        self.refusal = Some(Refusal::Overload);
+        self.conclusion.refusal = Some(Refusal::Overload);
         false
     }
 
     /// The headers of the backend's response have arrived. Returns whether to discard it and retry.
     pub fn response_head(&mut self, status: u16, replay: Replay, now: Timestamp) -> bool {
-        self.last_event = now;
+        self.times.last_event = now;
         let failure = Failure::Status(status);
         if self.may_retry(failure, replay, now) {
             return self.attempt_failed(
@@ -251,7 +227,7 @@ impl Exchange {
                 now,
             );
         }
-        self.first_byte.get_or_insert(now);
+        self.response.first_byte.get_or_insert(now);
         false
     }
 
@@ -265,18 +241,18 @@ impl Exchange {
         };
         pool.retry.allows(failure, context)
             && !replay.half_closed
-            && !self.deadline.since(now).is_zero()
+            && !self.times.deadline.since(now).is_zero()
             && pool.has_another(&self.tried())
     }
 
     /// The exchange is complete. Only the first call counts.
     pub fn finished(&mut self, ending: Outcome, wire: Option<&Wire<'_>>, now: Timestamp) {
-        self.last_event = now;
-        self.lease = None;
-        if let Some(tunnel) = &mut self.tunnel {
+        self.times.last_event = now;
+        self.current.lease = None;
+        if let Some(tunnel) = &mut self.upgrade.tunnel {
             tunnel.ended();
         }
-        if !std::mem::replace(&mut self.finished, true) {
+        if !std::mem::replace(&mut self.conclusion.reported, true) {
             let summary = Summary { exchange: self, ending, wire, ended: now };
             self.observer.observe(&Event::Finished(summary));
         }
@@ -294,7 +270,7 @@ impl Exchange {
 
     fn record_refusal<T>(&mut self, result: Result<T, Refusal>) -> Result<T, Refusal> {
         if let Err(refusal) = &result {
-            self.refusal = Some(*refusal);
+            self.conclusion.refusal = Some(*refusal);
         }
         result
     }
@@ -313,14 +289,14 @@ impl Exchange {
     }
 
     fn current_pool<'a>(&self, snapshot: &'a Snapshot) -> Option<&'a Pool> {
-        snapshot.pools.get(self.pool?)
+        snapshot.pools.get(self.destination.pool?)
     }
 }
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        let transfer = Transfer { bytes_in: self.body_bytes_most, ..Transfer::default() };
-        self.ended(Outcome::Abandoned, transfer, self.last_event);
+        let transfer = Transfer { bytes_in: self.body.most, ..Transfer::default() };
+        self.ended(Outcome::Abandoned, transfer, self.times.last_event);
     }
 }
 
@@ -329,9 +305,9 @@ impl fmt::Debug for Exchange {
         formatter
             .debug_struct("Exchange")
             .field("client", &self.client)
-            .field("pool", &self.pool)
+            .field("pool", &self.destination.pool)
             .field("attempts", &self.attempts.as_slice())
-            .field("refusal", &self.refusal)
+            .field("refusal", &self.conclusion.refusal)
             .finish_non_exhaustive()
     }
 }

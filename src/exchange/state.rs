@@ -11,9 +11,9 @@ use ::http::HeaderValue;
 
 use super::{Attempt, Client, Exchange, Target};
 use crate::exchange::event::Event;
+use crate::exchange::parts::Tunnel;
 use crate::exchange::refusal::Refusal;
 use crate::exchange::request::Request;
-use crate::exchange::tunnel::Tunnel;
 use crate::policy::retry::Failure;
 use crate::runtime::backend::Backend;
 use crate::runtime::ids::PoolId;
@@ -30,10 +30,10 @@ impl Exchange {
     /// [`Refusal::BodyTooLarge`], once the body exceeds the limit.
     pub fn body_received(&mut self, bytes: usize) -> Result<(), Refusal> {
         let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
-        self.body_bytes = self.body_bytes.saturating_add(bytes);
-        self.body_bytes_most = self.body_bytes_most.max(self.body_bytes);
+        self.body.bytes = self.body.bytes.saturating_add(bytes);
+        self.body.most = self.body.most.max(self.body.bytes);
         let most = self.snapshot.body_bytes_max.unwrap_or(u64::MAX);
-        self.record_refusal(if self.body_bytes > most {
+        self.record_refusal(if self.body.bytes > most {
             Err(Refusal::BodyTooLarge)
         } else {
             Ok(())
@@ -60,20 +60,20 @@ impl Exchange {
     /// Whether it is complete and was reported.
     #[must_use]
     pub fn is_over(&self) -> bool {
-        self.finished
+        self.conclusion.reported
     }
 
     /// Bytes of the request body that were read: those of the attempt that sent most of it.
     #[must_use]
     pub fn bytes_in(&self) -> u64 {
-        self.body_bytes_most
+        self.body.most
     }
 
     /// Whether the current attempt has less time than the pool's timeout, because the deadline is
     /// nearer.
     #[must_use]
     pub fn is_until_deadline(&self) -> bool {
-        self.until_deadline
+        self.current.until_deadline
     }
 
     /// Whether all attempts so far failed before there was a connection, and the pool has no other
@@ -97,13 +97,13 @@ impl Exchange {
     /// When the first byte of the request arrived.
     #[must_use]
     pub fn started(&self) -> Timestamp {
-        self.started
+        self.times.started
     }
 
     /// The deadline; the end of time before a route is found.
     #[must_use]
     pub fn deadline(&self) -> Timestamp {
-        self.deadline
+        self.times.deadline
     }
 
     /// The client; known once the request has been checked.
@@ -115,13 +115,13 @@ impl Exchange {
     /// Its pool.
     #[must_use]
     pub fn pool_id(&self) -> Option<PoolId> {
-        self.pool
+        self.destination.pool
     }
 
     /// The backend of the current attempt.
     #[must_use]
     pub fn backend(&self) -> Option<&Backend> {
-        self.lease.as_ref().map(|lease| lease.backend().as_ref())
+        self.current.lease.as_ref().map(|lease| lease.backend().as_ref())
     }
 
     /// Every attempt so far, in order.
@@ -133,24 +133,24 @@ impl Exchange {
     /// When the headers of the response for the client arrived.
     #[must_use]
     pub fn first_byte(&self) -> Option<Timestamp> {
-        self.first_byte
+        self.response.first_byte
     }
 
     /// Why it was rejected, if it was.
     #[must_use]
     pub fn refusal(&self) -> Option<Refusal> {
-        self.refusal
+        self.conclusion.refusal
     }
 
     /// The detail of the rejection, as a stable code.
     #[must_use]
     pub fn detail(&self) -> Option<&'static str> {
-        self.detail
+        self.conclusion.detail
     }
 
     /// Sets the detail of the rejection.
     pub fn set_detail(&mut self, detail: &'static str) {
-        self.detail = Some(detail);
+        self.conclusion.detail = Some(detail);
     }
 
     /// Sets the peer of a connection that has no request yet.
@@ -160,7 +160,7 @@ impl Exchange {
 
     /// Records that the edge responds with this refusal.
     pub fn refuse(&mut self, refusal: Refusal) {
-        self.refusal = Some(refusal);
+        self.conclusion.refusal = Some(refusal);
     }
 
     // ── deadlines of an attempt ──
@@ -174,18 +174,18 @@ impl Exchange {
     #[must_use]
     pub fn head_by(&self, now: Timestamp) -> Timestamp {
         if self.has_response() {
-            return self.deadline;
+            return self.times.deadline;
         }
         let pool = self.current_pool(&self.snapshot);
         let timeout = pool.map_or(Duration::ZERO, |pool| pool.timeouts.response);
-        let times = if self.body_bytes > UNSENT_MAX { 2 } else { 1 };
-        self.deadline.min(now + timeout * times)
+        let times = if self.body.bytes > UNSENT_MAX { 2 } else { 1 };
+        self.times.deadline.min(now + timeout * times)
     }
 
     /// Whether the headers of a response for the client have arrived.
     #[must_use]
     pub fn has_response(&self) -> bool {
-        self.first_byte.is_some()
+        self.response.first_byte.is_some()
     }
 
     // ── upgrade to a WebSocket ──
@@ -193,7 +193,7 @@ impl Exchange {
     /// Whether the client asks for an upgrade.
     #[must_use]
     pub fn wants_upgrade(&self) -> bool {
-        self.wants_upgrade
+        self.upgrade.wanted
     }
 
     /// The deadline for the backend to accept the upgrade. The connection itself is made with the
@@ -201,7 +201,7 @@ impl Exchange {
     #[must_use]
     pub fn upgrade_deadline(&self, target: &Target, now: Timestamp) -> Timestamp {
         let patience = target.backoff + target.connect_timeout + target.response_timeout;
-        self.deadline.min(now + patience)
+        self.times.deadline.min(now + patience)
     }
 
     /// The deadline for the next part of a response that is not an upgrade: the response timeout,
@@ -210,18 +210,19 @@ impl Exchange {
     pub fn body_deadline(&self, now: Timestamp) -> Timestamp {
         let pool = self.current_pool(&self.snapshot);
         let silence = pool.map_or(Duration::ZERO, |pool| pool.timeouts.response);
-        self.deadline.min(now + silence * 2)
+        self.times.deadline.min(now + silence * 2)
     }
 
     /// The backend has accepted the upgrade. Returns the idle timeout.
     pub fn upgraded(&mut self, now: Timestamp) -> Duration {
-        self.last_event = now;
-        self.first_byte.get_or_insert(now);
-        self.deadline = Timestamp::MAX;
+        self.times.last_event = now;
+        self.response.first_byte.get_or_insert(now);
+        self.times.deadline = Timestamp::MAX;
         let pool = self.current_pool(&self.snapshot);
         let silence = pool.map_or(Duration::ZERO, |pool| pool.timeouts.tunnel);
-        self.tunnel = Some(Tunnel { since: now, counted: pool.map(|pool| pool.tunnels.enter()) });
-        if let Some(pool) = self.pool {
+        self.upgrade.tunnel =
+            Some(Tunnel { since: now, counted: pool.map(|pool| pool.tunnels.enter()) });
+        if let Some(pool) = self.destination.pool {
             self.observer.observe(&Event::Upgraded { pool });
         }
         silence
@@ -230,19 +231,19 @@ impl Exchange {
     /// When it was upgraded, if it was.
     #[must_use]
     pub fn tunnel_since(&self) -> Option<Timestamp> {
-        self.tunnel.as_ref().map(|tunnel| tunnel.since)
+        self.upgrade.tunnel.as_ref().map(|tunnel| tunnel.since)
     }
 
     // ── gRPC ──
 
     /// Records the gRPC status sent to the client; the last one counts.
     pub fn grpc_ended(&mut self, status: u16) {
-        self.grpc_status = Some(status);
+        self.response.grpc_status = Some(status);
     }
 
     /// The gRPC status sent to the client, if any.
     #[must_use]
     pub fn grpc_status(&self) -> Option<u16> {
-        self.grpc_status
+        self.response.grpc_status
     }
 }

@@ -1,0 +1,91 @@
+//! The parts of an exchange's state.
+
+use super::refusal::{Outcome, Refusal};
+use crate::runtime::backend::Lease;
+use crate::runtime::ids::PoolId;
+use crate::runtime::tunnels::TunnelGuard;
+use crate::time::Timestamp;
+
+/// Times of the exchange.
+#[derive(Debug)]
+pub(super) struct Times {
+    /// When the first byte of the request arrived.
+    pub(super) started: Timestamp,
+    /// The end of time before a route is found, and after an upgrade.
+    pub(super) deadline: Timestamp,
+    pub(super) last_event: Timestamp,
+}
+
+/// Where the request goes.
+#[derive(Debug, Default)]
+pub(super) struct Destination {
+    /// The position of the route that matched.
+    pub(super) route: Option<usize>,
+    /// The rewritten path for the backend.
+    pub(super) new_path: Option<String>,
+    /// The outcome, if the route sends the response itself.
+    pub(super) direct_outcome: Option<Outcome>,
+    pub(super) pool: Option<PoolId>,
+}
+
+/// The attempt that is under way.
+#[derive(Debug)]
+pub(super) struct CurrentAttempt {
+    pub(super) lease: Option<Lease>,
+    /// When its backend was picked, and its back-off was over.
+    pub(super) picked: Timestamp,
+    /// It has less time than the pool's timeout, because the deadline is nearer.
+    pub(super) until_deadline: bool,
+}
+
+/// How much of the request body was read.
+#[derive(Debug, Default)]
+pub(super) struct BodySize {
+    /// In the current attempt, in bytes.
+    pub(super) bytes: u64,
+    /// In the attempt that sent most of it, in bytes.
+    pub(super) most: u64,
+}
+
+/// The upgrade to a WebSocket: the client asks for it, and the backend accepts with 101. From then
+/// on the request's deadline does not apply; only the idle timeout or a drain ends it.
+#[derive(Debug, Default)]
+pub(super) struct UpgradeState {
+    pub(super) wanted: bool,
+    pub(super) tunnel: Option<Tunnel>,
+}
+
+/// An open tunnel (upgraded connection).
+#[derive(Debug)]
+pub(super) struct Tunnel {
+    /// When it was upgraded.
+    pub(super) since: Timestamp,
+    /// Counts it, until it is closed.
+    pub(super) counted: Option<TunnelGuard>,
+}
+
+impl Tunnel {
+    /// The tunnel is closed, and is not counted from now on.
+    pub(super) fn ended(&mut self) {
+        self.counted = None;
+    }
+}
+
+/// The response for the client.
+#[derive(Debug, Default)]
+pub(super) struct ResponseFacts {
+    /// When its headers arrived.
+    pub(super) first_byte: Option<Timestamp>,
+    /// The gRPC status sent to the client; the last one counts.
+    pub(super) grpc_status: Option<u16>,
+}
+
+/// How the exchange ends.
+#[derive(Debug, Default)]
+pub(super) struct Conclusion {
+    pub(super) refusal: Option<Refusal>,
+    /// The detail of the rejection, as a stable code.
+    pub(super) detail: Option<&'static str>,
+    /// Whether the outcome was reported to the observer.
+    pub(super) reported: bool,
+}
