@@ -15,7 +15,6 @@ const LINES_PER_TEST: usize = 100;
 const LONG_STRUCTS: &[(&str, usize)] = &[
     ("src/admin/status.rs Status", 13),
     ("src/downstream/connection_state.rs ConnectionState", 31),
-    ("src/exchange/mod.rs Exchange", 24),
     ("src/metrics/mod.rs Metrics", 18),
     ("src/metrics/supervision.rs SupervisorStats", 15),
     ("src/supervisor/exec_state.rs ExecState", 15),
