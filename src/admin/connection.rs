@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use super::page::{self, Page};
-use super::server::{Phase, Shared};
+use super::shared::{Phase, Shared};
 use super::table::Slot;
 use crate::http::request_reader::{Request, RequestReader};
 use crate::http::scan::Violation;

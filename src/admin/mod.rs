@@ -7,6 +7,7 @@ mod connection;
 mod page;
 mod readiness;
 mod server;
+mod shared;
 mod status;
 mod table;
 #[cfg(test)]
@@ -21,7 +22,8 @@ use prometheus::{Encoder, Registry, TEXT_FORMAT, TextEncoder};
 
 use self::page::{JSON, Page};
 pub use self::readiness::{NotReady, Readiness};
-pub use self::server::{Bounds, Server};
+pub use self::server::Server;
+pub use self::shared::Bounds;
 
 use crate::clock::Clock;
 use crate::config::ReadyWhen;

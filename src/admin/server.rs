@@ -18,62 +18,11 @@ use tokio::time::{sleep, timeout};
 use super::Pages;
 use super::connection::Connection;
 use super::page::{self, Page};
-use super::table::Table;
-use crate::descriptors::{Reserve, is_out_of_descriptors};
+use super::shared::{Bounds, Phase, Shared};
+use crate::descriptors::is_out_of_descriptors;
 
 /// The wait after a failed accept, for example without free descriptors.
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
-
-/// Limits of the admin port.
-#[derive(Debug, Clone, Copy)]
-pub struct Bounds {
-    /// The maximum number of connections.
-    pub connections: usize,
-    /// Descriptors reserved at the start, so that they are available when all others are in use.
-    pub descriptors: usize,
-    /// Time for the headers of a request, from their first byte.
-    pub head: Duration,
-    /// Time between two requests of a connection. Longer than any usual scrape interval.
-    pub idle: Duration,
-    /// Time for a client to read a response.
-    pub write: Duration,
-    /// Time for a request in progress when another worker takes over.
-    pub grace: Duration,
-}
-
-impl Default for Bounds {
-    fn default() -> Self {
-        Self {
-            connections: 64,
-            descriptors: 72,
-            head: Duration::from_secs(10),
-            idle: Duration::from_secs(75),
-            write: Duration::from_secs(30),
-            grace: Duration::from_secs(1),
-        }
-    }
-}
-
-/// The state of the server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd)]
-pub(super) enum Phase {
-    /// Accepts connections, with keep-alive.
-    Open,
-    /// Another worker may take over: each connection gets at most one more response.
-    Closing,
-    /// Another worker serves: the same, and the listening socket is closed.
-    Retired,
-    /// The process exits: the same, without waiting for requests.
-    Ended,
-}
-
-/// State shared by all connections.
-pub(super) struct Shared {
-    pub(super) pages: Arc<Pages>,
-    pub(super) bounds: Bounds,
-    pub(super) table: Arc<Table>,
-    pub(super) reserve: Reserve,
-}
 
 /// A server with its own runtime.
 pub struct Server {
@@ -132,42 +81,35 @@ impl Server {
     }
 }
 
-impl Shared {
-    pub(super) fn new(pages: Arc<Pages>, bounds: Bounds) -> Self {
-        let reserve = Reserve::new(bounds.descriptors);
-        Self { pages, bounds, table: Table::new(bounds.connections), reserve }
-    }
-
-    /// Accepts the next connection.
-    async fn accept(&self, listener: &TcpListener) -> TcpStream {
-        loop {
-            match listener.accept().await {
-                Ok((stream, _)) => return stream,
-                Err(error) if is_out_of_descriptors(&error) => {
-                    if !self.reserve.release() {
-                        sleep(ACCEPT_RETRY).await;
-                        self.reserve.refill();
-                    }
-                }
-                Err(error) => {
-                    // Usually the client has disconnected in the meantime.
-                    log::debug!("admin connection not accepted: error=\"{error}\"");
+/// Accepts the next connection.
+async fn accept(shared: &Shared, listener: &TcpListener) -> TcpStream {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => return stream,
+            Err(error) if is_out_of_descriptors(&error) => {
+                if !shared.reserve.release() {
                     sleep(ACCEPT_RETRY).await;
+                    shared.reserve.refill();
                 }
+            }
+            Err(error) => {
+                // Usually the client has disconnected in the meantime.
+                log::debug!("admin connection not accepted: error=\"{error}\"");
+                sleep(ACCEPT_RETRY).await;
             }
         }
     }
+}
 
-    /// Responds 503, because every connection has a response in progress.
-    fn reject(&self, stream: TcpStream) {
-        let Ok(mut stream) = stream.into_std() else { return };
-        let page = Page::text(503, "too many connections to the admin port\n");
-        let head = page.head(page::Connection::Close);
-        let response = [&head[..], &page.body[..]].concat();
-        // It fits into the socket's buffer, unless the client has disconnected.
-        let _written = stream.write(&response);
-        self.reserve.recycle(stream);
-    }
+/// Responds 503, because every connection has a response in progress.
+fn reject(shared: &Shared, stream: TcpStream) {
+    let Ok(mut stream) = stream.into_std() else { return };
+    let page = Page::text(503, "too many connections to the admin port\n");
+    let head = page.head(page::Connection::Close);
+    let response = [&head[..], &page.body[..]].concat();
+    // It fits into the socket's buffer, unless the client has disconnected.
+    let _written = stream.write(&response);
+    shared.reserve.recycle(stream);
 }
 
 /// Accepts until the server is retired, and returns when the last connection is closed.
@@ -187,9 +129,9 @@ pub(super) async fn run(
             }
         }
         let open = listener.as_ref().filter(|_| phase == Phase::Open);
-        let accept = async {
+        let accepted = async {
             match open {
-                Some(listener) => shared.accept(listener).await,
+                Some(listener) => accept(&shared, listener).await,
                 None => std::future::pending().await,
             }
         };
@@ -200,13 +142,13 @@ pub(super) async fn run(
                 }
             }
             Some(_ended) = connections.join_next() => {}
-            stream = accept => match shared.table.admit() {
+            stream = accepted => match shared.table.admit() {
                 Some(slot) => {
                     let connection =
                         Connection::new(stream, Arc::clone(&shared), phases.clone(), slot);
                     connections.spawn(connection.serve());
                 }
-                None => shared.reject(stream),
+                None => reject(&shared, stream),
             },
         }
     }

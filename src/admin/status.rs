@@ -175,10 +175,10 @@ mod tests {
     const START: Duration = Duration::from_secs(1_700_000_000);
 
     fn status(snapshot: &Snapshot) -> Value {
-        supervised(snapshot, None)
+        status_with(snapshot, None)
     }
 
-    fn supervised(snapshot: &Snapshot, supervision: Option<SupervisorStats>) -> Value {
+    fn status_with(snapshot: &Snapshot, supervision: Option<SupervisorStats>) -> Value {
         let inputs = Inputs {
             snapshot,
             totals: Totals {
@@ -258,7 +258,7 @@ mod tests {
             "generation": 4, "reloads_done": 2, "reloads_rejected": 3, "reloads_refused": 3, "restarts": 1, "hangs": 8,
             "upgrades_done": 6, "upgrades_rejected": 7, "upgrades_refused": 7, "draining_workers": 5, "draining_connections": 77,
         });
-        assert_eq!(supervised(&probed(), Some(stats))["supervisor"], expected);
+        assert_eq!(status_with(&probed(), Some(stats))["supervisor"], expected);
     }
 
     #[test]

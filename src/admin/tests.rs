@@ -8,7 +8,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::server::{Phase, Shared, run};
+use super::server::run;
+use super::shared::{Phase, Shared};
 use super::*;
 use crate::exchange::Rolls;
 use crate::exchange::event::Observer;

@@ -84,7 +84,7 @@ impl SupervisorStats {
 
 impl Metrics {
     /// Records the supervisor's current state.
-    pub fn supervised(&self, supervision: &SupervisorStats) {
+    pub fn set_supervisor_stats(&self, supervision: &SupervisorStats) {
         self.reload_success.set(i64::from(supervision.last_reload_ok));
         let at = supervision.last_reload_at.duration_since(UNIX_EPOCH).unwrap_or_default();
         self.reload_timestamp.set(super::signed(at.as_secs()));

@@ -332,7 +332,7 @@ fn every_name_has_the_prefix_and_every_counter_ends_in_total() {
     let world = world();
     world.respond(200);
     world.metrics.observe(&Event::RateLimited(Scope::Pool));
-    world.metrics.supervised(&supervision());
+    world.metrics.set_supervisor_stats(&supervision());
     for family in world.families() {
         let name = family.name();
         assert!(name.starts_with("lb_") || name.starts_with("process_"), "{name}");
@@ -658,7 +658,7 @@ fn gauges_are_not_inherited() {
     let (old, new) = (world(), world());
     new.metrics.config_loaded(UNIX_EPOCH);
     old.metrics.connections().open.set(5);
-    old.metrics.supervised(&supervision());
+    old.metrics.set_supervisor_stats(&supervision());
     old.metrics.refresh(&old.snapshot);
     new.inherit(&old.counts());
     assert!(new.has("lb_downstream_connections 0"), "{}", new.text());
@@ -690,7 +690,7 @@ fn supervision() -> SupervisorStats {
 fn the_supervisors_metrics_are_exposed() {
     let world = world();
     assert!(!world.text().contains("lb_worker_generation"), "{}", world.text());
-    world.metrics.supervised(&supervision());
+    world.metrics.set_supervisor_stats(&supervision());
     assert!(world.has("lb_worker_generation 4"), "{}", world.text());
     assert!(world.has(r#"lb_config_reloads_total{outcome="done"} 2"#));
     assert!(world.has(r#"lb_config_reloads_total{outcome="rejected"} 3"#));
@@ -707,8 +707,8 @@ fn the_supervisors_metrics_are_exposed() {
 #[test]
 fn the_supervisors_counts_are_not_inherited() {
     let (old, new) = (world(), world());
-    old.metrics.supervised(&supervision());
-    new.metrics.supervised(&supervision());
+    old.metrics.set_supervisor_stats(&supervision());
+    new.metrics.set_supervisor_stats(&supervision());
     new.inherit(&old.counts());
     assert!(new.has(r#"lb_config_reloads_total{outcome="done"} 2"#), "{}", new.text());
     assert!(new.has("lb_worker_restarts_total 1"));
@@ -721,7 +721,7 @@ fn lost_lines_of_the_log_are_counted_by_process_and_those_of_workers_are_inherit
         let dropped = log_dropped().unwrap();
         world.metrics.show_log_dropped(&dropped).unwrap();
         dropped.inc_by(lost);
-        world.metrics.supervised(&supervision());
+        world.metrics.set_supervisor_stats(&supervision());
     }
     new.inherit(&old.counts());
     assert!(new.has(r#"lb_log_dropped_total{process="worker"} 7"#), "{}", new.text());

@@ -16,9 +16,21 @@ use x509_parser::prelude::{FromDer as _, X509Certificate, X509Version};
 
 use super::last_good::Contents;
 use super::provider;
-use super::reloadable::LoadError;
 use crate::config::pem::{self, Block};
 use crate::config::{Certificate, FilePath, Problem};
+
+/// Why the contents of a file cannot be used.
+pub(super) struct LoadError {
+    pub(super) problem: Problem,
+    /// When they may become usable.
+    pub(super) retry_at: Option<SystemTime>,
+}
+
+impl From<Problem> for LoadError {
+    fn from(problem: Problem) -> Self {
+        Self { problem, retry_at: None }
+    }
+}
 
 /// A certificate chain with its key, its names and its validity.
 #[derive(Debug, Clone)]

@@ -11,7 +11,7 @@
 use std::net::SocketAddr;
 use std::time::SystemTime;
 
-use super::files::{self, Stamp};
+use super::files::{self, LoadError, Stamp};
 use super::last_good::{Contents, LastGoodFiles};
 use crate::config::{FilePath, Problem};
 
@@ -38,19 +38,6 @@ struct RejectedFiles {
     why: String,
     /// When they may become usable without a change.
     retry_at: Option<SystemTime>,
-}
-
-/// Why the contents of a file cannot be used.
-pub(super) struct LoadError {
-    pub(super) problem: Problem,
-    /// When they may become usable.
-    pub(super) retry_at: Option<SystemTime>,
-}
-
-impl From<Problem> for LoadError {
-    fn from(problem: Problem) -> Self {
-        Self { problem, retry_at: None }
-    }
 }
 
 impl<T> ReloadableFiles<T> {

@@ -115,7 +115,8 @@ impl Terminator {
         listener: &Listener,
         settings: Tls,
         tickets: Arc<Tickets>,
-        (last_good, now): (&LastGoodFiles, SystemTime),
+        last_good: &LastGoodFiles,
+        now: SystemTime,
     ) -> Result<(Self, RefreshReport), Problem> {
         let (address, http2) = (listener.address, listener.http2);
         let mut found = RefreshReport::new(Owner::Listener(address));
@@ -140,7 +141,8 @@ impl Terminator {
         let files = ListenerFiles { certificates, authority };
         let table = Arc::new(ArcSwap::from_pointee(files.table()));
         let authority = files.authority.as_ref();
-        let current = current((address, &settings, http2), &tickets, &table, authority)?;
+        let listener = ListenerTls { address, settings: &settings, http2 };
+        let current = current(listener, &tickets, &table, authority)?;
         let terminator = Self {
             settings,
             http2,
@@ -214,8 +216,9 @@ impl Terminator {
         &self,
         authority: &ReloadableFiles<ClientVerifier>,
     ) -> Result<(), FileFailure> {
-        let settings = (self.scope, &self.settings, self.http2);
-        let current = current(settings, &self.tickets, &self.table, Some(authority));
+        let (address, settings) = (self.scope, &self.settings);
+        let listener = ListenerTls { address, settings, http2: self.http2 };
+        let current = current(listener, &self.tickets, &self.table, Some(authority));
         self.current.store(Arc::new(current.map_err(|problem| authority.broken(problem))?));
         Ok(())
     }
@@ -238,13 +241,22 @@ impl Terminator {
     }
 }
 
+/// The TLS settings of one listener.
+#[derive(Clone, Copy)]
+struct ListenerTls<'a> {
+    address: SocketAddr,
+    settings: &'a Tls,
+    http2: bool,
+}
+
 /// Builds what handshakes use from now on.
 fn current(
-    (address, settings, http2): (SocketAddr, &Tls, bool),
+    listener: ListenerTls<'_>,
     tickets: &Arc<Tickets>,
     table: &Arc<ArcSwap<CertificateTable>>,
     authority: Option<&ReloadableFiles<ClientVerifier>>,
 ) -> Result<Current, Problem> {
+    let ListenerTls { address, settings, http2 } = listener;
     let clients = authority.and_then(ReloadableFiles::value).cloned();
     // While the client CA is unknown, no client can be verified. Without certificates, every
     // handshake fails.

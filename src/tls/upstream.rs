@@ -17,11 +17,9 @@ use rustls_pki_types::CertificateDer;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::files::{self, CertificateAndKey};
+use super::files::{self, CertificateAndKey, LoadError};
 use super::last_good::{Contents, LastGoodFiles};
-use super::reloadable::{
-    FileFailure, FileStatus, LoadError, Owner, RefreshReport, ReloadableFiles,
-};
+use super::reloadable::{FileFailure, FileStatus, Owner, RefreshReport, ReloadableFiles};
 use crate::config::{Certificate, Config, FilePath, Pool, Problem, TransportTls};
 
 /// A certificate whose private key does not exist. Pingora requires a CA even if verification is

@@ -1,4 +1,4 @@
-//! The admin port of a worker: when it answers, and when another worker does.
+//! The admin port of a worker: when it responds, and when another worker does.
 
 use std::io;
 use std::net::TcpListener;
@@ -63,9 +63,9 @@ impl AdminPort {
     }
 
     /// The process ends.
-    pub(super) fn stop(self, patience: Duration) {
+    pub(super) fn stop(self, timeout: Duration) {
         if let Some(server) = self.server {
-            server.stop(patience);
+            server.stop(timeout);
         }
     }
 }

@@ -14,8 +14,8 @@ use crate::config::Limits;
 const SLACK: u64 = 32;
 /// What a thread of a runtime opens for itself.
 const OF_THREAD: u64 = 4;
-/// Idle connections kept to backends, per thread.
-const KEPT_MAX: u64 = 1024;
+/// Idle keep-alive connections to backends, per thread.
+const KEEPALIVE_MAX: u64 = 1024;
 /// Rejected connections that get a response at the same time.
 const REJECTED_MAX: u64 = 1024;
 
@@ -24,8 +24,8 @@ const REJECTED_MAX: u64 = 1024;
 pub(super) struct Budget {
     /// Client connections.
     pub(super) connections: usize,
-    /// Idle connections kept to backends, per thread.
-    pub(super) kept: usize,
+    /// Idle keep-alive connections to backends, per thread.
+    pub(super) keepalive: usize,
     /// Rejected connections that get a response at the same time.
     pub(super) rejected: usize,
 }
@@ -37,14 +37,14 @@ impl Budget {
         let threads = u64::try_from(threads).unwrap_or(u64::MAX).max(1);
         let own = used.saturating_add(SLACK).saturating_add(threads.saturating_mul(OF_THREAD));
         let free = limit.saturating_sub(own);
-        let kept = threads.saturating_mul(KEPT_MAX).min(free / 8);
+        let keepalive = threads.saturating_mul(KEEPALIVE_MAX).min(free / 8);
         let rejected = REJECTED_MAX.min(free / 32);
         // Each has a connection to a backend at the same time.
-        let carried = (free - kept - rejected) / 2;
+        let carried = (free - keepalive - rejected) / 2;
         let count = |number: u64| usize::try_from(number.max(1)).unwrap_or(usize::MAX);
         Self {
             connections: wanted.min(count(carried)),
-            kept: count(kept / threads),
+            keepalive: count(keepalive / threads),
             rejected: count(rejected),
         }
     }
@@ -86,9 +86,9 @@ mod tests {
             for threads in [1, 4, 64] {
                 let used = 50;
                 let budget = Budget::of((limit, used), threads, 20_000);
-                let Budget { connections, kept, rejected } = budget;
-                assert!(connections >= 1 && kept >= 1 && rejected >= 1);
-                let taken = 2 * connections + kept * threads + rejected;
+                let Budget { connections, keepalive, rejected } = budget;
+                assert!(connections >= 1 && keepalive >= 1 && rejected >= 1);
+                let taken = 2 * connections + keepalive * threads + rejected;
                 let least = 2 + threads + 1;
                 let free = usize::try_from(limit.saturating_sub(used)).unwrap_or(usize::MAX);
                 assert!(taken <= free.max(least), "{limit} {threads} {budget:?}");
@@ -118,7 +118,7 @@ mod tests {
     #[test]
     fn what_is_wanted_is_had_where_there_are_enough() {
         let budget = Budget::of((1 << 20, 50), 8, 20_000);
-        assert_eq!(budget, Budget { connections: 20_000, kept: 1024, rejected: 1024 });
+        assert_eq!(budget, Budget { connections: 20_000, keepalive: 1024, rejected: 1024 });
         assert!(Budget::of((20_000, 50), 8, 20_000).connections > 8000);
     }
 }

@@ -3,7 +3,7 @@
 //! The control thread sends a heartbeat at regular intervals. So a worker that is stopped, or whose
 //! control thread is blocked, is silent. For the data threads it reads their runtime's counters:
 //! a thread that sleeps waits for work and is well; one that is awake has to come past its counters
-//! every few tasks. This costs the data threads nothing, and needs no free one to be answered.
+//! every few tasks. This costs the data threads nothing, and needs no idle thread.
 
 use std::time::Duration;
 
@@ -136,7 +136,7 @@ mod tests {
         release
     }
 
-    /// Heartbeats, one a second; the first that tells of hung threads, and of how many.
+    /// Heartbeats, one a second; the first that reports hung threads, and how many.
     fn first_hang(heartbeat: &mut Heartbeat, from: u64, to: u64) -> Option<(u64, usize)> {
         (from..=to).find_map(|second| {
             let now = Timestamp::ZERO + Duration::from_secs(second);

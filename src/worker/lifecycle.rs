@@ -9,9 +9,9 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::admin_port::AdminPort;
+use super::cert_watcher::{self, CertWatcher};
 use super::heartbeat::Heartbeat;
-use super::renewal::{Files, watch_certificates};
-use super::reports::Reported;
+use super::reports::{DrainReporter, Reported};
 use super::services::{self, Running, Sockets};
 use super::signals::Signals;
 use super::{Components, WorkerError, threads};
@@ -57,11 +57,11 @@ pub(super) struct Lifecycle<'a> {
     aborting: bool,
     /// What the successor knows since the handover.
     counts_at_handover: Option<Reported>,
-    /// What was reported by the end of the drain.
-    pub(super) reported_counts: Option<Reported>,
-    files: Arc<Files>,
+    /// From the start of the drain.
+    pub(super) reporter: Option<DrainReporter>,
+    certificates: Arc<CertWatcher>,
     /// The contents of TLS files as last sent.
-    kept: Option<LastGoodFiles>,
+    files_sent: Option<LastGoodFiles>,
 }
 
 impl<'a> Lifecycle<'a> {
@@ -72,12 +72,13 @@ impl<'a> Lifecycle<'a> {
         link: Arc<Link>,
         sockets: Sockets,
     ) -> Self {
-        let terminators = components.doors.iter().filter_map(|door| door.terminator.clone());
-        let files = Files::new(terminators.collect(), Arc::clone(&components.proxy.upstreams));
+        let terminators = components.listeners.iter().filter_map(|it| it.terminator.clone());
+        let upstreams = Arc::clone(&components.proxy.upstreams);
+        let certificates = CertWatcher::new(terminators.collect(), upstreams);
         Self {
             config,
-            files: Arc::new(files),
-            kept: None,
+            certificates: Arc::new(certificates),
+            files_sent: None,
             components,
             admin: Arc::new(admin),
             link,
@@ -89,15 +90,15 @@ impl<'a> Lifecycle<'a> {
             heartbeat: Heartbeat::default(),
             aborting: false,
             counts_at_handover: None,
-            reported_counts: None,
+            reporter: None,
         }
     }
 
     /// Shows the figures of the supervisor on the admin port.
-    pub(super) fn supervised(&mut self, supervision: &SupervisorStats) {
+    pub(super) fn show_supervisor_stats(&mut self, supervision: &SupervisorStats) {
         self.heartbeat.set_timeout(supervision.hang_timeout);
         self.admin.note_uptime(supervision.uptime);
-        self.admin.metrics.supervised(supervision);
+        self.admin.metrics.set_supervisor_stats(supervision);
         let snapshot = Arc::clone(&self.components.proxy.snapshot);
         InFlight::set_other_workers(&supervision.draining_requests, &snapshot);
     }
@@ -116,7 +117,7 @@ impl<'a> Lifecycle<'a> {
     ) -> Result<(), WorkerError> {
         let background = std::mem::take(&mut self.components.background);
         self.background = Some(Running::background("background", background));
-        tokio::spawn(self.renewal());
+        tokio::spawn(self.watch_certificates());
         tokio::select! {
             () = self.first_checks(first_checks_max) => {}
             _order = orders.recv() => return Ok(()),
@@ -144,9 +145,9 @@ impl<'a> Lifecycle<'a> {
         }
     }
 
-    fn renewal(&self) -> impl Future<Output = ()> + use<> {
-        watch_certificates(
-            Arc::clone(&self.files),
+    fn watch_certificates(&self) -> impl Future<Output = ()> + use<> {
+        cert_watcher::run(
+            Arc::clone(&self.certificates),
             Arc::clone(&self.components.tickets),
             self.components.connection_metrics.clone(),
             self.components.proxy.clock,
@@ -158,7 +159,7 @@ impl<'a> Lifecycle<'a> {
         state.handoff.import(&snapshot, self.components.proxy.clock.now());
         self.admin.metrics.import(&state.counts, &snapshot);
         // Until the supervisor reports what the predecessor still has, it is what it had just now.
-        let draining = self.admin.metrics.supervision().map(|told| told.draining_requests);
+        let draining = self.admin.metrics.supervision().map(|stats| stats.draining_requests);
         let in_flight = [state.counts.in_flight(), &draining.unwrap_or_default()].concat();
         InFlight::set_other_workers(&in_flight, &snapshot);
         if let Some(keys) = &state.tickets {
@@ -233,7 +234,7 @@ impl<'a> Lifecycle<'a> {
                 self.admin.metrics.import(&report.counts, &snapshot);
             }
             ToWorker::SupervisorStats(facts) => {
-                self.supervised(&facts);
+                self.show_supervisor_stats(&facts);
                 self.admin_port.begin(&self.admin)?;
             }
             ToWorker::Start(_)
@@ -275,7 +276,9 @@ impl<'a> Lifecycle<'a> {
             background.close();
         }
         if let Some(mut data) = self.data_service.take() {
-            let mut told = self.counts_at_handover.take().unwrap_or_else(|| self.all_reported());
+            let handed_over = self.counts_at_handover.take();
+            self.reporter =
+                Some(DrainReporter::new(&self.components, &self.admin.metrics, handed_over));
             let mut report = interval(DRAIN_REPORT_EVERY);
             // An orphan gives WebSockets no longer than requests: no process is left that could end it.
             let tunnels_over = tokio::time::sleep(self.config.shutdown.drain);
@@ -289,7 +292,7 @@ impl<'a> Lifecycle<'a> {
                         self.components.connections.end_upgraded(self.components.proxy.clock.now());
                     }
                     () = self.heartbeat.due() => self.beat(),
-                    _ = report.tick() => self.report(&mut told),
+                    _ = report.tick() => self.report(DrainReporter::report),
                     order = orders.recv(), if orders_open => {
                         orders_open = self.handle_order_draining(order, end)?;
                     }
@@ -302,8 +305,7 @@ impl<'a> Lifecycle<'a> {
             while self.quiesced && orders_open {
                 orders_open = self.handle_order_draining(orders.recv().await, end)?;
             }
-            self.report_all(&mut told);
-            self.reported_counts = Some(told);
+            self.report(DrainReporter::last_report);
             self.data_service = Some(data);
         }
         while end == End::Stopped && !self.aborting && orders_open && self.others_drain() {
@@ -341,7 +343,7 @@ impl<'a> Lifecycle<'a> {
 
     /// Whether a former worker still drains. The last worker shows its counts on the admin port.
     fn others_drain(&self) -> bool {
-        self.admin.metrics.supervision().is_some_and(|told| told.draining_workers > 0)
+        self.admin.metrics.supervision().is_some_and(|stats| stats.draining_workers > 0)
     }
 
     /// The state, and when it was taken.
@@ -360,10 +362,10 @@ impl<'a> Lifecycle<'a> {
         if self.quiesced {
             return;
         }
-        let kept = Some(self.files.kept());
-        let files = if self.kept == kept { None } else { kept.clone() };
+        let last_good = Some(self.certificates.last_good());
+        let files = if self.files_sent == last_good { None } else { last_good.clone() };
         self.send(&ToSupervisor::Checkpoint(Box::new(State { files, ..self.state().0 })));
-        self.kept = kept;
+        self.files_sent = last_good;
     }
 
     pub(super) fn open(&self) -> u64 {
@@ -381,7 +383,7 @@ impl<'a> Lifecycle<'a> {
     /// The supervisor may be another image now, which does not have everything that was sent before.
     pub(super) fn unquiesce(&mut self) {
         self.quiesced = false;
-        self.kept = None;
+        self.files_sent = None;
     }
 
     pub(super) fn send(&self, message: &ToSupervisor) {
@@ -389,7 +391,7 @@ impl<'a> Lifecycle<'a> {
             return;
         }
         if let Err(error) = self.link.send(message) {
-            log::debug!("supervisor not told: error=\"{error}\"");
+            log::debug!("message not sent to the supervisor: error=\"{error}\"");
         }
     }
 }

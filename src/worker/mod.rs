@@ -1,18 +1,18 @@
 //! The process that serves. It creates and connects all other modules.
 //!
 //! ```text
-//! start ─▶ look names up ─▶ first probes ─▶ warm ─▶ take over ─▶ ready ─▶ drain ─▶ exit
+//! start ─▶ look names up ─▶ first health checks ─▶ warm ─▶ take over ─▶ ready ─▶ drain ─▶ exit
 //! ```
 //! Three runtimes separate what must not wait for each other: requests, the admin port, and health
 //! checks with the supervisor's orders. The sockets belong to the supervisor; a worker has copies.
 
 mod admin_port;
 mod budget;
+mod cert_watcher;
 mod heartbeat;
 mod lifecycle;
 mod memory;
 mod orders;
-mod renewal;
 mod reports;
 mod services;
 mod shutdown;
@@ -132,7 +132,7 @@ fn serve(
         Signals::new().map_err(system("watch for signals"))?
     };
     raise_file_limit();
-    let (start, mut sockets) = begin(link).map_err(system("hear what to serve"))?;
+    let (start, mut sockets) = receive_start(link).map_err(system("receive what to serve"))?;
     let config = load(start.text.as_deref().map(str::as_bytes))
         .map_err(|problems| WorkerError::Config(problems.to_string()))?;
     let mut admin_port = admin_port(&config, &mut sockets);
@@ -147,14 +147,15 @@ fn serve(
         Snapshot::new(&config, &start.version, seed, |host, port| names.lookup(host, port));
     report_names(link, &snapshot);
     state.handoff.import_health(&snapshot, Clock::process().now());
-    let kept = state.files.unwrap_or_default();
-    let (doors, tickets) = doors(&config, state.tickets, &kept)?;
-    let (components, admin, log_writer) = assemble(&config, snapshot, doors, tickets, &kept)?;
+    let last_good = state.files.unwrap_or_default();
+    let (listeners, tickets) = listeners(&config, state.tickets, &last_good)?;
+    let (components, admin, log_writer) =
+        assemble(&config, snapshot, listeners, tickets, &last_good)?;
     admin.metrics.show_log_dropped(log.dropped_counter())?;
     let mut lifecycle =
         Lifecycle::new(&config, components, (admin, admin_port), Arc::clone(link), sockets);
-    lifecycle.supervised(&start.supervision);
-    let mut orders = orders::listen(link).map_err(system("listen to the supervisor"))?;
+    lifecycle.show_supervisor_stats(&start.supervision);
+    let mut orders = orders::listen(link).map_err(system("read the orders of the supervisor"))?;
     let done = control.get_handle().block_on(lifecycle.run(&mut orders, signals, first_checks_max));
     let ended = shutdown::begin(lifecycle.take_services(), log_writer, log.clone());
     let unreported = control.get_handle().block_on(lifecycle.await_end(ended, &mut orders));
@@ -164,7 +165,7 @@ fn serve(
 }
 
 /// The first message, and the sockets that come with it.
-fn begin(link: &Link) -> std::io::Result<(Start, Sockets)> {
+fn receive_start(link: &Link) -> std::io::Result<(Start, Sockets)> {
     let Some(ToWorker::Start(start)) = link.receive()? else {
         return Err(std::io::Error::other("a worker is started by the supervisor alone"));
     };
@@ -184,7 +185,7 @@ struct Components {
     proxy: Proxy,
     connections: Arc<ConnectionTracker>,
     connection_metrics: ConnectionMetrics,
-    doors: Vec<ListenerContext>,
+    listeners: Vec<ListenerContext>,
     tickets: Arc<Tickets>,
     readiness: Arc<Readiness>,
     prober: Arc<Prober>,
@@ -194,10 +195,10 @@ struct Components {
 
 /// Every listener, with its TLS. The supervisor has looked at the files, but that may be long ago:
 /// a broken one must not keep a worker from serving all the rest.
-fn doors(
+fn listeners(
     config: &Config,
     keys: Option<TicketKeys>,
-    kept: &LastGoodFiles,
+    last_good: &LastGoodFiles,
 ) -> Result<(Vec<ListenerContext>, Arc<Tickets>), WorkerError> {
     let clock = Clock::process();
     let now = clock.wall(clock.now());
@@ -207,31 +208,31 @@ fn doors(
         tickets.import(keys);
     }
     let tickets = Arc::new(tickets);
-    let door = |listener: &Listener| {
-        let mut door = ListenerContext { listener: listener.clone(), terminator: None };
+    let context = |listener: &Listener| {
+        let mut context = ListenerContext { listener: listener.clone(), terminator: None };
         if let Some(tls) = listener.tls.clone() {
-            let made = Terminator::new(listener, tls, Arc::clone(&tickets), (kept, now));
+            let made = Terminator::new(listener, tls, Arc::clone(&tickets), last_good, now);
             let (terminator, found) = made.map_err(WorkerError::Tls)?;
-            renewal::warn(&found);
-            door.terminator = Some(Arc::new(terminator));
+            cert_watcher::warn(&found);
+            context.terminator = Some(Arc::new(terminator));
         }
-        Ok(door)
+        Ok(context)
     };
-    let doors: Result<Vec<_>, WorkerError> = config.listeners.iter().map(door).collect();
-    Ok((doors?, tickets))
+    let contexts: Result<Vec<_>, WorkerError> = config.listeners.iter().map(context).collect();
+    Ok((contexts?, tickets))
 }
 
 fn assemble(
     config: &Config,
     snapshot: Snapshot,
-    doors: Vec<ListenerContext>,
+    listeners: Vec<ListenerContext>,
     tickets: Arc<Tickets>,
-    kept: &LastGoodFiles,
+    last_good: &LastGoodFiles,
 ) -> Result<(Components, Admin, Writer), WorkerError> {
     let clock = Clock::process();
     let registry = Registry::new();
-    let trust = tls::upstream::open(config, kept, clock.wall(clock.now()));
-    trust.found.iter().for_each(renewal::warn);
+    let trust = tls::upstream::open(config, last_good, clock.wall(clock.now()));
+    trust.found.iter().for_each(cert_watcher::warn);
     let upstreams = UpstreamPeers::new(&config.pools, trust);
     let upstreams = Arc::new(upstreams.map_err(system("keep the system's root certificates"))?);
     let metrics = Arc::new(Metrics::new(&registry, &snapshot)?);
@@ -257,7 +258,7 @@ fn assemble(
         },
         connections: Arc::new(ConnectionTracker::new(metrics.connections().open.clone())),
         connection_metrics: metrics.connections().clone(),
-        doors,
+        listeners,
         tickets,
         readiness: Arc::clone(&readiness),
         prober: checks.task(),

@@ -10,7 +10,7 @@ use crate::link::{Link, ToWorker};
 
 /// Every order from now on. The channel closes when the supervisor is gone.
 pub(super) fn listen(link: &Arc<Link>) -> io::Result<UnboundedReceiver<ToWorker>> {
-    let (orders, heard) = unbounded_channel();
+    let (orders, received) = unbounded_channel();
     let link = Arc::clone(link);
     let listen = move || loop {
         match link.receive() {
@@ -21,11 +21,11 @@ pub(super) fn listen(link: &Arc<Link>) -> io::Result<UnboundedReceiver<ToWorker>
             }
             Ok(None) => return,
             Err(error) => {
-                log::error!("supervisor unintelligible: error=\"{error}\"");
+                log::error!("a message of the supervisor was not understood: error=\"{error}\"");
                 return;
             }
         }
     };
     thread::Builder::new().name("orders".to_owned()).spawn(listen)?;
-    Ok(heard)
+    Ok(received)
 }

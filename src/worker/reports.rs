@@ -1,16 +1,27 @@
 //! The reports of a draining worker, which its successor adds to its own counts.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::lifecycle::Lifecycle;
-use crate::link::{DrainReport, State, ToSupervisor};
-use crate::metrics::Counts;
+use super::Components;
+use crate::clock::Clock;
+use crate::link::{DrainReport, State};
+use crate::metrics::{Counts, Metrics};
 use crate::runtime::debits::{Debits, SuccessorBuckets};
+use crate::runtime::snapshot::Snapshot;
 use crate::time::Timestamp;
 
 /// The limiters' tables may have millions of slots. Looking through them takes at most one part in
 /// this many of the control thread's time, so large tables are not looked through at every report.
 const SCAN_PART: u32 = 20;
+
+/// Reports what the worker has done since its last report.
+pub(super) struct DrainReporter {
+    metrics: Arc<Metrics>,
+    snapshot: Arc<Snapshot>,
+    clock: Clock,
+    reported: Reported,
+}
 
 /// What the successor knows of this worker.
 #[derive(Debug)]
@@ -29,44 +40,47 @@ impl Reported {
     }
 }
 
-impl Lifecycle<'_> {
-    /// There is no successor: nothing that was until now is reported.
-    pub(super) fn all_reported(&self) -> Reported {
-        let limits = SuccessorBuckets::default();
-        Reported { counts: self.counts(), limits, next_scan: Timestamp::ZERO }
+impl DrainReporter {
+    /// `handed_over`: what the successor knows. `None`: there is no successor, and nothing that was
+    /// done until now is reported.
+    pub(super) fn new(
+        components: &Components,
+        metrics: &Arc<Metrics>,
+        handed_over: Option<Reported>,
+    ) -> Self {
+        let snapshot = Arc::clone(&components.proxy.snapshot);
+        let reported = handed_over.unwrap_or_else(|| Reported {
+            counts: metrics.export(&snapshot),
+            limits: SuccessorBuckets::default(),
+            next_scan: Timestamp::ZERO,
+        });
+        Self { metrics: Arc::clone(metrics), snapshot, clock: components.proxy.clock, reported }
     }
 
-    /// Reports what has been done since the last report.
-    pub(super) fn report(&self, reported: &mut Reported) {
-        if self.quiesced {
-            return; // it is reported later
-        }
-        let counts = self.counts();
+    /// What has been done since the last report.
+    pub(super) fn report(&mut self) -> DrainReport {
+        let counts = self.metrics.export(&self.snapshot);
         let report =
-            DrainReport { counts: counts.since(&reported.counts), debits: self.debits(reported) };
-        self.send(&ToSupervisor::Draining(Box::new(report), self.open()));
-        reported.counts = counts;
+            DrainReport { counts: counts.since(&self.reported.counts), debits: self.debits() };
+        self.reported.counts = counts;
+        report
     }
 
     /// The same, for the last time: however long it takes to look through the limiters.
-    pub(super) fn report_all(&self, reported: &mut Reported) {
-        reported.next_scan = Timestamp::ZERO;
-        self.report(reported);
+    pub(super) fn last_report(&mut self) -> DrainReport {
+        self.reported.next_scan = Timestamp::ZERO;
+        self.report()
     }
 
-    fn debits(&self, reported: &mut Reported) -> Debits {
-        let now = self.components.proxy.clock.now();
-        if now < reported.next_scan {
+    fn debits(&mut self) -> Debits {
+        let now = self.clock.now();
+        if now < self.reported.next_scan {
             return Debits::default();
         }
-        let debits = reported.limits.debits(&self.components.proxy.snapshot, now);
-        let end = self.components.proxy.clock.now();
+        let debits = self.reported.limits.debits(&self.snapshot, now);
+        let end = self.clock.now();
         let pause: Duration = end.since(now).saturating_mul(SCAN_PART - 1);
-        reported.next_scan = end + pause;
+        self.reported.next_scan = end + pause;
         debits
-    }
-
-    fn counts(&self) -> Counts {
-        self.admin.metrics.export(&self.components.proxy.snapshot)
     }
 }

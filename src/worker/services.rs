@@ -113,10 +113,10 @@ impl Running {
         }
     }
 
-    /// Ends what still runs; it gets `patience` to notice.
-    pub(super) fn stop(self, patience: Duration) {
+    /// Ends what still runs; it has `timeout` to notice.
+    pub(super) fn stop(self, timeout: Duration) {
         self.stop.send_replace(true);
-        self.runtime.shutdown_timeout(patience);
+        self.runtime.shutdown_timeout(timeout);
     }
 }
 
@@ -149,8 +149,8 @@ pub(super) fn accept(
     let server = Arc::new(server(config, components, threads)?);
     let app = |(address, socket): (SocketAddr, TcpListener)| {
         // A listener that only a newer supervisor knows is not served.
-        let door = components.doors.iter().find(|door| door.listener.address == address)?;
-        Some((vec![(address, socket)], ListenerApp::new(Arc::clone(&server), door.clone())))
+        let context = components.listeners.iter().find(|it| it.listener.address == address)?;
+        Some((vec![(address, socket)], ListenerApp::new(Arc::clone(&server), context.clone())))
     };
     Ok(sockets.into_iter().filter_map(app).collect())
 }
@@ -163,7 +163,7 @@ fn server(
     let budget = Budget::of_process(threads, &config.limits);
     let conf = Arc::new(ServerConf {
         threads,
-        upstream_keepalive_pool_size: budget.kept,
+        upstream_keepalive_pool_size: budget.keepalive,
         ca_file: Some(components.proxy.upstreams.roots()),
         // Pingora's own bound counts attempts too; ours is the retry policy.
         max_retries: usize::from(limits::ATTEMPTS_MAX) + 1,

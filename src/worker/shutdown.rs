@@ -9,11 +9,12 @@ use tokio::sync::oneshot;
 use super::FLUSH_MAX;
 use super::admin_port::AdminPort;
 use super::lifecycle::Lifecycle;
+use super::reports::DrainReporter;
 use super::services::Running;
 use crate::access_log::Writer;
 use crate::clock::Clock;
 use crate::exchange::refusal::Abort;
-use crate::link::{ToSupervisor, ToWorker};
+use crate::link::{DrainReport, ToSupervisor, ToWorker};
 use crate::log::Log;
 
 /// How long requests may take to end, and be logged, once the worker was ordered to stop at once.
@@ -44,6 +45,16 @@ impl Services {
 }
 
 impl Lifecycle<'_> {
+    /// Sends a report, unless the worker is to send nothing: then it is sent later.
+    pub(super) fn report(&mut self, report: fn(&mut DrainReporter) -> DrainReport) {
+        if self.quiesced {
+            return;
+        }
+        if let Some(report) = self.reporter.as_mut().map(report) {
+            self.send(&ToSupervisor::Draining(Box::new(report), self.open()));
+        }
+    }
+
     /// Aborts every request, and waits until all are logged, though not for long.
     pub(super) async fn abort(&self, data: &mut Running) {
         log::warn!("requests aborted: connections={}", self.open());
@@ -94,9 +105,7 @@ impl Lifecycle<'_> {
     /// The last messages: what was counted after the drain, and how many lines of the log are lost
     /// without a report in the log.
     pub(super) fn report_log_losses(&mut self, unreported: u64) {
-        if let Some(mut told) = self.reported_counts.take() {
-            self.report_all(&mut told);
-        }
+        self.report(DrainReporter::last_report);
         if unreported > 0 {
             self.send(&ToSupervisor::LogLost(unreported));
         }

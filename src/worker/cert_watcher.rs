@@ -18,50 +18,50 @@ use crate::upstream::UpstreamPeers;
 
 /// How often the files are checked. A certificate is renewed days before it expires; the short interval
 /// is for an operator who waits to see it. Links that Kubernetes swaps are noticed like any change.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
+const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Everything that uses TLS files.
-pub(super) struct Files {
+/// All that uses TLS files.
+pub(super) struct CertWatcher {
     terminators: Vec<Arc<Terminator>>,
     upstreams: Arc<UpstreamPeers>,
-    kept: Mutex<LastGoodFiles>,
+    last_good: Mutex<LastGoodFiles>,
 }
 
-impl Files {
+impl CertWatcher {
     pub(super) fn new(terminators: Vec<Arc<Terminator>>, upstreams: Arc<UpstreamPeers>) -> Self {
-        let files = Self { terminators, upstreams, kept: Mutex::default() };
-        files.keep();
-        files
+        let watcher = Self { terminators, upstreams, last_good: Mutex::default() };
+        watcher.save_last_good();
+        watcher
     }
 
     fn refresh(&self, now: SystemTime) -> Vec<RefreshReport> {
-        let of_clients = self.terminators.iter().map(|terminator| terminator.refresh(now));
-        let renewals: Vec<_> = of_clients.chain(self.upstreams.refresh(now)).collect();
-        if renewals.iter().any(|renewals| !renewals.reloaded.is_empty()) {
-            self.keep();
+        let listeners = self.terminators.iter().map(|terminator| terminator.refresh(now));
+        let reports: Vec<_> = listeners.chain(self.upstreams.refresh(now)).collect();
+        if reports.iter().any(|report| !report.reloaded.is_empty()) {
+            self.save_last_good();
         }
-        renewals
+        reports
     }
 
-    fn keep(&self) {
-        let mut kept = LastGoodFiles::default();
-        self.terminators.iter().for_each(|terminator| terminator.export(&mut kept));
-        self.upstreams.export(&mut kept);
-        *self.kept.lock() = kept;
+    fn save_last_good(&self) {
+        let mut last_good = LastGoodFiles::default();
+        self.terminators.iter().for_each(|terminator| terminator.export(&mut last_good));
+        self.upstreams.export(&mut last_good);
+        *self.last_good.lock() = last_good;
     }
 
     /// The status of each file. Several may use the same one.
     fn statuses(&self) -> BTreeMap<String, FileStatus> {
-        let of_clients = self.terminators.iter().flat_map(|terminator| terminator.statuses());
+        let listeners = self.terminators.iter().flat_map(|terminator| terminator.statuses());
         let mut statuses: BTreeMap<String, FileStatus> = BTreeMap::new();
-        for one in of_clients.chain(self.upstreams.statuses()) {
-            match statuses.entry(one.file.clone()) {
-                Entry::Vacant(place) => drop(place.insert(one)),
-                Entry::Occupied(mut place) => {
-                    let other = place.get_mut();
-                    other.broken |= one.broken;
-                    other.missing |= one.missing;
-                    other.expires = other.expires.into_iter().chain(one.expires).min();
+        for status in listeners.chain(self.upstreams.statuses()) {
+            match statuses.entry(status.file.clone()) {
+                Entry::Vacant(entry) => drop(entry.insert(status)),
+                Entry::Occupied(mut entry) => {
+                    let other = entry.get_mut();
+                    other.broken |= status.broken;
+                    other.missing |= status.missing;
+                    other.expires = other.expires.into_iter().chain(status.expires).min();
                 }
             }
         }
@@ -69,62 +69,61 @@ impl Files {
     }
 
     /// The contents that are used, for the next worker. It does not wait for a file that is being read.
-    pub(super) fn kept(&self) -> LastGoodFiles {
-        self.kept.lock().clone()
+    pub(super) fn last_good(&self) -> LastGoodFiles {
+        self.last_good.lock().clone()
     }
 }
 
-/// Shows the status of the files at once. The task that it returns checks them from then on, and
-/// rotates the keys of tickets. A scrape that comes before the task runs must miss no series.
-pub(super) fn watch_certificates(
-    files: Arc<Files>,
+/// Shows the status of the files at once: a scrape before the task runs must miss no series. The task
+/// that it returns checks them from then on, and rotates the keys of tickets.
+pub(super) fn run(
+    watcher: Arc<CertWatcher>,
     tickets: Arc<Tickets>,
     metrics: ConnectionMetrics,
     clock: Clock,
 ) -> impl Future<Output = ()> {
-    record_statuses(&files, &metrics);
-    look_again_and_again(files, tickets, metrics, clock)
+    record_statuses(&watcher, &metrics);
+    check_repeatedly(watcher, tickets, metrics, clock)
 }
 
-async fn look_again_and_again(
-    files: Arc<Files>,
+async fn check_repeatedly(
+    watcher: Arc<CertWatcher>,
     tickets: Arc<Tickets>,
     metrics: ConnectionMetrics,
     clock: Clock,
 ) {
-    let mut look = interval(LOOK_EVERY);
-    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut check = interval(CHECK_INTERVAL);
+    check.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        look.tick().await;
+        check.tick().await;
         let now = clock.wall(clock.now());
         tickets.rotate(now);
-        let all = Arc::clone(&files);
-        let looked = tokio::task::spawn_blocking(move || all.refresh(now));
-        match looked.await {
-            Ok(renewals) => {
-                renewals.iter().for_each(|renewals| tell(renewals, &metrics));
-                record_statuses(&files, &metrics);
+        let files = Arc::clone(&watcher);
+        match tokio::task::spawn_blocking(move || files.refresh(now)).await {
+            Ok(reports) => {
+                reports.iter().for_each(|report| record_refresh(report, &metrics));
+                record_statuses(&watcher, &metrics);
             }
             Err(error) => log::error!("certificates were not checked: error=\"{error}\""),
         }
     }
 }
 
-fn tell(renewals: &RefreshReport, metrics: &ConnectionMetrics) {
-    for file in &renewals.reloaded {
+fn record_refresh(report: &RefreshReport, metrics: &ConnectionMetrics) {
+    for file in &report.reloaded {
         log::info!("certificate renewed: file={file}");
         metrics.certificate_renewals.with_label_values(&["done"]).inc();
     }
-    warn(renewals);
-    let failed = u64::try_from(renewals.failed.len()).unwrap_or(u64::MAX);
+    warn(report);
+    let failed = u64::try_from(report.failed.len()).unwrap_or(u64::MAX);
     metrics.certificate_renewals.with_label_values(&["failed"]).inc_by(failed);
 }
 
 /// Logs what cannot be used, and what follows from that.
-pub(super) fn warn(renewals: &RefreshReport) {
-    for FileFailure { problem, missing } in &renewals.failed {
+pub(super) fn warn(report: &RefreshReport) {
+    for FileFailure { problem, missing } in &report.failed {
         let what = &problem.what;
-        match (missing, &renewals.owner) {
+        match (missing, &report.owner) {
             (false, _) => {
                 log::warn!("certificate not renewed, the old one stays: error=\"{what}\"");
             }
@@ -140,8 +139,8 @@ pub(super) fn warn(renewals: &RefreshReport) {
     }
 }
 
-fn record_statuses(files: &Files, metrics: &ConnectionMetrics) {
-    for status in files.statuses().into_values() {
+fn record_statuses(watcher: &CertWatcher, metrics: &ConnectionMetrics) {
+    for status in watcher.statuses().into_values() {
         let file = [status.file.as_str()];
         let gauges = (&metrics.certificate_reload_failed, &metrics.certificate_unavailable);
         gauges.0.with_label_values(&file).set(i64::from(status.broken));
@@ -170,8 +169,9 @@ mod tests {
     use crate::{fixture, worker};
 
     #[test]
-    fn how_things_stand_with_the_files_is_shown_before_the_task_runs() {
-        let directory = std::env::temp_dir().join(format!("weir-renewal-{}", std::process::id()));
+    fn the_status_of_the_files_is_shown_before_the_task_runs() {
+        let directory =
+            std::env::temp_dir().join(format!("weir-cert-watcher-{}", std::process::id()));
         fs::create_dir_all(&directory).unwrap();
         let made = rcgen::generate_simple_self_signed(["a.test".to_owned()]).unwrap();
         let (cert, key) = (directory.join("cert.pem"), directory.join("key.pem"));
@@ -183,17 +183,17 @@ mod tests {
              pools: [{{name: web, backends: ['http://10.0.0.1:80']}}]"
         );
         let config = load(Some(text.as_bytes()), &Overrides::default()).unwrap();
-        let kept = LastGoodFiles::default();
-        let (doors, tickets) = worker::doors(&config, None, &kept).unwrap();
-        let terminators = doors.into_iter().filter_map(|door| door.terminator).collect();
+        let last_good = LastGoodFiles::default();
+        let (listeners, tickets) = worker::listeners(&config, None, &last_good).unwrap();
+        let terminators = listeners.into_iter().filter_map(|it| it.terminator).collect();
         let clock = Clock::process();
-        let trust = upstream::open(&config, &kept, clock.wall(clock.now()));
+        let trust = upstream::open(&config, &last_good, clock.wall(clock.now()));
         let upstreams = Arc::new(UpstreamPeers::new(&config.pools, trust).unwrap());
-        let files = Arc::new(Files::new(terminators, upstreams));
+        let watcher = Arc::new(CertWatcher::new(terminators, upstreams));
         let registry = Registry::new();
         let metrics = Metrics::new(&registry, &fixture::web()).unwrap();
-        let renewal = watch_certificates(files, tickets, metrics.connections().clone(), clock);
-        drop(renewal);
+        let task = run(watcher, tickets, metrics.connections().clone(), clock);
+        drop(task);
         let shown = TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
         for name in ["expiry_timestamp_seconds", "reload_failed", "unavailable"] {
             let series = format!("lb_certificate_{name}{{certificate=\"{cert}\"}}");
