@@ -61,7 +61,7 @@ const PLAIN: &[&str] =
 const NOT_PLAIN: &[&str] = &["tests/tidy"];
 
 /// The files with codes, labels and metrics that an operator sees.
-const CODES: &[&str] = &["src/exchange/refusal.rs", "src/metrics/", "src/downstream/handshake.rs"];
+const CODES: &[&str] = &["src/exchange/refusal.rs", "src/metrics/"];
 
 /// What the log lines that the manual names begin with.
 const LOG_WORDS: &[&str] = &[

@@ -1,7 +1,6 @@
 //! From an accepted socket to a connection that carries HTTP: the PROXY header, if the listener
 //! expects one, then the TLS handshake. Both together must be done within the header timeout.
 
-use std::fmt;
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -11,159 +10,19 @@ use std::time::Instant;
 
 use pingora_core::protocols::l4::stream::Stream as Socket;
 use pingora_core::protocols::{GetSocketDigest as _, SocketDigest, Stream};
-use prometheus::{IntCounter, IntCounterVec};
 use tokio::io::AsyncReadExt as _;
 
+use super::accept_error::AcceptError;
 use super::connection_info::{ConnectionInfo, Tls};
 use super::connection_state::{CloseReason, ConnectionState};
 use crate::clock::Clock;
 use crate::config::Listener;
-use crate::exchange::refusal::Refusal;
 use crate::http::forwarded::is_trusted;
 use crate::http::proxy_protocol::{self, Addresses, Invalid, LENGTH_MAX};
-use crate::policy::log_throttle::LogThrottle;
-use crate::tls::terminator::{Handshake, Terminator};
+use crate::tls::terminator::Terminator;
 
 /// The start of an HTTP/2 connection (RFC 9113 §3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-
-/// Why a connection failed before its first request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum AcceptError {
-    /// It was closed before it sent anything, as a TCP health check does.
-    ClosedEarly,
-    /// A PROXY header was expected, and something else was sent.
-    NoProxyHeader,
-    /// The PROXY header is invalid.
-    BadProxyHeader(Invalid),
-    /// The TLS handshake failed.
-    Handshake(Handshake),
-    /// It took longer than the header timeout.
-    Timeout,
-    /// A read failed.
-    Broken,
-    /// It sent too many HTTP/2 frames that carry no request.
-    Flooded,
-    /// There are too many connections, of all clients or of this one.
-    Rejected(Refusal),
-}
-
-impl AcceptError {
-    /// The metric's label; `None` if it is not counted.
-    const fn label(self) -> Option<&'static str> {
-        match self {
-            Self::ClosedEarly => None,
-            Self::NoProxyHeader => Some("proxy_header_missing"),
-            Self::BadProxyHeader(_) => Some("proxy_header_invalid"),
-            Self::Handshake(Handshake::Closed) => Some("tls_closed"),
-            Self::Handshake(Handshake::NotTls) => Some("tls_not_tls"),
-            Self::Handshake(Handshake::Incompatible) => Some("tls_incompatible"),
-            Self::Handshake(Handshake::Refused) => Some("tls_refused"),
-            Self::Handshake(Handshake::ClientCertificate) => Some("tls_client_certificate"),
-            Self::Handshake(Handshake::Missing) => Some("tls_certificate_unavailable"),
-            Self::Handshake(Handshake::Failed) => Some("tls_failed"),
-            Self::Timeout => Some("timeout"),
-            Self::Broken => Some("broken"),
-            Self::Flooded => Some("http2_flood"),
-            Self::Rejected(refusal) => Some(refusal.code()),
-        }
-    }
-
-    const LABELS: [&'static str; 14] = [
-        "proxy_header_missing",
-        "proxy_header_invalid",
-        "tls_closed",
-        "tls_not_tls",
-        "tls_incompatible",
-        "tls_refused",
-        "tls_client_certificate",
-        "tls_certificate_unavailable",
-        "tls_failed",
-        "timeout",
-        "broken",
-        "http2_flood",
-        Refusal::TooManyConnections.code(),
-        Refusal::TooManyConnectionsPerClient.code(),
-    ];
-
-    /// Whether the client only left or was slow. This happens often, so it is counted but not
-    /// logged.
-    const fn is_expected(self) -> bool {
-        match self {
-            Self::ClosedEarly
-            | Self::Timeout
-            | Self::Broken
-            | Self::Handshake(Handshake::Closed) => true,
-            Self::NoProxyHeader
-            | Self::BadProxyHeader(_)
-            | Self::Handshake(_)
-            | Self::Flooded
-            | Self::Rejected(_) => false,
-        }
-    }
-}
-
-impl fmt::Display for AcceptError {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::ClosedEarly => formatter.write_str("closed before any data"),
-            Self::NoProxyHeader => Invalid::Missing.fmt(formatter),
-            Self::BadProxyHeader(invalid) => invalid.fmt(formatter),
-            Self::Handshake(error) => write!(formatter, "the TLS handshake failed: {error}"),
-            Self::Timeout => {
-                formatter.write_str("the handshake took longer than limits.header_timeout")
-            }
-            Self::Broken => formatter.write_str("a read failed"),
-            Self::Flooded => formatter.write_str("too many HTTP/2 frames without a request"),
-            Self::Rejected(Refusal::TooManyConnectionsPerClient) => formatter
-                .write_str("more connections of one client than limits.connections_per_client"),
-            Self::Rejected(_) => formatter.write_str("more connections than limits.connections"),
-        }
-    }
-}
-
-/// Counts and logs connections that failed before their first request.
-pub(crate) struct AcceptErrorReporter {
-    kinds: [Kind; AcceptError::LABELS.len()],
-    clock: Clock,
-}
-
-/// The failures with one label.
-struct Kind {
-    label: &'static str,
-    counter: IntCounter,
-    log_throttle: LogThrottle,
-}
-
-impl AcceptErrorReporter {
-    pub(crate) fn new(counters: &IntCounterVec, clock: Clock) -> Self {
-        let kind = |label| {
-            let counter = counters.with_label_values(&[label]);
-            Kind { label, counter, log_throttle: LogThrottle::default() }
-        };
-        Self { kinds: AcceptError::LABELS.map(kind), clock }
-    }
-
-    /// Records a connection that was closed for its HTTP/2 frames.
-    pub(crate) fn record_flood(&self, peer: SocketAddr, listener: SocketAddr) {
-        self.record(AcceptError::Flooded, peer, listener);
-    }
-
-    /// Counts a failure, and logs it unless too many of its kind were logged.
-    pub(crate) fn record(&self, error: AcceptError, peer: SocketAddr, listener: SocketAddr) {
-        let kind =
-            error.label().and_then(|label| self.kinds.iter().find(|kind| kind.label == label));
-        let line = format_args!("listener={listener} peer={peer} error=\"{error}\"");
-        let Some(kind) = kind else { return log::debug!("connection closed: {line}") };
-        kind.counter.inc();
-        if error.is_expected() {
-            return log::debug!("connection closed: {line}");
-        }
-        if let Some(suppressed) = kind.log_throttle.next(self.clock.now()) {
-            log::warn!("connection closed: reason={} {line} suppressed={suppressed}", kind.label);
-        }
-    }
-}
 
 /// The socket below a stream of Pingora, and its addresses. `None` if the client is gone already.
 pub(crate) fn socket(stream: Stream) -> Option<(Box<Socket>, ConnectionInfo)> {

@@ -12,10 +12,11 @@ use pingora_core::apps::{HttpServerApp as _, ServerApp};
 use pingora_core::protocols::Stream;
 use pingora_core::server::ShutdownWatch;
 
+use super::accept_error::AcceptError;
 use super::connection_info::ConnectionInfo;
 use super::connection_state::ConnectionState;
 use super::handler::SessionHandler;
-use super::handshake::{self, AcceptError, ListenerContext, Negotiated};
+use super::handshake::{self, ListenerContext, Negotiated};
 use super::http1::io::Http1Io;
 use super::linger;
 use super::server::DownstreamServer;

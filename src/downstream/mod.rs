@@ -1,5 +1,6 @@
 //! Client connections: from an accepted socket to a session that the proxy serves.
 
+pub(crate) mod accept_error;
 pub(crate) mod close_reason;
 pub(crate) mod connection_info;
 pub mod connection_state;

@@ -6,10 +6,10 @@ use std::time::Duration;
 use pingora_core::protocols::http::v2::server::H2Options;
 use tokio::sync::Semaphore;
 
+use super::accept_error::AcceptErrorReporter;
 use super::connection_info::ConnectionInfo;
 use super::connection_state::{ConnectionState, DownstreamTimeouts};
 use super::handler::SessionHandler;
-use super::handshake::AcceptErrorReporter;
 use super::http2_settings;
 use super::stalled::Stalled;
 use super::tracker::{ConnectionTracker, PerClientPermit};
