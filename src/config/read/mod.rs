@@ -2,8 +2,8 @@
 //!
 //! Reading goes on after a problem: a value that cannot be read is reported and left out, so that the rest
 //! of the file is still checked. Each section is described once, by `section!`; the struct, the known keys,
-//! ranges, defaults, messages, the manual, `--show`, the changes of a reload and `conf/weir.yaml` all come
-//! from that description.
+//! ranges, defaults, messages, the manual, `--show` and the changes of a reload all come from that
+//! description.
 
 mod entries;
 mod key;

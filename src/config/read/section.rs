@@ -13,7 +13,7 @@
 ///
 ///     combined { on: … }                            keys from which `check` makes the fields in braces
 ///
-///     /// What it is. Units, errors.                the manual; the first sentence is in conf/weir.yaml
+///     /// What it is. Units, errors.                the manual
 ///     backoff: Duration                             the type as typed
 ///         [Bounds::AtMost(…)]                       the range
 ///         = default(secs(1))                        or required, optional("what leaving it out means"),
