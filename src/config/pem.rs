@@ -68,22 +68,22 @@ pub enum PemError {
 }
 
 impl PemError {
-    /// What to do about it, where there is something to say.
+    /// What to do about it.
     #[must_use]
-    pub const fn help(&self) -> Option<&'static str> {
+    pub const fn help(&self) -> &'static str {
         match self {
             Self::ByteOrderMark => {
-                Some("save it without one: `sed -i '1s/^\\xEF\\xBB\\xBF//' FILE` removes it")
+                "save it without one: `sed -i '1s/^\\xEF\\xBB\\xBF//' FILE` removes it"
             }
-            Self::Utf16 => {
-                Some("save it as plain text: `iconv -f UTF-16 -t ASCII FILE` prints it so")
-            }
-            Self::Stray(_) => Some("put each of these lines on a line of its own"),
+            Self::Utf16 => "save it as plain text: `iconv -f UTF-16 -t ASCII FILE` prints it so",
+            Self::Stray(_) => "put each of these lines on a line of its own",
             Self::Unbegun(_)
             | Self::Unended
             | Self::UnendedBefore(_)
             | Self::NoBase64(_)
-            | Self::Empty(_) => None,
+            | Self::Empty(_) => {
+                "copy the file again, whole: each block has both of its lines, and only base64 between"
+            }
         }
     }
 }

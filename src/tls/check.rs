@@ -92,8 +92,7 @@ impl Found {
             (Some(problem), Expired::Warn) => self.warnings.push(problem),
             (None, _) if material.not_after < now + SOON => {
                 let what = format!("expires on {}", spell(material.not_after));
-                let problem = files::problem(&files.cert, what);
-                self.warnings.push(Problem { help: Some("renew it".to_owned()), ..problem });
+                self.warnings.push(files::problem(&files.cert, what, "renew it"));
             }
             (None, _) => {}
         }
@@ -116,7 +115,8 @@ impl Found {
         for host in hosts {
             if !self.materials.iter().any(|material| material.covers(&host)) {
                 let what = format!("no certificate is for the host `{host}` of a route");
-                self.warnings.push(Problem { at: None, what, help: None });
+                let help = "add one that covers it to `certificates` of a listener's `tls`";
+                self.warnings.push(Problem { at: None, what, help: Some(help.to_owned()) });
             }
         }
     }

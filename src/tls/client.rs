@@ -78,7 +78,11 @@ impl ClientVerifier {
 }
 
 fn unusable(authority: &FilePath, error: &impl std::fmt::Display) -> Problem {
-    files::problem(authority, format!("cannot be used to verify clients: {error}"))
+    files::problem(
+        authority,
+        format!("cannot be used to verify clients: {error}"),
+        files::AUTHORITY,
+    )
 }
 
 /// Accepts every client that proves possession of its certificate's key, whatever its issuer. The

@@ -54,8 +54,9 @@ impl CertificateAndKey {
         let chain = certificates(&files.cert, part(contents, 0))?;
         let key = private_key(&files.key, part(contents, 1))?;
         let leaf = chain.first().cloned().unwrap_or_else(|| CertificateDer::from(Vec::new()));
-        let (_, leaf) = X509Certificate::from_der(&leaf)
-            .map_err(|error| problem(&files.cert, format!("is not a certificate: {error}")))?;
+        let (_, leaf) = X509Certificate::from_der(&leaf).map_err(|error| {
+            problem(&files.cert, format!("is not a certificate: {error}"), ISSUE)
+        })?;
         if leaf.version() != X509Version::V3 {
             return Err(outdated(&files.cert, leaf.version()));
         }
@@ -66,9 +67,13 @@ impl CertificateAndKey {
         let key = CertifiedKey::from_der(chain, key, &provider()).map_err(|error| match error {
             rustls::Error::InconsistentKeys(_) => {
                 let cert = files.cert.path.display();
-                problem(&files.key, format!("is not the key of the certificate `{cert}`"))
+                let what = format!("is not the key of the certificate `{cert}`");
+                problem(&files.key, what, "give the two files that were issued together")
             }
-            other => problem(&files.key, format!("is a key that cannot be used: {other}")),
+            other => {
+                let what = format!("is a key that cannot be used: {other}");
+                problem(&files.key, what, "use an RSA key of 2048 bits or more, or ECDSA P-256")
+            }
         })?;
         Ok(Self { key: Arc::new(key), names, not_before, not_after })
     }
@@ -114,7 +119,7 @@ impl CertificateAndKey {
         } else {
             return None;
         };
-        Some(Problem { help: Some(help.to_owned()), ..problem(file, what) })
+        Some(problem(file, what, help))
     }
 
     /// Whether it covers `host` (lower case, without port).
@@ -131,13 +136,22 @@ fn outdated(file: &FilePath, version: X509Version) -> Problem {
     let version = version.0.saturating_add(1);
     let what = format!("is an X.509 v{version} certificate, TLS needs v3");
     let help = "issue it with extensions, such as subjectAltName: `openssl x509 -req -extfile …`";
-    Problem { help: Some(help.to_owned()), ..problem(file, what) }
+    problem(file, what, help)
 }
 
 /// The contents of the file at this index of a group; empty if there are fewer files.
 pub(super) fn part(contents: &[Contents], place: usize) -> &[u8] {
     contents.get(place).map_or(&[], Contents::bytes)
 }
+
+/// What to do about a file that does not exist.
+const MISSING: &str =
+    "check the path; a relative one starts at the directory of the configuration file";
+/// What to do about certificates that cannot verify others.
+pub(super) const AUTHORITY: &str = "give the certificates of the CAs that issue them, in PEM";
+/// What to do about a certificate that cannot be parsed.
+pub(super) const ISSUE: &str =
+    "issue it anew, or copy the file again: `openssl x509 -in FILE -text` shows it";
 
 /// PEM blocks that are allowed in a certificate file but not used: the file may contain the key
 /// too.
@@ -153,8 +167,9 @@ pub(super) fn certificates(
     for block in blocks(file, bytes)? {
         let Block { label, line, der, .. } = block;
         if label == "CERTIFICATE" {
-            let wrong =
-                |why: String| problem(file, format!("has no certificate on line {line}: {why}"));
+            let wrong = |why: String| {
+                problem(file, format!("has no certificate on line {line}: {why}"), ISSUE)
+            };
             let (rest, _) =
                 X509Certificate::from_der(&der).map_err(|error| wrong(error.to_string()))?;
             if !rest.is_empty() {
@@ -163,8 +178,7 @@ pub(super) fn certificates(
             all.push(CertificateDer::from(der));
         } else if !label.ends_with("PRIVATE KEY") && !IGNORED_BLOCKS.contains(&label.as_str()) {
             let what = format!("has a `{label}` on line {line}, which is not used");
-            let help = Some("remove it; a certificate is a `CERTIFICATE`".to_owned());
-            return Err(Problem { help, ..problem(file, what) });
+            return Err(problem(file, what, "remove it; a certificate is a `CERTIFICATE`"));
         }
     }
     if all.is_empty() {
@@ -195,8 +209,7 @@ pub(super) fn private_key(
         };
         if let Some((first, _)) = found {
             let what = format!("has two private keys, on lines {first} and {line}");
-            let help = Some("leave the one of the certificate".to_owned());
-            return Err(Problem { help, ..problem(file, what) });
+            return Err(problem(file, what, "leave the one of the certificate"));
         }
         found = Some((line, key));
     }
@@ -204,41 +217,44 @@ pub(super) fn private_key(
         Some((_, key)) => Ok(key),
         None if encrypted => {
             let what = "has no unencrypted private key in PEM".to_owned();
-            let help = Some("`openssl pkey -in KEY -out PLAIN` decrypts it".to_owned());
-            Err(Problem { help, ..problem(file, what) })
+            Err(problem(file, what, "`openssl pkey -in KEY -out PLAIN` decrypts it"))
         }
         None => Err(none_in_pem(file, bytes, "private key")),
     }
 }
 
 fn blocks(file: &FilePath, bytes: &[u8]) -> Result<Vec<Block>, Problem> {
-    pem::blocks(bytes).map_err(|error| {
-        let help = error.help().map(str::to_owned);
-        Problem { help, ..problem(file, error.to_string()) }
-    })
+    pem::blocks(bytes).map_err(|error| problem(file, error.to_string(), error.help()))
 }
 
 fn none_in_pem(file: &FilePath, bytes: &[u8], what: &str) -> Problem {
     // A DER structure begins with this byte (a sequence, X.690), so the file was probably not
     // converted to PEM.
     let is_der = bytes.first() == Some(&0x30);
-    let help = is_der.then(|| "it may be DER: `openssl … -inform DER` makes PEM of it".to_owned());
-    Problem { help, ..problem(file, format!("has no {what} in PEM")) }
+    let help = if is_der {
+        "it may be DER: `openssl … -inform DER` makes PEM of it".to_owned()
+    } else {
+        format!("give a file with a `-----BEGIN {}-----` line", what.to_uppercase())
+    };
+    problem(file, format!("has no {what} in PEM"), &help)
 }
 
 pub(super) fn read(file: &FilePath) -> Result<Contents, Problem> {
     fs::read(&file.path).map(Contents::new).map_err(|error| {
         match error.kind() == io::ErrorKind::NotFound {
-            true => problem(file, "does not exist".to_owned()),
-            false => problem(file, format!("cannot be read: {error}")),
+            true => problem(file, "does not exist".to_owned(), MISSING),
+            false => {
+                let help = "give a file that the user who runs Weir may read";
+                problem(file, format!("cannot be read: {error}"), help)
+            }
         }
     })
 }
 
-/// An error about a file.
-pub(super) fn problem(file: &FilePath, what: String) -> Problem {
+/// An error about a file, and what to do.
+pub(super) fn problem(file: &FilePath, what: String, help: &str) -> Problem {
     let what = format!("`{}` {what}", file.path.display());
-    Problem { at: file.at, what, help: None }
+    Problem { at: file.at, what, help: Some(help.to_owned()) }
 }
 
 /// The subject alternative names that a client can request; the common name if there are none.
@@ -320,6 +336,7 @@ l+KI363OKg==
     fn refused(cert: &str, key: &str, why: &str) {
         let problem = material(cert, key).unwrap_err();
         assert!(problem.what.contains(why), "{problem}");
+        assert!(problem.help.is_some(), "it says what to do: {problem}");
     }
 
     #[test]
@@ -354,6 +371,8 @@ l+KI363OKg==
         refused(&cert, &(key.clone() + &made().1), "`a.key` has two private keys, on lines 1 and ");
         let secret = key.replace("PRIVATE KEY", "ENCRYPTED PRIVATE KEY");
         refused(&cert, &secret, "`a.key` has no unencrypted private key in PEM");
+        refused(&cert, "", "`a.key` has no private key in PEM");
+        refused("", &key, "`a.crt` has no certificate in PEM");
         refused(&cert, &made().1, "`a.key` is not the key of the certificate `a.crt`");
     }
 }

@@ -219,8 +219,13 @@ fn authorities(file: &FilePath, contents: &[Contents]) -> Result<Authorities, Lo
     let all = files::certificates(file, files::part(contents, 0))?;
     let mut authorities = Vec::with_capacity(all.len());
     for one in all {
-        let unusable =
-            |why: String| files::problem(file, format!("cannot be used to verify backends: {why}"));
+        let unusable = |why: String| {
+            files::problem(
+                file,
+                format!("cannot be used to verify backends: {why}"),
+                files::AUTHORITY,
+            )
+        };
         X509Certificate::from_der(&one).map_err(|error| unusable(error.to_string()))?;
         RootCertStore::empty().add(one.clone()).map_err(|error| unusable(error.to_string()))?;
         authorities.push(one.to_vec());
@@ -241,7 +246,7 @@ impl Identity {
         let material = CertificateAndKey::renew(files, contents, old, now)?;
         for one in &material.key.cert {
             X509Certificate::from_der(one).map_err(|error| {
-                files::problem(&files.cert, format!("is not a certificate: {error}"))
+                files::problem(&files.cert, format!("is not a certificate: {error}"), files::ISSUE)
             })?;
         }
         let key = files::private_key(&files.key, files::part(contents, 1))?;

@@ -348,6 +348,8 @@ pools:
         "own.key` does not exist",
     ];
     assert_eq!(said.len(), told.len(), "{}", ended.stderr);
+    let of_files = said.iter().filter(|line| line.contains(".crt`") || line.contains(".key`"));
+    assert!(of_files.clone().all(|line| line.contains(" (help: ")), "{}", ended.stderr);
     for (line, told) in said.iter().zip(told) {
         assert!(line.starts_with(':') && line.contains(told), "{told}: {line}");
     }
