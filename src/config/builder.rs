@@ -74,6 +74,9 @@ impl ConfigBuilder {
             Some(bytes) => {
                 let known = |problem| foreign::problem(bytes).unwrap_or(problem);
                 let root = yaml::read(bytes).map_err(known)?;
+                if let Some(problem) = foreign::problem_of_keys(&root) {
+                    return Err(problem.into());
+                }
                 let file = RawFile::read(&root, &mut found).map_err(known)?;
                 let typed = file.pools.is_some() || file.refused.contains(&"pools");
                 if overrides.backends.is_empty() && !typed {

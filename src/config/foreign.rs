@@ -1,6 +1,7 @@
 //! Recognizes configuration files of other servers.
 
 use super::problem::{Position, Problem, SMALLEST};
+use super::yaml::{Node, Value};
 
 /// Whether a trimmed line belongs to the configuration of a server.
 type IsLine = fn(&str) -> bool;
@@ -22,8 +23,50 @@ pub(super) fn problem(text: &[u8]) -> Option<Problem> {
     Some(Problem::in_file(at, what).help(SMALLEST))
 }
 
+/// Programs that read YAML too, and keys at the root of their files. A key with another one in its value is
+/// one only with that.
+const KEYS: [(&str, &str, Option<&str>); 7] = [
+    ("an Envoy", "static_resources", None),
+    ("an Envoy", "dynamic_resources", None),
+    ("a Traefik", "entryPoints", None),
+    ("a Traefik", "http", Some("routers")),
+    ("a Traefik", "http", Some("services")),
+    ("a Traefik", "tcp", Some("routers")),
+    ("a Kubernetes", "apiVersion", None),
+];
+
+/// The problem to report for a file in YAML, if it is one of another program. A file with `pools` is meant
+/// for Weir.
+pub(super) fn problem_of_keys(root: &Node) -> Option<Problem> {
+    let keys = entries(root);
+    if keys.iter().any(|(key, _)| key.typed == "pools") {
+        return None;
+    }
+    let found = |(name, wanted, inner): (&'static str, &str, Option<&str>)| {
+        let (key, value) = keys.iter().find(|(key, _)| key.typed == wanted)?;
+        let has = |inner| entries(value).iter().any(|(key, _)| key.typed == inner);
+        inner.is_none_or(has).then_some((name, key.at))
+    };
+    let (name, at) = KEYS.into_iter().find_map(found)?;
+    let what = format!("this looks like {name} configuration, but Weir has a format of its own");
+    Some(Problem::new(at, what).help(SMALLEST))
+}
+
+fn entries(node: &Node) -> &[(Node, Node)] {
+    match &node.value {
+        Value::Map(entries) => entries,
+        Value::Null
+        | Value::Bool(_)
+        | Value::Whole(_)
+        | Value::Real(_)
+        | Value::Text
+        | Value::List(_) => &[],
+    }
+}
+
 fn is_nginx(line: &str) -> bool {
-    let block = line.strip_suffix('{').map(str::trim_end);
+    // The block may end on the same line.
+    let block = line.split_once('{').map(|(head, _)| head.trim_end());
     let is_block = block.is_some_and(|head| {
         matches!(head, "http" | "server" | "events" | "stream")
             || head.strip_prefix("upstream ").is_some_and(|name| !name.trim().contains(' '))

@@ -24,8 +24,9 @@ section! {
 }
 
 section! {
-    /// The access log: one line for each request.
+    /// The access log: one line for each request. A plain format is short for `{format: …}`.
     RawAccessLog at "access_log"
+        or (format: KeywordValue<LogFormat>)
         means [Copy, Eq] AccessLog;
 
     /// Format of a line. `json`: one JSON object. `text`: plain text. `off`: no access log.
@@ -77,4 +78,9 @@ impl Keyword for LogTarget {
     const NOUN: &'static str = "a target of the access log";
     const WORDS: &'static [(&'static str, Self)] =
         &[("stdout", Self::Stdout), ("stderr", Self::Stderr)];
+    const ADVICE: &'static [(&'static str, &'static str)] = &[
+        ("off", "write `access_log: off`"),
+        ("none", "write `access_log: off`"),
+        ("false", "write `access_log: off`"),
+    ];
 }

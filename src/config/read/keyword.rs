@@ -14,6 +14,9 @@ pub(in super::super) trait Keyword: Copy + PartialEq + 'static {
     /// What other load balancers call it, in lower case and with `_`, and the keyword that it is here.
     const ELSEWHERE: &'static [(&'static str, &'static str)] = &[];
 
+    /// Words that are no keyword, and what to do instead.
+    const ADVICE: &'static [(&'static str, &'static str)] = &[];
+
     /// The keyword of a value.
     fn word(self) -> &'static str {
         Self::WORDS.iter().find(|(_, value)| *value == self).map_or("", |(word, _)| word)
@@ -39,6 +42,9 @@ impl<T: Keyword> FromNode for KeywordValue<T> {
             {
                 problem = problem.help(format!("write `{}: off`", key.name()));
             }
+            if let Some(advice) = advice::<T>(&node.typed) {
+                problem = problem.help(advice);
+            }
             found.add(problem);
             return None;
         };
@@ -48,7 +54,11 @@ impl<T: Keyword> FromNode for KeywordValue<T> {
             let here =
                 T::ELSEWHERE.iter().find(|(other, _)| *other == plain).map(|(_, here)| *here);
             let known = words::<T>().collect::<Vec<_>>();
-            found.add(unknown(node.at, typed, (T::NOUN, here), &known));
+            let problem = unknown(node.at, typed, (T::NOUN, here), &known);
+            found.add(match advice::<T>(typed) {
+                Some(advice) => problem.help(advice),
+                None => problem,
+            });
         }
         word.map(|&(_, value)| Self(value))
     }
@@ -75,6 +85,10 @@ impl<T> IntoMeaning for KeywordValue<T> {
 
 fn words<T: Keyword>() -> impl Iterator<Item = &'static str> {
     T::WORDS.iter().map(|&(word, _)| word)
+}
+
+fn advice<T: Keyword>(typed: &str) -> Option<&'static str> {
+    T::ADVICE.iter().find(|(word, _)| *word == typed).map(|(_, advice)| *advice)
 }
 
 /// A text that is none of `known`.
