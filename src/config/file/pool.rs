@@ -28,7 +28,7 @@ section! {
     /// Load balancing algorithm. `round_robin`: in turn, in proportion to the weights. `least_conn`: the
     /// backend with the fewest requests in flight relative to its weight. `ip_hash`: the same client address
     /// always goes to the same backend (IPv6: one /64 counts as one client). `random`: two backends at
-    /// random, of which the one with fewer requests in flight.
+    /// random, of which the one with fewer requests in flight relative to its weight.
     algorithm: KeywordValue<Algorithm> = default(Algorithm::RoundRobin), "least_conn";
     /// Backends of the pool. A plain URL is short for `{url: …}`.
     backends: List<RawBackend> = optional("they must be given by `--backend`"), "[http://10.0.0.1:3000, http://10.0.0.2:3000]";
