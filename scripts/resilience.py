@@ -21,7 +21,6 @@ slow to be believed.
 """
 
 import argparse
-import contextlib
 import json
 import os
 import signal
@@ -74,7 +73,7 @@ def compare(world, options, rows, columns):
         if binary and any(column[:-3] == name for column in columns):
             path = os.path.abspath(binary)
             weirs[name] = (path, [] if options.defaults else proxies.weir_knows(world, path))
-    versions = proxies.versions(weirs)
+    versions = proxies.versions(columns, weirs)
     started = time.monotonic()
     for name, version in versions.items():
         print(f"{name}: {version}")
@@ -130,9 +129,6 @@ def main():
             parser.error(f"--{name} PATH: a weir binary (cargo build --release makes target/release/weir)")
     # A run that is told to end still ends what it started.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    # Other work on this machine should disturb the run as little as possible; only root may ask for that.
-    with contextlib.suppress(PermissionError):
-        os.nice(-15)
     loop_policy()
     world = World()
     try:

@@ -20,8 +20,8 @@ import struct
 import time
 
 BODY = b"x" * 200
-# What a backend does. `share`: of the requests, that get `status`. `warm_after`: a cold backend has
-# `places` and `service` only for so many seconds.
+# What a backend does. `share`: of the requests, that get `status`. `slow`: how many seconds later a response is sent
+# than it is ready, without a place being taken meanwhile.
 HEALTHY = {
     "share": 0.0,
     "status": 500,
@@ -122,7 +122,8 @@ class Backend:
         self.serving = set()
         # (time, request, is it a POST)
         self.arrivals = []
-        self.doomed_posts = 0
+        # When it lost how many POSTs by dying.
+        self.doomed_posts = []
         self.health_checks = 0
 
     async def start(self):
@@ -149,7 +150,7 @@ class Backend:
             self.server = None
         for connection in list(self.connections):
             connection.reset()
-        self.doomed_posts += sum(is_post for _, is_post in self.serving)
+        self.doomed_posts.append((time.monotonic(), sum(is_post for _, is_post in self.serving)))
         self.serving.clear()
         self.waiting.clear()
 
@@ -195,7 +196,7 @@ class Backend:
         """Serves a request from `start` on, which may have been a moment ago: capacity is exact."""
         self.busy += 1
         self.serving.add(job[1])
-        end = start + self.service + self.behaviour["slow"]
+        end = start + self.service
         loop = asyncio.get_running_loop()
         loop.call_later(max(0.0, end - time.monotonic()), self.finish, job, end)
 
@@ -203,7 +204,10 @@ class Backend:
         connection, request = job
         self.busy -= 1
         self.serving.discard(request)
-        connection.respond(OK_LAST if self.is_stopping else OK)
+        if slow := self.behaviour["slow"]:
+            asyncio.get_running_loop().call_later(slow, connection.respond, OK)
+        else:
+            connection.respond(OK_LAST if self.is_stopping else OK)
         while self.waiting and self.busy < self.places:
             self.begin(self.waiting.popleft(), end)
 

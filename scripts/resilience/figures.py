@@ -32,26 +32,30 @@ def dark_seconds(results):
     """The seconds, in tenths, in which requests were sent and none of them was served."""
     served = collections.Counter()
     for result in results:
-        served[int(result.at / BUCKET)] += is_served(result)
+        # A moment such as 0.3 may be a little less in binary.
+        served[int(result.at / BUCKET + 1e-6)] += is_served(result)
     return round(sum(count == 0 for count in served.values()) * BUCKET, 1)
 
 
-def dark_after(results, end):
-    """From the end of the fault to the first request that is served; None if there is none."""
-    after = sorted(result.at for result in results if result.at >= end)
-    served = [result.at for result in results if result.at >= end and is_served(result)]
-    # The first request after the fault comes a moment after it, whatever the proxy does.
-    return round(min(served) - after[0], 2) if served else None
+def well_after(results, end, last):
+    """From the end of the fault to the start of a second in which all is well; None if there is none until `last`.
 
+    All is well if no request fails and at most one of a hundred takes longer than WELL_SECONDS.
+    """
+    after = sorted((result.at, is_served(result), result.seconds) for result in results if result.at >= end)
+    moments = [at for at, *_ in after]
+    bad = [at for at, served, seconds in after if not served or seconds > WELL_SECONDS]
+    failed = [at for at, served, _ in after if not served]
 
-def well_after(results, end):
-    """From the end of the fault to the last request that fails or is slow: 0 if none is."""
-    bad = [
-        result.at
-        for result in results
-        if result.at >= end and not (is_served(result) and result.seconds <= WELL_SECONDS)
-    ]
-    return round(max(bad) - end, 2) if bad else 0.0
+    def within(times, begin):
+        return bisect.bisect_left(times, begin + 1) - bisect.bisect_left(times, begin)
+
+    for at in [end, *(math.nextafter(at, math.inf) for at in bad)]:
+        if at + 1 > last:
+            return None
+        if not within(failed, at) and within(bad, at) <= 0.01 * within(moments, at):
+            return round(at - end, 2)
+    return None
 
 
 def out_after(times, fair, end):
@@ -110,9 +114,11 @@ def figures(row, results, reports, fault, start=0.0):
     """The figures of a run. `start`: the moment of 0 on the clock of the backends' reports."""
     during = [result for result in results if 0 <= result.at < fault]
     counted = [result for result in during if not result.aborts]
-    failed = [result for result in counted if not is_served(result)]
+    # Those that were under way when the fault began may fail by it.
+    before = [result for result in results if -result.seconds <= result.at < 0 and not result.aborts]
+    failed = [result for result in before + counted if not is_served(result)]
     served_ms = [1000 * result.seconds for result in counted if is_served(result)]
-    others = [result for result in results if not result.aborts]
+    after = [result for result in results if result.at >= fault and not result.aborts]
     arrivals = [[time - start for time, number, _ in report["arrivals"] if number >= 0] for report in reports]
     numbers = {result.number for result in during}
     attempts = sum(number in numbers for report in reports for _, number, _ in report["arrivals"])
@@ -123,14 +129,17 @@ def figures(row, results, reports, fault, start=0.0):
         "failed_get": sum(not result.is_post for result in failed),
         "failed_post": sum(result.is_post for result in failed),
         "kinds": dict(collections.Counter(str(result.outcome) for result in failed).most_common()),
-        "doomed_posts": sum(report["doomed_posts"] for report in reports),
+        "doomed_posts": sum(
+            count for report in reports for time, count in report["doomed_posts"] if 0 <= time - start < fault
+        ),
         "served": round(len(served_ms) / fault, 1),
         "p50": percentile(served_ms, 0.5),
         "p99": percentile(served_ms, 0.99),
         "p999": percentile(served_ms, 0.999),
         "dark": dark_seconds(counted),
-        "dark_after": dark_after(others, fault),
-        "well": well_after(others, fault),
+        "dark_after": dark_seconds(after),
+        "failed_after": sum(not is_served(result) for result in after),
+        "well": well_after(after, fault, fault + row.after),
         "attempts": round(attempts / len(numbers), 2) if numbers else None,
         "max_share": largest_share(arrivals, fault),
         "posts_twice": twice,
@@ -146,9 +155,14 @@ def figures(row, results, reports, fault, start=0.0):
 
 
 def misses(row, found):
-    """The figures that do not reach what the row asks for. A figure without a value does not."""
+    """The figures that do not reach what the row asks for. A figure without a value does not.
+
+    POSTs that a backend lost by dying are no failure of the proxy, even if they are more than the bound.
+    """
     missed = []
     for name, bound in row.reach.items():
+        if name in ("failed", "failed_post"):
+            bound = max(bound, found.get("doomed_posts", 0))
         value = found.get(name.removeprefix("min_"))
         if value is None or (value < bound if name.startswith("min_") else value > bound):
             missed.append(name.removeprefix("min_"))

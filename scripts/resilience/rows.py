@@ -131,7 +131,7 @@ ROWS = [
     ),
     Row(
         "R8", "all answer 503", everyone(5, share=1.0, status=503), {"attempts": 1.2, "dark_after": 0},
-        ("attempts", "dark_after"), after=5,
+        ("attempts", "dark_after", "well"), after=5,
     ),
     Row(
         "R9", "one comes back cold", cold(0, 3), {"failed": 0, "p99": 29},

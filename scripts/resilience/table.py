@@ -13,6 +13,7 @@ NAMES = {
     "p999": "p99.9 ms",
     "dark": "dark s",
     "dark_after": "dark after s",
+    "failed_after": "failed after",
     "well": "well after s",
     "out": "out s",
     "back": "back s",
@@ -22,9 +23,9 @@ NAMES = {
     "posts_twice": "POST twice",
 }
 # What an absent figure means where a row has it.
-NEVER = {"out": "never", "back": "not yet", "dark_after": "all"}
+NEVER = {"out": "never", "back": "not yet", "well": "not yet"}
 FULL = [
-    "failed_get", "failed_post", "kinds", "served", "p50", "p99", "p999", "dark", "dark_after", "well",
+    "failed_get", "failed_post", "kinds", "served", "p50", "p99", "p999", "dark", "dark_after", "failed_after", "well",
     "out", "back", "attempts", "rss", "max_share", "posts_twice",
 ]
 

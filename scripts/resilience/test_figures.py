@@ -6,7 +6,6 @@ from resilience import proxies, table
 from resilience.client import Result
 from resilience.figures import (
     back_after,
-    dark_after,
     dark_seconds,
     figures,
     largest_share,
@@ -31,7 +30,7 @@ def times(step, begin, end):
     return [result.at for result in every(step, begin, end)]
 
 
-def report(*arrivals, doomed=0):
+def report(*arrivals, doomed=()):
     return {"arrivals": list(arrivals), "doomed_posts": doomed, "health_checks": 0}
 
 
@@ -49,17 +48,15 @@ class Figures(unittest.TestCase):
         self.assertEqual(dark_seconds(results), 0.5)
         self.assertEqual(dark_seconds(results + [got(1.25)]), 0.4)
 
-    def test_dark_after_counts_from_the_first_request_after_the_repair(self):
-        failed = every(0.01, 8.001, 8.8, outcome=503)
-        self.assertEqual(dark_after(failed + every(0.01, 8.801, 10), 8), 0.8)
-        self.assertEqual(dark_after(every(0.01, 8.003, 10), 8), 0)
-        self.assertIsNone(dark_after(failed, 8))
-
-    def test_a_slow_or_failed_request_after_the_repair_is_not_well(self):
-        good = every(0.01, 8, 10)
-        self.assertEqual(well_after(good, 8), 0)
-        self.assertEqual(well_after(good + [got(8.5, seconds=0.2)], 8), 0.5)
-        self.assertEqual(well_after(good + [got(8.7, outcome=502), got(8.5, seconds=1)], 8), 0.7)
+    def test_all_is_well_with_a_second_of_good_requests(self):
+        good = every(0.01, 8, 14)
+        self.assertEqual(well_after(good, 8, 14), 0)
+        failed = every(0.01, 8, 8.5, outcome=503)
+        self.assertEqual(well_after(failed + every(0.01, 8.5, 14), 8, 14), 0.49)
+        self.assertEqual(well_after(good + [got(8.5, seconds=0.2)], 8, 14), 0)
+        slow = [got(8.5, seconds=0.2), got(8.7, seconds=0.2), got(8.9, seconds=0.2)]
+        self.assertEqual(well_after(good + slow, 8, 14), 0.7)
+        self.assertIsNone(well_after(every(0.01, 8, 14, seconds=1), 8, 14))
 
     def test_a_backend_is_out_after_its_last_request_before_a_pause(self):
         self.assertEqual(out_after(times(0.0125, 0, 0.05), 80, 8), 0.038)
@@ -90,6 +87,8 @@ class Figures(unittest.TestCase):
     def test_only_requests_of_the_fault_count_and_clients_that_leave_do_not(self):
         results = [
             got(-0.5, 500, number=0),
+            # Under way when the fault began.
+            got(-0.01, "closed", number=6),
             got(0.5, 200, number=1),
             got(1.5, 500, number=2),
             got(2.5, "cut", number=3, is_post=True),
@@ -97,10 +96,10 @@ class Figures(unittest.TestCase):
             got(8.5, 503, number=5),
         ]
         arrivals = report(*((100 + result.at, result.number, result.is_post) for result in results))
-        again = report((101.6, 2, False), doomed=1)
+        again = report((101.6, 2, False), doomed=[(99, 3), (100.1, 1)])
         found = figures(Row("X", "", [], faulty=(1,)), results, [arrivals, again], 8, start=100)
-        self.assertEqual((found["requests"], found["failed_get"], found["failed_post"]), (3, 1, 1))
-        self.assertEqual(found["kinds"], {"500": 1, "cut": 1})
+        self.assertEqual((found["requests"], found["failed_get"], found["failed_post"]), (3, 2, 1))
+        self.assertEqual(found["kinds"], {"closed": 1, "500": 1, "cut": 1})
         self.assertEqual((found["attempts"], found["doomed_posts"], found["posts_twice"]), (1.25, 1, 0))
         self.assertEqual((found["p50"], found["out"], found["back"]), (20, 0, None))
 
@@ -108,6 +107,11 @@ class Figures(unittest.TestCase):
         row = Row("X", "", [], {"p99": 60, "min_served": 295, "out": 0.05})
         self.assertEqual(misses(row, {"p99": 60, "served": 295, "out": 0.05}), [])
         self.assertEqual(misses(row, {"p99": 61, "served": 294, "out": None}), ["p99", "served", "out"])
+
+    def test_what_a_dead_backend_lost_is_no_failure_of_the_proxy(self):
+        row = Row("X", "", [], {"failed": 2})
+        self.assertEqual(misses(row, {"failed": 3, "doomed_posts": 3}), [])
+        self.assertEqual(misses(row, {"failed": 4, "doomed_posts": 3}), ["failed"])
 
 
 class Rows(unittest.TestCase):
