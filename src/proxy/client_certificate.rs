@@ -9,6 +9,7 @@ use pingora_error::{ErrorType, OrErr as _, Result};
 
 use crate::downstream::connection_info::ConnectionInfo;
 use crate::http::underscore;
+use crate::tls::handshake_info::ClientCertificate;
 
 /// Weir's own headers, and all that start like them.
 const PREFIX: &str = "x-client-cert";
@@ -20,6 +21,11 @@ pub(super) fn set_client_cert_headers(
     request: &mut RequestHeader,
     connection: Option<&ConnectionInfo>,
 ) -> Result<()> {
+    let tls = connection.and_then(|connection| connection.tls.as_ref());
+    set(request, tls.and_then(|tls| tls.facts.client.as_ref()))
+}
+
+fn set(request: &mut RequestHeader, client: Option<&ClientCertificate>) -> Result<()> {
     // Most requests have none, and an empty list is not allocated.
     let received: Vec<HeaderName> = request
         .headers
@@ -30,8 +36,7 @@ pub(super) fn set_client_cert_headers(
     for name in &received {
         request.remove_header(name);
     }
-    let tls = connection.and_then(|connection| connection.tls.as_ref());
-    let Some(client) = tls.and_then(|tls| tls.facts.client.as_ref()) else { return Ok(()) };
+    let Some(client) = client else { return Ok(()) };
     let verified = if client.verified { "yes" } else { "no" };
     request.insert_header("X-Client-Cert-Verified", verified)?;
     request.insert_header("X-Client-Cert-Fingerprint", value(&client.fingerprint)?)?;
@@ -55,6 +60,7 @@ fn value(text: &str) -> Result<HeaderValue> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proxy::tests::lines;
 
     #[test]
     fn no_client_can_set_the_certificate_headers() {
@@ -73,5 +79,66 @@ mod tests {
         set_client_cert_headers(&mut request, None).unwrap();
         let left: Vec<&str> = request.headers.keys().map(HeaderName::as_str).collect();
         assert_eq!(left, ["x-client"]);
+    }
+
+    fn shown(client: &ClientCertificate) -> Vec<String> {
+        let mut request = RequestHeader::build("GET", b"/", None).unwrap();
+        request.append_header("X-Client-Cert-San", "DNS:forged").unwrap();
+        set(&mut request, Some(client)).unwrap();
+        lines(&request.headers)
+    }
+
+    #[test]
+    fn the_headers_describe_the_certificate_of_the_handshake() {
+        let mut client = ClientCertificate {
+            verified: true,
+            fingerprint: "ab12".to_owned(),
+            subject: "CN=a".to_owned(),
+            names: vec!["DNS:a.test".to_owned(), "URI:spiffe://a".to_owned()],
+        };
+        assert_eq!(
+            shown(&client),
+            [
+                "x-client-cert-fingerprint: ab12",
+                "x-client-cert-san: DNS:a.test, URI:spiffe://a",
+                "x-client-cert-subject: CN=a",
+                "x-client-cert-verified: yes",
+            ]
+        );
+        client = ClientCertificate { verified: false, names: Vec::new(), ..client };
+        assert_eq!(
+            shown(&client),
+            [
+                "x-client-cert-fingerprint: ab12",
+                "x-client-cert-subject: CN=a",
+                "x-client-cert-verified: no",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_certificate_cannot_add_a_header_line() {
+        let client = ClientCertificate {
+            verified: true,
+            fingerprint: "ab12".to_owned(),
+            subject: "CN=a\r\nx-admin: yes".to_owned(),
+            names: Vec::new(),
+        };
+        let mut request = RequestHeader::build("GET", b"/", None).unwrap();
+        assert!(set(&mut request, Some(&client)).is_err());
+    }
+
+    #[test]
+    fn names_that_only_look_like_certificate_headers_are_kept() {
+        for (name, is_removed) in [
+            ("x-client-cert", true),
+            ("client_cert", true),
+            ("client-cert-chain", true),
+            ("client-cert-chain-length", false),
+            ("client-certificate", false),
+            ("x-client-car", false),
+        ] {
+            assert_eq!(is_client_cert_header(name), is_removed, "{name}");
+        }
     }
 }

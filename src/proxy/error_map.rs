@@ -194,3 +194,210 @@ pub(super) fn describe_blame(error: &Error, judged: &Judgement) -> String {
         _ => "no response before the request's deadline".to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io;
+
+    use crate::exchange::refusal::Outcome;
+
+    fn up(kind: ErrorType) -> Box<Error> {
+        Error::explain(kind, "").into_up()
+    }
+
+    fn down(kind: ErrorType) -> Box<Error> {
+        Error::explain(kind, "").into_down()
+    }
+
+    fn os(kind: ErrorType, code: i32) -> Box<Error> {
+        Error::because(kind, "", io::Error::from_raw_os_error(code)).into_up()
+    }
+
+    #[test]
+    fn an_error_of_the_backend_is_a_fault_of_its_kind() {
+        for (kind, expected) in [
+            (ErrorType::ConnectTimedout, Kind::ConnectTimeout),
+            (ErrorType::TLSHandshakeTimedout, Kind::ConnectTimeout),
+            (ErrorType::ReadTimedout, Kind::Timeout),
+            (ErrorType::WriteTimedout, Kind::Timeout),
+            (ErrorType::ConnectRefused, Kind::Connect),
+            (ErrorType::ConnectNoRoute, Kind::Connect),
+            (ErrorType::ConnectError, Kind::Connect),
+            (ErrorType::BindError, Kind::Connect),
+            (ErrorType::SocketError, Kind::Connect),
+            (ErrorType::TLSHandshakeFailure, Kind::Tls),
+            (ErrorType::InvalidHTTPHeader, Kind::Protocol),
+            (ErrorType::InvalidH2, Kind::Protocol),
+            (ErrorType::H2Error, Kind::Closed),
+            (ErrorType::ConnectionClosed, Kind::Closed),
+            (ErrorType::ReadError, Kind::Closed),
+            (ErrorType::WriteError, Kind::Closed),
+            (ErrorType::InternalError, Kind::Closed),
+        ] {
+            let found = fault(&up(kind.clone()));
+            assert_eq!(found, Fault { side: Side::Backend, kind: expected }, "{kind:?}");
+        }
+        let distrust = Error::explain(
+            ErrorType::TLSHandshakeFailure,
+            "invalid peer certificate: UnknownIssuer, SNI: a",
+        );
+        assert_eq!(fault(&distrust.into_up()).kind, Kind::Certificate);
+        // The system refused a socket.
+        assert_eq!(fault(&os(ErrorType::InternalError, 24)).kind, Kind::Connect);
+    }
+
+    #[test]
+    fn an_error_of_the_client_is_a_fault_of_its_kind() {
+        for (kind, expected) in [
+            (ErrorType::ReadTimedout, Kind::Timeout),
+            (ErrorType::WriteTimedout, Kind::Unread),
+            (ErrorType::ReadError, Kind::Closed),
+            (ErrorType::WriteError, Kind::Closed),
+            (ErrorType::ConnectionClosed, Kind::Closed),
+            (ErrorType::H2Error, Kind::Closed),
+            (ErrorType::InvalidHTTPHeader, Kind::Protocol),
+        ] {
+            let found = fault(&down(kind.clone()));
+            assert_eq!(found, Fault { side: Side::Client, kind: expected }, "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn an_error_after_the_response_is_recognized_only_without_a_side() {
+        let after = || Error::explain(ErrorType::InternalError, "downstream_state is_errored");
+        let kind = |error: &Error| fault(error).kind;
+        assert_eq!(fault(&after()), Fault { side: Side::Internal, kind: Kind::AfterResponse });
+        assert_eq!(kind(&after().into_up()), Kind::Closed);
+        assert_eq!(kind(&after().into_in()), Kind::Other);
+        assert_eq!(kind(&Error::explain(ErrorType::InternalError, "another")), Kind::Other);
+    }
+
+    #[test]
+    fn only_pingoras_decision_says_that_a_request_was_not_processed() {
+        for (kind, retry, expected) in [
+            (ErrorType::H2Error, RetryType::Decided(true), Kind::Unprocessed),
+            (ErrorType::H2Downgrade, RetryType::Decided(true), Kind::Unprocessed),
+            (ErrorType::H2Error, RetryType::Decided(false), Kind::Closed),
+            (ErrorType::H2Error, RetryType::ReusedOnly, Kind::Closed),
+            (ErrorType::ConnectionClosed, RetryType::Decided(true), Kind::Closed),
+        ] {
+            let mut error = up(kind);
+            error.retry = retry;
+            assert_eq!(fault(&error).kind, expected, "{error:?}");
+        }
+    }
+
+    #[test]
+    fn a_shortage_of_this_machine_is_no_failure_to_connect() {
+        let to = SocketAddr::Inet(([127, 0, 0, 1], 1).into());
+        let failure = |error: Box<Error>| connect_failure(&error, &to);
+        assert_eq!(failure(os(ErrorType::SocketError, 24)), Err(Shortage::Descriptors));
+        assert_eq!(failure(os(ErrorType::ConnectRefused, 111)), Ok(Failure::Connect));
+        assert_eq!(failure(up(ErrorType::ConnectTimedout)), Ok(Failure::Connect));
+        assert_eq!(failure(up(ErrorType::TLSHandshakeFailure)), Ok(Failure::Tls));
+        let distrust =
+            Error::explain(ErrorType::TLSHandshakeFailure, "invalid peer certificate: Expired");
+        assert_eq!(failure(distrust.into_up()), Ok(Failure::Certificate));
+    }
+
+    #[test]
+    fn an_operator_reads_what_happened() {
+        for (error, text) in [
+            (os(ErrorType::ConnectRefused, 111), "connection refused"),
+            (up(ErrorType::ConnectTimedout), "connecting timed out"),
+            (up(ErrorType::ConnectNoRoute), "no route to the backend"),
+            (up(ErrorType::ReadTimedout), "the response timed out"),
+            (up(ErrorType::ConnectionClosed), "the backend closed the connection"),
+            (up(ErrorType::InvalidH2), NOT_HTTP2),
+            (up(ErrorType::H2Error), "no HTTP/2 stream could be opened"),
+            (os(ErrorType::ConnectError, 99), shortage::NO_LOCAL_ADDRESS),
+            (os(ErrorType::ReadError, 104), "Connection reset by peer (os error 104)"),
+            (os(ErrorType::ConnectionClosed, 104), "Connection reset by peer (os error 104)"),
+            (up(ErrorType::WriteError), "WriteError"),
+        ] {
+            assert_eq!(describe(&error), text, "{error:?}");
+        }
+    }
+
+    #[test]
+    fn the_bytes_of_an_invalid_response_are_not_shown() {
+        let rule = Error::explain(ErrorType::InvalidHTTPHeader, "two lengths");
+        assert_eq!(describe(&rule), "the response is not valid HTTP: two lengths");
+        let cause = io::Error::other("secret");
+        let parser = Error::because(ErrorType::InvalidHTTPHeader, "buf: secret", cause);
+        assert_eq!(describe(&parser), "the response is not valid HTTP/1");
+    }
+
+    #[tokio::test]
+    async fn a_backend_that_answers_http2_with_http1_is_named_as_such() {
+        let (ours, mut theirs) = tokio::io::duplex(1 << 16);
+        let (_requests, connection) = h2::client::handshake(ours).await.unwrap();
+        let reply = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n";
+        tokio::io::AsyncWriteExt::write_all(&mut theirs, reply).await.unwrap();
+        let error = connection.await.unwrap_err();
+        let error = Error::because(ErrorType::H2Error, "", error).into_up();
+        assert_eq!(describe(&error), NOT_HTTP2);
+        assert_eq!(fault(&error).kind, Kind::Protocol, "and not as a closed connection");
+    }
+
+    #[test]
+    fn a_reset_stream_is_described_by_its_reason() {
+        let reset = h2::Error::from(h2::Reason::ENHANCE_YOUR_CALM);
+        let error = Error::because(ErrorType::H2Error, "", reset).into_up();
+        let text = describe(&error);
+        assert!(text.starts_with("the backend reset the HTTP/2 stream: "), "{text}");
+        assert_eq!(fault(&error).kind, Kind::Closed);
+    }
+
+    #[test]
+    fn a_retry_is_decided_once() {
+        let retries = |error: Box<Error>, reused, may| with_retry(error, reused, |_| may).retry();
+        assert!(retries(up(ErrorType::ReadError), false, true));
+        assert!(!retries(up(ErrorType::ReadError), false, false));
+        // Pingora would retry on its own, because the connection was reused.
+        let mut reused = up(ErrorType::ReadError);
+        reused.retry = RetryType::ReusedOnly;
+        assert!(!retries(reused, true, false));
+        let status = with_retry(retry_status_error(503), true, |_| panic!("decided twice"));
+        assert!(status.retry());
+        assert_eq!(*status.esource(), ErrorSource::Upstream);
+    }
+
+    #[test]
+    fn a_deadline_is_blamed_on_the_side_that_weir_waited_for() {
+        let of = |side| fault(&deadline_error(side));
+        let client = Fault { side: Side::Client, kind: Kind::Unread };
+        let backend = Fault { side: Side::Backend, kind: Kind::Timeout };
+        assert_eq!((of(TimeoutSide::Client), of(TimeoutSide::Backend)), (client, backend));
+    }
+
+    #[test]
+    fn blame_is_described_by_what_was_decided() {
+        let judged = |blame, refusal| Judgement { blame, refusal, outcome: Outcome::Completed };
+        for (error, judged, text) in [
+            (
+                up(ErrorType::H2Error),
+                judged(Some(Failure::Refused), None),
+                "the backend did not process the request",
+            ),
+            (
+                up(ErrorType::ReadTimedout),
+                judged(Some(Failure::Timeout), Some(Refusal::RequestTimeout)),
+                "the response timed out",
+            ),
+            (
+                down(ErrorType::ReadError),
+                judged(Some(Failure::Timeout), Some(Refusal::ResponseTimeout)),
+                "the response headers timed out",
+            ),
+            (
+                down(ErrorType::ReadError),
+                judged(Some(Failure::Timeout), Some(Refusal::RequestTimeout)),
+                "no response before the request's deadline",
+            ),
+        ] {
+            assert_eq!(describe_blame(&error, &judged), text);
+        }
+    }
+}

@@ -178,3 +178,181 @@ pub(super) fn strip_invalid_trace_context(request: &mut RequestHeader) {
     }
     request.remove_header(&TRACESTATE);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::IpAddr;
+
+    use crate::config::SentHeaders;
+    use crate::proxy::tests::lines;
+
+    const TRUSTED: &str = "10.0.0.0/8";
+    /// What a proxy, or a client that pretends to be one, has sent.
+    const RECEIVED: [(&str, &str); 7] = [
+        ("host", "a.test"),
+        ("x-forwarded-for", "192.0.2.1, 198.51.100.2"),
+        ("x-forwarded-proto", "https"),
+        ("x-forwarded-host", "public.test"),
+        ("x-forwarded-port", "443"),
+        ("x-real-ip", "192.0.2.9"),
+        ("forwarded", "for=192.0.2.8;host=other.test;proto=https"),
+    ];
+
+    fn sent_by(
+        peer: &str,
+        client: &str,
+        received: &[(&'static str, &'static str)],
+        fields: Forwarding,
+    ) -> Vec<String> {
+        let mut request = RequestHeader::build("GET", b"/", None).unwrap();
+        for (name, value) in received {
+            request.append_header(*name, *value).unwrap();
+        }
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        let client = Client { peer: ip(peer), address: ip(client) };
+        let hop = ClientHop { client, scheme: Scheme::Http, written: None };
+        set_forwarding_headers(&mut request, hop, &[TRUSTED.parse().unwrap()], fields).unwrap();
+        lines(&request.headers)
+    }
+
+    const fn fields(accept: ForwardingHeader, send: SentHeaders) -> Forwarding {
+        Forwarding { accept, send }
+    }
+
+    const X_FORWARDED: Forwarding =
+        fields(ForwardingHeader::XForwardedFor, SentHeaders::XForwardedFor);
+
+    #[test]
+    fn an_untrusted_client_says_nothing_about_earlier_hops() {
+        let sent = sent_by("203.0.113.7", "203.0.113.7", &RECEIVED, X_FORWARDED);
+        assert_eq!(
+            sent,
+            [
+                "host: a.test",
+                "x-forwarded-for: 203.0.113.7",
+                "x-forwarded-host: a.test",
+                "x-forwarded-proto: http",
+                "x-real-ip: 203.0.113.7",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_trusted_proxy_is_believed_and_appended() {
+        let sent = sent_by("10.0.0.9", "198.51.100.2", &RECEIVED, X_FORWARDED);
+        assert_eq!(
+            sent,
+            [
+                "host: a.test",
+                "x-forwarded-for: 192.0.2.1, 198.51.100.2, 10.0.0.9",
+                "x-forwarded-host: public.test",
+                "x-forwarded-port: 443",
+                "x-forwarded-proto: https",
+                "x-real-ip: 198.51.100.2",
+            ]
+        );
+    }
+
+    #[test]
+    fn the_header_that_is_not_accepted_is_ignored() {
+        let both = fields(ForwardingHeader::XForwardedFor, SentHeaders::Forwarded);
+        let sent = sent_by("10.0.0.9", "198.51.100.2", &RECEIVED, both);
+        assert_eq!(
+            sent,
+            [
+                "forwarded: for=192.0.2.1, for=198.51.100.2, for=10.0.0.9;host=a.test;proto=http",
+                "host: a.test",
+                "x-real-ip: 198.51.100.2",
+            ]
+        );
+        let both = fields(ForwardingHeader::Forwarded, SentHeaders::Both);
+        let sent = sent_by("10.0.0.9", "192.0.2.8", &RECEIVED, both);
+        assert_eq!(
+            sent,
+            [
+                "forwarded: for=192.0.2.8;host=other.test;proto=https, \
+                 for=10.0.0.9;host=a.test;proto=http",
+                "host: a.test",
+                "x-forwarded-for: 192.0.2.8, 10.0.0.9",
+                "x-forwarded-host: other.test",
+                "x-forwarded-proto: https",
+                "x-real-ip: 192.0.2.8",
+            ]
+        );
+    }
+
+    #[test]
+    fn the_last_element_of_forwarded_names_scheme_and_host_if_they_are_valid() {
+        let accept = fields(ForwardingHeader::Forwarded, SentHeaders::XForwardedFor);
+        let sent = |line: &'static str| {
+            let received = [("host", "a.test"), ("forwarded", line)];
+            sent_by("10.0.0.9", "10.0.0.9", &received, accept)[2..4].to_vec()
+        };
+        let of_weir = ["x-forwarded-host: a.test", "x-forwarded-proto: http"];
+        assert_eq!(sent("for=192.0.2.8;proto=gopher;host=\"a b\""), of_weir);
+        assert_eq!(sent("for=192.0.2.8;proto=https;host=b.test, for=192.0.2.9"), of_weir);
+        assert_eq!(
+            sent("for=192.0.2.9, for=192.0.2.8;proto=HTTPS;host=b.test"),
+            ["x-forwarded-host: b.test", "x-forwarded-proto: https"]
+        );
+    }
+
+    #[test]
+    fn a_client_on_a_dual_stack_socket_has_its_ipv4_address() {
+        let address = "::ffff:203.0.113.7";
+        let both = fields(ForwardingHeader::XForwardedFor, SentHeaders::Both);
+        let sent = sent_by(address, address, &[], both);
+        assert_eq!(
+            sent,
+            [
+                "forwarded: for=203.0.113.7;proto=http",
+                "x-forwarded-for: 203.0.113.7",
+                "x-forwarded-proto: http",
+                "x-real-ip: 203.0.113.7",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_name_that_a_gateway_takes_for_a_forwarding_header_is_removed() {
+        let received = [
+            ("x_forwarded_for", "1"),
+            ("x-forwarded_proto", "1"),
+            ("x-forwarded-anything", "1"),
+            ("x_real_ip", "1"),
+            ("X-Forwarded", "kept"),
+            ("forwarded-for", "kept"),
+        ];
+        let sent = sent_by("10.0.0.9", "10.0.0.9", &received, X_FORWARDED);
+        assert_eq!(
+            sent,
+            [
+                "forwarded-for: kept",
+                "x-forwarded-for: 10.0.0.9",
+                "x-forwarded-proto: http",
+                "x-forwarded: kept",
+                "x-real-ip: 10.0.0.9",
+            ]
+        );
+    }
+
+    #[test]
+    fn the_port_of_the_connection_counts_unless_a_trusted_proxy_names_one() {
+        let sent = |peer: IpAddr| {
+            let mut request = RequestHeader::build("GET", b"/", None).unwrap();
+            request.append_header("x-forwarded-port", "443").unwrap();
+            let written = ForwardedValues {
+                client: HeaderValue::from_static("203.0.113.7"),
+                port: HeaderValue::from_static("8443"),
+            };
+            let client = Client { peer, address: peer };
+            let hop = ClientHop { client, scheme: Scheme::Https, written: Some(&written) };
+            let trusted = [TRUSTED.parse().unwrap()];
+            set_forwarding_headers(&mut request, hop, &trusted, X_FORWARDED).unwrap();
+            request.headers.get("x-forwarded-port").unwrap().to_str().unwrap().to_owned()
+        };
+        assert_eq!(sent([203, 0, 113, 7].into()), "8443");
+        assert_eq!(sent([10, 0, 0, 9].into()), "443");
+    }
+}

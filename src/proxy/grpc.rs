@@ -26,9 +26,7 @@ pub(super) fn restore_te_trailers(
     let pool = exchange.pool_id().and_then(|id| exchange.snapshot().pools.get(id));
     let is_http2 = session.connection_state().is_some_and(|state| state.request_body().is_some());
     if is_http2 {
-        let received = &session.req_header().headers;
-        let mut lines = received.get_all(header::TE).iter().filter_map(|line| line.to_str().ok());
-        if lines.any(|line| line.split(',').any(|it| it.trim().eq_ignore_ascii_case("trailers"))) {
+        if accepts_trailers(&session.req_header().headers) {
             request.insert_header(header::TE, TRAILERS)?;
         }
     } else if pool.is_some_and(|pool| pool.protocol.is_http2_alone()) {
@@ -38,6 +36,11 @@ pub(super) fn restore_te_trailers(
         );
     }
     Ok(())
+}
+
+fn accepts_trailers(received: &HeaderMap) -> bool {
+    let mut lines = received.get_all(header::TE).iter().filter_map(|line| line.to_str().ok());
+    lines.any(|line| line.split(',').any(|it| it.trim().eq_ignore_ascii_case("trailers")))
 }
 
 /// Records the gRPC status in response headers or in trailers.
@@ -74,4 +77,58 @@ pub(super) async fn send_headers_only(session: &mut Session, head: ResponseHeade
         return stream.write_response_header(Box::new(head), true).await;
     }
     session.write_response_header(Box::new(head), true).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proxy::tests::{ONE_POOL, forwarded, lines, session};
+
+    #[test]
+    fn trailers_are_accepted_if_any_te_header_lists_them() {
+        let accepts = |values: &[&'static str]| {
+            let line = |value| (header::TE, HeaderValue::from_static(value));
+            let mut headers = HeaderMap::new();
+            for (name, value) in values.iter().copied().map(line) {
+                headers.append(name, value);
+            }
+            accepts_trailers(&headers)
+        };
+        assert!(accepts(&["trailers"]));
+        assert!(accepts(&["gzip;q=0.5, Trailers "]));
+        assert!(accepts(&["gzip", "trailers"]), "in the second header");
+        assert!(!accepts(&[]));
+        assert!(!accepts(&["trailers-not", "xtrailers"]));
+    }
+
+    #[tokio::test]
+    async fn an_http1_connection_fails_only_a_pool_that_requires_http2() {
+        let session = session("GET / HTTP/1.1\r\nhost: a.test\r\nte: trailers\r\n\r\n").await;
+        let mut request = RequestHeader::build("GET", b"/", None).unwrap();
+        restore_te_trailers(&mut request, &session, &forwarded(ONE_POOL, "/")).unwrap();
+        assert!(request.headers.is_empty(), "HTTP/1.1 backends send no trailers");
+        let http2 = ONE_POOL.replace("name: web,", "name: web, protocol: h2c,");
+        let error = restore_te_trailers(&mut request, &session, &forwarded(&http2, "/"));
+        let error = error.unwrap_err();
+        assert_eq!(*error.etype(), ErrorType::InvalidH2);
+        assert_eq!(*error.esource(), pingora_error::ErrorSource::Upstream);
+    }
+
+    #[test]
+    fn a_refusal_is_status_200_with_the_error_in_headers() {
+        let mut request = RequestHeader::build("POST", b"/", None).unwrap();
+        let id = HeaderValue::from_static("id-1");
+        let head = refusal(&request, Some(&id), Refusal::NoBackend).unwrap();
+        assert_eq!(head.status, 200);
+        let message = format!("grpc-message: {}", Refusal::NoBackend.text());
+        let expected = ["content-type: application/grpc", &message, "grpc-status: 14"];
+        let mut http2 = expected.to_vec();
+        http2.push("x-request-id: id-1");
+        let mut http1 = http2.clone();
+        http1.insert(0, "content-length: 0");
+        assert_eq!(lines(&head.headers), http1);
+        request.set_version(Version::HTTP_2);
+        let head = refusal(&request, Some(&id), Refusal::NoBackend).unwrap();
+        assert_eq!(lines(&head.headers), http2);
+    }
 }

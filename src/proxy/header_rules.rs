@@ -83,3 +83,74 @@ pub(super) fn apply_to_response(response: &mut ResponseHeader, exchange: &Exchan
     change!(response, route.response_headers);
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proxy::tests::{ONE_POOL, forwarded, lines};
+
+    /// The target and headers of a request for a backend. `route` is a part of the route.
+    fn changed(top: &str, route: &str, received: &[(&'static str, &'static str)]) -> Vec<String> {
+        let config = format!("{top}\n{ONE_POOL}\nroutes: [{{path: /api, pool: web, {route}}}]");
+        let mut request = RequestHeader::build("GET", b"/api/a%2fb?x=/y?z", None).unwrap();
+        for (name, value) in received {
+            request.append_header(*name, *value).unwrap();
+        }
+        let client = request.clone();
+        apply_to_request(&mut request, &client, &forwarded(&config, "/api/a%2fb")).unwrap();
+        let mut all = vec![String::from_utf8(request.raw_path().to_vec()).unwrap()];
+        all.extend(lines(&request.headers));
+        all
+    }
+
+    #[test]
+    fn headers_are_removed_then_set_then_added() {
+        let route = "request_headers: {remove: [x-a, x-b, x-c], set: {x-b: new}, add: {x-c: more}}";
+        let received = [("x-a", "1"), ("x-b", "1"), ("x-b", "2"), ("x-c", "1"), ("x-d", "1")];
+        assert_eq!(changed("", route, &received)[1..], ["x-b: new", "x-c: more", "x-d: 1"]);
+        let route = "request_headers: {set: {x-b: new}, add: {x-d: more}}";
+        assert_eq!(
+            changed("", route, &received)[1..],
+            ["x-a: 1", "x-b: new", "x-c: 1", "x-d: 1", "x-d: more"]
+        );
+    }
+
+    #[test]
+    fn a_rewritten_path_keeps_the_query_as_it_was() {
+        assert_eq!(changed("", "", &[]), ["/api/a%2fb?x=/y?z"]);
+        let rewritten = changed("", "rewrite: {to: /v2, host: b.test}", &[("host", "a.test")]);
+        assert_eq!(rewritten, ["/v2?x=/y?z", "host: b.test"]);
+    }
+
+    #[test]
+    fn underscores_are_removed_as_configured() {
+        let route = "request_headers: {set: {x-user: weir}, remove: [x-gone]}";
+        let received =
+            [("content_length", "1"), ("x_user", "forged"), ("x_gone", "1"), ("x_other", "1")];
+        let left = |policy: &str| {
+            let top = format!("limits: {{underscore_headers: {policy}}}");
+            changed(&top, route, &received)[1..].to_vec()
+        };
+        assert_eq!(left("guard"), ["x-user: weir", "x_other: 1"]);
+        assert_eq!(left("drop"), ["x-user: weir"]);
+        assert_eq!(
+            left("pass"),
+            ["content_length: 1", "x-user: weir", "x_gone: 1", "x_other: 1", "x_user: forged"]
+        );
+    }
+
+    #[test]
+    fn an_interim_response_gets_no_header_of_the_route() {
+        let route = "routes: [{pool: web, response_headers: {set: {x-a: new}, remove: [server]}}]";
+        let exchange = forwarded(&format!("{ONE_POOL}\n{route}"), "/");
+        let after = |status: u16| {
+            let mut response = ResponseHeader::build(status, None).unwrap();
+            response.insert_header("server", "own").unwrap();
+            apply_to_response(&mut response, &exchange).unwrap();
+            lines(&response.headers)
+        };
+        assert_eq!(after(103), ["server: own"]);
+        assert_eq!(after(200), ["x-a: new"]);
+        assert_eq!(after(404), ["x-a: new"]);
+    }
+}

@@ -24,14 +24,19 @@ pub(super) async fn send_refusal(
 ) -> Result<()> {
     let (mut head, body) = build(session, exchange.request_id(), refusal)?;
     header_rules::apply_to_response(&mut head, exchange)?;
-    // What follows on the connection after CONNECT is not HTTP.
-    if session.req_header().method == Method::CONNECT || refusal.closes_connection() {
+    if ends_connection(&session.req_header().method, refusal) {
         session.set_keepalive(None);
     }
     let Some(body) = body else {
         return grpc::send_headers_only(session, head).await;
     };
     write(session, head, body).await
+}
+
+/// Whether no other request can follow this one. What follows on the connection after CONNECT is not
+/// HTTP.
+fn ends_connection(method: &Method, refusal: Refusal) -> bool {
+    *method == Method::CONNECT || refusal.closes_connection()
 }
 
 /// Sends a whole response. Over HTTP/2, nothing may follow headers without a body, not even an
@@ -56,6 +61,15 @@ pub(super) async fn send_direct_response(
     exchange: &Exchange,
     own: &DirectResponse,
 ) -> Result<()> {
+    let (mut head, body) = build_direct(own, exchange.request_id())?;
+    header_rules::apply_to_response(&mut head, exchange)?;
+    write(session, head, Bytes::copy_from_slice(body.as_bytes())).await
+}
+
+fn build_direct<'a>(
+    own: &'a DirectResponse,
+    request_id: Option<&HeaderValue>,
+) -> Result<(ResponseHeader, &'a str)> {
     let (mut head, body) = match own {
         DirectResponse::Redirect { status, location } => {
             let mut head = ResponseHeader::build(*status, Some(6))?;
@@ -73,11 +87,10 @@ pub(super) async fn send_direct_response(
     if !is_bodiless(head.status) {
         head.insert_header(header::CONTENT_LENGTH, body.len().to_string())?;
     }
-    if let Some(id) = exchange.request_id() {
+    if let Some(id) = request_id {
         head.insert_header("X-Request-Id", id.clone())?;
     }
-    header_rules::apply_to_response(&mut head, exchange)?;
-    write(session, head, Bytes::copy_from_slice(body.as_bytes())).await
+    Ok((head, body))
 }
 
 fn build(
@@ -126,4 +139,65 @@ pub(super) async fn reply_to_failure(
         }
     }
     FailToProxy { error_code, can_reuse_downstream: false }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exchange::Admitted;
+    use crate::proxy::tests::{ONE_POOL, admit, lines};
+
+    #[test]
+    fn a_connection_ends_where_the_next_request_cannot_be_found() {
+        for (method, refusal, ends) in [
+            (Method::GET, Refusal::NoRoute, false),
+            (Method::POST, Refusal::HeadersTooLarge, false),
+            (Method::POST, Refusal::BodyTooLarge, true),
+            (Method::GET, Refusal::BadRequest, true),
+            // The bytes that follow are those of the tunnel that the client wants.
+            (Method::CONNECT, Refusal::MethodNotAllowed, true),
+            (Method::TRACE, Refusal::MethodNotAllowed, false),
+        ] {
+            assert_eq!(ends_connection(&method, refusal), ends, "{method} {refusal:?}");
+        }
+    }
+
+    fn direct(action: &str) -> (u16, Vec<String>, String) {
+        let (_, admitted) = admit(
+            &format!("{ONE_POOL}\nroutes: [{{path: /old, {action}}}, {{pool: web}}]"),
+            "/old",
+            &[],
+        );
+        let Ok(Admitted::Direct(own)) = admitted else { panic!("{admitted:?}") };
+        let id = HeaderValue::from_static("id-1");
+        let (head, body) = build_direct(&own, Some(&id)).unwrap();
+        (head.status.as_u16(), lines(&head.headers), body.to_owned())
+    }
+
+    #[test]
+    fn a_redirect_has_a_location_and_an_empty_body() {
+        let (status, headers, body) = direct("redirect: {to: /new, status: 308}");
+        assert_eq!((status, body.as_str()), (308, ""));
+        assert_eq!(headers, ["content-length: 0", "location: /new", "x-request-id: id-1"]);
+    }
+
+    #[test]
+    fn a_fixed_response_has_a_type_only_with_a_body() {
+        let (status, headers, body) = direct("respond: {status: 418, body: tea}");
+        assert_eq!((status, body.as_str()), (418, "tea"));
+        assert_eq!(
+            headers,
+            ["content-length: 3", "content-type: text/plain; charset=utf-8", "x-request-id: id-1"]
+        );
+        let (_, headers, _) = direct("respond: {status: 200}");
+        assert_eq!(headers, ["content-length: 0", "x-request-id: id-1"]);
+    }
+
+    #[test]
+    fn a_status_without_a_body_has_no_length() {
+        let (_, headers, body) = direct("respond: {status: 204}");
+        assert_eq!((headers, body.as_str()), (vec!["x-request-id: id-1".to_owned()], ""));
+        let (_, headers, _) = direct("respond: {status: 304}");
+        assert_eq!(headers, ["x-request-id: id-1"]);
+    }
 }

@@ -121,3 +121,68 @@ pub(super) fn record_unparsed<'a>(early: &'a EarlyRefusal, scheme: &'static str)
 fn count(bytes: usize) -> u64 {
     u64::try_from(bytes).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exchange::refusal::Refusal;
+    use crate::proxy::tests::{ONE_POOL, forwarded, session, session_with_state};
+
+    fn target(target: &str) -> String {
+        let request = RequestHeader::build("OPTIONS", target.as_bytes(), None).unwrap();
+        path(&request).to_owned()
+    }
+
+    #[test]
+    fn the_path_of_a_target_in_another_form_is_the_target() {
+        assert_eq!(target("/a/b?c=/d"), "/a/b");
+        assert_eq!(target("*"), "*");
+    }
+
+    #[test]
+    fn an_unreadable_request_line_is_split_as_far_as_it_goes() {
+        for (line, expected) in [
+            ("GET /a?b=c?d HTTP/1.1", ("GET", "/a", Some("b=c?d"))),
+            ("GET /a", ("GET", "/a", None)),
+            ("GET", ("GET", "", None)),
+            ("", ("", "", None)),
+            ("GET  /a HTTP/1.1", ("GET", "", None)),
+            ("GET /a? x", ("GET", "/a", Some(""))),
+            ("\u{16}\u{3}\u{1}", ("\u{16}\u{3}\u{1}", "", None)),
+        ] {
+            let early = EarlyRefusal::new(Refusal::BadRequest, line.to_owned());
+            let wire = record_unparsed(&early, "http");
+            assert_eq!((wire.method, wire.path, wire.query), expected, "{line:?}");
+            assert_eq!(wire.status, 400);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_without_an_address_is_never_a_trusted_one() {
+        let bytes = "GET /a?b HTTP/1.1\r\nhost: a.test\r\n\r\n";
+        let unknown = session(bytes).await;
+        assert_eq!(request_facts(&unknown).peer, IpAddr::from([0, 0, 0, 0]));
+        assert_eq!(request_facts(&unknown).query, Some("b"));
+        let (known, _) = session_with_state(bytes).await;
+        assert_eq!(request_facts(&known).peer, crate::fixture::CLIENT);
+    }
+
+    #[tokio::test]
+    async fn an_aborted_request_without_a_response_is_logged_as_499() {
+        let mut session = session("GET / HTTP/1.1\r\nhost: a.test\r\n\r\n").await;
+        let mut exchange = forwarded(ONE_POOL, "/");
+        let status = |session: &Session, exchange: &mut Exchange, outcome| {
+            transfer(session, exchange, outcome).status
+        };
+        assert_eq!(status(&session, &mut exchange, Outcome::ClientAborted), 499);
+        assert_eq!(status(&session, &mut exchange, Outcome::Abandoned), 0);
+        let interim = pingora::http::ResponseHeader::build(103, None).unwrap();
+        session.write_response_header(Box::new(interim), false).await.unwrap();
+        assert_eq!(status(&session, &mut exchange, Outcome::ClientAborted), 499);
+        let mut head = pingora::http::ResponseHeader::build(200, None).unwrap();
+        head.insert_header("grpc-status", "14").unwrap();
+        session.write_response_header(Box::new(head), false).await.unwrap();
+        assert_eq!(status(&session, &mut exchange, Outcome::ClientAborted), 200);
+        assert_eq!(exchange.grpc_status(), Some(14));
+    }
+}

@@ -15,6 +15,8 @@ mod request;
 mod request_headers;
 mod response_headers;
 pub mod service;
+#[cfg(test)]
+mod tests;
 mod upstream_peer;
 mod websocket;
 

@@ -4,6 +4,7 @@ use pingora_error::Error;
 use pingora_proxy::Session;
 
 use super::error_map::{self, TimeoutSide};
+use super::pingora::early_response::is_final;
 use crate::downstream::disconnect::Presence;
 use crate::downstream::session_ext::SessionExt as _;
 use crate::exchange::outcome::{Judgement, Progress};
@@ -46,8 +47,7 @@ pub(super) fn timeout_side(session: &Session) -> TimeoutSide {
 
 /// Whether the headers of the final response were sent.
 pub(super) fn response_started(session: &Session) -> bool {
-    let begun = session.as_downstream().response_written();
-    begun.is_some_and(|head| !head.status.is_informational() || head.status.as_u16() == 101)
+    session.as_downstream().response_written().is_some_and(|head| is_final(head.status))
 }
 
 /// Whether the request could be sent again.
@@ -57,5 +57,73 @@ pub(super) fn replay(session: &Session, presence: Presence) -> Replay {
         idempotent: is_idempotent(&session.req_header().method),
         response_started: response_started(session),
         body_whole: !session.as_downstream().retry_buffer_truncated(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pingora::http::ResponseHeader;
+
+    use crate::proxy::tests::{ONE_POOL, forwarded, session_with_state};
+
+    const NOW: Timestamp = Timestamp::ZERO;
+    const POST: &str = "POST / HTTP/1.1\r\nhost: a.test\r\ncontent-length: 5\r\n\r\n";
+    const GET: &str = "GET / HTTP/1.1\r\nhost: a.test\r\n\r\n";
+
+    #[tokio::test]
+    async fn a_client_is_awaited_only_while_its_body_is_incomplete() {
+        let exchange = forwarded(ONE_POOL, "/");
+        for (bytes, is_waiting, expected) in
+            [(POST, true, true), (POST, false, false), (GET, true, false)]
+        {
+            let (mut session, state) = session_with_state(bytes).await;
+            state.set_waiting_for_client(is_waiting);
+            let progress = progress(&mut session, &exchange, NOW);
+            assert_eq!(progress.awaits_body, expected, "{bytes:?} {is_waiting}");
+            assert!(!progress.response_started);
+        }
+    }
+
+    #[tokio::test]
+    async fn an_upgrade_counts_as_a_started_response() {
+        let (mut session, _) = session_with_state(GET).await;
+        let mut exchange = forwarded(ONE_POOL, "/");
+        exchange.upgraded(NOW);
+        let progress = progress(&mut session, &exchange, NOW);
+        assert!(progress.upgraded && progress.response_started);
+    }
+
+    #[tokio::test]
+    async fn the_side_that_was_waited_for_is_the_client_if_it_did_not_read() {
+        let (session, state) = session_with_state(GET).await;
+        assert_eq!(timeout_side(&session), TimeoutSide::Backend);
+        state.response.set_unread(true);
+        state.response.set_unread(false);
+        assert_eq!(timeout_side(&session), TimeoutSide::Client);
+        assert_eq!(timeout_side(&session), TimeoutSide::Backend, "the next part is another wait");
+    }
+
+    #[tokio::test]
+    async fn a_request_can_be_sent_again_until_a_final_response() {
+        let (mut session, _) = session_with_state(GET).await;
+        let fresh = Replay {
+            half_closed: false,
+            idempotent: true,
+            response_started: false,
+            body_whole: true,
+        };
+        assert_eq!(replay(&session, Presence::Waits), fresh);
+        for presence in [Presence::HalfClosed, Presence::Left] {
+            assert!(replay(&session, presence).half_closed, "{presence:?}");
+        }
+        for (status, started) in [(103, false), (200, true)] {
+            let head = ResponseHeader::build(status, None).unwrap();
+            session.write_response_header(Box::new(head), false).await.unwrap();
+            let expected = Replay { response_started: started, ..fresh };
+            assert_eq!(replay(&session, Presence::Waits), expected, "{status}");
+        }
+        let (session, _) = session_with_state(POST).await;
+        assert!(!replay(&session, Presence::Waits).idempotent);
     }
 }

@@ -60,3 +60,100 @@ pub(super) fn prepare_client_response(
         || matches!(response.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     Ok(client_speaks != Version::HTTP_10 || has_length || has_none)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proxy::tests::lines;
+
+    fn response(
+        status: u16,
+        version: Version,
+        headers: &[(&'static str, &'static str)],
+    ) -> ResponseHeader {
+        let mut response = ResponseHeader::build(status, None).unwrap();
+        response.set_version(version);
+        for (name, value) in headers {
+            response.append_header(*name, *value).unwrap();
+        }
+        response
+    }
+
+    #[test]
+    fn chunked_is_the_only_coding_a_backend_may_use() {
+        const NAME: &str = "transfer-encoding";
+        for (version, codings, is_valid) in [
+            (Version::HTTP_11, &["chunked"][..], true),
+            (Version::HTTP_11, &["Chunked"], true),
+            (Version::HTTP_11, &[], true),
+            (Version::HTTP_10, &["chunked"], false),
+            (Version::HTTP_11, &["gzip, chunked"], false),
+            (Version::HTTP_11, &["gzip"], false),
+            (Version::HTTP_11, &["chunked", "chunked"], false),
+            (Version::HTTP_11, &[""], false),
+        ] {
+            let headers: Vec<_> = codings.iter().map(|coding| (NAME, *coding)).collect();
+            let checked = validate_upstream_response(&mut response(200, version, &headers));
+            assert_eq!(checked.is_ok(), is_valid, "{version:?} {codings:?}");
+            if let Err(error) = checked {
+                assert_eq!(*error.etype(), ErrorType::InvalidHTTPHeader);
+                assert_eq!(*error.esource(), pingora_error::ErrorSource::Upstream, "blamed");
+            }
+        }
+    }
+
+    #[test]
+    fn equal_lengths_become_one() {
+        for lengths in [&["5"][..], &["5", "5"], &["5, 5"], &["5 ,5", "5"]] {
+            let headers: Vec<_> =
+                lengths.iter().map(|length| ("content-length", *length)).collect();
+            let mut response = response(200, Version::HTTP_11, &headers);
+            validate_upstream_response(&mut response).unwrap();
+            assert_eq!(lines(&response.headers), ["content-length: 5"], "{lengths:?}");
+        }
+    }
+
+    #[test]
+    fn a_response_for_an_http10_client_needs_a_known_end() {
+        const LENGTH: &[(&str, &str)] = &[("content-length", "5")];
+        const CHUNKED: &[(&str, &str)] = &[("transfer-encoding", "chunked")];
+        for (client, status, headers, keep) in [
+            (Version::HTTP_11, 200, &[][..], true),
+            (Version::HTTP_2, 200, &[], true),
+            (Version::HTTP_10, 200, LENGTH, true),
+            (Version::HTTP_10, 200, CHUNKED, false),
+            (Version::HTTP_10, 200, &[], false),
+            (Version::HTTP_10, 204, &[], true),
+            (Version::HTTP_10, 304, &[], true),
+            (Version::HTTP_10, 103, &[], true),
+        ] {
+            let mut response = response(status, Version::HTTP_11, headers);
+            let kept = prepare_client_response(&mut response, None, client).unwrap();
+            assert_eq!(kept, keep, "{client:?} {status} {headers:?}");
+        }
+    }
+
+    #[test]
+    fn a_response_without_a_body_has_neither_length_nor_coding() {
+        let headers = [("content-length", "0"), ("transfer-encoding", "chunked"), ("etag", "1")];
+        let left = |status| {
+            let mut response = response(status, Version::HTTP_11, &headers);
+            prepare_client_response(&mut response, None, Version::HTTP_11).unwrap();
+            lines(&response.headers)
+        };
+        assert_eq!(left(204), ["etag: 1"]);
+        assert_eq!(left(103), ["etag: 1"]);
+        // A 304 has the length that a 200 would have (RFC 9110 §8.6).
+        assert_eq!(left(304), ["content-length: 0", "etag: 1", "transfer-encoding: chunked"]);
+    }
+
+    #[test]
+    fn a_response_gets_the_version_and_request_id_of_this_hop() {
+        let headers = [("connection", "close, x-hop"), ("x-hop", "1"), ("x-request-id", "theirs")];
+        let mut response = response(200, Version::HTTP_10, &headers);
+        let id = HeaderValue::from_static("id-1");
+        prepare_client_response(&mut response, Some(&id), Version::HTTP_11).unwrap();
+        assert_eq!(response.version, Version::HTTP_11);
+        assert_eq!(lines(&response.headers), ["x-request-id: id-1"]);
+    }
+}

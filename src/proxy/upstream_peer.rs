@@ -32,3 +32,42 @@ pub(super) fn build(
     proxy_header::for_client(&mut peer, of.map(ConnectionInfo::addresses));
     Ok(peer)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::{Duration, SystemTime};
+
+    use crate::config::{self, Overrides};
+    use crate::exchange::{Exchange, Rolls};
+    use crate::proxy::tests::{ONE_POOL, forwarded, websocket};
+    use crate::time::Timestamp;
+    use crate::tls::last_good::LastGoodFiles;
+
+    fn peer(mut exchange: Exchange) -> Box<HttpPeer> {
+        let config = config::load(Some(ONE_POOL.as_bytes()), &Overrides::default()).unwrap();
+        let files = LastGoodFiles::default();
+        let trust = crate::tls::upstream::open(&config, &files, SystemTime::UNIX_EPOCH);
+        let upstreams = UpstreamPeers::new(&config.pools, trust).unwrap();
+        let target = exchange.pick(Timestamp::ZERO, Rolls::default()).unwrap();
+        build(&upstreams, &target, None).unwrap()
+    }
+
+    #[test]
+    fn a_tunnel_may_be_silent_for_longer_than_a_response() {
+        let plain = peer(forwarded(ONE_POOL, "/")).options;
+        let tunnel = peer(websocket()).options;
+        assert_eq!(plain.read_timeout, Some(Duration::from_secs(30)));
+        assert_eq!(plain.write_timeout, plain.read_timeout);
+        assert_eq!(tunnel.read_timeout, Some(Duration::from_secs(3600)));
+        assert_eq!(tunnel.write_timeout, tunnel.read_timeout);
+        assert_eq!(tunnel.connection_timeout, plain.connection_timeout);
+    }
+
+    #[test]
+    fn tcp_and_tls_together_get_twice_the_connect_timeout() {
+        let options = peer(forwarded(ONE_POOL, "/")).options;
+        let once = options.connection_timeout.unwrap();
+        assert_eq!(options.total_connection_timeout, Some(once * 2));
+    }
+}

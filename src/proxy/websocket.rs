@@ -126,3 +126,109 @@ pub(super) fn restore_response_headers(response: &mut ResponseHeader) -> Result<
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    use pingora_error::ErrorSource;
+
+    use crate::downstream::connection_state::ConnectionState;
+    use crate::proxy::tests::{ONE_POOL, forwarded, lines, session_with_state, websocket};
+
+    const NOW: Timestamp = Timestamp::ZERO;
+
+    async fn started() -> (Session, Arc<ConnectionState>) {
+        let bytes = "GET / HTTP/1.1\r\nhost: a.test\r\n\r\n";
+        let (session, state) = session_with_state(bytes).await;
+        state.bytes_read(1, || NOW);
+        state.request_started(NOW);
+        (session, state)
+    }
+
+    fn switching(protocol: &'static str) -> ResponseHeader {
+        let mut response = ResponseHeader::build(101, None).unwrap();
+        response.insert_header("connection", "upgrade").unwrap();
+        response.insert_header("upgrade", protocol).unwrap();
+        response
+    }
+
+    #[tokio::test]
+    async fn an_agreed_upgrade_has_no_deadline() {
+        let (mut session, state) = started().await;
+        let mut exchange = websocket();
+        on_response_headers(&mut session, &switching("websocket"), &mut exchange, NOW).unwrap();
+        assert!(state.is_upgraded());
+        assert_eq!(exchange.tunnel_since(), Some(NOW));
+        assert_eq!(exchange.deadline(), Timestamp::MAX);
+    }
+
+    #[tokio::test]
+    async fn a_101_that_was_not_asked_for_is_the_backends_fault() {
+        for (mut exchange, response) in [
+            (forwarded(ONE_POOL, "/"), switching("websocket")),
+            (websocket(), switching("h2c")),
+            (websocket(), ResponseHeader::build(101, None).unwrap()),
+        ] {
+            let (mut session, state) = started().await;
+            let error = on_response_headers(&mut session, &response, &mut exchange, NOW);
+            let error = error.unwrap_err();
+            assert_eq!(*error.etype(), ErrorType::InvalidHTTPHeader);
+            assert_eq!(*error.esource(), ErrorSource::Upstream);
+            assert!(!state.is_upgraded());
+        }
+    }
+
+    #[tokio::test]
+    async fn bytes_that_a_client_sent_before_the_101_are_not_passed_on() {
+        let (mut session, state) = started().await;
+        state.bytes_read(2, || NOW);
+        let mut exchange = websocket();
+        let upgraded =
+            on_response_headers(&mut session, &switching("websocket"), &mut exchange, NOW);
+        assert!(upgraded.is_err());
+        assert_eq!(exchange.refusal(), Some(Refusal::BadRequest));
+        assert!(!state.is_upgraded());
+    }
+
+    #[tokio::test]
+    async fn a_rejected_upgrade_has_a_deadline_for_each_part_of_its_response() {
+        let (mut session, state) = started().await;
+        let mut exchange = websocket();
+        let header_timeout = state.next_deadline();
+        let respond = |session: &mut Session, exchange: &mut Exchange, status: u16| {
+            let response = ResponseHeader::build(status, None).unwrap();
+            on_response_headers(session, &response, exchange, NOW).unwrap();
+        };
+        respond(&mut session, &mut exchange, 103);
+        assert_eq!(state.next_deadline(), header_timeout, "the headers are not complete yet");
+        respond(&mut session, &mut exchange, 403);
+        assert_eq!(state.next_deadline(), exchange.body_deadline(NOW));
+        assert!(!state.is_upgraded());
+        // Without an upgrade, Pingora's timeouts are the right ones.
+        let (mut session, state) = started().await;
+        let mut exchange = forwarded(ONE_POOL, "/");
+        respond(&mut session, &mut exchange, 403);
+        assert_eq!(state.next_deadline(), exchange.deadline());
+    }
+
+    #[test]
+    fn the_headers_of_an_upgrade_are_restored_for_an_upgrade_only() {
+        let expected = ["connection: Upgrade", "upgrade: websocket"];
+        let request = |exchange: &Exchange| {
+            let mut request = RequestHeader::build("GET", b"/", None).unwrap();
+            restore_request_headers(&mut request, exchange).unwrap();
+            lines(&request.headers)
+        };
+        assert_eq!(request(&websocket()), expected);
+        assert!(request(&forwarded(ONE_POOL, "/")).is_empty());
+        let response = |status: u16| {
+            let mut response = ResponseHeader::build(status, None).unwrap();
+            restore_response_headers(&mut response).unwrap();
+            lines(&response.headers)
+        };
+        assert_eq!(response(101), expected);
+        assert!(response(100).is_empty() && response(200).is_empty());
+    }
+}

@@ -116,7 +116,6 @@ const FEW_TESTS: &[(&str, usize)] = &[
     ("fixture", 0),
     ("lib", 0),
     ("main", 0),
-    ("proxy", 2),
     ("resolve", 3),
     ("supervisor", 6),
     ("sync", 0),

@@ -18,3 +18,18 @@ pub(crate) fn keep_open_after_interim(session: &mut Session, status: StatusCode)
 pub(crate) fn is_final(status: StatusCode) -> bool {
     !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_101_is_both_informational_and_final() {
+        for (status, expected) in [(100, false), (101, true), (102, false), (103, false)] {
+            assert_eq!(is_final(StatusCode::from_u16(status).unwrap()), expected, "{status}");
+        }
+        for status in [200, 204, 304, 404, 599] {
+            assert!(is_final(StatusCode::from_u16(status).unwrap()), "{status}");
+        }
+    }
+}
