@@ -48,7 +48,7 @@ pub struct Admin {
     /// Where `metrics` are registered.
     pub registry: Registry,
     /// Whether this worker is ready for traffic.
-    pub readiness: Arc<Readiness>,
+    pub readiness: Readiness,
     /// Which pools need a healthy backend for that.
     pub ready_when: ReadyWhen,
     /// The clock.

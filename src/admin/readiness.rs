@@ -1,17 +1,17 @@
 //! Whether this worker is ready for traffic.
 
 use std::fmt::{self, Display, Formatter};
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::Arc;
 
 use crate::config::ReadyWhen;
+use crate::lifecycle::serving_state::SharedServingState;
 use crate::name::PoolName;
 use crate::runtime::snapshot::Snapshot;
 
-/// The state of the worker: whether it accepts connections, and whether it drains.
-#[derive(Debug, Default)]
+/// Whether this worker is ready, by its state and by its pools.
+#[derive(Debug)]
 pub struct Readiness {
-    accepting: AtomicBool,
-    draining: AtomicBool,
+    serving: Arc<SharedServingState>,
 }
 
 /// Why this worker is not ready for traffic.
@@ -30,26 +30,10 @@ pub enum NotReady {
 pub struct UnhealthyPools(pub Vec<PoolName>);
 
 impl Readiness {
-    /// Neither accepting nor draining.
+    /// The readiness of the worker with this state.
     #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Records that connections are accepted.
-    pub fn accept(&self) {
-        self.accepting.store(true, Relaxed);
-    }
-
-    /// Records that the worker drains. This cannot be undone.
-    pub fn drain(&self) {
-        self.draining.store(true, Relaxed);
-    }
-
-    /// Whether the worker drains.
-    #[must_use]
-    pub fn is_draining(&self) -> bool {
-        self.draining.load(Relaxed)
+    pub const fn new(serving: Arc<SharedServingState>) -> Self {
+        Self { serving }
     }
 
     /// Checks that the worker accepts connections, does not drain, and that the pools of `ready_when`
@@ -62,10 +46,10 @@ impl Readiness {
         snapshot: &Snapshot,
         ready_when: &ReadyWhen,
     ) -> Result<UnhealthyPools, NotReady> {
-        if self.is_draining() {
+        if self.serving.is_stopping() {
             return Err(NotReady::Draining);
         }
-        if !self.accepting.load(Relaxed) {
+        if !self.serving.has_accepted() {
             return Err(NotReady::Starting);
         }
         let unhealthy = snapshot.pools.iter().filter(|pool| pool.healthy().is_empty());
@@ -107,27 +91,33 @@ mod tests {
     use super::*;
     use crate::config::Probe;
     use crate::fixture;
+    use crate::lifecycle::serving_state::ServingState;
     use crate::time::Timestamp;
 
     fn check(readiness: &Readiness, snapshot: &Snapshot) -> Result<UnhealthyPools, NotReady> {
         readiness.check(snapshot, &ReadyWhen::AllPools)
     }
 
+    fn accepting() -> Readiness {
+        let readiness = Readiness::new(Arc::default());
+        readiness.serving.set(ServingState::Accepting);
+        readiness
+    }
+
     const ALL: Result<UnhealthyPools, NotReady> = Ok(UnhealthyPools(Vec::new()));
 
     #[test]
     fn it_is_not_ready_before_it_accepts() {
-        let readiness = Readiness::new();
+        let readiness = Readiness::new(Arc::default());
         assert_eq!(check(&readiness, &fixture::web()), Err(NotReady::Starting));
-        readiness.accept();
+        readiness.serving.set(ServingState::Accepting);
         assert_eq!(check(&readiness, &fixture::web()), ALL);
     }
 
     #[test]
-    fn it_is_not_ready_while_it_drains() {
-        let readiness = Readiness::new();
-        readiness.accept();
-        readiness.drain();
+    fn it_is_not_ready_while_the_service_stops() {
+        let readiness = accepting();
+        readiness.serving.set(ServingState::PreStop);
         assert_eq!(check(&readiness, &fixture::web()), Err(NotReady::Draining));
     }
 
@@ -142,8 +132,7 @@ mod tests {
 
     #[test]
     fn the_configuration_says_which_pools_must_be_healthy() {
-        let (snapshot, readiness) = (two_pools(), Readiness::new());
-        readiness.accept();
+        let (snapshot, readiness) = (two_pools(), accepting());
         let [web, api] = ["web", "api"].map(|name| PoolName::new(name).unwrap());
         let unhealthy_api = || UnhealthyPools(vec![api.clone()]);
         for (ready_when, expected) in [
@@ -161,8 +150,7 @@ mod tests {
     #[test]
     fn with_no_healthy_backend_anywhere_it_is_not_ready() {
         let check = || Some(fixture::health_check(Probe::Tcp));
-        let readiness = Readiness::new();
-        readiness.accept();
+        let readiness = accepting();
         let snapshot = fixture::snapshot(vec![
             fixture::pool("web", &[fixture::address("10.0.0.1:80")], check()),
             fixture::pool("api", &[fixture::address("10.0.0.2:80")], check()),

@@ -15,10 +15,15 @@ use crate::exchange::Rolls;
 use crate::exchange::event::Observer;
 use crate::exchange::refusal::Outcome;
 use crate::fixture;
+use crate::lifecycle::serving_state::{ServingState, SharedServingState};
 
 const TIMEOUT: Duration = Duration::from_secs(20);
 
 fn admin() -> Arc<Admin> {
+    admin_of(&Arc::default())
+}
+
+fn admin_of(serving: &Arc<SharedServingState>) -> Arc<Admin> {
     let snapshot =
         fixture::snapshot(vec![fixture::pool("web", &[fixture::address("10.0.0.1:3000")], None)]);
     let registry = Registry::new();
@@ -27,7 +32,7 @@ fn admin() -> Arc<Admin> {
         snapshot: Arc::new(snapshot),
         metrics,
         registry,
-        readiness: Arc::new(Readiness::new()),
+        readiness: Readiness::new(Arc::clone(serving)),
         ready_when: ReadyWhen::AnyPool,
         clock: Clock::process(),
         loaded: Timestamp::ZERO,
@@ -125,15 +130,16 @@ async fn every_response_has_a_length_and_must_not_be_stored() {
 
 #[tokio::test]
 async fn readyz_follows_the_worker() {
-    let admin = admin();
+    let serving = Arc::default();
+    let admin = admin_of(&serving);
     let (head, body) = get(&admin, "GET", "/readyz").await;
     assert!(head.starts_with("http/1.1 503 "), "{head}");
     assert_eq!(body, "not ready: starting\n");
-    admin.readiness.accept();
+    serving.set(ServingState::Accepting);
     let (head, body) = get(&admin, "GET", "/readyz").await;
     assert!(head.starts_with("http/1.1 200 "), "{head}");
     assert_eq!(body, "ready\n");
-    admin.readiness.drain();
+    serving.set(ServingState::PreStop);
     let (head, body) = get(&admin, "GET", "/readyz").await;
     assert!(head.starts_with("http/1.1 503 "), "{head}");
     assert_eq!(body, "not ready: draining\n");

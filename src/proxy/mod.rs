@@ -21,7 +21,6 @@ mod upstream_peer;
 mod websocket;
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use ::pingora::http::{RequestHeader, ResponseHeader};
@@ -46,6 +45,7 @@ use crate::exchange::event::Observer;
 use crate::exchange::outcome;
 use crate::exchange::refusal::{Outcome, Refusal};
 use crate::exchange::{Admitted, Exchange, Rolls};
+use crate::lifecycle::serving_state::SharedServingState;
 use crate::policy::retry::Failure;
 use crate::runtime::snapshot::Snapshot;
 use crate::time::Timestamp;
@@ -64,7 +64,7 @@ pub struct Proxy {
     /// Reads the time.
     pub clock: Clock,
     /// Whether connections are closed after their current request.
-    pub draining: Arc<std::sync::atomic::AtomicBool>,
+    pub serving: Arc<SharedServingState>,
 }
 
 impl Proxy {
@@ -105,7 +105,7 @@ impl Proxy {
     }
 
     fn is_draining(&self) -> bool {
-        self.draining.load(Relaxed)
+        self.serving.closes_connections()
     }
 
     /// Logs and counts a connection that was refused before it had a request.

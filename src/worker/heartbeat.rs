@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use pingora_runtime::Runtime;
 use tokio::runtime::RuntimeMetrics;
-use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use crate::link::ToSupervisor;
 use crate::policy::watchdog::Watchdog;
@@ -19,7 +18,6 @@ use crate::time::Timestamp;
 #[derive(Default)]
 pub(super) struct Heartbeat {
     timeout: Option<Duration>,
-    interval: Option<Interval>,
     runtime: Option<RuntimeMetrics>,
     threads: Vec<Thread>,
 }
@@ -71,18 +69,11 @@ impl Heartbeat {
         }
         self.timeout = timeout;
         self.threads.clear();
-        self.interval = None;
     }
 
-    /// Waits until the next heartbeat is due.
-    pub(super) async fn due(&mut self) {
-        let Some(timeout) = self.timeout else { return std::future::pending().await };
-        let interval = self.interval.get_or_insert_with(|| {
-            let mut interval = interval(Watchdog::interval(timeout));
-            interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            interval
-        });
-        let _at = interval.tick().await;
+    /// How long silence may last; `None`: there are no heartbeats.
+    pub(super) const fn timeout(&self) -> Option<Duration> {
+        self.timeout
     }
 
     /// The heartbeat that is due now.

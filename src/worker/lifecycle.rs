@@ -1,67 +1,66 @@
-//! The life of a worker, order by order: warm up, take over, serve, drain.
+//! The shell of a worker's life: it reports what happens to
+//! [`WorkerProcess`], which decides, and carries out what follows (`commands.rs`).
 
+use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use humantime::format_duration;
 use tokio::sync::mpsc::UnboundedReceiver;
-use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::admin_port::AdminPort;
 use super::cert_watcher::{self, CertWatcher};
 use super::heartbeat::Heartbeat;
 use super::reports::{DrainReporter, Reported};
-use super::services::{self, Running, Sockets};
+use super::services::{Running, Sockets};
+use super::shutdown::{self, Services, Shutdown};
 use super::signals::Signals;
-use super::{Components, WorkerError, threads};
+use super::{Components, WorkerError};
 use crate::admin::Admin;
 use crate::config::Config;
-use crate::link::{Link, State, ToSupervisor, ToWorker};
+use crate::lifecycle::Order;
+use crate::lifecycle::process::{ProcessEvent, ProcessPayload, ProcessSettings, WorkerProcess};
+use crate::link::{DrainReport, Link, State, ToWorker};
 use crate::metrics::SupervisorStats;
-use crate::runtime::handoff::Handoff;
 use crate::runtime::in_flight::InFlight;
 use crate::time::Timestamp;
 use crate::tls::last_good::LastGoodFiles;
 
-/// How often the whole state is sent to the supervisor, in case this process dies.
-const CHECKPOINT_EVERY: Duration = Duration::from_secs(2);
-/// How often a draining worker reports its counts. The totals of the successor lag by this.
-const DRAIN_REPORT_EVERY: Duration = Duration::from_millis(100);
+/// What passes through the machine.
+#[derive(Debug)]
+pub(super) enum WorkerValues {}
 
-/// Why a worker drains.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum End {
-    /// A successor serves: drain at once.
-    Replaced,
-    /// The service stops: report it on `/readyz` first, then drain.
-    Stopped,
-    /// The supervisor is gone: another one may want the ports.
-    Orphaned,
+impl ProcessPayload for WorkerValues {
+    type State = Box<State>;
+    type Report = Box<DrainReport>;
+    type Stats = SupervisorStats;
 }
 
-/// Carries out the supervisor's orders.
+/// Carries out what the machine decides.
 pub(super) struct Lifecycle<'a> {
-    config: &'a Config,
+    pub(super) config: &'a Config,
     pub(super) components: Components,
     pub(super) admin: Arc<Admin>,
-    link: Arc<Link>,
-    pub(super) admin_port: AdminPort,
-    sockets: Sockets,
-    pub(super) data_service: Option<Running>,
-    /// Health checks and name lookups, until it drains.
-    pub(super) background: Option<Running>,
-    pub(super) quiesced: bool,
+    pub(super) link: Arc<Link>,
+    /// The listening sockets, until connections are accepted.
+    pub(super) sockets: Sockets,
+    pub(super) services: Services,
     pub(super) heartbeat: Heartbeat,
-    /// It was ordered to stop at once.
-    aborting: bool,
+    pub(super) totals: ServedTotals,
+    pub(super) certificates: Arc<CertWatcher>,
+    /// The contents of TLS files as last sent.
+    pub(super) files_sent: Option<LastGoodFiles>,
+    pub(super) shutdown: Shutdown,
+}
+
+/// The totals of this worker, as others know them.
+#[derive(Default)]
+pub(super) struct ServedTotals {
+    /// The state that was taken when the pages were frozen, until it is sent.
+    pub(super) frozen: Option<Box<State>>,
     /// What the successor knows since the handover.
-    counts_at_handover: Option<Reported>,
+    pub(super) handed_over: Option<Reported>,
     /// From the start of the drain.
     pub(super) reporter: Option<DrainReporter>,
-    certificates: Arc<CertWatcher>,
-    /// The contents of TLS files as last sent.
-    files_sent: Option<LastGoodFiles>,
 }
 
 impl<'a> Lifecycle<'a> {
@@ -70,7 +69,7 @@ impl<'a> Lifecycle<'a> {
         components: Components,
         (admin, admin_port): (Admin, AdminPort),
         link: Arc<Link>,
-        sockets: Sockets,
+        (sockets, shutdown): (Sockets, Shutdown),
     ) -> Self {
         let terminators = components.listeners.iter().filter_map(|it| it.terminator.clone());
         let upstreams = Arc::clone(&components.proxy.upstreams);
@@ -82,15 +81,11 @@ impl<'a> Lifecycle<'a> {
             components,
             admin: Arc::new(admin),
             link,
-            admin_port,
             sockets,
-            data_service: None,
-            background: None,
-            quiesced: false,
+            services: Services { data: None, admin: admin_port, background: None },
             heartbeat: Heartbeat::default(),
-            aborting: false,
-            counts_at_handover: None,
-            reporter: None,
+            totals: ServedTotals::default(),
+            shutdown,
         }
     }
 
@@ -103,45 +98,64 @@ impl<'a> Lifecycle<'a> {
         InFlight::set_other_workers(&supervision.draining_requests, &snapshot);
     }
 
-    pub(super) fn beat(&mut self) {
-        let beat = self.heartbeat.beat(self.components.proxy.clock.now());
-        self.send(&beat);
-    }
-
-    /// From the first health check to the last connection.
+    /// From the first health check to the last message.
     pub(super) async fn run(
-        &mut self,
-        orders: &mut UnboundedReceiver<ToWorker>,
+        mut self,
+        mut orders: UnboundedReceiver<ToWorker>,
         mut signals: Signals,
         first_checks_max: Duration,
     ) -> Result<(), WorkerError> {
+        let settings = self.settings(first_checks_max);
+        let mut process = WorkerProcess::new(settings, self.now());
         let background = std::mem::take(&mut self.components.background);
-        self.background = Some(Running::background("background", background));
+        self.services.background = Some(Running::background("background", background));
         tokio::spawn(self.watch_certificates());
-        tokio::select! {
-            () = self.first_checks(first_checks_max) => {}
-            _order = orders.recv() => return Ok(()),
-            () = signals.next() => return Ok(()),
+        let prober = Arc::clone(&self.components.prober);
+        let mut first_checks = pin!(prober.initial_probes_done());
+        let mut is_link_open = true;
+        while !process.has_ended() {
+            let pause = process.next_deadline().since(self.now());
+            let event = tokio::select! {
+                () = &mut first_checks, if process.is_warming_up() => ProcessEvent::ChecksDone,
+                order = orders.recv(), if is_link_open => {
+                    is_link_open = order.is_some();
+                    event_of(order)
+                }
+                () = signals.next() => ProcessEvent::StopSignal,
+                () = shutdown::drained(&mut self.services), if process.is_draining() => {
+                    ProcessEvent::Drained
+                }
+                () = self.shutdown.services_stopped() => ProcessEvent::ServicesStopped,
+                () = tokio::time::sleep(pause) => ProcessEvent::Tick,
+            };
+            self.dispatch(&mut process, event);
         }
-        self.send(&ToSupervisor::Warm);
-        let state = tokio::select! {
-            order = orders.recv() => match order {
-                Some(ToWorker::TakeOver(state)) => state,
-                _ => return Ok(()),
-            },
-            () = signals.next() => return Ok(()),
-        };
-        self.take_over(&state)?;
-        let end = self.serve(orders, &mut signals).await?;
-        self.drain(end, orders).await
+        self.shutdown.result
     }
 
-    /// Waits for the first health checks of backends of which nothing is known, but not so long that
-    /// the supervisor would give up on this worker.
-    async fn first_checks(&self, longest: Duration) {
-        if timeout(longest, self.components.prober.initial_probes_done()).await.is_err() {
-            let waited = format_duration(longest);
-            log::warn!("not all backends have been checked: waited={waited}; serving without them");
+    fn settings(&self, first_checks_max: Duration) -> ProcessSettings {
+        ProcessSettings {
+            first_checks_max,
+            pre_stop: self.config.shutdown.pre_stop,
+            drain: self.config.shutdown.drain,
+            hang_timeout: self.heartbeat.timeout(),
+        }
+    }
+
+    fn dispatch(
+        &mut self,
+        process: &mut WorkerProcess<WorkerValues>,
+        event: ProcessEvent<WorkerValues>,
+    ) {
+        let mut event = Some(event);
+        while let Some(next) = event.take() {
+            for command in process.handle(next, self.now()) {
+                if let Err(error) = self.execute(command) {
+                    self.shutdown.record_error(error);
+                    event = Some(ProcessEvent::CommandFailed);
+                    break;
+                }
+            }
         }
     }
 
@@ -154,244 +168,33 @@ impl<'a> Lifecycle<'a> {
         )
     }
 
-    fn take_over(&mut self, state: &State) -> Result<(), WorkerError> {
-        let snapshot = Arc::clone(&self.components.proxy.snapshot);
-        state.handoff.import(&snapshot, self.components.proxy.clock.now());
-        self.admin.metrics.import(&state.counts, &snapshot);
-        // Until the supervisor reports what the predecessor still has, it is what it had just now.
-        let draining = self.admin.metrics.supervision().map(|stats| stats.draining_requests);
-        let in_flight = [state.counts.in_flight(), &draining.unwrap_or_default()].concat();
-        InFlight::set_other_workers(&in_flight, &snapshot);
-        if let Some(keys) = &state.tickets {
-            self.components.tickets.import(keys.clone());
-        }
-        let data = std::mem::take(&mut self.sockets);
-        let threads = threads(self.config.threads);
-        let accept = services::accept(self.config, &self.components, threads, data)
-            .map_err(super::system("make the proxy"))?;
-        // With one thread there is nothing to steal, and the simpler scheduler is cheaper.
-        let data = Running::start(("data", threads, threads > 1), accept);
-        self.heartbeat.watch(data.runtime());
-        self.data_service = Some(data);
-        self.components.readiness.accept();
-        self.admin_port.take_over(&self.admin)?;
-        self.send(&ToSupervisor::Ready);
-        Ok(())
+    pub(super) fn now(&self) -> Timestamp {
+        self.components.proxy.clock.now()
     }
+}
 
-    async fn serve(
-        &mut self,
-        orders: &mut UnboundedReceiver<ToWorker>,
-        signals: &mut Signals,
-    ) -> Result<End, WorkerError> {
-        let mut checkpoint = interval(CHECKPOINT_EVERY);
-        checkpoint.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            let order = tokio::select! {
-                order = orders.recv() => order,
-                () = signals.next() => Some(ToWorker::Stop),
-                () = self.heartbeat.due() => {
-                    self.beat();
-                    continue;
-                }
-                _ = checkpoint.tick() => {
-                    self.checkpoint();
-                    self.send(&ToSupervisor::Connections(self.open()));
-                    continue;
-                }
+/// What an order of the supervisor is for the machine; `None`: there will be no more.
+fn event_of(order: Option<ToWorker>) -> ProcessEvent<WorkerValues> {
+    let order = match order {
+        None => return ProcessEvent::LinkClosed,
+        // Only the first message is a start.
+        Some(ToWorker::Start(_)) => return ProcessEvent::Tick,
+        Some(ToWorker::TakeOver(state)) => return ProcessEvent::TakeOver(state),
+        Some(ToWorker::AddCounts(report)) => return ProcessEvent::AddCounts(report),
+        Some(ToWorker::SupervisorStats(stats)) => {
+            return ProcessEvent::Stats {
+                hang_timeout: stats.hang_timeout,
+                others_drain: stats.draining_workers > 0,
+                stats,
             };
-            match order {
-                Some(ToWorker::Drain) => return Ok(End::Replaced),
-                Some(ToWorker::Quiesce) => self.quiesce(),
-                Some(ToWorker::Unquiesce) => self.unquiesce(),
-                Some(ToWorker::Stop) => return Ok(End::Stopped),
-                Some(ToWorker::StopNow) => {
-                    self.aborting = true;
-                    return Ok(End::Stopped);
-                }
-                None => return Ok(End::Orphaned),
-                Some(order) => self.handle_order(order)?,
-            }
         }
-    }
-
-    fn handle_order(&mut self, order: ToWorker) -> Result<(), WorkerError> {
-        match order {
-            ToWorker::HandOver => {
-                self.admin_port.close();
-                let (state, now) = self.admin.freeze(|| self.state());
-                self.counts_at_handover = Some(Reported::by(&state, now));
-                self.send(&ToSupervisor::State(Box::new(state)));
-            }
-            ToWorker::Resume => {
-                self.counts_at_handover = None;
-                self.admin.unfreeze();
-                self.admin_port.open();
-            }
-            ToWorker::AddCounts(report) => {
-                let snapshot = Arc::clone(&self.components.proxy.snapshot);
-                report.debits.import(&snapshot, self.components.proxy.clock.now());
-                self.admin.metrics.import(&report.counts, &snapshot);
-            }
-            ToWorker::SupervisorStats(facts) => {
-                self.show_supervisor_stats(&facts);
-                self.admin_port.begin(&self.admin)?;
-            }
-            ToWorker::Start(_)
-            | ToWorker::TakeOver(_)
-            | ToWorker::Drain
-            | ToWorker::Stop
-            | ToWorker::StopNow
-            | ToWorker::Quiesce
-            | ToWorker::Unquiesce => {}
-        }
-        Ok(())
-    }
-
-    async fn drain(
-        &mut self,
-        end: End,
-        orders: &mut UnboundedReceiver<ToWorker>,
-    ) -> Result<(), WorkerError> {
-        let mut orders_open = end != End::Orphaned;
-        log::info!("draining: connections={}", self.open());
-        if end != End::Stopped {
-            self.admin_port.retire();
-        }
-        if end == End::Stopped {
-            self.components.readiness.drain();
-            let pre_stop = tokio::time::sleep(self.config.shutdown.pre_stop);
-            tokio::pin!(pre_stop);
-            while orders_open && !self.aborting {
-                tokio::select! {
-                    () = &mut pre_stop => break,
-                    () = self.heartbeat.due() => self.beat(),
-                    order = orders.recv() => orders_open = self.handle_order_draining(order, end)?,
-                }
-            }
-        }
-        self.components.proxy.draining.store(true, Relaxed);
-        // What is left in flight goes on with what is known of the backends.
-        if let Some(background) = &self.background {
-            background.close();
-        }
-        if let Some(mut data) = self.data_service.take() {
-            let handed_over = self.counts_at_handover.take();
-            self.reporter =
-                Some(DrainReporter::new(&self.components, &self.admin.metrics, handed_over));
-            let mut report = interval(DRAIN_REPORT_EVERY);
-            // An orphan gives WebSockets no longer than requests: no process is left that could end it.
-            let tunnels_over = tokio::time::sleep(self.config.shutdown.drain);
-            tokio::pin!(tunnels_over);
-            let mut tunnels_go_on = true;
-            while !self.aborting {
-                tokio::select! {
-                    () = data.drained() => break,
-                    () = &mut tunnels_over, if tunnels_go_on && !orders_open => {
-                        tunnels_go_on = false;
-                        self.components.connections.end_upgraded(self.components.proxy.clock.now());
-                    }
-                    () = self.heartbeat.due() => self.beat(),
-                    _ = report.tick() => self.report(DrainReporter::report),
-                    order = orders.recv(), if orders_open => {
-                        orders_open = self.handle_order_draining(order, end)?;
-                    }
-                }
-            }
-            if self.aborting {
-                self.abort(&mut data).await;
-            }
-            // What is sent while the supervisor replaces itself would be lost.
-            while self.quiesced && orders_open {
-                orders_open = self.handle_order_draining(orders.recv().await, end)?;
-            }
-            self.report(DrainReporter::last_report);
-            self.data_service = Some(data);
-        }
-        while end == End::Stopped && !self.aborting && orders_open && self.others_drain() {
-            tokio::select! {
-                () = self.heartbeat.due() => self.beat(),
-                order = orders.recv() => orders_open = self.handle_order_draining(order, end)?,
-            }
-        }
-        match self.components.connections.unfinished() {
-            0 => Ok(()),
-            open => Err(WorkerError::Cut(open)),
-        }
-    }
-
-    /// Handles an order while the worker drains. Returns whether there may be more. The last worker of a
-    /// service still shows everything on its admin port, its predecessors' counts included.
-    fn handle_order_draining(
-        &mut self,
-        order: Option<ToWorker>,
-        end: End,
-    ) -> Result<bool, WorkerError> {
-        match order {
-            None => {
-                self.admin_port.retire();
-                return Ok(false);
-            }
-            Some(ToWorker::Quiesce) => self.quiesce(),
-            Some(ToWorker::Unquiesce) => self.unquiesce(),
-            Some(ToWorker::StopNow) => self.aborting = true,
-            Some(order) if end == End::Stopped => self.handle_order(order)?,
-            Some(_) => {}
-        }
-        Ok(true)
-    }
-
-    /// Whether a former worker still drains. The last worker shows its counts on the admin port.
-    fn others_drain(&self) -> bool {
-        self.admin.metrics.supervision().is_some_and(|stats| stats.draining_workers > 0)
-    }
-
-    /// The state, and when it was taken.
-    fn state(&self) -> (State, Timestamp) {
-        let snapshot = Arc::clone(&self.components.proxy.snapshot);
-        let now = self.components.proxy.clock.now();
-        let handoff = Handoff::export(&snapshot, now);
-        let tickets = Some(self.components.tickets.export());
-        let counts = self.admin.metrics.export(&snapshot);
-        (State { handoff, counts, tickets, files: None }, now)
-    }
-
-    /// Sends the whole state, in case this process dies. The contents of TLS files are sent when they
-    /// have changed.
-    fn checkpoint(&mut self) {
-        if self.quiesced {
-            return;
-        }
-        let last_good = Some(self.certificates.last_good());
-        let files = if self.files_sent == last_good { None } else { last_good.clone() };
-        self.send(&ToSupervisor::Checkpoint(Box::new(State { files, ..self.state().0 })));
-        self.files_sent = last_good;
-    }
-
-    pub(super) fn open(&self) -> u64 {
-        u64::try_from(self.components.connections.open()).unwrap_or(u64::MAX)
-    }
-
-    /// The supervisor is about to replace itself, and would lose a message that it has half read. Each
-    /// order is acknowledged, because the supervisor counts.
-    pub(super) fn quiesce(&mut self) {
-        self.quiesced = false;
-        self.send(&ToSupervisor::Quiesced);
-        self.quiesced = true;
-    }
-
-    /// The supervisor may be another image now, which does not have everything that was sent before.
-    pub(super) fn unquiesce(&mut self) {
-        self.quiesced = false;
-        self.files_sent = None;
-    }
-
-    pub(super) fn send(&self, message: &ToSupervisor) {
-        if self.quiesced {
-            return;
-        }
-        if let Err(error) = self.link.send(message) {
-            log::debug!("message not sent to the supervisor: error=\"{error}\"");
-        }
-    }
+        Some(ToWorker::HandOver) => Order::HandOver,
+        Some(ToWorker::Resume) => Order::Resume,
+        Some(ToWorker::Drain) => Order::Drain,
+        Some(ToWorker::Stop) => Order::Stop,
+        Some(ToWorker::StopNow) => Order::StopNow,
+        Some(ToWorker::Quiesce) => Order::Quiesce,
+        Some(ToWorker::Unquiesce) => Order::Unquiesce,
+    };
+    ProcessEvent::Order(order)
 }

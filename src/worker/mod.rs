@@ -9,6 +9,7 @@
 mod admin_port;
 mod budget;
 mod cert_watcher;
+mod commands;
 mod heartbeat;
 mod lifecycle;
 mod memory;
@@ -34,6 +35,7 @@ use prometheus::Registry;
 use self::admin_port::AdminPort;
 use self::lifecycle::Lifecycle;
 use self::services::{Background, Sockets};
+use self::shutdown::Shutdown;
 use self::signals::Signals;
 use crate::access_log::{AccessLog, Writer};
 use crate::admin::{Admin, Readiness};
@@ -42,6 +44,7 @@ use crate::config::{Config, Listener, Problem, Problems, Threads};
 use crate::downstream::handshake::ListenerContext;
 use crate::downstream::tracker::ConnectionTracker;
 use crate::exchange::event::{Event, Observer};
+use crate::lifecycle::serving_state::SharedServingState;
 use crate::link::{Link, Start, State, ToSupervisor, ToWorker};
 use crate::log::Log;
 use crate::metrics::{ConnectionMetrics, Metrics};
@@ -152,16 +155,15 @@ fn serve(
     let (components, admin, log_writer) =
         assemble(&config, snapshot, listeners, tickets, &last_good)?;
     admin.metrics.show_log_dropped(log.dropped_counter())?;
+    let shutdown = Shutdown::new(log_writer, log.clone());
+    let held = (sockets, shutdown);
     let mut lifecycle =
-        Lifecycle::new(&config, components, (admin, admin_port), Arc::clone(link), sockets);
+        Lifecycle::new(&config, components, (admin, admin_port), Arc::clone(link), held);
     lifecycle.show_supervisor_stats(&start.supervision);
-    let mut orders = orders::listen(link).map_err(system("read the orders of the supervisor"))?;
-    let done = control.get_handle().block_on(lifecycle.run(&mut orders, signals, first_checks_max));
-    let ended = shutdown::begin(lifecycle.take_services(), log_writer, log.clone());
-    let unreported = control.get_handle().block_on(lifecycle.await_end(ended, &mut orders));
-    lifecycle.report_log_losses(unreported);
+    let orders = orders::listen(link).map_err(system("read the orders of the supervisor"))?;
+    let result = control.get_handle().block_on(lifecycle.run(orders, signals, first_checks_max));
     control.shutdown_timeout(Duration::ZERO);
-    done
+    result
 }
 
 /// The first message, and the sockets that come with it.
@@ -187,7 +189,6 @@ struct Components {
     connection_metrics: ConnectionMetrics,
     listeners: Vec<ListenerContext>,
     tickets: Arc<Tickets>,
-    readiness: Arc<Readiness>,
     prober: Arc<Prober>,
     /// Run from the start until it drains.
     background: Vec<Background>,
@@ -242,7 +243,7 @@ fn assemble(
         AccessLog::start(config.access_log, clock, &metrics.access_log_dropped())
             .map_err(system("start the access log"))?;
     let snapshot = Arc::new(snapshot);
-    let readiness = Arc::new(Readiness::new());
+    let serving = Arc::new(SharedServingState::default());
     let resolver = Resolver::new(Arc::clone(&snapshot));
     resolver.warn();
     let (known, resolved) = (Arc::clone(&snapshot), resolver.subscribe());
@@ -254,13 +255,12 @@ fn assemble(
             upstreams: Arc::clone(&upstreams),
             observer: Arc::new(Observers(Arc::clone(&metrics), access_log)),
             clock,
-            draining: Arc::default(),
+            serving: Arc::clone(&serving),
         },
         connections: Arc::new(ConnectionTracker::new(metrics.connections().open.clone())),
         connection_metrics: metrics.connections().clone(),
         listeners,
         tickets,
-        readiness: Arc::clone(&readiness),
         prober: checks.task(),
         background: vec![Box::new(checks), Box::new(background_service("names", resolver))],
     };
@@ -268,7 +268,7 @@ fn assemble(
         snapshot,
         metrics,
         registry,
-        readiness,
+        readiness: Readiness::new(serving),
         ready_when: config.admin.ready_when.clone(),
         clock,
         loaded: clock.now(),

@@ -3,31 +3,27 @@
 use std::thread;
 use std::time::Duration;
 
-use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::oneshot;
 
-use super::FLUSH_MAX;
 use super::admin_port::AdminPort;
-use super::lifecycle::Lifecycle;
-use super::reports::DrainReporter;
 use super::services::Running;
+use super::{FLUSH_MAX, WorkerError};
 use crate::access_log::Writer;
 use crate::clock::Clock;
-use crate::exchange::refusal::Abort;
-use crate::link::{DrainReport, ToSupervisor, ToWorker};
 use crate::log::Log;
 
-/// How long requests may take to end, and be logged, once the worker was ordered to stop at once.
-const ABORT_MAX: Duration = Duration::from_millis(1500);
 /// How long the data threads may take to drop what has not ended.
 const DROP_MAX: Duration = Duration::from_millis(500);
 /// The least time for the program log, however long the access log took.
 const LOG_FLUSH_MIN: Duration = Duration::from_millis(100);
 
 /// What runs until the end.
+#[derive(Default)]
 pub(super) struct Services {
+    /// What accepts connections, from the take-over on.
     pub(super) data: Option<Running>,
     pub(super) admin: AdminPort,
+    /// Health checks and lookups of names.
     pub(super) background: Option<Running>,
 }
 
@@ -44,88 +40,63 @@ impl Services {
     }
 }
 
-impl Lifecycle<'_> {
-    /// Sends a report, unless the worker is to send nothing: then it is sent later.
-    pub(super) fn report(&mut self, report: fn(&mut DrainReporter) -> DrainReport) {
-        if self.quiesced {
-            return;
-        }
-        if let Some(report) = self.reporter.as_mut().map(report) {
-            self.send(&ToSupervisor::Draining(Box::new(report), self.open()));
-        }
-    }
-
-    /// Aborts every request, and waits until all are logged, though not for long.
-    pub(super) async fn abort(&self, data: &mut Running) {
-        log::warn!("requests aborted: connections={}", self.open());
-        self.components.connections.abort(self.components.proxy.clock.now(), Abort::ForcedStop);
-        if tokio::time::timeout(ABORT_MAX, data.drained()).await.is_err() {
-            log::warn!("connections did not end: connections={}", self.open());
-        }
-    }
-
-    /// Takes what still runs, to be stopped: it had its time.
-    pub(super) fn take_services(&mut self) -> Services {
-        self.heartbeat.unwatch();
-        Services {
-            data: self.data_service.take(),
-            admin: std::mem::take(&mut self.admin_port),
-            background: self.background.take(),
-        }
-    }
-
-    /// Waits until everything has stopped; returns its result. Meanwhile the supervisor may replace
-    /// itself, and must neither wait for us nor lose our last message.
-    pub(super) async fn await_end(
-        &mut self,
-        mut ended: oneshot::Receiver<u64>,
-        orders: &mut UnboundedReceiver<ToWorker>,
-    ) -> u64 {
-        let (mut unreported, mut orders_open) = (None, true);
-        while unreported.is_none() || self.quiesced {
-            tokio::select! {
-                () = self.heartbeat.due() => self.beat(),
-                ended = &mut ended, if unreported.is_none() => {
-                    unreported = Some(ended.unwrap_or_default());
-                }
-                order = orders.recv(), if orders_open => match order {
-                    Some(ToWorker::Quiesce) => self.quiesce(),
-                    Some(ToWorker::Unquiesce) => self.unquiesce(),
-                    Some(_) => {}
-                    None => {
-                        orders_open = false;
-                        self.unquiesce();
-                    }
-                },
-            }
-        }
-        unreported.unwrap_or_default()
-    }
-
-    /// The last messages: what was counted after the drain, and how many lines of the log are lost
-    /// without a report in the log.
-    pub(super) fn report_log_losses(&mut self, unreported: u64) {
-        self.report(DrainReporter::last_report);
-        if unreported > 0 {
-            self.send(&ToSupervisor::LogLost(unreported));
-        }
+/// Waits until the last connection is closed.
+pub(super) async fn drained(services: &mut Services) {
+    if let Some(data) = &mut services.data {
+        data.drained().await;
     }
 }
 
-/// Stops everything, on a thread of its own, because the control thread may not wait for a log. The
-/// result is the number of lines that were lost without a report in the log.
-pub(super) fn begin(services: Services, access_log: Writer, log: Log) -> oneshot::Receiver<u64> {
-    let (done, ended) = oneshot::channel();
-    let end = move || {
-        services.end();
-        // The receiver is gone if the process exits for another reason.
-        let _unheard = done.send(flush(access_log, &log));
-    };
-    // Without it, what is left ends with the process.
-    if let Err(error) = thread::Builder::new().name("end".to_owned()).spawn(end) {
-        log::warn!("the last lines are not waited for: error=\"{error}\"");
+/// How the worker ends.
+pub(super) struct Shutdown {
+    /// Both logs, until they are stopped.
+    logs: Option<(Writer, Log)>,
+    /// From the stop of the services to its result.
+    stopped: Option<oneshot::Receiver<u64>>,
+    log_lost: u64,
+    pub(super) result: Result<(), WorkerError>,
+}
+
+impl Shutdown {
+    pub(super) const fn new(access_log: Writer, log: Log) -> Self {
+        Self { logs: Some((access_log, log)), stopped: None, log_lost: 0, result: Ok(()) }
     }
-    ended
+
+    /// The first error is the result.
+    pub(super) fn record_error(&mut self, error: WorkerError) {
+        if self.result.is_ok() {
+            self.result = Err(error);
+        }
+    }
+
+    /// How many lines of the log were lost without a report in the log.
+    pub(super) const fn log_lost(&self) -> u64 {
+        self.log_lost
+    }
+
+    /// Stops everything, on a thread of its own, because the control thread may not wait for a log.
+    pub(super) fn start(&mut self, services: Services) {
+        let Some((access_log, log)) = self.logs.take() else { return };
+        let (done, stopped) = oneshot::channel();
+        self.stopped = Some(stopped);
+        let end = move || {
+            services.end();
+            // The receiver is gone if the process exits for another reason.
+            let _unheard = done.send(flush(access_log, &log));
+        };
+        // Without it, what is left ends with the process.
+        if let Err(error) = thread::Builder::new().name("end".to_owned()).spawn(end) {
+            log::warn!("the last lines are not waited for: error=\"{error}\"");
+        }
+    }
+
+    /// Waits until everything has stopped. Meanwhile the supervisor may replace itself, and must neither
+    /// wait for this worker nor lose its last message.
+    pub(super) async fn services_stopped(&mut self) {
+        let Some(stopped) = &mut self.stopped else { return std::future::pending().await };
+        self.log_lost = stopped.await.unwrap_or_default();
+        self.stopped = None;
+    }
 }
 
 fn flush(access_log: Writer, log: &Log) -> u64 {
