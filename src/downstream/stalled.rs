@@ -125,13 +125,14 @@ impl<L: Stallable> Stalled<L> {
     async fn watch(self: Arc<Self>) {
         loop {
             tokio::time::sleep(LOOK).await;
-            if !self.is_over() {
+            if !self.enforce() {
                 return;
             }
         }
     }
 
-    fn is_over(&self) -> bool {
+    /// Ends those that have waited longest while the limit is exceeded. Returns whether it still is.
+    fn enforce(&self) -> bool {
         let mut state = self.state();
         let stalled = state.unread.end_stalled(self.clock.now());
         self.end(&mut state, &stalled);
