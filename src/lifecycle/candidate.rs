@@ -7,7 +7,7 @@ use super::{Loaded, Payload, WorkerId};
 use crate::time::Timestamp;
 
 /// How long an old worker may take to hand over its state.
-pub(super) const HANDOVER_TIMEOUT: Duration = Duration::from_secs(5);
+const HANDOVER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why a worker was started.
 #[derive(Debug)]
@@ -44,6 +44,16 @@ impl Step {
             Self::TakingOver => "taking_over",
         }
     }
+
+    /// Whether it may accept connections already.
+    pub(super) fn may_accept(self) -> bool {
+        self == Self::TakingOver
+    }
+
+    /// Whether the old worker was asked for its state, so that it has to be told if this one fails.
+    pub(super) const fn asked_old_worker(self) -> bool {
+        matches!(self, Self::AwaitingState { .. } | Self::TakingOver)
+    }
 }
 
 /// A worker that does not serve yet.
@@ -77,14 +87,9 @@ impl<P: Payload> Candidate<P> {
         matches!(self.purpose, Purpose::Reload(_))
     }
 
-    /// Whether it may accept connections already.
-    pub(super) fn may_accept(&self) -> bool {
-        self.step == Step::TakingOver
-    }
-
     /// Whether it is about to serve.
     pub(super) fn is_taking_over(&self) -> bool {
-        self.may_accept() && self.failure.is_none()
+        self.step.may_accept() && self.failure.is_none()
     }
 
     /// Whether it waits for the state of the old worker.
@@ -102,30 +107,56 @@ impl<P: Payload> Candidate<P> {
         self.failure.is_some()
     }
 
-    /// Whether the old worker was asked for its state, so that it has to be told if this one fails.
-    pub(super) const fn asked_old_worker(&self) -> bool {
-        matches!(self.step, Step::AwaitingState { .. } | Step::TakingOver)
-    }
-
     /// Records why it will not serve. The first reason is the cause.
     pub(super) fn fail(&mut self, why: String) {
         self.failure.get_or_insert(why);
         self.ready_deadline = Timestamp::MAX;
     }
 
-    pub(super) fn take_failure(&mut self) -> Option<String> {
-        self.failure.take()
+    /// Separates it from its process, which is gone. `why` is the reason unless it has failed before.
+    pub(super) fn give_up(self, is_clean: bool, why: String) -> (Worker, Gone<P::Reply>) {
+        let why = self.failure.unwrap_or(why);
+        (self.worker, Gone { purpose: self.purpose, step: self.step, is_clean, why })
+    }
+
+    /// When the old worker has to have handed over, if this one waits for that.
+    fn handover_deadline(&self) -> Option<Timestamp> {
+        match self.step {
+            Step::AwaitingState { since } if !self.is_failed() => Some(since + HANDOVER_TIMEOUT),
+            Step::Warming | Step::Queued | Step::AwaitingState { .. } | Step::TakingOver => None,
+        }
     }
 
     /// When something has to be done if nothing happens.
     pub(super) fn deadline(&self) -> Timestamp {
-        match self.step {
-            Step::AwaitingState { since } if self.awaits_state() => {
-                self.ready_deadline.min(since + HANDOVER_TIMEOUT)
-            }
-            Step::Warming | Step::Queued | Step::AwaitingState { .. } | Step::TakingOver => {
-                self.ready_deadline
-            }
-        }
+        self.handover_deadline().map_or(self.ready_deadline, |at| at.min(self.ready_deadline))
     }
+
+    /// What has taken too long.
+    pub(super) fn late(&self, now: Timestamp) -> Option<Late> {
+        if self.ready_deadline <= now {
+            return Some(Late::Ready);
+        }
+        self.handover_deadline().filter(|at| *at <= now).map(|_| Late::Handover)
+    }
+}
+
+/// What has taken too long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Late {
+    /// The candidate is not ready: it is given up.
+    Ready,
+    /// The old worker does not hand over: the candidate takes over by the last checkpoint.
+    Handover,
+}
+
+/// A candidate whose process is gone.
+#[derive(Debug)]
+pub(super) struct Gone<R> {
+    pub(super) purpose: Purpose<R>,
+    pub(super) step: Step,
+    /// Its exit code was 0.
+    pub(super) is_clean: bool,
+    /// Why it did not serve.
+    pub(super) why: String,
 }

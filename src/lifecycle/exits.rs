@@ -84,11 +84,10 @@ impl<P: Payload> Service<P> {
                 self.on_current_exit(&worker, exit);
                 Some(worker)
             }
-            Removed::Candidate(mut candidate) => {
-                let why = candidate.take_failure();
-                let why = why.unwrap_or_else(|| format!("the new worker ended: {}", exit.status));
-                let worker = std::mem::replace(&mut candidate.worker, Worker::new(id, self.now));
-                self.on_candidate_gone(candidate, exit.clean, &why);
+            Removed::Candidate(candidate) => {
+                let why = format!("the new worker ended: {}", exit.status);
+                let (worker, gone) = candidate.give_up(exit.clean, why);
+                self.on_candidate_gone(gone);
                 Some(worker)
             }
             Removed::Draining(worker) => {

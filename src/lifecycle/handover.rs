@@ -2,7 +2,7 @@
 
 use log::Level;
 
-use super::candidate::{Candidate, HANDOVER_TIMEOUT, Purpose, Step};
+use super::candidate::{Candidate, Gone, Late, Purpose, Step};
 use super::command::{Command, Failure, KillReason, Order};
 use super::drain::{DRAIN_GRACE, Draining, excess};
 use super::event::{Memory, WorkerEvent};
@@ -22,7 +22,7 @@ impl<P: Payload> Service<P> {
             worker.record_progress(now);
         }
         match event {
-            WorkerEvent::SpawnFailed(why) => self.on_spawn_failed(id, &why),
+            WorkerEvent::SpawnFailed(why) => self.on_spawn_failed(id, why),
             WorkerEvent::ListenFailed(why) => self.fail_candidate(id, why),
             WorkerEvent::Warm => self.on_warm(id),
             WorkerEvent::Ready => self.on_ready(id),
@@ -87,9 +87,10 @@ impl<P: Payload> Service<P> {
         }
     }
 
-    fn on_spawn_failed(&mut self, id: WorkerId, why: &str) {
+    fn on_spawn_failed(&mut self, id: WorkerId, why: String) {
         if let Some(candidate) = self.workers.take_candidate(id) {
-            self.on_candidate_gone(candidate, false, why);
+            let (_no_process, gone) = candidate.give_up(false, why);
+            self.on_candidate_gone(gone);
         }
     }
 
@@ -223,40 +224,37 @@ impl<P: Payload> Service<P> {
         }
     }
 
+    /// Gives up candidates that are not ready in time, and no longer waits for an old worker that does
+    /// not hand over.
     pub(super) fn expire_candidates(&mut self) {
         let now = self.now;
-        let late = self.workers.candidates().filter(|candidate| candidate.ready_deadline <= now);
-        let late: Vec<WorkerId> = late.map(Candidate::id).collect();
+        let late = |candidate: &Candidate<P>| Some((candidate.id(), candidate.late(now)?));
+        let late: Vec<_> = self.workers.candidates().filter_map(late).collect();
         let timeout = self.settings.ready_timeout;
-        for id in late {
-            self.fail_candidate(id, format!("the new worker was not ready within {timeout:?}"));
-        }
-    }
-
-    /// An old worker that does not hand over in time is replaced by what it sent last.
-    pub(super) fn expire_handover(&mut self) {
-        let now = self.now;
-        let is_late = |candidate: &Candidate<P>| match candidate.step {
-            Step::AwaitingState { since } => {
-                candidate.awaits_state() && since + HANDOVER_TIMEOUT <= now
+        for (id, late) in late {
+            match late {
+                Late::Ready => {
+                    let why = format!("the new worker was not ready within {timeout:?}");
+                    self.fail_candidate(id, why);
+                }
+                Late::Handover => {
+                    self.log(
+                        Level::Warn,
+                        "worker does not hand over: its last checkpoint is taken".to_owned(),
+                    );
+                    self.activate_waiting();
+                }
             }
-            Step::Warming | Step::Queued | Step::TakingOver => false,
-        };
-        if self.workers.candidates().any(is_late) {
-            self.log(
-                Level::Warn,
-                "worker does not hand over: its last checkpoint is taken".to_owned(),
-            );
-            self.activate_waiting();
         }
     }
 
     /// A candidate has exited: what served before goes on.
-    pub(super) fn on_candidate_gone(&mut self, candidate: Candidate<P>, is_clean: bool, why: &str) {
+    pub(super) fn on_candidate_gone(&mut self, candidate: Gone<P::Reply>) {
+        let why = &*candidate.why;
         match &mut self.phase {
             Phase::Stopping(stop) => {
                 // It was told to stop, and it served by then.
-                stop.is_cut |= candidate.may_accept() && !is_clean;
+                stop.is_cut |= candidate.step.may_accept() && !candidate.is_clean;
                 if let Purpose::Reload(replies) = candidate.purpose {
                     self.reply_failed(replies, STOPPING);
                 }
@@ -272,7 +270,7 @@ impl<P: Payload> Service<P> {
             }
             Phase::Serving | Phase::Loading(_) | Phase::Upgrading(_) | Phase::Ended(_) => {}
         }
-        if candidate.asked_old_worker()
+        if candidate.step.asked_old_worker()
             && let Some(current) = &self.workers.current
         {
             self.commands.push(Command::Send(current.id(), Order::Resume));

@@ -10,11 +10,11 @@ use super::command::{Command, Failure, KillReason, Order};
 use super::drain::Draining;
 use super::event::Event;
 use super::kept_reports::KeptReports;
-use super::op_queue::OpQueue;
+use super::op_queue::{Allowed, OpQueue, Operation};
 use super::restart::{Binary, Restart};
 use super::save::{Saved, SavedWorker};
-use super::stop::Stop;
-use super::upgrade::{Upgrade, Upgrades};
+use super::stop_deadlines::Stop;
+use super::upgrade_step::{Upgrade, Upgrades};
 use super::view::{Role, View, WorkerView};
 use super::worker::Worker;
 use super::workers::Workers;
@@ -33,7 +33,8 @@ pub(super) enum Phase<R> {
     Starting,
     /// A worker serves, or a replacement is on its way. A reload may have a candidate.
     Serving,
-    /// A reload reads the file; these clients wait for the result.
+    /// A reload reads the file; these clients wait for the result. The supervisor reads it at once, so
+    /// that only what it has reported before comes meanwhile; other shells may take their time.
     Loading(Vec<R>),
     /// The supervisor is about to be replaced.
     Upgrading(Upgrade),
@@ -216,7 +217,6 @@ impl<P: Payload> Service<P> {
             self.ticks.keepalive_at = self.now + interval;
         }
         self.expire_candidates();
-        self.expire_handover();
         if self.restart.due().is_some_and(|at| at <= self.now) {
             self.start_worker();
         }
@@ -227,6 +227,32 @@ impl<P: Payload> Service<P> {
         self.end_if_stopped();
         // Nothing may follow an exec: it would be lost.
         self.advance_upgrade();
+    }
+
+    /// Starts an operation that waits, if nothing else is under way.
+    fn start_next(&mut self) {
+        let is_free = matches!(self.phase, Phase::Serving) && !self.workers.has_candidate();
+        let upgrade = is_free && self.workers.current.is_some();
+        match self.queue.next(Allowed { reload: is_free, upgrade }) {
+            Some(Operation::Reload(replies)) => {
+                self.phase = Phase::Loading(replies);
+                self.commands.extend([Command::NotifyReloading, Command::LoadConfig]);
+            }
+            Some(Operation::Upgrade) => {
+                self.log(Level::Info, "replacing the supervisor".to_owned());
+                self.upgrades.checks += 1;
+                let check = self.upgrades.checks;
+                self.phase = Phase::Upgrading(Upgrade::check(check, self.now));
+                self.commands.push(Command::CheckCompatibility { check });
+            }
+            None => {}
+        }
+    }
+
+    pub(super) fn reply_failed(&mut self, replies: Vec<P::Reply>, why: &str) {
+        if !replies.is_empty() {
+            self.commands.push(Command::ReplyFailed(replies, why.to_owned()));
+        }
     }
 
     pub(super) fn log(&mut self, level: Level, message: String) {

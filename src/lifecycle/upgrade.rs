@@ -9,103 +9,116 @@
 //! ```
 //! Workers are quiesced first, because a message that is half read would be lost with this image.
 
-use std::time::Duration;
+use std::mem;
 
+use log::Level;
+
+use super::Payload;
+use super::command::{Command, Order};
+use super::service::{Phase, Service};
+use super::upgrade_step::Upgrade;
 use super::worker::Worker;
-use crate::time::Timestamp;
 
-/// How long a binary may take to say whether it can continue.
-const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long workers may take to acknowledge that they send nothing more.
-const QUIESCE_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// What is known of upgrades so far.
-#[derive(Debug, Default)]
-pub(super) struct Upgrades {
-    /// The number of the newest check of a binary.
-    pub(super) checks: u64,
-    /// Why the last upgrade was rejected, if one was.
-    pub(super) last_rejection: Option<String>,
-}
-
-/// An upgrade that has begun.
-#[derive(Debug)]
-pub(super) enum Upgrade {
-    /// The binary on disk is asked whether it can continue.
-    Checking { check: u64, deadline: Timestamp },
-    /// Workers are told to send nothing more.
-    Quiescing { deadline: Timestamp },
-    /// The new binary is executed.
-    Executing,
-}
-
-impl Upgrade {
-    pub(super) fn check(check: u64, now: Timestamp) -> Self {
-        Self::Checking { check, deadline: now + CHECK_TIMEOUT }
+impl<P: Payload> Service<P> {
+    pub(super) fn resume(&mut self, rollback: Option<String>) {
+        self.commands.push(Command::CloseUnused(self.active.config.clone()));
+        self.unquiesce_workers();
+        if let Some(why) = rollback {
+            if let Some(current) = self.workers.current.as_ref().map(Worker::id) {
+                self.restart.keep_binary();
+                self.commands.push(Command::KeepBinary(current));
+            }
+            return self.reject_upgrade(format!("the new binary could not go on: {why}"));
+        }
+        self.counters.upgrades_done += 1;
+        self.commands.push(Command::PublishStats);
     }
 
-    pub(super) fn quiesce(now: Timestamp) -> Self {
-        Self::Quiescing { deadline: now + QUIESCE_TIMEOUT }
-    }
-
-    pub(super) const fn is_check(&self, number: u64) -> bool {
-        matches!(self, Self::Checking { check, .. } if *check == number)
-    }
-
-    /// Whether the new binary may be executed: no message of these workers can be in flight.
-    pub(super) fn is_quiet<'a>(&self, mut workers: impl Iterator<Item = &'a Worker>) -> bool {
-        matches!(self, Self::Quiescing { .. }) && workers.all(Worker::is_quiet)
-    }
-
-    pub(super) const fn deadline(&self) -> Option<Timestamp> {
-        match self {
-            Self::Checking { deadline, .. } | Self::Quiescing { deadline } => Some(*deadline),
-            Self::Executing => None,
+    pub(super) fn request_upgrade(&mut self) {
+        match self.phase {
+            // One that is under way does for both.
+            Phase::Stopping(_) | Phase::Ended(_) | Phase::Upgrading(_) => {}
+            Phase::Starting | Phase::Serving | Phase::Loading(_) => {
+                if let Some(obstacle) = self.settings.upgrade_obstacle {
+                    return self.reject_upgrade(obstacle.to_owned());
+                }
+                if !self.is_settled() {
+                    self.log(
+                        Level::Info,
+                        "supervisor to be replaced once a worker serves and no other is on its way"
+                            .to_owned(),
+                    );
+                }
+                self.queue.request_upgrade();
+            }
         }
     }
 
-    /// Why it is rejected if its deadline has passed.
-    pub(super) fn timeout(&self, binary_path: &str, now: Timestamp) -> Option<String> {
-        self.deadline().filter(|deadline| *deadline <= now)?;
-        Some(match self {
-            Self::Checking { .. } => format!(
-                "the new binary did not answer within {CHECK_TIMEOUT:?} whether it reads the configuration \
-                 that is served: path={binary_path}"
-            ),
-            Self::Quiescing { .. } | Self::Executing => "a worker does not answer".to_owned(),
-        })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::WorkerId;
-    use super::*;
-
-    fn at(seconds: u64) -> Timestamp {
-        Timestamp::ZERO + Duration::from_secs(seconds)
+    /// Whether a worker serves and nothing is about to replace it.
+    pub(super) fn is_settled(&self) -> bool {
+        let is_calm = matches!(self.phase, Phase::Serving | Phase::Upgrading(_));
+        is_calm && self.workers.current.is_some() && !self.workers.has_candidate()
     }
 
-    #[test]
-    fn it_is_quiet_once_every_worker_has_acknowledged() {
-        let upgrade = Upgrade::quiesce(at(0));
-        let mut workers = [1, 2].map(|id| Worker::new(WorkerId(id), at(0)));
-        workers.iter_mut().for_each(Worker::request_quiesce);
-        workers[1].record_quiesced();
-        assert!(!upgrade.is_quiet(workers.iter()));
-        workers[0].record_quiesced();
-        assert!(upgrade.is_quiet(workers.iter()));
-        assert!(!Upgrade::check(1, at(0)).is_quiet(workers.iter()));
+    pub(super) fn on_checked(&mut self, check: u64, result: Result<(), String>) {
+        let is_it = matches!(&self.phase, Phase::Upgrading(upgrade) if upgrade.is_check(check));
+        match result {
+            _ if !is_it => {}
+            Err(why) => self.reject_upgrade(why),
+            Ok(()) if self.is_settled() => {
+                self.workers.all_mut().for_each(Worker::request_quiesce);
+                self.send_to_all(Order::Quiesce);
+                self.phase = Phase::Upgrading(Upgrade::quiesce(self.now));
+            }
+            Ok(()) => self.postpone_upgrade(),
+        }
     }
 
-    #[test]
-    fn each_step_has_a_deadline_and_says_what_did_not_respond() {
-        let check = Upgrade::check(3, at(0));
-        assert!(check.is_check(3) && !check.is_check(2));
-        assert_eq!(check.timeout("/bin/weir", at(4)), None);
-        let why = check.timeout("/bin/weir", at(5)).unwrap();
-        assert!(why.contains("within 5s") && why.ends_with("path=/bin/weir"), "{why}");
-        let quiesce = Upgrade::quiesce(at(0));
-        assert_eq!(quiesce.timeout("/bin/weir", at(2)).unwrap(), "a worker does not answer");
+    pub(super) fn advance_upgrade(&mut self) {
+        let Phase::Upgrading(upgrade) = &mut self.phase else { return };
+        // The next image would not get a report that is kept.
+        if upgrade.is_quiet(self.workers.all()) && self.kept_reports.is_empty() {
+            *upgrade = Upgrade::Executing;
+            self.commands.push(Command::Exec);
+        } else if let Some(why) = upgrade.timeout(&self.settings.binary_path, self.now) {
+            self.reject_upgrade(why);
+        }
+    }
+
+    /// Everything continues as before.
+    pub(super) fn reject_upgrade(&mut self, why: String) {
+        self.log(Level::Error, format!("upgrade rejected: {why}"));
+        self.counters.upgrades_rejected += 1;
+        self.upgrades.last_rejection = Some(why);
+        self.abort_upgrade();
+        self.commands.push(Command::PublishStats);
+    }
+
+    pub(super) fn abort_upgrade(&mut self) {
+        if matches!(self.phase, Phase::Upgrading(_))
+            && let Phase::Upgrading(upgrade) = mem::replace(&mut self.phase, Phase::Serving)
+        {
+            self.undo_upgrade(&upgrade);
+        }
+    }
+
+    pub(super) fn undo_upgrade(&mut self, upgrade: &Upgrade) {
+        match upgrade {
+            Upgrade::Checking { .. } => self.commands.push(Command::CancelCheck),
+            Upgrade::Quiescing { .. } | Upgrade::Executing => self.unquiesce_workers(),
+        }
+    }
+
+    fn unquiesce_workers(&mut self) {
+        self.workers.all_mut().for_each(Worker::record_unquiesce);
+        self.send_to_all(Order::Unquiesce);
+    }
+
+    /// The worker that serves is gone, and a new one comes first.
+    pub(super) fn postpone_upgrade(&mut self) {
+        if matches!(self.phase, Phase::Upgrading(_)) {
+            self.abort_upgrade();
+            self.queue.request_upgrade();
+        }
     }
 }

@@ -62,7 +62,7 @@ impl CompatibilityCheck {
             };
             let _supervisor_gone = inputs.send(Input::CompatibilityResult { check, said });
         };
-        if let Err(error) = thread::Builder::new().name("trial".to_owned()).spawn(read) {
+        if let Err(error) = thread::Builder::new().name("upgrade check".to_owned()).spawn(read) {
             process.kill();
             return Err(error);
         }
@@ -94,7 +94,8 @@ impl Supervisor {
                 None
             }
             Err(error) => {
-                let why = format!("the binary cannot be tried: error=\"{error}\"");
+                let why =
+                    format!("the binary on disk cannot be started to check it: error=\"{error}\"");
                 Some(Event::CompatibilityChecked { check, result: Err(self.with_path(&why)) })
             }
         }

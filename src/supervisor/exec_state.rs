@@ -107,7 +107,7 @@ impl ExecState {
         let Header { format_version } = serde_json::from_slice(&text)?;
         if format_version != FORMAT_VERSION {
             let why = format!(
-                "the memory has form {format_version}, only {FORMAT_VERSION} is understood"
+                "exec state has format version {format_version}, this binary reads only {FORMAT_VERSION}"
             );
             return Err(io::Error::new(io::ErrorKind::InvalidData, why));
         }

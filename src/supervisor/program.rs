@@ -26,7 +26,8 @@ use rustix::process::Pid;
 const RUNNING: &str = "/proc/self/exe";
 
 /// Where the new image finds the state of the previous one, where it finds that one's binary, and
-/// why the previous one had to continue after all.
+/// why the previous one had to continue after all. Images of other versions write and read them, so
+/// the names stay.
 pub(super) const EXEC_STATE: &str = "WEIR_RESUME";
 pub(super) const PREVIOUS_EXE: &str = "WEIR_FORMER";
 pub(super) const ROLLED_BACK: &str = "WEIR_WENT_BACK";

@@ -327,7 +327,7 @@ fn a_binary_that_does_not_understand_the_memory_does_not_take_over() {
     own.replace_by(
         "[ $1 = upgrade-check ] && sed 's/\"form\":1/\"form\":99/' | exec \"$real\" \"$@\" && exit",
     );
-    own.refuses("the new binary: the memory has form 99, only 1 is understood");
+    own.refuses("the new binary: exec state has format version 99, this binary reads only 1");
 }
 
 #[test]
@@ -346,7 +346,7 @@ fn a_binary_that_is_gone_does_not_take_over() {
     fs::remove_file(own.binary()).unwrap();
     let path = own.binary().display().to_string();
     own.refuses(&format!(
-        "the binary cannot be tried: error=\"No such file or directory (os error 2)\" path={path}"
+        "the binary on disk cannot be started to check it: error=\"No such file or directory (os error 2)\" path={path}"
     ));
 }
 

@@ -42,7 +42,7 @@ const TUPLE_PARAMETERS: &[(&str, usize)] = &[
 const SCATTERED_IMPLS: &[(&str, usize)] = &[
     ("downstream ConnectionState", 3),
     ("exchange Exchange", 3),
-    ("lifecycle Service", 5),
+    ("lifecycle Service", 7),
     ("metrics Metrics", 3),
     ("supervisor Supervisor", 8),
     ("worker Lifecycle", 3),
