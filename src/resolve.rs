@@ -42,12 +42,12 @@ type Resolution = Result<Vec<IpAddr>, String>;
 
 /// The results for every host name of a configuration.
 #[derive(Debug, Default)]
-pub struct Names {
+pub struct ResolvedNames {
     results: HashMap<String, Resolution>,
     used: HashMap<(String, u16), SocketAddr>,
 }
 
-impl Names {
+impl ResolvedNames {
     /// Resolves every host name of a configuration, concurrently, within a few seconds. `known` has the
     /// results of the predecessor. Blocks the caller.
     #[must_use]
@@ -79,7 +79,7 @@ impl Names {
 
 /// Resolves every host name of a configuration and adds a warning for each failure.
 pub fn check_names(builder: &mut ConfigBuilder) {
-    let looked_up = Names::look_up(builder.config(), &[]);
+    let looked_up = ResolvedNames::look_up(builder.config(), &[]);
     let backends = builder.config().pools.iter().flat_map(|pool| &pool.backends);
     let warnings: Vec<Problem> = backends
         .filter_map(|backend| {
@@ -323,7 +323,7 @@ mod tests {
     #[test]
     fn a_failed_lookup_leaves_the_last_known_address() {
         let (host, used): (_, SocketAddr) = ("web".to_owned(), "10.0.0.1:80".parse().unwrap());
-        let mut names = Names::default();
+        let mut names = ResolvedNames::default();
         names.results.insert(host.clone(), Err("no such name".to_owned()));
         assert_eq!(names.lookup("web", 80), Lookup::Failed("no such name".to_owned()));
         names.used.insert((host, 80), used);

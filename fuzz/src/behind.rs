@@ -5,7 +5,7 @@
 use pingora_core::protocols::http::v1::server::HttpSession;
 use tokio::io::AsyncWriteExt as _;
 use weir::http::scan::{Limits, MessagePart, Scanner};
-use weir::http::target::{Absolute, Change, escaped, restored};
+use weir::http::target::{Absolute, ReplacedByte, escaped, restored};
 
 thread_local! {
     static RUNTIME: tokio::runtime::Runtime =
@@ -29,7 +29,7 @@ pub fn behind(data: &[u8]) {
 
 /// What goes on of the bytes, and which of them something else stands for; `None` if the first head is
 /// refused.
-fn scanned(written: &[u8], size: usize) -> Option<(Vec<u8>, Vec<Change>)> {
+fn scanned(written: &[u8], size: usize) -> Option<(Vec<u8>, Vec<ReplacedByte>)> {
     let mut scanner = Scanner::new(LIMITS);
     let (mut passed, mut changes) = (Vec::new(), Vec::new());
     for piece in written.chunks(size) {
@@ -48,7 +48,7 @@ fn scanned(written: &[u8], size: usize) -> Option<(Vec<u8>, Vec<Change>)> {
     (scanner.begun() > 0).then_some((passed, changes))
 }
 
-async fn parsed(passed: &[u8], head: &[u8], changes: &[Change]) {
+async fn parsed(passed: &[u8], head: &[u8], changes: &[ReplacedByte]) {
     let (mut client, server) = tokio::io::duplex(passed.len() + 1);
     client.write_all(passed).await.expect("there is room");
     drop(client);

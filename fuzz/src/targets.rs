@@ -10,7 +10,7 @@ use rustls_pki_types::pem::{PemObject as _, SectionKind};
 use weir::config::pem::Block;
 use weir::config::{self, Config, Overrides, Route, precedence};
 use weir::http::proxy_protocol::{self, Addresses};
-use weir::http::request_reader::{HEAD_MAX, Request, RequestReader};
+use weir::http::request_reader::{AdminRequest, HEAD_MAX, RequestReader};
 use weir::http::scan::{Limits, MessagePart, Scanner};
 use weir::http::scheme::Scheme;
 use weir::http::{forwarded, host, path};
@@ -114,9 +114,9 @@ pub fn admin_request(data: &[u8]) {
 }
 
 /// The requests that a connection brings in pieces of `size`, and whether it can go on.
-fn admin_requests(data: &[u8], size: usize) -> (Vec<Request>, bool) {
+fn admin_requests(data: &[u8], size: usize) -> (Vec<AdminRequest>, bool) {
     let mut reader = RequestReader::default();
-    let mut requests: Vec<Request> = Vec::new();
+    let mut requests: Vec<AdminRequest> = Vec::new();
     for piece in data.chunks(size.max(1)) {
         reader.push(piece);
         assert!(reader.room() <= HEAD_MAX);

@@ -20,7 +20,7 @@ use super::time;
 use crate::exchange::event::{Summary, Wire};
 use crate::exchange::{Attempt, Exchange};
 use crate::http::address;
-use crate::policy::retry::Failure;
+use crate::policy::retry::AttemptFailure;
 use crate::runtime::pool::Pool;
 
 /// Enough for most lines.
@@ -258,15 +258,15 @@ fn millis(line: &mut String, duration: Duration) {
 }
 
 /// The stable code of an attempt's failure.
-fn code(line: &mut String, failure: Failure) {
+fn code(line: &mut String, failure: AttemptFailure) {
     match failure {
-        Failure::Connect => line.push_str("connect"),
-        Failure::Tls => line.push_str("tls"),
-        Failure::Certificate => line.push_str("certificate"),
-        Failure::Refused => line.push_str("refused"),
-        Failure::Reset => line.push_str("reset"),
-        Failure::Timeout => line.push_str("timeout"),
-        Failure::Status(status) => {
+        AttemptFailure::Connect => line.push_str("connect"),
+        AttemptFailure::Tls => line.push_str("tls"),
+        AttemptFailure::Certificate => line.push_str("certificate"),
+        AttemptFailure::Refused => line.push_str("refused"),
+        AttemptFailure::Reset => line.push_str("reset"),
+        AttemptFailure::Timeout => line.push_str("timeout"),
+        AttemptFailure::Status(status) => {
             line.push_str("status_");
             number(line, status.into());
         }
@@ -327,7 +327,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::{json, text};
-    use crate::exchange::event::{Event, Observer};
+    use crate::exchange::event::{ExchangeEvent, Observer};
     use crate::exchange::refusal::{Outcome, Refusal};
     use crate::exchange::{Replay, Rolls};
     use crate::fixture;
@@ -340,8 +340,8 @@ mod tests {
     struct Recorder(Mutex<Vec<(String, String)>>);
 
     impl Observer for Recorder {
-        fn observe(&self, event: &Event<'_>) {
-            let Event::Finished(summary) = event else { return };
+        fn observe(&self, event: &ExchangeEvent<'_>) {
+            let ExchangeEvent::Finished(summary) = event else { return };
             let started = UNIX_EPOCH + Duration::from_millis(1_767_323_045_678);
             let (mut as_json, mut as_text) = (String::new(), String::new());
             json(&mut as_json, summary, started).unwrap();
@@ -373,7 +373,7 @@ mod tests {
 
     fn retried(exchange: &mut Exchange) {
         exchange.pick(Timestamp::ZERO, Rolls::default()).unwrap();
-        exchange.attempt_failed(Failure::Connect, "refused", REPLAY, Timestamp::ZERO);
+        exchange.attempt_failed(AttemptFailure::Connect, "refused", REPLAY, Timestamp::ZERO);
         exchange.pick(Timestamp::ZERO, Rolls::default()).unwrap();
         exchange.response_head(200, REPLAY, Timestamp::from_nanos(1_234_000));
         let wire = Wire { query: Some("q=1"), user_agent: Some("curl/8"), ..fixture::wire(200) };

@@ -15,9 +15,9 @@ use prometheus::IntCounter;
 
 use crate::clock::Clock;
 use crate::config::{self, LogFormat, LogTarget};
-use crate::exchange::event::{Event, Observer, Summary};
+use crate::exchange::event::{ExchangeEvent, Observer, Summary};
 use crate::log::Descriptor;
-use crate::log::queue::{self, Limits, Lines, LossReport};
+use crate::log::queue::{self, Lines, LossReport, QueueLimits};
 
 /// Maximum number of queued lines.
 const QUEUE_LINES_MAX: usize = 4096;
@@ -27,9 +27,9 @@ const QUEUE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Stops the access log.
 #[derive(Debug)]
-pub struct Writer(Option<queue::Writer>);
+pub struct AccessLogWriter(Option<queue::QueueWriter>);
 
-impl Writer {
+impl AccessLogWriter {
     /// Writes the queued lines and ends the thread. Returns false if that took longer than `limit`;
     /// the lines still queued are lost then, and counted as lost. Blocks.
     pub fn stop(self, limit: Duration) -> bool {
@@ -38,9 +38,9 @@ impl Writer {
 }
 
 /// Reports lost lines in the program's log.
-struct Losses;
+struct AccessLogLosses;
 
-impl LossReport for Losses {
+impl LossReport for AccessLogLosses {
     fn failed(&self, error: &io::Error) {
         log::error!("access log cannot be written: error=\"{error}\"");
     }
@@ -69,7 +69,7 @@ impl AccessLog {
         config: config::AccessLog,
         clock: Clock,
         lost: &IntCounter,
-    ) -> io::Result<(Arc<Self>, Writer)> {
+    ) -> io::Result<(Arc<Self>, AccessLogWriter)> {
         match config.target {
             LogTarget::Stdout => Self::start_to(Descriptor::stdout()?, config.format, clock, lost),
             LogTarget::Stderr => Self::start_to(Descriptor::stderr()?, config.format, clock, lost),
@@ -85,14 +85,14 @@ impl AccessLog {
         format: LogFormat,
         clock: Clock,
         lost: &IntCounter,
-    ) -> io::Result<(Arc<Self>, Writer)> {
+    ) -> io::Result<(Arc<Self>, AccessLogWriter)> {
         if format == LogFormat::Off {
-            return Ok((Arc::new(Self { format, clock, lines: None }), Writer(None)));
+            return Ok((Arc::new(Self { format, clock, lines: None }), AccessLogWriter(None)));
         }
-        let limits = Limits { lines: QUEUE_LINES_MAX, bytes: QUEUE_BYTES_MAX };
-        let losses = Box::new(Losses);
+        let limits = QueueLimits { lines: QUEUE_LINES_MAX, bytes: QUEUE_BYTES_MAX };
+        let losses = Box::new(AccessLogLosses);
         let (lines, writer) = queue::start("access log", sink, limits, (lost.clone(), losses))?;
-        Ok((Arc::new(Self { format, clock, lines: Some(lines) }), Writer(Some(writer))))
+        Ok((Arc::new(Self { format, clock, lines: Some(lines) }), AccessLogWriter(Some(writer))))
     }
 
     fn line(&self, summary: &Summary<'_>) -> Option<String> {
@@ -108,8 +108,8 @@ impl AccessLog {
 }
 
 impl Observer for AccessLog {
-    fn observe(&self, event: &Event<'_>) {
-        let Event::Finished(summary) = event else { return };
+    fn observe(&self, event: &ExchangeEvent<'_>) {
+        let ExchangeEvent::Finished(summary) = event else { return };
         if let Some(lines) = &self.lines
             && let Some(line) = self.line(summary)
         {
@@ -188,7 +188,10 @@ mod tests {
         IntCounter::new("lost", "lost lines").unwrap()
     }
 
-    fn start(sink: impl Write + Send + 'static, lost: &IntCounter) -> (Arc<AccessLog>, Writer) {
+    fn start(
+        sink: impl Write + Send + 'static,
+        lost: &IntCounter,
+    ) -> (Arc<AccessLog>, AccessLogWriter) {
         AccessLog::start_to(sink, LogFormat::Json, Clock::process(), lost).unwrap()
     }
 

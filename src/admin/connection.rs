@@ -11,9 +11,9 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use super::page::{self, Page};
-use super::shared::{Phase, Shared};
-use super::table::Slot;
-use crate::http::request_reader::{Request, RequestReader};
+use super::shared::{ServerPhase, ServerState};
+use super::table::ConnectionSlot;
+use crate::http::request_reader::{AdminRequest, RequestReader};
 use crate::http::scan::Violation;
 
 /// Bytes per read: enough for a usual request.
@@ -27,16 +27,16 @@ const LINGER_BYTES: usize = 64 * 1024;
 pub(super) struct Connection {
     stream: TcpStream,
     reader: RequestReader,
-    shared: Arc<Shared>,
-    phases: watch::Receiver<Phase>,
-    slot: Slot,
+    shared: Arc<ServerState>,
+    phases: watch::Receiver<ServerPhase>,
+    slot: ConnectionSlot,
     /// Whether a response has been sent on this connection.
     had_response: bool,
 }
 
 /// The result of waiting for a request.
 enum Next {
-    Request(Request),
+    Request(AdminRequest),
     Violation(Violation),
     /// A part of a request arrived, but not the rest in time.
     Timeout,
@@ -47,9 +47,9 @@ enum Next {
 impl Connection {
     pub(super) fn new(
         stream: TcpStream,
-        shared: Arc<Shared>,
-        phases: watch::Receiver<Phase>,
-        slot: Slot,
+        shared: Arc<ServerState>,
+        phases: watch::Receiver<ServerPhase>,
+        slot: ConnectionSlot,
     ) -> Self {
         let reader = RequestReader::default();
         Self { stream, reader, shared, phases, slot, had_response: false }
@@ -69,11 +69,11 @@ impl Connection {
     async fn exchange(&mut self) -> bool {
         let (page, without_body, connection) = match self.next().await {
             Next::Request(request) => {
-                let is_open = *self.phases.borrow() == Phase::Open;
+                let is_open = *self.phases.borrow() == ServerPhase::Open;
                 let connection = match (request.keeps_connection && is_open, request.is_http_1_0) {
-                    (false, _) => page::Connection::Close,
-                    (true, false) => page::Connection::KeepAlive,
-                    (true, true) => page::Connection::KeepAliveHttp10,
+                    (false, _) => page::ConnectionHeader::Close,
+                    (true, false) => page::ConnectionHeader::KeepAlive,
+                    (true, true) => page::ConnectionHeader::KeepAliveHttp10,
                 };
                 let page = self.shared.pages.page(&request.method, &request.path);
                 (page, request.method == "HEAD", connection)
@@ -81,9 +81,9 @@ impl Connection {
             Next::Violation(violation) => {
                 let code = violation.code();
                 let page = Page::text(violation.status(), format!("not a valid request: {code}\n"));
-                (page, false, page::Connection::Close)
+                (page, false, page::ConnectionHeader::Close)
             }
-            Next::Timeout => (Page::status(408), false, page::Connection::Close),
+            Next::Timeout => (Page::status(408), false, page::ConnectionHeader::Close),
             Next::Close => return false,
         };
         let body = if without_body { Bytes::new() } else { page.body.clone() };
@@ -91,7 +91,7 @@ impl Connection {
             return false;
         }
         self.had_response = true;
-        if connection == page::Connection::Close {
+        if connection == page::ConnectionHeader::Close {
             self.linger().await;
             return false;
         }
@@ -118,13 +118,15 @@ impl Connection {
                 }
             }
             match *self.phases.borrow_and_update() {
-                Phase::Open => {}
-                Phase::Ended => return Next::Close,
-                Phase::Closing | Phase::Retired if self.had_response && !has_started => {
+                ServerPhase::Open => {}
+                ServerPhase::Ended => return Next::Close,
+                ServerPhase::Closing | ServerPhase::Retired
+                    if self.had_response && !has_started =>
+                {
                     return Next::Close;
                 }
-                Phase::Closing | Phase::Retired if has_grace_timer => {}
-                Phase::Closing | Phase::Retired => {
+                ServerPhase::Closing | ServerPhase::Retired if has_grace_timer => {}
+                ServerPhase::Closing | ServerPhase::Retired => {
                     has_grace_timer = true;
                     timer.set(sleep(bounds.grace));
                 }

@@ -23,7 +23,7 @@ use prometheus::{Encoder, Registry, TEXT_FORMAT, TextEncoder};
 use self::page::{JSON, Page};
 pub use self::readiness::{NotReady, Readiness};
 pub use self::server::Server;
-pub use self::shared::Bounds;
+pub use self::shared::ServerLimits;
 
 use crate::clock::Clock;
 use crate::config::ReadyWhen;

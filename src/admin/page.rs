@@ -19,7 +19,7 @@ pub(super) struct Page {
 
 /// The `Connection` header of a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Connection {
+pub(super) enum ConnectionHeader {
     /// Keep-alive, which is the default of HTTP/1.1.
     KeepAlive,
     /// Keep-alive, which an HTTP/1.0 client needs as a header.
@@ -39,7 +39,7 @@ impl Page {
     }
 
     /// The status line and the headers.
-    pub(super) fn head(&self, connection: Connection) -> Bytes {
+    pub(super) fn head(&self, connection: ConnectionHeader) -> Bytes {
         let mut head = format!(
             "HTTP/1.1 {} {}\r\nContent-Type: {}\r\nContent-Length: {}\r\nCache-Control: no-store\r\n",
             self.status,
@@ -55,9 +55,9 @@ impl Page {
             head.push_str("Allow: GET, HEAD\r\n");
         }
         head.push_str(match connection {
-            Connection::KeepAlive => "\r\n",
-            Connection::KeepAliveHttp10 => "Connection: keep-alive\r\n\r\n",
-            Connection::Close => "Connection: close\r\n\r\n",
+            ConnectionHeader::KeepAlive => "\r\n",
+            ConnectionHeader::KeepAliveHttp10 => "Connection: keep-alive\r\n\r\n",
+            ConnectionHeader::Close => "Connection: close\r\n\r\n",
         });
         Bytes::from(head)
     }

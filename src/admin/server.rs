@@ -18,7 +18,7 @@ use tokio::time::{sleep, timeout};
 use super::Pages;
 use super::connection::Connection;
 use super::page::{self, Page};
-use super::shared::{Bounds, Phase, Shared};
+use super::shared::{ServerLimits, ServerPhase, ServerState};
 use crate::descriptors::is_out_of_descriptors;
 
 /// The wait after a failed accept, for example without free descriptors.
@@ -27,7 +27,7 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 /// A server with its own runtime.
 pub struct Server {
     runtime: Runtime,
-    phase: watch::Sender<Phase>,
+    phase: watch::Sender<ServerPhase>,
     running: JoinHandle<()>,
 }
 
@@ -36,7 +36,7 @@ impl Server {
     ///
     /// # Errors
     /// A thread or a descriptor cannot be created.
-    pub fn start(socket: StdListener, pages: Arc<Pages>, bounds: Bounds) -> io::Result<Self> {
+    pub fn start(socket: StdListener, pages: Arc<Pages>, bounds: ServerLimits) -> io::Result<Self> {
         let runtime = Builder::new_multi_thread()
             .worker_threads(1)
             .thread_name("weir-admin")
@@ -47,32 +47,32 @@ impl Server {
             let _inside = runtime.enter();
             TcpListener::from_std(socket)?
         };
-        let (phase, phases) = watch::channel(Phase::Open);
-        let shared = Arc::new(Shared::new(pages, bounds));
+        let (phase, phases) = watch::channel(ServerPhase::Open);
+        let shared = Arc::new(ServerState::new(pages, bounds));
         let running = runtime.spawn(run(listener, shared, phases));
         Ok(Self { runtime, phase, running })
     }
 
     /// Accepts connections again, with keep-alive.
     pub fn open(&self) {
-        self.phase.send_replace(Phase::Open);
+        self.phase.send_replace(ServerPhase::Open);
     }
 
     /// Stops accepting, closes idle connections, and allows one more response on the others, until
     /// [`Self::open`] is called.
     pub fn close(&self) {
-        self.phase.send_replace(Phase::Closing);
+        self.phase.send_replace(ServerPhase::Closing);
     }
 
     /// The same permanently: another worker serves.
     pub fn retire(&self) {
-        self.phase.send_replace(Phase::Retired);
+        self.phase.send_replace(ServerPhase::Retired);
     }
 
     /// Stops the server. Responses in progress have `drain_timeout`. Must not be called from a
     /// runtime.
     pub fn stop(self, drain_timeout: Duration) {
-        self.phase.send_replace(Phase::Ended);
+        self.phase.send_replace(ServerPhase::Ended);
         let ended = self.runtime.block_on(async { timeout(drain_timeout, self.running).await });
         if ended.is_err() {
             log::debug!("admin connections closed before their responses were read");
@@ -82,7 +82,7 @@ impl Server {
 }
 
 /// Accepts the next connection.
-async fn accept(shared: &Shared, listener: &TcpListener) -> TcpStream {
+async fn accept(shared: &ServerState, listener: &TcpListener) -> TcpStream {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => return stream,
@@ -102,10 +102,10 @@ async fn accept(shared: &Shared, listener: &TcpListener) -> TcpStream {
 }
 
 /// Responds 503, because every connection has a response in progress.
-fn reject(shared: &Shared, stream: TcpStream) {
+fn reject(shared: &ServerState, stream: TcpStream) {
     let Ok(mut stream) = stream.into_std() else { return };
     let page = Page::text(503, "too many connections to the admin port\n");
-    let head = page.head(page::Connection::Close);
+    let head = page.head(page::ConnectionHeader::Close);
     let response = [&head[..], &page.body[..]].concat();
     // It fits into the socket's buffer, unless the client has disconnected.
     let _written = stream.write(&response);
@@ -115,20 +115,20 @@ fn reject(shared: &Shared, stream: TcpStream) {
 /// Accepts until the server is retired, and returns when the last connection is closed.
 pub(super) async fn run(
     listener: TcpListener,
-    shared: Arc<Shared>,
-    mut phases: watch::Receiver<Phase>,
+    shared: Arc<ServerState>,
+    mut phases: watch::Receiver<ServerPhase>,
 ) {
     let mut listener = Some(listener);
     let mut connections = JoinSet::new();
     loop {
         let phase = *phases.borrow_and_update();
-        if phase >= Phase::Retired {
+        if phase >= ServerPhase::Retired {
             listener = None;
             if connections.is_empty() {
                 return;
             }
         }
-        let open = listener.as_ref().filter(|_| phase == Phase::Open);
+        let open = listener.as_ref().filter(|_| phase == ServerPhase::Open);
         let accepted = async {
             match open {
                 Some(listener) => accept(&shared, listener).await,

@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Pages;
-use super::table::Table;
+use super::table::ConnectionTable;
 use crate::descriptors::Reserve;
 
 /// Limits of the admin port.
 #[derive(Debug, Clone, Copy)]
-pub struct Bounds {
+pub struct ServerLimits {
     /// The maximum number of connections.
     pub connections: usize,
     /// Descriptors reserved at the start, so that they are available when all others are in use.
@@ -24,7 +24,7 @@ pub struct Bounds {
     pub grace: Duration,
 }
 
-impl Default for Bounds {
+impl Default for ServerLimits {
     fn default() -> Self {
         Self {
             connections: 64,
@@ -39,7 +39,7 @@ impl Default for Bounds {
 
 /// The state of the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd)]
-pub(super) enum Phase {
+pub(super) enum ServerPhase {
     /// Accepts connections, with keep-alive.
     Open,
     /// Another worker may take over: each connection gets at most one more response.
@@ -51,16 +51,16 @@ pub(super) enum Phase {
 }
 
 /// State shared by all connections.
-pub(super) struct Shared {
+pub(super) struct ServerState {
     pub(super) pages: Arc<Pages>,
-    pub(super) bounds: Bounds,
-    pub(super) table: Arc<Table>,
+    pub(super) bounds: ServerLimits,
+    pub(super) table: Arc<ConnectionTable>,
     pub(super) reserve: Reserve,
 }
 
-impl Shared {
-    pub(super) fn new(pages: Arc<Pages>, bounds: Bounds) -> Self {
+impl ServerState {
+    pub(super) fn new(pages: Arc<Pages>, bounds: ServerLimits) -> Self {
         let reserve = Reserve::new(bounds.descriptors);
-        Self { pages, bounds, table: Table::new(bounds.connections), reserve }
+        Self { pages, bounds, table: ConnectionTable::new(bounds.connections), reserve }
     }
 }

@@ -38,12 +38,12 @@ struct Status<'a> {
     total_backends: usize,
     downstream_connections: i64,
     config: Configuration<'a>,
-    supervisor: Option<Supervisor>,
-    backends: Vec<Backend<'a>>,
+    supervisor: Option<SupervisorStatus>,
+    backends: Vec<BackendStatus<'a>>,
 }
 
 #[derive(Serialize)]
-struct Supervisor {
+struct SupervisorStatus {
     generation: u64,
     reloads_done: u64,
     reloads_rejected: u64,
@@ -66,7 +66,7 @@ struct Configuration<'a> {
 }
 
 #[derive(Serialize)]
-struct Backend<'a> {
+struct BackendStatus<'a> {
     pool: &'a str,
     url: String,
     state: &'static str,
@@ -109,8 +109,8 @@ pub(super) fn json(inputs: &Inputs<'_>) -> serde_json::Result<Vec<u8>> {
     Ok(body)
 }
 
-fn supervisor(stats: &SupervisorStats) -> Supervisor {
-    Supervisor {
+fn supervisor(stats: &SupervisorStats) -> SupervisorStatus {
+    SupervisorStatus {
         generation: stats.generation,
         reloads_done: stats.reloads_done,
         reloads_rejected: stats.reloads_refused,
@@ -129,11 +129,11 @@ fn backend<'a>(
     pool: &'a Pool,
     member: &'a Member,
     wall: &dyn Fn(Timestamp) -> SystemTime,
-) -> Backend<'a> {
+) -> BackendStatus<'a> {
     let server = &member.backend;
     let health = server.health();
     let in_flight = server.in_flight();
-    Backend {
+    BackendStatus {
         pool: pool.name.as_str(),
         url: server.url(),
         state: match (server.address(), health.known, health.healthy) {

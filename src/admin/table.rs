@@ -12,7 +12,7 @@ const RESPONSE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Every open connection.
 #[derive(Debug)]
-pub(super) struct Table {
+pub(super) struct ConnectionTable {
     capacity: usize,
     inner: Mutex<Inner>,
 }
@@ -28,8 +28,8 @@ struct Inner {
 
 /// The slot of one connection. Dropping it frees the slot.
 #[derive(Debug)]
-pub(super) struct Slot {
-    table: Arc<Table>,
+pub(super) struct ConnectionSlot {
+    table: Arc<ConnectionTable>,
     turn: u64,
     evicted: Arc<Notify>,
 }
@@ -46,14 +46,14 @@ impl Inner {
     }
 }
 
-impl Table {
+impl ConnectionTable {
     pub(super) fn new(capacity: usize) -> Arc<Self> {
         Arc::new(Self { capacity, inner: Mutex::default() })
     }
 
     /// Allocates a slot for a new connection. If all are in use, the connection that has waited the
     /// longest for a request is evicted. `None` if all have a response in progress.
-    pub(super) fn admit(self: &Arc<Self>) -> Option<Slot> {
+    pub(super) fn admit(self: &Arc<Self>) -> Option<ConnectionSlot> {
         let mut inner = self.inner.lock();
         if inner.waiting.len() + inner.responding.len() >= self.capacity {
             let (_, oldest) = inner.waiting.pop_first()?;
@@ -62,11 +62,11 @@ impl Table {
         let turn = inner.next();
         let evicted = Arc::new(Notify::new());
         inner.waiting.insert(turn, Arc::clone(&evicted));
-        Some(Slot { table: Arc::clone(self), turn, evicted })
+        Some(ConnectionSlot { table: Arc::clone(self), turn, evicted })
     }
 }
 
-impl Slot {
+impl ConnectionSlot {
     /// Records that a response of this size is in progress. Returns false if the slot was evicted.
     pub(super) fn start_response(&mut self, bytes: usize) -> bool {
         let mut inner = self.table.inner.lock();
@@ -101,7 +101,7 @@ impl Slot {
     }
 }
 
-impl Drop for Slot {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         self.table.inner.lock().remove(self.turn);
     }
@@ -111,13 +111,13 @@ impl Drop for Slot {
 mod tests {
     use super::*;
 
-    fn is_evicted(slot: &mut Slot) -> bool {
+    fn is_evicted(slot: &mut ConnectionSlot) -> bool {
         !slot.wait_for_request()
     }
 
     #[test]
     fn the_connection_that_has_waited_longest_is_evicted() {
-        let table = Table::new(3);
+        let table = ConnectionTable::new(3);
         let [mut first, mut second, mut third] = [(); 3].map(|()| table.admit().unwrap());
         assert!(
             first.start_response(1) && first.wait_for_request(),
@@ -132,7 +132,7 @@ mod tests {
 
     #[test]
     fn a_connection_with_a_response_in_progress_is_not_evicted() {
-        let table = Table::new(2);
+        let table = ConnectionTable::new(2);
         let [mut first, mut second] = [(); 2].map(|()| table.admit().unwrap());
         assert!(first.start_response(1) && second.start_response(1));
         assert!(table.admit().is_none());
@@ -143,8 +143,8 @@ mod tests {
 
     #[test]
     fn unread_responses_do_not_add_up() {
-        let table = Table::new(64);
-        let mut slots: Vec<Slot> = (0..64).map(|_| table.admit().unwrap()).collect();
+        let table = ConnectionTable::new(64);
+        let mut slots: Vec<ConnectionSlot> = (0..64).map(|_| table.admit().unwrap()).collect();
         for slot in &mut slots {
             assert!(slot.start_response(RESPONSE_BYTES_MAX / 8));
         }

@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::server::run;
-use super::shared::{Phase, Shared};
+use super::shared::{ServerPhase, ServerState};
 use super::*;
 use crate::exchange::Rolls;
 use crate::exchange::event::Observer;
@@ -44,22 +44,23 @@ fn admin_of(serving: &Arc<SharedServingState>) -> Arc<Admin> {
 /// An admin port on the test's own runtime.
 struct Port {
     address: SocketAddr,
-    phase: watch::Sender<Phase>,
+    phase: watch::Sender<ServerPhase>,
     running: JoinHandle<()>,
 }
 
 impl Port {
-    async fn start(admin: &Arc<Admin>, bounds: Bounds) -> Self {
+    async fn start(admin: &Arc<Admin>, bounds: ServerLimits) -> Self {
         let pages = Pages::default();
         pages.begin(Arc::clone(admin));
         Self::of(pages, bounds).await
     }
 
-    async fn of(pages: Pages, bounds: Bounds) -> Self {
+    async fn of(pages: Pages, bounds: ServerLimits) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (phase, phases) = watch::channel(Phase::Open);
-        let shared = Arc::new(Shared::new(Arc::new(pages), Bounds { descriptors: 4, ..bounds }));
+        let (phase, phases) = watch::channel(ServerPhase::Open);
+        let shared =
+            Arc::new(ServerState::new(Arc::new(pages), ServerLimits { descriptors: 4, ..bounds }));
         let running = tokio::spawn(run(listener, shared, phases));
         Self { address, phase, running }
     }
@@ -77,7 +78,7 @@ impl Port {
 }
 
 async fn send(admin: &Arc<Admin>, request: &str) -> String {
-    Port::start(admin, Bounds::default()).await.send(request).await
+    Port::start(admin, ServerLimits::default()).await.send(request).await
 }
 
 /// Reads until the connection is closed.
@@ -201,7 +202,7 @@ async fn head_has_the_length_and_no_body() {
 
 #[tokio::test]
 async fn a_connection_serves_one_request_after_the_other() {
-    let port = Port::start(&admin(), Bounds::default()).await;
+    let port = Port::start(&admin(), ServerLimits::default()).await;
     let mut client = port.connect().await;
     for _ in 0..2 {
         let response = exchange(&mut client, HEALTHZ, "ok\n").await;
@@ -228,7 +229,7 @@ async fn pipelined_requests_are_answered_in_order() {
 
 #[tokio::test]
 async fn before_the_worker_serves_the_port_reports_that_it_starts() {
-    let port = Port::of(Pages::default(), Bounds::default()).await;
+    let port = Port::of(Pages::default(), ServerLimits::default()).await;
     for (path, status) in
         [("/healthz", 200), ("/readyz", 503), ("/metrics", 503), ("/status", 503), ("/no", 404)]
     {
@@ -246,7 +247,7 @@ async fn before_the_worker_serves_the_port_reports_that_it_starts() {
 
 #[tokio::test]
 async fn idle_connections_are_closed_and_a_request_in_progress_gets_its_response() {
-    let port = Port::start(&admin(), Bounds::default()).await;
+    let port = Port::start(&admin(), ServerLimits::default()).await;
     let (mut idle, mut begun, mut new) =
         (port.connect().await, port.connect().await, port.connect().await);
     exchange(&mut idle, HEALTHZ, "ok\n").await;
@@ -255,7 +256,7 @@ async fn idle_connections_are_closed_and_a_request_in_progress_gets_its_response
     begun.write_all(first.as_bytes()).await.unwrap();
     // Once a later connection has its response, the port has read these bytes.
     exchange(&mut port.connect().await, HEALTHZ, "ok\n").await;
-    port.phase.send_replace(Phase::Closing);
+    port.phase.send_replace(ServerPhase::Closing);
     assert_eq!(rest(&mut idle).await, "");
     for (client, bytes) in [(&mut begun, second), (&mut new, HEALTHZ)] {
         client.write_all(bytes.as_bytes()).await.unwrap();
@@ -265,21 +266,21 @@ async fn idle_connections_are_closed_and_a_request_in_progress_gets_its_response
             "{response}"
         );
     }
-    port.phase.send_replace(Phase::Open);
+    port.phase.send_replace(ServerPhase::Open);
     exchange(&mut port.connect().await, HEALTHZ, "ok\n").await;
-    port.phase.send_replace(Phase::Retired);
+    port.phase.send_replace(ServerPhase::Retired);
     timeout(TIMEOUT, port.running).await.expect("it ends").unwrap();
     assert!(TcpStream::connect(port.address).await.is_err(), "the socket is closed");
 }
 
 #[tokio::test]
 async fn a_connection_without_a_request_is_closed_after_the_grace_time() {
-    let bounds = Bounds { grace: Duration::from_millis(50), ..Bounds::default() };
+    let bounds = ServerLimits { grace: Duration::from_millis(50), ..ServerLimits::default() };
     let port = Port::start(&admin(), bounds).await;
     let (mut silent, mut half) = (port.connect().await, port.connect().await);
     half.write_all(b"GET /").await.unwrap();
     exchange(&mut port.connect().await, HEALTHZ, "ok\n").await;
-    port.phase.send_replace(Phase::Retired);
+    port.phase.send_replace(ServerPhase::Retired);
     assert_eq!(rest(&mut silent).await, "");
     let response = rest(&mut half).await;
     assert!(response.is_empty() || response.starts_with("HTTP/1.1 408 "), "{response}");
@@ -292,7 +293,8 @@ async fn a_connection_without_a_request_is_closed_after_the_grace_time() {
 async fn an_incomplete_request_gets_408_and_a_silent_connection_is_closed() {
     let short = Duration::from_millis(100);
     let port =
-        Port::start(&admin(), Bounds { head: short, idle: short, ..Bounds::default() }).await;
+        Port::start(&admin(), ServerLimits { head: short, idle: short, ..ServerLimits::default() })
+            .await;
     let response = port.send("GET / HTTP/1.1\r\nX: ").await;
     assert!(response.starts_with("HTTP/1.1 408 Request Timeout\r\n"), "{response}");
     assert!(response.contains("\r\nConnection: close\r\n"), "{response}");
@@ -304,7 +306,7 @@ async fn an_incomplete_request_gets_408_and_a_silent_connection_is_closed() {
 
 #[tokio::test]
 async fn an_invalid_request_gets_a_clear_response() {
-    let port = Port::start(&admin(), Bounds::default()).await;
+    let port = Port::start(&admin(), ServerLimits::default()).await;
     let large = format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "x".repeat(40_000));
     let long = format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "x".repeat(8000));
     for (request, status, word) in [
@@ -328,7 +330,8 @@ async fn an_invalid_request_gets_a_clear_response() {
 #[tokio::test]
 async fn when_every_connection_has_a_response_in_progress_one_more_gets_503() {
     let admin = admin();
-    let port = Port::start(&admin, Bounds { connections: 1, ..Bounds::default() }).await;
+    let port =
+        Port::start(&admin, ServerLimits { connections: 1, ..ServerLimits::default() }).await;
     // The page is larger than the socket buffers.
     let body = vec![b'x'; 32 * 1024 * 1024].into();
     let page = Page { status: 200, content_type: page::TEXT, body };

@@ -117,12 +117,12 @@ impl fmt::Display for AcceptError {
 
 /// Counts and logs connections that failed before their first request.
 pub(crate) struct AcceptErrorReporter {
-    kinds: Vec<Kind>,
+    kinds: Vec<LabelledFailures>,
     clock: Clock,
 }
 
 /// The failures with one label.
-struct Kind {
+struct LabelledFailures {
     label: &'static str,
     counter: IntCounter,
     log_throttle: LogThrottle,
@@ -132,7 +132,7 @@ impl AcceptErrorReporter {
     pub(crate) fn new(counters: &IntCounterVec, clock: Clock) -> Self {
         let kind = |label| {
             let counter = counters.with_label_values(&[label]);
-            Kind { label, counter, log_throttle: LogThrottle::default() }
+            LabelledFailures { label, counter, log_throttle: LogThrottle::default() }
         };
         Self { kinds: ROWS.iter().filter_map(|row| row.reason).map(kind).collect(), clock }
     }

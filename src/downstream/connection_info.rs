@@ -22,7 +22,7 @@ pub(crate) struct ConnectionInfo {
     /// The addresses that a PROXY header named: of the client, and what it connected to.
     pub(crate) proxied: Option<Addresses>,
     /// `None` for plaintext.
-    pub(crate) tls: Option<Tls>,
+    pub(crate) tls: Option<ClientTls>,
     forwarded: OnceLock<Option<ForwardedValues>>,
 }
 
@@ -37,7 +37,7 @@ pub(crate) struct ForwardedValues {
 
 /// The TLS session of a connection.
 #[derive(Debug)]
-pub(crate) struct Tls {
+pub(crate) struct ClientTls {
     /// The results of the handshake.
     pub(crate) facts: HandshakeInfo,
     /// What terminated it.

@@ -38,7 +38,7 @@ use super::response_progress::ResponseProgress;
 use super::stalled::{Reader, Stalled, ToBackend, Wait};
 use crate::exchange::refusal::{Abort, Refusal};
 use crate::http::scan::Violation;
-use crate::http::target::Change;
+use crate::http::target::ReplacedByte;
 use crate::time::Timestamp;
 use crate::upstream::http2::RequestBody;
 
@@ -96,7 +96,7 @@ pub struct ConnectionState {
     violation: OnceLock<Violation>,
     /// Bytes that the scanner replaced in request targets, of the current and of pipelined
     /// requests.
-    target_changes: Mutex<Vec<Change>>,
+    target_changes: Mutex<Vec<ReplacedByte>>,
     /// The refusal that the request headers alone call for.
     pub(crate) head_refusal: OnceLock<Refusal>,
     /// The last read returned `Pending`: Weir is waiting for the client.

@@ -17,7 +17,7 @@ use super::session_ext::SessionExt as _;
 
 /// Whether a client still waits for its response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Presence {
+pub(crate) enum ClientPresence {
     /// As far as is known.
     Waits,
     /// It has closed its side, and `half_closed` says that the request goes on.
@@ -27,7 +27,7 @@ pub(crate) enum Presence {
 }
 
 /// Checks once, without waiting.
-pub(crate) fn check_now(session: &mut Session) -> Presence {
+pub(crate) fn check_now(session: &mut Session) -> ClientPresence {
     if !can_check(session) {
         return known(session);
     }
@@ -37,17 +37,17 @@ pub(crate) fn check_now(session: &mut Session) -> Presence {
         reading.poll(&mut Context::from_waker(Waker::noop()))
     };
     match polled {
-        Poll::Ready(Err(_)) => Presence::Left,
+        Poll::Ready(Err(_)) => ClientPresence::Left,
         Poll::Ready(Ok(_)) | Poll::Pending => known(session),
     }
 }
 
 /// What is known without another read.
-pub(crate) fn known(session: &Session) -> Presence {
+pub(crate) fn known(session: &Session) -> ClientPresence {
     let http1 = session.as_downstream().as_http1();
     match http1.is_some_and(|session| session.is_half_closed()) {
-        true => Presence::HalfClosed,
-        false => Presence::Waits,
+        true => ClientPresence::HalfClosed,
+        false => ClientPresence::Waits,
     }
 }
 
@@ -78,7 +78,7 @@ pub(crate) async fn back_off(session: &mut Session, wait: Duration) -> Result<()
 /// # Errors
 /// The client has disconnected meanwhile.
 pub(crate) fn check_after_connect(session: &mut Session) -> Result<()> {
-    if check_now(session) == Presence::Left { Err(client_left()) } else { Ok(()) }
+    if check_now(session) == ClientPresence::Left { Err(client_left()) } else { Ok(()) }
 }
 
 /// The error for a client that has disconnected.

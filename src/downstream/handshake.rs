@@ -13,7 +13,7 @@ use pingora_core::protocols::{GetSocketDigest as _, SocketDigest, Stream};
 use tokio::io::AsyncReadExt as _;
 
 use super::accept_error::AcceptError;
-use super::connection_info::{ConnectionInfo, Tls};
+use super::connection_info::{ClientTls, ConnectionInfo};
 use super::connection_state::{CloseReason, ConnectionState};
 use crate::clock::Clock;
 use crate::config::Listener;
@@ -130,7 +130,7 @@ impl ListenerContext {
         let (stream, facts) = in_time(until, shaken).await?;
         let opened =
             if facts.http2 { Negotiated::Http2(stream) } else { Negotiated::Http1(stream) };
-        connection.tls = Some(Tls { facts, terminator: Arc::clone(terminator) });
+        connection.tls = Some(ClientTls { facts, terminator: Arc::clone(terminator) });
         Ok(opened)
     }
 }

@@ -7,7 +7,7 @@ use pingora_proxy::Session;
 use super::session_ext::SessionExt as _;
 use crate::http::host;
 use crate::http::scan::Violation;
-use crate::http::target::{Absolute, Change, escaped, restored};
+use crate::http::target::{Absolute, ReplacedByte, escaped, restored};
 
 /// Turns the target that the client sent into the one for the backend. The next hook refuses the
 /// request if the target is invalid.
@@ -23,7 +23,7 @@ pub(crate) fn settle(session: &mut Session) {
     }
 }
 
-fn rewrite(request: &mut RequestHeader, changes: &[Change]) -> Result<(), Violation> {
+fn rewrite(request: &mut RequestHeader, changes: &[ReplacedByte]) -> Result<(), Violation> {
     let target = restored(request.raw_path(), changes);
     let Some(absolute) = Absolute::of(&target) else { return set(request, &target) };
     set(request, &absolute.origin_form(request.method == Method::OPTIONS))?;

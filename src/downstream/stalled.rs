@@ -15,7 +15,7 @@ use prometheus::{IntCounter, IntGauge};
 
 use crate::clock::Clock;
 use crate::metrics::ConnectionMetrics;
-use crate::policy::unread::{Key, Limits, Unread};
+use crate::policy::unread::{Unread, UnreadLimits, WaiterKey};
 use crate::upstream::bounded::{PIECE, PIECE_GROWN, Writes};
 
 /// What one response or upgraded connection holds at most while one side does not read, in bytes:
@@ -85,13 +85,13 @@ pub(crate) enum Reader {
 
 /// All that wait to be read.
 pub(crate) struct Stalled<L> {
-    state: Mutex<State<L>>,
+    state: Mutex<StalledState<L>>,
     clock: Clock,
     gauge: IntGauge,
     ended: IntCounter,
 }
 
-struct State<L> {
+struct StalledState<L> {
     unread: Unread<(Arc<L>, Reader)>,
     /// A task is checking the limit.
     is_watched: bool,
@@ -102,8 +102,8 @@ struct State<L> {
 impl<L: Stallable> Stalled<L> {
     /// All of them together may hold `bytes`; `None` for no limit.
     pub(crate) fn new(bytes: Option<u64>, clock: Clock, metrics: &ConnectionMetrics) -> Arc<Self> {
-        let unread = Unread::new(Limits::new(bytes, HELD_MAX));
-        let state = Mutex::new(State { unread, is_watched: false, unlogged: 0 });
+        let unread = Unread::new(UnreadLimits::new(bytes, HELD_MAX));
+        let state = Mutex::new(StalledState { unread, is_watched: false, unlogged: 0 });
         let (gauge, ended) = (metrics.stalled.clone(), metrics.stalled_ended.clone());
         Arc::new(Self { state, clock, gauge, ended })
     }
@@ -149,7 +149,7 @@ impl<L: Stallable> Stalled<L> {
         state.is_watched
     }
 
-    fn end(&self, state: &mut State<L>, stalled: &[(Arc<L>, Reader)]) {
+    fn end(&self, state: &mut StalledState<L>, stalled: &[(Arc<L>, Reader)]) {
         for (waiting, reader) in stalled {
             waiting.give_up(*reader);
             self.ended.inc();
@@ -159,7 +159,7 @@ impl<L: Stallable> Stalled<L> {
 }
 
 impl<L> Stalled<L> {
-    fn state(&self) -> MutexGuard<'_, State<L>> {
+    fn state(&self) -> MutexGuard<'_, StalledState<L>> {
         self.state.lock()
     }
 }
@@ -174,7 +174,7 @@ impl<L> fmt::Debug for Stalled<L> {
 #[derive(Debug)]
 struct Ticket<L> {
     stalled: Arc<Stalled<L>>,
-    key: Key,
+    key: WaiterKey,
 }
 
 impl<L> Drop for Ticket<L> {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ::http::Method;
 
-use super::event::Event;
+use super::event::ExchangeEvent;
 use super::head::check_length;
 use super::refusal::{Outcome, Refusal, Scope};
 use super::{Exchange, Head};
@@ -165,7 +165,7 @@ impl Exchange {
     ) -> Result<(), Refusal> {
         let (Some(limiter), Some(client)) = (limiter, self.client) else { return Ok(()) };
         limiter.admit(client.address, now).map_err(|wait| {
-            self.observer.observe(&Event::RateLimited(scope));
+            self.observer.observe(&ExchangeEvent::RateLimited(scope));
             Refusal::RateLimited(scope, wait)
         })
     }

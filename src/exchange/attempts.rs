@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
-use crate::policy::retry::Failure;
+use crate::policy::retry::AttemptFailure;
 use crate::runtime::backend::Backend;
 use crate::runtime::ids::{BackendId, PoolId};
 
@@ -15,7 +15,7 @@ pub struct Attempt {
     /// The backend, within the pool.
     pub backend: BackendId,
     /// Why it failed, if it did.
-    pub failure: Option<Failure>,
+    pub failure: Option<AttemptFailure>,
 }
 
 /// The attempts of one exchange. Nearly all have one, few more than two.

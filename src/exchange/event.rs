@@ -5,13 +5,13 @@ use std::time::Duration;
 use crate::exchange::Exchange;
 use crate::exchange::refusal::{Outcome, Scope};
 use crate::http::metric_label::MethodLabel;
-use crate::policy::retry::Failure;
+use crate::policy::retry::AttemptFailure;
 use crate::runtime::ids::{BackendId, PoolId};
 use crate::time::Timestamp;
 
 /// An event.
 #[derive(Debug)]
-pub enum Event<'a> {
+pub enum ExchangeEvent<'a> {
     /// A new connection to a backend was made for this exchange.
     Connected {
         /// The pool.
@@ -28,7 +28,7 @@ pub enum Event<'a> {
         /// The backend, within the pool.
         backend: BackendId,
         /// Why.
-        failure: Failure,
+        failure: AttemptFailure,
         /// Whether another attempt follows.
         retried: bool,
     },
@@ -88,5 +88,5 @@ pub struct Wire<'a> {
 /// Observes exchanges. Called on the request path, so it must not block.
 pub trait Observer: Send + Sync {
     /// Handles an event.
-    fn observe(&self, event: &Event<'_>);
+    fn observe(&self, event: &ExchangeEvent<'_>);
 }

@@ -25,7 +25,7 @@ pub const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-p
 
 /// The client of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Client {
+pub struct ClientInfo {
     /// The address of the connection's peer.
     pub peer: IpAddr,
     /// The client's address according to `trusted_proxies`: the key of limits and hashes, the
@@ -74,11 +74,11 @@ impl<'a> Head<'a> {
     }
 
     /// The client's address according to `trusted_proxies`.
-    pub(super) fn client(&self, snapshot: &Snapshot) -> Client {
+    pub(super) fn client(&self, snapshot: &Snapshot) -> ClientInfo {
         let (peer, trusted) = (self.peer.to_canonical(), &snapshot.trusted_proxies);
         if !forwarded::is_trusted(peer, trusted) {
             // Its headers are not trusted, so they are not read.
-            return Client { peer: self.peer, address: peer };
+            return ClientInfo { peer: self.peer, address: peer };
         }
         let address = match snapshot.forwarded.accept {
             ForwardingHeader::XForwardedFor => {
@@ -88,7 +88,7 @@ impl<'a> Head<'a> {
                 forwarded::client_by_forwarded(self.peer, self.header_lines(FORWARDED), trusted)
             }
         };
-        Client { peer: self.peer, address }
+        ClientInfo { peer: self.peer, address }
     }
 
     /// A line that is not text ends a search, as an element that is not an address does.

@@ -31,7 +31,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::config::limits::BACKOFF_MAX;
 use crate::exchange::attempts::Attempts;
-use crate::exchange::event::{Event, Observer, Summary, Wire};
+use crate::exchange::event::{ExchangeEvent, Observer, Summary, Wire};
 use crate::exchange::parts::{
     BodySize, Conclusion, CurrentAttempt, Destination, ResponseFacts, Times, UpgradeState,
 };
@@ -39,7 +39,7 @@ use crate::exchange::refusal::{Outcome, Refusal};
 use crate::exchange::request::{Request, Transfer};
 use crate::http::address;
 use crate::policy::backoff;
-use crate::policy::retry::{Failure, RetryContext};
+use crate::policy::retry::{AttemptFailure, RetryContext};
 use crate::runtime::backend_set::BackendSet;
 use crate::runtime::pool::Pool;
 use crate::runtime::snapshot::Snapshot;
@@ -47,14 +47,14 @@ use crate::time::Timestamp;
 
 pub use admit::{Admitted, DirectResponse};
 pub use attempts::{Attempt, Target};
-pub use head::{Client, Head, X_FORWARDED_FOR, X_FORWARDED_PROTO};
+pub use head::{ClientInfo, Head, X_FORWARDED_FOR, X_FORWARDED_PROTO};
 
 /// One request and its response.
 pub struct Exchange {
     snapshot: Arc<Snapshot>,
     observer: Arc<dyn Observer>,
     request: Option<Request>,
-    client: Option<Client>,
+    client: Option<ClientInfo>,
     times: Times,
     destination: Destination,
     attempts: Attempts,
@@ -164,14 +164,14 @@ impl Exchange {
             return;
         };
         let took = now.since(self.current.picked);
-        self.observer.observe(&Event::Connected { pool, backend: attempt.backend, took });
+        self.observer.observe(&ExchangeEvent::Connected { pool, backend: attempt.backend, took });
     }
 
     /// The current attempt failed. Returns whether to retry; the lease is released at once.
     /// `reason` is for the operator.
     pub fn attempt_failed(
         &mut self,
-        failure: Failure,
+        failure: AttemptFailure,
         reason: &str,
         replay: Replay,
         now: Timestamp,
@@ -189,7 +189,7 @@ impl Exchange {
         if let Some(lease) = self.current.lease.take() {
             lease.backend().attempt_failed(reason);
         }
-        self.observer.observe(&Event::AttemptFailed { pool, backend, failure, retried });
+        self.observer.observe(&ExchangeEvent::AttemptFailed { pool, backend, failure, retried });
         retried
     }
 
@@ -198,7 +198,7 @@ impl Exchange {
     /// is not blamed, and the request is rejected.
     pub fn not_connected(
         &mut self,
-        failure: Option<Failure>,
+        failure: Option<AttemptFailure>,
         reason: &str,
         replay: Replay,
         now: Timestamp,
@@ -218,7 +218,7 @@ impl Exchange {
     /// The headers of the backend's response have arrived. Returns whether to discard it and retry.
     pub fn response_head(&mut self, status: u16, replay: Replay, now: Timestamp) -> bool {
         self.times.last_event = now;
-        let failure = Failure::Status(status);
+        let failure = AttemptFailure::Status(status);
         if self.may_retry(failure, replay, now) {
             return self.attempt_failed(
                 failure,
@@ -231,7 +231,7 @@ impl Exchange {
         false
     }
 
-    fn may_retry(&self, failure: Failure, replay: Replay, now: Timestamp) -> bool {
+    fn may_retry(&self, failure: AttemptFailure, replay: Replay, now: Timestamp) -> bool {
         let Some(pool) = self.current_pool(&self.snapshot) else { return false };
         let context = RetryContext {
             attempts_made: u32::try_from(self.attempts.len()).unwrap_or(u32::MAX),
@@ -254,7 +254,7 @@ impl Exchange {
         }
         if !std::mem::replace(&mut self.conclusion.reported, true) {
             let summary = Summary { exchange: self, ending, wire, ended: now };
-            self.observer.observe(&Event::Finished(summary));
+            self.observer.observe(&ExchangeEvent::Finished(summary));
         }
     }
 

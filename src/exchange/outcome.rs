@@ -5,7 +5,7 @@
 //! backend is blamed only for its own faults, never for a client that sends or reads slowly.
 
 use super::refusal::{Abort, Outcome, Refusal};
-use crate::policy::retry::Failure;
+use crate::policy::retry::AttemptFailure;
 use crate::time::Timestamp;
 
 /// Where a fault was detected.
@@ -49,15 +49,15 @@ pub enum Kind {
 impl Kind {
     /// How a backend has failed that is to blame for this.
     #[must_use]
-    pub const fn failure(self) -> Failure {
+    pub const fn failure(self) -> AttemptFailure {
         match self {
-            Self::Connect | Self::ConnectTimeout => Failure::Connect,
-            Self::Tls => Failure::Tls,
-            Self::Certificate => Failure::Certificate,
-            Self::Timeout => Failure::Timeout,
-            Self::Unprocessed => Failure::Refused,
+            Self::Connect | Self::ConnectTimeout => AttemptFailure::Connect,
+            Self::Tls => AttemptFailure::Tls,
+            Self::Certificate => AttemptFailure::Certificate,
+            Self::Timeout => AttemptFailure::Timeout,
+            Self::Unprocessed => AttemptFailure::Refused,
             Self::Unread | Self::Closed | Self::Protocol | Self::AfterResponse | Self::Other => {
-                Failure::Reset
+                AttemptFailure::Reset
             }
         }
     }
@@ -112,7 +112,7 @@ pub struct Progress {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Judgement {
     /// How the backend failed; `None` if it is not to blame.
-    pub blame: Option<Failure>,
+    pub blame: Option<AttemptFailure>,
     /// The response to send; `None` if none can be sent, or one has been.
     pub refusal: Option<Refusal>,
     /// The outcome of the exchange if there is no further attempt.
@@ -161,7 +161,7 @@ impl Judgement {
         Self { blame: None, refusal: None, outcome }
     }
 
-    const fn blaming(self, failure: Failure) -> Self {
+    const fn blaming(self, failure: AttemptFailure) -> Self {
         Self { blame: Some(failure), ..self }
     }
 }
@@ -270,7 +270,7 @@ fn past_deadline(progress: &Progress, is_client: bool) -> Judgement {
         return Judgement::new(progress, Refusal::ClientTimeout, outcome);
     }
     let refusal = if is_over { Refusal::RequestTimeout } else { Refusal::ResponseTimeout };
-    Judgement::new(progress, refusal, outcome).blaming(Failure::Timeout)
+    Judgement::new(progress, refusal, outcome).blaming(AttemptFailure::Timeout)
 }
 
 #[cfg(test)]
@@ -324,7 +324,7 @@ mod tests {
         expired(Expired::Connection(abort), progress)
     }
 
-    type Case = (Side, Kind, Progress, Option<Failure>, Outcome);
+    type Case = (Side, Kind, Progress, Option<AttemptFailure>, Outcome);
 
     #[track_caller]
     fn check(cases: &[Case]) {
@@ -344,7 +344,7 @@ mod tests {
 
     #[test]
     fn a_backend_is_blamed_for_what_it_did() {
-        use Failure as F;
+        use AttemptFailure as F;
         use Refusal as R;
         let (backend, reset) = (Side::Backend, Some(F::Reset));
         let refused = Outcome::Refused;
@@ -379,17 +379,17 @@ mod tests {
     #[test]
     fn each_kind_of_fault_is_one_kind_of_failure() {
         for (kind, failure) in [
-            (Kind::Connect, Failure::Connect),
-            (Kind::ConnectTimeout, Failure::Connect),
-            (Kind::Tls, Failure::Tls),
-            (Kind::Certificate, Failure::Certificate),
-            (Kind::Timeout, Failure::Timeout),
-            (Kind::Unprocessed, Failure::Refused),
-            (Kind::Closed, Failure::Reset),
-            (Kind::Protocol, Failure::Reset),
-            (Kind::Unread, Failure::Reset),
-            (Kind::AfterResponse, Failure::Reset),
-            (Kind::Other, Failure::Reset),
+            (Kind::Connect, AttemptFailure::Connect),
+            (Kind::ConnectTimeout, AttemptFailure::Connect),
+            (Kind::Tls, AttemptFailure::Tls),
+            (Kind::Certificate, AttemptFailure::Certificate),
+            (Kind::Timeout, AttemptFailure::Timeout),
+            (Kind::Unprocessed, AttemptFailure::Refused),
+            (Kind::Closed, AttemptFailure::Reset),
+            (Kind::Protocol, AttemptFailure::Reset),
+            (Kind::Unread, AttemptFailure::Reset),
+            (Kind::AfterResponse, AttemptFailure::Reset),
+            (Kind::Other, AttemptFailure::Reset),
         ] {
             assert_eq!(kind.failure(), failure, "{kind:?}");
         }
@@ -397,7 +397,7 @@ mod tests {
 
     #[test]
     fn any_other_fault_of_a_backend_is_a_reset_connection() {
-        let reset = Some(Failure::Reset);
+        let reset = Some(AttemptFailure::Reset);
         for kind in [Kind::Unread, Kind::AfterResponse, Kind::Other] {
             let refused = Outcome::Refused(Refusal::ConnectionReset);
             check(&[(Side::Backend, kind, waiting(), reset, refused)]);
@@ -430,7 +430,7 @@ mod tests {
 
     #[test]
     fn at_the_deadline_the_backend_is_blamed_if_weir_was_waiting_for_it() {
-        let timeout = Some(Failure::Timeout);
+        let timeout = Some(AttemptFailure::Timeout);
         let refused = Outcome::Refused(Refusal::RequestTimeout);
         let deadline = Outcome::Aborted(Abort::Deadline);
         let shortened = Progress { until_deadline: true, ..waiting() };
@@ -450,12 +450,18 @@ mod tests {
         let sending = Progress { awaits_body: true, ..responding() };
         let no_headers = Outcome::Refused(Refusal::ResponseTimeout);
         check(&[
-            (Side::Client, Kind::Closed, late(waiting()), Some(Failure::Timeout), no_headers),
+            (
+                Side::Client,
+                Kind::Closed,
+                late(waiting()),
+                Some(AttemptFailure::Timeout),
+                no_headers,
+            ),
             (
                 Side::Client,
                 Kind::Closed,
                 late(responding()),
-                Some(Failure::Timeout),
+                Some(AttemptFailure::Timeout),
                 Outcome::UpstreamAborted,
             ),
             (Side::Client, Kind::Closed, late(unread()), None, Outcome::ClientWriteTimeout),
@@ -496,12 +502,24 @@ mod tests {
         for (all_down, refusal) in [(true, down), (false, failed)] {
             let progress = Progress { all_down, ..waiting() };
             let refused = Outcome::Refused(refusal);
-            check(&[(Side::Backend, Kind::Connect, progress, Some(Failure::Connect), refused)]);
+            check(&[(
+                Side::Backend,
+                Kind::Connect,
+                progress,
+                Some(AttemptFailure::Connect),
+                refused,
+            )]);
         }
         // A timeout is a timeout, whatever the other attempts did.
         let progress = Progress { all_down: true, ..waiting() };
         let late = Outcome::Refused(Refusal::ConnectTimeout);
-        check(&[(Side::Backend, Kind::ConnectTimeout, progress, Some(Failure::Connect), late)]);
+        check(&[(
+            Side::Backend,
+            Kind::ConnectTimeout,
+            progress,
+            Some(AttemptFailure::Connect),
+            late,
+        )]);
     }
 
     #[test]

@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use ::http::HeaderValue;
 
-use super::{Attempt, Client, Exchange, Target};
-use crate::exchange::event::Event;
+use super::{Attempt, ClientInfo, Exchange, Target};
+use crate::exchange::event::ExchangeEvent;
 use crate::exchange::parts::Tunnel;
 use crate::exchange::refusal::Refusal;
 use crate::exchange::request::Request;
-use crate::policy::retry::Failure;
+use crate::policy::retry::AttemptFailure;
 use crate::runtime::backend::Backend;
 use crate::runtime::ids::PoolId;
 use crate::runtime::snapshot::Snapshot;
@@ -80,7 +80,7 @@ impl Exchange {
     /// backend that could be tried. Without an attempt it is false.
     #[must_use]
     pub fn is_all_down(&self) -> bool {
-        let connect = Some(Failure::Connect);
+        let connect = Some(AttemptFailure::Connect);
         let never = self.attempts.iter().all(|one| one.failure == connect);
         let pool = self.current_pool(&self.snapshot);
         !self.attempts.is_empty()
@@ -108,7 +108,7 @@ impl Exchange {
 
     /// The client; known once the request has been checked.
     #[must_use]
-    pub fn client(&self) -> Option<Client> {
+    pub fn client(&self) -> Option<ClientInfo> {
         self.client
     }
 
@@ -155,7 +155,7 @@ impl Exchange {
 
     /// Sets the peer of a connection that has no request yet.
     pub fn set_peer(&mut self, peer: IpAddr) {
-        self.client = Some(Client { peer, address: peer.to_canonical() });
+        self.client = Some(ClientInfo { peer, address: peer.to_canonical() });
     }
 
     /// Records that the edge responds with this refusal.
@@ -223,7 +223,7 @@ impl Exchange {
         self.upgrade.tunnel =
             Some(Tunnel { since: now, counted: pool.map(|pool| pool.tunnels.enter()) });
         if let Some(pool) = self.destination.pool {
-            self.observer.observe(&Event::Upgraded { pool });
+            self.observer.observe(&ExchangeEvent::Upgraded { pool });
         }
         silence
     }

@@ -19,19 +19,19 @@ impl Recorder {
 }
 
 impl Observer for Recorder {
-    fn observe(&self, event: &Event<'_>) {
+    fn observe(&self, event: &ExchangeEvent<'_>) {
         let note = match event {
-            Event::Connected { backend, took, .. } => {
+            ExchangeEvent::Connected { backend, took, .. } => {
                 let backend = backend.position();
                 format!("connected {backend} {took:?}")
             }
-            Event::AttemptFailed { backend, failure, retried, .. } => {
+            ExchangeEvent::AttemptFailed { backend, failure, retried, .. } => {
                 let backend = backend.position();
                 format!("failed {backend} {failure:?} retried={retried}")
             }
-            Event::Upgraded { pool } => format!("tunnel in {}", pool.position()),
-            Event::RateLimited(scope) => format!("limited {}", scope.as_str()),
-            Event::Finished(summary) => format!("finished {:?}", summary.ending),
+            ExchangeEvent::Upgraded { pool } => format!("tunnel in {}", pool.position()),
+            ExchangeEvent::RateLimited(scope) => format!("limited {}", scope.as_str()),
+            ExchangeEvent::Finished(summary) => format!("finished {:?}", summary.ending),
         };
         self.0.lock().push(note);
     }
@@ -207,7 +207,7 @@ fn a_pools_own_limit_is_checked_after_the_global_one() {
 fn an_attempt_after_a_failure_goes_elsewhere_and_at_once() {
     let (mut exchange, recorder) = admitted(&snapshot(TWO));
     let first = exchange.pick(at(0), Rolls { backoff: u64::MAX, ..Rolls::default() }).unwrap();
-    assert!(exchange.attempt_failed(Failure::Connect, "refused", SAFE, at(1)));
+    assert!(exchange.attempt_failed(AttemptFailure::Connect, "refused", SAFE, at(1)));
     assert_eq!(first.backend.in_flight(), 0, "the lease is back before the next pick");
     let second = exchange.pick(at(1), Rolls { backoff: u64::MAX, ..Rolls::default() }).unwrap();
     assert_ne!(first.backend.address(), second.backend.address());
@@ -229,9 +229,9 @@ fn a_recovering_backend_is_preferred_to_one_that_failed_this_request() {
     let backend =
         |exchange: &mut Exchange| exchange.pick(at(1), Rolls::default()).map(|to| to.id.position());
     assert_eq!(backend(&mut exchange), Ok(0), "a first attempt goes to a healthy one");
-    assert!(exchange.attempt_failed(Failure::Connect, "refused", SAFE, at(1)));
+    assert!(exchange.attempt_failed(AttemptFailure::Connect, "refused", SAFE, at(1)));
     assert_eq!(backend(&mut exchange), Ok(1));
-    assert!(exchange.attempt_failed(Failure::Connect, "refused", SAFE, at(1)));
+    assert!(exchange.attempt_failed(AttemptFailure::Connect, "refused", SAFE, at(1)));
     assert_eq!(backend(&mut exchange), Ok(0), "both have failed it, and this one is healthy");
     assert_eq!(recorder.take().len(), 2);
 }
@@ -248,7 +248,7 @@ fn a_request_whose_backend_dies_goes_to_one_that_recovers_although_none_is_healt
     dead.backend.probed(Err("refused".to_owned()), at(1));
     dead.backend.probed(Err("refused".to_owned()), at(1));
     assert!(!dead.backend.is_healthy());
-    assert!(exchange.attempt_failed(Failure::Connect, "refused", SAFE, at(1)));
+    assert!(exchange.attempt_failed(AttemptFailure::Connect, "refused", SAFE, at(1)));
     assert_eq!(exchange.pick(at(1), Rolls::default()).map(|to| to.id.position()), Ok(1));
     assert!(snapshot.pools[0].pick(&BackendSet::EMPTY, 0, 0).is_none(), "for a first attempt");
 }
@@ -259,7 +259,7 @@ fn retries_take_no_turn_of_the_first_attempts() {
     let firsts = [0; 4].map(|_| {
         let (mut exchange, _) = admitted(&snapshot);
         let first = exchange.pick(at(0), Rolls::default()).unwrap();
-        assert!(exchange.attempt_failed(Failure::Connect, "refused", SAFE, at(0)));
+        assert!(exchange.attempt_failed(AttemptFailure::Connect, "refused", SAFE, at(0)));
         exchange.pick(at(0), Rolls::default()).unwrap();
         first.backend.label.to_string()
     });
@@ -277,13 +277,13 @@ fn a_second_attempt_at_the_same_backend_waits() {
                 .backoff
                 .is_zero()
         );
-        assert!(exchange.attempt_failed(Failure::Connect, "refused", SAFE, at(0)));
+        assert!(exchange.attempt_failed(AttemptFailure::Connect, "refused", SAFE, at(0)));
     }
     let third = exchange.pick(at(0), Rolls { backoff: u64::MAX, ..Rolls::default() }).unwrap();
     assert!(third.backoff > Duration::from_millis(99), "{:?}", third.backoff);
     assert!(third.backoff <= Duration::from_millis(100), "{:?}", third.backoff);
     assert!(
-        !exchange.attempt_failed(Failure::Connect, "refused", SAFE, at(0)),
+        !exchange.attempt_failed(AttemptFailure::Connect, "refused", SAFE, at(0)),
         "three attempts are all"
     );
 }
@@ -294,7 +294,7 @@ fn no_wait_and_no_attempt_goes_beyond_the_deadline() {
     let target = exchange.pick(at(9_000), Rolls::default()).unwrap();
     assert_eq!(target.connect_timeout, Duration::from_secs(1));
     assert_eq!(target.response_timeout, Duration::from_secs(1));
-    assert!(!exchange.attempt_failed(Failure::Connect, "timed out", SAFE, at(10_000)));
+    assert!(!exchange.attempt_failed(AttemptFailure::Connect, "timed out", SAFE, at(10_000)));
     assert_eq!(exchange.pick(at(10_000), Rolls::default()).unwrap_err(), Refusal::RequestTimeout);
 }
 
@@ -337,7 +337,7 @@ fn nothing_is_retried_for_a_client_that_has_closed_its_side() {
     let half_closed = Replay { half_closed: true, ..SAFE };
     exchange.pick(at(0), Rolls::default()).unwrap();
     assert!(!exchange.response_head(503, half_closed, at(1)));
-    assert!(!exchange.attempt_failed(Failure::Connect, "refused", half_closed, at(1)));
+    assert!(!exchange.attempt_failed(AttemptFailure::Connect, "refused", half_closed, at(1)));
 }
 
 #[test]
@@ -365,11 +365,11 @@ fn all_backends_are_down_once_each_of_them_failed_to_connect() {
         exchange.attempt_failed(failure, "why", SAFE, at(0));
         exchange.is_all_down()
     };
-    assert!(!fail(&mut exchange, Failure::Connect), "the other one was not tried");
-    assert!(fail(&mut exchange, Failure::Connect));
+    assert!(!fail(&mut exchange, AttemptFailure::Connect), "the other one was not tried");
+    assert!(fail(&mut exchange, AttemptFailure::Connect));
     let (mut exchange, _recorder) = admitted(&snapshot(TWO));
-    assert!(!fail(&mut exchange, Failure::Reset), "it was connected");
-    assert!(!fail(&mut exchange, Failure::Connect), "one of the two was connected");
+    assert!(!fail(&mut exchange, AttemptFailure::Reset), "it was connected");
+    assert!(!fail(&mut exchange, AttemptFailure::Connect), "one of the two was connected");
 }
 
 #[test]

@@ -15,7 +15,7 @@ use smallvec::SmallVec;
 
 /// The direction of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Direction {
+pub enum MessageDirection {
     /// From the client to a backend.
     Request,
     /// From a backend to the client.
@@ -89,11 +89,11 @@ const PROTECTED: [&str; 28] = [
 /// Allocates only if `Connection` names a header of its own.
 pub fn to_remove(
     headers: &HeaderMap,
-    direction: Direction,
+    direction: MessageDirection,
 ) -> impl Iterator<Item = HeaderName> + use<> {
     let fixed: &[&str] = match direction {
-        Direction::Request => &ON_REQUESTS,
-        Direction::Response => &ON_RESPONSES,
+        MessageDirection::Request => &ON_REQUESTS,
+        MessageDirection::Response => &ON_RESPONSES,
     };
     // Few headers of the list are ever present, so one pass over the present ones costs less than
     // looking up each of the list. Most present headers begin with another letter.
@@ -171,7 +171,7 @@ mod tests {
     }
 
     /// The headers that remain of `lines`, in alphabetical order.
-    fn left(direction: Direction, lines: &[(&'static str, &'static str)]) -> Vec<String> {
+    fn left(direction: MessageDirection, lines: &[(&'static str, &'static str)]) -> Vec<String> {
         let mut map = headers(lines);
         for name in to_remove(&map, direction) {
             map.remove(name);
@@ -194,20 +194,23 @@ mod tests {
             ("http2-settings", "AAMAAABk"),
             ("accept", "*/*"),
         ];
-        assert_eq!(left(Direction::Request, &lines), ["accept"]);
+        assert_eq!(left(MessageDirection::Request, &lines), ["accept"]);
     }
 
     #[test]
     fn the_proxys_own_authentication_is_removed_from_a_response() {
         let lines = [("proxy-authenticate", "Basic"), ("proxy-authentication-info", "x=1")];
-        assert!(left(Direction::Response, &lines).is_empty());
+        assert!(left(MessageDirection::Response, &lines).is_empty());
     }
 
     #[test]
     fn framing_belongs_to_the_library() {
         let lines = [("transfer-encoding", "chunked"), ("content-length", "5")];
-        assert_eq!(left(Direction::Request, &lines), ["content-length"]);
-        assert_eq!(left(Direction::Response, &lines), ["content-length", "transfer-encoding"]);
+        assert_eq!(left(MessageDirection::Request, &lines), ["content-length"]);
+        assert_eq!(
+            left(MessageDirection::Response, &lines),
+            ["content-length", "transfer-encoding"]
+        );
     }
 
     #[test]
@@ -220,8 +223,8 @@ mod tests {
             ("x-three", "3"),
             ("x-four", "4"),
         ];
-        assert_eq!(left(Direction::Request, &lines), ["x-four"]);
-        assert_eq!(left(Direction::Response, &lines), ["x-four"]);
+        assert_eq!(left(MessageDirection::Request, &lines), ["x-four"]);
+        assert_eq!(left(MessageDirection::Response, &lines), ["x-four"]);
     }
 
     #[test]
@@ -236,7 +239,7 @@ mod tests {
             ("x-request-id", "1"),
             ("via", "1.1 weir"),
         ];
-        assert_eq!(left(Direction::Request, &lines).len(), 6);
+        assert_eq!(left(MessageDirection::Request, &lines).len(), 6);
     }
 
     #[test]
@@ -249,8 +252,8 @@ mod tests {
             ("authorization", "Bearer x"),
             ("cookie", "a=b"),
         ];
-        assert_eq!(left(Direction::Response, &lines).len(), 5);
-        assert_eq!(left(Direction::Request, &lines).len(), 4, "all but Transfer-Encoding");
+        assert_eq!(left(MessageDirection::Response, &lines).len(), 5);
+        assert_eq!(left(MessageDirection::Request, &lines).len(), 4, "all but Transfer-Encoding");
     }
 
     #[test]
@@ -258,7 +261,7 @@ mod tests {
         let mut map = headers(&[("x-one", "1")]);
         map.append("connection", HeaderValue::from_bytes(b"x-one\xff").unwrap());
         map.append("connection", HeaderValue::from_static("x one, \"x-one\", ;"));
-        assert!(to_remove(&map, Direction::Request).all(|name| name != "x-one"));
+        assert!(to_remove(&map, MessageDirection::Request).all(|name| name != "x-one"));
     }
 
     #[test]
@@ -269,7 +272,7 @@ mod tests {
             ("keep-alive", "timeout=5"),
             ("connection", "Keep-Alive, TE, close"),
         ]);
-        let names: Vec<_> = to_remove(&map, Direction::Request).collect();
+        let names: Vec<_> = to_remove(&map, MessageDirection::Request).collect();
         assert_eq!(names, ["keep-alive", "te", "connection"]);
     }
 

@@ -109,7 +109,7 @@ fn canonical_v6(authority: &str) -> Result<Cow<'_, str>, HostError> {
         None if rest.is_empty() => {}
         None => return Err(HostError::Bracket),
     }
-    let mut unread = Unread(bracketed);
+    let mut unread = Unmatched(bracketed);
     let same = write!(unread, "[{address}]").is_ok() && unread.0.is_empty();
     Ok(if same { Cow::Borrowed(bracketed) } else { Cow::Owned(format!("[{address}]")) })
 }
@@ -167,9 +167,9 @@ fn is_host_byte(byte: u8) -> bool {
 }
 
 /// Compares text written into it with an existing text, without an allocation.
-struct Unread<'a>(&'a str);
+struct Unmatched<'a>(&'a str);
 
-impl fmt::Write for Unread<'_> {
+impl fmt::Write for Unmatched<'_> {
     fn write_str(&mut self, part: &str) -> fmt::Result {
         self.0 = self.0.strip_prefix(part).ok_or(fmt::Error)?;
         Ok(())

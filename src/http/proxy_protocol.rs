@@ -29,7 +29,7 @@ const TLV_CRC32C: u8 = 0x03;
 
 /// A complete header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Header {
+pub struct ProxyHeader {
     /// Its length in bytes.
     pub length: usize,
     /// The client's addresses; `None` if the proxy connects on its own behalf (a health check), or
@@ -73,7 +73,7 @@ pub enum Invalid {
 ///
 /// # Errors
 /// [`Invalid`], as soon as it is certain.
-pub fn parse(bytes: &[u8]) -> Result<Option<Header>, Invalid> {
+pub fn parse(bytes: &[u8]) -> Result<Option<ProxyHeader>, Invalid> {
     let starts_like = |start: &[u8]| bytes.iter().zip(start).all(|(byte, start)| byte == start);
     if starts_like(&SIGNATURE) {
         version_2(bytes)
@@ -84,13 +84,13 @@ pub fn parse(bytes: &[u8]) -> Result<Option<Header>, Invalid> {
     }
 }
 
-fn version_1(bytes: &[u8]) -> Result<Option<Header>, Invalid> {
+fn version_1(bytes: &[u8]) -> Result<Option<ProxyHeader>, Invalid> {
     let Some(end) = bytes.iter().take(LINE_MAX).position(|byte| *byte == b'\n') else {
         return if bytes.len() < LINE_MAX { Ok(None) } else { Err(Invalid::TooLong) };
     };
     let line = bytes.get(PREFIX.len()..end).and_then(|line| line.strip_suffix(b"\r"));
     let line = line.and_then(|line| std::str::from_utf8(line).ok()).ok_or(Invalid::Line)?;
-    Ok(Some(Header { length: end + 1, addresses: line_addresses(line)? }))
+    Ok(Some(ProxyHeader { length: end + 1, addresses: line_addresses(line)? }))
 }
 
 fn line_addresses(line: &str) -> Result<Option<Addresses>, Invalid> {
@@ -126,7 +126,7 @@ fn port(text: &str) -> Result<u16, Invalid> {
     if port.to_string() == text { Ok(port) } else { Err(Invalid::Line) }
 }
 
-fn version_2(bytes: &[u8]) -> Result<Option<Header>, Invalid> {
+fn version_2(bytes: &[u8]) -> Result<Option<ProxyHeader>, Invalid> {
     let Some((_, rest)) = bytes.split_at_checked(SIGNATURE.len()) else { return Ok(None) };
     let Some((&[command, family, high, low], rest)) = rest.split_first_chunk() else {
         return Ok(None);
@@ -143,14 +143,14 @@ fn version_2(bytes: &[u8]) -> Result<Option<Header>, Invalid> {
         return Ok(None);
     };
     if command & 0x0f == COMMAND_LOCAL {
-        return Ok(Some(Header { length, addresses: None })); // the rest must be skipped (§2.2)
+        return Ok(Some(ProxyHeader { length, addresses: None })); // the rest must be skipped (§2.2)
     }
     let size = match family {
         TCP_OVER_IPV4 => IPV4_BYTES,
         TCP_OVER_IPV6 => IPV6_BYTES,
         UNIX_STREAM => UNIX_BYTES,
         // Another family has no usable address, and the start of its TLVs is unknown.
-        _ => return Ok(Some(Header { length, addresses: None })),
+        _ => return Ok(Some(ProxyHeader { length, addresses: None })),
     };
     let (addresses, tlvs) = body.split_at_checked(size).ok_or(Invalid::Length)?;
     check_tlvs(tlvs, whole)?;
@@ -159,7 +159,7 @@ fn version_2(bytes: &[u8]) -> Result<Option<Header>, Invalid> {
         TCP_OVER_IPV6 => pair::<16>(addresses),
         _ => None,
     };
-    Ok(Some(Header { length, addresses }))
+    Ok(Some(ProxyHeader { length, addresses }))
 }
 
 /// Two addresses of `N` bytes, then their ports.
@@ -275,13 +275,13 @@ mod tests {
         assert_eq!(header.addresses, Some(expected));
         let line = b"PROXY TCP6 2001:db8::1 2001:db8::2 1 65535\r\n";
         let expected = addresses("[2001:db8::1]:1", "[2001:db8::2]:65535");
-        assert_eq!(parse(line), Ok(Some(Header { length: 44, addresses: Some(expected) })));
+        assert_eq!(parse(line), Ok(Some(ProxyHeader { length: 44, addresses: Some(expected) })));
     }
 
     #[test]
     fn a_line_of_an_unknown_client_has_no_address() {
         for line in [&b"PROXY UNKNOWN\r\n"[..], b"PROXY UNKNOWN ffff::1 what 4 ever\r\n"] {
-            assert_eq!(parse(line), Ok(Some(Header { length: line.len(), addresses: None })));
+            assert_eq!(parse(line), Ok(Some(ProxyHeader { length: line.len(), addresses: None })));
         }
     }
 
@@ -339,7 +339,7 @@ mod tests {
     #[test]
     fn a_header_for_the_proxy_itself_has_no_address() {
         let local = version_2_header(None);
-        assert_eq!(parse(&local), Ok(Some(Header { length: 16, addresses: None })));
+        assert_eq!(parse(&local), Ok(Some(ProxyHeader { length: 16, addresses: None })));
         // It is skipped whatever it contains.
         let mut with_more = with_tlvs(&[0xff, 0xff]);
         with_more[12] = VERSION | COMMAND_LOCAL;
@@ -351,11 +351,11 @@ mod tests {
         let mut unix = version_2_header(None);
         unix[12..16].copy_from_slice(&[VERSION | COMMAND_PROXY, UNIX_STREAM, 0, 216]);
         unix.extend([7; 216]);
-        assert_eq!(parse(&unix), Ok(Some(Header { length: 232, addresses: None })));
+        assert_eq!(parse(&unix), Ok(Some(ProxyHeader { length: 232, addresses: None })));
         for family in [0x00, 0x12, 0x22, 0x32, 0xff] {
             let mut other = with_tlvs(&[]);
             other[13] = family;
-            let expected = Header { length: 28, addresses: None };
+            let expected = ProxyHeader { length: 28, addresses: None };
             assert_eq!(parse(&other), Ok(Some(expected)), "{family:#x}");
         }
     }

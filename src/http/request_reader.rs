@@ -18,7 +18,7 @@ const HEAD_END: &[u8] = b"\r\n\r\n";
 
 /// A request, as far as the admin port uses it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Request {
+pub struct AdminRequest {
     /// The method as sent.
     pub method: String,
     /// Without query, scheme and authority; `*` of `OPTIONS *`, the authority of `CONNECT`.
@@ -69,7 +69,7 @@ impl RequestReader {
     ///
     /// # Errors
     /// The bytes are not a valid request, or its headers are too large for the admin port.
-    pub fn next_request(&mut self) -> Result<Option<Request>, Violation> {
+    pub fn next_request(&mut self) -> Result<Option<AdminRequest>, Violation> {
         // The end may have begun in the previous bytes.
         let from = self.scanned.saturating_sub(HEAD_END.len() - 1);
         let tail = self.buffer.get(from..).unwrap_or_default();
@@ -93,7 +93,7 @@ impl RequestReader {
 }
 
 /// Parses headers that the scanner has validated.
-fn parse(head: &[u8], has_body: bool) -> Option<Request> {
+fn parse(head: &[u8], has_body: bool) -> Option<AdminRequest> {
     let head = head.strip_prefix(b"\r\n").unwrap_or(head);
     // A header value may contain bytes that are not UTF-8.
     let head = String::from_utf8_lossy(head);
@@ -109,7 +109,7 @@ fn parse(head: &[u8], has_body: bool) -> Option<Request> {
             .any(|option| option.trim_matches([' ', '\t']).eq_ignore_ascii_case(word))
     };
     let wants = if is_http_1_0 { has_option("keep-alive") } else { true } && !has_option("close");
-    Some(Request {
+    Some(AdminRequest {
         method: method.to_owned(),
         path: path(target).to_owned(),
         is_http_1_0,
@@ -137,13 +137,13 @@ fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
 mod tests {
     use super::*;
 
-    fn read(bytes: &[u8]) -> Result<Option<Request>, Violation> {
+    fn read(bytes: &[u8]) -> Result<Option<AdminRequest>, Violation> {
         let mut reader = RequestReader::default();
         reader.push(bytes);
         reader.next_request()
     }
 
-    fn request(text: &str) -> Request {
+    fn request(text: &str) -> AdminRequest {
         read(text.as_bytes()).unwrap().unwrap()
     }
 

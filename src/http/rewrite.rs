@@ -68,11 +68,11 @@ impl NewPath {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Template {
     source: String,
-    parts: Vec<Part>,
+    parts: Vec<TemplatePart>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Part {
+enum TemplatePart {
     Text(String),
     Group(usize),
 }
@@ -99,7 +99,7 @@ impl Template {
             let group = pattern
                 .group(name)
                 .ok_or_else(|| PatternError::new(format!("the pattern has no group `{name}`")))?;
-            parts.push(Part::Group(group));
+            parts.push(TemplatePart::Group(group));
             push(&mut parts, rest);
         }
         Ok(Self { source: source.to_owned(), parts })
@@ -114,8 +114,8 @@ impl Template {
     /// The complete segments before the first group.
     fn folder(&self) -> &str {
         match self.parts.as_slice() {
-            [Part::Text(text)] => text,
-            [Part::Text(start), ..] => match start.rfind('/') {
+            [TemplatePart::Text(text)] => text,
+            [TemplatePart::Text(start), ..] => match start.rfind('/') {
                 Some(slash) if slash > 0 => start.get(..slash).unwrap_or("/"),
                 _ => "/",
             },
@@ -127,17 +127,17 @@ impl Template {
         let mut text = String::new();
         for part in &self.parts {
             text.push_str(match part {
-                Part::Text(plain) => plain,
-                Part::Group(index) => group(*index).unwrap_or_default(),
+                TemplatePart::Text(plain) => plain,
+                TemplatePart::Group(index) => group(*index).unwrap_or_default(),
             });
         }
         text
     }
 }
 
-fn push(parts: &mut Vec<Part>, text: &str) {
+fn push(parts: &mut Vec<TemplatePart>, text: &str) {
     if !text.is_empty() {
-        parts.push(Part::Text(text.to_owned()));
+        parts.push(TemplatePart::Text(text.to_owned()));
     }
 }
 

@@ -3,7 +3,7 @@
 //! Pingora and the `http` crate accept less than clients send and other servers accept: four
 //! visible characters that are not allowed in a URI, and an absolute form whose authority differs
 //! from `Host` in spelling. They reject such a request before any hook runs. So the scanner
-//! replaces these few bytes in the input, and records a [`Change`] for each. The first hook of the
+//! replaces these few bytes in the input, and records a [`ReplacedByte`] for each. The first hook of the
 //! request restores the target with [`restored`].
 
 use std::borrow::Cow;
@@ -14,7 +14,7 @@ use super::scheme::Scheme;
 
 /// A byte of a target that was replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Change {
+pub struct ReplacedByte {
     /// The number of its request on the connection, from 1.
     pub message: u64,
     /// Its index in the target.
@@ -37,7 +37,7 @@ pub(super) const fn is_odd(byte: u8) -> bool {
 
 /// The original target, given the `changes` of this target.
 #[must_use]
-pub fn restored(target: &[u8], changes: &[Change]) -> String {
+pub fn restored(target: &[u8], changes: &[ReplacedByte]) -> String {
     let mut bytes = target.to_vec();
     for change in changes {
         if let Some(byte) = bytes.get_mut(change.offset) {
@@ -129,7 +129,7 @@ mod tests {
 
     #[test]
     fn a_target_is_restored_as_it_was_written() {
-        let change = |offset, byte| Change { message: 1, offset, byte };
+        let change = |offset, byte| ReplacedByte { message: 1, offset, byte };
         let changes = [change(0, b'h'), change(14, b'<'), change(15, b'`')];
         assert_eq!(restored(b"/ttp://a.test/~~", &changes), "http://a.test/<`");
         assert_eq!(restored(b"/plain?x", &[]), "/plain?x");

@@ -21,7 +21,7 @@ use parking_lot::Mutex;
 use prometheus::IntCounter;
 
 pub use self::descriptor::Descriptor;
-use self::queue::{Lines, LossReport, Writer};
+use self::queue::{Lines, LossReport, QueueWriter};
 use self::throttle::{Decision, Throttle};
 use crate::clock::Clock;
 
@@ -34,7 +34,7 @@ const BYTES_MAX: usize = 4 * 1024 * 1024;
 #[derive(Debug, Clone)]
 pub struct Log {
     lines: Lines,
-    writer: Arc<Mutex<Option<Writer>>>,
+    writer: Arc<Mutex<Option<QueueWriter>>>,
 }
 
 impl Log {
@@ -50,8 +50,8 @@ impl Log {
             Ok(descriptor) => Box::new(descriptor),
             Err(_no_more) => Box::new(io::stderr()),
         };
-        let limits = queue::Limits { lines: LINES_MAX, bytes: BYTES_MAX };
-        let (lines, writer) = queue::start("log", sink, limits, (dropped, Box::new(Losses)))?;
+        let limits = queue::QueueLimits { lines: LINES_MAX, bytes: BYTES_MAX };
+        let (lines, writer) = queue::start("log", sink, limits, (dropped, Box::new(LogLosses)))?;
         let style = if is_coloured() { WriteStyle::Always } else { WriteStyle::Never };
         let formatter = env_logger::Builder::new()
             .parse_filters(filter)
@@ -224,9 +224,9 @@ fn captured(log: impl FnOnce()) -> String {
 }
 
 /// Reports lost lines directly in the output: in the queue, the report could be lost as well.
-struct Losses;
+struct LogLosses;
 
-impl LossReport for Losses {
+impl LossReport for LogLosses {
     fn failed(&self, _error: &io::Error) {}
 
     fn lost(&self, lines: u64) -> String {

@@ -28,7 +28,7 @@ const REPORT_EVERY: Duration = Duration::from_secs(10);
 
 /// The limits of the queue.
 #[derive(Debug, Clone, Copy)]
-pub struct Limits {
+pub struct QueueLimits {
     /// Number of lines.
     pub lines: usize,
     /// Total bytes.
@@ -50,12 +50,12 @@ pub trait LossReport: Send {
 pub struct Lines {
     sender: SyncSender<String>,
     bytes_max: usize,
-    shared: Arc<Shared>,
+    shared: Arc<QueueState>,
 }
 
 /// State shared by both ends.
 #[derive(Debug)]
-struct Shared {
+struct QueueState {
     dropped: IntCounter,
     /// How many of those have been reported.
     reported: AtomicU64,
@@ -69,7 +69,7 @@ struct Shared {
     stopping: AtomicBool,
 }
 
-impl Shared {
+impl QueueState {
     fn new(dropped: IntCounter) -> Self {
         Self {
             reported: AtomicU64::new(dropped.get()),
@@ -165,13 +165,13 @@ impl Lines {
 
 /// The writer thread, to be stopped at the end.
 #[derive(Debug)]
-pub struct Writer {
+pub struct QueueWriter {
     lines: Lines,
     /// Nothing is ever sent: the channel closes when the thread ends.
     ended: Receiver<()>,
 }
 
-impl Writer {
+impl QueueWriter {
     /// Writes the queued lines and ends the thread. Returns false if that took longer than `limit`;
     /// the lines still queued are lost then, and counted as lost. Blocks.
     pub fn stop(self, limit: Duration) -> bool {
@@ -193,12 +193,12 @@ impl Writer {
 pub fn start(
     name: &str,
     sink: impl Write + Send + 'static,
-    limits: Limits,
+    limits: QueueLimits,
     loss: (IntCounter, Box<dyn LossReport>),
-) -> io::Result<(Lines, Writer)> {
+) -> io::Result<(Lines, QueueWriter)> {
     let (dropped, report) = loss;
     let (sender, queue) = sync_channel(limits.lines);
-    let shared = Arc::new(Shared::new(dropped));
+    let shared = Arc::new(QueueState::new(dropped));
     let (running, ended) = channel();
     let batch = Batch {
         sink,
@@ -216,7 +216,7 @@ pub fn start(
         drop(running);
     })?;
     let lines = Lines { sender, bytes_max: limits.bytes, shared };
-    Ok((lines.clone(), Writer { lines, ended }))
+    Ok((lines.clone(), QueueWriter { lines, ended }))
 }
 
 /// Lines to be written.
@@ -227,7 +227,7 @@ struct Batch<W> {
     failing: bool,
     reported_at: Timestamp,
     report: Box<dyn LossReport>,
-    shared: Arc<Shared>,
+    shared: Arc<QueueState>,
 }
 
 impl<W: Write> Batch<W> {
@@ -304,7 +304,7 @@ mod tests {
 
     /// Longer than any of these tests should take.
     const TIMEOUT: Duration = Duration::from_secs(20);
-    const LIMITS: Limits = Limits { lines: 4, bytes: 100 };
+    const LIMITS: QueueLimits = QueueLimits { lines: 4, bytes: 100 };
 
     /// Sends each write to the test, and waits for the result to return.
     struct Sink {
@@ -338,7 +338,7 @@ mod tests {
 
     struct Queue {
         lines: Lines,
-        writer: Writer,
+        writer: QueueWriter,
         written: Receiver<String>,
         results: Sender<io::Result<()>>,
     }

@@ -7,7 +7,7 @@ use weir::config::{self, Config, ConfigBuilder, Overrides, Problems, Report};
 use weir::resolve::check_names;
 use weir::runtime::self_redirects::report_self_redirects;
 use weir::supervisor;
-use weir::tls::check::{Expired, check_files};
+use weir::tls::check::{OnExpired, check_files};
 
 /// Loads a file's text: its configuration and version.
 pub(super) fn loader(file: Option<PathBuf>, overrides: Overrides) -> supervisor::Load {
@@ -32,7 +32,7 @@ pub(super) fn load(
 
 /// Checks the text of `file` and the files that it names.
 fn check(file: Option<&Path>, text: Option<&[u8]>, overrides: &Overrides) -> Report {
-    let builder = builder(file, text, overrides, Expired::Warn);
+    let builder = builder(file, text, overrides, OnExpired::Warn);
     builder.map_or_else(Report::from, ConfigBuilder::finish)
 }
 
@@ -40,7 +40,7 @@ fn builder(
     file: Option<&Path>,
     text: Option<&[u8]>,
     overrides: &Overrides,
-    expired: Expired,
+    expired: OnExpired,
 ) -> Result<ConfigBuilder, Problems> {
     let mut builder = ConfigBuilder::new(text, overrides, directory(file))?;
     report_self_redirects(&mut builder);
@@ -52,7 +52,7 @@ fn builder(
 /// The same for `weir check`, which also resolves host names. That may take longer than a supervisor can
 /// wait.
 pub(super) fn check_all(file: Option<&Path>, text: Option<&[u8]>, overrides: &Overrides) -> Report {
-    let mut builder = match builder(file, text, overrides, Expired::Reject) {
+    let mut builder = match builder(file, text, overrides, OnExpired::Reject) {
         Ok(builder) => builder,
         Err(problems) => return problems.into(),
     };

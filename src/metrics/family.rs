@@ -21,16 +21,16 @@ pub(super) type Labels = Vec<(String, String)>;
 
 /// Series with a value other than zero.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(from = "Vec<(Labels, Value)>", into = "Vec<(Labels, Value)>")]
-pub(super) struct Series(pub(super) BTreeMap<Labels, Value>);
+#[serde(from = "Vec<(Labels, SeriesValue)>", into = "Vec<(Labels, SeriesValue)>")]
+pub(super) struct Series(pub(super) BTreeMap<Labels, SeriesValue>);
 
-impl From<Vec<(Labels, Value)>> for Series {
-    fn from(pairs: Vec<(Labels, Value)>) -> Self {
+impl From<Vec<(Labels, SeriesValue)>> for Series {
+    fn from(pairs: Vec<(Labels, SeriesValue)>) -> Self {
         Self(pairs.into_iter().collect())
     }
 }
 
-impl From<Series> for Vec<(Labels, Value)> {
+impl From<Series> for Vec<(Labels, SeriesValue)> {
     fn from(series: Series) -> Self {
         series.0.into_iter().collect()
     }
@@ -39,7 +39,7 @@ impl From<Series> for Vec<(Labels, Value)> {
 /// The value of one series.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub(super) struct Value {
+pub(super) struct SeriesValue {
     /// The value of a counter; the sum of a histogram's observations.
     #[serde(with = "bits")]
     sum: f64,
@@ -54,7 +54,8 @@ impl Family {
     pub(super) fn read(family: &MetricFamily) -> Self {
         let metrics = family.get_metric();
         let bounds = metrics.first().map(bounds_of).unwrap_or_default();
-        let values = metrics.iter().map(|metric| (labels_of(metric), Value::of(family, metric)));
+        let values =
+            metrics.iter().map(|metric| (labels_of(metric), SeriesValue::of(family, metric)));
         let series = Series(values.filter(|(_, value)| !value.is_zero()).collect());
         Self { help: family.help().to_owned(), bounds, series }
     }
@@ -63,7 +64,7 @@ impl Family {
     /// new bound that is not below the upper one. So no bucket counts more than is certain, and
     /// count and sum stay exact.
     pub(super) fn with_bounds(&self, bounds: &[f64]) -> Self {
-        let rebucket = |value: &Value| Value {
+        let rebucket = |value: &SeriesValue| SeriesValue {
             buckets: bounds
                 .iter()
                 .map(|bound| {
@@ -102,7 +103,7 @@ impl Family {
         let mut metrics = family.take_metric();
         for metric in &mut metrics {
             if let Some(mut value) = missing.remove(&labels_of(metric)) {
-                value.add(&Value::of(family, metric));
+                value.add(&SeriesValue::of(family, metric));
                 self.write(&value, metric);
             }
         }
@@ -115,7 +116,7 @@ impl Family {
         family.set_metric(metrics);
     }
 
-    fn write(&self, value: &Value, metric: &mut Metric) {
+    fn write(&self, value: &SeriesValue, metric: &mut Metric) {
         if self.bounds.is_empty() {
             let mut counter = Counter::default();
             counter.set_value(value.sum);
@@ -135,7 +136,7 @@ impl Family {
     }
 }
 
-impl Value {
+impl SeriesValue {
     fn of(family: &MetricFamily, metric: &Metric) -> Self {
         if family.get_field_type() == MetricType::COUNTER {
             return Self { sum: metric.get_counter().get_value(), ..Self::default() };

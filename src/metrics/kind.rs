@@ -1,7 +1,7 @@
 //! The closed set of values of the labels `type` and `reason`.
 
 use crate::exchange::refusal::{Abort, Outcome, Refusal};
-use crate::policy::retry::Failure;
+use crate::policy::retry::AttemptFailure;
 
 /// Values of `lb_errors_total{type}`: every failed attempt, by the kind of failure, and every
 /// request whose outcome adds information to its attempts. Errors caused by the client are included
@@ -79,15 +79,15 @@ impl ErrorKind {
     pub(super) const OF_NO_POOL: [Self; 4] =
         [Self::BadRequest, Self::TooLarge, Self::ClientTimeout, Self::TooManyConnections];
 
-    pub(super) const fn of_attempt(failure: Failure) -> Self {
+    pub(super) const fn of_attempt(failure: AttemptFailure) -> Self {
         match failure {
-            Failure::Connect => Self::Connect,
-            Failure::Tls => Self::Tls,
-            Failure::Certificate => Self::Certificate,
-            Failure::Refused => Self::Refused,
-            Failure::Reset => Self::Reset,
-            Failure::Timeout => Self::Timeout,
-            Failure::Status(_) => Self::Status,
+            AttemptFailure::Connect => Self::Connect,
+            AttemptFailure::Tls => Self::Tls,
+            AttemptFailure::Certificate => Self::Certificate,
+            AttemptFailure::Refused => Self::Refused,
+            AttemptFailure::Reset => Self::Reset,
+            AttemptFailure::Timeout => Self::Timeout,
+            AttemptFailure::Status(_) => Self::Status,
         }
     }
 

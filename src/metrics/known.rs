@@ -21,13 +21,13 @@ const OF_POOL: [&str; 2] = ["429", "503"];
 const OF_NO_POOL: [&str; 3] = ["400", "404", "429"];
 
 /// The families that have such series.
-pub(super) struct Counters<'a> {
+pub(super) struct SeriesFamilies<'a> {
     pub(super) requests: &'a IntCounterVec,
     pub(super) errors: &'a IntCounterVec,
     pub(super) retries: &'a IntCounterVec,
 }
 
-impl Counters<'_> {
+impl SeriesFamilies<'_> {
     /// Creates them for the pools and backends of a snapshot.
     pub(super) fn create(&self, snapshot: &Snapshot) -> Result<()> {
         self.place("", "", &OF_NO_POOL, &ErrorKind::OF_NO_POOL)?;

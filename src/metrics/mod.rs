@@ -29,7 +29,7 @@ use prometheus::{
     Result,
 };
 
-use crate::exchange::event::{Event, Observer, Summary};
+use crate::exchange::event::{ExchangeEvent, Observer, Summary};
 use crate::exchange::refusal::{Outcome, Scope};
 use crate::http::metric_label::{MethodLabel, StatusLabel};
 use crate::metrics::kind::ErrorKind;
@@ -183,7 +183,7 @@ impl Metrics {
             supervision: Mutex::default(),
         };
         let Self { requests, errors, retries, .. } = &metrics;
-        known::Counters { requests, errors, retries }.create(snapshot)?;
+        known::SeriesFamilies { requests, errors, retries }.create(snapshot)?;
         describe_process(registry)?;
         Ok(metrics)
     }
@@ -287,18 +287,18 @@ impl Metrics {
 }
 
 impl Observer for Metrics {
-    fn observe(&self, event: &Event<'_>) {
+    fn observe(&self, event: &ExchangeEvent<'_>) {
         match event {
-            Event::Connected { took, .. } => self.connect.observe(took.as_secs_f64()),
-            Event::AttemptFailed { pool, backend, failure, retried } => {
+            ExchangeEvent::Connected { took, .. } => self.connect.observe(took.as_secs_f64()),
+            ExchangeEvent::AttemptFailed { pool, backend, failure, retried } => {
                 let kind = ErrorKind::of_attempt(*failure);
                 self.table.series(Some(*pool), Some(*backend)).record_error(&self.errors, kind);
                 if *retried {
                     self.table.record_retry(&self.retries, *pool, kind);
                 }
             }
-            Event::Upgraded { pool } => self.table.record_upgrade(*pool),
-            Event::RateLimited(scope) => {
+            ExchangeEvent::Upgraded { pool } => self.table.record_upgrade(*pool),
+            ExchangeEvent::RateLimited(scope) => {
                 let [global, route, pool] = &self.rate_limited;
                 match scope {
                     Scope::Global => global.inc(),
@@ -306,7 +306,7 @@ impl Observer for Metrics {
                     Scope::Pool => pool.inc(),
                 }
             }
-            Event::Finished(summary) => self.finished(summary),
+            ExchangeEvent::Finished(summary) => self.finished(summary),
         }
     }
 }

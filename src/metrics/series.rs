@@ -1,7 +1,7 @@
 //! The handles of the series that exist for each (pool, backend).
 //!
 //! A request is counted in one of three places: for a backend, for a pool without a backend, or
-//! without a pool. Each place has its [`Series`], found by index.
+//! without a pool. Each place has its [`RequestSeries`], found by index.
 
 use std::sync::{Arc, OnceLock};
 
@@ -35,13 +35,13 @@ pub(super) struct Families {
 /// beyond it is counted as no pool, so a series is never created.
 pub(super) struct SeriesTable {
     pools: PoolMap<PoolSeries>,
-    no_pool: Series,
+    no_pool: RequestSeries,
 }
 
 struct PoolSeries {
     name: Arc<str>,
-    backends: Vec<(Series, BackendGauges)>,
-    no_backend: Series,
+    backends: Vec<(RequestSeries, BackendGauges)>,
+    no_backend: RequestSeries,
     healthy: IntGauge,
     tunnels: IntGauge,
     tunnelled: IntCounter,
@@ -56,7 +56,7 @@ struct BackendGauges {
 }
 
 /// The counters of one place.
-pub(super) struct Series {
+pub(super) struct RequestSeries {
     pool: Arc<str>,
     backend: Arc<str>,
     duration: Histogram,
@@ -101,10 +101,10 @@ impl SeriesTable {
                     up: families.up.get_metric_with_label_values(&labels)?,
                     active: families.active.get_metric_with_label_values(&labels)?,
                 };
-                backends.push((Series::new(families, &name, label)?, gauges));
+                backends.push((RequestSeries::new(families, &name, label)?, gauges));
             }
             Ok(PoolSeries {
-                no_backend: Series::new(families, &name, &no_label)?,
+                no_backend: RequestSeries::new(families, &name, &no_label)?,
                 healthy: families.healthy.get_metric_with_label_values(&[&*name])?,
                 tunnels: families.tunnels.get_metric_with_label_values(&[&*name])?,
                 tunnelled: families.tunnelled.get_metric_with_label_values(&[&*name])?,
@@ -114,11 +114,15 @@ impl SeriesTable {
             })
         };
         let pools = snapshot.pools.iter().map(series).collect::<Result<PoolMap<_>>>()?;
-        Ok(Self { pools, no_pool: Series::new(families, &no_label, &no_label)? })
+        Ok(Self { pools, no_pool: RequestSeries::new(families, &no_label, &no_label)? })
     }
 
     /// The series for a request with this pool and this last backend.
-    pub(super) fn series(&self, pool: Option<PoolId>, backend: Option<BackendId>) -> &Series {
+    pub(super) fn series(
+        &self,
+        pool: Option<PoolId>,
+        backend: Option<BackendId>,
+    ) -> &RequestSeries {
         let Some(pool) = pool.and_then(|id| self.pools.get(id)) else {
             return &self.no_pool;
         };
@@ -157,7 +161,7 @@ impl SeriesTable {
         (sum, count)
     }
 
-    fn all(&self) -> impl Iterator<Item = &Series> {
+    fn all(&self) -> impl Iterator<Item = &RequestSeries> {
         let backends = self.pools.iter().flat_map(|pool| &pool.backends).map(|(series, _)| series);
         let pools = self.pools.iter().map(|pool| &pool.no_backend);
         backends.chain(pools).chain([&self.no_pool])
@@ -182,7 +186,7 @@ impl SeriesTable {
     }
 }
 
-impl Series {
+impl RequestSeries {
     fn new(families: &Families, pool: &Arc<str>, backend: &Arc<str>) -> Result<Self> {
         Ok(Self {
             duration: families.duration.get_metric_with_label_values(&[&**pool, &**backend])?,

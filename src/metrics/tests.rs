@@ -11,7 +11,7 @@ use crate::exchange::refusal::{Abort, Refusal};
 use crate::exchange::{Replay, Rolls};
 use crate::fixture;
 use crate::http::metric_label::MethodLabel;
-use crate::policy::retry::Failure;
+use crate::policy::retry::AttemptFailure;
 use crate::runtime::ids::{BackendId, PoolId};
 use crate::time::Timestamp;
 
@@ -114,7 +114,7 @@ fn a_failed_attempt_is_an_error_of_its_backend_and_a_retry_of_its_pool() {
     let world = world();
     let mut exchange = world.admitted();
     exchange.pick(NOW, Rolls::default()).unwrap();
-    assert!(exchange.attempt_failed(Failure::Connect, "refused", IDEMPOTENT, NOW));
+    assert!(exchange.attempt_failed(AttemptFailure::Connect, "refused", IDEMPOTENT, NOW));
     exchange.pick(NOW, Rolls::default()).unwrap();
     exchange.finished(Outcome::Completed, Some(&fixture::wire(200)), NOW);
     assert!(world.has(r#"lb_errors_total{backend="10.0.0.1:3000",pool="web",type="connect"} 1"#));
@@ -128,7 +128,7 @@ fn a_failed_attempt_without_another_is_not_a_retry() {
     let mut exchange = world.admitted();
     exchange.pick(NOW, Rolls::default()).unwrap();
     let started = Replay { response_started: true, ..IDEMPOTENT };
-    assert!(!exchange.attempt_failed(Failure::Reset, "reset", started, NOW));
+    assert!(!exchange.attempt_failed(AttemptFailure::Reset, "reset", started, NOW));
     assert!(world.has(r#"lb_errors_total{backend="10.0.0.1:3000",pool="web",type="reset"} 1"#));
     assert_eq!(world.metrics.totals().retries, 0);
 }
@@ -149,7 +149,7 @@ fn only_a_new_connection_is_timed() {
 #[test]
 fn a_rate_limited_request_is_counted_by_the_limit_that_was_hit() {
     let world = world();
-    world.metrics.observe(&Event::RateLimited(Scope::Route));
+    world.metrics.observe(&ExchangeEvent::RateLimited(Scope::Route));
     assert!(world.has(r#"lb_rate_limited_requests_total{scope="route"} 1"#));
     assert!(world.has(r#"lb_rate_limited_requests_total{scope="global"} 0"#));
     assert_eq!(world.metrics.totals().rate_limited, 1);
@@ -270,7 +270,7 @@ fn a_client_or_a_backend_cannot_invent_a_label() {
     };
     let mut exchange = world.admitted();
     exchange.pick(NOW, Rolls::default()).unwrap();
-    exchange.attempt_failed(Failure::Status(599), "evil reason", IDEMPOTENT, NOW);
+    exchange.attempt_failed(AttemptFailure::Status(599), "evil reason", IDEMPOTENT, NOW);
     exchange.pick(NOW, Rolls::default()).unwrap();
     exchange.finished(Outcome::Completed, Some(&hostile), NOW);
     drop(exchange);
@@ -331,7 +331,7 @@ fn with_very_many_backends_no_series_exists_at_0() {
 fn every_name_has_the_prefix_and_every_counter_ends_in_total() {
     let world = world();
     world.respond(200);
-    world.metrics.observe(&Event::RateLimited(Scope::Pool));
+    world.metrics.observe(&ExchangeEvent::RateLimited(Scope::Pool));
     world.metrics.set_supervisor_stats(&supervision());
     for family in world.families() {
         let name = family.name();
@@ -406,14 +406,14 @@ impl World {
         let mut exchange = self.admitted();
         exchange.pick(Timestamp::ZERO, Rolls::default()).unwrap();
         exchange.connected(false, Timestamp::from_nanos(100_000_003));
-        assert!(exchange.attempt_failed(Failure::Connect, "refused", IDEMPOTENT, NOW));
+        assert!(exchange.attempt_failed(AttemptFailure::Connect, "refused", IDEMPOTENT, NOW));
         exchange.pick(NOW, Rolls::default()).unwrap();
         let late = Timestamp::from_nanos(777_777_777);
         exchange.finished(Outcome::Completed, Some(&fixture::wire(200)), late);
         for scope in Scope::ALL {
-            self.metrics.observe(&Event::RateLimited(scope));
+            self.metrics.observe(&ExchangeEvent::RateLimited(scope));
         }
-        self.metrics.observe(&Event::Upgraded { pool: PoolId::new(0) });
+        self.metrics.observe(&ExchangeEvent::Upgraded { pool: PoolId::new(0) });
         self.metrics.panics().inc();
         self.metrics.access_log_dropped().inc_by(3);
         self.metrics.connections().stalled_ended.inc();
@@ -586,7 +586,7 @@ fn series_of_removed_backends_are_dropped_but_stay_in_the_totals() {
 fn series_without_a_pool_are_kept() {
     let (old, new) = (world(), changed());
     old.metrics.panics().inc();
-    old.metrics.observe(&Event::RateLimited(Scope::Global));
+    old.metrics.observe(&ExchangeEvent::RateLimited(Scope::Global));
     let mut exchange = crate::exchange::Exchange::new(
         Arc::clone(&old.snapshot),
         Arc::clone(&old.observer),
@@ -619,7 +619,7 @@ fn a_histogram_with_other_buckets_keeps_its_count_and_its_sum() {
     buckets(&[("0.05", 0), ("0.25", 1), ("1", 2), ("3", 3), ("+Inf", 4)], 4, "11.1");
     let old = world();
     let (pool, backend) = (PoolId::new(0), BackendId::new(0));
-    old.metrics.observe(&Event::Connected { pool, backend, took: Duration::from_secs(1) });
+    old.metrics.observe(&ExchangeEvent::Connected { pool, backend, took: Duration::from_secs(1) });
     new.inherit(&old.counts());
     buckets(&[("0.05", 0), ("0.25", 1), ("1", 3), ("3", 4), ("+Inf", 5)], 5, "12.1");
 }

@@ -23,12 +23,12 @@ use serde::{Deserialize, Serialize};
 pub struct Hysteresis {
     rise: NonZeroU32,
     fall: NonZeroU32,
-    state: State,
+    state: StreakState,
     own: Own,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum StreakState {
     Unknown,
     Healthy { failures: u32 },
     Unhealthy { passes: u32 },
@@ -60,7 +60,7 @@ impl Hysteresis {
     /// unhealthy.
     #[must_use]
     pub const fn new(rise: NonZeroU32, fall: NonZeroU32) -> Self {
-        Self { rise, fall, state: State::Unknown, own: Own::None }
+        Self { rise, fall, state: StreakState::Unknown, own: Own::None }
     }
 
     /// Processes one result; `Some(healthy)` if it changes the state.
@@ -74,22 +74,26 @@ impl Hysteresis {
         };
         let was = self.state;
         self.state = match (was, pass) {
-            (State::Unknown | State::Healthy { .. }, true) => State::Healthy { failures: 0 },
-            (State::Unknown | State::Unhealthy { .. }, false) => State::Unhealthy { passes: 0 },
-            (State::Healthy { failures }, false) if failures + 1 < self.fall.get() => {
-                State::Healthy { failures: failures + 1 }
+            (StreakState::Unknown | StreakState::Healthy { .. }, true) => {
+                StreakState::Healthy { failures: 0 }
             }
-            (State::Healthy { .. }, false) => State::Unhealthy { passes: 0 },
-            (State::Unhealthy { passes }, true) if passes + 1 < self.rise.get() => {
-                State::Unhealthy { passes: passes + 1 }
+            (StreakState::Unknown | StreakState::Unhealthy { .. }, false) => {
+                StreakState::Unhealthy { passes: 0 }
             }
-            (State::Unhealthy { .. }, true) => State::Healthy { failures: 0 },
+            (StreakState::Healthy { failures }, false) if failures + 1 < self.fall.get() => {
+                StreakState::Healthy { failures: failures + 1 }
+            }
+            (StreakState::Healthy { .. }, false) => StreakState::Unhealthy { passes: 0 },
+            (StreakState::Unhealthy { passes }, true) if passes + 1 < self.rise.get() => {
+                StreakState::Unhealthy { passes: passes + 1 }
+            }
+            (StreakState::Unhealthy { .. }, true) => StreakState::Healthy { failures: 0 },
         };
         let decided = match (was, self.state) {
-            (State::Unknown, _)
-            | (State::Healthy { .. }, State::Unhealthy { .. })
-            | (State::Unhealthy { .. }, State::Healthy { .. }) => true,
-            (State::Healthy { .. } | State::Unhealthy { .. }, _) => false,
+            (StreakState::Unknown, _)
+            | (StreakState::Healthy { .. }, StreakState::Unhealthy { .. })
+            | (StreakState::Unhealthy { .. }, StreakState::Healthy { .. }) => true,
+            (StreakState::Healthy { .. } | StreakState::Unhealthy { .. }, _) => false,
         };
         decided.then_some(self.is_healthy())
     }
@@ -97,13 +101,13 @@ impl Hysteresis {
     /// Whether it counts as healthy.
     #[must_use]
     pub const fn is_healthy(&self) -> bool {
-        matches!(self.state, State::Healthy { .. })
+        matches!(self.state, StreakState::Healthy { .. })
     }
 
     /// Whether there was any result.
     #[must_use]
     pub const fn is_known(&self) -> bool {
-        !matches!(self.state, State::Unknown)
+        !matches!(self.state, StreakState::Unknown)
     }
 
     /// The current streak; `None` if there was no result.
@@ -152,9 +156,9 @@ impl Hysteresis {
         let needed = if standing.healthy { self.fall } else { self.rise };
         let run = standing.run.min(needed.get() - 1);
         self.state = if standing.healthy {
-            State::Healthy { failures: run }
+            StreakState::Healthy { failures: run }
         } else {
-            State::Unhealthy { passes: run }
+            StreakState::Unhealthy { passes: run }
         };
     }
 
@@ -162,9 +166,9 @@ impl Hysteresis {
     #[must_use]
     pub const fn run(&self) -> u32 {
         match self.state {
-            State::Unknown => 0,
-            State::Healthy { failures } => failures,
-            State::Unhealthy { passes } => passes,
+            StreakState::Unknown => 0,
+            StreakState::Healthy { failures } => failures,
+            StreakState::Unhealthy { passes } => passes,
         }
     }
 }

@@ -101,7 +101,7 @@ pub struct RateLimiter {
     ipv6_mask: u128,
     exempt: Vec<IpNet>,
     seed: u64,
-    slots: Box<[Slot]>,
+    slots: Box<[ClientSlot]>,
     sets: NonZeroUsize,
     newcomers: Box<[Mutex<()>]>,
     clients: AtomicUsize,
@@ -122,7 +122,7 @@ impl RateLimiter {
                 .unwrap_or(0),
             exempt,
             seed,
-            slots: (0..clients_max.get()).map(|_| Slot::new()).collect(),
+            slots: (0..clients_max.get()).map(|_| ClientSlot::new()).collect(),
             sets: NonZeroUsize::new(sets).unwrap_or(NonZeroUsize::MIN),
             newcomers: (0..sets.min(LOCKS_MAX)).map(|_| Mutex::new(())).collect(),
             clients: AtomicUsize::new(0),
@@ -184,7 +184,7 @@ impl RateLimiter {
         for set in 0..self.sets.get() {
             // The set's lock ensures that no slot is being reassigned.
             let _held = self.lock(set);
-            let full = self.slots(set).iter().filter_map(Slot::bucket);
+            let full = self.slots(set).iter().filter_map(ClientSlot::bucket);
             buckets.extend(full.filter(|(_, full_at_ns)| *full_at_ns > after_ns));
         }
         buckets
@@ -251,7 +251,7 @@ impl RateLimiter {
         &self,
         tag: u64,
         set: usize,
-        slots: &[Slot],
+        slots: &[ClientSlot],
         now: Timestamp,
     ) -> Result<(), Duration> {
         let _held = self.lock(set);
@@ -295,7 +295,7 @@ impl RateLimiter {
     }
 
     /// The slots are distributed evenly over the sets; the remainder goes to the first ones.
-    fn slots(&self, set: usize) -> &[Slot] {
+    fn slots(&self, set: usize) -> &[ClientSlot] {
         let ways = self.slots.len() / self.sets;
         let larger = self.slots.len() % self.sets;
         let start = set * ways + set.min(larger);
@@ -318,24 +318,29 @@ impl std::fmt::Debug for RateLimiter {
 
 /// Takes a token of the client with this tag, or returns how long until it has one; `None` if it is
 /// not in the set.
-fn charge(slots: &[Slot], tag: u64, rate: Rate, now: Timestamp) -> Option<Result<(), Duration>> {
+fn charge(
+    slots: &[ClientSlot],
+    tag: u64,
+    rate: Rate,
+    now: Timestamp,
+) -> Option<Result<(), Duration>> {
     slots.iter().find_map(|slot| slot.charge(tag, rate, now))
 }
 
 /// The slot whose bucket is the eviction_candidate, and when it will be full.
-fn eviction_candidate(slots: &[Slot]) -> Option<(u64, &Slot)> {
-    let fullness = |slot: &Slot| slot.full_at_ns.load(Relaxed);
+fn eviction_candidate(slots: &[ClientSlot]) -> Option<(u64, &ClientSlot)> {
+    let fullness = |slot: &ClientSlot| slot.full_at_ns.load(Relaxed);
     slots.iter().map(|slot| (fullness(slot), slot)).min_by_key(|one| one.0)
 }
 
 /// One client: its tag, and its bucket as in [`super::bucket`].
 #[derive(Debug)]
-struct Slot {
+struct ClientSlot {
     tag: AtomicU64,
     full_at_ns: AtomicU64,
 }
 
-impl Slot {
+impl ClientSlot {
     fn new() -> Self {
         Self { tag: AtomicU64::new(EMPTY), full_at_ns: AtomicU64::new(0) }
     }
@@ -517,7 +522,7 @@ mod tests {
 
     #[test]
     fn a_bucket_that_was_spent_from_since_it_was_chosen_is_not_evicted() {
-        let slot = Slot::new();
+        let slot = ClientSlot::new();
         assert_eq!(slot.reassign(0, 7, 100), Some(EMPTY));
         assert_eq!(slot.reassign(99, 8, 200), None);
         let rate = Rate::new(10.0, NonZeroU32::MIN).unwrap();
@@ -651,7 +656,7 @@ mod tests {
 
     #[test]
     fn a_client_takes_the_documented_memory() {
-        assert_eq!(size_of::<Slot>(), BYTES_PER_CLIENT);
+        assert_eq!(size_of::<ClientSlot>(), BYTES_PER_CLIENT);
     }
 
     #[test]

@@ -9,9 +9,9 @@ use std::num::NonZeroU8;
 
 /// How an attempt failed.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Failure {
+pub enum AttemptFailure {
     /// There was no connection: refused, unreachable, or not made in time. A connect *timeout* is
-    /// this, not [`Failure::Timeout`]: nothing was sent.
+    /// this, not [`AttemptFailure::Timeout`]: nothing was sent.
     Connect,
     /// The TLS handshake failed. Nothing was sent either.
     Tls,
@@ -32,11 +32,11 @@ pub enum Failure {
 pub struct RetryPolicy {
     /// Maximum number of attempts, including the first.
     pub attempts: NonZeroU8,
-    /// Whether [`Failure::Connect`] and TLS failures are retried.
+    /// Whether [`AttemptFailure::Connect`] and TLS failures are retried.
     pub connect: bool,
-    /// Whether [`Failure::Reset`] is retried.
+    /// Whether [`AttemptFailure::Reset`] is retried.
     pub reset: bool,
-    /// Whether [`Failure::Timeout`] is retried.
+    /// Whether [`AttemptFailure::Timeout`] is retried.
     pub timeout: bool,
     /// Which statuses are retried.
     pub status: Vec<u16>,
@@ -58,19 +58,20 @@ pub struct RetryContext {
 impl RetryPolicy {
     /// Whether a request may be retried after `failure`.
     #[must_use]
-    pub fn allows(&self, failure: Failure, context: RetryContext) -> bool {
+    pub fn allows(&self, failure: AttemptFailure, context: RetryContext) -> bool {
         let enabled = match failure {
-            Failure::Connect | Failure::Tls | Failure::Certificate | Failure::Refused => {
-                self.connect
-            }
-            Failure::Reset => self.reset,
-            Failure::Timeout => self.timeout,
-            Failure::Status(status) => self.status.contains(&status),
+            AttemptFailure::Connect
+            | AttemptFailure::Tls
+            | AttemptFailure::Certificate
+            | AttemptFailure::Refused => self.connect,
+            AttemptFailure::Reset => self.reset,
+            AttemptFailure::Timeout => self.timeout,
+            AttemptFailure::Status(status) => self.status.contains(&status),
         };
         let safe = match failure {
-            Failure::Connect | Failure::Tls | Failure::Certificate => true,
-            Failure::Refused => context.body_whole,
-            Failure::Reset | Failure::Timeout | Failure::Status(_) => {
+            AttemptFailure::Connect | AttemptFailure::Tls | AttemptFailure::Certificate => true,
+            AttemptFailure::Refused => context.body_whole,
+            AttemptFailure::Reset | AttemptFailure::Timeout | AttemptFailure::Status(_) => {
                 context.idempotent && context.body_whole
             }
         };
@@ -105,86 +106,91 @@ mod tests {
 
     #[test]
     fn an_idempotent_request_is_retried_after_every_configured_failure() {
-        assert!(policy().allows(Failure::Connect, GET));
-        assert!(policy().allows(Failure::Reset, GET));
-        assert!(policy().allows(Failure::Timeout, GET));
-        assert!(policy().allows(Failure::Status(502), GET));
-        assert!(policy().allows(Failure::Status(503), GET));
+        assert!(policy().allows(AttemptFailure::Connect, GET));
+        assert!(policy().allows(AttemptFailure::Reset, GET));
+        assert!(policy().allows(AttemptFailure::Timeout, GET));
+        assert!(policy().allows(AttemptFailure::Status(502), GET));
+        assert!(policy().allows(AttemptFailure::Status(503), GET));
     }
 
     #[test]
     fn a_post_is_retried_if_nothing_was_sent() {
-        assert!(policy().allows(Failure::Connect, POST));
+        assert!(policy().allows(AttemptFailure::Connect, POST));
     }
 
     #[test]
     fn a_post_that_was_sent_is_never_sent_twice() {
-        assert!(!policy().allows(Failure::Reset, POST));
-        assert!(!policy().allows(Failure::Timeout, POST));
-        assert!(!policy().allows(Failure::Status(503), POST));
+        assert!(!policy().allows(AttemptFailure::Reset, POST));
+        assert!(!policy().allows(AttemptFailure::Timeout, POST));
+        assert!(!policy().allows(AttemptFailure::Status(503), POST));
     }
 
     #[test]
     fn a_status_that_is_not_listed_is_not_retried() {
-        assert!(!policy().allows(Failure::Status(500), GET));
-        assert!(!policy().allows(Failure::Status(200), GET));
+        assert!(!policy().allows(AttemptFailure::Status(500), GET));
+        assert!(!policy().allows(AttemptFailure::Status(200), GET));
     }
 
     #[test]
     fn the_third_of_three_attempts_is_the_last() {
-        assert!(policy().allows(Failure::Connect, RetryContext { attempts_made: 2, ..GET }));
-        assert!(!policy().allows(Failure::Connect, RetryContext { attempts_made: 3, ..GET }));
+        assert!(policy().allows(AttemptFailure::Connect, RetryContext { attempts_made: 2, ..GET }));
         assert!(
-            !policy().allows(Failure::Connect, RetryContext { attempts_made: u32::MAX, ..GET })
+            !policy().allows(AttemptFailure::Connect, RetryContext { attempts_made: 3, ..GET })
+        );
+        assert!(
+            !policy()
+                .allows(AttemptFailure::Connect, RetryContext { attempts_made: u32::MAX, ..GET })
         );
     }
 
     #[test]
     fn one_attempt_means_no_retry() {
         let once = RetryPolicy { attempts: NonZeroU8::MIN, ..policy() };
-        assert!(!once.allows(Failure::Connect, GET));
+        assert!(!once.allows(AttemptFailure::Connect, GET));
     }
 
     #[test]
     fn nothing_is_retried_once_the_client_has_received_a_part_of_a_response() {
         let context = RetryContext { response_started: true, ..GET };
-        assert!(!policy().allows(Failure::Connect, context));
-        assert!(!policy().allows(Failure::Reset, context));
-        assert!(!policy().allows(Failure::Timeout, context));
-        assert!(!policy().allows(Failure::Status(502), context));
+        assert!(!policy().allows(AttemptFailure::Connect, context));
+        assert!(!policy().allows(AttemptFailure::Reset, context));
+        assert!(!policy().allows(AttemptFailure::Timeout, context));
+        assert!(!policy().allows(AttemptFailure::Status(502), context));
     }
 
     #[test]
     fn without_the_whole_body_there_is_no_retry() {
         let context = RetryContext { body_whole: false, ..GET };
-        assert!(!policy().allows(Failure::Reset, context));
-        assert!(!policy().allows(Failure::Timeout, context));
-        assert!(!policy().allows(Failure::Status(502), context));
+        assert!(!policy().allows(AttemptFailure::Reset, context));
+        assert!(!policy().allows(AttemptFailure::Timeout, context));
+        assert!(!policy().allows(AttemptFailure::Status(502), context));
     }
 
     #[test]
     fn a_failed_connection_does_not_need_the_body() {
-        assert!(policy().allows(Failure::Connect, RetryContext { body_whole: false, ..POST }));
+        assert!(
+            policy().allows(AttemptFailure::Connect, RetryContext { body_whole: false, ..POST })
+        );
     }
 
     #[test]
     fn connect_is_only_retried_if_configured() {
         let policy = RetryPolicy { connect: false, ..policy() };
-        assert!(!policy.allows(Failure::Connect, GET));
-        assert!(policy.allows(Failure::Reset, GET));
+        assert!(!policy.allows(AttemptFailure::Connect, GET));
+        assert!(policy.allows(AttemptFailure::Reset, GET));
     }
 
     #[test]
     fn reset_is_only_retried_if_configured() {
         let policy = RetryPolicy { reset: false, ..policy() };
-        assert!(!policy.allows(Failure::Reset, GET));
-        assert!(policy.allows(Failure::Timeout, GET));
+        assert!(!policy.allows(AttemptFailure::Reset, GET));
+        assert!(policy.allows(AttemptFailure::Timeout, GET));
     }
 
     #[test]
     fn timeout_is_only_retried_if_configured() {
         let policy = RetryPolicy { timeout: false, ..policy() };
-        assert!(!policy.allows(Failure::Timeout, GET));
-        assert!(policy.allows(Failure::Connect, GET));
+        assert!(!policy.allows(AttemptFailure::Timeout, GET));
+        assert!(policy.allows(AttemptFailure::Connect, GET));
     }
 }

@@ -26,14 +26,14 @@ const SHARE: u64 = 4;
 
 /// The limits for unread data, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
+pub struct UnreadLimits {
     /// Of all client connections.
     pub all: u64,
     /// Of one client connection.
     pub each: u64,
 }
 
-impl Limits {
+impl UnreadLimits {
     /// All connections may hold `all` bytes, and one a quarter of them. Either limit is at least
     /// `one`, the most that a single exchange holds. `None` means no limit.
     #[must_use]
@@ -45,7 +45,7 @@ impl Limits {
 
 /// Identifies a waiting exchange: since when, and which one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Key(Timestamp, u64);
+pub struct WaiterKey(Timestamp, u64);
 
 #[derive(Debug)]
 struct Waiter<T> {
@@ -57,8 +57,8 @@ struct Waiter<T> {
 /// The waiting exchanges, without aborted ones.
 #[derive(Debug)]
 pub struct Unread<T> {
-    limits: Limits,
-    waiters: BTreeMap<Key, Waiter<T>>,
+    limits: UnreadLimits,
+    waiters: BTreeMap<WaiterKey, Waiter<T>>,
     bytes: u64,
     by_connection: HashMap<usize, u64>,
     next: u64,
@@ -67,15 +67,15 @@ pub struct Unread<T> {
 impl<T> Unread<T> {
     /// Creates it without waiting exchanges.
     #[must_use]
-    pub fn new(limits: Limits) -> Self {
+    pub fn new(limits: UnreadLimits) -> Self {
         let (waiters, by_connection) = (BTreeMap::new(), HashMap::new());
         Self { limits, waiters, bytes: 0, by_connection, next: 0 }
     }
 
     /// From `now` on, `what` waits to be read and holds at most `bytes` bytes. `connection` is any
     /// number that identifies the client connection.
-    pub fn enter(&mut self, now: Timestamp, connection: usize, bytes: u64, what: T) -> Key {
-        let key = Key(now, self.next);
+    pub fn enter(&mut self, now: Timestamp, connection: usize, bytes: u64, what: T) -> WaiterKey {
+        let key = WaiterKey(now, self.next);
         self.next += 1;
         self.bytes += bytes;
         *self.by_connection.entry(connection).or_default() += bytes;
@@ -84,7 +84,7 @@ impl<T> Unread<T> {
     }
 
     /// Ends the wait. Returns the exchange, unless it was aborted.
-    pub fn leave(&mut self, key: Key) -> Option<T> {
+    pub fn leave(&mut self, key: WaiterKey) -> Option<T> {
         let Waiter { connection, bytes, what } = self.waiters.remove(&key)?;
         self.bytes -= bytes;
         if let Some(held) = self.by_connection.get_mut(&connection) {
@@ -125,8 +125,9 @@ impl<T> Unread<T> {
     /// above their share, then of all.
     pub fn end_stalled(&mut self, now: Timestamp) -> Vec<T> {
         let oldest = self.waiters.iter().map(|(key, waiter)| (*key, waiter.connection));
-        let oldest = oldest.take_while(|(Key(since, _), _)| *since + STALLED_FOUR_TIMES <= now);
-        let oldest: Vec<(Key, usize)> = oldest.collect();
+        let oldest =
+            oldest.take_while(|(WaiterKey(since, _), _)| *since + STALLED_FOUR_TIMES <= now);
+        let oldest: Vec<(WaiterKey, usize)> = oldest.collect();
         let mut ended = Vec::new();
         for (key, connection) in &oldest {
             let patience = self.patience().unwrap_or(STALLED);
@@ -168,15 +169,15 @@ mod tests {
 
     /// 400 bytes for all, 100 for each connection.
     fn unread() -> Unread<u32> {
-        Unread::new(Limits::new(Some(400), 10))
+        Unread::new(UnreadLimits::new(Some(400), 10))
     }
 
     #[test]
     fn a_connection_may_hold_a_quarter_but_always_one_response() {
-        assert_eq!(Limits::new(Some(400), 10), Limits { all: 400, each: 100 });
-        assert_eq!(Limits::new(Some(400), 150), Limits { all: 400, each: 150 });
-        assert_eq!(Limits::new(Some(1), 150), Limits { all: 150, each: 150 });
-        assert_eq!(Limits::new(None, 150).all, u64::MAX);
+        assert_eq!(UnreadLimits::new(Some(400), 10), UnreadLimits { all: 400, each: 100 });
+        assert_eq!(UnreadLimits::new(Some(400), 150), UnreadLimits { all: 400, each: 150 });
+        assert_eq!(UnreadLimits::new(Some(1), 150), UnreadLimits { all: 150, each: 150 });
+        assert_eq!(UnreadLimits::new(None, 150).all, u64::MAX);
     }
 
     #[test]
@@ -245,7 +246,7 @@ mod tests {
     #[test]
     fn a_reader_that_takes_something_is_never_ended_however_much_waits() {
         let mut unread = unread();
-        let mut keys: Vec<Key> = (0..100).map(|_| unread.enter(at(0), 1, 90, 1)).collect();
+        let mut keys: Vec<WaiterKey> = (0..100).map(|_| unread.enter(at(0), 1, 90, 1)).collect();
         for round in 1..200_u64 {
             let now = Timestamp::ZERO + Duration::from_millis(round * 900);
             for key in &mut keys {

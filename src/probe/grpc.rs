@@ -18,7 +18,7 @@ use pingora_load_balancing::health_check::HealthCheck;
 use crate::http::grpc;
 use crate::probe::EACH_RESULT;
 use crate::probe::http::{USER_AGENT, to_http2};
-use crate::probe::target::{Target, unexpected};
+use crate::probe::target::{ProbeTarget, unexpected};
 
 /// A valid response is a few bytes.
 const RESPONSE_BYTES_MAX: usize = 1024;
@@ -44,7 +44,7 @@ impl GrpcProbe {
         Self { connector: Connector::new(Some(options)), service: service.to_owned() }
     }
 
-    async fn send(&self, target: &Target) -> Result<Response> {
+    async fn send(&self, target: &ProbeTarget) -> Result<Response> {
         let mut peer = HttpPeer::clone(&target.peer);
         // The health check uses HTTP/2, whatever protocol requests use.
         peer.options.alpn = ALPN::H2;
@@ -89,7 +89,7 @@ async fn read_response(session: &mut Http2Session) -> Result<Response> {
 #[async_trait]
 impl HealthCheck for GrpcProbe {
     async fn check(&self, backend: &lb::Backend) -> Result<()> {
-        self.send(Target::of(backend)?).await?.judge().map_err(unexpected)
+        self.send(ProbeTarget::of(backend)?).await?.judge().map_err(unexpected)
     }
 
     fn health_threshold(&self, _success: bool) -> usize {

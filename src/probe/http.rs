@@ -16,7 +16,7 @@ use pingora_load_balancing::health_check::HealthCheck;
 use crate::config::StatusSet;
 use crate::config::limits::PROBE_BODY_BYTES_MAX;
 use crate::probe::EACH_RESULT;
-use crate::probe::target::{Target, unexpected};
+use crate::probe::target::{ProbeTarget, unexpected};
 
 pub(super) const USER_AGENT: &str = concat!("weir-probe/", env!("CARGO_PKG_VERSION"));
 
@@ -47,7 +47,7 @@ impl HttpProbe {
         }
     }
 
-    fn request(&self, target: &Target) -> Result<RequestHeader> {
+    fn request(&self, target: &ProbeTarget) -> Result<RequestHeader> {
         let mut request = RequestHeader::build("GET", self.path.as_bytes(), Some(4))?;
         let host = self.host.as_deref().unwrap_or(&target.label);
         request.append_header("Host", host)?;
@@ -58,7 +58,7 @@ impl HttpProbe {
     }
 
     /// Sends the request. Returns the status; the body is not read yet.
-    async fn send(&self, target: &Target) -> Result<(u16, HttpSession)> {
+    async fn send(&self, target: &ProbeTarget) -> Result<(u16, HttpSession)> {
         // The caller applies a timeout to the whole probe.
         let (mut session, _reused) = self.connector.get_http_session(&*target.peer).await?;
         let mut request = Box::new(self.request(target)?);
@@ -94,7 +94,7 @@ pub(super) fn to_http2(request: &mut RequestHeader, peer: &HttpPeer) -> Result<(
 #[async_trait]
 impl HealthCheck for HttpProbe {
     async fn check(&self, backend: &lb::Backend) -> Result<()> {
-        let (status, mut session) = self.send(Target::of(backend)?).await?;
+        let (status, mut session) = self.send(ProbeTarget::of(backend)?).await?;
         if !self.status.contains(status) {
             return Err(unexpected(format!("status {status}, expected {}", ranges(&self.status))));
         }

@@ -55,7 +55,7 @@ const DESCRIPTORS_RESERVED: usize = 8;
 
 /// Why a probe failed.
 #[derive(Debug)]
-enum Failure {
+enum ProbeFailure {
     /// The backend failed.
     Backend(String),
     /// Weir could not probe because it lacked a descriptor or memory. The backend's health is
@@ -192,11 +192,11 @@ impl ProbeLoop {
     async fn round(&self) {
         let result = match self.probe_with_reserve().await {
             Ok(()) => Ok(()),
-            Err(Failure::Backend(reason)) => Err(match self.check.port {
+            Err(ProbeFailure::Backend(reason)) => Err(match self.check.port {
                 Some(port) => format!("port {port}: {reason}"),
                 None => reason,
             }),
-            Err(Failure::Local(reason)) => {
+            Err(ProbeFailure::Local(reason)) => {
                 let (pool, backend) = (&self.pool, &self.backend.label);
                 warn!("probe not made: pool={pool} backend={backend} reason=\"{reason}\"");
                 return;
@@ -216,9 +216,9 @@ impl ProbeLoop {
     }
 
     /// Probes; if there is no descriptor left, once more with a reserved one.
-    async fn probe_with_reserve(&self) -> Result<(), Failure> {
+    async fn probe_with_reserve(&self) -> Result<(), ProbeFailure> {
         match self.probe().await {
-            Err(Failure::Local(_)) if self.reserve.release() => {
+            Err(ProbeFailure::Local(_)) if self.reserve.release() => {
                 let result = self.probe().await;
                 self.reserve.refill();
                 result
@@ -228,7 +228,7 @@ impl ProbeLoop {
     }
 
     /// Runs in its own task, so that a probe that panics only counts as failed.
-    async fn probe(&self) -> Result<(), Failure> {
+    async fn probe(&self) -> Result<(), ProbeFailure> {
         // The peer is created for each probe, because its certificates may have been renewed.
         let address = self.backend.address().map(|mut address| {
             address.set_port(self.check.port.map_or(address.port(), NonZeroU16::get));
@@ -236,7 +236,7 @@ impl ProbeLoop {
         });
         let peer = address.and_then(|to| self.upstreams.peer(self.ids.0, self.ids.1, to));
         let Some(mut peer) = peer else {
-            return Err(Failure::Local("its host name is not resolved".to_owned()));
+            return Err(ProbeFailure::Local("its host name is not resolved".to_owned()));
         };
         // Pingora reuses an HTTP/2 connection while it has room for another stream. A health check
         // must find out whether a new connection can be made.
@@ -247,7 +247,7 @@ impl ProbeLoop {
         task.spawn(async move {
             let late = |_| {
                 let after = format_duration(limit);
-                Err(Failure::Backend(format!("timed out after {after}")))
+                Err(ProbeFailure::Backend(format!("timed out after {after}")))
             };
             let checked = timeout(limit, probe.check(&backend)).await;
             checked.map_or_else(late, |checked| {
@@ -255,7 +255,7 @@ impl ProbeLoop {
             })
         });
         let ended = task.join_next().await;
-        let broken = || Err(Failure::Backend("the probe itself failed".to_owned()));
+        let broken = || Err(ProbeFailure::Backend("the probe itself failed".to_owned()));
         ended.and_then(Result::ok).unwrap_or_else(broken)
     }
 }
@@ -266,28 +266,30 @@ fn jittered(interval: Duration, roll: f64) -> Duration {
 }
 
 /// Translates an error on the way to this address for the operator.
-fn explain(error: &Error, to: &SocketAddr) -> Failure {
+fn explain(error: &Error, to: &SocketAddr) -> ProbeFailure {
     if *error.etype() == UNEXPECTED {
-        return Failure::Backend(error.context.as_ref().map_or("", |why| why.as_str()).to_owned());
+        return ProbeFailure::Backend(
+            error.context.as_ref().map_or("", |why| why.as_str()).to_owned(),
+        );
     }
     if let Some((_, why)) = tls_error::explain(error) {
-        return Failure::Backend(why);
+        return ProbeFailure::Backend(why);
     }
     let known = EXPLANATIONS.iter().find(|(kind, _)| kind == error.etype());
     let text = known.map_or_else(|| error.etype().as_str(), |(_, text)| text).to_owned();
     if let Some(shortage) = Shortage::of(error, to) {
-        return Failure::Local(format!("out of {shortage}"));
+        return ProbeFailure::Local(format!("out of {shortage}"));
     }
     match shortage::cause(error) {
         Some(cause) if shortage::is_no_local_address(cause) => {
-            Failure::Backend(shortage::NO_LOCAL_ADDRESS.to_owned())
+            ProbeFailure::Backend(shortage::NO_LOCAL_ADDRESS.to_owned())
         }
         // The system refuses this address: it knows no IPv6, or a filter forbids it. So it would for requests.
         Some(cause) if *error.etype() == ErrorType::InternalError => {
-            Failure::Backend(cause.to_string())
+            ProbeFailure::Backend(cause.to_string())
         }
-        None if *error.etype() == ErrorType::InternalError => Failure::Local(text),
-        _ => Failure::Backend(text),
+        None if *error.etype() == ErrorType::InternalError => ProbeFailure::Local(text),
+        _ => ProbeFailure::Backend(text),
     }
 }
 

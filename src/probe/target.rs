@@ -18,14 +18,14 @@ pub(super) const UNEXPECTED: ErrorType = ErrorType::Custom("the response does no
 
 /// What a probe needs besides the address.
 #[derive(Clone)]
-pub(super) struct Target {
+pub(super) struct ProbeTarget {
     /// The address as written in the configuration.
     pub(super) label: Arc<str>,
     /// How to connect.
     pub(super) peer: Arc<HttpPeer>,
 }
 
-impl Target {
+impl ProbeTarget {
     /// The target that [`target`] put into a backend.
     pub(super) fn of(backend: &lb::Backend) -> Result<&Self> {
         let found = backend.ext.get::<Self>();
@@ -37,7 +37,7 @@ impl Target {
 pub(super) fn target(backend: &Backend, peer: HttpPeer) -> lb::Backend {
     let mut ext = lb::Extensions::new();
     let addr = peer._address.clone();
-    ext.insert(Target { label: Arc::from(&*backend.label), peer: Arc::new(peer) });
+    ext.insert(ProbeTarget { label: Arc::from(&*backend.label), peer: Arc::new(peer) });
     lb::Backend { addr, weight: 1, ext }
 }
 

@@ -7,7 +7,7 @@ use pingora_load_balancing as lb;
 use pingora_load_balancing::health_check::HealthCheck;
 
 use crate::probe::EACH_RESULT;
-use crate::probe::target::Target;
+use crate::probe::target::ProbeTarget;
 
 /// Connects, and closes the connection at once.
 pub(super) struct TcpProbe {
@@ -24,7 +24,7 @@ impl TcpProbe {
 impl HealthCheck for TcpProbe {
     async fn check(&self, backend: &lb::Backend) -> Result<()> {
         // The caller applies a timeout to the whole probe.
-        self.connector.new_stream(&*Target::of(backend)?.peer).await.map(drop)
+        self.connector.new_stream(&*ProbeTarget::of(backend)?.peer).await.map(drop)
     }
 
     fn health_threshold(&self, _success: bool) -> usize {

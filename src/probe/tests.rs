@@ -362,14 +362,14 @@ fn a_connection_that_the_system_refuses_is_a_failed_check() {
     };
     for error in [Errno::AFNOSUPPORT, Errno::ACCESS, Errno::PERM] {
         let failure = explained(error.raw_os_error());
-        assert!(matches!(failure, Failure::Backend(_)), "{error:?}: {failure:?}");
+        assert!(matches!(failure, ProbeFailure::Backend(_)), "{error:?}: {failure:?}");
     }
     for error in [Errno::MFILE, Errno::ADDRNOTAVAIL, Errno::NOMEM] {
         let failure = explained(error.raw_os_error());
-        assert!(matches!(failure, Failure::Local(_)), "{error:?}: {failure:?}");
+        assert!(matches!(failure, ProbeFailure::Local(_)), "{error:?}: {failure:?}");
     }
     let bug = explain(&Error::explain(ErrorType::InternalError, "a target of somebody else"), &to);
-    assert!(matches!(bug, Failure::Local(_)), "{bug:?}");
+    assert!(matches!(bug, ProbeFailure::Local(_)), "{bug:?}");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use pingora_error::{Error, ErrorSource, ErrorType, RetryType};
 
 use crate::exchange::outcome::{Fault, Judgement, Kind, Side};
 use crate::exchange::refusal::Refusal;
-use crate::policy::retry::Failure;
+use crate::policy::retry::AttemptFailure;
 use crate::upstream::shortage::{self, Shortage};
 use crate::upstream::tls_error::{self, TlsFault};
 
@@ -20,7 +20,7 @@ fn is_unprocessed(error: &Error) -> bool {
 ///
 /// # Errors
 /// This machine lacks a resource, so no backend is to blame.
-pub(super) fn connect_failure(error: &Error, to: &SocketAddr) -> Result<Failure, Shortage> {
+pub(super) fn connect_failure(error: &Error, to: &SocketAddr) -> Result<AttemptFailure, Shortage> {
     match Shortage::of(error, to) {
         Some(shortage) => Err(shortage),
         None => Ok(tls_kind(error).unwrap_or(Kind::Connect).failure()),
@@ -185,7 +185,7 @@ pub(super) fn with_retry(
 /// Why the backend is to blame, for the operator.
 pub(super) fn describe_blame(error: &Error, judged: &Judgement) -> String {
     match (judged.blame, error.esource()) {
-        (Some(Failure::Refused), _) => "the backend did not process the request".to_owned(),
+        (Some(AttemptFailure::Refused), _) => "the backend did not process the request".to_owned(),
         (_, ErrorSource::Upstream) => describe(error),
         // At the deadline Weir ends the client's connection, so the error comes from there.
         _ if judged.refusal == Some(Refusal::ResponseTimeout) => {
@@ -293,12 +293,12 @@ mod tests {
         let to = SocketAddr::Inet(([127, 0, 0, 1], 1).into());
         let failure = |error: Box<Error>| connect_failure(&error, &to);
         assert_eq!(failure(os(ErrorType::SocketError, 24)), Err(Shortage::Descriptors));
-        assert_eq!(failure(os(ErrorType::ConnectRefused, 111)), Ok(Failure::Connect));
-        assert_eq!(failure(up(ErrorType::ConnectTimedout)), Ok(Failure::Connect));
-        assert_eq!(failure(up(ErrorType::TLSHandshakeFailure)), Ok(Failure::Tls));
+        assert_eq!(failure(os(ErrorType::ConnectRefused, 111)), Ok(AttemptFailure::Connect));
+        assert_eq!(failure(up(ErrorType::ConnectTimedout)), Ok(AttemptFailure::Connect));
+        assert_eq!(failure(up(ErrorType::TLSHandshakeFailure)), Ok(AttemptFailure::Tls));
         let distrust =
             Error::explain(ErrorType::TLSHandshakeFailure, "invalid peer certificate: Expired");
-        assert_eq!(failure(distrust.into_up()), Ok(Failure::Certificate));
+        assert_eq!(failure(distrust.into_up()), Ok(AttemptFailure::Certificate));
     }
 
     #[test]
@@ -378,22 +378,22 @@ mod tests {
         for (error, judged, text) in [
             (
                 up(ErrorType::H2Error),
-                judged(Some(Failure::Refused), None),
+                judged(Some(AttemptFailure::Refused), None),
                 "the backend did not process the request",
             ),
             (
                 up(ErrorType::ReadTimedout),
-                judged(Some(Failure::Timeout), Some(Refusal::RequestTimeout)),
+                judged(Some(AttemptFailure::Timeout), Some(Refusal::RequestTimeout)),
                 "the response timed out",
             ),
             (
                 down(ErrorType::ReadError),
-                judged(Some(Failure::Timeout), Some(Refusal::ResponseTimeout)),
+                judged(Some(AttemptFailure::Timeout), Some(Refusal::ResponseTimeout)),
                 "the response headers timed out",
             ),
             (
                 down(ErrorType::ReadError),
-                judged(Some(Failure::Timeout), Some(Refusal::RequestTimeout)),
+                judged(Some(AttemptFailure::Timeout), Some(Refusal::RequestTimeout)),
                 "no response before the request's deadline",
             ),
         ] {

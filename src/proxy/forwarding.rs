@@ -8,7 +8,7 @@ use pingora_error::{ErrorType, OrErr, Result};
 
 use crate::config::{Forwarding, ForwardingHeader};
 use crate::downstream::connection_info::ForwardedValues;
-use crate::exchange::{Client, X_FORWARDED_FOR, X_FORWARDED_PROTO};
+use crate::exchange::{ClientInfo, X_FORWARDED_FOR, X_FORWARDED_PROTO};
 use crate::http::forwarded::{self, field};
 use crate::http::scheme::Scheme;
 use crate::http::{address, host, trace, underscore};
@@ -25,7 +25,7 @@ const FORWARDED_PREFIX: &str = "x-forwarded-";
 /// The hop from the client, or from the last proxy, to Weir.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ClientHop<'a> {
-    pub(super) client: Client,
+    pub(super) client: ClientInfo,
     pub(super) scheme: Scheme,
     /// The header values of the connection, whose peer is the one in `client`.
     pub(super) written: Option<&'a ForwardedValues>,
@@ -210,7 +210,7 @@ mod tests {
             request.append_header(*name, *value).unwrap();
         }
         let ip = |text: &str| text.parse::<IpAddr>().unwrap();
-        let client = Client { peer: ip(peer), address: ip(client) };
+        let client = ClientInfo { peer: ip(peer), address: ip(client) };
         let hop = ClientHop { client, scheme: Scheme::Http, written: None };
         set_forwarding_headers(&mut request, hop, &[TRUSTED.parse().unwrap()], fields).unwrap();
         lines(&request.headers)
@@ -346,7 +346,7 @@ mod tests {
                 client: HeaderValue::from_static("203.0.113.7"),
                 port: HeaderValue::from_static("8443"),
             };
-            let client = Client { peer, address: peer };
+            let client = ClientInfo { peer, address: peer };
             let hop = ClientHop { client, scheme: Scheme::Https, written: Some(&written) };
             let trusted = [TRUSTED.parse().unwrap()];
             set_forwarding_headers(&mut request, hop, &trusted, X_FORWARDED).unwrap();

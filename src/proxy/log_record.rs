@@ -13,7 +13,7 @@ use crate::downstream::session_ext::SessionExt as _;
 use crate::exchange::event::Wire;
 use crate::exchange::refusal::Outcome;
 use crate::exchange::request::{Request, Transfer};
-use crate::exchange::{Client, Exchange, Head};
+use crate::exchange::{ClientInfo, Exchange, Head};
 use crate::http::metric_label::MethodLabel;
 use crate::http::scheme::Scheme;
 
@@ -51,7 +51,7 @@ fn peer(session: &Session) -> IpAddr {
 }
 
 /// The hop from the client to Weir.
-pub(super) fn client_hop(session: &Session, client: Client) -> ClientHop<'_> {
+pub(super) fn client_hop(session: &Session, client: ClientInfo) -> ClientHop<'_> {
     let written = session.connection_info().and_then(ConnectionInfo::forwarded_values);
     ClientHop { client, scheme: scheme(session), written }
 }

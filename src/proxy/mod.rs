@@ -37,7 +37,7 @@ use self::context::RequestContext;
 use crate::clock::Clock;
 use crate::downstream::connection_state::ConnectionState;
 use crate::downstream::disconnect;
-use crate::downstream::disconnect::Presence;
+use crate::downstream::disconnect::ClientPresence;
 use crate::downstream::early_refusal::EarlyRefusal;
 use crate::downstream::session_ext::SessionExt as _;
 use crate::downstream::stalled::Stallable as _;
@@ -46,7 +46,7 @@ use crate::exchange::outcome;
 use crate::exchange::refusal::{Outcome, Refusal};
 use crate::exchange::{Admitted, Exchange, Rolls};
 use crate::lifecycle::serving_state::SharedServingState;
-use crate::policy::retry::Failure;
+use crate::policy::retry::AttemptFailure;
 use crate::runtime::snapshot::Snapshot;
 use crate::time::Timestamp;
 use crate::upstream::UpstreamPeers;
@@ -98,7 +98,7 @@ impl Proxy {
 
     /// Why no connection to `peer` was made. `None`, after logging it, if this machine lacks a
     /// resource.
-    fn failure(&self, error: &Error, peer: &HttpPeer, now: Timestamp) -> Option<Failure> {
+    fn failure(&self, error: &Error, peer: &HttpPeer, now: Timestamp) -> Option<AttemptFailure> {
         let to = &peer._address;
         let report = |shortage| self.upstreams.shortage_log().report(shortage, to, now);
         error_map::connect_failure(error, to).map_err(report).ok()
@@ -211,7 +211,7 @@ impl ProxyHttp for Proxy {
         let again =
             exchange.not_connected(failed, &reason, progress::replay(session, presence), now);
         error.set_retry(again);
-        if presence == Presence::Left { disconnect::client_left() } else { error }
+        if presence == ClientPresence::Left { disconnect::client_left() } else { error }
     }
 
     async fn connected_to_upstream(
@@ -338,7 +338,7 @@ impl ProxyHttp for Proxy {
             let failed = |failure| exchange.attempt_failed(failure, &reason(), replay, now);
             judged.blame.is_some_and(failed)
         });
-        let left = presence == Presence::Left && !replay.response_started;
+        let left = presence == ClientPresence::Left && !replay.response_started;
         if left { disconnect::client_left() } else { error }
     }
 

@@ -5,7 +5,7 @@ use pingora_proxy::Session;
 
 use super::error_map::{self, TimeoutSide};
 use super::pingora::early_response::is_final;
-use crate::downstream::disconnect::Presence;
+use crate::downstream::disconnect::ClientPresence;
 use crate::downstream::session_ext::SessionExt as _;
 use crate::exchange::outcome::{Judgement, Progress};
 use crate::exchange::{Exchange, Replay};
@@ -51,9 +51,9 @@ pub(super) fn response_started(session: &Session) -> bool {
 }
 
 /// Whether the request could be sent again.
-pub(super) fn replay(session: &Session, presence: Presence) -> Replay {
+pub(super) fn replay(session: &Session, presence: ClientPresence) -> Replay {
     Replay {
-        half_closed: presence != Presence::Waits,
+        half_closed: presence != ClientPresence::Waits,
         idempotent: is_idempotent(&session.req_header().method),
         response_started: response_started(session),
         body_whole: !session.as_downstream().retry_buffer_truncated(),
@@ -113,17 +113,17 @@ mod tests {
             response_started: false,
             body_whole: true,
         };
-        assert_eq!(replay(&session, Presence::Waits), fresh);
-        for presence in [Presence::HalfClosed, Presence::Left] {
+        assert_eq!(replay(&session, ClientPresence::Waits), fresh);
+        for presence in [ClientPresence::HalfClosed, ClientPresence::Left] {
             assert!(replay(&session, presence).half_closed, "{presence:?}");
         }
         for (status, started) in [(103, false), (200, true)] {
             let head = ResponseHeader::build(status, None).unwrap();
             session.write_response_header(Box::new(head), false).await.unwrap();
             let expected = Replay { response_started: started, ..fresh };
-            assert_eq!(replay(&session, Presence::Waits), expected, "{status}");
+            assert_eq!(replay(&session, ClientPresence::Waits), expected, "{status}");
         }
         let (session, _) = session_with_state(POST).await;
-        assert!(!replay(&session, Presence::Waits).idempotent);
+        assert!(!replay(&session, ClientPresence::Waits).idempotent);
     }
 }

@@ -7,8 +7,8 @@ use pingora_error::{ErrorType, OrErr as _, Result};
 use pingora_proxy::Session;
 
 use super::{forwarding, log_record};
-use crate::exchange::{Client, Exchange};
-use crate::http::hop_by_hop::{self, Direction};
+use crate::exchange::{ClientInfo, Exchange};
+use crate::http::hop_by_hop::{self, MessageDirection};
 use crate::http::{request_id, via};
 
 /// Identifies a request across all hops.
@@ -31,10 +31,10 @@ pub(super) fn prepare_upstream_request(
     request: &mut RequestHeader,
     session: &Session,
     exchange: &Exchange,
-    client: Client,
+    client: ClientInfo,
 ) -> Result<()> {
     let received = session.req_header();
-    for name in hop_by_hop::to_remove(&received.headers, Direction::Request) {
+    for name in hop_by_hop::to_remove(&received.headers, MessageDirection::Request) {
         request.remove_header(&name);
     }
     if received.version != Version::HTTP_11 && !request.headers.contains_key(header::HOST) {
@@ -98,7 +98,7 @@ mod tests {
         let id = assign_request_id(session.req_header(), 0xabc);
         exchange.received(log_record::request(&session, id));
         let mut request = session.req_header().clone();
-        let client = Client { peer: CLIENT, address: CLIENT };
+        let client = ClientInfo { peer: CLIENT, address: CLIENT };
         prepare_upstream_request(&mut request, &session, &exchange, client).unwrap();
         exchange.ended(Outcome::Completed, Transfer::default(), Timestamp::ZERO);
         let mut lines = lines(&request.headers);

@@ -5,7 +5,7 @@ use http::{StatusCode, Version};
 use pingora::http::ResponseHeader;
 use pingora_error::{Error, ErrorType, OrErr as _, Result};
 
-use crate::http::hop_by_hop::{self, Direction};
+use crate::http::hop_by_hop::{self, MessageDirection};
 
 /// Rejects a response whose length is ambiguous, and normalizes one that says the same twice.
 pub(super) fn validate_upstream_response(response: &mut ResponseHeader) -> Result<()> {
@@ -38,7 +38,7 @@ pub(super) fn prepare_client_response(
     request_id: Option<&HeaderValue>,
     client_speaks: Version,
 ) -> Result<bool> {
-    for name in hop_by_hop::to_remove(&response.headers, Direction::Response) {
+    for name in hop_by_hop::to_remove(&response.headers, MessageDirection::Response) {
         response.remove_header(&name);
     }
     if let Some(request_id) = request_id {

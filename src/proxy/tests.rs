@@ -12,7 +12,7 @@ use crate::config::{self, Overrides};
 use crate::downstream::connection_info::ConnectionInfo;
 use crate::downstream::connection_state::{ConnectionState, DownstreamTimeouts};
 use crate::downstream::session_ext;
-use crate::exchange::event::{Event, Observer};
+use crate::exchange::event::{ExchangeEvent, Observer};
 use crate::exchange::refusal::Refusal;
 use crate::exchange::{Admitted, Exchange, Head};
 use crate::fixture;
@@ -29,7 +29,7 @@ pools: [{name: web, health_check: off, backends: [http://10.1.0.1:8080]}]
 struct Ignored;
 
 impl Observer for Ignored {
-    fn observe(&self, _: &Event<'_>) {}
+    fn observe(&self, _: &ExchangeEvent<'_>) {}
 }
 
 /// A session whose request headers were read from these bytes.

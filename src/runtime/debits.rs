@@ -12,7 +12,7 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::handoff::{BUCKETS_MAX, Handoff, Scope, limiters};
+use super::handoff::{BUCKETS_MAX, BucketScope, Handoff, limiters};
 use super::packed::Packed;
 use crate::policy::debits::Baseline;
 use crate::policy::limiter::{Debit, RateLimiter};
@@ -23,7 +23,7 @@ use crate::time::Timestamp;
 /// was handed off.
 #[derive(Debug, Default)]
 pub struct SuccessorBuckets {
-    limiters: HashMap<Scope, Baseline>,
+    limiters: HashMap<BucketScope, Baseline>,
 }
 
 impl SuccessorBuckets {
@@ -38,7 +38,7 @@ impl SuccessorBuckets {
 
     /// What the limiters have spent for each client since the last call.
     pub fn debits(&mut self, snapshot: &Snapshot, now: Timestamp) -> Debits {
-        let given = |(scope, limiter): (Scope, &RateLimiter)| {
+        let given = |(scope, limiter): (BucketScope, &RateLimiter)| {
             let known = self.limiters.get_mut(&scope)?;
             let debits = Packed::largest(known.debits(limiter, now, BUCKETS_MAX), BUCKETS_MAX);
             let (ipv6_prefix, rate) = (limiter.ipv6_prefix(), limiter.rate());
@@ -85,7 +85,7 @@ impl Debits {
 /// The tokens spent by one limiter.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Given {
-    scope: Scope,
+    scope: BucketScope,
     ipv6_prefix: u8,
     /// The rate. An older version does not tell it: that is another one than any.
     #[serde(default)]

@@ -63,7 +63,7 @@ struct KnownBackend {
 
 /// Which requests a limit applies to.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub(super) enum Scope {
+pub(super) enum BucketScope {
     Global,
     Route(RouteKey),
     Pool(String),
@@ -72,7 +72,7 @@ pub(super) enum Scope {
 /// The buckets of one limiter that are not full.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct LimiterState {
-    scope: Scope,
+    scope: BucketScope,
     ipv6_prefix: u8,
     /// The rate. A bucket that takes longer to fill than an empty one does owes tokens. An older
     /// version omits a part of it, and then it differs from any rate.
@@ -100,7 +100,7 @@ impl Handoff {
                 })
             }));
         }
-        let spent = |(scope, limiter): (Scope, &RateLimiter)| LimiterState {
+        let spent = |(scope, limiter): (BucketScope, &RateLimiter)| LimiterState {
             scope,
             ipv6_prefix: limiter.ipv6_prefix(),
             token_ns: limiter.rate().token_ns(),
@@ -212,7 +212,7 @@ impl Handoff {
     }
 
     /// The exported buckets of all limiters.
-    pub(super) fn buckets(&self) -> impl Iterator<Item = (&Scope, &[Bucket])> {
+    pub(super) fn buckets(&self) -> impl Iterator<Item = (&BucketScope, &[Bucket])> {
         self.limiters.iter().map(|spent| (&spent.scope, spent.buckets.rows()))
     }
 }
@@ -243,15 +243,15 @@ impl LimiterState {
 }
 
 /// Every limiter with its scope.
-pub(super) fn limiters(snapshot: &Snapshot) -> impl Iterator<Item = (Scope, &RateLimiter)> {
-    let global = snapshot.limiter.iter().map(|limiter| (Scope::Global, limiter));
+pub(super) fn limiters(snapshot: &Snapshot) -> impl Iterator<Item = (BucketScope, &RateLimiter)> {
+    let global = snapshot.limiter.iter().map(|limiter| (BucketScope::Global, limiter));
     let routes = snapshot.routes.iter().filter_map(|route| {
-        let scope = Scope::Route(route.identity.clone());
+        let scope = BucketScope::Route(route.identity.clone());
         route.limiter.as_ref().map(|limiter| (scope, limiter))
     });
     let pools = snapshot.pools.iter().filter_map(|pool| {
         let limiter = pool.limiter.as_ref()?;
-        Some((Scope::Pool(pool.name.to_string()), limiter))
+        Some((BucketScope::Pool(pool.name.to_string()), limiter))
     });
     global.chain(routes).chain(pools)
 }

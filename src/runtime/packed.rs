@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use crate::policy::limiter::{Bucket, Debit};
 
 /// What is packed for each client.
-pub(super) trait Row: Copy + Ord {
+pub(super) trait PackedRow: Copy + Ord {
     /// What the log calls several of them.
     const NAME: &'static str;
 
@@ -24,7 +24,7 @@ pub(super) trait Row: Copy + Ord {
     fn pull(tag: u64, rest: &mut &[u8]) -> Option<Self>;
 }
 
-impl Row for Bucket {
+impl PackedRow for Bucket {
     const NAME: &'static str = "buckets";
 
     fn tag(self) -> u64 {
@@ -44,7 +44,7 @@ impl Row for Bucket {
     }
 }
 
-impl Row for Debit {
+impl PackedRow for Debit {
     const NAME: &'static str = "debits";
 
     fn tag(self) -> u64 {
@@ -79,7 +79,7 @@ impl<R> Default for Packed<R> {
     }
 }
 
-impl<R: Row> Packed<R> {
+impl<R: PackedRow> Packed<R> {
     /// The rows with the largest weights, at most `max`, to bound the size of the message.
     pub(super) fn largest(mut rows: Vec<R>, max: usize) -> Self {
         if rows.len() > max {
@@ -115,13 +115,13 @@ impl<R: Row> Packed<R> {
     }
 }
 
-impl<R: Row> Serialize for Packed<R> {
+impl<R: PackedRow> Serialize for Packed<R> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&BASE64.encode(self.pack()))
     }
 }
 
-impl<'de, R: Row> Deserialize<'de> for Packed<R> {
+impl<'de, R: PackedRow> Deserialize<'de> for Packed<R> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         let bytes = BASE64.decode(text).map_err(de::Error::custom)?;

@@ -1,7 +1,7 @@
 //! A pool, and the one place where eligibility is decided.
 //!
 //! A selector does not know *why* a backend is not eligible. Health, and the backends that the
-//! request has already tried, are combined in the `View`, which is sampled once per pick. So a
+//! request has already tried, are combined in the `PoolView`, which is sampled once per pick. So a
 //! backend that changes during a pick cannot confuse it.
 
 use std::sync::Arc;
@@ -67,7 +67,7 @@ impl Pool {
         };
         let again = fresh.is_empty();
         let eligible = if again { healthy } else { fresh };
-        let view = View { members: &self.members, eligible };
+        let view = PoolView { members: &self.members, eligible };
         let selector = if tried.is_empty() { &self.selector } else { &self.retry_selector };
         let id = BackendId::new(selector.select(&view, key, roll)?);
         let backend = self.backend(id)?.clone();
@@ -125,12 +125,12 @@ pub fn selector(algorithm: Algorithm) -> Box<dyn Selector> {
 }
 
 /// The eligible backends, frozen for one pick.
-struct View<'a> {
+struct PoolView<'a> {
     members: &'a [Member],
     eligible: BackendSet,
 }
 
-impl Candidates for View<'_> {
+impl Candidates for PoolView<'_> {
     fn len(&self) -> usize {
         self.members.len()
     }

@@ -17,7 +17,7 @@ const DAY: u64 = 24 * 60 * 60;
 /// an error. A start or a reload only warns: otherwise one certificate of many would prevent every
 /// other change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Expired {
+pub enum OnExpired {
     /// Report an error.
     Reject,
     /// Only warn.
@@ -26,9 +26,9 @@ pub enum Expired {
 
 /// Opens every file that the configuration names, even if the configuration has other errors, and
 /// adds the errors found.
-pub fn check_files(builder: &mut ConfigBuilder, now: SystemTime, expired: Expired) {
+pub fn check_files(builder: &mut ConfigBuilder, now: SystemTime, expired: OnExpired) {
     let (config, is_whole) = (builder.config(), builder.is_whole());
-    let mut found = Found::default();
+    let mut found = CheckedFiles::default();
     let all: Vec<&Tls> = config.listeners.iter().filter_map(|it| it.tls.as_ref()).collect();
     for tls in &all {
         for files in &tls.certificates {
@@ -73,23 +73,23 @@ pub fn check_files(builder: &mut ConfigBuilder, now: SystemTime, expired: Expire
 }
 
 #[derive(Default)]
-struct Found {
+struct CheckedFiles {
     problems: Vec<Problem>,
     warnings: Vec<Problem>,
     materials: Vec<CertificateAndKey>,
 }
 
-impl Found {
+impl CheckedFiles {
     fn check_dates(
         &mut self,
         material: &CertificateAndKey,
         files: &Certificate,
         now: SystemTime,
-        expired: Expired,
+        expired: OnExpired,
     ) {
         match (material.untimely(&files.cert, now), expired) {
-            (Some(problem), Expired::Reject) => self.problems.push(problem),
-            (Some(problem), Expired::Warn) => self.warnings.push(problem),
+            (Some(problem), OnExpired::Reject) => self.problems.push(problem),
+            (Some(problem), OnExpired::Warn) => self.warnings.push(problem),
             (None, _) if material.not_after < now + SOON => {
                 let what = format!("expires on {}", spell(material.not_after));
                 self.warnings.push(files::problem(&files.cert, what, "renew it"));

@@ -61,15 +61,15 @@ impl CertificateTable {
 }
 
 /// The certificate table of a listener, which can be replaced at any time.
-pub(super) struct Resolver(pub(super) Arc<ArcSwap<CertificateTable>>);
+pub(super) struct CertificateResolver(pub(super) Arc<ArcSwap<CertificateTable>>);
 
-impl fmt::Debug for Resolver {
+impl fmt::Debug for CertificateResolver {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_tuple("Resolver").finish_non_exhaustive()
+        formatter.debug_tuple("CertificateResolver").finish_non_exhaustive()
     }
 }
 
-impl ResolvesServerCert for Resolver {
+impl ResolvesServerCert for CertificateResolver {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let schemes = hello.signature_schemes();
         let fits = |key: &CertifiedKey| key.key.choose_scheme(schemes).is_some();

@@ -22,7 +22,7 @@ use super::last_good::{Contents, LastGoodFiles};
 use super::provider;
 use super::reloadable::{FileFailure, FileStatus, Owner, RefreshReport, ReloadableFiles};
 use super::stream::TlsStream;
-use super::table::{CertificateTable, Resolver};
+use super::table::{CertificateResolver, CertificateTable};
 use super::tickets::{ListenerTickets, Tickets};
 use crate::config::{Listener, Problem, Tls, TlsVersion};
 
@@ -275,7 +275,7 @@ fn current(
         Some(clients) => builder.with_client_cert_verifier(clients.verifier()),
         None => builder.with_no_client_auth(),
     };
-    let mut server = builder.with_cert_resolver(Arc::new(Resolver(table)));
+    let mut server = builder.with_cert_resolver(Arc::new(CertificateResolver(table)));
     // Some HTTP/1.0 clients send this in ALPN, and would be rejected otherwise.
     let protocols: [&[u8]; 3] = [b"h2", b"http/1.1", b"http/1.0"];
     let protocols = protocols.iter().skip(if http2 { 0 } else { 1 });

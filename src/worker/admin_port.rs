@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{WorkerError, rlimit_of_files, system};
-use crate::admin::{Admin, Bounds, Pages, Server};
+use crate::admin::{Admin, Pages, Server, ServerLimits};
 
 /// The admin port of a worker.
 #[derive(Default)]
@@ -71,8 +71,8 @@ impl AdminPort {
 }
 
 /// The usual bounds; where there are few descriptors, at most an eighth of them is kept.
-fn bounds() -> Bounds {
-    let usual = Bounds::default();
+fn bounds() -> ServerLimits {
+    let usual = ServerLimits::default();
     let eighth = usize::try_from(rlimit_of_files() / 8).unwrap_or(usize::MAX);
-    Bounds { descriptors: usual.descriptors.min(eighth), ..usual }
+    ServerLimits { descriptors: usual.descriptors.min(eighth), ..usual }
 }

@@ -37,20 +37,20 @@ use self::lifecycle::Lifecycle;
 use self::services::{Background, Sockets};
 use self::shutdown::Shutdown;
 use self::signals::Signals;
-use crate::access_log::{AccessLog, Writer};
+use crate::access_log::{AccessLog, AccessLogWriter};
 use crate::admin::{Admin, Readiness};
 use crate::clock::Clock;
 use crate::config::{Config, Listener, Problem, Problems, Threads};
 use crate::downstream::handshake::ListenerContext;
 use crate::downstream::tracker::ConnectionTracker;
-use crate::exchange::event::{Event, Observer};
+use crate::exchange::event::{ExchangeEvent, Observer};
 use crate::lifecycle::serving_state::SharedServingState;
 use crate::link::{Link, Start, State, ToSupervisor, ToWorker};
 use crate::log::Log;
 use crate::metrics::{ConnectionMetrics, Metrics};
 use crate::probe::Prober;
 use crate::proxy::Proxy;
-use crate::resolve::{Names, Resolver};
+use crate::resolve::{ResolvedNames, Resolver};
 use crate::runtime::handoff::Handoff;
 use crate::runtime::snapshot::Snapshot;
 use crate::tls;
@@ -145,7 +145,7 @@ fn serve(
     }
     let state = start.state.unwrap_or_default();
     let seed = state.handoff.seed().unwrap_or_else(|| fastrand::u64(..));
-    let names = Names::look_up(&config, state.handoff.names());
+    let names = ResolvedNames::look_up(&config, state.handoff.names());
     let snapshot =
         Snapshot::new(&config, &start.version, seed, |host, port| names.lookup(host, port));
     report_names(link, &snapshot);
@@ -229,7 +229,7 @@ fn assemble(
     listeners: Vec<ListenerContext>,
     tickets: Arc<Tickets>,
     last_good: &LastGoodFiles,
-) -> Result<(Components, Admin, Writer), WorkerError> {
+) -> Result<(Components, Admin, AccessLogWriter), WorkerError> {
     let clock = Clock::process();
     let registry = Registry::new();
     let trust = tls::upstream::open(config, last_good, clock.wall(clock.now()));
@@ -324,7 +324,7 @@ fn count_panics(metrics: &Metrics) {
 struct Observers(Arc<Metrics>, Arc<AccessLog>);
 
 impl Observer for Observers {
-    fn observe(&self, event: &Event<'_>) {
+    fn observe(&self, event: &ExchangeEvent<'_>) {
         self.0.observe(event);
         self.1.observe(event);
     }

@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 use super::admin_port::AdminPort;
 use super::services::Running;
 use super::{FLUSH_MAX, WorkerError};
-use crate::access_log::Writer;
+use crate::access_log::AccessLogWriter;
 use crate::clock::Clock;
 use crate::log::Log;
 
@@ -50,7 +50,7 @@ pub(super) async fn drained(services: &mut Services) {
 /// How the worker ends.
 pub(super) struct Shutdown {
     /// Both logs, until they are stopped.
-    logs: Option<(Writer, Log)>,
+    logs: Option<(AccessLogWriter, Log)>,
     /// From the stop of the services to its result.
     stopped: Option<oneshot::Receiver<u64>>,
     log_lost: u64,
@@ -58,7 +58,7 @@ pub(super) struct Shutdown {
 }
 
 impl Shutdown {
-    pub(super) const fn new(access_log: Writer, log: Log) -> Self {
+    pub(super) const fn new(access_log: AccessLogWriter, log: Log) -> Self {
         Self { logs: Some((access_log, log)), stopped: None, log_lost: 0, result: Ok(()) }
     }
 
@@ -99,7 +99,7 @@ impl Shutdown {
     }
 }
 
-fn flush(access_log: Writer, log: &Log) -> u64 {
+fn flush(access_log: AccessLogWriter, log: &Log) -> u64 {
     let clock = Clock::process();
     let end = clock.now() + FLUSH_MAX;
     if !access_log.stop(FLUSH_MAX) {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Mutex;
 
-use weir::exchange::event::{Event, Observer};
+use weir::exchange::event::{ExchangeEvent, Observer};
 use weir::exchange::refusal::{Outcome, Refusal};
 
 /// What happened in a day.
@@ -56,18 +56,18 @@ impl Checker {
 }
 
 impl Observer for Checker {
-    fn observe(&self, event: &Event<'_>) {
+    fn observe(&self, event: &ExchangeEvent<'_>) {
         let mut seen = self.seen.lock().unwrap();
         match event {
-            Event::Connected { .. } => {}
-            Event::AttemptFailed { pool, backend, retried, .. } => {
+            ExchangeEvent::Connected { .. } => {}
+            ExchangeEvent::AttemptFailed { pool, backend, retried, .. } => {
                 *seen.failed.entry((pool.position(), backend.position())).or_default() += 1;
                 seen.sums.retries += u64::from(*retried);
             }
             // No client in the simulated days requests an upgrade.
-            Event::Upgraded { .. } => {}
-            Event::RateLimited(_) => seen.sums.limited += 1,
-            Event::Finished(summary) => {
+            ExchangeEvent::Upgraded { .. } => {}
+            ExchangeEvent::RateLimited(_) => seen.sums.limited += 1,
+            ExchangeEvent::Finished(summary) => {
                 let sums = &mut seen.sums;
                 sums.exchanges += 1;
                 sums.attempts += count(summary.exchange.attempts().len());

@@ -18,7 +18,7 @@ use weir::exchange::{Admitted, Exchange, Head, Replay, Rolls};
 use weir::http::scan::Limits as HeadLimits;
 use weir::http::scheme::Scheme;
 use weir::name::PoolName;
-use weir::policy::retry::Failure;
+use weir::policy::retry::AttemptFailure;
 use weir::runtime::backend_set::BackendSet;
 use weir::runtime::endpoint::Lookup;
 use weir::runtime::ids::BackendId;
@@ -330,18 +330,20 @@ impl World {
                 if !again {
                     return self.answered(running);
                 }
-                (Failure::Status(status), again)
+                (AttemptFailure::Status(status), again)
             }
             Mood::Refuses => (
-                Failure::Connect,
-                exchange.attempt_failed(Failure::Connect, "refused", replay, now),
+                AttemptFailure::Connect,
+                exchange.attempt_failed(AttemptFailure::Connect, "refused", replay, now),
             ),
-            Mood::Resets => {
-                (Failure::Reset, exchange.attempt_failed(Failure::Reset, "reset", replay, now))
-            }
-            Mood::Hangs => {
-                (Failure::Timeout, exchange.attempt_failed(Failure::Timeout, "hangs", replay, now))
-            }
+            Mood::Resets => (
+                AttemptFailure::Reset,
+                exchange.attempt_failed(AttemptFailure::Reset, "reset", replay, now),
+            ),
+            Mood::Hangs => (
+                AttemptFailure::Timeout,
+                exchange.attempt_failed(AttemptFailure::Timeout, "hangs", replay, now),
+            ),
         };
         if again {
             self.check_retry(&running, failure, replay);
@@ -356,20 +358,21 @@ impl World {
     }
 
     /// The policy as the file has it, written down a second time.
-    fn check_retry(&self, running: &Running, failure: Failure, replay: Replay) {
+    fn check_retry(&self, running: &Running, failure: AttemptFailure, replay: Replay) {
         let retry = &self.config.pools[running.pool].retry;
         let made = running.exchange.attempts().len();
         assert!(made < usize::from(retry.attempts.get()), "a retry beyond the attempts");
         let listed = match failure {
-            Failure::Connect | Failure::Tls | Failure::Certificate | Failure::Refused => {
-                retry.on.connect
-            }
-            Failure::Reset => retry.on.reset,
-            Failure::Timeout => retry.on.timeout,
-            Failure::Status(status) => retry.on.status.contains(&status),
+            AttemptFailure::Connect
+            | AttemptFailure::Tls
+            | AttemptFailure::Certificate
+            | AttemptFailure::Refused => retry.on.connect,
+            AttemptFailure::Reset => retry.on.reset,
+            AttemptFailure::Timeout => retry.on.timeout,
+            AttemptFailure::Status(status) => retry.on.status.contains(&status),
         };
         assert!(listed, "{failure:?} is not to be retried");
-        if failure != Failure::Connect {
+        if failure != AttemptFailure::Connect {
             assert!(replay.idempotent && replay.body_whole, "an unsafe retry");
         }
         assert!(self.now < running.exchange.deadline(), "a retry after the deadline");

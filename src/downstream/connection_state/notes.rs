@@ -9,7 +9,7 @@ use pingora_core::protocols::Stream;
 use super::{CloseReason, ConnectionState, EarlyRefusal};
 use crate::downstream::stalled::{Reader, Stallable, Stalled, ToBackend};
 use crate::http::scan::Violation;
-use crate::http::target::Change;
+use crate::http::target::ReplacedByte;
 use crate::upstream::http2::RequestBody;
 
 impl ConnectionState {
@@ -30,7 +30,7 @@ impl ConnectionState {
     }
 
     /// Records bytes that the scanner replaced in request targets.
-    pub(crate) fn add_target_changes(&self, changes: impl Iterator<Item = Change>) {
+    pub(crate) fn add_target_changes(&self, changes: impl Iterator<Item = ReplacedByte>) {
         let mut changes = changes.peekable();
         if changes.peek().is_some() {
             self.target_changes.lock().extend(changes);
@@ -38,7 +38,7 @@ impl ConnectionState {
     }
 
     /// Removes and returns the replaced bytes of the current request.
-    pub(crate) fn take_target_changes(&self) -> Vec<Change> {
+    pub(crate) fn take_target_changes(&self) -> Vec<ReplacedByte> {
         let mut changes = self.target_changes.lock();
         if changes.is_empty() {
             return Vec::new();

@@ -11,7 +11,7 @@
 //! ```
 
 use super::fields::{Fields, Sink};
-use super::{At, Limits, Step, Violation, skip};
+use super::{At, Limits, ScanStep, Violation, skip};
 
 /// The limit for all chunk extensions of one body. They are unused in practice, but each costs
 /// processing time.
@@ -26,7 +26,7 @@ const DIGITS_MAX: u8 = 15;
 /// The position in the body.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Chunks {
-    position: Position,
+    position: ChunkPosition,
     /// The size of the current chunk, then its remaining bytes.
     size: u64,
     digits: u8,
@@ -36,7 +36,7 @@ pub(super) struct Chunks {
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-enum Position {
+enum ChunkPosition {
     #[default]
     Size,
     Extension,
@@ -68,63 +68,63 @@ enum Extension {
 
 impl Chunks {
     /// Continues with `bytes`. `Done` is the index after the body.
-    pub(super) fn step(&mut self, bytes: &[u8], limits: Limits) -> Result<Step, At> {
+    pub(super) fn step(&mut self, bytes: &[u8], limits: Limits) -> Result<ScanStep, At> {
         let mut at = 0;
         while let Some(rest @ [byte, ..]) = bytes.get(at..) {
             match self.position {
-                Position::Data => match skip(&mut self.size, rest) {
-                    Step::More => return Ok(Step::More),
-                    Step::Done(used) => {
-                        self.position = Position::DataReturn;
+                ChunkPosition::Data => match skip(&mut self.size, rest) {
+                    ScanStep::More => return Ok(ScanStep::More),
+                    ScanStep::Done(used) => {
+                        self.position = ChunkPosition::DataReturn;
                         at += used;
                     }
                 },
-                Position::Trailers => {
+                ChunkPosition::Trailers => {
                     let header_bytes = limits.header_bytes.min(TRAILER_BYTES_MAX);
                     let limits = Limits { header_bytes, ..limits };
                     return match self.fields.step(rest, &mut Trailers, limits) {
-                        Ok(Step::Done(used)) => Ok(Step::Done(at + used)),
-                        Ok(Step::More) => Ok(Step::More),
+                        Ok(ScanStep::Done(used)) => Ok(ScanStep::Done(at + used)),
+                        Ok(ScanStep::More) => Ok(ScanStep::More),
                         Err(At(used, violation)) => Err(At(at + used, violation)),
                     };
                 }
-                Position::Size
-                | Position::Extension
-                | Position::SizeEnd
-                | Position::DataReturn
-                | Position::DataNewline => {
+                ChunkPosition::Size
+                | ChunkPosition::Extension
+                | ChunkPosition::SizeEnd
+                | ChunkPosition::DataReturn
+                | ChunkPosition::DataNewline => {
                     self.byte(*byte).map_err(|violation| At(at, violation))?;
                     at += 1;
                 }
             }
         }
-        Ok(Step::More)
+        Ok(ScanStep::More)
     }
 
     fn byte(&mut self, byte: u8) -> Result<(), Violation> {
         self.position = match (self.position, byte) {
-            (Position::Size, byte) => self.size(byte)?,
-            (Position::Extension, byte) => self.extension(byte)?,
-            (Position::SizeEnd, b'\n') if self.size == 0 => Position::Trailers,
-            (Position::SizeEnd, b'\n') => Position::Data,
-            (Position::DataReturn, b'\r') => Position::DataNewline,
-            (Position::DataNewline, b'\n') => {
+            (ChunkPosition::Size, byte) => self.size(byte)?,
+            (ChunkPosition::Extension, byte) => self.extension(byte)?,
+            (ChunkPosition::SizeEnd, b'\n') if self.size == 0 => ChunkPosition::Trailers,
+            (ChunkPosition::SizeEnd, b'\n') => ChunkPosition::Data,
+            (ChunkPosition::DataReturn, b'\r') => ChunkPosition::DataNewline,
+            (ChunkPosition::DataNewline, b'\n') => {
                 (self.size, self.digits) = (0, 0);
-                Position::Size
+                ChunkPosition::Size
             }
-            (Position::SizeEnd, _) => return Err(Violation::BareReturn),
+            (ChunkPosition::SizeEnd, _) => return Err(Violation::BareReturn),
             _ => return Err(Violation::ChunkEnd),
         };
         Ok(())
     }
 
-    fn size(&mut self, byte: u8) -> Result<Position, Violation> {
+    fn size(&mut self, byte: u8) -> Result<ChunkPosition, Violation> {
         let digit = match byte {
             b'0'..=b'9' => byte - b'0',
             b'a'..=b'f' => byte - b'a' + 10,
             b'A'..=b'F' => byte - b'A' + 10,
             b'\n' if self.digits > 0 => return Err(Violation::BareNewline),
-            b'\r' if self.digits > 0 => return Ok(Position::SizeEnd),
+            b'\r' if self.digits > 0 => return Ok(ChunkPosition::SizeEnd),
             b';' if self.digits > 0 => {
                 self.extension = Extension::BeforeName;
                 return self.count_extension();
@@ -140,22 +140,22 @@ impl Chunks {
         }
         self.digits += 1;
         self.size = self.size << 4 | u64::from(digit);
-        Ok(Position::Size)
+        Ok(ChunkPosition::Size)
     }
 
-    fn count_extension(&mut self) -> Result<Position, Violation> {
+    fn count_extension(&mut self) -> Result<ChunkPosition, Violation> {
         self.extension_bytes += 1;
         if self.extension_bytes > EXTENSION_BYTES_MAX {
             return Err(Violation::ChunkExtensionBytes);
         }
-        Ok(Position::Extension)
+        Ok(ChunkPosition::Extension)
     }
 
-    fn extension(&mut self, byte: u8) -> Result<Position, Violation> {
+    fn extension(&mut self, byte: u8) -> Result<ChunkPosition, Violation> {
         use Extension as E;
         match (self.extension, byte) {
             (E::Name | E::AfterName | E::Value | E::AfterValue, b'\r') => {
-                return Ok(Position::SizeEnd);
+                return Ok(ChunkPosition::SizeEnd);
             }
             (_, b'\n') => return Err(Violation::BareNewline),
             _ => {}

@@ -8,7 +8,7 @@
 //! ```
 
 use super::bytes::{is_token, name_end, value_end};
-use super::{At, Limits, Step, Violation};
+use super::{At, Limits, ScanStep, Violation};
 
 /// Longer than any name that is handled here.
 const NAME_BYTES_MAX: usize = 24;
@@ -26,7 +26,7 @@ pub(super) trait Sink {
 /// The position in the grammar.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Fields {
-    position: Position,
+    position: FieldPosition,
     count: usize,
     bytes: usize,
     name: [u8; NAME_BYTES_MAX],
@@ -34,7 +34,7 @@ pub(super) struct Fields {
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-enum Position {
+enum FieldPosition {
     #[default]
     Start,
     Name,
@@ -50,7 +50,7 @@ impl Fields {
         bytes: &[u8],
         sink: &mut impl Sink,
         limits: Limits,
-    ) -> Result<Step, At> {
+    ) -> Result<ScanStep, At> {
         let mut at = 0;
         while let Some(rest @ [byte, ..]) = bytes.get(at..) {
             // The limits are checked first, whatever the bytes are. Everything before the first
@@ -61,15 +61,15 @@ impl Fields {
                 return Err(At(at, Violation::FieldBytes));
             }
             let used = match self.position {
-                Position::Value => value_end(rest).unwrap_or(rest.len()).min(room),
-                Position::Name => name_end(rest).min(room),
-                Position::Start | Position::ValueEnd | Position::End => 0,
+                FieldPosition::Value => value_end(rest).unwrap_or(rest.len()).min(room),
+                FieldPosition::Name => name_end(rest).min(room),
+                FieldPosition::Start | FieldPosition::ValueEnd | FieldPosition::End => 0,
             };
             let plain = rest.get(..used).unwrap_or_default();
             self.bytes += used.max(1);
             let done = if plain.is_empty() {
                 self.byte(*byte, sink, limits.headers)
-            } else if self.position == Position::Name {
+            } else if self.position == FieldPosition::Name {
                 self.push(plain);
                 Ok(false)
             } else {
@@ -77,48 +77,48 @@ impl Fields {
             };
             match done {
                 Ok(false) => at += used.max(1),
-                Ok(true) => return Ok(Step::Done(at + 1)),
+                Ok(true) => return Ok(ScanStep::Done(at + 1)),
                 Err(violation) => return Err(At(at, violation)),
             }
         }
-        Ok(Step::More)
+        Ok(ScanStep::More)
     }
 
     /// Handles a byte that is not simply part of a name or a value. Returns whether it ends the
     /// section.
     fn byte(&mut self, byte: u8, sink: &mut impl Sink, most: usize) -> Result<bool, Violation> {
         self.position = match (self.position, byte) {
-            (Position::Start, b'\r') => Position::End,
-            (Position::Start, b'\n') | (Position::Value, b'\n') => {
+            (FieldPosition::Start, b'\r') => FieldPosition::End,
+            (FieldPosition::Start, b'\n') | (FieldPosition::Value, b'\n') => {
                 return Err(Violation::BareNewline);
             }
-            (Position::Start, b' ' | b'\t') => return Err(Violation::Fold),
-            (Position::Start, byte) if is_token(byte) => {
+            (FieldPosition::Start, b' ' | b'\t') => return Err(Violation::Fold),
+            (FieldPosition::Start, byte) if is_token(byte) => {
                 self.count += 1;
                 if self.count > most {
                     return Err(Violation::Fields);
                 }
                 self.name_bytes = 0;
                 self.push(&[byte]);
-                Position::Name
+                FieldPosition::Name
             }
-            (Position::Name, b':') => {
+            (FieldPosition::Name, b':') => {
                 sink.name(self.name.get(..self.name_bytes).unwrap_or_default())?;
-                Position::Value
+                FieldPosition::Value
             }
-            (Position::Start | Position::Name, _) => return Err(Violation::FieldName),
-            (Position::Value, b'\t') => {
+            (FieldPosition::Start | FieldPosition::Name, _) => return Err(Violation::FieldName),
+            (FieldPosition::Value, b'\t') => {
                 sink.value(b"\t")?;
-                Position::Value
+                FieldPosition::Value
             }
-            (Position::Value, b'\r') => {
+            (FieldPosition::Value, b'\r') => {
                 sink.end()?;
-                Position::ValueEnd
+                FieldPosition::ValueEnd
             }
-            (Position::Value, _) => return Err(Violation::FieldValue),
-            (Position::ValueEnd, b'\n') => Position::Start,
-            (Position::End, b'\n') => return Ok(true),
-            (Position::ValueEnd | Position::End, _) => return Err(Violation::BareReturn),
+            (FieldPosition::Value, _) => return Err(Violation::FieldValue),
+            (FieldPosition::ValueEnd, b'\n') => FieldPosition::Start,
+            (FieldPosition::End, b'\n') => return Ok(true),
+            (FieldPosition::ValueEnd | FieldPosition::End, _) => return Err(Violation::BareReturn),
         };
         Ok(false)
     }

@@ -2,7 +2,7 @@
 
 use super::bytes::{is_token, target_pause};
 use super::fields::{Fields, Sink};
-use super::{At, Limits, Step, Violation};
+use super::{At, Limits, ScanStep, Violation};
 use crate::http::host::{is_authority, is_authority_byte};
 use crate::http::target::{FOR_FIRST, FOR_ODD, is_odd};
 
@@ -21,7 +21,7 @@ const ESCAPE: usize = 3;
 /// The position in the headers, and the values parsed so far.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Head {
-    position: Position,
+    position: HeadPosition,
     /// Bytes of the method, the target, or the version and the end of its line.
     bytes: usize,
     name: [u8; METHOD_STORED],
@@ -48,7 +48,7 @@ pub(super) struct Swap {
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-enum Position {
+enum HeadPosition {
     #[default]
     Method,
     Target,
@@ -75,7 +75,7 @@ enum Method {
 
 /// How the body ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Body {
+pub(super) enum BodyFraming {
     None,
     Length(u64),
     Chunks,
@@ -83,31 +83,33 @@ pub(super) enum Body {
 
 impl Head {
     /// Continues with `bytes`. `Done` is the index after the headers.
-    pub(super) fn step(&mut self, bytes: &[u8], limits: Limits) -> Result<Step, At> {
+    pub(super) fn step(&mut self, bytes: &[u8], limits: Limits) -> Result<ScanStep, At> {
         let mut at = 0;
         while let Some(rest @ [byte, ..]) = bytes.get(at..) {
             let used = match self.position {
-                Position::Fields => return self.fields(at, rest, limits),
-                Position::Target => self.target(at, rest, limits.target_bytes),
-                Position::Method => self.method(*byte).map(|()| 1),
-                Position::Version if self.bytes == 0 && rest.starts_with(VERSION_LINE) => {
-                    (self.minor, self.position) = (b'1', Position::Fields);
+                HeadPosition::Fields => return self.fields(at, rest, limits),
+                HeadPosition::Target => self.target(at, rest, limits.target_bytes),
+                HeadPosition::Method => self.method(*byte).map(|()| 1),
+                HeadPosition::Version if self.bytes == 0 && rest.starts_with(VERSION_LINE) => {
+                    (self.minor, self.position) = (b'1', HeadPosition::Fields);
                     Ok(VERSION_LINE.len())
                 }
-                Position::Version => self.version(*byte).map(|()| 1),
-                Position::Done => return Ok(Step::Done(at)),
+                HeadPosition::Version => self.version(*byte).map(|()| 1),
+                HeadPosition::Done => return Ok(ScanStep::Done(at)),
             };
             at += used.map_err(|violation| At(at, violation))?;
         }
-        Ok(Step::More)
+        Ok(ScanStep::More)
     }
 
     /// The kind of body, once the headers are complete.
-    pub(super) const fn body(&self) -> Option<Body> {
+    pub(super) const fn body(&self) -> Option<BodyFraming> {
         match (self.position, self.framing.is_chunked, self.framing.length) {
-            (Position::Done, true, _) => Some(Body::Chunks),
-            (Position::Done, false, Some(length)) if length > 0 => Some(Body::Length(length)),
-            (Position::Done, false, _) => Some(Body::None),
+            (HeadPosition::Done, true, _) => Some(BodyFraming::Chunks),
+            (HeadPosition::Done, false, Some(length)) if length > 0 => {
+                Some(BodyFraming::Length(length))
+            }
+            (HeadPosition::Done, false, _) => Some(BodyFraming::None),
             _ => None,
         }
     }
@@ -121,7 +123,7 @@ impl Head {
                 Some(b"PRI") => Method::Preface,
                 _ => Method::Other,
             };
-            (self.position, self.bytes) = (Position::Target, 0);
+            (self.position, self.bytes) = (HeadPosition::Target, 0);
             return Ok(());
         }
         if byte == TLS && self.bytes == 0 {
@@ -163,7 +165,7 @@ impl Head {
             None => Ok(used),
             Some(_) if odd => Ok(used + 1),
             Some(b' ') if self.fits() => {
-                (self.position, self.bytes) = (Position::Version, 0);
+                (self.position, self.bytes) = (HeadPosition::Version, 0);
                 Ok(used + 1)
             }
             // A request line of HTTP/0.9 ends here.
@@ -219,7 +221,7 @@ impl Head {
             (5 | 7, b'0'..=b'9') => return Err(Violation::OtherVersion),
             (8, b'\r') => {}
             (8, b'\n') => return Err(Violation::BareNewline),
-            (9, b'\n') => self.position = Position::Fields,
+            (9, b'\n') => self.position = HeadPosition::Fields,
             (9, _) => return Err(Violation::BareReturn),
             _ => return Err(Violation::Version),
         }
@@ -227,13 +229,13 @@ impl Head {
         Ok(())
     }
 
-    fn fields(&mut self, at: usize, rest: &[u8], limits: Limits) -> Result<Step, At> {
+    fn fields(&mut self, at: usize, rest: &[u8], limits: Limits) -> Result<ScanStep, At> {
         match self.fields.step(rest, &mut self.framing, limits) {
-            Ok(Step::More) => Ok(Step::More),
-            Ok(Step::Done(used)) => {
+            Ok(ScanStep::More) => Ok(ScanStep::More),
+            Ok(ScanStep::Done(used)) => {
                 self.whole().map_err(|violation| At(at + used - 1, violation))?;
-                self.position = Position::Done;
-                Ok(Step::Done(at + used))
+                self.position = HeadPosition::Done;
+                Ok(ScanStep::Done(at + used))
             }
             Err(At(used, violation)) => Err(At(at + used, violation)),
         }
@@ -259,7 +261,7 @@ struct Framing {
     has_host: bool,
     length: Option<u64>,
     is_chunked: bool,
-    part: Part,
+    part: WordPart,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -273,7 +275,7 @@ enum Field {
 
 /// The position in a value that consists of one word with space around it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-enum Part {
+enum WordPart {
     #[default]
     Before,
     /// The number of bytes of the word so far.
@@ -285,7 +287,7 @@ const CHUNKED: &[u8] = b"chunked";
 
 impl Sink for Framing {
     fn name(&mut self, name: &[u8]) -> Result<(), Violation> {
-        self.part = Part::Before;
+        self.part = WordPart::Before;
         self.field = Field::Other;
         match name {
             b"host" if self.has_host => return Err(Violation::Hosts),
@@ -319,10 +321,12 @@ impl Sink for Framing {
 
     fn end(&mut self) -> Result<(), Violation> {
         match (self.field, self.part) {
-            (Field::Host, Part::Before) => Err(Violation::Host),
-            (Field::Length, Part::Before) => Err(Violation::Length),
-            (Field::Coding, Part::Before) => Err(Violation::Coding),
-            (Field::Coding, Part::Word(bytes)) if bytes < CHUNKED.len() => Err(Violation::Coding),
+            (Field::Host, WordPart::Before) => Err(Violation::Host),
+            (Field::Length, WordPart::Before) => Err(Violation::Length),
+            (Field::Coding, WordPart::Before) => Err(Violation::Coding),
+            (Field::Coding, WordPart::Word(bytes)) if bytes < CHUNKED.len() => {
+                Err(Violation::Coding)
+            }
             _ => Ok(()),
         }
     }
@@ -331,12 +335,12 @@ impl Sink for Framing {
 impl Framing {
     fn hosts(&mut self, part: &[u8]) -> Result<(), Violation> {
         let word = match self.part {
-            Part::Before => part.strip_prefix(b" ").unwrap_or(part),
-            Part::Word(_) | Part::After => part,
+            WordPart::Before => part.strip_prefix(b" ").unwrap_or(part),
+            WordPart::Word(_) | WordPart::After => part,
         };
         // Nearly every value is one word in one piece, with a space before it.
-        if self.part != Part::After && is_authority(word) {
-            self.part = Part::Word(1);
+        if self.part != WordPart::After && is_authority(word) {
+            self.part = WordPart::Word(1);
             return Ok(());
         }
         part.iter().try_for_each(|byte| self.host(*byte))
@@ -345,9 +349,11 @@ impl Framing {
     /// Only allowed bytes are checked here; whether they form a valid host is checked later.
     fn host(&mut self, byte: u8) -> Result<(), Violation> {
         self.part = match (self.part, byte) {
-            (Part::Before, b' ' | b'\t') => Part::Before,
-            (Part::Word(_) | Part::After, b' ' | b'\t') => Part::After,
-            (Part::Before | Part::Word(_), byte) if is_authority_byte(byte) => Part::Word(1),
+            (WordPart::Before, b' ' | b'\t') => WordPart::Before,
+            (WordPart::Word(_) | WordPart::After, b' ' | b'\t') => WordPart::After,
+            (WordPart::Before | WordPart::Word(_), byte) if is_authority_byte(byte) => {
+                WordPart::Word(1)
+            }
             _ => return Err(Violation::Host),
         };
         Ok(())
@@ -355,16 +361,16 @@ impl Framing {
 
     fn length(&mut self, byte: u8) -> Result<(), Violation> {
         self.part = match (self.part, byte) {
-            (Part::Before, b' ' | b'\t') => Part::Before,
-            (Part::Word(_) | Part::After, b' ' | b'\t') => Part::After,
-            (Part::Before | Part::Word(_), b'0'..=b'9') => {
+            (WordPart::Before, b' ' | b'\t') => WordPart::Before,
+            (WordPart::Word(_) | WordPart::After, b' ' | b'\t') => WordPart::After,
+            (WordPart::Before | WordPart::Word(_), b'0'..=b'9') => {
                 let digit = u64::from(byte - b'0');
                 let longer = self.length.and_then(|length| length.checked_mul(10));
                 let longer = longer.and_then(|length| length.checked_add(digit));
                 // Beyond a signed number, some servers would read it as negative.
                 let longer = longer.filter(|length| i64::try_from(*length).is_ok());
                 self.length = Some(longer.ok_or(Violation::Length)?);
-                Part::Word(1)
+                WordPart::Word(1)
             }
             _ => return Err(Violation::Length),
         };
@@ -373,15 +379,17 @@ impl Framing {
 
     fn coding(&mut self, byte: u8) -> Result<(), Violation> {
         let word = match self.part {
-            Part::Before => 0,
-            Part::Word(bytes) => bytes,
-            Part::After => CHUNKED.len(),
+            WordPart::Before => 0,
+            WordPart::Word(bytes) => bytes,
+            WordPart::After => CHUNKED.len(),
         };
         let is_next = CHUNKED.get(word) == Some(&byte.to_ascii_lowercase());
         self.part = match (self.part, byte) {
-            (Part::Before | Part::Word(_), _) if is_next => Part::Word(word + 1),
-            (Part::Before, b' ' | b'\t') => Part::Before,
-            (Part::Word(_) | Part::After, b' ' | b'\t') if word == CHUNKED.len() => Part::After,
+            (WordPart::Before | WordPart::Word(_), _) if is_next => WordPart::Word(word + 1),
+            (WordPart::Before, b' ' | b'\t') => WordPart::Before,
+            (WordPart::Word(_) | WordPart::After, b' ' | b'\t') if word == CHUNKED.len() => {
+                WordPart::After
+            }
             _ => return Err(Violation::Coding),
         };
         Ok(())

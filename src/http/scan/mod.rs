@@ -23,11 +23,11 @@ mod tests;
 mod violation;
 
 use self::chunks::Chunks;
-use self::head::{Body, Head, Swap};
+use self::head::{BodyFraming, Head, Swap};
 pub use self::http2_head::Http2Head;
 pub use self::violation::Violation;
 use super::proxy_protocol::SIGNATURE;
-use super::target::Change;
+use super::target::ReplacedByte;
 
 /// The limits for request headers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,7 +70,7 @@ pub struct FramingError {
 #[derive(Debug, Clone)]
 pub struct Scanner {
     limits: Limits,
-    state: State,
+    state: ScanState,
     /// The number of messages whose first byte has arrived.
     begun: u64,
     /// Replacements in the bytes fed last.
@@ -78,7 +78,7 @@ pub struct Scanner {
 }
 
 #[derive(Debug, Clone)]
-enum State {
+enum ScanState {
     /// No byte of the next message has arrived, except perhaps an empty line or a part of one.
     Between(LeadingCrlf),
     Head(Head),
@@ -97,7 +97,7 @@ enum LeadingCrlf {
 }
 
 /// How far a part of a message extends.
-enum Step {
+enum ScanStep {
     /// All bytes were used.
     More,
     /// It ended before this byte.
@@ -111,7 +111,12 @@ impl Scanner {
     /// Creates a scanner for a new connection.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
-        Self { limits, state: State::Between(LeadingCrlf::Nothing), begun: 0, swaps: Vec::new() }
+        Self {
+            limits,
+            state: ScanState::Between(LeadingCrlf::Nothing),
+            begun: 0,
+            swaps: Vec::new(),
+        }
     }
 
     /// The number of messages of which at least one byte has arrived.
@@ -123,7 +128,7 @@ impl Scanner {
     /// Whether the last message is complete.
     #[must_use]
     pub const fn is_between(&self) -> bool {
-        matches!(self.state, State::Between(_))
+        matches!(self.state, ScanState::Between(_))
     }
 
     /// Continues with `bytes`. Must not be called after an error. Returns the index where
@@ -138,16 +143,16 @@ impl Scanner {
         let mut head_at = None;
         while let Some(rest) = bytes.get(used..).filter(|rest| !rest.is_empty()) {
             let step = match &mut self.state {
-                State::Between(gap) => match gap.step(rest) {
-                    Ok(Step::Done(skipped)) => {
+                ScanState::Between(gap) => match gap.step(rest) {
+                    Ok(ScanStep::Done(skipped)) => {
                         head_at = Some(used + skipped);
                         self.begun += 1;
-                        self.state = State::Head(Head::default());
-                        Ok(Step::Done(skipped))
+                        self.state = ScanState::Head(Head::default());
+                        Ok(ScanStep::Done(skipped))
                     }
                     other => other,
                 },
-                State::Head(head) => {
+                ScanState::Head(head) => {
                     let step = head.step(rest, self.limits);
                     let swaps = head.take_changes().into_iter();
                     let begun = self.begun;
@@ -155,56 +160,58 @@ impl Scanner {
                         .extend(swaps.map(|swap| (begun, Swap { at: swap.at + used, ..swap })));
                     step
                 }
-                State::Length(missing) => Ok(skip(missing, rest)),
-                State::Chunks(chunks) => chunks.step(rest, self.limits),
+                ScanState::Length(missing) => Ok(skip(missing, rest)),
+                ScanState::Chunks(chunks) => chunks.step(rest, self.limits),
             };
             match step {
-                Ok(Step::More) => break,
-                Ok(Step::Done(more)) => {
+                Ok(ScanStep::More) => break,
+                Ok(ScanStep::Done(more)) => {
                     used += more;
                     self.next();
                 }
                 Err(At(at, violation)) => return Err(self.broken(violation, used + at, head_at)),
             }
         }
-        Ok(head_at.filter(|_| matches!(self.state, State::Head(_))))
+        Ok(head_at.filter(|_| matches!(self.state, ScanState::Head(_))))
     }
 
     /// Replaces the bytes in targets that Pingora would reject, in the bytes that were fed last.
     /// Yields what was replaced.
-    pub fn change<'a>(&'a self, bytes: &'a mut [u8]) -> impl Iterator<Item = Change> + 'a {
+    pub fn change<'a>(&'a self, bytes: &'a mut [u8]) -> impl Iterator<Item = ReplacedByte> + 'a {
         self.swaps.iter().map(|&(message, Swap { at, offset, byte, instead })| {
             if let Some(place) = bytes.get_mut(at) {
                 *place = instead;
             }
-            Change { message, offset, byte }
+            ReplacedByte { message, offset, byte }
         })
     }
 
     /// One part of a message is complete: selects the next one.
     fn next(&mut self) {
         match &self.state {
-            State::Head(head) => match head.body() {
+            ScanState::Head(head) => match head.body() {
                 None => {}
-                Some(Body::None) => self.state = State::Between(LeadingCrlf::Nothing),
-                Some(Body::Length(length)) => self.state = State::Length(length),
-                Some(Body::Chunks) => self.state = State::Chunks(Chunks::default()),
+                Some(BodyFraming::None) => self.state = ScanState::Between(LeadingCrlf::Nothing),
+                Some(BodyFraming::Length(length)) => self.state = ScanState::Length(length),
+                Some(BodyFraming::Chunks) => self.state = ScanState::Chunks(Chunks::default()),
             },
-            State::Length(_) | State::Chunks(_) => {
-                self.state = State::Between(LeadingCrlf::Nothing)
+            ScanState::Length(_) | ScanState::Chunks(_) => {
+                self.state = ScanState::Between(LeadingCrlf::Nothing)
             }
-            State::Between(_) => {}
+            ScanState::Between(_) => {}
         }
     }
 
     fn broken(&self, violation: Violation, at: usize, head_at: Option<usize>) -> FramingError {
         let (part, message, valid_prefix) = match (&self.state, head_at) {
-            (State::Between(_), _) => (MessagePart::Head, self.begun + 1, at),
-            (State::Head(_), head_at) => (MessagePart::Head, self.begun, head_at.unwrap_or(0)),
-            (State::Length(_) | State::Chunks(_), Some(head_at)) => {
+            (ScanState::Between(_), _) => (MessagePart::Head, self.begun + 1, at),
+            (ScanState::Head(_), head_at) => (MessagePart::Head, self.begun, head_at.unwrap_or(0)),
+            (ScanState::Length(_) | ScanState::Chunks(_), Some(head_at)) => {
                 (MessagePart::Head, self.begun, head_at)
             }
-            (State::Length(_) | State::Chunks(_), None) => (MessagePart::Body, self.begun, at),
+            (ScanState::Length(_) | ScanState::Chunks(_), None) => {
+                (MessagePart::Body, self.begun, at)
+            }
         };
         let line_at = head_at.filter(|_| !self.is_between());
         FramingError { violation, part, message, valid_prefix, line_at }
@@ -212,7 +219,7 @@ impl Scanner {
 }
 
 impl LeadingCrlf {
-    fn step(&mut self, bytes: &[u8]) -> Result<Step, At> {
+    fn step(&mut self, bytes: &[u8]) -> Result<ScanStep, At> {
         for (at, byte) in bytes.iter().enumerate() {
             *self = match (*self, byte) {
                 (Self::Nothing, b'\r') => Self::Return,
@@ -223,20 +230,20 @@ impl LeadingCrlf {
                 }
                 (Self::Line, b'\r' | b'\n') => return Err(At(at, Violation::EmptyLines)),
                 (Self::Nothing, b'\n') => return Err(At(at, Violation::BareNewline)),
-                (Self::Nothing | Self::Line, _) => return Ok(Step::Done(at)),
+                (Self::Nothing | Self::Line, _) => return Ok(ScanStep::Done(at)),
             };
         }
-        Ok(Step::More)
+        Ok(ScanStep::More)
     }
 }
 
-fn skip(missing: &mut u64, bytes: &[u8]) -> Step {
+fn skip(missing: &mut u64, bytes: &[u8]) -> ScanStep {
     let here = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
     if here < *missing {
         *missing -= here;
-        return Step::More;
+        return ScanStep::More;
     }
     let last = usize::try_from(*missing).unwrap_or(bytes.len());
     *missing = 0;
-    Step::Done(last)
+    ScanStep::Done(last)
 }

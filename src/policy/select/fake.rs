@@ -4,14 +4,14 @@ use super::Candidates;
 
 /// The attributes of backends, as lists.
 #[derive(Debug, Clone)]
-pub(super) struct Pool {
+pub(super) struct FakePool {
     weights: Vec<u32>,
     in_flight: Vec<u64>,
     identities: Vec<u64>,
     eligible: Vec<bool>,
 }
 
-impl Pool {
+impl FakePool {
     /// Idle, eligible backends with these weights.
     pub(super) fn of(weights: &[u32]) -> Self {
         Self {
@@ -43,7 +43,7 @@ impl Pool {
     }
 }
 
-impl Candidates for Pool {
+impl Candidates for FakePool {
     fn len(&self) -> usize {
         self.weights.len()
     }

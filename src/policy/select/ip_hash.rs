@@ -52,16 +52,16 @@ fn unit(random: u64) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fake::{Pool, counts, letters};
+    use super::super::fake::{FakePool, counts, letters};
     use super::*;
 
-    fn select(pool: &Pool, key: u64) -> Option<usize> {
+    fn select(pool: &FakePool, key: u64) -> Option<usize> {
         IpHash::new().select(pool, key, 0)
     }
 
     #[test]
     fn a_client_stays_with_its_backend_whatever_the_roll() {
-        let pool = Pool::of(&[1, 1, 1]);
+        let pool = FakePool::of(&[1, 1, 1]);
         let first = IpHash::new().select(&pool, 77, 1);
         assert_eq!(IpHash::new().select(&pool, 77, u64::MAX), first);
     }
@@ -69,14 +69,14 @@ mod tests {
     #[test]
     fn every_process_of_every_version_agrees() {
         // A literal: a change of the hash would move clients between two versions of Weir.
-        let picks = letters((0..24).map(|key| select(&Pool::of(&[1, 1, 1]), key)));
+        let picks = letters((0..24).map(|key| select(&FakePool::of(&[1, 1, 1]), key)));
         assert_eq!(picks, "abccabccabbbbabacbbbacca");
     }
 
     #[test]
     fn the_order_of_the_backends_in_the_file_does_not_matter() {
-        let pool = Pool::of(&[1, 2, 3]);
-        let turned = Pool::of(&[3, 2, 1]).with_identities(&[2, 1, 0]);
+        let pool = FakePool::of(&[1, 2, 3]);
+        let turned = FakePool::of(&[3, 2, 1]).with_identities(&[2, 1, 0]);
         for key in 0..200 {
             assert_eq!(select(&turned, key), select(&pool, key).map(|index| 2 - index));
         }
@@ -84,28 +84,28 @@ mod tests {
 
     #[test]
     fn equal_backends_have_equally_many_clients() {
-        let counts = counts(4, (0..8000).map(|key| select(&Pool::of(&[1; 4]), key)));
+        let counts = counts(4, (0..8000).map(|key| select(&FakePool::of(&[1; 4]), key)));
         // 2000 expected; a standard deviation is 39.
         assert!(counts.iter().all(|count| count.abs_diff(2000) < 200), "{counts:?}");
     }
 
     #[test]
     fn an_ineligible_backend_has_no_clients() {
-        let pool = Pool::of(&[1, 1, 1]).without(&[1]);
+        let pool = FakePool::of(&[1, 1, 1]).without(&[1]);
         assert_eq!(counts(3, (0..500).map(|key| select(&pool, key)))[1], 0);
     }
 
     #[test]
     fn weight_zero_is_never_picked() {
-        let pool = Pool::of(&[1, 0]);
+        let pool = FakePool::of(&[1, 0]);
         assert_eq!(counts(2, (0..100).map(|key| select(&pool, key))), [100, 0]);
     }
 
     #[test]
     fn nothing_eligible_is_none() {
-        assert_eq!(select(&Pool::of(&[]), 1), None);
-        assert_eq!(select(&Pool::of(&[0]), 1), None);
-        assert_eq!(select(&Pool::of(&[1]).without(&[0]), 1), None);
+        assert_eq!(select(&FakePool::of(&[]), 1), None);
+        assert_eq!(select(&FakePool::of(&[0]), 1), None);
+        assert_eq!(select(&FakePool::of(&[1]).without(&[0]), 1), None);
     }
 
     #[test]

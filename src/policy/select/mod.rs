@@ -84,13 +84,13 @@ fn below(bound: u64, random: u64) -> u64 {
 
 /// The load of a backend, read once.
 #[derive(Debug, Clone, Copy)]
-struct Load {
+struct BackendLoad {
     index: usize,
     weight: u64,
     in_flight: u64,
 }
 
-impl Load {
+impl BackendLoad {
     fn of(candidates: &dyn Candidates, index: usize, weight: u64) -> Self {
         Self { index, weight, in_flight: candidates.in_flight(index) }
     }
@@ -136,7 +136,7 @@ impl Load {
 
 #[cfg(test)]
 mod tests {
-    use super::fake::Pool;
+    use super::fake::FakePool;
     use super::*;
 
     #[test]
@@ -148,7 +148,7 @@ mod tests {
 
     #[test]
     fn the_eligible_are_counted_and_numbered_by_a_scan() {
-        let pool = Pool::of(&[1, 1, 1, 1]).without(&[0, 2]);
+        let pool = FakePool::of(&[1, 1, 1, 1]).without(&[0, 2]);
         assert_eq!(pool.eligible_count(), 2);
         assert_eq!(pool.nth_eligible(0), Some(1));
         assert_eq!(pool.nth_eligible(1), Some(3));
@@ -157,7 +157,7 @@ mod tests {
 
     #[test]
     fn a_pool_without_backends_is_empty() {
-        assert!(Pool::of(&[]).is_empty());
-        assert!(!Pool::of(&[1]).without(&[0]).is_empty());
+        assert!(FakePool::of(&[]).is_empty());
+        assert!(!FakePool::of(&[1]).without(&[0]).is_empty());
     }
 }

@@ -8,7 +8,7 @@
 
 use std::cmp::Ordering;
 
-use super::{Candidates, Load, Selector, below, mix, usable};
+use super::{BackendLoad, Candidates, Selector, below, mix, usable};
 
 /// Two random backends, the less busy of them.
 #[derive(Debug, Default)]
@@ -43,10 +43,10 @@ impl Selector for Random {
 }
 
 /// The load of the `nth` eligible backend, if its weight is not 0.
-fn load(candidates: &dyn Candidates, nth: u64) -> Option<Load> {
+fn load(candidates: &dyn Candidates, nth: u64) -> Option<BackendLoad> {
     let index = candidates.nth_eligible(usize::try_from(nth).ok()?)?;
     let weight = u64::from(candidates.weight(index));
-    (weight > 0).then(|| Load::of(candidates, index, weight))
+    (weight > 0).then(|| BackendLoad::of(candidates, index, weight))
 }
 
 fn any(candidates: &dyn Candidates, roll: u64) -> Option<usize> {
@@ -57,28 +57,28 @@ fn any(candidates: &dyn Candidates, roll: u64) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fake::{Pool, counts};
+    use super::super::fake::{FakePool, counts};
     use super::*;
 
-    fn select(pool: &Pool, roll: u64) -> Option<usize> {
+    fn select(pool: &FakePool, roll: u64) -> Option<usize> {
         Random::new().select(pool, 0, roll)
     }
 
     #[test]
     fn the_less_busy_of_two_is_picked() {
-        let pool = Pool::of(&[1, 1]).busy(&[5, 4]);
+        let pool = FakePool::of(&[1, 1]).busy(&[5, 4]);
         assert_eq!(counts(2, (0..100).map(|roll| select(&pool, roll))), [0, 100]);
     }
 
     #[test]
     fn load_is_compared_per_unit_of_weight() {
-        let pool = Pool::of(&[1, 10]).busy(&[1, 9]);
+        let pool = FakePool::of(&[1, 10]).busy(&[1, 9]);
         assert_eq!(counts(2, (0..100).map(|roll| select(&pool, roll))), [0, 100]);
     }
 
     #[test]
     fn two_idle_backends_share_by_weight() {
-        let pool = Pool::of(&[3, 1]);
+        let pool = FakePool::of(&[3, 1]);
         let counts = counts(2, (0..4000).map(|roll| select(&pool, roll)));
         // A standard deviation is 27.
         assert!(counts[0].abs_diff(3000) < 140, "{counts:?}");
@@ -86,14 +86,14 @@ mod tests {
 
     #[test]
     fn the_two_are_always_different_ones() {
-        let pool = Pool::of(&[1; 5]).busy(&[1, 1, 1, 1, 2]);
+        let pool = FakePool::of(&[1; 5]).busy(&[1, 1, 1, 1, 2]);
         let counts = counts(5, (0..1000).map(|roll| select(&pool, roll)));
         assert_eq!(counts[4], 0, "drawn twice, the busiest would have won against itself");
     }
 
     #[test]
     fn equally_busy_backends_share_evenly() {
-        let pool = Pool::of(&[1; 6]).without(&[1, 4]);
+        let pool = FakePool::of(&[1; 6]).without(&[1, 4]);
         let counts = counts(6, (0..4000).map(|roll| select(&pool, roll)));
         for index in [0, 2, 3, 5] {
             // 1000 expected; a standard deviation is 27.
@@ -103,13 +103,13 @@ mod tests {
 
     #[test]
     fn a_lone_backend_gets_everything() {
-        let pool = Pool::of(&[1, 1, 1]).without(&[0, 2]);
+        let pool = FakePool::of(&[1, 1, 1]).without(&[0, 2]);
         assert_eq!(counts(3, (0..50).map(|roll| select(&pool, roll))), [0, 50, 0]);
     }
 
     #[test]
     fn weight_zero_is_never_picked() {
-        let pool = Pool::of(&[0, 0, 0, 1, 1]);
+        let pool = FakePool::of(&[0, 0, 0, 1, 1]);
         let counts = counts(5, (0..500).map(|roll| select(&pool, roll)));
         assert_eq!(counts[..3], [0, 0, 0]);
         assert!(counts[3] > 150 && counts[4] > 150, "{counts:?}");
@@ -117,8 +117,8 @@ mod tests {
 
     #[test]
     fn nothing_eligible_is_none() {
-        assert_eq!(select(&Pool::of(&[]), 9), None);
-        assert_eq!(select(&Pool::of(&[0, 0]), 9), None);
-        assert_eq!(select(&Pool::of(&[1, 1]).without(&[0, 1]), 9), None);
+        assert_eq!(select(&FakePool::of(&[]), 9), None);
+        assert_eq!(select(&FakePool::of(&[0, 0]), 9), None);
+        assert_eq!(select(&FakePool::of(&[1, 1]).without(&[0, 1]), 9), None);
     }
 }

@@ -134,82 +134,82 @@ fn times_modulo(a: u64, b: u64, modulus: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fake::{Pool, letters};
+    use super::super::fake::{FakePool, letters};
     use super::*;
 
-    fn picks(round_robin: &RoundRobin, pool: &Pool, count: usize) -> String {
+    fn picks(round_robin: &RoundRobin, pool: &FakePool, count: usize) -> String {
         letters((0..count).map(|_| round_robin.select(pool, 0, 0)))
     }
 
     #[test]
     fn equal_backends_are_used_in_turn() {
-        assert_eq!(picks(&RoundRobin::new(), &Pool::of(&[1, 1, 1]), 9), "abcabcabc");
+        assert_eq!(picks(&RoundRobin::new(), &FakePool::of(&[1, 1, 1]), 9), "abcabcabc");
     }
 
     #[test]
     fn equal_weights_are_in_turn_however_large() {
-        assert_eq!(picks(&RoundRobin::new(), &Pool::of(&[1000, 1000, 1000]), 6), "abcabc");
+        assert_eq!(picks(&RoundRobin::new(), &FakePool::of(&[1000, 1000, 1000]), 6), "abcabc");
     }
 
     #[test]
     fn a_heavy_backend_is_spread_over_its_cycle() {
-        assert_eq!(picks(&RoundRobin::new(), &Pool::of(&[5, 1, 1]), 14), "abaacaaabaacaa");
+        assert_eq!(picks(&RoundRobin::new(), &FakePool::of(&[5, 1, 1]), 14), "abaacaaabaacaa");
     }
 
     #[test]
     fn two_to_one_is_two_to_one_at_any_scale() {
-        assert_eq!(picks(&RoundRobin::new(), &Pool::of(&[200, 100]), 6), "abaaba");
+        assert_eq!(picks(&RoundRobin::new(), &FakePool::of(&[200, 100]), 6), "abaaba");
     }
 
     #[test]
     fn a_dead_backends_share_is_spread_over_all_the_others() {
-        let pool = Pool::of(&[1, 1, 1, 1]).without(&[1]);
+        let pool = FakePool::of(&[1, 1, 1, 1]).without(&[1]);
         assert_eq!(picks(&RoundRobin::new(), &pool, 9), "acdacdacd");
     }
 
     #[test]
     fn the_remaining_backends_are_used_in_turn_when_the_heavy_one_dies() {
-        let pool = Pool::of(&[5, 1, 1]).without(&[0]);
+        let pool = FakePool::of(&[5, 1, 1]).without(&[0]);
         assert_eq!(picks(&RoundRobin::new(), &pool, 4), "bcbc");
     }
 
     #[test]
     fn a_change_of_the_pool_changes_the_stride() {
         let round_robin = RoundRobin::new();
-        assert_eq!(picks(&round_robin, &Pool::of(&[5, 1, 1]), 7), "abaacaa");
+        assert_eq!(picks(&round_robin, &FakePool::of(&[5, 1, 1]), 7), "abaacaa");
         // The stride of the 7 tickets is 5, which would return to the same one of these 5.
-        assert_eq!(picks(&round_robin, &Pool::of(&[3, 2]), 5).matches('a').count(), 3);
-        assert_eq!(picks(&round_robin, &Pool::of(&[5, 1, 1]), 7).matches('a').count(), 5);
+        assert_eq!(picks(&round_robin, &FakePool::of(&[3, 2]), 5).matches('a').count(), 3);
+        assert_eq!(picks(&round_robin, &FakePool::of(&[5, 1, 1]), 7).matches('a').count(), 5);
     }
 
     #[test]
     fn a_lone_backend_gets_everything() {
-        let pool = Pool::of(&[3, 7]).without(&[0]);
+        let pool = FakePool::of(&[3, 7]).without(&[0]);
         assert_eq!(picks(&RoundRobin::new(), &pool, 3), "bbb");
     }
 
     #[test]
     fn weight_zero_is_never_picked() {
-        assert_eq!(picks(&RoundRobin::new(), &Pool::of(&[0, 2, 0, 1]), 6), "bdbbdb");
+        assert_eq!(picks(&RoundRobin::new(), &FakePool::of(&[0, 2, 0, 1]), 6), "bdbbdb");
     }
 
     #[test]
     fn nothing_eligible_is_none() {
-        assert_eq!(RoundRobin::new().select(&Pool::of(&[]), 0, 0), None);
-        assert_eq!(RoundRobin::new().select(&Pool::of(&[0, 0]), 0, 0), None);
-        assert_eq!(RoundRobin::new().select(&Pool::of(&[1, 1]).without(&[0, 1]), 0, 0), None);
+        assert_eq!(RoundRobin::new().select(&FakePool::of(&[]), 0, 0), None);
+        assert_eq!(RoundRobin::new().select(&FakePool::of(&[0, 0]), 0, 0), None);
+        assert_eq!(RoundRobin::new().select(&FakePool::of(&[1, 1]).without(&[0, 1]), 0, 0), None);
     }
 
     #[test]
     fn the_heaviest_weights_do_not_overflow() {
-        let pool = Pool::of(&[u32::MAX, u32::MAX - 1, u32::MAX - 3]);
+        let pool = FakePool::of(&[u32::MAX, u32::MAX - 1, u32::MAX - 3]);
         assert_eq!(picks(&RoundRobin::new(), &pool, 3).len(), 3);
     }
 
     #[test]
     fn the_counter_starts_again_after_its_last_number() {
         let round_robin = RoundRobin { turn: AtomicU64::new(u64::MAX), stride: AtomicU64::new(0) };
-        assert_eq!(picks(&round_robin, &Pool::of(&[1, 1, 1]), 4), "aabc");
+        assert_eq!(picks(&round_robin, &FakePool::of(&[1, 1, 1]), 4), "aabc");
     }
 
     #[test]

@@ -11,33 +11,35 @@ use crate::http::query;
 
 /// In the order in which they are checked. Nearly all have one route without conditions.
 #[derive(Debug, Default)]
-pub(super) struct Candidates(SmallVec<[Candidate; 1]>);
+pub(super) struct RouteCandidates(SmallVec<[RouteCandidate; 1]>);
 
 #[derive(Debug)]
-struct Candidate {
+struct RouteCandidate {
     /// `None` if every request meets them.
     conditions: Option<Box<Conditions>>,
     route: usize,
 }
 
-impl Candidates {
+impl RouteCandidates {
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
     pub(super) fn insert(&mut self, conditions: &Conditions, route: usize) {
-        let rank = |one: &Candidate| one.conditions.as_ref().map(|conditions| conditions.rank());
+        let rank =
+            |one: &RouteCandidate| one.conditions.as_ref().map(|conditions| conditions.rank());
         let conditions = (!conditions.is_empty()).then(|| Box::new(conditions.clone()));
-        let new = Candidate { conditions, route };
+        let new = RouteCandidate { conditions, route };
         // After those of the same rank: of two equal ones the first in the file is checked first. A
         // route without conditions is checked last.
-        let key = |one: &Candidate| (one.conditions.is_none(), rank(one));
+        let key = |one: &RouteCandidate| (one.conditions.is_none(), rank(one));
         let index = self.0.partition_point(|other| key(other) <= key(&new));
         self.0.insert(index, new);
     }
 
     pub(super) fn find(&self, asked: &RouteQuery<'_>) -> Option<usize> {
-        let met = |one: &&Candidate| one.conditions.as_ref().is_none_or(|all| are_met(all, asked));
+        let met =
+            |one: &&RouteCandidate| one.conditions.as_ref().is_none_or(|all| are_met(all, asked));
         self.0.iter().find(met).map(|one| one.route)
     }
 }

@@ -26,7 +26,7 @@ use crate::config::{HostPattern, PathPattern, Route};
 use crate::http::path::any_reading;
 use crate::http::pattern::{Pattern, PatternSet};
 use crate::http::scheme::Scheme;
-use conditions::Candidates;
+use conditions::RouteCandidates;
 use hash::Map;
 use trie::Trie;
 
@@ -70,8 +70,8 @@ struct Hosts {
 /// The routes of one host.
 #[derive(Debug, Default)]
 struct Paths {
-    exact: Map<Candidates>,
-    patterns: Vec<(Pattern, Candidates)>,
+    exact: Map<RouteCandidates>,
+    patterns: Vec<(Pattern, RouteCandidates)>,
     /// All patterns as one automaton, if there are many.
     set: Option<PatternSet>,
     prefixes: Trie,
@@ -97,7 +97,7 @@ impl Paths {
             PathPattern::Regex(pattern) => {
                 let known = self.patterns.iter().position(|(other, _)| other == pattern);
                 if known.is_none() {
-                    self.patterns.push((pattern.clone(), Candidates::default()));
+                    self.patterns.push((pattern.clone(), RouteCandidates::default()));
                 }
                 let place = known.unwrap_or(self.patterns.len().saturating_sub(1));
                 if let Some((_, candidates)) = self.patterns.get_mut(place) {
@@ -217,7 +217,7 @@ impl Hosts {
 }
 
 /// Most paths match fewer prefixes.
-type Depths<'a> = SmallVec<[&'a Candidates; 8]>;
+type Depths<'a> = SmallVec<[&'a RouteCandidates; 8]>;
 
 #[cfg(test)]
 mod tests;

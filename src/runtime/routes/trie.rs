@@ -1,19 +1,19 @@
 //! Path prefixes, segment by segment.
 
-use super::conditions::Candidates;
+use super::conditions::RouteCandidates;
 use super::hash::Map;
 use super::{Depths, RouteQuery};
 
 /// The routes whose prefix is the path from the root to this node, and the nodes below.
 #[derive(Debug, Default)]
 pub(super) struct Trie {
-    here: Candidates,
+    here: RouteCandidates,
     below: Map<Trie>,
 }
 
 impl Trie {
     /// The entry of a prefix, which begins with `/`.
-    pub(super) fn entry(&mut self, prefix: &str) -> &mut Candidates {
+    pub(super) fn entry(&mut self, prefix: &str) -> &mut RouteCandidates {
         let mut node = self;
         for segment in prefix.split('/').filter(|segment| !segment.is_empty()) {
             node = node.below.entry(segment.into()).or_default();
