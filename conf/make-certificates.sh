@@ -1,12 +1,12 @@
 #!/bin/sh
-# Makes the certificates that the examples of this directory name, so that they pass `weir check`
-# and can be started. They are for trying things: self-signed, valid for 90 days, and nobody trusts
-# them. In production an authority issues them.
+# Makes the certificates that the examples in this directory name, so that the examples pass `weir check`
+# and can be started. For tests only: self-signed, valid for 90 days, not trusted by any client. In
+# production, a CA issues certificates.
 #
 #   conf/make-certificates.sh            beside the examples
 #   conf/make-certificates.sh DIRECTORY  in that directory
 #
-# Needs openssl. What is there already is kept.
+# Needs openssl. Existing files are kept.
 set -eu
 directory=${1:-$(dirname "$0")}
 command -v openssl >/dev/null || {
