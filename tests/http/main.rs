@@ -107,12 +107,12 @@ fn does(case: &Case) -> String {
         statuses.iter().partition(|status| **status == 200);
     let passed = match passed.len() {
         0 => "",
-        1 => "passes it on",
-        2 => "passes both on",
+        1 => "forwards it",
+        2 => "forwards both",
         _ => panic!("no text for this many requests: {case:?}"),
     };
     let passed = match (passed, refused.is_empty()) {
-        ("passes it on", false) => "passes the first on",
+        ("forwards it", false) => "forwards the first",
         (other, _) => other,
     };
     let refused = match (refused.first(), case.has("cut")) {
@@ -134,11 +134,11 @@ fn does_with_frames(case: &Case) -> String {
     let passed = case.statuses().iter().filter(|status| **status == 200).count();
     let mut does: Vec<String> = match passed {
         0 => Vec::new(),
-        1 => vec!["passes it on".to_owned()],
-        _ => vec!["passes both on".to_owned()],
+        1 => vec!["forwards it".to_owned()],
+        _ => vec!["forwards both".to_owned()],
     };
     let cuts = if case.has("cut") { ", and aborts the backend request" } else { "" };
-    let early = if case.has("early") { ", possibly after it was passed on" } else { "" };
+    let early = if case.has("early") { ", possibly after it was forwarded" } else { "" };
     for word in &case.outcome {
         let word = match word.split_once(':') {
             Some(("reset", code)) => format!("resets the stream: {code}{cuts}{early}"),
@@ -158,21 +158,21 @@ fn does_with_a_response(case: &Case) -> String {
     let fresh = if case.has("fresh") { ", closes the backend's connection" } else { "" };
     match status {
         None => "502, or aborts a response that has started".to_owned(),
-        Some(_) if case.has("cut") => "passes it on, and aborts the response".to_owned(),
+        Some(_) if case.has("cut") => "forwards it, and aborts the response".to_owned(),
         Some(502) => "502, closes the backend's connection".to_owned(),
         Some(_) if is_without_a_body(case) => {
-            "passes it on without the body, closes the backend's connection".to_owned()
+            "forwards it without the body, closes the backend's connection".to_owned()
         }
-        Some(_) => format!("passes it on{fresh}"),
+        Some(_) => format!("forwards it{fresh}"),
     }
 }
 
 /// The text for what Weir does with a backend's frames.
 fn does_with_response_frames(case: &Case) -> String {
     let does = match case.outcome.first().map_or("", String::as_str) {
-        "200" => "passes it on",
+        "200" => "forwards it",
         "502" => "502",
-        "cut" => "passes it on, and aborts the response",
+        "cut" => "forwards it, and aborts the response",
         "broken" => "502, or aborts a response that has started",
         other => panic!("no text for {other}"),
     };

@@ -38,8 +38,8 @@ violations! {
     EmptyLines = 400, "empty_lines";
     /// The first byte of a TLS handshake: the client uses TLS on a plaintext listener.
     Tls = 400, "tls";
-    /// A PROXY protocol header. Version 2 is recognized only if one read contains its whole signature,
-    /// as proxies send it; otherwise it is [`Violation::EmptyLines`].
+    /// A PROXY protocol header. If the signature of version 2 arrives in two reads, the detail is
+    /// [`Violation::EmptyLines`].
     ProxyHeader = 400, "proxy_header";
     /// The first line of the HTTP/2 preface.
     Http2Preface = 400, "http2_preface";
@@ -96,6 +96,6 @@ violations! {
     ChunkExtensionBytes = 400, "chunk_extension_bytes";
     /// A chunk is longer than its size.
     ChunkEnd = 400, "chunk_end";
-    /// A trailer is allowed only as a header.
+    /// A trailer has a name that is allowed in headers only.
     Trailer = 400, "trailer";
 }
