@@ -196,6 +196,7 @@ impl<P: Payload> Service<P> {
             self.drop_replacement();
             self.counters.reloads_done += 1;
             self.counters.last_reload_ok = true;
+            self.rejections.clear_reload();
             let after = self.active.config.clone();
             self.commands.push(Command::CloseUnused(after.clone()));
             let before = before.config;

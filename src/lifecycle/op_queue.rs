@@ -9,7 +9,10 @@ pub(super) enum Operation<R> {
     /// Reads the file and starts a worker for it; these clients wait for the result.
     Reload(Vec<R>),
     /// Replaces the supervisor.
-    Upgrade,
+    Upgrade {
+        /// The number of the check of its binary.
+        check: u64,
+    },
 }
 
 /// What waits for its turn.
@@ -18,6 +21,8 @@ pub(super) struct OpQueue<R> {
     reload: bool,
     replies: Vec<R>,
     upgrade: bool,
+    /// How many upgrades have started. Each begins with a check of the binary.
+    checks: u64,
 }
 
 /// What may start now.
@@ -29,7 +34,7 @@ pub(super) struct Allowed {
 
 impl<R> OpQueue<R> {
     pub(super) const fn new() -> Self {
-        Self { reload: false, replies: Vec::new(), upgrade: false }
+        Self { reload: false, replies: Vec::new(), upgrade: false, checks: 0 }
     }
 
     pub(super) fn request_reload(&mut self, reply: Option<R>) {
@@ -45,7 +50,8 @@ impl<R> OpQueue<R> {
     pub(super) fn next(&mut self, allowed: Allowed) -> Option<Operation<R>> {
         if self.upgrade && allowed.upgrade {
             self.upgrade = false;
-            return Some(Operation::Upgrade);
+            self.checks += 1;
+            return Some(Operation::Upgrade { check: self.checks });
         }
         if self.reload && allowed.reload {
             self.reload = false;
@@ -92,8 +98,10 @@ mod tests {
         queue.request_reload(Some("client"));
         queue.request_upgrade();
         queue.request_upgrade();
-        assert_eq!(queue.next(BOTH), Some(Operation::Upgrade));
+        assert_eq!(queue.next(BOTH), Some(Operation::Upgrade { check: 1 }));
         assert_eq!(queue.next(BOTH), Some(Operation::Reload(vec!["client"])));
+        queue.request_upgrade();
+        assert_eq!(queue.next(BOTH), Some(Operation::Upgrade { check: 2 }));
     }
 
     #[test]

@@ -39,6 +39,7 @@ impl<P: Payload> Service<P> {
         self.log(Level::Error, format!("reload rejected: {why}"));
         self.counters.reloads_rejected += 1;
         self.counters.last_reload_ok = false;
+        self.rejections.record_reload(why, self.now);
         self.commands.push(Command::CloseUnused(self.active.config.clone()));
         self.reply_failed(replies, why);
         self.commands.extend([Command::PublishStats, Command::NotifyReady]);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Counters, WorkerId};
+use super::{Counters, RejectedReload, WorkerId};
 
 /// What one image of the supervisor leaves to the next. There is no candidate: an upgrade waits
 /// until none is on its way.
@@ -14,6 +14,8 @@ pub struct Saved {
     pub draining: Vec<(SavedWorker, Duration)>,
     /// What has happened so far.
     pub counters: Counters,
+    /// The last reload, if it was rejected.
+    pub rejected_reload: Option<RejectedReload>,
     /// Whether a reload waits.
     pub reload_waits: bool,
     /// Whether an upgrade waits.

@@ -11,10 +11,11 @@ use super::drain::Draining;
 use super::event::Event;
 use super::kept_reports::KeptReports;
 use super::op_queue::{Allowed, OpQueue, Operation};
+use super::rejections::Rejections;
 use super::restart::{Binary, Restart};
 use super::save::{Saved, SavedWorker};
 use super::stop_deadlines::Stop;
-use super::upgrade_step::{Upgrade, Upgrades};
+use super::upgrade_step::Upgrade;
 use super::view::{Role, View, WorkerView};
 use super::worker::Worker;
 use super::workers::Workers;
@@ -64,7 +65,7 @@ pub struct Service<P: Payload> {
     pub(super) queue: OpQueue<P::Reply>,
     pub(super) restart: Restart,
     pub(super) counters: Counters,
-    pub(super) upgrades: Upgrades,
+    pub(super) rejections: Rejections,
     pub(super) kept_reports: KeptReports<P::Report>,
     ticks: Ticks,
     pub(super) now: Timestamp,
@@ -85,7 +86,7 @@ impl<P: Payload> Service<P> {
             // works under valgrind or an emulator, where `/proc/self/exe` is that tool.
             restart: Restart::new(Binary::OnDisk),
             counters: Counters::default(),
-            upgrades: Upgrades::default(),
+            rejections: Rejections::default(),
             kept_reports: KeptReports::new(),
             ticks: Ticks::default(),
             now: Timestamp::ZERO,
@@ -112,6 +113,7 @@ impl<P: Payload> Service<P> {
             draining.map(|(saved, left)| Draining { worker: worker(saved), deadline: now + *left });
         service.workers.draining = draining.collect();
         service.counters = saved.counters;
+        service.rejections = Rejections::restore(saved.rejected_reload.clone(), now);
         if saved.current.is_none() {
             service.restart.schedule(now);
         }
@@ -136,6 +138,7 @@ impl<P: Payload> Service<P> {
             current: self.workers.current.as_ref().map(|worker| worker.save(now)),
             draining: draining.collect(),
             counters: self.counters,
+            rejected_reload: self.rejections.reload(now),
             reload_waits: self.queue.reload_waits(),
             upgrade_waits: self.queue.upgrade_waits(),
         }
@@ -159,7 +162,8 @@ impl<P: Payload> Service<P> {
         View {
             active: &self.active,
             counters: self.counters,
-            last_rejection: self.upgrades.last_rejection.as_deref(),
+            rejected_upgrade: self.rejections.upgrade.as_deref(),
+            rejected_reload: self.rejections.reload(now),
             workers: current.chain(workers.candidates().map(candidate)).chain(draining).collect(),
             restart_in: restart.map(|at| at.since(now)),
         }
@@ -238,10 +242,8 @@ impl<P: Payload> Service<P> {
                 self.phase = Phase::Loading(replies);
                 self.commands.extend([Command::NotifyReloading, Command::LoadConfig]);
             }
-            Some(Operation::Upgrade) => {
+            Some(Operation::Upgrade { check }) => {
                 self.log(Level::Info, "replacing the supervisor".to_owned());
-                self.upgrades.checks += 1;
-                let check = self.upgrades.checks;
                 self.phase = Phase::Upgrading(Upgrade::check(check, self.now));
                 self.commands.push(Command::CheckCompatibility { check });
             }

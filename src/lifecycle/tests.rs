@@ -413,6 +413,30 @@ fn a_reload_that_waits_for_an_upgrade_goes_over_to_the_next_image() {
 }
 
 #[test]
+fn a_rejected_reload_is_shown_until_one_is_done_also_by_the_next_image() {
+    let rejected = |bench: &Bench| bench.service.view(bench.now).rejected_reload;
+    let mut bench = Bench::serving();
+    bench.event(Event::ReloadRequested(None));
+    bench.event(Event::ConfigLoaded(Err("1:1: one\n2:1: two".to_owned())));
+    bench.passes(Duration::from_secs(2));
+    let shown = rejected(&bench).unwrap();
+    assert_eq!((&*shown.problem, shown.has_others), ("1:1: one", true));
+    assert_eq!(shown.age, Duration::from_secs(2));
+    let saved = bench.service.save(bench.now);
+    let active = bench.service.view(bench.now).active.clone();
+    let settings = bench.service.settings.clone();
+    bench.now = Timestamp::ZERO;
+    bench.service = Service::restore(settings, active, &saved, bench.now);
+    assert_eq!(rejected(&bench), Some(shown));
+    bench.reload(1);
+    assert!(rejected(&bench).is_some(), "the reload is not done yet");
+    bench.said(SECOND, WorkerEvent::Warm);
+    bench.said(FIRST, WorkerEvent::State(7));
+    bench.said(SECOND, WorkerEvent::Ready);
+    assert_eq!(rejected(&bench), None);
+}
+
+#[test]
 fn no_deadline_of_a_settled_service_lies_in_the_past() {
     let mut bench = Bench::serving();
     for _ in 0..100 {

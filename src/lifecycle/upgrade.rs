@@ -89,7 +89,7 @@ impl<P: Payload> Service<P> {
     pub(super) fn reject_upgrade(&mut self, why: String) {
         self.log(Level::Error, format!("upgrade rejected: {why}"));
         self.counters.upgrades_rejected += 1;
-        self.upgrades.last_rejection = Some(why);
+        self.rejections.upgrade = Some(why);
         self.abort_upgrade();
         self.commands.push(Command::PublishStats);
     }

@@ -10,15 +10,6 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long workers may take to acknowledge that they send nothing more.
 const QUIESCE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What is known of upgrades so far.
-#[derive(Debug, Default)]
-pub(super) struct Upgrades {
-    /// The number of the newest check of a binary.
-    pub(super) checks: u64,
-    /// Why the last upgrade was rejected, if one was.
-    pub(super) last_rejection: Option<String>,
-}
-
 /// An upgrade that has begun.
 #[derive(Debug)]
 pub(super) enum Upgrade {

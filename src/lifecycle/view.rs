@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::candidate::Step;
-use super::{Counters, Loaded, WorkerId};
+use super::{Counters, Loaded, RejectedReload, WorkerId};
 
 /// A worker, as an operator sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,7 +37,9 @@ pub struct View<'a, C> {
     /// What has happened so far.
     pub counters: Counters,
     /// Why the last upgrade was rejected, if one was.
-    pub last_rejection: Option<&'a str>,
+    pub rejected_upgrade: Option<&'a str>,
+    /// The last reload, if it was rejected.
+    pub rejected_reload: Option<RejectedReload>,
     /// Every worker: the one that serves, candidates, and those that drain, oldest first.
     pub workers: Vec<WorkerView>,
     /// When no worker serves: how long until the next one is started, if none is on its way.

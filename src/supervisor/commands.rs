@@ -8,7 +8,7 @@ use super::config::{ActiveConfig, format_bind_errors, report};
 use super::control::Reply;
 use super::memory;
 use super::program::Image;
-use super::status::{RejectedReload, round};
+use super::status::round;
 use super::{Client, Supervisor, SupervisorError, Values, announce, loaded, systemd};
 use crate::config::diff;
 use crate::lifecycle::Memory;
@@ -24,7 +24,6 @@ impl Supervisor {
         match command {
             Command::Log(level, message) => {
                 log::log!(target: "weir::lifecycle", level, "{message}");
-                self.note_rejection(&message);
             }
             Command::LoadConfig => return Some(Event::ConfigLoaded(self.load_config())),
             Command::Spawn { worker, config, binary, is_alone } => {
@@ -73,15 +72,6 @@ impl Supervisor {
             Command::Exit(result) => self.ended = Some(result),
         }
         None
-    }
-
-    /// Keeps why a reload was rejected, for `weir status`. The life cycle says it in the log, whether or not
-    /// a client waits for it.
-    fn note_rejection(&mut self, message: &str) {
-        if let Some(why) = message.strip_prefix("reload rejected: ") {
-            let now = self.clock.wall(self.clock.now());
-            self.figures.last_rejection = Some(RejectedReload::new(now, why));
-        }
     }
 
     fn spawn(

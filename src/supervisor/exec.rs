@@ -25,6 +25,7 @@ use super::exec_state::{InheritedState, LOG_FLUSH_MAX};
 use super::program::{EXEC_STATE, PREVIOUS_EXE, ROLLED_BACK, arguments, environment};
 use super::signals::Signals;
 use super::{Input, Options, Supervisor, SupervisorError, loaded, settings, system};
+use crate::clock::Clock;
 use crate::lifecycle::{Event, Service};
 
 impl Supervisor {
@@ -94,8 +95,10 @@ impl Supervisor {
         let active = Rc::new(active);
         // The previous image may run from a file that has been deleted.
         options.program.path.clone_from(&state.program);
-        let now = crate::clock::Clock::process().now();
-        let service = Service::restore(settings(&options), loaded(&active), &state.saved(), now);
+        let clock = Clock::process();
+        let now = clock.now();
+        let saved = state.saved(clock.wall(now));
+        let service = Service::restore(settings(&options), loaded(&active), &saved, now);
         let mut supervisor = Self::new(options, service, inputs, signals);
         supervisor.file = ConfigFile::of(&active);
         supervisor.reattach(&state).map_err(system("go on from before"))?;

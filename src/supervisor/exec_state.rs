@@ -8,7 +8,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use nix::unistd::fexecve;
 use rustix::io::{FdFlags, fcntl_setfd};
@@ -18,9 +18,8 @@ use super::checkpoint::Checkpoint;
 use super::child::Child;
 use super::compatibility::COMPATIBLE;
 use super::program::{EXEC_STATE, PREVIOUS_EXE, ROLLED_BACK, arguments, environment};
-use super::status::RejectedReload;
 use super::{Load, Supervisor, SupervisorError, control};
-use crate::lifecycle::{Counters, Saved, SavedWorker, WorkerId};
+use crate::lifecycle::{Counters, RejectedReload, Saved, SavedWorker, WorkerId};
 use crate::link::State;
 use crate::log::Log;
 use crate::metrics::SupervisorStats;
@@ -60,7 +59,7 @@ pub(super) struct ExecState {
     facts: SupervisorStats,
     /// Why the last reload was rejected; an older image does not say.
     #[serde(default)]
-    last_rejection: Option<RejectedReload>,
+    last_rejection: Option<Rejection>,
     /// Lines of the log that are lost without a report of it, at the latest by the exec.
     #[serde(default)]
     log_unreported: u64,
@@ -68,6 +67,33 @@ pub(super) struct ExecState {
     reload_waits: bool,
     #[serde(rename = "upgrade_again")]
     upgrade_waits: bool,
+}
+
+/// Why a reload was rejected, and when.
+#[derive(Debug, Serialize, Deserialize)]
+struct Rejection {
+    time: SystemTime,
+    problem: String,
+    has_others: bool,
+}
+
+impl Rejection {
+    fn of(reload: RejectedReload, now: SystemTime) -> Self {
+        Self {
+            time: now.checked_sub(reload.age).unwrap_or(now),
+            problem: reload.problem.to_string(),
+            has_others: reload.has_others,
+        }
+    }
+
+    /// The rejection as the life cycle has it. Its age is zero if the wall clock was set back.
+    fn saved(&self, now: SystemTime) -> RejectedReload {
+        RejectedReload {
+            age: now.duration_since(self.time).unwrap_or_default(),
+            problem: self.problem.as_str().into(),
+            has_others: self.has_others,
+        }
+    }
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -114,8 +140,10 @@ impl ExecState {
         Ok(serde_json::from_slice(&text)?)
     }
 
-    /// The part that the life cycle continues with.
-    pub(super) fn saved(&self) -> Saved {
+    /// The part that the life cycle continues with. `now` is the time of the wall clock.
+    pub(super) fn saved(&self, now: SystemTime) -> Saved {
+        // An older image leaves a rejection also if a reload was done since.
+        let rejection = self.last_rejection.as_ref().filter(|_| !self.facts.last_reload_ok);
         let draining = self.draining.iter();
         Saved {
             current: self.current.as_ref().map(Worker::saved),
@@ -130,6 +158,7 @@ impl ExecState {
                 restarts: self.facts.restarts,
                 hangs: self.facts.hangs,
             },
+            rejected_reload: rejection.map(|rejection| rejection.saved(now)),
             reload_waits: self.reload_waits,
             upgrade_waits: self.upgrade_waits,
         }
@@ -211,7 +240,7 @@ impl Supervisor {
                 is_watched: saved.is_watched,
             })
         };
-        let draining = saved.draining.iter();
+        let (draining, rejected) = (saved.draining.iter(), saved.rejected_reload.clone());
         let sockets = self.sockets.iter();
         let log = &self.options.log;
         // What is queued now ends with this image.
@@ -231,7 +260,7 @@ impl Supervisor {
             version: active.version.clone(),
             checkpoint: self.checkpoint.aged(now),
             facts: SupervisorStats { log_dropped: log.dropped() + lost, ..self.stats() },
-            last_rejection: self.figures.last_rejection.clone(),
+            last_rejection: rejected.map(|reload| Rejection::of(reload, self.clock.wall(now))),
             log_unreported: log.unreported() + lost,
             reload_waits: saved.reload_waits,
             upgrade_waits: saved.upgrade_waits,
@@ -262,7 +291,6 @@ impl Supervisor {
         self.checkpoint = Checkpoint::new(state.checkpoint, self.clock.now());
         self.figures.uptime_before = state.facts.uptime;
         self.figures.last_reload_at = state.facts.last_reload_at;
-        self.figures.last_rejection = state.last_rejection;
         self.figures.log_dropped = state.facts.log_dropped;
         self.options.log.take_over(state.facts.log_dropped, state.log_unreported);
     }

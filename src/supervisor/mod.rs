@@ -47,7 +47,6 @@ pub use self::program::Program;
 use self::signals::Signals;
 pub use self::signals::{hold as hold_signals, hold_for_worker as hold_worker_signals};
 use self::sockets::Sockets;
-use self::status::RejectedReload;
 use crate::clock::Clock;
 use crate::lifecycle::{Event, Failure, Loaded, Payload, Service, Settings, WorkerId};
 use crate::link::{DrainReport, State, ToSupervisor};
@@ -131,7 +130,6 @@ struct Figures {
     uptime_before: Duration,
     /// When the configuration that is served was loaded.
     last_reload_at: SystemTime,
-    last_rejection: Option<RejectedReload>,
     /// Lines of the log that were lost, as last published.
     log_dropped: u64,
 }
@@ -218,7 +216,6 @@ impl Supervisor {
             figures: Figures {
                 uptime_before: Duration::ZERO,
                 last_reload_at: clock.wall(now),
-                last_rejection: None,
                 log_dropped: 0,
             },
             ended: None,

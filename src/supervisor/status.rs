@@ -4,37 +4,11 @@ use std::fmt::Write as _;
 use std::time::{Duration, SystemTime};
 
 use humantime::format_rfc3339_seconds;
-use serde::{Deserialize, Serialize};
 
 use super::Supervisor;
 use super::control::Reply;
+use crate::lifecycle::RejectedReload;
 use crate::lifecycle::view::{Role, WorkerView};
-
-/// Why a reload was rejected.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct RejectedReload {
-    time: SystemTime,
-    /// The first problem; the log and the client of the reload have all.
-    problem: String,
-    has_others: bool,
-}
-
-impl RejectedReload {
-    /// `why` has a problem on each line.
-    pub(super) fn new(time: SystemTime, why: &str) -> Self {
-        let (problem, others) = why.split_once('\n').unwrap_or((why, ""));
-        Self { time, problem: problem.to_owned(), has_others: !others.is_empty() }
-    }
-
-    fn describe(&self, text: &mut String) {
-        let Self { time, problem, has_others } = self;
-        let time = format_rfc3339_seconds(*time);
-        let _written = write!(text, "\nlast reload rejected: time={time}\n  {problem}");
-        if *has_others {
-            text.push_str("\n  and others: `weir check` prints every problem");
-        }
-    }
-}
 
 /// A duration for people: in whole milliseconds, such as `1.234s`.
 pub(super) fn round(duration: Duration) -> Duration {
@@ -44,7 +18,8 @@ pub(super) fn round(duration: Duration) -> Duration {
 impl Supervisor {
     /// The state of the service. It is `done` only while a worker serves and makes progress.
     pub(super) fn status(&self) -> Reply {
-        let view = self.service.view(self.clock.now());
+        let now = self.clock.now();
+        let view = self.service.view(now);
         let counters = view.counters;
         let mut text = String::new();
         // Writing into a String cannot fail.
@@ -57,15 +32,12 @@ impl Supervisor {
             counters.reloads_rejected,
             counters.upgrades_done,
             counters.upgrades_rejected,
-            view.last_rejection.map(|why| format!(" ({why})")).unwrap_or_default(),
+            view.rejected_upgrade.map(|why| format!(" ({why})")).unwrap_or_default(),
             counters.restarts,
             counters.hangs
         );
-        // A reload that was done meanwhile makes the rejection history.
-        if let Some(rejection) = &self.figures.last_rejection
-            && !counters.last_reload_ok
-        {
-            rejection.describe(&mut text);
+        if let Some(rejected) = &view.rejected_reload {
+            describe_rejected(rejected, self.clock.wall(now), &mut text);
         }
         view.workers.iter().for_each(|worker| self.describe(worker, &mut text));
         if let Some(wait) = view.restart_in {
@@ -94,5 +66,14 @@ impl Supervisor {
         if let Some(silent) = worker.silent {
             let _written = write!(text, " not_responding={:?}", round(silent));
         }
+    }
+}
+
+fn describe_rejected(rejected: &RejectedReload, now: SystemTime, text: &mut String) {
+    let RejectedReload { age, problem, has_others } = rejected;
+    let time = format_rfc3339_seconds(now.checked_sub(*age).unwrap_or(now));
+    let _written = write!(text, "\nlast reload rejected: time={time}\n  {problem}");
+    if *has_others {
+        text.push_str("\n  and others: `weir check` prints every problem");
     }
 }

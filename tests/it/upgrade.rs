@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
+use humantime::parse_rfc3339;
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
 use crate::support::backend::{Backend, Behaviour};
@@ -348,6 +349,37 @@ fn a_binary_that_is_gone_does_not_take_over() {
     own.refuses(&format!(
         "the binary on disk cannot be started to check it: error=\"No such file or directory (os error 2)\" path={path}"
     ));
+}
+
+#[test]
+fn status_shows_a_rejected_reload_also_after_an_upgrade() {
+    let backends = Backend::start_many(1);
+    let weir = Weir::start(&pool(&backends, ""));
+    let rejection = || {
+        let text = weir.command(&["status"]).stdout;
+        let lines = text.lines().skip_while(|line| !line.starts_with("last reload rejected: "));
+        lines.take(3).map(str::to_owned).collect::<Vec<_>>()
+    };
+    weir.write_config("pools:\n  - name: web\n    algorithm: fair\n    backends: [nowhere]\n");
+    assert_eq!(weir.command(&["reload"]).code, Some(1));
+    let before = rejection();
+    assert!(before.len() == 3 && before[1].contains(":3:16: `fair` is not "), "{before:?}");
+    upgrade(&weir, 1);
+    upgrade(&weir, 2);
+    let after = rejection();
+    assert_eq!(after[1..], before[1..]);
+    let time = |lines: &[String]| {
+        let (_, time) = lines[0].split_once("time=").unwrap();
+        parse_rfc3339(time).unwrap()
+    };
+    // The fractions of a second that are not shown may be rounded to another one.
+    let moved = time(&after).max(time(&before)).duration_since(time(&before).min(time(&after)));
+    assert!(moved.unwrap() <= Duration::from_secs(1), "{before:?} {after:?}");
+    weir.write_config(&pool(&backends, ""));
+    weir.reload();
+    assert!(rejection().is_empty());
+    upgrade(&weir, 3);
+    assert!(rejection().is_empty());
 }
 
 #[test]
