@@ -179,6 +179,21 @@ fn every_link_of_the_documents_leads_somewhere() {
 }
 
 #[test]
+fn every_anchor_of_the_documents_is_a_heading() {
+    let mut findings = Vec::new();
+    let mut anchored = 0;
+    for document in files(root(), "md") {
+        let text = read(&document);
+        let folder = document.parent().unwrap_or(&document);
+        anchored += link_targets(&text).iter().filter(|(_, target)| target.contains('#')).count();
+        let page = |file: &str| fs::read_to_string(folder.join(file)).ok();
+        findings.extend(dead_anchors(&relative(&document), &text, page));
+    }
+    assert!(anchored > 20, "looked in the wrong place: {anchored} anchors");
+    assert_none(findings);
+}
+
+#[test]
 fn what_was_rewritten_in_plain_english_stays_so() {
     let folders = ["src", "tests", "benches", "fuzz"].into_iter();
     let sources = folders.flat_map(|folder| files(&root().join(folder), "rs"));
@@ -789,27 +804,75 @@ fn hooks(path: &str, code: &str) -> Vec<String> {
 }
 
 fn broken_links(path: &str, text: &str, is_there: impl Fn(&str) -> bool) -> Vec<String> {
-    let mut findings = Vec::new();
+    let is_broken = |target: &str| {
+        let file = target.split('#').next().unwrap_or_default();
+        !file.is_empty() && !is_there(file)
+    };
+    let broken = link_targets(text).into_iter().filter(|(_, target)| is_broken(target));
+    broken.map(|(line, target)| format!("{path}:{line}: `{target}` leads nowhere")).collect()
+}
+
+/// Links to a heading that does not exist. `page` reads another document.
+fn dead_anchors(path: &str, text: &str, page: impl Fn(&str) -> Option<String>) -> Vec<String> {
+    let is_dead = |target: &str| match target.split_once('#') {
+        None => false,
+        Some(("", anchor)) => !anchors(text).contains(anchor),
+        Some((file, anchor)) => page(file).is_some_and(|page| !anchors(&page).contains(anchor)),
+    };
+    let dead = link_targets(text).into_iter().filter(|(_, target)| is_dead(target));
+    dead.map(|(line, target)| format!("{path}:{line}: `{target}`: no such heading")).collect()
+}
+
+/// The lines of a document that are not code, with their numbers.
+fn prose(text: &str) -> Vec<(usize, &str)> {
     let mut fenced = false;
-    for (index, line) in text.lines().enumerate() {
-        fenced ^= line.trim_start().starts_with("```");
-        if fenced {
-            continue;
-        }
+    let mut is_prose = |line: &str| {
+        let is_fence = line.trim_start().starts_with("```");
+        fenced ^= is_fence;
+        !fenced && !is_fence
+    };
+    text.lines()
+        .enumerate()
+        .filter(|(_, line)| is_prose(line))
+        .map(|(at, line)| (at + 1, line))
+        .collect()
+}
+
+/// The links of a document to this tree, with their lines.
+fn link_targets(text: &str) -> Vec<(usize, String)> {
+    let mut targets = Vec::new();
+    for (at, line) in prose(text) {
         let prose: String = line.split('`').step_by(2).collect();
         let inline = prose.split("](").skip(1).filter_map(|rest| rest.split(')').next());
         let defined = prose.starts_with('[').then(|| prose.split_once("]: ")).flatten();
         for target in inline.chain(defined.map(|(_, target)| target)) {
             let target = target.split_whitespace().next().unwrap_or_default();
             let target = target.trim_matches(['<', '>']);
-            let file = target.split('#').next().unwrap_or_default();
-            let is_elsewhere = target.contains("://") || target.starts_with("mailto:");
-            if !is_elsewhere && !file.is_empty() && !is_there(file) {
-                findings.push(format!("{path}:{}: `{target}` leads nowhere", index + 1));
+            if !target.contains("://") && !target.starts_with("mailto:") {
+                targets.push((at, target.to_owned()));
             }
         }
     }
-    findings
+    targets
+}
+
+/// The anchors that GitHub gives to the headings of a document.
+fn anchors(text: &str) -> BTreeSet<String> {
+    let mut anchors = BTreeSet::new();
+    for (_, line) in prose(text) {
+        let title = line.trim_start_matches('#');
+        if title.len() == line.len() || !title.starts_with(' ') {
+            continue;
+        }
+        let title = title.trim().to_lowercase().replace(' ', "-");
+        let anchor: String =
+            title.chars().filter(|c| c.is_alphanumeric() || matches!(c, '-' | '_')).collect();
+        // A heading that repeats gets a number.
+        let again = (1..).map(|count| format!("{anchor}-{count}"));
+        let mut names = std::iter::once(anchor.clone()).chain(again);
+        anchors.extend(names.find(|name| !anchors.contains(name)));
+    }
+    anchors
 }
 
 /// The names of the tests in `code`: functions with an attribute that ends in `test`.
@@ -1111,6 +1174,17 @@ fn a_link_that_leads_nowhere_is_found() {
     assert_eq!(found("[a]: gone.md").len(), 1);
     assert_none(found("[a](LICENSE#part) [b](https://example.com/x) [c](#part) [d](mailto:a@b)"));
     assert_none(found("`[a](gone.md)`\n```\n[a](gone.md)\n```\n"));
+}
+
+#[test]
+fn a_link_to_a_heading_that_does_not_exist_is_found() {
+    let page =
+        |file: &str| (file == "B.md").then(|| "# Of `a`, and b\n## Twice\n## Twice".to_owned());
+    let found = |text: &str| dead_anchors("A.md", text, page);
+    assert_eq!(found("# One\n[a](#two)"), ["A.md:2: `#two`: no such heading"]);
+    assert_eq!(found("[a](B.md#of-a)").len(), 1);
+    assert_eq!(found("```\n# One\n```\n[a](#one)").len(), 1);
+    assert_none(found("# One\n[a](#one) [b](B.md#of-a-and-b) [c](B.md#twice-1) [d](gone.rs#L1)"));
 }
 
 #[test]
