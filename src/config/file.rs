@@ -1,4 +1,4 @@
-//! The file as typed: every key, in the order of the manual.
+//! The file as written: every key, in the order of the manual.
 //!
 //! What the values mean together is decided in `check`. The doc comments are the manual: docs/CONFIG.md
 //! is generated from them. conf/weir.yaml is written by hand; a test holds it to have every key. See

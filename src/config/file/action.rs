@@ -1,4 +1,4 @@
-//! Actions of routes, as typed.
+//! Actions of routes, as written in the file.
 
 use std::num::NonZeroU16;
 

@@ -1,4 +1,4 @@
-//! Forwarding headers as typed.
+//! Forwarding headers as written in the file.
 
 use super::super::read::{Keyword, KeywordValue, section};
 use super::super::terms::{ForwardingHeader, SentHeaders};
@@ -13,9 +13,8 @@ section! {
         means [Copy, Eq] Forwarding;
 
     /// Header that is trusted when it comes from a trusted proxy: `x_forwarded_for` (with
-    /// `X-Forwarded-Proto` and `-Host`) or `forwarded` (RFC 7239, with its `proto` and `host`). The other one
-    /// is removed from every request, because a proxy that sets one of them forwards the other as the client
-    /// sent it.
+    /// `X-Forwarded-Proto` and `-Host`) or `forwarded` (RFC 7239, with its `proto` and `host`). The other
+    /// header is removed: a proxy that sets one forwards the client's version of the other.
     accept: KeywordValue<ForwardingHeader> = default(ForwardingHeader::XForwardedFor), "forwarded";
     /// Headers that backends receive: `x_forwarded_for` (`X-Forwarded-For`, `-Proto`, `-Host`, `-Port`),
     /// `forwarded`, or `both`. `X-Real-IP` is always sent.

@@ -1,4 +1,4 @@
-//! Limits on clients, as typed.
+//! Limits on clients, as written in the file.
 
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;

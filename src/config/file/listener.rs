@@ -1,4 +1,4 @@
-//! Listeners as typed.
+//! Listeners as written in the file.
 
 use std::net::SocketAddr;
 

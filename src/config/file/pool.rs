@@ -1,4 +1,4 @@
-//! Pools and their backends as typed.
+//! Pools and their backends as written in the file.
 
 use std::num::{NonZeroU8, NonZeroU16, NonZeroU32};
 use std::time::Duration;

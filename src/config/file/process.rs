@@ -1,4 +1,4 @@
-//! The admin port, the access log and the shutdown, as typed.
+//! The admin port, the access log and the shutdown, as written in the file.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;

@@ -1,4 +1,4 @@
-//! Rate limits as typed.
+//! Rate limits as written in the file.
 
 use std::num::{NonZeroU32, NonZeroUsize};
 

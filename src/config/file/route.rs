@@ -1,4 +1,4 @@
-//! Routes as typed.
+//! Routes as written in the file.
 
 use ::http::Method;
 
