@@ -57,7 +57,7 @@ impl Writes {
     }
 
     /// Calls `watcher` with each write from now on, with whether the write waits for the backend to read.
-    /// Once it returns `false`, every write and read fails. Only the first watcher counts.
+    /// Once it returns `false`, this and every further write and read fails. Only the first watcher counts.
     pub fn watch(&self, watcher: impl Fn(bool) -> bool + Send + Sync + 'static) {
         self.watcher.get_or_init(|| Box::new(watcher));
     }
@@ -101,11 +101,15 @@ impl Bounded {
         self.watched(poll)
     }
 
-    /// Writes or flushes, and asks the watcher whether the connection may continue.
+    /// Writes or flushes, unless the watcher has ended the connection, and asks it whether the
+    /// connection may continue.
     fn watched<T>(
         &mut self,
         poll: impl FnOnce(&mut Self) -> Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
+        if self.is_ended {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
         let written = poll(self);
         match self.writes.watcher.get() {
             Some(watcher) if !watcher(written.is_pending()) => {
@@ -200,6 +204,21 @@ mod tests {
             io::ErrorKind::TimedOut,
             "an end of file would look like the backend's"
         );
+    }
+
+    #[tokio::test]
+    async fn nothing_is_written_once_the_watcher_has_ended_the_connection() {
+        let (ours, mut backend) = tokio::io::duplex(64);
+        let mut stream = Bounded::new(Box::new(ours));
+        let digest = Digest { proxy_digest: stream.get_proxy_digest(), ..Digest::default() };
+        Writes::of(&digest).unwrap().watch(|_is_pending| false);
+        stream.write_all(b"first").await.unwrap_err();
+        stream.write_all(b"second").await.unwrap_err();
+        stream.flush().await.unwrap_err();
+        drop(stream);
+        let mut received = Vec::new();
+        backend.read_to_end(&mut received).await.unwrap();
+        assert_eq!(received, b"first");
     }
 
     #[tokio::test]
