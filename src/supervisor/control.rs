@@ -1,22 +1,27 @@
 //! The control socket: how `weir reload`, `weir status` and `weir stop` reach the supervisor.
 //!
-//! It is a Unix socket in a directory that only the user may enter, so every client is trusted. The
-//! client sends one line of JSON, and the supervisor replies with one line.
+//! It is a Unix socket, and every client that may connect is trusted. The socket's mode is 0600; the
+//! default path is also in a private directory. The client sends one line of JSON, and the supervisor
+//! replies with one line.
 
-use std::fs::{self, DirBuilder, Permissions};
+use std::fs::{self, DirBuilder};
 use std::io::{self, BufRead, BufReader, Read as _, Write};
-use std::os::fd::{AsFd, BorrowedFd, IntoRawFd as _};
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::fd::{AsFd, BorrowedFd, IntoRawFd as _, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Sender};
 use std::thread;
 use std::time::Duration;
 
+use rustix::fs::{Mode, fchmod};
 use serde::{Deserialize, Serialize};
+use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::Input;
 
+/// How many clients may wait to be accepted.
+const BACKLOG: i32 = 128;
 /// The longest request.
 const REQUEST_BYTES_MAX: u64 = 4096;
 /// How long a client may take to send its request.
@@ -187,9 +192,19 @@ fn open(place: &SocketPath, inputs: &Sender<Input>) -> io::Result<ControlSocket>
         }
         Err(_nothing_there) => {}
     }
-    let listener = UnixListener::bind(path)?;
-    fs::set_permissions(path, Permissions::from_mode(0o600))?;
-    serve(listener, (path, file_at(path)), inputs)
+    serve(bind(path)?, (path, file_at(path)), inputs)
+}
+
+/// Binds a socket that only this user and root may connect to.
+fn bind(path: &Path) -> io::Result<UnixListener> {
+    // One byte more than a client of the standard library can name would fit.
+    SocketAddr::from_pathname(path)?;
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    // The file gets the mode of the socket. A change afterwards would let another user in before it.
+    fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
+    socket.bind(&SockAddr::unix(path)?)?;
+    socket.listen(BACKLOG)?;
+    Ok(OwnedFd::from(socket).into())
 }
 
 /// What to do about an error of [`listen`].
@@ -376,4 +391,28 @@ fn is_timeout(error: &io::Error) -> bool {
 
 fn is_gone(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_this_user_may_connect_from_the_moment_the_socket_exists() {
+        let name = format!("weir-control-{}.sock", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        drop(fs::remove_file(&path));
+        let listener = bind(&path).unwrap();
+        let mode = fs::symlink_metadata(&path).unwrap().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        let _client = UnixStream::connect(&path).unwrap();
+        listener.accept().unwrap();
+        fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
+    fn a_path_that_clients_could_not_use_is_rejected() {
+        let path = Path::new("/").join("x".repeat(107));
+        assert_eq!(bind(&path).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+    }
 }
