@@ -40,7 +40,7 @@ impl<P: Payload> Service<P> {
     fn keep_report(&mut self, report: P::Report) {
         if !P::is_empty(&report) && self.kept_reports.keep(report) {
             let message = format!(
-                "counts of draining workers lost: no worker serves for too long, kept={REPORTS_MAX}"
+                "counts of draining workers lost: no worker has served for too long, maximum={REPORTS_MAX}"
             );
             self.log(Level::Warn, message);
         }

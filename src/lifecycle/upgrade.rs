@@ -28,7 +28,7 @@ impl<P: Payload> Service<P> {
                 self.restart.keep_binary();
                 self.commands.push(Command::KeepBinary(current));
             }
-            return self.reject_upgrade(format!("the new binary could not go on: {why}"));
+            return self.reject_upgrade(format!("the new binary failed: {why}"));
         }
         self.counters.upgrades_done += 1;
         self.commands.push(Command::PublishStats);
@@ -80,7 +80,9 @@ impl<P: Payload> Service<P> {
         if upgrade.is_quiet(self.workers.all()) && self.kept_reports.is_empty() {
             *upgrade = Upgrade::Executing;
             self.commands.push(Command::Exec);
-        } else if let Some(why) = upgrade.timeout(&self.settings.binary_path, self.now) {
+        } else if let Some(why) =
+            upgrade.timeout(&self.settings.binary_path, self.workers.all(), self.now)
+        {
             self.reject_upgrade(why);
         }
     }

@@ -47,14 +47,24 @@ impl Upgrade {
     }
 
     /// Why it is rejected if its deadline has passed.
-    pub(super) fn timeout(&self, binary_path: &str, now: Timestamp) -> Option<String> {
+    pub(super) fn timeout<'a>(
+        &self,
+        binary_path: &str,
+        mut workers: impl Iterator<Item = &'a Worker>,
+        now: Timestamp,
+    ) -> Option<String> {
         self.deadline().filter(|deadline| *deadline <= now)?;
         Some(match self {
             Self::Checking { .. } => format!(
-                "the new binary did not answer within {CHECK_TIMEOUT:?} whether it reads the configuration \
+                "the new binary did not respond within {CHECK_TIMEOUT:?} whether it reads the configuration \
                  that is served: path={binary_path}"
             ),
-            Self::Quiescing { .. } | Self::Executing => "a worker does not answer".to_owned(),
+            Self::Quiescing { .. } | Self::Executing => {
+                match workers.find(|worker| !worker.is_quiet()).map(Worker::id) {
+                    Some(id) => format!("a worker did not respond: generation={id}"),
+                    None => "the reports of draining workers were not sent in time".to_owned(),
+                }
+            }
         })
     }
 }
@@ -84,10 +94,16 @@ mod tests {
     fn each_step_has_a_deadline_and_says_what_did_not_respond() {
         let check = Upgrade::check(3, at(0));
         assert!(check.is_check(3) && !check.is_check(2));
-        assert_eq!(check.timeout("/bin/weir", at(4)), None);
-        let why = check.timeout("/bin/weir", at(5)).unwrap();
+        let mut workers = [1, 2].map(|id| Worker::new(WorkerId(id), at(0)));
+        let timeout =
+            |it: &Upgrade, workers: &[Worker], now| it.timeout("/bin/weir", workers.iter(), now);
+        assert_eq!(timeout(&check, &workers, at(4)), None);
+        let why = timeout(&check, &workers, at(5)).unwrap();
         assert!(why.contains("within 5s") && why.ends_with("path=/bin/weir"), "{why}");
         let quiesce = Upgrade::quiesce(at(0));
-        assert_eq!(quiesce.timeout("/bin/weir", at(2)).unwrap(), "a worker does not answer");
+        workers.iter_mut().for_each(Worker::request_quiesce);
+        workers[0].record_quiesced();
+        let why = timeout(&quiesce, &workers, at(2)).unwrap();
+        assert_eq!(why, "a worker did not respond: generation=2");
     }
 }

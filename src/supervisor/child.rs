@@ -127,7 +127,9 @@ impl Child {
                     }
                     Ok(None) => break,
                     Err(error) => {
-                        log::error!("worker unintelligible: generation={worker} {error}");
+                        log::error!(
+                            "invalid message from worker: generation={worker} error=\"{error}\""
+                        );
                         break;
                     }
                 }

@@ -209,7 +209,9 @@ impl InheritedState {
     /// executed.
     pub(super) fn exec_rollback(&self, error: SupervisorError, log: &Log) -> SupervisorError {
         let Some(previous) = self.previous_exe else { return error };
-        log::error!("supervisor cannot go on, the one before does: {error}");
+        log::error!(
+            "new supervisor failed, rolling back to the previous binary: error=\"{error}\""
+        );
         log.flush(LOG_FLUSH_MAX);
         let roll_back = || -> io::Result<Infallible> {
             let why = error.to_string();
@@ -219,7 +221,7 @@ impl InheritedState {
             Ok(fexecve(previous, &arguments()?, &environment(&variables)?)?)
         };
         let Err(failed) = roll_back();
-        log::error!("nor does the one before: {failed}");
+        log::error!("previous binary cannot be executed: error=\"{failed}\"");
         error
     }
 }

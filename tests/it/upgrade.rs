@@ -337,7 +337,7 @@ fn a_binary_that_says_nothing_is_not_waited_for() {
     own.replace_by("[ $1 = upgrade-check ] && exec sleep 60");
     let path = own.binary().display().to_string();
     own.refuses(&format!(
-        "the new binary did not answer within 5s whether it reads the configuration that is served: path={path}"
+        "the new binary did not respond within 5s whether it reads the configuration that is served: path={path}"
     ));
 }
 
@@ -386,7 +386,7 @@ fn status_shows_a_rejected_reload_also_after_an_upgrade() {
 fn an_image_that_cannot_go_on_after_all_makes_way_for_the_one_before() {
     let own = Own::start();
     own.replace_by("[ $1 = run ] && export WEIR_FAULT=resume");
-    own.refuses("the new binary could not go on: ");
+    own.refuses("the new binary failed: ");
 }
 
 #[test]
