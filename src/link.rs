@@ -92,9 +92,9 @@ pub struct Start {
 /// What a worker knows and its successor needs.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct State {
-    /// Health, buckets and what is in flight.
+    /// Health, host names, buckets and their seed.
     pub handoff: Handoff,
-    /// Every total.
+    /// Totals, and requests in flight.
     pub counts: Counts,
     /// The keys that resume TLS sessions of clients.
     #[serde(default)]
@@ -136,7 +136,8 @@ impl DrainReport {
 pub enum ToSupervisor {
     /// It cannot serve, for this reason, and exits.
     Failed(String),
-    /// The configuration is loaded and the first health checks are done: it can take over.
+    /// It can take over: the configuration is loaded, and the first health checks are done, or have
+    /// taken half of `--ready-timeout`.
     Warm,
     /// It accepts connections.
     Ready,

@@ -39,6 +39,6 @@ pub struct Target {
     /// How long the connection may stay idle afterwards.
     pub idle_timeout: Duration,
     /// The idle timeout of an upgraded connection; `None` if the client does not ask for an
-    /// upgrade.
+    /// upgrade, or the pool uses only HTTP/2.
     pub tunnel_timeout: Option<Duration>,
 }

@@ -18,7 +18,7 @@ pub enum ExchangeEvent<'a> {
         pool: PoolId,
         /// The backend, within the pool.
         backend: BackendId,
-        /// The time from the pick to the connection.
+        /// The time from the end of the back-off to the connection.
         took: Duration,
     },
     /// An attempt failed.
@@ -50,7 +50,7 @@ pub struct Summary<'a> {
     pub exchange: &'a Exchange,
     /// Its outcome.
     pub ending: Outcome,
-    /// The data of its request and response; unknown if the exchange was abandoned.
+    /// The data of its request and response; `None` if no request headers were read.
     pub wire: Option<&'a Wire<'a>>,
     /// When.
     pub ended: Timestamp,

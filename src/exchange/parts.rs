@@ -11,7 +11,8 @@ use crate::time::Timestamp;
 pub(super) struct Times {
     /// When the first byte of the request arrived.
     pub(super) started: Timestamp,
-    /// The end of time before a route is found, and after an upgrade.
+    /// [`Timestamp::MAX`] until a route sets it, with `request: off`, and after an upgrade. The
+    /// `grpc-timeout` of a request sets it before.
     pub(super) deadline: Timestamp,
     pub(super) last_event: Timestamp,
 }
@@ -51,6 +52,7 @@ pub(super) struct BodySize {
 /// on the request's deadline does not apply; only the idle timeout or a drain ends it.
 #[derive(Debug, Default)]
 pub(super) struct UpgradeState {
+    /// The client asks for it, and the pool may use HTTP/1.
     pub(super) wanted: bool,
     pub(super) tunnel: Option<Tunnel>,
 }

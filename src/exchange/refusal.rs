@@ -280,11 +280,13 @@ pub enum Outcome {
     Redirected,
     /// The route sent a fixed response.
     Responded,
-    /// The backend failed after the response had started; the client's connection was aborted.
+    /// The backend failed after the response had started, or Weir had an internal error; the client's
+    /// connection was aborted.
     UpstreamAborted,
     /// The client disconnected before it had its response.
     ClientAborted,
-    /// The client did not read its response in time.
+    /// The client did not read its response in time, or did not send its body once the response had
+    /// started.
     ClientWriteTimeout,
     /// The upgraded connection exceeded its idle timeout.
     TunnelIdle,
@@ -297,7 +299,8 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// The stable code of what went wrong, if something did.
+    /// The stable code of a response that is not the backend's, or of what went wrong; `None` for
+    /// [`Self::Completed`].
     #[must_use]
     pub const fn code(self) -> Option<&'static str> {
         match self {

@@ -35,7 +35,7 @@ pub struct Request {
 /// The data transferred for a request and its response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Transfer {
-    /// The response status; 0 if there was no response.
+    /// The response status. Without a response: 499 if the client disconnected, else 0.
     pub status: u16,
     /// Body bytes from the client.
     pub bytes_in: u64,

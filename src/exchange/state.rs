@@ -100,7 +100,8 @@ impl Exchange {
         self.times.started
     }
 
-    /// The deadline; the end of time before a route is found.
+    /// The deadline; [`Timestamp::MAX`] until a route or the request's `grpc-timeout` sets it, and with
+    /// `request: off`.
     #[must_use]
     pub fn deadline(&self) -> Timestamp {
         self.times.deadline
@@ -190,7 +191,7 @@ impl Exchange {
 
     // ── upgrade to a WebSocket ──
 
-    /// Whether the client asks for an upgrade.
+    /// Whether the client asks for an upgrade. False for a pool that uses only HTTP/2.
     #[must_use]
     pub fn wants_upgrade(&self) -> bool {
         self.upgrade.wanted

@@ -102,7 +102,7 @@ impl<P: Payload> Candidate<P> {
         self.step == Step::Queued && self.failure.is_none()
     }
 
-    /// Whether it will not serve.
+    /// Whether it will not serve. A reload is rejected once the process has exited.
     pub(super) const fn is_failed(&self) -> bool {
         self.failure.is_some()
     }

@@ -27,12 +27,12 @@ pub enum Command<P: Payload> {
     },
     /// Send an order to a worker; respond by `SendTimedOut` if it does not read.
     Send(WorkerId, Order),
-    /// Send it the last known state and let it accept connections. `listen`: listen first on the
-    /// addresses that were bound for it; respond by `ListenFailed` if that fails.
+    /// Send it the last known state and let it accept connections.
     TakeOver {
         /// The worker.
         worker: WorkerId,
-        /// Whether it has addresses that are not listened on yet.
+        /// It serves what a reload has loaded: listen first on the addresses that were bound for it;
+        /// respond by `ListenFailed` if that fails.
         listen: bool,
     },
     /// Kill a worker.
@@ -97,8 +97,8 @@ pub enum Command<P: Payload> {
         /// The clients.
         replies: Vec<P::Reply>,
     },
-    /// The service has ended: end this process. Only further [`Self::ReplyEnded`] and
-    /// [`Self::ReplyFailed`] follow.
+    /// The service has ended: end this process. What follows only replies to clients, releases
+    /// workers, or publishes the counters.
     Exit(Result<(), Failure>),
 }
 

@@ -46,7 +46,8 @@ pub enum WorkerEvent<P: Payload> {
     SpawnFailed(String),
     /// Its new addresses could not be listened on, so it was not told to take over.
     ListenFailed(String),
-    /// It loaded its configuration and its first health checks are done.
+    /// It loaded its configuration, and its first health checks are done, or have taken half of
+    /// `--ready-timeout`.
     Warm,
     /// It accepts connections.
     Ready,

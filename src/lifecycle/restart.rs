@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use crate::time::Timestamp;
 
-/// The wait before a worker that died is replaced: none if it was stable, else this, doubled each
-/// time up to the longest.
+/// The first wait before a worker that died is replaced. It doubles with each death of a worker that
+/// was not stable. One that was stable is replaced at once.
 const RESTART_BACKOFF_MIN: Duration = Duration::from_millis(100);
+/// The longest wait before a worker that died is replaced.
 const RESTART_BACKOFF_MAX: Duration = Duration::from_secs(10);
-/// A worker that lived this long did not die of its start.
+/// A worker that lived this long was stable.
 const STABLE_AFTER: Duration = Duration::from_secs(10);
 
 /// Which binary a worker runs.

@@ -24,7 +24,7 @@ pub(super) struct Stop<R> {
     kill_at: Option<Timestamp>,
     /// The workers were told to stop at once.
     is_forced: bool,
-    /// A worker was killed, or failed.
+    /// A worker was killed or failed, or a second signal ended requests by force.
     pub(super) is_cut: bool,
     /// What a worker reported about it.
     pub(super) why: Option<String>,

@@ -124,8 +124,8 @@ impl Worker {
         self.exit = Some(exit);
     }
 
-    /// Whether its process runs, as far as we know, and was not killed. The number of a process that
-    /// is reaped may be another's by now.
+    /// Whether its process runs, as far as we know, and was not killed. Once a process is
+    /// reaped, its PID may have been reused.
     pub(super) const fn is_running(&self) -> bool {
         self.exit.is_none() && self.killed.is_none()
     }

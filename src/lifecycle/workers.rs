@@ -9,7 +9,8 @@ use super::worker::Worker;
 use super::{Payload, WorkerId};
 
 /// Every worker. Two candidates may exist at a time: the one of a reload, and the replacement of a
-/// worker that died meanwhile. The one that is ready first serves.
+/// worker that died meanwhile. The one that is ready first serves; if that is the replacement, the
+/// reload's worker soon takes over from it.
 #[derive(Debug)]
 pub(super) struct Workers<P: Payload> {
     /// The one that serves.

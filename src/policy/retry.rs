@@ -1,9 +1,11 @@
 //! Whether a failed attempt may be retried.
 //!
 //! A retry must not execute a request twice. If no connection could be made, nothing was sent, and
-//! any method may be retried. Otherwise it is unknown what the backend has done. RFC 9110 §9.2.2
-//! lets a proxy retry a request only if its method is idempotent. Moreover, the client must not
-//! have received any part of a response, and the whole request body must still be available.
+//! any method may be retried. The same is true if the backend reports that it did not process the
+//! request, although it was sent: [`RetryPolicy::connect`] covers that as well. Otherwise it is
+//! unknown what the backend has done. RFC 9110 §9.2.2 lets a proxy retry such a request only if its
+//! method is idempotent. Moreover, the client must not have received any part of a response, and
+//! whatever was sent of the body must still be available.
 
 use std::num::NonZeroU8;
 
@@ -17,9 +19,10 @@ pub enum AttemptFailure {
     Tls,
     /// The backend's certificate is not trusted. Nothing was sent either.
     Certificate,
-    /// The backend reports that it did not process the request (RFC 9113 §8.7).
+    /// The backend reports that it did not process the request (RFC 9113 §8.7). Any method may be
+    /// retried.
     Refused,
-    /// The connection broke before a response.
+    /// The connection broke before a response, or the response is not valid HTTP.
     Reset,
     /// The request was sent, and there was no response in time.
     Timeout,
@@ -32,7 +35,7 @@ pub enum AttemptFailure {
 pub struct RetryPolicy {
     /// Maximum number of attempts, including the first.
     pub attempts: NonZeroU8,
-    /// Whether [`AttemptFailure::Connect`] and TLS failures are retried.
+    /// Whether [`AttemptFailure::Connect`], TLS failures and [`AttemptFailure::Refused`] are retried.
     pub connect: bool,
     /// Whether [`AttemptFailure::Reset`] is retried.
     pub reset: bool,

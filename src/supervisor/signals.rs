@@ -5,8 +5,8 @@
 //! image finds it: none is lost between the two.
 //!
 //! A signal without a meaning for Weir is blocked as well, because its default action would end the
-//! process. Workers inherit all of that, and unblock SIGTERM alone: `pkill -HUP weir` reaches them
-//! too, and a terminal's Ctrl-C or a service manager may.
+//! process. Workers inherit all of that, and unblock only SIGTERM and SIGCHLD: `pkill -HUP weir`
+//! reaches them too, and a terminal's Ctrl-C or a service manager may.
 
 use std::io;
 use std::sync::Arc;
@@ -56,8 +56,8 @@ pub fn hold() -> io::Result<()> {
     Ok(pthread_sigmask(SigmaskHow::SIG_BLOCK, Some(&blocked()), None)?)
 }
 
-/// Makes a worker ignore every signal but SIGTERM, by leaving them blocked. To be called before
-/// any thread is started. An older supervisor may have blocked fewer of them.
+/// Makes a worker ignore every signal but SIGTERM and SIGCHLD, by leaving them blocked. To be called
+/// before any thread is started. An older supervisor may have blocked fewer of them.
 ///
 /// # Errors
 /// The system refuses.

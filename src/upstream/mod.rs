@@ -117,7 +117,7 @@ impl UpstreamPeers {
         self.system_roots.path()
     }
 
-    /// The options of a separate connector to the backends of a pool that keeps no connections.
+    /// The options of a separate connector to the backends of a pool, for health checks.
     #[must_use]
     pub fn connector_options(&self, pool: PoolId) -> ConnectorOptions {
         let needs_roots = |peer: &HttpPeer| peer.is_tls() && peer.options.ca.is_none();
@@ -125,6 +125,7 @@ impl UpstreamPeers {
         let needs_roots =
             self.pools.get(pool).is_some_and(|pool| pool.peers.load().iter().any(needs_roots));
         let roots = if needs_roots { self.roots() } else { self.no_roots.path() };
+        // Room for one idle connection. It stays unused, because each check closes its connection.
         let mut options = ConnectorOptions::new(1);
         options.ca_file = Some(roots);
         options

@@ -48,14 +48,14 @@ impl AdminPort {
         }
     }
 
-    /// It has not.
+    /// The other worker failed.
     pub(super) fn open(&self) {
         if let Some(server) = &self.server {
             server.open();
         }
     }
 
-    /// It has.
+    /// The other worker serves.
     pub(super) fn retire(&self) {
         if let Some(server) = &self.server {
             server.retire();

@@ -57,7 +57,7 @@ pub(super) struct Lifecycle<'a> {
 pub(super) struct ServedTotals {
     /// The state that was taken when the pages were frozen, until it is sent.
     pub(super) frozen: Option<Box<State>>,
-    /// What the successor knows since the handover.
+    /// What was sent to the successor.
     pub(super) handed_over: Option<Reported>,
     /// From the start of the drain.
     pub(super) reporter: Option<DrainReporter>,

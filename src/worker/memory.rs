@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// In bytes: the limit of its container (cgroup), or else the memory of the machine.
+/// In bytes: the smallest of the limits of its cgroup and those above, and the memory of the machine.
 pub(super) fn available() -> Option<u64> {
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let limits =

@@ -3,8 +3,9 @@
 //! ```text
 //! start ─▶ look names up ─▶ first health checks ─▶ warm ─▶ take over ─▶ ready ─▶ drain ─▶ exit
 //! ```
-//! Three runtimes separate what must not wait for each other: requests, the admin port, and health
-//! checks with the supervisor's orders. The sockets belong to the supervisor; a worker has copies.
+//! Four runtimes separate what must not wait for each other: requests (`weir-data`), the admin port
+//! (`weir-admin`), health checks (`weir-background`), and the supervisor's orders (`weir-control`). The
+//! sockets belong to the supervisor; a worker has copies.
 
 mod admin_port;
 mod budget;

@@ -23,7 +23,7 @@ pub(super) struct DrainReporter {
     reported: Reported,
 }
 
-/// What the successor knows of this worker.
+/// What was sent to the successor.
 #[derive(Debug)]
 pub(super) struct Reported {
     counts: Counts,
@@ -33,7 +33,7 @@ pub(super) struct Reported {
 }
 
 impl Reported {
-    /// What it knows by this state, which was taken at `now`.
+    /// What this state contains, which was taken at `now`.
     pub(super) fn by(state: &State, now: Timestamp) -> Self {
         let limits = SuccessorBuckets::from_handoff(&state.handoff, now);
         Self { counts: state.counts.clone(), limits, next_scan: now }
@@ -41,7 +41,7 @@ impl Reported {
 }
 
 impl DrainReporter {
-    /// `handed_over`: what the successor knows. `None`: there is no successor, and nothing that was
+    /// `handed_over`: what was sent to the successor. `None`: there is no successor, and nothing that was
     /// done until now is reported.
     pub(super) fn new(
         components: &Components,

@@ -1,5 +1,5 @@
-//! SIGTERM. All other signals are blocked: they are for the supervisor, which sends orders over the
-//! link.
+//! SIGTERM. All other signals except SIGCHLD are blocked: they are for the supervisor, which sends
+//! orders over the link.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 

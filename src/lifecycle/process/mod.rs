@@ -64,7 +64,7 @@ enum End {
     Replaced,
     /// The service stops: report it on `/readyz` first, then drain.
     Stopped,
-    /// The supervisor is gone: another one may want the ports.
+    /// The supervisor is gone: another Weir may need its addresses.
     Orphaned,
 }
 
@@ -329,7 +329,7 @@ impl<P: ProcessPayload> WorkerProcess<P> {
         };
         self.commands.extend([
             ProcessCommand::SetServingState(state),
-            // What is left in flight goes on with what is known of the backends.
+            // Remaining requests use the last health check results.
             ProcessCommand::StopBackground,
             ProcessCommand::Drain,
         ]);

@@ -1,10 +1,9 @@
 //! The custom connector for backends. HTTP/1: Pingora's connections, read in small pieces
 //! (`upstream::bounded`). HTTP/2: Pingora's connections, with request bodies sent by Weir.
 //!
-//! Pingora passes on nothing of a response while it waits for the backend to take a piece of the
-//! request. A backend that stops reading until its response is read would then wait for ever. So a
-//! piece is accepted at once, and the client is read only while few bytes are waiting
-//! ([`RequestBody::poll_capacity`]).
+//! While Pingora waits for the backend to read request data, it forwards no response data. A backend
+//! that stops reading until its response is read would then wait for ever. So a piece is accepted at
+//! once, and the client is read only while few bytes are waiting ([`RequestBody::poll_capacity`]).
 
 mod request_body;
 mod session;
@@ -25,7 +24,7 @@ pub use self::request_body::RequestBody;
 use self::session::Http2UpstreamSession;
 use super::bounded::Bounded;
 
-/// Markers in a peer for [`Connector`]. No backend is ever offered these protocols.
+/// ALPN values that mark a peer for [`Connector`]; never sent to a backend.
 const HTTP2: &[u8] = b"weir:h2";
 const PREFERRED: &[u8] = b"weir:h2,http/1.1";
 const HTTP1: &[u8] = b"weir:http/1.1";

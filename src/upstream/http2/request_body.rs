@@ -34,7 +34,7 @@ pub struct RequestBody {
 
 #[derive(Debug, Default)]
 struct Body {
-    /// `None` before the headers are sent, and once nothing more can be sent.
+    /// `None` before the headers are sent, without a body, and once the stream was left.
     stream: Option<SendStream<Bytes>>,
     waiting: VecDeque<Bytes>,
     bytes: usize,
