@@ -234,22 +234,29 @@ impl<W: Write> Batch<W> {
     fn run(mut self, queue: &Receiver<String>) {
         while let Ok(line) = queue.recv() {
             self.push(&line);
-            let mut drained = false;
-            while !drained && self.bytes.len() < BATCH_BYTES {
-                match queue.try_recv() {
-                    Ok(line) => self.push(&line),
-                    Err(_empty) => drained = true,
-                }
-            }
-            self.write();
-            self.report_loss(drained);
-            if drained {
+            if self.write_batch(queue) {
                 if self.shared.stopping.load(Ordering::Acquire) {
+                    // Lines may have come since the queue was found empty.
+                    while !self.write_batch(queue) {}
                     return;
                 }
                 thread::park_timeout(PAUSE);
             }
         }
+    }
+
+    /// Writes what is queued, at most one batch. Returns whether the queue was found empty.
+    fn write_batch(&mut self, queue: &Receiver<String>) -> bool {
+        let mut drained = false;
+        while !drained && self.bytes.len() < BATCH_BYTES {
+            match queue.try_recv() {
+                Ok(line) => self.push(&line),
+                Err(_empty) => drained = true,
+            }
+        }
+        self.write();
+        self.report_loss(drained);
+        drained
     }
 
     fn push(&mut self, line: &str) {
@@ -359,6 +366,19 @@ mod tests {
         fn next(&self) -> String {
             self.written.recv_timeout(TIMEOUT).unwrap()
         }
+    }
+
+    #[test]
+    fn a_line_that_comes_during_a_write_is_written_before_the_thread_stops() {
+        let queue = Queue::start();
+        queue.push("first");
+        assert_eq!(queue.next(), "first\n");
+        // That write goes on until its result is sent.
+        queue.push("last");
+        queue.lines.shared.stopping.store(true, Ordering::Release);
+        drop(queue.results);
+        assert!(queue.writer.stop(TIMEOUT));
+        assert_eq!(queue.written.recv_timeout(TIMEOUT).as_deref(), Ok("last\n"));
     }
 
     #[test]
