@@ -41,6 +41,13 @@ pub fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
+/// The duration without its fraction of a millisecond. Printed by `{:?}`, such as `1.234s`, it is short
+/// enough for people.
+#[must_use]
+pub fn whole_millis(duration: Duration) -> Duration {
+    Duration::from_millis(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
+}
+
 impl Add<Duration> for Timestamp {
     type Output = Self;
 
@@ -59,6 +66,14 @@ mod tests {
         let end = start + Duration::from_nanos(7);
         assert_eq!(end.as_nanos(), 12);
         assert_eq!(end.since(start), Duration::from_nanos(7));
+    }
+
+    #[test]
+    fn what_is_printed_has_whole_milliseconds() {
+        let text = |nanos| format!("{:?}", whole_millis(Duration::from_nanos(nanos)));
+        assert_eq!(text(1_234_567_891), "1.234s");
+        assert_eq!(text(3_600_000_000_001), "3600s");
+        assert_eq!(text(999_999), "0ns");
     }
 
     #[test]

@@ -9,6 +9,7 @@ use super::service::{Phase, Service};
 use super::worker::Worker;
 use super::workers::Removed;
 use super::{Payload, WorkerId};
+use crate::time::whole_millis;
 
 impl<P: Payload> Service<P> {
     pub(super) fn on_heartbeat(&mut self, id: WorkerId, hung_threads: u64) {
@@ -114,7 +115,10 @@ impl<P: Payload> Service<P> {
         let (id, lived) = (worker.id(), worker.age(self.now));
         self.log(
             Level::Error,
-            format!("worker died: generation={id} lived={lived:?} status=\"{status}\""),
+            format!(
+                "worker died: generation={id} lived={:?} status=\"{status}\"",
+                whole_millis(lived)
+            ),
         );
         self.counters.restarts += 1;
         self.commands.push(Command::ForgetInFlight);

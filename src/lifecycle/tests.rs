@@ -447,6 +447,15 @@ fn no_deadline_of_a_settled_service_lies_in_the_past() {
 }
 
 #[test]
+fn the_log_says_in_whole_milliseconds_how_long_a_worker_lived() {
+    let mut bench = Bench::serving();
+    bench.passes(Duration::from_nanos(1_234_567_891));
+    bench.exits(FIRST, false);
+    let died = "worker died: generation=1 lived=1.234s status=";
+    assert!(bench.with_log.iter().any(|one| one.contains(died)), "{:?}", bench.with_log);
+}
+
+#[test]
 fn the_log_says_that_a_worker_was_killed_before_it_says_that_it_died() {
     let mut bench = Bench::serving();
     bench.said(FIRST, WorkerEvent::Heartbeat { hung_threads: 0 });

@@ -8,7 +8,6 @@ use super::config::{ActiveConfig, format_bind_errors, report};
 use super::control::Reply;
 use super::memory;
 use super::program::Image;
-use super::status::round;
 use super::{Client, Supervisor, SupervisorError, Values, announce, loaded, systemd};
 use crate::config::diff;
 use crate::lifecycle::Memory;
@@ -17,6 +16,7 @@ use crate::lifecycle::{
 };
 use crate::link::{DrainReport, Start, ToWorker};
 use crate::metrics::SupervisorStats;
+use crate::time::whole_millis;
 
 impl Supervisor {
     /// Carries out a command. Returns what happened at once, if the life cycle has to know.
@@ -148,7 +148,7 @@ impl Supervisor {
             KillReason::Hung(Hang::Silent(silent)) => log::error!(
                 "worker killed, it hangs: generation={worker} pid={pid} silent={:?} \
                  (help: --hang-timeout says how long it may be silent)",
-                round(*silent)
+                whole_millis(*silent)
             ),
             KillReason::Hung(Hang::DataThreads(threads)) => log::error!(
                 "worker killed, data threads hang: generation={worker} pid={pid} \

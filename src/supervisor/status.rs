@@ -1,7 +1,7 @@
 //! What `weir status` prints.
 
 use std::fmt::Write as _;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use humantime::format_rfc3339_seconds;
 
@@ -9,11 +9,7 @@ use super::Supervisor;
 use super::control::Reply;
 use crate::lifecycle::RejectedReload;
 use crate::lifecycle::view::{Role, WorkerView};
-
-/// A duration for people: in whole milliseconds, such as `1.234s`.
-pub(super) fn round(duration: Duration) -> Duration {
-    Duration::from_millis(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
-}
+use crate::time::whole_millis;
 
 impl Supervisor {
     /// The state of the service. It is `done` only while a worker serves and makes progress.
@@ -41,7 +37,7 @@ impl Supervisor {
         }
         view.workers.iter().for_each(|worker| self.describe(worker, &mut text));
         if let Some(wait) = view.restart_in {
-            let wait = round(wait);
+            let wait = whole_millis(wait);
             let _written =
                 write!(text, "\nno worker: the last one died, the next starts in {wait:?}");
         }
@@ -64,7 +60,7 @@ impl Supervisor {
             child.connections
         );
         if let Some(silent) = worker.silent {
-            let _written = write!(text, " not_responding={:?}", round(silent));
+            let _written = write!(text, " not_responding={:?}", whole_millis(silent));
         }
     }
 }
