@@ -42,7 +42,7 @@ from resilience.runs import Runs  # noqa: E402
 
 # Clients that are later than this (p99) do not measure the proxy.
 LATE_MS = 5
-# Such a run is repeated once, in the first so many seconds.
+# Such a run is repeated once, in this many seconds from the start.
 AGAIN_UNTIL = 20 * 60
 
 

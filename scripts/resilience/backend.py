@@ -1,6 +1,6 @@
 """The scripted backends: a process of its own, in which each backend can be told to fail.
 
-A backend has a number of places and a service time. So many requests are served at the same time,
+A backend has a number of places and a service time: this many requests are served at the same time,
 each for the service time; the others wait in the backend, first come first served. As in most servers with a
 pool of threads, a request that waits is served even if its client has left meanwhile.
 

@@ -175,7 +175,8 @@ def envoy_config(listen, admin, backends, algorithm):
             "consecutive_gateway_failure": 5,
             "enforcing_consecutive_gateway_failure": 100,
             "interval": "1s",
-            "base_ejection_time": "10s",
+            # With 10 s a rolling restart ejects hosts faster than they return.
+            "base_ejection_time": "3s",
             # Three of five, one of two.
             "max_ejection_percent": 60,
             "success_rate_minimum_hosts": 3,
@@ -201,9 +202,9 @@ def envoy_config(listen, admin, backends, algorithm):
         },
     }
     if algorithm == "LEAST_REQUEST":
-        # The best of ten at random, instead of two: with a few hosts that is nearly the best of all. With slow start
-        # Envoy would balance by weights instead, and prefer no host with fewer requests.
-        cluster["least_request_lb_config"] = {"choice_count": 10}
+        # The best of four at random, instead of two: nearly the best of all. With the best of all, a retry would pick
+        # the host again that has just refused it. With slow start Envoy would balance by weights instead.
+        cluster["least_request_lb_config"] = {"choice_count": 4}
     else:
         cluster["round_robin_lb_config"] = {"slow_start_config": {"slow_start_window": "10s"}}
     listener = {
@@ -242,7 +243,7 @@ def start_haproxy(world, backends, listen, options):
 
 
 def start_nginx(world, backends, listen, options):
-    servers = "\n        ".join(f"server {one} max_conns={share(backends)} max_fails=3 fail_timeout=5s;" for one in backends)
+    servers = "\n        ".join(f"server {one} max_conns={share(backends)} max_fails=3 fail_timeout=2s;" for one in backends)
     text = NGINX.format(listen=listen, servers=servers, algorithm=options["algorithm"])
     return nginx(world, "proxy", text), listen, "/r/-1"
 

@@ -89,13 +89,13 @@ def rolls(count):
     return events
 
 
-def cold(index, seconds):
-    """Dead at first; at 0 it comes back, and for some seconds it has 4 places of 200 ms."""
+def cold(index):
+    """Dead at first; at 0 it comes back, and during the fault it has 4 places of 200 ms."""
     return [
         (-2.9, "die", index, None),
         (0, "set", index, {"places": 4, "service": 0.200}),
         (0, "start", index, None),
-        (seconds, "heal", index, None),
+        (FAULT, "heal", index, None),
     ]
 
 
@@ -134,7 +134,7 @@ ROWS = [
         ("attempts", "dark_after", "well"), after=5,
     ),
     Row(
-        "R9", "one comes back cold", cold(0, 3), {"failed": 0, "p99": 29},
+        "R9", "one comes back cold", cold(0), {"failed": 0, "p99": 29},
         ("failed", "p99"), before=3, after=1,
     ),
     Row("R10", "three of five die, the others have room", dies(0, 1, 2), {"failed": 2}, after=3),
@@ -150,7 +150,10 @@ ROWS = [
         "R11b", "two backends, both answer 500 to half", everyone(2, share=0.5), {"failed": 780}, backends=2,
     ),
     Row("R12", "clients abort 30 % after 5 ms", [], {"failed": 0}, aborts=0.3),
-    Row("R13a", "only POST, one refuses connections", away(0), {"failed": 0}, ("failed",), posts=1.0, faulty=(0,)),
+    Row(
+        "R13a", "only POST, one refuses connections", away(0), {"failed": 0}, ("failed",),
+        posts=1.0, after=5, faulty=(0,),
+    ),
     Row(
         "R13b", "only POST, one resets after the request", fault(0, reset=True), {"failed": 5},
         ("failed", "kinds"), posts=1.0, after=5, faulty=(0,),

@@ -11,7 +11,7 @@ from resilience.client import Load
 from resilience.figures import figures, percentile
 from resilience.rows import FAULT
 
-# A run starts so many seconds after its order.
+# A run starts this many seconds after its order.
 LEAD = 0.1
 
 
