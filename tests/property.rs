@@ -10,9 +10,13 @@ use proptest::prelude::*;
 
 use weir::http::proxy_protocol::{self, Addresses};
 use weir::policy::backoff;
+use weir::policy::breaker::{
+    AttemptFault, Breaker, BreakerParams, BreakerPhase, History, Moment, Peers,
+};
 use weir::policy::bucket::{Rate, TokenBucket};
 use weir::policy::hysteresis::Hysteresis;
 use weir::policy::limiter::{Params, RateLimiter};
+use weir::policy::penalty::Penalty;
 use weir::policy::select::{
     Candidates, FULL_SCAN_MAX, IpHash, LeastConnections, Random, RoundRobin, Selector,
 };
@@ -498,5 +502,111 @@ proptest! {
         if let Ok(Some(header)) = whole {
             prop_assert!(header.length <= bytes.len().min(proxy_protocol::LENGTH_MAX));
         }
+    }
+}
+
+/// What may happen to a breaker: time passes, an attempt fails or succeeds, a trial begins or ends.
+fn breaker_steps() -> impl Strategy<Value = Vec<(u8, u64, u64)>> {
+    proptest::collection::vec((0_u8..7, 0_u64..4_000, any::<u64>()), 1..200)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_history_is_the_last_sixty_three_results(
+        results in proptest::collection::vec(any::<bool>(), 0..150),
+        last in 0_u32..80,
+    ) {
+        let history = results.iter().fold(History::EMPTY, |history, failed| history.with(*failed));
+        let kept: Vec<bool> = results.iter().rev().take(63).copied().collect();
+        prop_assert_eq!(usize::try_from(history.len()).unwrap(), kept.len());
+        let counted = kept.iter().take(usize::try_from(last).unwrap()).filter(|failed| **failed);
+        prop_assert_eq!(usize::try_from(history.failures(last)).unwrap(), counted.count());
+        let row = kept.iter().take_while(|failed| **failed).count();
+        prop_assert_eq!(usize::try_from(history.in_a_row()).unwrap(), row);
+        prop_assert_eq!(History::from_bits(history.bits()), history);
+    }
+
+    #[test]
+    fn a_breaker_leaves_open_only_by_time_and_never_has_more_trials_than_it_may(
+        steps in breaker_steps(),
+        trials in 1_u32..4,
+    ) {
+        let params = BreakerParams {
+            failures: NonZeroU32::new(3).unwrap(),
+            share: 30,
+            attempts: 20,
+            open: Duration::from_secs(1),
+            open_max: Duration::from_secs(20),
+            trials: NonZeroU32::new(trials).unwrap(),
+            successes: NonZeroU32::new(2).unwrap(),
+            out_max: 50,
+            shadow: false,
+        };
+        let peers = Peers { eligible_others: 2, out: 0, total: 3, median_share: 0 };
+        let (mut breaker, mut now) = (Breaker::default(), Timestamp::ZERO);
+        let (mut history, mut under_way) = (History::EMPTY, Vec::new());
+        for (step, millis, roll) in steps {
+            now = now + Duration::from_millis(millis);
+            let at = Moment { now, roll };
+            let before = breaker.phase(now);
+            let fault = if roll % 5 == 0 { AttemptFault::Refused } else { AttemptFault::Failed };
+            match step {
+                0 | 1 => {
+                    history = history.with(true);
+                    if let Some(why) = breaker.suspect(&params, fault, history, now) {
+                        let _opened = breaker.open(&params, why, peers, at);
+                    }
+                }
+                2 => history = history.with(false),
+                3 => if breaker.try_trial(&params, now).is_some() {
+                    under_way.push(now);
+                },
+                4 | 5 => if under_way.pop().is_some() {
+                    let result = if step == 4 { Ok(()) } else { Err(fault) };
+                    let _change = breaker.record_trial(&params, result, at);
+                    breaker.end_trial();
+                },
+                _ => {
+                    let _change = breaker.expire(&params, now);
+                }
+            }
+            let phase = breaker.phase(now);
+            if before == BreakerPhase::Open {
+                prop_assert_eq!(phase, BreakerPhase::Open, "only time ends it");
+            }
+            // A trial that takes longer than ten seconds keeps no other one back.
+            let recent = under_way.iter().filter(|began| now.since(**began).as_secs() < 10).count();
+            prop_assert!(recent <= usize::try_from(trials).unwrap());
+            if let Some(until) = breaker.opens_until() {
+                prop_assert!(until <= now + Duration::from_secs(24), "20 s and a fifth");
+            }
+            let mut other = Breaker::default();
+            other.import(&breaker.export(now), Duration::ZERO, now);
+            prop_assert_eq!(other.phase(now), phase);
+            prop_assert_eq!(other.export(now), breaker.export(now));
+        }
+    }
+
+    #[test]
+    fn a_penalty_only_shrinks_between_failures(
+        failures in proptest::collection::vec(0_u64..3_000, 1..50),
+        waits in proptest::collection::vec(0_u64..700, 1..50),
+    ) {
+        let (penalty, mut now) = (Penalty::new(), Timestamp::ZERO);
+        for wait in &failures {
+            now = now + Duration::from_millis(*wait);
+            penalty.add(now);
+        }
+        let mut before = penalty.load(now);
+        prop_assert!(before >= 1 && before <= u64::try_from(failures.len()).unwrap());
+        for wait in waits {
+            now = now + Duration::from_millis(wait);
+            let load = penalty.load(now);
+            prop_assert!(load <= before);
+            before = load;
+        }
+        prop_assert_eq!(penalty.load(now + Duration::from_secs(30)), 0);
     }
 }

@@ -5,12 +5,15 @@
 //! model-checked, and the simulation runs the code that ships.
 
 pub mod backoff;
+pub mod breaker;
 pub mod bucket;
 pub mod debits;
 pub mod frame_budget;
 pub mod hysteresis;
+pub mod latency;
 pub mod limiter;
 pub mod log_throttle;
+pub mod penalty;
 pub mod retry;
 pub mod select;
 pub mod transfer_rate;

@@ -1,0 +1,314 @@
+use std::num::NonZeroU32;
+
+use super::*;
+
+const MIDDLE: u64 = u64::MAX / 2;
+const WELL: Peers = Peers { eligible_others: 4, out: 0, total: 5, median_share: 0 };
+
+fn number(number: u32) -> NonZeroU32 {
+    NonZeroU32::new(number).unwrap()
+}
+
+fn params() -> BreakerParams {
+    BreakerParams {
+        failures: number(3),
+        share: 30,
+        attempts: 20,
+        open: Duration::from_secs(1),
+        open_max: Duration::from_secs(300),
+        trials: number(1),
+        successes: number(3),
+        out_max: 50,
+        shadow: false,
+    }
+}
+
+fn at(millis: u64) -> Timestamp {
+    Timestamp::ZERO + Duration::from_millis(millis)
+}
+
+fn moment(now: Timestamp, roll: u64) -> Moment {
+    Moment { now, roll }
+}
+
+fn history(results: &str) -> History {
+    results.chars().fold(History::EMPTY, |history, result| history.with(result == 'x'))
+}
+
+fn suspect(results: &str) -> Option<Cause> {
+    let suspicion =
+        Breaker::default().suspect(&params(), AttemptFault::Failed, history(results), at(0));
+    suspicion.map(|suspicion| suspicion.cause)
+}
+
+/// One that has opened at `now` because of `fault`.
+fn opened(fault: AttemptFault, now: Timestamp) -> Breaker {
+    let mut breaker = Breaker::default();
+    open(&mut breaker, fault, now).unwrap();
+    breaker
+}
+
+/// How long it opens for after three failures.
+fn open(breaker: &mut Breaker, fault: AttemptFault, now: Timestamp) -> Option<Duration> {
+    let results = if fault == AttemptFault::Slow { "xxxxxxxxxx" } else { "xxx" };
+    let why = breaker.suspect(&params(), fault, history(results), now)?;
+    match breaker.open(&params(), why, WELL, moment(now, MIDDLE))? {
+        Transition::Opened { open_for, .. } => Some(open_for),
+        Transition::HalfOpened | Transition::Closed => None,
+    }
+}
+
+fn allowed(why: &str, peers: Peers) -> bool {
+    let mut breaker = Breaker::default();
+    let why = breaker.suspect(&params(), AttemptFault::Failed, history(why), at(0)).unwrap();
+    breaker.open(&params(), why, peers, moment(at(0), MIDDLE)).is_some()
+}
+
+/// One trial with this result.
+fn trial(
+    breaker: &mut Breaker,
+    result: Result<(), AttemptFault>,
+    now: Timestamp,
+) -> Option<Transition> {
+    breaker.try_trial(&params(), now).expect("a trial is due");
+    let change = breaker.record_trial(&params(), result, moment(now, MIDDLE));
+    breaker.end_trial();
+    change
+}
+
+fn millis(duration: Duration) -> u128 {
+    // The middle of the jitter is one nanosecond less than the whole.
+    (duration + Duration::from_nanos(1)).as_millis()
+}
+
+#[test]
+fn three_failures_in_a_row_are_suspicious_and_two_are_not() {
+    assert_eq!(suspect("xx"), None);
+    assert_eq!(suspect("xx.xx"), None);
+    assert_eq!(suspect("...xxx"), Some(Cause::Failures));
+}
+
+#[test]
+fn a_backend_that_fails_half_the_time_is_suspicious_without_a_row() {
+    assert_eq!(suspect("x.x.x.x.x"), None, "nine attempts are too few");
+    assert_eq!(suspect("x.x.x.x.x."), Some(Cause::Share));
+    assert_eq!(suspect(&".".repeat(63)), None);
+    assert_eq!(suspect(&format!("{}{}", ".".repeat(40), "x.x.x.x.x.x")), Some(Cause::Share));
+    assert_eq!(suspect(&format!("{}{}", ".".repeat(40), "x.x.x.x.x")), None, "a quarter of 20");
+}
+
+#[test]
+fn a_refused_connection_is_enough() {
+    let why = Breaker::default().suspect(&params(), AttemptFault::Refused, history("....x"), at(0));
+    assert_eq!(why.unwrap().cause, Cause::Refused);
+}
+
+#[test]
+fn a_backend_is_slow_if_half_of_its_attempts_are() {
+    let slow = |results: &str| {
+        let why =
+            Breaker::default().suspect(&params(), AttemptFault::Slow, history(results), at(0));
+        why.map(|why| (why.cause, why.failed, why.of))
+    };
+    assert_eq!(slow("xxxxxxxxx"), None, "nine attempts are too few");
+    assert_eq!(slow("x.x.x.x.x."), Some((Cause::Slow, 5, 10)));
+    assert_eq!(slow(".x.x.x.x.x......xxxxx"), Some((Cause::Slow, 10, 20)));
+    assert_eq!(slow(".........xxxxxxx"), None, "some requests of any service are slow");
+}
+
+#[test]
+fn silence_counts_with_as_many_requests_as_failures_in_a_row() {
+    let breaker = Breaker::default();
+    assert_eq!(breaker.suspect_silence(&params(), 2), None);
+    assert_eq!(breaker.suspect_silence(&params(), 3).map(|why| why.cause), Some(Cause::Slow));
+    assert_eq!(opened(AttemptFault::Failed, at(0)).suspect_silence(&params(), 9), None);
+}
+
+#[test]
+fn backends_that_all_fail_alike_stay() {
+    for (median_share, rows, shares) in [
+        (0, true, true),
+        (19, true, true),
+        (20, false, true),
+        (33, false, false),
+        (100, false, false),
+    ] {
+        let peers = Peers { median_share, ..WELL };
+        assert_eq!(allowed("xxx", peers), rows, "{median_share} % in a row");
+        assert_eq!(allowed("x.x.x.x.x.", peers), shares, "{median_share} % of a share");
+    }
+    assert!(allowed("x.x.x.x.x.", Peers { median_share: 25, ..WELL }), "twice their share");
+}
+
+#[test]
+fn the_last_eligible_backend_stays_even_if_it_refuses_connections() {
+    let alone = Peers { eligible_others: 0, out: 0, total: 2, median_share: 0 };
+    assert!(!allowed("xxx", alone));
+    let mut breaker = Breaker::default();
+    let why = breaker.suspect(&params(), AttemptFault::Refused, history("x"), at(0)).unwrap();
+    assert_eq!(breaker.open(&params(), why, alone, moment(at(0), 0)), None);
+}
+
+#[test]
+fn at_most_the_share_of_a_pool_is_out_but_always_one_may_be() {
+    for (total, out, is_allowed) in
+        [(2, 0, true), (2, 1, false), (3, 0, true), (3, 1, false), (5, 1, true), (5, 2, false)]
+    {
+        let peers = Peers { eligible_others: total - out - 1, out, total, median_share: 0 };
+        assert_eq!(allowed("xxx", peers), is_allowed, "{out} of {total}");
+        // Only one that serves no request may go beyond it.
+        let mut breaker = Breaker::default();
+        let why = breaker.suspect(&params(), AttemptFault::Refused, history("x"), at(0)).unwrap();
+        let change = breaker.open(&params(), why, peers, moment(at(0), 0));
+        assert_eq!(change.is_some(), peers.eligible_others > 0, "{out} of {total}");
+    }
+}
+
+#[test]
+fn it_leaves_open_only_by_time_and_closes_after_three_trials() {
+    let mut breaker = opened(AttemptFault::Failed, at(0));
+    assert_eq!(breaker.phase(at(0)), BreakerPhase::Open);
+    assert_eq!(breaker.try_trial(&params(), at(999 - 1)), None);
+    assert_eq!(breaker.phase(at(1000)), BreakerPhase::HalfOpen);
+    assert_eq!(breaker.try_trial(&params(), at(1000)), Some(Some(Transition::HalfOpened)));
+    assert_eq!(breaker.try_trial(&params(), at(1000)), None, "one at a time");
+    assert_eq!(breaker.record_trial(&params(), Ok(()), moment(at(1001), 0)), None);
+    breaker.end_trial();
+    assert_eq!(trial(&mut breaker, Ok(()), at(1002)), None);
+    assert_eq!(trial(&mut breaker, Ok(()), at(1003)), Some(Transition::Closed));
+    assert_eq!(breaker.phase(at(1003)), BreakerPhase::Closed);
+}
+
+#[test]
+fn a_cancelled_trial_says_nothing_and_makes_room_for_the_next() {
+    let mut breaker = opened(AttemptFault::Failed, at(0));
+    for _ in 0..10 {
+        assert!(breaker.try_trial(&params(), at(2000)).is_some());
+        breaker.end_trial();
+    }
+    assert_eq!(breaker.phase(at(2000)), BreakerPhase::HalfOpen);
+}
+
+#[test]
+fn a_failed_trial_opens_it_again_for_longer() {
+    let again = |fault| {
+        let mut breaker = opened(fault, at(0));
+        match trial(&mut breaker, Err(fault), at(10_000)) {
+            Some(Transition::Opened { why, open_for }) => (why.cause, millis(open_for)),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(again(AttemptFault::Failed), (Cause::Trial, 1250), "it costs no client anything");
+    assert_eq!(again(AttemptFault::Refused), (Cause::Trial, 1250));
+    assert_eq!(again(AttemptFault::Cut), (Cause::Trial, 4000), "it costs a client its response");
+    assert_eq!(again(AttemptFault::Slow), (Cause::Trial, 4000));
+}
+
+#[test]
+fn the_open_time_never_exceeds_its_maximum() {
+    let mut breaker = opened(AttemptFault::Slow, at(0));
+    let mut now = at(0);
+    for _ in 0..40 {
+        now = now + Duration::from_secs(10_000);
+        let Some(Transition::Opened { open_for, .. }) =
+            trial(&mut breaker, Err(AttemptFault::Slow), now)
+        else {
+            panic!("it opens again");
+        };
+        assert!(open_for <= Duration::from_secs(360), "{open_for:?}");
+    }
+}
+
+#[test]
+fn a_failure_soon_after_a_return_opens_it_at_once_and_for_twice_the_time() {
+    let mut breaker = opened(AttemptFault::Failed, at(0));
+    for _ in 0..3 {
+        trial(&mut breaker, Ok(()), at(1000));
+    }
+    let why = breaker.suspect(&params(), AttemptFault::Failed, history("x"), at(1500)).unwrap();
+    assert_eq!(why.cause, Cause::Relapse);
+    let Some(Transition::Opened { open_for, .. }) =
+        breaker.open(&params(), why, WELL, moment(at(1500), MIDDLE))
+    else {
+        panic!("it opens");
+    };
+    assert_eq!(millis(open_for), 2000);
+}
+
+#[test]
+fn a_long_good_time_resets_the_open_time() {
+    let mut breaker = opened(AttemptFault::Failed, at(0));
+    for _ in 0..3 {
+        trial(&mut breaker, Ok(()), at(1000));
+    }
+    assert_eq!(breaker.suspect(&params(), AttemptFault::Failed, history("x"), at(2500)), None);
+    assert_eq!(millis(open(&mut breaker.clone(), AttemptFault::Failed, at(5000)).unwrap()), 2000);
+    assert_eq!(millis(open(&mut breaker, AttemptFault::Failed, at(11_001)).unwrap()), 1000);
+}
+
+#[test]
+fn a_backend_that_gets_no_trial_comes_back_by_time() {
+    let mut breaker = opened(AttemptFault::Failed, at(0));
+    assert_eq!(breaker.expire(&params(), at(10_900)), None);
+    assert!(breaker.try_trial(&params(), at(10_900)).is_some());
+    assert_eq!(breaker.expire(&params(), at(12_000)), None, "a trial is under way");
+    breaker.end_trial();
+    assert_eq!(breaker.expire(&params(), at(12_000)), Some(Transition::Closed));
+    let why = breaker.suspect(&params(), AttemptFault::Failed, history("x"), at(12_100));
+    assert_eq!(why.unwrap().cause, Cause::Relapse);
+}
+
+#[test]
+fn a_trial_without_an_end_keeps_the_next_one_back_for_ten_seconds() {
+    let mut breaker = opened(AttemptFault::Failed, at(0));
+    assert!(breaker.try_trial(&params(), at(1_000)).is_some());
+    assert_eq!(breaker.try_trial(&params(), at(10_999)), None);
+    assert_eq!(breaker.try_trial(&params(), at(11_000)), Some(None));
+    assert_eq!(breaker.expire(&params(), at(20_999)), None);
+    assert_eq!(breaker.expire(&params(), at(21_000)), Some(Transition::Closed));
+}
+
+#[test]
+fn the_result_of_a_trial_that_is_late_changes_nothing() {
+    let two = BreakerParams { trials: number(2), ..params() };
+    let mut breaker = opened(AttemptFault::Failed, at(0));
+    assert!(
+        breaker.try_trial(&two, at(1000)).is_some() && breaker.try_trial(&two, at(1000)).is_some()
+    );
+    assert!(
+        breaker.record_trial(&two, Err(AttemptFault::Failed), moment(at(1001), MIDDLE)).is_some()
+    );
+    assert_eq!(
+        breaker.record_trial(&two, Err(AttemptFault::Failed), moment(at(1002), MIDDLE)),
+        None
+    );
+    assert_eq!(breaker.record_trial(&two, Ok(()), moment(at(1002), MIDDLE)), None);
+}
+
+#[test]
+fn the_open_time_is_spread_by_a_fifth_either_way() {
+    let second = Duration::from_secs(1);
+    assert_eq!(jittered(second, 0), Duration::from_millis(800));
+    assert_eq!(millis(jittered(second, u64::MAX)), 1200);
+    assert_eq!(jittered(Duration::MAX, u64::MAX).as_secs() / 1_000_000, 18_446, "no overflow");
+}
+
+#[test]
+fn the_next_worker_continues_where_this_one_was() {
+    let mut old = opened(AttemptFault::Slow, at(50_000));
+    let state = old.export(at(50_500));
+    let mut new = Breaker::default();
+    new.import(&state, Duration::from_millis(500), at(10));
+    assert_eq!(new.phase(at(10 + 999 - 1)), BreakerPhase::Open);
+    assert_eq!(new.phase(at(1_010)), BreakerPhase::HalfOpen);
+    for _ in 0..3 {
+        trial(&mut old, Ok(()), at(52_000));
+    }
+    new.import(&old.export(at(52_000)), Duration::ZERO, at(10));
+    assert_eq!(new.phase(at(10)), BreakerPhase::Closed);
+    let why = new.suspect(&params(), AttemptFault::Failed, history("x"), at(1_000)).unwrap();
+    assert_eq!(why.cause, Cause::Relapse, "it is still on probation");
+    let whole = serde_json::to_string(&state).unwrap();
+    assert_eq!(serde_json::from_str::<BreakerState>(&whole).unwrap(), state);
+    assert_eq!(serde_json::from_str::<BreakerState>("{}").unwrap(), BreakerState::default());
+}
