@@ -46,6 +46,7 @@ pub(crate) fn pool(
         algorithm: Algorithm::RoundRobin,
         backends: backends.collect(),
         health_check,
+        breaker: None,
         retry: Retry {
             attempts: NonZeroU8::new(3).unwrap(),
             backoff: Duration::ZERO,

@@ -209,7 +209,7 @@ fn the_socket_unit_lists_the_default_addresses() {
 fn every_metric_of_an_alert_exists() {
     let rules = documents(&root().join("deploy/prometheus/rules.yml")).remove(0);
     let rules = rules["groups"][0]["rules"].as_sequence().unwrap().clone();
-    let ours = ["mod", "connections", "supervision"];
+    let ours = ["mod", "breaker", "connections", "supervision"];
     let ours: String = ours.iter().map(|file| read(&format!("src/metrics/{file}.rs"))).collect();
     let mut seen = 0;
     for rule in rules {

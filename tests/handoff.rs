@@ -13,12 +13,14 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use weir::config::{Overrides, load};
+use weir::policy::breaker::{AttemptFault, BreakerPhase, Moment};
 use weir::policy::limiter::RateLimiter;
 use weir::runtime::backend::{Backend, PastInstant};
 use weir::runtime::debits::{Debits, SuccessorBuckets};
 use weir::runtime::endpoint::Lookup;
 use weir::runtime::handoff::Handoff;
 use weir::runtime::ids::BackendId;
+use weir::runtime::lease::Lease;
 use weir::runtime::snapshot::{Seed, Snapshot};
 use weir::time::Timestamp;
 
@@ -63,12 +65,12 @@ const STATE: &[(&str, Fate)] = &[
     ("metrics/mod.rs Metrics.succeeded", HandedOff("metrics::Counts")),
     ("metrics/mod.rs Metrics.supervision", Left("the supervisor sends it to every worker")),
     ("metrics/series.rs LazyCounter.0", HandedOff("metrics::Counts")),
-    ("metrics/series.rs Series.requests", HandedOff("metrics::Counts")),
+    ("metrics/series.rs RequestSeries.requests", HandedOff("metrics::Counts")),
     ("policy/bucket.rs TokenBucket.full_at_ns", Left("it only limits log lines; the clients' buckets are in `Slot`")),
     ("policy/limiter.rs RateLimiter.clients", HandedOff("counted again while buckets are imported")),
     ("policy/limiter.rs RateLimiter.newcomers", Left("a lock without data")),
-    ("policy/limiter.rs Slot.full_at_ns", HandedOff("RateLimiter::export, and runtime::debits while it drains")),
-    ("policy/limiter.rs Slot.tag", HandedOff("RateLimiter::export")),
+    ("policy/limiter.rs ClientSlot.full_at_ns", HandedOff("RateLimiter::export, and runtime::debits while it drains")),
+    ("policy/limiter.rs ClientSlot.tag", HandedOff("RateLimiter::export")),
     ("policy/log_throttle.rs LogThrottle.suppressed", Left("a metric has the number of events")),
     ("policy/select/round_robin.rs RoundRobin.stride", Left("a function of the weights")),
     ("policy/select/round_robin.rs RoundRobin.turn", Left("restarting a cycle once per reload changes no share")),
@@ -77,18 +79,30 @@ const STATE: &[(&str, Fate)] = &[
     ("runtime/backend.rs Backend.attempts", HandedOff("metrics::Counts")),
     ("runtime/backend.rs Backend.probes", HandedOff("Backend::export_health")),
     ("runtime/backend.rs Backend.failures", HandedOff("metrics::Counts")),
-    ("runtime/backend.rs Backend.healthy", HandedOff("Backend::export_health")),
+    ("runtime/backend.rs Backend.flags", HandedOff("Backend::export_health, and Circuit::export")),
     ("runtime/backend.rs Backend.other_workers", Left("the supervisor sends it to every worker")),
     ("runtime/backend.rs Backend.in_flight", HandedOff("metrics::Counts, as long as the old worker has the requests")),
+    ("policy/penalty.rs Penalty.0", Left("it halves every second, and the failures themselves are handed off")),
+    ("runtime/breakers.rs Breakers.calculated_ns", Left("when the next field was calculated")),
+    ("runtime/breakers.rs Breakers.judging", Left("a lock without data")),
+    ("runtime/breakers.rs Breakers.typical_ns", Left("calculated from `Circuit.latency`")),
+    ("runtime/circuit.rs Circuit.breaker", HandedOff("Circuit::export")),
+    ("runtime/circuit.rs Circuit.heard_ns", Left("it is about attempts of this worker")),
+    ("runtime/circuit.rs Circuit.latency", HandedOff("Circuit::export")),
+    ("runtime/circuit.rs Circuit.open_until_ns", HandedOff("Circuit::export")),
+    ("runtime/circuit.rs Circuit.refuses", HandedOff("Circuit::export")),
+    ("runtime/circuit.rs Circuit.results", HandedOff("Circuit::export")),
+    ("runtime/circuit.rs Circuit.slow", HandedOff("Circuit::export")),
+    ("runtime/circuit.rs Circuit.waiting", Left("the attempts stay with the old worker")),
     ("runtime/tunnels.rs TunnelGuard.open", Left("a tunnel stays with the old worker")),
     ("runtime/tunnels.rs TunnelGauge.open", Left("the tunnels stay with the old worker")),
-    ("tls/table.rs Resolver.0", Left("the same as `Terminator.table`")),
+    ("tls/table.rs CertificateResolver.0", Left("the same as `Terminator.table`")),
     ("tls/terminator.rs Terminator.current", Left("built from the files")),
     ("tls/terminator.rs Terminator.files", HandedOff("tls::last_good::LastGoodFiles, in case the files are broken")),
     ("tls/terminator.rs Terminator.table", Left("built from the files")),
     ("tls/tickets.rs Tickets.keys", HandedOff("link::State")),
-    ("upstream/mod.rs Reach.files", HandedOff("tls::last_good::LastGoodFiles, in case the files are broken")),
-    ("upstream/mod.rs Reach.peers", Left("built from the files")),
+    ("upstream/mod.rs PoolPeers.files", HandedOff("tls::last_good::LastGoodFiles, in case the files are broken")),
+    ("upstream/mod.rs PoolPeers.peers", Left("built from the files")),
 ];
 
 #[test]
@@ -393,6 +407,68 @@ fn what_our_own_failed_probe_has_found_is_newer() {
         hand(&old, &new);
         assert_eq!(backend(&new, 0).is_healthy(), healthy);
     }
+}
+
+// ── circuit breakers ──
+
+/// The first backend has failed at this time, as often as a breaker allows.
+fn break_circuit(snapshot: &Snapshot, now: Timestamp) {
+    let pool = &snapshot.pools[0];
+    for _ in 0..3 {
+        let mut lease = Lease::new(Arc::clone(&pool.members[0].backend));
+        let at = Moment { now, roll: 0 };
+        pool.record(BackendId::new(0), &mut lease, Err(AttemptFault::Failed), at);
+    }
+}
+
+#[test]
+fn an_open_circuit_breaker_stays_open_for_the_rest_of_its_time() {
+    let keys = "health_check: off, breaker: {open: 10s}";
+    let (old, new) = (web(keys), web(keys));
+    break_circuit(&old, OLD);
+    assert!(backend(&old, 0).is_eligible().is_none(), "it is open");
+    let mut handoff = Handoff::export(&old, OLD);
+    handoff.add_age(Duration::from_secs(3));
+    handoff.import(&new, NEW);
+    let circuit = &backend(&new, 0).circuit;
+    assert_eq!(circuit.phase(NEW + Duration::from_millis(4900)), BreakerPhase::Open);
+    assert_eq!(circuit.phase(NEW + Duration::from_secs(5)), BreakerPhase::HalfOpen);
+    assert!(backend(&new, 0).is_eligible().is_none());
+    assert_eq!(backend(&new, 1).is_eligible(), Some(true));
+}
+
+#[test]
+fn failures_in_a_row_and_latencies_continue() {
+    let keys = "health_check: off";
+    let (old, new) = (web(keys), web(keys));
+    let one = Lease::new(Arc::clone(&old.pools[0].members[0].backend));
+    let at = Moment { now: OLD, roll: 0 };
+    for _ in 0..2 {
+        let mut lease = Lease::new(Arc::clone(one.backend()));
+        let fault = Err(AttemptFault::Failed);
+        assert!(old.pools[0].record(BackendId::new(0), &mut lease, fault, at).is_none());
+    }
+    for _ in 0..8 {
+        one.backend().circuit.heard(Duration::from_millis(20), OLD);
+    }
+    hand(&old, &new);
+    assert_eq!(backend(&new, 0).circuit.latency(), Some(Duration::from_millis(20)));
+    let mut lease = Lease::new(Arc::clone(&new.pools[0].members[0].backend));
+    let at = Moment { now: NEW, roll: 0 };
+    let third = new.pools[0].record(BackendId::new(0), &mut lease, Err(AttemptFault::Failed), at);
+    assert!(third.is_some(), "the third in a row");
+}
+
+#[test]
+fn a_pool_without_a_circuit_breaker_takes_over_no_open_one() {
+    let (old, new) = (web("health_check: off"), web("health_check: off, breaker: off"));
+    break_circuit(&old, OLD);
+    hand(&old, &new);
+    assert_eq!(backend(&new, 0).is_eligible(), Some(true));
+    let shadow = web("health_check: off, breaker: {shadow: true}");
+    hand(&old, &shadow);
+    assert_eq!(backend(&shadow, 0).is_eligible(), Some(true));
+    assert!(backend(&shadow, 0).circuit.is_out(), "it is known, and not used");
 }
 
 /// A successor that starts from a checkpoint, makes `own` health checks while its predecessor makes

@@ -260,7 +260,7 @@ fn millis(line: &mut String, duration: Duration) {
 /// The stable code of an attempt's failure.
 fn code(line: &mut String, failure: AttemptFailure) {
     match failure {
-        AttemptFailure::Connect => line.push_str("connect"),
+        AttemptFailure::Connect | AttemptFailure::ConnectTimeout => line.push_str("connect"),
         AttemptFailure::Tls => line.push_str("tls"),
         AttemptFailure::Certificate => line.push_str("certificate"),
         AttemptFailure::Refused => line.push_str("refused"),

@@ -135,7 +135,7 @@ impl Admin {
     }
 
     fn exposition(&self) -> Page {
-        self.metrics.refresh(&self.snapshot);
+        self.metrics.refresh(&self.snapshot, self.clock.now());
         let mut body = Vec::new();
         match TextEncoder::new().encode(&self.metrics.gather(), &mut body) {
             Ok(()) => Page { status: 200, content_type: TEXT_FORMAT, body: body.into() },
@@ -174,6 +174,7 @@ impl Admin {
             uptime: self.process_uptime()
                 + Duration::from_nanos(self.uptime_before_ns.load(Relaxed)),
             age: self.configuration_age(),
+            now: self.clock.now(),
             wall: &|at| self.clock.wall(at),
         };
         match status::json(&inputs) {

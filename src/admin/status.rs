@@ -21,6 +21,8 @@ pub(super) struct Inputs<'a> {
     pub(super) uptime: Duration,
     /// The age of the configuration.
     pub(super) age: Duration,
+    /// The time now.
+    pub(super) now: Timestamp,
     /// The wall clock time at a timestamp.
     pub(super) wall: &'a dyn Fn(Timestamp) -> SystemTime,
 }
@@ -70,6 +72,8 @@ struct BackendStatus<'a> {
     pool: &'a str,
     url: String,
     state: &'static str,
+    /// `null` if the pool has no circuit breaker.
+    breaker: Option<&'static str>,
     weight: u32,
     in_flight_requests: u64,
     /// Deprecated: `in_flight_requests`.
@@ -85,7 +89,7 @@ pub(super) fn json(inputs: &Inputs<'_>) -> serde_json::Result<Vec<u8>> {
     let (pools, totals) = (&inputs.snapshot.pools, &inputs.totals);
     let backends = pools
         .iter()
-        .flat_map(|pool| pool.members.iter().map(move |member| backend(pool, member, inputs.wall)));
+        .flat_map(|pool| pool.members.iter().map(move |member| backend(pool, member, inputs)));
     let status = Status {
         uptime_seconds: inputs.uptime.as_secs(),
         total_requests: totals.requests,
@@ -125,11 +129,7 @@ fn supervisor(stats: &SupervisorStats) -> SupervisorStatus {
     }
 }
 
-fn backend<'a>(
-    pool: &'a Pool,
-    member: &'a Member,
-    wall: &dyn Fn(Timestamp) -> SystemTime,
-) -> BackendStatus<'a> {
+fn backend<'a>(pool: &'a Pool, member: &'a Member, inputs: &Inputs<'_>) -> BackendStatus<'a> {
     let server = &member.backend;
     let health = server.health();
     let in_flight = server.in_flight();
@@ -142,13 +142,14 @@ fn backend<'a>(
             (Some(_), true, true) => "healthy",
             (Some(_), true, false) => "unhealthy",
         },
+        breaker: pool.breakers.is_some().then(|| server.circuit.phase(inputs.now).as_str()),
         weight: member.weight.get(),
         in_flight_requests: in_flight,
         active_connections: in_flight,
         total_requests: server.attempts(),
         total_failures: server.failures(),
         last_checked: health.last_checked.map(|moment| {
-            let at = wall(moment.at).checked_sub(moment.earlier);
+            let at = (inputs.wall)(moment.at).checked_sub(moment.earlier);
             format_rfc3339_millis(at.unwrap_or(SystemTime::UNIX_EPOCH)).to_string()
         }),
         last_error: health.last_error,
@@ -169,8 +170,8 @@ mod tests {
     use super::*;
     use crate::config::Probe;
     use crate::fixture;
-    use crate::runtime::backend::Lease;
     use crate::runtime::handoff::Handoff;
+    use crate::runtime::lease::Lease;
 
     const START: Duration = Duration::from_secs(1_700_000_000);
 
@@ -193,6 +194,7 @@ mod tests {
             downstream_connections: 5,
             uptime: Duration::from_secs(60),
             age: Duration::from_secs(59),
+            now: Timestamp::ZERO,
             wall: &|at| UNIX_EPOCH + START + at.since(Timestamp::ZERO),
         };
         serde_json::from_slice(&json(&inputs).unwrap()).unwrap()
@@ -220,13 +222,13 @@ mod tests {
             "supervisor": null,
             "backends": [
                 {
-                    "pool": "web", "url": "http://10.0.0.1:80", "state": "healthy", "weight": 1,
+                    "pool": "web", "url": "http://10.0.0.1:80", "state": "healthy", "breaker": null, "weight": 1,
                     "in_flight_requests": 1, "active_connections": 1, "total_requests": 1, "total_failures": 1,
                     "last_checked": "2023-11-14T22:13:21.500Z",
                     "last_error": "connection refused",
                 },
                 {
-                    "pool": "web", "url": "http://10.0.0.2:80", "state": "unknown", "weight": 1,
+                    "pool": "web", "url": "http://10.0.0.2:80", "state": "unknown", "breaker": null, "weight": 1,
                     "in_flight_requests": 0, "active_connections": 0, "total_requests": 0, "total_failures": 0,
                     "last_checked": null, "last_error": null,
                 },

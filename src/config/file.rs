@@ -5,6 +5,7 @@
 //! `section!` for how a key is written.
 
 mod action;
+mod breaker;
 mod foreign_keys;
 mod forwarding;
 mod limits;
@@ -24,6 +25,8 @@ use super::read::{FromNode as _, KeyContext, List, ROOT, Schema, section};
 use super::value::Threads;
 use super::yaml::{Node, Value};
 pub(super) use action::{QueryFate, RawFields, RawRedirect, RawRespond, RawRewrite, RawShare};
+pub use breaker::Breaker;
+pub(super) use breaker::RawBreaker;
 pub use forwarding::Forwarding;
 pub(super) use forwarding::RawForwarding;
 pub(super) use limits::RawLimits;

@@ -176,6 +176,7 @@ mod tests {
             "pools[].health_check" => {
                 "pools: [{name: web, backends: [http://a], health_check: {type: http, @}}]"
             }
+            "pools[].breaker" => "pools: [{name: web, backends: [http://a], breaker: {@}}]",
             "pools[].retry" => "pools: [{name: web, backends: [http://a], retry: {@}}]",
             "pools[].timeouts" => "pools: [{name: web, backends: [http://a], timeouts: {@}}]",
             "rate_limit" => {

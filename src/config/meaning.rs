@@ -7,7 +7,7 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use ipnet::IpNet;
 
 use super::file::{
-    AccessLog, Forwarding, HealthCheck, Limits, RateLimit, Retry, Shutdown, Timeouts,
+    AccessLog, Breaker, Forwarding, HealthCheck, Limits, RateLimit, Retry, Shutdown, Timeouts,
 };
 use super::listener::Listener;
 use super::problem::SourcePosition;
@@ -88,6 +88,8 @@ pub struct Pool {
     pub backends: Vec<Backend>,
     /// `None` if health checks are off: then every backend counts as healthy.
     pub health_check: Option<HealthCheck>,
+    /// Its circuit breaker; `None` if that is off.
+    pub breaker: Option<Breaker>,
     /// When a failed request is retried.
     pub retry: Retry,
     /// Timeouts towards the backends.

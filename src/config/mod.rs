@@ -33,8 +33,8 @@ pub use action::{Action, Forward, Header, HeaderChanges, Respond, Rewrite, Share
 pub use builder::{ConfigBuilder, Report, Warning, load};
 pub use diff::diff;
 pub use file::{
-    AccessLog, Forwarding, HealthCheck, Http2, Limits, RateLimit, Retry, Shutdown, Timeouts,
-    TransportHttp2,
+    AccessLog, Breaker, Forwarding, HealthCheck, Http2, Limits, RateLimit, Retry, Shutdown,
+    Timeouts, TransportHttp2,
 };
 pub use listener::{Certificate, ClientAuth, Listener, Tls};
 pub use manual::manual;
@@ -45,9 +45,9 @@ pub use route::{Condition, Conditions, PathPattern, Route, Test, precedence};
 pub use show::show;
 pub use source::ConfigSource;
 pub use terms::{
-    Algorithm, AmbiguousPaths, BackendAddress, FilePath, ForwardingHeader, HalfClosed, HostPattern,
-    LogFormat, LogTarget, Probe, Protocol, ResponseBuffers, RetryOn, SentHeaders, StatusSet,
-    TlsVersion, UnderscoreHeaders,
+    Algorithm, AmbiguousPaths, BackendAddress, FailureSet, FilePath, ForwardingHeader, HalfClosed,
+    HostPattern, LogFormat, LogTarget, Probe, Protocol, ResponseBuffers, RetryOn, SentHeaders,
+    StatusSet, TlsVersion, UnderscoreHeaders,
 };
 pub use transport::{Transport, TransportTls};
 pub use value::parse_duration;

@@ -73,6 +73,21 @@ pub struct RetryOn {
     pub status: Vec<u16>,
 }
 
+/// Failed attempts that count for a circuit breaker.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct FailureSet {
+    /// No connection could be made.
+    pub connect: bool,
+    /// The connection broke before the response.
+    pub reset: bool,
+    /// There was no response in time.
+    pub timeout: bool,
+    /// The response was aborted after its headers.
+    pub cut: bool,
+    /// The response has a status in one of these inclusive ranges.
+    pub status: Vec<(u16, u16)>,
+}
+
 /// A set of HTTP status codes, as inclusive ranges. Not empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StatusSet(pub Vec<(u16, u16)>);

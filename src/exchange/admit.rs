@@ -70,6 +70,7 @@ impl Exchange {
             return Err(Refusal::MethodNotAllowed);
         }
         let length = head.length()?;
+        self.body.plain = head.is_plain(length) && !self.upgrade.wanted;
         if snapshot.underscore_headers == UnderscoreHeaders::Refuse
             && underscore::names(head.headers).next().is_some()
         {

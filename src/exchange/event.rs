@@ -6,6 +6,7 @@ use crate::exchange::Exchange;
 use crate::exchange::refusal::{Outcome, Scope};
 use crate::http::metric_label::MethodLabel;
 use crate::policy::retry::AttemptFailure;
+use crate::runtime::breakers::BreakerChange;
 use crate::runtime::ids::{BackendId, PoolId};
 use crate::time::Timestamp;
 
@@ -31,6 +32,13 @@ pub enum ExchangeEvent<'a> {
         failure: AttemptFailure,
         /// Whether another attempt follows.
         retried: bool,
+    },
+    /// The circuit breaker of a backend changed its state.
+    Breaker {
+        /// The pool.
+        pool: PoolId,
+        /// What has changed.
+        change: BreakerChange,
     },
     /// The current attempt was upgraded to a WebSocket.
     Upgraded {

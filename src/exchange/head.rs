@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use ::http::header::{
-    CONTENT_LENGTH, EXPECT, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, VIA,
+    CONTENT_LENGTH, EXPECT, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING,
+    VIA,
 };
 use ::http::{Method, Version};
 
@@ -135,6 +136,14 @@ impl<'a> Head<'a> {
     pub(super) fn is_forwarding_loop(&self) -> bool {
         let lines = self.headers.get_all(VIA).iter().filter_map(|line| line.to_str().ok());
         via::count_passes(lines, via::PSEUDONYM) > VIA_LOOP_MAX
+    }
+
+    /// Whether it can be sent twice and ends with its headers. (HTTP/2 requests may have a body
+    /// without saying so, but hardly with these methods.)
+    pub(super) fn is_plain(&self, length: Option<&HeaderValue>) -> bool {
+        matches!(*self.method, Method::GET | Method::HEAD | Method::OPTIONS | Method::DELETE)
+            && length.is_none_or(|length| length == "0")
+            && !self.headers.contains_key(TRANSFER_ENCODING)
     }
 
     /// `Content-Length`, if there is one.

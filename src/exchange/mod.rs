@@ -14,6 +14,7 @@
 
 mod admit;
 mod attempts;
+mod breaker;
 pub mod event;
 mod head;
 pub mod outcome;
@@ -41,7 +42,7 @@ use crate::http::address;
 use crate::policy::backoff;
 use crate::policy::retry::{AttemptFailure, RetryContext};
 use crate::runtime::backend_set::BackendSet;
-use crate::runtime::pool::Pool;
+use crate::runtime::pool::{Ask, Pool};
 use crate::runtime::snapshot::Snapshot;
 use crate::time::Timestamp;
 
@@ -99,7 +100,7 @@ impl Exchange {
             times: Times { started: now, deadline: Timestamp::MAX, last_event: now },
             destination: Destination::default(),
             attempts: Attempts::default(),
-            current: CurrentAttempt { lease: None, picked: now, until_deadline: false },
+            current: CurrentAttempt { lease: None, picked: now, until_deadline: false, roll: 0 },
             body: BodySize::default(),
             upgrade: UpgradeState::default(),
             response: ResponseFacts::default(),
@@ -128,7 +129,18 @@ impl Exchange {
             return Err(Refusal::RequestTimeout);
         }
         let tried = self.tried();
-        let pick = pool.pick(&tried, self.hash_key(), rolls.pick).ok_or(Refusal::NoBackend)?;
+        let ask = Ask {
+            tried: &tried,
+            key: self.hash_key(),
+            roll: rolls.pick,
+            may_try: self.body.plain
+                && breaker::attempts_made(self, pool) + 2 <= u32::from(pool.retry.attempts.get()),
+            measured: self.body.plain,
+            now,
+        };
+        let pick = pool.pick(&ask).ok_or(Refusal::NoBackend)?;
+        breaker::report(self, pick.changes);
+        self.current.roll = rolls.backoff;
         // Moving to another backend needs no wait; returning to the same one does.
         let repeats = self.attempts.len().saturating_sub(tried.len());
         let repeats = u32::try_from(repeats).unwrap_or(u32::MAX);
@@ -180,12 +192,13 @@ impl Exchange {
         if self.upgrade.tunnel.is_some() {
             return false; // the attempt succeeded with the upgrade
         }
-        let retried = self.may_retry(failure, replay, now);
+        breaker::record_failure(self, failure, now);
         let (Some(pool), Some(attempt)) = (self.destination.pool, self.attempts.last_mut()) else {
             return false;
         };
         attempt.failure = Some(failure);
         let backend = attempt.backend;
+        let retried = self.may_retry(failure, replay, now);
         if let Some(lease) = self.current.lease.take() {
             lease.backend().attempt_failed(reason);
         }
@@ -227,6 +240,7 @@ impl Exchange {
                 now,
             );
         }
+        breaker::judge_headers(self, failure, now);
         self.response.first_byte.get_or_insert(now);
         false
     }
@@ -234,10 +248,11 @@ impl Exchange {
     fn may_retry(&self, failure: AttemptFailure, replay: Replay, now: Timestamp) -> bool {
         let Some(pool) = self.current_pool(&self.snapshot) else { return false };
         let context = RetryContext {
-            attempts_made: u32::try_from(self.attempts.len()).unwrap_or(u32::MAX),
+            attempts_made: breaker::attempts_made(self, pool),
             idempotent: replay.idempotent,
             response_started: replay.response_started,
             body_whole: replay.body_whole,
+            failed_trial: breaker::is_failed_trial(self, pool, failure),
         };
         pool.retry.allows(failure, context)
             && !replay.half_closed
@@ -248,6 +263,7 @@ impl Exchange {
     /// The exchange is complete. Only the first call counts.
     pub fn finished(&mut self, ending: Outcome, wire: Option<&Wire<'_>>, now: Timestamp) {
         self.times.last_event = now;
+        breaker::judge_ending(self, ending, now);
         self.current.lease = None;
         if let Some(tunnel) = &mut self.upgrade.tunnel {
             tunnel.ended();
@@ -312,5 +328,7 @@ impl fmt::Debug for Exchange {
     }
 }
 
+#[cfg(test)]
+mod breaker_tests;
 #[cfg(test)]
 mod tests;

@@ -51,7 +51,8 @@ impl Kind {
     #[must_use]
     pub const fn failure(self) -> AttemptFailure {
         match self {
-            Self::Connect | Self::ConnectTimeout => AttemptFailure::Connect,
+            Self::Connect => AttemptFailure::Connect,
+            Self::ConnectTimeout => AttemptFailure::ConnectTimeout,
             Self::Tls => AttemptFailure::Tls,
             Self::Certificate => AttemptFailure::Certificate,
             Self::Timeout => AttemptFailure::Timeout,
@@ -370,7 +371,7 @@ mod tests {
                 backend,
                 Kind::ConnectTimeout,
                 waiting(),
-                Some(F::Connect),
+                Some(F::ConnectTimeout),
                 refused(R::ConnectTimeout),
             ),
         ]);
@@ -380,7 +381,7 @@ mod tests {
     fn each_kind_of_fault_is_one_kind_of_failure() {
         for (kind, failure) in [
             (Kind::Connect, AttemptFailure::Connect),
-            (Kind::ConnectTimeout, AttemptFailure::Connect),
+            (Kind::ConnectTimeout, AttemptFailure::ConnectTimeout),
             (Kind::Tls, AttemptFailure::Tls),
             (Kind::Certificate, AttemptFailure::Certificate),
             (Kind::Timeout, AttemptFailure::Timeout),
@@ -513,13 +514,8 @@ mod tests {
         // A timeout is a timeout, whatever the other attempts did.
         let progress = Progress { all_down: true, ..waiting() };
         let late = Outcome::Refused(Refusal::ConnectTimeout);
-        check(&[(
-            Side::Backend,
-            Kind::ConnectTimeout,
-            progress,
-            Some(AttemptFailure::Connect),
-            late,
-        )]);
+        let timeout = Some(AttemptFailure::ConnectTimeout);
+        check(&[(Side::Backend, Kind::ConnectTimeout, progress, timeout, late)]);
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! The parts of an exchange's state.
 
 use super::refusal::{Outcome, Refusal};
-use crate::runtime::backend::Lease;
 use crate::runtime::ids::PoolId;
+use crate::runtime::lease::Lease;
 use crate::runtime::tunnels::TunnelGuard;
 use crate::time::Timestamp;
 
@@ -37,11 +37,15 @@ pub(super) struct CurrentAttempt {
     pub(super) picked: Timestamp,
     /// It has less time than the pool's timeout, because the deadline is nearer.
     pub(super) until_deadline: bool,
+    /// A random number.
+    pub(super) roll: u64,
 }
 
-/// How much of the request body was read.
+/// The request body, and how much of it was read.
 #[derive(Debug, Default)]
 pub(super) struct BodySize {
+    /// There is none, and the request can be sent twice.
+    pub(super) plain: bool,
     /// In the current attempt, in bytes.
     pub(super) bytes: u64,
     /// In the attempt that sent most of it, in bytes.

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use ::http::HeaderValue;
 
+use super::breaker;
 use super::{Attempt, ClientInfo, Exchange, Target};
 use crate::exchange::event::ExchangeEvent;
 use crate::exchange::parts::Tunnel;
@@ -80,8 +81,9 @@ impl Exchange {
     /// backend that could be tried. Without an attempt it is false.
     #[must_use]
     pub fn is_all_down(&self) -> bool {
-        let connect = Some(AttemptFailure::Connect);
-        let never = self.attempts.iter().all(|one| one.failure == connect);
+        let never = self.attempts.iter().all(|one| {
+            matches!(one.failure, Some(AttemptFailure::Connect | AttemptFailure::ConnectTimeout))
+        });
         let pool = self.current_pool(&self.snapshot);
         !self.attempts.is_empty()
             && never
@@ -217,6 +219,7 @@ impl Exchange {
     /// The backend has accepted the upgrade. Returns the idle timeout.
     pub fn upgraded(&mut self, now: Timestamp) -> Duration {
         self.times.last_event = now;
+        breaker::judge_upgrade(self, now);
         self.response.first_byte.get_or_insert(now);
         self.times.deadline = Timestamp::MAX;
         let pool = self.current_pool(&self.snapshot);

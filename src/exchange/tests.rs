@@ -6,11 +6,12 @@ use super::refusal::Scope;
 use super::*;
 use crate::config::{self, Overrides};
 use crate::http::scheme::Scheme;
+use crate::policy::breaker::Transition;
 use crate::runtime::endpoint::Lookup;
 
 /// Records all events.
 #[derive(Default)]
-struct Recorder(Mutex<Vec<String>>);
+pub(super) struct Recorder(Mutex<Vec<String>>);
 
 impl Recorder {
     fn take(&self) -> Vec<String> {
@@ -29,6 +30,15 @@ impl Observer for Recorder {
                 let backend = backend.position();
                 format!("failed {backend} {failure:?} retried={retried}")
             }
+            ExchangeEvent::Breaker { change, .. } => {
+                let backend = change.backend.position();
+                let what = match change.change {
+                    Transition::Opened { why, .. } => why.cause.as_str(),
+                    Transition::HalfOpened => "half-open",
+                    Transition::Closed => "closed",
+                };
+                format!("breaker {backend} {what}")
+            }
             ExchangeEvent::Upgraded { pool } => format!("tunnel in {}", pool.position()),
             ExchangeEvent::RateLimited(scope) => format!("limited {}", scope.as_str()),
             ExchangeEvent::Finished(summary) => format!("finished {:?}", summary.ending),
@@ -37,7 +47,7 @@ impl Observer for Recorder {
     }
 }
 
-fn observer(recorder: &Arc<Recorder>) -> Arc<dyn Observer> {
+pub(super) fn observer(recorder: &Arc<Recorder>) -> Arc<dyn Observer> {
     recorder.clone()
 }
 
@@ -48,28 +58,29 @@ pools:
   - name: web
     health_check: off
     backends: [http://10.1.0.1:80, http://10.1.0.2:80]
+    breaker: off
     retry: {attempts: 3, backoff: 100ms, on: [connect, reset, 503]}
     timeouts: {connect: 2s, response: 30s, request: 10s}
 ";
 
-fn snapshot(text: &str) -> Arc<Snapshot> {
+pub(super) fn snapshot(text: &str) -> Arc<Snapshot> {
     let config = config::load(Some(text.as_bytes()), &Overrides::default()).unwrap();
     Arc::new(Snapshot::new(&config, "v1", 1, |_, _| Lookup::Failed("no names".to_owned())))
 }
 
-fn at(millis: u64) -> Timestamp {
+pub(super) fn at(millis: u64) -> Timestamp {
     Timestamp::ZERO + Duration::from_millis(millis)
 }
 
-struct Request {
-    method: Method,
+pub(super) struct Request {
+    pub(super) method: Method,
     version: Version,
     path: &'static str,
     peer: &'static str,
     headers: HeaderMap,
 }
 
-fn get(host: &'static str, path: &'static str) -> Request {
+pub(super) fn get(host: &'static str, path: &'static str) -> Request {
     Request {
         method: Method::GET,
         version: Version::HTTP_11,
@@ -80,7 +91,11 @@ fn get(host: &'static str, path: &'static str) -> Request {
 }
 
 impl Request {
-    fn admit(&self, exchange: &mut Exchange, now: Timestamp) -> Result<Admitted, Refusal> {
+    pub(super) fn admit(
+        &self,
+        exchange: &mut Exchange,
+        now: Timestamp,
+    ) -> Result<Admitted, Refusal> {
         let head = Head {
             peer: self.peer.parse().unwrap(),
             method: &self.method,
@@ -99,14 +114,14 @@ impl Request {
     }
 }
 
-fn admitted(snapshot: &Arc<Snapshot>) -> (Exchange, Arc<Recorder>) {
+pub(super) fn admitted(snapshot: &Arc<Snapshot>) -> (Exchange, Arc<Recorder>) {
     let recorder = Arc::new(Recorder::default());
     let mut exchange = Exchange::new(Arc::clone(snapshot), observer(&recorder), at(0));
     get("b.test", "/").admit(&mut exchange, at(0)).unwrap();
     (exchange, recorder)
 }
 
-const SAFE: Replay =
+pub(super) const SAFE: Replay =
     Replay { idempotent: true, response_started: false, body_whole: true, half_closed: false };
 
 #[test]
@@ -250,7 +265,15 @@ fn a_request_whose_backend_dies_goes_to_one_that_recovers_although_none_is_healt
     assert!(!dead.backend.is_healthy());
     assert!(exchange.attempt_failed(AttemptFailure::Connect, "refused", SAFE, at(1)));
     assert_eq!(exchange.pick(at(1), Rolls::default()).map(|to| to.id.position()), Ok(1));
-    assert!(snapshot.pools[0].pick(&BackendSet::EMPTY, 0, 0).is_none(), "for a first attempt");
+    let first = Ask {
+        tried: &BackendSet::EMPTY,
+        key: 0,
+        roll: 0,
+        may_try: true,
+        measured: true,
+        now: at(1),
+    };
+    assert!(snapshot.pools[0].pick(&first).is_none(), "for a first attempt");
 }
 
 #[test]

@@ -81,7 +81,7 @@ impl ErrorKind {
 
     pub(super) const fn of_attempt(failure: AttemptFailure) -> Self {
         match failure {
-            AttemptFailure::Connect => Self::Connect,
+            AttemptFailure::Connect | AttemptFailure::ConnectTimeout => Self::Connect,
             AttemptFailure::Tls => Self::Tls,
             AttemptFailure::Certificate => Self::Certificate,
             AttemptFailure::Refused => Self::Refused,

@@ -8,6 +8,7 @@
 //! (method, status, kind of error) is looked up at its first use, and then cached. Gauges that only
 //! repeat the snapshot are set at each scrape.
 
+mod breaker;
 mod connections;
 mod counts;
 mod deprecated;
@@ -32,6 +33,7 @@ use prometheus::{
 use crate::exchange::event::{ExchangeEvent, Observer, Summary};
 use crate::exchange::refusal::{Outcome, Scope};
 use crate::http::metric_label::{MethodLabel, StatusLabel};
+use crate::metrics::breaker::BreakerMetrics;
 use crate::metrics::kind::ErrorKind;
 use crate::metrics::register::{
     by_scope, by_scope_gauge, counter, counters, gauge, gauges, register,
@@ -39,6 +41,7 @@ use crate::metrics::register::{
 use crate::metrics::series::SeriesTable;
 use crate::policy::limiter::RateLimiter;
 use crate::runtime::snapshot::Snapshot;
+use crate::time::Timestamp;
 
 pub use connections::ConnectionMetrics;
 pub use counts::Counts;
@@ -64,7 +67,8 @@ pub struct Metrics {
     /// Attempts that were retried, by the [`ErrorKind`] of the attempt.
     retries: IntCounterVec, // lb_retries_total{pool,reason}
     /// Per (pool, backend), with `lb_request_duration_seconds`, `lb_backend_up` and
-    /// `lb_backend_in_flight_requests`; per pool, `lb_tunnels` and `lb_tunnels_total`.
+    /// `lb_backend_in_flight_requests`; per pool, `lb_tunnels` and `lb_tunnels_total`; and the series
+    /// of the circuit breakers.
     table: SeriesTable,
     /// Requests rejected by a rate limit, one for each [`Scope`].
     rate_limited: [IntCounter; Scope::ALL.len()], // lb_rate_limited_requests_total{scope}
@@ -222,8 +226,9 @@ impl Metrics {
     }
 
     /// Updates the gauges that repeat the snapshot. To be called just before metrics are gathered.
-    pub fn refresh(&self, snapshot: &Snapshot) {
+    pub fn refresh(&self, snapshot: &Snapshot, now: Timestamp) {
         self.table.refresh(snapshot);
+        self.table.breakers.refresh(snapshot, now);
         let clients = |limiter: Option<&RateLimiter>| limiter.map_or(0, RateLimiter::clients);
         let routes = snapshot.routes.iter().map(|route| clients(route.limiter.as_ref())).sum();
         let pools = snapshot.pools.iter().map(|pool| clients(pool.limiter.as_ref())).sum();
@@ -297,6 +302,7 @@ impl Observer for Metrics {
                     self.table.record_retry(&self.retries, *pool, kind);
                 }
             }
+            ExchangeEvent::Breaker { pool, change } => self.table.breakers.record(*pool, change),
             ExchangeEvent::Upgraded { pool } => self.table.record_upgrade(*pool),
             ExchangeEvent::RateLimited(scope) => {
                 let [global, route, pool] = &self.rate_limited;
@@ -352,7 +358,7 @@ fn table(registry: &Registry, snapshot: &Snapshot) -> Result<SeriesTable> {
             &["pool"],
         )?,
     };
-    SeriesTable::new(&families, snapshot)
+    SeriesTable::new(&families, BreakerMetrics::new(registry, snapshot)?, snapshot)
 }
 
 /// `lb_build_info`, and the kernel's metrics of this process.

@@ -10,6 +10,7 @@ use prometheus::{
 };
 
 use crate::http::metric_label::{MethodLabel, StatusLabel};
+use crate::metrics::breaker::BreakerMetrics;
 use crate::metrics::{ErrorKind, signed};
 use crate::runtime::ids::{BackendId, PoolId, PoolMap};
 use crate::runtime::pool::Pool;
@@ -36,6 +37,7 @@ pub(super) struct Families {
 pub(super) struct SeriesTable {
     pools: PoolMap<PoolSeries>,
     no_pool: RequestSeries,
+    pub(super) breakers: BreakerMetrics,
 }
 
 struct PoolSeries {
@@ -85,7 +87,11 @@ impl LazyCounter {
 }
 
 impl SeriesTable {
-    pub(super) fn new(families: &Families, snapshot: &Snapshot) -> Result<Self> {
+    pub(super) fn new(
+        families: &Families,
+        breakers: BreakerMetrics,
+        snapshot: &Snapshot,
+    ) -> Result<Self> {
         let no_label: Arc<str> = NO_LABEL.into();
         let series = |pool: &Pool| {
             let name: Arc<str> = pool.name.as_str().into();
@@ -114,7 +120,8 @@ impl SeriesTable {
             })
         };
         let pools = snapshot.pools.iter().map(series).collect::<Result<PoolMap<_>>>()?;
-        Ok(Self { pools, no_pool: RequestSeries::new(families, &no_label, &no_label)? })
+        let no_pool = RequestSeries::new(families, &no_label, &no_label)?;
+        Ok(Self { pools, no_pool, breakers })
     }
 
     /// The series for a request with this pool and this last backend.

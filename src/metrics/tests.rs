@@ -211,7 +211,7 @@ fn health_and_leases_are_read_from_the_snapshot_at_a_scrape() {
     let world = world();
     let mut exchange = world.admitted();
     exchange.pick(NOW, Rolls::default()).unwrap();
-    world.metrics.refresh(&world.snapshot);
+    world.metrics.refresh(&world.snapshot, NOW);
     assert!(world.has(r#"lb_backend_in_flight_requests{backend="10.0.0.1:3000",pool="web"} 1"#));
     assert!(world.has(r#"lb_backend_up{backend="10.0.0.2:3000",pool="web"} 1"#));
     assert!(world.has(r#"lb_healthy_backends{pool="web"} 2"#));
@@ -223,7 +223,7 @@ fn a_renamed_metric_has_the_same_value_under_its_old_name() {
     world.metrics.connections().certificate_unavailable.with_label_values(&["a.crt"]).set(1);
     let mut exchange = world.admitted();
     exchange.pick(NOW, Rolls::default()).unwrap();
-    world.metrics.refresh(&world.snapshot);
+    world.metrics.refresh(&world.snapshot, NOW);
     for line in [
         r#"lb_backend_in_flight_requests{backend="10.0.0.1:3000",pool="web"} 1"#,
         r#"lb_active_connections{backend="10.0.0.1:3000",pool="web"} 1"#,
@@ -659,7 +659,7 @@ fn gauges_are_not_inherited() {
     new.metrics.config_loaded(UNIX_EPOCH);
     old.metrics.connections().open.set(5);
     old.metrics.set_supervisor_stats(&supervision());
-    old.metrics.refresh(&old.snapshot);
+    old.metrics.refresh(&old.snapshot, NOW);
     new.inherit(&old.counts());
     assert!(new.has("lb_downstream_connections 0"), "{}", new.text());
     assert!(new.has("lb_config_reload_success 1"), "{}", new.text());

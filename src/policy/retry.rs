@@ -12,9 +12,10 @@ use std::num::NonZeroU8;
 /// How an attempt failed.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
 pub enum AttemptFailure {
-    /// There was no connection: refused, unreachable, or not made in time. A connect *timeout* is
-    /// this, not [`AttemptFailure::Timeout`]: nothing was sent.
+    /// The connection was refused, or the backend is unreachable. Nothing was sent.
     Connect,
+    /// No connection was made in time. This is not [`AttemptFailure::Timeout`]: nothing was sent.
+    ConnectTimeout,
     /// The TLS handshake failed. Nothing was sent either.
     Tls,
     /// The backend's certificate is not trusted. Nothing was sent either.
@@ -35,7 +36,7 @@ pub enum AttemptFailure {
 pub struct RetryPolicy {
     /// Maximum number of attempts, including the first.
     pub attempts: NonZeroU8,
-    /// Whether [`AttemptFailure::Connect`], TLS failures and [`AttemptFailure::Refused`] are retried.
+    /// Whether failures to connect, TLS failures and [`AttemptFailure::Refused`] are retried.
     pub connect: bool,
     /// Whether [`AttemptFailure::Reset`] is retried.
     pub reset: bool,
@@ -56,6 +57,9 @@ pub struct RetryContext {
     pub response_started: bool,
     /// Whether the whole request body is still available.
     pub body_whole: bool,
+    /// Whether the attempt was a trial of the circuit breaker, and has failed it. Such a failure is
+    /// retried even if it is not listed: the client is not to pay for the trial.
+    pub failed_trial: bool,
 }
 
 impl RetryPolicy {
@@ -64,6 +68,7 @@ impl RetryPolicy {
     pub fn allows(&self, failure: AttemptFailure, context: RetryContext) -> bool {
         let enabled = match failure {
             AttemptFailure::Connect
+            | AttemptFailure::ConnectTimeout
             | AttemptFailure::Tls
             | AttemptFailure::Certificate
             | AttemptFailure::Refused => self.connect,
@@ -72,13 +77,16 @@ impl RetryPolicy {
             AttemptFailure::Status(status) => self.status.contains(&status),
         };
         let safe = match failure {
-            AttemptFailure::Connect | AttemptFailure::Tls | AttemptFailure::Certificate => true,
+            AttemptFailure::Connect
+            | AttemptFailure::ConnectTimeout
+            | AttemptFailure::Tls
+            | AttemptFailure::Certificate => true,
             AttemptFailure::Refused => context.body_whole,
             AttemptFailure::Reset | AttemptFailure::Timeout | AttemptFailure::Status(_) => {
                 context.idempotent && context.body_whole
             }
         };
-        enabled
+        (enabled || context.failed_trial)
             && safe
             && !context.response_started
             && context.attempts_made < u32::from(self.attempts.get())
@@ -104,6 +112,7 @@ mod tests {
         idempotent: true,
         response_started: false,
         body_whole: true,
+        failed_trial: false,
     };
     const POST: RetryContext = RetryContext { idempotent: false, ..GET };
 

@@ -23,7 +23,13 @@ fn is_unprocessed(error: &Error) -> bool {
 pub(super) fn connect_failure(error: &Error, to: &SocketAddr) -> Result<AttemptFailure, Shortage> {
     match Shortage::of(error, to) {
         Some(shortage) => Err(shortage),
-        None => Ok(tls_kind(error).unwrap_or(Kind::Connect).failure()),
+        None => Ok(match (tls_kind(error), error.etype()) {
+            (Some(kind), _) => kind.failure(),
+            (None, ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout) => {
+                AttemptFailure::ConnectTimeout
+            }
+            (None, _) => AttemptFailure::Connect,
+        }),
     }
 }
 

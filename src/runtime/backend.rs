@@ -15,8 +15,9 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::config::HealthCheck;
 use crate::policy::hysteresis::{HealthStreak, Hysteresis};
+use crate::runtime::circuit::Circuit;
 use crate::runtime::endpoint::{Change, Endpoint};
-use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use crate::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 use crate::time::Timestamp;
 
 /// One server of one pool.
@@ -30,14 +31,22 @@ pub struct Backend {
     pub identity: u64,
     /// How to connect to it.
     pub transport: TransportKey,
-    healthy: AtomicBool,
-    in_flight: AtomicU64,
+    /// [`HEALTHY`] and [`OPEN`]: all that a pick reads of it.
+    flags: AtomicU8,
+    pub(super) in_flight: AtomicU64,
     /// Requests in flight of other workers, as last reported.
     other_workers: AtomicU64,
-    attempts: AtomicU64,
+    pub(super) attempts: AtomicU64,
     failures: AtomicU64,
     probes: Mutex<ProbeRecord>,
+    /// What is known of it by its requests.
+    pub circuit: Circuit,
 }
+
+/// Its health checks pass.
+const HEALTHY: u8 = 1;
+/// Its circuit breaker is open.
+const OPEN: u8 = 2;
 
 /// How to connect to a backend. A different transport means a different server: the health of the
 /// one does not apply to the other.
@@ -117,13 +126,18 @@ impl Backend {
             label: label.into(),
             identity: xxh3_64(label.as_bytes()),
             transport: TransportKey::default(),
-            healthy: AtomicBool::new(hysteresis.is_none() && endpoint.address().is_some()),
+            flags: AtomicU8::new(if hysteresis.is_none() && endpoint.address().is_some() {
+                HEALTHY
+            } else {
+                0
+            }),
             endpoint,
             in_flight: AtomicU64::new(0),
             other_workers: AtomicU64::new(0),
             attempts: AtomicU64::new(0),
             failures: AtomicU64::new(0),
             probes: Mutex::new(ProbeRecord { hysteresis, ..ProbeRecord::default() }),
+            circuit: Circuit::default(),
         }
     }
 
@@ -153,15 +167,43 @@ impl Backend {
         let probes = self.probes.lock();
         let change = self.endpoint.found(address);
         if change == Change::First && probes.hysteresis.is_none() {
-            self.healthy.store(true, Relaxed);
+            self.set_healthy(true);
         }
         change
     }
 
-    /// Whether it gets requests.
+    /// Whether its health checks pass.
     #[must_use]
     pub fn is_healthy(&self) -> bool {
-        self.healthy.load(Relaxed)
+        self.flags.load(Relaxed) & HEALTHY != 0
+    }
+
+    /// Whether it gets requests: its health checks pass, and its circuit breaker is closed. `None`
+    /// if only the circuit breaker is against it.
+    #[must_use]
+    pub fn is_eligible(&self) -> Option<bool> {
+        match self.flags.load(Relaxed) {
+            HEALTHY => Some(true),
+            flags if flags & HEALTHY == 0 => Some(false),
+            _ => None,
+        }
+    }
+
+    fn set_healthy(&self, healthy: bool) {
+        self.set_flag(HEALTHY, healthy);
+    }
+
+    /// Sets whether its circuit breaker keeps requests away from it.
+    pub fn set_open(&self, open: bool) {
+        self.set_flag(OPEN, open);
+    }
+
+    fn set_flag(&self, flag: u8, is_set: bool) {
+        if is_set {
+            self.flags.fetch_or(flag, Relaxed);
+        } else {
+            self.flags.fetch_and(!flag, Relaxed);
+        }
     }
 
     /// Whether its last health check passed, but it needs further passes to be healthy.
@@ -178,10 +220,12 @@ impl Backend {
         self.in_flight.load(Relaxed)
     }
 
-    /// Requests in flight to it, including those of draining workers.
+    /// Requests in flight to it, including those of draining workers, and its last failures: a
+    /// backend that fails at once would attract most requests otherwise.
     #[must_use]
-    pub fn load(&self) -> u64 {
-        self.in_flight().saturating_add(self.other_workers.load(Relaxed))
+    pub fn load(&self, now: Timestamp) -> u64 {
+        let other_workers = self.other_workers.load(Relaxed);
+        self.in_flight().saturating_add(other_workers).saturating_add(self.circuit.penalty(now))
     }
 
     /// Sets the requests in flight of other workers.
@@ -219,7 +263,7 @@ impl Backend {
         }
         let flipped = probes.hysteresis.as_mut()?.observe(passed);
         if let Some(healthy) = flipped {
-            self.healthy.store(healthy, Relaxed);
+            self.set_healthy(healthy);
             probes.logged = flipped;
         }
         flipped
@@ -277,7 +321,7 @@ impl Backend {
         let before = hysteresis.is_healthy();
         hysteresis.import(standing);
         let healthy = hysteresis.is_healthy();
-        self.healthy.store(healthy, Relaxed);
+        self.set_healthy(healthy);
         let is_logged = match probes.logged.take() {
             Some(logged) => healthy == logged,
             None => healthy == before || healthy == standing.healthy,
@@ -301,46 +345,8 @@ pub struct Member {
     pub weight: NonZeroU32,
 }
 
-/// One request in flight to one backend.
-///
-/// Only dropping the lease releases it, so a cancelled request, a panic and an early return all
-/// release it.
-#[derive(Debug)]
-pub struct Lease {
-    backend: Arc<Backend>,
-}
-
-impl Lease {
-    /// Counts one more request in flight, until the lease is dropped.
-    #[must_use]
-    pub fn new(backend: Arc<Backend>) -> Self {
-        backend.in_flight.fetch_add(1, Relaxed);
-        backend.attempts.fetch_add(1, Relaxed);
-        Self { backend }
-    }
-
-    /// Releases it, as if nothing had been attempted.
-    pub fn cancel(self) {
-        self.backend.attempts.fetch_sub(1, Relaxed);
-    }
-
-    /// The backend of the lease.
-    #[must_use]
-    pub fn backend(&self) -> &Arc<Backend> {
-        &self.backend
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        let before = self.backend.in_flight.fetch_sub(1, Relaxed);
-        debug_assert!(before > 0, "a lease was released twice");
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::panic;
 
     use super::*;
     use crate::runtime::endpoint::Lookup;
@@ -353,31 +359,6 @@ mod tests {
     fn probed() -> Backend {
         let endpoint = Endpoint::fixed("127.0.0.1:1".parse().unwrap());
         Backend::new("127.0.0.1:1", endpoint, Some(&HealthCheck::default()))
-    }
-
-    #[test]
-    fn in_flight_is_the_number_of_live_leases() {
-        let backend = unprobed();
-        let first = Lease::new(backend.clone());
-        let second = Lease::new(backend.clone());
-        assert_eq!(backend.in_flight(), 2);
-        drop(first);
-        assert_eq!(backend.in_flight(), 1);
-        drop(second);
-        assert_eq!(backend.in_flight(), 0);
-        assert_eq!(backend.attempts(), 2);
-    }
-
-    #[test]
-    fn a_panicking_request_releases_its_lease() {
-        let backend = unprobed();
-        let inside = backend.clone();
-        let caught = panic::catch_unwind(panic::AssertUnwindSafe(move || {
-            let _lease = Lease::new(inside);
-            panic!("a request that goes wrong");
-        }));
-        assert!(caught.is_err());
-        assert_eq!(backend.in_flight(), 0);
     }
 
     #[test]

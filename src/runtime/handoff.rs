@@ -31,6 +31,7 @@ use super::packed::Packed;
 use crate::name::PoolName;
 use crate::policy::limiter::{Bucket, RateLimiter};
 use crate::runtime::backend::{Backend, HealthState, PastInstant, TransportKey};
+use crate::runtime::circuit::CircuitState;
 use crate::runtime::endpoint::KnownName;
 use crate::runtime::snapshot::{RouteKey, Seed, Snapshot};
 use crate::time::Timestamp;
@@ -59,6 +60,8 @@ struct KnownBackend {
     #[serde(default)]
     speech: TransportKey,
     health: HealthState,
+    #[serde(default)]
+    circuit: CircuitState,
 }
 
 /// Which requests a limit applies to.
@@ -97,6 +100,7 @@ impl Handoff {
                     address: member.backend.address()?,
                     speech: member.backend.transport,
                     health: member.backend.export_health(now),
+                    circuit: member.backend.circuit.export(now),
                 })
             }));
         }
@@ -186,10 +190,13 @@ impl Handoff {
                     Some(known.address) == backend.address() && known.speech == backend.transport
                 };
                 let known = known.get(&key).filter(is_same);
-                if let Some(healthy) =
-                    known.and_then(|known| backend.import_health(&known.health, exported))
-                {
+                let Some(known) = known else { continue };
+                if let Some(healthy) = backend.import_health(&known.health, exported) {
                     log_health(&pool.name, backend, healthy);
+                }
+                if let Some(breakers) = &pool.breakers {
+                    backend.circuit.import(&known.circuit, self.age, now);
+                    backend.set_open(backend.circuit.is_out() && !breakers.params.shadow);
                 }
             }
         }

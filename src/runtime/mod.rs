@@ -7,11 +7,14 @@
 pub mod action;
 pub mod backend;
 pub mod backend_set;
+pub mod breakers;
+pub mod circuit;
 pub mod debits;
 pub mod endpoint;
 pub mod handoff;
 pub mod ids;
 pub mod in_flight;
+pub mod lease;
 mod packed;
 pub mod pool;
 pub mod routes;

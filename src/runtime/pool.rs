@@ -1,20 +1,24 @@
 //! A pool, and the one place where eligibility is decided.
 //!
-//! A selector does not know *why* a backend is not eligible. Health, and the backends that the
-//! request has already tried, are combined in the `PoolView`, which is sampled once per pick. So a
+//! A selector does not know *why* a backend is not eligible. Health, circuit breakers, and the backends
+//! that the request has already tried, are combined in the `PoolView`, which is sampled once per pick. So a
 //! backend that changes during a pick cannot confuse it.
 
 use std::sync::Arc;
 
 use crate::config::{Algorithm, HealthCheck, Protocol, Timeouts};
 use crate::name::PoolName;
+use crate::policy::breaker::{AttemptFault, Moment};
 use crate::policy::limiter::RateLimiter;
-use crate::policy::retry::RetryPolicy;
+use crate::policy::retry::{AttemptFailure, RetryPolicy};
 use crate::policy::select::{Candidates, IpHash, LeastConnections, Random, RoundRobin, Selector};
-use crate::runtime::backend::{Backend, Lease, Member};
+use crate::runtime::backend::{Backend, Member};
 use crate::runtime::backend_set::BackendSet;
+use crate::runtime::breakers::{BreakerChange, Breakers};
 use crate::runtime::ids::BackendId;
+use crate::runtime::lease::Lease;
 use crate::runtime::tunnels::TunnelGauge;
+use crate::time::Timestamp;
 
 /// A named group of interchangeable backends.
 #[derive(Debug)]
@@ -30,6 +34,8 @@ pub struct Pool {
     pub retry_selector: Box<dyn Selector>,
     /// Its health check, if any.
     pub health_check: Option<HealthCheck>,
+    /// Its circuit breakers, unless they are off.
+    pub breakers: Option<Breakers>,
     /// When a request may be retried.
     pub retry: RetryPolicy,
     /// The first back-off; see [`crate::config::Retry::backoff`].
@@ -53,46 +59,221 @@ pub struct Pick {
     pub lease: Lease,
     /// Whether this request has tried it before, because no other backend was eligible.
     pub again: bool,
+    /// What this pick has changed. Empty, without an allocation, for nearly all.
+    pub changes: Vec<BreakerChange>,
+}
+
+/// What a request asks of a pool.
+#[derive(Debug, Clone, Copy)]
+pub struct Ask<'a> {
+    /// The backends at which it has failed.
+    pub tried: &'a BackendSet,
+    /// A hash of the client.
+    pub key: u64,
+    /// A random number.
+    pub roll: u64,
+    /// Whether it may be a trial: it can be retried elsewhere.
+    pub may_try: bool,
+    /// Whether its time to the response headers is comparable: nothing of it is sent after its
+    /// headers.
+    pub measured: bool,
+    /// The time now.
+    pub now: Timestamp,
+}
+
+/// The backends of a pool, for one pick.
+struct Sorted {
+    /// Healthy, with a closed circuit breaker.
+    closed: BackendSet,
+    /// Healthy, with a circuit breaker that is not closed.
+    out: BackendSet,
 }
 
 impl Pool {
-    /// Picks a backend for a request that has failed at those in `tried`: a healthy one that was
-    /// not tried, or else one that is recovering, or else a healthy one again.
+    /// Picks a backend: one that is due for a trial, or else an eligible one that was not tried. For
+    /// a retry then one that is recovering, then one whose circuit breaker is open but that does not
+    /// refuse connections, then an eligible one again. If the circuit breakers leave none, they are
+    /// ignored.
     #[must_use]
-    pub fn pick(&self, tried: &BackendSet, key: u64, roll: u64) -> Option<Pick> {
-        let healthy = self.healthy();
-        let fresh = match healthy.without(tried) {
-            fresh if fresh.is_empty() => self.last_resort(tried),
-            fresh => fresh,
-        };
-        let again = fresh.is_empty();
-        let eligible = if again { healthy } else { fresh };
-        let view = PoolView { members: &self.members, eligible };
-        let selector = if tried.is_empty() { &self.selector } else { &self.retry_selector };
-        let id = BackendId::new(selector.select(&view, key, roll)?);
-        let backend = self.backend(id)?.clone();
-        Some(Pick { id, lease: Lease::new(backend), again })
+    pub fn pick(&self, ask: &Ask<'_>) -> Option<Pick> {
+        let mut changes = Vec::new();
+        let mut sorted = self.sorted();
+        if !sorted.out.is_empty() {
+            if let Some(pick) = self.try_trial(&sorted.out, ask, &mut changes) {
+                return Some(pick);
+            }
+            if !changes.is_empty() {
+                sorted = self.sorted();
+            }
+        }
+        let (eligible, again) = self.eligible(&sorted, ask.tried);
+        let id = self.select(eligible, ask, &mut changes)?;
+        let lease = Lease::new(Arc::clone(self.backend(id)?));
+        // A retry at the same backend waits first, which says nothing about its latency.
+        let measures = self.breakers.as_ref().is_some_and(Breakers::measures);
+        let lease =
+            if ask.measured && measures && !again { lease.measured(ask.now) } else { lease };
+        Some(Pick { id, lease, again, changes })
+    }
+
+    /// The backends to select from, and whether they were tried before.
+    fn eligible(&self, sorted: &Sorted, tried: &BackendSet) -> (BackendSet, bool) {
+        let Sorted { closed, out } = sorted;
+        if tried.is_empty() {
+            return (if closed.is_empty() { *out } else { *closed }, false);
+        }
+        let fresh = closed.without(tried);
+        if !fresh.is_empty() {
+            return (fresh, false);
+        }
+        let last = self.last_resort(out, tried);
+        match (last.is_empty(), closed.is_empty()) {
+            (false, _) => (last, false),
+            (true, false) => (*closed, true),
+            (true, true) => (*out, true),
+        }
+    }
+
+    /// Selects one of these. One that has not responded for longer than usual is passed over while
+    /// another one responds.
+    fn select(
+        &self,
+        eligible: BackendSet,
+        ask: &Ask<'_>,
+        changes: &mut Vec<BreakerChange>,
+    ) -> Option<BackendId> {
+        let selector = if ask.tried.is_empty() { &self.selector } else { &self.retry_selector };
+        let view = PoolView { members: &self.members, eligible, now: ask.now };
+        let first = BackendId::new(selector.select(&view, ask.key, ask.roll)?);
+        let Some(breakers) = &self.breakers else { return Some(first) };
+        let at = Moment { now: ask.now, roll: ask.roll };
+        let mut silent = BackendSet::EMPTY;
+        let mut id = first;
+        while breakers.is_silent(self.backend(id)?, ask.now) {
+            changes.extend(breakers.open_silent(&self.members, id, at));
+            silent.insert(id);
+            let eligible = eligible.without(&silent);
+            if breakers.params.shadow || selector.keeps_clients() || eligible.is_empty() {
+                return Some(first);
+            }
+            let view = PoolView { members: &self.members, eligible, now: ask.now };
+            id = BackendId::new(self.retry_selector.select(&view, ask.key, ask.roll)?);
+        }
+        Some(id)
+    }
+
+    /// Begins a trial at the first backend that is due for one.
+    fn try_trial(
+        &self,
+        out: &BackendSet,
+        ask: &Ask<'_>,
+        changes: &mut Vec<BreakerChange>,
+    ) -> Option<Pick> {
+        let breakers = self.breakers.as_ref()?;
+        let out = out.without(ask.tried);
+        for id in (0..out.len()).filter_map(|nth| out.nth(nth)) {
+            let backend = self.backend(id)?;
+            if ask.now < backend.circuit.open_until() {
+                continue;
+            }
+            if ask.may_try
+                && let Some(first) = backend.circuit.try_trial(&breakers.params, ask.now)
+            {
+                changes.extend(first.map(|change| breakers.changed(id, change)));
+                let mut lease = Lease::new(Arc::clone(backend)).of_trial();
+                if ask.measured && breakers.measures() {
+                    lease = lease.measured(ask.now);
+                }
+                let changes = std::mem::take(changes);
+                return Some(Pick { id, lease, again: false, changes });
+            }
+            if let Some(change) = backend.circuit.expire(&breakers.params, ask.now) {
+                backend.set_open(false);
+                changes.push(breakers.changed(id, change));
+            }
+        }
+        None
     }
 
     /// Whether there is any backend to retry a request on that has failed at those in `tried`.
     #[must_use]
     pub fn has_another(&self, tried: &BackendSet) -> bool {
-        !self.healthy().is_empty() || !self.last_resort(tried).is_empty()
+        !self.healthy().is_empty() || self.has_untried(tried)
     }
 
     /// Whether there is an untried backend for a request that has failed at those in `tried`.
     #[must_use]
     pub fn has_untried(&self, tried: &BackendSet) -> bool {
-        !self.healthy().without(tried).is_empty() || !self.last_resort(tried).is_empty()
+        let sorted = self.sorted();
+        !sorted.closed.without(tried).is_empty() || !self.last_resort(&sorted.out, tried).is_empty()
     }
 
-    /// Recovering backends that were not tried, for a request that has failed elsewhere. Their last
-    /// health check passed, which is better than a backend that has just failed.
-    fn last_resort(&self, tried: &BackendSet) -> BackendSet {
+    /// Backends that were not tried, for a request that has failed elsewhere: those that are
+    /// recovering, because their last health check passed, or else those that are out but do not
+    /// refuse connections. Either is better than a backend that has just failed.
+    fn last_resort(&self, out: &BackendSet, tried: &BackendSet) -> BackendSet {
         if tried.is_empty() {
             return BackendSet::EMPTY;
         }
-        self.those(Backend::is_recovering).without(tried)
+        let recovering = self.those(Backend::is_recovering).without(tried);
+        if !recovering.is_empty() || out.is_empty() {
+            return recovering;
+        }
+        self.those(|backend| backend.is_eligible().is_none() && !backend.circuit.refuses())
+            .without(tried)
+    }
+
+    fn sorted(&self) -> Sorted {
+        let mut sorted = Sorted { closed: BackendSet::EMPTY, out: BackendSet::EMPTY };
+        for (position, member) in self.members.iter().enumerate() {
+            match member.backend.is_eligible() {
+                Some(true) => sorted.closed.insert(BackendId::new(position)),
+                Some(false) => {}
+                None => sorted.out.insert(BackendId::new(position)),
+            }
+        }
+        sorted
+    }
+
+    // ── circuit breakers ──
+
+    /// Records the result of an attempt, at most once.
+    pub fn record(
+        &self,
+        id: BackendId,
+        lease: &mut Lease,
+        result: Result<(), AttemptFault>,
+        at: Moment,
+    ) -> Option<BreakerChange> {
+        let breakers = self.breakers.as_ref()?;
+        if !lease.judge() {
+            return None;
+        }
+        if lease.is_trial() {
+            return breakers.record_trial(lease.backend(), id, result, at);
+        }
+        breakers.record(&self.members, id, result, at)
+    }
+
+    /// The response headers of an attempt arrived. A trial that was slow has failed.
+    pub fn heard(&self, id: BackendId, lease: &mut Lease, at: Moment) -> Option<BreakerChange> {
+        let took = lease.stop_measuring(at.now)?;
+        let breakers = self.breakers.as_ref()?;
+        let is_slow = breakers.heard(&self.members, lease.backend(), took, at.now)?;
+        if lease.is_trial() {
+            return if is_slow {
+                self.record(id, lease, Err(AttemptFault::Slow), at)
+            } else {
+                None
+            };
+        }
+        breakers.record_slow(&self.members, id, is_slow, at)
+    }
+
+    /// How a failed attempt counts for the circuit breaker; `None` if it does not.
+    #[must_use]
+    pub fn fault(&self, failure: AttemptFailure, response_started: bool) -> Option<AttemptFault> {
+        self.breakers.as_ref()?.fault(failure, response_started)
     }
 
     /// The healthy backends.
@@ -128,6 +309,7 @@ pub fn selector(algorithm: Algorithm) -> Box<dyn Selector> {
 struct PoolView<'a> {
     members: &'a [Member],
     eligible: BackendSet,
+    now: Timestamp,
 }
 
 impl Candidates for PoolView<'_> {
@@ -140,7 +322,7 @@ impl Candidates for PoolView<'_> {
     }
 
     fn in_flight(&self, index: usize) -> u64 {
-        self.members.get(index).map_or(0, |member| member.backend.load())
+        self.members.get(index).map_or(0, |member| member.backend.load(self.now))
     }
 
     fn identity(&self, index: usize) -> u64 {

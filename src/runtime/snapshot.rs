@@ -17,6 +17,7 @@ use crate::policy::limiter::{Params, RateLimiter};
 use crate::policy::retry::RetryPolicy;
 use crate::runtime::action::Action;
 use crate::runtime::backend::{Backend, Member, TransportKey};
+use crate::runtime::breakers::Breakers;
 use crate::runtime::endpoint::{Endpoint, Lookup};
 use crate::runtime::ids::PoolMap;
 use crate::runtime::pool::{Pool, selector};
@@ -164,6 +165,7 @@ fn build_pool(
         selector: selector(pool.algorithm),
         retry_selector: selector(pool.algorithm),
         health_check: pool.health_check.clone(),
+        breakers: pool.breaker.as_ref().map(Breakers::new),
         retry: RetryPolicy {
             attempts: pool.retry.attempts,
             connect: pool.retry.on.connect,

@@ -6,6 +6,7 @@ mod admin;
 mod ambiguous;
 mod balancing;
 mod body_ends;
+mod breaker;
 mod commands;
 mod conf;
 mod control;

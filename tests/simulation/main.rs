@@ -15,6 +15,7 @@
 mod checker;
 mod corpus;
 mod dice;
+mod outages;
 mod seeds;
 #[expect(unreachable_pub, reason = "it is public where the fuzzer builds it")]
 #[path = "../../fuzz/src/targets.rs"]

@@ -14,7 +14,7 @@ use weir::config::{
     Route, Shutdown, SourcePosition, Threads, Timeouts, Transport,
 };
 use weir::exchange::refusal::Refusal;
-use weir::exchange::{Admitted, Exchange, Head, Replay, Rolls};
+use weir::exchange::{Admitted, Attempt, Exchange, Head, Replay, Rolls};
 use weir::http::scan::Limits as HeadLimits;
 use weir::http::scheme::Scheme;
 use weir::name::PoolName;
@@ -300,7 +300,8 @@ impl World {
         let backend = backend.position();
         assert!(self.now < exchange.deadline(), "an attempt after the deadline");
         let attempts = self.config.pools[pool].retry.attempts.get();
-        assert!(exchange.attempts().len() <= usize::from(attempts), "too many attempts");
+        let backends = self.config.pools[pool].backends.len();
+        assert!(exchange.attempts().len() <= usize::from(attempts) + backends, "too many attempts");
 
         self.serial += 1;
         let request = self.serial;
@@ -361,9 +362,17 @@ impl World {
     fn check_retry(&self, running: &Running, failure: AttemptFailure, replay: Replay) {
         let retry = &self.config.pools[running.pool].retry;
         let made = running.exchange.attempts().len();
-        assert!(made < usize::from(retry.attempts.get()), "a retry beyond the attempts");
+        // Refused connections are free while another backend is left; then all count.
+        let attempts = running.exchange.attempts();
+        let is_refused = |one: &&Attempt| one.failure == Some(AttemptFailure::Connect);
+        let refused = attempts.iter().filter(is_refused).count();
+        let tried: BackendSet = attempts.iter().map(|one| one.backend).collect();
+        let left = !self.eligible(running.pool, &tried).without(&tried).is_empty();
+        let free = if left && retry.attempts.get() > 1 { refused } else { 0 };
+        assert!(made - free < usize::from(retry.attempts.get()), "a retry beyond the attempts");
         let listed = match failure {
             AttemptFailure::Connect
+            | AttemptFailure::ConnectTimeout
             | AttemptFailure::Tls
             | AttemptFailure::Certificate
             | AttemptFailure::Refused => retry.on.connect,
@@ -450,6 +459,7 @@ fn draw_pool(dice: &mut Dice, number: u8) -> Pool {
             healthy_after: NonZeroU32::new(dice.u32(1..=4)).unwrap(),
             ..HealthCheck::default()
         }),
+        breaker: None,
         retry: Retry {
             attempts: NonZeroU8::new(dice.u8(1..=5)).unwrap(),
             backoff: Duration::from_millis(dice.u64(0..=200)),

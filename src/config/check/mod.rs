@@ -7,6 +7,7 @@ mod action;
 mod admin;
 mod backend;
 mod bindings;
+mod breaker;
 mod conditions;
 mod listener;
 mod pool;

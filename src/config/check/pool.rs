@@ -14,7 +14,7 @@ use super::super::transport::Transport;
 use super::super::value::{Failure, ServerName};
 use super::bindings::Bindings;
 use super::references::Names;
-use super::{backend, rate_limit, transport};
+use super::{backend, breaker, rate_limit, transport};
 use crate::name::PoolName;
 
 /// The pools. That there are any was checked when the file was read.
@@ -71,6 +71,10 @@ fn check_pool(typed: RawPool, bound: &Bindings, found: &mut Diagnostics) -> Opti
         OffOr::Off => None,
         OffOr::Value(check) => Some(health_check(check, found)),
     };
+    let breaker = match typed.breaker() {
+        OffOr::Off => None,
+        OffOr::Value(breaker) => Some(breaker::breaker(breaker, found)),
+    };
     let retry = retry(typed.retry(), found);
     let name_of_pool = typed.tls.as_ref().and_then(|tls| tls.value.server_name.clone());
     let name_of_pool = name_of_pool.map(|name| name.value);
@@ -86,6 +90,7 @@ fn check_pool(typed: RawPool, bound: &Bindings, found: &mut Diagnostics) -> Opti
         algorithm,
         backends,
         health_check,
+        breaker,
         retry,
         timeouts,
         transport,

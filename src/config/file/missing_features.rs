@@ -21,10 +21,6 @@ const NO_INCLUDE: (&str, &str) =
     ("includes", "it reads one file; YAML anchors can repeat a part of it");
 const NO_DISCOVERY: (&str, &str) =
     ("service discovery", "a backend may be a name, which is looked up at a start and at a reload");
-const NO_BREAKER: (&str, &str) = (
-    "circuit breaker",
-    "`health_check` takes a backend out, and `retry` asks another one meanwhile",
-);
 const NO_FILES: (&str, &str) = ("files to serve", "`respond` gives a fixed response");
 const NO_ACME: (&str, &str) =
     ("ACME", "let a client such as certbot renew the files: they are read again without a reload");
@@ -66,12 +62,6 @@ pub(super) const WORDS: &[(&str, &str, (&str, &str))] = &[
     ("resolver", ANY, NO_DISCOVERY),
     ("resolvers", ANY, NO_DISCOVERY),
     ("consul", ANY, NO_DISCOVERY),
-    ("circuit_breaker", ANY, NO_BREAKER),
-    ("breaker", ANY, NO_BREAKER),
-    ("outlier_detection", ANY, NO_BREAKER),
-    ("passive_health_check", ANY, NO_BREAKER),
-    ("max_fails", ANY, NO_BREAKER),
-    ("fail_timeout", ANY, NO_BREAKER),
     ("slow_start", ANY, ("slow start", "a backend gets its whole share once it is healthy")),
     ("mirror", ANY, ("mirrored requests", "`pools` of a route share its requests by weight")),
     ("root", ANY, NO_FILES),

@@ -11,6 +11,7 @@ use super::super::value::{
     BackendUrl, DurationOrOff, Failure, FileName, HostName, ProbePath, ServerName, Statuses, Text,
     secs,
 };
+use super::breaker::RawBreaker;
 use super::rate_limit::RawRateLimit;
 use crate::name::PoolName;
 
@@ -20,8 +21,7 @@ pub(super) const STREAMS_MAX: u64 = 1000;
 section! {
     /// A group of interchangeable backends.
     RawPool at "pools[]"
-        named "pool" by ["name"]
-        later ["breaker"];
+        named "pool" by ["name"];
 
     /// Name of the pool in routes, metrics and logs: letters, digits, `-`, `_` and `.`, at most 63 characters.
     name: PoolName = required, "web";
@@ -34,6 +34,9 @@ section! {
     backends: List<RawBackend> = optional("they must be given by `--backend`"), "[http://10.0.0.1:3000, http://10.0.0.2:3000]";
     /// Active health checks. `off`: every backend counts as healthy.
     health_check: OffOr<RawHealthCheck> = default(OffOr::Value(RawHealthCheck::tcp())), "{path: /health}";
+    /// Circuit breaker: takes a backend out that fails, or is far slower, more often than the others of the
+    /// pool. `off`: only health checks take backends out.
+    breaker: OffOr<RawBreaker> = default(OffOr::Value(RawBreaker::usual())), "{failures: 5}";
     /// When a failed request is retried.
     retry: RawRetry = section, "{attempts: 2}";
     /// Timeouts towards the backends.

@@ -153,6 +153,14 @@ impl<T: FromText> FromNode for T {
     }
 }
 
+impl IntoMeaning for bool {
+    type Meaning = Self;
+
+    fn meaning(self) -> Self {
+        self
+    }
+}
+
 impl FromNode for bool {
     fn expected(_bounds: Bounds) -> String {
         "`true` or `false`".to_owned()

@@ -4,6 +4,7 @@
 //! together are `check`'s.
 
 mod address;
+mod breaker;
 mod duration;
 mod fields;
 mod http;
@@ -13,6 +14,7 @@ mod ready_when;
 mod size;
 
 pub(super) use address::{AdminAddress, BackendUrl, ServerName, normal_host};
+pub(super) use breaker::{CountedFailure, Percent, TimesOrOff};
 pub use duration::parse_duration;
 pub(super) use duration::{DurationOrOff, secs};
 pub(super) use fields::{ChangedField, ContentType, FieldValue, RedirectStatus, Target};

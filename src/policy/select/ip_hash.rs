@@ -30,6 +30,10 @@ impl IpHash {
 }
 
 impl Selector for IpHash {
+    fn keeps_clients(&self) -> bool {
+        true
+    }
+
     fn select(&self, candidates: &dyn Candidates, key: u64, _roll: u64) -> Option<usize> {
         usable(candidates)
             .map(|(index, weight)| (index, score(key, candidates.identity(index), weight)))

@@ -61,6 +61,11 @@ pub trait Selector: Send + Sync + std::fmt::Debug {
     ///
     /// `key` is a hash of the client, `roll` a uniform random number, new for every pick.
     fn select(&self, candidates: &dyn Candidates, key: u64, roll: u64) -> Option<usize>;
+
+    /// Whether a client always gets the same backend, so that it is not moved for a moment.
+    fn keeps_clients(&self) -> bool {
+        false
+    }
 }
 
 /// The candidates that may be picked: each index with its weight, which is above 0.

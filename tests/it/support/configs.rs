@@ -3,9 +3,12 @@
 use super::backend::Backend;
 
 /// One pool, `web`, of these backends and without probes. `more` is further keys of the pool, one
-/// a line.
+/// a line. Without a circuit breaker, unless they have one: a backend that is made to fail shall go on
+/// to get its share.
 pub(crate) fn pool(backends: &[Backend], more: &str) -> String {
     let urls: Vec<String> = backends.iter().map(Backend::url).collect();
+    let off = if more.contains("breaker:") { "" } else { "breaker: off\n" };
+    let more = format!("{off}{more}");
     let more: Vec<String> = more.lines().map(|line| format!("    {}\n", line.trim())).collect();
     format!(
         "pools:\n  - name: web\n    health_check: off\n    backends: [{}]\n{}",

@@ -1,0 +1,67 @@
+//! The circuit breaker of a pool as typed.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use super::super::problem::{Origin, Spanned};
+use super::super::read::{Bounds, List, section, whole};
+use super::super::terms::FailureSet;
+use super::super::value::{CountedFailure, Percent, TimesOrOff, secs};
+use crate::policy::breaker::History;
+
+section! {
+    /// Circuit breaker. It judges every attempt, retried ones too, and compares each backend with the others of
+    /// its pool. A backend that fails more than they do gets no requests for a while. Then single requests
+    /// that can be retried elsewhere show whether it works again; a health check that passes does not bring
+    /// it back. If all backends fail alike, none is taken out, and the last one that can get requests never is.
+    /// Weir's own rejections and clients that disconnect or stall do not count. OPERATIONS.md has a section
+    /// "When backends fail".
+    RawBreaker at "pools[].breaker"
+        means [Eq] Breaker { on: FailureSet };
+
+    combined {
+        /// Failures that count. `connect`: no connection, or a failed TLS handshake. `reset`: the connection
+        /// broke before the response. `timeout`: no response in time. `cut`: the response was aborted after its
+        /// headers. A number or a range: the status of the response, 400 to 599.
+        on: List<CountedFailure> = default(CountedFailure::usual()), "[connect, reset, timeout, 500, 502-504]";
+    }
+
+    /// Consecutive failures that take a backend out. A refused connection does so at once.
+    failures: NonZeroU32 [whole(1, 50)] = default(3), "5";
+    /// Share of failures among the last `attempts` that takes a backend out, if it is also at least twice that of
+    /// the pool's median backend.
+    share: Percent [whole(1, 100)] = default(Percent(30)), "50%";
+    /// Number of attempts that `share` is taken of.
+    attempts: NonZeroU32 [whole(2, ATTEMPTS_MAX)] = default(20), "50";
+    /// How many times slower than those of the pool's median backend the response headers of a backend may be.
+    /// One that is slower, and by at least 50ms, in half of its last `attempts` is taken out; so is one that
+    /// does not respond to `failures` requests for that long. Requests with a body are not measured. `off`:
+    /// latency does not matter.
+    slower: TimesOrOff [whole(2, 100)] = default(TimesOrOff::Times(5)), "10x";
+    /// How long a backend gets no requests at first, with a jitter of 20%. Twice as long for one that is slow or
+    /// aborts its responses. Each failure soon after a return doubles it.
+    open: Duration [Bounds::NotZero("an open time of 0 would take no backend out")] = default(secs(1)), "5s";
+    /// The longest such time. Not shorter than `open`.
+    open_max: Duration [Bounds::NotZero("an open time of 0 would take no backend out")] = default(secs(5 * 60)), "1m";
+    /// Number of trial requests at the same time, once that time is over.
+    trials: NonZeroU32 [whole(1, 100)] = default(1), "2";
+    /// Consecutive successful trials after which the backend gets its share of requests again.
+    successes: NonZeroU32 [whole(1, 100)] = default(3), "5";
+    /// Share of the pool's backends that the breaker may take out at the same time: at least one, never the
+    /// last one that can get requests. Backends that refuse connections are not limited by it.
+    out_max: Percent [whole(1, 100)] = default(Percent(50)), "30%";
+    /// Only logs and counts what the breaker would do, and takes no backend out.
+    shadow: bool = default(false), "true";
+}
+
+impl RawBreaker {
+    /// The default of a pool.
+    pub(in super::super) fn usual() -> Self {
+        let failures = Self::default().failures();
+        Self { failures: Some(Spanned { at: Origin::START, value: failures }), ..Self::default() }
+    }
+}
+
+/// As many results of a backend are kept.
+const ATTEMPTS_MAX: u64 = 63;
+const _: () = assert!(History::LEN_MAX == 63, "the range of `attempts` is what a history has");

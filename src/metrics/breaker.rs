@@ -1,0 +1,128 @@
+//! The metrics of the circuit breakers.
+
+use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, Result};
+
+use crate::metrics::register::{counters, gauges};
+use crate::policy::breaker::{BreakerPhase, Cause, Transition};
+use crate::runtime::breakers::BreakerChange;
+use crate::runtime::ids::{PoolId, PoolMap};
+use crate::runtime::pool::Pool;
+use crate::runtime::snapshot::Snapshot;
+use crate::time::Timestamp;
+
+/// The series of all backends whose pool has a circuit breaker. All exist from the start.
+pub(super) struct BreakerMetrics {
+    pools: PoolMap<PoolBreakers>,
+}
+
+struct PoolBreakers {
+    backends: Vec<BackendBreaker>,
+    shadow: Option<IntCounter>,
+}
+
+struct BackendBreaker {
+    /// In the order of [`BreakerPhase::ALL`].
+    states: Vec<IntGauge>, // lb_breaker_state{pool,backend,state}
+    /// In the order of [`Cause::ALL`].
+    opened: Vec<IntCounter>, // lb_breaker_opened_total{pool,backend,cause}
+}
+
+impl BreakerMetrics {
+    pub(super) fn new(registry: &Registry, snapshot: &Snapshot) -> Result<Self> {
+        let states = gauges(
+            registry,
+            (
+                "lb_breaker_state",
+                "1 for the state of a backend's circuit breaker: closed, open or half_open.",
+            ),
+            &["pool", "backend", "state"],
+        )?;
+        let opened = counters(
+            registry,
+            (
+                "lb_breaker_opened_total",
+                "How often the circuit breaker of a backend opened, by cause.",
+            ),
+            &["pool", "backend", "cause"],
+        )?;
+        let shadow = counters(
+            registry,
+            (
+                "lb_shadow_total",
+                "What a protection in shadow mode would have done, but did not do.",
+            ),
+            &["protection", "pool"],
+        )?;
+        let families = BreakerFamilies { states, opened, shadow };
+        let pools = snapshot.pools.iter().map(|pool| families.series(pool));
+        Ok(Self { pools: pools.collect::<Result<_>>()? })
+    }
+
+    /// Counts a change.
+    pub(super) fn record(&self, pool: PoolId, change: &BreakerChange) {
+        let Some(pool) = self.pools.get(pool) else { return };
+        let Transition::Opened { why, .. } = change.change else { return };
+        if let Some(shadow) = &pool.shadow {
+            shadow.inc();
+        }
+        let backend = pool.backends.get(change.backend.position());
+        let cause = Cause::ALL.iter().position(|cause| *cause == why.cause);
+        let opened = backend.zip(cause).and_then(|(backend, cause)| backend.opened.get(cause));
+        if let Some(opened) = opened {
+            opened.inc();
+        }
+    }
+
+    /// Sets the gauges from the snapshot.
+    pub(super) fn refresh(&self, snapshot: &Snapshot, now: Timestamp) {
+        for (series, pool) in self.pools.iter().zip(&snapshot.pools) {
+            for (series, member) in series.backends.iter().zip(&pool.members) {
+                let phase = member.backend.circuit.phase(now);
+                for (gauge, state) in series.states.iter().zip(BreakerPhase::ALL) {
+                    gauge.set(i64::from(state == phase));
+                }
+            }
+        }
+    }
+}
+
+struct BreakerFamilies {
+    states: IntGaugeVec,
+    opened: IntCounterVec,
+    shadow: IntCounterVec,
+}
+
+impl BreakerFamilies {
+    fn series(&self, pool: &Pool) -> Result<PoolBreakers> {
+        let Some(breakers) = &pool.breakers else {
+            return Ok(PoolBreakers { backends: Vec::new(), shadow: None });
+        };
+        let name = pool.name.as_str();
+        let shadow = || self.shadow.get_metric_with_label_values(&["breaker", name]);
+        let backends = pool.members.iter().map(|member| {
+            let label = &*member.backend.label;
+            Ok(BackendBreaker {
+                states: self.of_states(name, label)?,
+                opened: self.of_causes(name, label)?,
+            })
+        });
+        Ok(PoolBreakers {
+            backends: backends.collect::<Result<_>>()?,
+            shadow: breakers.params.shadow.then(shadow).transpose()?,
+        })
+    }
+
+    fn of_states(&self, pool: &str, backend: &str) -> Result<Vec<IntGauge>> {
+        let of = |state: &BreakerPhase| {
+            self.states.get_metric_with_label_values(&[pool, backend, state.as_str()])
+        };
+        BreakerPhase::ALL.iter().map(of).collect()
+    }
+
+    fn of_causes(&self, pool: &str, backend: &str) -> Result<Vec<IntCounter>> {
+        let of = |cause: &Cause| {
+            self.opened.get_metric_with_label_values(&[pool, backend, cause.as_str()])
+        };
+        Cause::ALL.iter().map(of).collect()
+    }
+}

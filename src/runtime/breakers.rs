@@ -1,0 +1,305 @@
+//! The circuit breakers of one pool: who is judged against whom, and what a change looks like.
+
+use std::time::Duration;
+
+use crate::config::{self, FailureSet};
+use crate::name::PoolName;
+use crate::policy::breaker::{AttemptFault, BreakerParams, Moment, Peers, Suspicion, Transition};
+use crate::policy::latency;
+use crate::policy::retry::AttemptFailure;
+use crate::runtime::backend::{Backend, Member};
+use crate::runtime::ids::BackendId;
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use crate::time::{Timestamp, nanos};
+
+/// How often the typical latency of a pool is calculated.
+const CALCULATED_EVERY: Duration = Duration::from_millis(100);
+
+/// The circuit breakers of one pool.
+#[derive(Debug)]
+pub struct Breakers {
+    /// When they open and close.
+    pub params: BreakerParams,
+    /// Which failures count.
+    on: FailureSet,
+    slower: Option<u32>,
+    /// One backend is judged at a time, so that two do not count on each other.
+    judging: Mutex<()>,
+    /// The median latency in nanoseconds; 0 while it is unknown.
+    typical_ns: AtomicU64,
+    calculated_ns: AtomicU64,
+}
+
+/// A change of one backend's breaker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BreakerChange {
+    /// Which.
+    pub backend: BackendId,
+    /// What has changed.
+    pub change: Transition,
+    /// Nothing was done, only logged and counted.
+    pub shadow: bool,
+}
+
+impl BreakerChange {
+    /// Logs it for the operator.
+    pub fn log(&self, pool: &PoolName, label: &str) {
+        match self.change {
+            Transition::Opened { why, open_for } => {
+                let Suspicion { cause, failed, of, .. } = why;
+                let what = if self.shadow { "would open (shadow)" } else { "opened" };
+                log::warn!(
+                    "breaker {what}: pool={pool} backend={label} cause={} failed={failed} of={of} \
+                     open_for={:.1}s",
+                    cause.as_str(),
+                    open_for.as_secs_f64(),
+                );
+            }
+            Transition::HalfOpened => {
+                log::info!("breaker half-open, trying a request: pool={pool} backend={label}");
+            }
+            Transition::Closed if self.shadow => {
+                log::info!("breaker would close (shadow): pool={pool} backend={label}");
+            }
+            Transition::Closed => log::info!("breaker closed: pool={pool} backend={label}"),
+        }
+    }
+}
+
+impl Breakers {
+    /// As configured.
+    #[must_use]
+    pub fn new(breaker: &config::Breaker) -> Self {
+        Self {
+            params: BreakerParams {
+                failures: breaker.failures,
+                share: breaker.share,
+                attempts: breaker.attempts.get(),
+                open: breaker.open,
+                open_max: breaker.open_max,
+                trials: breaker.trials,
+                successes: breaker.successes,
+                out_max: breaker.out_max,
+                shadow: breaker.shadow,
+            },
+            on: breaker.on.clone(),
+            slower: breaker.slower,
+            judging: Mutex::new(()),
+            typical_ns: AtomicU64::new(0),
+            calculated_ns: AtomicU64::new(0),
+        }
+    }
+
+    /// How a failed attempt counts; `None` if it does not.
+    #[must_use]
+    pub fn fault(&self, failure: AttemptFailure, response_started: bool) -> Option<AttemptFault> {
+        let (counts, fault) = match failure {
+            AttemptFailure::Connect => (self.on.connect, AttemptFault::Refused),
+            AttemptFailure::ConnectTimeout | AttemptFailure::Tls | AttemptFailure::Certificate => {
+                (self.on.connect, AttemptFault::Failed)
+            }
+            // It did not process the request, and says so: no failure, but a wish.
+            AttemptFailure::Refused => (false, AttemptFault::Failed),
+            AttemptFailure::Reset | AttemptFailure::Timeout if response_started => {
+                (self.on.cut, AttemptFault::Cut)
+            }
+            AttemptFailure::Reset => (self.on.reset, AttemptFault::Failed),
+            AttemptFailure::Timeout => (self.on.timeout, AttemptFault::Failed),
+            AttemptFailure::Status(status) => {
+                let is_in = |range: &(u16, u16)| (range.0..=range.1).contains(&status);
+                (self.on.status.iter().any(is_in), AttemptFault::Failed)
+            }
+        };
+        counts.then_some(fault)
+    }
+
+    /// Records the result of an attempt that is not a trial.
+    pub(super) fn record(
+        &self,
+        members: &[Member],
+        id: BackendId,
+        result: Result<(), AttemptFault>,
+        at: Moment,
+    ) -> Option<BreakerChange> {
+        let backend = &members.get(id.position())?.backend;
+        if self.params.shadow && backend.circuit.is_out() {
+            // No trials are made, so every result is one.
+            return self.record_trial(backend, id, result, at);
+        }
+        match result {
+            Ok(()) => {
+                backend.circuit.succeeded();
+                None
+            }
+            Err(fault) => {
+                let why = backend.circuit.failed(&self.params, fault, at.now)?;
+                self.open(members, id, why, at)
+            }
+        }
+    }
+
+    /// Records the result of a trial.
+    pub(super) fn record_trial(
+        &self,
+        backend: &Backend,
+        id: BackendId,
+        result: Result<(), AttemptFault>,
+        at: Moment,
+    ) -> Option<BreakerChange> {
+        let change = backend.circuit.record_trial(&self.params, result, at)?;
+        backend.set_open(backend.circuit.is_out() && !self.params.shadow);
+        Some(self.changed(id, change))
+    }
+
+    pub(super) fn changed(&self, backend: BackendId, change: Transition) -> BreakerChange {
+        BreakerChange { backend, change, shadow: self.params.shadow }
+    }
+
+    fn open(
+        &self,
+        members: &[Member],
+        id: BackendId,
+        why: Suspicion,
+        at: Moment,
+    ) -> Option<BreakerChange> {
+        let backend = &members.get(id.position())?.backend;
+        let _alone = self.judging.lock();
+        let mut peers = peers(members, id, why);
+        if why.fault == AttemptFault::Slow {
+            peers.median_share = peers.median_share.max(self.silent_share(members, id, at.now));
+        }
+        let change = backend.circuit.open(&self.params, why, peers, at)?;
+        backend.set_open(!self.params.shadow);
+        Some(self.changed(id, change))
+    }
+
+    // ── latency ──
+
+    /// The response headers of a measured attempt arrived. Returns whether they were far later than
+    /// usual.
+    pub(super) fn heard(
+        &self,
+        members: &[Member],
+        backend: &Backend,
+        took: Duration,
+        now: Timestamp,
+    ) -> Option<bool> {
+        let slower = self.slower?;
+        backend.circuit.heard(took, now);
+        let calculated = self.calculated_ns.load(Relaxed);
+        if now.as_nanos().saturating_sub(calculated) > nanos(CALCULATED_EVERY) {
+            self.calculated_ns.store(now.as_nanos(), Relaxed);
+            self.calculate(members);
+        }
+        let typical = self.typical()?;
+        Some(took > latency::slow_beyond(typical, slower))
+    }
+
+    /// Whether the time to response headers is measured.
+    pub(super) const fn measures(&self) -> bool {
+        self.slower.is_some()
+    }
+
+    pub(super) fn record_slow(
+        &self,
+        members: &[Member],
+        id: BackendId,
+        is_slow: bool,
+        at: Moment,
+    ) -> Option<BreakerChange> {
+        let circuit = &members.get(id.position())?.backend.circuit;
+        let why = circuit.took(&self.params, is_slow, at.now)?;
+        self.open(members, id, why, at)
+    }
+
+    fn typical(&self) -> Option<Duration> {
+        match self.typical_ns.load(Relaxed) {
+            0 => None,
+            typical => Some(Duration::from_nanos(typical)),
+        }
+    }
+
+    fn calculate(&self, members: &[Member]) {
+        let mut known = [Duration::ZERO; config::limits::BACKENDS_MAX];
+        let mut count = 0;
+        let averages = members.iter().filter_map(|member| member.backend.circuit.latency());
+        for (place, average) in known.iter_mut().zip(averages) {
+            *place = average;
+            count += 1;
+        }
+        let typical = known.get_mut(..count).and_then(latency::median);
+        self.typical_ns.store(typical.map_or(0, nanos), Relaxed);
+    }
+
+    /// Whether a backend has not responded to its requests for so long that another one is better.
+    pub(super) fn is_silent(&self, backend: &Backend, now: Timestamp) -> bool {
+        let typical = self.typical().map(latency::silent_beyond);
+        typical.is_some_and(|limit| backend.circuit.is_silent(limit, now))
+    }
+
+    /// Opens the breaker of a backend that has not responded for far too long.
+    pub(super) fn open_silent(
+        &self,
+        members: &[Member],
+        id: BackendId,
+        at: Moment,
+    ) -> Option<BreakerChange> {
+        let circuit = &members.get(id.position())?.backend.circuit;
+        let limit = latency::slow_beyond(self.typical()?, self.slower?);
+        if !circuit.is_silent(limit, at.now) {
+            return None;
+        }
+        let why = circuit.suspect_silence(&self.params)?;
+        self.open(members, id, why, at)
+    }
+
+    /// 100 if at least half of the others are silent, too, else 0.
+    fn silent_share(&self, members: &[Member], but: BackendId, now: Timestamp) -> u32 {
+        let others = || members.iter().enumerate().filter(|(index, _)| *index != but.position());
+        let silent = others().filter(|(_, member)| self.is_silent(&member.backend, now)).count();
+        if silent > 0 && silent * 2 >= others().count() { 100 } else { 0 }
+    }
+}
+
+/// The other backends of the pool.
+fn peers(members: &[Member], but: BackendId, why: Suspicion) -> Peers {
+    let mut found = Peers { eligible_others: 0, out: 0, total: members.len(), median_share: 0 };
+    // The number of others with each share.
+    let mut shares = [0_usize; 101];
+    let mut known = 0;
+    for (index, member) in members.iter().enumerate() {
+        let backend = &member.backend;
+        let is_out = backend.circuit.is_out();
+        found.out += usize::from(is_out);
+        if index == but.position() {
+            continue;
+        }
+        found.eligible_others += usize::from(backend.is_healthy() && !is_out);
+        let share = backend.circuit.share(why.fault, why.window);
+        let share = share.and_then(|share| usize::try_from(share).ok());
+        if let Some(count) = share.and_then(|share| shares.get_mut(share)) {
+            *count += 1;
+            known += 1;
+        }
+    }
+    found.median_share = median(&shares, known);
+    found
+}
+
+/// The median of `known` shares: the middle one, or the mean of the two in the middle.
+fn median(shares: &[usize], known: usize) -> u32 {
+    let Some(last) = known.checked_sub(1) else { return 0 };
+    u32::midpoint(nth(shares, last / 2), nth(shares, known / 2))
+}
+
+/// The `nth` share in order, counted from 0.
+fn nth(shares: &[usize], mut nth: usize) -> u32 {
+    for (share, count) in (0..).zip(shares) {
+        if nth < *count {
+            return share;
+        }
+        nth -= count;
+    }
+    0
+}

@@ -1,0 +1,276 @@
+//! The circuit breaker of one backend, as requests of all threads use it.
+//!
+//! A pick reads nothing of this: whether the breaker is open is a flag of the backend. A success of a
+//! backend that does not fail is one read. The lock is taken for failures and trials only.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::policy::breaker::{
+    AttemptFault, Breaker, BreakerParams, BreakerPhase, BreakerState, History, Moment, Peers,
+    Suspicion, Transition,
+};
+use crate::policy::latency::Latency;
+use crate::policy::penalty::Penalty;
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use crate::time::{Timestamp, nanos};
+
+/// What is known of a backend by its requests.
+#[derive(Debug, Default)]
+pub struct Circuit {
+    breaker: Mutex<Breaker>,
+    /// The end of the open time in nanoseconds; 0 while the breaker is closed.
+    open_until_ns: AtomicU64,
+    /// It was opened by a refused connection.
+    refuses: AtomicBool,
+    /// The last results: [`History`].
+    results: AtomicU64,
+    /// Which of the last attempts were slow: [`History`].
+    slow: AtomicU64,
+    /// The time to response headers: [`Latency`].
+    latency: AtomicU64,
+    /// Failures that count as load.
+    penalty: Penalty,
+    /// Measured attempts that have no response headers yet.
+    waiting: AtomicU32,
+    /// When the last headers arrived, or when the first of these attempts began, in nanoseconds.
+    heard_ns: AtomicU64,
+}
+
+/// What is known of a backend by its requests, for the next worker.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CircuitState {
+    breaker: BreakerState,
+    refuses: bool,
+    results: u64,
+    slow: u64,
+    latency: u64,
+}
+
+impl Circuit {
+    // ── results ──
+
+    /// Records a success.
+    pub fn succeeded(&self) {
+        push(&self.results, false);
+    }
+
+    /// Records a failure; `Some` if that is a reason to open.
+    pub fn failed(
+        &self,
+        params: &BreakerParams,
+        fault: AttemptFault,
+        now: Timestamp,
+    ) -> Option<Suspicion> {
+        let history = push(&self.results, true);
+        self.breaker.lock().suspect(params, fault, history, now)
+    }
+
+    /// Records whether an attempt was slow; `Some` if that is a reason to open.
+    pub fn took(&self, params: &BreakerParams, is_slow: bool, now: Timestamp) -> Option<Suspicion> {
+        let history = push(&self.slow, is_slow);
+        if !is_slow {
+            return None;
+        }
+        self.breaker.lock().suspect(params, AttemptFault::Slow, history, now)
+    }
+
+    /// A reason to open if too many attempts have no response.
+    pub fn suspect_silence(&self, params: &BreakerParams) -> Option<Suspicion> {
+        self.breaker.lock().suspect_silence(params, self.waiting.load(Relaxed))
+    }
+
+    /// The share of failures among the last results, in per cent; `None` without results.
+    #[must_use]
+    pub fn share(&self, fault: AttemptFault, last: u32) -> Option<u32> {
+        let bits = if fault == AttemptFault::Slow { &self.slow } else { &self.results };
+        let history = History::from_bits(bits.load(Relaxed));
+        let of = history.len().min(last);
+        (history.failures(of) * 100).checked_div(of)
+    }
+
+    /// Counts a failure as load for a while.
+    pub fn penalize(&self, now: Timestamp) {
+        self.penalty.add(now);
+    }
+
+    /// The load of the last failures.
+    #[must_use]
+    pub fn penalty(&self, now: Timestamp) -> u64 {
+        self.penalty.load(now)
+    }
+
+    // ── state ──
+
+    /// Opens the breaker, unless the peers forbid it.
+    pub fn open(
+        &self,
+        params: &BreakerParams,
+        why: Suspicion,
+        peers: Peers,
+        at: Moment,
+    ) -> Option<Transition> {
+        let mut breaker = self.breaker.lock();
+        let change = breaker.open(params, why, peers, at)?;
+        self.publish(&breaker, why.fault);
+        Some(change)
+    }
+
+    /// Begins a trial, if one is due.
+    pub fn try_trial(&self, params: &BreakerParams, now: Timestamp) -> Option<Option<Transition>> {
+        if now < self.open_until() {
+            return None;
+        }
+        self.breaker.lock().try_trial(params, now)
+    }
+
+    /// Ends a trial.
+    pub fn end_trial(&self) {
+        self.breaker.lock().end_trial();
+    }
+
+    /// Records the result of a trial.
+    pub fn record_trial(
+        &self,
+        params: &BreakerParams,
+        result: Result<(), AttemptFault>,
+        at: Moment,
+    ) -> Option<Transition> {
+        let mut breaker = self.breaker.lock();
+        let change = breaker.record_trial(params, result, at)?;
+        self.publish(&breaker, result.err().unwrap_or(AttemptFault::Failed));
+        Some(change)
+    }
+
+    /// Closes the breaker, if no trial has come for too long.
+    pub fn expire(&self, params: &BreakerParams, now: Timestamp) -> Option<Transition> {
+        let mut breaker = self.breaker.lock();
+        let change = breaker.expire(params, now)?;
+        self.publish(&breaker, AttemptFault::Failed);
+        Some(change)
+    }
+
+    /// Makes the new state visible. Results from before a return say nothing about the time after.
+    fn publish(&self, breaker: &Breaker, fault: AttemptFault) {
+        let until = breaker.opens_until();
+        if until.is_none() {
+            self.results.store(0, Relaxed);
+            self.slow.store(0, Relaxed);
+        }
+        self.refuses.store(until.is_some() && fault == AttemptFault::Refused, Relaxed);
+        self.open_until_ns.store(until.map_or(0, |until| until.as_nanos().max(1)), Relaxed);
+    }
+
+    /// Whether the breaker is not closed.
+    #[must_use]
+    pub fn is_out(&self) -> bool {
+        self.open_until_ns.load(Relaxed) != 0
+    }
+
+    /// Whether a refused connection has opened it.
+    #[must_use]
+    pub fn refuses(&self) -> bool {
+        self.refuses.load(Relaxed)
+    }
+
+    /// The end of its open time.
+    #[must_use]
+    pub fn open_until(&self) -> Timestamp {
+        Timestamp::from_nanos(self.open_until_ns.load(Relaxed))
+    }
+
+    /// Its state.
+    #[must_use]
+    pub fn phase(&self, now: Timestamp) -> BreakerPhase {
+        match self.open_until_ns.load(Relaxed) {
+            0 => BreakerPhase::Closed,
+            until if now.as_nanos() < until => BreakerPhase::Open,
+            _ => BreakerPhase::HalfOpen,
+        }
+    }
+
+    // ── latency ──
+
+    /// A measured attempt begins.
+    pub fn begin(&self, now: Timestamp) {
+        if self.waiting.fetch_add(1, Relaxed) == 0 {
+            self.heard_ns.store(now.as_nanos(), Relaxed);
+        }
+    }
+
+    /// A measured attempt waits no longer.
+    pub fn end(&self) {
+        self.waiting.fetch_sub(1, Relaxed);
+    }
+
+    /// A measured attempt failed, so the backend is not silent.
+    pub fn reacted(&self, now: Timestamp) {
+        self.heard_ns.store(now.as_nanos(), Relaxed);
+    }
+
+    /// The response headers of a measured attempt arrived after this time.
+    pub fn heard(&self, took: Duration, now: Timestamp) {
+        self.reacted(now);
+        // A sample that another thread overwrites is not missed.
+        let latency = Latency::from_bits(self.latency.load(Relaxed)).with(took);
+        self.latency.store(latency.bits(), Relaxed);
+    }
+
+    /// The typical time to response headers.
+    #[must_use]
+    pub fn latency(&self) -> Option<Duration> {
+        Latency::from_bits(self.latency.load(Relaxed)).typical()
+    }
+
+    /// Whether attempts wait, and no headers have arrived for longer than `limit`.
+    #[must_use]
+    pub fn is_silent(&self, limit: Duration, now: Timestamp) -> bool {
+        self.waiting.load(Relaxed) > 0
+            && now.as_nanos().saturating_sub(self.heard_ns.load(Relaxed)) > nanos(limit)
+    }
+
+    // ── handoff ──
+
+    /// Its state for the next worker.
+    #[must_use]
+    pub fn export(&self, now: Timestamp) -> CircuitState {
+        CircuitState {
+            breaker: self.breaker.lock().export(now),
+            refuses: self.refuses(),
+            results: self.results.load(Relaxed),
+            slow: self.slow.load(Relaxed),
+            latency: self.latency.load(Relaxed),
+        }
+    }
+
+    /// Continues with the state that another worker exported `age` before `now`.
+    pub fn import(&self, state: &CircuitState, age: Duration, now: Timestamp) {
+        let mut breaker = self.breaker.lock();
+        breaker.import(&state.breaker, age, now);
+        self.publish(
+            &breaker,
+            if state.refuses { AttemptFault::Refused } else { AttemptFault::Failed },
+        );
+        self.results.store(state.results, Relaxed);
+        self.slow.store(state.slow, Relaxed);
+        self.latency.store(state.latency, Relaxed);
+    }
+}
+
+/// Adds a result. A success after many successes only reads.
+fn push(bits: &AtomicU64, failed: bool) -> History {
+    let mut before = bits.load(Relaxed);
+    loop {
+        let after = History::from_bits(before).with(failed);
+        if after.bits() == before {
+            return after;
+        }
+        match bits.compare_exchange_weak(before, after.bits(), Relaxed, Relaxed) {
+            Ok(_) => return after,
+            Err(newer) => before = newer,
+        }
+    }
+}

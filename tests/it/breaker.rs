@@ -1,0 +1,328 @@
+//! Circuit breakers: which backend gets no requests, and how it comes back. Counted at the backends.
+
+#![expect(
+    clippy::indexing_slicing,
+    reason = "a helper that finds something else fails the test, which is what a panic does"
+)]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+
+use crate::support::backend::{Backend, Behaviour};
+use crate::support::client::Client;
+use crate::support::configs::pool;
+use crate::support::weir::{Weir, kill};
+use crate::support::{TIMEOUT, eventually};
+
+/// Opened once, it stays open for the rest of the test.
+const LONG: &str = "breaker: {open: 1m}";
+/// It comes back at once.
+const SHORT: &str = "breaker: {open: 50ms}";
+
+fn world(backends: usize, more: &str) -> (Vec<Backend>, Weir) {
+    let backends = Backend::start_many(backends);
+    let weir = Weir::start(&pool(&backends, more));
+    (backends, weir)
+}
+
+/// The statuses of this number of requests.
+fn ask(weir: &Weir, method: &str, times: usize) -> Vec<u16> {
+    let one = |_| match Client::connect(weir.address()).request(method, "/", &[], b"") {
+        Ok(answer) => answer.status(),
+        Err(_) => 0,
+    };
+    (0..times).map(one).collect()
+}
+
+fn failed(statuses: &[u16]) -> usize {
+    statuses.iter().filter(|status| **status != 200).count()
+}
+
+/// The state of the breaker of a backend.
+fn state(weir: &Weir, backend: usize) -> String {
+    let status = weir.status();
+    status["backends"][backend]["breaker"].as_str().unwrap_or_default().to_owned()
+}
+
+fn opened(weir: &Weir, cause: &str) -> f64 {
+    weir.metrics().sum("lb_breaker_opened_total", &[("cause", cause)])
+}
+
+/// Every second request fails.
+fn every_second(broken: Behaviour) -> Behaviour {
+    let count = AtomicUsize::new(0);
+    Behaviour::By(Arc::new(move |_| match count.fetch_add(1, Relaxed) % 2 {
+        0 => broken.clone(),
+        _ => Behaviour::Good,
+    }))
+}
+
+/// The first of three backends fails like this, until its breaker opens for this cause.
+fn opens_by(broken: Behaviour, cause: &str) {
+    let (backends, weir) = world(3, LONG);
+    backends[0].set(broken);
+    eventually(TIMEOUT, "it is out", || {
+        ask(&weir, "GET", 3);
+        state(&weir, 0) == "open"
+    });
+    assert!(opened(&weir, cause) == 1.0, "{cause}: {}", weir.stderr());
+    weir.until_said(&format!(
+        "breaker opened: pool=web backend={} cause={cause}",
+        backends[0].address()
+    ));
+    backends[0].forget();
+    assert_eq!(failed(&ask(&weir, "GET", 12)), 0, "{cause}");
+    assert_eq!(backends[0].count(), 0, "{cause}: it gets nothing");
+}
+
+// ── it opens ──
+
+#[test]
+fn a_backend_that_fails_in_a_row_gets_no_requests() {
+    opens_by(Behaviour::status(500), "failures");
+    opens_by(Behaviour::ResetBeforeAnswer, "failures");
+}
+
+#[test]
+fn a_backend_that_aborts_its_responses_gets_no_requests() {
+    opens_by(Behaviour::ResetMidBody, "failures");
+}
+
+#[test]
+fn a_backend_that_fails_every_second_request_gets_no_requests() {
+    opens_by(every_second(Behaviour::status(500)), "share");
+}
+
+#[test]
+fn a_refused_connection_takes_a_backend_out_at_once_and_uses_up_no_attempt() {
+    let (backends, weir) = world(5, "breaker: {open: 1m}\nretry: {attempts: 2}");
+    backends[..3].iter().for_each(Backend::stop);
+    assert_eq!(failed(&ask(&weir, "POST", 20)), 0, "three refuse, and two attempts are allowed");
+    assert_eq!(opened(&weir, "refused"), 3.0);
+    assert_eq!(weir.metrics().sum("lb_retries_total", &[]), 3.0, "each was tried once");
+}
+
+#[test]
+fn a_backend_that_hangs_gets_no_requests() {
+    let more = "breaker: {open: 1m}\ntimeouts: {response: 300ms}\nretry: {attempts: 2}";
+    let (backends, weir) = world(3, more);
+    backends[0].set(Behaviour::NeverAnswer);
+    eventually(TIMEOUT, "it is out", || {
+        assert_eq!(failed(&ask(&weir, "GET", 3)), 0);
+        state(&weir, 0) == "open"
+    });
+    backends[0].forget();
+    ask(&weir, "GET", 12);
+    assert_eq!(backends[0].count(), 0);
+    backends[0].release();
+}
+
+#[test]
+fn a_backend_far_slower_than_the_others_gets_no_requests() {
+    let (backends, weir) = world(3, LONG);
+    // What is typical has to be known first.
+    ask(&weir, "GET", 60);
+    backends[0].set(Behaviour::slow(Duration::from_millis(400)));
+    eventually(TIMEOUT, "it is out", || {
+        ask(&weir, "GET", 3);
+        state(&weir, 0) == "open"
+    });
+    assert_eq!(opened(&weir, "slow"), 1.0);
+    backends[0].forget();
+    ask(&weir, "GET", 12);
+    assert_eq!(backends[0].count(), 0);
+}
+
+// ── it does not open ──
+
+#[test]
+fn if_all_backends_fail_alike_none_is_taken_out() {
+    let (backends, weir) = world(3, LONG);
+    backends.iter().for_each(|backend| backend.set(Behaviour::status(500)));
+    ask(&weir, "GET", 60);
+    assert_eq!(weir.metrics().sum("lb_breaker_opened_total", &[]), 0.0, "{}", weir.stderr());
+    assert!(backends.iter().all(|backend| backend.count() == 20));
+}
+
+#[test]
+fn the_last_backend_stays_whatever_it_does() {
+    let (backends, weir) = world(2, LONG);
+    backends[0].stop();
+    backends[1].set(Behaviour::status(500));
+    ask(&weir, "GET", 20);
+    assert_eq!((state(&weir, 0).as_str(), state(&weir, 1).as_str()), ("open", "closed"));
+    backends[1].set(Behaviour::Good);
+    assert_eq!(failed(&ask(&weir, "GET", 6)), 0);
+}
+
+#[test]
+fn own_rejections_and_clients_that_leave_are_not_the_backends_failures() {
+    let (backends, weir) = world(2, LONG);
+    backends.iter().for_each(|backend| backend.set(Behaviour::NeverAnswer));
+    for count in 1..=8 {
+        let mut client = Client::connect(weir.address());
+        client.send("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n");
+        eventually(TIMEOUT, "it is at a backend", || {
+            backends.iter().map(Backend::count).sum::<usize>() == count
+        });
+        drop(client);
+    }
+    eventually(TIMEOUT, "all are given up", || {
+        backends.iter().all(|backend| backend.in_flight() == 0) || weir.access_log().len() == 8
+    });
+    assert_eq!(weir.metrics().sum("lb_breaker_opened_total", &[]), 0.0);
+    backends.iter().for_each(Backend::release);
+}
+
+#[test]
+fn in_shadow_mode_it_is_logged_and_counted_and_nothing_is_taken_out() {
+    let (backends, weir) = world(3, "breaker: {open: 1m, shadow: true}");
+    backends[0].set(Behaviour::status(500));
+    let statuses = ask(&weir, "POST", 30);
+    assert_eq!(failed(&statuses), 10, "its share of them");
+    weir.until_said("breaker would open (shadow): pool=web ");
+    let counted = weir.metrics().sum("lb_shadow_total", &[("protection", "breaker")]);
+    assert_eq!(counted, 1.0);
+    assert_eq!(backends[0].count(), 10);
+}
+
+#[test]
+fn without_a_breaker_there_are_no_series_of_one() {
+    let (backends, weir) = world(2, "breaker: off");
+    backends[0].set(Behaviour::status(500));
+    assert_eq!(failed(&ask(&weir, "POST", 20)), 10);
+    assert!(!weir.metrics().series().iter().any(|(name, _)| name.starts_with("lb_breaker")));
+    assert!(weir.status()["backends"][0]["breaker"].is_null());
+}
+
+// ── it comes back ──
+
+#[test]
+fn a_repaired_backend_comes_back_by_three_requests_that_can_be_retried() {
+    let (backends, weir) = world(3, SHORT);
+    backends[0].set(Behaviour::status(500));
+    ask(&weir, "GET", 12);
+    assert_eq!(opened(&weir, "failures"), 1.0);
+    backends[0].set(Behaviour::Good);
+    backends[0].forget();
+    eventually(TIMEOUT, "its open time is over", || state(&weir, 0) == "half_open");
+    assert_eq!(failed(&ask(&weir, "POST", 12)), 0);
+    assert_eq!(backends[0].count(), 0, "a POST is no trial");
+    assert_eq!(failed(&ask(&weir, "GET", 3)), 0);
+    assert_eq!(backends[0].count(), 3, "each was a trial");
+    assert_eq!(state(&weir, 0), "closed");
+    weir.until_said("breaker half-open, trying a request: pool=web ");
+    weir.until_said("breaker closed: pool=web ");
+    let is_closed = weir.metrics().sum("lb_breaker_state", &[("state", "closed")]);
+    assert_eq!(is_closed, 3.0);
+}
+
+#[test]
+fn a_trial_that_fails_is_retried_elsewhere_and_opens_the_breaker_again() {
+    let (backends, weir) = world(3, SHORT);
+    backends[0].set(Behaviour::status(500));
+    ask(&weir, "GET", 12);
+    eventually(TIMEOUT, "a trial fails", || {
+        assert_eq!(failed(&ask(&weir, "GET", 1)), 0);
+        opened(&weir, "trial") >= 1.0
+    });
+}
+
+#[test]
+fn a_health_check_that_passes_does_not_bring_a_backend_back() {
+    let backends = Backend::start_many(2);
+    backends.iter().for_each(|backend| backend.on("/health", Behaviour::Good));
+    let urls: Vec<String> = backends.iter().map(Backend::url).collect();
+    let weir = Weir::start(&format!(
+        "pools: [{{name: web, breaker: {{open: 1m}}, backends: [{}], \
+         health_check: {{path: /health, interval: 20ms}}}}]",
+        urls.join(", ")
+    ));
+    backends[0].set(Behaviour::status(500));
+    ask(&weir, "GET", 12);
+    assert_eq!(state(&weir, 0), "open");
+    let checks = backends[0].count_of("/health");
+    eventually(TIMEOUT, "ten health checks", || backends[0].count_of("/health") > checks + 10);
+    assert_eq!(weir.status()["backends"][0]["state"], "healthy");
+    assert_eq!(state(&weir, 0), "open");
+    let before = backends[0].count_of("/");
+    assert_eq!(failed(&ask(&weir, "GET", 6)), 0);
+    assert_eq!(backends[0].count_of("/"), before);
+}
+
+#[test]
+fn a_trial_whose_client_leaves_makes_room_for_the_next() {
+    let (backends, weir) = world(3, SHORT);
+    backends[0].set(Behaviour::status(500));
+    ask(&weir, "GET", 12);
+    backends[0].set(Behaviour::NeverAnswer);
+    backends[0].forget();
+    eventually(TIMEOUT, "its open time is over", || state(&weir, 0) == "half_open");
+    for trial in 1..=4 {
+        let mut client = Client::connect(weir.address());
+        client.send("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n");
+        backends[0].until_count(trial);
+        drop(client);
+        eventually(TIMEOUT, "the trial is given up", || weir.access_log().len() == 12 + trial);
+    }
+    backends[0].set(Behaviour::Good);
+    backends[0].release();
+    assert_eq!(failed(&ask(&weir, "GET", 3)), 0);
+    eventually(TIMEOUT, "it is back", || {
+        ask(&weir, "GET", 1);
+        state(&weir, 0) == "closed"
+    });
+}
+
+// ── a new worker ──
+
+/// It is open, and stays so after `replace`.
+fn stays_open(replace: impl FnOnce(&Weir)) {
+    let (backends, weir) = world(3, LONG);
+    backends[0].set(Behaviour::status(500));
+    ask(&weir, "GET", 12);
+    assert_eq!(state(&weir, 0), "open");
+    replace(&weir);
+    backends[0].forget();
+    assert_eq!(state(&weir, 0), "open");
+    assert_eq!(failed(&ask(&weir, "GET", 9)), 0);
+    assert_eq!(backends[0].count(), 0);
+}
+
+#[test]
+fn it_stays_open_over_a_reload() {
+    stays_open(|weir| {
+        let before = weir.worker_pid();
+        weir.reload();
+        assert_ne!(weir.worker_pid(), before);
+    });
+}
+
+#[test]
+fn it_stays_open_over_an_upgrade_of_the_supervisor() {
+    stays_open(|weir| {
+        let before = weir.worker_pid();
+        weir.signal("USR2");
+        weir.until_said("supervisor replaced: ");
+        eventually(TIMEOUT, "it can be asked", || weir.command(&["status"]).code == Some(0));
+        weir.reload();
+        assert_ne!(weir.worker_pid(), before);
+    });
+}
+
+#[test]
+fn it_stays_open_over_a_crash() {
+    stays_open(|weir| {
+        let before = weir.worker_pid();
+        // The state of the breaker is in the next checkpoint, which comes every two seconds.
+        let checkpoint = crate::support::now() + Duration::from_millis(2500);
+        eventually(TIMEOUT, "a checkpoint", || crate::support::now() > checkpoint);
+        if let Err(error) = kill("KILL", &[before]) {
+            panic!("{error}");
+        }
+        eventually(TIMEOUT, "a new worker serves", || {
+            weir.serving().is_some_and(|worker| worker.pid != before)
+        });
+    });
+}
