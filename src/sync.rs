@@ -19,6 +19,12 @@ mod checked {
     #[derive(Debug)]
     pub struct Mutex<T>(loom::sync::Mutex<T>);
 
+    impl<T: Default> Default for Mutex<T> {
+        fn default() -> Self {
+            Self::new(T::default())
+        }
+    }
+
     impl<T> Mutex<T> {
         /// An unlocked mutex.
         pub fn new(value: T) -> Self {
