@@ -2,15 +2,20 @@
 
 use log::Level;
 
+use super::candidate::Candidate;
 use super::command::{Command, KillReason};
 use super::kept_reports::REPORTS_MAX;
-use super::service::Service;
+use super::service::{Phase, Service};
 use super::worker::Worker;
 use super::{Payload, WorkerId};
 
 impl<P: Payload> Service<P> {
     pub(super) fn on_drain_report(&mut self, id: WorkerId, report: P::Report) {
         match &self.workers.current {
+            // It stops, and has handed over: the one that takes over does not know of this.
+            Some(current) if current.id() == id && self.is_replaced_while_stopping() => {
+                self.keep_report(report);
+            }
             // One that stops drains as well, and its own counts contain what it reports.
             Some(current) if current.id() == id => {}
             Some(current) => self.commands.push(Command::SendReport(current.id(), report)),
@@ -35,6 +40,12 @@ impl<P: Payload> Service<P> {
     pub(super) fn send_kept_reports(&mut self, id: WorkerId) {
         let reports = self.kept_reports.take().into_iter();
         self.commands.extend(reports.map(|report| Command::SendReport(id, report)));
+    }
+
+    /// Whether the service stops while a worker takes over from the current one.
+    fn is_replaced_while_stopping(&self) -> bool {
+        matches!(self.phase, Phase::Stopping(_))
+            && self.workers.candidates().any(Candidate::is_taking_over)
     }
 
     fn keep_report(&mut self, report: P::Report) {

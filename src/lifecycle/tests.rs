@@ -334,6 +334,19 @@ fn a_report_that_a_worker_did_not_get_goes_to_the_next_one() {
 }
 
 #[test]
+fn a_report_before_the_successor_is_ready_is_kept_for_it_while_the_service_stops() {
+    let mut bench = Bench::reloading();
+    bench.said(SECOND, WorkerEvent::Warm);
+    bench.said(FIRST, WorkerEvent::State(7));
+    bench.event(Event::StopRequested);
+    bench.said(FIRST, WorkerEvent::DrainReport(5));
+    bench.said(SECOND, WorkerEvent::Ready);
+    assert!(bench.has("SendReport(WorkerId(2), 5)"), "{:?}", bench.commands);
+    bench.said(SECOND, WorkerEvent::DrainReport(6));
+    assert_eq!(bench.commands, ["PublishStats"]);
+}
+
+#[test]
 fn an_upgrade_does_not_leave_a_report_behind() {
     let mut bench = Bench::serving();
     bench.begin_upgrade(1);

@@ -72,7 +72,7 @@ impl<P: ProcessPayload> WorkerProcess<P> {
             Order::Resume if self.shows_totals() => {
                 self.commands.extend([ProcessCommand::Unfreeze, ProcessCommand::ReopenAdminPort]);
             }
-            Order::Drain if self.is_serving() => self.start_drain(End::Replaced, now),
+            Order::Drain => self.on_drain_order(now),
             Order::Stop if self.is_serving() => self.start_stop(now),
             Order::StopNow => self.on_stop_now(now),
             Order::Quiesce if self.phase != ProcessPhase::Ended => {
@@ -85,7 +85,23 @@ impl<P: ProcessPayload> WorkerProcess<P> {
                 self.commands.push(ProcessCommand::ResendFiles);
                 self.send_what_waited();
             }
-            Order::HandOver | Order::Resume | Order::Drain | Order::Stop | Order::Quiesce => {}
+            Order::HandOver | Order::Resume | Order::Stop | Order::Quiesce => {}
+        }
+    }
+
+    /// A successor serves.
+    fn on_drain_order(&mut self, now: Timestamp) {
+        // The successor waits for the others, if it stops as well. It alone learns when they have ended.
+        self.others_drain = false;
+        match self.phase {
+            ProcessPhase::Serving { .. } => self.start_drain(End::Replaced, now),
+            ProcessPhase::AwaitingOthers => self.shut_down(),
+            ProcessPhase::WarmingUp { .. }
+            | ProcessPhase::Warm
+            | ProcessPhase::PreStop { .. }
+            | ProcessPhase::Draining(_)
+            | ProcessPhase::ShuttingDown { .. }
+            | ProcessPhase::Ended => {}
         }
     }
 

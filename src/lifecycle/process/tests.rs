@@ -270,6 +270,7 @@ fn the_last_worker_waits_for_the_others_unless_it_must_stop_at_once() {
         (stats(false), "ShowStats(()) StopServices"),
         (Event::AddCounts(()), "ImportReport(())"),
         (order(Order::StopNow), "StopServices"),
+        (order(Order::Drain), "StopServices"),
         (Event::LinkClosed, "RetireAdminPort StopServices"),
         (Event::StopSignal, ""),
     ] {
@@ -284,4 +285,13 @@ fn a_worker_that_must_stop_at_once_does_not_wait_for_the_others() {
     let _shown = worker.handle(stats(true), at(0));
     let _aborts = worker.handle(order(Order::StopNow), at(0));
     assert_eq!(commands(&mut worker, Event::Drained, 10), "Send(LastReport) StopServices");
+}
+
+#[test]
+fn a_worker_that_is_replaced_while_it_stops_does_not_wait_for_the_others() {
+    let mut worker = phase("pre-stop");
+    let _shown = worker.handle(stats(true), at(0));
+    assert_eq!(commands(&mut worker, order(Order::Drain), 100), "");
+    assert_eq!(commands(&mut worker, Event::Tick, 5000), DRAIN_STOPPED);
+    assert_eq!(commands(&mut worker, Event::Drained, 5000), "Send(LastReport) StopServices");
 }
