@@ -1,7 +1,8 @@
 //! Days in the life of one service, replayed from a seed.
 //!
-//! The production life cycle runs here against a fake world (`world.rs`): its workers die, hang, lie
-//! and speak too late (`worker.rs`), operators reload, upgrade and stop in storms, and binaries fail to
+//! The production life cycle runs here against a fake world (`world.rs`). Its workers are the machine
+//! that production runs as well (`world/process.rs`): they die, hang, lie and speak too late
+//! (`worker.rs`). Operators reload, upgrade and stop in storms, and binaries fail to
 //! start, to be compatible or to continue. After every event the world compares what the life cycle
 //! does with what it promises. `SEED=17` replays one day, `SEEDS=10000` runs more of them, and
 //! `TRACE=1` prints what happened.
@@ -45,6 +46,8 @@ fn no_day_breaks_a_promise() {
         assert!(sums.drains_ended > days / 20, "{sums:?}");
         assert!(sums.handovers_late > days / 100, "{sums:?}");
         assert!(sums.stops_forced > days / 20, "{sums:?}");
+        assert!(sums.reported > days, "{sums:?}");
+        assert!(sums.orphanings > days / 40, "{sums:?}");
     }
 }
 
@@ -110,4 +113,44 @@ fn too_many_draining_workers_are_noticed() {
 #[test]
 fn an_exec_with_messages_in_flight_is_noticed() {
     assert_caught(Sabotage::ExecAtOnce, "may still send");
+}
+
+#[test]
+fn a_worker_that_sends_while_it_is_quiesced_is_noticed() {
+    assert_caught(Sabotage::SpeakWhileQuiesced, "is quiesced, and sends");
+}
+
+#[test]
+fn a_last_report_that_is_not_sent_is_noticed() {
+    assert_caught(Sabotage::LoseLastReport, "and reported");
+}
+
+#[test]
+fn pages_that_stay_frozen_are_noticed() {
+    assert_caught(Sabotage::StayFrozen, "shows frozen pages");
+}
+
+#[test]
+fn a_draining_worker_that_accepts_connections_is_noticed() {
+    assert_caught(Sabotage::KeepAccepting, "still accepts connections");
+}
+
+#[test]
+fn a_worker_that_accepts_connections_too_early_is_noticed() {
+    assert_caught(Sabotage::AcceptEarly, "accepts before it was told to");
+}
+
+#[test]
+fn a_worker_that_skips_pre_stop_is_noticed() {
+    assert_caught(Sabotage::SkipPreStop, "was not unready for `pre_stop`");
+}
+
+#[test]
+fn a_worker_without_a_supervisor_that_goes_on_is_noticed() {
+    assert_caught(Sabotage::KeepUpgraded, "should have ended");
+}
+
+#[test]
+fn a_worker_that_does_not_exit_is_noticed() {
+    assert_caught(Sabotage::StayForever, "should have ended");
 }

@@ -1,9 +1,11 @@
 //! Life cycles that break a promise: the commands of the real one are changed on their way to the
 //! world.
 
+use weir::lifecycle::process::{Message, ProcessCommand};
+use weir::lifecycle::serving_state::ServingState;
 use weir::lifecycle::{Command, Failure, KillReason, Order};
 
-use crate::world::{Config, Reply, Values};
+use crate::world::{Config, Reply, State, Values};
 
 /// How the commands are changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,6 +19,15 @@ pub(crate) enum Sabotage {
     NeverExit,
     LetAllDrain,
     ExecAtOnce,
+    // Those of a worker.
+    SpeakWhileQuiesced,
+    LoseLastReport,
+    StayFrozen,
+    KeepAccepting,
+    AcceptEarly,
+    SkipPreStop,
+    KeepUpgraded,
+    StayForever,
 }
 
 impl Sabotage {
@@ -41,6 +52,30 @@ impl Sabotage {
                 vec![Command::CloseUnused(Config(0))]
             }
             (Self::ExecAtOnce, Command::Send(_, Order::Quiesce)) => vec![Command::Exec],
+            (_, command) => vec![command],
+        }
+    }
+    /// The commands that a worker carries out in place of `command`.
+    pub(crate) fn change_worker(
+        self,
+        command: ProcessCommand<Values>,
+    ) -> Vec<ProcessCommand<Values>> {
+        match (self, command) {
+            (Self::LoseLastReport, ProcessCommand::Send(Message::LastReport))
+            | (Self::StayFrozen, ProcessCommand::Unfreeze)
+            | (Self::KeepAccepting, ProcessCommand::Drain)
+            | (Self::SkipPreStop, ProcessCommand::SetServingState(ServingState::PreStop))
+            | (Self::KeepUpgraded, ProcessCommand::EndUpgraded)
+            | (Self::StayForever, ProcessCommand::Exit) => vec![],
+            (Self::SpeakWhileQuiesced, ProcessCommand::Send(Message::Quiesced)) => {
+                vec![
+                    ProcessCommand::Send(Message::Quiesced),
+                    ProcessCommand::Send(Message::Checkpoint),
+                ]
+            }
+            (Self::AcceptEarly, ProcessCommand::Send(Message::Warm)) => {
+                vec![ProcessCommand::StartListeners(State::default())]
+            }
             (_, command) => vec![command],
         }
     }

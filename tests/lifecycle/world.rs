@@ -9,6 +9,7 @@ use fastrand::Rng;
 
 use weir::config::Shutdown;
 use weir::lifecycle::Memory;
+use weir::lifecycle::process::{ProcessEvent, ProcessSettings};
 use weir::lifecycle::view::Role;
 use weir::lifecycle::{
     Command, Event, Exit, Failure, KillReason, Loaded, Order, Payload, Service, Settings, Step,
@@ -18,6 +19,8 @@ use weir::time::Timestamp;
 
 use crate::sabotage::Sabotage;
 use crate::worker::{Death, End, FakeWorker, Plan};
+
+mod process;
 
 /// When operators and faults end, so that the service has to recover.
 const QUIET_FROM: Duration = Duration::from_secs(240);
@@ -53,11 +56,22 @@ impl Config {
 }
 
 /// What a worker knows, by a number of its own.
-#[derive(Debug)]
-pub(crate) struct State(u64);
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct State {
+    serial: u64,
+    /// How many requests it has counted, those of its predecessors included.
+    total: u64,
+    /// Which worker has handed over by it; `None`: it is a checkpoint.
+    handed_over_by: Option<WorkerId>,
+}
 
-#[derive(Debug)]
-pub(crate) struct Report(u64);
+/// What a draining worker has counted since its last one.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Report {
+    serial: u64,
+    by: WorkerId,
+    count: u64,
+}
 
 /// A client that waits.
 #[derive(Debug)]
@@ -77,6 +91,10 @@ pub(crate) struct Sums {
     pub(crate) handovers_late: u64,
     pub(crate) stops_forced: u64,
     pub(crate) replies: u64,
+    /// Workers that have reported all that they had counted since their handover.
+    pub(crate) reported: u64,
+    /// Days on which the supervisor died.
+    pub(crate) orphanings: u64,
 }
 
 impl Sums {
@@ -93,6 +111,8 @@ impl Sums {
             (&mut self.handovers_late, day.handovers_late),
             (&mut self.stops_forced, day.stops_forced),
             (&mut self.replies, day.replies),
+            (&mut self.reported, day.reported),
+            (&mut self.orphanings, day.orphanings),
         ];
         sums.into_iter().for_each(|(sum, one)| *sum += one);
     }
@@ -103,23 +123,13 @@ impl Sums {
 enum Happening {
     Operator(Action),
     Input(Event<Values>),
-    /// An order reaches a worker.
-    Order(WorkerId, Order),
-    TakeOver(WorkerId),
-    /// A worker sends something that the world makes when it is sent.
-    Sends(WorkerId, Sent),
+    /// Something reaches a worker.
+    Arrives(WorkerId, ProcessEvent<Values>),
+    /// A worker goes on, or looks at its deadlines.
+    Runs(WorkerId),
     /// The process of a worker ends.
     Dies(WorkerId, Exit),
     Ends(WorkerId, End),
-    Beat(WorkerId),
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Sent {
-    State,
-    Ready,
-    Report,
-    Quiesced,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -129,6 +139,7 @@ enum Action {
     Storm,
     Upgrade,
     Crash,
+    SupervisorDies,
     Stop,
     StopAndWait,
     StopSignal,
@@ -174,10 +185,10 @@ pub(crate) struct World {
     loading: bool,
     newest_config: Config,
     /// The newest state that was stored, and every one that was.
-    stored: Option<u64>,
+    stored: Option<State>,
     ever_stored: BTreeSet<u64>,
     /// Reports of draining workers that came, and those of them that a worker has got.
-    reports: BTreeSet<u64>,
+    reports: BTreeMap<u64, Report>,
     delivered_reports: BTreeSet<u64>,
     /// Clients that wait: when they asked.
     waiting: BTreeMap<u64, (Timestamp, bool)>,
@@ -186,6 +197,9 @@ pub(crate) struct World {
     has_started: bool,
     stopping: Option<Stopping>,
     ended: Option<Result<(), Failure>>,
+    is_supervisor_dead: bool,
+    /// The last moment at which a worker that was told to end still had time for it.
+    had_time_to_end: Timestamp,
     trace: VecDeque<String>,
     is_traced: bool,
     sums: Sums,
@@ -235,7 +249,7 @@ impl World {
             newest_config: config,
             stored: None,
             ever_stored: BTreeSet::new(),
-            reports: BTreeSet::new(),
+            reports: BTreeMap::new(),
             delivered_reports: BTreeSet::new(),
             waiting: BTreeMap::new(),
             answered: BTreeSet::new(),
@@ -243,6 +257,8 @@ impl World {
             has_started: false,
             stopping: None,
             ended: None,
+            is_supervisor_dead: false,
+            had_time_to_end: Timestamp::ZERO,
             trace: VecDeque::new(),
             is_traced: std::env::var_os("TRACE").is_some(),
             sums: Sums::default(),
@@ -301,24 +317,25 @@ impl World {
         self.plan_the_day();
         self.dispatch(Event::Started);
         self.tick();
-        while self.ended.is_none() {
+        while self.ended.is_none() && !self.is_supervisor_dead {
             let next = self.queue.peek().map_or(Timestamp::MAX, |Reverse((when, _))| *when);
             self.now = next.min(self.service.next_deadline()).max(self.now);
-            while let Some(Reverse((when, serial))) = self.queue.peek().copied()
-                && when <= self.now
-                && self.ended.is_none()
+            while self.ended.is_none()
+                && !self.is_supervisor_dead
+                && let Some((_, happening)) = self.take_next(self.now)
             {
-                self.queue.pop();
-                if let Some(happening) = self.happenings.remove(&serial) {
-                    self.happen(happening);
-                }
+                self.happen(happening);
             }
             if self.ended.is_none() {
                 self.tick();
             }
             self.check_progress();
         }
-        self.check_the_end();
+        if self.is_supervisor_dead {
+            self.orphan_all();
+        } else {
+            self.check_the_end();
+        }
         let counters = self.service.view(self.now).counters;
         self.sums.reloads_done = counters.reloads_done;
         self.sums.reloads_rejected = counters.reloads_rejected;
@@ -327,6 +344,15 @@ impl World {
         self.sums.restarts = counters.restarts;
         self.sums.hangs = counters.hangs;
         self.sums
+    }
+
+    /// What happens next, not after `until`.
+    fn take_next(&mut self, until: Timestamp) -> Option<(Timestamp, Happening)> {
+        let Reverse((when, serial)) =
+            self.queue.peek().copied().filter(|next| next.0.0 <= until)?;
+        self.queue.pop();
+        let happening = self.happenings.remove(&serial);
+        happening.map(|happening| (when, happening))
     }
 
     fn plan_the_day(&mut self) {
@@ -347,6 +373,10 @@ impl World {
             if when < at(QUIET_FROM) {
                 self.at(when, Happening::Operator(action));
             }
+        }
+        if self.dice.u8(0..10) == 0 {
+            let when = at(self.millis(0..240_000));
+            self.at(when, Happening::Operator(Action::SupervisorDies));
         }
         let stops = [Action::Stop, Action::StopAndWait, Action::StopSignal];
         let stop = *self.dice.choice(&stops).unwrap();
@@ -381,12 +411,10 @@ impl World {
         match happening {
             Happening::Operator(action) => self.operate(action),
             Happening::Input(event) => self.input(event),
-            Happening::Order(id, order) => self.obey(id, order),
-            Happening::TakeOver(id) => self.take_over(id),
-            Happening::Sends(id, sent) => self.worker_sends(id, sent),
+            Happening::Arrives(id, event) => self.arrive(id, event),
+            Happening::Runs(id) => self.run_worker(id),
             Happening::Dies(id, exit) => self.die(id, exit),
             Happening::Ends(id, end) => self.end_of(id, end),
-            Happening::Beat(id) => self.beat(id),
         }
     }
 
@@ -418,6 +446,7 @@ impl World {
                     self.die(id, exit);
                 }
             }
+            Action::SupervisorDies => self.is_supervisor_dead = true,
             Action::Stop => {
                 self.begin_stop();
                 self.dispatch(Event::StopRequested);
@@ -429,6 +458,14 @@ impl World {
             }
             Action::StopSignal => {
                 self.begin_stop();
+                if self.dice.bool() {
+                    // The whole group of processes gets it.
+                    let all: Vec<WorkerId> = self.workers.keys().copied().collect();
+                    for id in all {
+                        let after = self.millis(0..3);
+                        self.later(after, Happening::Arrives(id, ProcessEvent::StopSignal));
+                    }
+                }
                 self.dispatch(Event::StopSignal("SIGTERM"));
             }
         }
@@ -467,136 +504,12 @@ impl World {
         let Some(worker) = self.workers.get_mut(&id).filter(|worker| worker.is_alive) else {
             return;
         };
-        if worker.is_hung || worker.is_quiesced {
+        if worker.is_link_lost {
             return;
         }
         let when = (now + latency).max(worker.last_message_at);
         worker.last_message_at = when;
         self.at(when, Happening::Input(Event::Worker(id, event)));
-    }
-
-    fn worker_sends(&mut self, id: WorkerId, sent: Sent) {
-        let serial = self.next_serial();
-        let Some(worker) = self.workers.get_mut(&id).filter(|worker| worker.is_alive) else {
-            return;
-        };
-        if worker.is_hung {
-            return;
-        }
-        match sent {
-            Sent::State => {
-                worker.handed_over = Some(serial);
-                self.message(id, WorkerEvent::State(State(serial)));
-            }
-            Sent::Ready => {
-                worker.is_accepting = true;
-                if let Some((after, end)) = worker.plan.end {
-                    self.later(after, Happening::Ends(id, end));
-                }
-                self.message(id, WorkerEvent::Ready);
-                self.later(Duration::ZERO, Happening::Beat(id));
-            }
-            Sent::Report => {
-                self.message(id, WorkerEvent::DrainReport(Report(serial)));
-                self.later(Duration::from_secs(2), Happening::Sends(id, Sent::Report));
-            }
-            Sent::Quiesced => {
-                self.message(id, WorkerEvent::Quiesced);
-                if let Some(worker) = self.workers.get_mut(&id) {
-                    worker.is_quiesced = true;
-                }
-            }
-        }
-    }
-
-    fn beat(&mut self, id: WorkerId) {
-        let Some(worker) = self.workers.get(&id).filter(|worker| worker.is_alive) else { return };
-        let hung_threads = worker.hung_threads;
-        self.message(id, WorkerEvent::Heartbeat { hung_threads });
-        if self.service.view(self.now).current().is_some_and(|current| current.id == id) {
-            let state = State(self.next_serial());
-            self.message(id, WorkerEvent::Checkpoint(state));
-        }
-        self.later(Duration::from_secs(2), Happening::Beat(id));
-    }
-
-    /// A worker handles one order after the other, and some take their time.
-    fn order(&mut self, id: WorkerId, happening: Happening) {
-        let latency = self.millis(0..4);
-        let now = self.now;
-        let Some(worker) = self.workers.get_mut(&id) else { return };
-        let when = (now + latency).max(worker.last_order_at);
-        let takes = match happening {
-            Happening::Order(_, Order::HandOver) => worker.plan.hand_over,
-            Happening::Order(_, Order::Quiesce) => worker.plan.quiesce,
-            _ => None,
-        };
-        // The next order is handled behind the response to this one.
-        worker.last_order_at = when + takes.unwrap_or_default() + Duration::from_micros(1);
-        self.at(when, happening);
-    }
-
-    fn take_over(&mut self, id: WorkerId) {
-        if self.dice.u8(0..60) == 0 && !self.is_quiet() {
-            // Two workers may accept by now.
-            let after = self.millis(0..60);
-            self.later(after, Happening::Operator(Action::StopSignal));
-        }
-        let Some(worker) = self.workers.get(&id).filter(|worker| worker.is_alive) else { return };
-        match worker.plan.ready {
-            _ if worker.plan.dies_taking_over => {
-                let exit = Exit { clean: false, status: "signal 11".to_owned() };
-                self.later(Duration::from_millis(5), Happening::Dies(id, exit));
-            }
-            Some(after) => self.later(after, Happening::Sends(id, Sent::Ready)),
-            None => {}
-        }
-    }
-
-    fn obey(&mut self, id: WorkerId, order: Order) {
-        let Some(worker) = self.workers.get_mut(&id).filter(|worker| worker.is_alive) else {
-            return;
-        };
-        if worker.is_hung {
-            return;
-        }
-        let plan = worker.plan.clone();
-        let clean = Exit { clean: true, status: "exit code 0".to_owned() };
-        match order {
-            Order::HandOver => {
-                if let Some(after) = plan.hand_over {
-                    self.later(after, Happening::Sends(id, Sent::State));
-                }
-            }
-            Order::Resume => {}
-            Order::Drain | Order::Stop => {
-                worker.is_accepting &= order == Order::Stop;
-                if std::mem::replace(&mut worker.is_ending, true) {
-                    return;
-                }
-                let pre_stop = match order {
-                    Order::Stop => self.shutdown.pre_stop,
-                    _ => Duration::ZERO,
-                };
-                let drain = plan.drain.map(|drain| drain.min(self.shutdown.longest()));
-                if let Some(drain) = drain {
-                    self.later(pre_stop + drain, Happening::Dies(id, clean));
-                }
-                self.later(pre_stop, Happening::Sends(id, Sent::Report));
-            }
-            Order::StopNow => {
-                let exit = Exit { clean: false, status: "exit code 1".to_owned() };
-                if plan.drain.is_some() {
-                    self.later(Duration::from_millis(700), Happening::Dies(id, exit));
-                }
-            }
-            Order::Quiesce => {
-                if let Some(after) = plan.quiesce {
-                    self.later(after, Happening::Sends(id, Sent::Quiesced));
-                }
-            }
-            Order::Unquiesce => worker.is_quiesced = false,
-        }
     }
 
     fn end_of(&mut self, id: WorkerId, end: End) {
@@ -617,10 +530,7 @@ impl World {
             End::DataThreadsHang => worker.hung_threads = u64::from(is_watched),
             End::LoseLink => {
                 self.message(id, WorkerEvent::LinkClosed);
-                if let Some(worker) = self.workers.get_mut(&id) {
-                    // It says no more.
-                    worker.is_quiesced = true;
-                }
+                self.lose_link(id);
             }
             End::StopReading => worker.is_deaf = true,
         }
@@ -652,9 +562,10 @@ impl World {
                 WorkerEvent::State(state) => {
                     let asked = self.asked.entry(*id).or_default();
                     asked.delivered += 1;
-                    asked.newest = Some(state.0);
+                    asked.newest = Some(state.serial);
                 }
                 WorkerEvent::LinkClosed => {
+                    self.check_reports(*id);
                     if let Some(worker) = self.workers.get_mut(id) {
                         worker.is_link_closed = true;
                     }
@@ -662,7 +573,7 @@ impl World {
                 WorkerEvent::DrainReport(of) => {
                     let view = self.service.view(self.now);
                     if view.draining().any(|draining| draining == *id) {
-                        self.reports.insert(of.0);
+                        self.reports.insert(of.serial, *of);
                     }
                 }
                 WorkerEvent::Exited(exit) => {
@@ -758,6 +669,7 @@ impl World {
             Command::ReplyFailed(replies, _) => self.answer(replies, false),
             Command::CheckCompatibility { check } => self.start_check(check),
             Command::Exec => return self.exec(),
+            Command::PublishStats => return self.publish_stats(),
             Command::MeasureMemory => return Some(Event::MemoryMeasured(self.measure())),
             Command::ReplyEnded { replies, result } => {
                 let is_stop = self.stopping.is_some();
@@ -776,7 +688,6 @@ impl World {
             | Command::ForgetInFlight
             | Command::KeepBinary(_)
             | Command::CancelCheck
-            | Command::PublishStats
             | Command::NotifyReady
             | Command::NotifyReloading
             | Command::NotifyStopping
@@ -789,9 +700,9 @@ impl World {
         let is_current =
             self.service.view(self.now).current().is_some_and(|current| current.id == id);
         self.assert(is_current, || format!("the state of worker {id}, which does not serve"));
-        let is_new = self.ever_stored.insert(state.0);
-        self.assert(is_new, || format!("state {} is stored twice", state.0));
-        self.stored = Some(state.0);
+        let is_new = self.ever_stored.insert(state.serial);
+        self.assert(is_new, || format!("state {} is stored twice", state.serial));
+        self.stored = Some(*state);
     }
 
     fn load_config(&mut self) -> Result<Loaded<Config>, String> {
@@ -826,28 +737,16 @@ impl World {
             let why = "too many processes".to_owned();
             return Some(Event::Worker(id, WorkerEvent::SpawnFailed(why)));
         }
-        let mut worker = FakeWorker::new(id, config, plan.clone());
+        let settings = ProcessSettings {
+            first_checks_max: plan.first_checks_max,
+            pre_stop: self.shutdown.pre_stop,
+            drain: self.shutdown.drain,
+            hang_timeout: self.settings.hang_timeout,
+        };
+        let mut worker = FakeWorker::new(id, config, plan, settings, self.now);
         worker.last_message_at = self.now;
         self.workers.insert(id, worker);
-        let exit = Exit { clean: false, status: "exit code 1".to_owned() };
-        match (plan.dies_warming, plan.warm) {
-            (Some(death), warm) => {
-                let after = warm.unwrap_or(Duration::from_millis(10));
-                if death == Death::WithReason {
-                    let why = WorkerEvent::Failed("it cannot".to_owned());
-                    self.later(after, Happening::Input(Event::Worker(id, why)));
-                }
-                self.later(after + Duration::from_millis(1), Happening::Dies(id, exit));
-            }
-            (None, Some(after)) => {
-                let when = self.now + after;
-                if let Some(worker) = self.workers.get_mut(&id) {
-                    worker.last_message_at = when;
-                }
-                self.at(when, Happening::Input(Event::Worker(id, WorkerEvent::Warm)));
-            }
-            (None, None) => {}
-        }
+        self.warm_up(id);
         None
     }
 
@@ -883,7 +782,10 @@ impl World {
             }
             Order::Resume | Order::StopNow | Order::Quiesce | Order::Unquiesce => {}
         }
-        self.order(id, Happening::Order(id, order));
+        if order == Order::Drain {
+            self.expect_reports(id);
+        }
+        self.order(id, ProcessEvent::Order(order));
         None
     }
 
@@ -905,7 +807,7 @@ impl World {
         let current = view.current().map(|current| current.id);
         if let (Some(asked), Some(current)) = (asked, current) {
             if asked.delivered == asked.orders {
-                self.assert(self.stored.is_some_and(|stored| Some(stored) >= asked.newest), || {
+                self.assert(self.stored.map(|it| it.serial) >= asked.newest, || {
                     format!(
                         "worker {id} did not get the state that worker {current} handed over: \
                          {:?} and not {:?}",
@@ -929,19 +831,31 @@ impl World {
         let stored = self.stored;
         let worker = self.workers.get_mut(&id)?;
         let is_first = worker.got.is_none();
-        worker.got = Some(stored.unwrap_or(0));
+        let stored = stored.unwrap_or_default();
+        worker.got = Some(stored.serial);
+        // One that was asked again may have counted more since.
+        let asked = stored.handed_over_by.and_then(|by| self.asked.get(&by));
+        let is_newest = asked.is_some_and(|asked| asked.delivered == asked.orders);
+        let handed_over_by = stored.handed_over_by.filter(|_| is_newest);
+        worker.knows = handed_over_by.map(|by| (by, stored.total));
         self.assert(is_first, || format!("worker {id} takes over twice"));
         for address in self.workers.get(&id)?.config.addresses() {
             let is_fine = self.bound.contains(&address) && !self.unlistened.contains(&address);
             self.assert(is_fine, || format!("address {address} is not bound, or not listened on"));
         }
-        self.order(id, Happening::TakeOver(id));
+        if self.dice.u8(0..60) == 0 && !self.is_quiet() {
+            // Two workers may accept by now.
+            let after = self.millis(0..60);
+            self.later(after, Happening::Operator(Action::StopSignal));
+        }
+        self.order(id, ProcessEvent::TakeOver(stored));
         None
     }
 
     fn kill(&mut self, id: WorkerId, reason: &KillReason) {
         let Some(worker) = self.workers.get_mut(&id) else { return };
         let is_again = std::mem::replace(&mut worker.is_killed_by_this_image, true);
+        worker.runs_until = self.now + worker.plan.dies_after.min(Duration::from_millis(20));
         worker.is_killed = true;
         let after = worker.plan.dies_after;
         let is_reaped = worker.is_reaped;
@@ -966,14 +880,37 @@ impl World {
         if timed_out || !worker.is_alive || worker.is_link_closed {
             return Some(Event::Worker(id, WorkerEvent::ReportNotSent { report, timed_out }));
         }
-        let is_new = self.delivered_reports.insert(report.0);
-        self.assert(is_new, || format!("report {} is sent twice", report.0));
+        if let Some(by) = self.workers.get_mut(&report.by) {
+            by.delivered += report.count;
+        }
+        let is_new = self.delivered_reports.insert(report.serial);
+        self.assert(is_new, || format!("report {} is sent twice", report.serial));
+        self.order(id, ProcessEvent::AddCounts(report));
+        None
+    }
+
+    /// The worker that serves gets the figures of the supervisor.
+    fn publish_stats(&mut self) -> Option<Event<Values>> {
+        let view = self.service.view(self.now);
+        let others_drain = view.draining().next().is_some();
+        let id = view.current()?.id;
+        let worker = self.workers.get(&id)?;
+        if worker.is_deaf && worker.is_alive {
+            return Some(Event::Worker(id, WorkerEvent::SendTimedOut));
+        }
+        let hang_timeout = self.settings.hang_timeout;
+        self.order(id, ProcessEvent::Stats { hang_timeout, others_drain, stats: () });
         None
     }
 
     /// The report of a draining worker that no worker has got.
     fn lost_report(&self) -> Option<u64> {
-        self.reports.difference(&self.delivered_reports).next().copied()
+        self.kept_reports().next().map(|report| report.serial)
+    }
+
+    fn kept_reports(&self) -> impl Iterator<Item = &Report> {
+        let is_kept = |report: &&Report| !self.delivered_reports.contains(&report.serial);
+        self.reports.values().filter(is_kept)
     }
 
     fn answer(&mut self, replies: Vec<Reply>, at_the_end: bool) {
@@ -1013,9 +950,18 @@ impl World {
             .collect();
         for id in &serving {
             let worker = self.workers.get(id);
-            let is_quiet = worker.is_none_or(|it| !it.is_alive || it.is_quiesced || it.is_hung);
+            let is_quiet = worker
+                .is_none_or(|it| !it.is_alive || it.is_quiesced || it.is_hung || it.is_link_lost);
             self.assert(is_quiet, || format!("worker {id} may still send"));
         }
+        let in_flight = self.happenings.values().find(|happening| match happening {
+            Happening::Input(Event::Worker(id, said)) => {
+                let is_end = matches!(said, WorkerEvent::LinkClosed | WorkerEvent::Exited(_));
+                serving.contains(id) && !is_end
+            }
+            _ => false,
+        });
+        self.assert(in_flight.is_none(), || format!("in flight during an exec: {in_flight:?}"));
         let lost = self.lost_report();
         self.assert(lost.is_none(), || format!("report {lost:?} is left behind"));
         let is_serving = self.service.view(self.now).current().is_some();
@@ -1134,6 +1080,7 @@ impl World {
         if self.ended.is_some() {
             return;
         }
+        self.check_ends();
         if let Some(stopping) = &self.stopping {
             let since = Duration::from_nanos(stopping.since.as_nanos());
             let is_in_time = self.now <= stopping.by;
@@ -1152,6 +1099,9 @@ impl World {
         self.assert(is_serving, || format!("worker {} should serve, and does not", worker.id));
         self.assert(!worker.is_link_closed, || {
             format!("worker {} cannot be controlled", worker.id)
+        });
+        self.assert(worker.frozen.is_none() || worker.is_busy(self.now), || {
+            format!("worker {} serves, and shows frozen pages", worker.id)
         });
         let is_active = worker.config == view.active.config;
         self.assert(is_active, || "the worker serves another configuration".into());
