@@ -305,6 +305,7 @@ impl Named {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config;
 
     fn ip(text: &str) -> IpAddr {
         text.parse().unwrap()
@@ -337,5 +338,24 @@ mod tests {
         let results = look_up_all(names);
         let found = results["localhost"].as_ref().unwrap();
         assert!(found.iter().all(IpAddr::is_loopback) && !found.is_empty(), "{found:?}");
+    }
+
+    #[test]
+    fn a_name_is_looked_up_once_for_all_its_ports() {
+        let config = config::load(
+            Some(
+                b"pools:\n  - {name: a, backends: [http://localhost:1, http://10.0.0.1:2]}\n  \
+                  - {name: b, backends: [http://localhost:3]}\nroutes: [{path: /a, pool: a}, {pool: b}]",
+            ),
+            &config::Overrides::default(),
+        );
+        let config = config.unwrap();
+        let named: Vec<_> = names(&config).collect();
+        assert_eq!(named, [("localhost", 1), ("localhost", 3)]);
+        let found = ResolvedNames::look_up(&config, &[]);
+        assert_eq!(found.results.len(), 1);
+        assert!(
+            matches!(found.lookup("localhost", 3), Lookup::Found(address) if address.port() == 3)
+        );
     }
 }

@@ -189,3 +189,61 @@ pub(super) fn hang_timeout_of(flag: Option<HangTimeout>) -> Result<Option<Durati
         hang_timeout(&text).map_err(|why| format!("weir: WEIR_HANG_TIMEOUT: {why}"))?;
     Ok(given)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_variables_that_look_like_weirs_and_are_none_are_unknown() {
+        for name in ["WEIR_LISTENER", "WEIR_", "WEIR_PORT_X", "WEIR_HANG"] {
+            assert!(is_unknown(name), "{name}");
+        }
+        for name in [
+            "WEIR_LISTEN",
+            "WEIR_RESUME",
+            "weir_listen",
+            "WEIRD",
+            "PATH",
+            "WEIR_A-B",
+            "WEIR_SERVICE_HOST",
+        ] {
+            assert!(!is_unknown(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_variables_of_a_kubernetes_service_are_known() {
+        for name in [
+            "WEIR_SERVICE_HOST",
+            "WEIR_SERVICE_PORT_HTTP",
+            "WEIR_ADMIN_SERVICE_PORT",
+            "WEIR_PORT",
+            "WEIR_PORT_8080_TCP_ADDR",
+        ] {
+            assert!(is_service_link(name), "{name}");
+        }
+        for name in ["WEIR_PORTS", "WEIR_PORT_NAME", "WEIR_HOST"] {
+            assert!(!is_service_link(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_hang_timeout_is_a_second_or_longer_or_off() {
+        let read = |text| hang_timeout(text).map(|HangTimeout(timeout)| timeout);
+        assert_eq!(read("off"), Ok(None));
+        assert_eq!(read("1s"), Ok(Some(Duration::from_secs(1))));
+        assert!(read("999ms").unwrap_err().contains("is shorter than 1s"));
+        for text in ["", "5", "OFF", "-1s"] {
+            assert!(read(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn flags_replace_the_environment_and_not_each_other() {
+        let given = ["a".to_owned(), "b".to_owned()];
+        let both = many(&given, "--listen", "WEIR_TEST_UNSET");
+        assert_eq!(both, [Override::flag("--listen", "a"), Override::flag("--listen", "b")]);
+        assert!(many(&[], "--listen", "WEIR_TEST_UNSET").is_empty());
+    }
+}

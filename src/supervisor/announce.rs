@@ -84,4 +84,25 @@ mod tests {
         assert_eq!(lines(&changes[..CHANGES_MAX]).count(), CHANGES_MAX);
         assert_eq!(lines(&[]).count(), 0);
     }
+
+    fn config(listeners: &str) -> Config {
+        let text = format!(
+            "listeners: [{listeners}]\nadmin: {{address: '127.0.0.1:9191'}}\n\
+             pools: [{{name: web, backends: [http://10.0.0.1:80]}}]"
+        );
+        crate::config::load(Some(text.as_bytes()), &crate::config::Overrides::default()).unwrap()
+    }
+
+    #[test]
+    fn every_address_is_logged_in_the_order_of_the_file() {
+        let both = config("{address: '127.0.0.2:81'}, {address: '127.0.0.1:80'}");
+        let logged = addresses(&both);
+        assert_eq!(logged, "listeners=127.0.0.2:81,127.0.0.1:80 admin=127.0.0.1:9191");
+    }
+
+    #[test]
+    fn flags_are_mentioned_only_if_they_replace_something() {
+        assert_eq!(overridden(""), "");
+        assert_eq!(overridden("--admin,WEIR_LISTEN"), " overridden_by=--admin,WEIR_LISTEN");
+    }
 }

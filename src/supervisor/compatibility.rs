@@ -102,11 +102,7 @@ impl Supervisor {
     }
 
     pub(super) fn on_check_result(&mut self, check: u64, said: &str) {
-        let result = match said {
-            COMPATIBLE => Ok(()),
-            "" => Err(self.with_path("the new binary ended without a word (is it weir?):")),
-            why => Err(self.with_path(&format!("the new binary: {why}"))),
-        };
+        let result = verdict(said).map_err(|why| self.with_path(&why));
         self.dispatch(Event::CompatibilityChecked { check, result });
     }
 
@@ -118,5 +114,28 @@ impl Supervisor {
 
     fn with_path(&self, why: &str) -> String {
         format!("{why} path={}", self.options.program.path.display())
+    }
+}
+
+/// What the output of a binary means: it can continue, or why not.
+fn verdict(said: &str) -> Result<(), String> {
+    match said {
+        COMPATIBLE => Ok(()),
+        "" => Err("the new binary ended without a word (is it weir?):".to_owned()),
+        why => Err(format!("the new binary: {why}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_one_word_lets_a_binary_continue() {
+        assert_eq!(verdict(COMPATIBLE), Ok(()));
+        for said in ["understood it", "Understood", "error: understood", "Usage: cat [FILE]"] {
+            assert_eq!(verdict(said), Err(format!("the new binary: {said}")));
+        }
+        assert!(verdict("").unwrap_err().contains("is it weir?"));
     }
 }

@@ -128,3 +128,37 @@ pub(super) fn report(changes: &[String], version: &str, overridden_by: &str) -> 
     }
     format!("reloaded (configuration {version}):\n  {}", changes.join("\n  "))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reload_without_a_change_says_what_may_hide_one() {
+        let changes = ["pool web added".to_owned(), "pool old removed".to_owned()];
+        for (changes, overridden_by, text) in [
+            (&[][..], "", "reloaded, nothing changed (configuration v2)"),
+            (
+                &[][..],
+                "--admin",
+                "reloaded, nothing changed (configuration v2); flags or variables of the start replace \
+                 parts of the file: overridden_by=--admin",
+            ),
+            (
+                &changes[..],
+                "--admin",
+                "reloaded (configuration v2):\n  pool web added\n  pool old removed",
+            ),
+        ] {
+            assert_eq!(report(changes, "v2", overridden_by), text);
+        }
+    }
+
+    #[test]
+    fn contents_that_could_not_be_used_are_known_too() {
+        assert!(!ConfigFile::default().is_known(watch::hash(b"")));
+        let file = ConfigFile { last_read: Some(watch::hash(b"not yaml: [")) };
+        assert!(file.is_known(watch::hash(b"not yaml: [")));
+        assert!(!file.is_known(watch::hash(b"not yaml: []")));
+    }
+}

@@ -396,6 +396,9 @@ fn is_gone(error: &io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::sync::mpsc::channel;
 
     #[test]
     fn only_this_user_may_connect_from_the_moment_the_socket_exists() {
@@ -414,5 +417,156 @@ mod tests {
     fn a_path_that_clients_could_not_use_is_rejected() {
         let path = Path::new("/").join("x".repeat(107));
         assert_eq!(bind(&path).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+    }
+
+    /// A new directory below the one for temporary files.
+    fn directory(name: &str, mode: u32) -> PathBuf {
+        let path = std::env::temp_dir().join(format!("weir-unit-{}-{name}", std::process::id()));
+        let _absent = fs::remove_dir_all(&path);
+        fs::create_dir(&path).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+        path
+    }
+
+    #[test]
+    fn commands_have_the_names_that_other_versions_know() {
+        for (request, text) in [
+            (Request::Reload, "reload"),
+            (Request::Status, "status"),
+            (Request::Stop, "stop"),
+            (Request::StopAndWait, "finish"),
+        ] {
+            let text = format!("\"{text}\"");
+            assert_eq!(serde_json::to_string(&request).unwrap(), text);
+            assert_eq!(serde_json::from_str::<Request>(&text).unwrap(), request);
+        }
+        for text in ["\"Reload\"", "\"stop_and_wait\"", "{}", ""] {
+            assert!(serde_json::from_str::<Request>(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_command_is_read_from_one_line_and_replied_to_with_one() {
+        let (inputs, received) = channel();
+        let (mut client, ours) = UnixStream::pair().unwrap();
+        let serve = thread::spawn(move || handle_client(&ours, &inputs).unwrap());
+        client.write_all(b"\"status\"\nthe rest is not read").unwrap();
+        let Ok(Input::Command(Request::Status, reply)) = received.recv() else { panic!() };
+        reply.send(Reply::failed("a\nb".to_owned())).unwrap();
+        let mut line = String::new();
+        BufReader::new(client).read_line(&mut line).unwrap();
+        assert_eq!(line, "{\"done\":false,\"text\":\"a\\nb\"}\n");
+        serve.join().unwrap();
+    }
+
+    #[test]
+    fn a_command_that_is_too_long_or_unknown_reaches_nothing() {
+        let blanks = usize::try_from(REQUEST_BYTES_MAX).unwrap();
+        let long = format!("{}\"status\"\n", " ".repeat(blanks));
+        for text in [long.as_str(), "\"restart\"\n", "\n"] {
+            let (inputs, received) = channel();
+            let (mut client, ours) = UnixStream::pair().unwrap();
+            client.write_all(text.as_bytes()).unwrap();
+            assert!(handle_client(&ours, &inputs).is_err());
+            assert!(received.try_recv().is_err());
+        }
+    }
+
+    #[test]
+    fn only_a_directory_of_this_user_alone_is_private() {
+        for (mode, expected) in [(0o700, true), (0o710, false), (0o701, false), (0o755, false)] {
+            let path = directory("private", mode);
+            assert_eq!(is_private(&path).unwrap(), expected, "{mode:o}");
+            fs::remove_dir(&path).unwrap();
+        }
+        let path = directory("link", 0o700);
+        let link = path.join("link");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        assert!(!is_private(&link).unwrap(), "its target may be changed");
+        fs::remove_dir_all(path).unwrap();
+    }
+
+    #[test]
+    fn a_stale_socket_is_replaced_and_another_file_is_not() {
+        let (inputs, _received) = channel();
+        let directory = directory("stale", 0o700);
+        let place = SocketPath::Explicit(directory.join("control.sock"));
+        drop(UnixListener::bind(place.path()).unwrap());
+        let socket = listen(&place, &inputs).unwrap().unwrap();
+        let taken = listen(&place, &inputs).unwrap_err();
+        assert_eq!(taken.kind(), io::ErrorKind::AddrInUse, "one that is served is not taken");
+        assert_eq!(socket.file(), file_at(place.path()));
+        drop(socket);
+        assert_eq!(file_at(place.path()), None);
+        fs::write(place.path(), "precious").unwrap();
+        let refused = listen(&place, &inputs).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(fs::read_to_string(place.path()).unwrap(), "precious");
+        fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[test]
+    fn a_file_that_another_supervisor_has_put_there_is_left() {
+        let (inputs, _received) = channel();
+        let directory = directory("other", 0o700);
+        let place = SocketPath::Explicit(directory.join("control.sock"));
+        let socket = listen(&place, &inputs).unwrap().unwrap();
+        // The number of a removed file could be given to the new one.
+        fs::rename(place.path(), directory.join("moved")).unwrap();
+        fs::write(place.path(), "another's").unwrap();
+        drop(socket);
+        assert!(file_at(place.path()).is_some());
+        fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[test]
+    fn the_default_path_fails_without_stopping_the_service_and_an_explicit_one_does_not() {
+        let (inputs, _received) = channel();
+        let directory = directory("open", 0o755);
+        let path = directory.join("control.sock");
+        assert!(listen(&SocketPath::Default(path.clone()), &inputs).unwrap().is_none());
+        assert!(listen(&SocketPath::Explicit(path), &inputs).unwrap().is_some());
+        fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[test]
+    fn a_client_waits_for_as_long_as_the_supervisor_is_alive() {
+        let late = || io::Error::from(io::ErrorKind::WouldBlock);
+        let mut results = vec![Ok(7), Err(late()), Err(late())];
+        assert_eq!(read_while_alive(|| true, || results.pop().unwrap()).unwrap(), 7);
+        let hung = read_while_alive(|| false, || Err::<(), _>(late())).unwrap_err();
+        assert_eq!(hung.kind(), io::ErrorKind::TimedOut);
+        let broken = || Err::<(), _>(io::Error::from(io::ErrorKind::BrokenPipe));
+        let error = read_while_alive(|| panic!("not asked"), broken).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+    }
+
+    #[test]
+    fn a_command_without_a_reply_is_sent_again_unless_it_stops_the_service() {
+        for (request, connections) in [(Request::Reload, 2), (Request::Stop, 1)] {
+            let directory = directory("again", 0o700);
+            let path = directory.join("control.sock");
+            let listener = UnixListener::bind(&path).unwrap();
+            let serve = thread::spawn(move || {
+                // The image that is replaced closes the first connection.
+                for count in 1..=connections {
+                    let (stream, _) = listener.accept().unwrap();
+                    let mut line = String::new();
+                    BufReader::new(&stream).read_line(&mut line).unwrap();
+                    if count == 2 {
+                        write(&stream, &Reply::done("reloaded".to_owned())).unwrap();
+                    }
+                }
+            });
+            let reply = ask(&path, request);
+            serve.join().unwrap();
+            match request {
+                Request::Reload => assert_eq!(reply.unwrap().text, "reloaded"),
+                Request::Stop | Request::Status | Request::StopAndWait => {
+                    assert_eq!(reply.unwrap_err().kind(), io::ErrorKind::UnexpectedEof)
+                }
+            }
+            fs::remove_dir_all(directory).unwrap();
+        }
     }
 }

@@ -73,4 +73,20 @@ mod tests {
         assert_eq!(kilobytes(status, "VmRSS:"), Some(12 * 1024));
         assert_eq!(kilobytes(status, "VmSwap:"), None);
     }
+
+    #[test]
+    fn a_size_in_another_form_is_unknown() {
+        for text in ["VmRSS:\t12\n", "VmRSS:\t12 MB\n", "VmRSS:\t-1 kB\n", "VmRSS:\n", ""] {
+            assert_eq!(kilobytes(text, "VmRSS:"), None, "{text:?}");
+        }
+        assert_eq!(kilobytes("XVmRSS: 1 kB\nVmRSS: 2 kB", "VmRSS:"), Some(2048));
+    }
+
+    #[test]
+    fn only_cgroups_that_limit_memory_count() {
+        // A group that does not exist has no limit of its own, and neither has the root.
+        for line in ["", "1", "1:memory", "12:cpu,cpuacct:/x", "3:name=systemd:/x"] {
+            assert_eq!(available_in_groups(line), None, "{line:?}");
+        }
+    }
 }

@@ -131,3 +131,39 @@ fn as_given(word: &OsStr) -> Option<PathBuf> {
     })?;
     std::path::absolute(found).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_word_of_a_command_line_is_read_as_a_shell_reads_it() {
+        let here = env::current_dir().unwrap();
+        assert_eq!(as_given(OsStr::new("bin/weir")), Some(here.join("bin/weir")));
+        assert_eq!(as_given(OsStr::new("/opt/weir")), Some(PathBuf::from("/opt/weir")));
+        let shell = as_given(OsStr::new("sh")).unwrap();
+        assert!(shell.is_absolute() && shell.ends_with("sh"), "{}", shell.display());
+        assert_eq!(as_given(OsStr::new("no-such-program-anywhere")), None);
+    }
+
+    #[test]
+    fn a_started_process_gets_none_of_the_variables_of_an_image() {
+        let program = Program { path: PathBuf::from("/opt/weir"), arguments: Vec::new() };
+        let command = program.command(&Image::Running);
+        assert_eq!(command.get_program(), "/proc/self/exe");
+        let removed: Vec<_> = command.get_envs().filter(|(_, value)| value.is_none()).collect();
+        assert_eq!(removed.len(), VARIABLES.len());
+        assert_eq!(program.command(&Image::OnDisk).get_program(), "/opt/weir");
+    }
+
+    #[test]
+    fn the_next_image_gets_its_variables_once() {
+        let next = environment(&[(EXEC_STATE, "5".to_owned())]).unwrap();
+        let ours = |name: &str| {
+            next.iter().filter(|it| it.to_bytes().starts_with(name.as_bytes())).count()
+        };
+        assert!(next.contains(&CString::new("WEIR_RESUME=5").unwrap()));
+        assert_eq!((ours("WEIR_RESUME="), ours("WEIR_FORMER="), ours("PATH=")), (1, 0, 1));
+        assert!(environment(&[(EXEC_STATE, "a\0b".to_owned())]).is_err());
+    }
+}

@@ -149,4 +149,54 @@ mod tests {
         assert!(!collide("127.0.0.1:80", "[::]:80"), "that one is for IPv6 alone");
         assert!(!collide("0.0.0.0:80", "0.0.0.0:80"), "the same socket");
     }
+
+    fn address(text: &str) -> SocketAddr {
+        text.parse().unwrap()
+    }
+
+    fn listener() -> (SocketAddr, TcpListener) {
+        let socket = TcpListener::bind("127.77.41.1:0").unwrap();
+        (socket.local_addr().unwrap(), socket)
+    }
+
+    #[test]
+    fn a_socket_that_was_passed_is_not_bound_again() {
+        let (given, socket) = listener();
+        let mut sockets = Sockets::default();
+        sockets.bind_first(&[given], BTreeMap::from([(given, socket)])).unwrap();
+        assert_eq!(sockets.of(&[given]).next().unwrap().local_addr().unwrap(), given);
+    }
+
+    #[test]
+    fn every_address_that_cannot_be_bound_is_reported() {
+        let (in_use, _socket) = listener();
+        // It is in no network. An address in use would be tried again for a second.
+        let foreign = [address("[2001:db8::1]:1"), in_use];
+        let addresses = |errors: Vec<BindError>| -> Vec<SocketAddr> {
+            errors.iter().map(|error| error.address).collect()
+        };
+        let mut sockets = Sockets::default();
+        let first = sockets.bind_first(&foreign, BTreeMap::new()).unwrap_err();
+        assert_eq!(addresses(first), foreign);
+        let (kept, socket) = listener();
+        sockets.restore(kept, socket);
+        let all = [foreign[0], kept, foreign[1]];
+        assert_eq!(addresses(sockets.bind_missing(&all, false).unwrap_err()), foreign);
+    }
+
+    #[test]
+    fn sockets_are_passed_in_the_order_of_the_configuration_and_closed_if_unused() {
+        let mut sockets = Sockets::default();
+        let (one, socket) = listener();
+        sockets.restore(one, socket);
+        let (two, socket) = listener();
+        sockets.restore(two, socket);
+        let order = |sockets: &Sockets, addresses: &[SocketAddr]| -> Vec<SocketAddr> {
+            sockets.of(addresses).map(|socket| socket.local_addr().unwrap()).collect()
+        };
+        assert_eq!(order(&sockets, &[two, one]), [two, one]);
+        assert_eq!(order(&sockets, &[one, two]), [one, two]);
+        sockets.close_unused(&[two, address("192.0.2.1:1")]);
+        assert_eq!(order(&sockets, &[one, two]), [two]);
+    }
 }

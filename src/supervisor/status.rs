@@ -73,3 +73,26 @@ fn describe_rejected(rejected: &RejectedReload, now: SystemTime, text: &mut Stri
         text.push_str("\n  and others: `weir check` prints every problem");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn described(has_others: bool) -> String {
+        let age = Duration::from_millis(2_300);
+        let rejected = RejectedReload { age, problem: "w.yaml:1:2: bad".into(), has_others };
+        let mut text = String::new();
+        describe_rejected(&rejected, SystemTime::UNIX_EPOCH + Duration::from_secs(4), &mut text);
+        text
+    }
+
+    #[test]
+    fn a_rejected_reload_is_shown_with_its_time_and_other_problems_are_mentioned() {
+        let one = "\nlast reload rejected: time=1970-01-01T00:00:01Z\n  w.yaml:1:2: bad";
+        assert_eq!(described(false), one);
+        let several = format!("{one}\n  and others: `weir check` prints every problem");
+        assert_eq!(described(true), several);
+    }
+}

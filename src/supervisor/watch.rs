@@ -20,31 +20,95 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// being written is not used in the middle. A file that can no longer be read is a change too.
 pub(super) fn start(file: &Path, known: Option<&str>, inputs: &Sender<Input>) -> io::Result<()> {
     let (file, inputs) = (PathBuf::from(file), inputs.clone());
-    // Compared with what is served: the file may have changed since that was read.
-    let mut reported = known.map(|text| Ok(hash(text.as_bytes())));
-    let mut seen = reported.clone();
+    let mut watched = Watched::new(known);
     let look = move || loop {
         thread::park_timeout(INTERVAL);
-        let now = Some(contents(&file));
-        if now == seen && now != reported {
-            reported.clone_from(&now);
-            if let Some(contents) = now.clone()
-                && inputs.send(Input::FileChanged(contents)).is_err()
-            {
-                return;
-            }
+        if let Some(changed) = watched.look(contents(&file))
+            && inputs.send(Input::FileChanged(changed)).is_err()
+        {
+            return;
         }
-        seen = now;
     };
     thread::Builder::new().name("watch".to_owned()).spawn(look).map(drop)
 }
 
 /// A hash of the contents, or why they cannot be read.
-fn contents(file: &Path) -> Result<u64, String> {
+type Contents = Result<u64, String>;
+
+/// What is known of a watched file.
+struct Watched {
+    /// What was reported last, at first what is served.
+    reported: Option<Contents>,
+    /// What the last look found.
+    seen: Option<Contents>,
+}
+
+impl Watched {
+    /// The file may have changed since the served text was read, so it is compared with that.
+    fn new(served: Option<&str>) -> Self {
+        let served = served.map(|text| Ok(hash(text.as_bytes())));
+        Self { reported: served.clone(), seen: served }
+    }
+
+    /// The change to report, if two looks in a row have found the same.
+    fn look(&mut self, now: Contents) -> Option<Contents> {
+        let now = Some(now);
+        let is_change = now == self.seen && now != self.reported;
+        self.seen.clone_from(&now);
+        if !is_change {
+            return None;
+        }
+        self.reported.clone_from(&now);
+        now
+    }
+}
+
+fn contents(file: &Path) -> Contents {
     read(file).map(|bytes| hash(&bytes)).map_err(|error| error.to_string())
 }
 
 /// A hash by which contents are compared.
 pub(super) fn hash(bytes: &[u8]) -> u64 {
     xxh3_64(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(text: &str) -> Contents {
+        Ok(hash(text.as_bytes()))
+    }
+
+    #[test]
+    fn a_change_is_reported_once_and_only_when_it_has_settled() {
+        let mut watched = Watched::new(Some("a"));
+        assert_eq!(watched.look(of("a")), None, "what is served is no change");
+        assert_eq!(watched.look(of("b")), None, "it may still be written");
+        assert_eq!(watched.look(of("bc")), None);
+        assert_eq!(watched.look(of("bc")), Some(of("bc")));
+        assert_eq!(watched.look(of("bc")), None);
+    }
+
+    #[test]
+    fn a_change_that_is_taken_back_at_once_is_none() {
+        let mut watched = Watched::new(Some("a"));
+        for text in ["b", "a", "a", "b", "a"] {
+            assert_eq!(watched.look(of(text)), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_goes_and_returns_is_two_changes() {
+        let gone = || Err("gone".to_owned());
+        let mut watched = Watched::new(Some("a"));
+        assert_eq!((watched.look(gone()), watched.look(gone())), (None, Some(gone())));
+        assert_eq!((watched.look(of("a")), watched.look(of("a"))), (None, Some(of("a"))));
+    }
+
+    #[test]
+    fn a_file_that_differs_from_what_is_served_is_a_change_from_the_start() {
+        let mut watched = Watched::new(None);
+        assert_eq!((watched.look(of("a")), watched.look(of("a"))), (None, Some(of("a"))));
+    }
 }

@@ -88,3 +88,46 @@ fn kind(error: &io::Error) -> ErrorType {
         _ => ErrorType::ConnectError,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::SocketAddr as Inet;
+
+    use crate::upstream::NO_ADDRESS;
+
+    fn for_one(client: &str, idle: u64) -> HttpPeer {
+        let mut peer = HttpPeer::new(NO_ADDRESS, false, String::new());
+        for_self(&mut peer);
+        peer.options.idle_timeout = Some(Duration::from_secs(idle));
+        let source: Inet = client.parse().unwrap();
+        let destination = "10.0.0.1:80".parse().unwrap();
+        for_client(&mut peer, Some(Addresses { source, destination }));
+        peer
+    }
+
+    #[test]
+    fn a_connection_is_reused_for_the_same_client_only() {
+        let keys =
+            ["192.0.2.1:1", "192.0.2.1:2", "192.0.2.2:1"].map(|it| for_one(it, 60).group_key);
+        assert_eq!(for_one("192.0.2.1:1", 60).group_key, keys[0]);
+        assert!(keys[0] != keys[1] && keys[0] != keys[2], "{keys:?}");
+    }
+
+    #[test]
+    fn such_a_connection_is_not_idle_for_long() {
+        let idle = |seconds| for_one("192.0.2.1:1", seconds).options.idle_timeout.unwrap();
+        assert_eq!(idle(60), IDLE_MAX);
+        assert_eq!(idle(3), Duration::from_secs(3));
+    }
+
+    #[test]
+    fn a_peer_without_the_header_stays_as_it_is() {
+        let mut peer = HttpPeer::new(NO_ADDRESS, false, String::new());
+        peer.options.idle_timeout = Some(Duration::from_secs(60));
+        let before = peer.group_key;
+        for_client(&mut peer, None);
+        assert!(peer.options.custom_l4.is_none() && peer.group_key == before);
+        assert_eq!(peer.options.idle_timeout, Some(Duration::from_secs(60)));
+    }
+}

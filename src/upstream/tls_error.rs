@@ -65,3 +65,41 @@ pub fn explain(error: &Error) -> Option<(TlsFault, String)> {
 fn plain(said: &str) -> String {
     said.trim().replace('"', "'")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn explained(text: &str) -> Option<(TlsFault, String)> {
+        explain(&Error::explain(ErrorType::TLSHandshakeFailure, text.to_owned()))
+    }
+
+    #[test]
+    fn only_an_untrusted_certificate_is_a_fault_of_the_certificate() {
+        let (fault, text) =
+            explained("x cause: invalid peer certificate: Expired, SNI: a").unwrap();
+        assert_eq!(fault, TlsFault::Certificate);
+        assert_eq!(text, "invalid peer certificate: Expired");
+        let (_, text) = explained("invalid peer certificate: UnknownIssuer, SNI: a").unwrap();
+        assert!(text.contains("UnknownIssuer; neither `tls.ca`"), "{text}");
+        let (fault, _) = explained("x, SNI: invalid peer certificate").unwrap();
+        assert_eq!(fault, TlsFault::Other, "the name of a server explains nothing");
+    }
+
+    #[test]
+    fn an_alert_that_an_operator_can_act_on_says_how() {
+        let (fault, text) = explained("received fatal alert: NoApplicationProtocol").unwrap();
+        assert_eq!(fault, TlsFault::Other);
+        assert!(text.contains("protocol: auto"), "{text}");
+        let text = "received corrupt message of type InvalidContentType";
+        assert!(explained(text).unwrap().1.contains("`http://`"));
+    }
+
+    #[test]
+    fn any_other_error_is_shown_without_double_quotes() {
+        let (fault, text) = explained("a cause: b cause: it said \"no\" , SNI: a").unwrap();
+        assert_eq!((fault, text.as_str()), (TlsFault::Other, "TLS handshake failed: it said 'no'"));
+        let other = Error::explain(ErrorType::ConnectRefused, "invalid peer certificate");
+        assert_eq!(explain(&other), None);
+    }
+}

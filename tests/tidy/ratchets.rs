@@ -81,11 +81,8 @@ const FEW_TESTS: &[(&str, usize)] = &[
     ("downstream", 32),
     ("fixture", 0),
     ("lib", 0),
-    ("main", 0),
-    ("resolve", 3),
-    ("supervisor", 6),
+    ("main", 4),
     ("sync", 0),
-    ("upstream", 11),
     ("worker", 11),
 ];
 
