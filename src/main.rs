@@ -345,3 +345,34 @@ fn run_origin(flags: Origin) -> Result<(), String> {
     };
     demo::run(listener, options).map_err(|error| format!("weir: the test server failed: {error}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn check_takes_its_file_in_one_way_only() {
+        for arguments in
+            [["weir", "check", "a.yaml"].as_slice(), &["weir", "check", "-c", "a.yaml"]]
+        {
+            assert!(Cli::try_parse_from(arguments).is_ok(), "{arguments:?}");
+        }
+        assert!(Cli::try_parse_from(["weir", "check", "a.yaml", "-c", "b.yaml"]).is_err());
+    }
+
+    #[test]
+    fn stop_waits_only_if_it_is_asked_to() {
+        let request = |arguments: &[&str]| {
+            let command = Cli::try_parse_from(arguments).unwrap().command;
+            let Command::Stop(flags) = command else { panic!("{command:?}") };
+            flags.request()
+        };
+        assert_eq!(request(&["weir", "stop"]), Request::Stop);
+        assert_eq!(request(&["weir", "stop", "--wait"]), Request::StopAndWait);
+    }
+}

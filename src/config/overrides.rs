@@ -251,3 +251,75 @@ fn read<T: FromNode>(
     let value = T::from_node(&Node::given(at, &given.value), context, found)?;
     Some(Spanned { at, value })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Config, Problems, load};
+    use super::*;
+
+    const TWO: &str = "listeners: [{address: '127.0.0.1:1', http2: true}]\n\
+        pools: [{name: a, backends: [http://10.0.0.1:1], health_check: off}, \
+        {name: b, backends: [http://10.0.0.2:1]}]\nroutes: [{path: /a, pool: a}, {pool: b}]";
+
+    fn flag(value: &str) -> Override {
+        Override::flag("--x", value)
+    }
+
+    fn with(text: Option<&str>, overrides: &Overrides) -> Result<Config, Problems> {
+        load(text.map(str::as_bytes), overrides)
+    }
+
+    #[test]
+    fn backends_of_flags_make_a_pool_or_replace_those_of_the_only_one() {
+        let overrides =
+            Overrides { backends: vec![flag("http://10.9.0.1:1")], ..Overrides::default() };
+        assert_eq!(with(None, &overrides).unwrap().pools[0].name.as_str(), "default");
+        let one = "pools: [{name: a, backends: [http://10.0.0.1:1, http://10.0.0.2:1]}]";
+        let config = with(Some(one), &overrides).unwrap();
+        assert_eq!((config.pools[0].name.as_str(), config.pools[0].backends.len()), ("a", 1));
+        let problems = with(Some(TWO), &overrides).unwrap_err();
+        assert!(problems.to_string().contains("several pools"), "{problems}");
+    }
+
+    #[test]
+    fn flags_for_all_pools_leave_a_health_check_off() {
+        let overrides = Overrides {
+            request_timeout: Some(flag("7s")),
+            health_interval: Some(flag("20s")),
+            ..Overrides::default()
+        };
+        let config = with(Some(TWO), &overrides).unwrap();
+        let [a, b] = config.pools.as_slice() else { panic!() };
+        assert_eq!(a.timeouts.request, b.timeouts.request);
+        assert_eq!(b.timeouts.request, Some(std::time::Duration::from_secs(7)));
+        assert!(a.health_check.is_none());
+        let interval = b.health_check.as_ref().map(|check| check.interval);
+        assert_eq!(interval, Some(std::time::Duration::from_secs(20)));
+    }
+
+    #[test]
+    fn listeners_of_flags_replace_those_of_the_file_with_all_their_keys() {
+        let listen = vec![flag("127.0.0.1:7"), flag("127.0.0.1:8")];
+        let config = with(Some(TWO), &Overrides { listen, ..Overrides::default() }).unwrap();
+        let shown: Vec<_> =
+            config.listeners.iter().map(|one| (one.address.port(), one.http2)).collect();
+        assert_eq!(shown, [(7, false), (8, false)]);
+    }
+
+    #[test]
+    fn an_empty_value_is_a_problem_of_its_flag() {
+        let overrides = Overrides { algorithm: Some(flag("")), ..Overrides::default() };
+        let problems = with(Some(TWO), &overrides).unwrap_err().to_string();
+        assert!(problems.contains("--x") && problems.contains("the value is empty"), "{problems}");
+    }
+
+    #[test]
+    fn each_flag_or_variable_is_named_once() {
+        let overrides = Overrides {
+            listen: vec![flag("1"), flag("2")],
+            admin: Some(Override::environment("WEIR_ADMIN", "3")),
+            ..Overrides::default()
+        };
+        assert_eq!(overrides.names(), "--x,WEIR_ADMIN");
+    }
+}

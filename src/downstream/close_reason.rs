@@ -41,3 +41,22 @@ impl CloseReason {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_survives_the_atomic() {
+        let reasons = [
+            CloseReason::Idle,
+            CloseReason::HeaderTimeout,
+            CloseReason::RequestTimeout,
+            CloseReason::WriteTimeout,
+            CloseReason::Forced,
+        ];
+        for reason in reasons.map(Some).into_iter().chain([None]) {
+            assert_eq!(CloseReason::of(CloseReason::code(reason)), reason);
+        }
+    }
+}

@@ -614,4 +614,119 @@ mod tests {
         assert!(state.on_timer(at(2)), "it has a moment");
         assert!(!state.on_timer(at(3)), "and no more, whatever begins");
     }
+
+    #[test]
+    fn only_a_client_that_does_not_read_and_a_forced_close_fail_its_writes() {
+        let late = state();
+        late.request_started(at(0));
+        late.set_deadline(at(30));
+        assert!(late.on_timer(at(30)));
+        assert!(!late.must_fail_writes(), "the 504 is still to be written");
+        assert!(late.on_timer(at(31)));
+        assert!(late.must_fail_writes());
+        let unread = state();
+        unread.request_started(at(0));
+        unread.set_stall_deadline(Direction::Write, Some(at(5)));
+        assert!(unread.on_timer(at(5)));
+        assert!(unread.must_fail_writes());
+        assert_eq!(unread.expired(), Some(Expired::WriteRate));
+    }
+
+    #[test]
+    fn a_stalled_transfer_has_no_effect_after_its_request() {
+        let state = state();
+        state.request_started(at(0));
+        state.set_stall_deadline(Direction::Write, Some(at(5)));
+        state.set_stall_deadline(Direction::Read, Some(at(6)));
+        state.response_sent(at(3));
+        state.request_started(at(4));
+        assert_eq!(state.next_deadline(), at(14));
+    }
+
+    #[test]
+    fn an_upgraded_connection_ends_early_only_in_a_drain() {
+        let state = state();
+        state.request_started(at(0));
+        state.upgraded();
+        state.end_upgraded(at(10));
+        assert_eq!(state.next_deadline(), Timestamp::MAX);
+        state.drain(at(5));
+        assert_eq!(state.next_deadline(), at(10), "before the end of the drain");
+        state.end_upgraded(at(20));
+        assert_eq!(state.next_deadline(), at(10), "the first end counts");
+    }
+
+    #[test]
+    fn a_request_past_its_deadline_is_not_upgraded_any_longer() {
+        let state = state();
+        state.request_started(at(0));
+        state.set_deadline(at(30));
+        assert!(state.on_timer(at(30)));
+        state.upgraded();
+        assert!(!state.is_upgraded());
+        assert_eq!(state.next_deadline(), at(31));
+    }
+
+    #[test]
+    fn a_forced_close_amid_request_headers_is_no_header_timeout() {
+        let state = state();
+        state.bytes_read(1, || at(1));
+        assert!(state.force_close(at(2), Abort::ForcedStop));
+        assert!(state.on_timer(at(2)));
+        assert_eq!(state.close_reason(), Some(CloseReason::Idle));
+    }
+
+    #[test]
+    fn the_last_request_of_a_connection_is_known_while_it_is_served() {
+        let end = "127.0.0.1:1".parse().unwrap();
+        let timeouts = DownstreamTimeouts { max_requests: NonZeroU32::new(2), ..TIMEOUTS };
+        let connection = Arc::new(ConnectionInfo::new(end, end));
+        let limited = ConnectionState::new(connection, timeouts, at(0));
+        limited.request_started(at(0));
+        assert!(!limited.reached_max_requests());
+        limited.request_started(at(1));
+        assert!(limited.reached_max_requests());
+        let unlimited = state();
+        unlimited.request_started(at(0));
+        assert!(!unlimited.reached_max_requests());
+    }
+
+    #[test]
+    fn replaced_bytes_belong_to_their_own_request() {
+        let state = state();
+        let change = |message| ReplacedByte { message, offset: 4, byte: b'|' };
+        state.add_target_changes([change(1), change(1), change(3)].into_iter());
+        state.request_started(at(0));
+        assert_eq!(state.take_target_changes(), [change(1), change(1)]);
+        state.request_started(at(1));
+        assert_eq!(state.take_target_changes(), []);
+        state.request_started(at(2));
+        assert_eq!(state.take_target_changes(), [change(3)]);
+    }
+
+    #[test]
+    fn only_the_first_violation_of_a_client_counts() {
+        let state = state();
+        let [first, second] = [Violation::TargetBytes, Violation::BareReturn];
+        state.set_violation(first);
+        state.set_violation(second);
+        assert_eq!(state.violation(), Some(first));
+    }
+
+    #[test]
+    fn a_connection_that_is_closed_already_is_not_given_up() {
+        use crate::downstream::stalled::Stallable as _;
+        let late = state();
+        late.request_started(at(0));
+        late.set_deadline(at(5));
+        assert!(late.on_timer(at(5)));
+        late.give_up(Reader::Backend);
+        assert_eq!(late.close_reason(), Some(CloseReason::RequestTimeout));
+        assert_eq!(late.given_up_for(), None);
+        let stalled = state();
+        stalled.give_up(Reader::Backend);
+        stalled.give_up(Reader::Client);
+        assert_eq!(stalled.close_reason(), Some(CloseReason::WriteTimeout));
+        assert_eq!(stalled.given_up_for(), Some(Reader::Backend));
+    }
 }

@@ -55,3 +55,38 @@ pub(crate) fn text_of_line(bytes: &[u8]) -> String {
     let line = bytes.get(..end.unwrap_or_else(|| bytes.len().min(LINE_KEPT)));
     String::from_utf8_lossy(line.unwrap_or_default()).into_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_line_is_kept_for_the_log_up_to_a_limit() {
+        assert_eq!(text_of_line(b"GET / HTTP/1.1\r\nHost: a"), "GET / HTTP/1.1");
+        assert_eq!(text_of_line(b"GET /\nHost: a"), "GET /");
+        assert_eq!(text_of_line(b"\r\nGET /"), "");
+        assert_eq!(text_of_line(b"GET /half"), "GET /half");
+        assert_eq!(text_of_line(&[b'a'; LINE_KEPT + 1]), "a".repeat(LINE_KEPT));
+        assert_eq!(text_of_line(b"\x16\x03\xff"), "\u{16}\u{3}\u{fffd}");
+    }
+
+    #[test]
+    fn a_head_request_is_recognised_by_its_whole_method() {
+        let is_head =
+            |line: &str| EarlyRefusal::new(Refusal::BadRequest, line.to_owned()).is_head();
+        assert!(is_head("HEAD / HTTP/1.1"));
+        assert!(!is_head("HEADER / HTTP/1.1") && !is_head("head / HTTP/1.1") && !is_head("HEAD"));
+    }
+
+    #[test]
+    fn the_logged_size_of_the_response_after_a_panic_is_what_is_sent() {
+        for is_head in [true, false] {
+            let request = PanickedRequest { id: "1".to_owned(), is_head };
+            let sent = reply::raw_http1_reply(Refusal::Internal, &request.id, is_head);
+            let (_, body) =
+                std::str::from_utf8(sent.as_bytes()).unwrap().split_once("\r\n\r\n").unwrap();
+            assert_eq!(request.body_bytes(), u64::try_from(body.len()).unwrap());
+            assert_eq!(body.is_empty(), is_head);
+        }
+    }
+}

@@ -56,3 +56,40 @@ impl MinRateGuard {
         );
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU64;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::downstream::connection_info::ConnectionInfo;
+    use crate::downstream::connection_state::DownstreamTimeouts;
+    use crate::time::Timestamp;
+
+    #[test]
+    fn a_client_that_has_to_read_first_is_not_late_with_its_body() {
+        let end = "127.0.0.1:1".parse().unwrap();
+        let grace = Duration::from_secs(60);
+        let timeouts = DownstreamTimeouts {
+            request_header: grace,
+            keepalive_idle: grace,
+            tunnel_drain: grace,
+            max_requests: None,
+        };
+        let clock = Clock::process();
+        let connection = Arc::new(ConnectionInfo::new(end, end));
+        let state = ConnectionState::new(connection, timeouts, clock.now());
+        let rate = MinTransferRate { bytes_per_second: NonZeroU64::MIN, grace };
+        let mut guard = MinRateGuard::new(rate, clock);
+        state.request_started(clock.now());
+        state.set_deadline(Timestamp::MAX);
+        guard.on_transfer(&state, Direction::Read, Poll::Pending);
+        assert!(state.next_deadline() < Timestamp::MAX, "its body is waited for");
+        guard.on_transfer(&state, Direction::Write, Poll::Pending);
+        assert!(state.next_deadline() < Timestamp::MAX, "it has to read");
+        guard.on_transfer(&state, Direction::Write, Poll::Ready(1));
+        assert_eq!(state.next_deadline(), Timestamp::MAX, "nothing is waited for");
+    }
+}

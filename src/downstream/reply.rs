@@ -88,3 +88,29 @@ pub(crate) fn raw_http1_reply(refusal: Refusal, id: &str, is_head: bool) -> RawR
     );
     RawReply { text, body: body.len() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_bytes_after_the_headers_count_as_body() {
+        let reply = raw_http1_reply(Refusal::BadRequest, "1", false);
+        let (all, body) = (reply.as_bytes().len(), text_body(Refusal::BadRequest).len());
+        assert_eq!(reply.body_bytes(all), body);
+        assert_eq!(reply.body_bytes(all - body), 0);
+        assert_eq!(reply.body_bytes(all - body + 3), 3);
+        assert_eq!(reply.body_bytes(5), 0);
+    }
+
+    #[test]
+    fn the_response_to_head_has_the_length_of_the_body_and_no_body() {
+        let [head, get] = [true, false].map(|is_head| {
+            let reply = raw_http1_reply(Refusal::Internal, "1", is_head);
+            String::from_utf8(reply.as_bytes().to_vec()).unwrap()
+        });
+        let length = format!("\r\nContent-Length: {}\r\n", text_body(Refusal::Internal).len());
+        assert!(head.contains(&length) && get.contains(&length), "{head}");
+        assert!(head.ends_with("\r\n\r\n") && !get.ends_with("\r\n\r\n"), "{get}");
+    }
+}

@@ -238,4 +238,72 @@ mod tests {
         assert!(client("2001:db8::ffff:1").is_none());
         assert!(client("2001:db8:0:1::1").is_some());
     }
+
+    fn state() -> Arc<ConnectionState> {
+        use crate::downstream::connection_info::ConnectionInfo;
+        use crate::downstream::connection_state::DownstreamTimeouts;
+        use std::time::Duration;
+        let end = "127.0.0.1:1".parse().unwrap();
+        let timeouts = DownstreamTimeouts {
+            request_header: Duration::from_secs(10),
+            keepalive_idle: Duration::from_secs(75),
+            tunnel_drain: Duration::from_secs(40),
+            max_requests: None,
+        };
+        let connection = Arc::new(ConnectionInfo::new(end, end));
+        Arc::new(ConnectionState::new(connection, timeouts, Timestamp::ZERO))
+    }
+
+    #[test]
+    fn a_connection_over_the_limit_is_not_counted() {
+        let connections = connections();
+        let first = connections.try_acquire(1).unwrap();
+        assert!(connections.try_acquire(1).is_none());
+        assert_eq!((connections.open(), connections.gauge.get()), (1, 1));
+        drop(first);
+        assert_eq!((connections.open(), connections.gauge.get()), (0, 0));
+        assert!(connections.try_acquire(1).is_some());
+    }
+
+    #[test]
+    fn a_drain_and_an_abort_apply_to_later_connections() {
+        let connections = connections();
+        connections.drain(Timestamp::from_nanos(5));
+        let (drained, aborted) = (state(), state());
+        let permit = connections.try_acquire(9).unwrap();
+        permit.register(&drained);
+        assert!(drained.is_draining() && drained.abort_reason().is_none());
+        connections.abort(Timestamp::from_nanos(6), Abort::ForcedStop);
+        connections.abort(Timestamp::from_nanos(7), Abort::DrainTimeout);
+        let later = connections.try_acquire(9).unwrap();
+        later.register(&aborted);
+        assert_eq!(drained.abort_reason(), Some(Abort::ForcedStop));
+        assert_eq!(aborted.abort_reason(), Some(Abort::ForcedStop), "the first reason");
+    }
+
+    #[test]
+    fn upgraded_connections_outlast_the_end_of_a_drain() {
+        let connections = connections();
+        let (upgraded, request) = (state(), state());
+        upgraded.upgraded();
+        let permits = [(); 2].map(|()| connections.try_acquire(9).unwrap());
+        permits[0].register(&upgraded);
+        permits[1].register(&request);
+        assert_eq!(connections.upgraded(), (1, 1));
+        connections.force_close_requests(Timestamp::ZERO, Abort::DrainTimeout);
+        assert_eq!(upgraded.abort_reason(), None);
+        assert_eq!(request.abort_reason(), Some(Abort::DrainTimeout));
+    }
+
+    #[test]
+    fn a_connection_closed_by_force_stays_unfinished_and_is_counted_once() {
+        let connections = connections();
+        let state = state();
+        let permit = connections.try_acquire(9).unwrap();
+        permit.register(&state);
+        connections.force_close_requests(Timestamp::ZERO, Abort::DrainTimeout);
+        connections.abort(Timestamp::ZERO, Abort::ForcedStop);
+        drop(permit);
+        assert_eq!((connections.open(), connections.unfinished()), (0, 1));
+    }
 }

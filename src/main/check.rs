@@ -67,3 +67,22 @@ fn summary(config: &Config, overrides: &Overrides) -> String {
         names => format!("{counts} overridden_by={names}"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_summary_counts_the_backends_of_all_pools_and_names_overrides() {
+        let text = "pools: [{name: a, backends: [http://10.0.0.1:1, http://10.0.0.2:1]}, \
+                    {name: b, backends: [http://10.0.0.3:1]}]\n\
+                    routes: [{path: /a, pool: a}, {pool: b}]";
+        let none = Overrides::default();
+        let config = config::load(Some(text.as_bytes()), &none).unwrap();
+        let counts = "listeners=1 routes=2 pools=2 backends=3";
+        assert_eq!(summary(&config, &none), counts);
+        let admin = Some(config::Override::flag("--admin", "127.0.0.1:1"));
+        let overrides = Overrides { admin, ..none };
+        assert_eq!(summary(&config, &overrides), format!("{counts} overridden_by=--admin"));
+    }
+}

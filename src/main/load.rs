@@ -69,3 +69,29 @@ pub(super) fn read(file: &Path) -> Result<Vec<u8>, String> {
     supervisor::read_file(file)
         .map_err(|error| format!("{}: {}", file.display(), supervisor::cannot_read(&error)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_relative_to_the_directory_of_the_configuration() {
+        assert_eq!(directory(Some(Path::new("/etc/weir/weir.yaml"))), Path::new("/etc/weir"));
+        assert_eq!(directory(Some(Path::new("weir.yaml"))), Path::new(""));
+        assert_eq!(directory(None), Path::new(""));
+    }
+
+    #[test]
+    fn a_loaded_configuration_has_a_version_of_its_text_and_overrides() {
+        let text = b"pools: [{name: a, backends: [http://10.0.0.1:1]}]";
+        let overrides = |algorithm| Overrides {
+            algorithm: Some(config::Override::flag("--algorithm", algorithm)),
+            ..Overrides::default()
+        };
+        let version = |overrides| loader(None, overrides)(Some(text)).map(|(_, version)| version);
+        let plain = version(Overrides::default()).unwrap();
+        let hashed = version(overrides("ip_hash")).unwrap();
+        assert_eq!(version(overrides("ip_hash")).as_ref(), Ok(&hashed));
+        assert!(plain != hashed && version(overrides("least")).is_err());
+    }
+}

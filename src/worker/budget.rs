@@ -121,4 +121,12 @@ mod tests {
         assert_eq!(budget, Budget { connections: 20_000, keepalive: 1024, rejected: 1024 });
         assert!(Budget::of((20_000, 50), 8, 20_000).connections > 8000);
     }
+
+    #[test]
+    fn idle_and_rejected_connections_take_only_a_small_share_of_few_descriptors() {
+        // 3998 are left: an eighth for idle ones, shared by the threads, and a 32nd for rejected ones.
+        let budget = Budget::of((4096, 50), 4, 20_000);
+        assert_eq!(budget, Budget { connections: 1687, keepalive: 124, rejected: 124 });
+        assert_eq!(Budget::of((4096, 50), 0, 1), Budget::of((4096, 50), 1, 1));
+    }
 }

@@ -201,4 +201,19 @@ mod tests {
         }
         fs::remove_dir_all(directory).unwrap();
     }
+
+    #[test]
+    fn every_file_of_a_check_is_counted_as_renewed_or_failed() {
+        let registry = Registry::new();
+        let metrics = Metrics::new(&registry, &fixture::web()).unwrap();
+        let metrics = metrics.connections();
+        let report = RefreshReport {
+            owner: Owner::Pool("web".to_owned()),
+            reloaded: vec!["a.crt".to_owned(), "b.crt".to_owned()],
+            failed: Vec::new(),
+        };
+        record_refresh(&report, metrics);
+        let count = |result| metrics.certificate_renewals.with_label_values(&[result]).get();
+        assert_eq!((count("done"), count("failed")), (2, 0));
+    }
 }

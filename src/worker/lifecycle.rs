@@ -198,3 +198,68 @@ fn event_of(order: Option<ToWorker>) -> ProcessEvent<WorkerValues> {
     };
     ProcessEvent::Order(order)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::*;
+    use crate::link::Start;
+
+    fn stats(draining_workers: u64) -> SupervisorStats {
+        SupervisorStats {
+            generation: 1,
+            reloads_done: 0,
+            reloads_refused: 0,
+            upgrades_done: 0,
+            upgrades_refused: 0,
+            restarts: 0,
+            hangs: 0,
+            draining_workers,
+            draining_connections: 5,
+            log_dropped: 0,
+            draining_requests: Vec::new(),
+            last_reload_ok: true,
+            last_reload_at: SystemTime::UNIX_EPOCH,
+            uptime: Duration::ZERO,
+            hang_timeout: Some(Duration::from_secs(9)),
+        }
+    }
+
+    #[test]
+    fn a_second_start_changes_nothing_and_the_end_of_the_link_does() {
+        let start = Start {
+            text: None,
+            version: String::new(),
+            sockets: Vec::new(),
+            state: None,
+            supervision: stats(0),
+            is_alone: true,
+        };
+        let event = event_of(Some(ToWorker::Start(Box::new(start))));
+        assert!(matches!(event, ProcessEvent::Tick), "{event:?}");
+        assert!(matches!(event_of(None), ProcessEvent::LinkClosed));
+    }
+
+    #[test]
+    fn others_drain_while_there_is_a_draining_worker() {
+        for (workers, expected) in [(0, false), (1, true)] {
+            let event = event_of(Some(ToWorker::SupervisorStats(stats(workers))));
+            let ProcessEvent::Stats { hang_timeout, others_drain, .. } = event else {
+                panic!("{event:?}")
+            };
+            assert_eq!(others_drain, expected);
+            assert_eq!(hang_timeout, Some(Duration::from_secs(9)));
+        }
+    }
+
+    #[test]
+    fn each_way_to_stop_is_an_order_of_its_own() {
+        let drain = event_of(Some(ToWorker::Drain));
+        assert!(matches!(drain, ProcessEvent::Order(Order::Drain)), "{drain:?}");
+        let stop = event_of(Some(ToWorker::Stop));
+        assert!(matches!(stop, ProcessEvent::Order(Order::Stop)), "{stop:?}");
+        let now = event_of(Some(ToWorker::StopNow));
+        assert!(matches!(now, ProcessEvent::Order(Order::StopNow)), "{now:?}");
+    }
+}

@@ -90,4 +90,13 @@ mod tests {
     fn this_machine_has_memory() {
         assert!(available().is_some_and(|bytes| bytes > 1 << 20));
     }
+
+    #[test]
+    fn an_amount_that_is_not_understood_is_unknown() {
+        for text in ["MemTotal: 24576 MB", "MemTotal: 24576", "MemTotal: -1 kB", "MemTotal:"] {
+            assert_eq!(total(text), None, "{text}");
+        }
+        assert_eq!(total("MemTotal: 18446744073709551615 kB"), None, "too many bytes");
+        assert_eq!(total("XMemTotal: 1 kB\nMemTotal: 2 kB"), Some(2048));
+    }
 }

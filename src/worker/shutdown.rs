@@ -107,3 +107,41 @@ fn flush(access_log: AccessLogWriter, log: &Log) -> u64 {
     }
     log.stop(end.since(clock.now()).max(LOG_FLUSH_MIN))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shutdown(stopped: Option<oneshot::Receiver<u64>>) -> Shutdown {
+        Shutdown { logs: None, stopped, log_lost: 0, result: Ok(()) }
+    }
+
+    #[test]
+    fn the_first_error_is_the_result_of_the_worker() {
+        let mut shutdown = shutdown(None);
+        shutdown.record_error(WorkerError::Cut(1));
+        shutdown.record_error(WorkerError::Cut(2));
+        assert!(matches!(shutdown.result, Err(WorkerError::Cut(1))));
+    }
+
+    #[tokio::test]
+    async fn the_end_of_the_services_is_reported_once_with_the_lost_lines() {
+        let (done, stopped) = oneshot::channel();
+        let mut shutdown = shutdown(Some(stopped));
+        done.send(3).unwrap();
+        shutdown.services_stopped().await;
+        assert_eq!(shutdown.log_lost(), 3);
+        let again = std::pin::pin!(shutdown.services_stopped());
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        assert!(again.poll(&mut context).is_pending());
+    }
+
+    #[tokio::test]
+    async fn a_thread_that_dies_while_it_stops_the_services_ends_the_wait() {
+        let (done, stopped) = oneshot::channel::<u64>();
+        let mut shutdown = shutdown(Some(stopped));
+        drop(done);
+        shutdown.services_stopped().await;
+        assert_eq!(shutdown.log_lost(), 0);
+    }
+}

@@ -85,3 +85,47 @@ fn collision(old: &Bound, new: &Bound, at: Origin) -> Problem {
         ),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn leads(bound: &str, backend: BackendAddress) -> bool {
+        let address = bound.parse().unwrap();
+        let bound = Bindings(vec![Bound { address, at: None, admin: false }]);
+        bound.leads_here(&backend).is_some()
+    }
+
+    #[test]
+    fn a_backend_on_a_loopback_address_of_an_open_port_is_weir_itself() {
+        let leads =
+            |bound, backend: &str| leads(bound, BackendAddress::Socket(backend.parse().unwrap()));
+        assert!(leads("0.0.0.0:80", "127.0.0.1:80") && leads("[::]:80", "[::1]:80"));
+        assert!(leads("127.0.0.1:80", "[::ffff:127.0.0.1]:80"), "the same address");
+        assert!(!leads("0.0.0.0:80", "[::1]:80") && !leads("[::]:80", "127.0.0.1:80"));
+        assert!(!leads("0.0.0.0:80", "127.0.0.1:81"));
+        assert!(!leads("0.0.0.0:80", "10.0.0.1:80"), "it may be another machine");
+    }
+
+    #[test]
+    fn of_all_host_names_only_localhost_is_known_to_be_here() {
+        let name = |name: &str| BackendAddress::Name(name.into(), 80);
+        assert!(leads("127.0.0.1:80", name("localhost")) && leads("0.0.0.0:80", name("localhost")));
+        assert!(
+            !leads("127.0.0.1:80", name("weir.test")) && !leads("127.0.0.1:81", name("localhost"))
+        );
+    }
+
+    #[test]
+    fn an_open_address_collides_within_its_own_family_only() {
+        let collide = |one: &str, other: &str| {
+            let (one, other) = (one.parse().unwrap(), other.parse().unwrap());
+            assert_eq!(collide(one, other), collide(other, one));
+            collide(one, other)
+        };
+        assert!(collide("0.0.0.0:80", "10.0.0.1:80") && collide("[::]:80", "[::1]:80"));
+        assert!(collide("10.0.0.1:80", "[::ffff:10.0.0.1]:80"), "the same address");
+        assert!(!collide("[::]:80", "10.0.0.1:80") && !collide("0.0.0.0:80", "[::1]:80"));
+        assert!(!collide("0.0.0.0:80", "10.0.0.1:81") && !collide("10.0.0.1:80", "10.0.0.2:80"));
+    }
+}

@@ -184,3 +184,40 @@ fn rate_limit(typed: RawRateLimit) -> Option<RateLimit> {
 fn networks(typed: Option<Spanned<List<IpNet>>>) -> Vec<IpNet> {
     typed.map(|networks| networks.value.meaning()).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+
+    fn of(keys: &str) -> Vec<String> {
+        let pool = "pools: [{name: a, backends: [http://10.0.0.1:1]}]";
+        match crate::config::load(
+            Some(format!("{pool}\n{keys}").as_bytes()),
+            &crate::config::Overrides::default(),
+        ) {
+            Ok(_) => Vec::new(),
+            Err(problems) => problems.iter().map(ToString::to_string).collect(),
+        }
+    }
+
+    #[test]
+    fn a_route_for_https_needs_tls_here_or_a_proxy_that_terminates_it() {
+        let routes = "routes: [{scheme: https, pool: a}, {pool: a}]";
+        let found = of(routes);
+        assert!(found.len() == 1 && found[0].contains("no request can use https"), "{found:?}");
+        assert_eq!(of(&format!("{routes}\ntrusted_proxies: [10.0.0.0/8]")), [""; 0]);
+        let invalid = of(&format!("{routes}\ntrusted_proxies: [nonsense]"));
+        assert_eq!(invalid.len(), 1, "the proxies were meant to be there: {invalid:?}");
+    }
+
+    #[test]
+    fn a_misspelt_pool_is_reported_unless_its_definition_may_be_broken() {
+        let found = of("routes: [{pool: b}]");
+        assert!(found.len() == 1 && found[0].contains("the only pool is `a`"), "{found:?}");
+        let text = "pools: [{name: a, backends: [http://10.0.0.1:1]}, \
+                    {name: '-/-', backends: [http://10.0.0.2:1]}]\nroutes: [{pool: b}, {path: /a, pool: a}]";
+        let problems =
+            crate::config::load(Some(text.as_bytes()), &crate::config::Overrides::default());
+        let problems = problems.unwrap_err().to_string();
+        assert!(!problems.contains("there is no pool"), "{problems}");
+    }
+}

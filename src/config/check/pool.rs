@@ -245,3 +245,70 @@ fn retry_on(typed: List<Failure>, at: Option<Origin>, found: &mut Diagnostics) -
     }
     on
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::{Overrides, load};
+
+    fn problems(text: &str) -> Vec<String> {
+        match load(Some(text.as_bytes()), &Overrides::default()) {
+            Ok(_) => Vec::new(),
+            Err(problems) => problems.iter().map(ToString::to_string).collect(),
+        }
+    }
+
+    fn of(keys: &str) -> Vec<String> {
+        problems(&format!("pools: [{{name: web, backends: [http://10.0.0.1:1], {keys}}}]"))
+    }
+
+    fn one(keys: &str, part: &str) {
+        let found = of(keys);
+        assert!(found.len() == 1 && found[0].contains(part), "{keys}: {found:?}");
+    }
+
+    #[test]
+    fn keys_of_retries_are_reported_where_retries_are_off() {
+        one("retry: {attempts: 1, backoff: 1s}", "`backoff` has no effect");
+        one("retry: {attempts: 1, on: [connect]}", "`on` has no effect");
+        assert_eq!(of("retry: {attempts: 2, backoff: 1s, on: [connect]}"), [""; 0]);
+        one("retry: {on: [connect, 503, connect]}", "listed twice");
+        one("retry: {on: []}", "no request would be retried");
+    }
+
+    #[test]
+    fn keys_of_another_type_of_health_check_are_reported() {
+        one("health_check: {type: tcp, path: /up}", "`path` has no effect on a TCP");
+        one(
+            "health_check: {type: http, path: /up, service: a}",
+            "`service` has no effect on an HTTP",
+        );
+        one("health_check: {type: grpc, body: ok}", "`body` has no effect on a gRPC");
+        one("health_check: {type: x, service: a, host: b}", "x");
+    }
+
+    #[test]
+    fn a_health_check_ends_before_the_next_one() {
+        one("health_check: {interval: 2s, timeout: 3s}", "`timeout` (3s) is longer");
+        assert_eq!(of("health_check: {interval: 3s, timeout: 3s}"), [""; 0]);
+    }
+
+    #[test]
+    fn a_backend_has_the_server_name_of_its_own_before_that_of_its_pool() {
+        let text = "pools: [{name: web, tls: {server_name: pool.test}, backends: [\
+                    {url: https://10.0.0.1, server_name: own.test}, https://10.0.0.2, http://10.0.0.3]}]";
+        let config = load(Some(text.as_bytes()), &Overrides::default()).unwrap();
+        let names: Vec<_> =
+            config.pools[0].backends.iter().map(|one| one.server_name.as_deref()).collect();
+        assert_eq!(names, [Some("own.test"), Some("pool.test"), None]);
+    }
+
+    #[test]
+    fn a_server_name_is_the_host_of_the_url_without_the_final_dot() {
+        let text =
+            "pools: [{name: web, backends: [https://a.test.:8443, 'https://[2001:db8::1]']}]";
+        let config = load(Some(text.as_bytes()), &Overrides::default()).unwrap();
+        let names: Vec<_> =
+            config.pools[0].backends.iter().map(|one| one.server_name.as_deref()).collect();
+        assert_eq!(names, [Some("a.test"), Some("2001:db8::1")]);
+    }
+}

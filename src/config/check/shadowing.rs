@@ -83,3 +83,59 @@ fn same(one: &Conditions, other: &Conditions) -> bool {
         && set(&one.headers) == set(&other.headers)
         && set(&one.query) == set(&other.query)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::{Overrides, load};
+
+    fn problems(text: &str) -> Vec<String> {
+        match load(Some(text.as_bytes()), &Overrides::default()) {
+            Ok(_) => Vec::new(),
+            Err(problems) => problems.iter().map(ToString::to_string).collect(),
+        }
+    }
+
+    /// The problems of these routes to the pool `a`, each without its `pool`.
+    fn of(routes: &[&str]) -> Vec<String> {
+        let routes: Vec<_> = routes.iter().map(|route| format!("{{{route}, pool: a}}")).collect();
+        let pool = "pools: [{name: a, backends: [http://10.0.0.1:1]}]";
+        problems(&format!("{pool}\nroutes: [{}]", routes.join(", ")))
+    }
+
+    #[test]
+    fn a_route_for_get_hides_a_later_one_for_head() {
+        let (get, head) = ("path: /, methods: [GET]", "path: /, methods: [HEAD]");
+        let found = of(&[get, head]);
+        assert!(found.len() == 1 && found[0].contains("no request can reach"), "{found:?}");
+        assert_eq!(of(&[head, get]), [""; 0], "GET itself is left");
+    }
+
+    #[test]
+    fn the_order_of_conditions_makes_no_difference_between_routes() {
+        let found = of(&[
+            "path: /, headers: {X-A: x, X-B: {prefix: y}}",
+            "path: /, headers: {X-B: {prefix: y}, X-A: x}",
+        ]);
+        assert!(found.len() == 1 && found[0].contains("matches the same requests"), "{found:?}");
+    }
+
+    #[test]
+    fn a_prefix_hides_a_later_route_for_a_longer_value() {
+        let (wide, narrow) = ("path: /, query: {v: {prefix: b}}", "path: /, query: {v: beta}");
+        let found = of(&[wide, narrow]);
+        assert!(found.len() == 1 && found[0].contains("no request can reach"), "{found:?}");
+        assert_eq!(of(&[narrow, wide]), [""; 0]);
+    }
+
+    #[test]
+    fn routes_with_more_conditions_are_reached_wherever_they_stand() {
+        assert_eq!(
+            of(&["path: /", "path: /, methods: [POST]", "path: /, headers: {X-A: x}"]),
+            [""; 0]
+        );
+        assert_eq!(
+            of(&["path: /, host: a.test", "path: /, host: b.test", "path_exact: /"]),
+            [""; 0]
+        );
+    }
+}

@@ -77,3 +77,46 @@ fn add_default_route(root: &mut Node, config: &Config) {
         root.set("routes", Node::list(root.at, vec![route]));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILE: &str = "pools: [{name: a, backends: [http://10.0.0.1:1]}]\n\
+        routes: [{path: /, pool: a}, {path: /long, pool: a}, {path_exact: /x, pool: a}]";
+
+    #[test]
+    fn the_shown_file_means_the_same_as_the_file_with_its_overrides() {
+        let overrides = Overrides {
+            algorithm: Some(crate::config::Override::flag("--algorithm", "ip_hash")),
+            ..Overrides::default()
+        };
+        let shown = show(Some(FILE.as_bytes()), &overrides).unwrap();
+        assert!(shown.contains("Not from the file, but from: --algorithm"), "{shown}");
+        let again = load(Some(shown.as_bytes()), &Overrides::default()).unwrap();
+        let config = load(Some(FILE.as_bytes()), &overrides).unwrap();
+        assert_eq!(crate::config::diff(&config, &again).len(), 0, "{shown}");
+        assert_eq!(again.pools, config.pools);
+    }
+
+    #[test]
+    fn routes_are_shown_in_order_of_precedence_unless_the_file_has_problems() {
+        let order = |text: &str| {
+            let shown = show(Some(text.as_bytes()), &Overrides::default()).unwrap();
+            ["/x", "/long"].map(|path| shown.find(path).unwrap())
+        };
+        let [exact, long] = order(FILE);
+        assert!(exact < long);
+        let [exact, long] = order(&format!("{FILE}\nthreads: 0"));
+        assert!(long < exact, "as typed");
+    }
+
+    #[test]
+    fn a_file_without_routes_is_shown_with_the_one_to_its_only_pool() {
+        let text = "pools: [{name: only, backends: [http://10.0.0.1:1]}]";
+        let shown = show(Some(text.as_bytes()), &Overrides::default()).unwrap();
+        let again = load(Some(shown.as_bytes()), &Overrides::default()).unwrap();
+        assert_eq!(again.routes.len(), 1);
+        assert!(shown.contains("\nroutes:"), "{shown}");
+    }
+}
