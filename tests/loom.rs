@@ -14,6 +14,7 @@ use loom::thread;
 
 use weir::policy::bucket::{Rate, TokenBucket};
 use weir::policy::limiter::{Bucket, Debit, Params, RateLimiter};
+use weir::policy::retry_budget::{BudgetParams, RetryBudget};
 use weir::time::Timestamp;
 
 const A: u32 = 1;
@@ -193,5 +194,39 @@ fn a_client_that_asks_while_buckets_are_told_is_told_whole_or_not_at_all() {
         assert!(asked.join().unwrap());
         let b = limiter.export(Timestamp::ZERO);
         assert!(told == [a] || told == b, "{told:?} is neither {a:?} nor {b:?}");
+    });
+}
+
+fn budget(floor: u32) -> Arc<RetryBudget> {
+    let window = std::time::Duration::from_secs(64);
+    Arc::new(RetryBudget::new(BudgetParams { share_thousandths: 1000, floor, window }))
+}
+
+#[test]
+fn two_retries_do_not_take_the_same_token() {
+    loom::model(|| {
+        let budget = budget(1);
+        let other = Arc::clone(&budget);
+        let other = thread::spawn(move || other.take(Timestamp::ZERO));
+        let here = budget.take(Timestamp::ZERO);
+        assert!(here != other.join().unwrap(), "one token, and not one retry");
+    });
+}
+
+#[test]
+fn a_token_that_is_earned_during_a_step_is_kept() {
+    // A step of 1 s. The floor's token is refilled over 64 s, so time alone gives none here.
+    let now = Timestamp::from_nanos(1_000_000_000);
+    loom::model(move || {
+        let budget = budget(1);
+        assert!(budget.take(Timestamp::ZERO));
+        let other = Arc::clone(&budget);
+        let other = thread::spawn(move || other.earn(now));
+        budget.earn(now);
+        other.join().unwrap();
+        // Two tokens were earned. The step is done once, before or between: 1/64 of a token is
+        // refilled, or 1/32 of what exceeds the floor decays.
+        let level = budget.export(now);
+        assert!((1968..=2016).contains(&level), "{level}");
     });
 }

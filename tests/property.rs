@@ -17,6 +17,7 @@ use weir::policy::bucket::{Rate, TokenBucket};
 use weir::policy::hysteresis::Hysteresis;
 use weir::policy::limiter::{Params, RateLimiter};
 use weir::policy::penalty::Penalty;
+use weir::policy::retry_budget::{BudgetParams, RetryBudget};
 use weir::policy::select::{
     Candidates, FULL_SCAN_MAX, IpHash, LeastConnections, Random, RoundRobin, Selector,
 };
@@ -324,6 +325,40 @@ proptest! {
             prop_assert!(decided.is_none() || decided == Some(pass));
             prop_assert!(decided.is_none() || !known || in_a_row >= needed);
             prop_assert!(in_a_row < needed || hysteresis.is_healthy() == pass, "it did not flip");
+        }
+    }
+
+    /// Whatever comes in whatever order, useless retries are at most: the floor once, the floor for each
+    /// window that has passed, and the share of the responses.
+    #[test]
+    fn useless_retries_are_within_the_budget(
+        share_thousandths in 0_u32..=1000,
+        floor in 0_u32..20,
+        window_ms in 1_u64..20_000,
+        events in proptest::collection::vec((0_u8..4, 0_u64..2_000_000_000), 1..300),
+    ) {
+        let window = Duration::from_millis(window_ms);
+        let budget = RetryBudget::new(BudgetParams { share_thousandths, floor, window });
+        let (mut now, mut useless, mut responses) = (Timestamp::ZERO, 0_u64, 0_u64);
+        for (event, gap) in events {
+            match event {
+                0 => now = now + Duration::from_nanos(gap),
+                1 => {
+                    budget.earn(now);
+                    responses += 1;
+                }
+                2 => {
+                    if budget.take(now) {
+                        budget.give_back();
+                    }
+                }
+                _ => useless += u64::from(budget.take(now)),
+            }
+            let floor = u128::from(floor) * 1000;
+            let refilled = floor * now.since(Timestamp::ZERO).as_nanos() / window.as_nanos();
+            let earned = u128::from(responses) * u128::from(share_thousandths);
+            let allowed = floor + refilled + 1 + earned;
+            prop_assert!(u128::from(useless) * 1000 <= allowed, "{useless} of {allowed} thousandths");
         }
     }
 

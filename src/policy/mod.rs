@@ -15,6 +15,7 @@ pub mod limiter;
 pub mod log_throttle;
 pub mod penalty;
 pub mod retry;
+pub mod retry_budget;
 pub mod select;
 pub mod transfer_rate;
 pub mod unread;
