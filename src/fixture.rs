@@ -51,6 +51,9 @@ pub(crate) fn pool(
             attempts: NonZeroU8::new(3).unwrap(),
             backoff: Duration::ZERO,
             on: RetryOn { connect: true, reset: true, timeout: true, status: vec![503] },
+            try_timeout: None,
+            methods: Vec::new(),
+            budget: None,
         },
         timeouts: Timeouts {
             connect: Duration::from_secs(1),

@@ -72,6 +72,8 @@ const STATE: &[(&str, Fate)] = &[
     ("policy/limiter.rs ClientSlot.full_at_ns", HandedOff("RateLimiter::export, and runtime::debits while it drains")),
     ("policy/limiter.rs ClientSlot.tag", HandedOff("RateLimiter::export")),
     ("policy/log_throttle.rs LogThrottle.suppressed", Left("a metric has the number of events")),
+    ("policy/retry_budget.rs RetryBudget.level", HandedOff("RetryBudget::export")),
+    ("policy/retry_budget.rs RetryBudget.stepped_ns", HandedOff("RetryBudget::export, as the level at that time")),
     ("policy/select/round_robin.rs RoundRobin.stride", Left("a function of the weights")),
     ("policy/select/round_robin.rs RoundRobin.turn", Left("restarting a cycle once per reload changes no share")),
     ("runtime/endpoint.rs Endpoint.address", HandedOff("KnownName, in case the name cannot be resolved")),

@@ -105,6 +105,9 @@ fn json_attempts(line: &mut String, pool: &Pool, attempts: &[Attempt]) {
             code(line, failure);
             line.push('"');
         }
+        if attempt.budget_exhausted {
+            line.push_str(r#","not_retried":"budget_exhausted""#);
+        }
         line.push('}');
     }
     line.push(']');
@@ -216,6 +219,9 @@ fn text_attempts(line: &mut String, exchange: &Exchange) {
         if let Some(failure) = attempt.failure {
             line.push('/');
             code(line, failure);
+        }
+        if attempt.budget_exhausted {
+            line.push_str("/budget_exhausted");
         }
     }
     if last.is_none() {

@@ -14,6 +14,7 @@ mod missing_features;
 mod pool;
 mod process;
 mod rate_limit;
+mod retry;
 mod route;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -32,14 +33,16 @@ pub(super) use forwarding::RawForwarding;
 pub(super) use limits::RawLimits;
 pub use limits::{Http2, Limits};
 pub(super) use listener::{ClientAuthMode, RawCertificate, RawListener, RawProxyProtocol, RawTls};
-pub use pool::{HealthCheck, Retry, Timeouts, TransportHttp2};
+pub use pool::{HealthCheck, Timeouts, TransportHttp2};
 pub(super) use pool::{
-    ProbeType, RawBackend, RawHealthCheck, RawPool, RawPoolTls, RawRetry, RawTimeouts, Verify,
+    ProbeType, RawBackend, RawHealthCheck, RawPool, RawPoolTls, RawTimeouts, Verify,
 };
 pub use process::{AccessLog, Shutdown};
 pub(super) use process::{RawAccessLog, RawAdmin, RawShutdown};
 pub use rate_limit::RateLimit;
 pub(super) use rate_limit::RawRateLimit;
+pub(super) use retry::RawRetry;
+pub use retry::{Retry, RetryBudget};
 pub(super) use route::{RawMatch, RawRoute};
 
 /// Everything that the reader has to know about the file.

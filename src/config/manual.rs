@@ -178,6 +178,9 @@ mod tests {
             }
             "pools[].breaker" => "pools: [{name: web, backends: [http://a], breaker: {@}}]",
             "pools[].retry" => "pools: [{name: web, backends: [http://a], retry: {@}}]",
+            "pools[].retry.budget" => {
+                "pools: [{name: web, backends: [http://a], retry: {budget: {@}}}]"
+            }
             "pools[].timeouts" => "pools: [{name: web, backends: [http://a], timeouts: {@}}]",
             "rate_limit" => {
                 "pools: [{name: web, backends: [http://a]}]\nrate_limit: {requests_per_second: 5, @}"

@@ -16,6 +16,8 @@ pub struct Attempt {
     pub backend: BackendId,
     /// Why it failed, if it did.
     pub failure: Option<AttemptFailure>,
+    /// It was not retried because the retry budget was exhausted.
+    pub budget_exhausted: bool,
 }
 
 /// The attempts of one exchange. Nearly all have one, few more than two.

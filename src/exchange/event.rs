@@ -40,6 +40,11 @@ pub enum ExchangeEvent<'a> {
         /// What has changed.
         change: BreakerChange,
     },
+    /// A failed attempt was not retried, because the retry budget of its pool was exhausted.
+    RetryBudgetExhausted {
+        /// The pool.
+        pool: PoolId,
+    },
     /// The current attempt was upgraded to a WebSocket.
     Upgraded {
         /// The pool.

@@ -21,6 +21,7 @@ pub mod outcome;
 mod parts;
 pub mod refusal;
 pub mod request;
+mod retry_limits;
 mod state;
 
 use std::fmt;
@@ -79,6 +80,21 @@ pub struct Replay {
     pub half_closed: bool,
 }
 
+/// What the response headers of a backend say about a retry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ResponseHead {
+    /// The status.
+    pub status: u16,
+    /// `Retry-After` (RFC 9110 §10.2.3), if it is a number of seconds.
+    pub retry_after: Option<Duration>,
+}
+
+impl From<u16> for ResponseHead {
+    fn from(status: u16) -> Self {
+        Self { status, retry_after: None }
+    }
+}
+
 /// Random numbers for one pick.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Rolls {
@@ -100,7 +116,15 @@ impl Exchange {
             times: Times { started: now, deadline: Timestamp::MAX, last_event: now },
             destination: Destination::default(),
             attempts: Attempts::default(),
-            current: CurrentAttempt { lease: None, picked: now, until_deadline: false, roll: 0 },
+            current: CurrentAttempt {
+                lease: None,
+                picked: now,
+                until_deadline: false,
+                roll: 0,
+                token: false,
+                try_deadline: Timestamp::MAX,
+                retry_after: Duration::ZERO,
+            },
             body: BodySize::default(),
             upgrade: UpgradeState::default(),
             response: ResponseFacts::default(),
@@ -145,22 +169,27 @@ impl Exchange {
         let repeats = self.attempts.len().saturating_sub(tried.len());
         let repeats = u32::try_from(repeats).unwrap_or(u32::MAX);
         let backoff = match pick.again {
-            true => backoff::wait(pool.backoff, BACKOFF_MAX, repeats, rolls.backoff).min(left),
+            true => backoff::wait(pool.retry.backoff, BACKOFF_MAX, repeats, rolls.backoff)
+                .max(std::mem::take(&mut self.current.retry_after))
+                .min(left),
             false => Duration::ZERO,
         };
-        self.attempts.push(Attempt { backend: pick.id, failure: None });
+        self.attempts.push(Attempt { backend: pick.id, failure: None, budget_exhausted: false });
         let backend = Arc::clone(pick.lease.backend());
         self.current.lease = Some(pick.lease);
         self.current.picked = now + backoff;
         let left = left.saturating_sub(backoff);
-        self.current.until_deadline = left <= pool.timeouts.response;
+        let try_timeout = retry_limits::try_timeout(self, pool, now).unwrap_or(Duration::MAX);
+        self.current.try_deadline = self.current.picked + try_timeout;
+        let response_timeout = pool.timeouts.response.min(try_timeout);
+        self.current.until_deadline = left <= response_timeout;
         Ok(Target {
             pool: id,
             id: pick.id,
             backend,
             backoff,
-            connect_timeout: pool.timeouts.connect.min(left),
-            response_timeout: pool.timeouts.response.min(left),
+            connect_timeout: pool.timeouts.connect.min(try_timeout).min(left),
+            response_timeout: response_timeout.min(left),
             idle_timeout: pool.timeouts.idle,
             tunnel_timeout: self.upgrade.wanted.then_some(pool.timeouts.tunnel),
         })
@@ -193,17 +222,24 @@ impl Exchange {
             return false; // the attempt succeeded with the upgrade
         }
         breaker::record_failure(self, failure, now);
+        let Some(attempt) = self.attempts.last_mut() else { return false };
+        attempt.failure = Some(failure);
+        let retried = retry_limits::claim_retry(self, failure, replay, now);
+        self.fail_attempt(failure, reason, retried);
+        retried
+    }
+
+    /// Ends the current attempt, whose failure was judged.
+    fn fail_attempt(&mut self, failure: AttemptFailure, reason: &str, retried: bool) {
         let (Some(pool), Some(attempt)) = (self.destination.pool, self.attempts.last_mut()) else {
-            return false;
+            return;
         };
         attempt.failure = Some(failure);
         let backend = attempt.backend;
-        let retried = self.may_retry(failure, replay, now);
         if let Some(lease) = self.current.lease.take() {
             lease.backend().attempt_failed(reason);
         }
         self.observer.observe(&ExchangeEvent::AttemptFailed { pool, backend, failure, retried });
-        retried
     }
 
     /// There is no connection for the current attempt. Returns whether to retry. Without a
@@ -220,6 +256,7 @@ impl Exchange {
             return self.attempt_failed(failure, reason, replay, now);
         }
         self.times.last_event = now;
+        retry_limits::return_token(self);
         self.attempts.pop();
         if let Some(lease) = self.current.lease.take() {
             lease.cancel();
@@ -229,18 +266,25 @@ impl Exchange {
     }
 
     /// The headers of the backend's response have arrived. Returns whether to discard it and retry.
-    pub fn response_head(&mut self, status: u16, replay: Replay, now: Timestamp) -> bool {
+    pub fn response_head(
+        &mut self,
+        head: impl Into<ResponseHead>,
+        replay: Replay,
+        now: Timestamp,
+    ) -> bool {
+        let head = head.into();
         self.times.last_event = now;
-        let failure = AttemptFailure::Status(status);
-        if self.may_retry(failure, replay, now) {
-            return self.attempt_failed(
-                failure,
-                "the backend responded with a status to retry",
-                replay,
-                now,
-            );
+        let failure = AttemptFailure::Status(head.status);
+        if retry_limits::is_in_time(self, head.retry_after, now)
+            && retry_limits::claim_retry(self, failure, replay, now)
+        {
+            self.current.retry_after = head.retry_after.unwrap_or_default();
+            breaker::record_failure(self, failure, now);
+            self.fail_attempt(failure, "the backend responded with a status to retry", true);
+            return true;
         }
         breaker::judge_headers(self, failure, now);
+        retry_limits::settle_response(self, head.status, now);
         self.response.first_byte.get_or_insert(now);
         false
     }
@@ -264,6 +308,7 @@ impl Exchange {
     pub fn finished(&mut self, ending: Outcome, wire: Option<&Wire<'_>>, now: Timestamp) {
         self.times.last_event = now;
         breaker::judge_ending(self, ending, now);
+        retry_limits::return_token(self);
         self.current.lease = None;
         if let Some(tunnel) = &mut self.upgrade.tunnel {
             tunnel.ended();
@@ -330,5 +375,7 @@ impl fmt::Debug for Exchange {
 
 #[cfg(test)]
 mod breaker_tests;
+#[cfg(test)]
+mod retry_limits_tests;
 #[cfg(test)]
 mod tests;

@@ -1,5 +1,7 @@
 //! The parts of an exchange's state.
 
+use std::time::Duration;
+
 use super::refusal::{Outcome, Refusal};
 use crate::runtime::ids::PoolId;
 use crate::runtime::lease::Lease;
@@ -39,6 +41,12 @@ pub(super) struct CurrentAttempt {
     pub(super) until_deadline: bool,
     /// A random number.
     pub(super) roll: u64,
+    /// It is a retry that holds a token of the pool's retry budget.
+    pub(super) token: bool,
+    /// When its response headers are due because of `retry.try_timeout`.
+    pub(super) try_deadline: Timestamp,
+    /// How long the backend of the attempt before wants not to be asked again (`Retry-After`).
+    pub(super) retry_after: Duration,
 }
 
 /// The request body, and how much of it was read.

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::http::HeaderValue;
+use ::http::{HeaderValue, Method};
 
 use super::breaker;
 use super::{Attempt, ClientInfo, Exchange, Target};
@@ -15,6 +15,7 @@ use crate::exchange::event::ExchangeEvent;
 use crate::exchange::parts::Tunnel;
 use crate::exchange::refusal::Refusal;
 use crate::exchange::request::Request;
+use crate::http::method::is_idempotent;
 use crate::policy::retry::AttemptFailure;
 use crate::runtime::backend::Backend;
 use crate::runtime::ids::PoolId;
@@ -56,6 +57,14 @@ impl Exchange {
     #[must_use]
     pub fn request_id(&self) -> Option<&HeaderValue> {
         self.request.as_ref().and_then(|request| request.id.as_ref())
+    }
+
+    /// Whether a request with this method may be sent twice: the method is idempotent, or the pool's
+    /// `retry.methods` lists it.
+    #[must_use]
+    pub fn allows_repetition(&self, method: &Method) -> bool {
+        let pool = self.current_pool(&self.snapshot);
+        is_idempotent(method) || pool.is_some_and(|pool| pool.retry.methods.contains(method))
     }
 
     /// Whether it is complete and was reported.
@@ -182,7 +191,7 @@ impl Exchange {
         let pool = self.current_pool(&self.snapshot);
         let timeout = pool.map_or(Duration::ZERO, |pool| pool.timeouts.response);
         let times = if self.body.bytes > UNSENT_MAX { 2 } else { 1 };
-        self.times.deadline.min(now + timeout * times)
+        self.times.deadline.min(self.current.try_deadline).min(now + timeout * times)
     }
 
     /// Whether the headers of a response for the client have arrived.
@@ -220,6 +229,7 @@ impl Exchange {
     pub fn upgraded(&mut self, now: Timestamp) -> Duration {
         self.times.last_event = now;
         breaker::judge_upgrade(self, now);
+        super::retry_limits::settle_response(self, 101, now);
         self.response.first_byte.get_or_insert(now);
         self.times.deadline = Timestamp::MAX;
         let pool = self.current_pool(&self.snapshot);

@@ -39,6 +39,9 @@ impl Observer for Recorder {
                 };
                 format!("breaker {backend} {what}")
             }
+            ExchangeEvent::RetryBudgetExhausted { pool } => {
+                format!("budget of {} exhausted", pool.position())
+            }
             ExchangeEvent::Upgraded { pool } => format!("tunnel in {}", pool.position()),
             ExchangeEvent::RateLimited(scope) => format!("limited {}", scope.as_str()),
             ExchangeEvent::Finished(summary) => format!("finished {:?}", summary.ending),

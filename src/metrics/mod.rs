@@ -303,6 +303,9 @@ impl Observer for Metrics {
                 }
             }
             ExchangeEvent::Breaker { pool, change } => self.table.breakers.record(*pool, change),
+            ExchangeEvent::RetryBudgetExhausted { pool } => {
+                self.table.record_budget_exhausted(*pool);
+            }
             ExchangeEvent::Upgraded { pool } => self.table.record_upgrade(*pool),
             ExchangeEvent::RateLimited(scope) => {
                 let [global, route, pool] = &self.rate_limited;
@@ -355,6 +358,14 @@ fn table(registry: &Registry, snapshot: &Snapshot) -> Result<SeriesTable> {
         tunnelled: counters(
             registry,
             ("lb_tunnels_total", "Requests upgraded to a WebSocket."),
+            &["pool"],
+        )?,
+        budget_exhausted: counters(
+            registry,
+            (
+                "lb_retry_budget_exhausted_total",
+                "Failed attempts that were not retried because the retry budget was exhausted.",
+            ),
             &["pool"],
         )?,
     };

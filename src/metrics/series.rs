@@ -28,6 +28,7 @@ pub(super) struct Families {
     pub(super) healthy: IntGaugeVec,
     pub(super) tunnels: IntGaugeVec,
     pub(super) tunnelled: IntCounterVec,
+    pub(super) budget_exhausted: IntCounterVec,
 }
 
 /// All series of one snapshot, by the ids that exchanges use.
@@ -47,6 +48,8 @@ struct PoolSeries {
     healthy: IntGauge,
     tunnels: IntGauge,
     tunnelled: IntCounter,
+    /// If the pool has a retry budget.
+    budget_exhausted: Option<IntCounter>,
     retries: [LazyCounter; ErrorKind::COUNT],
 }
 
@@ -109,7 +112,10 @@ impl SeriesTable {
                 };
                 backends.push((RequestSeries::new(families, &name, label)?, gauges));
             }
+            let exhausted = || families.budget_exhausted.get_metric_with_label_values(&[&*name]);
+            let budget_exhausted = pool.retry_budget.as_ref().map(|_| exhausted()).transpose()?;
             Ok(PoolSeries {
+                budget_exhausted,
                 no_backend: RequestSeries::new(families, &name, &no_label)?,
                 healthy: families.healthy.get_metric_with_label_values(&[&*name])?,
                 tunnels: families.tunnels.get_metric_with_label_values(&[&*name])?,
@@ -150,6 +156,14 @@ impl SeriesTable {
     pub(super) fn record_upgrade(&self, pool: PoolId) {
         if let Some(pool) = self.pools.get(pool) {
             pool.tunnelled.inc();
+        }
+    }
+
+    /// Counts an attempt that was not retried because the retry budget was exhausted.
+    pub(super) fn record_budget_exhausted(&self, pool: PoolId) {
+        let counter = self.pools.get(pool).and_then(|pool| pool.budget_exhausted.as_ref());
+        if let Some(counter) = counter {
+            counter.inc();
         }
     }
 

@@ -8,6 +8,9 @@
 //! whatever was sent of the body must still be available.
 
 use std::num::NonZeroU8;
+use std::time::Duration;
+
+use http::Method;
 
 /// How an attempt failed.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
@@ -44,6 +47,12 @@ pub struct RetryPolicy {
     pub timeout: bool,
     /// Which statuses are retried.
     pub status: Vec<u16>,
+    /// Which methods are retried although they are not idempotent.
+    pub methods: Vec<Method>,
+    /// The first back-off before a backend is tried again.
+    pub backoff: Duration,
+    /// The time limit of an attempt that is not the last one.
+    pub try_timeout: Option<Duration>,
 }
 
 /// The state of a request, for the decision to retry it.
@@ -62,7 +71,24 @@ pub struct RetryContext {
     pub failed_trial: bool,
 }
 
+impl AttemptFailure {
+    /// Whether it is certain that the backend has received nothing of the request.
+    #[must_use]
+    pub const fn is_unsent(self) -> bool {
+        match self {
+            Self::Connect | Self::ConnectTimeout | Self::Tls | Self::Certificate => true,
+            Self::Refused | Self::Reset | Self::Timeout | Self::Status(_) => false,
+        }
+    }
+}
+
 impl RetryPolicy {
+    /// Whether a response with this status is a failure, which earns no retry.
+    #[must_use]
+    pub fn is_failure(&self, status: u16) -> bool {
+        status >= 500 || self.status.contains(&status)
+    }
+
     /// Whether a request may be retried after `failure`.
     #[must_use]
     pub fn allows(&self, failure: AttemptFailure, context: RetryContext) -> bool {
@@ -104,6 +130,9 @@ mod tests {
             reset: true,
             timeout: true,
             status: vec![502, 503],
+            methods: Vec::new(),
+            backoff: Duration::ZERO,
+            try_timeout: None,
         }
     }
 

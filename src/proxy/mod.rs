@@ -207,9 +207,9 @@ impl ProxyHttp for Proxy {
         fault_injection::at("fail_to_connect", session);
         let reason = error_map::describe(&error);
         let (presence, now) = (disconnect::check_now(session), self.clock.now());
+        let replay = progress::replay(session, exchange, presence);
         let failed = self.failure(&error, peer, now);
-        let again =
-            exchange.not_connected(failed, &reason, progress::replay(session, presence), now);
+        let again = exchange.not_connected(failed, &reason, replay, now);
         error.set_retry(again);
         if presence == ClientPresence::Left { disconnect::client_left() } else { error }
     }
@@ -265,8 +265,9 @@ impl ProxyHttp for Proxy {
         let status = response.status;
         let now = self.clock.now();
         websocket::on_response_headers(session, response, exchange, now)?;
-        let replay = progress::replay(session, disconnect::known(session));
-        if status.is_informational() || !exchange.response_head(status.as_u16(), replay, now) {
+        let replay = progress::replay(session, exchange, disconnect::known(session));
+        let head = response_headers::for_retry(response);
+        if status.is_informational() || !exchange.response_head(head, replay, now) {
             return Ok(());
         }
         Err(error_map::retry_status_error(status.as_u16()))
@@ -332,7 +333,7 @@ impl ProxyHttp for Proxy {
         let now = self.clock.now();
         let judged = progress::judge(&error, session, exchange, now);
         let presence = disconnect::check_now(session);
-        let replay = progress::replay(session, presence);
+        let replay = progress::replay(session, exchange, presence);
         let error = error_map::with_retry(error, reused, |error| {
             let reason = || error_map::describe_blame(error, &judged);
             let failed = |failure| exchange.attempt_failed(failure, &reason(), replay, now);

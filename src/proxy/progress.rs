@@ -9,7 +9,6 @@ use crate::downstream::disconnect::ClientPresence;
 use crate::downstream::session_ext::SessionExt as _;
 use crate::exchange::outcome::{Judgement, Progress};
 use crate::exchange::{Exchange, Replay};
-use crate::http::method::is_idempotent;
 use crate::time::Timestamp;
 
 /// Decides who is to blame for `error`, and the consequences.
@@ -51,10 +50,10 @@ pub(super) fn response_started(session: &Session) -> bool {
 }
 
 /// Whether the request could be sent again.
-pub(super) fn replay(session: &Session, presence: ClientPresence) -> Replay {
+pub(super) fn replay(session: &Session, exchange: &Exchange, presence: ClientPresence) -> Replay {
     Replay {
         half_closed: presence != ClientPresence::Waits,
-        idempotent: is_idempotent(&session.req_header().method),
+        idempotent: exchange.allows_repetition(&session.req_header().method),
         response_started: response_started(session),
         body_whole: !session.as_downstream().retry_buffer_truncated(),
     }
@@ -107,23 +106,28 @@ mod tests {
     #[tokio::test]
     async fn a_request_can_be_sent_again_until_a_final_response() {
         let (mut session, _) = session_with_state(GET).await;
+        let exchange = forwarded(ONE_POOL, "/");
         let fresh = Replay {
             half_closed: false,
             idempotent: true,
             response_started: false,
             body_whole: true,
         };
-        assert_eq!(replay(&session, ClientPresence::Waits), fresh);
+        assert_eq!(replay(&session, &exchange, ClientPresence::Waits), fresh);
         for presence in [ClientPresence::HalfClosed, ClientPresence::Left] {
-            assert!(replay(&session, presence).half_closed, "{presence:?}");
+            assert!(replay(&session, &exchange, presence).half_closed, "{presence:?}");
         }
         for (status, started) in [(103, false), (200, true)] {
             let head = ResponseHeader::build(status, None).unwrap();
             session.write_response_header(Box::new(head), false).await.unwrap();
             let expected = Replay { response_started: started, ..fresh };
-            assert_eq!(replay(&session, ClientPresence::Waits), expected, "{status}");
+            assert_eq!(replay(&session, &exchange, ClientPresence::Waits), expected, "{status}");
         }
         let (session, _) = session_with_state(POST).await;
-        assert!(!replay(&session, ClientPresence::Waits).idempotent);
+        assert!(!replay(&session, &exchange, ClientPresence::Waits).idempotent);
+        let listed = "
+pools: [{name: web, backends: [http://10.0.0.1:80], retry: {methods: [POST]}}]";
+        let exchange = forwarded(listed, "/");
+        assert!(replay(&session, &exchange, ClientPresence::Waits).idempotent);
     }
 }

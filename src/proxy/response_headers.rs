@@ -1,10 +1,13 @@
 //! The changes of response headers that HTTP requires of a proxy.
 
+use std::time::Duration;
+
 use http::header::{self, HeaderValue};
 use http::{StatusCode, Version};
 use pingora::http::ResponseHeader;
 use pingora_error::{Error, ErrorType, OrErr as _, Result};
 
+use crate::exchange::ResponseHead;
 use crate::http::hop_by_hop::{self, MessageDirection};
 
 /// Rejects a response whose length is ambiguous, and normalizes one that says the same twice.
@@ -29,6 +32,16 @@ pub(super) fn validate_upstream_response(response: &mut ResponseHeader) -> Resul
     let length = HeaderValue::from_bytes(digits.trim_ascii());
     let length = length.or_err(ErrorType::InvalidHTTPHeader, "a length")?;
     response.insert_header(header::CONTENT_LENGTH, length)
+}
+
+/// What matters for a retry. `Retry-After` counts with a status that the backend may repair by waiting
+/// (RFC 9110 §10.2.3); a date is not read.
+pub(super) fn for_retry(response: &ResponseHeader) -> ResponseHead {
+    let status = response.status.as_u16();
+    let is_temporary = matches!(status, 429 | 503);
+    let value = response.headers.get(header::RETRY_AFTER).filter(|_| is_temporary);
+    let seconds = value.and_then(|value| value.to_str().ok()?.trim().parse().ok());
+    ResponseHead { status, retry_after: seconds.map(Duration::from_secs) }
 }
 
 /// Turns a backend's response headers into those for the client. Returns whether the client's

@@ -48,6 +48,8 @@ pub struct Handoff {
     backends: Vec<KnownBackend>,
     names: Vec<KnownName>,
     limiters: Vec<LimiterState>,
+    /// An older version omits them, and then every budget has its floor.
+    retry_budgets: Vec<RetryBudgetState>,
     /// The time that has passed since this was the state. An older version omits it.
     age: Duration,
 }
@@ -62,6 +64,14 @@ struct KnownBackend {
     health: HealthState,
     #[serde(default)]
     circuit: CircuitState,
+}
+
+/// The retry budget of one pool.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct RetryBudgetState {
+    pool: String,
+    /// In thousandths of a token.
+    level: u64,
 }
 
 /// Which requests a limit applies to.
@@ -112,7 +122,18 @@ impl Handoff {
             buckets: Packed::largest(limiter.export(now), BUCKETS_MAX),
         };
         let limiters = limiters(snapshot).map(spent).collect();
-        Self { backends, limiters, seed: Some(snapshot.seed), ..Self::export_names(snapshot) }
+        let retry_budgets = snapshot.pools.iter().filter_map(|pool| {
+            let level = pool.retry_budget.as_ref()?.export(now);
+            Some(RetryBudgetState { pool: pool.name.to_string(), level })
+        });
+        let retry_budgets = retry_budgets.collect();
+        Self {
+            backends,
+            limiters,
+            retry_budgets,
+            seed: Some(snapshot.seed),
+            ..Self::export_names(snapshot)
+        }
     }
 
     /// Exports the state of the backends' host names only.
@@ -140,6 +161,7 @@ impl Handoff {
             backends: self.backends.clone(),
             names: self.names.clone(),
             limiters: Vec::new(),
+            retry_budgets: Vec::new(),
             age: self.age,
         }
     }
@@ -174,6 +196,19 @@ impl Handoff {
     pub fn import(&self, snapshot: &Snapshot, now: Timestamp) {
         self.import_health(snapshot, now);
         self.import_buckets(snapshot, now);
+        self.import_retry_budgets(snapshot, now);
+    }
+
+    fn import_retry_budgets(&self, snapshot: &Snapshot, now: Timestamp) {
+        let level = |name: &PoolName| {
+            let known = self.retry_budgets.iter().find(|known| known.pool == name.as_str());
+            known.map(|known| known.level)
+        };
+        for pool in &snapshot.pools {
+            if let Some((budget, level)) = pool.retry_budget.as_ref().zip(level(&pool.name)) {
+                budget.import(level, self.age, now);
+            }
+        }
     }
 
     /// The same for what is known of the backends alone. A worker that starts needs no more. A

@@ -11,6 +11,7 @@ use crate::name::PoolName;
 use crate::policy::breaker::{AttemptFault, Moment};
 use crate::policy::limiter::RateLimiter;
 use crate::policy::retry::{AttemptFailure, RetryPolicy};
+use crate::policy::retry_budget::RetryBudget;
 use crate::policy::select::{Candidates, IpHash, LeastConnections, Random, RoundRobin, Selector};
 use crate::runtime::backend::{Backend, Member};
 use crate::runtime::backend_set::BackendSet;
@@ -38,8 +39,8 @@ pub struct Pool {
     pub breakers: Option<Breakers>,
     /// When a request may be retried.
     pub retry: RetryPolicy,
-    /// The first back-off; see [`crate::config::Retry::backoff`].
-    pub backoff: std::time::Duration,
+    /// How many retries may be made that do not help; `None`: any number.
+    pub retry_budget: Option<RetryBudget>,
     /// The timeouts towards its backends.
     pub timeouts: Timeouts,
     /// The HTTP version of its backends.

@@ -15,6 +15,7 @@ use crate::name::RouteName;
 use crate::policy::bucket::Rate;
 use crate::policy::limiter::{Params, RateLimiter};
 use crate::policy::retry::RetryPolicy;
+use crate::policy::retry_budget::{BudgetParams, RetryBudget};
 use crate::runtime::action::Action;
 use crate::runtime::backend::{Backend, Member, TransportKey};
 use crate::runtime::breakers::Breakers;
@@ -172,13 +173,21 @@ fn build_pool(
             reset: pool.retry.on.reset,
             timeout: pool.retry.on.timeout,
             status: pool.retry.on.status.clone(),
+            methods: pool.retry.methods.clone(),
+            backoff: pool.retry.backoff,
+            try_timeout: pool.retry.try_timeout,
         },
-        backoff: pool.retry.backoff,
+        retry_budget: pool.retry.budget.map(retry_budget),
         timeouts: pool.timeouts,
         protocol: pool.transport.protocol,
         limiter: pool.rate_limit.as_ref().and_then(|limit| limiter(limit, seed)),
         tunnels: TunnelGauge::default(),
     }
+}
+
+fn retry_budget(budget: config::RetryBudget) -> RetryBudget {
+    let config::RetryBudget { share, floor, window } = budget;
+    RetryBudget::new(BudgetParams { share_thousandths: share * 10, floor, window })
 }
 
 fn transport(pool: &config::Pool, backend: &config::Backend) -> TransportKey {

@@ -40,6 +40,7 @@ mod rebind;
 mod refused;
 mod reload;
 mod retry;
+mod retry_budget;
 mod routing;
 mod shutdown;
 mod signals;

@@ -59,7 +59,9 @@ impl Observer for Checker {
     fn observe(&self, event: &ExchangeEvent<'_>) {
         let mut seen = self.seen.lock().unwrap();
         match event {
-            ExchangeEvent::Connected { .. } | ExchangeEvent::Breaker { .. } => {}
+            ExchangeEvent::Connected { .. }
+            | ExchangeEvent::Breaker { .. }
+            | ExchangeEvent::RetryBudgetExhausted { .. } => {}
             ExchangeEvent::AttemptFailed { pool, backend, retried, .. } => {
                 *seen.failed.entry((pool.position(), backend.position())).or_default() += 1;
                 seen.sums.retries += u64::from(*retried);

@@ -469,6 +469,9 @@ fn draw_pool(dice: &mut Dice, number: u8) -> Pool {
                 timeout: dice.u8(0..4) > 0,
                 status: if dice.u8(0..4) > 0 { vec![502, 503] } else { Vec::new() },
             },
+            try_timeout: None,
+            methods: Vec::new(),
+            budget: (dice.u8(0..4) > 0).then(weir::config::RetryBudget::default),
         },
         timeouts: Timeouts {
             connect: Duration::from_secs(2),

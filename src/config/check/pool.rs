@@ -7,7 +7,9 @@ use super::super::file::{
 };
 use super::super::limits;
 use super::super::meaning::{Backend, Pool};
-use super::super::problem::{Diagnostics, Origin, Problem, SMALLEST, SourcePosition, Spanned};
+use super::super::problem::{
+    Diagnostics, Origin, Problem, SMALLEST, SourcePosition, Spanned, quote,
+};
 use super::super::read::{FromText as _, IntoMeaning as _, List, OffOr};
 use super::super::terms::{BackendAddress, Probe, RetryOn, StatusSet};
 use super::super::transport::Transport;
@@ -15,6 +17,7 @@ use super::super::value::{Failure, ServerName};
 use super::bindings::Bindings;
 use super::references::Names;
 use super::{backend, breaker, rate_limit, transport};
+use crate::http::method::is_idempotent;
 use crate::name::PoolName;
 
 /// The pools. That there are any was checked when the file was read.
@@ -212,10 +215,22 @@ fn unused(typed: &RawHealthCheck, kind: ProbeType, found: &mut Diagnostics) {
 
 fn retry(typed: RawRetry, found: &mut Diagnostics) -> Retry {
     if typed.attempts.as_ref().is_some_and(|attempts| attempts.value.get() == 1) {
-        let backoff = typed.backoff.as_ref().map(|backoff| ("backoff", backoff.at));
-        for (key, at) in backoff.into_iter().chain(typed.on.as_ref().map(|on| ("on", on.at))) {
+        let given = [
+            ("backoff", typed.backoff.as_ref().map(|it| it.at)),
+            ("on", typed.on.as_ref().map(|it| it.at)),
+            ("try_timeout", typed.try_timeout.as_ref().map(|it| it.at)),
+            ("methods", typed.methods.as_ref().map(|it| it.at)),
+            ("budget", typed.budget.as_ref().map(|it| it.at)),
+        ];
+        for (key, at) in given.into_iter().filter_map(|(key, at)| Some((key, at?))) {
             let what = format!("`{key}` has no effect, because `attempts: 1` disables retries");
             found.add(Problem::new(at, what).help("remove it, or raise `attempts`"));
+        }
+    }
+    for Spanned { at, value } in &typed.methods().entries {
+        if is_idempotent(value) {
+            let what = format!("{} is retried without being listed", quote(value.as_str()));
+            found.add(Problem::new(*at, what).help("it is idempotent: remove it"));
         }
     }
     let on = retry_on(typed.on(), typed.on.as_ref().map(|on| on.at), found);

@@ -1,18 +1,17 @@
 //! Pools and their backends as written in the file.
 
-use std::num::{NonZeroU8, NonZeroU16, NonZeroU32};
+use std::num::{NonZeroU16, NonZeroU32};
 use std::time::Duration;
 
-use super::super::limits;
 use super::super::problem::{Origin, Spanned};
 use super::super::read::{Bounds, Keyword, KeywordValue, List, OffOr, section, whole};
-use super::super::terms::{Algorithm, Probe, Protocol, RetryOn};
+use super::super::terms::{Algorithm, Probe, Protocol};
 use super::super::value::{
-    BackendUrl, DurationOrOff, Failure, FileName, HostName, ProbePath, ServerName, Statuses, Text,
-    secs,
+    BackendUrl, DurationOrOff, FileName, HostName, ProbePath, ServerName, Statuses, Text, secs,
 };
 use super::breaker::RawBreaker;
 use super::rate_limit::RawRateLimit;
+use super::retry::RawRetry;
 use crate::name::PoolName;
 
 /// Each stream may use a flow-control window of its own.
@@ -150,28 +149,6 @@ section! {
 }
 
 section! {
-    /// When a failed request is retried. A request of which anything was sent is retried only if its method
-    /// is idempotent, or if the backend says that it did not process it, so a `POST` never runs twice.
-    RawRetry at "pools[].retry"
-        later ["budget"]
-        means [Eq] Retry { on: RetryOn };
-
-    combined {
-        /// Failures that are retried. `connect`: the TCP connection or TLS handshake failed, or the backend
-        /// refused the request unprocessed. `reset`: the connection broke before the response. `timeout`: there
-        /// was no response in time. A number: the status of the response, 429 or 500 to 599.
-        on: List<Failure> = default(Failure::usual()), "[connect, 503]";
-    }
-
-    /// Maximum number of attempts, the first one included. `1` disables retries.
-    attempts: NonZeroU8 [whole(1, 16)] = default(3), "2";
-    /// Maximum wait before a request goes to a backend that already failed it. It doubles with each such
-    /// attempt, up to 10s; the actual wait is a random part of it. A backend that was not tried yet is tried
-    /// without a wait.
-    backoff: Duration [Bounds::AtMost(limits::BACKOFF_MAX)] = default(Duration::from_millis(50)), "100ms";
-}
-
-section! {
     /// Timeouts towards the backends.
     RawTimeouts at "pools[].timeouts"
         means [Copy, Eq] Timeouts;
@@ -297,17 +274,4 @@ impl Keyword for Algorithm {
         ("power_of_two", "random"),
         ("power_of_two_choices", "random"),
     ];
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::read::Bounds;
-
-    #[test]
-    fn the_range_of_attempts_ends_where_a_worker_stops_to_retry() {
-        let bounds = RawRetry::SECTION.key("attempts").unwrap().bounds;
-        let last = u64::from(limits::ATTEMPTS_MAX);
-        assert!(matches!(bounds, Bounds::Whole { last: bound, .. } if bound == last), "{bounds:?}");
-    }
 }

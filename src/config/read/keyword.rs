@@ -140,3 +140,14 @@ impl<T: FromNode> FromNode for OffOr<T> {
         }
     }
 }
+
+impl<T: IntoMeaning> IntoMeaning for OffOr<T> {
+    type Meaning = Option<T::Meaning>;
+
+    fn meaning(self) -> Self::Meaning {
+        match self {
+            Self::Off => None,
+            Self::Value(value) => Some(value.meaning()),
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! What limits the retries of an exchange: the budget of the pool, `try_timeout` and `Retry-After`.
+//!
+//! A retry takes a token, and holds it until its result is known: a response without a failure
+//! returns it, a failure uses it up. A retry without a result, because the client has left or Weir
+//! rejects the request, returns it, too.
+
+use std::time::Duration;
+
+use super::{Exchange, Replay, breaker};
+use crate::config::limits::BACKOFF_MAX;
+use crate::exchange::event::ExchangeEvent;
+use crate::policy::retry::AttemptFailure;
+use crate::policy::retry_budget::RetryBudget;
+use crate::runtime::pool::Pool;
+use crate::time::Timestamp;
+
+/// Decides whether to retry after `failure`, and takes the token that the retry costs. After a failed
+/// connection it costs none: nothing was sent, so the failure has loaded no backend.
+pub(super) fn claim_retry(
+    exchange: &mut Exchange,
+    failure: AttemptFailure,
+    replay: Replay,
+    now: Timestamp,
+) -> bool {
+    let is_retried = exchange.may_retry(failure, replay, now);
+    if failure.is_unsent() {
+        return is_retried; // a token of the request stays with it
+    }
+    if !is_retried {
+        if !matches!(failure, AttemptFailure::Status(_)) {
+            exchange.current.token = false;
+        }
+        return false;
+    }
+    let taken = budget(exchange).is_none_or(|budget| budget.take(now));
+    exchange.current.token = taken;
+    if !taken {
+        if let Some(attempt) = exchange.attempts.last_mut() {
+            attempt.budget_exhausted = true;
+        }
+        if let Some(pool) = exchange.destination.pool {
+            exchange.observer.observe(&ExchangeEvent::RetryBudgetExhausted { pool });
+        }
+    }
+    taken
+}
+
+/// The response headers for the client have arrived.
+pub(super) fn settle_response(exchange: &mut Exchange, status: u16, now: Timestamp) {
+    let token = std::mem::replace(&mut exchange.current.token, false);
+    let Some(pool) = exchange.current_pool(&exchange.snapshot) else { return };
+    let Some(budget) = &pool.retry_budget else { return };
+    if !pool.retry.is_failure(status) {
+        budget.earn(now);
+        if token {
+            budget.give_back();
+        }
+    }
+}
+
+/// The exchange ends, or its attempt does without a result.
+pub(super) fn return_token(exchange: &mut Exchange) {
+    if std::mem::replace(&mut exchange.current.token, false)
+        && let Some(budget) = budget(exchange)
+    {
+        budget.give_back();
+    }
+}
+
+/// The time limit of the current attempt, if another backend could be tried after it.
+pub(super) fn try_timeout(exchange: &Exchange, pool: &Pool, now: Timestamp) -> Option<Duration> {
+    let limit = pool.retry.try_timeout?;
+    let is_last = breaker::attempts_made(exchange, pool) >= u32::from(pool.retry.attempts.get());
+    let can_repeat = exchange.body.plain
+        && !exchange.upgrade.wanted
+        && pool.has_untried(&exchange.tried())
+        && pool.retry_budget.as_ref().is_none_or(|budget| budget.tokens(now) > 0);
+    (can_repeat && !is_last).then_some(limit)
+}
+
+/// Whether a retry could still be made in time if no other backend is left and this one wants not to
+/// be asked again for so long. If not, the client gets the response with its `Retry-After`.
+pub(super) fn is_in_time(
+    exchange: &Exchange,
+    retry_after: Option<Duration>,
+    now: Timestamp,
+) -> bool {
+    let Some(wait) = retry_after else { return true };
+    let pool = exchange.current_pool(&exchange.snapshot);
+    wait < BACKOFF_MAX.min(exchange.times.deadline.since(now))
+        || pool.is_some_and(|pool| pool.has_untried(&exchange.tried()))
+}
+
+fn budget(exchange: &Exchange) -> Option<&RetryBudget> {
+    exchange.current_pool(&exchange.snapshot)?.retry_budget.as_ref()
+}
