@@ -300,7 +300,7 @@ mod tests {
         let failure = |error: Box<Error>| connect_failure(&error, &to);
         assert_eq!(failure(os(ErrorType::SocketError, 24)), Err(Shortage::Descriptors));
         assert_eq!(failure(os(ErrorType::ConnectRefused, 111)), Ok(AttemptFailure::Connect));
-        assert_eq!(failure(up(ErrorType::ConnectTimedout)), Ok(AttemptFailure::Connect));
+        assert_eq!(failure(up(ErrorType::ConnectTimedout)), Ok(AttemptFailure::ConnectTimeout));
         assert_eq!(failure(up(ErrorType::TLSHandshakeFailure)), Ok(AttemptFailure::Tls));
         let distrust =
             Error::explain(ErrorType::TLSHandshakeFailure, "invalid peer certificate: Expired");

@@ -126,7 +126,7 @@ mod tests {
         let (session, _) = session_with_state(POST).await;
         assert!(!replay(&session, &exchange, ClientPresence::Waits).idempotent);
         let listed = "
-pools: [{name: web, backends: [http://10.0.0.1:80], retry: {methods: [POST]}}]";
+pools: [{name: web, health_check: off, backends: [http://10.1.0.1:80], retry: {methods: [POST]}}]";
         let exchange = forwarded(listed, "/");
         assert!(replay(&session, &exchange, ClientPresence::Waits).idempotent);
     }
