@@ -181,15 +181,15 @@ impl Exchange {
         let left = left.saturating_sub(backoff);
         let try_timeout = retry_limits::try_timeout(self, pool, now).unwrap_or(Duration::MAX);
         self.current.try_deadline = self.current.picked + try_timeout;
-        let response_timeout = pool.timeouts.response.min(try_timeout);
-        self.current.until_deadline = left <= response_timeout;
+
+        self.current.until_deadline = left <= pool.timeouts.response.min(try_timeout);
         Ok(Target {
             pool: id,
             id: pick.id,
             backend,
             backoff,
             connect_timeout: pool.timeouts.connect.min(try_timeout).min(left),
-            response_timeout: response_timeout.min(left),
+            response_timeout: pool.timeouts.response.min(left),
             idle_timeout: pool.timeouts.idle,
             tunnel_timeout: self.upgrade.wanted.then_some(pool.timeouts.tunnel),
         })

@@ -19,6 +19,9 @@ use crate::support::{TIMEOUT, eventually};
 const LONG: &str = "breaker: {open: 1m}";
 /// It comes back at once.
 const SHORT: &str = "breaker: {open: 50ms}";
+/// It comes back soon, and stays half-open for ten times as long also on a busy machine. A trial may
+/// take any time.
+const PATIENT: &str = "breaker: {open: 2s, slower: off}";
 
 fn world(backends: usize, more: &str) -> (Vec<Backend>, Weir) {
     let backends = Backend::start_many(backends);
@@ -200,7 +203,7 @@ fn without_a_breaker_there_are_no_series_of_one() {
 
 #[test]
 fn a_repaired_backend_comes_back_by_three_requests_that_can_be_retried() {
-    let (backends, weir) = world(3, SHORT);
+    let (backends, weir) = world(3, PATIENT);
     backends[0].set(Behaviour::status(500));
     ask(&weir, "GET", 12);
     assert_eq!(opened(&weir, "failures"), 1.0);
@@ -211,7 +214,7 @@ fn a_repaired_backend_comes_back_by_three_requests_that_can_be_retried() {
     assert_eq!(backends[0].count(), 0, "a POST is no trial");
     assert_eq!(failed(&ask(&weir, "GET", 3)), 0);
     assert_eq!(backends[0].count(), 3, "each was a trial");
-    assert_eq!(state(&weir, 0), "closed");
+    eventually(TIMEOUT, "it is closed", || state(&weir, 0) == "closed");
     weir.until_said("breaker half-open, trying a request: pool=web ");
     weir.until_said("breaker closed: pool=web ");
     let is_closed = weir.metrics().sum("lb_breaker_state", &[("state", "closed")]);
@@ -253,7 +256,7 @@ fn a_health_check_that_passes_does_not_bring_a_backend_back() {
 
 #[test]
 fn a_trial_whose_client_leaves_makes_room_for_the_next() {
-    let (backends, weir) = world(3, SHORT);
+    let (backends, weir) = world(3, PATIENT);
     backends[0].set(Behaviour::status(500));
     ask(&weir, "GET", 12);
     backends[0].set(Behaviour::NeverAnswer);
@@ -325,4 +328,25 @@ fn it_stays_open_over_a_crash() {
             weir.serving().is_some_and(|worker| worker.pid != before)
         });
     });
+}
+
+#[test]
+fn a_trial_of_a_slow_backend_costs_its_client_only_what_is_slow() {
+    let (backends, weir) = world(3, "breaker: {open: 1s}");
+    // What is typical has to be known first.
+    ask(&weir, "GET", 60);
+    backends[0].set(Behaviour::NeverAnswer);
+    eventually(TIMEOUT, "it is out", || {
+        let mut client = Client::connect(weir.address());
+        client.send("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n");
+        state(&weir, 0) == "open"
+    });
+    backends[0].forget();
+    // The response timeout is 30 s.
+    eventually(TIMEOUT, "a trial fails", || {
+        assert_eq!(failed(&ask(&weir, "GET", 1)), 0);
+        opened(&weir, "trial") >= 1.0
+    });
+    assert!(backends[0].count() >= 1);
+    backends[0].release();
 }

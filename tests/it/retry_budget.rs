@@ -163,3 +163,13 @@ fn the_only_backend_is_not_asked_again_if_it_wants_to_be_left_alone_for_long() {
     ask(&weir, "GET", 1);
     assert_eq!(arrived(&backends), 2, "without the header it is");
 }
+
+#[test]
+fn a_response_in_time_is_not_cut_off_by_the_time_limit_of_a_try() {
+    let (backends, weir) =
+        world(2, "breaker: off\nretry: {attempts: 2, try_timeout: 200ms, budget: off}");
+    let pieces = vec![b"first ".to_vec(), b"second".to_vec()];
+    set_all(&backends, &Behaviour::Chunked { pieces, pause: Duration::from_millis(600) });
+    let answer = Client::connect(weir.address()).request("GET", "/", &[], b"");
+    assert_eq!(answer.map(|answer| answer.text()).ok().as_deref(), Some("first second"));
+}

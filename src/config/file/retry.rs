@@ -32,8 +32,9 @@ section! {
     /// without a wait.
     backoff: Duration [Bounds::AtMost(limits::BACKOFF_MAX)] = default(Duration::from_millis(50)), "100ms";
     /// Time limit for one attempt: from the pick of the backend to the response headers. Then another backend is
-    /// tried. Only for requests without a body that can be sent twice, and not for the last attempt, which has
-    /// `timeouts.response`. A response in time is never cut off. `off`: each attempt has `timeouts.response`.
+    /// tried. Only for requests without a body that can be sent twice, only with backends of HTTP/1.1, and not
+    /// for the last attempt, which has `timeouts.response`. A response in time is never cut off. `off`: each
+    /// attempt has `timeouts.response`.
     try_timeout: DurationOrOff [Bounds::NotZero("a timeout of 0 would fail every first attempt")] = default(DurationOrOff::Off), "500ms";
     /// Further methods that are retried like idempotent ones (RFC 9110 §9.2.2: GET, HEAD, OPTIONS, TRACE, PUT,
     /// DELETE). A request with such a method may run twice: only list a method that your application makes
