@@ -717,7 +717,7 @@ fn what_a_draining_worker_gives_is_charged_in_every_scope() {
         assert_eq!(spend(limiter, NEW), Ok(()), "one of nine is left");
         assert!(spend(limiter, NEW).is_err());
     }
-    assert!(given(&mut known, &old, OLD).is_empty(), "it is told once");
+    assert!(given(&mut known, &old, OLD).is_empty(), "it is reported once");
 }
 
 #[test]

@@ -138,7 +138,7 @@ fn a_bucket_that_is_spent_from_is_not_the_one_forgotten() {
 }
 
 /// What a predecessor says of A, who has spent one of two tokens.
-fn told_of_a() -> Bucket {
+fn exported_by_a() -> Bucket {
     let predecessor = limiter(2, 2);
     assert!(admitted(&predecessor, A, 0));
     predecessor.export(Timestamp::ZERO)[0]
@@ -148,9 +148,9 @@ fn told_of_a() -> Bucket {
 fn a_client_that_asks_while_its_bucket_is_taken_over_is_one_client() {
     loom::model(|| {
         let limiter = limiter(2, 2);
-        let told = told_of_a();
+        let exported = exported_by_a();
         let asked = ask(&limiter, A, 0);
-        limiter.import(told, Timestamp::ZERO);
+        limiter.import(exported, Timestamp::ZERO);
         assert!(asked.join().unwrap(), "A had a token either way");
         assert_eq!(limiter.clients(), 1);
         assert!(tokens_left(&limiter, A, 0) < 2, "A has spent at least one of two");
@@ -162,7 +162,7 @@ fn a_client_that_asks_while_it_is_charged_with_a_debit_pays_for_both() {
     loom::model(|| {
         let limiter = limiter(4, 2);
         assert!(admitted(&limiter, A, 0));
-        let Bucket { tag, full_in_ns } = told_of_a();
+        let Bucket { tag, full_in_ns } = exported_by_a();
         let asked = ask(&limiter, A, 0);
         limiter.charge_debit(Debit { tag, spent_ns: full_in_ns, full_in_ns }, Timestamp::ZERO);
         assert!(asked.join().unwrap(), "A had a token either way");
@@ -175,7 +175,7 @@ fn a_newcomer_does_not_pay_the_debit_of_the_client_whose_slot_it_gets() {
     loom::model(|| {
         let limiter = limiter(4, 1);
         assert!(admitted(&limiter, A, 0));
-        let Bucket { tag, full_in_ns } = told_of_a();
+        let Bucket { tag, full_in_ns } = exported_by_a();
         let asked = ask(&limiter, B, 10);
         limiter.charge_debit(Debit { tag, spent_ns: full_in_ns, full_in_ns }, Timestamp::ZERO);
         assert!(asked.join().unwrap());
@@ -189,11 +189,11 @@ fn a_client_that_asks_while_buckets_are_told_is_told_whole_or_not_at_all() {
     loom::model(|| {
         let limiter = limiter(2, 1);
         assert!(admitted(&limiter, A, 0));
-        let (a, asked) = (told_of_a(), ask(&limiter, B, 0));
-        let told = limiter.export(Timestamp::ZERO);
+        let (a, asked) = (exported_by_a(), ask(&limiter, B, 0));
+        let exported = limiter.export(Timestamp::ZERO);
         assert!(asked.join().unwrap());
         let b = limiter.export(Timestamp::ZERO);
-        assert!(told == [a] || told == b, "{told:?} is neither {a:?} nor {b:?}");
+        assert!(exported == [a] || exported == b, "{exported:?} is neither {a:?} nor {b:?}");
     });
 }
 

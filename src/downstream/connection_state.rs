@@ -13,7 +13,7 @@
 //! the deadline of its request. An upgraded connection has no deadline, except that of a drain.
 //!
 //! Pingora times each read, but not the headers as a whole, and a reused connection not at all. So
-//! the deadlines are kept here. The connection's own task watches them (`watchdog.rs`), and the
+//! the deadlines are kept here. The connection's own task watches them (`timers.rs`), and the
 //! stream below Pingora acts on the result (`http1/io.rs`).
 
 mod deadlines;

@@ -2,7 +2,7 @@
 //!
 //! Each connection is counted (`tracker.rs`), goes through its handshake (`handshake.rs`), and is
 //! served until it ends. Pingora serves the requests. One task polls Pingora and the connection's
-//! deadlines, Pingora first, so no other task is involved when a deadline passes (`watchdog.rs`).
+//! deadlines, Pingora first, so no other task is involved when a deadline passes (`timers.rs`).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,8 +20,8 @@ use super::handshake::{self, ListenerContext, Negotiated};
 use super::http1::io::Http1Io;
 use super::linger;
 use super::server::DownstreamServer;
+use super::timers::{Finish, run_with_timers};
 use super::tracker::ConnectionPermit;
-use super::watchdog::{Finish, run_with_timers};
 use super::{http1, http2};
 use crate::exchange::refusal::Refusal;
 use crate::http::scan::Scanner;

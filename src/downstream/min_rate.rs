@@ -40,16 +40,16 @@ impl MinRateGuard {
             self.reading.on_transfer(0, now);
             state.set_stall_deadline(Direction::Read, None);
         }
-        let patience = match direction {
+        let budget = match direction {
             Direction::Read => &mut self.reading,
             Direction::Write => &mut self.writing,
         };
         state.set_stall_deadline(
             direction,
             match polled {
-                Poll::Pending => Some(patience.wait(now)),
+                Poll::Pending => Some(budget.wait(now)),
                 Poll::Ready(bytes) => {
-                    patience.on_transfer(u64::try_from(bytes).unwrap_or(u64::MAX), now);
+                    budget.on_transfer(u64::try_from(bytes).unwrap_or(u64::MAX), now);
                     None
                 }
             },

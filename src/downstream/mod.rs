@@ -22,5 +22,5 @@ pub(crate) mod response_progress;
 pub mod server;
 pub(crate) mod session_ext;
 pub(crate) mod stalled;
+pub(crate) mod timers;
 pub mod tracker;
-pub(crate) mod watchdog;

@@ -16,7 +16,7 @@ use prometheus::{IntCounter, IntGauge};
 use crate::clock::Clock;
 use crate::metrics::ConnectionMetrics;
 use crate::policy::unread::{Unread, UnreadLimits, WaiterKey};
-use crate::upstream::bounded::{PIECE, PIECE_GROWN, Writes};
+use crate::upstream::bounded::{Http1State, PIECE, PIECE_GROWN};
 
 /// What one response or upgraded connection holds at most while one side does not read, in bytes:
 /// ten pieces of 16 KiB, a read buffer of 64 KiB, 32 KiB in the HTTP/2 library, both connections,
@@ -217,7 +217,7 @@ impl<L: Stallable> Wait<L> {
 #[derive(Debug)]
 pub(crate) struct ToBackend<L> {
     /// The writes to the backend, until the connection is upgraded.
-    writes: Mutex<Option<Arc<Writes>>>,
+    writes: Mutex<Option<Arc<Http1State>>>,
     wait: Wait<L>,
 }
 
@@ -230,7 +230,7 @@ impl<L> Default for ToBackend<L> {
 impl<L: Stallable> ToBackend<L> {
     /// The request was sent on this connection to a backend.
     pub(crate) fn connected(&self, connection: Option<&Digest>) {
-        let writes = connection.and_then(Writes::of).cloned();
+        let writes = connection.and_then(Http1State::of).cloned();
         *self.writes.lock() = writes;
     }
 

@@ -30,7 +30,7 @@ pub enum Step {
         /// When the old worker was asked.
         since: Timestamp,
     },
-    /// It was told to take over, so it may accept connections already.
+    /// It was ordered to take over, so it may accept connections already.
     TakingOver,
 }
 
@@ -50,7 +50,7 @@ impl Step {
         self == Self::TakingOver
     }
 
-    /// Whether the old worker was asked for its state, so that it has to be told if this one fails.
+    /// Whether the old worker was asked for its state, so that it needs an order to resume if this one fails.
     pub(super) const fn asked_old_worker(self) -> bool {
         matches!(self, Self::AwaitingState { .. } | Self::TakingOver)
     }

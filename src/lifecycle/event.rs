@@ -44,7 +44,7 @@ pub enum Event<P: Payload> {
 pub enum WorkerEvent<P: Payload> {
     /// Its process could not be started.
     SpawnFailed(String),
-    /// Its new addresses could not be listened on, so it was not told to take over.
+    /// Its new addresses could not be listened on, so it got no order to take over.
     ListenFailed(String),
     /// It loaded its configuration, and its first health checks are done, or have taken half of
     /// `--ready-timeout`.

@@ -42,6 +42,11 @@ impl<P: Payload> Service<P> {
         if !hung.is_empty() {
             self.commands.push(Command::PublishStats);
         }
+    }
+
+    /// Kills the worker that serves if its link is closed and its process did not exit in time.
+    pub(super) fn kill_disconnected_worker(&mut self) {
+        let now = self.now;
         let lost = self
             .workers
             .current

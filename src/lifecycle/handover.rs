@@ -254,7 +254,7 @@ impl<P: Payload> Service<P> {
         let why = &*candidate.why;
         match &mut self.phase {
             Phase::Stopping(stop) => {
-                // It was told to stop, and it served by then.
+                // It was ordered to stop, and it served by then.
                 stop.is_cut |= candidate.step.may_accept() && !candidate.is_clean;
                 if let Purpose::Reload(replies) = candidate.purpose {
                     self.reply_failed(replies, STOPPING);
@@ -304,7 +304,7 @@ impl<P: Payload> Service<P> {
     }
 
     /// Ends workers that drain if there are too many, or too little memory for the next one.
-    pub(super) fn make_room(&mut self, memory: &Memory) {
+    pub(super) fn end_excess_draining(&mut self, memory: &Memory) {
         let draining = self.workers.draining.iter().map(|draining| draining.worker.id());
         let draining: Vec<WorkerId> = draining.collect();
         let current = self.workers.current.as_ref().map(Worker::id);

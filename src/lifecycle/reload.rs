@@ -4,7 +4,7 @@
 //! - its worker cannot be started, fails, exits, or is not ready in time: `on_candidate_gone`
 //!   (`handover.rs`) calls `reject_reload`.
 //!
-//! A stop does not count as a rejection: the clients that wait are told that the service stops.
+//! A stop does not count as a rejection: the clients that wait get the reply that the service stops.
 
 use std::mem;
 

@@ -181,7 +181,7 @@ impl<P: Payload> Service<P> {
             Event::UpgradeRequested => self.request_upgrade(),
             Event::CompatibilityChecked { check, result } => self.on_checked(check, result),
             Event::ExecFailed(why) => self.reject_upgrade(why),
-            Event::MemoryMeasured(memory) => self.make_room(&memory),
+            Event::MemoryMeasured(memory) => self.end_excess_draining(&memory),
             Event::StopSignal(signal) => self.on_stop_signal(signal),
             Event::StopRequested => self.stop(),
             Event::StopAndWait(reply) => self.stop_and_wait(reply),
@@ -227,6 +227,7 @@ impl<P: Payload> Service<P> {
         self.expire_stop();
         self.expire_draining();
         self.kill_hung_workers();
+        self.kill_disconnected_worker();
         self.abandon_killed_workers();
         self.end_if_stopped();
         // Nothing may follow an exec: it would be lost.

@@ -6,7 +6,7 @@ use super::drain::DRAIN_GRACE;
 use crate::config::Shutdown;
 use crate::time::Timestamp;
 
-/// How long a worker that was told to stop at once may take before it is killed.
+/// How long a worker that was ordered to stop at once may take before it is killed.
 const ABORT_GRACE: Duration = Duration::from_secs(4);
 /// For how long after a stop has begun a further signal still belongs to the first: `timeout` and
 /// process groups deliver the same stop twice within a moment.
@@ -22,7 +22,7 @@ pub(super) struct Stop<R> {
     close_at: Option<Timestamp>,
     /// When workers that have not exited are killed.
     kill_at: Option<Timestamp>,
-    /// The workers were told to stop at once.
+    /// The workers were ordered to stop at once.
     is_forced: bool,
     /// A worker was killed or failed, or a second signal ended requests by force.
     pub(super) is_cut: bool,

@@ -156,7 +156,7 @@ fn a_candidate_that_was_killed_for_being_late_does_not_serve_even_if_it_is_ready
     assert!(bench.has("Kill(WorkerId(2), NotNeeded)"));
     bench.said(SECOND, WorkerEvent::Ready);
     assert!(bench.commands.is_empty());
-    assert_eq!(bench.current(), Some(FIRST), "the old worker is not told to drain");
+    assert_eq!(bench.current(), Some(FIRST), "the old worker is not ordered to drain");
 }
 
 #[test]

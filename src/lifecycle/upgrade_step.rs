@@ -15,7 +15,7 @@ const QUIESCE_TIMEOUT: Duration = Duration::from_secs(2);
 pub(super) enum Upgrade {
     /// The binary on disk is asked whether it can continue.
     Checking { check: u64, deadline: Timestamp },
-    /// Workers are told to send nothing more.
+    /// Workers are ordered to send nothing more.
     Quiescing { deadline: Timestamp },
     /// The new binary is executed.
     Executing,

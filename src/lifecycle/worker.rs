@@ -29,7 +29,7 @@ pub enum Hang {
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Requests {
     sent: u64,
-    answered: u64,
+    acknowledged: u64,
 }
 
 impl Requests {
@@ -39,15 +39,15 @@ impl Requests {
 
     /// Returns whether it is the response to the newest request.
     pub(super) const fn record_response(&mut self) -> bool {
-        if self.are_answered() {
+        if self.are_acknowledged() {
             return false; // nothing was requested
         }
-        self.answered += 1;
-        self.are_answered()
+        self.acknowledged += 1;
+        self.are_acknowledged()
     }
 
-    const fn are_answered(&self) -> bool {
-        self.answered == self.sent
+    const fn are_acknowledged(&self) -> bool {
+        self.acknowledged == self.sent
     }
 }
 
@@ -62,7 +62,7 @@ pub(super) struct Worker {
     pub(super) handovers: Requests,
     /// Orders to send nothing more.
     quiesces: Requests,
-    /// It was not told to send again since the newest of them.
+    /// It was not ordered to send again since the newest of them.
     is_to_be_quiet: bool,
     killed: Option<Timestamp>,
     link_closed: Option<Timestamp>,
@@ -160,7 +160,7 @@ impl Worker {
     /// Whether no message of it can be in flight. One that is reaped, and whose link is not read to its
     /// end yet, is waited for: the next image could not learn that it has exited.
     pub(super) const fn is_quiet(&self) -> bool {
-        self.is_to_be_quiet && self.quiesces.are_answered() && !self.is_reaped()
+        self.is_to_be_quiet && self.quiesces.are_acknowledged() && !self.is_reaped()
     }
 
     /// When the supervisor stops waiting for the exit of a killed worker that hangs in the kernel.
@@ -269,14 +269,14 @@ mod tests {
         assert!(!requests.record_response(), "nothing was requested");
         requests.record_request();
         requests.record_request();
-        assert!(!requests.record_response() && !requests.are_answered());
-        assert!(requests.record_response() && requests.are_answered());
+        assert!(!requests.record_response() && !requests.are_acknowledged());
+        assert!(requests.record_response() && requests.are_acknowledged());
     }
 
     #[test]
     fn a_worker_is_quiet_once_it_has_acknowledged_every_order_and_until_it_sends_again() {
         let mut worker = Worker::new(WorkerId(1), at(0));
-        assert!(!worker.is_quiet(), "it was never told");
+        assert!(!worker.is_quiet(), "it never got the order");
         worker.request_quiesce();
         worker.record_unquiesce();
         worker.request_quiesce();

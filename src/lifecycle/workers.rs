@@ -72,8 +72,8 @@ impl<P: Payload> Workers<P> {
         let candidates = self.replacement.iter_mut().chain(&mut self.reload);
         let candidates = candidates.map(|candidate| &mut candidate.worker);
         let draining = self.draining.iter_mut().map(|draining| &mut draining.worker);
-        let serving = self.current.iter_mut().chain(candidates).chain(draining);
-        serving.chain(&mut self.discarded).find(|worker| worker.id() == id)
+        let needed = self.current.iter_mut().chain(candidates).chain(draining);
+        needed.chain(&mut self.discarded).find(|worker| worker.id() == id)
     }
 
     pub(super) fn candidates(&self) -> impl Iterator<Item = &Candidate<P>> {

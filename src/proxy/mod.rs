@@ -194,7 +194,7 @@ impl ProxyHttp for Proxy {
         exchange: &mut RequestContext,
     ) -> Result<()> {
         fault_injection::at("request_body_filter", session);
-        request::body_received(session, body, is_end, (exchange, self.clock))
+        request::body_received(session, body, is_end, exchange, self.clock)
     }
 
     fn fail_to_connect(
@@ -230,7 +230,7 @@ impl ProxyHttp for Proxy {
         let now = self.clock.now();
         exchange.connected(reused, now);
         request::connected(session, exchange, now).await?;
-        websocket::cork_request(session, exchange, (socket, connection));
+        websocket::cork_request(session, exchange, socket, connection);
         if reused {
             return Ok(());
         }

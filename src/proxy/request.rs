@@ -46,7 +46,7 @@ pub(super) fn limit_unsent(socket: RawFd) {
 }
 
 /// A connection to a backend was made. Starts the wait for an HTTP/1 response; a client may have to
-/// be told to send its body to an HTTP/2 backend.
+/// be asked to send its body to an HTTP/2 backend.
 ///
 /// # Errors
 /// The client is gone.
@@ -90,7 +90,8 @@ pub(super) fn body_received(
     session: &mut Session,
     piece: &mut Option<Bytes>,
     is_end: bool,
-    (exchange, clock): (&mut Exchange, Clock),
+    exchange: &mut Exchange,
+    clock: Clock,
 ) -> Result<()> {
     body_end::remove_empty(piece, is_end);
     let has_body = !session.as_downstream_mut().is_body_empty();

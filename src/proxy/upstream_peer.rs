@@ -5,7 +5,7 @@ use pingora_error::{ErrorType, OkOrErr as _, Result};
 
 use crate::downstream::connection_info::ConnectionInfo;
 use crate::exchange::Target;
-use crate::upstream::{UpstreamPeers, http2, proxy_header};
+use crate::upstream::{UpstreamPeers, connector, proxy_header};
 
 /// The peer for a target.
 pub(super) fn build(
@@ -23,7 +23,7 @@ pub(super) fn build(
     if target.tunnel_timeout.is_some() {
         options.alpn = ALPN::H1; // HTTP/2 has no upgrades
     }
-    http2::route_to_connector(&mut peer);
+    connector::use_connector(&mut peer);
     let options = &mut peer.options;
     let timeout = target.tunnel_timeout.unwrap_or(target.response_timeout);
     options.read_timeout = Some(timeout);

@@ -43,7 +43,8 @@ pub(super) fn arm_upgrade_deadline(
 pub(super) fn cork_request(
     session: &Session,
     exchange: &Exchange,
-    (socket, digest): (RawFd, Option<&Digest>),
+    socket: RawFd,
+    digest: Option<&Digest>,
 ) {
     let Some(state) = session.connection_state() else { return };
     state.to_backend.connected(digest);

@@ -26,7 +26,7 @@ pub(super) struct Child {
     pid: Pid,
     link: Arc<Link>,
     /// It did not read a message to its end, so no other one can follow.
-    is_mute: bool,
+    cannot_send: bool,
     /// Client connections, as it last reported.
     pub(super) connections: u64,
     /// Its requests in flight, as it last reported.
@@ -35,6 +35,20 @@ pub(super) struct Child {
     pub(super) names: Handoff,
     /// How these names differ from those of the worker before it.
     pub(super) name_changes: Vec<String>,
+}
+
+/// What a worker runs.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Executable<'a> {
+    pub(super) program: &'a Program,
+    pub(super) image: &'a Image,
+}
+
+/// The first message to a worker, and the sockets that follow it.
+#[derive(Debug)]
+pub(super) struct StartMessage<'a> {
+    pub(super) start: Start,
+    pub(super) sockets: &'a [&'a TcpListener],
 }
 
 /// Why a message was not sent.
@@ -49,17 +63,17 @@ pub(super) enum SendError {
 impl Child {
     /// Starts a worker and sends it what to serve. Its messages come as inputs.
     pub(super) fn start(
-        program: (&Program, &Image),
+        executable: Executable<'_>,
         worker: WorkerId,
-        (start, sockets): (&Start, &[&TcpListener]),
+        message: StartMessage<'_>,
         inputs: &Sender<Input>,
     ) -> io::Result<Self> {
         let (link, theirs) = Link::pair()?;
-        let pid = spawn(program, &theirs)?;
+        let pid = spawn(executable, &theirs)?;
         drop(theirs);
         let child = Self::new(worker, pid, link);
         child.listen(inputs.clone())?;
-        match child.begin(start, sockets) {
+        match child.send_start(message) {
             Ok(()) => Ok(child),
             Err(error) => {
                 child.kill();
@@ -86,7 +100,7 @@ impl Child {
             worker,
             pid,
             link: Arc::new(link),
-            is_mute: false,
+            cannot_send: false,
             connections: 0,
             in_flight: Vec::new(),
             names: Handoff::default(),
@@ -111,9 +125,9 @@ impl Child {
         memory::resident(self.pid)
     }
 
-    fn begin(&self, start: &Start, sockets: &[&TcpListener]) -> io::Result<()> {
-        self.link.send(&ToWorker::Start(Box::new(start.clone())))?;
-        self.link.send_sockets(sockets.iter().copied())
+    fn send_start(&self, message: StartMessage<'_>) -> io::Result<()> {
+        self.link.send(&ToWorker::Start(Box::new(message.start)))?;
+        self.link.send_sockets(message.sockets.iter().copied())
     }
 
     fn listen(&self, inputs: Sender<Input>) -> io::Result<()> {
@@ -141,13 +155,13 @@ impl Child {
 
     /// Sends a message. A worker that is gone is noticed when it is reaped.
     pub(super) fn send(&mut self, message: &ToWorker) -> Result<(), SendError> {
-        if self.is_mute {
+        if self.cannot_send {
             return Err(SendError::Gone);
         }
         let Err(error) = self.link.send(message) else { return Ok(()) };
-        log::debug!("worker not told: generation={} error=\"{error}\"", self.worker);
+        log::debug!("message not sent to worker: generation={} error=\"{error}\"", self.worker);
         if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) {
-            self.is_mute = true;
+            self.cannot_send = true;
             return Err(SendError::TimedOut);
         }
         Err(SendError::Gone)
@@ -162,7 +176,8 @@ impl Child {
 }
 
 /// Starts the process of a worker, whose standard input is `link`.
-fn spawn((program, image): (&Program, &Image), link: &OwnedFd) -> io::Result<Pid> {
+fn spawn(executable: Executable<'_>, link: &OwnedFd) -> io::Result<Pid> {
+    let Executable { program, image } = executable;
     let start = |image: &Image| {
         program
             .command(image)

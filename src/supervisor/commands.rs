@@ -3,7 +3,7 @@
 use std::net::TcpListener;
 use std::rc::Rc;
 
-use super::child::{Child, SendError};
+use super::child::{Child, Executable, SendError, StartMessage};
 use super::config::{ActiveConfig, format_bind_errors, report};
 use super::control::Reply;
 use super::memory;
@@ -97,8 +97,9 @@ impl Supervisor {
             Binary::Running => Image::Running,
             Binary::LastServed => self.last_served.clone().unwrap_or(Image::Running),
         };
-        let program = (&self.options.program, &image);
-        match Child::start(program, worker, (&start, &sockets), &self.inputs) {
+        let executable = Executable { program: &self.options.program, image: &image };
+        let message = StartMessage { start, sockets: &sockets };
+        match Child::start(executable, worker, message, &self.inputs) {
             Ok(child) => {
                 log::debug!("worker started: generation={worker} config={}", config.version);
                 self.children.insert(worker, child);

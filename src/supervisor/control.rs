@@ -56,7 +56,7 @@ pub enum Request {
 }
 
 impl Request {
-    /// Whether it may be sent twice. A service that was told to stop and is gone has stopped.
+    /// Whether it may be sent twice. A service that was ordered to stop and is gone has stopped.
     const fn may_be_asked_again(self) -> bool {
         match self {
             Self::Reload | Self::Status => true,
@@ -192,7 +192,7 @@ fn open(place: &SocketPath, inputs: &Sender<Input>) -> io::Result<ControlSocket>
         }
         Err(_nothing_there) => {}
     }
-    serve(bind(path)?, (path, file_at(path)), inputs)
+    serve(bind(path)?, path, file_at(path), inputs)
 }
 
 /// Binds a socket that only this user and root may connect to.
@@ -227,7 +227,8 @@ pub(super) fn file_at(path: &Path) -> Option<FileId> {
 /// Accepts commands from a socket that is open already.
 pub(super) fn serve(
     listener: UnixListener,
-    (path, file): (&Path, Option<FileId>),
+    path: &Path,
+    file: Option<FileId>,
     inputs: &Sender<Input>,
 ) -> io::Result<ControlSocket> {
     let (ours, inputs) = (listener.try_clone()?, inputs.clone());
@@ -284,7 +285,7 @@ pub(super) fn reply_at_the_end(stream: UnixStream, answer: &Reply) {
     let written =
         stream.set_write_timeout(Some(RETRY_INTERVAL)).and_then(|()| write(&stream, answer));
     if let Err(error) = written {
-        log::debug!("end not told: error=\"{error}\"");
+        log::debug!("reply to a stop not sent: error=\"{error}\"");
     }
     let _open_to_the_end = stream.into_raw_fd();
 }
@@ -301,7 +302,7 @@ pub fn ask(path: &Path, request: Request) -> io::Result<Reply> {
         waited += RETRY_INTERVAL;
         answer = ask_once(path, request).unwrap_or_default();
     }
-    let gone = || io::Error::new(io::ErrorKind::UnexpectedEof, "it ended before it answered");
+    let gone = || io::Error::new(io::ErrorKind::UnexpectedEof, "it ended before it replied");
     answer.ok_or_else(gone)
 }
 

@@ -277,7 +277,7 @@ impl Supervisor {
         if let Some(number) = state.control {
             let (listener, path) = (UnixListener::from(lent(number)?), self.options.control.path());
             let file = state.control_file.or_else(|| control::file_at(path));
-            self.control = Some(control::serve(listener, (path, file), &self.inputs)?);
+            self.control = Some(control::serve(listener, path, file, &self.inputs)?);
         }
         for worker in state.workers() {
             let (id, link) = (WorkerId(worker.generation), lent(worker.link)?);

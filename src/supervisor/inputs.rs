@@ -70,7 +70,7 @@ impl Supervisor {
         while let Some(signal) = self.signals.next().map_err(system("read signals"))? {
             self.on_signal(signal);
         }
-        self.signals.answer();
+        self.signals.acknowledge();
         Ok(())
     }
 

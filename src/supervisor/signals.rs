@@ -71,11 +71,11 @@ pub fn hold_for_worker() -> io::Result<()> {
 #[derive(Debug)]
 pub(super) struct Signals {
     waiting: Arc<SignalFd>,
-    answered: Sender<()>,
+    acknowledged: Sender<()>,
 }
 
 impl Signals {
-    /// Rings, by an event, when a signal waits.
+    /// Sends [`Input::Signals`] when a signal waits.
     pub(super) fn listen(inputs: &Sender<Input>) -> io::Result<Self> {
         hold()?;
         // The process that started us may ignore it, and then the system would reap our children itself.
@@ -85,11 +85,11 @@ impl Signals {
         )?;
         let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
         let waiting = Arc::new(SignalFd::with_flags(&blocked(), flags)?);
-        let (answered, heard) = channel();
-        let (bell, inputs) = (Arc::clone(&waiting), inputs.clone());
-        let ring = move || ring(&bell, &inputs, &heard);
-        thread::Builder::new().name("signals".to_owned()).spawn(ring)?;
-        Ok(Self { waiting, answered })
+        let (acknowledged, handled) = channel();
+        let (descriptor, inputs) = (Arc::clone(&waiting), inputs.clone());
+        let notify = move || notify(&descriptor, &inputs, &handled);
+        thread::Builder::new().name("signals".to_owned()).spawn(notify)?;
+        Ok(Self { waiting, acknowledged })
     }
 
     /// The next signal that waits.
@@ -110,13 +110,14 @@ impl Signals {
     }
 
     /// All waiting signals have been handled: report the next one.
-    pub(super) fn answer(&self) {
-        // The bell is gone only if the inputs' queue is.
-        let _gone = self.answered.send(());
+    pub(super) fn acknowledge(&self) {
+        // The notifier is gone only if the inputs' queue is.
+        let _gone = self.acknowledged.send(());
     }
 }
 
-fn ring(waiting: &SignalFd, inputs: &Sender<Input>, heard: &Receiver<()>) {
+/// Sends [`Input::Signals`] when a signal waits, and then waits until all have been handled.
+fn notify(waiting: &SignalFd, inputs: &Sender<Input>, handled: &Receiver<()>) {
     loop {
         match poll(&mut [PollFd::new(waiting, PollFlags::IN)], None) {
             Ok(_) => {}
@@ -126,7 +127,7 @@ fn ring(waiting: &SignalFd, inputs: &Sender<Input>, heard: &Receiver<()>) {
                 return;
             }
         }
-        if inputs.send(Input::Signals).is_err() || heard.recv().is_err() {
+        if inputs.send(Input::Signals).is_err() || handled.recv().is_err() {
             return;
         }
     }

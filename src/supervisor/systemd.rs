@@ -35,7 +35,7 @@ pub(super) fn alive() {
 
 /// How often [`alive`] is called, if systemd expects it: half of its timeout.
 pub(super) fn watchdog() -> Option<Duration> {
-    sd_notify::watchdog_enabled().map(|patience| patience / 2)
+    sd_notify::watchdog_enabled().map(|timeout| timeout / 2)
 }
 
 fn notify(states: &[NotifyState<'_>]) {

@@ -38,12 +38,12 @@ type Watcher = Box<dyn Fn(bool) -> bool + Send + Sync>;
 
 /// The state of an HTTP/1 connection to a backend that is shared with the owner of the request.
 #[derive(Default)]
-pub struct Writes {
+pub struct Http1State {
     watcher: OnceLock<Watcher>,
     is_grown: AtomicBool,
 }
 
-impl Writes {
+impl Http1State {
     /// The state of this connection, if it is an HTTP/1 connection.
     #[must_use]
     pub fn of(connection: &Digest) -> Option<&Arc<Self>> {
@@ -63,16 +63,19 @@ impl Writes {
     }
 }
 
-impl fmt::Debug for Writes {
+impl fmt::Debug for Http1State {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Writes").field("watched", &self.watcher.get().is_some()).finish()
+        formatter
+            .debug_struct("Http1State")
+            .field("watched", &self.watcher.get().is_some())
+            .finish()
     }
 }
 
 /// A connection to an HTTP/1 backend.
 pub(super) struct Bounded {
     inner: Stream,
-    writes: Arc<Writes>,
+    state: Arc<Http1State>,
     digest: Option<Arc<ProxyDigest>>,
     /// The watcher has ended it.
     is_ended: bool,
@@ -82,13 +85,13 @@ pub(super) struct Bounded {
 
 impl Bounded {
     pub(super) fn new(inner: Stream) -> Self {
-        let writes = Arc::<Writes>::default();
+        let state = Arc::<Http1State>::default();
         // Pingora's digest is for the response to CONNECT, so it needs one.
         let head = ResponseHeader::build(StatusCode::OK, Some(0)).ok();
         let digest = head.map(|head| {
-            Arc::new(ProxyDigest::new(Box::new(head), Some(Box::new(Arc::clone(&writes)))))
+            Arc::new(ProxyDigest::new(Box::new(head), Some(Box::new(Arc::clone(&state)))))
         });
-        Self { inner, writes, digest, is_ended: false, read: 0 }
+        Self { inner, state, digest, is_ended: false, read: 0 }
     }
 
     /// Writes a part of a request, whose response begins in small pieces again.
@@ -97,7 +100,7 @@ impl Bounded {
         poll: impl FnOnce(&mut Self) -> Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
         self.read = 0;
-        self.writes.is_grown.store(false, Relaxed);
+        self.state.is_grown.store(false, Relaxed);
         self.watched(poll)
     }
 
@@ -111,7 +114,7 @@ impl Bounded {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
         let written = poll(self);
-        match self.writes.watcher.get() {
+        match self.state.watcher.get() {
             Some(watcher) if !watcher(written.is_pending()) => {
                 self.is_ended = true;
                 Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
@@ -139,7 +142,7 @@ impl AsyncRead for Bounded {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
         let before = buffer.filled().len();
-        let polled = if this.writes.is_grown() {
+        let polled = if this.state.is_grown() {
             Pin::new(&mut this.inner).poll_read(context, buffer)
         } else {
             let mut piece = (&mut this.inner).take(PIECE);
@@ -148,8 +151,8 @@ impl AsyncRead for Bounded {
         let read = buffer.filled().len().saturating_sub(before);
         this.read = this.read.saturating_add(u64::try_from(read).unwrap_or(u64::MAX));
         // The watcher of a tunnel counts what is held, and assumes small pieces.
-        if this.read >= GROWN_AFTER && this.writes.watcher.get().is_none() {
-            this.writes.is_grown.store(true, Relaxed);
+        if this.read >= GROWN_AFTER && this.state.watcher.get().is_none() {
+            this.state.is_grown.store(true, Relaxed);
         }
         polled
     }
@@ -161,7 +164,7 @@ delegate!(Bounded);
 
 impl GetProxyDigest for Bounded {
     fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
-        self.digest.clone() // contains `Writes`
+        self.digest.clone() // contains `Http1State`
     }
 }
 
@@ -184,7 +187,7 @@ mod tests {
     async fn a_watcher_of_the_writes_can_end_the_connection() {
         let mut stream = Bounded::new(Box::new(io::Cursor::new(Vec::new())));
         let digest = Digest { proxy_digest: stream.get_proxy_digest(), ..Digest::default() };
-        let writes = Arc::clone(Writes::of(&digest).unwrap());
+        let writes = Arc::clone(Http1State::of(&digest).unwrap());
         stream.write_all(b"before").await.unwrap();
         let (may_go_on, pending) =
             (Arc::new(AtomicBool::new(true)), Arc::new(AtomicBool::new(true)));
@@ -211,7 +214,7 @@ mod tests {
         let (ours, mut backend) = tokio::io::duplex(64);
         let mut stream = Bounded::new(Box::new(ours));
         let digest = Digest { proxy_digest: stream.get_proxy_digest(), ..Digest::default() };
-        Writes::of(&digest).unwrap().watch(|_is_pending| false);
+        Http1State::of(&digest).unwrap().watch(|_is_pending| false);
         stream.write_all(b"first").await.unwrap_err();
         stream.write_all(b"second").await.unwrap_err();
         stream.flush().await.unwrap_err();

@@ -6,6 +6,7 @@
 
 mod blocked;
 pub mod bounded;
+pub mod connector;
 pub mod http2;
 pub mod proxy_header;
 mod roots;

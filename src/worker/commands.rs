@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use humantime::format_duration;
 
-use super::lifecycle::{Lifecycle, WorkerValues};
 use super::reports::{DrainReporter, Reported};
-use super::services::{self, Running};
+use super::run::{WorkerRun, WorkerValues};
+use super::services::{self, Running, RuntimeThreads};
 use super::{WorkerError, system, threads};
 use crate::exchange::refusal::Abort;
 use crate::lifecycle::process::{Message, ProcessCommand};
@@ -16,7 +16,7 @@ use crate::runtime::in_flight::InFlight;
 use crate::runtime::snapshot::Snapshot;
 use crate::time::Timestamp;
 
-impl Lifecycle<'_> {
+impl WorkerRun<'_> {
     pub(super) fn execute(
         &mut self,
         command: ProcessCommand<WorkerValues>,
@@ -28,9 +28,11 @@ impl Lifecycle<'_> {
                     "not all backends have been checked: waited={waited}; serving without them"
                 );
             }
-            ProcessCommand::LogDraining => log::info!("draining: connections={}", self.open()),
+            ProcessCommand::LogDraining => {
+                log::info!("draining: connections={}", self.open_connections())
+            }
             ProcessCommand::WarnUnfinished => {
-                log::warn!("connections did not end: connections={}", self.open());
+                log::warn!("connections did not end: connections={}", self.open_connections());
             }
             ProcessCommand::Send(message) => self.send_message(message),
             ProcessCommand::StartListeners(state) => self.start_listeners(&state)?,
@@ -45,7 +47,7 @@ impl Lifecycle<'_> {
             }
             ProcessCommand::ImportReport(report) => self.import_report(&report),
             ProcessCommand::ShowStats(stats) => {
-                self.show_supervisor_stats(&stats);
+                self.apply_supervisor_state(&stats);
                 self.services.admin.begin(&self.admin)?;
             }
             ProcessCommand::SetServingState(state) => self.components.proxy.serving.set(state),
@@ -57,7 +59,7 @@ impl Lifecycle<'_> {
             ProcessCommand::Drain => self.drain(),
             ProcessCommand::EndUpgraded => self.components.connections.end_upgraded(self.now()),
             ProcessCommand::Abort => {
-                log::warn!("requests aborted: connections={}", self.open());
+                log::warn!("requests aborted: connections={}", self.open_connections());
                 self.components.connections.abort(self.now(), Abort::ForcedStop);
             }
             ProcessCommand::ResendFiles => self.files_sent = None,
@@ -80,10 +82,11 @@ impl Lifecycle<'_> {
         }
         let sockets = std::mem::take(&mut self.sockets);
         let threads = threads(self.config.threads);
-        let accept = services::accept(self.config, &self.components, threads, sockets)
+        let apps = services::listener_apps(self.config, &self.components, threads, sockets)
             .map_err(system("make the proxy"))?;
         // With one thread there is nothing to steal, and the simpler scheduler is cheaper.
-        let data = Running::start(("data", threads, threads > 1), accept);
+        let data =
+            Running::start(RuntimeThreads { name: "data", threads, steals: threads > 1 }, apps);
         self.heartbeat.watch(data.runtime());
         self.services.data = Some(data);
         Ok(())
@@ -113,7 +116,7 @@ impl Lifecycle<'_> {
     fn stop_services(&mut self) {
         match self.components.connections.unfinished() {
             0 => {}
-            open => self.shutdown.record_error(WorkerError::Cut(open)),
+            open => self.shutdown.record_error(WorkerError::ForcedStop(open)),
         }
         self.heartbeat.unwatch();
         let services = std::mem::take(&mut self.services);
@@ -129,7 +132,7 @@ impl Lifecycle<'_> {
                 None => return,
             },
             Message::Checkpoint => self.checkpoint(),
-            Message::Connections => ToSupervisor::Connections(self.open()),
+            Message::Connections => ToSupervisor::Connections(self.open_connections()),
             Message::Quiesced => ToSupervisor::Quiesced,
             Message::Heartbeat => self.heartbeat.beat(self.components.proxy.clock.now()),
             Message::Report => return self.report(DrainReporter::report),
@@ -153,7 +156,7 @@ impl Lifecycle<'_> {
 
     fn report(&mut self, report: fn(&mut DrainReporter) -> DrainReport) {
         if let Some(report) = self.totals.reporter.as_mut().map(report) {
-            self.send(&ToSupervisor::Draining(Box::new(report), self.open()));
+            self.send(&ToSupervisor::Draining(Box::new(report), self.open_connections()));
         }
     }
 
@@ -171,7 +174,7 @@ impl Lifecycle<'_> {
         Arc::clone(&self.components.proxy.snapshot)
     }
 
-    fn open(&self) -> u64 {
+    fn open_connections(&self) -> u64 {
         u64::try_from(self.components.connections.open()).unwrap_or(u64::MAX)
     }
 

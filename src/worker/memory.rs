@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// In bytes: the smallest of the limits of its cgroup and those above, and the memory of the machine.
-pub(super) fn available() -> Option<u64> {
+pub(super) fn memory_limit() -> Option<u64> {
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let limits =
         files(&groups).into_iter().filter_map(|file| limit(&fs::read_to_string(file).ok()?));
@@ -88,7 +88,7 @@ mod tests {
 
     #[test]
     fn this_machine_has_memory() {
-        assert!(available().is_some_and(|bytes| bytes > 1 << 20));
+        assert!(memory_limit().is_some_and(|bytes| bytes > 1 << 20));
     }
 
     #[test]

@@ -12,10 +12,10 @@ mod budget;
 mod cert_watcher;
 mod commands;
 mod heartbeat;
-mod lifecycle;
 mod memory;
 mod orders;
 mod reports;
+mod run;
 mod services;
 mod shutdown;
 mod signals;
@@ -34,7 +34,7 @@ use pingora_runtime::RuntimeBuilder;
 use prometheus::Registry;
 
 use self::admin_port::AdminPort;
-use self::lifecycle::Lifecycle;
+use self::run::{RunParts, WorkerRun};
 use self::services::{Background, Sockets};
 use self::shutdown::Shutdown;
 use self::signals::Signals;
@@ -81,9 +81,9 @@ pub enum WorkerError {
     /// TLS cannot be set up with these settings.
     #[error("no TLS with clients can be made: {0}")]
     Tls(Problem),
-    /// The drain deadline passed.
+    /// Connections were closed by force.
     #[error("stopped before all was done: connections={0}")]
-    Cut(usize),
+    ForcedStop(usize),
 }
 
 fn system(doing: &'static str) -> impl FnOnce(std::io::Error) -> WorkerError {
@@ -157,12 +157,11 @@ fn serve(
         assemble(&config, snapshot, listeners, tickets, &last_good)?;
     admin.metrics.show_log_dropped(log.dropped_counter())?;
     let shutdown = Shutdown::new(log_writer, log.clone());
-    let held = (sockets, shutdown);
-    let mut lifecycle =
-        Lifecycle::new(&config, components, (admin, admin_port), Arc::clone(link), held);
-    lifecycle.show_supervisor_stats(&start.supervision);
+    let parts = RunParts { admin, admin_port, sockets, shutdown };
+    let mut run = WorkerRun::new(&config, components, Arc::clone(link), parts);
+    run.apply_supervisor_state(&start.supervision);
     let orders = orders::listen(link).map_err(system("read the orders of the supervisor"))?;
-    let result = control.get_handle().block_on(lifecycle.run(orders, signals, first_checks_max));
+    let result = control.get_handle().block_on(run.run(orders, signals, first_checks_max));
     control.shutdown_timeout(Duration::ZERO);
     result
 }

@@ -40,6 +40,16 @@ pub(super) type Sockets = Vec<(SocketAddr, TcpListener)>;
 /// One of Pingora's background services.
 pub(super) type Background = Box<dyn ServiceWithDependents>;
 
+/// The threads of a runtime.
+pub(super) struct RuntimeThreads {
+    pub(super) name: &'static str,
+    pub(super) threads: usize,
+    /// Whether a thread takes work of others. A runtime that may end before the process does needs it:
+    /// a thread of the other kind leaves its runtime behind for the next thread with its number
+    /// (Pingora's `CURRENT_HANDLE`), and whatever that one spawns is lost.
+    pub(super) steals: bool,
+}
+
 /// A service on a runtime of its own.
 pub(super) struct Running {
     runtime: Runtime,
@@ -50,19 +60,13 @@ pub(super) struct Running {
 impl Running {
     /// Serves each listener's sockets with its app. They are Pingora's from now on, which looks
     /// them up by the address as written.
-    ///
-    /// One that may end before the process does needs a runtime that can `steal`: a thread of the
-    /// other kind leaves its runtime behind for the next thread with its number (Pingora's
-    /// `CURRENT_HANDLE`), and whatever that one spawns is lost.
-    pub(super) fn start<A>(
-        (name, threads, steal): (&str, usize, bool),
-        listeners: Vec<(Sockets, A)>,
-    ) -> Self
+    pub(super) fn start<A>(on: RuntimeThreads, listeners: Vec<(Sockets, A)>) -> Self
     where
         A: ServerApp + Send + Sync + 'static,
     {
+        let RuntimeThreads { name, threads, steals } = on;
         let runtime =
-            RuntimeBuilder::new(threads, &format!("weir-{name}")).work_steal(steal).build();
+            RuntimeBuilder::new(threads, &format!("weir-{name}")).work_steal(steals).build();
         let (stop, _) = watch::channel(false);
         let mut services = JoinSet::new();
         for (sockets, app) in listeners {
@@ -140,7 +144,7 @@ where
 }
 
 /// What serves clients: one app for each listener, with its socket.
-pub(super) fn accept(
+pub(super) fn listener_apps(
     config: &Config,
     components: &Components,
     threads: usize,
@@ -183,7 +187,7 @@ fn server(
         http2: config.limits.http2,
         min_rate: config.limits.min_rate,
         half_closed: config.limits.half_closed,
-        response_buffers: config.limits.response_buffers.bytes(memory::available()),
+        response_buffers: config.limits.response_buffers.bytes(memory::memory_limit()),
         timeouts: DownstreamTimeouts {
             request_header: config.limits.header_timeout,
             keepalive_idle: config.limits.keepalive,

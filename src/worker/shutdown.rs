@@ -119,9 +119,9 @@ mod tests {
     #[test]
     fn the_first_error_is_the_result_of_the_worker() {
         let mut shutdown = shutdown(None);
-        shutdown.record_error(WorkerError::Cut(1));
-        shutdown.record_error(WorkerError::Cut(2));
-        assert!(matches!(shutdown.result, Err(WorkerError::Cut(1))));
+        shutdown.record_error(WorkerError::ForcedStop(1));
+        shutdown.record_error(WorkerError::ForcedStop(2));
+        assert!(matches!(shutdown.result, Err(WorkerError::ForcedStop(1))));
     }
 
     #[tokio::test]

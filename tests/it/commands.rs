@@ -164,11 +164,11 @@ fn a_log_filter_that_is_none_is_named_and_the_default_is_used() {
         format!("pools: [{{name: web, health_check: off, backends: [{}]}}]\n", backend.url());
     for filter in ["verbose", "wier=debug"] {
         let weir = Weir::start_with(&config, &[("WEIR_LOG", filter)]);
-        let told = format!("WEIR_LOG={filter} is invalid, info,pingora_core=warn");
-        eventually(TIMEOUT, "it is named", || weir.stderr().contains(&told));
+        let warning = format!("WEIR_LOG={filter} is invalid, info,pingora_core=warn");
+        eventually(TIMEOUT, "it is named", || weir.stderr().contains(&warning));
         eventually(TIMEOUT, "others are logged", || weir.stderr().contains("worker ready"));
         weir.reload();
-        assert_eq!(weir.stderr().matches(&told).count(), 1, "once: {}", weir.stderr());
+        assert_eq!(weir.stderr().matches(&warning).count(), 1, "once: {}", weir.stderr());
     }
 }
 
@@ -334,7 +334,7 @@ pools:
     let ended = run(&["check", &given.path]);
     let said: Vec<&str> =
         ended.stderr.lines().filter_map(|line| line.strip_prefix(&given.path)).collect();
-    let told = [
+    let expected = [
         ":2:14: `nonsense` is not an IP address with a port",
         "a.crt` does not exist",
         "a.key` does not exist",
@@ -347,11 +347,11 @@ pools:
         "own.crt` does not exist",
         "own.key` does not exist",
     ];
-    assert_eq!(said.len(), told.len(), "{}", ended.stderr);
+    assert_eq!(said.len(), expected.len(), "{}", ended.stderr);
     let of_files = said.iter().filter(|line| line.contains(".crt`") || line.contains(".key`"));
     assert!(of_files.clone().all(|line| line.contains(" (help: ")), "{}", ended.stderr);
-    for (line, told) in said.iter().zip(told) {
-        assert!(line.starts_with(':') && line.contains(told), "{told}: {line}");
+    for (line, expected) in said.iter().zip(expected) {
+        assert!(line.starts_with(':') && line.contains(expected), "{expected}: {line}");
     }
     assert_eq!(ended.code, Some(1));
 }
@@ -571,7 +571,7 @@ impl Setting {
         Self { directory, listeners, admins, backends }
     }
 
-    /// Runs with the file; with environment and flags too where they are told to.
+    /// Runs with the file; with environment and flags too where the caller says so.
     fn run(&self, with_environment: bool, with_flags: bool) -> Running {
         let path = self.directory.path.as_str();
         let text = |index: usize| {

@@ -83,7 +83,7 @@ fn a_socket_that_a_killed_supervisor_left_behind_is_taken_over() {
     assert_eq!(second.command(&["status", "--control", &path]).code, Some(0));
 }
 
-/// A worker process that was told what to serve, and its listener and admin port.
+/// A worker process that got its start message, and its listener and admin port.
 fn worker_alone(backends: &[Backend]) -> (Killed, Link, [SocketAddr; 2]) {
     let address = own_address();
     let [listener, admin] = [8080, 9090].map(|port| SocketAddr::from((address, port)));
@@ -304,7 +304,7 @@ fn process_1(config: &str) -> (Weir, u32) {
     (weir, process)
 }
 
-/// One that was told to stop while a request is in flight.
+/// One that was ordered to stop while a request is in flight.
 fn process_1_that_drains(backend: &Backend) -> (Weir, u32, Client) {
     backend.on("/hang", Behaviour::NeverAnswer);
     let (weir, process) = process_1(&pool(std::slice::from_ref(backend), ""));

@@ -295,7 +295,7 @@ fn with_watch_a_changed_file_is_served_and_a_bad_one_is_told_once() {
     eventually(TIMEOUT, "the new file is served", || weir.get("/").text() == "b2");
     weir.write_config("pools: 17");
     eventually(TIMEOUT, "it is refused", || reloads_done(&weir, "rejected") > 0.0);
-    // Longer than three looks: it must not be told again.
+    // Longer than three looks: it must not be logged again.
     within(Duration::from_millis(3500), || (reloads_done(&weir, "rejected") > 1.0).then_some(()));
     assert_eq!(weir.stderr().matches("reload rejected").count(), 1, "{}", weir.stderr());
     assert_eq!(weir.get("/").text(), "b2", "the old one is served on");
@@ -345,7 +345,7 @@ fn with_watch_a_file_that_a_command_has_read_is_not_read_again() {
     within(Duration::from_millis(2500), || (reloads_done(&weir, "done") > 1.0).then_some(()));
     weir.write_config(&pool(&backends[2..], ""));
     eventually(TIMEOUT, "the next file is served", || weir.get("/").text() == "b3");
-    // The new worker may serve before it is told how many reloads there were.
+    // The new worker may serve before it gets the number of reloads.
     eventually(TIMEOUT, "both are counted", || reloads_done(&weir, "done") > 1.0);
     assert_eq!(reloads_done(&weir, "done"), 2.0, "{}", weir.stderr());
 }

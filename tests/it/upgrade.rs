@@ -172,7 +172,7 @@ fn upgrade_and_signal(weir: &Weir, signal: &str, later: Duration) {
 }
 
 /// The number that `weir status` gives for a word such as `reloads: done=`.
-fn told(weir: &Weir, word: &str) -> usize {
+fn status_count(weir: &Weir, word: &str) -> usize {
     let said = weir.command(&["status"]).stdout;
     let number = said.split_once(word).and_then(|(_, after)| after.split([' ', '\n']).next());
     number.and_then(|number| number.parse().ok()).unwrap_or(0)
@@ -186,8 +186,10 @@ fn each_reload_that_is_asked_for_in_the_course_of_an_upgrade_is_done() {
     for turn in 1_u32..=20 {
         upgrade_and_signal(&weir, "HUP", length * (turn + 4) / 24);
         let turn = usize::try_from(turn).unwrap();
-        eventually(TIMEOUT, "the reload is done", || told(&weir, "reloads: done=") == turn);
-        eventually(TIMEOUT, "the upgrade, too", || told(&weir, "upgrades: done=") == turn + 1);
+        eventually(TIMEOUT, "the reload is done", || status_count(&weir, "reloads: done=") == turn);
+        eventually(TIMEOUT, "the upgrade, too", || {
+            status_count(&weir, "upgrades: done=") == turn + 1
+        });
     }
     assert!(weir.is_running());
 }
@@ -211,7 +213,7 @@ fn a_command_in_the_course_of_an_upgrade_is_answered() {
     for turn in 1..=3 {
         weir.signal("USR2");
         weir.reload();
-        eventually(TIMEOUT, "it is replaced", || told(&weir, "upgrades: done=") == turn);
+        eventually(TIMEOUT, "it is replaced", || status_count(&weir, "upgrades: done=") == turn);
     }
 }
 
@@ -249,9 +251,9 @@ fn an_upgrade_that_is_asked_for_while_a_worker_warms_up_waits_for_it() {
     eventually(TIMEOUT, "the new worker probes", || hung.count_of("/health") == 1);
     weir.signal("USR2");
     eventually(TIMEOUT, "it is said", || weir.stderr().contains("supervisor to be replaced once"));
-    assert_eq!(told(&weir, "upgrades: done="), 0);
+    assert_eq!(status_count(&weir, "upgrades: done="), 0);
     hung.release();
-    eventually(TIMEOUT, "it is replaced", || told(&weir, "upgrades: done=") == 1);
+    eventually(TIMEOUT, "it is replaced", || status_count(&weir, "upgrades: done=") == 1);
     assert_eq!(weir.get("/").text(), "hung");
 }
 
@@ -510,7 +512,7 @@ fn what_a_worker_counts_that_ends_in_the_course_of_an_upgrade_is_not_lost() {
     // It has nothing left to do. If it ended now, its parent could not reap it yet.
     within(Duration::from_millis(1500), || has_ended(old).then_some(()));
     fs::remove_file(&wait).unwrap();
-    eventually(TIMEOUT, "the other has come", || told(&own.weir, "upgrades: done=") == 1);
+    eventually(TIMEOUT, "the other has come", || status_count(&own.weir, "upgrades: done=") == 1);
     eventually(TIMEOUT, "the old worker has ended", || {
         own.weir.workers().iter().all(|worker| worker.pid != old)
     });

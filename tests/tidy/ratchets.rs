@@ -19,7 +19,7 @@ const LONG_STRUCTS: &[(&str, usize)] = &[
     ("src/metrics/supervision.rs SupervisorStats", 15),
     ("src/supervisor/exec_state.rs ExecState", 15),
     ("src/supervisor/mod.rs Supervisor", 14),
-    ("src/worker/lifecycle.rs Lifecycle", 15),
+    ("src/worker/run.rs WorkerRun", 15),
 ];
 /// Functions with a tuple as a parameter, by file, with their number.
 const TUPLE_PARAMETERS: &[(&str, usize)] = &[
@@ -29,14 +29,8 @@ const TUPLE_PARAMETERS: &[(&str, usize)] = &[
     ("src/config/read/number.rs", 1),
     ("src/log/queue.rs", 1),
     ("src/metrics/family.rs", 1),
-    ("src/proxy/request.rs", 1),
-    ("src/proxy/websocket.rs", 1),
-    ("src/supervisor/child.rs", 2),
-    ("src/supervisor/control.rs", 1),
     ("src/tls/terminator.rs", 2),
     ("src/worker/budget.rs", 1),
-    ("src/worker/lifecycle.rs", 1),
-    ("src/worker/services.rs", 1),
 ];
 /// Types with methods in more files than [`FILES_OF_IMPL_MAX`], with their number.
 const SCATTERED_IMPLS: &[(&str, usize)] = &[
@@ -45,7 +39,7 @@ const SCATTERED_IMPLS: &[(&str, usize)] = &[
     ("lifecycle Service", 7),
     ("metrics Metrics", 3),
     ("supervisor Supervisor", 8),
-    ("worker Lifecycle", 3),
+    ("worker WorkerRun", 3),
 ];
 /// Names of types that are defined more than once, with their number.
 const SHARED_NAMES: &[(&str, usize)] = &[

@@ -30,8 +30,8 @@ use crate::downstream::http2::streams::StreamTracker;
 use crate::downstream::request_target;
 use crate::downstream::server::{BODY_DRAIN, DownstreamServer};
 use crate::downstream::session_ext;
+use crate::downstream::timers::run_with_timers;
 use crate::downstream::tracker::ConnectionPermit;
-use crate::downstream::watchdog::run_with_timers;
 use crate::exchange::refusal::{Abort, Refusal};
 use crate::http::scan::{Http2Head, Limits as HeadLimits, Violation};
 
@@ -86,15 +86,7 @@ pub(crate) async fn serve<H: SessionHandler>(
     };
     state.response_sent(clock.now());
     let streams = StreamTracker::new(state, permit);
-    let mut serving = Http2Connection {
-        server,
-        streams,
-        shutdown,
-        signals,
-        goaway_started: false,
-        final_goaway_sent: false,
-        is_forced: false,
-    };
+    let mut serving = Http2Connection::new(server, streams, shutdown, signals);
     let mut malformed = 0;
     loop {
         let stream_state = serving.stream_state();
@@ -140,7 +132,24 @@ pub(crate) async fn serve<H: SessionHandler>(
     }
 }
 
-impl<H: SessionHandler> Http2Connection<'_, H> {
+impl<'a, H: SessionHandler> Http2Connection<'a, H> {
+    const fn new(
+        server: &'a Arc<DownstreamServer<H>>,
+        streams: Arc<StreamTracker>,
+        shutdown: &'a ShutdownWatch,
+        signals: Arc<FrameSignals>,
+    ) -> Self {
+        Self {
+            server,
+            streams,
+            shutdown,
+            signals,
+            goaway_started: false,
+            final_goaway_sent: false,
+            is_forced: false,
+        }
+    }
+
     fn stream_state(&self) -> Arc<ConnectionState> {
         let connection = Arc::clone(&self.streams.state.connection);
         let now = self.server.clock.now();

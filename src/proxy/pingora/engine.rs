@@ -15,7 +15,7 @@ use pingora_core::server::configuration::ServerConf;
 use pingora_proxy::{HttpProxy, ProcessCustomSession, ProxyServiceBuilder};
 
 use crate::proxy::Proxy;
-use crate::upstream::http2::Connector;
+use crate::upstream::connector::Connector;
 
 /// Sends requests to backends.
 pub type Engine = HttpProxy<Proxy, Connector>;

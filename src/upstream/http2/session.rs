@@ -55,7 +55,7 @@ pub struct Http2UpstreamSession {
 }
 
 impl Http2UpstreamSession {
-    pub(super) fn new(inner: Http2Session, tls: bool, has_choice: bool) -> Self {
+    pub(in crate::upstream) fn new(inner: Http2Session, tls: bool, has_choice: bool) -> Self {
         let body = Arc::<RequestBody>::default();
         let of_connection = inner.digest().cloned().unwrap_or_default();
         // Pingora's digest is for the response to CONNECT, so it needs one.
@@ -69,12 +69,12 @@ impl Http2UpstreamSession {
     }
 
     /// Whether HTTP/1.1 should be used for this backend from now on.
-    pub(super) fn wants_http1(&self) -> bool {
+    pub(in crate::upstream) fn wants_http1(&self) -> bool {
         self.wants_http1
     }
 
     /// Returns the inner session, for reuse of its connection.
-    pub(super) fn into_inner(self) -> Http2Session {
+    pub(in crate::upstream) fn into_inner(self) -> Http2Session {
         if self.inner.response_finished() {
             self.body.0.response_received(); // the reader may have stopped before the end
         }

@@ -35,8 +35,16 @@ impl ProcessPayload for WorkerValues {
     type Stats = SupervisorStats;
 }
 
+/// What a run begins with and owns.
+pub(super) struct RunParts {
+    pub(super) admin: Admin,
+    pub(super) admin_port: AdminPort,
+    pub(super) sockets: Sockets,
+    pub(super) shutdown: Shutdown,
+}
+
 /// Carries out what the machine decides.
-pub(super) struct Lifecycle<'a> {
+pub(super) struct WorkerRun<'a> {
     pub(super) config: &'a Config,
     pub(super) components: Components,
     pub(super) admin: Arc<Admin>,
@@ -63,14 +71,14 @@ pub(super) struct ServedTotals {
     pub(super) reporter: Option<DrainReporter>,
 }
 
-impl<'a> Lifecycle<'a> {
+impl<'a> WorkerRun<'a> {
     pub(super) fn new(
         config: &'a Config,
         components: Components,
-        (admin, admin_port): (Admin, AdminPort),
         link: Arc<Link>,
-        (sockets, shutdown): (Sockets, Shutdown),
+        parts: RunParts,
     ) -> Self {
+        let RunParts { admin, admin_port, sockets, shutdown } = parts;
         let terminators = components.listeners.iter().filter_map(|it| it.terminator.clone());
         let upstreams = Arc::clone(&components.proxy.upstreams);
         let certificates = CertWatcher::new(terminators.collect(), upstreams);
@@ -89,8 +97,9 @@ impl<'a> Lifecycle<'a> {
         }
     }
 
-    /// Shows the figures of the supervisor on the admin port.
-    pub(super) fn show_supervisor_stats(&mut self, supervision: &SupervisorStats) {
+    /// Applies the supervisor's hang timeout, shows its figures on the admin port, and counts the
+    /// requests in flight of other workers.
+    pub(super) fn apply_supervisor_state(&mut self, supervision: &SupervisorStats) {
         self.heartbeat.set_timeout(supervision.hang_timeout);
         self.admin.note_uptime(supervision.uptime);
         self.admin.metrics.set_supervisor_stats(supervision);
