@@ -11,8 +11,6 @@ use crate::config::limits::BACKOFF_MAX;
 use crate::exchange::event::ExchangeEvent;
 use crate::policy::retry::AttemptFailure;
 use crate::policy::retry_budget::RetryBudget;
-use crate::runtime::breakers::Breakers;
-use crate::runtime::lease::Lease;
 use crate::runtime::pool::Pool;
 use crate::time::Timestamp;
 
@@ -72,12 +70,7 @@ pub(super) fn return_token(exchange: &mut Exchange) {
 /// The time limit of the current attempt up to its response headers, if another backend could be tried
 /// after it.
 pub(super) fn try_timeout(exchange: &Exchange, pool: &Pool, now: Timestamp) -> Option<Duration> {
-    let is_trial = exchange.current.lease.as_ref().is_some_and(Lease::is_trial);
-    let of_trial = pool.breakers.as_ref().filter(|_| is_trial).and_then(Breakers::trial_timeout);
-    let limit = match (pool.retry.try_timeout, of_trial) {
-        (Some(limit), Some(of_trial)) => limit.min(of_trial),
-        (limit, of_trial) => limit.or(of_trial)?,
-    };
+    let limit = pool.retry.try_timeout?;
     let is_last = breaker::attempts_made(exchange, pool) >= u32::from(pool.retry.attempts.get());
     let can_repeat = exchange.body.plain
         && !exchange.upgrade.wanted

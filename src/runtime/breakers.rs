@@ -238,13 +238,6 @@ impl Breakers {
         typical.is_some_and(|limit| backend.circuit.is_silent(limit, now))
     }
 
-    /// How long a trial may take to its response headers: then it is slow. A backend that was taken out
-    /// because it is slow costs a client this much, instead of the whole response timeout.
-    #[must_use]
-    pub fn trial_timeout(&self) -> Option<Duration> {
-        Some(latency::slow_beyond(self.typical()?, self.slower?))
-    }
-
     /// Opens the breaker of a backend that has not responded for far too long.
     pub(super) fn open_silent(
         &self,

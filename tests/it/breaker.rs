@@ -329,24 +329,3 @@ fn it_stays_open_over_a_crash() {
         });
     });
 }
-
-#[test]
-fn a_trial_of_a_slow_backend_costs_its_client_only_what_is_slow() {
-    let (backends, weir) = world(3, "breaker: {open: 1s}");
-    // What is typical has to be known first.
-    ask(&weir, "GET", 60);
-    backends[0].set(Behaviour::NeverAnswer);
-    eventually(TIMEOUT, "it is out", || {
-        let mut client = Client::connect(weir.address());
-        client.send("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n");
-        state(&weir, 0) == "open"
-    });
-    backends[0].forget();
-    // The response timeout is 30 s.
-    eventually(TIMEOUT, "a trial fails", || {
-        assert_eq!(failed(&ask(&weir, "GET", 1)), 0);
-        opened(&weir, "trial") >= 1.0
-    });
-    assert!(backends[0].count() >= 1);
-    backends[0].release();
-}
