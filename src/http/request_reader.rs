@@ -65,7 +65,7 @@ impl RequestReader {
     }
 
     /// The next request, once its headers are complete. After a request that does not [keep the
-    /// connection](Request::keeps_connection), nothing more must be read.
+    /// connection](AdminRequest::keeps_connection), nothing more must be read.
     ///
     /// # Errors
     /// The bytes are not a valid request, or its headers are too large for the admin port.
