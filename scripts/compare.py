@@ -31,7 +31,6 @@ import argparse
 import glob
 import os
 import re
-import signal
 import statistics
 import subprocess
 import sys
@@ -273,8 +272,6 @@ def main():
         parser.error("--against is what --weir is compared with")
     if options.plain and options.client != "h1":
         parser.error("the plain proxy speaks HTTP/1.1 in clear alone")
-    # A run that is told to end still ends what it started.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     world = World()
     try:
         compare(world, options)

@@ -23,7 +23,6 @@ slow to be believed.
 import argparse
 import json
 import os
-import signal
 import sys
 import time
 
@@ -127,8 +126,6 @@ def main():
     for name, binary in (("weir", options.weir), ("weir-old", options.weir_old)):
         if any(column[:-3] == name for column in columns) and not (binary and os.access(binary, os.X_OK)):
             parser.error(f"--{name} PATH: a weir binary (cargo build --release makes target/release/weir)")
-    # A run that is told to end still ends what it started.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     loop_policy()
     world = World()
     try:

@@ -643,8 +643,6 @@ def main():
     options = parser.parse_args()
     if options.minutes <= 0 or options.reloads < 1 or options.upgrades < 1 or options.requests < 1 or options.kills < 0:
         parser.error("each number has to be at least 1")
-    # A run that is told to end still ends what it started.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     world = World()
     soak = Soak(world, options)
     try:

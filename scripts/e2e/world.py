@@ -15,6 +15,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -82,6 +83,8 @@ class World:
     """One run: its directory, its addresses, its processes."""
 
     def __init__(self):
+        # After SIGTERM, `finally` still ends the processes that were started.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
         self.directory = tempfile.mkdtemp(prefix="weir-e2e-")
         self.processes = []
         pid = os.getpid()
