@@ -1,4 +1,4 @@
-//! The circuit breakers of one pool: who is judged against whom, and what a change looks like.
+//! The circuit breakers of one pool: they compare each backend with the others, and log changes of state.
 
 use std::time::Duration;
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::support::backend::{Backend, Behaviour};
 use crate::support::client::Client;
-use crate::support::configs::pool;
+use crate::support::configs::world;
 use crate::support::weir::{Weir, kill};
 use crate::support::{TIMEOUT, eventually};
 
@@ -22,21 +22,6 @@ const SHORT: &str = "breaker: {open: 50ms}";
 /// It comes back soon, and stays half-open for ten times as long also on a busy machine. A trial may
 /// take any time.
 const PATIENT: &str = "breaker: {open: 2s, slower: off}";
-
-fn world(backends: usize, more: &str) -> (Vec<Backend>, Weir) {
-    let backends = Backend::start_many(backends);
-    let weir = Weir::start(&pool(&backends, more));
-    (backends, weir)
-}
-
-/// The statuses of this number of requests.
-fn ask(weir: &Weir, method: &str, times: usize) -> Vec<u16> {
-    let one = |_| match Client::connect(weir.address()).request(method, "/", &[], b"") {
-        Ok(answer) => answer.status(),
-        Err(_) => 0,
-    };
-    (0..times).map(one).collect()
-}
 
 fn failed(statuses: &[u16]) -> usize {
     statuses.iter().filter(|status| **status != 200).count()
@@ -66,7 +51,7 @@ fn opens_by(broken: Behaviour, cause: &str) {
     let (backends, weir) = world(3, LONG);
     backends[0].set(broken);
     eventually(TIMEOUT, "it is out", || {
-        ask(&weir, "GET", 3);
+        weir.statuses("GET", 3);
         state(&weir, 0) == "open"
     });
     assert!(opened(&weir, cause) == 1.0, "{cause}: {}", weir.stderr());
@@ -75,7 +60,7 @@ fn opens_by(broken: Behaviour, cause: &str) {
         backends[0].address()
     ));
     backends[0].forget();
-    assert_eq!(failed(&ask(&weir, "GET", 12)), 0, "{cause}");
+    assert_eq!(failed(&weir.statuses("GET", 12)), 0, "{cause}");
     assert_eq!(backends[0].count(), 0, "{cause}: it gets nothing");
 }
 
@@ -101,7 +86,7 @@ fn a_backend_that_fails_every_second_request_gets_no_requests() {
 fn a_refused_connection_takes_a_backend_out_at_once_and_uses_up_no_attempt() {
     let (backends, weir) = world(5, "breaker: {open: 1m}\nretry: {attempts: 2}");
     backends[..3].iter().for_each(Backend::stop);
-    assert_eq!(failed(&ask(&weir, "POST", 20)), 0, "three refuse, and two attempts are allowed");
+    assert_eq!(failed(&weir.statuses("POST", 20)), 0, "three refuse, and two attempts are allowed");
     assert_eq!(opened(&weir, "refused"), 3.0);
     assert_eq!(weir.metrics().sum("lb_retries_total", &[]), 3.0, "each was tried once");
 }
@@ -112,11 +97,11 @@ fn a_backend_that_hangs_gets_no_requests() {
     let (backends, weir) = world(3, more);
     backends[0].set(Behaviour::NeverAnswer);
     eventually(TIMEOUT, "it is out", || {
-        assert_eq!(failed(&ask(&weir, "GET", 3)), 0);
+        assert_eq!(failed(&weir.statuses("GET", 3)), 0);
         state(&weir, 0) == "open"
     });
     backends[0].forget();
-    ask(&weir, "GET", 12);
+    weir.statuses("GET", 12);
     assert_eq!(backends[0].count(), 0);
     backends[0].release();
 }
@@ -125,15 +110,15 @@ fn a_backend_that_hangs_gets_no_requests() {
 fn a_backend_far_slower_than_the_others_gets_no_requests() {
     let (backends, weir) = world(3, LONG);
     // What is typical has to be known first.
-    ask(&weir, "GET", 60);
+    weir.statuses("GET", 60);
     backends[0].set(Behaviour::slow(Duration::from_millis(400)));
     eventually(TIMEOUT, "it is out", || {
-        ask(&weir, "GET", 3);
+        weir.statuses("GET", 3);
         state(&weir, 0) == "open"
     });
     assert_eq!(opened(&weir, "slow"), 1.0);
     backends[0].forget();
-    ask(&weir, "GET", 12);
+    weir.statuses("GET", 12);
     assert_eq!(backends[0].count(), 0);
 }
 
@@ -143,7 +128,7 @@ fn a_backend_far_slower_than_the_others_gets_no_requests() {
 fn if_all_backends_fail_alike_none_is_taken_out() {
     let (backends, weir) = world(3, LONG);
     backends.iter().for_each(|backend| backend.set(Behaviour::status(500)));
-    ask(&weir, "GET", 60);
+    weir.statuses("GET", 60);
     assert_eq!(weir.metrics().sum("lb_breaker_opened_total", &[]), 0.0, "{}", weir.stderr());
     assert!(backends.iter().all(|backend| backend.count() == 20));
 }
@@ -153,10 +138,10 @@ fn the_last_backend_stays_whatever_it_does() {
     let (backends, weir) = world(2, LONG);
     backends[0].stop();
     backends[1].set(Behaviour::status(500));
-    ask(&weir, "GET", 20);
+    weir.statuses("GET", 20);
     assert_eq!((state(&weir, 0).as_str(), state(&weir, 1).as_str()), ("open", "closed"));
     backends[1].set(Behaviour::Good);
-    assert_eq!(failed(&ask(&weir, "GET", 6)), 0);
+    assert_eq!(failed(&weir.statuses("GET", 6)), 0);
 }
 
 #[test]
@@ -182,7 +167,7 @@ fn own_rejections_and_clients_that_leave_are_not_the_backends_failures() {
 fn in_shadow_mode_it_is_logged_and_counted_and_nothing_is_taken_out() {
     let (backends, weir) = world(3, "breaker: {open: 1m, shadow: true}");
     backends[0].set(Behaviour::status(500));
-    let statuses = ask(&weir, "POST", 30);
+    let statuses = weir.statuses("POST", 30);
     assert_eq!(failed(&statuses), 10, "its share of them");
     weir.until_said("breaker would open (shadow): pool=web ");
     let counted = weir.metrics().sum("lb_shadow_total", &[("protection", "breaker")]);
@@ -194,7 +179,7 @@ fn in_shadow_mode_it_is_logged_and_counted_and_nothing_is_taken_out() {
 fn without_a_breaker_there_are_no_series_of_one() {
     let (backends, weir) = world(2, "breaker: off");
     backends[0].set(Behaviour::status(500));
-    assert_eq!(failed(&ask(&weir, "POST", 20)), 10);
+    assert_eq!(failed(&weir.statuses("POST", 20)), 10);
     assert!(!weir.metrics().series().iter().any(|(name, _)| name.starts_with("lb_breaker")));
     assert!(weir.status()["backends"][0]["breaker"].is_null());
 }
@@ -205,14 +190,14 @@ fn without_a_breaker_there_are_no_series_of_one() {
 fn a_repaired_backend_comes_back_by_three_requests_that_can_be_retried() {
     let (backends, weir) = world(3, PATIENT);
     backends[0].set(Behaviour::status(500));
-    ask(&weir, "GET", 12);
+    weir.statuses("GET", 12);
     assert_eq!(opened(&weir, "failures"), 1.0);
     backends[0].set(Behaviour::Good);
     backends[0].forget();
     eventually(TIMEOUT, "its open time is over", || state(&weir, 0) == "half_open");
-    assert_eq!(failed(&ask(&weir, "POST", 12)), 0);
+    assert_eq!(failed(&weir.statuses("POST", 12)), 0);
     assert_eq!(backends[0].count(), 0, "a POST is no trial");
-    assert_eq!(failed(&ask(&weir, "GET", 3)), 0);
+    assert_eq!(failed(&weir.statuses("GET", 3)), 0);
     assert_eq!(backends[0].count(), 3, "each was a trial");
     eventually(TIMEOUT, "it is closed", || state(&weir, 0) == "closed");
     weir.until_said("breaker half-open, trying a request: pool=web ");
@@ -225,9 +210,9 @@ fn a_repaired_backend_comes_back_by_three_requests_that_can_be_retried() {
 fn a_trial_that_fails_is_retried_elsewhere_and_opens_the_breaker_again() {
     let (backends, weir) = world(3, SHORT);
     backends[0].set(Behaviour::status(500));
-    ask(&weir, "GET", 12);
+    weir.statuses("GET", 12);
     eventually(TIMEOUT, "a trial fails", || {
-        assert_eq!(failed(&ask(&weir, "GET", 1)), 0);
+        assert_eq!(failed(&weir.statuses("GET", 1)), 0);
         opened(&weir, "trial") >= 1.0
     });
 }
@@ -243,14 +228,14 @@ fn a_health_check_that_passes_does_not_bring_a_backend_back() {
         urls.join(", ")
     ));
     backends[0].set(Behaviour::status(500));
-    ask(&weir, "GET", 12);
+    weir.statuses("GET", 12);
     assert_eq!(state(&weir, 0), "open");
     let checks = backends[0].count_of("/health");
     eventually(TIMEOUT, "ten health checks", || backends[0].count_of("/health") > checks + 10);
     assert_eq!(weir.status()["backends"][0]["state"], "healthy");
     assert_eq!(state(&weir, 0), "open");
     let before = backends[0].count_of("/");
-    assert_eq!(failed(&ask(&weir, "GET", 6)), 0);
+    assert_eq!(failed(&weir.statuses("GET", 6)), 0);
     assert_eq!(backends[0].count_of("/"), before);
 }
 
@@ -258,7 +243,7 @@ fn a_health_check_that_passes_does_not_bring_a_backend_back() {
 fn a_trial_whose_client_leaves_makes_room_for_the_next() {
     let (backends, weir) = world(3, PATIENT);
     backends[0].set(Behaviour::status(500));
-    ask(&weir, "GET", 12);
+    weir.statuses("GET", 12);
     backends[0].set(Behaviour::NeverAnswer);
     backends[0].forget();
     eventually(TIMEOUT, "its open time is over", || state(&weir, 0) == "half_open");
@@ -271,9 +256,9 @@ fn a_trial_whose_client_leaves_makes_room_for_the_next() {
     }
     backends[0].set(Behaviour::Good);
     backends[0].release();
-    assert_eq!(failed(&ask(&weir, "GET", 3)), 0);
+    assert_eq!(failed(&weir.statuses("GET", 3)), 0);
     eventually(TIMEOUT, "it is back", || {
-        ask(&weir, "GET", 1);
+        weir.statuses("GET", 1);
         state(&weir, 0) == "closed"
     });
 }
@@ -284,12 +269,12 @@ fn a_trial_whose_client_leaves_makes_room_for_the_next() {
 fn stays_open(replace: impl FnOnce(&Weir)) {
     let (backends, weir) = world(3, LONG);
     backends[0].set(Behaviour::status(500));
-    ask(&weir, "GET", 12);
+    weir.statuses("GET", 12);
     assert_eq!(state(&weir, 0), "open");
     replace(&weir);
     backends[0].forget();
     assert_eq!(state(&weir, 0), "open");
-    assert_eq!(failed(&ask(&weir, "GET", 9)), 0);
+    assert_eq!(failed(&weir.statuses("GET", 9)), 0);
     assert_eq!(backends[0].count(), 0);
 }
 

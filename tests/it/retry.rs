@@ -14,19 +14,12 @@ use serde_json::Value;
 
 use crate::support::backend::{Answer, Backend, Behaviour};
 use crate::support::client::{Client, Failure, Response, try_get};
-use crate::support::configs::pool;
+use crate::support::configs::{pool, world};
 use crate::support::load_generator::Load;
 use crate::support::weir::Weir;
 use crate::support::{TIMEOUT, eventually};
 
 const RETRY: &str = "retry: {attempts: 3, backoff: 5ms}";
-
-/// This number of backends and a load balancer in front of them.
-fn world(backends: usize, more: &str) -> (Vec<Backend>, Weir) {
-    let backends = Backend::start_many(backends);
-    let weir = Weir::start(&pool(&backends, more));
-    (backends, weir)
-}
 
 fn ask(weir: &Weir, method: &str, path: &str, body: &[u8]) -> Response {
     let answer = Client::connect(weir.address()).request(method, path, &[], body);

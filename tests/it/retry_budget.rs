@@ -4,28 +4,13 @@ use std::time::Duration;
 
 use crate::support::backend::{Answer, Backend, Behaviour};
 use crate::support::client::Client;
-use crate::support::configs::pool;
+use crate::support::configs::world;
 use crate::support::weir::{Weir, kill};
 use crate::support::{TIMEOUT, eventually};
 
 /// No more than three tokens in the time of a test.
 const THREE: &str =
     "breaker: off\nretry: {attempts: 2, backoff: 0s, budget: {share: 0%, floor: 3, window: 1h}}";
-
-fn world(backends: usize, more: &str) -> (Vec<Backend>, Weir) {
-    let backends = Backend::start_many(backends);
-    let weir = Weir::start(&pool(&backends, more));
-    (backends, weir)
-}
-
-/// The statuses of this number of requests.
-fn ask(weir: &Weir, method: &str, times: usize) -> Vec<u16> {
-    let one = |_| match Client::connect(weir.address()).request(method, "/", &[], b"") {
-        Ok(answer) => answer.status(),
-        Err(_) => 0,
-    };
-    (0..times).map(one).collect()
-}
 
 /// Requests that have arrived at any of them since the last call.
 fn arrived(backends: &[Backend]) -> usize {
@@ -49,7 +34,7 @@ fn when_every_backend_fails_retries_stop_and_the_client_gets_the_backends_respon
     let (backends, weir) = world(2, THREE);
     assert_eq!(exhausted(&weir), 0.0, "the series exists from the start");
     set_all(&backends, &Behaviour::status(503));
-    assert_eq!(ask(&weir, "GET", 10), [503; 10]);
+    assert_eq!(weir.statuses("GET", 10), [503; 10]);
     assert_eq!(arrived(&backends), 13, "ten requests, and three retries");
     assert_eq!(exhausted(&weir), 7.0);
     let line = weir.until_logged("a request without a retry", |line| {
@@ -63,7 +48,7 @@ fn when_every_backend_fails_retries_stop_and_the_client_gets_the_backends_respon
 fn a_reset_without_a_token_is_502() {
     let (backends, weir) = world(2, THREE);
     set_all(&backends, &Behaviour::ResetBeforeAnswer);
-    assert_eq!(ask(&weir, "GET", 5), [502; 5]);
+    assert_eq!(weir.statuses("GET", 5), [502; 5]);
     assert_eq!(arrived(&backends), 8);
 }
 
@@ -71,7 +56,7 @@ fn a_reset_without_a_token_is_502() {
 fn retries_that_help_are_not_limited() {
     let (backends, weir) = world(2, THREE);
     backends[0].set(Behaviour::status(503));
-    assert_eq!(ask(&weir, "GET", 40), [200; 40]);
+    assert_eq!(weir.statuses("GET", 40), [200; 40]);
     assert!(arrived(&backends) >= 60, "every second request was retried");
     assert_eq!(exhausted(&weir), 0.0);
 }
@@ -80,9 +65,9 @@ fn retries_that_help_are_not_limited() {
 fn a_retry_after_a_failed_connection_costs_nothing() {
     let (backends, weir) = world(2, THREE);
     backends[0].stop();
-    assert_eq!(ask(&weir, "POST", 40), [200; 40]);
+    assert_eq!(weir.statuses("POST", 40), [200; 40]);
     set_all(&backends[1..], &Behaviour::status(503));
-    ask(&weir, "GET", 1);
+    weir.statuses("GET", 1);
     assert_eq!(exhausted(&weir), 0.0);
 }
 
@@ -90,10 +75,10 @@ fn a_retry_after_a_failed_connection_costs_nothing() {
 fn responses_earn_retries() {
     let more = "breaker: off\nretry: {attempts: 2, backoff: 0s, budget: {share: 50%, floor: 0, window: 1h}}";
     let (backends, weir) = world(2, more);
-    ask(&weir, "GET", 20);
+    weir.statuses("GET", 20);
     set_all(&backends, &Behaviour::status(503));
     arrived(&backends);
-    ask(&weir, "GET", 30);
+    weir.statuses("GET", 30);
     assert_eq!(arrived(&backends), 40, "thirty requests, and ten retries");
 }
 
@@ -101,10 +86,10 @@ fn responses_earn_retries() {
 fn the_next_worker_goes_on_with_what_is_left() {
     let (backends, weir) = world(2, THREE);
     set_all(&backends, &Behaviour::status(503));
-    ask(&weir, "GET", 3);
+    weir.statuses("GET", 3);
     assert_eq!(arrived(&backends), 6);
     weir.reload();
-    ask(&weir, "GET", 3);
+    weir.statuses("GET", 3);
     assert_eq!(arrived(&backends), 3, "a reload refills nothing");
     // It is in the next checkpoint, which comes every two seconds.
     let checkpoint = crate::support::now() + Duration::from_millis(2500);
@@ -115,7 +100,7 @@ fn the_next_worker_goes_on_with_what_is_left() {
         weir.serving().is_some_and(|worker| worker.pid != before)
     });
     arrived(&backends);
-    ask(&weir, "GET", 3);
+    weir.statuses("GET", 3);
     assert_eq!(arrived(&backends), 3, "nor does a crash");
 }
 
@@ -126,15 +111,15 @@ fn a_try_that_takes_too_long_goes_elsewhere_and_the_last_one_may_take_longer() {
     let (backends, weir) =
         world(2, "breaker: off\nretry: {attempts: 2, try_timeout: 200ms, budget: off}");
     backends[0].set(Behaviour::NeverAnswer);
-    assert_eq!(ask(&weir, "GET", 4), [200; 4]);
+    assert_eq!(weir.statuses("GET", 4), [200; 4]);
     assert_eq!(backends[1].count(), 4);
     let timeouts = weir.metrics().sum("lb_retries_total", &[("reason", "timeout")]);
     assert_eq!(timeouts, 2.0, "every second request began at the silent one");
     backends[0].release();
     // Both are slower than a try.
     set_all(&backends, &Behaviour::slow(Duration::from_millis(600)));
-    assert_eq!(ask(&weir, "GET", 2), [200; 2]);
-    assert_eq!(ask(&weir, "POST", 2), [200; 2], "a POST has one try, which is the last");
+    assert_eq!(weir.statuses("GET", 2), [200; 2]);
+    assert_eq!(weir.statuses("POST", 2), [200; 2], "a POST has one try, which is the last");
 }
 
 #[test]
@@ -142,12 +127,12 @@ fn a_post_runs_twice_only_if_it_is_listed() {
     let retry = |more: &str| format!("breaker: off\nretry: {{attempts: 2, budget: off{more}}}");
     let (backends, weir) = world(2, &retry(""));
     backends[0].set(Behaviour::status(503));
-    let statuses = ask(&weir, "POST", 4);
+    let statuses = weir.statuses("POST", 4);
     assert_eq!(statuses.iter().filter(|status| **status == 503).count(), 2);
     assert_eq!(arrived(&backends), 4);
     let (backends, weir) = world(2, &retry(", methods: [POST]"));
     backends[0].set(Behaviour::status(503));
-    assert_eq!(ask(&weir, "POST", 4), [200; 4]);
+    assert_eq!(weir.statuses("POST", 4), [200; 4]);
     assert_eq!(arrived(&backends), 6);
 }
 
@@ -160,7 +145,7 @@ fn the_only_backend_is_not_asked_again_if_it_wants_to_be_left_alone_for_long() {
     assert_eq!((answer.status(), answer.header("retry-after")), (503, Some("120")));
     assert_eq!(arrived(&backends), 1);
     backends[0].set(Behaviour::status(503));
-    ask(&weir, "GET", 1);
+    weir.statuses("GET", 1);
     assert_eq!(arrived(&backends), 2, "without the header it is");
 }
 

@@ -23,11 +23,11 @@ pub(crate) struct Plan {
     pub(crate) dies_warming: Option<Death>,
     /// From its order to take over to its `Ready`; `None`: never.
     pub(crate) ready: Option<Duration>,
-    /// It cannot accept connections when it is told to.
+    /// It gets the order to accept connections, and cannot.
     pub(crate) dies_taking_over: bool,
     /// How long it takes to hand over; `None`: its state is lost.
     pub(crate) hand_over: Option<Duration>,
-    /// How long it drains; `None`: until it is told to abort, or killed.
+    /// How long it drains; `None`: until it gets the order to abort, or is killed.
     pub(crate) drain: Option<Duration>,
     /// How long it takes to acknowledge that it sends nothing more; `None`: that is lost.
     pub(crate) quiesce: Option<Duration>,

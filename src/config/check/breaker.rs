@@ -1,12 +1,11 @@
 //! The circuit breaker of a pool.
 
-use std::collections::HashMap;
-
 use super::super::file::{Breaker, RawBreaker};
-use super::super::problem::{Diagnostics, Origin, Problem, Spanned};
+use super::super::problem::{Diagnostics, Problem};
 use super::super::read::FromText as _;
 use super::super::terms::FailureSet;
 use super::super::value::CountedFailure;
+use super::distinct;
 
 pub(super) fn breaker(typed: RawBreaker, found: &mut Diagnostics) -> Breaker {
     let (open, longest) = (typed.open(), typed.open_max());
@@ -27,15 +26,8 @@ fn failures(typed: &RawBreaker, found: &mut Diagnostics) -> FailureSet {
         found.add(problem.help("to switch the circuit breaker off, write `breaker: off`"));
     }
     let mut on = FailureSet::default();
-    let mut seen: HashMap<CountedFailure, Origin> = HashMap::new();
-    for Spanned { at, value } in list.entries {
-        if let Some(first) = seen.get(&value) {
-            let problem = Problem::new(at, "this failure is listed twice");
-            found.add(problem.help(format!("the first is at {first}")));
-            continue;
-        }
-        seen.insert(value, at);
-        match value {
+    for failure in distinct(list, found) {
+        match failure {
             CountedFailure::Connect => on.connect = true,
             CountedFailure::Reset => on.reset = true,
             CountedFailure::Timeout => on.timeout = true,

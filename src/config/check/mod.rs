@@ -16,6 +16,8 @@ mod route;
 mod shadowing;
 mod transport;
 
+use std::collections::HashMap;
+use std::hash::Hash;
 use std::num::{NonZeroU64, NonZeroUsize};
 
 use ipnet::IpNet;
@@ -183,6 +185,31 @@ fn rate_limit(typed: RawRateLimit) -> Option<RateLimit> {
 
 fn networks(typed: Option<Spanned<List<IpNet>>>) -> Vec<IpNet> {
     typed.map(|networks| networks.value.meaning()).unwrap_or_default()
+}
+
+/// Failures without those that are listed twice, which are reported.
+fn distinct<T: Copy + Eq + Hash>(list: List<T>, found: &mut Diagnostics) -> Vec<T> {
+    let mut seen: HashMap<T, Origin> = HashMap::new();
+    let mut distinct = Vec::new();
+    for Spanned { at, value } in list.entries {
+        if let Some(first) = seen.get(&value) {
+            let problem = Problem::new(at, "this failure is listed twice");
+            found.add(problem.help(format!("the first is at {first}")));
+        } else {
+            seen.insert(value, at);
+            distinct.push(value);
+        }
+    }
+    distinct
+}
+
+/// The problems of a file, for tests.
+#[cfg(test)]
+fn problems(text: &str) -> Vec<String> {
+    match super::load(Some(text.as_bytes()), &super::Overrides::default()) {
+        Ok(_) => Vec::new(),
+        Err(problems) => problems.iter().map(ToString::to_string).collect(),
+    }
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use super::super::transport::Transport;
 use super::super::value::{Failure, ServerName};
 use super::bindings::Bindings;
 use super::references::Names;
-use super::{backend, breaker, rate_limit, transport};
+use super::{backend, breaker, distinct, rate_limit, transport};
 use crate::http::method::is_idempotent;
 use crate::name::PoolName;
 
@@ -243,15 +243,8 @@ fn retry_on(typed: List<Failure>, at: Option<Origin>, found: &mut Diagnostics) -
         found.add(problem.help("to switch retries off, write `attempts: 1`"));
     }
     let mut on = RetryOn::default();
-    let mut seen: HashMap<Failure, Origin> = HashMap::new();
-    for Spanned { at, value } in typed.entries {
-        if let Some(first) = seen.get(&value) {
-            let problem = Problem::new(at, "this failure is listed twice");
-            found.add(problem.help(format!("the first is at {first}")));
-            continue;
-        }
-        seen.insert(value, at);
-        match value {
+    for failure in distinct(typed, found) {
+        match failure {
             Failure::Connect => on.connect = true,
             Failure::Reset => on.reset = true,
             Failure::Timeout => on.timeout = true,
@@ -263,14 +256,8 @@ fn retry_on(typed: List<Failure>, at: Option<Origin>, found: &mut Diagnostics) -
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::{Overrides, load};
-
-    fn problems(text: &str) -> Vec<String> {
-        match load(Some(text.as_bytes()), &Overrides::default()) {
-            Ok(_) => Vec::new(),
-            Err(problems) => problems.iter().map(ToString::to_string).collect(),
-        }
-    }
+    use super::super::problems;
+    use crate::config::{Overrides, load};
 
     fn of(keys: &str) -> Vec<String> {
         problems(&format!("pools: [{{name: web, backends: [http://10.0.0.1:1], {keys}}}]"))

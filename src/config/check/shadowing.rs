@@ -86,14 +86,7 @@ fn same(one: &Conditions, other: &Conditions) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::{Overrides, load};
-
-    fn problems(text: &str) -> Vec<String> {
-        match load(Some(text.as_bytes()), &Overrides::default()) {
-            Ok(_) => Vec::new(),
-            Err(problems) => problems.iter().map(ToString::to_string).collect(),
-        }
-    }
+    use super::super::problems;
 
     /// The problems of these routes to the pool `a`, each without its `pool`.
     fn of(routes: &[&str]) -> Vec<String> {

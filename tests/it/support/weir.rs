@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::client::{self, Response};
+use super::client::{self, Client, Response};
 use super::metrics::Metrics;
 use super::{TIMEOUT, eventually, eventually_some, ports, within};
 
@@ -217,6 +217,15 @@ impl Weir {
             next += 1;
         }
         tree
+    }
+
+    /// The statuses of this number of requests, each on a connection of its own; 0 for none.
+    pub(crate) fn statuses(&self, method: &str, times: usize) -> Vec<u16> {
+        let one = |_| match Client::connect(self.address()).request(method, "/", &[], b"") {
+            Ok(answer) => answer.status(),
+            Err(_) => 0,
+        };
+        (0..times).map(one).collect()
     }
 
     /// `GET path` from the listener, on a connection of its own.
