@@ -15,7 +15,7 @@ use proptest::prelude::*;
 use weir::config::{Overrides, load};
 use weir::policy::breaker::{AttemptFault, BreakerPhase, Moment};
 use weir::policy::limiter::RateLimiter;
-use weir::runtime::backend::{Backend, PastInstant};
+use weir::runtime::backend::{Backend, Eligibility, PastInstant};
 use weir::runtime::debits::{Debits, SuccessorBuckets};
 use weir::runtime::endpoint::Lookup;
 use weir::runtime::handoff::Handoff;
@@ -81,7 +81,7 @@ const STATE: &[(&str, Fate)] = &[
     ("runtime/backend.rs Backend.attempts", HandedOff("metrics::Counts")),
     ("runtime/backend.rs Backend.probes", HandedOff("Backend::export_health")),
     ("runtime/backend.rs Backend.failures", HandedOff("metrics::Counts")),
-    ("runtime/backend.rs Backend.flags", HandedOff("Backend::export_health, and Circuit::export")),
+    ("runtime/backend.rs Backend.healthy", HandedOff("Backend::export_health")),
     ("runtime/backend.rs Backend.other_workers", Left("the supervisor sends it to every worker")),
     ("runtime/backend.rs Backend.in_flight", HandedOff("metrics::Counts, as long as the old worker has the requests")),
     ("policy/penalty.rs Penalty.0", Left("it halves every second, and the failures themselves are handed off")),
@@ -90,6 +90,7 @@ const STATE: &[(&str, Fate)] = &[
     ("runtime/breakers.rs Breakers.typical_ns", Left("calculated from `Circuit.latency`")),
     ("runtime/circuit.rs Circuit.breaker", HandedOff("Circuit::export")),
     ("runtime/circuit.rs Circuit.heard_ns", Left("it is about attempts of this worker")),
+    ("runtime/circuit.rs Circuit.keeps_out", HandedOff("Circuit::export")),
     ("runtime/circuit.rs Circuit.latency", HandedOff("Circuit::export")),
     ("runtime/circuit.rs Circuit.open_until_ns", HandedOff("Circuit::export")),
     ("runtime/circuit.rs Circuit.refuses", HandedOff("Circuit::export")),
@@ -428,15 +429,15 @@ fn an_open_circuit_breaker_stays_open_for_the_rest_of_its_time() {
     let keys = "health_check: off, breaker: {open: 10s}";
     let (old, new) = (web(keys), web(keys));
     break_circuit(&old, OLD);
-    assert!(backend(&old, 0).is_eligible().is_none(), "it is open");
+    assert!(backend(&old, 0).eligibility() == Eligibility::KeptOut, "it is open");
     let mut handoff = Handoff::export(&old, OLD);
     handoff.add_age(Duration::from_secs(3));
     handoff.import(&new, NEW);
     let circuit = &backend(&new, 0).circuit;
     assert_eq!(circuit.phase(NEW + Duration::from_millis(4900)), BreakerPhase::Open);
     assert_eq!(circuit.phase(NEW + Duration::from_secs(5)), BreakerPhase::HalfOpen);
-    assert!(backend(&new, 0).is_eligible().is_none());
-    assert_eq!(backend(&new, 1).is_eligible(), Some(true));
+    assert!(backend(&new, 0).eligibility() == Eligibility::KeptOut);
+    assert_eq!(backend(&new, 1).eligibility(), Eligibility::Eligible);
 }
 
 #[test]
@@ -466,10 +467,10 @@ fn a_pool_without_a_circuit_breaker_takes_over_no_open_one() {
     let (old, new) = (web("health_check: off"), web("health_check: off, breaker: off"));
     break_circuit(&old, OLD);
     hand(&old, &new);
-    assert_eq!(backend(&new, 0).is_eligible(), Some(true));
+    assert_eq!(backend(&new, 0).eligibility(), Eligibility::Eligible);
     let shadow = web("health_check: off, breaker: {shadow: true}");
     hand(&old, &shadow);
-    assert_eq!(backend(&shadow, 0).is_eligible(), Some(true));
+    assert_eq!(backend(&shadow, 0).eligibility(), Eligibility::Eligible);
     assert!(backend(&shadow, 0).circuit.is_out(), "it is known, and not used");
 }
 

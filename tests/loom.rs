@@ -12,9 +12,11 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use loom::sync::Arc;
 use loom::thread;
 
+use weir::policy::breaker::{AttemptFault, BreakerParams, Cause, Moment, Peers, Suspicion};
 use weir::policy::bucket::{Rate, TokenBucket};
 use weir::policy::limiter::{Bucket, Debit, Params, RateLimiter};
 use weir::policy::retry_budget::{BudgetParams, RetryBudget};
+use weir::runtime::circuit::Circuit;
 use weir::time::Timestamp;
 
 const A: u32 = 1;
@@ -228,5 +230,44 @@ fn a_token_that_is_earned_during_a_step_is_kept() {
         // refilled, or 1/32 of what exceeds the floor decays.
         let level = budget.export(now);
         assert!((1968..=2016).contains(&level), "{level}");
+    });
+}
+
+fn breaker_params() -> BreakerParams {
+    let second = std::time::Duration::from_secs(1);
+    BreakerParams {
+        failures: NonZeroU32::new(3).unwrap(),
+        share: 30,
+        attempts: 20,
+        open: second,
+        open_max: second,
+        trials: NonZeroU32::MIN,
+        successes: NonZeroU32::MIN,
+        out_max: 50,
+        shadow: false,
+    }
+}
+
+/// A refused connection takes the backend out.
+fn refuse(circuit: &Circuit, now: Timestamp) {
+    let (cause, fault) = (Cause::Refused, AttemptFault::Refused);
+    let why = Suspicion { cause, fault, failed: 1, of: 1, window: 1 };
+    let peers = Peers { eligible_others: 1, out: 0, total: 2, median_share: 0 };
+    let _change = circuit.open(&breaker_params(), why, peers, Moment { now, roll: 0 });
+}
+
+#[test]
+fn what_a_pick_reads_of_a_breaker_is_its_state() {
+    loom::model(|| {
+        let circuit = Arc::new(Circuit::default());
+        refuse(&circuit, Timestamp::ZERO);
+        let now = Timestamp::from_nanos(3_000_000_000);
+        assert!(circuit.try_trial(&breaker_params(), now).is_some());
+        // The trial closes it, while an older request is refused.
+        let other = Arc::clone(&circuit);
+        let other = thread::spawn(move || refuse(&other, now));
+        let _change = circuit.record_trial(&breaker_params(), Ok(()), Moment { now, roll: 0 });
+        other.join().unwrap();
+        assert_eq!(circuit.keeps_out(), circuit.is_out());
     });
 }

@@ -1,7 +1,8 @@
 //! What the circuit breakers learn from an exchange: each attempt is judged once.
 //!
 //! A failure is recorded when it is known, a success once the response is whole. Own rejections,
-//! clients that disconnect, and clients that stall say nothing about the backend.
+//! clients that disconnect, and clients that stall say nothing about the backend. There is one
+//! exception: a trial succeeds if its client leaves after the response headers.
 
 use super::{Attempt, Exchange};
 use crate::config::limits::ATTEMPTS_MAX;
@@ -57,6 +58,13 @@ pub(super) fn judge_upgrade(exchange: &mut Exchange, now: Timestamp) {
 pub(super) fn judge_ending(exchange: &mut Exchange, ending: Outcome, now: Timestamp) {
     match ending {
         Outcome::Completed => record(exchange, Ok(()), now),
+        // A pool whose responses only end when the client leaves would never come back.
+        Outcome::ClientAborted | Outcome::ClientWriteTimeout
+            if exchange.has_response()
+                && exchange.current.lease.as_ref().is_some_and(Lease::is_trial) =>
+        {
+            record(exchange, Ok(()), now);
+        }
         Outcome::UpstreamAborted if exchange.upgrade.tunnel.is_none() => {
             record_failure(exchange, AttemptFailure::Reset, now);
         }
@@ -101,7 +109,7 @@ pub(super) fn attempts_made(exchange: &Exchange, pool: &Pool) -> u32 {
     let refused = exchange.attempts.iter().filter(is_refused).count();
     let all = exchange.attempts.len();
     let are_free = refused > 0
-        && refused <= usize::from(ATTEMPTS_MAX)
+        && all <= usize::from(ATTEMPTS_MAX)
         && pool.retry.attempts.get() > 1
         && pool.has_untried(&exchange.tried());
     u32::try_from(if are_free { all - refused } else { all }).unwrap_or(u32::MAX)

@@ -250,3 +250,40 @@ fn a_backend_that_is_silent_for_far_too_long_opens_before_it_responds() {
     assert!((3..=12).contains(&hung.len()), "{} requests hang", hung.len());
     assert_eq!(phase(&snapshot, at(3400)), BreakerPhase::Open);
 }
+
+#[test]
+fn three_trials_whose_clients_leave_after_the_headers_bring_a_backend_back() {
+    let snapshot = opened();
+    for _ in 0..3 {
+        let (mut trial, backend) = picked(&snapshot, at(2000));
+        assert_eq!(backend, 0);
+        assert!(!trial.response_head(200, SAFE, at(2000)));
+        trial.finished(Outcome::ClientAborted, None, at(2000));
+    }
+    assert_eq!(phase(&snapshot, at(2000)), BreakerPhase::Closed);
+}
+
+#[test]
+fn there_is_no_trial_without_a_token_for_its_retry() {
+    let empty = "503], budget: {share: 0%, floor: 0}}";
+    let snapshot = snapshot(&FIVE.replace("503]}", empty));
+    until_open(&snapshot, |exchange| {
+        exchange.attempt_failed(AttemptFailure::Reset, "reset", POST, at(0));
+    });
+    for _ in 0..20 {
+        assert_ne!(picked(&snapshot, at(2000)).1, 0);
+    }
+}
+
+#[test]
+fn a_backend_that_refused_is_tried_if_no_other_one_accepts_connections() {
+    let two = FIVE.replace(", http://10.1.0.3:80, http://10.1.0.4:80, http://10.1.0.5:80", "");
+    let snapshot = snapshot(&two);
+    until_open(&snapshot, |exchange| {
+        exchange.attempt_failed(AttemptFailure::Connect, "refused", POST, at(0));
+    });
+    let (mut exchange, backend) = picked(&snapshot, at(0));
+    assert_eq!(backend, 1);
+    assert!(exchange.attempt_failed(AttemptFailure::Connect, "refused", SAFE, at(0)));
+    assert_eq!(exchange.pick(at(0), Rolls::default()).unwrap().id.position(), 0);
+}

@@ -122,6 +122,7 @@ impl Exchange {
                 until_deadline: false,
                 roll: 0,
                 token: false,
+                reserved: false,
                 try_deadline: Timestamp::MAX,
                 retry_after: Duration::ZERO,
             },
@@ -153,8 +154,11 @@ impl Exchange {
             return Err(Refusal::RequestTimeout);
         }
         let tried = self.tried();
+        let unsent = |one: &&Attempt| one.failure.is_some_and(AttemptFailure::is_unsent);
+        let unreachable = self.attempts.iter().filter(unsent).map(|one| one.backend).collect();
         let ask = Ask {
             tried: &tried,
+            unreachable: &unreachable,
             key: self.hash_key(),
             roll: rolls.pick,
             may_try: self.body.plain
@@ -168,9 +172,10 @@ impl Exchange {
         // Moving to another backend needs no wait; returning to the same one does.
         let repeats = self.attempts.len().saturating_sub(tried.len());
         let repeats = u32::try_from(repeats).unwrap_or(u32::MAX);
+        let retry_after = std::mem::take(&mut self.current.retry_after);
         let backoff = match pick.again {
             true => backoff::wait(pool.retry.backoff, BACKOFF_MAX, repeats, rolls.backoff)
-                .max(std::mem::take(&mut self.current.retry_after))
+                .max(retry_after)
                 .min(left),
             false => Duration::ZERO,
         };
@@ -181,7 +186,6 @@ impl Exchange {
         let left = left.saturating_sub(backoff);
         let try_timeout = retry_limits::try_timeout(self, pool, now).unwrap_or(Duration::MAX);
         self.current.try_deadline = self.current.picked + try_timeout;
-
         self.current.until_deadline = left <= pool.timeouts.response.min(try_timeout);
         Ok(Target {
             pool: id,

@@ -43,6 +43,8 @@ pub(super) struct CurrentAttempt {
     pub(super) roll: u64,
     /// It is a retry that holds a token of the pool's retry budget.
     pub(super) token: bool,
+    /// It holds a token for the retry that follows if it takes longer than `retry.try_timeout`.
+    pub(super) reserved: bool,
     /// When its response headers are due because of `retry.try_timeout`.
     pub(super) try_deadline: Timestamp,
     /// How long the backend of the attempt before wants not to be asked again (`Retry-After`).

@@ -29,10 +29,12 @@ pub(super) fn claim_retry(
     if !is_retried {
         if !matches!(failure, AttemptFailure::Status(_)) {
             exchange.current.token = false;
+            return_token(exchange);
         }
         return false;
     }
-    let taken = budget(exchange).is_none_or(|budget| budget.take(now));
+    let is_reserved = std::mem::replace(&mut exchange.current.reserved, false);
+    let taken = is_reserved || budget(exchange).is_none_or(|budget| budget.take(now));
     exchange.current.token = taken;
     if !taken {
         if let Some(attempt) = exchange.attempts.last_mut() {
@@ -47,36 +49,48 @@ pub(super) fn claim_retry(
 
 /// The response headers for the client have arrived.
 pub(super) fn settle_response(exchange: &mut Exchange, status: u16, now: Timestamp) {
-    let token = std::mem::replace(&mut exchange.current.token, false);
     let Some(pool) = exchange.current_pool(&exchange.snapshot) else { return };
     let Some(budget) = &pool.retry_budget else { return };
-    if !pool.retry.is_failure(status) {
+    if pool.retry.is_failure(status) {
+        exchange.current.token = false; // used up
+    } else {
         budget.earn(now);
-        if token {
-            budget.give_back();
-        }
     }
+    return_token(exchange);
 }
 
-/// The exchange ends, or its attempt does without a result.
+/// The exchange or its attempt ends: returns the token of a retry without a failure, and that of a retry
+/// that is not made.
 pub(super) fn return_token(exchange: &mut Exchange) {
-    if std::mem::replace(&mut exchange.current.token, false)
-        && let Some(budget) = budget(exchange)
-    {
-        budget.give_back();
+    let current = &mut exchange.current;
+    let held = [&mut current.token, &mut current.reserved];
+    let held = held.map(|it| std::mem::replace(it, false));
+    if let Some(budget) = budget(exchange) {
+        held.into_iter().filter(|is_held| *is_held).for_each(|_| budget.give_back());
     }
 }
 
-/// The time limit of the current attempt up to its response headers, if another backend could be tried
-/// after it.
-pub(super) fn try_timeout(exchange: &Exchange, pool: &Pool, now: Timestamp) -> Option<Duration> {
-    let limit = pool.retry.try_timeout?;
+/// The time limit of the current attempt up to its response headers, if another backend will be tried
+/// after it. The token of that retry is reserved: an attempt without one has all the time.
+pub(super) fn try_timeout(
+    exchange: &mut Exchange,
+    pool: &Pool,
+    now: Timestamp,
+) -> Option<Duration> {
+    let limit = pool.retry.try_timeout.filter(|_| pool.retry.timeout)?;
     let is_last = breaker::attempts_made(exchange, pool) >= u32::from(pool.retry.attempts.get());
     let can_repeat = exchange.body.plain
         && !exchange.upgrade.wanted
-        && pool.has_untried(&exchange.tried())
-        && pool.retry_budget.as_ref().is_none_or(|budget| budget.tokens(now) > 0);
-    (can_repeat && !is_last).then_some(limit)
+        && !is_last
+        && pool.has_untried(&exchange.tried());
+    if !can_repeat {
+        return None;
+    }
+    if let Some(budget) = pool.retry_budget.as_ref().filter(|_| !exchange.current.reserved) {
+        exchange.current.reserved = budget.take(now);
+        return exchange.current.reserved.then_some(limit);
+    }
+    Some(limit)
 }
 
 /// Whether a retry could still be made in time if no other backend is left and this one wants not to

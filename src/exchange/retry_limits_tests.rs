@@ -183,3 +183,36 @@ pools:
     let mut exchange = first_attempt(&snapshot(one));
     assert!(!exchange.response_head(head(11), SAFE, at(0)), "the client may wait for so long");
 }
+
+#[test]
+fn a_retry_after_of_one_backend_delays_no_later_attempt() {
+    let snapshot = pool("on: [reset, 503], backoff: 0s, attempts: 5");
+    let mut exchange = first_attempt(&snapshot);
+    let head = ResponseHead { status: 503, retry_after: Some(Duration::from_secs(300)) };
+    assert!(exchange.response_head(head, SAFE, at(0)));
+    for _ in 0..3 {
+        assert_eq!(exchange.pick(at(0), Rolls::default()).unwrap().backoff, Duration::ZERO);
+        assert!(exchange.attempt_failed(RESET, "reset", SAFE, at(0)));
+    }
+}
+
+#[test]
+fn two_tries_with_one_token_are_not_both_limited() {
+    let snapshot = pool("try_timeout: 500ms, budget: {share: 0%, floor: 1}");
+    let (mut first, second) = (first_attempt(&snapshot), first_attempt(&snapshot));
+    assert_eq!((first.head_by(at(0)), second.head_by(at(0))), (at(500), at(30_000)));
+    assert!(first.attempt_failed(AttemptFailure::Timeout, "late", SAFE, at(500)));
+    drop((first, second));
+    assert_eq!(tokens(&snapshot), 1, "the retry that was not made returns it");
+}
+
+#[test]
+fn a_try_that_succeeds_returns_the_token_of_its_retry() {
+    let snapshot = pool("try_timeout: 500ms, budget: {share: 0%, floor: 1}");
+    for status in [200, 500] {
+        let mut exchange = first_attempt(&snapshot);
+        assert_eq!(tokens(&snapshot), 0);
+        exchange.response_head(status, SAFE, at(0));
+        assert_eq!(tokens(&snapshot), 1, "{status}");
+    }
+}

@@ -270,6 +270,7 @@ fn a_request_whose_backend_dies_goes_to_one_that_recovers_although_none_is_healt
     assert_eq!(exchange.pick(at(1), Rolls::default()).map(|to| to.id.position()), Ok(1));
     let first = Ask {
         tried: &BackendSet::EMPTY,
+        unreachable: &BackendSet::EMPTY,
         key: 0,
         roll: 0,
         may_try: true,

@@ -17,7 +17,7 @@ use crate::config::HealthCheck;
 use crate::policy::hysteresis::{HealthStreak, Hysteresis};
 use crate::runtime::circuit::Circuit;
 use crate::runtime::endpoint::{Change, Endpoint};
-use crate::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use crate::time::Timestamp;
 
 /// One server of one pool.
@@ -31,8 +31,7 @@ pub struct Backend {
     pub identity: u64,
     /// How to connect to it.
     pub transport: TransportKey,
-    /// [`HEALTHY`] and [`OPEN`]: all that a pick reads of it.
-    flags: AtomicU8,
+    healthy: AtomicBool,
     pub(super) in_flight: AtomicU64,
     /// Requests in flight of other workers, as last reported.
     other_workers: AtomicU64,
@@ -43,10 +42,16 @@ pub struct Backend {
     pub circuit: Circuit,
 }
 
-/// Its health checks pass.
-const HEALTHY: u8 = 1;
-/// Its circuit breaker is open.
-const OPEN: u8 = 2;
+/// Whether a backend gets requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Eligibility {
+    /// Its health checks pass, and its circuit breaker is closed.
+    Eligible,
+    /// Only its circuit breaker keeps requests away from it.
+    KeptOut,
+    /// Its health checks do not pass, or its name is not resolved.
+    Unhealthy,
+}
 
 /// How to connect to a backend. A different transport means a different server: the health of the
 /// one does not apply to the other.
@@ -126,11 +131,7 @@ impl Backend {
             label: label.into(),
             identity: xxh3_64(label.as_bytes()),
             transport: TransportKey::default(),
-            flags: AtomicU8::new(if hysteresis.is_none() && endpoint.address().is_some() {
-                HEALTHY
-            } else {
-                0
-            }),
+            healthy: AtomicBool::new(hysteresis.is_none() && endpoint.address().is_some()),
             endpoint,
             in_flight: AtomicU64::new(0),
             other_workers: AtomicU64::new(0),
@@ -175,35 +176,21 @@ impl Backend {
     /// Whether its health checks pass.
     #[must_use]
     pub fn is_healthy(&self) -> bool {
-        self.flags.load(Relaxed) & HEALTHY != 0
+        self.healthy.load(Relaxed)
     }
 
-    /// Whether it gets requests: its health checks pass, and its circuit breaker is closed. `None`
-    /// if only the circuit breaker is against it.
+    /// Whether it gets requests.
     #[must_use]
-    pub fn is_eligible(&self) -> Option<bool> {
-        match self.flags.load(Relaxed) {
-            HEALTHY => Some(true),
-            flags if flags & HEALTHY == 0 => Some(false),
-            _ => None,
+    pub fn eligibility(&self) -> Eligibility {
+        match (self.is_healthy(), self.circuit.keeps_out()) {
+            (true, false) => Eligibility::Eligible,
+            (true, true) => Eligibility::KeptOut,
+            (false, _) => Eligibility::Unhealthy,
         }
     }
 
     fn set_healthy(&self, healthy: bool) {
-        self.set_flag(HEALTHY, healthy);
-    }
-
-    /// Sets whether its circuit breaker keeps requests away from it.
-    pub fn set_open(&self, open: bool) {
-        self.set_flag(OPEN, open);
-    }
-
-    fn set_flag(&self, flag: u8, is_set: bool) {
-        if is_set {
-            self.flags.fetch_or(flag, Relaxed);
-        } else {
-            self.flags.fetch_and(!flag, Relaxed);
-        }
+        self.healthy.store(healthy, Relaxed);
     }
 
     /// Whether its last health check passed, but it needs further passes to be healthy.

@@ -148,7 +148,6 @@ impl Breakers {
         at: Moment,
     ) -> Option<BreakerChange> {
         let change = backend.circuit.record_trial(&self.params, result, at)?;
-        backend.set_open(backend.circuit.is_out() && !self.params.shadow);
         Some(self.changed(id, change))
     }
 
@@ -170,7 +169,6 @@ impl Breakers {
             peers.median_share = peers.median_share.max(self.silent_share(members, id, at.now));
         }
         let change = backend.circuit.open(&self.params, why, peers, at)?;
-        backend.set_open(!self.params.shadow);
         Some(self.changed(id, change))
     }
 

@@ -1,7 +1,7 @@
 //! The circuit breaker of one backend, as requests of all threads use it.
 //!
-//! A pick reads nothing of this: whether the breaker is open is a flag of the backend. A success of a
-//! backend that does not fail is one read. The lock is taken for failures and trials only.
+//! A pick reads a few atomics. A success of a backend that does not fail is one read. The lock is taken
+//! for failures and trials, and what a pick reads of the breaker changes only under it.
 
 use std::time::Duration;
 
@@ -23,6 +23,8 @@ pub struct Circuit {
     breaker: Mutex<Breaker>,
     /// The end of the open time in nanoseconds; 0 while the breaker is closed.
     open_until_ns: AtomicU64,
+    /// Requests are kept away: it is not closed, and not in shadow mode.
+    keeps_out: AtomicBool,
     /// It was opened by a refused connection.
     refuses: AtomicBool,
     /// The last results: [`History`].
@@ -115,7 +117,7 @@ impl Circuit {
     ) -> Option<Transition> {
         let mut breaker = self.breaker.lock();
         let change = breaker.open(params, why, peers, at)?;
-        self.publish(&breaker, why.fault);
+        self.publish(&breaker, params, why.fault);
         Some(change)
     }
 
@@ -141,7 +143,7 @@ impl Circuit {
     ) -> Option<Transition> {
         let mut breaker = self.breaker.lock();
         let change = breaker.record_trial(params, result, at)?;
-        self.publish(&breaker, result.err().unwrap_or(AttemptFault::Failed));
+        self.publish(&breaker, params, result.err().unwrap_or(AttemptFault::Failed));
         Some(change)
     }
 
@@ -149,18 +151,19 @@ impl Circuit {
     pub fn expire(&self, params: &BreakerParams, now: Timestamp) -> Option<Transition> {
         let mut breaker = self.breaker.lock();
         let change = breaker.expire(params, now)?;
-        self.publish(&breaker, AttemptFault::Failed);
+        self.publish(&breaker, params, AttemptFault::Failed);
         Some(change)
     }
 
     /// Makes the new state visible. Results from before a return say nothing about the time after.
-    fn publish(&self, breaker: &Breaker, fault: AttemptFault) {
+    fn publish(&self, breaker: &Breaker, params: &BreakerParams, fault: AttemptFault) {
         let until = breaker.opens_until();
         if until.is_none() {
             self.results.store(0, Relaxed);
             self.slow.store(0, Relaxed);
         }
         self.refuses.store(until.is_some() && fault == AttemptFault::Refused, Relaxed);
+        self.keeps_out.store(until.is_some() && !params.shadow, Relaxed);
         self.open_until_ns.store(until.map_or(0, |until| until.as_nanos().max(1)), Relaxed);
     }
 
@@ -168,6 +171,12 @@ impl Circuit {
     #[must_use]
     pub fn is_out(&self) -> bool {
         self.open_until_ns.load(Relaxed) != 0
+    }
+
+    /// Whether requests are kept away from its backend, except for trials.
+    #[must_use]
+    pub fn keeps_out(&self) -> bool {
+        self.keeps_out.load(Relaxed)
     }
 
     /// Whether a refused connection has opened it.
@@ -247,11 +256,18 @@ impl Circuit {
     }
 
     /// Continues with the state that another worker exported `age` before `now`.
-    pub fn import(&self, state: &CircuitState, age: Duration, now: Timestamp) {
+    pub fn import(
+        &self,
+        params: &BreakerParams,
+        state: &CircuitState,
+        age: Duration,
+        now: Timestamp,
+    ) {
         let mut breaker = self.breaker.lock();
         breaker.import(&state.breaker, age, now);
         self.publish(
             &breaker,
+            params,
             if state.refuses { AttemptFault::Refused } else { AttemptFault::Failed },
         );
         self.results.store(state.results, Relaxed);

@@ -230,8 +230,7 @@ impl Handoff {
                     log_health(&pool.name, backend, healthy);
                 }
                 if let Some(breakers) = &pool.breakers {
-                    backend.circuit.import(&known.circuit, self.age, now);
-                    backend.set_open(backend.circuit.is_out() && !breakers.params.shadow);
+                    backend.circuit.import(&breakers.params, &known.circuit, self.age, now);
                 }
             }
         }

@@ -13,7 +13,7 @@ use crate::policy::limiter::RateLimiter;
 use crate::policy::retry::{AttemptFailure, RetryPolicy};
 use crate::policy::retry_budget::RetryBudget;
 use crate::policy::select::{Candidates, IpHash, LeastConnections, Random, RoundRobin, Selector};
-use crate::runtime::backend::{Backend, Member};
+use crate::runtime::backend::{Backend, Eligibility, Member};
 use crate::runtime::backend_set::BackendSet;
 use crate::runtime::breakers::{BreakerChange, Breakers};
 use crate::runtime::ids::BackendId;
@@ -69,6 +69,8 @@ pub struct Pick {
 pub struct Ask<'a> {
     /// The backends at which it has failed.
     pub tried: &'a BackendSet,
+    /// Those of them to which no connection could be made.
+    pub unreachable: &'a BackendSet,
     /// A hash of the client.
     pub key: u64,
     /// A random number.
@@ -107,7 +109,7 @@ impl Pool {
                 sorted = self.sorted();
             }
         }
-        let (eligible, again) = self.eligible(&sorted, ask.tried);
+        let (eligible, again) = self.eligible(&sorted, ask);
         let id = self.select(eligible, ask, &mut changes)?;
         let lease = Lease::new(Arc::clone(self.backend(id)?));
         // A retry at the same backend waits first, which says nothing about its latency.
@@ -118,8 +120,8 @@ impl Pool {
     }
 
     /// The backends to select from, and whether they were tried before.
-    fn eligible(&self, sorted: &Sorted, tried: &BackendSet) -> (BackendSet, bool) {
-        let Sorted { closed, out } = sorted;
+    fn eligible(&self, sorted: &Sorted, ask: &Ask<'_>) -> (BackendSet, bool) {
+        let (Sorted { closed, out }, tried) = (sorted, ask.tried);
         if tried.is_empty() {
             return (if closed.is_empty() { *out } else { *closed }, false);
         }
@@ -128,8 +130,12 @@ impl Pool {
             return (fresh, false);
         }
         let last = self.last_resort(out, tried);
+        // One that has refused a connection may accept one by now.
+        let untried = out.without(tried);
+        let none_connects = closed.without(ask.unreachable).is_empty();
         match (last.is_empty(), closed.is_empty()) {
             (false, _) => (last, false),
+            (true, _) if none_connects && !untried.is_empty() => (untried, false),
             (true, false) => (*closed, true),
             (true, true) => (*out, true),
         }
@@ -178,6 +184,7 @@ impl Pool {
                 continue;
             }
             if ask.may_try
+                && self.retry_budget.as_ref().is_none_or(|budget| budget.tokens(ask.now) > 0)
                 && let Some(first) = backend.circuit.try_trial(&breakers.params, ask.now)
             {
                 changes.extend(first.map(|change| breakers.changed(id, change)));
@@ -189,7 +196,6 @@ impl Pool {
                 return Some(Pick { id, lease, again: false, changes });
             }
             if let Some(change) = backend.circuit.expire(&breakers.params, ask.now) {
-                backend.set_open(false);
                 changes.push(breakers.changed(id, change));
             }
         }
@@ -220,17 +226,17 @@ impl Pool {
         if !recovering.is_empty() || out.is_empty() {
             return recovering;
         }
-        self.those(|backend| backend.is_eligible().is_none() && !backend.circuit.refuses())
-            .without(tried)
+        let refused = self.those(|backend| backend.circuit.refuses());
+        out.without(tried).without(&refused)
     }
 
     fn sorted(&self) -> Sorted {
         let mut sorted = Sorted { closed: BackendSet::EMPTY, out: BackendSet::EMPTY };
         for (position, member) in self.members.iter().enumerate() {
-            match member.backend.is_eligible() {
-                Some(true) => sorted.closed.insert(BackendId::new(position)),
-                Some(false) => {}
-                None => sorted.out.insert(BackendId::new(position)),
+            match member.backend.eligibility() {
+                Eligibility::Eligible => sorted.closed.insert(BackendId::new(position)),
+                Eligibility::KeptOut => sorted.out.insert(BackendId::new(position)),
+                Eligibility::Unhealthy => {}
             }
         }
         sorted
@@ -261,7 +267,9 @@ impl Pool {
         let took = lease.stop_measuring(at.now)?;
         let breakers = self.breakers.as_ref()?;
         let is_slow = breakers.heard(&self.members, lease.backend(), took, at.now)?;
-        if lease.is_trial() {
+        // In shadow mode no trials are made, so every result is one.
+        let is_shadow_trial = breakers.params.shadow && lease.backend().circuit.is_out();
+        if lease.is_trial() || is_shadow_trial {
             return if is_slow {
                 self.record(id, lease, Err(AttemptFault::Slow), at)
             } else {

@@ -234,6 +234,10 @@ fn retry(typed: RawRetry, found: &mut Diagnostics) -> Retry {
         }
     }
     let on = retry_on(typed.on(), typed.on.as_ref().map(|on| on.at), found);
+    if let Some(given) = typed.try_timeout.as_ref().filter(|_| !on.timeout) {
+        let what = "`try_timeout` has no effect, because `on` does not have `timeout`";
+        found.add(Problem::new(given.at, what).help("remove it, or add `timeout` to `on`"));
+    }
     typed.configuration(on)
 }
 
@@ -275,6 +279,8 @@ mod tests {
         assert_eq!(of("retry: {attempts: 2, backoff: 1s, on: [connect]}"), [""; 0]);
         one("retry: {on: [connect, 503, connect]}", "listed twice");
         one("retry: {on: []}", "no request would be retried");
+        one("retry: {on: [connect], try_timeout: 1s}", "`try_timeout` has no effect");
+        one("retry: {methods: [PUT]}", "retried without being listed");
     }
 
     #[test]
