@@ -13,7 +13,7 @@ use super::super::problem::{
 use super::super::read::{FromText as _, IntoMeaning as _, List, OffOr};
 use super::super::terms::{BackendAddress, Probe, RetryOn, StatusSet};
 use super::super::transport::Transport;
-use super::super::value::{Failure, ServerName};
+use super::super::value::{DurationOrOff, Failure, ServerName};
 use super::bindings::Bindings;
 use super::references::Names;
 use super::{backend, breaker, distinct, rate_limit, transport};
@@ -234,7 +234,8 @@ fn retry(typed: RawRetry, found: &mut Diagnostics) -> Retry {
         }
     }
     let on = retry_on(typed.on(), typed.on.as_ref().map(|on| on.at), found);
-    if let Some(given) = typed.try_timeout.as_ref().filter(|_| !on.timeout) {
+    let is_set = typed.try_timeout() != DurationOrOff::Off;
+    if let Some(given) = typed.try_timeout.as_ref().filter(|_| is_set && !on.timeout) {
         let what = "`try_timeout` has no effect, because `on` does not have `timeout`";
         found.add(Problem::new(given.at, what).help("remove it, or add `timeout` to `on`"));
     }

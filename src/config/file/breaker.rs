@@ -22,7 +22,8 @@ section! {
     combined {
         /// Failures that count. `connect`: no connection, or a failed TLS handshake. `reset`: the connection
         /// broke before the response. `timeout`: no response in time. `cut`: the response was aborted after its
-        /// headers. A number or a range: the status of the response, 400 to 599.
+        /// headers. A number or a range: the status of the response, 400 to 599. A request that an HTTP/2 backend
+        /// refuses unprocessed does not count.
         on: List<CountedFailure> = default(CountedFailure::usual()), "[connect, reset, timeout, 500, 502-504]";
     }
 

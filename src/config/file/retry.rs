@@ -14,7 +14,8 @@ use super::super::value::{DurationOrOff, Failure, Percent, secs};
 section! {
     /// When a failed request is retried. A request of which anything was sent is retried only if its method
     /// is idempotent or one of `methods`, or if the backend says that it did not process it, so a `POST` never
-    /// runs twice. If a retry is not allowed, or no backend is left to try, the client gets the last response.
+    /// runs twice. If a retry is not allowed, or no backend is left to try, the client gets the last response. A
+    /// backend that responds 429 or 503 with `Retry-After` (in seconds) is not asked again before that time.
     RawRetry at "pools[].retry"
         means [Eq] Retry { on: RetryOn };
 
@@ -33,8 +34,8 @@ section! {
     backoff: Duration [Bounds::AtMost(limits::BACKOFF_MAX)] = default(Duration::from_millis(50)), "100ms";
     /// Time limit for one attempt: from the pick of the backend to the response headers. Then another backend is
     /// tried. Only for requests without a body that can be sent twice, only with backends of HTTP/1.1, and not
-    /// for the last attempt, which has `timeouts.response`. A response in time is never cut off. `off`: each
-    /// attempt has `timeouts.response`.
+    /// for the last attempt, which has `timeouts.response`. Needs `timeout` in `on`. A response in time is never
+    /// cut off. `off`: each attempt has `timeouts.response`.
     try_timeout: DurationOrOff [Bounds::NotZero("a timeout of 0 would fail every first attempt")] = default(DurationOrOff::Off), "500ms";
     /// Further methods that are retried like idempotent ones (RFC 9110 §9.2.2: GET, HEAD, OPTIONS, TRACE, PUT,
     /// DELETE). A request with such a method may run twice: only list a method that your application makes

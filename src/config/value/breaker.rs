@@ -49,7 +49,10 @@ impl FromText for Percent {
 
     fn from_number(typed: &str) -> Option<ValueError> {
         let problem = ValueError::new(format!("the percentage {} has no unit", quote(typed)));
-        Some(problem.help(format!("write `{typed}%`")))
+        let share = typed.parse::<f64>().ok().filter(|share| *share > 0.0 && *share < 1.0);
+        let per_cent =
+            share.map_or_else(|| typed.to_owned(), |share| (share * 100.0).round().to_string());
+        Some(problem.help(format!("write `{per_cent}%`")))
     }
 
     fn to_text(&self) -> String {
@@ -183,5 +186,19 @@ impl FromNode for CountedFailure {
             (None, Self::Status(first, last)) => format!("{first}-{last}"),
             (None, Self::Connect | Self::Reset | Self::Timeout | Self::Cut) => String::new(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_written_as_a_fraction_gets_the_percentage_as_help() {
+        let help = |typed: &str| Percent::from_number(typed).unwrap().help.unwrap();
+        assert_eq!(help("0.3"), "write `30%`");
+        assert_eq!(help("0.29"), "write `29%`");
+        assert_eq!(help("30"), "write `30%`");
+        assert_eq!(help("1"), "write `1%`");
     }
 }
