@@ -579,7 +579,7 @@ proptest! {
             out_max: 50,
             shadow: false,
         };
-        let peers = Peers { eligible_others: 2, out: 0, total: 3, median_share: 0 };
+        let peers = Peers { eligible_others: 2, out: 0, total: 3, usual: weir::policy::breaker::FailureRate::ZERO };
         let (mut breaker, mut now) = (Breaker::default(), Timestamp::ZERO);
         let (mut history, mut under_way) = (History::EMPTY, Vec::new());
         for (step, millis, roll) in steps {

@@ -4,10 +4,13 @@ use std::time::Duration;
 
 use crate::config::{self, FailureSet};
 use crate::name::PoolName;
-use crate::policy::breaker::{AttemptFault, BreakerParams, Moment, Peers, Suspicion, Transition};
+use crate::policy::breaker::{
+    AttemptFault, BreakerParams, FailureRate, Moment, Peers, Suspicion, Transition,
+};
 use crate::policy::latency;
 use crate::policy::retry::AttemptFailure;
-use crate::runtime::backend::{Backend, Member};
+use crate::runtime::backend::{Backend, Eligibility, Member};
+use crate::runtime::circuit::Circuit;
 use crate::runtime::ids::BackendId;
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -125,7 +128,7 @@ impl Breakers {
         let backend = &members.get(id.position())?.backend;
         if self.params.shadow && backend.circuit.is_out() {
             // No trials are made, so every result is one.
-            return self.record_trial(backend, id, result, at);
+            return self.record_trial(members, id, result, at);
         }
         match result {
             Ok(()) => {
@@ -139,14 +142,19 @@ impl Breakers {
         }
     }
 
-    /// Records the result of a trial.
+    /// Records the result of a trial. One that fails as the peers do is no reason to stay out.
     pub(super) fn record_trial(
         &self,
-        backend: &Backend,
+        members: &[Member],
         id: BackendId,
         result: Result<(), AttemptFault>,
         at: Moment,
     ) -> Option<BreakerChange> {
+        let backend = &members.get(id.position())?.backend;
+        let result = match result {
+            Err(AttemptFault::Failed) if self.peers_all_fail(members, id) => Ok(()),
+            result => result,
+        };
         let change = backend.circuit.record_trial(&self.params, result, at)?;
         Some(self.changed(id, change))
     }
@@ -165,11 +173,21 @@ impl Breakers {
         let backend = &members.get(id.position())?.backend;
         let _alone = self.judging.lock();
         let mut peers = peers(members, id, why);
-        if why.fault == AttemptFault::Slow {
-            peers.median_share = peers.median_share.max(self.silent_share(members, id, at.now));
+        if why.fault == AttemptFault::Slow && self.are_silent(members, id, at.now) {
+            peers.usual = FailureRate::ALL;
         }
         let change = backend.circuit.open(&self.params, why, peers, at)?;
         Some(self.changed(id, change))
+    }
+
+    /// Whether even the best of the other backends that get requests fails as often as `share` allows.
+    fn peers_all_fail(&self, members: &[Member], but: BackendId) -> bool {
+        let others = members.iter().enumerate().filter(|(index, _)| *index != but.position());
+        let eligible =
+            others.filter(|(_, member)| member.backend.eligibility() == Eligibility::Eligible);
+        let rate = |circuit: &Circuit| circuit.rate(AttemptFault::Failed, self.params.attempts);
+        let rates = eligible.map(|(_, member)| rate(&member.backend.circuit).unwrap_or_default());
+        rates.min().is_some_and(|best| best >= FailureRate::per_cent(self.params.share))
     }
 
     // ── latency ──
@@ -252,52 +270,35 @@ impl Breakers {
         self.open(members, id, why, at)
     }
 
-    /// 100 if at least half of the others are silent, too, else 0.
-    fn silent_share(&self, members: &[Member], but: BackendId, now: Timestamp) -> u32 {
+    /// Whether at least half of the others are silent, too.
+    fn are_silent(&self, members: &[Member], but: BackendId, now: Timestamp) -> bool {
         let others = || members.iter().enumerate().filter(|(index, _)| *index != but.position());
         let silent = others().filter(|(_, member)| self.is_silent(&member.backend, now)).count();
-        if silent > 0 && silent * 2 >= others().count() { 100 } else { 0 }
+        silent > 0 && silent * 2 >= others().count()
     }
 }
 
 /// The other backends of the pool.
 fn peers(members: &[Member], but: BackendId, why: Suspicion) -> Peers {
-    let mut found = Peers { eligible_others: 0, out: 0, total: members.len(), median_share: 0 };
-    // The number of others with each share.
-    let mut shares = [0_usize; 101];
+    let mut found =
+        Peers { eligible_others: 0, out: 0, total: members.len(), usual: FailureRate::ZERO };
+    let mut rates = [FailureRate::ZERO; config::limits::BACKENDS_MAX];
     let mut known = 0;
     for (index, member) in members.iter().enumerate() {
         let backend = &member.backend;
         let is_out = backend.circuit.is_out();
-        found.out += usize::from(is_out);
+        // One that health checks have taken out is out without its breaker.
+        found.out += usize::from(is_out && backend.is_healthy());
         if index == but.position() {
             continue;
         }
         found.eligible_others += usize::from(backend.is_healthy() && !is_out);
-        let share = backend.circuit.share(why.fault, why.window);
-        let share = share.and_then(|share| usize::try_from(share).ok());
-        if let Some(count) = share.and_then(|share| shares.get_mut(share)) {
-            *count += 1;
+        let rate = backend.circuit.rate(why.fault, why.window);
+        if let (Some(rate), Some(place)) = (rate, rates.get_mut(known)) {
+            *place = rate;
             known += 1;
         }
     }
-    found.median_share = median(&shares, known);
+    found.usual = rates.get_mut(..known).map(FailureRate::median).unwrap_or_default();
     found
-}
-
-/// The median of `known` shares: the middle one, or the mean of the two in the middle.
-fn median(shares: &[usize], known: usize) -> u32 {
-    let Some(last) = known.checked_sub(1) else { return 0 };
-    u32::midpoint(nth(shares, last / 2), nth(shares, known / 2))
-}
-
-/// The `nth` share in order, counted from 0.
-fn nth(shares: &[usize], mut nth: usize) -> u32 {
-    for (share, count) in (0..).zip(shares) {
-        if nth < *count {
-            return share;
-        }
-        nth -= count;
-    }
-    0
 }

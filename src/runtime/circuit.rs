@@ -8,8 +8,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::policy::breaker::{
-    AttemptFault, Breaker, BreakerParams, BreakerPhase, BreakerState, History, Moment, Peers,
-    Suspicion, Transition,
+    AttemptFault, Breaker, BreakerParams, BreakerPhase, BreakerState, FailureRate, History, Moment,
+    Peers, Suspicion, Transition,
 };
 use crate::policy::latency::Latency;
 use crate::policy::penalty::Penalty;
@@ -85,13 +85,11 @@ impl Circuit {
         self.breaker.lock().suspect_silence(params, self.waiting.load(Relaxed))
     }
 
-    /// The share of failures among the last results, in per cent; `None` without results.
+    /// The rate of failures, see [`History::rate`]; `None` without results.
     #[must_use]
-    pub fn share(&self, fault: AttemptFault, last: u32) -> Option<u32> {
+    pub fn rate(&self, fault: AttemptFault, last: u32) -> Option<FailureRate> {
         let bits = if fault == AttemptFault::Slow { &self.slow } else { &self.results };
-        let history = History::from_bits(bits.load(Relaxed));
-        let of = history.len().min(last);
-        (history.failures(of) * 100).checked_div(of)
+        History::from_bits(bits.load(Relaxed)).rate(last)
     }
 
     /// Counts a failure as load for a while.

@@ -8,6 +8,8 @@ pub mod action;
 pub mod backend;
 pub mod backend_set;
 pub mod breakers;
+#[cfg(test)]
+mod breakers_tests;
 pub mod circuit;
 pub mod debits;
 pub mod endpoint;

@@ -257,7 +257,7 @@ impl Pool {
             return None;
         }
         if lease.is_trial() {
-            return breakers.record_trial(lease.backend(), id, result, at);
+            return breakers.record_trial(&self.members, id, result, at);
         }
         breakers.record(&self.members, id, result, at)
     }

@@ -12,6 +12,7 @@
     reason = "a test stops at the first surprise"
 )]
 
+mod alike;
 mod checker;
 mod corpus;
 mod dice;

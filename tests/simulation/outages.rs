@@ -51,7 +51,7 @@ struct Sums {
 }
 
 #[derive(Default)]
-struct Recorder(Mutex<Vec<(usize, Transition)>>);
+pub(crate) struct Recorder(Mutex<Vec<(usize, Transition)>>);
 
 impl Observer for Recorder {
     fn observe(&self, event: &ExchangeEvent<'_>) {
@@ -337,7 +337,7 @@ impl Outage {
                                 .map(|m| (
                                     m.backend.attempts(),
                                     m.backend.failures(),
-                                    m.backend.circuit.share(why.fault, why.window)
+                                    m.backend.circuit.rate(why.fault, why.window)
                                 ))
                                 .collect::<Vec<_>>()
                         );
@@ -366,7 +366,7 @@ impl Outage {
     }
 }
 
-fn build(text: &str, seed: u64) -> Arc<Snapshot> {
+pub(crate) fn build(text: &str, seed: u64) -> Arc<Snapshot> {
     let config = load(Some(text.as_bytes()), &Overrides::default()).unwrap();
     let lookup = |_: &str, _| Lookup::Failed("no names".to_owned());
     Arc::new(Snapshot::new(&config, "simulated", seed, lookup))

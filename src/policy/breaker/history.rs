@@ -1,5 +1,7 @@
 //! The last results of a backend, in one word.
 
+use super::rate::FailureRate;
+
 /// The last 63 results, the newest in the lowest bit: 1 is a failure. The highest bit that is set
 /// only marks how many there are.
 ///
@@ -53,6 +55,15 @@ impl History {
         (self.0 & ((1 << last) - 1)).count_ones()
     }
 
+    /// The rate of failures among the last `last` results, or among all of them if it is higher: a
+    /// few results are no measure of a rate. `None` without results.
+    #[must_use]
+    pub fn rate(self, last: u32) -> Option<FailureRate> {
+        let of = self.len().min(last);
+        let all = FailureRate::of(self.failures(self.len()), self.len())?;
+        Some(FailureRate::of(self.failures(of), of).unwrap_or_default().max(all))
+    }
+
     /// The number of failures since the last success.
     #[must_use]
     pub const fn in_a_row(self) -> u32 {
@@ -88,6 +99,16 @@ mod tests {
             assert_eq!(history.failures(63), 63 - successes);
         }
         assert_eq!(history, history.with(false), "a success after many changes nothing");
+    }
+
+    #[test]
+    fn the_rate_is_the_higher_one_of_the_last_and_of_all() {
+        assert_eq!(History::EMPTY.rate(3), None);
+        let failed_before = of(&[true, true, false, false, false]);
+        assert_eq!(failed_before.rate(3), Some(FailureRate::per_cent(40)));
+        let fails_now = of(&[false, false, false, true, true]);
+        assert_eq!(fails_now.rate(2), Some(FailureRate::ALL));
+        assert_eq!(fails_now.rate(0), Some(FailureRate::per_cent(40)));
     }
 
     #[test]

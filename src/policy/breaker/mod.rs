@@ -10,8 +10,9 @@
 //!
 //! It judges attempts by the requests of clients, not by health checks: a backend whose health check
 //! passes may still fail. Three rules make it safe against itself:
-//! - It is relative. A backend is judged against the median of its peers. If all fail alike, the
-//!   fault is not the backend's, and taking backends out only makes it worse.
+//! - It is relative. A backend is judged against the median rate of failures of its peers, and has to
+//!   fail more than chance explains at that rate. If all fail alike, always or now and then, the fault
+//!   is not the backend's, and taking backends out only makes it worse.
 //! - It is bounded. The last eligible backend always stays, and at most a share of a pool is out.
 //! - It comes back by trials: single requests that can be retried elsewhere. A backend that gets no
 //!   such request comes back by time.
@@ -21,6 +22,7 @@
 //! response. There the first open time is twice as long, and doubles.
 
 mod history;
+mod rate;
 mod terms;
 #[cfg(test)]
 mod tests;
@@ -30,6 +32,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use history::History;
+pub use rate::FailureRate;
 pub use terms::{
     AttemptFault, BreakerParams, BreakerPhase, Cause, Moment, Peers, Suspicion, Transition,
 };
@@ -56,7 +59,7 @@ pub struct Breaker {
     tried: Timestamp,
     /// The last open time, before jitter.
     length: Duration,
-    /// Until then one failure opens it again.
+    /// Until then it opens again as soon as its share of failures is too large.
     probation_until: Timestamp,
     /// Until then the next open time is longer than the last one.
     remembered_until: Timestamp,
@@ -99,23 +102,26 @@ impl Breaker {
         if self.open.is_some() {
             return None;
         }
-        let (row, least) = (history.in_a_row(), params.failures.get());
+        let row = history.in_a_row();
         let of = history.len().min(params.attempts);
         let failed = history.failures(of);
         let is_enough = of >= params.attempts.div_ceil(2);
-        let is_share = is_enough && failed * 100 >= params.share * of;
-        let (cause, failed, of, window) = match fault {
-            AttemptFault::Refused => (Cause::Refused, row, row, least),
+        let is_share_now = failed * 100 >= params.share * of;
+        let is_share = is_enough && is_share_now;
+        let (cause, failed, of) = match fault {
+            AttemptFault::Refused => (Cause::Refused, row, row),
             // Some requests of any service are slow, so only the median counts.
-            AttemptFault::Slow if is_enough && failed * 2 >= of => (Cause::Slow, failed, of, of),
+            AttemptFault::Slow if is_enough && failed * 2 >= of => (Cause::Slow, failed, of),
             AttemptFault::Slow => return None,
-            _ if now < self.probation_until => (Cause::Relapse, row, row, row.max(least)),
-            AttemptFault::Failed | AttemptFault::Cut if row >= least => {
-                (Cause::Failures, row, row, row)
+            _ if now < self.probation_until && is_share_now => (Cause::Relapse, failed, of),
+            AttemptFault::Failed | AttemptFault::Cut if row >= params.failures.get() => {
+                (Cause::Failures, row, row)
             }
-            AttemptFault::Failed | AttemptFault::Cut if is_share => (Cause::Share, failed, of, of),
+            AttemptFault::Failed | AttemptFault::Cut if is_share => (Cause::Share, failed, of),
             AttemptFault::Failed | AttemptFault::Cut => return None,
         };
+        // One failure of a peer among very few results would look like a high rate.
+        let window = of.max(params.attempts.div_ceil(2));
         Some(Suspicion { cause, fault, failed, of, window })
     }
 

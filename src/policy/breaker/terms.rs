@@ -3,7 +3,11 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use super::rate::FailureRate;
 use crate::time::Timestamp;
+
+/// Up to this rate of the peers, a relapse needs no more evidence.
+const RARE: FailureRate = FailureRate::per_cent(5);
 
 /// When a breaker opens and closes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -135,8 +139,8 @@ pub struct Peers {
     pub out: usize,
     /// All backends of the pool.
     pub total: usize,
-    /// The median share of failures of the others, in per cent.
-    pub median_share: u32,
+    /// The median rate of failures of the others.
+    pub usual: FailureRate,
 }
 
 /// A change of the state.
@@ -165,7 +169,7 @@ pub struct Moment {
 }
 
 impl BreakerParams {
-    /// Whether the peers are well enough, and numerous enough, for a backend to be taken out.
+    /// Whether the peers are well enough, by more than chance, and numerous enough, for a backend to be taken out.
     pub(super) fn permits(&self, why: Suspicion, peers: Peers) -> bool {
         // A backend that refuses connections serves no request, so nothing is lost without it.
         if matches!(why.cause, Cause::Refused) {
@@ -176,12 +180,13 @@ impl BreakerParams {
         if peers.out >= most.max(1) {
             return false;
         }
-        // A few failures in a row are weak evidence, so the peers must be clearly better.
+        let is_no_chance = peers.usual.rules_out(why.failed, why.of);
         match why.cause {
-            Cause::Share => why.failed * 100 >= peers.median_share * 2 * why.of,
-            Cause::Failures | Cause::Slow | Cause::Relapse | Cause::Refused | Cause::Trial => {
-                why.failed * 100 > peers.median_share * 5 * why.of
-            }
+            // It has failed before, so less evidence is enough while the peers fail rarely.
+            Cause::Relapse => peers.usual <= RARE || is_no_chance,
+            // Slow requests come together, so chance underestimates them.
+            Cause::Slow => is_no_chance && peers.usual.is_exceeded(5, why.failed, why.of),
+            Cause::Failures | Cause::Share | Cause::Refused | Cause::Trial => is_no_chance,
         }
     }
 }

@@ -3,7 +3,7 @@ use std::num::NonZeroU32;
 use super::*;
 
 const MIDDLE: u64 = u64::MAX / 2;
-const WELL: Peers = Peers { eligible_others: 4, out: 0, total: 5, median_share: 0 };
+const WELL: Peers = Peers { eligible_others: 4, out: 0, total: 5, usual: FailureRate::ZERO };
 
 fn number(number: u32) -> NonZeroU32 {
     NonZeroU32::new(number).unwrap()
@@ -125,24 +125,82 @@ fn silence_counts_with_as_many_requests_as_failures_in_a_row() {
 }
 
 #[test]
-fn backends_that_all_fail_alike_stay() {
-    for (median_share, rows, shares) in [
-        (0, true, true),
-        (19, true, true),
-        (20, false, true),
-        (33, false, false),
-        (100, false, false),
+fn backends_that_fail_alike_stay() {
+    for (usual, row_of_three, row_of_six, half) in [
+        (0, true, true, true),
+        (1, true, true, true),
+        (2, false, true, true),
+        (5, false, true, true),
+        (10, false, true, false),
+        (20, false, false, false),
+        (100, false, false, false),
     ] {
-        let peers = Peers { median_share, ..WELL };
-        assert_eq!(allowed("xxx", peers), rows, "{median_share} % in a row");
-        assert_eq!(allowed("x.x.x.x.x.", peers), shares, "{median_share} % of a share");
+        let peers = Peers { usual: FailureRate::per_cent(usual), ..WELL };
+        assert_eq!(allowed("xxx", peers), row_of_three, "{usual} %, three in a row");
+        assert_eq!(allowed("xxxxxx", peers), row_of_six, "{usual} %, six in a row");
+        assert_eq!(allowed("x.x.x.x.x.", peers), half, "{usual} %, half of ten");
     }
-    assert!(allowed("x.x.x.x.x.", Peers { median_share: 25, ..WELL }), "twice their share");
+}
+
+#[test]
+fn the_peers_are_well_if_the_operator_wants_fewer_failures() {
+    for failures in 1..3 {
+        let params = BreakerParams { failures: number(failures), ..params() };
+        let results = history(&"x".repeat(usize::try_from(failures).unwrap()));
+        let mut breaker = Breaker::default();
+        let why = breaker.suspect(&params, AttemptFault::Failed, results, at(0)).unwrap();
+        assert!(breaker.open(&params, why, WELL, moment(at(0), 0)).is_some(), "{failures}");
+    }
+}
+
+#[test]
+fn a_few_slow_requests_of_the_peers_allow_for_more() {
+    for (usual, is_allowed) in [(0, true), (5, true), (10, false), (50, false)] {
+        let peers = Peers { usual: FailureRate::per_cent(usual), ..WELL };
+        let mut breaker = Breaker::default();
+        let why = breaker.suspect(&params(), AttemptFault::Slow, history("x.x.x.x.x."), at(0));
+        let change = breaker.open(&params(), why.unwrap(), peers, moment(at(0), 0));
+        assert_eq!(change.is_some(), is_allowed, "{usual} %");
+    }
+}
+
+/// One that has closed at 1000 ms after three failures, and its suspicion after these results.
+fn after_return(results: &str) -> (Breaker, Option<Suspicion>) {
+    let mut breaker = opened(AttemptFault::Failed, at(0));
+    for _ in 0..3 {
+        trial(&mut breaker, Ok(()), at(1000));
+    }
+    let why = breaker.suspect(&params(), AttemptFault::Failed, history(results), at(1500));
+    (breaker, why)
+}
+
+#[test]
+fn a_failure_among_many_successes_is_no_relapse() {
+    let cause = |results: &str| after_return(results).1.map(|why| why.cause);
+    assert_eq!(cause("..x"), Some(Cause::Relapse));
+    assert_eq!(cause("...x"), None, "a quarter is less than the share");
+    assert_eq!(cause("...x.x"), Some(Cause::Relapse));
+    assert_eq!(cause(&format!("{}x", ".".repeat(30))), None);
+    assert_eq!(cause(&format!("{}xxx", ".".repeat(30))), Some(Cause::Failures));
+}
+
+#[test]
+fn a_relapse_while_the_peers_fail_needs_as_much_as_a_share() {
+    for (usual, one, six) in
+        [(0, true, true), (5, true, true), (6, false, true), (20, false, false)]
+    {
+        let peers = Peers { usual: FailureRate::per_cent(usual), ..WELL };
+        for (results, is_allowed) in [("x", one), ("xxxxxx", six)] {
+            let (mut breaker, why) = after_return(results);
+            let change = breaker.open(&params(), why.unwrap(), peers, moment(at(1500), 0));
+            assert_eq!(change.is_some(), is_allowed, "{results} at {usual} %");
+        }
+    }
 }
 
 #[test]
 fn the_last_eligible_backend_stays_even_if_it_refuses_connections() {
-    let alone = Peers { eligible_others: 0, out: 0, total: 2, median_share: 0 };
+    let alone = Peers { eligible_others: 0, out: 0, total: 2, usual: FailureRate::ZERO };
     assert!(!allowed("xxx", alone));
     let mut breaker = Breaker::default();
     let why = breaker.suspect(&params(), AttemptFault::Refused, history("x"), at(0)).unwrap();
@@ -154,7 +212,8 @@ fn at_most_the_share_of_a_pool_is_out_but_always_one_may_be() {
     for (total, out, is_allowed) in
         [(2, 0, true), (2, 1, false), (3, 0, true), (3, 1, false), (5, 1, true), (5, 2, false)]
     {
-        let peers = Peers { eligible_others: total - out - 1, out, total, median_share: 0 };
+        let peers =
+            Peers { eligible_others: total - out - 1, out, total, usual: FailureRate::ZERO };
         assert_eq!(allowed("xxx", peers), is_allowed, "{out} of {total}");
         // Only one that serves no request may go beyond it.
         let mut breaker = Breaker::default();
