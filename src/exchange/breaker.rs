@@ -19,7 +19,8 @@ use crate::time::Timestamp;
 pub(super) fn record_failure(exchange: &mut Exchange, failure: AttemptFailure, now: Timestamp) {
     if let Some(lease) = &mut exchange.current.lease {
         lease.backend().circuit.penalize(now);
-        if failure != AttemptFailure::Timeout && lease.stop_measuring(now).is_some() {
+        let is_measured = failure != AttemptFailure::Timeout && lease.stop_measuring(now).is_some();
+        if is_measured || matches!(failure, AttemptFailure::Status(_)) {
             lease.backend().circuit.reacted(now);
         }
     }

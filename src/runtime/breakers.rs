@@ -10,7 +10,7 @@ use crate::policy::breaker::{
 use crate::policy::latency;
 use crate::policy::retry::AttemptFailure;
 use crate::runtime::backend::{Backend, Eligibility, Member};
-use crate::runtime::circuit::Circuit;
+use crate::runtime::circuit::{Circuit, Silence};
 use crate::runtime::ids::BackendId;
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -32,6 +32,8 @@ pub struct Breakers {
     /// The median latency in nanoseconds; 0 while it is unknown.
     typical_ns: AtomicU64,
     calculated_ns: AtomicU64,
+    /// When most backends were last found to be silent together, in nanoseconds.
+    stalled_ns: AtomicU64,
 }
 
 /// A change of one backend's breaker.
@@ -91,6 +93,7 @@ impl Breakers {
             judging: Mutex::new(()),
             typical_ns: AtomicU64::new(0),
             calculated_ns: AtomicU64::new(0),
+            stalled_ns: AtomicU64::new(0),
         }
     }
 
@@ -254,20 +257,56 @@ impl Breakers {
         typical.is_some_and(|limit| backend.circuit.is_silent(limit, now))
     }
 
-    /// Opens the breaker of a backend that has not responded for far too long.
-    pub(super) fn open_silent(
+    /// Watches a silent backend. Returns whether to send it this request, and whether it has opened.
+    ///
+    /// It may be busy with a few slow requests and get no others, so it gets one more. If it does not
+    /// respond to that one for far too long either, it opens. `may_ask`: the request can be that one.
+    pub(super) fn watch_silence(
         &self,
         members: &[Member],
         id: BackendId,
+        may_ask: bool,
         at: Moment,
-    ) -> Option<BreakerChange> {
-        let circuit = &members.get(id.position())?.backend.circuit;
-        let limit = latency::slow_beyond(self.typical()?, self.slower?);
-        if !circuit.is_silent(limit, at.now) {
-            return None;
+    ) -> (bool, Option<BreakerChange>) {
+        let Some(Member { backend, .. }) = members.get(id.position()) else { return (false, None) };
+        let (Some(typical), Some(times)) = (self.typical(), self.slower) else {
+            return (false, None);
+        };
+        let (limit, circuit) = (latency::slow_beyond(typical, times), &backend.circuit);
+        let least = self.params.failures.get();
+        let is_ask_due = circuit.is_silence_new() && circuit.waiting() >= least;
+        if circuit.is_out() || (is_ask_due && !may_ask) {
+            return (false, None);
         }
-        let why = circuit.suspect_silence(&self.params)?;
-        self.open(members, id, why, at)
+        match circuit.notice_silence(limit, at.now) {
+            None => (false, None),
+            Some(Silence::Begins) => (is_ask_due, None),
+            Some(Silence::Lasts(waiting)) if waiting < least => (false, None),
+            Some(Silence::Lasts(_)) if self.is_stalled(members, id, limit, at.now) => (false, None),
+            Some(Silence::Lasts(waiting)) => {
+                let why = circuit.suspect_silence(&self.params, waiting);
+                (false, why.and_then(|why| self.open(members, id, why, at)))
+            }
+        }
+    }
+
+    /// Whether most backends are silent, now or within `limit` before: while all stall, every request
+    /// comes here, and the peers are looked at only now and then.
+    fn is_stalled(
+        &self,
+        members: &[Member],
+        but: BackendId,
+        limit: Duration,
+        now: Timestamp,
+    ) -> bool {
+        if now.as_nanos().saturating_sub(self.stalled_ns.load(Relaxed)) < nanos(limit) {
+            return true;
+        }
+        let is_stalled = self.are_silent(members, but, now);
+        if is_stalled {
+            self.stalled_ns.store(now.as_nanos(), Relaxed);
+        }
+        is_stalled
     }
 
     /// Whether at least half of the others are silent, too.

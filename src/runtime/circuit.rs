@@ -39,6 +39,10 @@ pub struct Circuit {
     waiting: AtomicU32,
     /// When the last headers arrived, or when the first of these attempts began, in nanoseconds.
     heard_ns: AtomicU64,
+    /// When it was last noticed that these attempts wait for too long, in nanoseconds.
+    noticed_ns: AtomicU64,
+    /// The number of attempts that waited then.
+    noticed: AtomicU32,
 }
 
 /// What is known of a backend by its requests, for the next worker.
@@ -50,6 +54,15 @@ pub struct CircuitState {
     results: u64,
     slow: u64,
     latency: u64,
+}
+
+/// A backend to which attempts wait, and that does not respond.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Silence {
+    /// It was not noticed before.
+    Begins,
+    /// It lasts since it was last noticed, and this number of attempts have waited since then.
+    Lasts(u32),
 }
 
 impl Circuit {
@@ -80,9 +93,9 @@ impl Circuit {
         self.breaker.lock().suspect(params, AttemptFault::Slow, history, now)
     }
 
-    /// A reason to open if too many attempts have no response.
-    pub fn suspect_silence(&self, params: &BreakerParams) -> Option<Suspicion> {
-        self.breaker.lock().suspect_silence(params, self.waiting.load(Relaxed))
+    /// A reason to open if this number of attempts have waited for too long.
+    pub fn suspect_silence(&self, params: &BreakerParams, waiting: u32) -> Option<Suspicion> {
+        self.breaker.lock().suspect_silence(params, waiting)
     }
 
     /// The rate of failures, see [`History::rate`]; `None` without results.
@@ -203,9 +216,11 @@ impl Circuit {
 
     /// A measured attempt begins.
     pub fn begin(&self, now: Timestamp) {
-        if self.waiting.fetch_add(1, Relaxed) == 0 {
+        // First the time: with an old one, the backend would seem to be silent since then.
+        if self.waiting.load(Relaxed) == 0 {
             self.heard_ns.store(now.as_nanos(), Relaxed);
         }
+        self.waiting.fetch_add(1, Relaxed);
     }
 
     /// A measured attempt waits no longer.
@@ -213,7 +228,7 @@ impl Circuit {
         self.waiting.fetch_sub(1, Relaxed);
     }
 
-    /// A measured attempt failed, so the backend is not silent.
+    /// The backend has responded, or an attempt failed, so it is not silent.
     pub fn reacted(&self, now: Timestamp) {
         self.heard_ns.store(now.as_nanos(), Relaxed);
     }
@@ -237,6 +252,33 @@ impl Circuit {
     pub fn is_silent(&self, limit: Duration, now: Timestamp) -> bool {
         self.waiting.load(Relaxed) > 0
             && now.as_nanos().saturating_sub(self.heard_ns.load(Relaxed)) > nanos(limit)
+    }
+
+    /// Measured attempts that have no response headers yet.
+    #[must_use]
+    pub fn waiting(&self) -> u32 {
+        self.waiting.load(Relaxed)
+    }
+
+    /// Whether a silence was not noticed yet.
+    #[must_use]
+    pub fn is_silence_new(&self) -> bool {
+        self.noticed_ns.load(Relaxed) < self.heard_ns.load(Relaxed)
+    }
+
+    /// Notices that attempts wait and that nothing is heard, at most once per `limit`.
+    pub fn notice_silence(&self, limit: Duration, now: Timestamp) -> Option<Silence> {
+        let before = self.noticed_ns.load(Relaxed);
+        let is_known = !self.is_silence_new();
+        let is_soon = now.as_nanos().saturating_sub(before) < nanos(limit);
+        if is_known && is_soon {
+            return None;
+        }
+        let mine = self.noticed_ns.compare_exchange(before, now.as_nanos(), Relaxed, Relaxed);
+        mine.ok()?;
+        let waiting = self.waiting.load(Relaxed);
+        let earlier = self.noticed.swap(waiting, Relaxed);
+        Some(if is_known { Silence::Lasts(waiting.min(earlier)) } else { Silence::Begins })
     }
 
     // ── handoff ──

@@ -154,19 +154,22 @@ impl Pool {
         let first = BackendId::new(selector.select(&view, ask.key, ask.roll)?);
         let Some(breakers) = &self.breakers else { return Some(first) };
         let at = Moment { now: ask.now, roll: ask.roll };
-        let mut silent = BackendSet::EMPTY;
-        let mut id = first;
-        while breakers.is_silent(self.backend(id)?, ask.now) {
-            changes.extend(breakers.open_silent(&self.members, id, at));
-            silent.insert(id);
-            let eligible = eligible.without(&silent);
-            if breakers.params.shadow || selector.keeps_clients() || eligible.is_empty() {
-                return Some(first);
-            }
-            let view = PoolView { members: &self.members, eligible, now: ask.now };
-            id = BackendId::new(self.retry_selector.select(&view, ask.key, ask.roll)?);
+        if !breakers.is_silent(self.backend(first)?, ask.now) {
+            return Some(first);
         }
-        Some(id)
+        let may_ask = ask.measured && ask.tried.is_empty();
+        let (asks, change) = breakers.watch_silence(&self.members, first, may_ask, at);
+        changes.extend(change);
+        if asks || breakers.params.shadow || selector.keeps_clients() {
+            return Some(first);
+        }
+        let silent = self.those(|backend| breakers.is_silent(backend, ask.now));
+        let eligible = eligible.without(&silent);
+        if eligible.is_empty() {
+            return Some(first);
+        }
+        let view = PoolView { members: &self.members, eligible, now: ask.now };
+        self.retry_selector.select(&view, ask.key, ask.roll).map(BackendId::new)
     }
 
     /// Begins a trial at the first backend that is due for one.
@@ -264,8 +267,11 @@ impl Pool {
 
     /// The response headers of an attempt arrived. A trial that was slow has failed.
     pub fn heard(&self, id: BackendId, lease: &mut Lease, at: Moment) -> Option<BreakerChange> {
-        let took = lease.stop_measuring(at.now)?;
-        let breakers = self.breakers.as_ref()?;
+        let breakers = self.breakers.as_ref().filter(|breakers| breakers.measures())?;
+        let Some(took) = lease.stop_measuring(at.now) else {
+            lease.backend().circuit.reacted(at.now);
+            return None;
+        };
         let is_slow = breakers.heard(&self.members, lease.backend(), took, at.now)?;
         // In shadow mode no trials are made, so every result is one.
         let is_shadow_trial = breakers.params.shadow && lease.backend().circuit.is_out();

@@ -105,7 +105,7 @@ impl Breaker {
         let row = history.in_a_row();
         let of = history.len().min(params.attempts);
         let failed = history.failures(of);
-        let is_enough = of >= params.attempts.div_ceil(2);
+        let is_enough = of >= params.attempts_min();
         let is_share_now = failed * 100 >= params.share * of;
         let is_share = is_enough && is_share_now;
         let (cause, failed, of) = match fault {
@@ -120,13 +120,11 @@ impl Breaker {
             AttemptFault::Failed | AttemptFault::Cut if is_share => (Cause::Share, failed, of),
             AttemptFault::Failed | AttemptFault::Cut => return None,
         };
-        // One failure of a peer among very few results would look like a high rate.
-        let window = of.max(params.attempts.div_ceil(2));
-        Some(Suspicion { cause, fault, failed, of, window })
+        Some(Suspicion { cause, fault, failed, of, window: params.window(of) })
     }
 
-    /// The suspicion of a backend with this number of requests for which there is no response after
-    /// far longer than usual.
+    /// The suspicion of a backend with this number of requests that have waited for far longer than
+    /// usual, while it has not responded to any.
     #[must_use]
     pub const fn suspect_silence(&self, params: &BreakerParams, waiting: u32) -> Option<Suspicion> {
         if self.open.is_some() || waiting < params.failures.get() {
@@ -137,7 +135,7 @@ impl Breaker {
             fault: AttemptFault::Slow,
             failed: waiting,
             of: waiting,
-            window: waiting,
+            window: params.window(waiting),
         })
     }
 

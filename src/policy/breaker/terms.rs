@@ -169,6 +169,18 @@ pub struct Moment {
 }
 
 impl BreakerParams {
+    /// A share is taken of at least this many attempts.
+    pub(super) const fn attempts_min(&self) -> u32 {
+        self.attempts.div_ceil(2)
+    }
+
+    /// The number of last results by which the peers are judged: one failure among very few results
+    /// would look like a high rate.
+    pub(super) const fn window(&self, of: u32) -> u32 {
+        let least = self.attempts_min();
+        if of < least { least } else { of }
+    }
+
     /// Whether the peers are well enough, by more than chance, and numerous enough, for a backend to be taken out.
     pub(super) fn permits(&self, why: Suspicion, peers: Peers) -> bool {
         // A backend that refuses connections serves no request, so nothing is lost without it.
