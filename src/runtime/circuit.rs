@@ -304,7 +304,7 @@ impl Circuit {
         now: Timestamp,
     ) {
         let mut breaker = self.breaker.lock();
-        breaker.import(&state.breaker, age, now);
+        breaker.import(params, &state.breaker, age, now);
         self.publish(
             &breaker,
             params,

@@ -41,10 +41,6 @@ use crate::time::{Timestamp, nanos};
 
 /// A backend without a trial comes back by time after this many open times.
 const WITHOUT_TRIAL: u32 = 10;
-/// A failure within this many open times after a return makes the next open time longer.
-const MEMORY: u32 = 4;
-/// And always within this many times the first open time.
-const MEMORY_LEAST: u32 = 10;
 /// A trial that takes longer than this keeps no further one back: it may be a stream without an end.
 const TRIAL_MAX: Duration = Duration::from_secs(10);
 
@@ -222,8 +218,7 @@ impl Breaker {
     fn close(&mut self, params: &BreakerParams, now: Timestamp) -> Transition {
         self.open = None;
         self.probation_until = now + self.length;
-        let memory = self.length.saturating_mul(MEMORY);
-        self.remembered_until = now + memory.max(params.open.saturating_mul(MEMORY_LEAST));
+        self.remembered_until = now + params.memory(self.length);
         Transition::Closed
     }
 
@@ -256,18 +251,27 @@ impl Breaker {
         }
     }
 
-    /// Continues with the state that another worker exported `age` before `now`. Trials stay with
-    /// the worker that made them.
-    pub fn import(&mut self, state: &BreakerState, age: Duration, now: Timestamp) {
+    /// Continues with the state that another worker exported `age` before `now`, within the times
+    /// that are configured now. Trials stay with the worker that made them.
+    pub fn import(
+        &mut self,
+        params: &BreakerParams,
+        state: &BreakerState,
+        age: Duration,
+        now: Timestamp,
+    ) {
+        let jittered_max = params.open_max.saturating_mul(6) / 5;
         self.open = state.open_for.map(|left| OpenState {
-            until: now + left.saturating_sub(age),
+            until: now + left.saturating_sub(age).min(jittered_max),
             costly: state.costly,
             successes: state.successes,
             half_open: left.is_zero(),
         });
-        self.length = state.length;
-        self.probation_until = now + state.probation.saturating_sub(age);
-        self.remembered_until = now + state.remembered.saturating_sub(age);
+        self.length = state.length.min(params.open_max);
+        let probation = state.probation.saturating_sub(age);
+        self.probation_until = now + probation.min(params.open_max);
+        let remembered = state.remembered.saturating_sub(age);
+        self.remembered_until = now + remembered.min(params.memory(params.open_max));
     }
 }
 

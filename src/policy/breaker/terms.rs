@@ -9,6 +9,11 @@ use crate::time::Timestamp;
 /// Up to this rate of the peers, a relapse needs no more evidence.
 const RARE: FailureRate = FailureRate::per_cent(5);
 
+/// A failure within this many open times after a return makes the next open time longer.
+const MEMORY: u32 = 4;
+/// And always within this many times the first open time.
+const MEMORY_LEAST: u32 = 10;
+
 /// When a breaker opens and closes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BreakerParams {
@@ -169,6 +174,11 @@ pub struct Moment {
 }
 
 impl BreakerParams {
+    /// How long after a return a failure makes the next open time longer than this last one.
+    pub(super) fn memory(&self, length: Duration) -> Duration {
+        length.saturating_mul(MEMORY).max(self.open.saturating_mul(MEMORY_LEAST))
+    }
+
     /// A share is taken of at least this many attempts.
     pub(super) const fn attempts_min(&self) -> u32 {
         self.attempts.div_ceil(2)

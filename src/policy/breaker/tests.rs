@@ -357,17 +357,39 @@ fn the_next_worker_continues_where_this_one_was() {
     let mut old = opened(AttemptFault::Slow, at(50_000));
     let state = old.export(at(50_500));
     let mut new = Breaker::default();
-    new.import(&state, Duration::from_millis(500), at(10));
+    new.import(&params(), &state, Duration::from_millis(500), at(10));
     assert_eq!(new.phase(at(10 + 999 - 1)), BreakerPhase::Open);
     assert_eq!(new.phase(at(1_010)), BreakerPhase::HalfOpen);
     for _ in 0..3 {
         trial(&mut old, Ok(()), at(52_000));
     }
-    new.import(&old.export(at(52_000)), Duration::ZERO, at(10));
+    new.import(&params(), &old.export(at(52_000)), Duration::ZERO, at(10));
     assert_eq!(new.phase(at(10)), BreakerPhase::Closed);
     let why = new.suspect(&params(), AttemptFault::Failed, history("x"), at(1_000)).unwrap();
     assert_eq!(why.cause, Cause::Relapse, "it is still on probation");
     let whole = serde_json::to_string(&state).unwrap();
     assert_eq!(serde_json::from_str::<BreakerState>(&whole).unwrap(), state);
     assert_eq!(serde_json::from_str::<BreakerState>("{}").unwrap(), BreakerState::default());
+}
+
+#[test]
+fn a_shorter_longest_open_time_applies_to_imported_state() {
+    let mut old = opened(AttemptFault::Slow, at(0));
+    let mut now = at(0);
+    for _ in 0..20 {
+        now = now + Duration::from_secs(10_000);
+        trial(&mut old, Err(AttemptFault::Slow), now);
+    }
+    let state = old.export(now);
+    let shorter = BreakerParams { open_max: Duration::from_secs(10), ..params() };
+    let mut new = Breaker::default();
+    new.import(&shorter, &state, Duration::ZERO, at(0));
+    assert_eq!(new.phase(at(12_000)), BreakerPhase::HalfOpen, "with the jitter, 12 s");
+    for millis in [12_000, 12_001, 12_002] {
+        trial(&mut new, Ok(()), at(millis));
+    }
+    let why = new.suspect(&shorter, AttemptFault::Failed, history("x"), at(22_003));
+    assert_eq!(why, None, "the probation is over after 10 s");
+    let state = new.export(at(12_002));
+    assert!(state.probation <= Duration::from_secs(10) && state.length <= Duration::from_secs(10));
 }
