@@ -12,7 +12,7 @@ use super::connection_state::ConnectionState;
 use crate::clock::Clock;
 use crate::time::Timestamp;
 
-/// Longer than any timeout, and short enough for every timer.
+/// As long as the longest timeout, and short enough for every timer.
 const TIMER_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Runs `serving` until it ends, or until the connection has to be closed by force.

@@ -1,4 +1,4 @@
-//! The state of a request, for the decision who is to blame when it fails.
+//! The state of a request, which decides who is to blame when it fails.
 
 use pingora_error::Error;
 use pingora_proxy::Session;
@@ -38,7 +38,7 @@ fn progress(session: &mut Session, exchange: &Exchange, now: Timestamp) -> Progr
     }
 }
 
-/// The side that Weir was waiting for while the last part of the response was sent.
+/// The side that Weir was waiting for while the last part of the response was sent. Asking resets it.
 pub(super) fn timeout_side(session: &Session) -> TimeoutSide {
     let lagged = session.connection_state().is_some_and(|state| state.response.took_lag());
     if lagged { TimeoutSide::Client } else { TimeoutSide::Backend }
@@ -49,7 +49,7 @@ pub(super) fn response_started(session: &Session) -> bool {
     session.as_downstream().response_written().is_some_and(|head| is_final(head.status))
 }
 
-/// Whether the request could be sent again.
+/// What decides whether the request can be sent again.
 pub(super) fn replay(session: &Session, exchange: &Exchange, presence: ClientPresence) -> Replay {
     Replay {
         half_closed: presence != ClientPresence::Waits,
