@@ -618,7 +618,7 @@ proptest! {
                 prop_assert!(until <= now + Duration::from_secs(24), "20 s and a fifth");
             }
             let mut other = Breaker::default();
-            other.import(&breaker.export(now), Duration::ZERO, now);
+            other.import(&params, &breaker.export(now), Duration::ZERO, now);
             prop_assert_eq!(other.phase(now), phase);
             prop_assert_eq!(other.export(now), breaker.export(now));
         }
