@@ -12,7 +12,9 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use loom::sync::Arc;
 use loom::thread;
 
-use weir::policy::breaker::{AttemptFault, BreakerParams, Cause, Moment, Peers, Suspicion};
+use weir::policy::breaker::{
+    AttemptFault, BreakerParams, Cause, FailureRate, Moment, Peers, Suspicion,
+};
 use weir::policy::bucket::{Rate, TokenBucket};
 use weir::policy::limiter::{Bucket, Debit, Params, RateLimiter};
 use weir::policy::retry_budget::{BudgetParams, RetryBudget};
@@ -252,7 +254,7 @@ fn breaker_params() -> BreakerParams {
 fn refuse(circuit: &Circuit, now: Timestamp) {
     let (cause, fault) = (Cause::Refused, AttemptFault::Refused);
     let why = Suspicion { cause, fault, failed: 1, of: 1, window: 1 };
-    let peers = Peers { eligible_others: 1, out: 0, total: 2, median_share: 0 };
+    let peers = Peers { eligible_others: 1, out: 0, total: 2, usual: FailureRate::ZERO };
     let _change = circuit.open(&breaker_params(), why, peers, Moment { now, roll: 0 });
 }
 
@@ -269,5 +271,42 @@ fn what_a_pick_reads_of_a_breaker_is_its_state() {
         let _change = circuit.record_trial(&breaker_params(), Ok(()), Moment { now, roll: 0 });
         other.join().unwrap();
         assert_eq!(circuit.keeps_out(), circuit.is_out());
+    });
+}
+
+/// Records a failure of a backend that two of them open. Returns whether this was the reason.
+fn is_failure_enough(circuit: &Circuit) -> bool {
+    let params = BreakerParams { failures: NonZeroU32::new(2).unwrap(), ..breaker_params() };
+    circuit.failed(&params, AttemptFault::Failed, Timestamp::ZERO).is_some()
+}
+
+#[test]
+fn two_failures_at_once_are_both_counted() {
+    loom::model(|| {
+        let circuit = Arc::new(Circuit::default());
+        let other = Arc::clone(&circuit);
+        let theirs = thread::spawn(move || is_failure_enough(&other));
+        let ours = is_failure_enough(&circuit);
+        assert!(theirs.join().unwrap() || ours, "two consecutive failures are a reason to open");
+    });
+}
+
+#[test]
+fn a_backend_with_waiting_attempts_is_silent_only_since_the_first_of_them() {
+    // An hour after the last response, two attempts begin at once.
+    let now = Timestamp::from_nanos(3_600_000_000_000);
+    let limit = std::time::Duration::from_millis(100);
+    loom::model(move || {
+        let circuit = Arc::new(Circuit::default());
+        let other = Arc::clone(&circuit);
+        let theirs = thread::spawn(move || {
+            other.begin(now);
+            other.end();
+        });
+        circuit.begin(now);
+        assert!(!circuit.is_silent(limit, now), "nothing has waited for an hour");
+        theirs.join().unwrap();
+        circuit.end();
+        assert_eq!(circuit.waiting(), 0);
     });
 }
