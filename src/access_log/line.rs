@@ -265,17 +265,10 @@ fn millis(line: &mut String, duration: Duration) {
 
 /// The stable code of an attempt's failure.
 fn code(line: &mut String, failure: AttemptFailure) {
-    match failure {
-        AttemptFailure::Connect | AttemptFailure::ConnectTimeout => line.push_str("connect"),
-        AttemptFailure::Tls => line.push_str("tls"),
-        AttemptFailure::Certificate => line.push_str("certificate"),
-        AttemptFailure::Refused => line.push_str("refused"),
-        AttemptFailure::Reset => line.push_str("reset"),
-        AttemptFailure::Timeout => line.push_str("timeout"),
-        AttemptFailure::Status(status) => {
-            line.push_str("status_");
-            number(line, status.into());
-        }
+    line.push_str(failure.code());
+    if let AttemptFailure::Status(status) = failure {
+        line.push('_');
+        number(line, status.into());
     }
 }
 

@@ -259,12 +259,22 @@ impl Abort {
     /// The stable code for log lines and metrics.
     #[must_use]
     pub const fn code(self) -> &'static str {
+        self.row().1
+    }
+
+    /// The position in [`Self::ALL`].
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self.row().0
+    }
+
+    const fn row(self) -> (usize, &'static str) {
         match self {
-            Self::Deadline => "deadline",
-            Self::DrainTimeout => "drain_timeout",
-            Self::ForcedStop => "forced_stop",
-            Self::Http2Flood => "http2_flood",
-            Self::Panic => "panic",
+            Self::Deadline => (0, "deadline"),
+            Self::DrainTimeout => (1, "drain_timeout"),
+            Self::ForcedStop => (2, "forced_stop"),
+            Self::Http2Flood => (3, "http2_flood"),
+            Self::Panic => (4, "panic"),
         }
     }
 }

@@ -37,8 +37,6 @@ pub(super) enum ErrorKind {
     Abandoned,
     /// Request: aborted before it was complete.
     Aborted(Abort),
-    /// Connection: the limit of connections was exceeded.
-    TooManyConnections,
     /// Request: the resources for a connection to a backend are missing.
     Overload,
     /// Request: violates RFC 9112.
@@ -53,7 +51,7 @@ pub(super) enum ErrorKind {
 
 impl ErrorKind {
     /// The number of kinds.
-    pub(super) const COUNT: usize = 19 + Abort::ALL.len();
+    pub(super) const COUNT: usize = 18 + Abort::ALL.len();
 
     /// The failures of an attempt at any backend,
     pub(super) const OF_ATTEMPT: [Self; 5] =
@@ -76,8 +74,8 @@ impl ErrorKind {
     /// The kinds counted for requests with a pool but without a backend,
     pub(super) const OF_POOL: [Self; 1] = [Self::NoBackend];
     /// and without a pool.
-    pub(super) const OF_NO_POOL: [Self; 4] =
-        [Self::BadRequest, Self::TooLarge, Self::ClientTimeout, Self::TooManyConnections];
+    pub(super) const OF_NO_POOL: [Self; 3] =
+        [Self::BadRequest, Self::TooLarge, Self::ClientTimeout];
 
     pub(super) const fn of_attempt(failure: AttemptFailure) -> Self {
         match failure {
@@ -91,7 +89,8 @@ impl ErrorKind {
         }
     }
 
-    /// `None` if it is not an error, or was counted with the attempt.
+    /// `None` if it is not an error, or was counted with the attempt. Other outcomes than these have no
+    /// series: the table of refusals (`exchange/refusal.rs`) has their status and their code.
     pub(super) const fn of_ending(ending: Outcome) -> Option<Self> {
         match ending {
             Outcome::Completed
@@ -106,7 +105,6 @@ impl ErrorKind {
             Outcome::Abandoned => Some(Self::Abandoned),
             Outcome::Refused(refusal) => match refusal {
                 Refusal::NoBackend => Some(Self::NoBackend),
-                Refusal::TooManyConnections => Some(Self::TooManyConnections),
                 Refusal::Overload => Some(Self::Overload),
                 Refusal::RequestTimeout => Some(Self::RequestTimeout),
                 Refusal::InvalidResponse => Some(Self::InvalidResponse),
@@ -123,6 +121,8 @@ impl ErrorKind {
                 | Refusal::LoopDetected
                 | Refusal::MethodNotAllowed
                 | Refusal::MisdirectedRequest
+                // Connections without a request: `lb_connection_failures_total` counts them.
+                | Refusal::TooManyConnections
                 | Refusal::TooManyConnectionsPerClient
                 | Refusal::RateLimited(..)
                 | Refusal::ConnectFailed
@@ -135,57 +135,39 @@ impl ErrorKind {
         }
     }
 
+    /// The index of its counter in an array of [`Self::COUNT`].
     pub(super) const fn index(self) -> usize {
-        match self {
-            Self::Connect => 0,
-            Self::Reset => 1,
-            Self::Timeout => 2,
-            Self::Status => 3,
-            Self::NoBackend => 4,
-            Self::RequestTimeout => 5,
-            Self::InvalidResponse => 6,
-            Self::UpstreamAborted => 7,
-            Self::Internal => 8,
-            Self::Abandoned => 9,
-            Self::TooManyConnections => 10,
-            Self::BadRequest => 11,
-            Self::TooLarge => 12,
-            Self::ClientTimeout => 13,
-            Self::ClientWriteTimeout => 14,
-            Self::Tls => 15,
-            Self::Certificate => 16,
-            Self::Refused => 17,
-            Self::Overload => 18,
-            Self::Aborted(Abort::Deadline) => 19,
-            Self::Aborted(Abort::DrainTimeout) => 20,
-            Self::Aborted(Abort::ForcedStop) => 21,
-            Self::Aborted(Abort::Http2Flood) => 22,
-            Self::Aborted(Abort::Panic) => 23,
-        }
+        self.row().0
     }
 
+    /// The value of the label.
     pub(super) const fn as_str(self) -> &'static str {
+        self.row().1
+    }
+
+    /// Index and label. The labels of attempts are those of the access log.
+    const fn row(self) -> (usize, &'static str) {
         match self {
-            Self::Connect => "connect",
-            Self::Tls => "tls",
-            Self::Certificate => "certificate",
-            Self::Refused => "refused",
-            Self::Reset => "reset",
-            Self::Timeout => "timeout",
-            Self::Status => "status",
-            Self::NoBackend => "no_backend",
-            Self::RequestTimeout => "request_timeout",
-            Self::InvalidResponse => "invalid_response",
-            Self::UpstreamAborted => "upstream_aborted",
-            Self::Internal => "internal",
-            Self::Abandoned => "abandoned",
-            Self::TooManyConnections => "too_many_connections",
-            Self::Overload => "overload",
-            Self::BadRequest => "bad_request",
-            Self::TooLarge => "too_large",
-            Self::ClientTimeout => "client_timeout",
-            Self::ClientWriteTimeout => "client_write_timeout",
-            Self::Aborted(abort) => abort.code(),
+            Self::Connect => (0, AttemptFailure::Connect.code()),
+            Self::Tls => (1, AttemptFailure::Tls.code()),
+            Self::Certificate => (2, AttemptFailure::Certificate.code()),
+            Self::Refused => (3, AttemptFailure::Refused.code()),
+            Self::Reset => (4, AttemptFailure::Reset.code()),
+            Self::Timeout => (5, AttemptFailure::Timeout.code()),
+            Self::Status => (6, AttemptFailure::Status(0).code()),
+            Self::NoBackend => (7, Refusal::NoBackend.code()),
+            Self::RequestTimeout => (8, Refusal::RequestTimeout.code()),
+            Self::InvalidResponse => (9, Refusal::InvalidResponse.code()),
+            Self::Internal => (10, Refusal::Internal.code()),
+            Self::Overload => (11, Refusal::Overload.code()),
+            Self::BadRequest => (12, Refusal::BadRequest.code()),
+            Self::ClientTimeout => (13, Refusal::ClientTimeout.code()),
+            // Three refusals: 413, 414 and 431.
+            Self::TooLarge => (14, "too_large"),
+            Self::UpstreamAborted => (15, "upstream_aborted"),
+            Self::Abandoned => (16, "abandoned"),
+            Self::ClientWriteTimeout => (17, "client_write_timeout"),
+            Self::Aborted(abort) => (18 + abort.index(), abort.code()),
         }
     }
 }

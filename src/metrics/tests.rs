@@ -350,6 +350,13 @@ fn two_balancers_cannot_share_a_registry() {
 
 #[test]
 fn every_kind_of_error_has_its_own_index() {
+    let places: BTreeSet<usize> = error_kinds().iter().map(|kind| kind.index()).collect();
+    assert_eq!(places.len(), ErrorKind::COUNT);
+    assert!(places.iter().all(|place| *place < ErrorKind::COUNT));
+}
+
+/// All kinds.
+fn error_kinds() -> Vec<ErrorKind> {
     let kinds = [
         ErrorKind::Connect,
         ErrorKind::Tls,
@@ -364,18 +371,39 @@ fn every_kind_of_error_has_its_own_index() {
         ErrorKind::UpstreamAborted,
         ErrorKind::Internal,
         ErrorKind::Abandoned,
-        ErrorKind::TooManyConnections,
         ErrorKind::Overload,
         ErrorKind::BadRequest,
         ErrorKind::TooLarge,
         ErrorKind::ClientTimeout,
         ErrorKind::ClientWriteTimeout,
     ];
-    let kinds = kinds.into_iter().chain(Abort::ALL.map(ErrorKind::Aborted));
-    let kinds: Vec<ErrorKind> = kinds.collect();
-    let places: BTreeSet<usize> = kinds.iter().map(|kind| kind.index()).collect();
-    assert_eq!(places.len(), ErrorKind::COUNT);
-    assert!(places.iter().all(|place| *place < ErrorKind::COUNT));
+    kinds.into_iter().chain(Abort::ALL.map(ErrorKind::Aborted)).collect()
+}
+
+/// The words in backticks between two texts of docs/OPERATIONS.md.
+fn documented(from: &str, to: &str) -> BTreeSet<String> {
+    let page = include_str!("../../docs/OPERATIONS.md");
+    let (_, rest) = page.split_once(from).expect(from);
+    let (text, _) = rest.split_once(to).expect(to);
+    text.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+}
+
+fn labels<'a>(kinds: impl IntoIterator<Item = &'a ErrorKind>) -> BTreeSet<String> {
+    kinds.into_iter().map(|kind| kind.as_str().to_owned()).collect()
+}
+
+#[test]
+fn the_manual_lists_exactly_the_types_of_errors() {
+    let row = documented("| `lb_errors_total{pool,backend,type}` |", " |\n");
+    assert_eq!(row, labels(&error_kinds()));
+}
+
+#[test]
+fn the_manual_lists_the_errors_whose_series_exist_from_the_start() {
+    let listed = documented("- `lb_errors_total`: ", ";\n- ");
+    let of_backend = ErrorKind::OF_BACKEND.iter().chain(&ErrorKind::OF_TLS);
+    let others = ErrorKind::OF_POOL.iter().chain(&ErrorKind::OF_NO_POOL);
+    assert_eq!(listed, labels(of_backend.chain(others)));
 }
 
 /// A worker with another configuration: two pools with different backends.

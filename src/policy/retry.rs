@@ -72,6 +72,20 @@ pub struct RetryContext {
 }
 
 impl AttemptFailure {
+    /// Its name in `lb_errors_total{type}` and in the access log, which adds the number of a status.
+    #[must_use]
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::Connect | Self::ConnectTimeout => "connect",
+            Self::Tls => "tls",
+            Self::Certificate => "certificate",
+            Self::Refused => "refused",
+            Self::Reset => "reset",
+            Self::Timeout => "timeout",
+            Self::Status(_) => "status",
+        }
+    }
+
     /// Whether it is certain that the backend has received nothing of the request.
     #[must_use]
     pub const fn is_unsent(self) -> bool {

@@ -19,6 +19,7 @@ use crate::http::grpc;
 use crate::probe::EACH_RESULT;
 use crate::probe::http::{USER_AGENT, to_http2};
 use crate::probe::target::{ProbeTarget, unexpected};
+use crate::upstream::error_kinds::NOT_HTTP2;
 
 /// A valid response is a few bytes.
 const RESPONSE_BYTES_MAX: usize = 1024;
@@ -50,10 +51,7 @@ impl GrpcProbe {
         peer.options.alpn = ALPN::H2;
         let (session, _reused) = self.connector.get_http_session(&peer).await?;
         let HttpSession::H2(mut session) = session else {
-            return Err(Error::explain(
-                ErrorType::InvalidH2,
-                "the backend does not support HTTP/2",
-            ));
+            return Err(Error::explain(ErrorType::InvalidH2, NOT_HTTP2));
         };
         let mut request = RequestHeader::build("POST", b"/grpc.health.v1.Health/Check", Some(5))?;
         request.append_header("Host", &*target.label)?;

@@ -40,7 +40,7 @@ use crate::runtime::backend::Backend;
 use crate::runtime::ids::{BackendId, PoolId};
 use crate::runtime::snapshot::Snapshot;
 use crate::upstream::shortage::{self, Shortage};
-use crate::upstream::{UpstreamPeers, tls_error};
+use crate::upstream::{UpstreamPeers, error_kinds, tls_error};
 
 /// Pingora's interface for one health check of one backend. It may be dropped at any time, and has
 /// no timeout of its own.
@@ -275,8 +275,7 @@ fn explain(error: &Error, to: &SocketAddr) -> ProbeFailure {
     if let Some((_, why)) = tls_error::explain(error) {
         return ProbeFailure::Backend(why);
     }
-    let known = EXPLANATIONS.iter().find(|(kind, _)| kind == error.etype());
-    let text = known.map_or_else(|| error.etype().as_str(), |(_, text)| text).to_owned();
+    let text = error_kinds::meaning(error.etype()).text.as_str().to_owned();
     if let Some(shortage) = Shortage::of(error, to) {
         return ProbeFailure::Local(format!("out of {shortage}"));
     }
@@ -292,18 +291,3 @@ fn explain(error: &Error, to: &SocketAddr) -> ProbeFailure {
         _ => ProbeFailure::Backend(text),
     }
 }
-
-const EXPLANATIONS: [(ErrorType, &str); 12] = [
-    (ErrorType::ConnectRefused, "connection refused"),
-    (ErrorType::ConnectNoRoute, "no route to the host"),
-    (ErrorType::ConnectTimedout, "timed out while connecting"),
-    (ErrorType::ConnectError, "the connection could not be made"),
-    (ErrorType::ConnectionClosed, "the connection was closed before the response was complete"),
-    (ErrorType::ReadError, "the connection broke while the response was read"),
-    (ErrorType::WriteError, "the connection broke while the request was sent"),
-    (ErrorType::InvalidHTTPHeader, "the response is not valid HTTP"),
-    (ErrorType::H1Error, "the response is not valid HTTP"),
-    (ErrorType::H2Error, "the connection broke, or is not HTTP/2"),
-    (ErrorType::InvalidH2, "the backend does not support HTTP/2"),
-    (ErrorType::InternalError, "no socket was available for the probe"),
-];

@@ -266,10 +266,7 @@ async fn a_text_beyond_the_limit_is_not_searched() {
 #[tokio::test]
 async fn a_truncated_response_fails() {
     let error = first_error(http(None), "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nrea").await;
-    assert_eq!(
-        error.as_deref(),
-        Some("the connection was closed before the response was complete")
-    );
+    assert_eq!(error.as_deref(), Some("the backend closed the connection"));
 }
 
 #[tokio::test]

@@ -1,4 +1,6 @@
 //! Turns Pingora's errors into faults, and decisions into Pingora's errors.
+//!
+//! What a kind of error means by itself is in `upstream/error_kinds.rs`.
 
 use pingora_core::protocols::l4::socket::SocketAddr;
 use pingora_error::{Error, ErrorSource, ErrorType, RetryType};
@@ -6,6 +8,7 @@ use pingora_error::{Error, ErrorSource, ErrorType, RetryType};
 use crate::exchange::outcome::{Fault, Judgement, Kind, Side};
 use crate::exchange::refusal::Refusal;
 use crate::policy::retry::AttemptFailure;
+use crate::upstream::error_kinds::{self, ErrorText, NOT_HTTP2};
 use crate::upstream::shortage::{self, Shortage};
 use crate::upstream::tls_error::{self, TlsFault};
 
@@ -23,13 +26,11 @@ fn is_unprocessed(error: &Error) -> bool {
 pub(super) fn connect_failure(error: &Error, to: &SocketAddr) -> Result<AttemptFailure, Shortage> {
     match Shortage::of(error, to) {
         Some(shortage) => Err(shortage),
-        None => Ok(match (tls_kind(error), error.etype()) {
-            (Some(kind), _) => kind.failure(),
-            (None, ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout) => {
-                AttemptFailure::ConnectTimeout
-            }
-            (None, _) => AttemptFailure::Connect,
-        }),
+        None => {
+            let kind = tls_kind(error).unwrap_or(error_kinds::meaning(error.etype()).backend);
+            let failure = kind.failure();
+            Ok(if failure.is_unsent() { failure } else { AttemptFailure::Connect })
+        }
     }
 }
 
@@ -45,7 +46,7 @@ fn tls_kind(error: &Error) -> Option<Kind> {
 pub(super) fn fault(error: &Error) -> Fault {
     let (side, kind) = match error.esource() {
         ErrorSource::Upstream => (Side::Backend, backend_kind(error)),
-        ErrorSource::Downstream => (Side::Client, client_kind(error)),
+        ErrorSource::Downstream => (Side::Client, error_kinds::meaning(error.etype()).client),
         ErrorSource::Internal | ErrorSource::Unset if is_after_response(error) => {
             (Side::Internal, Kind::AfterResponse)
         }
@@ -54,38 +55,19 @@ pub(super) fn fault(error: &Error) -> Fault {
     Fault { side, kind }
 }
 
-#[expect(clippy::wildcard_enum_match_arm, reason = "Pingora's list of errors is open")]
+/// The kind of fault on a backend's connection. What the error carries comes before its own kind.
 fn backend_kind(error: &Error) -> Kind {
-    match error.etype() {
-        _ if is_unprocessed(error) => Kind::Unprocessed,
-        ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout => Kind::ConnectTimeout,
-        ErrorType::ReadTimedout | ErrorType::WriteTimedout => Kind::Timeout,
-        ErrorType::ConnectRefused
-        | ErrorType::ConnectNoRoute
-        | ErrorType::ConnectError
-        | ErrorType::BindError
-        | ErrorType::SocketError => Kind::Connect,
-        // Pingora's error if the system refuses a socket.
-        ErrorType::InternalError if shortage::cause(error).is_some() => Kind::Connect,
-        ErrorType::TLSHandshakeFailure => tls_kind(error).unwrap_or(Kind::Tls),
-        ErrorType::InvalidHTTPHeader | ErrorType::InvalidH2 => Kind::Protocol,
-        ErrorType::H2Error if h2_error(error).is_some_and(h2::Error::is_library) => Kind::Protocol,
-        _ => Kind::Closed,
+    if is_unprocessed(error) {
+        return Kind::Unprocessed;
     }
-}
-
-#[expect(clippy::wildcard_enum_match_arm, reason = "Pingora's list of errors is open")]
-fn client_kind(error: &Error) -> Kind {
-    match error.etype() {
-        ErrorType::ReadTimedout => Kind::Timeout,
-        ErrorType::WriteTimedout => Kind::Unread,
-        ErrorType::ReadError
-        | ErrorType::WriteError
-        | ErrorType::ConnectionClosed
-        // The stream was reset, or its connection was closed.
-        | ErrorType::H2Error => Kind::Closed,
-        _ => Kind::Protocol,
+    // The system refused a socket.
+    if *error.etype() == ErrorType::InternalError && shortage::cause(error).is_some() {
+        return Kind::Connect;
     }
+    if *error.etype() == ErrorType::H2Error && h2_error(error).is_some_and(h2::Error::is_library) {
+        return Kind::Protocol;
+    }
+    tls_kind(error).unwrap_or(error_kinds::meaning(error.etype()).backend)
 }
 
 /// Whether the response is complete, and only the rest of the request was not sent. Pingora ends such
@@ -100,20 +82,19 @@ pub(super) fn describe(error: &Error) -> String {
     if let Some((_, why)) = tls_error::explain(error) {
         return why;
     }
-    match (error.etype(), shortage::cause(error)) {
-        (ErrorType::ConnectRefused, _) => "connection refused".to_owned(),
-        (ErrorType::ConnectTimedout, _) => "connecting timed out".to_owned(),
-        (ErrorType::ConnectNoRoute, _) => "no route to the backend".to_owned(),
-        (ErrorType::ReadTimedout, _) => "the response timed out".to_owned(),
-        (ErrorType::ConnectionClosed, None) => "the backend closed the connection".to_owned(),
-        (ErrorType::InvalidHTTPHeader, _) => invalid_response(error),
-        (ErrorType::InvalidH2, _) => NOT_HTTP2.to_owned(),
-        (ErrorType::H2Error, None) => describe_http2(error),
-        (_, Some(cause)) if shortage::is_no_local_address(cause) => {
+    let cause = shortage::cause(error);
+    if *error.etype() == ErrorType::InvalidHTTPHeader {
+        return invalid_response(error);
+    }
+    if *error.etype() == ErrorType::H2Error && cause.is_none() {
+        return describe_http2(error);
+    }
+    match (error_kinds::meaning(error.etype()).text, cause) {
+        (ErrorText::General(_), Some(cause)) if shortage::is_no_local_address(cause) => {
             shortage::NO_LOCAL_ADDRESS.to_owned()
         }
-        (_, Some(cause)) => cause.to_string(),
-        (other, None) => other.as_str().to_owned(),
+        (ErrorText::General(_), Some(cause)) => cause.to_string(),
+        (text, _) => text.as_str().to_owned(),
     }
 }
 
@@ -125,8 +106,6 @@ fn invalid_response(error: &Error) -> String {
         _ => "the response is not valid HTTP/1".to_owned(),
     }
 }
-
-const NOT_HTTP2: &str = "the backend does not speak HTTP/2";
 
 fn h2_error(error: &Error) -> Option<&h2::Error> {
     error.root_cause().downcast_ref()
@@ -320,7 +299,7 @@ mod tests {
             (os(ErrorType::ConnectError, 99), shortage::NO_LOCAL_ADDRESS),
             (os(ErrorType::ReadError, 104), "Connection reset by peer (os error 104)"),
             (os(ErrorType::ConnectionClosed, 104), "Connection reset by peer (os error 104)"),
-            (up(ErrorType::WriteError), "WriteError"),
+            (up(ErrorType::WriteError), "the connection broke while the request was sent"),
         ] {
             assert_eq!(describe(&error), text, "{error:?}");
         }

@@ -9,6 +9,7 @@ use crate::downstream::session_ext::SessionExt as _;
 use crate::exchange::Exchange;
 use crate::exchange::refusal::Refusal;
 use crate::http::grpc;
+use crate::upstream::error_kinds::NOT_HTTP2;
 
 /// The only value that `TE` may have in HTTP/2 (RFC 9113 §8.2.2).
 const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
@@ -31,9 +32,7 @@ pub(super) fn restore_te_trailers(
         }
     } else if pool.is_some_and(|pool| pool.protocol.is_http2_alone()) {
         // If a backend selects no protocol, Pingora continues with HTTP/1.1.
-        return Err(
-            Error::explain(ErrorType::InvalidH2, "the backend does not speak HTTP/2").into_up()
-        );
+        return Err(Error::explain(ErrorType::InvalidH2, NOT_HTTP2).into_up());
     }
     Ok(())
 }

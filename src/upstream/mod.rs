@@ -7,6 +7,7 @@
 mod blocked;
 pub mod bounded;
 pub mod connector;
+pub mod error_kinds;
 pub mod http2;
 pub mod proxy_header;
 mod roots;
