@@ -61,7 +61,7 @@ impl Step {
 pub(super) struct Candidate<P: Payload> {
     pub(super) worker: Worker,
     pub(super) loaded: Loaded<P::Config>,
-    pub(super) purpose: Purpose<P::Reply>,
+    pub(super) purpose: Purpose<P::Caller>,
     pub(super) step: Step,
     /// When it is given up.
     pub(super) ready_deadline: Timestamp,
@@ -73,7 +73,7 @@ impl<P: Payload> Candidate<P> {
     pub(super) const fn new(
         worker: Worker,
         loaded: Loaded<P::Config>,
-        purpose: Purpose<P::Reply>,
+        purpose: Purpose<P::Caller>,
         ready_deadline: Timestamp,
     ) -> Self {
         Self { worker, loaded, purpose, step: Step::Warming, ready_deadline, failure: None }
@@ -114,7 +114,7 @@ impl<P: Payload> Candidate<P> {
     }
 
     /// Separates it from its process, which is gone. `why` is the reason unless it has failed before.
-    pub(super) fn give_up(self, is_clean: bool, why: String) -> (Worker, Gone<P::Reply>) {
+    pub(super) fn give_up(self, is_clean: bool, why: String) -> (Worker, Gone<P::Caller>) {
         let why = self.failure.unwrap_or(why);
         (self.worker, Gone { purpose: self.purpose, step: self.step, is_clean, why })
     }

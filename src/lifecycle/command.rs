@@ -65,10 +65,10 @@ pub enum Command<P: Payload> {
         /// The configuration from now on.
         after: P::Config,
         /// The clients.
-        replies: Vec<P::Reply>,
+        callers: Vec<P::Caller>,
     },
     /// Send a failure to clients.
-    ReplyFailed(Vec<P::Reply>, String),
+    ReplyFailed(Vec<P::Caller>, String),
     /// Check whether the binary on disk can continue; respond by `CompatibilityChecked`.
     CheckCompatibility {
         /// The number of this check.
@@ -95,7 +95,7 @@ pub enum Command<P: Payload> {
         /// How it ended.
         result: Result<(), Failure>,
         /// The clients.
-        replies: Vec<P::Reply>,
+        callers: Vec<P::Caller>,
     },
     /// The service has ended: end this process. What follows only replies to clients, releases
     /// workers, or publishes the counters.

@@ -13,7 +13,7 @@ pub enum Event<P: Payload> {
     /// A worker sent something, or something happened to it.
     Worker(WorkerId, WorkerEvent<P>),
     /// The file is to be read again. A signal has no client that waits for the result.
-    ReloadRequested(Option<P::Reply>),
+    ReloadRequested(Option<P::Caller>),
     /// The result of [`Command::LoadConfig`](super::Command::LoadConfig), or why there is none.
     ConfigLoaded(Result<Loaded<P::Config>, String>),
     /// The supervisor is to be replaced by the binary on disk.
@@ -34,7 +34,7 @@ pub enum Event<P: Payload> {
     /// A command asks for a stop.
     StopRequested,
     /// A command asks for a stop and waits until it is complete.
-    StopAndWait(P::Reply),
+    StopAndWait(P::Caller),
     /// All events so far are handled: time to look at the deadlines.
     Tick,
 }

@@ -64,7 +64,7 @@ impl<P: Payload> Service<P> {
         self.spawn(self.active.clone(), Purpose::Restart);
     }
 
-    pub(super) fn spawn(&mut self, loaded: Loaded<P::Config>, purpose: Purpose<P::Reply>) {
+    pub(super) fn spawn(&mut self, loaded: Loaded<P::Config>, purpose: Purpose<P::Caller>) {
         // The number is used up even if the start fails: messages of a failed worker must not be
         // taken for those of another one.
         self.counters.generation += 1;
@@ -192,7 +192,7 @@ impl<P: Payload> Service<P> {
         if let Some(old) = old {
             self.drain(old, before.shutdown);
         }
-        if let Purpose::Reload(replies) = candidate.purpose {
+        if let Purpose::Reload(callers) = candidate.purpose {
             self.drop_replacement();
             self.counters.reloads_done += 1;
             self.counters.last_reload_ok = true;
@@ -200,7 +200,7 @@ impl<P: Payload> Service<P> {
             let after = self.active.config.clone();
             self.commands.push(Command::CloseUnused(after.clone()));
             let before = before.config;
-            self.commands.push(Command::ReportReload { worker: id, before, after, replies });
+            self.commands.push(Command::ReportReload { worker: id, before, after, callers });
         }
         self.send_kept_reports(id);
         self.commands.push(Command::PublishStats);
@@ -250,20 +250,20 @@ impl<P: Payload> Service<P> {
     }
 
     /// A candidate has exited: what served before goes on.
-    pub(super) fn on_candidate_gone(&mut self, candidate: Gone<P::Reply>) {
+    pub(super) fn on_candidate_gone(&mut self, candidate: Gone<P::Caller>) {
         let why = &*candidate.why;
         match &mut self.phase {
             Phase::Stopping(stop) => {
                 // It was ordered to stop, and it served by then.
                 stop.is_cut |= candidate.step.may_accept() && !candidate.is_clean;
-                if let Purpose::Reload(replies) = candidate.purpose {
-                    self.reply_failed(replies, STOPPING);
+                if let Purpose::Reload(callers) = candidate.purpose {
+                    self.reply_failed(callers, STOPPING);
                 }
                 return;
             }
             Phase::Starting => {
-                let replies = self.queue.cancel();
-                self.reply_failed(replies, why);
+                let callers = self.queue.cancel();
+                self.reply_failed(callers, why);
                 // No stop was asked for: one that is now finds nothing left to do.
                 self.phase = Phase::Ended(Ok(()));
                 self.commands.push(Command::Exit(Err(Failure::FirstWorker(why.to_owned()))));
@@ -277,7 +277,7 @@ impl<P: Payload> Service<P> {
             self.commands.push(Command::Send(current.id(), Order::Resume));
         }
         match candidate.purpose {
-            Purpose::Reload(replies) => self.reject_reload(why, replies),
+            Purpose::Reload(callers) => self.reject_reload(why, callers),
             Purpose::Restart => {
                 self.log(Level::Error, format!("worker not ready: {why}"));
                 self.restart.replacement_failed();

@@ -66,7 +66,7 @@ pub trait Payload: fmt::Debug {
     /// What a draining worker has done since its last report.
     type Report: fmt::Debug;
     /// A client that waits for the result of its command.
-    type Reply: fmt::Debug;
+    type Caller: fmt::Debug;
 
     /// Whether a report says that nothing has happened.
     fn is_empty(report: &Self::Report) -> bool;

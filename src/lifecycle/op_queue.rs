@@ -19,7 +19,7 @@ pub(super) enum Operation<R> {
 #[derive(Debug)]
 pub(super) struct OpQueue<R> {
     reload: bool,
-    replies: Vec<R>,
+    callers: Vec<R>,
     upgrade: bool,
     /// How many upgrades have started. Each begins with a check of the binary.
     checks: u64,
@@ -34,12 +34,12 @@ pub(super) struct Allowed {
 
 impl<R> OpQueue<R> {
     pub(super) const fn new() -> Self {
-        Self { reload: false, replies: Vec::new(), upgrade: false, checks: 0 }
+        Self { reload: false, callers: Vec::new(), upgrade: false, checks: 0 }
     }
 
-    pub(super) fn request_reload(&mut self, reply: Option<R>) {
+    pub(super) fn request_reload(&mut self, caller: Option<R>) {
         self.reload = true;
-        self.replies.extend(reply);
+        self.callers.extend(caller);
     }
 
     pub(super) const fn request_upgrade(&mut self) {
@@ -55,7 +55,7 @@ impl<R> OpQueue<R> {
         }
         if self.reload && allowed.reload {
             self.reload = false;
-            return Some(Operation::Reload(std::mem::take(&mut self.replies)));
+            return Some(Operation::Reload(std::mem::take(&mut self.callers)));
         }
         None
     }
@@ -63,7 +63,7 @@ impl<R> OpQueue<R> {
     /// Drops what waits. Returns the clients, whose reloads will not happen.
     pub(super) fn cancel(&mut self) -> Vec<R> {
         (self.reload, self.upgrade) = (false, false);
-        std::mem::take(&mut self.replies)
+        std::mem::take(&mut self.callers)
     }
 
     pub(super) const fn reload_waits(&self) -> bool {

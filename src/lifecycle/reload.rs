@@ -16,32 +16,32 @@ use super::service::{Phase, STOPPING, Service};
 use super::{Loaded, Payload};
 
 impl<P: Payload> Service<P> {
-    pub(super) fn request_reload(&mut self, reply: Option<P::Reply>) {
+    pub(super) fn request_reload(&mut self, caller: Option<P::Caller>) {
         if matches!(self.phase, Phase::Stopping(_) | Phase::Ended(_)) {
-            return self.reply_failed(reply.into_iter().collect(), STOPPING);
+            return self.reply_failed(caller.into_iter().collect(), STOPPING);
         }
-        self.queue.request_reload(reply);
+        self.queue.request_reload(caller);
     }
 
     pub(super) fn on_config_loaded(&mut self, result: Result<Loaded<P::Config>, String>) {
         // A stop that came meanwhile has replied to the clients.
-        let Phase::Loading(replies) = &mut self.phase else { return };
-        let replies = mem::take(replies);
+        let Phase::Loading(callers) = &mut self.phase else { return };
+        let callers = mem::take(callers);
         self.phase = Phase::Serving;
         match result {
-            Ok(loaded) => self.spawn(loaded, Purpose::Reload(replies)),
-            Err(why) => self.reject_reload(&why, replies),
+            Ok(loaded) => self.spawn(loaded, Purpose::Reload(callers)),
+            Err(why) => self.reject_reload(&why, callers),
         }
     }
 
     /// The active configuration stays active.
-    pub(super) fn reject_reload(&mut self, why: &str, replies: Vec<P::Reply>) {
+    pub(super) fn reject_reload(&mut self, why: &str, callers: Vec<P::Caller>) {
         self.log(Level::Error, format!("reload rejected: {why}"));
         self.counters.reloads_rejected += 1;
         self.counters.last_reload_ok = false;
         self.rejections.record_reload(why, self.now);
         self.commands.push(Command::CloseUnused(self.active.config.clone()));
-        self.reply_failed(replies, why);
+        self.reply_failed(callers, why);
         self.commands.extend([Command::PublishStats, Command::NotifyReady]);
     }
 }

@@ -58,11 +58,11 @@ struct Ticks {
 #[derive(Debug)]
 pub struct Service<P: Payload> {
     pub(super) settings: Settings,
-    pub(super) phase: Phase<P::Reply>,
+    pub(super) phase: Phase<P::Caller>,
     pub(super) workers: Workers<P>,
     /// The configuration that is served.
     pub(super) active: Loaded<P::Config>,
-    pub(super) queue: OpQueue<P::Reply>,
+    pub(super) queue: OpQueue<P::Caller>,
     pub(super) restart: Restart,
     pub(super) counters: Counters,
     pub(super) rejections: Rejections,
@@ -176,7 +176,7 @@ impl<P: Payload> Service<P> {
             Event::Started => self.start_worker(),
             Event::Resumed(rollback) => self.resume(rollback),
             Event::Worker(worker, event) => self.on_worker_event(worker, event),
-            Event::ReloadRequested(reply) => self.request_reload(reply),
+            Event::ReloadRequested(caller) => self.request_reload(caller),
             Event::ConfigLoaded(result) => self.on_config_loaded(result),
             Event::UpgradeRequested => self.request_upgrade(),
             Event::CompatibilityChecked { check, result } => self.on_checked(check, result),
@@ -184,7 +184,7 @@ impl<P: Payload> Service<P> {
             Event::MemoryMeasured(memory) => self.end_excess_draining(&memory),
             Event::StopSignal(signal) => self.on_stop_signal(signal),
             Event::StopRequested => self.stop(),
-            Event::StopAndWait(reply) => self.stop_and_wait(reply),
+            Event::StopAndWait(caller) => self.stop_and_wait(caller),
             Event::Tick => self.on_tick(),
         }
         self.start_next();
@@ -239,8 +239,8 @@ impl<P: Payload> Service<P> {
         let is_free = matches!(self.phase, Phase::Serving) && !self.workers.has_candidate();
         let upgrade = is_free && self.workers.current.is_some();
         match self.queue.next(Allowed { reload: is_free, upgrade }) {
-            Some(Operation::Reload(replies)) => {
-                self.phase = Phase::Loading(replies);
+            Some(Operation::Reload(callers)) => {
+                self.phase = Phase::Loading(callers);
                 self.commands.extend([Command::NotifyReloading, Command::LoadConfig]);
             }
             Some(Operation::Upgrade { check }) => {
@@ -252,9 +252,9 @@ impl<P: Payload> Service<P> {
         }
     }
 
-    pub(super) fn reply_failed(&mut self, replies: Vec<P::Reply>, why: &str) {
-        if !replies.is_empty() {
-            self.commands.push(Command::ReplyFailed(replies, why.to_owned()));
+    pub(super) fn reply_failed(&mut self, callers: Vec<P::Caller>, why: &str) {
+        if !callers.is_empty() {
+            self.commands.push(Command::ReplyFailed(callers, why.to_owned()));
         }
     }
 

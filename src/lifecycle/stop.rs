@@ -36,17 +36,17 @@ impl<P: Payload> Service<P> {
         }
     }
 
-    pub(super) fn stop_and_wait(&mut self, reply: P::Reply) {
+    pub(super) fn stop_and_wait(&mut self, caller: P::Caller) {
         self.stop();
         match &mut self.phase {
             Phase::Stopping(stop) => {
-                stop.waiting.push(reply);
+                stop.waiting.push(caller);
                 let waiting = stop.waiting.len();
                 self.log(Level::Debug, format!("clients wait for the end: count={waiting}"));
             }
             Phase::Ended(result) => {
-                let (result, replies) = (result.clone(), vec![reply]);
-                self.commands.push(Command::ReplyEnded { result, replies });
+                let (result, callers) = (result.clone(), vec![caller]);
+                self.commands.push(Command::ReplyEnded { result, callers });
             }
             Phase::Starting | Phase::Serving | Phase::Loading(_) | Phase::Upgrading(_) => {}
         }
@@ -63,10 +63,10 @@ impl<P: Payload> Service<P> {
         let accepting = self.workers.candidates().filter(|candidate| candidate.step.may_accept());
         let settings = accepting.map(|candidate| candidate.loaded.shutdown);
         let stop = Stop::new(settings.chain([self.active.shutdown]), self.now);
-        let mut replies = self.queue.cancel();
+        let mut callers = self.queue.cancel();
         match mem::replace(&mut self.phase, Phase::Stopping(stop)) {
             Phase::Upgrading(upgrade) => self.undo_upgrade(&upgrade),
-            Phase::Loading(waiting) => replies.extend(waiting),
+            Phase::Loading(waiting) => callers.extend(waiting),
             Phase::Starting | Phase::Serving | Phase::Stopping(_) | Phase::Ended(_) => {}
         }
         self.restart.cancel();
@@ -83,7 +83,7 @@ impl<P: Payload> Service<P> {
         if let Some(current) = &self.workers.current {
             self.commands.push(Command::Send(current.id(), Order::Stop));
         }
-        self.reply_failed(replies, STOPPING);
+        self.reply_failed(callers, STOPPING);
     }
 
     pub(super) fn expire_stop(&mut self) {
@@ -104,10 +104,10 @@ impl<P: Payload> Service<P> {
         }
         let why = stop.why.take().unwrap_or_else(|| "stopped before all was done".to_owned());
         let result = if stop.is_cut { Err(Failure::ForcedStop(why)) } else { Ok(()) };
-        let replies = mem::take(&mut stop.waiting);
+        let callers = mem::take(&mut stop.waiting);
         self.phase = Phase::Ended(result.clone());
-        if !replies.is_empty() {
-            self.commands.push(Command::ReplyEnded { result: result.clone(), replies });
+        if !callers.is_empty() {
+            self.commands.push(Command::ReplyEnded { result: result.clone(), callers });
         }
         self.commands.push(Command::Exit(result));
     }

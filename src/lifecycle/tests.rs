@@ -14,7 +14,7 @@ impl Payload for Numbers {
     type Config = u32;
     type State = u32;
     type Report = u32;
-    type Reply = u32;
+    type Caller = u32;
 
     fn is_empty(report: &u32) -> bool {
         *report == 0
@@ -120,7 +120,7 @@ fn a_reload_goes_from_warm_over_the_state_to_ready() {
     assert_eq!(bench.commands, ["StoreState(WorkerId(1), 7)", take_over]);
     bench.said(SECOND, WorkerEvent::Ready);
     assert!(bench.has("Send(WorkerId(1), Drain)") && bench.has("CloseUnused(1)"));
-    assert!(bench.has("ReportReload { worker: WorkerId(2), before: 0, after: 1, replies: [1] }"));
+    assert!(bench.has("ReportReload { worker: WorkerId(2), before: 0, after: 1, callers: [1] }"));
     assert_eq!(bench.current(), Some(SECOND));
 }
 
@@ -278,7 +278,7 @@ fn a_stop_ends_with_the_last_worker_and_answers_who_waits() {
     bench.event(Event::StopAndWait(9));
     bench.exits(FIRST, true);
     bench.event(Event::Tick);
-    assert_eq!(bench.commands, ["ReplyEnded { result: Ok(()), replies: [9] }", "Exit(Ok(()))"]);
+    assert_eq!(bench.commands, ["ReplyEnded { result: Ok(()), callers: [9] }", "Exit(Ok(()))"]);
 }
 
 #[test]
@@ -288,7 +288,7 @@ fn a_client_that_asks_for_a_stop_when_it_is_complete_gets_its_result() {
     bench.exits(FIRST, true);
     bench.event(Event::Tick);
     bench.event(Event::StopAndWait(9));
-    assert_eq!(bench.commands, ["ReplyEnded { result: Ok(()), replies: [9] }"]);
+    assert_eq!(bench.commands, ["ReplyEnded { result: Ok(()), callers: [9] }"]);
 }
 
 #[test]
@@ -307,7 +307,7 @@ fn a_stop_of_a_service_that_could_not_start_succeeds() {
     bench.event(Event::Started);
     bench.said(FIRST, WorkerEvent::SpawnFailed("no".to_owned()));
     bench.event(Event::StopAndWait(9));
-    assert_eq!(bench.commands, ["ReplyEnded { result: Ok(()), replies: [9] }"]);
+    assert_eq!(bench.commands, ["ReplyEnded { result: Ok(()), callers: [9] }"]);
 }
 
 #[test]

@@ -52,8 +52,8 @@ impl Supervisor {
             }
             Command::CloseUnused(config) => self.sockets.close_unused(&config.addresses()),
             Command::CloseSockets => self.sockets.close_all(),
-            Command::ReportReload { worker, before, after, replies } => {
-                self.report_reload(worker, &before, &after, replies);
+            Command::ReportReload { worker, before, after, callers } => {
+                self.report_reload(worker, &before, &after, callers);
             }
             Command::ReplyFailed(clients, why) => {
                 let answer = Reply::failed(why);
@@ -68,7 +68,7 @@ impl Supervisor {
             Command::NotifyReloading => systemd::reloading(),
             Command::NotifyStopping => systemd::stopping(),
             Command::NotifyAlive => systemd::alive(),
-            Command::ReplyEnded { result, replies } => reply_ended(result, replies),
+            Command::ReplyEnded { result, callers } => reply_ended(result, callers),
             Command::Exit(result) => self.ended = Some(result),
         }
         None

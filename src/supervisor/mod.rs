@@ -78,7 +78,7 @@ impl Payload for Values {
     type Config = Rc<ActiveConfig>;
     type State = Box<State>;
     type Report = Box<DrainReport>;
-    type Reply = Client;
+    type Caller = Client;
 
     fn is_empty(report: &Box<DrainReport>) -> bool {
         report.is_empty()

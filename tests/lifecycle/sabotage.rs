@@ -5,7 +5,7 @@ use weir::lifecycle::process::{Message, ProcessCommand};
 use weir::lifecycle::serving_state::ServingState;
 use weir::lifecycle::{Command, Failure, KillReason, Order};
 
-use crate::world::{Config, Reply, State, Values};
+use crate::world::{Caller, Config, State, Values};
 
 /// How the commands are changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,9 +39,9 @@ impl Sabotage {
             | (Self::LoseReport, Command::SendReport(..))
             | (Self::NeverExit, Command::Exit(Ok(()) | Err(Failure::ForcedStop(_))))
             | (Self::LetAllDrain, Command::Kill(_, KillReason::TooManyDraining { .. })) => vec![],
-            (Self::ReplyTwice, Command::ReplyFailed(replies, why)) => {
-                let again = replies.iter().map(|reply| Reply(reply.0)).collect();
-                vec![Command::ReplyFailed(replies, why.clone()), Command::ReplyFailed(again, why)]
+            (Self::ReplyTwice, Command::ReplyFailed(callers, why)) => {
+                let again = callers.iter().map(|caller| Caller(caller.0)).collect();
+                vec![Command::ReplyFailed(callers, why.clone()), Command::ReplyFailed(again, why)]
             }
             (Self::ForgetRestart, Command::Spawn { worker, is_alone: true, .. })
                 if worker.0 > 1 =>

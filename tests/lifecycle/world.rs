@@ -38,7 +38,7 @@ impl Payload for Values {
     type Config = Config;
     type State = State;
     type Report = Report;
-    type Reply = Reply;
+    type Caller = Caller;
 
     fn is_empty(_report: &Report) -> bool {
         false
@@ -75,7 +75,7 @@ pub(crate) struct Report {
 
 /// A client that waits.
 #[derive(Debug)]
-pub(crate) struct Reply(pub(crate) u64);
+pub(crate) struct Caller(pub(crate) u64);
 
 /// What happened, over a day or many.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -483,10 +483,10 @@ impl World {
         });
     }
 
-    fn client(&mut self, waits_for_end: bool) -> Reply {
+    fn client(&mut self, waits_for_end: bool) -> Caller {
         let client = self.next_serial();
         self.waiting.insert(client, (self.now, waits_for_end));
-        Reply(client)
+        Caller(client)
     }
 
     fn ask_reload(&mut self) {
@@ -660,23 +660,23 @@ impl World {
                 self.are_sockets_closed = true;
                 self.bound.clear();
             }
-            Command::ReportReload { replies, worker, .. } => {
+            Command::ReportReload { callers, worker, .. } => {
                 let view = self.service.view(self.now);
                 let is_current = view.current().is_some_and(|current| current.id == worker);
                 self.assert(is_current, || "a reload is reported before it is done".into());
-                self.answer(replies, false);
+                self.answer(callers, false);
             }
-            Command::ReplyFailed(replies, _) => self.answer(replies, false),
+            Command::ReplyFailed(callers, _) => self.answer(callers, false),
             Command::CheckCompatibility { check } => self.start_check(check),
             Command::Exec => return self.exec(),
             Command::PublishStats => return self.publish_stats(),
             Command::MeasureMemory => return Some(Event::MemoryMeasured(self.measure())),
-            Command::ReplyEnded { replies, result } => {
+            Command::ReplyEnded { callers, result } => {
                 let is_stop = self.stopping.is_some();
                 self.assert(is_stop, || {
                     format!("a stop is reported, and was not asked: {result:?}")
                 });
-                self.answer(replies, true);
+                self.answer(callers, true);
             }
             Command::Exit(result) => self.exit(result),
             Command::AdoptNames(id) => {
@@ -913,8 +913,8 @@ impl World {
         self.reports.values().filter(is_kept)
     }
 
-    fn answer(&mut self, replies: Vec<Reply>, at_the_end: bool) {
-        for Reply(client) in replies {
+    fn answer(&mut self, callers: Vec<Caller>, at_the_end: bool) {
+        for Caller(client) in callers {
             self.sums.replies += 1;
             let is_new = self.answered.insert(client);
             self.assert(is_new, || format!("client {client} was answered twice"));
@@ -1127,11 +1127,11 @@ impl World {
         let was_forced = matches!(self.ended, Some(Err(Failure::ForcedStop(_))));
         for command in self.service.handle(Event::StopAndWait(late), self.now) {
             match command {
-                Command::ReplyEnded { result, replies } => {
+                Command::ReplyEnded { result, callers } => {
                     self.assert(result.is_err() == was_forced, || {
                         format!("a late stop gets {result:?}")
                     });
-                    self.answer(replies, true);
+                    self.answer(callers, true);
                 }
                 other => self.fail(&format!("after the end: {other:?}")),
             }
