@@ -9,6 +9,8 @@ mod action;
 mod builder;
 mod check;
 mod diff;
+#[cfg(test)]
+mod example_tests;
 mod file;
 mod foreign;
 pub mod limits;
