@@ -30,6 +30,8 @@ pub mod admin;
 #[cfg(feature = "server")]
 pub mod clock;
 #[cfg(feature = "server")]
+pub mod current;
+#[cfg(feature = "server")]
 pub(crate) mod delegate;
 #[cfg(feature = "server")]
 pub mod demo;

@@ -13,7 +13,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Every room of the house and its floor. A room imports from lower floors only.
-const ROOMS: [(&str, u8); 25] = [
+const ROOMS: [(&str, u8); 26] = [
     ("main", 9),
     ("supervisor", 8),
     ("link", 6),
@@ -29,6 +29,7 @@ const ROOMS: [(&str, u8); 25] = [
     ("metrics", 5),
     ("sockets", 5),
     ("descriptors", 5),
+    ("current", 5),
     ("upstream", 5),
     ("tls", 4),
     ("clock", 4),

@@ -27,8 +27,8 @@ pub use self::shared::ServerLimits;
 
 use crate::clock::Clock;
 use crate::config::ReadyWhen;
+use crate::current::CurrentSnapshot;
 use crate::metrics::Metrics;
-use crate::runtime::snapshot::Snapshot;
 use crate::time::{Timestamp, nanos};
 
 /// The response to an unknown path.
@@ -42,7 +42,7 @@ const PATHS: &str = "not found; there are:
 /// The pages of a serving worker.
 pub struct Admin {
     /// The current snapshot.
-    pub snapshot: Arc<Snapshot>,
+    pub current: Arc<CurrentSnapshot>,
     /// The metrics.
     pub metrics: Arc<Metrics>,
     /// Where `metrics` are registered.
@@ -127,7 +127,7 @@ impl Admin {
     }
 
     fn readyz(&self) -> Page {
-        match self.readiness.check(&self.snapshot, &self.ready_when) {
+        match self.readiness.check(&self.current.snapshot(), &self.ready_when) {
             Ok(unhealthy) if unhealthy.0.is_empty() => Page::text(200, "ready\n"),
             Ok(unhealthy) => Page::text(200, format!("ready\n{unhealthy}\n")),
             Err(reason) => Page::text(503, format!("not ready: {reason}\n")),
@@ -135,7 +135,7 @@ impl Admin {
     }
 
     fn exposition(&self) -> Page {
-        self.metrics.refresh(&self.snapshot, self.clock.now());
+        self.metrics.refresh(&self.current.snapshot(), self.clock.now());
         let mut body = Vec::new();
         match TextEncoder::new().encode(&self.metrics.gather(), &mut body) {
             Ok(()) => Page { status: 200, content_type: TEXT_FORMAT, body: body.into() },
@@ -166,8 +166,9 @@ impl Admin {
     }
 
     fn status(&self) -> Page {
+        let snapshot = self.current.snapshot();
         let inputs = status::Inputs {
-            snapshot: &self.snapshot,
+            snapshot: &snapshot,
             totals: self.metrics.totals(),
             supervision: self.metrics.supervision(),
             downstream_connections: self.metrics.connections().open.get(),

@@ -11,11 +11,13 @@ use tokio::time::timeout;
 use super::server::run;
 use super::shared::{ServerPhase, ServerState};
 use super::*;
+use crate::current::CurrentSnapshot;
 use crate::exchange::Rolls;
 use crate::exchange::event::Observer;
 use crate::exchange::refusal::Outcome;
 use crate::fixture;
 use crate::lifecycle::serving_state::{ServingState, SharedServingState};
+use crate::metrics::SnapshotMetrics;
 
 const TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -29,7 +31,10 @@ fn admin_of(serving: &Arc<SharedServingState>) -> Arc<Admin> {
     let registry = Registry::new();
     let metrics = Arc::new(Metrics::new(&registry, &snapshot).unwrap());
     Arc::new(Admin {
-        snapshot: Arc::new(snapshot),
+        current: Arc::new(CurrentSnapshot::new(
+            Arc::new(snapshot),
+            Arc::new(SnapshotMetrics::new(&metrics)),
+        )),
         metrics,
         registry,
         readiness: Readiness::new(Arc::clone(serving)),
@@ -149,8 +154,8 @@ async fn readyz_follows_the_worker() {
 #[tokio::test]
 async fn metrics_are_in_the_text_format_and_fresh() {
     let admin = admin();
-    let observer: Arc<dyn Observer> = admin.metrics.clone();
-    let mut exchange = fixture::admitted(&admin.snapshot, &observer);
+    let observer: Arc<dyn Observer> = Arc::new(SnapshotMetrics::new(&admin.metrics));
+    let mut exchange = fixture::admitted(&admin.current.snapshot(), &observer);
     exchange.pick(Timestamp::ZERO, Rolls::default()).unwrap();
     let active = r#"lb_backend_in_flight_requests{backend="10.0.0.1:3000",pool="web"} 1"#;
     let (head, body) = get(&admin, "GET", "/metrics").await;
@@ -161,8 +166,8 @@ async fn metrics_are_in_the_text_format_and_fresh() {
 #[tokio::test]
 async fn status_is_the_same_json_at_both_paths() {
     let admin = admin();
-    let observer: Arc<dyn Observer> = admin.metrics.clone();
-    let mut exchange = fixture::admitted(&admin.snapshot, &observer);
+    let observer: Arc<dyn Observer> = Arc::new(SnapshotMetrics::new(&admin.metrics));
+    let mut exchange = fixture::admitted(&admin.current.snapshot(), &observer);
     exchange.pick(Timestamp::ZERO, Rolls::default()).unwrap();
     exchange.finished(Outcome::Completed, Some(&fixture::wire(200)), Timestamp::ZERO);
     for path in ["/status", "/lb-metrics?pretty"] {

@@ -4,18 +4,20 @@ use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, Res
 
 use crate::metrics::register::{counters, gauges};
 use crate::policy::breaker::{BreakerPhase, Cause, Transition};
+use crate::runtime::backend::Member;
 use crate::runtime::breakers::BreakerChange;
-use crate::runtime::ids::{PoolId, PoolMap};
 use crate::runtime::pool::Pool;
-use crate::runtime::snapshot::Snapshot;
 use crate::time::Timestamp;
 
-/// The series of all backends whose pool has a circuit breaker. All exist from the start.
-pub(super) struct BreakerMetrics {
-    pools: PoolMap<PoolBreakers>,
+/// The families of the series of circuit breakers.
+pub(super) struct BreakerFamilies {
+    states: IntGaugeVec,
+    opened: IntCounterVec,
+    shadow: IntCounterVec,
 }
 
-struct PoolBreakers {
+/// The series of one pool, if it has circuit breakers. All exist from the start.
+pub(super) struct PoolBreakers {
     backends: Vec<BackendBreaker>,
     shadow: Option<IntCounter>,
 }
@@ -27,8 +29,8 @@ struct BackendBreaker {
     opened: Vec<IntCounter>, // lb_breaker_opened_total{pool,backend,cause}
 }
 
-impl BreakerMetrics {
-    pub(super) fn new(registry: &Registry, snapshot: &Snapshot) -> Result<Self> {
+impl BreakerFamilies {
+    pub(super) fn new(registry: &Registry) -> Result<Self> {
         let states = gauges(
             registry,
             (
@@ -53,47 +55,11 @@ impl BreakerMetrics {
             ),
             &["protection", "pool"],
         )?;
-        let families = BreakerFamilies { states, opened, shadow };
-        let pools = snapshot.pools.iter().map(|pool| families.series(pool));
-        Ok(Self { pools: pools.collect::<Result<_>>()? })
+        Ok(Self { states, opened, shadow })
     }
 
-    /// Counts a change.
-    pub(super) fn record(&self, pool: PoolId, change: &BreakerChange) {
-        let Some(pool) = self.pools.get(pool) else { return };
-        let Transition::Opened { why, .. } = change.change else { return };
-        if let Some(shadow) = &pool.shadow {
-            shadow.inc();
-        }
-        let backend = pool.backends.get(change.backend.position());
-        let cause = Cause::ALL.iter().position(|cause| *cause == why.cause);
-        let opened = backend.zip(cause).and_then(|(backend, cause)| backend.opened.get(cause));
-        if let Some(opened) = opened {
-            opened.inc();
-        }
-    }
-
-    /// Sets the gauges from the snapshot.
-    pub(super) fn refresh(&self, snapshot: &Snapshot, now: Timestamp) {
-        for (series, pool) in self.pools.iter().zip(&snapshot.pools) {
-            for (series, member) in series.backends.iter().zip(&pool.members) {
-                let phase = member.backend.circuit.phase(now);
-                for (gauge, state) in series.states.iter().zip(BreakerPhase::ALL) {
-                    gauge.set(i64::from(state == phase));
-                }
-            }
-        }
-    }
-}
-
-struct BreakerFamilies {
-    states: IntGaugeVec,
-    opened: IntCounterVec,
-    shadow: IntCounterVec,
-}
-
-impl BreakerFamilies {
-    fn series(&self, pool: &Pool) -> Result<PoolBreakers> {
+    /// The series of one pool.
+    pub(super) fn series(&self, pool: &Pool) -> Result<PoolBreakers> {
         let Some(breakers) = &pool.breakers else {
             return Ok(PoolBreakers { backends: Vec::new(), shadow: None });
         };
@@ -124,5 +90,31 @@ impl BreakerFamilies {
             self.opened.get_metric_with_label_values(&[pool, backend, cause.as_str()])
         };
         Cause::ALL.iter().map(of).collect()
+    }
+}
+
+impl PoolBreakers {
+    /// Counts a change.
+    pub(super) fn record(&self, change: &BreakerChange) {
+        let Transition::Opened { why, .. } = change.change else { return };
+        if let Some(shadow) = &self.shadow {
+            shadow.inc();
+        }
+        let backend = self.backends.get(change.backend.position());
+        let cause = Cause::ALL.iter().position(|cause| *cause == why.cause);
+        let opened = backend.zip(cause).and_then(|(backend, cause)| backend.opened.get(cause));
+        if let Some(opened) = opened {
+            opened.inc();
+        }
+    }
+
+    /// Sets the gauges from the members that the series were made for.
+    pub(super) fn refresh(&self, members: &[Member], now: Timestamp) {
+        for (series, member) in self.backends.iter().zip(members) {
+            let phase = member.backend.circuit.phase(now);
+            for (gauge, state) in series.states.iter().zip(BreakerPhase::ALL) {
+                gauge.set(i64::from(state == phase));
+            }
+        }
     }
 }

@@ -191,12 +191,13 @@ impl Metrics {
 
     /// The inputs of the totals of `/status`, inherited and own.
     pub(super) fn sums(&self) -> Sums {
-        let (seconds, durations) = self.table.durations();
+        let table = self.series.table();
+        let (seconds, durations) = table.durations();
         let mut sums = Sums {
             succeeded: self.succeeded.load(Relaxed),
             failed: self.failed.load(Relaxed),
             client_errors: self.client_errors.load(Relaxed),
-            retries: self.table.retries(),
+            retries: table.retries(),
             rate_limited: self.rate_limited.iter().map(IntCounter::get).sum(),
             durations,
             seconds,

@@ -36,7 +36,7 @@ impl SeriesFamilies<'_> {
             let name = pool.name.as_str();
             self.place(name, "", &OF_POOL, &ErrorKind::OF_POOL)?;
             let mut has_tls = false;
-            for member in &pool.members {
+            for member in &*pool.members {
                 let label = &member.backend.label;
                 let is_tls = member.backend.transport.tls;
                 has_tls |= is_tls;

@@ -11,6 +11,7 @@
 mod breaker;
 mod connections;
 mod counts;
+mod current;
 mod deprecated;
 mod family;
 mod kind;
@@ -26,14 +27,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
-    Result,
+    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, Result,
 };
 
-use crate::exchange::event::{ExchangeEvent, Observer, Summary};
+use crate::exchange::event::Summary;
 use crate::exchange::refusal::{Outcome, Scope};
 use crate::http::metric_label::{MethodLabel, StatusLabel};
-use crate::metrics::breaker::BreakerMetrics;
+use crate::metrics::current::CurrentSeries;
 use crate::metrics::kind::ErrorKind;
 use crate::metrics::register::{
     by_scope, by_scope_gauge, counter, counters, gauge, gauges, register,
@@ -45,14 +45,9 @@ use crate::time::Timestamp;
 
 pub use connections::ConnectionMetrics;
 pub use counts::Counts;
+pub use current::SnapshotMetrics;
 pub use supervision::SupervisorStats;
 
-/// Buckets of the request histogram, in seconds: from a response out of memory on the same network
-/// to one step beyond the longest default timeout.
-const REQUEST_SECONDS: [f64; 19] = [
-    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0,
-    20.0, 30.0, 45.0, 60.0,
-];
 /// Buckets of the connect histogram, in seconds: from the same host, over a lost SYN (1 s, 3 s), to
 /// any reasonable timeout.
 const CONNECT_SECONDS: [f64; 11] =
@@ -68,8 +63,8 @@ pub struct Metrics {
     retries: IntCounterVec, // lb_retries_total{pool,reason}
     /// Per (pool, backend), with `lb_request_duration_seconds`, `lb_backend_up` and
     /// `lb_backend_in_flight_requests`; per pool, `lb_tunnels` and `lb_tunnels_total`; and the series
-    /// of the circuit breakers.
-    table: SeriesTable,
+    /// of the circuit breakers. The current table; a request uses that of its own snapshot.
+    series: CurrentSeries,
     /// Requests rejected by a rate limit, one for each [`Scope`].
     rate_limited: [IntCounter; Scope::ALL.len()], // lb_rate_limited_requests_total{scope}
     /// Clients in the table of a rate limit, one for each [`Scope`].
@@ -141,7 +136,7 @@ impl Metrics {
                 ("lb_retries_total", "Failed attempts that were retried."),
                 &["pool", "reason"],
             )?,
-            table: table(registry, snapshot)?,
+            series: CurrentSeries::new(registry, snapshot)?,
             rate_limited: by_scope(&counters(
                 registry,
                 ("lb_rate_limited_requests_total", "Requests rejected by a rate limit."),
@@ -186,10 +181,23 @@ impl Metrics {
             inherited: Mutex::default(),
             supervision: Mutex::default(),
         };
-        let Self { requests, errors, retries, .. } = &metrics;
-        known::SeriesFamilies { requests, errors, retries }.create(snapshot)?;
+        metrics.create_known(snapshot)?;
         describe_process(registry)?;
         Ok(metrics)
+    }
+
+    fn create_known(&self, snapshot: &Snapshot) -> Result<()> {
+        let Self { requests, errors, retries, .. } = self;
+        known::SeriesFamilies { requests, errors, retries }.create(snapshot)
+    }
+
+    /// Makes the series of a snapshot that replaces the current one.
+    ///
+    /// # Errors
+    /// None: the number of labels is right.
+    pub fn follow(&self, snapshot: &Snapshot) -> Result<()> {
+        self.create_known(snapshot)?;
+        self.series.follow(snapshot)
     }
 
     /// Records that the active configuration was loaded at `at`.
@@ -227,8 +235,7 @@ impl Metrics {
 
     /// Updates the gauges that repeat the snapshot. To be called just before metrics are gathered.
     pub fn refresh(&self, snapshot: &Snapshot, now: Timestamp) {
-        self.table.refresh(snapshot);
-        self.table.breakers.refresh(snapshot, now);
+        self.series.table().refresh(snapshot, now);
         let clients = |limiter: Option<&RateLimiter>| limiter.map_or(0, RateLimiter::clients);
         let routes = snapshot.routes.iter().map(|route| clients(route.limiter.as_ref())).sum();
         let pools = snapshot.pools.iter().map(|pool| clients(pool.limiter.as_ref())).sum();
@@ -254,10 +261,10 @@ impl Metrics {
         }
     }
 
-    fn finished(&self, summary: &Summary<'_>) {
+    fn finished(&self, table: &SeriesTable, summary: &Summary<'_>) {
         let exchange = summary.exchange;
         let last = exchange.attempts().last().map(|attempt| attempt.backend);
-        let series = self.table.series(exchange.pool_id(), last);
+        let series = table.series(exchange.pool_id(), last);
         let status = summary.wire.map_or(0, |wire| wire.status);
         let method = summary.wire.map_or(MethodLabel::Other, |wire| wire.method_label);
         // The lifetime of a WebSocket is not part of the request's duration.
@@ -289,87 +296,6 @@ impl Metrics {
             | Outcome::Abandoned => &self.failed,
         }
     }
-}
-
-impl Observer for Metrics {
-    fn observe(&self, event: &ExchangeEvent<'_>) {
-        match event {
-            ExchangeEvent::Connected { took, .. } => self.connect.observe(took.as_secs_f64()),
-            ExchangeEvent::AttemptFailed { pool, backend, failure, retried } => {
-                let kind = ErrorKind::of_attempt(*failure);
-                self.table.series(Some(*pool), Some(*backend)).record_error(&self.errors, kind);
-                if *retried {
-                    self.table.record_retry(&self.retries, *pool, kind);
-                }
-            }
-            ExchangeEvent::Breaker { pool, change } => self.table.breakers.record(*pool, change),
-            ExchangeEvent::RetryBudgetExhausted { pool } => {
-                self.table.record_budget_exhausted(*pool);
-            }
-            ExchangeEvent::Upgraded { pool } => self.table.record_upgrade(*pool),
-            ExchangeEvent::RateLimited(scope) => {
-                let [global, route, pool] = &self.rate_limited;
-                match scope {
-                    Scope::Global => global.inc(),
-                    Scope::Route => route.inc(),
-                    Scope::Pool => pool.inc(),
-                }
-            }
-            ExchangeEvent::Finished(summary) => self.finished(summary),
-        }
-    }
-}
-
-/// The series of every (pool, backend), and of each pool.
-fn table(registry: &Registry, snapshot: &Snapshot) -> Result<SeriesTable> {
-    let families = series::Families {
-        duration: register(
-            registry,
-            HistogramVec::new(
-                HistogramOpts::new(
-                    "lb_request_duration_seconds",
-                    "Time from the first byte of a request to the last byte of its response.",
-                )
-                .buckets(REQUEST_SECONDS.to_vec()),
-                &["pool", "backend"],
-            )?,
-        )?,
-        up: gauges(
-            registry,
-            ("lb_backend_up", "Whether a backend is healthy."),
-            &["pool", "backend"],
-        )?,
-        active: gauges(
-            registry,
-            ("lb_backend_in_flight_requests", "Requests in flight to a backend."),
-            &["pool", "backend"],
-        )?,
-        unresolved: gauges(
-            registry,
-            ("lb_backend_unresolved", "Whether the host name of a backend is not resolved."),
-            &["pool", "backend"],
-        )?,
-        healthy: gauges(
-            registry,
-            ("lb_healthy_backends", "Healthy backends of a pool."),
-            &["pool"],
-        )?,
-        tunnels: gauges(registry, ("lb_tunnels", "Open WebSockets."), &["pool"])?,
-        tunnelled: counters(
-            registry,
-            ("lb_tunnels_total", "Requests upgraded to a WebSocket."),
-            &["pool"],
-        )?,
-        budget_exhausted: counters(
-            registry,
-            (
-                "lb_retry_budget_exhausted_total",
-                "Failed attempts that were not retried because the retry budget was exhausted.",
-            ),
-            &["pool"],
-        )?,
-    };
-    SeriesTable::new(&families, BreakerMetrics::new(registry, snapshot)?, snapshot)
 }
 
 /// `lb_build_info`, and the kernel's metrics of this process.

@@ -6,16 +6,27 @@
 use std::sync::{Arc, OnceLock};
 
 use prometheus::{
-    Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Result,
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Registry, Result,
 };
 
 use crate::http::metric_label::{MethodLabel, StatusLabel};
-use crate::metrics::breaker::BreakerMetrics;
+use crate::metrics::breaker::{BreakerFamilies, PoolBreakers};
+use crate::metrics::register::{counters, gauges, register};
 use crate::metrics::{ErrorKind, signed};
+use crate::runtime::backend::Member;
+use crate::runtime::breakers::BreakerChange;
 use crate::runtime::ids::{BackendId, PoolId, PoolMap};
 use crate::runtime::pool::Pool;
 use crate::runtime::snapshot::Snapshot;
+use crate::time::Timestamp;
 
+/// Buckets of the request histogram, in seconds: from a response out of memory on the same network
+/// to one step beyond the longest default timeout.
+const REQUEST_SECONDS: [f64; 19] = [
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0,
+    20.0, 30.0, 45.0, 60.0,
+];
 /// The label value for no backend, or no pool.
 const NO_LABEL: &str = "";
 
@@ -29,20 +40,76 @@ pub(super) struct Families {
     pub(super) tunnels: IntGaugeVec,
     pub(super) tunnelled: IntCounterVec,
     pub(super) budget_exhausted: IntCounterVec,
+    pub(super) breakers: BreakerFamilies,
+}
+
+impl Families {
+    /// Those of every (pool, backend), and of each pool.
+    pub(super) fn new(registry: &Registry) -> Result<Self> {
+        Ok(Self {
+            duration: register(
+                registry,
+                HistogramVec::new(
+                    HistogramOpts::new(
+                        "lb_request_duration_seconds",
+                        "Time from the first byte of a request to the last byte of its response.",
+                    )
+                    .buckets(REQUEST_SECONDS.to_vec()),
+                    &["pool", "backend"],
+                )?,
+            )?,
+            up: gauges(
+                registry,
+                ("lb_backend_up", "Whether a backend is healthy."),
+                &["pool", "backend"],
+            )?,
+            active: gauges(
+                registry,
+                ("lb_backend_in_flight_requests", "Requests in flight to a backend."),
+                &["pool", "backend"],
+            )?,
+            unresolved: gauges(
+                registry,
+                ("lb_backend_unresolved", "Whether the host name of a backend is not resolved."),
+                &["pool", "backend"],
+            )?,
+            healthy: gauges(
+                registry,
+                ("lb_healthy_backends", "Healthy backends of a pool."),
+                &["pool"],
+            )?,
+            tunnels: gauges(registry, ("lb_tunnels", "Open WebSockets."), &["pool"])?,
+            tunnelled: counters(
+                registry,
+                ("lb_tunnels_total", "Requests upgraded to a WebSocket."),
+                &["pool"],
+            )?,
+            budget_exhausted: counters(
+                registry,
+                (
+                    "lb_retry_budget_exhausted_total",
+                    "Failed attempts that were not retried because the retry budget was exhausted.",
+                ),
+                &["pool"],
+            )?,
+            breakers: BreakerFamilies::new(registry)?,
+        })
+    }
 }
 
 /// All series of one snapshot, by the ids that exchanges use.
 ///
-/// It is built for the pools and backends of the snapshot that a worker starts with. A pool
-/// beyond it is counted as no pool, so a series is never created.
+/// A pool beyond the snapshot is counted as no pool, so a series is never created.
 pub(super) struct SeriesTable {
-    pools: PoolMap<PoolSeries>,
+    /// Those of a pool are shared with the table before if its members are the same.
+    pools: PoolMap<Arc<PoolSeries>>,
     no_pool: RequestSeries,
-    pub(super) breakers: BreakerMetrics,
 }
 
 struct PoolSeries {
     name: Arc<str>,
+    /// The members that `backends` are for.
+    members: Arc<[Member]>,
     backends: Vec<(RequestSeries, BackendGauges)>,
     no_backend: RequestSeries,
     healthy: IntGauge,
@@ -50,7 +117,9 @@ struct PoolSeries {
     tunnelled: IntCounter,
     /// If the pool has a retry budget.
     budget_exhausted: Option<IntCounter>,
-    retries: [LazyCounter; ErrorKind::COUNT],
+    /// The same ones for every snapshot.
+    retries: Arc<[LazyCounter; ErrorKind::COUNT]>,
+    breakers: PoolBreakers,
 }
 
 struct BackendGauges {
@@ -90,44 +159,24 @@ impl LazyCounter {
 }
 
 impl SeriesTable {
+    /// `before`: the table of the snapshot that this one replaces.
     pub(super) fn new(
         families: &Families,
-        breakers: BreakerMetrics,
         snapshot: &Snapshot,
+        before: Option<&Self>,
     ) -> Result<Self> {
-        let no_label: Arc<str> = NO_LABEL.into();
-        let series = |pool: &Pool| {
-            let name: Arc<str> = pool.name.as_str().into();
-            let mut backends = Vec::with_capacity(pool.members.len());
-            for member in &pool.members {
-                let label = &member.backend.label;
-                let labels: [&str; 2] = [&name, label];
-                let is_named = member.backend.endpoint.host().is_some();
-                let unresolved =
-                    is_named.then(|| families.unresolved.get_metric_with_label_values(&labels));
-                let gauges = BackendGauges {
-                    unresolved: unresolved.transpose()?,
-                    up: families.up.get_metric_with_label_values(&labels)?,
-                    active: families.active.get_metric_with_label_values(&labels)?,
-                };
-                backends.push((RequestSeries::new(families, &name, label)?, gauges));
+        let series = |(id, pool): (PoolId, &Pool)| {
+            let before = before.and_then(|before| before.pools.get(id));
+            let same = before.filter(|before| Arc::ptr_eq(&before.members, &pool.members));
+            if let Some(same) = same {
+                return Ok(Arc::clone(same));
             }
-            let exhausted = || families.budget_exhausted.get_metric_with_label_values(&[&*name]);
-            let budget_exhausted = pool.retry_budget.as_ref().map(|_| exhausted()).transpose()?;
-            Ok(PoolSeries {
-                budget_exhausted,
-                no_backend: RequestSeries::new(families, &name, &no_label)?,
-                healthy: families.healthy.get_metric_with_label_values(&[&*name])?,
-                tunnels: families.tunnels.get_metric_with_label_values(&[&*name])?,
-                tunnelled: families.tunnelled.get_metric_with_label_values(&[&*name])?,
-                retries: Default::default(),
-                backends,
-                name,
-            })
+            let retries = before.map(|before| Arc::clone(&before.retries));
+            PoolSeries::new(families, pool, retries.unwrap_or_default()).map(Arc::new)
         };
-        let pools = snapshot.pools.iter().map(series).collect::<Result<PoolMap<_>>>()?;
-        let no_pool = RequestSeries::new(families, &no_label, &no_label)?;
-        Ok(Self { pools, no_pool, breakers })
+        let pools = snapshot.pools.entries().map(series).collect::<Result<PoolMap<_>>>()?;
+        let no_label: Arc<str> = NO_LABEL.into();
+        Ok(Self { pools, no_pool: RequestSeries::new(families, &no_label, &no_label)? })
     }
 
     /// The series for a request with this pool and this last backend.
@@ -167,9 +216,16 @@ impl SeriesTable {
         }
     }
 
+    /// Counts a change of a circuit breaker in this pool.
+    pub(super) fn record_breaker(&self, pool: PoolId, change: &BreakerChange) {
+        if let Some(pool) = self.pools.get(pool) {
+            pool.breakers.record(change);
+        }
+    }
+
     /// Attempts after the first, in all pools.
     pub(super) fn retries(&self) -> u64 {
-        self.pools.iter().flat_map(|pool| &pool.retries).map(LazyCounter::get).sum()
+        self.pools.iter().flat_map(|pool| &*pool.retries).map(LazyCounter::get).sum()
     }
 
     /// The sum of all durations, in seconds, and their number.
@@ -188,11 +244,11 @@ impl SeriesTable {
         backends.chain(pools).chain([&self.no_pool])
     }
 
-    /// Sets the gauges from the snapshot.
-    pub(super) fn refresh(&self, snapshot: &Snapshot) {
+    /// Sets the gauges from the snapshot that the table was made for.
+    pub(super) fn refresh(&self, snapshot: &Snapshot, now: Timestamp) {
         for (series, pool) in self.pools.iter().zip(&snapshot.pools) {
             let mut healthy = 0;
-            for ((_, gauges), member) in series.backends.iter().zip(&pool.members) {
+            for ((_, gauges), member) in series.backends.iter().zip(&*series.members) {
                 let up = i64::from(member.backend.is_healthy());
                 healthy += up;
                 gauges.up.set(up);
@@ -203,7 +259,46 @@ impl SeriesTable {
             }
             series.healthy.set(healthy);
             series.tunnels.set(signed(pool.tunnels.open()));
+            series.breakers.refresh(&series.members, now);
         }
+    }
+}
+
+impl PoolSeries {
+    fn new(
+        families: &Families,
+        pool: &Pool,
+        retries: Arc<[LazyCounter; ErrorKind::COUNT]>,
+    ) -> Result<Self> {
+        let name: Arc<str> = pool.name.as_str().into();
+        let mut backends = Vec::with_capacity(pool.members.len());
+        for member in &*pool.members {
+            let label = &member.backend.label;
+            let labels: [&str; 2] = [&name, label];
+            let is_named = member.backend.endpoint.host().is_some();
+            let unresolved =
+                is_named.then(|| families.unresolved.get_metric_with_label_values(&labels));
+            let gauges = BackendGauges {
+                unresolved: unresolved.transpose()?,
+                up: families.up.get_metric_with_label_values(&labels)?,
+                active: families.active.get_metric_with_label_values(&labels)?,
+            };
+            backends.push((RequestSeries::new(families, &name, label)?, gauges));
+        }
+        let exhausted = || families.budget_exhausted.get_metric_with_label_values(&[&*name]);
+        let budget_exhausted = pool.retry_budget.as_ref().map(|_| exhausted()).transpose()?;
+        Ok(Self {
+            budget_exhausted,
+            no_backend: RequestSeries::new(families, &name, &NO_LABEL.into())?,
+            healthy: families.healthy.get_metric_with_label_values(&[&*name])?,
+            tunnels: families.tunnels.get_metric_with_label_values(&[&*name])?,
+            tunnelled: families.tunnelled.get_metric_with_label_values(&[&*name])?,
+            breakers: families.breakers.series(pool)?,
+            retries,
+            members: Arc::clone(&pool.members),
+            backends,
+            name,
+        })
     }
 }
 

@@ -6,7 +6,8 @@ use prometheus::proto::{MetricFamily, MetricType};
 
 use super::counts::Sums;
 use super::*;
-use crate::exchange::event::Wire;
+use crate::exchange::event::{ExchangeEvent, Observer, Wire};
+
 use crate::exchange::refusal::{Abort, Refusal};
 use crate::exchange::{Replay, Rolls};
 use crate::fixture;
@@ -33,7 +34,7 @@ fn world() -> World {
 fn world_of(snapshot: Arc<Snapshot>) -> World {
     let registry = Registry::new();
     let metrics = Arc::new(Metrics::new(&registry, &snapshot).unwrap());
-    let observer: Arc<dyn Observer> = metrics.clone();
+    let observer: Arc<dyn Observer> = Arc::new(SnapshotMetrics::new(&metrics));
     World { registry, snapshot, metrics, observer }
 }
 
@@ -149,7 +150,7 @@ fn only_a_new_connection_is_timed() {
 #[test]
 fn a_rate_limited_request_is_counted_by_the_limit_that_was_hit() {
     let world = world();
-    world.metrics.observe(&ExchangeEvent::RateLimited(Scope::Route));
+    world.observer.observe(&ExchangeEvent::RateLimited(Scope::Route));
     assert!(world.has(r#"lb_rate_limited_requests_total{scope="route"} 1"#));
     assert!(world.has(r#"lb_rate_limited_requests_total{scope="global"} 0"#));
     assert_eq!(world.metrics.totals().rate_limited, 1);
@@ -331,7 +332,7 @@ fn with_very_many_backends_no_series_exists_at_0() {
 fn every_name_has_the_prefix_and_every_counter_ends_in_total() {
     let world = world();
     world.respond(200);
-    world.metrics.observe(&ExchangeEvent::RateLimited(Scope::Pool));
+    world.observer.observe(&ExchangeEvent::RateLimited(Scope::Pool));
     world.metrics.set_supervisor_stats(&supervision());
     for family in world.families() {
         let name = family.name();
@@ -439,9 +440,9 @@ impl World {
         let late = Timestamp::from_nanos(777_777_777);
         exchange.finished(Outcome::Completed, Some(&fixture::wire(200)), late);
         for scope in Scope::ALL {
-            self.metrics.observe(&ExchangeEvent::RateLimited(scope));
+            self.observer.observe(&ExchangeEvent::RateLimited(scope));
         }
-        self.metrics.observe(&ExchangeEvent::Upgraded { pool: PoolId::new(0) });
+        self.observer.observe(&ExchangeEvent::Upgraded { pool: PoolId::new(0) });
         self.metrics.panics().inc();
         self.metrics.access_log_dropped().inc_by(3);
         self.metrics.connections().stalled_ended.inc();
@@ -614,7 +615,7 @@ fn series_of_removed_backends_are_dropped_but_stay_in_the_totals() {
 fn series_without_a_pool_are_kept() {
     let (old, new) = (world(), changed());
     old.metrics.panics().inc();
-    old.metrics.observe(&ExchangeEvent::RateLimited(Scope::Global));
+    old.observer.observe(&ExchangeEvent::RateLimited(Scope::Global));
     let mut exchange = crate::exchange::Exchange::new(
         Arc::clone(&old.snapshot),
         Arc::clone(&old.observer),
@@ -647,7 +648,7 @@ fn a_histogram_with_other_buckets_keeps_its_count_and_its_sum() {
     buckets(&[("0.05", 0), ("0.25", 1), ("1", 2), ("3", 3), ("+Inf", 4)], 4, "11.1");
     let old = world();
     let (pool, backend) = (PoolId::new(0), BackendId::new(0));
-    old.metrics.observe(&ExchangeEvent::Connected { pool, backend, took: Duration::from_secs(1) });
+    old.observer.observe(&ExchangeEvent::Connected { pool, backend, took: Duration::from_secs(1) });
     new.inherit(&old.counts());
     buckets(&[("0.05", 0), ("0.25", 1), ("1", 3), ("3", 4), ("+Inf", 5)], 5, "12.1");
 }
@@ -761,4 +762,35 @@ fn lost_lines_of_the_log_are_counted_by_process_and_those_of_workers_are_inherit
 fn the_supervisors_message_survives_serialization() {
     let text = serde_json::to_string(&supervision()).unwrap();
     assert_eq!(serde_json::from_str::<SupervisorStats>(&text).unwrap(), supervision());
+}
+
+#[test]
+fn a_request_is_counted_for_the_members_of_its_own_snapshot() {
+    let world = world();
+    world.respond(200); // at the first backend
+    let second = world.snapshot.with_members(|_, pool| Some(vec![pool.members[1].clone()]));
+    let first_is_position_0 = world.admitted();
+    world.metrics.follow(&second).unwrap();
+    let observer: Arc<dyn Observer> = Arc::new(SnapshotMetrics::new(&world.metrics));
+    let mut exchange = fixture::admitted(&Arc::new(second), &observer);
+    exchange.pick(NOW, Rolls::default()).unwrap();
+    exchange.finished(Outcome::Completed, Some(&fixture::wire(200)), NOW);
+    drop((exchange, first_is_position_0));
+    for backend in ["10.0.0.1:3000", "10.0.0.2:3000"] {
+        let line = format!(
+            r#"lb_requests_total{{backend="{backend}",method="GET",pool="web",status="200"}} 1"#
+        );
+        assert!(world.has(&line), "{}", world.text());
+    }
+}
+
+#[test]
+fn retries_stay_in_the_totals_when_the_members_change() {
+    let world = world();
+    let mut exchange = world.admitted();
+    exchange.pick(NOW, Rolls::default()).unwrap();
+    assert!(exchange.attempt_failed(AttemptFailure::Connect, "refused", IDEMPOTENT, NOW));
+    let second = world.snapshot.with_members(|_, pool| Some(vec![pool.members[1].clone()]));
+    world.metrics.follow(&second).unwrap();
+    assert_eq!(world.metrics.totals().retries, 1);
 }

@@ -37,7 +37,7 @@ use crate::probe::http::HttpProbe;
 use crate::probe::target::{UNEXPECTED, target};
 use crate::probe::tcp::TcpProbe;
 use crate::runtime::backend::Backend;
-use crate::runtime::ids::{BackendId, PoolId};
+use crate::runtime::ids::PoolId;
 use crate::runtime::snapshot::Snapshot;
 use crate::upstream::shortage::{self, Shortage};
 use crate::upstream::{UpstreamPeers, error_kinds, tls_error};
@@ -114,19 +114,17 @@ impl Prober {
                     Arc::new(HttpProbe::new(path, host, status, body, options))
                 }
             };
-            probe_loops.extend(pool.members.iter().enumerate().map(|(position, member)| {
-                ProbeLoop {
-                    pool: pool.name.clone(),
-                    backend: Arc::clone(&member.backend),
-                    upstreams: Arc::clone(&self.upstreams),
-                    ids: (id, BackendId::new(position)),
-                    check: check.clone(),
-                    probe: Arc::clone(&probe),
-                    clock: self.clock,
-                    resolved: self.resolved.clone(),
-                    reserve: Arc::clone(&self.reserve),
-                    missing: is_awaited(&member.backend).then(|| Arc::clone(&self.missing)),
-                }
+            probe_loops.extend(pool.members.iter().map(|member| ProbeLoop {
+                pool: pool.name.clone(),
+                pool_id: id,
+                backend: Arc::clone(&member.backend),
+                upstreams: Arc::clone(&self.upstreams),
+                check: check.clone(),
+                probe: Arc::clone(&probe),
+                clock: self.clock,
+                resolved: self.resolved.clone(),
+                reserve: Arc::clone(&self.reserve),
+                missing: is_awaited(&member.backend).then(|| Arc::clone(&self.missing)),
             }));
         }
         probe_loops
@@ -155,10 +153,9 @@ fn is_awaited(backend: &Backend) -> bool {
 /// The probes of one backend, one after the other.
 struct ProbeLoop {
     pool: PoolName,
+    pool_id: PoolId,
     backend: Arc<Backend>,
     upstreams: Arc<UpstreamPeers>,
-    /// The pool, and the backend within it.
-    ids: (PoolId, BackendId),
     check: HealthCheck,
     probe: Arc<Probe>,
     clock: Clock,
@@ -234,7 +231,7 @@ impl ProbeLoop {
             address.set_port(self.check.port.map_or(address.port(), NonZeroU16::get));
             address
         });
-        let peer = address.and_then(|to| self.upstreams.peer(self.ids.0, self.ids.1, to));
+        let peer = address.and_then(|to| self.upstreams.peer(self.pool_id, self.backend.entry, to));
         let Some(mut peer) = peer else {
             return Err(ProbeFailure::Local("its host name is not resolved".to_owned()));
         };

@@ -15,6 +15,7 @@ use super::*;
 use crate::config::limits::PROBE_BODY_BYTES_MAX;
 use crate::config::{Probe as Question, StatusSet};
 use crate::fixture;
+use crate::runtime::ids::BackendId;
 use crate::tls::upstream::Trust;
 
 /// Longer than any of these tests should take.
@@ -338,7 +339,7 @@ async fn a_probe_that_panics_has_failed() {
         pool: pool.name.clone(),
         backend: Arc::clone(pool.backend(BackendId::new(0)).unwrap()),
         upstreams,
-        ids: (PoolId::new(0), BackendId::new(0)),
+        pool_id: PoolId::new(0),
         check: check(Question::Tcp),
         probe: Arc::new(Panics),
         clock: Clock::process(),

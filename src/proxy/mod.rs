@@ -35,19 +35,18 @@ use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
 use self::context::RequestContext;
 use crate::clock::Clock;
+use crate::current::{CurrentSnapshot, Serving};
 use crate::downstream::connection_state::ConnectionState;
 use crate::downstream::disconnect;
 use crate::downstream::disconnect::ClientPresence;
 use crate::downstream::early_refusal::EarlyRefusal;
 use crate::downstream::session_ext::SessionExt as _;
 use crate::downstream::stalled::Stallable as _;
-use crate::exchange::event::Observer;
 use crate::exchange::outcome;
 use crate::exchange::refusal::{Outcome, Refusal};
 use crate::exchange::{Admitted, Exchange, Rolls};
 use crate::lifecycle::serving_state::SharedServingState;
 use crate::policy::retry::AttemptFailure;
-use crate::runtime::snapshot::Snapshot;
 use crate::time::Timestamp;
 use crate::upstream::UpstreamPeers;
 use crate::upstream::http2::RequestBody;
@@ -55,12 +54,10 @@ use crate::upstream::http2::RequestBody;
 /// What all requests share. Cheap to clone.
 #[derive(Clone)]
 pub struct Proxy {
-    /// The current snapshot.
-    pub snapshot: Arc<Snapshot>,
+    /// The current snapshot, with what logs and counts its requests.
+    pub current: Arc<CurrentSnapshot>,
     /// How backends are reached.
     pub upstreams: Arc<UpstreamPeers>,
-    /// Logs and counts requests.
-    pub observer: Arc<dyn Observer>,
     /// Reads the time.
     pub clock: Clock,
     /// Whether connections are closed after their current request.
@@ -69,9 +66,8 @@ pub struct Proxy {
 
 impl Proxy {
     fn exchange(&self) -> RequestContext {
-        let observer = Arc::clone(&self.observer);
-        let exchange = Exchange::new(Arc::clone(&self.snapshot), observer, self.clock.now());
-        RequestContext::new(exchange, self.clock)
+        let Serving { snapshot, observer } = self.current.serving();
+        RequestContext::new(Exchange::new(snapshot, observer, self.clock.now()), self.clock)
     }
 
     fn admit(&self, session: &Session, exchange: &mut Exchange) -> Result<Admitted, Refusal> {
@@ -111,9 +107,8 @@ impl Proxy {
     /// Logs and counts a connection that was refused before it had a request.
     fn record_refusal(&self, early: &EarlyRefusal, state: &ConnectionState) {
         let refusal = early.refusal;
-        let observer = Arc::clone(&self.observer);
-        let mut exchange =
-            Exchange::new(Arc::clone(&self.snapshot), observer, state.head_started_at());
+        let Serving { snapshot, observer } = self.current.serving();
+        let mut exchange = Exchange::new(snapshot, observer, state.head_started_at());
         exchange.set_peer(state.connection.client_ip());
         exchange.refuse(refusal);
         if let Some(violation) = state.violation() {

@@ -32,7 +32,7 @@ impl SessionHandler for ProxyService {
     }
 
     fn is_trusted_proxy(&self, client: IpAddr) -> bool {
-        is_trusted(client, &self.proxy.snapshot.trusted_proxies)
+        is_trusted(client, &self.proxy.current.snapshot().trusted_proxies)
     }
 
     fn record_refusal(&self, refusal: &EarlyRefusal, connection: &ConnectionState) {

@@ -17,6 +17,7 @@ use crate::config::HealthCheck;
 use crate::policy::hysteresis::{HealthStreak, Hysteresis};
 use crate::runtime::circuit::Circuit;
 use crate::runtime::endpoint::{Change, Endpoint};
+use crate::runtime::ids::EntryId;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use crate::time::Timestamp;
 
@@ -29,6 +30,8 @@ pub struct Backend {
     pub endpoint: Endpoint,
     /// A hash of the label, the same in every process.
     pub identity: u64,
+    /// The entry of the configuration that it comes from.
+    pub entry: EntryId,
     /// How to connect to it.
     pub transport: TransportKey,
     healthy: AtomicBool,
@@ -130,6 +133,7 @@ impl Backend {
         Self {
             label: label.into(),
             identity: xxh3_64(label.as_bytes()),
+            entry: EntryId::default(),
             transport: TransportKey::default(),
             healthy: AtomicBool::new(hysteresis.is_none() && endpoint.address().is_some()),
             endpoint,
@@ -146,6 +150,13 @@ impl Backend {
     #[must_use]
     pub fn with_transport(mut self, transport: TransportKey) -> Self {
         self.transport = transport;
+        self
+    }
+
+    /// Sets the entry of the configuration that it comes from.
+    #[must_use]
+    pub fn with_entry(mut self, entry: EntryId) -> Self {
+        self.entry = entry;
         self
     }
 

@@ -1,7 +1,8 @@
-//! Which pool, and which backend of a pool.
+//! Which pool, which entry of its configuration, and which backend of a pool.
 //!
-//! Both are positions in the configuration, so a lookup costs what an index costs. They are types
-//! of their own, so that one cannot be passed for the other.
+//! They are positions, so a lookup costs what an index costs, and types of their own, so that one
+//! cannot be passed for the other. Pools and entries keep their positions for the life of a worker.
+//! A backend has its position in one snapshot only.
 
 use std::ops::Deref;
 
@@ -28,13 +29,32 @@ impl PoolId {
 pub struct BackendId(usize);
 
 impl BackendId {
-    /// The backend at this position in its pool.
+    /// The backend at this position among the members of its pool.
     #[must_use]
     pub const fn new(position: usize) -> Self {
         Self(position)
     }
 
     /// The position in its pool.
+    #[must_use]
+    pub const fn position(self) -> usize {
+        self.0
+    }
+}
+
+/// An entry of `backends` in the configuration of a pool. A host name in it may give several
+/// backends, which change while a worker runs; the entry stays.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EntryId(usize);
+
+impl EntryId {
+    /// The entry at this position in the configuration.
+    #[must_use]
+    pub const fn new(position: usize) -> Self {
+        Self(position)
+    }
+
+    /// The position in the configuration.
     #[must_use]
     pub const fn position(self) -> usize {
         self.0

@@ -4,6 +4,7 @@
 //! that the request has already tried, are combined in the `PoolView`, which is sampled once per pick. So a
 //! backend that changes during a pick cannot confuse it.
 
+use std::ops::Deref;
 use std::sync::Arc;
 
 use crate::config::{Algorithm, HealthCheck, Protocol, Timeouts};
@@ -22,12 +23,19 @@ use crate::runtime::tunnels::TunnelGauge;
 use crate::time::Timestamp;
 
 /// A named group of interchangeable backends.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Pool {
+    common: Arc<PoolCommon>,
+    /// Its backends, fixed for the life of a snapshot.
+    pub members: Arc<[Member]>,
+}
+
+/// What a pool keeps when its members change: its settings, and its state except for that of its
+/// backends. Nothing in it may depend on the position of a member.
+#[derive(Debug)]
+pub struct PoolCommon {
     /// Its name in routes, metrics and logs.
     pub name: PoolName,
-    /// Its backends.
-    pub members: Vec<Member>,
     /// Picks a backend for a first attempt.
     pub selector: Box<dyn Selector>,
     /// Picks a backend for a retry. A retry that took a turn of the first attempts would break
@@ -92,7 +100,27 @@ struct Sorted {
     out: BackendSet,
 }
 
+impl Deref for Pool {
+    type Target = PoolCommon;
+
+    fn deref(&self) -> &PoolCommon {
+        &self.common
+    }
+}
+
 impl Pool {
+    /// A pool with these members.
+    #[must_use]
+    pub fn new(common: PoolCommon, members: Vec<Member>) -> Self {
+        Self { common: Arc::new(common), members: members.into() }
+    }
+
+    /// The same pool with other members. All state of the pool is shared.
+    #[must_use]
+    pub fn with_members(&self, members: Vec<Member>) -> Self {
+        Self { common: Arc::clone(&self.common), members: members.into() }
+    }
+
     /// Picks a backend: one that is due for a trial, or else an eligible one that was not tried. For
     /// a retry then one that is recovering, then one whose circuit breaker is open but that does not
     /// refuse connections, then an eligible one again. If the circuit breakers leave none, they are

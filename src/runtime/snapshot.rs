@@ -1,6 +1,7 @@
 //! Everything that a request needs, at one version.
 
 use std::fmt;
+use std::ops::Deref;
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -20,18 +21,28 @@ use crate::runtime::action::Action;
 use crate::runtime::backend::{Backend, Member, TransportKey};
 use crate::runtime::breakers::Breakers;
 use crate::runtime::endpoint::{Endpoint, Lookup};
-use crate::runtime::ids::PoolMap;
-use crate::runtime::pool::{Pool, selector};
+use crate::runtime::ids::{EntryId, PoolId, PoolMap};
+use crate::runtime::pool::{Pool, PoolCommon, selector};
 use crate::runtime::routes::Routes;
 use crate::runtime::tunnels::TunnelGauge;
 
 /// One version of the runtime state. Immutable except for the atomics inside backends and limiters.
+///
+/// The backends of a pool can change while a worker runs. Then a new snapshot replaces this one, and
+/// shares everything with it that has a state: all of [`SnapshotCommon`], of [`PoolCommon`], and the
+/// backends that stay.
 #[derive(Debug)]
 pub struct Snapshot {
-    /// Identifies the configuration.
-    pub version: String,
+    common: Arc<SnapshotCommon>,
     /// The pools.
     pub pools: PoolMap<Pool>,
+}
+
+/// What all snapshots of one configuration share.
+#[derive(Debug)]
+pub struct SnapshotCommon {
+    /// Identifies the configuration.
+    pub version: String,
     /// The routes.
     pub routes: Vec<Route>,
     /// Finds a route.
@@ -122,9 +133,9 @@ impl Snapshot {
             identity: RouteKey::of(route),
             limiter: route.rate_limit.as_ref().and_then(|limit| limiter(limit, seed)),
         });
-        Self {
+        let pools = pools.collect();
+        let common = SnapshotCommon {
             version: version.to_owned(),
-            pools: pools.collect(),
             routes: routes.collect(),
             table: Routes::new(&config.routes),
             limiter: config.rate_limit.as_ref().and_then(|limit| limiter(limit, seed)),
@@ -134,7 +145,21 @@ impl Snapshot {
             trusted_proxies: config.trusted_proxies.clone(),
             forwarded: config.forwarded,
             seed: Seed(seed),
-        }
+        };
+        Self { common: Arc::new(common), pools }
+    }
+
+    /// The same with other members in some pools. Requests that have pinned this one keep it.
+    #[must_use]
+    pub fn with_members(
+        &self,
+        mut members: impl FnMut(PoolId, &Pool) -> Option<Vec<Member>>,
+    ) -> Self {
+        let pools = self.pools.entries().map(|(id, pool)| match members(id, pool) {
+            Some(members) => pool.with_members(members),
+            None => pool.clone(),
+        });
+        Self { pools: pools.collect(), common: Arc::clone(&self.common) }
     }
 
     /// Whether every pool has a healthy backend.
@@ -144,25 +169,33 @@ impl Snapshot {
     }
 }
 
+impl Deref for Snapshot {
+    type Target = SnapshotCommon;
+
+    fn deref(&self) -> &SnapshotCommon {
+        &self.common
+    }
+}
+
 fn build_pool(
     pool: &config::Pool,
     seed: u64,
     lookup: &mut impl FnMut(&str, u16) -> Lookup,
 ) -> Pool {
     let mut members = Vec::with_capacity(pool.backends.len());
-    for backend in &pool.backends {
+    for (entry, backend) in pool.backends.iter().enumerate() {
         let endpoint = match &backend.address {
             BackendAddress::Socket(address) => Endpoint::fixed(*address),
             BackendAddress::Name(name, port) => Endpoint::named(name, *port, lookup(name, *port)),
         };
         let label = backend.address.to_string();
         let server = Backend::new(&label, endpoint, pool.health_check.as_ref())
-            .with_transport(transport(pool, backend));
+            .with_transport(transport(pool, backend))
+            .with_entry(EntryId::new(entry));
         members.push(Member { backend: Arc::new(server), weight: backend.weight });
     }
-    Pool {
+    let common = PoolCommon {
         name: pool.name.clone(),
-        members,
         selector: selector(pool.algorithm),
         retry_selector: selector(pool.algorithm),
         health_check: pool.health_check.clone(),
@@ -182,7 +215,8 @@ fn build_pool(
         protocol: pool.transport.protocol,
         limiter: pool.rate_limit.as_ref().and_then(|limit| limiter(limit, seed)),
         tunnels: TunnelGauge::default(),
-    }
+    };
+    Pool::new(common, members)
 }
 
 fn retry_budget(budget: config::RetryBudget) -> RetryBudget {
@@ -215,4 +249,38 @@ fn limiter(limit: &config::RateLimit, seed: u64) -> Option<RateLimiter> {
         exempt: limit.exempt.clone(),
     };
     Some(RateLimiter::new(params, seed))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Overrides, load};
+    use crate::runtime::lease::Lease;
+    use crate::time::Timestamp;
+
+    #[test]
+    fn a_snapshot_with_other_members_shares_the_state_of_the_pool_and_of_those_that_stay() {
+        let text = "pools: [{name: a, rate_limit: {requests_per_second: 1, burst: 1}, retry: {budget: {floor: 5}}, \
+                    backends: [http://10.0.0.1:1, http://10.0.0.2:1]}, {name: b, backends: [http://10.0.0.3:1]}]\n\
+                    routes: [{path: /b, pool: b}, {pool: a}]";
+        let config = load(Some(text.as_bytes()), &Overrides::default()).unwrap();
+        let old =
+            Snapshot::new(&config, "v", 1, |_, _| Lookup::Failed("no names in tests".to_owned()));
+        let new = old
+            .with_members(|id, pool| (id == PoolId::new(0)).then(|| vec![pool.members[1].clone()]));
+        let counts: Vec<_> = new.pools.iter().map(|pool| pool.members.len()).collect();
+        assert_eq!(counts, [1, 1]);
+        assert_eq!(new.routes.len(), 2);
+        // Counted under the old snapshot, seen under the new one.
+        let lease = Lease::new(Arc::clone(&old.pools[0].members[1].backend));
+        assert_eq!(new.pools[0].members[0].backend.in_flight(), 1);
+        drop(lease);
+        let client = "10.1.1.1".parse().unwrap();
+        let limiters = [&old, &new].map(|one| one.pools[0].limiter.as_ref().unwrap());
+        assert!(limiters[0].admit(client, Timestamp::ZERO).is_ok());
+        assert!(limiters[1].admit(client, Timestamp::ZERO).is_err());
+        let budgets = [&old, &new].map(|one| one.pools[0].retry_budget.as_ref().unwrap());
+        assert!(budgets[0].take(Timestamp::ZERO));
+        assert_eq!(budgets[1].tokens(Timestamp::ZERO), 4);
+    }
 }

@@ -29,7 +29,7 @@ use xxhash_rust::xxh3::Xxh3;
 use self::roots::Roots;
 use self::shortage_log::ShortageLog;
 use crate::config::{self, Protocol};
-use crate::runtime::ids::{BackendId, PoolId, PoolMap};
+use crate::runtime::ids::{EntryId, PoolId, PoolMap};
 use crate::tls::last_good::LastGoodFiles;
 use crate::tls::reloadable::{FileStatus, RefreshReport};
 use crate::tls::upstream::{PoolFiles, PoolTrust, Trust};
@@ -40,7 +40,7 @@ const NO_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED)
 /// of 8 MiB would be 800 MiB for the streams of one connection.
 const STREAM_WINDOW: u32 = 256 * 1024;
 
-/// The peers of all backends.
+/// How to reach all backends: a peer for each entry of the configuration.
 #[derive(Debug)]
 pub struct UpstreamPeers {
     pools: PoolMap<PoolPeers>,
@@ -81,16 +81,11 @@ impl UpstreamPeers {
         &self.shortage_log
     }
 
-    /// The peer of a backend at this address, without timeouts.
+    /// The peer of a backend of this entry, at this address, without timeouts.
     #[must_use]
-    pub fn peer(
-        &self,
-        pool: PoolId,
-        backend: BackendId,
-        address: SocketAddr,
-    ) -> Option<Box<HttpPeer>> {
+    pub fn peer(&self, pool: PoolId, entry: EntryId, address: SocketAddr) -> Option<Box<HttpPeer>> {
         let mut peer =
-            self.pools.get(pool)?.peers.load().get(backend.position()).cloned().map(Box::new)?;
+            self.pools.get(pool)?.peers.load().get(entry.position()).cloned().map(Box::new)?;
         peer._address = address.into();
         Some(peer)
     }
@@ -232,7 +227,7 @@ mod tests {
         (0..2)
             .map(|pool| {
                 *upstreams
-                    .peer(PoolId::new(pool), BackendId::new(0), "10.0.0.1:1".parse().unwrap())
+                    .peer(PoolId::new(pool), EntryId::new(0), "10.0.0.1:1".parse().unwrap())
                     .unwrap()
             })
             .collect()

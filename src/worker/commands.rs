@@ -171,7 +171,7 @@ impl WorkerRun<'_> {
     }
 
     fn snapshot(&self) -> Arc<Snapshot> {
-        Arc::clone(&self.components.proxy.snapshot)
+        self.components.proxy.current.snapshot()
     }
 
     fn open_connections(&self) -> u64 {

@@ -42,13 +42,14 @@ use crate::access_log::{AccessLog, AccessLogWriter};
 use crate::admin::{Admin, Readiness};
 use crate::clock::Clock;
 use crate::config::{Config, Listener, Problem, Problems, Threads};
+use crate::current::CurrentSnapshot;
 use crate::downstream::handshake::ListenerContext;
 use crate::downstream::tracker::ConnectionTracker;
 use crate::exchange::event::{ExchangeEvent, Observer};
 use crate::lifecycle::serving_state::SharedServingState;
 use crate::link::{Link, Start, State, ToSupervisor, ToWorker};
 use crate::log::Log;
-use crate::metrics::{ConnectionMetrics, Metrics};
+use crate::metrics::{ConnectionMetrics, Metrics, SnapshotMetrics};
 use crate::probe::Prober;
 use crate::proxy::Proxy;
 use crate::resolve::{ResolvedNames, Resolver};
@@ -243,17 +244,18 @@ fn assemble(
         AccessLog::start(config.access_log, clock, &metrics.access_log_dropped())
             .map_err(system("start the access log"))?;
     let snapshot = Arc::new(snapshot);
+    let observer = Observers(SnapshotMetrics::new(&metrics), access_log);
+    let current = Arc::new(CurrentSnapshot::new(Arc::clone(&snapshot), Arc::new(observer)));
     let serving = Arc::new(SharedServingState::default());
     let resolver = Resolver::new(Arc::clone(&snapshot));
     resolver.warn();
-    let (known, resolved) = (Arc::clone(&snapshot), resolver.subscribe());
-    let prober = Prober::new(known, Arc::clone(&upstreams), clock, resolved);
+    let resolved = resolver.subscribe();
+    let prober = Prober::new(snapshot, Arc::clone(&upstreams), clock, resolved);
     let checks = background_service("health checks", prober);
     let components = Components {
         proxy: Proxy {
-            snapshot: Arc::clone(&snapshot),
+            current: Arc::clone(&current),
             upstreams: Arc::clone(&upstreams),
-            observer: Arc::new(Observers(Arc::clone(&metrics), access_log)),
             clock,
             serving: Arc::clone(&serving),
         },
@@ -265,7 +267,7 @@ fn assemble(
         background: vec![Box::new(checks), Box::new(background_service("names", resolver))],
     };
     let admin = Admin {
-        snapshot,
+        current,
         metrics,
         registry,
         readiness: Readiness::new(serving),
@@ -321,7 +323,7 @@ fn count_panics(metrics: &Metrics) {
 }
 
 /// Metrics and access log, in one observer.
-struct Observers(Arc<Metrics>, Arc<AccessLog>);
+struct Observers(SnapshotMetrics, Arc<AccessLog>);
 
 impl Observer for Observers {
     fn observe(&self, event: &ExchangeEvent<'_>) {

@@ -48,7 +48,7 @@ impl DrainReporter {
         metrics: &Arc<Metrics>,
         handed_over: Option<Reported>,
     ) -> Self {
-        let snapshot = Arc::clone(&components.proxy.snapshot);
+        let snapshot = components.proxy.current.snapshot();
         let reported = handed_over.unwrap_or_else(|| Reported {
             counts: metrics.export(&snapshot),
             limits: SuccessorBuckets::default(),

@@ -103,7 +103,7 @@ impl<'a> WorkerRun<'a> {
         self.heartbeat.set_timeout(supervision.hang_timeout);
         self.admin.note_uptime(supervision.uptime);
         self.admin.metrics.set_supervisor_stats(supervision);
-        let snapshot = Arc::clone(&self.components.proxy.snapshot);
+        let snapshot = self.components.proxy.current.snapshot();
         InFlight::set_other_workers(&supervision.draining_requests, &snapshot);
     }
 
