@@ -2,7 +2,8 @@
 
 use std::process;
 
-use super::{Supervisor, SupervisorError};
+use super::config::ActiveConfig;
+use super::{Options, SupervisorError};
 use crate::config::Config;
 
 /// How many changes of one reload are logged; the rest is counted.
@@ -11,20 +12,17 @@ const CHANGES_MAX: usize = 100;
 /// The version of this binary.
 pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-impl Supervisor {
-    /// Logs what is going to be served, once the addresses are bound.
-    pub(super) fn announce_start(&self) {
-        let active = self.active();
-        let file = self.options.file.as_deref().map(|file| file.display().to_string());
-        log::info!(
-            "starting: version={VERSION} pid={} file={} config={} {}{}",
-            process::id(),
-            file.as_deref().unwrap_or("none"),
-            active.version,
-            addresses(&active.config),
-            overridden(&self.options.overridden_by)
-        );
-    }
+/// Logs what is going to be served, once the addresses are bound.
+pub(super) fn announce_start(options: &Options, active: &ActiveConfig) {
+    let file = options.file.as_deref().map(|file| file.display().to_string());
+    log::info!(
+        "starting: version={VERSION} pid={} file={} config={} {}{}",
+        process::id(),
+        file.as_deref().unwrap_or("none"),
+        active.version,
+        addresses(&active.config),
+        overridden(&options.overridden_by)
+    );
 }
 
 /// Logs that a reload is done, and what it has changed.

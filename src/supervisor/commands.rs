@@ -3,20 +3,15 @@
 use std::net::TcpListener;
 use std::rc::Rc;
 
-use super::child::{Child, Executable, SendError, StartMessage};
+use super::child::{Child, Executable, StartMessage};
+use super::compatibility::{CompatibilityCheck, with_path};
 use super::config::{ActiveConfig, format_bind_errors, report};
 use super::control::Reply;
-use super::memory;
-use super::program::Image;
 use super::{Client, Supervisor, SupervisorError, Values, announce, loaded, systemd};
 use crate::config::diff;
-use crate::lifecycle::Memory;
-use crate::lifecycle::{
-    Binary, Command, Event, Failure, Hang, KillReason, Loaded, Order, WorkerEvent, WorkerId,
-};
-use crate::link::{DrainReport, Start, ToWorker};
+use crate::lifecycle::{Binary, Command, Event, Failure, Loaded, Order, WorkerEvent, WorkerId};
+use crate::link::{Start, ToWorker};
 use crate::metrics::SupervisorStats;
-use crate::time::whole_millis;
 
 impl Supervisor {
     /// Carries out a command. Returns what happened at once, if the life cycle has to know.
@@ -29,27 +24,29 @@ impl Supervisor {
             Command::Spawn { worker, config, binary, is_alone } => {
                 return self.spawn(worker, &config, binary, is_alone);
             }
-            Command::Send(worker, order) => return self.send(worker, &order_message(order)),
+            Command::Send(worker, order) => {
+                return self.processes.send(worker, &order_message(order));
+            }
             Command::TakeOver { worker, listen } => return self.take_over(worker, listen),
-            Command::Kill(worker, reason) => self.kill(worker, &reason),
-            Command::Release(worker) => drop(self.children.remove(&worker)),
+            Command::Kill(worker, reason) => self.processes.kill(worker, &reason),
+            Command::Release(worker) => drop(self.processes.workers.remove(&worker)),
             Command::StoreState(worker, state) => {
-                if let Some(child) = self.children.get_mut(&worker) {
+                if let Some(child) = self.processes.workers.get_mut(&worker) {
                     child.in_flight = state.counts.in_flight().to_vec();
                 }
                 self.checkpoint.store(*state, self.clock.now());
             }
             Command::StoreNames(worker, state) => {
-                if let Some(child) = self.children.get_mut(&worker) {
+                if let Some(child) = self.processes.workers.get_mut(&worker) {
                     child.names = state.handoff;
                 }
             }
             Command::AdoptNames(worker) => self.adopt_names(worker),
             Command::ForgetInFlight => self.checkpoint.forget_in_flight(),
-            Command::SendReport(worker, report) => return self.send_report(worker, report),
-            Command::KeepBinary(worker) => {
-                self.last_served = self.children.get(&worker).map(Child::image);
+            Command::SendReport(worker, report) => {
+                return self.processes.send_report(worker, report);
             }
+            Command::KeepBinary(worker) => self.processes.keep_binary(worker),
             Command::CloseUnused(config) => self.sockets.close_unused(&config.addresses()),
             Command::CloseSockets => self.sockets.close_all(),
             Command::ReportReload { worker, before, after, callers } => {
@@ -60,9 +57,11 @@ impl Supervisor {
                 clients.into_iter().for_each(|client| client.reply(&answer));
             }
             Command::CheckCompatibility { check } => return self.start_check(check),
-            Command::CancelCheck => self.cancel_check(),
+            Command::CancelCheck => self.processes.cancel_check(),
             Command::Exec => return Some(Event::ExecFailed(self.exec().to_string())),
-            Command::MeasureMemory => return Some(Event::MemoryMeasured(self.measure_memory())),
+            Command::MeasureMemory => {
+                return Some(Event::MemoryMeasured(self.processes.measure_memory()));
+            }
             Command::PublishStats => return self.publish_stats(),
             Command::NotifyReady => self.options.announce_ready(),
             Command::NotifyReloading => systemd::reloading(),
@@ -92,17 +91,13 @@ impl Supervisor {
             supervision: SupervisorStats { generation: worker.0, ..self.stats() },
             is_alone,
         };
-        let image = match binary {
-            Binary::OnDisk => Image::OnDisk,
-            Binary::Running => Image::Running,
-            Binary::LastServed => self.last_served.clone().unwrap_or(Image::Running),
-        };
+        let image = self.processes.image(binary);
         let executable = Executable { program: &self.options.program, image: &image };
         let message = StartMessage { start, sockets: &sockets };
         match Child::start(executable, worker, message, &self.inputs) {
             Ok(child) => {
                 log::debug!("worker started: generation={worker} config={}", config.version);
-                self.children.insert(worker, child);
+                self.processes.workers.insert(worker, child);
                 None
             }
             Err(error) => {
@@ -112,73 +107,19 @@ impl Supervisor {
         }
     }
 
-    fn send(&mut self, worker: WorkerId, message: &ToWorker) -> Option<Event<Values>> {
-        match self.children.get_mut(&worker)?.send(message) {
-            Ok(()) => None,
-            // It is about to be reaped.
-            Err(SendError::Gone) => None,
-            Err(SendError::TimedOut) => Some(Event::Worker(worker, WorkerEvent::SendTimedOut)),
-        }
-    }
-
     fn take_over(&mut self, worker: WorkerId, listen: bool) -> Option<Event<Values>> {
         if listen && let Err(why) = self.sockets.listen() {
             return Some(Event::Worker(worker, WorkerEvent::ListenFailed(why)));
         }
         let state = self.checkpoint.aged(self.clock.now());
-        self.send(worker, &ToWorker::TakeOver(Box::new(state)))
-    }
-
-    fn kill(&self, worker: WorkerId, reason: &KillReason) {
-        let Some(child) = self.children.get(&worker) else { return };
-        let (connections, pid) = (child.connections, child.pid());
-        match reason {
-            KillReason::NotNeeded => {}
-            KillReason::DrainTimeout => {
-                log::warn!("worker killed, it did not drain: generation={worker}");
-            }
-            KillReason::TooManyDraining { max } => log::warn!(
-                "worker ended, too many drain: generation={worker} connections={connections} \
-                 most={max} (help: raise shutdown.draining_workers)"
-            ),
-            KillReason::MemoryShort { available, wanted } => log::warn!(
-                "worker ended, too little memory for another one: generation={worker} \
-                 connections={connections} available_bytes={available} wanted_bytes={wanted} (help: \
-                 allow more memory, reload less often, or lower shutdown.drain)"
-            ),
-            KillReason::Hung(Hang::Silent(silent)) => log::error!(
-                "worker killed, it hangs: generation={worker} pid={pid} silent={:?} \
-                 (help: --hang-timeout says how long it may be silent)",
-                whole_millis(*silent)
-            ),
-            KillReason::Hung(Hang::DataThreads(threads)) => log::error!(
-                "worker killed, data threads hang: generation={worker} pid={pid} \
-                 threads={threads} (help: --hang-timeout says how long they may be)"
-            ),
-            KillReason::SendTimedOut => {
-                log::error!("worker killed, it does not listen: generation={worker}");
-            }
-            KillReason::LinkLost => log::error!(
-                "worker killed, its link is closed and it did not exit: generation={worker} pid={pid}"
-            ),
-        }
-        child.kill();
+        self.processes.send(worker, &ToWorker::TakeOver(Box::new(state)))
     }
 
     fn adopt_names(&mut self, worker: WorkerId) {
         log::info!("worker ready: generation={worker} config={}", self.active().version);
-        if let Some(child) = self.children.get_mut(&worker) {
+        if let Some(child) = self.processes.workers.get_mut(&worker) {
             child.name_changes = self.checkpoint.adopt_names(std::mem::take(&mut child.names));
         }
-    }
-
-    fn send_report(&mut self, worker: WorkerId, report: Box<DrainReport>) -> Option<Event<Values>> {
-        let message = ToWorker::AddCounts(report);
-        let child = self.children.get_mut(&worker);
-        let sent = child.map_or(Err(SendError::Gone), |child| child.send(&message));
-        let (Err(error), ToWorker::AddCounts(report)) = (sent, message) else { return None };
-        let timed_out = error == SendError::TimedOut;
-        Some(Event::Worker(worker, WorkerEvent::ReportNotSent { report, timed_out }))
     }
 
     fn report_reload(
@@ -190,7 +131,7 @@ impl Supervisor {
     ) {
         self.figures.last_reload_at = self.clock.wall(self.clock.now());
         let mut changes = diff(&before.config, &after.config);
-        if let Some(child) = self.children.get_mut(&worker) {
+        if let Some(child) = self.processes.workers.get_mut(&worker) {
             changes.append(&mut child.name_changes);
         }
         let overridden_by = &self.options.overridden_by;
@@ -200,18 +141,12 @@ impl Supervisor {
         clients.into_iter().for_each(|client| client.reply(&answer));
     }
 
-    fn measure_memory(&self) -> Memory {
-        let resident = self.children.iter();
-        let resident = resident.map(|(worker, child)| (*worker, child.resident_bytes()));
-        Memory { available: memory::available(), resident: resident.collect() }
-    }
-
     /// Sends the counters to the worker that serves.
     pub(super) fn publish_stats(&mut self) -> Option<Event<Values>> {
         self.figures.log_dropped = self.options.log.dropped();
         let current = self.service.view(self.clock.now()).current()?.id;
         let stats = SupervisorStats { generation: current.0, ..self.stats() };
-        self.send(current, &ToWorker::SupervisorStats(stats))
+        self.processes.send(current, &ToWorker::SupervisorStats(stats))
     }
 
     /// What the admin port shows of the service.
@@ -219,7 +154,7 @@ impl Supervisor {
         let now = self.clock.now();
         let view = self.service.view(now);
         let draining: Vec<&Child> =
-            view.draining().filter_map(|worker| self.children.get(&worker)).collect();
+            view.draining().filter_map(|worker| self.processes.workers.get(&worker)).collect();
         let in_flight = draining.iter().flat_map(|child| &child.in_flight);
         SupervisorStats {
             generation: view.counters.generation,
@@ -235,8 +170,26 @@ impl Supervisor {
             draining_requests: in_flight.cloned().collect(),
             last_reload_ok: view.counters.last_reload_ok,
             last_reload_at: self.figures.last_reload_at,
-            uptime: self.uptime(),
+            uptime: self.figures.uptime(now),
             hang_timeout: self.options.hang_timeout,
+        }
+    }
+
+    fn start_check(&mut self, check: u64) -> Option<Event<Values>> {
+        let program = &self.options.program;
+        let started = self.save_state().and_then(|state| {
+            CompatibilityCheck::start(program, state, check, self.inputs.clone())
+        });
+        match started {
+            Ok(process) => {
+                self.processes.check = Some(process);
+                None
+            }
+            Err(error) => {
+                let why =
+                    format!("the binary on disk cannot be started to check it: error=\"{error}\"");
+                Some(Event::CompatibilityChecked { check, result: Err(with_path(&why, program)) })
+            }
         }
     }
 

@@ -13,9 +13,8 @@ use std::thread;
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::Input;
 use super::program::{Image, Program};
-use super::{Input, Supervisor, Values};
-use crate::lifecycle::Event;
 
 /// What a binary prints that can continue.
 pub(super) const COMPATIBLE: &str = "understood";
@@ -33,7 +32,7 @@ pub(super) struct CompatibilityCheck {
 
 impl CompatibilityCheck {
     /// Starts a check. What it prints comes as an input.
-    fn start(
+    pub(super) fn start(
         program: &Program,
         state: File,
         check: u64,
@@ -69,7 +68,7 @@ impl CompatibilityCheck {
         Ok(process)
     }
 
-    fn kill(&self) {
+    pub(super) fn kill(&self) {
         if self.is_reaped {
             return;
         }
@@ -83,38 +82,13 @@ impl CompatibilityCheck {
     }
 }
 
-impl Supervisor {
-    pub(super) fn start_check(&mut self, check: u64) -> Option<Event<Values>> {
-        let started = self.save_state().and_then(|state| {
-            CompatibilityCheck::start(&self.options.program, state, check, self.inputs.clone())
-        });
-        match started {
-            Ok(process) => {
-                self.check = Some(process);
-                None
-            }
-            Err(error) => {
-                let why =
-                    format!("the binary on disk cannot be started to check it: error=\"{error}\"");
-                Some(Event::CompatibilityChecked { check, result: Err(self.with_path(&why)) })
-            }
-        }
-    }
+/// The result of a check that printed this.
+pub(super) fn result(said: &str, program: &Program) -> Result<(), String> {
+    verdict(said).map_err(|why| with_path(&why, program))
+}
 
-    pub(super) fn on_check_result(&mut self, check: u64, said: &str) {
-        let result = verdict(said).map_err(|why| self.with_path(&why));
-        self.dispatch(Event::CompatibilityChecked { check, result });
-    }
-
-    pub(super) fn cancel_check(&mut self) {
-        if let Some(check) = self.check.take() {
-            check.kill();
-        }
-    }
-
-    fn with_path(&self, why: &str) -> String {
-        format!("{why} path={}", self.options.program.path.display())
-    }
+pub(super) fn with_path(why: &str, program: &Program) -> String {
+    format!("{why} path={}", program.path.display())
 }
 
 /// What the output of a binary means: it can continue, or why not.

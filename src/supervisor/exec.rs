@@ -59,7 +59,8 @@ impl Supervisor {
     fn set_descriptor_flags(&self, files: &[&File], flags: FdFlags) -> io::Result<()> {
         // A killed worker that does not exit is given up: the next image would not know its link.
         let view = self.service.view(self.clock.now());
-        let children = view.workers.iter().filter_map(|worker| self.children.get(&worker.id));
+        let children =
+            view.workers.iter().filter_map(|worker| self.processes.workers.get(&worker.id));
         let links = children.map(|child| child.link().as_fd());
         let sockets = self.sockets.iter().map(|(_, socket)| socket.as_fd());
         let control = self.control.iter().map(AsFd::as_fd);
@@ -116,7 +117,10 @@ impl Supervisor {
         }
         self.dispatch(Event::Resumed(rollback));
         if is_new {
-            log::info!("supervisor replaced: workers={} version={VERSION}", self.children.len());
+            log::info!(
+                "supervisor replaced: workers={} version={VERSION}",
+                self.processes.workers.len()
+            );
         }
     }
 }

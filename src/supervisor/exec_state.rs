@@ -232,7 +232,7 @@ impl Supervisor {
         let now = self.clock.now();
         let saved = self.service.save(now);
         let worker = |saved: &SavedWorker| {
-            let child = self.children.get(&saved.id)?;
+            let child = self.processes.workers.get(&saved.id)?;
             Some(Worker {
                 generation: saved.id.0,
                 pid: child.pid().as_raw_nonzero().get(),
@@ -283,7 +283,7 @@ impl Supervisor {
             let (id, link) = (WorkerId(worker.generation), lent(worker.link)?);
             let mut child = Child::reattach(id, worker.pid, link, &self.inputs)?;
             child.connections = worker.connections;
-            self.children.insert(id, child);
+            self.processes.workers.insert(id, child);
         }
         Ok(())
     }
@@ -295,10 +295,5 @@ impl Supervisor {
         self.figures.last_reload_at = state.facts.last_reload_at;
         self.figures.log_dropped = state.facts.log_dropped;
         self.options.log.take_over(state.facts.log_dropped, state.log_unreported);
-    }
-
-    /// How long the service has been up, previous images included.
-    pub(super) fn uptime(&self) -> Duration {
-        self.figures.uptime_before + self.clock.now().since(crate::time::Timestamp::ZERO)
     }
 }

@@ -3,11 +3,11 @@
 use std::sync::mpsc::Sender;
 
 use nix::sys::signal::Signal;
-use rustix::process::{Pid, WaitOptions, WaitStatus, wait};
+use rustix::process::{WaitOptions, WaitStatus, wait};
 
 use super::control::{Reply, Request};
 use super::options::system;
-use super::{Client, Input, Supervisor, SupervisorError};
+use super::{Client, Input, Supervisor, SupervisorError, compatibility, status};
 use crate::lifecycle::{Event, Exit, WorkerEvent, WorkerId};
 use crate::link::ToSupervisor;
 
@@ -22,7 +22,10 @@ impl Supervisor {
             Input::Command(request, reply) => self.on_command(request, reply),
             Input::StopAndWait(stream) => self.dispatch(Event::StopAndWait(Client::End(stream))),
             Input::FileChanged(contents) => self.on_file_change(contents),
-            Input::CompatibilityResult { check, said } => self.on_check_result(check, &said),
+            Input::CompatibilityResult { check, said } => {
+                let result = compatibility::result(&said, &self.options.program);
+                self.dispatch(Event::CompatibilityChecked { check, result });
+            }
         }
         Ok(())
     }
@@ -30,7 +33,12 @@ impl Supervisor {
     fn on_command(&mut self, request: Request, reply: Sender<Reply>) {
         match request {
             Request::Reload => self.dispatch(Event::ReloadRequested(Some(Client::Reload(reply)))),
-            Request::Status => Client::Reload(reply).reply(&self.status()),
+            Request::Status => {
+                let now = self.clock.now();
+                let (view, workers) = (self.service.view(now), &self.processes.workers);
+                let answer = status::describe(&view, workers, self.clock.wall(now));
+                Client::Reload(reply).reply(&answer);
+            }
             // `StopAndWait` comes as an input of its own, with the connection.
             Request::Stop | Request::StopAndWait => {
                 Client::Reload(reply).reply(&Reply::done("stopping".to_owned()));
@@ -40,7 +48,7 @@ impl Supervisor {
     }
 
     fn on_message(&mut self, worker: WorkerId, message: ToSupervisor) {
-        let Some(child) = self.children.get_mut(&worker) else { return };
+        let Some(child) = self.processes.workers.get_mut(&worker) else { return };
         let event = match message {
             ToSupervisor::Warm => WorkerEvent::Warm,
             ToSupervisor::Ready => WorkerEvent::Ready,
@@ -92,17 +100,10 @@ impl Supervisor {
     /// Reaps every child that has exited: workers, and as process 1 also orphans of other processes.
     fn reap(&mut self) {
         while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
-            if let Some(check) = &mut self.check {
-                check.record_reaped(pid);
-            }
-            if let Some(worker) = self.worker_of(pid) {
+            if let Some(worker) = self.processes.record_reaped(pid) {
                 self.dispatch(Event::Worker(worker, WorkerEvent::Exited(exit(status))));
             }
         }
-    }
-
-    fn worker_of(&self, pid: Pid) -> Option<WorkerId> {
-        self.children.iter().find(|(_, child)| child.pid() == pid).map(|(worker, _)| *worker)
     }
 
     /// The watched file has changed. Contents that a reload has read already are not read again.

@@ -19,6 +19,7 @@ mod file;
 mod inputs;
 mod memory;
 mod options;
+mod processes;
 mod program;
 mod signals;
 mod sockets;
@@ -26,7 +27,7 @@ mod status;
 mod systemd;
 mod watch;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
@@ -34,15 +35,13 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, SystemTime};
 
 use self::checkpoint::Checkpoint;
-use self::child::Child;
-use self::compatibility::CompatibilityCheck;
 use self::config::{ActiveConfig, ConfigFile, format_bind_errors};
 use self::control::{Reply, Request};
 pub use self::exec_state::is_compatible;
 pub use self::file::{cannot_read, read as read_file};
 pub use self::options::{Load, Options, SupervisorError};
 use self::options::{check_descriptors, system};
-use self::program::Image;
+use self::processes::Processes;
 pub use self::program::Program;
 use self::signals::Signals;
 pub use self::signals::{hold as hold_signals, hold_for_worker as hold_worker_signals};
@@ -50,6 +49,7 @@ use self::sockets::Sockets;
 use crate::clock::Clock;
 use crate::lifecycle::{Event, Failure, Loaded, Payload, Service, Settings, WorkerId};
 use crate::link::{DrainReport, State, ToSupervisor};
+use crate::time::Timestamp;
 
 /// What the threads of the supervisor send to its main thread.
 #[derive(Debug)]
@@ -111,14 +111,10 @@ struct Supervisor {
     signals: Signals,
     control: Option<control::ControlSocket>,
     service: Service<Values>,
-    /// The processes of the workers.
-    children: BTreeMap<WorkerId, Child>,
+    processes: Processes,
     sockets: Sockets,
     file: ConfigFile,
     checkpoint: Checkpoint,
-    /// The binary of the last worker that served.
-    last_served: Option<Image>,
-    check: Option<CompatibilityCheck>,
     figures: Figures,
     /// How the service ended.
     ended: Option<Result<(), Failure>>,
@@ -132,6 +128,13 @@ struct Figures {
     last_reload_at: SystemTime,
     /// Lines of the log that were lost, as last published.
     log_dropped: u64,
+}
+
+impl Figures {
+    /// How long the service has been up, previous images included.
+    fn uptime(&self, now: Timestamp) -> Duration {
+        self.uptime_before + now.since(Timestamp::ZERO)
+    }
 }
 
 /// Serves until a signal says stop.
@@ -188,7 +191,7 @@ impl Supervisor {
         let given = systemd::sockets().map_err(system("take systemd's sockets"))?;
         let bound = supervisor.sockets.bind_first(&active.addresses(), given);
         bound.map_err(|errors| format_bind_errors(&supervisor.options, &active, &errors))?;
-        supervisor.announce_start();
+        announce::announce_start(&supervisor.options, &active);
         Ok(supervisor)
     }
 
@@ -207,12 +210,10 @@ impl Supervisor {
             signals,
             control: None,
             service,
-            children: BTreeMap::new(),
+            processes: Processes::default(),
             sockets: Sockets::default(),
             file: ConfigFile::default(),
             checkpoint: Checkpoint::new(State::default(), now),
-            last_served: None,
-            check: None,
             figures: Figures {
                 uptime_before: Duration::ZERO,
                 last_reload_at: clock.wall(now),

@@ -1,67 +1,72 @@
 //! What `weir status` prints.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::rc::Rc;
 use std::time::SystemTime;
 
 use humantime::format_rfc3339_seconds;
 
-use super::Supervisor;
+use super::child::Child;
+use super::config::ActiveConfig;
 use super::control::Reply;
-use crate::lifecycle::RejectedReload;
-use crate::lifecycle::view::{Role, WorkerView};
+use crate::lifecycle::view::{Role, View, WorkerView};
+use crate::lifecycle::{RejectedReload, WorkerId};
 use crate::time::whole_millis;
 
-impl Supervisor {
-    /// The state of the service. It is `done` only while a worker serves and makes progress.
-    pub(super) fn status(&self) -> Reply {
-        let now = self.clock.now();
-        let view = self.service.view(now);
-        let counters = view.counters;
-        let mut text = String::new();
-        // Writing into a String cannot fail.
-        let _written = write!(
-            text,
-            "configuration {}\nreloads: done={} rejected={}\nupgrades: done={} rejected={}{}\n\
-             restarts: {}\nhangs: {}",
-            view.active.config.version,
-            counters.reloads_done,
-            counters.reloads_rejected,
-            counters.upgrades_done,
-            counters.upgrades_rejected,
-            view.rejected_upgrade.map(|why| format!(" ({why})")).unwrap_or_default(),
-            counters.restarts,
-            counters.hangs
-        );
-        if let Some(rejected) = &view.rejected_reload {
-            describe_rejected(rejected, self.clock.wall(now), &mut text);
-        }
-        view.workers.iter().for_each(|worker| self.describe(worker, &mut text));
-        if let Some(wait) = view.restart_in {
-            let wait = whole_millis(wait);
-            let _written =
-                write!(text, "\nno worker: the last one died, the next starts in {wait:?}");
-        }
-        if view.is_healthy() { Reply::done(text) } else { Reply::failed(text) }
+/// The state of the service at `now`. It is `done` only while a worker serves and makes progress.
+pub(super) fn describe(
+    view: &View<'_, Rc<ActiveConfig>>,
+    workers: &BTreeMap<WorkerId, Child>,
+    now: SystemTime,
+) -> Reply {
+    let counters = view.counters;
+    let mut text = String::new();
+    // Writing into a String cannot fail.
+    let _written = write!(
+        text,
+        "configuration {}\nreloads: done={} rejected={}\nupgrades: done={} rejected={}{}\n\
+         restarts: {}\nhangs: {}",
+        view.active.config.version,
+        counters.reloads_done,
+        counters.reloads_rejected,
+        counters.upgrades_done,
+        counters.upgrades_rejected,
+        view.rejected_upgrade.map(|why| format!(" ({why})")).unwrap_or_default(),
+        counters.restarts,
+        counters.hangs
+    );
+    if let Some(rejected) = &view.rejected_reload {
+        describe_rejected(rejected, now, &mut text);
     }
-
-    fn describe(&self, worker: &WorkerView, text: &mut String) {
-        let Some(child) = self.children.get(&worker.id) else { return };
-        let role = match worker.role {
-            Role::Serving => "serving",
-            Role::Candidate(step) => step.name(),
-            Role::Draining => "draining",
-        };
-        let age = worker.age.as_secs();
-        let _written = write!(
-            text,
-            "\nworker {}: {role} pid={} age={age}s connections={}",
-            worker.id,
-            child.pid(),
-            child.connections
-        );
-        if let Some(silent) = worker.silent {
-            let _written = write!(text, " not_responding={:?}", whole_millis(silent));
+    for worker in &view.workers {
+        if let Some(child) = workers.get(&worker.id) {
+            describe_worker(worker, child, &mut text);
         }
+    }
+    if let Some(wait) = view.restart_in {
+        let wait = whole_millis(wait);
+        let _written = write!(text, "\nno worker: the last one died, the next starts in {wait:?}");
+    }
+    if view.is_healthy() { Reply::done(text) } else { Reply::failed(text) }
+}
+
+fn describe_worker(worker: &WorkerView, child: &Child, text: &mut String) {
+    let role = match worker.role {
+        Role::Serving => "serving",
+        Role::Candidate(step) => step.name(),
+        Role::Draining => "draining",
+    };
+    let age = worker.age.as_secs();
+    let _written = write!(
+        text,
+        "\nworker {}: {role} pid={} age={age}s connections={}",
+        worker.id,
+        child.pid(),
+        child.connections
+    );
+    if let Some(silent) = worker.silent {
+        let _written = write!(text, " not_responding={:?}", whole_millis(silent));
     }
 }
 
