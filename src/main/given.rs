@@ -86,7 +86,7 @@ fn many(flags: &[String], name: &'static str, environment: &'static str) -> Vec<
     values.map(|value| Override::environment(environment, value)).collect()
 }
 
-/// Variables that other balancers' images read, and those of Weir.
+/// Variables that the container images of other balancers read, and those of Weir.
 const FOREIGN_VARIABLES: [(&str, &str); 3] = [
     ("LB_CONFIG", "WEIR_CONFIG"),
     ("LB_ALGORITHM", "WEIR_ALGORITHM"),

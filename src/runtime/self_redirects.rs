@@ -240,10 +240,10 @@ fn shown(urls: &[Url], url: &Url) -> String {
         let port = url.port.map(|port| format!(":{port}")).unwrap_or_default();
         format!("{}://{}{port}", url.scheme, url.host)
     };
-    let origin = authority(url);
-    let is_one = urls.iter().all(|other| authority(other) == origin);
+    let first = authority(url);
+    let is_one = urls.iter().all(|other| authority(other) == first);
     let query = url.query.as_ref().map(|query| format!("?{query}")).unwrap_or_default();
-    let full = format!("{}{}{query}", if is_one { "" } else { &origin }, url.path);
+    let full = format!("{}{}{query}", if is_one { "" } else { &first }, url.path);
     match full.char_indices().nth(LENGTH_MAX) {
         Some((end, _)) => format!("`{}…`", full.get(..end).unwrap_or(&full)),
         None => format!("`{full}`"),
