@@ -19,6 +19,15 @@ const KEEPALIVE_MAX: u64 = 1024;
 /// Rejected connections that get a response at the same time.
 const REJECTED_MAX: u64 = 1024;
 
+/// The descriptors of a process.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Descriptors {
+    /// As many as it may have.
+    pub(super) limit: u64,
+    /// Those that it has already.
+    pub(super) used: u64,
+}
+
 /// A share for each use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Budget {
@@ -31,9 +40,10 @@ pub(super) struct Budget {
 }
 
 impl Budget {
-    /// Shares out what `limit` leaves beside the `used` ones, for `threads` that serve and up to
-    /// `wanted` client connections.
-    pub(super) fn of((limit, used): (u64, u64), threads: usize, wanted: usize) -> Self {
+    /// Shares out the descriptors that are left, for `threads` that serve and up to `wanted` client
+    /// connections.
+    pub(super) fn of(descriptors: Descriptors, threads: usize, wanted: usize) -> Self {
+        let Descriptors { limit, used } = descriptors;
         let threads = u64::try_from(threads).unwrap_or(u64::MAX).max(1);
         let own = used.saturating_add(SLACK).saturating_add(threads.saturating_mul(OF_THREAD));
         let free = limit.saturating_sub(own);
@@ -54,7 +64,7 @@ impl Budget {
         let limit = super::rlimit_of_files();
         let used = fs::read_dir("/proc/self/fd").map_or(256, Iterator::count);
         let used = u64::try_from(used).unwrap_or(u64::MAX);
-        let budget = Self::of((limit, used), threads, limits.connections.get());
+        let budget = Self::of(Descriptors { limit, used }, threads, limits.connections.get());
         if let Some(level) = budget.complaint(limits) {
             let (wanted, held) = (limits.connections, budget.connections);
             log::log!(
@@ -80,12 +90,16 @@ mod tests {
     use super::*;
     use crate::config::{self, Overrides};
 
+    fn budget_of(limit: u64, used: u64, threads: usize, wanted: usize) -> Budget {
+        Budget::of(Descriptors { limit, used }, threads, wanted)
+    }
+
     #[test]
     fn there_are_never_more_connections_than_the_limit_carries() {
         for limit in [0, 64, 128, 256, 1024, 20_000, 1 << 20, u64::MAX] {
             for threads in [1, 4, 64] {
                 let used = 50;
-                let budget = Budget::of((limit, used), threads, 20_000);
+                let budget = budget_of(limit, used, threads, 20_000);
                 let Budget { connections, keepalive, rejected } = budget;
                 assert!(connections >= 1 && keepalive >= 1 && rejected >= 1);
                 let taken = 2 * connections + keepalive * threads + rejected;
@@ -102,8 +116,8 @@ mod tests {
             let text = format!("{text}\npools: [{{name: web, backends: [http://10.0.0.1:1]}}]\n");
             config::load(Some(text.as_bytes()), &Overrides::default()).map(|config| config.limits)
         };
-        let few = Budget::of((1024, 50), 1, 20_000);
-        let enough = Budget::of((1 << 20, 50), 1, 20_000);
+        let few = budget_of(1024, 50, 1, 20_000);
+        let enough = budget_of(1 << 20, 50, 1, 20_000);
         for (text, level) in [
             ("limits: {connections: 20000}", Level::Warn),
             ("limits: {headers: 100}", Level::Info),
@@ -117,16 +131,16 @@ mod tests {
 
     #[test]
     fn what_is_wanted_is_had_where_there_are_enough() {
-        let budget = Budget::of((1 << 20, 50), 8, 20_000);
+        let budget = budget_of(1 << 20, 50, 8, 20_000);
         assert_eq!(budget, Budget { connections: 20_000, keepalive: 1024, rejected: 1024 });
-        assert!(Budget::of((20_000, 50), 8, 20_000).connections > 8000);
+        assert!(budget_of(20_000, 50, 8, 20_000).connections > 8000);
     }
 
     #[test]
     fn idle_and_rejected_connections_take_only_a_small_share_of_few_descriptors() {
         // 3998 are left: an eighth for idle ones, shared by the threads, and a 32nd for rejected ones.
-        let budget = Budget::of((4096, 50), 4, 20_000);
+        let budget = budget_of(4096, 50, 4, 20_000);
         assert_eq!(budget, Budget { connections: 1687, keepalive: 124, rejected: 124 });
-        assert_eq!(Budget::of((4096, 50), 0, 1), Budget::of((4096, 50), 1, 1));
+        assert_eq!(budget_of(4096, 50, 0, 1), budget_of(4096, 50, 1, 1));
     }
 }

@@ -29,7 +29,6 @@ const TUPLE_PARAMETERS: &[(&str, usize)] = &[
     ("src/log/queue.rs", 1),
     ("src/metrics/family.rs", 1),
     ("src/tls/terminator.rs", 2),
-    ("src/worker/budget.rs", 1),
 ];
 /// Types with methods in more files than [`FILES_OF_IMPL_MAX`], with their number.
 const SCATTERED_IMPLS: &[(&str, usize)] = &[
