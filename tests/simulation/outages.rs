@@ -48,6 +48,16 @@ struct Sums {
     closed: u64,
     reloads: u64,
     posts: u64,
+    retries: u64,
+}
+
+/// What the retry budget of the serving worker has earned and lost, counted a second time.
+#[derive(Debug, Default)]
+struct Ledger {
+    /// Responses without a failure.
+    earned: u64,
+    /// Retries that did not help.
+    used: u64,
 }
 
 #[derive(Default)]
@@ -61,10 +71,18 @@ impl Observer for Recorder {
     }
 }
 
+#[derive(Clone, Copy)]
+struct Kind {
+    /// A GET without a body.
+    plain: bool,
+    /// A retry that has taken a token.
+    paid: bool,
+}
+
 struct Running {
     exchange: Exchange,
     backend: usize,
-    plain: bool,
+    kind: Kind,
     /// The snapshot's number, if it is a trial.
     trial: Option<u64>,
     due: Timestamp,
@@ -83,6 +101,7 @@ struct Outage {
     only_posts: bool,
     running: Vec<Running>,
     last_trial: BTreeMap<usize, Timestamp>,
+    ledger: Ledger,
     now: Timestamp,
 }
 
@@ -100,7 +119,7 @@ fn no_outage_breaks_a_promise() {
             assert!(opened > 2, "{cause:?}: {sums:?}");
         }
         assert!(sums.trials > 250 && sums.closed > 50 && sums.reloads > 100, "{sums:?}");
-        assert!(sums.posts > 10_000, "{sums:?}");
+        assert!(sums.posts > 10_000 && sums.retries > 1_000, "{sums:?}");
     }
 }
 
@@ -129,6 +148,7 @@ impl Outage {
             only_posts: dice.u8(0..8) == 0,
             running: Vec::new(),
             last_trial: BTreeMap::new(),
+            ledger: Ledger::default(),
             now: Timestamp::ZERO,
             dice,
         }
@@ -224,10 +244,10 @@ impl Outage {
         let observer: Arc<Recorder> = Arc::clone(&self.recorder);
         let mut exchange = Exchange::new(Arc::clone(&self.snapshot), observer, self.now);
         exchange.admit(&head, self.now).unwrap();
-        self.attempt(exchange, plain, sums);
+        self.attempt(exchange, Kind { plain, paid: false }, sums);
     }
 
-    fn attempt(&mut self, mut exchange: Exchange, plain: bool, sums: &mut Sums) {
+    fn attempt(&mut self, mut exchange: Exchange, kind: Kind, sums: &mut Sums) {
         let phases: Vec<_> = (0..self.moods.len()).map(|index| self.phase(index)).collect();
         let tried: Vec<_> =
             exchange.attempts().iter().map(|attempt| attempt.backend.position()).collect();
@@ -242,7 +262,7 @@ impl Outage {
             let is_closed = |index: usize| phases[index] == BreakerPhase::Closed;
             let left = (0..phases.len()).any(|index| is_closed(index) && !tried.contains(&index));
             if left && !is_closed(backend) && self.phase(backend) != BreakerPhase::Closed {
-                assert!(plain, "a POST goes to one that is {:?}", phases[backend]);
+                assert!(kind.plain, "a POST goes to one that is {:?}", phases[backend]);
                 assert_eq!(phases[backend], BreakerPhase::HalfOpen, "before its time");
                 self.check_trials(backend);
                 trial = Some(self.generation);
@@ -251,7 +271,7 @@ impl Outage {
             }
         }
         let due = self.now + target.backoff + self.service_time(backend);
-        self.running.push(Running { exchange, backend, plain, trial, due });
+        self.running.push(Running { exchange, backend, kind, trial, due });
     }
 
     /// One trial at a time, unless the last one takes very long.
@@ -280,7 +300,7 @@ impl Outage {
 
     fn finish(&mut self, mut one: Running, sums: &mut Sums) {
         let replay = Replay {
-            idempotent: one.plain,
+            idempotent: one.kind.plain,
             response_started: false,
             body_whole: true,
             half_closed: false,
@@ -293,28 +313,46 @@ impl Outage {
             Mood::Hangs => Some(AttemptFailure::Timeout),
             Mood::Well | Mood::Cuts | Mood::Slow | Mood::Fails(_) => None,
         };
+        let is_of_now = Arc::ptr_eq(exchange.snapshot(), &self.snapshot);
+        let mut failed = failure;
         let again = match (failure, self.moods[one.backend]) {
             (Some(failure), _) => exchange.attempt_failed(failure, "", replay, now),
             (None, Mood::Fails(share)) if self.dice.u64(0..100) < share => {
+                failed = Some(AttemptFailure::Status(500));
                 exchange.response_head(500, replay, now)
             }
             (None, mood) => {
                 exchange.response_head(200, replay, now);
+                self.ledger.earned += u64::from(is_of_now);
                 if mood == Mood::Cuts {
                     return exchange.finished(Outcome::UpstreamAborted, None, now);
                 }
                 false
             }
         };
+        let sent = failed.is_some_and(|failure| !failure.is_unsent());
+        if is_of_now && sent && one.kind.paid {
+            self.ledger.used += 1;
+        }
         if again {
-            return self.attempt(one.exchange, one.plain, sums);
+            sums.retries += u64::from(sent);
+            let paid = sent || one.kind.paid;
+            return self.attempt(one.exchange, Kind { paid, ..one.kind }, sums);
         }
         let refused = Outcome::Refused(Refusal::ConnectionReset);
         exchange.finished(if failure.is_some() { refused } else { Outcome::Completed }, None, now);
     }
 
+    /// The budget allows the floor of 10, which is refilled in 10 s, and a fifth of the responses.
+    fn check_budget(&self) {
+        let seconds = self.now.since(Timestamp::ZERO).as_secs();
+        let most = 10 + seconds + 1 + self.ledger.earned / 5 + 1;
+        assert!(self.ledger.used <= most, "{:?} after {seconds} s", self.ledger);
+    }
+
     /// What holds after every step.
     fn check(&mut self, sums: &mut Sums) {
+        self.check_budget();
         let out = (0..self.moods.len()).filter(|&one| self.phase(one) != BreakerPhase::Closed);
         let out = out.count();
         let all = self.moods.len();
