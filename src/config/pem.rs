@@ -1,7 +1,7 @@
 //! Files in PEM (RFC 7468): every block of them, or what is wrong.
 //!
-//! The usual readers skip what they do not understand, so that a certificate that lost its line
-//! break is left out without a word. Here a file is used whole or not at all. Text between blocks
+//! The usual readers skip what they do not understand: a certificate whose BEGIN line follows other
+//! text on the same line is left out without a message. Here a file is used whole or not at all. Text between blocks
 //! is a comment, unless it looks like the beginning or the end of a block.
 
 use std::fmt;
@@ -12,7 +12,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 const BEGIN: &str = "-----BEGIN ";
 const END: &str = "-----END ";
 const DASHES: &str = "-----";
-/// What stands in text that was meant to begin or to end a block.
+/// Parts of a line that was meant to begin or to end a block, but is malformed.
 const MARKS: [&str; 6] =
     ["--BEGIN", "--END", "-BEGIN ", "-END ", "BEGIN CERTIFICATE", "END CERTIFICATE"];
 
@@ -45,14 +45,26 @@ pub enum PemError {
     /// It is text of two bytes a character.
     #[error("is UTF-16 text")]
     Utf16,
-    /// A line has a beginning or an end of a block and something else.
+    /// A line has a malformed beginning or end of a block, or one with other text.
     #[error(
-        "is not PEM: line {0} is neither a `-----BEGIN …-----` nor an `-----END …-----` line, but has one in it"
+        "is not PEM: line {0} looks like a `-----BEGIN …-----` or `-----END …-----` line, but is malformed"
     )]
     Stray(usize),
-    /// A block ends that has not begun, or that is called otherwise.
+    /// A block ends that has not begun.
     #[error("is not PEM: line {0} ends a block that has not begun")]
     Unbegun(usize),
+    /// A block ends with another label than it began with.
+    #[error("is not PEM: line {line} ends `{label}`, but `{begun}` began on line {begun_on}")]
+    OtherEnd {
+        /// The line of the end.
+        line: usize,
+        /// Its label.
+        label: String,
+        /// The label of the beginning.
+        begun: String,
+        /// Its line.
+        begun_on: usize,
+    },
     /// A block does not end.
     #[error("is not PEM: the `-----END …-----` line is missing")]
     Unended,
@@ -75,9 +87,14 @@ impl PemError {
             Self::ByteOrderMark => {
                 "save it without one: `sed -i '1s/^\\xEF\\xBB\\xBF//' FILE` removes it"
             }
-            Self::Utf16 => "save it as plain text: `iconv -f UTF-16 -t ASCII FILE` prints it so",
-            Self::Stray(_) => "put each of these lines on a line of its own",
+            Self::Utf16 => {
+                "save it as plain text: `iconv -f UTF-16 -t ASCII FILE` prints it as ASCII"
+            }
+            Self::Stray(_) => {
+                "write exactly five dashes on each side, and nothing else on the line"
+            }
             Self::Unbegun(_)
+            | Self::OtherEnd { .. }
             | Self::Unended
             | Self::UnendedBefore(_)
             | Self::NoBase64(_)
@@ -122,7 +139,11 @@ pub fn blocks(file: &[u8]) -> Result<Vec<Block>, PemError> {
                 blocks.push(open.end()?);
                 None
             }
-            (Marker::End(_), _) => return Err(PemError::Unbegun(line)),
+            (Marker::End(label), Some(open)) => {
+                let Block { label: begun, line: begun_on, .. } = open.block;
+                return Err(PemError::OtherEnd { line, label: label.to_owned(), begun, begun_on });
+            }
+            (Marker::End(_), None) => return Err(PemError::Unbegun(line)),
         };
     }
     match open {
@@ -131,7 +152,7 @@ pub fn blocks(file: &[u8]) -> Result<Vec<Block>, PemError> {
     }
 }
 
-/// Without the space that editors, and other systems, leave at the end of a line.
+/// Without trailing spaces and carriage returns.
 fn trim_end(mut line: &[u8]) -> &[u8] {
     while let [rest @ .., b' ' | b'\r'] = line {
         line = rest;
@@ -143,7 +164,7 @@ fn trim_end(mut line: &[u8]) -> &[u8] {
 enum Marker<'a> {
     Begin(&'a str),
     End(&'a str),
-    /// It was meant to be one of both.
+    /// A malformed beginning or end.
     Stray,
     None,
 }
@@ -221,6 +242,14 @@ mod tests {
     }
 
     #[test]
+    fn an_end_with_another_label_names_both_lines() {
+        let one = block("CERTIFICATE", "AQID");
+        let error = blocks(one.replace("END CERTIFICATE", "END KEY").as_bytes()).unwrap_err();
+        let message = "line 3 ends `KEY`, but `CERTIFICATE` began on line 1";
+        assert!(error.to_string().ends_with(message), "{error}");
+    }
+
+    #[test]
     fn what_would_be_left_out_is_an_error() {
         let one = block("CERTIFICATE", "AQID");
         let joined = one.trim_end().to_owned() + &one;
@@ -231,7 +260,15 @@ mod tests {
             (format!("AQID-----BEGIN \n{one}"), PemError::Stray(1)),
             (one.replacen("-----", "----", 1), PemError::Stray(1)),
             (one.replacen("-----", "- ----", 1), PemError::Stray(1)),
-            (one.replace("-----END CERTIFICATE-----", "-----END KEY-----"), PemError::Unbegun(3)),
+            (
+                one.replace("-----END CERTIFICATE-----", "-----END KEY-----"),
+                PemError::OtherEnd {
+                    line: 3,
+                    label: "KEY".to_owned(),
+                    begun: "CERTIFICATE".to_owned(),
+                    begun_on: 1,
+                },
+            ),
             (one.replace("-----BEGIN CERTIFICATE-----\n", ""), PemError::Unbegun(2)),
             (one.replace("-----END CERTIFICATE-----", "") + &one, PemError::UnendedBefore(4)),
             (format!("{one}-----BEGIN CERTIFICATE-----\nAQID\n"), PemError::Unended),

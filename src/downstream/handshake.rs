@@ -41,7 +41,7 @@ fn address(digest: &SocketDigest, peer: bool) -> Option<SocketAddr> {
 pub(crate) enum Negotiated {
     /// Plaintext. The first bytes will tell the version of HTTP.
     Undetected(Box<Socket>),
-    /// HTTP/1: by ALPN, or because the client sent no ALPN.
+    /// HTTP/1, by ALPN, without ALPN, or by the first bytes.
     Http1(Stream),
     /// HTTP/2, by ALPN or by the first bytes.
     Http2(Stream),
@@ -52,12 +52,12 @@ impl Negotiated {
     /// left, or the connection has to be closed.
     pub(crate) async fn detect_protocol(
         self,
-        http2: bool,
+        may_be_http2: bool,
         state: &ConnectionState,
         clock: Clock,
     ) -> Option<Self> {
         let mut socket = match self {
-            Self::Undetected(socket) if http2 => socket,
+            Self::Undetected(socket) if may_be_http2 => socket,
             Self::Undetected(socket) => return Some(Self::Http1(socket)),
             decided @ (Self::Http1(_) | Self::Http2(_)) => return Some(decided),
         };
@@ -79,6 +79,7 @@ impl Negotiated {
             match read.await {
                 Ok(0) if bytes.is_empty() || state.close_reason().is_some() => return None,
                 Ok(0) => break,
+                // They begin the first request.
                 Ok(_) => state.bytes_read(1, || clock.now()),
                 Err(error) => {
                     log::debug!("client disconnected: error=\"{error}\"");
@@ -126,21 +127,22 @@ impl ListenerContext {
     ) -> Result<Negotiated, AcceptError> {
         let Some(terminator) = &self.terminator else { return Ok(Negotiated::Undetected(socket)) };
         let now = clock.wall(clock.now());
-        let shaken = async { terminator.accept(socket, now).await.map_err(AcceptError::Handshake) };
-        let (stream, facts) = in_time(until, shaken).await?;
-        let opened =
+        let handshake =
+            async { terminator.accept(socket, now).await.map_err(AcceptError::Handshake) };
+        let (stream, facts) = in_time(until, handshake).await?;
+        let negotiated =
             if facts.http2 { Negotiated::Http2(stream) } else { Negotiated::Http1(stream) };
         connection.tls = Some(ClientTls { facts, terminator: Arc::clone(terminator) });
-        Ok(opened)
+        Ok(negotiated)
     }
 }
 
 async fn in_time<T>(
     until: Instant,
-    opening: impl Future<Output = Result<T, AcceptError>>,
+    step: impl Future<Output = Result<T, AcceptError>>,
 ) -> Result<T, AcceptError> {
-    let opened = tokio::time::timeout_at(until.into(), opening).await;
-    opened.map_err(|_elapsed| AcceptError::Timeout)?
+    let done = tokio::time::timeout_at(until.into(), step).await;
+    done.map_err(|_elapsed| AcceptError::Timeout)?
 }
 
 async fn proxy_header(socket: &mut Socket) -> Result<Option<Addresses>, AcceptError> {

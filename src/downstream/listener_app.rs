@@ -49,8 +49,8 @@ impl<H: SessionHandler> ListenerApp<H> {
         let error = AcceptError::Rejected(refusal);
         failures.record(error, connection.client(), self.context.listener.address);
         // Over TLS, a response would cost a handshake.
-        let is_clear = self.context.terminator.is_none();
-        if let (true, Ok(_one)) = (is_clear, reject_permits.try_acquire()) {
+        let is_plaintext = self.context.terminator.is_none();
+        if let (true, Ok(_one)) = (is_plaintext, reject_permits.try_acquire()) {
             linger::send_raw_reply(stream, refusal).await;
         }
     }

@@ -32,7 +32,7 @@ impl<P: Payload> Service<P> {
                 continue;
             }
             if let Phase::Stopping(stop) = &mut self.phase {
-                stop.is_cut = true;
+                stop.has_aborted = true;
             } else if let Some(worker) = self.workers.current.take() {
                 // Its exit is not waited for: a process that hangs in the kernel cannot be reaped.
                 self.on_current_lost(&worker, "killed, it hung");
@@ -98,7 +98,7 @@ impl<P: Payload> Service<P> {
             }
             Removed::Draining(worker) => {
                 if let Phase::Stopping(stop) = &mut self.phase {
-                    stop.is_cut |= !exit.clean;
+                    stop.has_aborted |= !exit.clean;
                 }
                 self.commands.push(Command::PublishStats);
                 Some(worker)
@@ -109,7 +109,7 @@ impl<P: Payload> Service<P> {
 
     fn on_current_exit(&mut self, worker: &Worker, exit: &Exit) {
         if let Phase::Stopping(stop) = &mut self.phase {
-            stop.is_cut |= !exit.clean;
+            stop.has_aborted |= !exit.clean;
         } else {
             self.on_current_lost(worker, &exit.status);
         }

@@ -255,7 +255,7 @@ impl<P: Payload> Service<P> {
         match &mut self.phase {
             Phase::Stopping(stop) => {
                 // It was ordered to stop, and it served by then.
-                stop.is_cut |= candidate.step.may_accept() && !candidate.is_clean;
+                stop.has_aborted |= candidate.step.may_accept() && !candidate.is_clean;
                 if let Purpose::Reload(callers) = candidate.purpose {
                     self.reply_failed(callers, STOPPING);
                 }

@@ -103,7 +103,7 @@ impl<P: Payload> Service<P> {
             return;
         }
         let why = stop.why.take().unwrap_or_else(|| "stopped before all was done".to_owned());
-        let result = if stop.is_cut { Err(Failure::ForcedStop(why)) } else { Ok(()) };
+        let result = if stop.has_aborted { Err(Failure::ForcedStop(why)) } else { Ok(()) };
         let callers = mem::take(&mut stop.waiting);
         self.phase = Phase::Ended(result.clone());
         if !callers.is_empty() {

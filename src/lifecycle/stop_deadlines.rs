@@ -25,7 +25,7 @@ pub(super) struct Stop<R> {
     /// The workers were ordered to stop at once.
     is_forced: bool,
     /// A worker was killed or failed, or a second signal ended requests by force.
-    pub(super) is_cut: bool,
+    pub(super) has_aborted: bool,
     /// What a worker reported about it.
     pub(super) why: Option<String>,
     /// Clients that wait for the end.
@@ -57,7 +57,7 @@ impl<R> Stop<R> {
             close_at: Some(close_at),
             kill_at: Some(close_at + drain + DRAIN_GRACE),
             is_forced: false,
-            is_cut: false,
+            has_aborted: false,
             why: None,
             waiting: Vec::new(),
         }
@@ -68,7 +68,7 @@ impl<R> Stop<R> {
         if now < self.force_from {
             return Repeated::Ignored;
         }
-        self.is_cut = true;
+        self.has_aborted = true;
         self.kill_at = self.kill_at.map(|at| at.min(now + ABORT_GRACE));
         self.force_from = now + STOP_REPEAT;
         if std::mem::replace(&mut self.is_forced, true) {
@@ -86,7 +86,7 @@ impl<R> Stop<R> {
     /// Whether the workers are to be killed now. It is said once.
     pub(super) fn take_kill(&mut self, now: Timestamp) -> bool {
         let is_due = self.kill_at.take_if(|at| *at <= now).is_some();
-        self.is_cut |= is_due;
+        self.has_aborted |= is_due;
         is_due
     }
 
@@ -129,8 +129,8 @@ mod tests {
         assert!(!stop.take_close(at(1_999)) && stop.take_close(at(2_000)));
         assert!(!stop.take_close(at(3_000)), "it is said once");
         assert_eq!(stop.deadline(), Some(at(37_000)));
-        assert!(!stop.take_kill(at(36_999)) && !stop.is_cut);
-        assert!(stop.take_kill(at(37_000)) && stop.is_cut);
+        assert!(!stop.take_kill(at(36_999)) && !stop.has_aborted);
+        assert!(stop.take_kill(at(37_000)) && stop.has_aborted);
         assert_eq!(stop.deadline(), None);
     }
 
@@ -145,7 +145,7 @@ mod tests {
     fn the_same_stop_delivered_twice_is_one_stop() {
         let mut stop = stop(0, 30);
         assert_eq!(stop.repeat(at(499)), Repeated::Ignored);
-        assert!(!stop.is_cut);
+        assert!(!stop.has_aborted);
     }
 
     #[test]
@@ -155,6 +155,6 @@ mod tests {
         assert_eq!(stop.kill_at(), Some(at(5_000)));
         assert_eq!(stop.repeat(at(1_100)), Repeated::Ignored);
         assert_eq!(stop.repeat(at(1_500)), Repeated::Kill);
-        assert!(stop.is_cut);
+        assert!(stop.has_aborted);
     }
 }

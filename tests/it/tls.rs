@@ -340,7 +340,7 @@ fn check_opens_every_file_and_a_reload_refuses_what_it_finds() {
     let text = config(&backend, &[&good], "", "");
     let weir = Weir::start(&text);
     for (identity, complaint) in [
-        (&one_line, "neither a `-----BEGIN …-----` nor an `-----END …-----` line"),
+        (&one_line, "looks like a `-----BEGIN …-----` or `-----END …-----` line, but is malformed"),
         (&half, "has no certificate on line "),
         (&marked, "begins with a byte order mark"),
         (&swapped, "is not the key of the certificate"),

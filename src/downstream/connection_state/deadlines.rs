@@ -14,8 +14,8 @@ pub(super) const FORCE_CLOSE_AFTER: Duration = Duration::from_secs(1);
 impl ConnectionState {
     /// When [`ConnectionState::on_timer`] has to be called next.
     pub(crate) fn next_deadline(&self) -> Timestamp {
-        let cut_ns = self.force_close_ns.load(Relaxed);
-        let due = Timestamp::from_nanos(self.deadline_ns.load(Relaxed).min(cut_ns));
+        let force_close_ns = self.force_close_ns.load(Relaxed);
+        let due = Timestamp::from_nanos(self.deadline_ns.load(Relaxed).min(force_close_ns));
         // With a reason to close set, `deadline_ns` is the end of the grace period.
         match self.draining_since().filter(|_| self.close_reason().is_none()) {
             Some(since) if self.is(Phase::Idle) => {
@@ -66,12 +66,12 @@ impl ConnectionState {
 
     /// The reason for the close, given that a deadline has passed.
     pub(crate) fn close_reason_at(&self, now: Timestamp) -> CloseReason {
-        let is_cut = self.force_close_ns.load(Relaxed) <= now.as_nanos();
-        if self.is(Phase::Idle) || (is_cut && self.is(Phase::ReadingHead)) {
+        let is_forced = self.force_close_ns.load(Relaxed) <= now.as_nanos();
+        if self.is(Phase::Idle) || (is_forced && self.is(Phase::ReadingHead)) {
             CloseReason::Idle
         } else if self.is(Phase::ReadingHead) {
             CloseReason::HeaderTimeout
-        } else if is_cut {
+        } else if is_forced {
             CloseReason::Forced
         } else if self.write_stall_ns.load(Relaxed) <= now.as_nanos() {
             CloseReason::WriteTimeout

@@ -172,13 +172,13 @@ impl<'a, H: SessionHandler> Http2Connection<'a, H> {
         if self.streams.is_empty() && state.is_in_request() {
             state.response_sent(self.server.clock.now());
         }
-        let has_verdict = state.close_reason().is_some();
+        let is_closing = state.close_reason().is_some();
         if !self.goaway_started
-            && (state.is_draining() || state.reached_max_requests() || has_verdict)
+            && (state.is_draining() || state.reached_max_requests() || is_closing)
         {
             return Poll::Ready(Err(GoAway::Graceful));
         }
-        if self.goaway_started && !self.final_goaway_sent && state.is_idle() && has_verdict {
+        if self.goaway_started && !self.final_goaway_sent && state.is_idle() && is_closing {
             return Poll::Ready(Err(GoAway::Final));
         }
         let polled = accept(context);

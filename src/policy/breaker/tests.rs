@@ -2,8 +2,10 @@ use std::num::NonZeroU32;
 
 use super::*;
 
-const MIDDLE: u64 = u64::MAX / 2;
-const WELL: Peers = Peers { eligible_others: 4, out: 0, total: 5, usual: FailureRate::ZERO };
+/// The roll of an open time without jitter, but for a nanosecond.
+const MID_ROLL: u64 = u64::MAX / 2;
+const HEALTHY_PEERS: Peers =
+    Peers { eligible_others: 4, out: 0, total: 5, usual: FailureRate::ZERO };
 
 fn number(number: u32) -> NonZeroU32 {
     NonZeroU32::new(number).unwrap()
@@ -41,43 +43,43 @@ fn suspect(results: &str) -> Option<Cause> {
     suspicion.map(|suspicion| suspicion.cause)
 }
 
-/// One that has opened at `now` because of `fault`.
+/// A breaker that has opened at `now` because of `fault`.
 fn opened(fault: AttemptFault, now: Timestamp) -> Breaker {
     let mut breaker = Breaker::default();
     open(&mut breaker, fault, now).unwrap();
     breaker
 }
 
-/// How long it opens for after three failures.
+/// How long it opens for after as many failures as `fault` needs.
 fn open(breaker: &mut Breaker, fault: AttemptFault, now: Timestamp) -> Option<Duration> {
     let results = if fault == AttemptFault::Slow { "xxxxxxxxxx" } else { "xxx" };
     let why = breaker.suspect(&params(), fault, history(results), now)?;
-    match breaker.open(&params(), why, WELL, moment(now, MIDDLE))? {
+    match breaker.open(&params(), why, HEALTHY_PEERS, moment(now, MID_ROLL))? {
         Transition::Opened { open_for, .. } => Some(open_for),
         Transition::HalfOpened | Transition::Closed => None,
     }
 }
 
-fn allowed(why: &str, peers: Peers) -> bool {
+fn allowed(results: &str, peers: Peers) -> bool {
     let mut breaker = Breaker::default();
-    let why = breaker.suspect(&params(), AttemptFault::Failed, history(why), at(0)).unwrap();
-    breaker.open(&params(), why, peers, moment(at(0), MIDDLE)).is_some()
+    let why = breaker.suspect(&params(), AttemptFault::Failed, history(results), at(0)).unwrap();
+    breaker.open(&params(), why, peers, moment(at(0), MID_ROLL)).is_some()
 }
 
-/// One trial with this result.
+/// Makes a trial with this result.
 fn trial(
     breaker: &mut Breaker,
     result: Result<(), AttemptFault>,
     now: Timestamp,
 ) -> Option<Transition> {
     breaker.try_trial(&params(), now).expect("a trial is due");
-    let change = breaker.record_trial(&params(), result, moment(now, MIDDLE));
+    let change = breaker.record_trial(&params(), result, moment(now, MID_ROLL));
     breaker.end_trial();
     change
 }
 
 fn millis(duration: Duration) -> u128 {
-    // The middle of the jitter is one nanosecond less than the whole.
+    // `MID_ROLL` gives one nanosecond less than the whole.
     (duration + Duration::from_nanos(1)).as_millis()
 }
 
@@ -89,7 +91,7 @@ fn three_failures_in_a_row_are_suspicious_and_two_are_not() {
 }
 
 #[test]
-fn a_backend_that_fails_half_the_time_is_suspicious_without_a_row() {
+fn a_backend_that_fails_half_the_time_is_suspicious_without_consecutive_failures() {
     assert_eq!(suspect("x.x.x.x.x"), None, "nine attempts are too few");
     assert_eq!(suspect("x.x.x.x.x."), Some(Cause::Share));
     assert_eq!(suspect(&".".repeat(63)), None);
@@ -117,7 +119,7 @@ fn a_backend_is_slow_if_half_of_its_attempts_are() {
 }
 
 #[test]
-fn silence_counts_with_as_many_requests_as_failures_in_a_row() {
+fn a_silent_backend_is_suspicious_if_as_many_requests_wait_as_failures_open_it() {
     let breaker = Breaker::default();
     assert_eq!(breaker.suspect_silence(&params(), 2), None);
     assert_eq!(breaker.suspect_silence(&params(), 3).map(|why| why.cause), Some(Cause::Slow));
@@ -126,7 +128,7 @@ fn silence_counts_with_as_many_requests_as_failures_in_a_row() {
 
 #[test]
 fn backends_that_fail_alike_stay() {
-    for (usual, row_of_three, row_of_six, half) in [
+    for (usual, three, six, half) in [
         (0, true, true, true),
         (1, true, true, true),
         (2, false, true, true),
@@ -135,28 +137,31 @@ fn backends_that_fail_alike_stay() {
         (20, false, false, false),
         (100, false, false, false),
     ] {
-        let peers = Peers { usual: FailureRate::per_cent(usual), ..WELL };
-        assert_eq!(allowed("xxx", peers), row_of_three, "{usual} %, three in a row");
-        assert_eq!(allowed("xxxxxx", peers), row_of_six, "{usual} %, six in a row");
+        let peers = Peers { usual: FailureRate::per_cent(usual), ..HEALTHY_PEERS };
+        assert_eq!(allowed("xxx", peers), three, "{usual} %, three consecutive");
+        assert_eq!(allowed("xxxxxx", peers), six, "{usual} %, six consecutive");
         assert_eq!(allowed("x.x.x.x.x.", peers), half, "{usual} %, half of ten");
     }
 }
 
 #[test]
-fn the_peers_are_well_if_the_operator_wants_fewer_failures() {
+fn one_or_two_failures_are_enough_if_configured() {
     for failures in 1..3 {
         let params = BreakerParams { failures: number(failures), ..params() };
         let results = history(&"x".repeat(usize::try_from(failures).unwrap()));
         let mut breaker = Breaker::default();
         let why = breaker.suspect(&params, AttemptFault::Failed, results, at(0)).unwrap();
-        assert!(breaker.open(&params, why, WELL, moment(at(0), 0)).is_some(), "{failures}");
+        assert!(
+            breaker.open(&params, why, HEALTHY_PEERS, moment(at(0), 0)).is_some(),
+            "{failures}"
+        );
     }
 }
 
 #[test]
-fn a_few_slow_requests_of_the_peers_allow_for_more() {
+fn a_slow_backend_stays_if_its_peers_are_slow_too() {
     for (usual, is_allowed) in [(0, true), (5, true), (10, false), (50, false)] {
-        let peers = Peers { usual: FailureRate::per_cent(usual), ..WELL };
+        let peers = Peers { usual: FailureRate::per_cent(usual), ..HEALTHY_PEERS };
         let mut breaker = Breaker::default();
         let why = breaker.suspect(&params(), AttemptFault::Slow, history("x.x.x.x.x."), at(0));
         let change = breaker.open(&params(), why.unwrap(), peers, moment(at(0), 0));
@@ -164,7 +169,7 @@ fn a_few_slow_requests_of_the_peers_allow_for_more() {
     }
 }
 
-/// One that has closed at 1000 ms after three failures, and its suspicion after these results.
+/// A breaker that has closed at 1000 ms after three successful trials, and its suspicion after these results.
 fn after_return(results: &str) -> (Breaker, Option<Suspicion>) {
     let mut breaker = opened(AttemptFault::Failed, at(0));
     for _ in 0..3 {
@@ -189,7 +194,7 @@ fn a_relapse_while_the_peers_fail_needs_as_much_as_a_share() {
     for (usual, one, six) in
         [(0, true, true), (5, true, true), (6, false, true), (20, false, false)]
     {
-        let peers = Peers { usual: FailureRate::per_cent(usual), ..WELL };
+        let peers = Peers { usual: FailureRate::per_cent(usual), ..HEALTHY_PEERS };
         for (results, is_allowed) in [("x", one), ("xxxxxx", six)] {
             let (mut breaker, why) = after_return(results);
             let change = breaker.open(&params(), why.unwrap(), peers, moment(at(1500), 0));
@@ -208,14 +213,14 @@ fn the_last_eligible_backend_stays_even_if_it_refuses_connections() {
 }
 
 #[test]
-fn at_most_the_share_of_a_pool_is_out_but_always_one_may_be() {
+fn at_most_out_max_of_a_pool_is_out_but_always_one_may_be() {
     for (total, out, is_allowed) in
         [(2, 0, true), (2, 1, false), (3, 0, true), (3, 1, false), (5, 1, true), (5, 2, false)]
     {
         let peers =
             Peers { eligible_others: total - out - 1, out, total, usual: FailureRate::ZERO };
         assert_eq!(allowed("xxx", peers), is_allowed, "{out} of {total}");
-        // Only one that serves no request may go beyond it.
+        // Only a backend that refuses connections may exceed `out_max`.
         let mut breaker = Breaker::default();
         let why = breaker.suspect(&params(), AttemptFault::Refused, history("x"), at(0)).unwrap();
         let change = breaker.open(&params(), why, peers, moment(at(0), 0));
@@ -227,7 +232,7 @@ fn at_most_the_share_of_a_pool_is_out_but_always_one_may_be() {
 fn it_leaves_open_only_by_time_and_closes_after_three_trials() {
     let mut breaker = opened(AttemptFault::Failed, at(0));
     assert_eq!(breaker.phase(at(0)), BreakerPhase::Open);
-    assert_eq!(breaker.try_trial(&params(), at(999 - 1)), None);
+    assert_eq!(breaker.try_trial(&params(), at(999)), None);
     assert_eq!(breaker.phase(at(1000)), BreakerPhase::HalfOpen);
     assert_eq!(breaker.try_trial(&params(), at(1000)), Some(Some(Transition::HalfOpened)));
     assert_eq!(breaker.try_trial(&params(), at(1000)), None, "one at a time");
@@ -287,7 +292,7 @@ fn a_failure_soon_after_a_return_opens_it_at_once_and_for_twice_the_time() {
     let why = breaker.suspect(&params(), AttemptFault::Failed, history("x"), at(1500)).unwrap();
     assert_eq!(why.cause, Cause::Relapse);
     let Some(Transition::Opened { open_for, .. }) =
-        breaker.open(&params(), why, WELL, moment(at(1500), MIDDLE))
+        breaker.open(&params(), why, HEALTHY_PEERS, moment(at(1500), MID_ROLL))
     else {
         panic!("it opens");
     };
@@ -335,13 +340,13 @@ fn the_result_of_a_trial_that_is_late_changes_nothing() {
         breaker.try_trial(&two, at(1000)).is_some() && breaker.try_trial(&two, at(1000)).is_some()
     );
     assert!(
-        breaker.record_trial(&two, Err(AttemptFault::Failed), moment(at(1001), MIDDLE)).is_some()
+        breaker.record_trial(&two, Err(AttemptFault::Failed), moment(at(1001), MID_ROLL)).is_some()
     );
     assert_eq!(
-        breaker.record_trial(&two, Err(AttemptFault::Failed), moment(at(1002), MIDDLE)),
+        breaker.record_trial(&two, Err(AttemptFault::Failed), moment(at(1002), MID_ROLL)),
         None
     );
-    assert_eq!(breaker.record_trial(&two, Ok(()), moment(at(1002), MIDDLE)), None);
+    assert_eq!(breaker.record_trial(&two, Ok(()), moment(at(1002), MID_ROLL)), None);
 }
 
 #[test]
@@ -358,7 +363,7 @@ fn the_next_worker_continues_where_this_one_was() {
     let state = old.export(at(50_500));
     let mut new = Breaker::default();
     new.import(&params(), &state, Duration::from_millis(500), at(10));
-    assert_eq!(new.phase(at(10 + 999 - 1)), BreakerPhase::Open);
+    assert_eq!(new.phase(at(10 + 999)), BreakerPhase::Open);
     assert_eq!(new.phase(at(1_010)), BreakerPhase::HalfOpen);
     for _ in 0..3 {
         trial(&mut old, Ok(()), at(52_000));
@@ -373,7 +378,7 @@ fn the_next_worker_continues_where_this_one_was() {
 }
 
 #[test]
-fn a_shorter_longest_open_time_applies_to_imported_state() {
+fn a_shorter_open_max_applies_to_imported_state() {
     let mut old = opened(AttemptFault::Slow, at(0));
     let mut now = at(0);
     for _ in 0..20 {
