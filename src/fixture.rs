@@ -22,6 +22,7 @@ use crate::http::metric_label::MethodLabel;
 use crate::http::scan::Limits as HeadLimits;
 use crate::http::scheme::Scheme;
 use crate::name::PoolName;
+use crate::policy::wait_queue::QueueOrder;
 use crate::runtime::endpoint::Lookup;
 use crate::runtime::snapshot::Snapshot;
 use crate::time::Timestamp;
@@ -38,6 +39,7 @@ pub(crate) fn pool(
     let backends = addresses.iter().map(|address| config::Backend {
         address: BackendAddress::Socket(*address),
         weight: NonZeroU32::MIN,
+        max_requests: None,
         server_name: None,
         defined_at: config::SourcePosition::default(),
     });
@@ -54,6 +56,11 @@ pub(crate) fn pool(
             try_timeout: None,
             methods: Vec::new(),
             budget: None,
+        },
+        queue: config::RequestQueue {
+            length: 0,
+            timeout: Duration::from_millis(100),
+            order: QueueOrder::Lifo,
         },
         timeouts: Timeouts {
             connect: Duration::from_secs(1),

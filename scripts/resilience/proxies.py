@@ -93,7 +93,7 @@ pools:
 WEIR_MORE = {
     "max_requests": ("backend", "max_requests: {places}"),
     "slow_start": ("pool", "    slow_start: 10s"),
-    "queue": ("pool", "    queue: {{length: 40, timeout: 100ms}}"),
+    "queue": ("pool", "    queue: {{length: 40, timeout: 5ms}}"),
 }
 
 

@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! TIME CLIENT "METHOD SCHEME://HOST PATH?QUERY PROTOCOL" STATUS in=BYTES out=BYTES ms=DURATION
-//!   ttfb=DURATION [grpc=STATUS] [tunnel=DURATION] peer=ADDRESS [route=NAME] pool=NAME backend=ADDRESS
+//!   ttfb=DURATION [queue=DURATION] [grpc=STATUS] [tunnel=DURATION] peer=ADDRESS [route=NAME] pool=NAME backend=ADDRESS
 //!   attempts=ADDRESS/FAILURE,ADDRESS reason=CODE/DETAIL id="REQUEST ID" agent="USER AGENT"
 //! ```
 //! on one line. Everything that a client controls is quoted, and inside the quotes everything
@@ -49,6 +49,10 @@ pub(super) fn json(line: &mut String, summary: &Summary<'_>, started: SystemTime
     if let Some(first_byte) = exchange.first_byte() {
         line.push_str(r#","ttfb_ms":"#);
         millis(line, first_byte.since(exchange.started()));
+    }
+    if !exchange.queued().is_zero() {
+        line.push_str(r#","queue_ms":"#);
+        millis(line, exchange.queued());
     }
     if let Some(status) = exchange.grpc_status() {
         json_number(line, r#","grpc_status":"#, status.into());
@@ -159,6 +163,10 @@ pub(super) fn text(line: &mut String, summary: &Summary<'_>, started: SystemTime
     line.push_str(" ms=");
     millis(line, summary.ended.since(exchange.started()));
     or_dash(line, " ttfb=", first_byte, millis);
+    if !exchange.queued().is_zero() {
+        line.push_str(" queue=");
+        millis(line, exchange.queued());
+    }
     if let Some(status) = exchange.grpc_status() {
         or_dash(line, " grpc=", Some(status.into()), number);
     }

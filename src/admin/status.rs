@@ -1,5 +1,6 @@
 //! The JSON of `/status`.
 
+use std::num::NonZeroU32;
 use std::time::{Duration, SystemTime};
 
 use humantime::format_rfc3339_millis;
@@ -30,18 +31,32 @@ pub(super) struct Inputs<'a> {
 #[derive(Serialize)]
 struct Status<'a> {
     uptime_seconds: u64,
+    #[serde(flatten)]
+    requests: RequestTotals,
+    healthy_backends: usize,
+    total_backends: usize,
+    downstream_connections: i64,
+    config: Configuration<'a>,
+    supervisor: Option<SupervisorStatus>,
+    /// Of pools with a queue.
+    queues: Vec<QueueStatus<'a>>,
+    backends: Vec<BackendStatus<'a>>,
+}
+
+#[derive(Serialize)]
+struct RequestTotals {
     total_requests: u64,
     success_requests: u64,
     failed_requests: u64,
     retry_attempts: u64,
     rate_limited_requests: u64,
     avg_latency_ms: f64,
-    healthy_backends: usize,
-    total_backends: usize,
-    downstream_connections: i64,
-    config: Configuration<'a>,
-    supervisor: Option<SupervisorStatus>,
-    backends: Vec<BackendStatus<'a>>,
+}
+
+#[derive(Serialize)]
+struct QueueStatus<'a> {
+    pool: &'a str,
+    waiting_requests: usize,
 }
 
 #[derive(Serialize)]
@@ -76,6 +91,8 @@ struct BackendStatus<'a> {
     breaker: Option<&'static str>,
     weight: u32,
     in_flight_requests: u64,
+    /// `null` if there is no limit.
+    max_requests: Option<u32>,
     /// Deprecated: `in_flight_requests`.
     active_connections: u64,
     total_requests: u64,
@@ -92,12 +109,14 @@ pub(super) fn json(inputs: &Inputs<'_>) -> serde_json::Result<Vec<u8>> {
         .flat_map(|pool| pool.members.iter().map(move |member| backend(pool, member, inputs)));
     let status = Status {
         uptime_seconds: inputs.uptime.as_secs(),
-        total_requests: totals.requests,
-        success_requests: totals.success,
-        failed_requests: totals.failed,
-        retry_attempts: totals.retries,
-        rate_limited_requests: totals.rate_limited,
-        avg_latency_ms: milliseconds(totals.latency_seconds),
+        requests: RequestTotals {
+            total_requests: totals.requests,
+            success_requests: totals.success,
+            failed_requests: totals.failed,
+            retry_attempts: totals.retries,
+            rate_limited_requests: totals.rate_limited,
+            avg_latency_ms: milliseconds(totals.latency_seconds),
+        },
         healthy_backends: pools.iter().map(|pool| pool.healthy().len()).sum(),
         total_backends: pools.iter().map(|pool| pool.members.len()).sum(),
         downstream_connections: inputs.downstream_connections,
@@ -106,6 +125,7 @@ pub(super) fn json(inputs: &Inputs<'_>) -> serde_json::Result<Vec<u8>> {
             age_seconds: inputs.age.as_secs(),
         },
         supervisor: inputs.supervision.as_ref().map(supervisor),
+        queues: pools.iter().filter_map(queue).collect(),
         backends: backends.collect(),
     };
     let mut body = serde_json::to_vec_pretty(&status)?;
@@ -129,6 +149,11 @@ fn supervisor(stats: &SupervisorStats) -> SupervisorStatus {
     }
 }
 
+fn queue(pool: &Pool) -> Option<QueueStatus<'_>> {
+    let waiting_requests = pool.waiters.as_ref()?.waiting();
+    Some(QueueStatus { pool: pool.name.as_str(), waiting_requests })
+}
+
 fn backend<'a>(pool: &'a Pool, member: &'a Member, inputs: &Inputs<'_>) -> BackendStatus<'a> {
     let server = &member.backend;
     let health = server.health();
@@ -145,6 +170,7 @@ fn backend<'a>(pool: &'a Pool, member: &'a Member, inputs: &Inputs<'_>) -> Backe
         breaker: pool.breakers.is_some().then(|| server.circuit.phase(inputs.now).as_str()),
         weight: member.weight.get(),
         in_flight_requests: in_flight,
+        max_requests: member.max_requests.map(NonZeroU32::get),
         active_connections: in_flight,
         total_requests: server.attempts(),
         total_failures: server.failures(),
@@ -219,17 +245,17 @@ mod tests {
             "avg_latency_ms": 1.235, "healthy_backends": 1, "total_backends": 2,
             "downstream_connections": 5,
             "config": {"version": "v1", "age_seconds": 59},
-            "supervisor": null,
+            "supervisor": null, "queues": [],
             "backends": [
                 {
                     "pool": "web", "url": "http://10.0.0.1:80", "state": "healthy", "breaker": null, "weight": 1,
-                    "in_flight_requests": 1, "active_connections": 1, "total_requests": 1, "total_failures": 1,
+                    "in_flight_requests": 1, "max_requests": null, "active_connections": 1, "total_requests": 1, "total_failures": 1,
                     "last_checked": "2023-11-14T22:13:21.500Z",
                     "last_error": "connection refused",
                 },
                 {
                     "pool": "web", "url": "http://10.0.0.2:80", "state": "unknown", "breaker": null, "weight": 1,
-                    "in_flight_requests": 0, "active_connections": 0, "total_requests": 0, "total_failures": 0,
+                    "in_flight_requests": 0, "max_requests": null, "active_connections": 0, "total_requests": 0, "total_failures": 0,
                     "last_checked": null, "last_error": null,
                 },
             ],

@@ -13,6 +13,7 @@ mod listener;
 mod missing_features;
 mod pool;
 mod process;
+mod queue;
 mod rate_limit;
 mod retry;
 mod route;
@@ -39,6 +40,7 @@ pub(super) use pool::{
 };
 pub use process::{AccessLog, Shutdown};
 pub(super) use process::{RawAccessLog, RawAdmin, RawShutdown};
+pub use queue::RequestQueue;
 pub use rate_limit::RateLimit;
 pub(super) use rate_limit::RawRateLimit;
 pub(super) use retry::RawRetry;

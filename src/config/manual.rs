@@ -176,6 +176,7 @@ mod tests {
             "pools[].health_check" => {
                 "pools: [{name: web, backends: [http://a], health_check: {type: http, @}}]"
             }
+            "pools[].queue" => "pools: [{name: web, backends: [http://a], queue: {@}}]",
             "pools[].breaker" => "pools: [{name: web, backends: [http://a], breaker: {@}}]",
             "pools[].retry" => "pools: [{name: web, backends: [http://a], retry: {@}}]",
             "pools[].retry.budget" => {

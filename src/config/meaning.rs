@@ -7,7 +7,8 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use ipnet::IpNet;
 
 use super::file::{
-    AccessLog, Breaker, Forwarding, HealthCheck, Limits, RateLimit, Retry, Shutdown, Timeouts,
+    AccessLog, Breaker, Forwarding, HealthCheck, Limits, RateLimit, RequestQueue, Retry, Shutdown,
+    Timeouts,
 };
 use super::listener::Listener;
 use super::problem::SourcePosition;
@@ -92,6 +93,8 @@ pub struct Pool {
     pub breaker: Option<Breaker>,
     /// When a failed request is retried.
     pub retry: Retry,
+    /// Requests that wait for a place at a backend.
+    pub queue: RequestQueue,
     /// Timeouts towards the backends.
     pub timeouts: Timeouts,
     /// Transport to the backends.
@@ -107,6 +110,8 @@ pub struct Backend {
     pub address: BackendAddress,
     /// Share of the requests relative to the other backends of the pool; at most 1000.
     pub weight: NonZeroU32,
+    /// Maximum number of requests in flight; `None`: no limit.
+    pub max_requests: Option<NonZeroU32>,
     /// Server name (or IP address) that its certificate is verified for; never empty. `None` without TLS.
     pub server_name: Option<String>,
     /// Position of its URL.

@@ -35,8 +35,8 @@ pub use action::{Action, Forward, Header, HeaderChanges, Respond, Rewrite, Share
 pub use builder::{ConfigBuilder, Report, Warning, load};
 pub use diff::diff;
 pub use file::{
-    AccessLog, Breaker, Forwarding, HealthCheck, Http2, Limits, RateLimit, Retry, RetryBudget,
-    Shutdown, Timeouts, TransportHttp2,
+    AccessLog, Breaker, Forwarding, HealthCheck, Http2, Limits, RateLimit, RequestQueue, Retry,
+    RetryBudget, Shutdown, Timeouts, TransportHttp2,
 };
 pub use listener::{Certificate, ClientAuth, Listener, Tls};
 pub use manual::manual;

@@ -59,9 +59,21 @@ pub(crate) async fn back_off(session: &mut Session, wait: Duration) -> Result<()
     if wait.is_zero() {
         return Ok(());
     }
-    let sleep = tokio::time::sleep(wait);
+    wait_at_most(session, wait, std::future::pending()).await
+}
+
+/// Waits until `done` is ready, or at most for `wait`.
+///
+/// # Errors
+/// The client has disconnected meanwhile.
+pub(crate) async fn wait_at_most(
+    session: &mut Session,
+    wait: Duration,
+    done: impl Future<Output = ()>,
+) -> Result<()> {
+    let done = tokio::time::timeout(wait, done);
     if !can_check(session) {
-        sleep.await;
+        done.await.unwrap_or_default();
         return Ok(());
     }
     tokio::select! {
@@ -69,7 +81,7 @@ pub(crate) async fn back_off(session: &mut Session, wait: Duration) -> Result<()
         left = session.as_downstream_mut().read_body_or_idle(true) => {
             left.map(drop).map_err(|error| error.into_down())
         }
-        () = sleep => Ok(()),
+        _ = done => Ok(()),
     }
 }
 

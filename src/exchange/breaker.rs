@@ -6,13 +6,15 @@
 
 use super::{Attempt, Exchange};
 use crate::config::limits::ATTEMPTS_MAX;
-use crate::exchange::event::ExchangeEvent;
+use crate::exchange::event::{ExchangeEvent, Observer};
 use crate::exchange::refusal::Outcome;
 use crate::policy::breaker::{AttemptFault, Moment};
 use crate::policy::retry::AttemptFailure;
 use crate::runtime::breakers::BreakerChange;
+use crate::runtime::ids::PoolId;
 use crate::runtime::lease::Lease;
 use crate::runtime::pool::Pool;
+use crate::runtime::snapshot::Snapshot;
 use crate::time::Timestamp;
 
 /// Records that the current attempt failed.
@@ -93,13 +95,24 @@ fn record(exchange: &mut Exchange, result: Result<(), AttemptFault>, now: Timest
 
 /// Logs and reports changes of circuit breakers.
 pub(super) fn report(exchange: &Exchange, changes: impl IntoIterator<Item = BreakerChange>) {
+    if let Some(id) = exchange.destination.pool {
+        report_to(&*exchange.observer, &exchange.snapshot, id, changes);
+    }
+}
+
+/// The same, for a pool of a snapshot.
+pub(super) fn report_to(
+    observer: &dyn Observer,
+    snapshot: &Snapshot,
+    id: PoolId,
+    changes: impl IntoIterator<Item = BreakerChange>,
+) {
     for change in changes {
-        let Some(id) = exchange.destination.pool else { return };
-        let Some(pool) = exchange.snapshot.pools.get(id) else { return };
+        let Some(pool) = snapshot.pools.get(id) else { return };
         if let Some(backend) = pool.backend(change.backend) {
             change.log(&pool.name, &backend.label);
         }
-        exchange.observer.observe(&ExchangeEvent::Breaker { pool: id, change });
+        observer.observe(&ExchangeEvent::Breaker { pool: id, change });
     }
 }
 

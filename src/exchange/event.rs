@@ -6,6 +6,7 @@ use crate::exchange::Exchange;
 use crate::exchange::refusal::{Outcome, Scope};
 use crate::http::metric_label::MethodLabel;
 use crate::policy::retry::AttemptFailure;
+use crate::policy::wait_queue::QueueRefusal;
 use crate::runtime::breakers::BreakerChange;
 use crate::runtime::ids::{BackendId, PoolId};
 use crate::time::Timestamp;
@@ -44,6 +45,20 @@ pub enum ExchangeEvent<'a> {
     RetryBudgetExhausted {
         /// The pool.
         pool: PoolId,
+    },
+    /// A request has waited for a place at a backend.
+    Queued {
+        /// The pool.
+        pool: PoolId,
+        /// How long.
+        waited: Duration,
+    },
+    /// A request was rejected because no backend had a free place.
+    QueueRefused {
+        /// The pool.
+        pool: PoolId,
+        /// Why; `None` if the pool has no queue.
+        reason: Option<QueueRefusal>,
     },
     /// The current attempt was upgraded to a WebSocket.
     Upgraded {

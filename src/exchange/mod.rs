@@ -19,6 +19,7 @@ pub mod event;
 mod head;
 pub mod outcome;
 mod parts;
+mod pick;
 pub mod refusal;
 pub mod request;
 mod retry_limits;
@@ -27,11 +28,11 @@ mod state;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::config::limits::BACKOFF_MAX;
 use crate::exchange::attempts::Attempts;
 use crate::exchange::event::{ExchangeEvent, Observer, Summary, Wire};
 use crate::exchange::parts::{
@@ -40,16 +41,16 @@ use crate::exchange::parts::{
 use crate::exchange::refusal::{Outcome, Refusal};
 use crate::exchange::request::{Request, Transfer};
 use crate::http::address;
-use crate::policy::backoff;
 use crate::policy::retry::{AttemptFailure, RetryContext};
 use crate::runtime::backend_set::BackendSet;
-use crate::runtime::pool::{Ask, Pool};
+use crate::runtime::pool::Pool;
 use crate::runtime::snapshot::Snapshot;
 use crate::time::Timestamp;
 
 pub use admit::{Admitted, DirectResponse};
 pub use attempts::{Attempt, Target};
 pub use head::{ClientInfo, Head, X_FORWARDED_FOR, X_FORWARDED_PROTO};
+pub use pick::Choice;
 
 /// One request and its response.
 pub struct Exchange {
@@ -113,11 +114,17 @@ impl Exchange {
             observer,
             request: None,
             client: None,
-            times: Times { started: now, deadline: Timestamp::MAX, last_event: now },
+            times: Times {
+                started: now,
+                deadline: Timestamp::MAX,
+                last_event: now,
+                queued: Duration::ZERO,
+            },
             destination: Destination::default(),
             attempts: Attempts::default(),
             current: CurrentAttempt {
                 lease: None,
+                waiting: None,
                 picked: now,
                 until_deadline: false,
                 roll: 0,
@@ -133,70 +140,39 @@ impl Exchange {
         }
     }
 
-    /// Picks a backend for the next attempt.
+    /// Picks a backend for the next attempt of a request that does not wait.
     ///
     /// # Errors
-    /// The [`Refusal`] to respond with: no backend is eligible, or the deadline has passed.
+    /// The [`Refusal`] to respond with: no backend is eligible or has a place, or the deadline has passed.
     pub fn pick(&mut self, now: Timestamp, rolls: Rolls) -> Result<Target, Refusal> {
-        let picked = self.pick_or_refuse(now, rolls);
+        match self.pick_or_wait(now, rolls)? {
+            Choice::Attempt(target) => Ok(target),
+            Choice::Wait(_) => self.end_wait(now),
+        }
+    }
+
+    /// Picks a backend for the next attempt, or begins to wait for a place at one.
+    ///
+    /// # Errors
+    /// The [`Refusal`] to respond with: no backend is eligible, the queue is full, or the deadline has
+    /// passed.
+    pub fn pick_or_wait(&mut self, now: Timestamp, rolls: Rolls) -> Result<Choice, Refusal> {
+        let picked = pick::pick_or_refuse(self, now, rolls);
         self.record_refusal(picked)
     }
 
-    fn pick_or_refuse(&mut self, now: Timestamp, rolls: Rolls) -> Result<Target, Refusal> {
-        self.times.last_event = now;
-        self.current.lease = None;
-        self.body.bytes = 0;
-        let snapshot = Arc::clone(&self.snapshot);
-        let id = self.destination.pool.ok_or(Refusal::NoRoute)?;
-        let pool = snapshot.pools.get(id).ok_or(Refusal::NoRoute)?;
-        let left = self.times.deadline.since(now);
-        if left.is_zero() {
-            return Err(Refusal::RequestTimeout);
-        }
-        let tried = self.tried();
-        let unsent = |one: &&Attempt| one.failure.is_some_and(AttemptFailure::is_unsent);
-        let unreachable = self.attempts.iter().filter(unsent).map(|one| one.backend).collect();
-        let ask = Ask {
-            tried: &tried,
-            unreachable: &unreachable,
-            key: self.hash_key(),
-            roll: rolls.pick,
-            may_try: self.body.plain
-                && breaker::attempts_made(self, pool) + 2 <= u32::from(pool.retry.attempts.get()),
-            measured: self.body.plain,
-            now,
-        };
-        let pick = pool.pick(&ask).ok_or(Refusal::NoBackend)?;
-        breaker::report(self, pick.changes);
-        self.current.roll = rolls.backoff;
-        // Moving to another backend needs no wait; returning to the same one does.
-        let repeats = self.attempts.len().saturating_sub(tried.len());
-        let repeats = u32::try_from(repeats).unwrap_or(u32::MAX);
-        let retry_after = std::mem::take(&mut self.current.retry_after);
-        let backoff = match pick.again {
-            true => backoff::wait(pool.retry.backoff, BACKOFF_MAX, repeats, rolls.backoff)
-                .max(retry_after)
-                .min(left),
-            false => Duration::ZERO,
-        };
-        self.attempts.push(Attempt { backend: pick.id, failure: None, budget_exhausted: false });
-        let backend = Arc::clone(pick.lease.backend());
-        self.current.lease = Some(pick.lease);
-        self.current.picked = now + backoff;
-        let left = left.saturating_sub(backoff);
-        let try_timeout = retry_limits::try_timeout(self, pool, now).unwrap_or(Duration::MAX);
-        self.current.try_deadline = self.current.picked + try_timeout;
-        self.current.until_deadline = left <= pool.timeouts.response.min(try_timeout);
-        Ok(Target {
-            pool: id,
-            id: pick.id,
-            backend,
-            backoff,
-            connect_timeout: pool.timeouts.connect.min(try_timeout).min(left),
-            response_timeout: pool.timeouts.response.min(left),
-            idle_timeout: pool.timeouts.idle,
-            tunnel_timeout: self.upgrade.wanted.then_some(pool.timeouts.tunnel),
-        })
+    /// Ready once it is known whether the request has a place.
+    pub fn poll_wait(&self, context: &Context<'_>) -> Poll<()> {
+        self.current.waiting.as_ref().map_or(Poll::Ready(()), |waiting| waiting.poll(context))
+    }
+
+    /// Ends the wait for a place.
+    ///
+    /// # Errors
+    /// The [`Refusal`] to respond with: it has got no place.
+    pub fn end_wait(&mut self, now: Timestamp) -> Result<Target, Refusal> {
+        let ended = pick::end_wait_or_refuse(self, now);
+        self.record_refusal(ended)
     }
 
     /// The current attempt has a connection: a reused one, or a new one.
@@ -240,9 +216,11 @@ impl Exchange {
         };
         attempt.failure = Some(failure);
         let backend = attempt.backend;
-        if let Some(lease) = self.current.lease.take() {
+        if let Some(lease) = &self.current.lease {
             lease.backend().attempt_failed(reason);
         }
+        let now = self.times.last_event;
+        pick::release(self, now);
         self.observer.observe(&ExchangeEvent::AttemptFailed { pool, backend, failure, retried });
     }
 
@@ -265,6 +243,7 @@ impl Exchange {
         if let Some(lease) = self.current.lease.take() {
             lease.cancel();
         }
+        pick::release(self, now);
         self.conclusion.refusal = Some(Refusal::Overload);
         false
     }
@@ -313,7 +292,8 @@ impl Exchange {
         self.times.last_event = now;
         breaker::judge_ending(self, ending, now);
         retry_limits::return_token(self);
-        self.current.lease = None;
+        pick::stop_waiting(self, now);
+        pick::release(self, now);
         if let Some(tunnel) = &mut self.upgrade.tunnel {
             tunnel.ended();
         }

@@ -5,7 +5,9 @@ use std::time::Duration;
 use super::refusal::{Outcome, Refusal};
 use crate::runtime::ids::PoolId;
 use crate::runtime::lease::Lease;
+use crate::runtime::pool::Pick;
 use crate::runtime::tunnels::TunnelGuard;
+use crate::runtime::waiters::WaitHandle;
 use crate::time::Timestamp;
 
 /// Times of the exchange.
@@ -17,6 +19,8 @@ pub(super) struct Times {
     /// `grpc-timeout` of a request sets it before.
     pub(super) deadline: Timestamp,
     pub(super) last_event: Timestamp,
+    /// How long it has waited for places at backends, up to the end of its last wait.
+    pub(super) queued: Duration,
 }
 
 /// Where the request goes.
@@ -35,6 +39,8 @@ pub(super) struct Destination {
 #[derive(Debug)]
 pub(super) struct CurrentAttempt {
     pub(super) lease: Option<Lease>,
+    /// It waits for a place at a backend.
+    pub(super) waiting: Option<Box<WaitHandle<Pick>>>,
     /// When its backend was picked, and its back-off was over.
     pub(super) picked: Timestamp,
     /// It has less time than the pool's timeout, because the deadline is nearer.

@@ -154,6 +154,11 @@ refusals! {
     /// No backend is eligible.
     // A backend may recover, or a client disconnect, at any moment: retry after a second.
     NoBackend = Row::new(503, "no_backend", "Service Unavailable: all backends are down").retry();
+    /// No backend has a free place, and the request could not wait for one.
+    // A gRPC client may retry: the request was not sent to any backend.
+    QueueFull = Row::new(503, "queue_full", "Service Unavailable: all backends are busy").retry();
+    /// The request has waited for a place at a backend as long as it may, or would have had to wait longer.
+    QueueTimeout = Row::new(503, "queue_timeout", "Service Unavailable: all backends are busy").retry();
     /// The maximum number of client connections is reached.
     TooManyConnections = Row::new(
         503,

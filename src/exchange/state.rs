@@ -148,6 +148,12 @@ impl Exchange {
         self.response.first_byte
     }
 
+    /// How long the request has waited for places at backends; zero if it has not.
+    #[must_use]
+    pub fn queued(&self) -> Duration {
+        self.times.queued
+    }
+
     /// Why it was rejected, if it was.
     #[must_use]
     pub fn refusal(&self) -> Option<Refusal> {

@@ -8,6 +8,7 @@ use crate::config::{self, Overrides};
 use crate::http::scheme::Scheme;
 use crate::policy::breaker::Transition;
 use crate::runtime::endpoint::Lookup;
+use crate::runtime::pool::Ask;
 
 /// Records all events.
 #[derive(Default)]
@@ -42,6 +43,8 @@ impl Observer for Recorder {
             ExchangeEvent::RetryBudgetExhausted { pool } => {
                 format!("budget of {} exhausted", pool.position())
             }
+            ExchangeEvent::Queued { waited, .. } => format!("queued {waited:?}"),
+            ExchangeEvent::QueueRefused { reason, .. } => format!("no place {reason:?}"),
             ExchangeEvent::Upgraded { pool } => format!("tunnel in {}", pool.position()),
             ExchangeEvent::RateLimited(scope) => format!("limited {}", scope.as_str()),
             ExchangeEvent::Finished(summary) => format!("finished {:?}", summary.ending),
@@ -277,7 +280,7 @@ fn a_request_whose_backend_dies_goes_to_one_that_recovers_although_none_is_healt
         measured: true,
         now: at(1),
     };
-    assert!(snapshot.pools[0].pick(&first).is_none(), "for a first attempt");
+    assert!(snapshot.pools[0].pick(&first).is_err(), "for a first attempt");
 }
 
 #[test]

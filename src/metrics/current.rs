@@ -67,6 +67,12 @@ impl Observer for SnapshotMetrics {
             ExchangeEvent::RetryBudgetExhausted { pool } => {
                 table.record_budget_exhausted(*pool);
             }
+            ExchangeEvent::Queued { pool, waited } => {
+                table.queue(*pool).into_iter().for_each(|queue| queue.record_wait(*waited));
+            }
+            ExchangeEvent::QueueRefused { pool, reason } => {
+                table.queue(*pool).into_iter().for_each(|queue| queue.record_refusal(*reason));
+            }
             ExchangeEvent::Upgraded { pool } => table.record_upgrade(*pool),
             ExchangeEvent::RateLimited(scope) => {
                 let [global, route, pool] = &metrics.rate_limited;

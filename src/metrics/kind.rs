@@ -125,6 +125,8 @@ impl ErrorKind {
                 | Refusal::TooManyConnections
                 | Refusal::TooManyConnectionsPerClient
                 | Refusal::RateLimited(..)
+                | Refusal::QueueFull
+                | Refusal::QueueTimeout
                 | Refusal::ConnectFailed
                 | Refusal::TlsFailed
                 | Refusal::CertificateInvalid

@@ -16,6 +16,7 @@ mod deprecated;
 mod family;
 mod kind;
 mod known;
+mod queue;
 mod register;
 mod series;
 mod supervision;

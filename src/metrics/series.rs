@@ -12,6 +12,7 @@ use prometheus::{
 
 use crate::http::metric_label::{MethodLabel, StatusLabel};
 use crate::metrics::breaker::{BreakerFamilies, PoolBreakers};
+use crate::metrics::queue::{PoolQueue, QueueFamilies};
 use crate::metrics::register::{counters, gauges, register};
 use crate::metrics::{ErrorKind, signed};
 use crate::runtime::backend::Member;
@@ -41,6 +42,7 @@ pub(super) struct Families {
     pub(super) tunnelled: IntCounterVec,
     pub(super) budget_exhausted: IntCounterVec,
     pub(super) breakers: BreakerFamilies,
+    pub(super) queues: QueueFamilies,
 }
 
 impl Families {
@@ -93,6 +95,7 @@ impl Families {
                 &["pool"],
             )?,
             breakers: BreakerFamilies::new(registry)?,
+            queues: QueueFamilies::new(registry)?,
         })
     }
 }
@@ -120,6 +123,8 @@ struct PoolSeries {
     /// The same ones for every snapshot.
     retries: Arc<[LazyCounter; ErrorKind::COUNT]>,
     breakers: PoolBreakers,
+    /// If a backend of the pool has `max_requests`.
+    queue: Option<PoolQueue>,
 }
 
 struct BackendGauges {
@@ -223,6 +228,11 @@ impl SeriesTable {
         }
     }
 
+    /// The series of the queue of this pool.
+    pub(super) fn queue(&self, pool: PoolId) -> Option<&PoolQueue> {
+        self.pools.get(pool)?.queue.as_ref()
+    }
+
     /// Attempts after the first, in all pools.
     pub(super) fn retries(&self) -> u64 {
         self.pools.iter().flat_map(|pool| &*pool.retries).map(LazyCounter::get).sum()
@@ -260,6 +270,9 @@ impl SeriesTable {
             series.healthy.set(healthy);
             series.tunnels.set(signed(pool.tunnels.open()));
             series.breakers.refresh(&series.members, now);
+            if let Some(queue) = &series.queue {
+                queue.refresh(pool);
+            }
         }
     }
 }
@@ -294,6 +307,7 @@ impl PoolSeries {
             tunnels: families.tunnels.get_metric_with_label_values(&[&*name])?,
             tunnelled: families.tunnelled.get_metric_with_label_values(&[&*name])?,
             breakers: families.breakers.series(pool)?,
+            queue: families.queues.series(pool)?,
             retries,
             members: Arc::clone(&pool.members),
             backends,

@@ -19,4 +19,5 @@ pub mod retry_budget;
 pub mod select;
 pub mod transfer_rate;
 pub mod unread;
+pub mod wait_queue;
 pub mod watchdog;

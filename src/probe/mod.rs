@@ -38,7 +38,9 @@ use crate::probe::target::{UNEXPECTED, target};
 use crate::probe::tcp::TcpProbe;
 use crate::runtime::backend::Backend;
 use crate::runtime::ids::PoolId;
+use crate::runtime::pool::Pick;
 use crate::runtime::snapshot::Snapshot;
+use crate::runtime::waiters::Waiters;
 use crate::upstream::shortage::{self, Shortage};
 use crate::upstream::{UpstreamPeers, error_kinds, tls_error};
 
@@ -117,6 +119,7 @@ impl Prober {
             probe_loops.extend(pool.members.iter().map(|member| ProbeLoop {
                 pool: pool.name.clone(),
                 pool_id: id,
+                waiters: pool.waiters.clone(),
                 backend: Arc::clone(&member.backend),
                 upstreams: Arc::clone(&self.upstreams),
                 check: check.clone(),
@@ -154,6 +157,8 @@ fn is_awaited(backend: &Backend) -> bool {
 struct ProbeLoop {
     pool: PoolName,
     pool_id: PoolId,
+    /// Requests that wait for a place at a backend of the pool.
+    waiters: Option<Arc<Waiters<Pick>>>,
     backend: Arc<Backend>,
     upstreams: Arc<UpstreamPeers>,
     check: HealthCheck,
@@ -204,7 +209,10 @@ impl ProbeLoop {
         // The reason is logged in quotes.
         let reason = result.as_ref().err().map_or_else(String::new, |why| why.replace('"', "'"));
         match self.backend.probed(result, now) {
-            Some(true) => info!("backend healthy: pool={pool} backend={backend}"),
+            Some(true) => {
+                info!("backend healthy: pool={pool} backend={backend}");
+                self.waiters.iter().for_each(|waiters| waiters.dispatch(now));
+            }
             Some(false) => {
                 warn!("backend unhealthy: pool={pool} backend={backend} reason=\"{reason}\"");
             }

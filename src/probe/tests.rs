@@ -336,6 +336,7 @@ async fn a_probe_that_panics_has_failed() {
         world(vec![fixture::pool("web", &nowhere, Some(check(Question::Tcp)))]);
     let pool = &snapshot.pools[0];
     let probe_loop = ProbeLoop {
+        waiters: None,
         pool: pool.name.clone(),
         backend: Arc::clone(pool.backend(BackendId::new(0)).unwrap()),
         upstreams,

@@ -44,7 +44,7 @@ use crate::downstream::session_ext::SessionExt as _;
 use crate::downstream::stalled::Stallable as _;
 use crate::exchange::outcome;
 use crate::exchange::refusal::{Outcome, Refusal};
-use crate::exchange::{Admitted, Exchange, Rolls};
+use crate::exchange::{Admitted, Exchange};
 use crate::lifecycle::serving_state::SharedServingState;
 use crate::policy::retry::AttemptFailure;
 use crate::time::Timestamp;
@@ -171,9 +171,7 @@ impl ProxyHttp for Proxy {
         exchange: &mut RequestContext,
     ) -> Result<Box<HttpPeer>> {
         fault_injection::at("upstream_peer", session);
-        let rolls = Rolls { pick: fastrand::u64(..), backoff: fastrand::u64(..) };
-        let now = self.clock.now();
-        let target = exchange.pick(now, rolls).map_err(local_response::refusal_error)?;
+        let (target, now) = upstream_peer::pick(session, exchange, self.clock).await?;
         websocket::arm_upgrade_deadline(session, exchange, &target, now);
         // A client that reads nothing of its response has as long as a backend that sends none.
         session.set_write_timeout(Some(target.response_timeout));

@@ -1,11 +1,39 @@
 //! The backend of an attempt, as a peer of Pingora with its timeouts.
 
+use std::future::poll_fn;
+
 use pingora_core::upstreams::peer::{ALPN, HttpPeer};
 use pingora_error::{ErrorType, OkOrErr as _, Result};
+use pingora_proxy::Session;
 
+use super::local_response;
+use crate::clock::Clock;
 use crate::downstream::connection_info::ConnectionInfo;
-use crate::exchange::Target;
+use crate::downstream::disconnect;
+use crate::exchange::{Choice, Exchange, Rolls, Target};
+use crate::time::Timestamp;
 use crate::upstream::{UpstreamPeers, connector, proxy_header};
+
+/// Picks a backend, and returns when. If the request has to wait for a place at one, the wait ends when the
+/// client disconnects.
+pub(super) async fn pick(
+    session: &mut Session,
+    exchange: &mut Exchange,
+    clock: Clock,
+) -> Result<(Target, Timestamp)> {
+    let rolls = Rolls { pick: fastrand::u64(..), backoff: fastrand::u64(..) };
+    let now = clock.now();
+    match exchange.pick_or_wait(now, rolls).map_err(local_response::refusal_error)? {
+        Choice::Attempt(target) => Ok((target, now)),
+        Choice::Wait(until) => {
+            let place = poll_fn(|context| exchange.poll_wait(context));
+            disconnect::wait_at_most(session, until.since(now), place).await?;
+            let now = clock.now();
+            let target = exchange.end_wait(now).map_err(local_response::refusal_error)?;
+            Ok((target, now))
+        }
+    }
+}
 
 /// The peer for a target.
 pub(super) fn build(
@@ -39,9 +67,7 @@ mod tests {
     use std::time::{Duration, SystemTime};
 
     use crate::config::{self, Overrides};
-    use crate::exchange::{Exchange, Rolls};
     use crate::proxy::tests::{ONE_POOL, forwarded, websocket};
-    use crate::time::Timestamp;
     use crate::tls::last_good::LastGoodFiles;
 
     fn peer(mut exchange: Exchange) -> Box<HttpPeer> {

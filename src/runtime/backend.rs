@@ -226,6 +226,12 @@ impl Backend {
         self.in_flight().saturating_add(other_workers).saturating_add(self.circuit.penalty(now))
     }
 
+    /// Requests in flight of other workers, as last reported.
+    #[must_use]
+    pub fn other_workers(&self) -> u64 {
+        self.other_workers.load(Relaxed)
+    }
+
     /// Sets the requests in flight of other workers.
     pub fn set_other_workers(&self, requests: u64) {
         self.other_workers.store(requests, Relaxed);
@@ -341,6 +347,17 @@ pub struct Member {
     pub backend: Arc<Backend>,
     /// Its share relative to the others.
     pub weight: NonZeroU32,
+    /// Maximum number of requests in flight; `None`: no limit.
+    pub max_requests: Option<NonZeroU32>,
+}
+
+impl Member {
+    /// Whether it has a place for another request.
+    #[must_use]
+    pub fn has_place(&self) -> bool {
+        let in_flight = || self.backend.in_flight().saturating_add(self.backend.other_workers());
+        self.max_requests.is_none_or(|max| in_flight() < u64::from(max.get()))
+    }
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use serde::{Deserialize, Serialize};
 
 use crate::runtime::snapshot::Snapshot;
+use crate::time::Timestamp;
 
 /// Requests in flight at one backend.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,8 +37,8 @@ impl InFlight {
     }
 
     /// Sets the requests in flight of all other workers at the backends of a snapshot. Replaces the
-    /// previous values.
-    pub fn set_other_workers(all: &[Self], snapshot: &Snapshot) {
+    /// previous values. Places that are free now go to requests that wait.
+    pub fn set_other_workers(all: &[Self], snapshot: &Snapshot, now: Timestamp) {
         let mut sums: HashMap<(&str, &str), u64> = HashMap::new();
         for one in all {
             let sum = sums.entry((&one.pool, &one.backend)).or_default();
@@ -48,6 +49,7 @@ impl InFlight {
                 let sum = sums.get(&(pool.name.as_str(), &*backend.label));
                 backend.set_other_workers(sum.copied().unwrap_or(0));
             }
+            pool.dispatch(now);
         }
     }
 }

@@ -1,9 +1,10 @@
 //! One request in flight to one backend.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::runtime::backend::Backend;
+use crate::runtime::backend::{Backend, Member};
 use crate::sync::atomic::Ordering::Relaxed;
 use crate::time::Timestamp;
 
@@ -29,6 +30,26 @@ impl Lease {
         backend.in_flight.fetch_add(1, Relaxed);
         backend.attempts.fetch_add(1, Relaxed);
         Self { backend, measured: None, trial: false, judged: false }
+    }
+
+    /// The same if the member has a free place.
+    #[must_use]
+    pub fn at(member: &Member) -> Option<Self> {
+        let backend = Arc::clone(&member.backend);
+        match member.max_requests {
+            None => Some(Self::new(backend)),
+            Some(max) => Self::with_place(backend, max),
+        }
+    }
+
+    /// The same if fewer than `max` requests are in flight, those of other workers included.
+    #[must_use]
+    pub fn with_place(backend: Arc<Backend>, max: NonZeroU32) -> Option<Self> {
+        let max = u64::from(max.get()).saturating_sub(backend.other_workers());
+        let one_more = |in_flight| (in_flight < max).then_some(in_flight + 1);
+        backend.in_flight.fetch_update(Relaxed, Relaxed, one_more).ok()?;
+        backend.attempts.fetch_add(1, Relaxed);
+        Some(Self { backend, measured: None, trial: false, judged: false })
     }
 
     /// Measures the time to the response headers.
@@ -112,6 +133,20 @@ mod tests {
         drop(second);
         assert_eq!(backend.in_flight(), 0);
         assert_eq!(backend.attempts(), 2);
+    }
+
+    #[test]
+    fn a_backend_has_as_many_places_as_max_requests_and_those_of_other_workers_count() {
+        let (backend, max) = (unprobed(), NonZeroU32::new(2).unwrap());
+        let first = Lease::with_place(backend.clone(), max).unwrap();
+        let second = Lease::with_place(backend.clone(), max);
+        assert!(second.is_some() && Lease::with_place(backend.clone(), max).is_none());
+        drop(first);
+        backend.set_other_workers(1);
+        assert!(Lease::with_place(backend.clone(), max).is_none());
+        backend.set_other_workers(0);
+        assert!(Lease::with_place(backend.clone(), max).is_some());
+        assert_eq!(backend.attempts(), 3, "only those that had a place");
     }
 
     #[test]

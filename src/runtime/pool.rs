@@ -9,9 +9,9 @@ use std::sync::Arc;
 
 use crate::config::{Algorithm, HealthCheck, Protocol, Timeouts};
 use crate::name::PoolName;
-use crate::policy::breaker::{AttemptFault, Moment};
+use crate::policy::breaker::{Moment, Transition};
 use crate::policy::limiter::RateLimiter;
-use crate::policy::retry::{AttemptFailure, RetryPolicy};
+use crate::policy::retry::RetryPolicy;
 use crate::policy::retry_budget::RetryBudget;
 use crate::policy::select::{Candidates, IpHash, LeastConnections, Random, RoundRobin, Selector};
 use crate::runtime::backend::{Backend, Eligibility, Member};
@@ -20,7 +20,10 @@ use crate::runtime::breakers::{BreakerChange, Breakers};
 use crate::runtime::ids::BackendId;
 use crate::runtime::lease::Lease;
 use crate::runtime::tunnels::TunnelGauge;
+use crate::runtime::waiters::Waiters;
 use crate::time::Timestamp;
+
+pub use crate::runtime::pick::{Ask, NoPick, Pick};
 
 /// A named group of interchangeable backends.
 #[derive(Debug, Clone)]
@@ -28,6 +31,8 @@ pub struct Pool {
     common: Arc<PoolCommon>,
     /// Its backends, fixed for the life of a snapshot.
     pub members: Arc<[Member]>,
+    /// Whether any of them has `max_requests`.
+    pub has_places: bool,
 }
 
 /// What a pool keeps when its members change: its settings, and its state except for that of its
@@ -49,6 +54,8 @@ pub struct PoolCommon {
     pub retry: RetryPolicy,
     /// How many retries may be made that do not help; `None`: any number.
     pub retry_budget: Option<RetryBudget>,
+    /// Requests that wait for a place; `None` if none may.
+    pub waiters: Option<Arc<Waiters<Pick>>>,
     /// The timeouts towards its backends.
     pub timeouts: Timeouts,
     /// The HTTP version of its backends.
@@ -57,39 +64,6 @@ pub struct PoolCommon {
     pub limiter: Option<RateLimiter>,
     /// Open WebSocket tunnels.
     pub tunnels: TunnelGauge,
-}
-
-/// A backend that was picked.
-#[derive(Debug)]
-pub struct Pick {
-    /// Which.
-    pub id: BackendId,
-    /// One request in flight to it.
-    pub lease: Lease,
-    /// Whether this request has tried it before, because no other backend was eligible.
-    pub again: bool,
-    /// What this pick has changed. Empty, without an allocation, for nearly all.
-    pub changes: Vec<BreakerChange>,
-}
-
-/// What a request asks of a pool.
-#[derive(Debug, Clone, Copy)]
-pub struct Ask<'a> {
-    /// The backends at which it has failed.
-    pub tried: &'a BackendSet,
-    /// Those of them to which no connection could be made.
-    pub unreachable: &'a BackendSet,
-    /// A hash of the client.
-    pub key: u64,
-    /// A random number.
-    pub roll: u64,
-    /// Whether it may be a trial: it can be retried elsewhere.
-    pub may_try: bool,
-    /// Whether its time to the response headers is comparable: nothing of it is sent after its
-    /// headers.
-    pub measured: bool,
-    /// The time now.
-    pub now: Timestamp,
 }
 
 /// The backends of a pool, for one pick.
@@ -112,39 +86,84 @@ impl Pool {
     /// A pool with these members.
     #[must_use]
     pub fn new(common: PoolCommon, members: Vec<Member>) -> Self {
-        Self { common: Arc::new(common), members: members.into() }
+        Self::of(Arc::new(common), members)
     }
 
     /// The same pool with other members. All state of the pool is shared.
     #[must_use]
     pub fn with_members(&self, members: Vec<Member>) -> Self {
-        Self { common: Arc::clone(&self.common), members: members.into() }
+        Self::of(Arc::clone(&self.common), members)
+    }
+
+    fn of(common: Arc<PoolCommon>, members: Vec<Member>) -> Self {
+        let has_places = members.iter().any(|member| member.max_requests.is_some());
+        Self { common, members: members.into(), has_places }
     }
 
     /// Picks a backend: one that is due for a trial, or else an eligible one that was not tried. For
     /// a retry then one that is recovering, then one whose circuit breaker is open but that does not
     /// refuse connections, then an eligible one again. If the circuit breakers leave none, they are
-    /// ignored.
-    #[must_use]
-    pub fn pick(&self, ask: &Ask<'_>) -> Option<Pick> {
+    /// ignored. A backend without a free place is not picked, whatever else there is.
+    ///
+    /// # Errors
+    /// There is no such backend, or none of them has a place.
+    pub fn pick(&self, ask: &Ask<'_>) -> Result<Pick, NoPick> {
         let mut changes = Vec::new();
         let mut sorted = self.sorted();
         if !sorted.out.is_empty() {
             if let Some(pick) = self.try_trial(&sorted.out, ask, &mut changes) {
-                return Some(pick);
+                return Ok(pick);
             }
             if !changes.is_empty() {
                 sorted = self.sorted();
             }
         }
         let (eligible, again) = self.eligible(&sorted, ask);
-        let id = self.select(eligible, ask, &mut changes)?;
-        let lease = Lease::new(Arc::clone(self.backend(id)?));
+        let Some((id, lease)) = self.lease(eligible, ask, &mut changes) else {
+            return Err(NoPick { is_full: !eligible.is_empty(), changes });
+        };
         // A retry at the same backend waits first, which says nothing about its latency.
         let measures = self.breakers.as_ref().is_some_and(Breakers::measures);
         let lease =
             if ask.measured && measures && !again { lease.measured(ask.now) } else { lease };
-        Some(Pick { id, lease, again, changes })
+        Ok(Pick { id, lease, again, changes })
+    }
+
+    /// Selects one of these, and takes a place at it. Another thread may take the last place in between.
+    fn lease(
+        &self,
+        mut eligible: BackendSet,
+        ask: &Ask<'_>,
+        changes: &mut Vec<BreakerChange>,
+    ) -> Option<(BackendId, Lease)> {
+        if self.has_places {
+            eligible = eligible.without(&self.full());
+        }
+        loop {
+            let id = self.select(eligible, ask, changes)?;
+            if let Some(lease) = self.take_place(id) {
+                return Some((id, lease));
+            }
+            eligible = eligible.without(&BackendSet::from_iter([id]));
+        }
+    }
+
+    fn take_place(&self, id: BackendId) -> Option<Lease> {
+        Lease::at(self.members.get(id.position())?)
+    }
+
+    /// The backends without a free place.
+    fn full(&self) -> BackendSet {
+        let full = self.members.iter().enumerate().filter(|(_, member)| !member.has_place());
+        full.map(|(position, _)| BackendId::new(position)).collect()
+    }
+
+    /// Gives free places to requests that wait. To be called after a place was released, or a backend became
+    /// usable.
+    pub fn dispatch(&self, now: Timestamp) {
+        if let Some(waiters) = &self.waiters {
+            waiters.dispatch(now);
+        }
     }
 
     /// The backends to select from, and whether they were tried before.
@@ -216,10 +235,10 @@ impl Pool {
             }
             if ask.may_try
                 && self.retry_budget.as_ref().is_none_or(|budget| budget.tokens(ask.now) > 0)
-                && let Some(first) = backend.circuit.try_trial(&breakers.params, ask.now)
+                && let Some((lease, first)) = self.begin_trial(id, breakers, ask.now)
             {
                 changes.extend(first.map(|change| breakers.changed(id, change)));
-                let mut lease = Lease::new(Arc::clone(backend)).of_trial();
+                let mut lease = lease.of_trial();
                 if ask.measured && breakers.measures() {
                     lease = lease.measured(ask.now);
                 }
@@ -231,6 +250,21 @@ impl Pool {
             }
         }
         None
+    }
+
+    /// Takes a place for a trial, and begins it.
+    fn begin_trial(
+        &self,
+        id: BackendId,
+        breakers: &Breakers,
+        now: Timestamp,
+    ) -> Option<(Lease, Option<Transition>)> {
+        let lease = self.take_place(id)?;
+        let Some(first) = lease.backend().circuit.try_trial(&breakers.params, now) else {
+            lease.cancel();
+            return None;
+        };
+        Some((lease, first))
     }
 
     /// Whether there is any backend to retry a request on that has failed at those in `tried`.
@@ -271,52 +305,6 @@ impl Pool {
             }
         }
         sorted
-    }
-
-    // ── circuit breakers ──
-
-    /// Records the result of an attempt, at most once.
-    pub fn record(
-        &self,
-        id: BackendId,
-        lease: &mut Lease,
-        result: Result<(), AttemptFault>,
-        at: Moment,
-    ) -> Option<BreakerChange> {
-        let breakers = self.breakers.as_ref()?;
-        if !lease.judge() {
-            return None;
-        }
-        if lease.is_trial() {
-            return breakers.record_trial(&self.members, id, result, at);
-        }
-        breakers.record(&self.members, id, result, at)
-    }
-
-    /// The response headers of an attempt arrived. A trial that was slow has failed.
-    pub fn heard(&self, id: BackendId, lease: &mut Lease, at: Moment) -> Option<BreakerChange> {
-        let breakers = self.breakers.as_ref().filter(|breakers| breakers.measures())?;
-        let Some(took) = lease.stop_measuring(at.now) else {
-            lease.backend().circuit.reacted(at.now);
-            return None;
-        };
-        let is_slow = breakers.heard(&self.members, lease.backend(), took, at.now)?;
-        // In shadow mode no trials are made, so every result is one.
-        let is_shadow_trial = breakers.params.shadow && lease.backend().circuit.is_out();
-        if lease.is_trial() || is_shadow_trial {
-            return if is_slow {
-                self.record(id, lease, Err(AttemptFault::Slow), at)
-            } else {
-                None
-            };
-        }
-        breakers.record_slow(&self.members, id, is_slow, at)
-    }
-
-    /// How a failed attempt counts for the circuit breaker; `None` if it does not.
-    #[must_use]
-    pub fn fault(&self, failure: AttemptFailure, response_started: bool) -> Option<AttemptFault> {
-        self.breakers.as_ref()?.fault(failure, response_started)
     }
 
     /// The healthy backends.

@@ -17,14 +17,16 @@ use crate::policy::bucket::Rate;
 use crate::policy::limiter::{Params, RateLimiter};
 use crate::policy::retry::RetryPolicy;
 use crate::policy::retry_budget::{BudgetParams, RetryBudget};
+use crate::policy::wait_queue::QueueParams;
 use crate::runtime::action::Action;
 use crate::runtime::backend::{Backend, Member, TransportKey};
 use crate::runtime::breakers::Breakers;
 use crate::runtime::endpoint::{Endpoint, Lookup};
 use crate::runtime::ids::{EntryId, PoolId, PoolMap};
-use crate::runtime::pool::{Pool, PoolCommon, selector};
+use crate::runtime::pool::{Pick, Pool, PoolCommon, selector};
 use crate::runtime::routes::Routes;
 use crate::runtime::tunnels::TunnelGauge;
+use crate::runtime::waiters::Waiters;
 
 /// One version of the runtime state. Immutable except for the atomics inside backends and limiters.
 ///
@@ -192,10 +194,13 @@ fn build_pool(
         let server = Backend::new(&label, endpoint, pool.health_check.as_ref())
             .with_transport(transport(pool, backend))
             .with_entry(EntryId::new(entry));
-        members.push(Member { backend: Arc::new(server), weight: backend.weight });
+        let config::Backend { weight, max_requests, .. } = *backend;
+        members.push(Member { backend: Arc::new(server), weight, max_requests });
     }
+    let is_limited = members.iter().any(|member| member.max_requests.is_some());
     let common = PoolCommon {
         name: pool.name.clone(),
+        waiters: waiters(pool.queue).filter(|_| is_limited),
         selector: selector(pool.algorithm),
         retry_selector: selector(pool.algorithm),
         health_check: pool.health_check.clone(),
@@ -217,6 +222,11 @@ fn build_pool(
         tunnels: TunnelGauge::default(),
     };
     Pool::new(common, members)
+}
+
+fn waiters(queue: config::RequestQueue) -> Option<Arc<Waiters<Pick>>> {
+    let config::RequestQueue { length, timeout, order } = queue;
+    (length > 0).then(|| Arc::new(Waiters::new(QueueParams { length, timeout, order })))
 }
 
 fn retry_budget(budget: config::RetryBudget) -> RetryBudget {

@@ -76,7 +76,7 @@ impl WorkerRun<'_> {
         // Until the supervisor reports what the predecessor still has, it is what it had just now.
         let draining = self.admin.metrics.supervision().map(|stats| stats.draining_requests);
         let in_flight = [state.counts.in_flight(), &draining.unwrap_or_default()].concat();
-        InFlight::set_other_workers(&in_flight, &snapshot);
+        InFlight::set_other_workers(&in_flight, &snapshot, self.now());
         if let Some(keys) = &state.tickets {
             self.components.tickets.import(keys.clone());
         }

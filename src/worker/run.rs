@@ -104,7 +104,7 @@ impl<'a> WorkerRun<'a> {
         self.admin.note_uptime(supervision.uptime);
         self.admin.metrics.set_supervisor_stats(supervision);
         let snapshot = self.components.proxy.current.snapshot();
-        InFlight::set_other_workers(&supervision.draining_requests, &snapshot);
+        InFlight::set_other_workers(&supervision.draining_requests, &snapshot, self.now());
     }
 
     /// From the first health check to the last message.

@@ -36,6 +36,7 @@ mod names;
 mod probe;
 mod proxy_out;
 mod proxy_protocol;
+mod queue;
 mod rebind;
 mod refused;
 mod reload;

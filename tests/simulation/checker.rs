@@ -61,6 +61,8 @@ impl Observer for Checker {
         match event {
             ExchangeEvent::Connected { .. }
             | ExchangeEvent::Breaker { .. }
+            | ExchangeEvent::Queued { .. }
+            | ExchangeEvent::QueueRefused { .. }
             | ExchangeEvent::RetryBudgetExhausted { .. } => {}
             ExchangeEvent::AttemptFailed { pool, backend, retried, .. } => {
                 *seen.failed.entry((pool.position(), backend.position())).or_default() += 1;

@@ -10,8 +10,8 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderValue, Method, Version};
 use weir::config::{
     AccessLog, Admin, Algorithm, Backend, BackendAddress, Config, HealthCheck, HostPattern, Limits,
-    Listener, LogFormat, LogTarget, Pool, RateLimit, ReadyWhen, ResponseBuffers, Retry, RetryOn,
-    Route, Shutdown, SourcePosition, Threads, Timeouts, Transport,
+    Listener, LogFormat, LogTarget, Pool, RateLimit, ReadyWhen, RequestQueue, ResponseBuffers,
+    Retry, RetryOn, Route, Shutdown, SourcePosition, Threads, Timeouts, Transport,
 };
 use weir::exchange::refusal::Refusal;
 use weir::exchange::{Admitted, Attempt, Exchange, Head, Replay, Rolls};
@@ -19,6 +19,7 @@ use weir::http::scan::Limits as HeadLimits;
 use weir::http::scheme::Scheme;
 use weir::name::PoolName;
 use weir::policy::retry::AttemptFailure;
+use weir::policy::wait_queue::QueueOrder;
 use weir::runtime::backend_set::BackendSet;
 use weir::runtime::endpoint::Lookup;
 use weir::runtime::ids::BackendId;
@@ -446,6 +447,7 @@ fn draw_pool(dice: &mut Dice, number: u8) -> Pool {
     let backend = |dice: &mut Dice, index: u16| Backend {
         address: BackendAddress::Socket(local(1000 * (u16::from(number) + 1) + index)),
         weight: NonZeroU32::new(dice.u32(1..=5)).unwrap(),
+        max_requests: None,
         server_name: None,
         defined_at: SourcePosition::default(),
     };
@@ -472,6 +474,11 @@ fn draw_pool(dice: &mut Dice, number: u8) -> Pool {
             try_timeout: None,
             methods: Vec::new(),
             budget: (dice.u8(0..4) > 0).then(weir::config::RetryBudget::default),
+        },
+        queue: RequestQueue {
+            length: 0,
+            timeout: Duration::from_millis(100),
+            order: QueueOrder::Lifo,
         },
         timeouts: Timeouts {
             connect: Duration::from_secs(2),

@@ -79,10 +79,18 @@ fn check_pool(typed: RawPool, bound: &Bindings, found: &mut Diagnostics) -> Opti
         OffOr::Value(breaker) => Some(breaker::breaker(breaker, found)),
     };
     let retry = retry(typed.retry(), found);
+    let queue = typed.queue().meaning();
+    let queue_at = typed.queue.as_ref().map(|queue| queue.at).filter(|_| queue.length > 0);
     let name_of_pool = typed.tls.as_ref().and_then(|tls| tls.value.server_name.clone());
     let name_of_pool = name_of_pool.map(|name| name.value);
     let backends = typed.backends.map(|it| backends(it, name_of_pool.as_ref(), bound, found));
     let backends = backends.unwrap_or_default();
+    if let Some(at) = queue_at.filter(|_| backends.iter().all(|it| it.max_requests.is_none())) {
+        let what = "no request would wait in this queue, because no backend of the pool has `max_requests`";
+        found.warnings.push(Problem::new(at, what).help(
+            "limit the backends, for example `{url: http://10.0.0.1:3000, max_requests: 100}`",
+        ));
+    }
     let transport = Transport {
         proxy_protocol: typed.proxy_protocol.is_some(),
         http2,
@@ -95,6 +103,7 @@ fn check_pool(typed: RawPool, bound: &Bindings, found: &mut Diagnostics) -> Opti
         health_check,
         breaker,
         retry,
+        queue,
         timeouts,
         transport,
         rate_limit: typed.rate_limit.and_then(|rate| rate_limit(rate.value)),
@@ -125,6 +134,7 @@ fn backends(
     let mut backends = Vec::new();
     for backend in typed.value.entries {
         let weight = backend.value.weight();
+        let max_requests = backend.value.max_requests.as_ref().map(|given| given.value);
         let Some(Spanned { at, value: url }) = backend.value.url else { continue };
         let own_name = backend.value.server_name;
         let server_name = transport::server_name(&url, own_name, name_of_pool, found);
@@ -139,7 +149,7 @@ fn backends(
             seen.insert(address.clone(), at);
         }
         let defined_at = SourcePosition(at.position());
-        backends.push(Backend { address, weight, server_name, defined_at });
+        backends.push(Backend { address, weight, max_requests, server_name, defined_at });
     }
     backends
 }
@@ -261,8 +271,10 @@ fn retry_on(typed: List<Failure>, at: Option<Origin>, found: &mut Diagnostics) -
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::super::problems;
-    use crate::config::{Overrides, load};
+    use crate::config::{ConfigBuilder, Overrides, load};
 
     fn of(keys: &str) -> Vec<String> {
         problems(&format!("pools: [{{name: web, backends: [http://10.0.0.1:1], {keys}}}]"))
@@ -293,6 +305,19 @@ mod tests {
         );
         one("health_check: {type: grpc, body: ok}", "`body` has no effect on a gRPC");
         one("health_check: {type: x, service: a, host: b}", "x");
+    }
+
+    #[test]
+    fn a_queue_in_which_no_request_would_wait_is_a_warning() {
+        let warnings = |backend: &str, queue: &str| {
+            let text = format!("pools: [{{name: web, backends: [{backend}], queue: {queue}}}]");
+            let builder =
+                ConfigBuilder::new(Some(text.as_bytes()), &Overrides::default(), Path::new(""));
+            builder.map_or(99, |builder| builder.finish().warnings.len())
+        };
+        assert_eq!(warnings("http://10.0.0.1:1", "{length: 5}"), 1);
+        assert_eq!(warnings("http://10.0.0.1:1", "{length: 0, timeout: 1s}"), 0);
+        assert_eq!(warnings("{url: http://10.0.0.1:1, max_requests: 2}", "{length: 5}"), 0);
     }
 
     #[test]

@@ -2,8 +2,8 @@
 
 const ANY: &str = "*";
 const NO_BOUND: (&str, &str) = (
-    "bound on the connections or requests of one backend",
-    "`limits.connections` bounds those of clients",
+    "bound on the requests of a whole pool",
+    "`max_requests` of a backend bounds those at that backend",
 );
 const NO_SWITCH: (&str, &str) =
     ("switch for a backend", "take it out of the list and run `weir reload`");
@@ -28,10 +28,6 @@ const NO_STREAM: (&str, &str) = ("TCP or UDP proxying", "it balances HTTP reques
 
 /// A name, the section (`*` is any), the missing feature, and what to do without it.
 pub(super) const WORDS: &[(&str, &str, (&str, &str))] = &[
-    ("maxconn", "pools[].backends[]", NO_BOUND),
-    ("max_conns", "pools[].backends[]", NO_BOUND),
-    ("max_connections", "pools[].backends[]", NO_BOUND),
-    ("max_requests", "pools[].backends[]", NO_BOUND),
     ("maxconn", "pools[]", NO_BOUND),
     ("max_connections", "pools[]", NO_BOUND),
     ("down", "pools[].backends[]", NO_SWITCH),

@@ -10,12 +10,15 @@ use super::super::value::{
     BackendUrl, DurationOrOff, FileName, HostName, ProbePath, ServerName, Statuses, Text, secs,
 };
 use super::breaker::RawBreaker;
+use super::queue::RawQueue;
 use super::rate_limit::RawRateLimit;
 use super::retry::RawRetry;
 use crate::name::PoolName;
 
 /// Each stream may use a flow-control window of its own.
 pub(super) const STREAMS_MAX: u64 = 1000;
+/// More than any process can have in flight.
+pub(super) const REQUESTS_MAX: u64 = 1_000_000;
 
 section! {
     /// A group of interchangeable backends.
@@ -38,6 +41,8 @@ section! {
     breaker: OffOr<RawBreaker> = default(OffOr::Value(RawBreaker::usual())), "{failures: 5}";
     /// When a failed request is retried.
     retry: RawRetry = section, "{attempts: 2}";
+    /// Requests that wait for a place at a backend with `max_requests`.
+    queue: RawQueue = section, "{length: 40}";
     /// Timeouts towards the backends.
     timeouts: RawTimeouts = section, "{response: 10s}";
     /// HTTP version that the backends speak. `http1`: HTTP/1.1. `h2`: HTTP/2 over TLS; every URL must be
@@ -100,7 +105,7 @@ section! {
     RawBackend at "pools[].backends[]"
         or (url: BackendUrl)
         named "backend" by ["url"]
-        later ["backup", "max_requests"];
+        later ["backup"];
 
     /// Address of the backend: `http://` or `https://`, then an IPv4 address, an IPv6 address in brackets or
     /// a host name, then the port (default 80, or 443 with TLS). Each new worker resolves a host name. A name
@@ -108,6 +113,11 @@ section! {
     url: BackendUrl = required, "http://10.0.0.1:3000";
     /// Share of the requests, relative to the other backends of the pool.
     weight: NonZeroU32 [whole(1, 1000).zero("to send a backend no requests, remove it")] = default(1), "3";
+    /// Maximum number of requests in flight at this backend, those of draining workers included as far as
+    /// they are known. A request that finds no free place at any eligible backend waits in the `queue` of the
+    /// pool; without one it gets 503 with `Retry-After`. Retries and trials of the circuit breaker need a
+    /// place, health checks do not. A WebSocket needs a place for as long as it is open.
+    max_requests: NonZeroU32 [whole(1, REQUESTS_MAX).zero("to send a backend no requests, remove it")] = optional("no limit"), "100";
     /// Server name (or IP address) that the certificate of this backend must be issued for. It is also sent
     /// as SNI. Only for `https://`.
     server_name: ServerName = optional("the one of the pool's `tls`, else the host of the URL"), "web.internal", ForgetsHealth;
