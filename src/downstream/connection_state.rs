@@ -16,6 +16,7 @@
 //! the deadlines are kept here. The connection's own task watches them (`timers.rs`), and the
 //! stream below Pingora acts on the result (`http1/io.rs`).
 
+mod attempt;
 mod deadlines;
 mod notes;
 
@@ -28,6 +29,7 @@ use atomic_waker::AtomicWaker;
 use parking_lot::Mutex;
 use pingora_core::protocols::Stream;
 
+use self::attempt::AttemptState;
 pub(crate) use super::close_reason::CloseReason;
 use super::connection_info::ConnectionInfo;
 use super::cork::Cork;
@@ -40,7 +42,6 @@ use crate::exchange::refusal::{Abort, Refusal};
 use crate::http::scan::Violation;
 use crate::http::target::ReplacedByte;
 use crate::time::Timestamp;
-use crate::upstream::http2::RequestBody;
 
 /// How long an idle connection may still send its next request. It counts from the start of the
 /// drain or from the end of the last response, whichever is later. The client learns of the drain
@@ -110,8 +111,7 @@ pub struct ConnectionState {
     task: AtomicWaker,
     /// Holds back the request to a backend that asks for an upgrade.
     pub(crate) cork: Cork,
-    /// The sender of the request body, if the backend speaks HTTP/2.
-    request_body: Mutex<Option<Arc<RequestBody>>>,
+    attempt: AttemptState,
     /// Where responses and upgraded connections are counted while they wait for a reader.
     pub(crate) stalled: OnceLock<Arc<Stalled<Self>>>,
     /// Set while a response, or data of an upgraded connection, waits for the client to read.
@@ -157,7 +157,7 @@ impl ConnectionState {
             head_started_ns: AtomicU64::new(now.as_nanos()),
             task: AtomicWaker::new(),
             cork: Cork::default(),
-            request_body: Mutex::default(),
+            attempt: AttemptState::default(),
             stalled: OnceLock::new(),
             client_wait: Wait::default(),
             to_backend: ToBackend::default(),
@@ -249,6 +249,7 @@ impl ConnectionState {
     pub(crate) fn request_started(&self, now: Timestamp) {
         self.requests_served.fetch_add(1, Relaxed);
         self.set_request_body(None);
+        let _unmoved = self.attempt.stop();
         self.response.begin();
         self.enter(Phase::InRequest, now + self.timeouts.request_header);
     }
@@ -290,10 +291,16 @@ impl ConnectionState {
 
     /// Another attempt starts, with this deadline. Clears the timeout of the previous attempt.
     pub(crate) fn attempt_started(&self, deadline: Timestamp) {
+        let _unmoved = self.attempt.stop();
+        self.clear_request_timeout();
+        self.set_deadline(deadline);
+    }
+
+    /// Clears the timeout of an attempt.
+    fn clear_request_timeout(&self) {
         let (late, open) =
             (CloseReason::code(Some(CloseReason::RequestTimeout)), CloseReason::code(None));
         let _other = self.close_reason.compare_exchange(late, open, Relaxed, Relaxed);
-        self.set_deadline(deadline);
     }
 
     /// Whether bytes of the next request have been read.

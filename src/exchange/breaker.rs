@@ -21,7 +21,8 @@ use crate::time::Timestamp;
 pub(super) fn record_failure(exchange: &mut Exchange, failure: AttemptFailure, now: Timestamp) {
     if let Some(lease) = &mut exchange.current.lease {
         lease.backend().circuit.penalize(now);
-        let is_measured = failure != AttemptFailure::Timeout && lease.stop_measuring(now).is_some();
+        let is_silence = matches!(failure, AttemptFailure::Timeout | AttemptFailure::Moved);
+        let is_measured = !is_silence && lease.stop_measuring(now).is_some();
         if is_measured || matches!(failure, AttemptFailure::Status(_)) {
             lease.backend().circuit.reacted(now);
         }

@@ -130,6 +130,7 @@ impl Exchange {
                 roll: 0,
                 token: false,
                 reserved: false,
+                moved: false,
                 try_deadline: Timestamp::MAX,
                 retry_after: Duration::ZERO,
             },
@@ -359,6 +360,8 @@ impl fmt::Debug for Exchange {
 
 #[cfg(test)]
 mod breaker_tests;
+#[cfg(test)]
+mod moving_tests;
 #[cfg(test)]
 mod retry_limits_tests;
 #[cfg(test)]

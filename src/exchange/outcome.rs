@@ -103,6 +103,8 @@ pub struct Progress {
     pub all_down: bool,
     /// The current attempt has less time than the pool's timeout, because the deadline is nearer.
     pub until_deadline: bool,
+    /// The current attempt is moved to another backend.
+    pub moved: bool,
     /// The time now.
     pub now: Timestamp,
     /// The request's deadline.
@@ -271,7 +273,8 @@ fn past_deadline(progress: &Progress, is_client: bool) -> Judgement {
         return Judgement::new(progress, Refusal::ClientTimeout, outcome);
     }
     let refusal = if is_over { Refusal::RequestTimeout } else { Refusal::ResponseTimeout };
-    Judgement::new(progress, refusal, outcome).blaming(AttemptFailure::Timeout)
+    let failure = if progress.moved { AttemptFailure::Moved } else { AttemptFailure::Timeout };
+    Judgement::new(progress, refusal, outcome).blaming(failure)
 }
 
 #[cfg(test)]
@@ -292,6 +295,7 @@ mod tests {
             expired: None,
             until_deadline: false,
             all_down: false,
+            moved: false,
             now: NOW,
             deadline: NOW + Duration::from_secs(1),
         }

@@ -49,8 +49,11 @@ pub(super) struct CurrentAttempt {
     pub(super) roll: u64,
     /// It is a retry that holds a token of the pool's retry budget.
     pub(super) token: bool,
-    /// It holds a token for the retry that follows if it takes longer than `retry.try_timeout`.
+    /// It holds a token for the retry that follows if it takes longer than `retry.try_timeout`, or
+    /// because it is moved.
     pub(super) reserved: bool,
+    /// It was moved to another backend before its timeout.
+    pub(super) moved: bool,
     /// When its response headers are due because of `retry.try_timeout`.
     pub(super) try_deadline: Timestamp,
     /// How long the backend of the attempt before wants not to be asked again (`Retry-After`).

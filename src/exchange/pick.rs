@@ -63,6 +63,7 @@ pub(super) fn pick_or_refuse(
 ) -> Result<Choice, Refusal> {
     exchange.times.last_event = now;
     release(exchange, now);
+    exchange.current.moved = false;
     exchange.body.bytes = 0;
     let snapshot = Arc::clone(&exchange.snapshot);
     let id = exchange.destination.pool.ok_or(Refusal::NoRoute)?;

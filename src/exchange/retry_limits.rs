@@ -4,6 +4,7 @@
 //! returns it, a failure uses it up. A retry without a result, because the client has left or Weir
 //! rejects the request, returns it, too.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Exchange, Replay, breaker};
@@ -11,6 +12,8 @@ use crate::config::limits::BACKOFF_MAX;
 use crate::exchange::event::ExchangeEvent;
 use crate::policy::retry::AttemptFailure;
 use crate::policy::retry_budget::RetryBudget;
+use crate::runtime::breakers::Breakers;
+use crate::runtime::moving::AttemptWatch;
 use crate::runtime::pool::Pool;
 use crate::time::Timestamp;
 
@@ -78,12 +81,7 @@ pub(super) fn try_timeout(
     now: Timestamp,
 ) -> Option<Duration> {
     let limit = pool.retry.try_timeout.filter(|_| pool.retry.timeout)?;
-    let is_last = breaker::attempts_made(exchange, pool) >= u32::from(pool.retry.attempts.get());
-    let can_repeat = exchange.body.plain
-        && !exchange.upgrade.wanted
-        && !is_last
-        && pool.has_untried(&exchange.tried());
-    if !can_repeat {
+    if !can_repeat(exchange, pool) || !pool.has_untried(&exchange.tried()) {
         return None;
     }
     if let Some(budget) = pool.retry_budget.as_ref().filter(|_| !exchange.current.reserved) {
@@ -91,6 +89,34 @@ pub(super) fn try_timeout(
         return exchange.current.reserved.then_some(limit);
     }
     Some(limit)
+}
+
+/// Whether the current attempt is not the last one of a request that can be sent twice.
+fn can_repeat(exchange: &Exchange, pool: &Pool) -> bool {
+    exchange.body.plain
+        && !exchange.upgrade.wanted
+        && breaker::attempts_made(exchange, pool) < u32::from(pool.retry.attempts.get())
+}
+
+/// The current attempt for those that watch whether it has to be moved to another backend; `None` if it
+/// cannot be retried there.
+pub(super) fn watch(exchange: &Exchange) -> Option<AttemptWatch> {
+    let id = exchange.destination.pool?;
+    let pool = exchange.snapshot.pools.get(id)?;
+    let lease = exchange.current.lease.as_ref().filter(|lease| lease.is_measured())?;
+    let is_trial = lease.is_trial();
+    let may_move = pool.breakers.as_ref().is_some_and(Breakers::moves_requests)
+        && pool.members.len() > 1
+        && (pool.retry.timeout || is_trial)
+        && can_repeat(exchange, pool);
+    may_move.then(|| AttemptWatch {
+        snapshot: Arc::clone(&exchange.snapshot),
+        pool: id,
+        tried: exchange.attempts.iter().map(|attempt| attempt.backend).collect(),
+        since: exchange.current.picked,
+        is_trial,
+        has_token: exchange.current.reserved,
+    })
 }
 
 /// Whether a retry could still be made in time if no other backend is left and this one wants not to

@@ -5,6 +5,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::task::Waker;
 use std::time::Duration;
 
 use ::http::{HeaderValue, Method};
@@ -19,6 +20,7 @@ use crate::http::method::is_idempotent;
 use crate::policy::retry::AttemptFailure;
 use crate::runtime::backend::Backend;
 use crate::runtime::ids::PoolId;
+use crate::runtime::moving::{AttemptWatch, MoveToken};
 use crate::runtime::snapshot::Snapshot;
 use crate::time::Timestamp;
 
@@ -204,6 +206,27 @@ impl Exchange {
     #[must_use]
     pub fn has_response(&self) -> bool {
         self.response.first_byte.is_some()
+    }
+
+    /// The current attempt, if it may be moved to another backend before its timeout. `waker` is woken
+    /// whenever its backend is taken out, until its response headers arrive.
+    #[must_use]
+    pub fn watch(&mut self, waker: impl FnOnce() -> Waker) -> Option<AttemptWatch> {
+        let watch = super::retry_limits::watch(self)?;
+        self.current.lease.as_mut()?.wake_when_out(waker());
+        Some(watch)
+    }
+
+    /// The current attempt is moved to another backend: it is about to fail for that.
+    pub fn set_moved(&mut self, token: MoveToken) {
+        self.current.moved = true;
+        self.current.reserved |= token.take();
+    }
+
+    /// Whether the current attempt is moved to another backend.
+    #[must_use]
+    pub fn is_moved(&self) -> bool {
+        self.current.moved
     }
 
     // ── upgrade to a WebSocket ──

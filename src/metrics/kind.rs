@@ -21,6 +21,8 @@ pub(super) enum ErrorKind {
     Reset,
     /// Attempt: no response in time.
     Timeout,
+    /// Attempt: moved to another backend before its timeout.
+    Moved,
     /// Attempt: a status that is retried.
     Status,
     /// Request: no backend was eligible.
@@ -51,19 +53,20 @@ pub(super) enum ErrorKind {
 
 impl ErrorKind {
     /// The number of kinds.
-    pub(super) const COUNT: usize = 18 + Abort::ALL.len();
+    pub(super) const COUNT: usize = 19 + Abort::ALL.len();
 
     /// The failures of an attempt at any backend,
-    pub(super) const OF_ATTEMPT: [Self; 5] =
-        [Self::Connect, Self::Refused, Self::Reset, Self::Timeout, Self::Status];
+    pub(super) const OF_ATTEMPT: [Self; 6] =
+        [Self::Connect, Self::Refused, Self::Reset, Self::Timeout, Self::Moved, Self::Status];
     /// and at a TLS backend.
     pub(super) const OF_TLS: [Self; 2] = [Self::Tls, Self::Certificate];
     /// The kinds counted for requests that reached a backend.
-    pub(super) const OF_BACKEND: [Self; 10] = [
+    pub(super) const OF_BACKEND: [Self; 11] = [
         Self::Connect,
         Self::Refused,
         Self::Reset,
         Self::Timeout,
+        Self::Moved,
         Self::Status,
         Self::RequestTimeout,
         Self::InvalidResponse,
@@ -85,6 +88,7 @@ impl ErrorKind {
             AttemptFailure::Refused => Self::Refused,
             AttemptFailure::Reset => Self::Reset,
             AttemptFailure::Timeout => Self::Timeout,
+            AttemptFailure::Moved => Self::Moved,
             AttemptFailure::Status(_) => Self::Status,
         }
     }
@@ -169,7 +173,8 @@ impl ErrorKind {
             Self::UpstreamAborted => (15, "upstream_aborted"),
             Self::Abandoned => (16, "abandoned"),
             Self::ClientWriteTimeout => (17, "client_write_timeout"),
-            Self::Aborted(abort) => (18 + abort.index(), abort.code()),
+            Self::Moved => (18, AttemptFailure::Moved.code()),
+            Self::Aborted(abort) => (19 + abort.index(), abort.code()),
         }
     }
 }

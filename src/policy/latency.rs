@@ -75,6 +75,28 @@ pub fn silent_beyond(typical: Duration) -> Duration {
     typical.saturating_mul(2).max(typical.saturating_add(SILENCE_MIN))
 }
 
+/// How an attempt waits for its response headers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HeaderWait {
+    /// Since its backend was picked.
+    pub waited: Duration,
+    /// How long the backend has not responded to any request.
+    pub silent_for: Duration,
+    /// Whether it is a trial of the circuit breaker.
+    pub is_trial: bool,
+}
+
+impl HeaderWait {
+    /// Whether an attempt at a backend that is kept out is better moved to another backend: it is slow,
+    /// and either a trial, which has failed then, or the backend has been silent for all of its time. A
+    /// backend that responds to others meanwhile may be working on a slow request.
+    #[must_use]
+    pub fn is_stuck(self, typical: Duration, times: u32) -> bool {
+        let is_silent = self.silent_for.saturating_add(silent_beyond(typical)) >= self.waited;
+        self.waited >= slow_beyond(typical, times) && (self.is_trial || is_silent)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -122,5 +144,25 @@ mod tests {
         assert_eq!(slow_beyond(ms(20), 5), ms(100));
         assert_eq!(silent_beyond(ms(1)), ms(21));
         assert_eq!(silent_beyond(ms(200)), ms(400));
+    }
+
+    fn is_stuck(waited: u64, silent_for: u64, is_trial: bool) -> bool {
+        HeaderWait { waited: ms(waited), silent_for: ms(silent_for), is_trial }.is_stuck(ms(20), 5)
+    }
+
+    #[test]
+    fn an_attempt_is_stuck_once_it_is_slow_and_its_backend_was_silent_all_the_time() {
+        assert!(!is_stuck(99, 5000, false), "not slow yet");
+        assert!(is_stuck(100, 100, false));
+        assert!(is_stuck(100, 60, false), "a response just after it was sent");
+        assert!(!is_stuck(100, 59, false), "the backend responds to others");
+        assert!(!is_stuck(5000, 1000, false), "it began before the backend fell silent");
+        assert!(is_stuck(5000, 4960, false));
+    }
+
+    #[test]
+    fn a_trial_is_stuck_once_it_is_slow() {
+        assert!(!is_stuck(99, 5000, true));
+        assert!(is_stuck(100, 0, true));
     }
 }

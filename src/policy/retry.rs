@@ -30,6 +30,9 @@ pub enum AttemptFailure {
     Reset,
     /// The request was sent, and there was no response in time.
     Timeout,
+    /// The backend did not respond for far longer than usual, and its circuit breaker keeps requests
+    /// away from it. The request was moved to another backend before its timeout.
+    Moved,
     /// The backend's response has this status.
     Status(u16),
 }
@@ -43,7 +46,7 @@ pub struct RetryPolicy {
     pub connect: bool,
     /// Whether [`AttemptFailure::Reset`] is retried.
     pub reset: bool,
-    /// Whether [`AttemptFailure::Timeout`] is retried.
+    /// Whether [`AttemptFailure::Timeout`] and [`AttemptFailure::Moved`] are retried.
     pub timeout: bool,
     /// Which statuses are retried.
     pub status: Vec<u16>,
@@ -82,6 +85,7 @@ impl AttemptFailure {
             Self::Refused => "refused",
             Self::Reset => "reset",
             Self::Timeout => "timeout",
+            Self::Moved => "moved",
             Self::Status(_) => "status",
         }
     }
@@ -91,7 +95,7 @@ impl AttemptFailure {
     pub const fn is_unsent(self) -> bool {
         match self {
             Self::Connect | Self::ConnectTimeout | Self::Tls | Self::Certificate => true,
-            Self::Refused | Self::Reset | Self::Timeout | Self::Status(_) => false,
+            Self::Refused | Self::Reset | Self::Timeout | Self::Moved | Self::Status(_) => false,
         }
     }
 }
@@ -113,7 +117,7 @@ impl RetryPolicy {
             | AttemptFailure::Certificate
             | AttemptFailure::Refused => self.connect,
             AttemptFailure::Reset => self.reset,
-            AttemptFailure::Timeout => self.timeout,
+            AttemptFailure::Timeout | AttemptFailure::Moved => self.timeout,
             AttemptFailure::Status(status) => self.status.contains(&status),
         };
         let safe = match failure {
@@ -122,9 +126,10 @@ impl RetryPolicy {
             | AttemptFailure::Tls
             | AttemptFailure::Certificate => true,
             AttemptFailure::Refused => context.body_whole,
-            AttemptFailure::Reset | AttemptFailure::Timeout | AttemptFailure::Status(_) => {
-                context.idempotent && context.body_whole
-            }
+            AttemptFailure::Reset
+            | AttemptFailure::Timeout
+            | AttemptFailure::Moved
+            | AttemptFailure::Status(_) => context.idempotent && context.body_whole,
         };
         (enabled || context.failed_trial)
             && safe
@@ -177,6 +182,7 @@ mod tests {
     fn a_post_that_was_sent_is_never_sent_twice() {
         assert!(!policy().allows(AttemptFailure::Reset, POST));
         assert!(!policy().allows(AttemptFailure::Timeout, POST));
+        assert!(!policy().allows(AttemptFailure::Moved, POST));
         assert!(!policy().allows(AttemptFailure::Status(503), POST));
     }
 
@@ -246,6 +252,7 @@ mod tests {
     fn timeout_is_only_retried_if_configured() {
         let policy = RetryPolicy { timeout: false, ..policy() };
         assert!(!policy.allows(AttemptFailure::Timeout, GET));
+        assert!(!policy.allows(AttemptFailure::Moved, GET));
         assert!(policy.allows(AttemptFailure::Connect, GET));
     }
 }

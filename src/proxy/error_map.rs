@@ -171,6 +171,10 @@ pub(super) fn with_retry(
 pub(super) fn describe_blame(error: &Error, judged: &Judgement) -> String {
     match (judged.blame, error.esource()) {
         (Some(AttemptFailure::Refused), _) => "the backend did not process the request".to_owned(),
+        (Some(AttemptFailure::Moved), _) => {
+            "no response for far longer than usual; the request was moved to another backend"
+                .to_owned()
+        }
         (_, ErrorSource::Upstream) => describe(error),
         // At the deadline Weir ends the client's connection, so the error comes from there.
         _ if judged.refusal == Some(Refusal::ResponseTimeout) => {

@@ -261,6 +261,7 @@ impl ProxyHttp for Proxy {
         let replay = progress::replay(session, exchange, disconnect::known(session));
         let head = response_headers::for_retry(response);
         if status.is_informational() || !exchange.response_head(head, replay, now) {
+            request::response_arrived(session, status);
             return Ok(());
         }
         Err(error_map::retry_status_error(status.as_u16()))

@@ -15,9 +15,12 @@ use crate::time::Timestamp;
 pub(super) fn judge(
     error: &Error,
     session: &mut Session,
-    exchange: &Exchange,
+    exchange: &mut Exchange,
     now: Timestamp,
 ) -> Judgement {
+    if let Some(token) = session.connection_state().and_then(|state| state.take_moved()) {
+        exchange.set_moved(token);
+    }
     error_map::fault(error).judge(&progress(session, exchange, now))
 }
 
@@ -33,6 +36,7 @@ fn progress(session: &mut Session, exchange: &Exchange, now: Timestamp) -> Progr
         expired: state.and_then(|state| state.expired()),
         all_down: exchange.is_all_down(),
         until_deadline: exchange.is_until_deadline(),
+        moved: exchange.is_moved(),
         now,
         deadline: exchange.deadline(),
     }

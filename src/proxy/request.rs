@@ -1,6 +1,7 @@
 //! The start of a request and the pieces of its body.
 
 use std::os::fd::RawFd;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use bytes::Bytes;
@@ -52,14 +53,35 @@ pub(super) fn limit_unsent(socket: RawFd) {
 /// The client is gone.
 pub(super) async fn connected(
     session: &mut Session,
-    exchange: &Exchange,
+    exchange: &mut Exchange,
     now: Timestamp,
 ) -> Result<()> {
+    watch_attempt(session, exchange, now);
     if session.connection_state().is_none_or(|state| state.request_body().is_none()) {
         arm_response_deadline(session, exchange, now);
         return Ok(());
     }
     expect_continue::send_continue(session).await
+}
+
+/// Watches whether the attempt has to be moved to another backend. Only if the request is complete.
+fn watch_attempt(session: &mut Session, exchange: &mut Exchange, now: Timestamp) {
+    if !session.as_downstream_mut().is_body_empty() {
+        return;
+    }
+    let Some(state) = session.connection_state() else { return };
+    if let Some(watch) = exchange.watch(|| Arc::clone(state).into()) {
+        state.watch_attempt(watch, now);
+    }
+}
+
+/// Response headers with this status have arrived, and are not discarded.
+pub(super) fn response_arrived(session: &Session, status: StatusCode) {
+    if !status.is_informational()
+        && let Some(state) = session.connection_state()
+    {
+        state.response_arrived();
+    }
 }
 
 /// A backend's response with this status is about to be sent. Without a length (`framed`), it ends

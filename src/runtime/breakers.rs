@@ -7,7 +7,7 @@ use crate::name::PoolName;
 use crate::policy::breaker::{
     AttemptFault, BreakerParams, FailureRate, Moment, Peers, Suspicion, Transition,
 };
-use crate::policy::latency;
+use crate::policy::latency::{self, HeaderWait};
 use crate::policy::retry::AttemptFailure;
 use crate::runtime::backend::{Backend, Eligibility, Member};
 use crate::runtime::circuit::{Circuit, Silence};
@@ -112,6 +112,7 @@ impl Breakers {
             }
             AttemptFailure::Reset => (self.on.reset, AttemptFault::Failed),
             AttemptFailure::Timeout => (self.on.timeout, AttemptFault::Failed),
+            AttemptFailure::Moved => (true, AttemptFault::Slow),
             AttemptFailure::Status(status) => {
                 let is_in = |range: &(u16, u16)| (range.0..=range.1).contains(&status);
                 (self.on.status.iter().any(is_in), AttemptFault::Failed)
@@ -255,6 +256,24 @@ impl Breakers {
     pub(super) fn is_silent(&self, backend: &Backend, now: Timestamp) -> bool {
         let typical = self.typical().map(latency::silent_beyond);
         typical.is_some_and(|limit| backend.circuit.is_silent(limit, now))
+    }
+
+    /// Whether requests that wait for a backend that is kept out may be moved to another backend.
+    #[must_use]
+    pub fn moves_requests(&self) -> bool {
+        self.measures() && !self.params.shadow
+    }
+
+    /// Whether such a request is better moved now; otherwise after which time to check again.
+    pub(super) fn check_wait(&self, wait: HeaderWait) -> Result<(), Duration> {
+        let (Some(typical), Some(times)) = (self.typical(), self.slower) else {
+            return Err(latency::EXCESS_MIN);
+        };
+        if wait.is_stuck(typical, times) {
+            return Ok(());
+        }
+        let slow = latency::slow_beyond(typical, times);
+        Err(if wait.waited < slow { slow.saturating_sub(wait.waited) } else { slow })
     }
 
     /// Watches a silent backend. Returns whether to send it this request, and whether it has opened.

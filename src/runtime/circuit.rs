@@ -13,6 +13,7 @@ use crate::policy::breaker::{
 };
 use crate::policy::latency::Latency;
 use crate::policy::penalty::Penalty;
+use crate::runtime::waiting::WaitingAttempts;
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use crate::time::{Timestamp, nanos};
@@ -36,7 +37,7 @@ pub struct Circuit {
     /// Failures that count as load.
     penalty: Penalty,
     /// Measured attempts that have no response headers yet.
-    waiting: AtomicU32,
+    pub(super) waiting: WaitingAttempts,
     /// When the last headers arrived, or when the first of these attempts began, in nanoseconds.
     heard_ns: AtomicU64,
     /// When it was last noticed that these attempts wait for too long, in nanoseconds.
@@ -176,6 +177,9 @@ impl Circuit {
         self.refuses.store(until.is_some() && fault == AttemptFault::Refused, Relaxed);
         self.keeps_out.store(until.is_some() && !params.shadow, Relaxed);
         self.open_until_ns.store(until.map_or(0, |until| until.as_nanos().max(1)), Relaxed);
+        if self.keeps_out() {
+            self.waiting.wake_all();
+        }
     }
 
     /// Whether the breaker is not closed.
@@ -217,15 +221,15 @@ impl Circuit {
     /// A measured attempt begins.
     pub fn begin(&self, now: Timestamp) {
         // First the time: with an old one, the backend would seem to be silent since then.
-        if self.waiting.load(Relaxed) == 0 {
+        if self.waiting.count() == 0 {
             self.heard_ns.store(now.as_nanos(), Relaxed);
         }
-        self.waiting.fetch_add(1, Relaxed);
+        self.waiting.add();
     }
 
     /// A measured attempt waits no longer.
     pub fn end(&self) {
-        self.waiting.fetch_sub(1, Relaxed);
+        self.waiting.subtract();
     }
 
     /// The backend has responded, or an attempt failed, so it is not silent.
@@ -250,14 +254,21 @@ impl Circuit {
     /// Whether attempts wait, and no headers have arrived for longer than `limit`.
     #[must_use]
     pub fn is_silent(&self, limit: Duration, now: Timestamp) -> bool {
-        self.waiting.load(Relaxed) > 0
+        self.waiting.count() > 0
             && now.as_nanos().saturating_sub(self.heard_ns.load(Relaxed)) > nanos(limit)
+    }
+
+    /// How long the backend has not responded; or how long the first measured attempt has waited, if
+    /// none waited before.
+    #[must_use]
+    pub fn silent_for(&self, now: Timestamp) -> Duration {
+        now.since(Timestamp::from_nanos(self.heard_ns.load(Relaxed)))
     }
 
     /// Measured attempts that have no response headers yet.
     #[must_use]
     pub fn waiting(&self) -> u32 {
-        self.waiting.load(Relaxed)
+        self.waiting.count()
     }
 
     /// Whether a silence was not noticed yet.
@@ -276,9 +287,15 @@ impl Circuit {
         }
         let mine = self.noticed_ns.compare_exchange(before, now.as_nanos(), Relaxed, Relaxed);
         mine.ok()?;
-        let waiting = self.waiting.load(Relaxed);
+        let waiting = self.waiting.count();
         let earlier = self.noticed.swap(waiting, Relaxed);
         Some(if is_known { Silence::Lasts(waiting.min(earlier)) } else { Silence::Begins })
+    }
+
+    /// Whether a request that waits for its response could be moved to another backend.
+    #[must_use]
+    pub fn has_movable(&self) -> bool {
+        self.waiting.has_movable()
     }
 
     // ── handoff ──

@@ -2,6 +2,7 @@
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::task::Waker;
 use std::time::Duration;
 
 use crate::runtime::backend::{Backend, Member};
@@ -17,6 +18,8 @@ pub struct Lease {
     backend: Arc<Backend>,
     /// When it began, if the time to the response headers is measured and they have not arrived.
     measured: Option<Timestamp>,
+    /// Its place among the requests that could be moved to another backend.
+    movable: Option<usize>,
     /// Whether it is a trial of the circuit breaker.
     trial: bool,
     /// Whether the circuit breaker has its result.
@@ -29,7 +32,7 @@ impl Lease {
     pub fn new(backend: Arc<Backend>) -> Self {
         backend.in_flight.fetch_add(1, Relaxed);
         backend.attempts.fetch_add(1, Relaxed);
-        Self { backend, measured: None, trial: false, judged: false }
+        Self { backend, measured: None, movable: None, trial: false, judged: false }
     }
 
     /// The same if the member has a free place.
@@ -49,7 +52,7 @@ impl Lease {
         let one_more = |in_flight| (in_flight < max).then_some(in_flight + 1);
         backend.in_flight.fetch_update(Relaxed, Relaxed, one_more).ok()?;
         backend.attempts.fetch_add(1, Relaxed);
-        Some(Self { backend, measured: None, trial: false, judged: false })
+        Some(Self { backend, measured: None, movable: None, trial: false, judged: false })
     }
 
     /// Measures the time to the response headers.
@@ -73,8 +76,27 @@ impl Lease {
         self.trial
     }
 
+    /// Whether the time to its response headers is measured, and they have not arrived.
+    #[must_use]
+    pub const fn is_measured(&self) -> bool {
+        self.measured.is_some()
+    }
+
+    /// Wakes this waker each time the circuit breaker takes the backend out, until the response headers.
+    pub fn wake_when_out(&mut self, waker: Waker) {
+        self.stop_waking();
+        self.movable = Some(self.backend.circuit.waiting.insert(waker));
+    }
+
+    fn stop_waking(&mut self) {
+        if let Some(key) = self.movable.take() {
+            self.backend.circuit.waiting.remove(key);
+        }
+    }
+
     /// Ends the measurement: the time since the start, if it was measured.
     pub fn stop_measuring(&mut self, now: Timestamp) -> Option<Duration> {
+        self.stop_waking();
         let began = self.measured.take()?;
         self.backend.circuit.end();
         Some(now.since(began))
@@ -107,6 +129,7 @@ impl Drop for Lease {
         if self.trial {
             self.backend.circuit.end_trial();
         }
+        self.stop_waking();
     }
 }
 

@@ -280,6 +280,22 @@ impl Pool {
         !sorted.closed.without(tried).is_empty() || !self.last_resort(&sorted.out, tried).is_empty()
     }
 
+    /// Whether a request can be moved: there is an untried backend that gets requests, responds to them
+    /// and has a free place, and no other request waits for a place.
+    #[must_use]
+    pub fn responds_elsewhere(&self, tried: &BackendSet, now: Timestamp) -> bool {
+        if self.waiters.as_ref().is_some_and(|waiters| waiters.must_wait(now)) {
+            return false;
+        }
+        let untried = self.sorted().closed.without(tried);
+        let is_silent = |backend: &Backend| {
+            self.breakers.as_ref().is_some_and(|breakers| breakers.is_silent(backend, now))
+        };
+        (0..untried.len())
+            .filter_map(|nth| self.members.get(untried.nth(nth)?.position()))
+            .any(|member| member.has_place() && !is_silent(&member.backend))
+    }
+
     /// Backends that were not tried, for a request that has failed elsewhere: those that are
     /// recovering, because their last health check passed, or else those that are out but do not
     /// refuse connections. Either is better than a backend that has just failed.

@@ -9,10 +9,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
+use http::Method;
+
 use crate::support::backend::{Backend, Behaviour};
 use crate::support::client::Client;
-use crate::support::configs::world;
-use crate::support::weir::{Weir, kill};
+use crate::support::configs::{pool, world};
+use crate::support::h2::H2Backend;
+use crate::support::http2::{Http2, request};
+use crate::support::weir::{LISTENER_KEYS, Weir, kill};
 use crate::support::{TIMEOUT, eventually};
 
 /// Opened once, it stays open for the rest of the test.
@@ -261,6 +265,185 @@ fn a_trial_whose_client_leaves_makes_room_for_the_next() {
         weir.statuses("GET", 1);
         state(&weir, 0) == "closed"
     });
+}
+
+// ── requests that wait for a silent backend ──
+
+/// A client that has sent a request and not read its response yet.
+fn sent(weir: &Weir, method: &str, path: &str) -> Client {
+    let mut client = Client::connect(weir.address());
+    client.send(format!("{method} {path} HTTP/1.1\r\nHost: a.test\r\nContent-Length: 0\r\n\r\n"));
+    client
+}
+
+/// What is usual in these tests: long enough that a few requests are sent before a backend counts as
+/// silent, also on a busy machine. A backend is silent after twice, a request slow after five times.
+const USUAL: Duration = Duration::from_millis(100);
+
+/// Backends whose usual latency is known.
+fn with_known_latency(backends: usize, more: &str) -> (Vec<Backend>, Weir) {
+    let (backends, weir) = world(backends, more);
+    learn_latency(&backends, &weir);
+    (backends, weir)
+}
+
+fn learn_latency(backends: &[Backend], weir: &Weir) {
+    backends.iter().for_each(|backend| backend.set(Behaviour::slow(USUAL)));
+    for _ in 0..2 {
+        let clients = (0..10 * backends.len()).map(|_| sent(weir, "GET", "/")).collect();
+        assert_eq!(failed(&statuses_of(clients)), 0);
+    }
+    backends.iter().for_each(Backend::forget);
+}
+
+/// Five such backends, of which the first falls silent.
+fn one_of_five_falls_silent(more: &str) -> (Vec<Backend>, Weir) {
+    let (backends, weir) = with_known_latency(5, more);
+    backends[0].set(Behaviour::NeverAnswer);
+    (backends, weir)
+}
+
+/// Sends GETs until the breaker of the first backend has opened. Their responses are not read yet.
+fn sent_until_open(weir: &Weir) -> Vec<Client> {
+    let mut clients: Vec<Client> = (0..20).map(|_| sent(weir, "GET", "/")).collect();
+    eventually(TIMEOUT, "it is out", || {
+        clients.push(sent(weir, "GET", "/"));
+        state(weir, 0) == "open"
+    });
+    clients
+}
+
+fn statuses_of(clients: Vec<Client>) -> Vec<u16> {
+    let read = |mut client: Client| client.read_answer().status();
+    clients.into_iter().map(read).collect()
+}
+
+#[test]
+fn requests_that_wait_for_a_silent_backend_are_served_by_others() {
+    let (backends, weir) = one_of_five_falls_silent(LONG);
+    let clients = sent_until_open(&weir);
+    let caught = backends[0].count();
+    assert!(caught >= 3, "{caught}");
+    // It never responds, and the response timeout is 30 s.
+    assert_eq!(failed(&statuses_of(clients)), 0);
+    assert_eq!(backends[0].count(), caught);
+    let moved = weir.metrics().sum("lb_retries_total", &[("reason", "moved")]);
+    assert_eq!(Ok(caught), format!("{moved}").parse(), "each was moved once");
+    weir.until_logged("a request that was moved", |line| {
+        line["attempts"][0]["failure"] == "moved" && line["status"] == 200
+    });
+    assert_eq!(opened(&weir, "slow"), 1.0);
+    backends[0].release();
+}
+
+#[test]
+fn a_post_waits_for_the_silent_backend_that_has_it() {
+    let (backends, weir) = one_of_five_falls_silent(LONG);
+    let mut posts: Vec<Client> = (0..5).map(|_| sent(&weir, "POST", "/post")).collect();
+    let arrived = || backends.iter().map(|backend| backend.count_of("/post")).sum::<usize>();
+    eventually(TIMEOUT, "each has one", || arrived() == 5);
+    assert_eq!(backends[0].count_of("/post"), 1);
+    assert_eq!(failed(&statuses_of(sent_until_open(&weir))), 0);
+    eventually(TIMEOUT, "only the POST is left", || backends[0].in_flight() == 1);
+    assert_eq!(arrived(), 5, "none was sent twice");
+    backends[0].release();
+    posts.iter_mut().for_each(|post| assert_eq!(post.read_answer().status(), 200));
+    assert_eq!(arrived(), 5);
+}
+
+#[test]
+fn requests_of_http2_clients_are_moved_too() {
+    let backends = Backend::start_many(5);
+    let weir = Weir::start(&format!("{LISTENER_KEYS}http2: true\n{}", pool(&backends, LONG)));
+    learn_latency(&backends, &weir);
+    backends[0].set(Behaviour::NeverAnswer);
+    let mut client = Http2::connect(weir.address());
+    let mut start = || client.start(request(Method::GET, "/", &[]), false).ok();
+    let mut streams: Vec<_> = (0..20).map(|_| start()).collect();
+    eventually(TIMEOUT, "it is out", || {
+        streams.push(start());
+        state(&weir, 0) == "open"
+    });
+    let caught = backends[0].count();
+    for stream in streams {
+        let answer = stream.and_then(|stream| stream.answer().ok());
+        assert_eq!(answer.map(|answer| answer.status()), Some(200));
+    }
+    assert!(caught >= 3 && backends[0].count() == caught, "{caught}");
+    backends[0].release();
+}
+
+#[test]
+fn requests_that_wait_for_a_silent_backend_of_http2_are_moved_too() {
+    let backends = [H2Backend::start(), H2Backend::start(), H2Backend::start()];
+    let urls = backends.each_ref().map(H2Backend::url).join(", ");
+    let weir = Weir::start(&format!(
+        "pools: [{{name: web, health_check: off, protocol: h2c, {LONG}, backends: [{urls}]}}]"
+    ));
+    for _ in 0..2 {
+        let clients = (0..30).map(|_| sent(&weir, "GET", "/usual")).collect();
+        assert_eq!(failed(&statuses_of(clients)), 0);
+    }
+    let before = backends[0].calls().len();
+    backends[0].fall_silent();
+    let mut clients: Vec<Client> = (0..20).map(|_| sent(&weir, "GET", "/usual")).collect();
+    eventually(TIMEOUT, "it is out", || {
+        clients.push(sent(&weir, "GET", "/usual"));
+        state(&weir, 0) == "open"
+    });
+    assert_eq!(failed(&statuses_of(clients)), 0);
+    let caught = backends[0].calls().len() - before;
+    assert!(caught >= 3, "{caught}");
+    eventually(TIMEOUT, "its streams are given up", || backends[0].resets() == caught);
+}
+
+#[test]
+fn a_trial_of_a_silent_backend_is_moved() {
+    let (backends, weir) = with_known_latency(3, SHORT);
+    backends[0].set(Behaviour::status(500));
+    weir.statuses("GET", 12);
+    assert_ne!(state(&weir, 0), "closed");
+    backends[0].set(Behaviour::NeverAnswer);
+    backends[0].forget();
+    eventually(TIMEOUT, "a trial fails", || {
+        assert_eq!(failed(&weir.statuses("GET", 1)), 0);
+        backends[0].count() >= 2 && opened(&weir, "trial") >= 2.0
+    });
+    backends[0].release();
+}
+
+#[test]
+fn without_a_retry_budget_no_request_is_moved_and_none_fails_early() {
+    let empty = "breaker: {open: 1s}\nretry: {budget: {share: 0%, floor: 0}}";
+    let (backends, weir) = one_of_five_falls_silent(empty);
+    let clients = sent_until_open(&weir);
+    let caught = backends[0].count();
+    // Several times as long as what is slow.
+    eventually(TIMEOUT, "its open time is over", || state(&weir, 0) == "half_open");
+    assert_eq!((backends[0].in_flight(), backends[0].abandoned()), (caught, 0));
+    backends[0].release();
+    assert_eq!(failed(&statuses_of(clients)), 0);
+    let sum: usize = backends.iter().map(Backend::count).sum();
+    assert_eq!(weir.metrics().sum("lb_retries_total", &[]), 0.0, "{sum} requests arrived");
+}
+
+#[test]
+fn a_slow_request_to_a_backend_whose_breaker_is_closed_is_sent_once() {
+    let (backends, weir) = with_known_latency(5, SHORT);
+    backends.iter().for_each(|backend| backend.on("/report", Behaviour::NeverAnswer));
+    let reports: Vec<Client> = (0..5).map(|_| sent(&weir, "GET", "/report")).collect();
+    let arrived = || backends.iter().map(|backend| backend.count_of("/report")).sum::<usize>();
+    eventually(TIMEOUT, "all are waiting", || arrived() == 5);
+    let until = crate::support::now() + USUAL * 15;
+    eventually(TIMEOUT, "they have waited for many times as long as what is slow", || {
+        assert_eq!(failed(&weir.statuses("GET", 5)), 0);
+        crate::support::now() > until
+    });
+    assert_eq!(arrived(), 5);
+    backends.iter().for_each(Backend::release);
+    assert_eq!(failed(&statuses_of(reports)), 0);
+    assert_eq!(arrived(), 5);
+    assert_eq!(weir.metrics().sum("lb_breaker_opened_total", &[]), 0.0, "{}", weir.stderr());
 }
 
 // ── a new worker ──

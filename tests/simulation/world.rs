@@ -378,7 +378,7 @@ impl World {
             | AttemptFailure::Certificate
             | AttemptFailure::Refused => retry.on.connect,
             AttemptFailure::Reset => retry.on.reset,
-            AttemptFailure::Timeout => retry.on.timeout,
+            AttemptFailure::Timeout | AttemptFailure::Moved => retry.on.timeout,
             AttemptFailure::Status(status) => retry.on.status.contains(&status),
         };
         assert!(listed, "{failure:?} is not to be retried");

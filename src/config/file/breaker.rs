@@ -38,8 +38,9 @@ section! {
     /// How many times slower than those of the pool's median backend the response headers of a backend may be.
     /// One that is slower, and by at least 50ms, in half of its last `attempts` (half of `attempts` are enough)
     /// is taken out; so is one that does not respond at all for that long while `failures` requests wait, nor to
-    /// one more request. Slow responses of the others raise both. Requests with a body are not measured. `off`:
-    /// latency does not matter.
+    /// one more request. Slow responses of the others raise both. Requests that wait for a silent backend when it
+    /// is taken out, and slow trials, are moved to another backend: see `retry`. Requests with a body are not
+    /// measured. `off`: latency does not matter.
     slower: TimesOrOff [whole(2, 100)] = default(TimesOrOff::Times(5)), "10x";
     /// How long a backend gets no requests at first, with a jitter of 20%. Twice as long for one that is slow or
     /// aborts its responses. Each time that it is taken out again soon after a return doubles it.

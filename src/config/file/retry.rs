@@ -16,13 +16,18 @@ section! {
     /// is idempotent or one of `methods`, or if the backend says that it did not process it, so a `POST` never
     /// runs twice. If a retry is not allowed, or no backend is left to try, the client gets the last response. A
     /// backend that responds 429 or 503 with `Retry-After` (in seconds) is not asked again before that time.
+    ///
+    /// A request is retried before any timeout (it is moved) if the circuit breaker has taken its backend out, the
+    /// backend has been silent, and the request has waited for the time of `breaker.slower`. Only requests
+    /// without a body that can be sent twice, only with `timeout` in `on` (a trial is moved in any case), only while
+    /// another backend responds, and only with a token of `budget`; otherwise the request waits on.
     RawRetry at "pools[].retry"
         means [Eq] Retry { on: RetryOn };
 
     combined {
         /// Failures that are retried. `connect`: the TCP connection or TLS handshake failed, or the backend
         /// refused the request unprocessed. `reset`: the connection broke before the response. `timeout`: there
-        /// was no response in time. A number: the status of the response, 429 or 500 to 599.
+        /// was no response in time, or the request was moved away from a silent backend. A number: the status of the response, 429 or 500 to 599.
         on: List<Failure> = default(Failure::usual()), "[connect, 503]";
     }
 

@@ -28,7 +28,7 @@ impl ConnectionState {
             _ if self.is(Phase::InRequest) => {
                 let slow_ns =
                     self.read_stall_ns.load(Relaxed).min(self.write_stall_ns.load(Relaxed));
-                due.min(Timestamp::from_nanos(slow_ns))
+                due.min(Timestamp::from_nanos(slow_ns)).min(self.attempt.check_at())
             }
             _ => due,
         }
@@ -37,6 +37,7 @@ impl ConnectionState {
     /// A deadline may have passed. Returns `false` once the connection must be closed without
     /// delay.
     pub(crate) fn on_timer(&self, now: Timestamp) -> bool {
+        self.check_attempt(now);
         if now < self.next_deadline() {
             return true;
         }
@@ -62,6 +63,20 @@ impl ConnectionState {
         }
         self.deadline_ns.store(over_ns, Relaxed);
         true
+    }
+
+    /// If a check is due, checks whether the current attempt has to be moved to another backend. Then
+    /// its time is over.
+    fn check_attempt(&self, now: Timestamp) {
+        if now < self.attempt.check_at() {
+            return;
+        }
+        let may_move = self.is(Phase::InRequest)
+            && self.close_reason().is_none()
+            && now.as_nanos() < self.deadline_ns.load(Relaxed);
+        if self.attempt.check(may_move, now) {
+            self.deadline_ns.fetch_min(now.as_nanos(), Relaxed);
+        }
     }
 
     /// The reason for the close, given that a deadline has passed.

@@ -10,6 +10,8 @@ use super::{CloseReason, ConnectionState, EarlyRefusal};
 use crate::downstream::stalled::{Reader, Stallable, Stalled, ToBackend};
 use crate::http::scan::Violation;
 use crate::http::target::ReplacedByte;
+use crate::runtime::moving::{AttemptWatch, MoveToken};
+use crate::time::Timestamp;
 use crate::upstream::http2::RequestBody;
 
 impl ConnectionState {
@@ -54,20 +56,39 @@ impl ConnectionState {
         self.violation.get().copied()
     }
 
-    /// Whether the end of the client's data lies behind pipelined requests that are still to be served.
-    /// The same task reads again after the last of them, so no waker is needed.
-    pub(crate) fn has_later_requests(&self) -> bool {
+    /// The client has closed its side of the connection, so nothing that it waits for is retried. Returns
+    /// whether pipelined requests are still to be served. The same task reads again after the last of
+    /// them, so no waker is needed.
+    pub(crate) fn input_ended(&self) -> bool {
+        self.attempt.is_half_closed.store(true, Relaxed);
         self.is_in_request() && !self.is_upgraded() && self.has_pipelined_input()
+    }
+
+    /// Watches the current attempt: it may have to be moved to another backend.
+    pub(crate) fn watch_attempt(&self, watch: AttemptWatch, now: Timestamp) {
+        self.attempt.watch(watch, now);
+    }
+
+    /// The response headers have arrived. If the attempt was to be moved at the same moment, it is not.
+    pub(crate) fn response_arrived(&self) {
+        if self.attempt.stop() {
+            self.clear_request_timeout();
+        }
+    }
+
+    /// The token of the attempt, if it has to be moved.
+    pub(crate) fn take_moved(&self) -> Option<MoveToken> {
+        self.attempt.take_moved()
     }
 
     /// Sets the sender of the request body; `None` if the backend speaks HTTP/1.
     pub(crate) fn set_request_body(&self, body: Option<Arc<RequestBody>>) {
-        *self.request_body.lock() = body;
+        *self.attempt.request_body.lock() = body;
     }
 
     /// The sender of the request body, if the backend speaks HTTP/2.
     pub(crate) fn request_body(&self) -> Option<Arc<RequestBody>> {
-        self.request_body.lock().clone()
+        self.attempt.request_body.lock().clone()
     }
 
     /// Waits until more of the request body may be read.

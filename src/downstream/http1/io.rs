@@ -322,7 +322,7 @@ impl AsyncRead for Http1Io {
         this.scan(buffer, before);
         let read = buffer.filled().len() - before;
         let is_end = read == 0 && matches!(polled, Poll::Ready(Ok(())));
-        if is_end && this.state.has_later_requests() {
+        if is_end && this.state.input_ended() {
             this.state.set_waiting_for_client(false);
             return Poll::Pending;
         }

@@ -46,6 +46,7 @@ pub(crate) struct Call {
 /// - `/http1`: the stream is reset, for it is to be asked by HTTP/1.1;
 /// - `/last`: served, and the connection takes no stream after it;
 /// - `/never`: no answer;
+/// - `/usual`: served after 100 ms; after [`H2Backend::fall_silent`] no answer;
 /// - `/expect`: leave to send the body (100), and once all of it has come, `h2`;
 /// - `/hints`: hints (103), and `h2`;
 /// - `/end/…`: `hello`, ended as the rest of the path says (`hello`);
@@ -79,6 +80,7 @@ struct State {
     streams_max: Option<u32>,
     signals: usize,
     written: usize,
+    is_silent: bool,
 }
 
 impl H2Backend {
@@ -152,6 +154,11 @@ impl H2Backend {
         self.shared.state().open
     }
 
+    /// Does not respond to `/usual` from now on.
+    pub(crate) fn fall_silent(&self) {
+        self.shared.state().is_silent = true;
+    }
+
     /// Lets `/flood` go on.
     pub(crate) fn signal(&self) {
         self.shared.state().signals += 1;
@@ -163,7 +170,7 @@ impl H2Backend {
         self.shared.state().written
     }
 
-    /// How many requests for `/never`, `/deaf` and `/unended` the other side has given up.
+    /// How many requests for `/never`, `/usual`, `/deaf` and `/unended` the other side has given up.
     pub(crate) fn resets(&self) -> usize {
         self.shared.state().resets
     }
@@ -263,7 +270,11 @@ async fn answer(
             read(body, &shared, at).await;
             drop(say(&mut respond, Response::builder(), b"late".to_vec(), None));
         }
-        "/never" => {
+        "/usual" if !shared.state().is_silent => {
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            drop(say(&mut respond, Response::builder(), b"h2".to_vec(), None));
+        }
+        "/never" | "/usual" => {
             let _reason = std::future::poll_fn(|context| respond.poll_reset(context)).await;
             shared.given_up();
         }
