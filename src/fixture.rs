@@ -62,6 +62,7 @@ pub(crate) fn pool(
             timeout: Duration::from_millis(100),
             order: QueueOrder::Lifo,
         },
+        slow_start: None,
         timeouts: Timeouts {
             connect: Duration::from_secs(1),
             response: Duration::from_secs(1),

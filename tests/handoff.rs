@@ -79,9 +79,9 @@ const STATE: &[(&str, Fate)] = &[
     ("policy/select/round_robin.rs RoundRobin.turn", Left("restarting a cycle once per reload changes no share")),
     ("runtime/endpoint.rs Endpoint.address", HandedOff("KnownName, in case the name cannot be resolved")),
     ("runtime/endpoint.rs Endpoint.failure", HandedOff("KnownName, so that a reload can report it")),
-    ("runtime/backend.rs Backend.attempts", HandedOff("metrics::Counts")),
+    ("runtime/backend.rs AttemptCounts.attempts", HandedOff("metrics::Counts")),
     ("runtime/backend.rs Backend.probes", HandedOff("Backend::export_health")),
-    ("runtime/backend.rs Backend.failures", HandedOff("metrics::Counts")),
+    ("runtime/backend.rs AttemptCounts.failures", HandedOff("metrics::Counts")),
     ("runtime/backend.rs Backend.healthy", HandedOff("Backend::export_health")),
     ("runtime/backend.rs Backend.other_workers", Left("the supervisor sends it to every worker")),
     ("runtime/backend.rs Backend.in_flight", HandedOff("metrics::Counts, as long as the old worker has the requests")),
@@ -105,6 +105,9 @@ const STATE: &[(&str, Fate)] = &[
     ("runtime/waiters.rs Waiters.latest_ns", Left("requests that wait stay with the old worker")),
     ("runtime/waiters.rs Waiters.queue", Left("requests that wait stay with the old worker")),
     ("runtime/waiters.rs Waiters.waiting", Left("requests that wait stay with the old worker")),
+    ("runtime/weight.rs BackendWeight.thousandths", Left("calculated from the weight and `SlowStart.ramp`")),
+    ("runtime/weight.rs SlowStart.ramp", HandedOff("BackendWeight::export")),
+    ("runtime/weight.rs WeightSchedule.due_ns", Left("the successor calculates its weights at its first pick")),
     ("runtime/tunnels.rs TunnelGuard.open", Left("a tunnel stays with the old worker")),
     ("runtime/tunnels.rs TunnelGauge.open", Left("the tunnels stay with the old worker")),
     ("tls/table.rs CertificateResolver.0", Left("the same as `Terminator.table`")),
@@ -486,6 +489,62 @@ fn a_pool_without_a_circuit_breaker_takes_over_no_open_one() {
     hand(&old, &shadow);
     assert_eq!(backend(&shadow, 0).eligibility(), Eligibility::Eligible);
     assert!(backend(&shadow, 0).circuit.is_out(), "it is known, and not used");
+}
+
+// ── slow start ──
+
+/// The effective weights at this time.
+fn weights(snapshot: &Snapshot, now: Timestamp) -> Vec<u32> {
+    let pool = &snapshot.pools[0];
+    pool.balancing.refresh(&pool.members, now);
+    pool.members.iter().map(|member| member.backend.weight.thousandths()).collect()
+}
+
+#[test]
+fn a_slow_start_continues_where_it_was() {
+    let keys = "health_check: off, slow_start: 8s";
+    let (old, new, off) = (web(keys), web(keys), web("health_check: off"));
+    let second = Duration::from_secs(1);
+    backend(&old, 0).weight.begin_slow_start(OLD);
+    assert_eq!(weights(&old, OLD), [3, 1000]);
+    let mut handoff = Handoff::export(&old, OLD + 4 * second);
+    handoff.add_age(second);
+    handoff.import(&new, NEW);
+    assert_eq!(weights(&new, NEW), [125, 1000], "five seconds have passed");
+    assert_eq!(weights(&new, NEW + 2 * second), [500, 1000]);
+    assert_eq!(weights(&new, NEW + 3 * second), [1000, 1000]);
+    handoff.import(&off, NEW);
+    assert_eq!(weights(&off, NEW), [1000, 1000]);
+}
+
+#[test]
+fn a_backend_that_the_predecessor_did_not_have_starts_slowly() {
+    let two = web("health_check: off, slow_start: 8s");
+    let three = snapshot(
+        "pools: [{name: web, health_check: off, slow_start: 8s, \
+         backends: [http://10.0.0.1:80, http://10.0.0.2:80, http://10.0.0.3:80]}]",
+    );
+    hand(&two, &three);
+    assert_eq!(weights(&three, NEW), [1000, 1000, 3]);
+    let first = web("health_check: off, slow_start: 8s");
+    Handoff::default().import(&first, NEW);
+    assert_eq!(weights(&first, NEW), [1000, 1000], "all of them start with the process");
+}
+
+#[test]
+fn a_backend_that_is_new_starts_slowly_with_its_first_passed_health_check() {
+    let two = web("slow_start: 8s");
+    let three = snapshot(
+        "pools: [{name: web, slow_start: 8s, \
+         backends: [http://10.0.0.1:80, http://10.0.0.2:80, http://10.0.0.3:80]}]",
+    );
+    probe(backend(&two, 0), &[true]);
+    hand(&two, &three);
+    for index in 0..3 {
+        backend(&three, index).probed(Ok(()), NEW + Duration::from_secs(4));
+    }
+    // The second one was known, and had no result yet.
+    assert_eq!(weights(&three, NEW + Duration::from_secs(4)), [1000, 1000, 3]);
 }
 
 /// A successor that starts from a checkpoint, makes `own` health checks while its predecessor makes

@@ -82,6 +82,13 @@ struct Configuration<'a> {
     age_seconds: u64,
 }
 
+/// The weight of a backend: as configured, and the one that selectors use.
+#[derive(Serialize)]
+struct StatusWeights {
+    weight: u32,
+    effective_weight: f64,
+}
+
 #[derive(Serialize)]
 struct BackendStatus<'a> {
     pool: &'a str,
@@ -89,7 +96,8 @@ struct BackendStatus<'a> {
     state: &'static str,
     /// `null` if the pool has no circuit breaker.
     breaker: Option<&'static str>,
-    weight: u32,
+    #[serde(flatten)]
+    weights: StatusWeights,
     in_flight_requests: u64,
     /// `null` if there is no limit.
     max_requests: Option<u32>,
@@ -104,6 +112,9 @@ struct BackendStatus<'a> {
 /// Formats the values as JSON, one per line.
 pub(super) fn json(inputs: &Inputs<'_>) -> serde_json::Result<Vec<u8>> {
     let (pools, totals) = (&inputs.snapshot.pools, &inputs.totals);
+    for pool in pools {
+        pool.balancing.refresh(&pool.members, inputs.now);
+    }
     let backends = pools
         .iter()
         .flat_map(|pool| pool.members.iter().map(move |member| backend(pool, member, inputs)));
@@ -168,7 +179,10 @@ fn backend<'a>(pool: &'a Pool, member: &'a Member, inputs: &Inputs<'_>) -> Backe
             (Some(_), true, false) => "unhealthy",
         },
         breaker: pool.breakers.is_some().then(|| server.circuit.phase(inputs.now).as_str()),
-        weight: member.weight.get(),
+        weights: StatusWeights {
+            weight: member.weight.get(),
+            effective_weight: server.weight.units(),
+        },
         in_flight_requests: in_flight,
         max_requests: member.max_requests.map(NonZeroU32::get),
         active_connections: in_flight,
@@ -248,13 +262,13 @@ mod tests {
             "supervisor": null, "queues": [],
             "backends": [
                 {
-                    "pool": "web", "url": "http://10.0.0.1:80", "state": "healthy", "breaker": null, "weight": 1,
+                    "pool": "web", "url": "http://10.0.0.1:80", "state": "healthy", "breaker": null, "weight": 1, "effective_weight": 1.0,
                     "in_flight_requests": 1, "max_requests": null, "active_connections": 1, "total_requests": 1, "total_failures": 1,
                     "last_checked": "2023-11-14T22:13:21.500Z",
                     "last_error": "connection refused",
                 },
                 {
-                    "pool": "web", "url": "http://10.0.0.2:80", "state": "unknown", "breaker": null, "weight": 1,
+                    "pool": "web", "url": "http://10.0.0.2:80", "state": "unknown", "breaker": null, "weight": 1, "effective_weight": 1.0,
                     "in_flight_requests": 0, "max_requests": null, "active_connections": 0, "total_requests": 0, "total_failures": 0,
                     "last_checked": null, "last_error": null,
                 },

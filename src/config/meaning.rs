@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
+use std::time::Duration;
 
 use ipnet::IpNet;
 
@@ -99,6 +100,8 @@ pub struct Pool {
     pub timeouts: Timeouts,
     /// Transport to the backends.
     pub transport: Transport,
+    /// Time over which a backend that is new or has recovered grows to its weight.
+    pub slow_start: Option<Duration>,
     /// Rate limit of this pool, after the global one and the route's.
     pub rate_limit: Option<RateLimit>,
 }

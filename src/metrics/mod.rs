@@ -62,8 +62,8 @@ pub struct Metrics {
     errors: IntCounterVec, // lb_errors_total{pool,backend,type}
     /// Attempts that were retried, by the [`ErrorKind`] of the attempt.
     retries: IntCounterVec, // lb_retries_total{pool,reason}
-    /// Per (pool, backend), with `lb_request_duration_seconds`, `lb_backend_up` and
-    /// `lb_backend_in_flight_requests`; per pool, `lb_tunnels` and `lb_tunnels_total`; and the series
+    /// Per (pool, backend), with `lb_request_duration_seconds`, `lb_backend_up`, `lb_backend_weight`
+    /// and `lb_backend_in_flight_requests`; per pool, `lb_tunnels` and `lb_tunnels_total`; and the series
     /// of the circuit breakers. The current table; a request uses that of its own snapshot.
     series: CurrentSeries,
     /// Requests rejected by a rate limit, one for each [`Scope`].

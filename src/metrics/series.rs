@@ -6,8 +6,8 @@
 use std::sync::{Arc, OnceLock};
 
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
-    Registry, Result,
+    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, Result,
 };
 
 use crate::http::metric_label::{MethodLabel, StatusLabel};
@@ -36,6 +36,7 @@ pub(super) struct Families {
     pub(super) duration: HistogramVec,
     pub(super) up: IntGaugeVec,
     pub(super) active: IntGaugeVec,
+    pub(super) weight: GaugeVec,
     pub(super) unresolved: IntGaugeVec,
     pub(super) healthy: IntGaugeVec,
     pub(super) tunnels: IntGaugeVec,
@@ -69,6 +70,16 @@ impl Families {
                 registry,
                 ("lb_backend_in_flight_requests", "Requests in flight to a backend."),
                 &["pool", "backend"],
+            )?,
+            weight: register(
+                registry,
+                GaugeVec::new(
+                    Opts::new(
+                        "lb_backend_weight",
+                        "Effective weight of a backend: its weight, reduced during a slow start.",
+                    ),
+                    &["pool", "backend"],
+                )?,
             )?,
             unresolved: gauges(
                 registry,
@@ -130,6 +141,7 @@ struct PoolSeries {
 struct BackendGauges {
     up: IntGauge,
     active: IntGauge,
+    weight: Gauge,
     /// For a backend with a host name.
     unresolved: Option<IntGauge>,
 }
@@ -257,12 +269,14 @@ impl SeriesTable {
     /// Sets the gauges from the snapshot that the table was made for.
     pub(super) fn refresh(&self, snapshot: &Snapshot, now: Timestamp) {
         for (series, pool) in self.pools.iter().zip(&snapshot.pools) {
+            pool.balancing.refresh(&pool.members, now);
             let mut healthy = 0;
             for ((_, gauges), member) in series.backends.iter().zip(&*series.members) {
                 let up = i64::from(member.backend.is_healthy());
                 healthy += up;
                 gauges.up.set(up);
                 gauges.active.set(signed(member.backend.in_flight()));
+                gauges.weight.set(member.backend.weight.units());
                 if let Some(unresolved) = &gauges.unresolved {
                     unresolved.set(i64::from(member.backend.address().is_none()));
                 }
@@ -295,6 +309,7 @@ impl PoolSeries {
                 unresolved: unresolved.transpose()?,
                 up: families.up.get_metric_with_label_values(&labels)?,
                 active: families.active.get_metric_with_label_values(&labels)?,
+                weight: families.weight.get_metric_with_label_values(&labels)?,
             };
             backends.push((RequestSeries::new(families, &name, label)?, gauges));
         }

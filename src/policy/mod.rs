@@ -17,6 +17,7 @@ pub mod penalty;
 pub mod retry;
 pub mod retry_budget;
 pub mod select;
+pub mod slow_start;
 pub mod transfer_rate;
 pub mod unread;
 pub mod wait_queue;

@@ -18,6 +18,7 @@ use crate::policy::hysteresis::{HealthStreak, Hysteresis};
 use crate::runtime::circuit::Circuit;
 use crate::runtime::endpoint::{Change, Endpoint};
 use crate::runtime::ids::EntryId;
+use crate::runtime::weight::BackendWeight;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use crate::time::Timestamp;
 
@@ -38,11 +39,19 @@ pub struct Backend {
     pub(super) in_flight: AtomicU64,
     /// Requests in flight of other workers, as last reported.
     other_workers: AtomicU64,
-    pub(super) attempts: AtomicU64,
-    failures: AtomicU64,
+    pub(super) counts: AttemptCounts,
     probes: Mutex<ProbeRecord>,
     /// What is known of it by its requests.
     pub circuit: Circuit,
+    /// Its effective weight.
+    pub weight: BackendWeight,
+}
+
+/// The attempts at a backend.
+#[derive(Debug, Default)]
+pub(super) struct AttemptCounts {
+    pub(super) attempts: AtomicU64,
+    failures: AtomicU64,
 }
 
 /// Whether a backend gets requests.
@@ -139,10 +148,10 @@ impl Backend {
             endpoint,
             in_flight: AtomicU64::new(0),
             other_workers: AtomicU64::new(0),
-            attempts: AtomicU64::new(0),
-            failures: AtomicU64::new(0),
+            counts: AttemptCounts::default(),
             probes: Mutex::new(ProbeRecord { hysteresis, ..ProbeRecord::default() }),
             circuit: Circuit::default(),
+            weight: BackendWeight::default(),
         }
     }
 
@@ -157,6 +166,13 @@ impl Backend {
     #[must_use]
     pub fn with_entry(mut self, entry: EntryId) -> Self {
         self.entry = entry;
+        self
+    }
+
+    /// Sets its weight, which starts slowly if it is configured so.
+    #[must_use]
+    pub fn with_weight(mut self, weight: BackendWeight) -> Self {
+        self.weight = weight;
         self
     }
 
@@ -240,18 +256,18 @@ impl Backend {
     /// The number of attempts.
     #[must_use]
     pub fn attempts(&self) -> u64 {
-        self.attempts.load(Relaxed)
+        self.counts.attempts.load(Relaxed)
     }
 
     /// The number of failed attempts.
     #[must_use]
     pub fn failures(&self) -> u64 {
-        self.failures.load(Relaxed)
+        self.counts.failures.load(Relaxed)
     }
 
     /// Counts a failed attempt, with the reason for the operator.
     pub fn attempt_failed(&self, reason: &str) {
-        self.failures.fetch_add(1, Relaxed);
+        self.counts.failures.fetch_add(1, Relaxed);
         let mut probes = self.probes.lock();
         probes.last_error = Some(reason.to_owned());
     }
@@ -265,8 +281,14 @@ impl Backend {
         if let Err(reason) = result {
             probes.last_error = Some(reason);
         }
-        let flipped = probes.hysteresis.as_mut()?.observe(passed);
+        let hysteresis = probes.hysteresis.as_mut()?;
+        let was_known = hysteresis.is_known();
+        let flipped = hysteresis.observe(passed);
         if let Some(healthy) = flipped {
+            // One whose first health check passes has not recovered, unless it is new in its pool.
+            if healthy && (was_known || self.weight.is_ramping()) {
+                self.weight.begin_slow_start(now);
+            }
             self.set_healthy(healthy);
             probes.logged = flipped;
         }
@@ -335,8 +357,8 @@ impl Backend {
 
     /// Adds the counts of other workers.
     pub fn add_counts(&self, attempts: u64, failures: u64) {
-        self.attempts.fetch_add(attempts, Relaxed);
-        self.failures.fetch_add(failures, Relaxed);
+        self.counts.attempts.fetch_add(attempts, Relaxed);
+        self.counts.failures.fetch_add(failures, Relaxed);
     }
 }
 

@@ -233,7 +233,8 @@ impl Breakers {
         self.open(members, id, why, at)
     }
 
-    fn typical(&self) -> Option<Duration> {
+    /// The median latency of the pool's backends.
+    pub(super) fn typical(&self) -> Option<Duration> {
         match self.typical_ns.load(Relaxed) {
             0 => None,
             typical => Some(Duration::from_nanos(typical)),

@@ -30,6 +30,7 @@ use serde::{Deserialize, Serialize};
 use super::packed::Packed;
 use crate::name::PoolName;
 use crate::policy::limiter::{Bucket, RateLimiter};
+use crate::policy::slow_start::RampState;
 use crate::runtime::backend::{Backend, HealthState, PastInstant, TransportKey};
 use crate::runtime::circuit::CircuitState;
 use crate::runtime::endpoint::KnownName;
@@ -64,6 +65,9 @@ struct KnownBackend {
     health: HealthState,
     #[serde(default)]
     circuit: CircuitState,
+    /// An older version omits it.
+    #[serde(default)]
+    slow_start: Option<RampState>,
 }
 
 /// The retry budget of one pool.
@@ -111,6 +115,7 @@ impl Handoff {
                     speech: member.backend.transport,
                     health: member.backend.export_health(now),
                     circuit: member.backend.circuit.export(now),
+                    slow_start: member.backend.weight.export(now),
                 })
             }));
         }
@@ -219,13 +224,22 @@ impl Handoff {
         let key = |known: &KnownBackend| (known.pool.clone(), known.label.clone());
         let known: HashMap<_, _> = self.backends.iter().map(|one| (key(one), one)).collect();
         for pool in &snapshot.pools {
+            let is_pool_new = !self.backends.iter().any(|known| known.pool == pool.name.as_str());
             for backend in pool.members.iter().map(|member| &member.backend) {
                 let key = (pool.name.to_string(), backend.label.to_string());
                 let is_same = |known: &&&KnownBackend| {
                     Some(known.address) == backend.address() && known.speech == backend.transport
                 };
                 let known = known.get(&key).filter(is_same);
-                let Some(known) = known else { continue };
+                let Some(known) = known else {
+                    if !is_pool_new {
+                        backend.weight.begin_slow_start(now);
+                    }
+                    continue;
+                };
+                if let Some(state) = known.slow_start {
+                    backend.weight.import(state, self.age, now);
+                }
                 if let Some(healthy) = backend.import_health(&known.health, exported) {
                     log_health(&pool.name, backend, healthy);
                 }

@@ -31,7 +31,7 @@ impl Lease {
     #[must_use]
     pub fn new(backend: Arc<Backend>) -> Self {
         backend.in_flight.fetch_add(1, Relaxed);
-        backend.attempts.fetch_add(1, Relaxed);
+        backend.counts.attempts.fetch_add(1, Relaxed);
         Self { backend, measured: None, movable: None, trial: false, judged: false }
     }
 
@@ -51,7 +51,7 @@ impl Lease {
         let max = u64::from(max.get()).saturating_sub(backend.other_workers());
         let one_more = |in_flight| (in_flight < max).then_some(in_flight + 1);
         backend.in_flight.fetch_update(Relaxed, Relaxed, one_more).ok()?;
-        backend.attempts.fetch_add(1, Relaxed);
+        backend.counts.attempts.fetch_add(1, Relaxed);
         Some(Self { backend, measured: None, movable: None, trial: false, judged: false })
     }
 
@@ -109,7 +109,7 @@ impl Lease {
 
     /// Releases it, as if nothing had been attempted.
     pub fn cancel(self) {
-        self.backend.attempts.fetch_sub(1, Relaxed);
+        self.backend.counts.attempts.fetch_sub(1, Relaxed);
     }
 
     /// The backend of the lease.

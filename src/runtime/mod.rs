@@ -7,6 +7,7 @@
 pub mod action;
 pub mod backend;
 pub mod backend_set;
+pub mod balancing;
 pub mod breakers;
 #[cfg(test)]
 mod breakers_tests;
@@ -28,3 +29,4 @@ pub mod snapshot;
 pub mod tunnels;
 pub mod waiters;
 pub mod waiting;
+pub mod weight;

@@ -7,15 +7,16 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
-use crate::config::{Algorithm, HealthCheck, Protocol, Timeouts};
+use crate::config::{HealthCheck, Protocol, Timeouts};
 use crate::name::PoolName;
 use crate::policy::breaker::{Moment, Transition};
 use crate::policy::limiter::RateLimiter;
 use crate::policy::retry::RetryPolicy;
 use crate::policy::retry_budget::RetryBudget;
-use crate::policy::select::{Candidates, IpHash, LeastConnections, Random, RoundRobin, Selector};
+use crate::policy::select::Candidates;
 use crate::runtime::backend::{Backend, Eligibility, Member};
 use crate::runtime::backend_set::BackendSet;
+use crate::runtime::balancing::Balancing;
 use crate::runtime::breakers::{BreakerChange, Breakers};
 use crate::runtime::ids::BackendId;
 use crate::runtime::lease::Lease;
@@ -41,11 +42,8 @@ pub struct Pool {
 pub struct PoolCommon {
     /// Its name in routes, metrics and logs.
     pub name: PoolName,
-    /// Picks a backend for a first attempt.
-    pub selector: Box<dyn Selector>,
-    /// Picks a backend for a retry. A retry that took a turn of the first attempts would break
-    /// their rhythm: of two backends, the one that failed would get every next request.
-    pub retry_selector: Box<dyn Selector>,
+    /// How backends are selected.
+    pub balancing: Balancing,
     /// Its health check, if any.
     pub health_check: Option<HealthCheck>,
     /// Its circuit breakers, unless they are off.
@@ -92,6 +90,7 @@ impl Pool {
     /// The same pool with other members. All state of the pool is shared.
     #[must_use]
     pub fn with_members(&self, members: Vec<Member>) -> Self {
+        self.balancing.weights.mark_due();
         Self::of(Arc::clone(&self.common), members)
     }
 
@@ -109,6 +108,7 @@ impl Pool {
     /// There is no such backend, or none of them has a place.
     pub fn pick(&self, ask: &Ask<'_>) -> Result<Pick, NoPick> {
         let mut changes = Vec::new();
+        self.balancing.refresh(&self.members, ask.now);
         let mut sorted = self.sorted();
         if !sorted.out.is_empty() {
             if let Some(pick) = self.try_trial(&sorted.out, ask, &mut changes) {
@@ -196,7 +196,12 @@ impl Pool {
         ask: &Ask<'_>,
         changes: &mut Vec<BreakerChange>,
     ) -> Option<BackendId> {
-        let selector = if ask.tried.is_empty() { &self.selector } else { &self.retry_selector };
+        let Balancing { selector, retry_selector, .. } = &self.balancing;
+        let selector = if ask.tried.is_empty() { selector } else { retry_selector };
+        let eligible = match selector.compares_load() {
+            true => self.balancing.thin(&self.members, eligible, ask.roll),
+            false => eligible,
+        };
         let view = PoolView { members: &self.members, eligible, now: ask.now };
         let first = BackendId::new(selector.select(&view, ask.key, ask.roll)?);
         let Some(breakers) = &self.breakers else { return Some(first) };
@@ -216,7 +221,7 @@ impl Pool {
             return Some(first);
         }
         let view = PoolView { members: &self.members, eligible, now: ask.now };
-        self.retry_selector.select(&view, ask.key, ask.roll).map(BackendId::new)
+        retry_selector.select(&view, ask.key, ask.roll).map(BackendId::new)
     }
 
     /// Begins a trial at the first backend that is due for one.
@@ -246,6 +251,7 @@ impl Pool {
                 return Some(Pick { id, lease, again: false, changes });
             }
             if let Some(change) = backend.circuit.expire(&breakers.params, ask.now) {
+                backend.weight.begin_slow_start(ask.now);
                 changes.push(breakers.changed(id, change));
             }
         }
@@ -341,17 +347,6 @@ impl Pool {
     }
 }
 
-/// A new selector for an algorithm.
-#[must_use]
-pub fn selector(algorithm: Algorithm) -> Box<dyn Selector> {
-    match algorithm {
-        Algorithm::RoundRobin => Box::new(RoundRobin::new()),
-        Algorithm::LeastConnections => Box::new(LeastConnections::new()),
-        Algorithm::IpHash => Box::new(IpHash::new()),
-        Algorithm::Random => Box::new(Random::new()),
-    }
-}
-
 /// The eligible backends, frozen for one pick.
 struct PoolView<'a> {
     members: &'a [Member],
@@ -365,7 +360,7 @@ impl Candidates for PoolView<'_> {
     }
 
     fn weight(&self, index: usize) -> u32 {
-        self.members.get(index).map_or(0, |member| member.weight.get())
+        self.members.get(index).map_or(0, |member| member.backend.weight.thousandths())
     }
 
     fn in_flight(&self, index: usize) -> u64 {

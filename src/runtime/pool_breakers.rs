@@ -1,6 +1,6 @@
 //! What the circuit breakers of a pool learn from attempts.
 
-use crate::policy::breaker::{AttemptFault, Moment};
+use crate::policy::breaker::{AttemptFault, Moment, Transition};
 use crate::policy::retry::AttemptFailure;
 use crate::runtime::breakers::BreakerChange;
 use crate::runtime::ids::BackendId;
@@ -21,7 +21,11 @@ impl Pool {
             return None;
         }
         if lease.is_trial() {
-            return breakers.record_trial(&self.members, id, result, at);
+            let change = breakers.record_trial(&self.members, id, result, at);
+            if change.is_some_and(|change| change.change == Transition::Closed) {
+                lease.backend().weight.begin_slow_start(at.now);
+            }
+            return change;
         }
         breakers.record(&self.members, id, result, at)
     }
@@ -33,6 +37,9 @@ impl Pool {
             lease.backend().circuit.reacted(at.now);
             return None;
         };
+        if let Some(typical) = breakers.typical() {
+            lease.backend().weight.responded(took, typical, at.now);
+        }
         let is_slow = breakers.heard(&self.members, lease.backend(), took, at.now)?;
         // In shadow mode no trials are made, so every result is one.
         let is_shadow_trial = breakers.params.shadow && lease.backend().circuit.is_out();

@@ -20,10 +20,11 @@ use crate::policy::retry_budget::{BudgetParams, RetryBudget};
 use crate::policy::wait_queue::QueueParams;
 use crate::runtime::action::Action;
 use crate::runtime::backend::{Backend, Member, TransportKey};
+use crate::runtime::balancing::Balancing;
 use crate::runtime::breakers::Breakers;
 use crate::runtime::endpoint::{Endpoint, Lookup};
 use crate::runtime::ids::{EntryId, PoolId, PoolMap};
-use crate::runtime::pool::{Pick, Pool, PoolCommon, selector};
+use crate::runtime::pool::{Pick, Pool, PoolCommon};
 use crate::runtime::routes::Routes;
 use crate::runtime::tunnels::TunnelGauge;
 use crate::runtime::waiters::Waiters;
@@ -184,6 +185,7 @@ fn build_pool(
     seed: u64,
     lookup: &mut impl FnMut(&str, u16) -> Lookup,
 ) -> Pool {
+    let balancing = Balancing::new(pool.algorithm, pool.slow_start);
     let mut members = Vec::with_capacity(pool.backends.len());
     for (entry, backend) in pool.backends.iter().enumerate() {
         let endpoint = match &backend.address {
@@ -192,6 +194,7 @@ fn build_pool(
         };
         let label = backend.address.to_string();
         let server = Backend::new(&label, endpoint, pool.health_check.as_ref())
+            .with_weight(balancing.backend_weight())
             .with_transport(transport(pool, backend))
             .with_entry(EntryId::new(entry));
         let config::Backend { weight, max_requests, .. } = *backend;
@@ -201,8 +204,7 @@ fn build_pool(
     let common = PoolCommon {
         name: pool.name.clone(),
         waiters: waiters(pool.queue).filter(|_| is_limited),
-        selector: selector(pool.algorithm),
-        retry_selector: selector(pool.algorithm),
+        balancing,
         health_check: pool.health_check.clone(),
         breakers: pool.breaker.as_ref().map(Breakers::new),
         retry: RetryPolicy {

@@ -45,6 +45,7 @@ mod retry_budget;
 mod routing;
 mod shutdown;
 mod signals;
+mod slow_start;
 mod stalled_log;
 mod state;
 mod timeouts;

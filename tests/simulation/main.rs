@@ -18,6 +18,7 @@ mod corpus;
 mod dice;
 mod outages;
 mod seeds;
+mod slow_start;
 #[expect(unreachable_pub, reason = "it is public where the fuzzer builds it")]
 #[path = "../../fuzz/src/targets.rs"]
 mod targets;

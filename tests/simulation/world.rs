@@ -480,6 +480,7 @@ fn draw_pool(dice: &mut Dice, number: u8) -> Pool {
             timeout: Duration::from_millis(100),
             order: QueueOrder::Lifo,
         },
+        slow_start: dice.choice([None, Some(Duration::from_secs(30))]).flatten(),
         timeouts: Timeouts {
             connect: Duration::from_secs(2),
             response: Duration::from_secs(2),

@@ -78,6 +78,7 @@ fn check_pool(typed: RawPool, bound: &Bindings, found: &mut Diagnostics) -> Opti
         OffOr::Off => None,
         OffOr::Value(breaker) => Some(breaker::breaker(breaker, found)),
     };
+    let slow_start = typed.slow_start().meaning();
     let retry = retry(typed.retry(), found);
     let queue = typed.queue().meaning();
     let queue_at = typed.queue.as_ref().map(|queue| queue.at).filter(|_| queue.length > 0);
@@ -104,6 +105,7 @@ fn check_pool(typed: RawPool, bound: &Bindings, found: &mut Diagnostics) -> Opti
         breaker,
         retry,
         queue,
+        slow_start,
         timeouts,
         transport,
         rate_limit: typed.rate_limit.and_then(|rate| rate_limit(rate.value)),
@@ -324,6 +326,24 @@ mod tests {
     fn a_health_check_ends_before_the_next_one() {
         one("health_check: {interval: 2s, timeout: 3s}", "`timeout` (3s) is longer");
         assert_eq!(of("health_check: {interval: 3s, timeout: 3s}"), [""; 0]);
+    }
+
+    #[test]
+    fn slow_start_is_off_or_takes_some_time() {
+        one("slow_start: 0s", "no slow start; write `off`");
+        let window = |keys: &str| {
+            let text = format!("pools: [{{name: web, backends: [http://10.0.0.1], {keys}}}]");
+            load(Some(text.as_bytes()), &Overrides::default()).unwrap().pools[0].slow_start
+        };
+        assert_eq!(window("slow_start: 30s"), Some(std::time::Duration::from_secs(30)));
+        assert_eq!(window("slow_start: off"), None);
+        assert_eq!(window("algorithm: random"), None, "it is off if it is not written");
+    }
+
+    #[test]
+    fn slow_start_is_found_under_the_names_of_other_load_balancers() {
+        one("slowstart: 30s", "`slow_start`");
+        one("slow_start_config: 30s", "`slow_start`");
     }
 
     #[test]

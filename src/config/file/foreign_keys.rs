@@ -29,6 +29,8 @@ pub(super) const WORDS: &[(&str, &str, &str)] = &[
     ("passive_health_check", "pools[]", "breaker"),
     ("max_fails", "pools[]", "breaker"),
     ("fail_timeout", "pools[]", "breaker"),
+    ("slowstart", "pools[]", "slow_start"),
+    ("slow_start_config", "pools[]", "slow_start"),
     ("location", "routes[]", "path"),
     ("locations", "", "routes"),
     ("rules", "", "routes"),

@@ -58,7 +58,6 @@ pub(super) const WORDS: &[(&str, &str, (&str, &str))] = &[
     ("resolver", ANY, NO_DISCOVERY),
     ("resolvers", ANY, NO_DISCOVERY),
     ("consul", ANY, NO_DISCOVERY),
-    ("slow_start", ANY, ("slow start", "a backend gets its whole share once it is healthy")),
     ("mirror", ANY, ("mirrored requests", "`pools` of a route share its requests by weight")),
     ("root", ANY, NO_FILES),
     ("static", ANY, NO_FILES),

@@ -27,6 +27,10 @@ impl LeastConnections {
 }
 
 impl Selector for LeastConnections {
+    fn compares_load(&self) -> bool {
+        true
+    }
+
     fn select(&self, candidates: &dyn Candidates, _key: u64, roll: u64) -> Option<usize> {
         if candidates.eligible_count() > FULL_SCAN_MAX {
             return less_busy_of_two(candidates, roll);

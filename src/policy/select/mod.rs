@@ -32,7 +32,7 @@ pub trait Candidates {
         self.len() == 0
     }
 
-    /// A backend's share relative to the others. One with weight 0 is never picked.
+    /// A backend's share relative to the others, in any unit. One with weight 0 is never picked.
     fn weight(&self, index: usize) -> u32;
 
     /// Requests in flight to a backend.
@@ -61,6 +61,12 @@ pub trait Selector: Send + Sync + std::fmt::Debug {
     ///
     /// `key` is a hash of the client, `roll` a uniform random number, new for every pick.
     fn select(&self, candidates: &dyn Candidates, key: u64, roll: u64) -> Option<usize>;
+
+    /// Whether it prefers backends with few requests in flight, so that an idle one gets the next
+    /// request whatever its weight.
+    fn compares_load(&self) -> bool {
+        false
+    }
 
     /// Whether a client always gets the same backend, so that it is not moved for a moment.
     fn keeps_clients(&self) -> bool {

@@ -23,6 +23,10 @@ impl Random {
 }
 
 impl Selector for Random {
+    fn compares_load(&self) -> bool {
+        true
+    }
+
     fn select(&self, candidates: &dyn Candidates, _key: u64, roll: u64) -> Option<usize> {
         let count = u64::try_from(candidates.eligible_count()).unwrap_or(u64::MAX);
         let first = below(count, mix(roll, 1));
