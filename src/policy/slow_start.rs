@@ -135,8 +135,10 @@ pub struct Withheld {
     total: u64,
     /// what those that start slowly do not get of it, in thousandths of a unit of weight,
     withheld: u64,
-    /// and the largest weight among them.
+    /// the largest weight among them,
     largest: u64,
+    /// and the weight of the backends that get no requests at all.
+    out: u64,
 }
 
 impl Withheld {
@@ -150,12 +152,20 @@ impl Withheld {
         }
     }
 
+    /// Adds a backend that gets no requests.
+    pub fn add_out(&mut self, weight: u32) {
+        self.out += u64::from(weight);
+    }
+
     /// At most a quarter of the pool's weight is withheld, or the weight of one backend, but of that
-    /// not more than half of the pool's: then the others get twice their usual share.
+    /// not more than half of the pool's: then the others get twice their usual share. What is out
+    /// counts as withheld, because the others carry that already.
     const fn most(&self) -> u64 {
-        let (quarter, half, one) = (self.total * 250, self.total * 500, self.largest * 1000);
+        let all = self.total + self.out;
+        let (quarter, half, one) = (all * 250, all * 500, self.largest * 1000);
         let one = if one < half { one } else { half };
-        if one > quarter { one } else { quarter }
+        let most = if one > quarter { one } else { quarter };
+        most.saturating_sub(self.out * 1000)
     }
 
     /// The share of a backend, so that the others do not get too much.
@@ -275,6 +285,18 @@ mod tests {
         assert_eq!(limited(&[1; 5], &[0, 1, 2, 3, 4]), [750; 5]);
         assert_eq!(limited(&[1; 5], &[]), [1000; 5]);
         assert_eq!(limited(&[], &[]), [0; 0]);
+    }
+
+    #[test]
+    fn what_is_out_counts_as_withheld() {
+        let limited = |out| {
+            let mut withheld = Withheld::default();
+            (0..out).for_each(|_| withheld.add_out(1));
+            withheld.add(1, WeightShare(4));
+            (1..5 - out).for_each(|_| withheld.add(1, WeightShare::FULL));
+            withheld.limited(WeightShare(4)).thousandths()
+        };
+        assert_eq!([0, 1, 2].map(limited), [4, 750, 1000], "of five, one starts slowly");
     }
 
     #[test]

@@ -67,6 +67,8 @@ impl Balancing {
             is_steady &= share == WeightShare::FULL;
             if member.backend.eligibility() == Eligibility::Eligible {
                 withheld.add(member.weight.get(), share);
+            } else {
+                withheld.add_out(member.weight.get());
             }
         }
         for member in members {
