@@ -8,8 +8,11 @@
 
 use std::net::IpAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
+use std::time::Duration;
 
 use loom::sync::Arc;
+use loom::sync::atomic::AtomicU64;
+use loom::sync::atomic::Ordering::Relaxed;
 use loom::thread;
 
 use weir::policy::breaker::{
@@ -18,7 +21,12 @@ use weir::policy::breaker::{
 use weir::policy::bucket::{Rate, TokenBucket};
 use weir::policy::limiter::{Bucket, Debit, Params, RateLimiter};
 use weir::policy::retry_budget::{BudgetParams, RetryBudget};
+use weir::policy::wait_queue::{QueueOrder, QueueParams};
+use weir::runtime::backend::Backend;
 use weir::runtime::circuit::Circuit;
+use weir::runtime::endpoint::Endpoint;
+use weir::runtime::lease::Lease;
+use weir::runtime::waiters::{Applicant, Waiters};
 use weir::time::Timestamp;
 
 const A: u32 = 1;
@@ -295,7 +303,7 @@ fn two_failures_at_once_are_both_counted() {
 fn a_backend_with_waiting_attempts_is_silent_only_since_the_first_of_them() {
     // An hour after the last response, two attempts begin at once.
     let now = Timestamp::from_nanos(3_600_000_000_000);
-    let limit = std::time::Duration::from_millis(100);
+    let limit = Duration::from_millis(100);
     loom::model(move || {
         let circuit = Arc::new(Circuit::default());
         let other = Arc::clone(&circuit);
@@ -308,5 +316,77 @@ fn a_backend_with_waiting_attempts_is_silent_only_since_the_first_of_them() {
         theirs.join().unwrap();
         circuit.end();
         assert_eq!(circuit.waiting(), 0);
+    });
+}
+
+// ── the queue for places at backends ──
+
+/// One place.
+type Place = Arc<AtomicU64>;
+
+fn applicant(place: &Place) -> Applicant<()> {
+    let place = Arc::clone(place);
+    let take = move |_| place.compare_exchange(0, 1, Relaxed, Relaxed).ok().map(drop);
+    Applicant { take: Box::new(take), class: Some(0), deadline: Timestamp::MAX }
+}
+
+fn waiters(order: QueueOrder) -> Arc<Waiters<()>> {
+    let timeout = Duration::from_secs(1);
+    Arc::new(Waiters::new(QueueParams { length: 2, timeout, order }))
+}
+
+fn release(waiters: &Waiters<()>, place: &Place) {
+    assert_eq!(place.swap(0, Relaxed), 1, "it was taken");
+    waiters.dispatch(Timestamp::ZERO);
+}
+
+#[test]
+fn a_place_that_is_released_while_a_request_begins_to_wait_is_not_lost() {
+    loom::model(|| {
+        let (waiters, place) = (waiters(QueueOrder::Fifo), Arc::new(AtomicU64::new(1)));
+        let other = {
+            let (waiters, place) = (Arc::clone(&waiters), Arc::clone(&place));
+            thread::spawn(move || release(&waiters, &place))
+        };
+        let waiting = waiters.enter(applicant(&place), Timestamp::ZERO).unwrap();
+        other.join().unwrap();
+        assert_eq!(waiters.leave(&waiting, Timestamp::ZERO), Some(Ok(())));
+        assert_eq!(place.load(Relaxed), 1);
+        assert_eq!(waiters.waiting(), 0);
+    });
+}
+
+#[test]
+fn a_request_that_leaves_while_it_is_given_a_place_passes_it_on() {
+    loom::model(|| {
+        let (waiters, place) = (waiters(QueueOrder::Lifo), Arc::new(AtomicU64::new(1)));
+        let first = waiters.enter(applicant(&place), Timestamp::ZERO).unwrap();
+        let second = waiters.enter(applicant(&place), Timestamp::ZERO).unwrap();
+        let other = {
+            let (waiters, place) = (Arc::clone(&waiters), Arc::clone(&place));
+            thread::spawn(move || release(&waiters, &place))
+        };
+        // The one that would be served first.
+        if waiters.leave(&second, Timestamp::ZERO).is_some() {
+            release(&waiters, &place);
+        }
+        other.join().unwrap();
+        assert_eq!(waiters.leave(&first, Timestamp::ZERO), Some(Ok(())));
+        assert_eq!(place.load(Relaxed), 1);
+    });
+}
+
+#[test]
+fn two_threads_do_not_take_the_last_place() {
+    loom::model(|| {
+        let endpoint = Endpoint::fixed("127.0.0.1:1".parse().unwrap());
+        let backend = std::sync::Arc::new(Backend::new("127.0.0.1:1", endpoint, None));
+        let there = std::sync::Arc::clone(&backend);
+        let other = thread::spawn(move || Lease::with_place(there, NonZeroU32::MIN));
+        let here = Lease::with_place(std::sync::Arc::clone(&backend), NonZeroU32::MIN);
+        let there = other.join().unwrap();
+        assert!(here.is_some() != there.is_some(), "one place");
+        drop((here, there));
+        assert_eq!(backend.in_flight(), 0);
     });
 }

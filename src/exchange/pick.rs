@@ -180,6 +180,10 @@ pub(super) fn end_wait_or_refuse(
     let pool = snapshot.pools.get(id).ok_or(Refusal::NoRoute)?;
     let outcome = leave_queue(exchange, now);
     match outcome.unwrap_or(Err(QueueRefusal::Timeout)) {
+        Ok(pick) if exchange.times.deadline <= now => {
+            pass_on(exchange, pick, now);
+            Err(Refusal::RequestTimeout)
+        }
         Ok(pick) => Ok(attempt(exchange, id, pool, pick, now)),
         Err(_) if exchange.times.deadline <= now => Err(Refusal::RequestTimeout),
         Err(_) if pool.healthy().is_empty() => Err(Refusal::NoBackend),
@@ -190,10 +194,15 @@ pub(super) fn end_wait_or_refuse(
 /// The exchange ends: a place that it was given meanwhile goes to another request.
 pub(super) fn stop_waiting(exchange: &mut Exchange, now: Timestamp) {
     if let Some(Ok(pick)) = leave_queue(exchange, now) {
-        breaker::report(exchange, pick.changes);
-        pick.lease.cancel();
-        dispatch(exchange, now);
+        pass_on(exchange, pick, now);
     }
+}
+
+/// Gives a place that is not used to another request.
+fn pass_on(exchange: &Exchange, pick: Pick, now: Timestamp) {
+    breaker::report(exchange, pick.changes);
+    pick.lease.cancel();
+    dispatch(exchange, now);
 }
 
 fn leave_queue(exchange: &mut Exchange, now: Timestamp) -> Option<Result<Pick, QueueRefusal>> {

@@ -17,6 +17,7 @@ mod checker;
 mod corpus;
 mod dice;
 mod outages;
+mod queues;
 mod seeds;
 mod slow_start;
 #[expect(unreachable_pub, reason = "it is public where the fuzzer builds it")]
