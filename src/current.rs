@@ -2,14 +2,18 @@
 //!
 //! A request takes it once, at its start, and keeps what it got until it has ended.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::exchange::event::Observer;
 use crate::runtime::snapshot::Snapshot;
+use crate::time::Timestamp;
 
 /// What a request takes at its start.
 #[derive(Clone)]
@@ -31,6 +35,36 @@ impl fmt::Debug for Serving {
 pub struct CurrentSnapshot {
     serving: ArcSwap<Serving>,
     replaced: watch::Sender<()>,
+    /// The sources of backends, by pool and source.
+    sources: Mutex<BTreeMap<(String, String), SourceState>>,
+}
+
+/// A source of backends, and what is known of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownSource {
+    /// The pool.
+    pub pool: String,
+    /// The source, as in the log.
+    pub source: String,
+    /// What is known of it.
+    pub state: SourceState,
+}
+
+/// What is known of a source of backends.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SourceState {
+    /// How many members of the pool it gives.
+    pub backends: usize,
+    /// When it was last looked up.
+    pub looked_up: Option<Timestamp>,
+    /// When it last gave an answer.
+    pub answered: Option<Timestamp>,
+    /// Who gave it: a name server or a file.
+    pub by: String,
+    /// How long that answer is valid.
+    pub ttl: Duration,
+    /// Why the last lookup failed; `None` if it did not.
+    pub last_error: Option<String>,
 }
 
 impl CurrentSnapshot {
@@ -38,7 +72,7 @@ impl CurrentSnapshot {
     #[must_use]
     pub fn new(snapshot: Arc<Snapshot>, observer: Arc<dyn Observer>) -> Self {
         let serving = ArcSwap::from_pointee(Serving { snapshot, observer });
-        Self { serving, replaced: watch::Sender::new(()) }
+        Self { serving, replaced: watch::Sender::new(()), sources: Mutex::default() }
     }
 
     /// What a request takes at its start.
@@ -59,6 +93,28 @@ impl CurrentSnapshot {
         self.replaced.send_replace(());
     }
 
+    /// What is known of a source.
+    #[must_use]
+    pub fn source(&self, pool: &str, source: &str) -> Option<SourceState> {
+        self.sources.lock().get(&(pool.to_owned(), source.to_owned())).cloned()
+    }
+
+    /// Records what is known of a source.
+    pub fn set_source(&self, pool: String, source: String, state: SourceState) {
+        self.sources.lock().insert((pool, source), state);
+    }
+
+    /// Every source.
+    #[must_use]
+    pub fn sources(&self) -> Vec<KnownSource> {
+        let sources = self.sources.lock();
+        let each = |(key, state): (&(String, String), &SourceState)| {
+            let (pool, name) = key;
+            KnownSource { pool: pool.clone(), source: name.clone(), state: state.clone() }
+        };
+        sources.iter().map(each).collect()
+    }
+
     /// Is notified of each replacement.
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<()> {
@@ -76,6 +132,17 @@ mod tests {
 
     impl Observer for Ignored {
         fn observe(&self, _: &ExchangeEvent<'_>) {}
+    }
+
+    #[test]
+    fn a_source_is_known_by_its_pool_and_name() {
+        let current = CurrentSnapshot::new(fixture::web(), Arc::new(Ignored));
+        assert_eq!(current.source("web", "dns a:80"), None);
+        let state = SourceState { backends: 3, ..SourceState::default() };
+        current.set_source("web".to_owned(), "dns a:80".to_owned(), state.clone());
+        assert_eq!(current.source("web", "dns a:80"), Some(state));
+        assert_eq!(current.source("api", "dns a:80"), None);
+        assert_eq!(current.sources().len(), 1);
     }
 
     #[test]

@@ -301,7 +301,7 @@ fn backends(config: &Config) -> Vec<(String, u64)> {
     let backends = config.pools.iter().flat_map(|pool| &pool.backends);
     let names = backends.filter_map(|backend| match &backend.address {
         BackendAddress::Name(host, port) => Some((host.clone(), u64::from(*port))),
-        BackendAddress::Socket(_) => None,
+        BackendAddress::Socket(_) | BackendAddress::Discovered(_) => None,
     });
     let names: Vec<_> = names.collect();
     assert_eq!(names.len(), 3, "{names:?}");

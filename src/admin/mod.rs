@@ -169,6 +169,7 @@ impl Admin {
         let snapshot = self.current.snapshot();
         let inputs = status::Inputs {
             snapshot: &snapshot,
+            sources: &self.current.sources(),
             totals: self.metrics.totals(),
             supervision: self.metrics.supervision(),
             downstream_connections: self.metrics.connections().open.get(),

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use humantime::format_rfc3339_millis;
 use serde::Serialize;
 
+use crate::current::KnownSource;
 use crate::metrics::{SupervisorStats, Totals};
 use crate::runtime::backend::Member;
 use crate::runtime::pool::Pool;
@@ -15,6 +16,8 @@ use crate::time::Timestamp;
 /// The values that it is made of.
 pub(super) struct Inputs<'a> {
     pub(super) snapshot: &'a Snapshot,
+    /// The sources of backends.
+    pub(super) sources: &'a [KnownSource],
     pub(super) totals: Totals,
     /// The last message of the supervisor, if there is one.
     pub(super) supervision: Option<SupervisorStats>,
@@ -40,7 +43,8 @@ struct Status<'a> {
     supervisor: Option<SupervisorStatus>,
     /// Of pools with a queue.
     queues: Vec<QueueStatus<'a>>,
-    backends: Vec<BackendStatus<'a>>,
+    #[serde(flatten)]
+    backends: Backends<'a>,
 }
 
 #[derive(Serialize)]
@@ -57,6 +61,28 @@ struct RequestTotals {
 struct QueueStatus<'a> {
     pool: &'a str,
     waiting_requests: usize,
+}
+
+/// The backends, and where they come from.
+#[derive(Serialize)]
+struct Backends<'a> {
+    backends: Vec<BackendStatus<'a>>,
+    /// Names, services and files that give backends.
+    discovery: Vec<SourceStatus<'a>>,
+}
+
+/// A source of backends.
+#[derive(Serialize)]
+struct SourceStatus<'a> {
+    pool: &'a str,
+    source: &'a str,
+    backends: usize,
+    last_lookup: Option<String>,
+    last_answer: Option<String>,
+    /// The name server, or the file.
+    answered_by: &'a str,
+    ttl_seconds: u64,
+    last_error: Option<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -137,11 +163,29 @@ pub(super) fn json(inputs: &Inputs<'_>) -> serde_json::Result<Vec<u8>> {
         },
         supervisor: inputs.supervision.as_ref().map(supervisor),
         queues: pools.iter().filter_map(queue).collect(),
-        backends: backends.collect(),
+        backends: Backends {
+            backends: backends.collect(),
+            discovery: inputs.sources.iter().map(|it| source(it, inputs)).collect(),
+        },
     };
     let mut body = serde_json::to_vec_pretty(&status)?;
     body.push(b'\n');
     Ok(body)
+}
+
+fn source<'a>(source: &'a KnownSource, inputs: &Inputs<'_>) -> SourceStatus<'a> {
+    let KnownSource { pool, source, state } = source;
+    let time = |at: Timestamp| format_rfc3339_millis((inputs.wall)(at)).to_string();
+    SourceStatus {
+        pool,
+        source,
+        backends: state.backends,
+        last_lookup: state.looked_up.map(time),
+        last_answer: state.answered.map(time),
+        answered_by: &state.by,
+        ttl_seconds: state.ttl.as_secs(),
+        last_error: state.last_error.as_deref(),
+    }
 }
 
 fn supervisor(stats: &SupervisorStats) -> SupervisorStatus {
@@ -222,6 +266,7 @@ mod tests {
     fn status_with(snapshot: &Snapshot, supervision: Option<SupervisorStats>) -> Value {
         let inputs = Inputs {
             snapshot,
+            sources: &[],
             totals: Totals {
                 requests: 7,
                 success: 4,
@@ -273,6 +318,7 @@ mod tests {
                     "last_checked": null, "last_error": null,
                 },
             ],
+            "discovery": [],
         });
         assert_eq!(status(&snapshot), expected);
     }

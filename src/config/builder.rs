@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::Path;
 
 use super::file::RawFile;
-use super::meaning::Config;
+use super::meaning::{Backend, Config};
 use super::overrides::Overrides;
 use super::problem::Diagnostics;
 use super::problem::{Problem, Problems, SMALLEST};
@@ -138,6 +138,10 @@ impl Config {
                 ClientAuth::Request(authority) | ClientAuth::Require(authority) => Some(authority),
             };
             files.chain(authority).for_each(|file| file.path = directory.join(&file.path));
+        }
+        let lists = self.pools.iter_mut().flat_map(|pool| &mut pool.backends);
+        for file in lists.filter_map(Backend::file_mut) {
+            file.path = directory.join(&file.path);
         }
         let backends = self.pools.iter_mut().flat_map(|pool| pool.transport.tls.files_mut());
         backends.for_each(|file| file.path = directory.join(&file.path));

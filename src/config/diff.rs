@@ -111,6 +111,7 @@ fn identity(section: &Section, entry: &Effective) -> String {
     let values: Vec<(&str, String)> = section.identity.iter().copied().filter_map(value).collect();
     match (section.identity, values.as_slice()) {
         ([_], [(_, only)]) => only.clone(),
+        (_, [(name, only)]) if section.short == Some(*name) => only.clone(),
         (_, values) => {
             let entry = |(name, value): &(&str, String)| format!("{name}: {value}");
             format!("{{{}}}", values.iter().map(entry).collect::<Vec<_>>().join(", "))

@@ -126,6 +126,13 @@ fn needs(path: &str) -> Vec<Need> {
         "routes[].scheme" => {
             vec![Instead("trusted_proxies: []", "trusted_proxies: [10.0.0.0/8]")]
         }
+        "pools[].backends[].dns" => vec![Without("url")],
+        "pools[].backends[].srv" | "pools[].backends[].file" => {
+            vec![Without("url"), Without("weight")]
+        }
+        "pools[].backends[].family"
+        | "pools[].backends[].refresh"
+        | "pools[].backends[].backends_max" => vec![Without("url"), With("dns")],
         "pools[].backends[].server_name" | "pools[].tls" => {
             vec![Instead("http://10.0.0.2", "https://10.0.0.2")]
         }

@@ -197,6 +197,15 @@ mod tests {
     /// A file for a key that cannot stand where most of its section can.
     fn around_key(section: &Section, key: &Key) -> &'static str {
         match (section.path, key.name) {
+            ("pools[].backends[].refresh", _) => {
+                "pools: [{name: web, backends: [{dns: http://a, refresh: {@}}]}]"
+            }
+            ("pools[].backends[]", "dns" | "srv" | "file") => {
+                "pools: [{name: web, backends: [{@}]}]"
+            }
+            ("pools[].backends[]", "family" | "refresh" | "backends_max") => {
+                "pools: [{name: web, backends: [{dns: https://a, @}]}]"
+            }
             ("routes[]", "pools") => {
                 "pools: [{name: web, backends: [http://a]}, {name: canary, backends: [http://b]}]\n\
                  routes: [{@}]"

@@ -15,7 +15,7 @@ use super::listener::Listener;
 use super::problem::SourcePosition;
 use super::route::Route;
 use super::source::ConfigSource;
-use super::terms::{Algorithm, BackendAddress};
+use super::terms::{Algorithm, BackendAddress, DiscoveryFrom, FilePath};
 use super::transport::Transport;
 use crate::name::PoolName;
 
@@ -116,7 +116,40 @@ pub struct Backend {
     /// Maximum number of requests in flight; `None`: no limit.
     pub max_requests: Option<NonZeroU32>,
     /// Server name (or IP address) that its certificate is verified for; never empty. `None` without TLS.
+    /// For a file: the name that its `https://` lines share, if there is one.
     pub server_name: Option<String>,
     /// Position of its URL.
     pub defined_at: SourcePosition,
+}
+
+impl Backend {
+    /// Whether a connection to it may use TLS. Each line of a file has a scheme of its own.
+    #[must_use]
+    pub fn may_use_tls(&self) -> bool {
+        self.server_name.is_some() || self.is_from_file()
+    }
+
+    /// Whether the lines of a file are the backends.
+    #[must_use]
+    pub fn is_from_file(&self) -> bool {
+        self.file().is_some()
+    }
+
+    /// The file whose lines are the backends.
+    #[must_use]
+    pub fn file(&self) -> Option<&FilePath> {
+        let BackendAddress::Discovered(discovery) = &self.address else { return None };
+        match &discovery.from {
+            DiscoveryFrom::File(file) => Some(file),
+            DiscoveryFrom::Dns(..) | DiscoveryFrom::Srv(_) => None,
+        }
+    }
+
+    pub(super) fn file_mut(&mut self) -> Option<&mut FilePath> {
+        let BackendAddress::Discovered(discovery) = &mut self.address else { return None };
+        match &mut discovery.from {
+            DiscoveryFrom::File(file) => Some(file),
+            DiscoveryFrom::Dns(..) | DiscoveryFrom::Srv(_) => None,
+        }
+    }
 }

@@ -47,12 +47,12 @@ pub use route::{Condition, Conditions, PathPattern, Route, Test, precedence};
 pub use show::show;
 pub use source::ConfigSource;
 pub use terms::{
-    Algorithm, AmbiguousPaths, BackendAddress, FailureSet, FilePath, ForwardingHeader, HalfClosed,
-    HostPattern, LogFormat, LogTarget, Probe, Protocol, ResponseBuffers, RetryOn, SentHeaders,
-    StatusSet, TlsVersion, UnderscoreHeaders,
+    AddressFamily, Algorithm, AmbiguousPaths, BackendAddress, Discovery, DiscoveryFrom, FailureSet,
+    FilePath, ForwardingHeader, HalfClosed, HostPattern, LogFormat, LogTarget, Probe, Protocol,
+    ResponseBuffers, RetryOn, SentHeaders, StatusSet, TlsVersion, UnderscoreHeaders,
 };
 pub use transport::{Transport, TransportTls};
-pub use value::parse_duration;
+pub use value::{parse_backend_url, parse_duration};
 
 /// A short name for a file and its overrides: equal for equal bytes.
 #[must_use]

@@ -1,10 +1,12 @@
 //! Types of single values. The file as typed and the configuration share them.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::hash::{Hash, Hasher};
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use super::problem::Position;
+use crate::policy::refresh::RefreshBounds;
 
 /// Load balancing algorithm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +28,67 @@ pub enum BackendAddress {
     Socket(SocketAddr),
     /// A host name (lower case) and a port.
     Name(String, u16),
+    /// Any number of backends, which are looked up.
+    Discovered(Box<Discovery>),
+}
+
+/// Where backends are looked up.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Discovery {
+    /// The source.
+    pub from: DiscoveryFrom,
+    /// Whether the certificate of each server must have the name that the source gives it.
+    pub own_names: bool,
+    /// Which addresses of a host name are used.
+    pub family: AddressFamily,
+    /// The bounds of the time between two lookups.
+    pub refresh: RefreshBounds,
+    /// The maximum number of backends; others are left out.
+    pub backends_max: usize,
+}
+
+/// A source of backends.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum DiscoveryFrom {
+    /// Every address of a host name (lower case), with this port.
+    Dns(String, u16),
+    /// Every SRV record of a service.
+    Srv(String),
+    /// Every line of a file.
+    File(FilePath),
+}
+
+impl fmt::Display for DiscoveryFrom {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Dns(name, port) => write!(formatter, "dns {name}:{port}"),
+            Self::Srv(name) => write!(formatter, "srv {name}"),
+            Self::File(file) => write!(formatter, "file {}", file.path.display()),
+        }
+    }
+}
+
+/// Which addresses of a host name are used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum AddressFamily {
+    /// All.
+    Any,
+    /// IPv4 addresses.
+    Ipv4,
+    /// IPv6 addresses.
+    Ipv6,
+}
+
+impl AddressFamily {
+    /// Whether an address is one of these.
+    #[must_use]
+    pub const fn has(self, address: IpAddr) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Ipv4 => address.is_ipv4(),
+            Self::Ipv6 => address.is_ipv6(),
+        }
+    }
 }
 
 impl fmt::Display for BackendAddress {
@@ -33,6 +96,7 @@ impl fmt::Display for BackendAddress {
         match self {
             Self::Socket(address) => address.fmt(formatter),
             Self::Name(name, port) => write!(formatter, "{name}:{port}"),
+            Self::Discovered(discovery) => discovery.from.fmt(formatter),
         }
     }
 }
@@ -164,6 +228,12 @@ pub struct FilePath {
 impl PartialEq for FilePath {
     fn eq(&self, other: &Self) -> bool {
         self.path == other.path
+    }
+}
+
+impl Hash for FilePath {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.path.hash(state);
     }
 }
 

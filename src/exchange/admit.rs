@@ -141,7 +141,7 @@ impl Exchange {
         if let Some(timeout) = pool.timeouts.request {
             self.times.deadline = self.times.deadline.min(self.times.started + timeout);
         }
-        self.upgrade.wanted &= !pool.protocol.is_http2_alone();
+        self.upgrade.wanted &= !pool.config.transport.protocol.is_http2_alone();
         self.limit(route.limiter.as_ref(), Scope::Route, now)?;
         self.limit(pool.limiter.as_ref(), Scope::Pool, now)?;
         // Checked here, while the client's connection can still be reused.

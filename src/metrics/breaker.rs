@@ -2,6 +2,7 @@
 
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, Result};
 
+use crate::metrics::discovery;
 use crate::metrics::register::{counters, gauges};
 use crate::policy::breaker::{BreakerPhase, Cause, Transition};
 use crate::runtime::backend::Member;
@@ -90,6 +91,16 @@ impl BreakerFamilies {
             self.opened.get_metric_with_label_values(&[pool, backend, cause.as_str()])
         };
         Cause::ALL.iter().map(of).collect()
+    }
+}
+
+impl BreakerFamilies {
+    pub(super) fn remove_gauges(&self, pool: &str, backend: &str) {
+        discovery::remove(&self.states, pool, backend);
+    }
+
+    pub(super) fn remove_counters(&self, pool: &str, backend: &str) {
+        discovery::remove(&self.opened, pool, backend);
     }
 }
 

@@ -109,6 +109,18 @@ impl Counts {
         Self { families, sums: self.sums.minus(&earlier.sums), backends, in_flight }
     }
 
+    /// Drops the series of a backend.
+    pub(super) fn forget_backend(&mut self, pool: &str, backend: &str) {
+        let has = |labels: &Labels, name: &str, value: &str| {
+            labels.iter().any(|(label, of)| label == name && of == value)
+        };
+        for family in self.families.values_mut() {
+            family.series.0.retain(|labels, _| {
+                !(has(labels, "pool", pool) && has(labels, "backend", backend))
+            });
+        }
+    }
+
     /// The counters and histograms of these families.
     pub(super) fn of(gathered: &[MetricFamily], sums: Sums) -> Self {
         let families = gathered.iter().filter(|family| is_counted(family));

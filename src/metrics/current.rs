@@ -8,6 +8,7 @@ use prometheus::{Registry, Result};
 use crate::exchange::event::{ExchangeEvent, Observer};
 use crate::exchange::refusal::Scope;
 use crate::metrics::Metrics;
+use crate::metrics::discovery::DiscoveryMetrics;
 use crate::metrics::kind::ErrorKind;
 use crate::metrics::series::{Families, SeriesTable};
 use crate::runtime::snapshot::Snapshot;
@@ -15,6 +16,7 @@ use crate::runtime::snapshot::Snapshot;
 /// The series of the current snapshot.
 pub(super) struct CurrentSeries {
     families: Families,
+    pub(super) discovery: DiscoveryMetrics,
     table: Mutex<Arc<SeriesTable>>,
 }
 
@@ -22,7 +24,7 @@ impl CurrentSeries {
     pub(super) fn new(registry: &Registry, snapshot: &Snapshot) -> Result<Self> {
         let families = Families::new(registry)?;
         let table = Mutex::new(Arc::new(SeriesTable::new(&families, snapshot, None)?));
-        Ok(Self { families, table })
+        Ok(Self { families, discovery: DiscoveryMetrics::new(registry)?, table })
     }
 
     /// Makes the series of a snapshot that replaces the current one.
@@ -30,6 +32,17 @@ impl CurrentSeries {
         let mut table = self.table.lock();
         *table = Arc::new(SeriesTable::new(&self.families, snapshot, Some(&table))?);
         Ok(())
+    }
+
+    /// Removes the gauges of a backend.
+    pub(super) fn remove_gauges(&self, pool: &str, backend: &str) {
+        self.families.remove_gauges(pool, backend);
+    }
+
+    /// Removes the counters of a backend; returns the sum of its durations, in seconds, and their
+    /// number.
+    pub(super) fn remove_counters(&self, pool: &str, backend: &str) -> (f64, u64) {
+        self.families.remove_counters(pool, backend)
     }
 
     pub(super) fn table(&self) -> Arc<SeriesTable> {

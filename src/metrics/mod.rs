@@ -13,6 +13,7 @@ mod connections;
 mod counts;
 mod current;
 mod deprecated;
+mod discovery;
 mod family;
 mod kind;
 mod known;
@@ -199,6 +200,32 @@ impl Metrics {
     pub fn follow(&self, snapshot: &Snapshot) -> Result<()> {
         self.create_known(snapshot)?;
         self.series.follow(snapshot)
+    }
+
+    /// Shows the number of backends that a source gives to a pool.
+    pub fn backends_discovered(&self, pool: &str, source: &str, backends: usize) {
+        self.series.discovery.discovered(pool, source, backends);
+    }
+
+    /// Counts a lookup of a source that failed or found nothing.
+    pub fn discovery_failed(&self, source: &str) {
+        self.series.discovery.failed(source);
+    }
+
+    /// Removes the gauges of a backend that is no longer a member of its pool.
+    pub fn remove_gauges(&self, pool: &str, backend: &str) {
+        self.series.remove_gauges(pool, backend);
+    }
+
+    /// Removes the counters of a backend that is gone. The totals of `/status` keep their counts.
+    pub fn forget_backend(&self, pool: &str, backend: &str) {
+        let (seconds, durations) = self.series.remove_counters(pool, backend);
+        discovery::remove(&self.requests, pool, backend);
+        discovery::remove(&self.errors, pool, backend);
+        let mut inherited = self.inherited.lock();
+        inherited.forget_backend(pool, backend);
+        inherited.sums.seconds += seconds;
+        inherited.sums.durations += durations;
     }
 
     /// Records that the active configuration was loaded at `at`.

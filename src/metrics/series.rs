@@ -14,7 +14,7 @@ use crate::http::metric_label::{MethodLabel, StatusLabel};
 use crate::metrics::breaker::{BreakerFamilies, PoolBreakers};
 use crate::metrics::queue::{PoolQueue, QueueFamilies};
 use crate::metrics::register::{counters, gauges, register};
-use crate::metrics::{ErrorKind, signed};
+use crate::metrics::{ErrorKind, discovery, signed};
 use crate::runtime::backend::Member;
 use crate::runtime::breakers::BreakerChange;
 use crate::runtime::ids::{BackendId, PoolId, PoolMap};
@@ -108,6 +108,23 @@ impl Families {
             breakers: BreakerFamilies::new(registry)?,
             queues: QueueFamilies::new(registry)?,
         })
+    }
+}
+
+impl Families {
+    pub(super) fn remove_gauges(&self, pool: &str, backend: &str) {
+        for family in [&self.up, &self.active, &self.unresolved] {
+            discovery::remove(family, pool, backend);
+        }
+        self.breakers.remove_gauges(pool, backend);
+    }
+
+    pub(super) fn remove_counters(&self, pool: &str, backend: &str) -> (f64, u64) {
+        let durations = self.duration.get_metric_with_label_values(&[pool, backend]);
+        let sums = durations.map_or((0.0, 0), |it| (it.get_sample_sum(), it.get_sample_count()));
+        discovery::remove(&self.duration, pool, backend);
+        self.breakers.remove_counters(pool, backend);
+        sums
     }
 }
 

@@ -14,6 +14,7 @@ pub mod latency;
 pub mod limiter;
 pub mod log_throttle;
 pub mod penalty;
+pub mod refresh;
 pub mod retry;
 pub mod retry_budget;
 pub mod select;

@@ -12,6 +12,7 @@ mod tcp;
 #[cfg(test)]
 mod tests;
 
+use std::collections::{HashMap, HashSet};
 use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,11 +26,12 @@ use pingora_core::services::background::BackgroundService;
 use pingora_error::{Error, ErrorType};
 use pingora_load_balancing::health_check;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
 use crate::clock::Clock;
 use crate::config::{self, HealthCheck};
+use crate::current::CurrentSnapshot;
 use crate::descriptors::Reserve;
 use crate::name::PoolName;
 use crate::probe::grpc::GrpcProbe;
@@ -38,8 +40,7 @@ use crate::probe::target::{UNEXPECTED, target};
 use crate::probe::tcp::TcpProbe;
 use crate::runtime::backend::Backend;
 use crate::runtime::ids::PoolId;
-use crate::runtime::pool::Pick;
-use crate::runtime::snapshot::Snapshot;
+use crate::runtime::pool::{Pick, Pool};
 use crate::runtime::waiters::Waiters;
 use crate::upstream::shortage::{self, Shortage};
 use crate::upstream::{UpstreamPeers, error_kinds, tls_error};
@@ -68,31 +69,36 @@ enum ProbeFailure {
 /// Probes every backend of every pool that has a health check.
 #[derive(Debug)]
 pub struct Prober {
-    snapshot: Arc<Snapshot>,
+    current: Arc<CurrentSnapshot>,
     upstreams: Arc<UpstreamPeers>,
     clock: Clock,
     /// Notified when the host name of a backend has been resolved.
     resolved: watch::Receiver<()>,
     reserve: Arc<Reserve>,
-    /// How many backends have no result yet.
+    /// The backends of the start that the worker waits for, by their addresses in memory.
+    awaited: HashSet<usize>,
+    /// How many of them have no result yet.
     missing: Arc<watch::Sender<usize>>,
 }
 
 impl Prober {
-    /// Probes the backends of `snapshot`. `resolved` is notified when the host
+    /// Probes the backends of the current snapshot. `resolved` is notified when the host
     /// name of a backend has been resolved.
     #[must_use]
     pub fn new(
-        snapshot: Arc<Snapshot>,
+        current: Arc<CurrentSnapshot>,
         upstreams: Arc<UpstreamPeers>,
         clock: Clock,
         resolved: watch::Receiver<()>,
     ) -> Self {
+        let snapshot = current.snapshot();
         let checked = snapshot.pools.iter().filter(|pool| pool.health_check.is_some());
         let backends = checked.flat_map(|pool| pool.members.iter().map(|member| &member.backend));
-        let missing = watch::Sender::new(backends.filter(|backend| is_awaited(backend)).count());
+        let awaited = backends.filter(|backend| is_awaited(backend));
+        let awaited: HashSet<usize> = awaited.map(|backend| Arc::as_ptr(backend).addr()).collect();
+        let missing = watch::Sender::new(awaited.len());
         let reserve = Arc::new(Reserve::new(DESCRIPTORS_RESERVED));
-        Self { snapshot, upstreams, clock, resolved, reserve, missing: Arc::new(missing) }
+        Self { current, upstreams, clock, resolved, reserve, awaited, missing: Arc::new(missing) }
     }
 
     /// Waits until every backend with unknown health has had its first result. While the prober
@@ -103,47 +109,103 @@ impl Prober {
         self.missing.subscribe().wait_for(|missing| *missing == 0).await.ok();
     }
 
-    fn probe_loops(&self) -> Vec<ProbeLoop> {
-        let mut probe_loops = Vec::new();
-        for (id, pool) in self.snapshot.pools.entries() {
+    /// Starts the loops of backends that are new, and ends those of backends that are gone.
+    fn follow(&self, running: &mut RunningProbes) {
+        let snapshot = self.current.snapshot();
+        let mut gone = std::mem::take(&mut running.loops);
+        for (id, pool) in snapshot.pools.entries() {
             let Some(check) = &pool.health_check else { continue };
-            let options = self.upstreams.connector_options(id);
-            let probe: Arc<Probe> = match &check.probe {
-                config::Probe::Tcp => Arc::new(TcpProbe::new(options)),
-                config::Probe::Grpc { service } => Arc::new(GrpcProbe::new(service, options)),
-                config::Probe::Http { path, host, status, body } => {
-                    let (host, body) = (host.as_deref(), body.as_deref());
-                    Arc::new(HttpProbe::new(path, host, status, body, options))
+            let mut probe: Option<Arc<Probe>> = None;
+            for backend in pool.members.iter().map(|member| &member.backend) {
+                let key = Arc::as_ptr(backend).addr();
+                if let Some(known) = gone.remove(&key) {
+                    running.loops.insert(key, known);
+                    continue;
                 }
-            };
-            probe_loops.extend(pool.members.iter().map(|member| ProbeLoop {
-                pool: pool.name.clone(),
-                pool_id: id,
-                waiters: pool.waiters.clone(),
-                backend: Arc::clone(&member.backend),
-                upstreams: Arc::clone(&self.upstreams),
-                check: check.clone(),
-                probe: Arc::clone(&probe),
-                clock: self.clock,
-                resolved: self.resolved.clone(),
-                reserve: Arc::clone(&self.reserve),
-                missing: is_awaited(&member.backend).then(|| Arc::clone(&self.missing)),
-            }));
+                let probe = probe.get_or_insert_with(|| self.probe(id, check));
+                let Some(probe_loop) = self.probe_loop(id, pool, backend, probe) else { continue };
+                let task = running.tasks.spawn(probe_loop.run());
+                running.loops.insert(key, RunningLoop { task, _backend: Arc::clone(backend) });
+            }
         }
-        probe_loops
+        gone.values().for_each(|gone| gone.task.abort());
+        // Forgets the tasks that have ended.
+        while running.tasks.try_join_next().is_some() {}
+    }
+
+    fn probe(&self, pool: PoolId, check: &HealthCheck) -> Arc<Probe> {
+        let options = self.upstreams.connector_options(pool);
+        match &check.probe {
+            config::Probe::Tcp => Arc::new(TcpProbe::new(options)),
+            config::Probe::Grpc { service } => Arc::new(GrpcProbe::new(service, options)),
+            config::Probe::Http { path, host, status, body } => {
+                let (host, body) = (host.as_deref(), body.as_deref());
+                Arc::new(HttpProbe::new(path, host, status, body, options))
+            }
+        }
+    }
+
+    fn probe_loop(
+        &self,
+        id: PoolId,
+        pool: &Pool,
+        backend: &Arc<Backend>,
+        probe: &Arc<Probe>,
+    ) -> Option<ProbeLoop> {
+        let is_awaited = self.awaited.contains(&Arc::as_ptr(backend).addr());
+        Some(ProbeLoop {
+            pool: pool.name.clone(),
+            pool_id: id,
+            waiters: pool.waiters.clone(),
+            backend: Arc::clone(backend),
+            upstreams: Arc::clone(&self.upstreams),
+            check: pool.health_check.clone()?,
+            probe: Arc::clone(probe),
+            clock: self.clock,
+            resolved: self.resolved.clone(),
+            reserve: Arc::clone(&self.reserve),
+            missing: is_awaited.then(|| Missing(Arc::clone(&self.missing))),
+        })
+    }
+}
+
+/// The loops that run.
+#[derive(Default)]
+struct RunningProbes {
+    tasks: JoinSet<()>,
+    /// By the address of the backend in memory, which stays the same as long as it is here.
+    loops: HashMap<usize, RunningLoop>,
+}
+
+struct RunningLoop {
+    task: AbortHandle,
+    _backend: Arc<Backend>,
+}
+
+/// A first result that the worker waits for. Dropping it ends the wait: the result is there, or the
+/// backend is gone.
+struct Missing(Arc<watch::Sender<usize>>);
+
+impl Drop for Missing {
+    fn drop(&mut self) {
+        self.0.send_modify(|missing| *missing = missing.saturating_sub(1));
     }
 }
 
 #[async_trait]
 impl BackgroundService for Prober {
     async fn start(&self, mut shutdown: ShutdownWatch) {
-        let mut tasks = JoinSet::new();
-        for probe_loops in self.probe_loops() {
-            tasks.spawn(probe_loops.run());
+        let mut replaced = self.current.subscribe();
+        let mut running = RunningProbes::default();
+        loop {
+            self.follow(&mut running);
+            tokio::select! {
+                // An error means that the sender is gone, which is also a stop. Dropping the tasks
+                // aborts them.
+                _stop = shutdown.wait_for(|stop| *stop) => return,
+                changed = replaced.changed() => if changed.is_err() { return },
+            }
         }
-        // An error means that the sender is gone, which is also a stop. Dropping the tasks aborts
-        // them.
-        shutdown.wait_for(|stop| *stop).await.ok();
     }
 }
 
@@ -167,8 +229,8 @@ struct ProbeLoop {
     resolved: watch::Receiver<()>,
     /// For use when all other descriptors are taken.
     reserve: Arc<Reserve>,
-    /// Decremented after the first probe, if the worker waits for it.
-    missing: Option<Arc<watch::Sender<usize>>>,
+    /// Dropped after the first probe, if the worker waits for it.
+    missing: Option<Missing>,
 }
 
 impl ProbeLoop {
@@ -179,9 +241,7 @@ impl ProbeLoop {
             return; // its name will not be resolved
         }
         self.round().await;
-        if let Some(missing) = self.missing.take() {
-            missing.send_modify(|missing| *missing = missing.saturating_sub(1));
-        }
+        drop(self.missing.take());
         sleep(self.check.interval.mul_f64(fastrand::f64())).await;
         loop {
             let start = self.clock.now();
@@ -239,7 +299,7 @@ impl ProbeLoop {
             address.set_port(self.check.port.map_or(address.port(), NonZeroU16::get));
             address
         });
-        let peer = address.and_then(|to| self.upstreams.peer(self.pool_id, self.backend.entry, to));
+        let peer = address.and_then(|to| self.upstreams.peer(self.pool_id, &self.backend, to));
         let Some(mut peer) = peer else {
             return Err(ProbeFailure::Local("its host name is not resolved".to_owned()));
         };

@@ -14,8 +14,11 @@ use tokio::time::{sleep, timeout};
 use super::*;
 use crate::config::limits::PROBE_BODY_BYTES_MAX;
 use crate::config::{Probe as Question, StatusSet};
+use crate::current::Serving;
+use crate::exchange::event::{ExchangeEvent, Observer};
 use crate::fixture;
 use crate::runtime::ids::BackendId;
+use crate::runtime::snapshot::Snapshot;
 use crate::tls::upstream::Trust;
 
 /// Longer than any of these tests should take.
@@ -95,6 +98,16 @@ fn world(pools: Vec<config::Pool>) -> (Arc<Snapshot>, Arc<UpstreamPeers>) {
     (Arc::new(snapshot), Arc::new(upstreams))
 }
 
+struct Ignored;
+
+impl Observer for Ignored {
+    fn observe(&self, _: &ExchangeEvent<'_>) {}
+}
+
+fn current(snapshot: &Arc<Snapshot>) -> Arc<CurrentSnapshot> {
+    Arc::new(CurrentSnapshot::new(Arc::clone(snapshot), Arc::new(Ignored)))
+}
+
 /// No host name is resolved in these tests.
 fn no_names() -> watch::Receiver<()> {
     watch::Sender::new(()).subscribe()
@@ -112,7 +125,7 @@ impl Running {
     fn new(origins: &[SocketAddr], check: HealthCheck) -> Self {
         let (snapshot, upstreams) = world(vec![fixture::pool("web", origins, Some(check))]);
         let prober =
-            Arc::new(Prober::new(Arc::clone(&snapshot), upstreams, Clock::process(), no_names()));
+            Arc::new(Prober::new(current(&snapshot), upstreams, Clock::process(), no_names()));
         let (stop, shutdown) = watch::channel(false);
         let service = Arc::clone(&prober);
         let task = tokio::spawn(async move { service.start(shutdown).await });
@@ -303,8 +316,29 @@ async fn a_tcp_probe_only_needs_a_connection() {
 #[tokio::test]
 async fn without_backends_the_initial_probes_are_done() {
     let (snapshot, upstreams) = world(vec![fixture::pool("web", &[], None)]);
-    let prober = Prober::new(snapshot, upstreams, Clock::process(), no_names());
+    let prober = Prober::new(current(&snapshot), upstreams, Clock::process(), no_names());
     timeout(TIMEOUT, prober.initial_probes_done()).await.expect("it waits for no backend");
+}
+
+#[tokio::test]
+async fn probes_follow_the_members_of_the_pool() {
+    let (gone, stays, comes) =
+        (Origin::new(Some(OK)).await, Origin::new(Some(OK)).await, Origin::new(Some(OK)).await);
+    let running = Running::new(&[gone.address, stays.address], check(http(None)));
+    running.initial_probes_done().await;
+    let (later, _) = world(vec![fixture::pool("web", &[comes.address], Some(check(http(None))))]);
+    let members =
+        vec![running.snapshot.pools[0].members[1].clone(), later.pools[0].members[0].clone()];
+    let replaced = running.snapshot.with_members(|_, _| Some(members.clone()));
+    let current = &running.prober.current;
+    let serving = Serving { snapshot: Arc::new(replaced), ..current.serving() };
+    current.replace(serving);
+    eventually("the new one is probed", || members[1].backend.is_healthy()).await;
+    let (left, before) = (gone.probes(), stays.probes());
+    eventually("the others are probed", || stays.probes() > before + 3 && comes.probes() > 3).await;
+    // One may have been under way.
+    assert!(gone.probes() <= left + 1, "{} {left}", gone.probes());
+    running.end().await;
 }
 
 #[tokio::test]

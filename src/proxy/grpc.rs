@@ -30,7 +30,7 @@ pub(super) fn restore_te_trailers(
         if accepts_trailers(&session.req_header().headers) {
             request.insert_header(header::TE, TRAILERS)?;
         }
-    } else if pool.is_some_and(|pool| pool.protocol.is_http2_alone()) {
+    } else if pool.is_some_and(|pool| pool.config.transport.protocol.is_http2_alone()) {
         // If a backend selects no protocol, Pingora continues with HTTP/1.1.
         return Err(Error::explain(ErrorType::InvalidH2, NOT_HTTP2).into_up());
     }

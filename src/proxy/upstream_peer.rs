@@ -42,7 +42,7 @@ pub(super) fn build(
     of: Option<&ConnectionInfo>,
 ) -> Result<Box<HttpPeer>> {
     let address = target.backend.address();
-    let peer = address.and_then(|at| upstreams.peer(target.pool, target.backend.entry, at));
+    let peer = address.and_then(|at| upstreams.peer(target.pool, &target.backend, at));
     let mut peer = peer.or_err(ErrorType::InternalError, "a backend without an address")?;
     let options = &mut peer.options;
     // Pingora applies the first to TCP and to TLS each, the second to both together.

@@ -31,8 +31,8 @@ pub struct Backend {
     pub endpoint: Endpoint,
     /// A hash of the label, the same in every process.
     pub identity: u64,
-    /// The entry of the configuration that it comes from.
-    pub entry: EntryId,
+    /// Where it comes from.
+    pub origin: BackendOrigin,
     /// How to connect to it.
     pub transport: TransportKey,
     healthy: AtomicBool,
@@ -52,6 +52,15 @@ pub struct Backend {
 pub(super) struct AttemptCounts {
     pub(super) attempts: AtomicU64,
     failures: AtomicU64,
+}
+
+/// Where a backend comes from.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct BackendOrigin {
+    /// The entry of the configuration.
+    pub entry: EntryId,
+    /// The name that its certificate must have, if that is not the same for the whole entry.
+    pub own_name: Option<Box<str>>,
 }
 
 /// Whether a backend gets requests.
@@ -142,7 +151,7 @@ impl Backend {
         Self {
             label: label.into(),
             identity: xxh3_64(label.as_bytes()),
-            entry: EntryId::default(),
+            origin: BackendOrigin::default(),
             transport: TransportKey::default(),
             healthy: AtomicBool::new(hysteresis.is_none() && endpoint.address().is_some()),
             endpoint,
@@ -162,10 +171,17 @@ impl Backend {
         self
     }
 
+    /// Sets the name that its certificate must have.
+    #[must_use]
+    pub fn with_own_name(mut self, name: Option<&str>) -> Self {
+        self.origin.own_name = name.map(Into::into);
+        self
+    }
+
     /// Sets the entry of the configuration that it comes from.
     #[must_use]
     pub fn with_entry(mut self, entry: EntryId) -> Self {
-        self.entry = entry;
+        self.origin.entry = entry;
         self
     }
 

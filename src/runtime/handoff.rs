@@ -28,12 +28,15 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::packed::Packed;
+use crate::config::BackendAddress;
 use crate::name::PoolName;
 use crate::policy::limiter::{Bucket, RateLimiter};
 use crate::policy::slow_start::RampState;
 use crate::runtime::backend::{Backend, HealthState, PastInstant, TransportKey};
 use crate::runtime::circuit::CircuitState;
 use crate::runtime::endpoint::KnownName;
+use crate::runtime::ids::EntryId;
+use crate::runtime::members::{FoundServer, servers_of};
 use crate::runtime::snapshot::{RouteKey, Seed, Snapshot};
 use crate::time::Timestamp;
 
@@ -48,6 +51,8 @@ pub struct Handoff {
     seed: Option<Seed>,
     backends: Vec<KnownBackend>,
     names: Vec<KnownName>,
+    /// An older version omits them.
+    members: Vec<KnownMembers>,
     limiters: Vec<LimiterState>,
     /// An older version omits them, and then every budget has its floor.
     retry_budgets: Vec<RetryBudgetState>,
@@ -68,6 +73,15 @@ struct KnownBackend {
     /// An older version omits it.
     #[serde(default)]
     slow_start: Option<RampState>,
+}
+
+/// The backends that a source has given to a pool.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct KnownMembers {
+    pool: String,
+    /// As in the configuration.
+    source: String,
+    servers: Vec<FoundServer>,
 }
 
 /// The retry budget of one pool.
@@ -148,7 +162,21 @@ impl Handoff {
             let endpoints = pool.members.iter().map(|member| &member.backend.endpoint);
             endpoints.filter_map(|endpoint| KnownName::of(pool.name.as_str(), endpoint))
         });
-        Self { names: names.collect(), ..Self::default() }
+        Self { names: names.collect(), members: known_members(snapshot), ..Self::default() }
+    }
+
+    /// The backends that a source gave to a pool when this was the state.
+    #[must_use]
+    pub fn members(&self, pool: &str, source: &str) -> Option<&[FoundServer]> {
+        let mut known = self.members.iter();
+        let known = known.find(|known| known.pool == pool && known.source == source)?;
+        Some(&known.servers)
+    }
+
+    /// Whether the backends of a source that begins so are known.
+    #[must_use]
+    pub fn has_members_of(&self, source: &str) -> bool {
+        self.members.iter().any(|known| known.source.starts_with(source))
     }
 
     /// The state of the backends' host names.
@@ -165,6 +193,7 @@ impl Handoff {
             seed: self.seed,
             backends: self.backends.clone(),
             names: self.names.clone(),
+            members: self.members.clone(),
             limiters: Vec::new(),
             retry_budgets: Vec::new(),
             age: self.age,
@@ -179,6 +208,7 @@ impl Handoff {
     /// Replaces the state of the host names by that of `other`, which is newer.
     pub fn replace_names(&mut self, other: Self) {
         self.names = other.names;
+        self.members = other.members;
     }
 
     /// What to report to the operator about a successor's host names, one line each: those with
@@ -270,6 +300,19 @@ impl Handoff {
     pub(super) fn buckets(&self) -> impl Iterator<Item = (&BucketScope, &[Bucket])> {
         self.limiters.iter().map(|spent| (&spent.scope, spent.buckets.rows()))
     }
+}
+
+fn known_members(snapshot: &Snapshot) -> Vec<KnownMembers> {
+    let mut known = Vec::new();
+    for pool in &snapshot.pools {
+        for (entry, backend) in pool.config.backends.iter().enumerate() {
+            let BackendAddress::Discovered(discovery) = &backend.address else { continue };
+            let servers = servers_of(pool, EntryId::new(entry));
+            let (pool, source) = (pool.name.to_string(), discovery.from.to_string());
+            known.push(KnownMembers { pool, source, servers });
+        }
+    }
+    known
 }
 
 /// In the words of the health checks.

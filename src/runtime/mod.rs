@@ -18,6 +18,7 @@ pub mod handoff;
 pub mod ids;
 pub mod in_flight;
 pub mod lease;
+pub mod members;
 pub mod moving;
 mod packed;
 pub mod pick;

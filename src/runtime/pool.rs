@@ -7,7 +7,7 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
-use crate::config::{HealthCheck, Protocol, Timeouts};
+use crate::config::{self, HealthCheck, Timeouts};
 use crate::name::PoolName;
 use crate::policy::breaker::{Moment, Transition};
 use crate::policy::limiter::RateLimiter;
@@ -42,6 +42,8 @@ pub struct Pool {
 pub struct PoolCommon {
     /// Its name in routes, metrics and logs.
     pub name: PoolName,
+    /// The configuration that new members are made from.
+    pub config: config::Pool,
     /// How backends are selected.
     pub balancing: Balancing,
     /// Its health check, if any.
@@ -56,8 +58,6 @@ pub struct PoolCommon {
     pub waiters: Option<Arc<Waiters<Pick>>>,
     /// The timeouts towards its backends.
     pub timeouts: Timeouts,
-    /// The HTTP version of its backends.
-    pub protocol: Protocol,
     /// The rate limit for requests of this pool.
     pub limiter: Option<RateLimiter>,
     /// Open WebSocket tunnels.

@@ -6,11 +6,9 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
-use xxhash_rust::xxh3::xxh3_64;
 
 use crate::config::{
-    self, AmbiguousPaths, BackendAddress, Config, Forwarding, HeaderChanges, Protocol,
-    UnderscoreHeaders,
+    self, AmbiguousPaths, BackendAddress, Config, Forwarding, HeaderChanges, UnderscoreHeaders,
 };
 use crate::name::RouteName;
 use crate::policy::bucket::Rate;
@@ -19,11 +17,12 @@ use crate::policy::retry::RetryPolicy;
 use crate::policy::retry_budget::{BudgetParams, RetryBudget};
 use crate::policy::wait_queue::QueueParams;
 use crate::runtime::action::Action;
-use crate::runtime::backend::{Backend, Member, TransportKey};
+use crate::runtime::backend::Member;
 use crate::runtime::balancing::Balancing;
 use crate::runtime::breakers::Breakers;
 use crate::runtime::endpoint::{Endpoint, Lookup};
 use crate::runtime::ids::{EntryId, PoolId, PoolMap};
+use crate::runtime::members::new_backend;
 use crate::runtime::pool::{Pick, Pool, PoolCommon};
 use crate::runtime::routes::Routes;
 use crate::runtime::tunnels::TunnelGauge;
@@ -187,24 +186,25 @@ fn build_pool(
 ) -> Pool {
     let balancing = Balancing::new(pool.algorithm, pool.slow_start);
     let mut members = Vec::with_capacity(pool.backends.len());
-    for (entry, backend) in pool.backends.iter().enumerate() {
+    for (position, backend) in pool.backends.iter().enumerate() {
         let endpoint = match &backend.address {
             BackendAddress::Socket(address) => Endpoint::fixed(*address),
             BackendAddress::Name(name, port) => Endpoint::named(name, *port, lookup(name, *port)),
+            // They are found later, and then become members.
+            BackendAddress::Discovered(_) => continue,
         };
-        let label = backend.address.to_string();
-        let server = Backend::new(&label, endpoint, pool.health_check.as_ref())
-            .with_weight(balancing.backend_weight())
-            .with_transport(transport(pool, backend))
-            .with_entry(EntryId::new(entry));
+        let (label, entry) = (backend.address.to_string(), EntryId::new(position));
+        let Some(server) = new_backend(pool, entry, &label, endpoint, None) else { continue };
+        let server = server.with_weight(balancing.backend_weight());
         let config::Backend { weight, max_requests, .. } = *backend;
         members.push(Member { backend: Arc::new(server), weight, max_requests });
     }
-    let is_limited = members.iter().any(|member| member.max_requests.is_some());
+    let is_limited = pool.backends.iter().any(|backend| backend.max_requests.is_some());
     let common = PoolCommon {
         name: pool.name.clone(),
         waiters: waiters(pool.queue).filter(|_| is_limited),
         balancing,
+        config: pool.clone(),
         health_check: pool.health_check.clone(),
         breakers: pool.breaker.as_ref().map(Breakers::new),
         retry: RetryPolicy {
@@ -219,7 +219,6 @@ fn build_pool(
         },
         retry_budget: pool.retry.budget.map(retry_budget),
         timeouts: pool.timeouts,
-        protocol: pool.transport.protocol,
         limiter: pool.rate_limit.as_ref().and_then(|limit| limiter(limit, seed)),
         tunnels: TunnelGauge::default(),
     };
@@ -234,21 +233,6 @@ fn waiters(queue: config::RequestQueue) -> Option<Arc<Waiters<Pick>>> {
 fn retry_budget(budget: config::RetryBudget) -> RetryBudget {
     let config::RetryBudget { share, floor, window } = budget;
     RetryBudget::new(BudgetParams { share_thousandths: share * 10, floor, window })
-}
-
-fn transport(pool: &config::Pool, backend: &config::Backend) -> TransportKey {
-    let protocol = pool.transport.protocol;
-    let tls = backend.server_name.is_some();
-    let proxied = pool.transport.proxy_protocol;
-    if !tls && protocol != Protocol::H2c && !proxied {
-        return TransportKey::default();
-    }
-    // Renewed certificates in the same files do not make a different server.
-    let config::TransportTls { verify, ca, identity } = &pool.transport.tls;
-    let (ca, cert) = (ca.as_ref().map(|ca| &ca.path), identity.as_ref().map(|id| &id.cert.path));
-    let fingerprint =
-        format!("{:?} {protocol:?} {proxied} {verify} {ca:?} {cert:?}", backend.server_name);
-    TransportKey { tls, fingerprint: xxh3_64(fingerprint.as_bytes()) }
 }
 
 /// A checked limit has a rate above zero, so the result is never `None`.

@@ -1,5 +1,6 @@
 //! The effective weight of one backend, and its slow start. `balancing` calculates it.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -87,6 +88,11 @@ impl BackendWeight {
         let ramp = Mutex::new(None);
         let slow_start = SlowStart { window, ramp, schedule: schedule.clone() };
         Self { slow_start: Some(slow_start), ..Self::default() }
+    }
+
+    /// The effective weight is the configured one, until it is calculated.
+    pub(super) fn set_configured(&self, weight: NonZeroU32) {
+        self.set(weight.get().saturating_mul(WeightShare::FULL.thousandths()));
     }
 
     /// Sets the effective weight.

@@ -20,7 +20,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::files::{self, CertificateAndKey, LoadError};
 use super::last_good::{Contents, LastGoodFiles};
 use super::reloadable::{FileFailure, FileStatus, Owner, RefreshReport, ReloadableFiles};
-use crate::config::{Certificate, Config, FilePath, Pool, Problem, TransportTls};
+use crate::config::{self, Certificate, Config, FilePath, Pool, Problem, TransportTls};
 
 /// A certificate whose private key does not exist. Pingora requires a CA even if verification is
 /// off.
@@ -87,7 +87,9 @@ pub fn open(config: &Config, last_good: &LastGoodFiles, now: SystemTime) -> Trus
     for pool in &config.pools {
         let (mut files, mut found) = PoolFiles::open(pool, last_good, now);
         files.rootless = needs_system(pool) && trust.system.is_empty();
-        if files.rootless {
+        let is_reported = pool.backends.iter().any(|it| it.server_name.is_some());
+        // Whether a line of a file is `https://` is not known yet.
+        if files.rootless && is_reported {
             found.failed.push(FileFailure { problem: rootless(pool), missing: true });
         }
         trust.pools.push(files);
@@ -112,7 +114,7 @@ fn rootless(pool: &Pool) -> Problem {
 
 fn needs_system(pool: &Pool) -> bool {
     let tls = &pool.transport.tls;
-    let speaks_tls = pool.backends.iter().any(|backend| backend.server_name.is_some());
+    let speaks_tls = pool.backends.iter().any(config::Backend::may_use_tls);
     speaks_tls && tls.verify && tls.ca.is_none()
 }
 

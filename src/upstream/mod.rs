@@ -29,7 +29,8 @@ use xxhash_rust::xxh3::Xxh3;
 use self::roots::Roots;
 use self::shortage_log::ShortageLog;
 use crate::config::{self, Protocol};
-use crate::runtime::ids::{EntryId, PoolId, PoolMap};
+use crate::runtime::backend::Backend;
+use crate::runtime::ids::{PoolId, PoolMap};
 use crate::tls::last_good::LastGoodFiles;
 use crate::tls::reloadable::{FileStatus, RefreshReport};
 use crate::tls::upstream::{PoolFiles, PoolTrust, Trust};
@@ -53,6 +54,10 @@ pub struct UpstreamPeers {
 /// The peers of one pool.
 #[derive(Debug)]
 struct PoolPeers {
+    /// How many entries the configuration of the pool has.
+    entries: usize,
+    /// Whether there are peers with TLS behind those without: each line of a file has a scheme.
+    has_both: bool,
     /// Without the contents of files.
     templates: Vec<HttpPeer>,
     files: Mutex<PoolFiles>,
@@ -67,8 +72,16 @@ impl UpstreamPeers {
     pub fn new(configs: &[config::Pool], trust: Trust) -> io::Result<Self> {
         let mut files = trust.pools.into_iter();
         let peers = |pool: &config::Pool| {
-            let templates = pool.backends.iter().map(|backend| template(pool, backend));
-            PoolPeers::new(templates.collect(), files.next().unwrap_or_default())
+            let of = |backend: &config::Backend, tls: bool| {
+                template(pool, backend.server_name.as_deref().filter(|_| tls), tls)
+            };
+            let configured = pool.backends.iter().map(|it| of(it, it.server_name.is_some()));
+            let mut templates: Vec<_> = configured.collect();
+            if pool.backends.iter().any(config::Backend::is_from_file) {
+                templates = pool.backends.iter().map(|it| of(it, false)).collect();
+                templates.extend(pool.backends.iter().map(|it| of(it, true)));
+            }
+            PoolPeers::new(pool.backends.len(), templates, files.next().unwrap_or_default())
         };
         let pools = configs.iter().map(peers).collect();
         let (system_roots, no_roots) = (Roots::new(&trust.system)?, Roots::new(&[])?);
@@ -81,12 +94,24 @@ impl UpstreamPeers {
         &self.shortage_log
     }
 
-    /// The peer of a backend of this entry, at this address, without timeouts.
+    /// The peer of a backend at this address, without timeouts.
     #[must_use]
-    pub fn peer(&self, pool: PoolId, entry: EntryId, address: SocketAddr) -> Option<Box<HttpPeer>> {
-        let mut peer =
-            self.pools.get(pool)?.peers.load().get(entry.position()).cloned().map(Box::new)?;
+    pub fn peer(
+        &self,
+        pool: PoolId,
+        backend: &Backend,
+        address: SocketAddr,
+    ) -> Option<Box<HttpPeer>> {
+        let pool = self.pools.get(pool)?;
+        let mut position = backend.origin.entry.position();
+        if pool.has_both && backend.transport.tls {
+            position += pool.entries;
+        }
+        let mut peer = pool.peers.load().get(position).cloned().map(Box::new)?;
         peer._address = address.into();
+        if let Some(name) = &backend.origin.own_name {
+            peer.sni = String::from(&**name);
+        }
         Some(peer)
     }
 
@@ -130,9 +155,10 @@ impl UpstreamPeers {
 }
 
 impl PoolPeers {
-    fn new(templates: Vec<HttpPeer>, files: PoolFiles) -> Self {
+    fn new(entries: usize, templates: Vec<HttpPeer>, files: PoolFiles) -> Self {
+        let has_both = templates.len() > entries;
         let peers = ArcSwap::from_pointee(with_trust(&templates, &files.trust()));
-        Self { templates, files: Mutex::new(files), peers }
+        Self { entries, has_both, templates, files: Mutex::new(files), peers }
     }
 
     fn refresh(&self, now: SystemTime) -> RefreshReport {
@@ -147,9 +173,7 @@ impl PoolPeers {
 
 /// The peer of a backend, without the contents of files and without its address, which may not be known
 /// yet.
-fn template(pool: &config::Pool, backend: &config::Backend) -> HttpPeer {
-    let name = backend.server_name.as_deref();
-    let tls = name.is_some();
+fn template(pool: &config::Pool, name: Option<&str>, tls: bool) -> HttpPeer {
     let mut peer = HttpPeer::new(NO_ADDRESS, tls, name.unwrap_or_default().to_owned());
     let options = &mut peer.options;
     // Pingora ignores `verify_cert` for a peer without ALPN, own certificate or CA.
@@ -215,6 +239,9 @@ fn transport_hash(pool: &config::Pool) -> u64 {
 mod tests {
     use super::*;
     use crate::config::{Overrides, TransportTls, load};
+    use crate::runtime::endpoint::Endpoint;
+    use crate::runtime::ids::EntryId;
+    use crate::runtime::members::new_backend;
     use crate::tls::upstream;
     use pingora_core::upstreams::peer::Peer as _;
 
@@ -224,12 +251,13 @@ mod tests {
         let config = load(Some(text.as_bytes()), &Overrides::default()).unwrap();
         let trust = upstream::open(&config, &LastGoodFiles::default(), SystemTime::UNIX_EPOCH);
         let upstreams = UpstreamPeers::new(&config.pools, trust).unwrap();
+        let address = "10.0.0.1:1".parse().unwrap();
+        let backend = |pool: usize| {
+            let of = &config.pools[pool];
+            new_backend(of, EntryId::new(0), "a", Endpoint::fixed(address), None).unwrap()
+        };
         (0..2)
-            .map(|pool| {
-                *upstreams
-                    .peer(PoolId::new(pool), EntryId::new(0), "10.0.0.1:1".parse().unwrap())
-                    .unwrap()
-            })
+            .map(|pool| *upstreams.peer(PoolId::new(pool), &backend(pool), address).unwrap())
             .collect()
     }
 
@@ -245,6 +273,23 @@ mod tests {
              {name: b, backends: [https://10.0.0.1:1], tls: {verify: off}}",
         );
         assert_eq!(same[0].reuse_hash(), same[1].reuse_hash());
+    }
+
+    #[test]
+    fn each_line_of_a_file_has_its_own_scheme_and_name() {
+        let text = "pools: [{name: a, backends: [{file: a.txt}], tls: {verify: off}}]";
+        let config = load(Some(text.as_bytes()), &Overrides::default()).unwrap();
+        let trust = upstream::open(&config, &LastGoodFiles::default(), SystemTime::UNIX_EPOCH);
+        let upstreams = UpstreamPeers::new(&config.pools, trust).unwrap();
+        let address = "10.0.0.1:1".parse().unwrap();
+        let peer = |name: Option<&str>| {
+            let endpoint = Endpoint::fixed(address);
+            let backend = new_backend(&config.pools[0], EntryId::new(0), "a", endpoint, name);
+            upstreams.peer(PoolId::new(0), &backend.unwrap(), address).unwrap()
+        };
+        let (plain, tls) = (peer(None), peer(Some("a.test")));
+        assert!(!plain.is_tls() && tls.is_tls());
+        assert_eq!(tls.sni, "a.test");
     }
 
     #[test]

@@ -52,7 +52,7 @@ use crate::log::Log;
 use crate::metrics::{ConnectionMetrics, Metrics, SnapshotMetrics};
 use crate::probe::Prober;
 use crate::proxy::Proxy;
-use crate::resolve::{ResolvedNames, Resolver};
+use crate::resolve::{Followed, Follower, ResolvedNames};
 use crate::runtime::handoff::Handoff;
 use crate::runtime::snapshot::Snapshot;
 use crate::tls;
@@ -147,15 +147,16 @@ fn serve(
     }
     let state = start.state.unwrap_or_default();
     let seed = state.handoff.seed().unwrap_or_else(|| fastrand::u64(..));
-    let names = ResolvedNames::look_up(&config, state.handoff.names());
+    let names = ResolvedNames::look_up(&config, &state.handoff);
     let snapshot =
         Snapshot::new(&config, &start.version, seed, |host, port| names.lookup(host, port));
+    let snapshot = names.with_members(snapshot, &state.handoff, Clock::process().now());
     report_names(link, &snapshot);
     state.handoff.import_health(&snapshot, Clock::process().now());
     let last_good = state.files.unwrap_or_default();
     let (listeners, tickets) = listeners(&config, state.tickets, &last_good)?;
     let (components, admin, log_writer) =
-        assemble(&config, snapshot, listeners, tickets, &last_good)?;
+        assemble(&config, Prepared { snapshot, names, listeners, tickets }, &last_good)?;
     admin.metrics.show_log_dropped(log.dropped_counter())?;
     let shutdown = Shutdown::new(log_writer, log.clone());
     let parts = RunParts { admin, admin_port, sockets, shutdown };
@@ -224,13 +225,20 @@ fn listeners(
     Ok((contexts?, tickets))
 }
 
-fn assemble(
-    config: &Config,
+/// What is made from the configuration and the state of the predecessor.
+struct Prepared {
     snapshot: Snapshot,
+    names: ResolvedNames,
     listeners: Vec<ListenerContext>,
     tickets: Arc<Tickets>,
+}
+
+fn assemble(
+    config: &Config,
+    prepared: Prepared,
     last_good: &LastGoodFiles,
 ) -> Result<(Components, Admin, AccessLogWriter), WorkerError> {
+    let Prepared { snapshot, names, listeners, tickets } = prepared;
     let clock = Clock::process();
     let registry = Registry::new();
     let trust = tls::upstream::open(config, last_good, clock.wall(clock.now()));
@@ -244,13 +252,23 @@ fn assemble(
         AccessLog::start(config.access_log, clock, &metrics.access_log_dropped())
             .map_err(system("start the access log"))?;
     let snapshot = Arc::new(snapshot);
-    let observer = Observers(SnapshotMetrics::new(&metrics), access_log);
-    let current = Arc::new(CurrentSnapshot::new(Arc::clone(&snapshot), Arc::new(observer)));
+    let observe = move |metrics: SnapshotMetrics| -> Arc<dyn Observer> {
+        Arc::new(Observers(metrics, Arc::clone(&access_log)))
+    };
+    let observer = observe(SnapshotMetrics::new(&metrics));
+    let current = Arc::new(CurrentSnapshot::new(snapshot, observer));
     let serving = Arc::new(SharedServingState::default());
-    let resolver = Resolver::new(Arc::clone(&snapshot));
-    resolver.warn();
-    let resolved = resolver.subscribe();
-    let prober = Prober::new(snapshot, Arc::clone(&upstreams), clock, resolved);
+    let follower = Follower::new(
+        Followed {
+            current: Arc::clone(&current),
+            metrics: Arc::clone(&metrics),
+            observe: Arc::new(observe),
+            clock,
+        },
+        names,
+    );
+    let resolved = follower.subscribe();
+    let prober = Prober::new(Arc::clone(&current), Arc::clone(&upstreams), clock, resolved);
     let checks = background_service("health checks", prober);
     let components = Components {
         proxy: Proxy {
@@ -264,7 +282,7 @@ fn assemble(
         listeners,
         tickets,
         prober: checks.task(),
-        background: vec![Box::new(checks), Box::new(background_service("names", resolver))],
+        background: vec![Box::new(checks), Box::new(background_service("names", follower))],
     };
     let admin = Admin {
         current,

@@ -12,6 +12,7 @@ mod conf;
 mod control;
 mod crash;
 mod descriptors;
+mod discovery;
 mod drain;
 mod faults;
 mod forwarding;

@@ -37,7 +37,7 @@ impl Bindings {
             BackendAddress::Name(name, port) if name == "localhost" => {
                 (IpAddr::V4(Ipv4Addr::LOCALHOST), *port)
             }
-            BackendAddress::Name(..) => return None,
+            BackendAddress::Name(..) | BackendAddress::Discovered(_) => return None,
         };
         let is_here = |bound: &&Bound| {
             let own = bound.address.ip().to_canonical();

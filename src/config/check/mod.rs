@@ -9,6 +9,7 @@ mod backend;
 mod bindings;
 mod breaker;
 mod conditions;
+mod discovery;
 mod listener;
 mod pool;
 mod references;

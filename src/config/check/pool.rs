@@ -16,7 +16,7 @@ use super::super::transport::Transport;
 use super::super::value::{DurationOrOff, Failure, ServerName};
 use super::bindings::Bindings;
 use super::references::Names;
-use super::{backend, breaker, distinct, rate_limit, transport};
+use super::{backend, breaker, discovery, distinct, rate_limit, transport};
 use crate::http::method::is_idempotent;
 use crate::name::PoolName;
 
@@ -137,10 +137,8 @@ fn backends(
     for backend in typed.value.entries {
         let weight = backend.value.weight();
         let max_requests = backend.value.max_requests.as_ref().map(|given| given.value);
-        let Some(Spanned { at, value: url }) = backend.value.url else { continue };
-        let own_name = backend.value.server_name;
-        let server_name = transport::server_name(&url, own_name, name_of_pool, found);
-        let address = url.address;
+        let Some(it) = discovery::backend(backend, name_of_pool, found) else { continue };
+        let discovery::CheckedBackend { address, server_name, at } = it;
         found.extend(backend::impossible(&address, at, bound));
         if let Some(first) = seen.get(&address) {
             let what = format!("the backend `{address}` is listed twice");

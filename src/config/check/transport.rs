@@ -5,7 +5,7 @@ use super::super::listener::Certificate;
 use super::super::meaning::Backend;
 use super::super::problem::{Diagnostics, Origin, Problem, Spanned};
 use super::super::read::{IntoMeaning as _, KeywordValue};
-use super::super::terms::{BackendAddress, Protocol};
+use super::super::terms::Protocol;
 use super::super::transport::{Transport, TransportTls};
 use super::super::value::{BackendUrl, FileName, ServerName};
 
@@ -32,7 +32,11 @@ pub(super) fn transport(
 
 /// Reports a backend that cannot use `protocol`.
 fn fits(at: Origin, protocol: Protocol, backends: &[Backend], found: &mut Diagnostics) {
-    let odd = |tls: bool| backends.iter().find(|it| it.server_name.is_some() == tls);
+    let odd = |tls: bool| {
+        // Each line of a file has a scheme of its own.
+        let mut known = backends.iter().filter(|it| !it.is_from_file());
+        known.find(|it| it.server_name.is_some() == tls)
+    };
     let wrong = match protocol {
         Protocol::H2 => odd(false).map(|it| (it, "`h2` is over TLS", "`https://` or `h2c`")),
         Protocol::H2c => odd(true).map(|it| (it, "`h2c` is without TLS", "`http://` or `h2`")),
@@ -46,7 +50,7 @@ fn fits(at: Origin, protocol: Protocol, backends: &[Backend], found: &mut Diagno
 
 fn tls(typed: Spanned<RawPoolTls>, backends: &[Backend], found: &mut Diagnostics) -> TransportTls {
     let Spanned { at, value: typed } = typed;
-    if !backends.is_empty() && backends.iter().all(|backend| backend.server_name.is_none()) {
+    if !backends.is_empty() && backends.iter().all(|it| !it.may_use_tls()) {
         let problem =
             Problem::new(at, "`tls` has no effect, because no backend of this pool uses TLS");
         found.add(problem.help("write `https://` in their URLs, or remove `tls`"));
@@ -104,8 +108,5 @@ pub(super) fn server_name(
     }
     let own = own.map(|own| own.value);
     let name = own.as_ref().or(of_pool).map(|name| name.0.clone());
-    Some(name.unwrap_or_else(|| match &url.address {
-        BackendAddress::Socket(address) => address.ip().to_string(),
-        BackendAddress::Name(name, _) => name.trim_end_matches('.').to_owned(),
-    }))
+    name.or_else(|| url.server_name())
 }

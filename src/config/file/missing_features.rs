@@ -20,7 +20,7 @@ const NO_USERS: (&str, &str) = (
 const NO_INCLUDE: (&str, &str) =
     ("includes", "it reads one file; YAML anchors can repeat a part of it");
 const NO_DISCOVERY: (&str, &str) =
-    ("service discovery", "a backend may be a name, which is looked up at a start and at a reload");
+    ("other service discovery", "a backend may be `{dns: …}`, `{srv: …}` or `{file: …}`");
 const NO_FILES: (&str, &str) = ("files to serve", "`respond` gives a fixed response");
 const NO_ACME: (&str, &str) =
     ("ACME", "let a client such as certbot renew the files: they are read again without a reload");

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use super::super::problem::{Origin, Spanned};
 use super::super::read::{Bounds, Keyword, KeywordValue, List, OffOr, section, whole};
-use super::super::terms::{Algorithm, Probe, Protocol};
+use super::super::terms::{AddressFamily, Algorithm, Probe, Protocol};
 use super::super::value::{
-    BackendUrl, DurationOrOff, FileName, HostName, ProbePath, ServerName, Statuses, Text, secs,
+    BackendUrl, DurationOrOff, FileName, HostName, ProbePath, ServerName, ServiceName, Statuses,
+    Text, secs,
 };
 use super::breaker::RawBreaker;
 use super::queue::RawQueue;
@@ -109,18 +110,37 @@ section! {
 }
 
 section! {
-    /// A backend: one server. A plain URL is short for `{url: …}`.
+    /// A backend: one server (`url`), or any number of servers that are looked up (`dns`, `srv` or `file`).
+    /// A plain URL is short for `{url: …}`.
     RawBackend at "pools[].backends[]"
         or (url: BackendUrl)
-        named "backend" by ["url"]
+        named "backend" by ["url", "dns", "srv", "file"]
         later ["backup"];
 
     /// Address of the backend: `http://` or `https://`, then an IPv4 address, an IPv6 address in brackets or
-    /// a host name, then the port (default 80, or 443 with TLS). Each new worker resolves a host name. A name
-    /// without an address gets no requests and is resolved again until it has one.
-    url: BackendUrl = required, "http://10.0.0.1:3000";
-    /// Share of the requests, relative to the other backends of the pool.
-    weight: NonZeroU32 [whole(1, 1000).zero("to send a backend no requests, remove it")] = default(1), "3";
+    /// a host name, then the port (default 80, or 443 with TLS). A host name is one backend: it uses one
+    /// address as long as the name has it. A name without an address gets no requests and is resolved again
+    /// until it has one.
+    url: BackendUrl = optional("`dns`, `srv` or `file` must be given"), "http://10.0.0.1:3000";
+    /// Host name of which every address (A and AAAA record) is a backend, with scheme and port as in `url`.
+    /// It is looked up again when the TTL of the records ends. While lookups fail, the last known addresses
+    /// are used.
+    dns: BackendUrl = optional("one server"), "http://api.internal:8080";
+    /// Name of a service of which every SRV record with the lowest priority is a backend. The records have the
+    /// ports and the weights. The servers use TLS if the name begins with `_https`.
+    srv: ServiceName = optional("one server"), "_http._tcp.api.internal";
+    /// File with a backend in each line: a URL with an IP address and, if wanted, a weight. `#` begins a
+    /// comment. The file is read every second; while a line is invalid, the last good contents are used.
+    file: FileName = optional("one server"), "backends.txt";
+    /// Which addresses of the host name of `dns` are used.
+    family: KeywordValue<AddressFamily> = default(AddressFamily::Any) where is_dns, "ipv4";
+    /// How often `dns` or `srv` is looked up.
+    refresh: RawRefresh = section where is_looked_up, "{max: 30s}";
+    /// Maximum number of backends that `dns`, `srv` or `file` gives. Others are left out, and a warning is
+    /// logged.
+    backends_max: NonZeroU32 [whole(1, 1024)] = default(64) where is_discovered, "200";
+    /// Share of the requests, relative to the other backends of the pool. With `dns`, of each address.
+    weight: NonZeroU32 [whole(1, 1000).zero("to send a backend no requests, remove it")] = default(1) where has_weight, "3";
     /// Maximum number of requests in flight at this backend, those of draining workers included as far as
     /// they are known. A request that finds no free place at any eligible backend waits in the `queue` of the
     /// pool; without one it gets 503 with `Retry-After`. Retries and trials of the circuit breaker need a
@@ -129,6 +149,16 @@ section! {
     /// Server name (or IP address) that the certificate of this backend must be issued for. It is also sent
     /// as SNI. Only for `https://`.
     server_name: ServerName = optional("the one of the pool's `tls`, else the host of the URL"), "web.internal", ForgetsHealth;
+}
+
+section! {
+    /// Bounds of the time between two lookups. Within them the TTL of the records decides.
+    RawRefresh at "pools[].backends[].refresh";
+
+    /// Shortest time between two lookups, for records with a shorter TTL.
+    min: Duration [Bounds::NotZero("without a pause, lookups would load the name server")] = default(secs(1)), "5s";
+    /// Longest time between two lookups, for records with a longer TTL.
+    max: Duration [Bounds::NotZero("without a pause, lookups would load the name server")] = default(secs(60)), "30s";
 }
 
 section! {
@@ -231,6 +261,30 @@ impl Keyword for ProbeType {
     const NOUN: &'static str = "a type of health check";
     const WORDS: &'static [(&'static str, Self)] =
         &[("tcp", Self::Tcp), ("http", Self::Http), ("grpc", Self::Grpc)];
+}
+
+impl RawBackend {
+    fn is_dns(&self) -> bool {
+        self.dns.is_some()
+    }
+
+    fn has_weight(&self) -> bool {
+        self.srv.is_none() && self.file.is_none()
+    }
+
+    fn is_looked_up(&self) -> bool {
+        self.dns.is_some() || self.srv.is_some()
+    }
+
+    fn is_discovered(&self) -> bool {
+        self.is_looked_up() || self.file.is_some()
+    }
+}
+
+impl Keyword for AddressFamily {
+    const NOUN: &'static str = "an address family";
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("any", Self::Any), ("ipv4", Self::Ipv4), ("ipv6", Self::Ipv6)];
 }
 
 impl Keyword for Protocol {

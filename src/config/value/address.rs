@@ -217,7 +217,25 @@ impl FromText for BackendUrl {
     }
 }
 
+/// The address in the URL of one backend and, with TLS, the name in it.
+/// # Errors
+/// What is wrong with it.
+pub fn parse_backend_url(text: &str) -> Result<(BackendAddress, Option<String>), String> {
+    let url = BackendUrl::from_text(text).map_err(|wrong| wrong.what)?;
+    let server_name = url.tls.then(|| url.server_name()).flatten();
+    Ok((url.address, server_name))
+}
+
 impl BackendUrl {
+    /// The name that a certificate must have, unless another one is configured.
+    pub(in super::super) fn server_name(&self) -> Option<String> {
+        match &self.address {
+            BackendAddress::Socket(address) => Some(address.ip().to_string()),
+            BackendAddress::Name(name, _) => Some(name.trim_end_matches('.').to_owned()),
+            BackendAddress::Discovered(_) => None,
+        }
+    }
+
     fn one(text: &str) -> Result<Self, ValueError> {
         let (tls, host, port) = authority(text)?;
         Ok(Self { address: BackendAddress::of(host, port)?, tls })
@@ -325,7 +343,7 @@ fn split_port(authority: &str, default: u16) -> Result<(&str, u16), ValueError> 
 }
 
 /// A host name in lower case, if DNS could know it.
-fn name(text: &str) -> Result<String, ValueError> {
+pub(super) fn name(text: &str) -> Result<String, ValueError> {
     let wrong = || ValueError::new(format!("{} is not a host name", quote(text)));
     let name = text.to_ascii_lowercase();
     let labels = name.strip_suffix('.').unwrap_or(&name);

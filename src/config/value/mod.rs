@@ -11,8 +11,10 @@ mod http;
 mod matching;
 mod path;
 mod ready_when;
+mod service;
 mod size;
 
+pub use address::parse_backend_url;
 pub(super) use address::{AdminAddress, BackendUrl, ServerName, normal_host};
 pub(super) use breaker::{CountedFailure, Percent, TimesOrOff};
 pub use duration::parse_duration;
@@ -21,6 +23,7 @@ pub(super) use fields::{ChangedField, ContentType, FieldValue, RedirectStatus, T
 pub(super) use http::{Failure, HostName, Path, ProbePath, Statuses};
 pub(super) use matching::{ExactPath, FieldName, PathRegex};
 pub(super) use ready_when::ReadyWhen;
+pub(super) use service::ServiceName;
 pub(super) use size::{Size, SizeOrOff, bytes};
 
 use super::problem::{Diagnostics, Problem, quote};

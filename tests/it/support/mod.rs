@@ -17,6 +17,7 @@ pub(crate) mod backend;
 pub(crate) mod cgroup;
 pub(crate) mod client;
 pub(crate) mod configs;
+pub(crate) mod dns;
 pub(crate) mod h2;
 pub(crate) mod http2;
 pub(crate) mod load_generator;

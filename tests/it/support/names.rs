@@ -41,6 +41,11 @@ impl Names {
         fs::write(self.directory.path("hosts"), text).expect("writing");
     }
 
+    /// The address of the name server, at which a test may start one.
+    pub(crate) fn name_server(&self) -> SocketAddr {
+        self.server
+    }
+
     /// The name server takes questions from now on, and does not respond.
     pub(crate) fn be_silent(&self) {
         *self.silent.borrow_mut() = Some(UdpSocket::bind(self.server).expect("binding"));
