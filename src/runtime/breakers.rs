@@ -279,8 +279,9 @@ impl Breakers {
 
     /// Watches a silent backend. Returns whether to send it this request, and whether it has opened.
     ///
-    /// It may be busy with a few slow requests and get no others, so it gets one more. If it does not
-    /// respond to that one for far too long either, it opens. `may_ask`: the request can be that one.
+    /// It may be busy with a few slow requests and get no others, so it gets one more, and another one each
+    /// time of `slower` until enough wait to judge. If it does not respond to those for far too long either,
+    /// it opens. `may_ask`: the request can be such a one.
     pub(super) fn watch_silence(
         &self,
         members: &[Member],
@@ -301,7 +302,7 @@ impl Breakers {
         match circuit.notice_silence(limit, at.now) {
             None => (false, None),
             Some(Silence::Begins) => (is_ask_due, None),
-            Some(Silence::Lasts(waiting)) if waiting < least => (false, None),
+            Some(Silence::Lasts(waiting)) if waiting < least => (may_ask, None),
             Some(Silence::Lasts(_)) if self.is_stalled(members, id, limit, at.now) => (false, None),
             Some(Silence::Lasts(waiting)) => {
                 let why = circuit.suspect_silence(&self.params, waiting);

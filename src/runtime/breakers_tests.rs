@@ -152,6 +152,26 @@ fn is_out(pool: &Pool, backend: usize) -> bool {
 }
 
 #[test]
+fn a_backend_that_hangs_is_taken_out_also_if_hardly_any_request_waits_for_it() {
+    let snapshot = measured_pool();
+    let pool = &snapshot.pools[0];
+    let _first = begin(pool, 0).1.measured(at(1990));
+    let counts = run(pool, 60, |backend| backend == 0);
+    assert!(is_out(pool, 0), "{counts:?}");
+    assert!(counts[0] <= 5, "{counts:?}");
+}
+
+#[test]
+fn a_backend_that_is_busy_with_one_slow_request_goes_on_to_get_others() {
+    let snapshot = measured_pool();
+    let pool = &snapshot.pools[0];
+    let _report = begin(pool, 0).1.measured(at(1990));
+    let counts = run(pool, 60, |_| false);
+    assert!(!is_out(pool, 0), "{counts:?}");
+    assert!(counts[0] >= 3, "it shows that it responds: {counts:?}");
+}
+
+#[test]
 fn a_few_slow_requests_without_others_open_no_breaker() {
     let snapshot = measured_pool();
     let pool = &snapshot.pools[0];
