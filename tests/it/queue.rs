@@ -96,14 +96,19 @@ fn without_a_queue_one_request_too_many_gets_503_at_once() {
     assert_eq!(weir.status()["backends"][0]["max_requests"], 1);
     recover(&backend);
     assert_eq!(first.read_answer().status(), 200);
-    assert_eq!(weir.get("/2").status(), 200, "the place is free again");
+    eventually(TIMEOUT, "the place is free again", || {
+        weir.status()["backends"][0]["in_flight_requests"] == 0
+    });
+    assert_eq!(weir.get("/2").status(), 200);
     assert_eq!(order(&backend), ["/0", "/2"]);
 }
 
 #[test]
 fn a_full_backend_is_healthy_and_the_others_get_its_requests() {
     let backends = Backend::start_many(2);
-    let more = "health_check: {path: /health, interval: 50ms, timeout: 50ms}";
+    // A place becomes free a moment after the client has its response: the next request may wait for it.
+    let more = "queue: {length: 5, timeout: 1m}\n    \
+                health_check: {path: /health, interval: 50ms, timeout: 50ms}";
     let text = config(&backends, 1, more).replace("    health_check: off\n", "");
     let weir = Weir::start(&text);
     backends[0].set(Behaviour::NeverAnswer);
