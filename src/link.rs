@@ -26,8 +26,10 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::metrics::{Counts, SupervisorStats};
+use crate::policy::operator::OverrideList;
 use crate::runtime::debits::Debits;
 use crate::runtime::handoff::Handoff;
+use crate::runtime::report::BackendReport;
 use crate::tls::last_good::LastGoodFiles;
 use crate::tls::tickets::TicketKeys;
 
@@ -65,6 +67,14 @@ pub enum ToWorker {
     /// Add what a draining worker has counted and admitted since its last report.
     #[serde(rename = "Inherit")]
     AddCounts(Box<DrainReport>),
+    /// What operators have set on backends. The worker responds with [`ToSupervisor::Overridden`]. Sent
+    /// only to a worker whose state says that it knows overrides.
+    Overrides {
+        /// The number that the worker sends back.
+        serial: u64,
+        /// All that is set.
+        list: OverrideList,
+    },
     /// The figures of the supervisor, for the admin port.
     #[serde(rename = "Supervised")]
     SupervisorStats(SupervisorStats),
@@ -87,6 +97,9 @@ pub struct Start {
     /// No other worker serves: this one responds on the admin port while it starts.
     #[serde(default)]
     pub is_alone: bool,
+    /// What operators have set on backends.
+    #[serde(default)]
+    pub overrides: OverrideList,
 }
 
 /// What a worker knows and its successor needs.
@@ -102,6 +115,9 @@ pub struct State {
     /// The contents of TLS files that are used. `None`: as in the state before.
     #[serde(default)]
     pub files: Option<LastGoodFiles>,
+    /// The version of the overrides that the worker applies. `None`: an older version, which knows none.
+    #[serde(default)]
+    pub overrides: Option<u64>,
 }
 
 impl State {
@@ -152,6 +168,15 @@ pub enum ToSupervisor {
     /// It sends nothing until [`ToWorker::Unquiesce`].
     #[serde(rename = "Held")]
     Quiesced,
+    /// It applies the overrides of this number, in response to [`ToWorker::Overrides`].
+    Overridden {
+        /// The number that came with them.
+        serial: u64,
+        /// Their version.
+        version: u64,
+        /// The state of its backends.
+        backends: Vec<BackendReport>,
+    },
     /// It is alive. Sent only to a supervisor that has a hang timeout: an older one does not know this
     /// message.
     Heartbeat {

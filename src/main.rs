@@ -8,6 +8,8 @@ mod given;
 mod load;
 #[path = "main/logging.rs"]
 mod logging;
+#[path = "main/operator.rs"]
+mod operator;
 #[path = "main/usage.rs"]
 mod usage;
 
@@ -25,14 +27,14 @@ use clap_complete::Shell;
 use weir::config::{Overrides, parse_duration};
 use weir::demo::{self, origin};
 use weir::log::Log;
-use weir::supervisor::control::{self, Request, SocketPath};
+use weir::supervisor::control::{self, Reply, Request, SocketPath};
 use weir::supervisor::{self, Options, Program};
 use weir::worker;
 
 use self::check::{Check, check};
 use self::given::{HangTimeout, Overriding};
 use self::load::{load, loader};
-use self::logging::{LogRole, run_with_blocking_log, run_with_queued_log};
+use self::logging::{LogRole, run_with_blocking_log, run_with_exit_code, run_with_queued_log};
 use self::usage::wrong_usage;
 
 /// The libc allocator costs about ten per cent more per request.
@@ -59,6 +61,16 @@ enum Command {
     Status(Control),
     /// Stop the running load balancer gracefully
     Stop(Stop),
+    /// Print the backends: what is configured, what an operator has set, and what is seen
+    Backends(operator::BackendsFlags),
+    /// Send a backend no new clients; what is in flight completes
+    Drain(operator::DrainFlags),
+    /// Send a backend no requests at all; health checks go on
+    Disable(operator::Disable),
+    /// Send a drained or disabled backend requests again, once its health checks pass
+    Enable(operator::BackendTarget),
+    /// Remove everything that operators have set on a backend
+    Reset(operator::BackendTarget),
     /// The process that `run` starts to serve requests
     #[command(hide = true)]
     Worker(Run),
@@ -185,11 +197,16 @@ fn main() -> ExitCode {
         Command::UpgradeCheck(flags) => {
             run_with_queued_log(LogRole::CompatibilityCheck, |_log| check_upgrade(&flags))
         }
-        Command::Reload(flags) => run_with_blocking_log(|| send_command(&flags, Request::Reload)),
-        Command::Status(flags) => run_with_blocking_log(|| send_command(&flags, Request::Status)),
+        Command::Reload(flags) => run_with_blocking_log(|| send_command(&flags, &Request::Reload)),
+        Command::Status(flags) => run_with_blocking_log(|| send_command(&flags, &Request::Status)),
         Command::Stop(flags) => {
-            run_with_blocking_log(|| send_command(&flags.control, flags.request()))
+            run_with_blocking_log(|| send_command(&flags.control, &flags.request()))
         }
+        Command::Backends(flags) => run_with_blocking_log(|| operator::backends(flags)),
+        Command::Drain(flags) => run_with_exit_code(|| operator::drain(flags)),
+        Command::Disable(flags) => run_with_blocking_log(|| operator::disable(flags)),
+        Command::Enable(target) => run_with_blocking_log(|| operator::enable(&target)),
+        Command::Reset(target) => run_with_blocking_log(|| operator::reset(&target)),
         Command::Check(flags) => run_with_blocking_log(|| check(&flags)),
         Command::Completions(flags) => run_with_blocking_log(|| completions(&flags)),
     }
@@ -268,14 +285,18 @@ fn work(flags: &Run, log: &Log) -> Result<(), String> {
     worker::run(load, flags.ready_timeout, log).map_err(|_reported| String::new())
 }
 
-fn send_command(flags: &Control, request: Request) -> Result<(), String> {
+fn send_command(flags: &Control, request: &Request) -> Result<(), String> {
+    let reply = ask(flags, request)?;
+    if reply.done { print(&reply.text) } else { Err(reply.text) }
+}
+
+fn ask(flags: &Control, request: &Request) -> Result<Reply, String> {
     let place = flags.place();
-    let reply = control::ask(place.path(), request).map_err(|error| {
+    control::ask(place.path(), request).map_err(|error| {
         let at = place.path().display();
         let help = control::help_for(&error);
         format!("weir: no load balancer responds at {at}: {error} (help: {help})")
-    })?;
-    if reply.done { print(&reply.text) } else { Err(reply.text) }
+    })
 }
 
 /// Reads an environment variable. An empty one counts as not set.

@@ -74,6 +74,7 @@ const LOG_WORDS: &[&str] = &[
     "listening:",
     "log lines",
     "name ",
+    "override ",
     "panic:",
     "reload ",
     "reloaded:",

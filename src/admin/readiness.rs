@@ -52,7 +52,7 @@ impl Readiness {
         if !self.serving.has_accepted() {
             return Err(NotReady::Starting);
         }
-        let unhealthy = snapshot.pools.iter().filter(|pool| pool.healthy().is_empty());
+        let unhealthy = snapshot.pools.iter().filter(|pool| pool.available().is_empty());
         let unhealthy: Vec<PoolName> = unhealthy.map(|pool| pool.name.clone()).collect();
         let missing: Vec<PoolName> = match ready_when {
             ReadyWhen::AnyPool if unhealthy.len() < snapshot.pools.len() => Vec::new(),

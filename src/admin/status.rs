@@ -10,6 +10,7 @@ use crate::current::KnownSource;
 use crate::metrics::{SupervisorStats, Totals};
 use crate::runtime::backend::Member;
 use crate::runtime::pool::Pool;
+use crate::runtime::report;
 use crate::runtime::snapshot::Snapshot;
 use crate::time::Timestamp;
 
@@ -216,12 +217,7 @@ fn backend<'a>(pool: &'a Pool, member: &'a Member, inputs: &Inputs<'_>) -> Backe
     BackendStatus {
         pool: pool.name.as_str(),
         url: server.url(),
-        state: match (server.address(), health.known, health.healthy) {
-            (None, _, _) => "unresolved",
-            (Some(_), false, _) => "unknown",
-            (Some(_), true, true) => "healthy",
-            (Some(_), true, false) => "unhealthy",
-        },
+        state: report::health_name(server),
         breaker: pool.breakers.is_some().then(|| server.circuit.phase(inputs.now).as_str()),
         weights: StatusWeights {
             weight: member.weight.get(),

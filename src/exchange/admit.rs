@@ -145,8 +145,8 @@ impl Exchange {
         self.limit(route.limiter.as_ref(), Scope::Route, now)?;
         self.limit(pool.limiter.as_ref(), Scope::Pool, now)?;
         // Checked here, while the client's connection can still be reused.
-        if pool.healthy().is_empty() {
-            return Err(Refusal::NoBackend);
+        if pool.available().is_empty() {
+            return Err(Refusal::without_backend(pool));
         }
         if let Some((rule, path)) = to.rewrite.path.as_ref().zip(to.path) {
             let new = rule.of(path);

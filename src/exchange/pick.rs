@@ -74,7 +74,7 @@ pub(super) fn pick_or_refuse(
     exchange.current.roll = rolls.backoff;
     let wish = wish(exchange, pool, rolls);
     if pool.waiters.as_ref().is_some_and(|waiters| waiters.must_wait(now))
-        && !pool.healthy().is_empty()
+        && !pool.available().is_empty()
     {
         return wait(exchange, id, pool, wish, now);
     }
@@ -82,7 +82,11 @@ pub(super) fn pick_or_refuse(
         Ok(pick) => Ok(Choice::Attempt(attempt(exchange, id, pool, pick, now))),
         Err(none) => {
             breaker::report(exchange, none.changes);
-            if none.is_full { wait(exchange, id, pool, wish, now) } else { Err(Refusal::NoBackend) }
+            if none.is_full {
+                wait(exchange, id, pool, wish, now)
+            } else {
+                Err(Refusal::without_backend(pool))
+            }
         }
     }
 }
@@ -186,7 +190,7 @@ pub(super) fn end_wait_or_refuse(
         }
         Ok(pick) => Ok(attempt(exchange, id, pool, pick, now)),
         Err(_) if exchange.times.deadline <= now => Err(Refusal::RequestTimeout),
-        Err(_) if pool.healthy().is_empty() => Err(Refusal::NoBackend),
+        Err(_) if pool.available().is_empty() => Err(Refusal::without_backend(pool)),
         Err(refusal) => Err(refuse_place(exchange, Some(refusal))),
     }
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::http::grpc;
 use crate::http::scan::Violation;
+use crate::runtime::pool::Pool;
 
 /// Which rate limit was exceeded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -159,6 +160,13 @@ refusals! {
     QueueFull = Row::new(503, "queue_full", "Service Unavailable: all backends are busy").retry();
     /// The request has waited for a place at a backend as long as it may, or would have had to wait longer.
     QueueTimeout = Row::new(503, "queue_timeout", "Service Unavailable: all backends are busy").retry();
+    /// Operators have taken out every healthy backend.
+    TakenOut = Row::new(
+        503,
+        "taken_out_by_operator",
+        "Service Unavailable: taken out of service",
+    )
+    .retry();
     /// The maximum number of client connections is reached.
     TooManyConnections = Row::new(
         503,
@@ -185,6 +193,11 @@ refusals! {
 }
 
 impl Refusal {
+    /// Why a pool has no backend for a request.
+    pub(super) fn without_backend(pool: &Pool) -> Self {
+        if pool.is_taken_out() { Self::TakenOut } else { Self::NoBackend }
+    }
+
     /// The response status.
     #[must_use]
     pub const fn status(self) -> u16 {

@@ -1,10 +1,14 @@
 //! What the supervisor is to do.
 
+use std::sync::Arc;
+
 use log::Level;
 
 use super::restart::Binary;
+use super::rounds::RoundResult;
 use super::worker::Hang;
 use super::{Payload, WorkerId};
+use crate::policy::operator::OverrideList;
 
 /// Something to do. Commands are carried out in their order.
 #[derive(Debug)]
@@ -24,9 +28,23 @@ pub enum Command<P: Payload> {
         binary: Binary,
         /// No other worker serves: it responds on the admin port from its first moment.
         is_alone: bool,
+        /// What operators have set on backends.
+        overrides: Arc<OverrideList>,
     },
     /// Send an order to a worker; respond by `SendTimedOut` if it does not read.
     Send(WorkerId, Order),
+    /// Send a worker what operators have set on backends. It responds by `OverridesApplied`; respond by
+    /// `SendTimedOut` if it does not read.
+    SendOverrides {
+        /// The worker.
+        worker: WorkerId,
+        /// The number of the newest round, which it sends back.
+        serial: u64,
+        /// All that is set.
+        list: Arc<OverrideList>,
+    },
+    /// All workers have confirmed an override or sent their state, or are late: reply to the client.
+    ReplyRound(Box<RoundResult<P::Caller>>),
     /// Send it the last known state and let it accept connections.
     TakeOver {
         /// The worker.
@@ -100,6 +118,12 @@ pub enum Command<P: Payload> {
     /// The service has ended: end this process. What follows only replies to clients, releases
     /// workers, or publishes the counters.
     Exit(Result<(), Failure>),
+}
+
+impl<P: Payload> Command<P> {
+    pub(super) fn reply_round(result: RoundResult<P::Caller>) -> Self {
+        Self::ReplyRound(Box::new(result))
+    }
 }
 
 /// An order that the supervisor sends to a worker.

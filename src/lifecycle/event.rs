@@ -1,6 +1,7 @@
 //! What can happen to a service.
 
 use super::{Loaded, Payload, WorkerId};
+use crate::policy::operator::OverrideRequest;
 
 /// Something that happened.
 #[derive(Debug)]
@@ -35,6 +36,15 @@ pub enum Event<P: Payload> {
     StopRequested,
     /// A command asks for a stop and waits until it is complete.
     StopAndWait(P::Caller),
+    /// An operator sets something on a backend. The client waits until every worker does so.
+    OverrideRequested {
+        /// What.
+        request: OverrideRequest,
+        /// The client.
+        caller: P::Caller,
+    },
+    /// A client asks for the state of the backends, as every worker has it now.
+    ReportRequested(P::Caller),
     /// All events so far are handled: time to look at the deadlines.
     Tick,
 }
@@ -61,6 +71,14 @@ pub enum WorkerEvent<P: Payload> {
     Failed(String),
     /// It sends nothing until [`Order::Unquiesce`](super::Order::Unquiesce).
     Quiesced,
+    /// It applies what operators have set on backends. It says so when it starts, and for each list
+    /// that it got.
+    OverridesApplied {
+        /// The number of the round that came with the list; 0 at its start.
+        serial: u64,
+        /// The version of the list.
+        version: u64,
+    },
     /// It is alive, and this many of its data threads make no progress.
     Heartbeat {
         /// Data threads that hang.
@@ -94,6 +112,7 @@ impl<P: Payload> WorkerEvent<P> {
             | Self::DrainReport(_)
             | Self::Failed(_)
             | Self::Quiesced
+            | Self::OverridesApplied { .. }
             | Self::Heartbeat { .. }
             | Self::Alive => true,
             Self::SpawnFailed(_)

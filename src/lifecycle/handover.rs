@@ -1,11 +1,14 @@
 //! How one worker takes over from another, which drains.
 
+use std::sync::Arc;
+
 use log::Level;
 
 use super::candidate::{Candidate, Gone, Late, Purpose, Step};
 use super::command::{Command, Failure, KillReason, Order};
 use super::drain::{DRAIN_GRACE, Draining, excess};
 use super::event::{Memory, WorkerEvent};
+use super::operator::{AppliedList, OperatorRequests};
 use super::restart::Binary;
 use super::service::{Phase, STOPPING, Service};
 use super::worker::Worker;
@@ -34,6 +37,10 @@ impl<P: Payload> Service<P> {
                 if let Some(worker) = self.workers.find_mut(id) {
                     worker.record_quiesced();
                 }
+            }
+            WorkerEvent::OverridesApplied { serial, version } => {
+                let applied = AppliedList { serial, version };
+                self.operate(|operator, rest| operator.on_applied(id, applied, rest));
             }
             WorkerEvent::Heartbeat { hung_threads } => self.on_heartbeat(id, hung_threads),
             WorkerEvent::Alive => {}
@@ -70,6 +77,9 @@ impl<P: Payload> Service<P> {
         self.counters.generation += 1;
         let worker = WorkerId(self.counters.generation);
         let is_restart = matches!(purpose, Purpose::Restart);
+        let overrides = Arc::new(self.operator.overrides.list(false, self.now));
+        let mut process = Worker::new(worker, self.now);
+        process.overrides.record_sent(overrides.version);
         self.commands.push(Command::Spawn {
             worker,
             config: loaded.config.clone(),
@@ -77,9 +87,10 @@ impl<P: Payload> Service<P> {
             // The worker of a reload is not the one that responds, even if the current one is dead:
             // the replacement does.
             is_alone: is_restart && self.workers.current.is_none(),
+            overrides,
         });
         let deadline = self.now + self.settings.ready_timeout;
-        let candidate = Candidate::new(Worker::new(worker, self.now), loaded, purpose, deadline);
+        let candidate = Candidate::new(process, loaded, purpose, deadline);
         if is_restart {
             self.workers.replacement = Some(candidate);
         } else {
@@ -197,6 +208,7 @@ impl<P: Payload> Service<P> {
             self.counters.reloads_done += 1;
             self.counters.last_reload_ok = true;
             self.rejections.clear_reload();
+            self.operate(OperatorRequests::drop_missing);
             let after = self.active.config.clone();
             self.commands.push(Command::CloseUnused(after.clone()));
             let before = before.config;
@@ -262,7 +274,7 @@ impl<P: Payload> Service<P> {
                 return;
             }
             Phase::Starting => {
-                let callers = self.queue.cancel();
+                let callers = self.operator.queue.cancel();
                 self.reply_failed(callers, why);
                 // No stop was asked for: one that is now finds nothing left to do.
                 self.phase = Phase::Ended(Ok(()));

@@ -25,11 +25,14 @@ mod exits;
 mod handover;
 mod kept_reports;
 mod op_queue;
+mod operator;
+mod overrides;
 pub mod process;
 mod rejections;
 mod reload;
 mod reports;
 mod restart;
+mod rounds;
 mod save;
 mod service;
 pub mod serving_state;
@@ -47,12 +50,15 @@ use std::time::Duration;
 pub use self::candidate::Step;
 pub use self::command::{Command, Failure, KillReason, Order};
 pub use self::event::{Event, Exit, Memory, WorkerEvent};
+pub use self::overrides::OverrideResult;
 pub use self::rejections::RejectedReload;
 pub use self::restart::Binary;
+pub use self::rounds::RoundResult;
 pub use self::save::{Saved, SavedWorker};
 pub use self::service::Service;
 pub use self::worker::Hang;
 use crate::config::Shutdown;
+use crate::policy::operator::BackendKey;
 
 #[cfg(test)]
 mod tests;
@@ -70,6 +76,9 @@ pub trait Payload: fmt::Debug {
 
     /// Whether a report says that nothing has happened.
     fn is_empty(report: &Self::Report) -> bool;
+
+    /// Whether a configuration has this backend.
+    fn has_backend(config: &Self::Config, key: &BackendKey) -> bool;
 }
 
 /// The number of a worker, from 1. No two workers of a service have the same one, upgrades included.

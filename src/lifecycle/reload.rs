@@ -20,7 +20,7 @@ impl<P: Payload> Service<P> {
         if matches!(self.phase, Phase::Stopping(_) | Phase::Ended(_)) {
             return self.reply_failed(caller.into_iter().collect(), STOPPING);
         }
-        self.queue.request_reload(caller);
+        self.operator.queue.request_reload(caller);
     }
 
     pub(super) fn on_config_loaded(&mut self, result: Result<Loaded<P::Config>, String>) {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::{Counters, RejectedReload, WorkerId};
+use crate::policy::operator::OverrideList;
 
 /// What one image of the supervisor leaves to the next. There is no candidate: an upgrade waits
 /// until none is on its way.
@@ -16,6 +17,8 @@ pub struct Saved {
     pub counters: Counters,
     /// The last reload, if it was rejected.
     pub rejected_reload: Option<RejectedReload>,
+    /// What operators have set on backends.
+    pub overrides: OverrideList,
     /// Whether a reload waits.
     pub reload_waits: bool,
     /// Whether an upgrade waits.
@@ -31,4 +34,6 @@ pub struct SavedWorker {
     pub age: Duration,
     /// Whether it sends heartbeats.
     pub is_watched: bool,
+    /// Whether it applies overrides of backends. Older versions do not.
+    pub knows_overrides: bool,
 }

@@ -10,7 +10,9 @@ use super::command::{Command, Failure, KillReason, Order};
 use super::drain::Draining;
 use super::event::Event;
 use super::kept_reports::KeptReports;
-use super::op_queue::{Allowed, OpQueue, Operation};
+use super::op_queue::{Allowed, Operation};
+use super::operator::{OperatorRequests, Surroundings};
+use super::overrides::OverrideTable;
 use super::rejections::Rejections;
 use super::restart::{Binary, Restart};
 use super::save::{Saved, SavedWorker};
@@ -20,6 +22,7 @@ use super::view::{Role, View, WorkerView};
 use super::worker::Worker;
 use super::workers::Workers;
 use super::{Counters, Loaded, Payload, Settings, WorkerId};
+use crate::policy::operator::OverrideList;
 use crate::policy::watchdog::Watchdog;
 use crate::time::Timestamp;
 
@@ -62,7 +65,7 @@ pub struct Service<P: Payload> {
     pub(super) workers: Workers<P>,
     /// The configuration that is served.
     pub(super) active: Loaded<P::Config>,
-    pub(super) queue: OpQueue<P::Caller>,
+    pub(super) operator: OperatorRequests<P::Caller>,
     pub(super) restart: Restart,
     pub(super) counters: Counters,
     pub(super) rejections: Rejections,
@@ -81,7 +84,7 @@ impl<P: Payload> Service<P> {
             phase: Phase::Starting,
             workers: Workers::new(),
             active,
-            queue: OpQueue::new(),
+            operator: OperatorRequests::new(),
             // The running binary is the one at this path at the start. Starting it by its path also
             // works under valgrind or an emulator, where `/proc/self/exe` is that tool.
             restart: Restart::new(Binary::OnDisk),
@@ -113,15 +116,16 @@ impl<P: Payload> Service<P> {
             draining.map(|(saved, left)| Draining { worker: worker(saved), deadline: now + *left });
         service.workers.draining = draining.collect();
         service.counters = saved.counters;
+        service.operator.overrides = OverrideTable::restore(&saved.overrides, now);
         service.rejections = Rejections::restore(saved.rejected_reload.clone(), now);
         if saved.current.is_none() {
             service.restart.schedule(now);
         }
         if saved.reload_waits {
-            service.queue.request_reload(None);
+            service.operator.queue.request_reload(None);
         }
         if saved.upgrade_waits {
-            service.queue.request_upgrade();
+            service.operator.queue.request_upgrade();
         }
         (service.now, service.ticks.last) = (now, now);
         service
@@ -139,8 +143,9 @@ impl<P: Payload> Service<P> {
             draining: draining.collect(),
             counters: self.counters,
             rejected_reload: self.rejections.reload(now),
-            reload_waits: self.queue.reload_waits(),
-            upgrade_waits: self.queue.upgrade_waits(),
+            overrides: self.operator.overrides.list(true, now),
+            reload_waits: self.operator.queue.reload_waits(),
+            upgrade_waits: self.operator.queue.upgrade_waits(),
         }
     }
 
@@ -169,6 +174,12 @@ impl<P: Payload> Service<P> {
         }
     }
 
+    /// What operators have set on the backends of the active configuration.
+    #[must_use]
+    pub fn overrides(&self, now: Timestamp) -> OverrideList {
+        self.operator.overrides.list(false, now)
+    }
+
     /// Takes an event into account. Returns what is to be done, in this order.
     pub fn handle(&mut self, event: Event<P>, now: Timestamp) -> Vec<Command<P>> {
         self.now = now;
@@ -185,8 +196,20 @@ impl<P: Payload> Service<P> {
             Event::StopSignal(signal) => self.on_stop_signal(signal),
             Event::StopRequested => self.stop(),
             Event::StopAndWait(caller) => self.stop_and_wait(caller),
-            Event::Tick => self.on_tick(),
+            Event::OverrideRequested { request, caller } => {
+                self.operate(|operator, rest| operator.request_override(request, caller, rest));
+            }
+            Event::ReportRequested(caller) => {
+                self.operate(|operator, rest| operator.request_report(caller, rest));
+            }
+            // It has settled the rounds: nothing may follow an exec.
+            Event::Tick => {
+                self.on_tick();
+                self.start_next();
+                return mem::take(&mut self.commands);
+            }
         }
+        self.operate(OperatorRequests::settle);
         self.start_next();
         mem::take(&mut self.commands)
     }
@@ -206,6 +229,8 @@ impl<P: Payload> Service<P> {
             self.workers.candidates().map(Candidate::deadline).min(),
             draining.map(|draining| draining.deadline).min(),
             self.workers.all().filter_map(Worker::exit_deadline).min(),
+            self.operator.overrides.next_end(),
+            self.operator.rounds.deadline(),
             phase,
             self.settings.keepalive.map(|_| self.ticks.keepalive_at),
         ];
@@ -229,6 +254,8 @@ impl<P: Payload> Service<P> {
         self.kill_hung_workers();
         self.kill_disconnected_worker();
         self.abandon_killed_workers();
+        self.operate(OperatorRequests::expire);
+        self.operate(OperatorRequests::settle);
         self.end_if_stopped();
         // Nothing may follow an exec: it would be lost.
         self.advance_upgrade();
@@ -238,7 +265,7 @@ impl<P: Payload> Service<P> {
     fn start_next(&mut self) {
         let is_free = matches!(self.phase, Phase::Serving) && !self.workers.has_candidate();
         let upgrade = is_free && self.workers.current.is_some();
-        match self.queue.next(Allowed { reload: is_free, upgrade }) {
+        match self.operator.queue.next(Allowed { reload: is_free, upgrade }) {
             Some(Operation::Reload(callers)) => {
                 self.phase = Phase::Loading(callers);
                 self.commands.extend([Command::NotifyReloading, Command::LoadConfig]);
@@ -256,6 +283,16 @@ impl<P: Payload> Service<P> {
         if !callers.is_empty() {
             self.commands.push(Command::ReplyFailed(callers, why.to_owned()));
         }
+    }
+
+    /// Does something about what operators have asked for.
+    pub(super) fn operate(
+        &mut self,
+        act: impl FnOnce(&mut OperatorRequests<P::Caller>, &mut Surroundings<'_, P>),
+    ) {
+        let Self { operator, workers, active, commands, .. } = self;
+        let active = &active.config;
+        act(operator, &mut Surroundings { workers, active, commands, now: self.now });
     }
 
     pub(super) fn log(&mut self, level: Level, message: String) {

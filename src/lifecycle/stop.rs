@@ -63,7 +63,7 @@ impl<P: Payload> Service<P> {
         let accepting = self.workers.candidates().filter(|candidate| candidate.step.may_accept());
         let settings = accepting.map(|candidate| candidate.loaded.shutdown);
         let stop = Stop::new(settings.chain([self.active.shutdown]), self.now);
-        let mut callers = self.queue.cancel();
+        let mut callers = self.operator.queue.cancel();
         match mem::replace(&mut self.phase, Phase::Stopping(stop)) {
             Phase::Upgrading(upgrade) => self.undo_upgrade(&upgrade),
             Phase::Loading(waiting) => callers.extend(waiting),

@@ -5,6 +5,7 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use super::*;
+use crate::policy::operator::{OperatorMode, OverrideChange, OverrideRequest};
 use crate::time::Timestamp;
 
 #[derive(Debug)]
@@ -18,6 +19,10 @@ impl Payload for Numbers {
 
     fn is_empty(report: &u32) -> bool {
         *report == 0
+    }
+
+    fn has_backend(_config: &u32, key: &BackendKey) -> bool {
+        key.backend != "none"
     }
 }
 
@@ -477,4 +482,119 @@ fn the_log_says_that_a_worker_was_killed_before_it_says_that_it_died() {
     let place = |start: &str| bench.with_log.iter().position(|one| one.starts_with(start));
     let (killed, died) = (place("Kill(WorkerId(1), Hung("), place("Log(Error, \"worker died: "));
     assert!(killed.is_some() && killed < died, "{:?}", bench.with_log);
+}
+
+// ── what operators set on backends ──
+
+fn disable(backend: &str) -> OverrideRequest {
+    OverrideRequest {
+        key: BackendKey { pool: "web".to_owned(), backend: backend.to_owned() },
+        change: OverrideChange::Mode(OperatorMode::Disabled),
+        lasts: None,
+        by: "uid=0".to_owned(),
+        reason: String::new(),
+    }
+}
+
+impl Bench {
+    fn sets(&mut self, request: OverrideRequest, caller: u32) {
+        self.event(Event::OverrideRequested { request, caller });
+    }
+
+    fn applied(&mut self, worker: WorkerId, serial: u64, version: u64) {
+        self.said(worker, WorkerEvent::OverridesApplied { serial, version });
+    }
+
+    fn sends_list_to(&self, worker: WorkerId) -> bool {
+        let start = format!("SendOverrides {{ worker: {worker:?}, ");
+        self.commands.iter().any(|command| command.starts_with(&start))
+    }
+
+    fn replies(&self) -> usize {
+        self.commands.iter().filter(|command| command.starts_with("ReplyRound(")).count()
+    }
+}
+
+#[test]
+fn an_override_is_replied_to_once_every_worker_applies_it() {
+    let mut bench = Bench::serving();
+    bench.applied(FIRST, 0, 0);
+    bench.sets(disable("a"), 7);
+    assert!(bench.sends_list_to(FIRST) && bench.replies() == 0, "{:?}", bench.commands);
+    bench.applied(FIRST, 1, 1);
+    assert_eq!(bench.replies(), 1);
+    assert!(bench.commands[0].contains("late: [], unaware: [], client: 7"));
+}
+
+#[test]
+fn a_worker_gets_the_overrides_at_its_start_and_those_that_are_set_while_it_warms_up() {
+    let mut bench = Bench::serving();
+    bench.applied(FIRST, 0, 0);
+    bench.sets(disable("a"), 7);
+    bench.reload(1);
+    assert!(bench.commands.iter().any(|command| {
+        command.starts_with("Spawn") && command.contains("\"a\": BackendOverride")
+    }));
+    bench.sets(disable("b"), 8);
+    assert!(!bench.sends_list_to(SECOND), "it may be of an older version");
+    bench.applied(SECOND, 0, 1);
+    assert!(bench.sends_list_to(SECOND));
+    bench.applied(SECOND, 2, 2);
+    bench.sets(disable("c"), 9);
+    assert!(bench.sends_list_to(FIRST) && bench.sends_list_to(SECOND));
+}
+
+#[test]
+fn a_worker_that_does_not_know_overrides_gets_none_and_the_client_learns_it() {
+    let mut bench = Bench::serving();
+    bench.sets(disable("a"), 7);
+    assert!(!bench.sends_list_to(FIRST));
+    assert!(bench.commands[0].contains("late: [], unaware: [WorkerId(1)], client: 7"));
+}
+
+#[test]
+fn a_worker_that_does_not_confirm_is_waited_for_for_five_seconds() {
+    let mut bench = Bench::serving();
+    bench.applied(FIRST, 0, 0);
+    bench.sets(disable("a"), 7);
+    bench.passes(Duration::from_secs(4));
+    assert_eq!(bench.replies(), 0);
+    bench.passes(Duration::from_secs(1));
+    assert!(bench.commands[0].contains("late: [WorkerId(1)]"), "{:?}", bench.commands);
+}
+
+#[test]
+fn an_override_ends_by_its_time_for_every_worker() {
+    let mut bench = Bench::serving();
+    bench.applied(FIRST, 0, 0);
+    bench.sets(OverrideRequest { lasts: Some(Duration::from_secs(60)), ..disable("a") }, 7);
+    bench.applied(FIRST, 1, 1);
+    bench.passes(Duration::from_secs(59));
+    assert!(!bench.sends_list_to(FIRST));
+    bench.passes(Duration::from_secs(1));
+    assert!(bench.sends_list_to(FIRST));
+    assert!(bench.with_log[0].contains("override ended: pool=web backend=a before="));
+    assert!(bench.service.overrides(bench.now).is_empty());
+}
+
+#[test]
+fn a_backend_that_the_configuration_does_not_have_is_refused() {
+    let mut bench = Bench::serving();
+    bench.sets(disable("none"), 7);
+    assert!(bench.has("ReplyFailed([7], \"the configuration has no backend web/none\")"));
+}
+
+#[test]
+fn an_upgrade_keeps_the_overrides_and_asks_the_workers_again() {
+    let mut bench = Bench::serving();
+    bench.applied(FIRST, 0, 0);
+    bench.sets(disable("a"), 7);
+    bench.begin_upgrade(1);
+    let saved = bench.service.save(bench.now);
+    assert!(saved.current.as_ref().unwrap().knows_overrides);
+    let loaded = Loaded { config: 0, shutdown: SHUTDOWN };
+    bench.service = Service::restore(bench.service.settings.clone(), loaded, &saved, bench.now);
+    bench.event(Event::Resumed(None));
+    assert!(bench.sends_list_to(FIRST));
+    assert_eq!(bench.service.overrides(bench.now).pools["web"].len(), 1);
 }

@@ -49,7 +49,7 @@ impl<P: Payload> Service<P> {
                             .to_owned(),
                     );
                 }
-                self.queue.request_upgrade();
+                self.operator.queue.request_upgrade();
             }
         }
     }
@@ -114,13 +114,15 @@ impl<P: Payload> Service<P> {
     fn unquiesce_workers(&mut self) {
         self.workers.all_mut().for_each(Worker::record_unquiesce);
         self.send_to_all(Order::Unquiesce);
+        // A worker did not confirm while it was quiet.
+        self.operate(|operator, rest| operator.send_lists(rest));
     }
 
     /// The worker that serves is gone, and a new one comes first.
     pub(super) fn postpone_upgrade(&mut self) {
         if matches!(self.phase, Phase::Upgrading(_)) {
             self.abort_upgrade();
-            self.queue.request_upgrade();
+            self.operator.queue.request_upgrade();
         }
     }
 }

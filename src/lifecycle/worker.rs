@@ -70,6 +70,34 @@ pub(super) struct Worker {
     /// From its first heartbeat on.
     watchdog: Option<Watchdog>,
     hung_threads: u64,
+    pub(super) overrides: OverrideProgress,
+}
+
+/// How far a worker is with the overrides that operators have set, by the versions of the list.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) struct OverrideProgress {
+    sent: u64,
+    /// `None`: it has not said so far that it knows overrides. Older versions never do.
+    applied: Option<u64>,
+}
+
+impl OverrideProgress {
+    pub(super) const fn is_known(self) -> bool {
+        self.applied.is_some()
+    }
+
+    pub(super) const fn record_sent(&mut self, version: u64) {
+        self.sent = version;
+    }
+
+    pub(super) fn record_applied(&mut self, version: u64) {
+        self.applied = self.applied.max(Some(version));
+    }
+
+    /// Whether it was not sent this version yet.
+    pub(super) const fn is_behind(self, newest: u64) -> bool {
+        self.sent < newest
+    }
 }
 
 impl Worker {
@@ -86,6 +114,7 @@ impl Worker {
             exit: None,
             watchdog: None,
             hung_threads: 0,
+            overrides: OverrideProgress::default(),
         }
     }
 
@@ -99,12 +128,18 @@ impl Worker {
         Self {
             lived_before: saved.age,
             watchdog: hang_timeout.map(|timeout| Watchdog::new(timeout, now)),
+            overrides: OverrideProgress { sent: 0, applied: saved.knows_overrides.then_some(0) },
             ..Self::new(saved.id, now)
         }
     }
 
     pub(super) fn save(&self, now: Timestamp) -> SavedWorker {
-        SavedWorker { id: self.id, age: self.age(now), is_watched: self.watchdog.is_some() }
+        SavedWorker {
+            id: self.id,
+            age: self.age(now),
+            is_watched: self.watchdog.is_some(),
+            knows_overrides: self.overrides.is_known(),
+        }
     }
 
     pub(super) const fn id(&self) -> WorkerId {
@@ -128,6 +163,11 @@ impl Worker {
     /// reaped, its PID may have been reused.
     pub(super) const fn is_running(&self) -> bool {
         self.exit.is_none() && self.killed.is_none()
+    }
+
+    /// Whether messages reach it, as far as we know.
+    pub(super) const fn is_link_open(&self) -> bool {
+        self.link_closed.is_none()
     }
 
     pub(super) const fn is_reaped(&self) -> bool {

@@ -65,6 +65,11 @@ pub(super) fn run_with_queued_log(
 
 /// Runs a command that ends by itself, and may block on its log output.
 pub(super) fn run_with_blocking_log(command: impl FnOnce() -> Result<(), String>) -> ExitCode {
+    run_with_exit_code(|| command().map(|()| ExitCode::SUCCESS))
+}
+
+/// The same for a command that chooses its exit code.
+pub(super) fn run_with_exit_code(command: impl FnOnce() -> Result<ExitCode, String>) -> ExitCode {
     let (filter, problem) = choose_filter();
     if let Err(error) = program_log::start_blocking(&filter) {
         return print_error(&format!("weir: cannot start the log: {error}"));
@@ -73,7 +78,7 @@ pub(super) fn run_with_blocking_log(command: impl FnOnce() -> Result<(), String>
         log::warn!("{problem}");
     }
     match command() {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(message) => print_error(&message),
     }
 }

@@ -108,7 +108,7 @@ impl ErrorKind {
             Outcome::Aborted(abort) => Some(Self::Aborted(abort)),
             Outcome::Abandoned => Some(Self::Abandoned),
             Outcome::Refused(refusal) => match refusal {
-                Refusal::NoBackend => Some(Self::NoBackend),
+                Refusal::NoBackend | Refusal::TakenOut => Some(Self::NoBackend),
                 Refusal::Overload => Some(Self::Overload),
                 Refusal::RequestTimeout => Some(Self::RequestTimeout),
                 Refusal::InvalidResponse => Some(Self::InvalidResponse),

@@ -13,6 +13,7 @@ pub mod hysteresis;
 pub mod latency;
 pub mod limiter;
 pub mod log_throttle;
+pub mod operator;
 pub mod penalty;
 pub mod refresh;
 pub mod retry;

@@ -326,7 +326,12 @@ impl Members<'_> {
             log::error!("series of new backends not made: error=\"{error}\"");
         }
         let observer = observe(SnapshotMetrics::new(metrics));
-        current.replace(Serving { snapshot: Arc::new(snapshot), observer });
+        let snapshot = Arc::new(snapshot);
+        // A new backend is never seen without what operators have set on it; and once more, in case
+        // they have set something meanwhile.
+        snapshot.apply_overrides();
+        current.replace(Serving { snapshot: Arc::clone(&snapshot), observer });
+        snapshot.apply_overrides();
     }
 
     fn log(&self, pool: &PoolName, source: &str, change: &MemberChange) {

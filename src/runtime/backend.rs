@@ -14,12 +14,16 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::config::HealthCheck;
-use crate::policy::hysteresis::{HealthStreak, Hysteresis};
+use crate::policy::hysteresis::Hysteresis;
+use crate::policy::operator::{BackendOverride, OperatorMode};
 use crate::runtime::circuit::Circuit;
 use crate::runtime::endpoint::{Change, Endpoint};
+pub use crate::runtime::health_state::{HealthState, PastInstant};
 use crate::runtime::ids::EntryId;
+pub use crate::runtime::standing::Eligibility;
+use crate::runtime::standing::{Standing, Standpoint};
 use crate::runtime::weight::BackendWeight;
-use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use crate::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use crate::time::Timestamp;
 
 /// One server of one pool.
@@ -35,7 +39,7 @@ pub struct Backend {
     pub origin: BackendOrigin,
     /// How to connect to it.
     pub transport: TransportKey,
-    healthy: AtomicBool,
+    standing: Standing,
     pub(super) in_flight: AtomicU64,
     /// Requests in flight of other workers, as last reported.
     other_workers: AtomicU64,
@@ -61,17 +65,6 @@ pub struct BackendOrigin {
     pub entry: EntryId,
     /// The name that its certificate must have, if that is not the same for the whole entry.
     pub own_name: Option<Box<str>>,
-}
-
-/// Whether a backend gets requests.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Eligibility {
-    /// Its health checks pass, and its circuit breaker is closed.
-    Eligible,
-    /// Only its circuit breaker keeps requests away from it.
-    KeptOut,
-    /// Its health checks do not pass, or its name is not resolved.
-    Unhealthy,
 }
 
 /// How to connect to a backend. A different transport means a different server: the health of the
@@ -111,35 +104,6 @@ pub struct Health {
     pub last_error: Option<String>,
 }
 
-/// An instant that may lie before the start of the clock, as seen by another process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PastInstant {
-    /// An instant of this clock,
-    pub at: Timestamp,
-    /// and how long before it.
-    pub earlier: Duration,
-}
-
-impl PastInstant {
-    /// How long ago it was.
-    #[must_use]
-    pub fn ago(self, now: Timestamp) -> Duration {
-        now.since(self.at).saturating_add(self.earlier)
-    }
-}
-
-/// A backend's health for the next worker. Times are durations, because workers have different
-/// clocks.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HealthState {
-    /// `None` if no probe has ever reported, or there is no health check.
-    pub standing: Option<HealthStreak>,
-    /// How long ago the last probe ended.
-    pub checked_ago: Option<Duration>,
-    /// Why the last failed probe or attempt failed.
-    pub last_error: Option<String>,
-}
-
 impl Backend {
     /// A backend without any requests yet. With a health check it gets no request before its first
     /// probe has passed; without one it counts as healthy. While its host name is unresolved it
@@ -153,7 +117,7 @@ impl Backend {
             identity: xxh3_64(label.as_bytes()),
             origin: BackendOrigin::default(),
             transport: TransportKey::default(),
-            healthy: AtomicBool::new(hysteresis.is_none() && endpoint.address().is_some()),
+            standing: Standing::new(hysteresis.is_none() && endpoint.address().is_some()),
             endpoint,
             in_flight: AtomicU64::new(0),
             other_workers: AtomicU64::new(0),
@@ -219,26 +183,51 @@ impl Backend {
     /// Whether its health checks pass.
     #[must_use]
     pub fn is_healthy(&self) -> bool {
-        self.healthy.load(Relaxed)
+        self.standing.is_healthy()
+    }
+
+    /// Whether its health checks pass, and no operator keeps requests away from it.
+    #[must_use]
+    pub fn is_available(&self) -> bool {
+        self.standing.get() == Standpoint::Available
+    }
+
+    /// How an operator keeps requests away from it, if one does.
+    #[must_use]
+    pub fn operator_mode(&self) -> Option<OperatorMode> {
+        match self.standing.get() {
+            Standpoint::TakenOut(mode) => Some(mode),
+            Standpoint::Available | Standpoint::Unhealthy => None,
+        }
+    }
+
+    /// Sets how an operator keeps requests away from it. Its health checks go on.
+    pub fn set_operator_mode(&self, mode: Option<OperatorMode>) {
+        self.standing.set_operator_mode(mode);
     }
 
     /// Whether it gets requests.
     #[must_use]
     pub fn eligibility(&self) -> Eligibility {
-        match (self.is_healthy(), self.circuit.keeps_out()) {
-            (true, false) => Eligibility::Eligible,
-            (true, true) => Eligibility::KeptOut,
-            (false, _) => Eligibility::Unhealthy,
+        match self.standing.get() {
+            Standpoint::Available if self.circuit.keeps_out() => Eligibility::KeptOut,
+            Standpoint::Available => Eligibility::Eligible,
+            Standpoint::Unhealthy => Eligibility::Unhealthy,
+            Standpoint::TakenOut(mode) => Eligibility::TakenOut(mode),
         }
     }
 
     fn set_healthy(&self, healthy: bool) {
-        self.healthy.store(healthy, Relaxed);
+        self.standing.set_healthy(healthy);
     }
 
-    /// Whether its last health check passed, but it needs further passes to be healthy.
+    /// Whether its last health check passed, but it needs further passes to be healthy, and no operator
+    /// keeps requests away from it.
     #[must_use]
     pub fn is_recovering(&self) -> bool {
+        if self.operator_mode().is_some() {
+            return false;
+        }
         let probes = self.probes.lock();
         let standing = probes.hysteresis.as_ref().and_then(Hysteresis::export);
         standing.is_some_and(|standing| !standing.healthy && standing.run > 0)
@@ -395,6 +384,14 @@ impl Member {
     pub fn has_place(&self) -> bool {
         let in_flight = || self.backend.in_flight().saturating_add(self.backend.other_workers());
         self.max_requests.is_none_or(|max| in_flight() < u64::from(max.get()))
+    }
+}
+
+impl Member {
+    /// Applies what operators have set on it; `None`: nothing.
+    pub fn apply_override(&self, set: Option<&BackendOverride>) {
+        let mode = set.and_then(|set| set.mode.as_ref()).map(|mode| mode.value);
+        self.backend.set_operator_mode(mode);
     }
 }
 

@@ -332,7 +332,10 @@ impl Breakers {
 
     /// Whether at least half of the others are silent, too.
     fn are_silent(&self, members: &[Member], but: BackendId, now: Timestamp) -> bool {
-        let others = || members.iter().enumerate().filter(|(index, _)| *index != but.position());
+        let others = || {
+            let others = members.iter().enumerate().filter(|(index, _)| *index != but.position());
+            others.filter(|(_, member)| member.backend.operator_mode().is_none())
+        };
         let silent = others().filter(|(_, member)| self.is_silent(&member.backend, now)).count();
         silent > 0 && silent * 2 >= others().count()
     }
@@ -340,12 +343,16 @@ impl Breakers {
 
 /// The other backends of the pool.
 fn peers(members: &[Member], but: BackendId, why: Suspicion) -> Peers {
-    let mut found =
-        Peers { eligible_others: 0, out: 0, total: members.len(), usual: FailureRate::ZERO };
+    let mut found = Peers { eligible_others: 0, out: 0, total: 0, usual: FailureRate::ZERO };
     let mut rates = [FailureRate::ZERO; config::limits::BACKENDS_MAX];
     let mut known = 0;
     for (index, member) in members.iter().enumerate() {
         let backend = &member.backend;
+        // One that an operator has taken out is no measure for the others, and no help.
+        if backend.operator_mode().is_some() {
+            continue;
+        }
+        found.total += 1;
         let is_out = backend.circuit.is_out();
         // One that health checks have taken out is out without its breaker.
         found.out += usize::from(is_out && backend.is_healthy());

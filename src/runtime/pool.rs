@@ -276,7 +276,7 @@ impl Pool {
     /// Whether there is any backend to retry a request on that has failed at those in `tried`.
     #[must_use]
     pub fn has_another(&self, tried: &BackendSet) -> bool {
-        !self.healthy().is_empty() || self.has_untried(tried)
+        !self.available().is_empty() || self.has_untried(tried)
     }
 
     /// Whether there is an untried backend for a request that has failed at those in `tried`.
@@ -309,7 +309,9 @@ impl Pool {
         if tried.is_empty() {
             return BackendSet::EMPTY;
         }
-        let recovering = self.those(Backend::is_recovering).without(tried);
+        let recovers =
+            |backend: &Backend| backend.operator_mode().is_none() && backend.is_recovering();
+        let recovering = self.those(recovers).without(tried);
         if !recovering.is_empty() || out.is_empty() {
             return recovering;
         }
@@ -323,7 +325,7 @@ impl Pool {
             match member.backend.eligibility() {
                 Eligibility::Eligible => sorted.closed.insert(BackendId::new(position)),
                 Eligibility::KeptOut => sorted.out.insert(BackendId::new(position)),
-                Eligibility::Unhealthy => {}
+                Eligibility::Unhealthy | Eligibility::TakenOut(_) => {}
             }
         }
         sorted
@@ -333,6 +335,18 @@ impl Pool {
     #[must_use]
     pub fn healthy(&self) -> BackendSet {
         self.those(Backend::is_healthy)
+    }
+
+    /// The healthy backends that no operator has taken out.
+    #[must_use]
+    pub fn available(&self) -> BackendSet {
+        self.those(Backend::is_available)
+    }
+
+    /// Whether there is a healthy backend, and operators have taken out each of them.
+    #[must_use]
+    pub fn is_taken_out(&self) -> bool {
+        self.available().is_empty() && !self.healthy().is_empty()
     }
 
     fn those(&self, is_one: impl Fn(&Backend) -> bool) -> BackendSet {

@@ -23,6 +23,7 @@ use crate::runtime::breakers::Breakers;
 use crate::runtime::endpoint::{Endpoint, Lookup};
 use crate::runtime::ids::{EntryId, PoolId, PoolMap};
 use crate::runtime::members::new_backend;
+use crate::runtime::overrides::CurrentOverrides;
 use crate::runtime::pool::{Pick, Pool, PoolCommon};
 use crate::runtime::routes::Routes;
 use crate::runtime::tunnels::TunnelGauge;
@@ -64,6 +65,8 @@ pub struct SnapshotCommon {
     pub body_bytes_max: Option<u64>,
     /// The key of the limiters' tables.
     pub seed: Seed,
+    /// What operators have set on backends.
+    pub overrides: CurrentOverrides,
 }
 
 /// The key of the limiters' tables. It stays the same from worker to worker; otherwise the buckets
@@ -147,6 +150,7 @@ impl Snapshot {
             trusted_proxies: config.trusted_proxies.clone(),
             forwarded: config.forwarded,
             seed: Seed(seed),
+            overrides: CurrentOverrides::default(),
         };
         Self { common: Arc::new(common), pools }
     }
@@ -164,10 +168,23 @@ impl Snapshot {
         Self { pools: pools.collect(), common: Arc::clone(&self.common) }
     }
 
-    /// Whether every pool has a healthy backend.
+    /// Applies what operators have set to all backends. Those that are not in the list are as configured.
+    ///
+    /// To be called after a new list was set, and after a snapshot with new members has replaced this
+    /// one: whichever of the two comes last sees what the other has done.
+    pub fn apply_overrides(&self) {
+        let list = self.overrides.get();
+        for pool in &self.pools {
+            for member in pool.members.iter() {
+                member.apply_override(list.get(pool.name.as_str(), &member.backend.label));
+            }
+        }
+    }
+
+    /// Whether every pool has a healthy backend that no operator has taken out.
     #[must_use]
     pub fn serves_every_pool(&self) -> bool {
-        self.pools.iter().all(|pool| !pool.healthy().is_empty())
+        self.pools.iter().all(|pool| !pool.available().is_empty())
     }
 }
 

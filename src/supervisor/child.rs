@@ -18,6 +18,7 @@ use super::{Input, WorkerId};
 use crate::link::{Link, Start, ToSupervisor, ToWorker};
 use crate::runtime::handoff::Handoff;
 use crate::runtime::in_flight::InFlight;
+use crate::runtime::report::BackendReport;
 
 /// The process of a worker.
 #[derive(Debug)]
@@ -33,6 +34,8 @@ pub(super) struct Child {
     pub(super) in_flight: Vec<InFlight>,
     /// What it found out about the host names of its configuration.
     pub(super) names: Handoff,
+    /// Its backends, as it last reported.
+    pub(super) backends: Vec<BackendReport>,
     /// How these names differ from those of the worker before it.
     pub(super) name_changes: Vec<String>,
 }
@@ -104,6 +107,7 @@ impl Child {
             connections: 0,
             in_flight: Vec::new(),
             names: Handoff::default(),
+            backends: Vec::new(),
             name_changes: Vec::new(),
         }
     }

@@ -2,16 +2,18 @@
 
 use std::net::TcpListener;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use super::child::{Child, Executable, StartMessage};
 use super::compatibility::{CompatibilityCheck, with_path};
 use super::config::{ActiveConfig, format_bind_errors, report};
 use super::control::Reply;
-use super::{Client, Supervisor, SupervisorError, Values, announce, loaded, systemd};
+use super::{Client, Supervisor, SupervisorError, Values, announce, loaded, operator, systemd};
 use crate::config::diff;
 use crate::lifecycle::{Binary, Command, Event, Failure, Loaded, Order, WorkerEvent, WorkerId};
 use crate::link::{Start, ToWorker};
 use crate::metrics::SupervisorStats;
+use crate::policy::operator::OverrideList;
 
 impl Supervisor {
     /// Carries out a command. Returns what happened at once, if the life cycle has to know.
@@ -21,9 +23,15 @@ impl Supervisor {
                 log::log!(target: "weir::lifecycle", level, "{message}");
             }
             Command::LoadConfig => return Some(Event::ConfigLoaded(self.load_config())),
-            Command::Spawn { worker, config, binary, is_alone } => {
-                return self.spawn(worker, &config, binary, is_alone);
+            Command::Spawn { worker, config, binary, is_alone, overrides } => {
+                let start = self.start_of(worker, &config, is_alone, &overrides);
+                return self.spawn(start, worker, binary);
             }
+            Command::SendOverrides { worker, serial, list } => {
+                let list = Arc::unwrap_or_clone(list);
+                return self.processes.send(worker, &ToWorker::Overrides { serial, list });
+            }
+            Command::ReplyRound(result) => operator::reply(self, *result),
             Command::Send(worker, order) => {
                 return self.processes.send(worker, &order_message(order));
             }
@@ -73,30 +81,34 @@ impl Supervisor {
         None
     }
 
-    fn spawn(
-        &mut self,
+    /// What a worker is to serve.
+    fn start_of(
+        &self,
         worker: WorkerId,
         config: &ActiveConfig,
-        binary: Binary,
         is_alone: bool,
-    ) -> Option<Event<Values>> {
-        let now = self.clock.now();
-        let addresses = config.addresses();
-        let sockets: Vec<&TcpListener> = self.sockets.of(&addresses).collect();
-        let start = Start {
+        overrides: &OverrideList,
+    ) -> Start {
+        Start {
             text: config.text.clone(),
             version: config.version.clone(),
-            sockets: addresses,
-            state: Some(self.checkpoint.for_start(now)),
+            sockets: config.addresses(),
+            state: Some(self.checkpoint.for_start(self.clock.now())),
             supervision: SupervisorStats { generation: worker.0, ..self.stats() },
             is_alone,
-        };
+            overrides: overrides.clone(),
+        }
+    }
+
+    fn spawn(&mut self, start: Start, worker: WorkerId, binary: Binary) -> Option<Event<Values>> {
+        let sockets: Vec<&TcpListener> = self.sockets.of(&start.sockets).collect();
+        let version = start.version.clone();
         let image = self.processes.image(binary);
         let executable = Executable { program: &self.options.program, image: &image };
         let message = StartMessage { start, sockets: &sockets };
         match Child::start(executable, worker, message, &self.inputs) {
             Ok(child) => {
-                log::debug!("worker started: generation={worker} config={}", config.version);
+                log::debug!("worker started: generation={worker} config={version}");
                 self.processes.workers.insert(worker, child);
                 None
             }

@@ -15,10 +15,11 @@ use std::thread;
 use std::time::Duration;
 
 use rustix::fs::{Mode, fchmod};
-use serde::{Deserialize, Serialize};
+use rustix::net::sockopt::socket_peercred;
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::Input;
+pub use super::request::{Reply, Request};
 
 /// How many clients may wait to be accepted.
 const BACKLOG: i32 = 128;
@@ -39,50 +40,6 @@ const EXEC_TIMEOUT: Duration = Duration::from_secs(3);
 /// What to do about a path that the system does not take.
 const PATH_TOO_LONG: &str = "the path of a Unix socket has at most 107 bytes: give a shorter one \
                              by --control or WEIR_CONTROL";
-
-/// A command for a supervisor.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Request {
-    /// Reload the configuration; the reply comes with the result.
-    Reload,
-    /// Report the status.
-    Status,
-    /// Stop gracefully.
-    Stop,
-    /// Stop gracefully, unless a stop is under way; the reply comes with the end and contains the result.
-    #[serde(rename = "finish")]
-    StopAndWait,
-}
-
-impl Request {
-    /// Whether it may be sent twice. A service that was ordered to stop and is gone has stopped.
-    const fn may_be_asked_again(self) -> bool {
-        match self {
-            Self::Reload | Self::Status => true,
-            Self::Stop | Self::StopAndWait => false,
-        }
-    }
-}
-
-/// The result of a command.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Reply {
-    /// Whether it was done.
-    pub done: bool,
-    /// For the operator.
-    pub text: String,
-}
-
-impl Reply {
-    pub(super) fn done(text: String) -> Self {
-        Self { done: true, text }
-    }
-
-    pub(super) fn failed(text: String) -> Self {
-        Self { done: false, text }
-    }
-}
 
 /// The path of the socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -264,7 +221,10 @@ fn handle_client(stream: &UnixStream, inputs: &Sender<Input>) -> io::Result<()> 
     stream.set_read_timeout(Some(REQUEST_TIMEOUT))?;
     let mut line = String::new();
     BufReader::new(stream.take(REQUEST_BYTES_MAX)).read_line(&mut line)?;
-    let request: Request = serde_json::from_str(&line)?;
+    let mut request: Request = serde_json::from_str(&line)?;
+    if let Request::Override(command) = &mut request {
+        command.by = author(stream);
+    }
     if request == Request::StopAndWait {
         return inputs.send(Input::StopAndWait(stream.try_clone()?)).map_err(io::Error::other);
     }
@@ -272,6 +232,14 @@ fn handle_client(stream: &UnixStream, inputs: &Sender<Input>) -> io::Result<()> 
     inputs.send(Input::Command(request, reply)).map_err(io::Error::other)?;
     let answer = answer.recv().map_err(io::Error::other)?;
     write(stream, &answer)
+}
+
+/// Who has connected.
+fn author(stream: &UnixStream) -> String {
+    match socket_peercred(stream) {
+        Ok(peer) => format!("uid={} pid={}", peer.uid.as_raw(), peer.pid.as_raw_nonzero()),
+        Err(_not_known) => "unknown".to_owned(),
+    }
 }
 
 fn write(mut stream: &UnixStream, answer: &Reply) -> io::Result<()> {
@@ -294,7 +262,7 @@ pub(super) fn reply_at_the_end(stream: UnixStream, answer: &Reply) {
 ///
 /// # Errors
 /// None runs, or it went away.
-pub fn ask(path: &Path, request: Request) -> io::Result<Reply> {
+pub fn ask(path: &Path, request: &Request) -> io::Result<Reply> {
     let mut answer = ask_once(path, request)?;
     let mut waited = Duration::ZERO;
     while answer.is_none() && request.may_be_asked_again() && waited < EXEC_TIMEOUT {
@@ -330,18 +298,18 @@ pub fn help_for(error: &io::Error) -> &'static str {
 }
 
 /// `None` if it closed the connection before it replied.
-fn ask_once(path: &Path, request: Request) -> io::Result<Option<Reply>> {
+fn ask_once(path: &Path, request: &Request) -> io::Result<Option<Reply>> {
     let mut stream = UnixStream::connect(path)?;
     stream.set_read_timeout(Some(REPLY_TIMEOUT))?;
     stream.set_write_timeout(Some(REPLY_TIMEOUT))?;
     let mut line = String::new();
     let asked = (|| {
-        stream.write_all(&serde_json::to_vec(&request)?)?;
+        stream.write_all(&serde_json::to_vec(request)?)?;
         stream.write_all(b"\n")?;
         let mut reader = BufReader::new(stream);
         let is_alive = || is_alive(path, request);
         let read = read_while_alive(is_alive, || reader.read_line(&mut line))?;
-        if request == Request::StopAndWait {
+        if *request == Request::StopAndWait {
             // Closed by the end of the process.
             read_while_alive(is_alive, || io::copy(&mut reader, &mut io::sink()))?;
         }
@@ -376,12 +344,14 @@ fn read_while_alive<T>(
 
 /// Whether a supervisor that has not replied yet reports its status. One that stops may have closed its
 /// socket before its last reply.
-fn is_alive(path: &Path, request: Request) -> bool {
+fn is_alive(path: &Path, request: &Request) -> bool {
     match request {
         Request::Status => false,
-        Request::Reload => ask_once(path, Request::Status).is_ok(),
+        Request::Reload | Request::Backends(_) | Request::Override(_) => {
+            ask_once(path, &Request::Status).is_ok()
+        }
         Request::Stop | Request::StopAndWait => {
-            !ask_once(path, Request::Status).is_err_and(|error| is_timeout(&error))
+            !ask_once(path, &Request::Status).is_err_and(|error| is_timeout(&error))
         }
     }
 }
@@ -559,11 +529,15 @@ mod tests {
                     }
                 }
             });
-            let reply = ask(&path, request);
+            let reply = ask(&path, &request);
             serve.join().unwrap();
             match request {
                 Request::Reload => assert_eq!(reply.unwrap().text, "reloaded"),
-                Request::Stop | Request::Status | Request::StopAndWait => {
+                Request::Stop
+                | Request::Status
+                | Request::StopAndWait
+                | Request::Backends(_)
+                | Request::Override(_) => {
                     assert_eq!(reply.unwrap_err().kind(), io::ErrorKind::UnexpectedEof)
                 }
             }

@@ -23,6 +23,7 @@ use crate::lifecycle::{Counters, RejectedReload, Saved, SavedWorker, WorkerId};
 use crate::link::State;
 use crate::log::Log;
 use crate::metrics::SupervisorStats;
+use crate::policy::operator::OverrideList;
 use crate::sockets::{inherited, lent};
 
 /// The version of the format of [`ExecState`]. Raise it when this binary can no longer read
@@ -63,10 +64,20 @@ pub(super) struct ExecState {
     /// Lines of the log that are lost without a report of it, at the latest by the exec.
     #[serde(default)]
     log_unreported: u64,
+    #[serde(flatten)]
+    waiting: WaitingOperations,
+    /// What operators have set on backends; an older image has nothing.
+    #[serde(default)]
+    overrides: OverrideList,
+}
+
+/// Operations that wait for their turn.
+#[derive(Debug, Serialize, Deserialize)]
+struct WaitingOperations {
     #[serde(rename = "reload_again")]
-    reload_waits: bool,
+    reload: bool,
     #[serde(rename = "upgrade_again")]
-    upgrade_waits: bool,
+    upgrade: bool,
 }
 
 /// Why a reload was rejected, and when.
@@ -106,11 +117,18 @@ struct Worker {
     /// Whether it sends heartbeats.
     #[serde(rename = "watched", default)]
     is_watched: bool,
+    #[serde(default)]
+    knows_overrides: bool,
 }
 
 impl Worker {
     const fn saved(&self) -> SavedWorker {
-        SavedWorker { id: WorkerId(self.generation), age: self.age, is_watched: self.is_watched }
+        SavedWorker {
+            id: WorkerId(self.generation),
+            age: self.age,
+            is_watched: self.is_watched,
+            knows_overrides: self.knows_overrides,
+        }
     }
 }
 
@@ -159,8 +177,9 @@ impl ExecState {
                 hangs: self.facts.hangs,
             },
             rejected_reload: rejection.map(|rejection| rejection.saved(now)),
-            reload_waits: self.reload_waits,
-            upgrade_waits: self.upgrade_waits,
+            overrides: self.overrides.clone(),
+            reload_waits: self.waiting.reload,
+            upgrade_waits: self.waiting.upgrade,
         }
     }
 
@@ -240,6 +259,7 @@ impl Supervisor {
                 age: saved.age,
                 connections: child.connections,
                 is_watched: saved.is_watched,
+                knows_overrides: saved.knows_overrides,
             })
         };
         let (draining, rejected) = (saved.draining.iter(), saved.rejected_reload.clone());
@@ -264,8 +284,8 @@ impl Supervisor {
             facts: SupervisorStats { log_dropped: log.dropped() + lost, ..self.stats() },
             last_rejection: rejected.map(|reload| Rejection::of(reload, self.clock.wall(now))),
             log_unreported: log.unreported() + lost,
-            reload_waits: saved.reload_waits,
-            upgrade_waits: saved.upgrade_waits,
+            waiting: WaitingOperations { reload: saved.reload_waits, upgrade: saved.upgrade_waits },
+            overrides: saved.overrides,
         }
     }
 

@@ -7,7 +7,7 @@ use rustix::process::{WaitOptions, WaitStatus, wait};
 
 use super::control::{Reply, Request};
 use super::options::system;
-use super::{Client, Input, Supervisor, SupervisorError, compatibility, status};
+use super::{Client, Input, Supervisor, SupervisorError, compatibility, operator, status};
 use crate::lifecycle::{Event, Exit, WorkerEvent, WorkerId};
 use crate::link::ToSupervisor;
 
@@ -33,6 +33,16 @@ impl Supervisor {
     fn on_command(&mut self, request: Request, reply: Sender<Reply>) {
         match request {
             Request::Reload => self.dispatch(Event::ReloadRequested(Some(Client::Reload(reply)))),
+            Request::Override(command) => match operator::request(&self.active().config, command) {
+                Ok(request) => {
+                    let caller = Client::Reload(reply);
+                    self.dispatch(Event::OverrideRequested { request, caller });
+                }
+                Err(why) => Client::Reload(reply).reply(&Reply::failed(format!("weir: {why}"))),
+            },
+            Request::Backends(query) => {
+                self.dispatch(Event::ReportRequested(Client::Backends(reply, query)));
+            }
             Request::Status => {
                 let now = self.clock.now();
                 let (view, workers) = (self.service.view(now), &self.processes.workers);
@@ -48,6 +58,12 @@ impl Supervisor {
     }
 
     fn on_message(&mut self, worker: WorkerId, message: ToSupervisor) {
+        if let ToSupervisor::State(state) | ToSupervisor::Checkpoint(state) = &message
+            && let Some(version) = state.overrides
+        {
+            let event = WorkerEvent::OverridesApplied { serial: 0, version };
+            self.dispatch(Event::Worker(worker, event));
+        }
         let Some(child) = self.processes.workers.get_mut(&worker) else { return };
         let event = match message {
             ToSupervisor::Warm => WorkerEvent::Warm,
@@ -56,6 +72,10 @@ impl Supervisor {
             ToSupervisor::Checkpoint(state) => WorkerEvent::Checkpoint(state),
             ToSupervisor::Failed(why) => WorkerEvent::Failed(why),
             ToSupervisor::Quiesced => WorkerEvent::Quiesced,
+            ToSupervisor::Overridden { serial, version, backends } => {
+                child.backends = backends;
+                WorkerEvent::OverridesApplied { serial, version }
+            }
             ToSupervisor::Heartbeat { hung_threads } => WorkerEvent::Heartbeat { hung_threads },
             ToSupervisor::Connections(open) => {
                 child.connections = open;

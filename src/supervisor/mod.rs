@@ -7,6 +7,7 @@
 //! it die; and while it lives, the sockets stay open.
 
 mod announce;
+mod backends;
 mod checkpoint;
 mod child;
 mod commands;
@@ -18,13 +19,16 @@ mod exec_state;
 mod file;
 mod inputs;
 mod memory;
+mod operator;
 mod options;
 mod processes;
 mod program;
+mod request;
 mod signals;
 mod sockets;
 mod status;
 mod systemd;
+mod target;
 mod watch;
 
 use std::collections::VecDeque;
@@ -34,11 +38,13 @@ use std::rc::Rc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, SystemTime};
 
+pub use self::backends::BackendsQuery;
 use self::checkpoint::Checkpoint;
 use self::config::{ActiveConfig, ConfigFile, format_bind_errors};
 use self::control::{Reply, Request};
 pub use self::exec_state::is_compatible;
 pub use self::file::{cannot_read, read as read_file};
+pub use self::operator::OverrideCommand;
 pub use self::options::{Load, Options, SupervisorError};
 use self::options::{check_descriptors, system};
 use self::processes::Processes;
@@ -49,6 +55,7 @@ use self::sockets::Sockets;
 use crate::clock::Clock;
 use crate::lifecycle::{Event, Failure, Loaded, Payload, Service, Settings, WorkerId};
 use crate::link::{DrainReport, State, ToSupervisor};
+use crate::policy::operator::BackendKey;
 use crate::time::Timestamp;
 
 /// What the threads of the supervisor send to its main thread.
@@ -83,13 +90,19 @@ impl Payload for Values {
     fn is_empty(report: &Box<DrainReport>) -> bool {
         report.is_empty()
     }
+
+    fn has_backend(config: &Rc<ActiveConfig>, key: &BackendKey) -> bool {
+        target::has_backend(&config.config, key)
+    }
 }
 
 /// A client of the control socket that waits for a result.
 #[derive(Debug)]
 enum Client {
-    /// For the result of a reload. The thread that serves the client waits.
+    /// For the result of a reload or of an override. The thread that serves the client waits.
     Reload(Sender<Reply>),
+    /// For the state of backends.
+    Backends(Sender<Reply>, BackendsQuery),
     /// For the end of the service.
     End(UnixStream),
 }
@@ -98,7 +111,7 @@ impl Client {
     fn reply(self, answer: &Reply) {
         match self {
             // The client may have left.
-            Self::Reload(reply) => drop(reply.send(answer.clone())),
+            Self::Reload(reply) | Self::Backends(reply, _) => drop(reply.send(answer.clone())),
             Self::End(stream) => control::reply_at_the_end(stream, answer),
         }
     }

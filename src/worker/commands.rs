@@ -13,6 +13,7 @@ use crate::lifecycle::process::{Message, ProcessCommand};
 use crate::link::{DrainReport, State, ToSupervisor};
 use crate::runtime::handoff::Handoff;
 use crate::runtime::in_flight::InFlight;
+use crate::runtime::report::BackendReport;
 use crate::runtime::snapshot::Snapshot;
 use crate::time::Timestamp;
 
@@ -46,6 +47,14 @@ impl WorkerRun<'_> {
                 self.admin.unfreeze();
             }
             ProcessCommand::ImportReport(report) => self.import_report(&report),
+            ProcessCommand::ApplyOverrides((serial, list)) => {
+                self.snapshot().overrides.set(Arc::new(list));
+                let snapshot = self.snapshot();
+                snapshot.apply_overrides();
+                // Requests may wait for a backend that can be used now.
+                snapshot.pools.iter().for_each(|pool| pool.dispatch(self.now()));
+                self.totals.overrides_serial = serial;
+            }
             ProcessCommand::ShowStats(stats) => {
                 self.apply_supervisor_state(&stats);
                 self.services.admin.begin(&self.admin)?;
@@ -134,6 +143,7 @@ impl WorkerRun<'_> {
             Message::Checkpoint => self.checkpoint(),
             Message::Connections => ToSupervisor::Connections(self.open_connections()),
             Message::Quiesced => ToSupervisor::Quiesced,
+            Message::OverridesApplied => self.overridden(),
             Message::Heartbeat => self.heartbeat.beat(self.components.proxy.clock.now()),
             Message::Report => return self.report(DrainReporter::report),
             Message::LastReport => return self.report(DrainReporter::last_report),
@@ -154,6 +164,16 @@ impl WorkerRun<'_> {
         ToSupervisor::Checkpoint(Box::new(State { files, ..self.state().0 }))
     }
 
+    /// The overrides are applied; with the state of the backends.
+    fn overridden(&self) -> ToSupervisor {
+        let snapshot = self.snapshot();
+        ToSupervisor::Overridden {
+            serial: self.totals.overrides_serial,
+            version: snapshot.overrides.get().version,
+            backends: BackendReport::all(&snapshot, self.now()),
+        }
+    }
+
     fn report(&mut self, report: fn(&mut DrainReporter) -> DrainReport) {
         if let Some(report) = self.totals.reporter.as_mut().map(report) {
             self.send(&ToSupervisor::Draining(Box::new(report), self.open_connections()));
@@ -167,7 +187,8 @@ impl WorkerRun<'_> {
         let handoff = Handoff::export(&snapshot, now);
         let tickets = Some(self.components.tickets.export());
         let counts = self.admin.metrics.export(&snapshot);
-        (State { handoff, counts, tickets, files: None }, now)
+        let overrides = Some(snapshot.overrides.get().version);
+        (State { handoff, counts, tickets, files: None, overrides }, now)
     }
 
     fn snapshot(&self) -> Arc<Snapshot> {

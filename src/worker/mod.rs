@@ -151,6 +151,9 @@ fn serve(
     let snapshot =
         Snapshot::new(&config, &start.version, seed, |host, port| names.lookup(host, port));
     let snapshot = names.with_members(snapshot, &state.handoff, Clock::process().now());
+    // Before it reports that it knows overrides.
+    snapshot.overrides.set(Arc::new(start.overrides));
+    snapshot.apply_overrides();
     report_names(link, &snapshot);
     state.handoff.import_health(&snapshot, Clock::process().now());
     let last_good = state.files.unwrap_or_default();
@@ -299,9 +302,10 @@ fn assemble(
 }
 
 /// Sends the addresses of host names to the supervisor, for its report of a reload. It is a checkpoint
-/// without anything else; a supervisor that does not know this ignores it.
+/// with nothing else but the version of the overrides; a supervisor that does not know this ignores it.
 fn report_names(link: &Link, snapshot: &Snapshot) {
-    let state = State { handoff: Handoff::export_names(snapshot), ..State::default() };
+    let overrides = Some(snapshot.overrides.get().version);
+    let state = State { handoff: Handoff::export_names(snapshot), overrides, ..State::default() };
     if let Err(error) = link.send(&ToSupervisor::Checkpoint(Box::new(state))) {
         log::debug!("host names not reported: error=\"{error}\"");
     }

@@ -21,6 +21,7 @@ use crate::lifecycle::Order;
 use crate::lifecycle::process::{ProcessEvent, ProcessPayload, ProcessSettings, WorkerProcess};
 use crate::link::{DrainReport, Link, State, ToWorker};
 use crate::metrics::SupervisorStats;
+use crate::policy::operator::OverrideList;
 use crate::runtime::in_flight::InFlight;
 use crate::time::Timestamp;
 use crate::tls::last_good::LastGoodFiles;
@@ -33,6 +34,7 @@ impl ProcessPayload for WorkerValues {
     type State = Box<State>;
     type Report = Box<DrainReport>;
     type Stats = SupervisorStats;
+    type Overrides = (u64, OverrideList);
 }
 
 /// What a run begins with and owns.
@@ -69,6 +71,8 @@ pub(super) struct ServedTotals {
     pub(super) handed_over: Option<Reported>,
     /// From the start of the drain.
     pub(super) reporter: Option<DrainReporter>,
+    /// The number of the last list of overrides.
+    pub(super) overrides_serial: u64,
 }
 
 impl<'a> WorkerRun<'a> {
@@ -190,6 +194,9 @@ fn event_of(order: Option<ToWorker>) -> ProcessEvent<WorkerValues> {
         Some(ToWorker::Start(_)) => return ProcessEvent::Tick,
         Some(ToWorker::TakeOver(state)) => return ProcessEvent::TakeOver(state),
         Some(ToWorker::AddCounts(report)) => return ProcessEvent::AddCounts(report),
+        Some(ToWorker::Overrides { serial, list }) => {
+            return ProcessEvent::Overrides((serial, list));
+        }
         Some(ToWorker::SupervisorStats(stats)) => {
             return ProcessEvent::Stats {
                 hang_timeout: stats.hang_timeout,
@@ -244,6 +251,7 @@ mod tests {
             state: None,
             supervision: stats(0),
             is_alone: true,
+            overrides: OverrideList::default(),
         };
         let event = event_of(Some(ToWorker::Start(Box::new(start))));
         assert!(matches!(event, ProcessEvent::Tick), "{event:?}");

@@ -16,6 +16,7 @@ use std::time::SystemTime;
 
 use ::weir::link::{Link, Start, ToSupervisor, ToWorker};
 use ::weir::metrics::SupervisorStats;
+use ::weir::policy::operator::OverrideList;
 use ::weir::supervisor::control::help_for;
 
 use crate::support::backend::{Backend, Behaviour};
@@ -102,6 +103,7 @@ fn worker_alone(backends: &[Backend]) -> (Killed, Link, [SocketAddr; 2]) {
         state: None,
         supervision: SupervisorStats::at(SystemTime::UNIX_EPOCH, None),
         is_alone: true,
+        overrides: OverrideList::default(),
     };
     link.send(&ToWorker::Start(Box::new(start))).unwrap();
     link.send_sockets(&sockets).unwrap();

@@ -34,6 +34,7 @@ mod local_addresses;
 mod memory;
 mod metrics;
 mod names;
+mod operator;
 mod probe;
 mod proxy_out;
 mod proxy_protocol;

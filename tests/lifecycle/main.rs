@@ -48,6 +48,7 @@ fn no_day_breaks_a_promise() {
         assert!(sums.stops_forced > days / 20, "{sums:?}");
         assert!(sums.reported > days, "{sums:?}");
         assert!(sums.orphanings > days / 40, "{sums:?}");
+        assert!(sums.overrides > 3 * days, "{sums:?}");
     }
 }
 
@@ -148,6 +149,26 @@ fn a_worker_that_skips_pre_stop_is_noticed() {
 #[test]
 fn a_worker_without_a_supervisor_that_goes_on_is_noticed() {
     assert_caught(Sabotage::KeepUpgraded, "should have ended");
+}
+
+#[test]
+fn a_new_worker_without_the_operators_settings_is_noticed() {
+    assert_caught(Sabotage::ForgetOverrides, "does not apply what an operator has set");
+}
+
+#[test]
+fn a_setting_that_a_worker_does_not_get_is_noticed() {
+    assert_caught(Sabotage::LoseOverrides, "has not confirmed an override");
+}
+
+#[test]
+fn a_setting_that_is_confirmed_and_not_applied_is_noticed() {
+    assert_caught(Sabotage::ConfirmWithoutApplying, "does not apply it");
+}
+
+#[test]
+fn settings_that_an_upgrade_loses_are_noticed() {
+    assert_caught(Sabotage::ForgetAtExec, "an operator has set");
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! Life cycles that break a promise: the commands of the real one are changed on their way to the
 //! world.
 
+use std::sync::Arc;
+
 use weir::lifecycle::process::{Message, ProcessCommand};
 use weir::lifecycle::serving_state::ServingState;
 use weir::lifecycle::{Command, Failure, KillReason, Order};
@@ -19,6 +21,9 @@ pub(crate) enum Sabotage {
     NeverExit,
     LetAllDrain,
     ExecAtOnce,
+    ForgetOverrides,
+    LoseOverrides,
+    ForgetAtExec,
     // Those of a worker.
     SpeakWhileQuiesced,
     LoseLastReport,
@@ -28,6 +33,7 @@ pub(crate) enum Sabotage {
     SkipPreStop,
     KeepUpgraded,
     StayForever,
+    ConfirmWithoutApplying,
 }
 
 impl Sabotage {
@@ -37,6 +43,7 @@ impl Sabotage {
             (Self::ForgetReply, Command::ReplyFailed(..))
             | (Self::LoseState, Command::StoreState(..))
             | (Self::LoseReport, Command::SendReport(..))
+            | (Self::LoseOverrides, Command::SendOverrides { .. })
             | (Self::NeverExit, Command::Exit(Ok(()) | Err(Failure::ForcedStop(_))))
             | (Self::LetAllDrain, Command::Kill(_, KillReason::TooManyDraining { .. })) => vec![],
             (Self::ReplyTwice, Command::ReplyFailed(callers, why)) => {
@@ -50,6 +57,10 @@ impl Sabotage {
             }
             (Self::CloseUsedSockets, Command::CloseUnused(_)) => {
                 vec![Command::CloseUnused(Config(0))]
+            }
+            (Self::ForgetOverrides, Command::Spawn { worker, config, binary, is_alone, .. }) => {
+                let overrides = Arc::default();
+                vec![Command::Spawn { worker, config, binary, is_alone, overrides }]
             }
             (Self::ExecAtOnce, Command::Send(_, Order::Quiesce)) => vec![Command::Exec],
             (_, command) => vec![command],
@@ -72,6 +83,9 @@ impl Sabotage {
                     ProcessCommand::Send(Message::Quiesced),
                     ProcessCommand::Send(Message::Checkpoint),
                 ]
+            }
+            (Self::ConfirmWithoutApplying, ProcessCommand::ApplyOverrides((serial, _))) => {
+                vec![ProcessCommand::ApplyOverrides((serial, Arc::default()))]
             }
             (Self::AcceptEarly, ProcessCommand::Send(Message::Warm)) => {
                 vec![ProcessCommand::StartListeners(State::default())]

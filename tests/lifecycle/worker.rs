@@ -2,12 +2,14 @@
 //! when, decided by dice at its birth.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
 
 use weir::lifecycle::WorkerId;
 use weir::lifecycle::process::{ProcessCommand, ProcessEvent, ProcessSettings, WorkerProcess};
+use weir::policy::operator::OverrideList;
 use weir::time::Timestamp;
 
 use crate::world::{Config, Values};
@@ -41,6 +43,8 @@ pub(crate) struct Plan {
     pub(crate) dies_at_step: Option<u32>,
     /// Before which of its commands it hangs.
     pub(crate) hangs_at_step: Option<u32>,
+    /// It is of an older version, which does not know overrides.
+    pub(crate) is_old: bool,
 }
 
 /// How a worker dies that warms up.
@@ -89,6 +93,7 @@ impl Plan {
             exit: millis(dice, 1..500),
             dies_at_step: None,
             hangs_at_step: None,
+            is_old: false,
         }
     }
 
@@ -115,6 +120,7 @@ impl Plan {
             }
             _ => {}
         }
+        plan.is_old = dice.u8(0..20) == 0;
         match dice.u8(0..12) {
             0 => plan.hand_over = None,
             1 => plan.hand_over = Some(millis(dice, 1_000..9_000)),
@@ -183,6 +189,12 @@ pub(crate) struct FakeWorker {
     /// Its messages arrive in order: not before this one.
     pub(crate) last_message_at: Timestamp,
     pub(crate) last_order_at: Timestamp,
+    // ── what operators have set on backends ──
+    pub(crate) knows_overrides: bool,
+    pub(crate) overrides: Arc<OverrideList>,
+    pub(crate) overrides_serial: u64,
+    /// When it was last told to send again.
+    pub(crate) loud_since: Timestamp,
     // ── its machine, and what is on its way to it and from it ──
     pub(crate) process: WorkerProcess<Values>,
     pub(crate) inbox: VecDeque<ProcessEvent<Values>>,
@@ -238,6 +250,10 @@ impl FakeWorker {
         Self {
             id,
             config,
+            knows_overrides: !plan.is_old,
+            overrides: Arc::default(),
+            overrides_serial: 0,
+            loud_since: Timestamp::ZERO,
             plan,
             is_alive: true,
             is_accepting: false,

@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
@@ -15,11 +16,13 @@ use weir::lifecycle::{
     Command, Event, Exit, Failure, KillReason, Loaded, Order, Payload, Service, Settings, Step,
     WorkerEvent, WorkerId,
 };
+use weir::policy::operator::{BackendKey, OverrideList};
 use weir::time::Timestamp;
 
 use crate::sabotage::Sabotage;
 use crate::worker::{Death, End, FakeWorker, Plan};
 
+mod operator;
 mod process;
 
 /// When operators and faults end, so that the service has to recover.
@@ -42,6 +45,10 @@ impl Payload for Values {
 
     fn is_empty(_report: &Report) -> bool {
         false
+    }
+
+    fn has_backend(config: &Config, key: &BackendKey) -> bool {
+        operator::has_backend(*config, key)
     }
 }
 
@@ -95,6 +102,8 @@ pub(crate) struct Sums {
     pub(crate) reported: u64,
     /// Days on which the supervisor died.
     pub(crate) orphanings: u64,
+    /// Overrides that operators have set.
+    pub(crate) overrides: u64,
 }
 
 impl Sums {
@@ -113,6 +122,7 @@ impl Sums {
             (&mut self.replies, day.replies),
             (&mut self.reported, day.reported),
             (&mut self.orphanings, day.orphanings),
+            (&mut self.overrides, day.overrides),
         ];
         sums.into_iter().for_each(|(sum, one)| *sum += one);
     }
@@ -139,6 +149,7 @@ enum Action {
     Storm,
     Upgrade,
     Crash,
+    SetOverride,
     SupervisorDies,
     Stop,
     StopAndWait,
@@ -190,6 +201,10 @@ pub(crate) struct World {
     /// Reports of draining workers that came, and those of them that a worker has got.
     reports: BTreeMap<u64, Report>,
     delivered_reports: BTreeSet<u64>,
+    /// What operators have set on backends.
+    words: operator::Words,
+    /// Clients that have set it.
+    operators: BTreeSet<u64>,
     /// Clients that wait: when they asked.
     waiting: BTreeMap<u64, (Timestamp, bool)>,
     answered: BTreeSet<u64>,
@@ -251,6 +266,8 @@ impl World {
             ever_stored: BTreeSet::new(),
             reports: BTreeMap::new(),
             delivered_reports: BTreeSet::new(),
+            words: operator::Words::default(),
+            operators: BTreeSet::new(),
             waiting: BTreeMap::new(),
             answered: BTreeSet::new(),
             check: 0,
@@ -364,6 +381,9 @@ impl World {
             Action::Upgrade,
             Action::Upgrade,
             Action::Crash,
+            Action::SetOverride,
+            Action::SetOverride,
+            Action::SetOverride,
         ];
         for _ in 0..self.dice.u64(2..40) {
             let action = *self.dice.choice(&actions).unwrap();
@@ -445,6 +465,10 @@ impl World {
                     let exit = Exit { clean: false, status: "signal 9".to_owned() };
                     self.die(id, exit);
                 }
+            }
+            Action::SetOverride => {
+                self.sums.overrides += 1;
+                self.set_override();
             }
             Action::SupervisorDies => self.is_supervisor_dead = true,
             Action::Stop => {
@@ -624,7 +648,8 @@ impl World {
     }
 
     fn execute(&mut self, command: Command<Values>) -> Option<Event<Values>> {
-        self.assert(self.ended.is_none(), || format!("after the end: {command:?}"));
+        let is_reply = matches!(command, Command::ReplyRound(_));
+        self.assert(self.ended.is_none() || is_reply, || format!("after the end: {command:?}"));
         if !matches!(command, Command::PublishStats | Command::StoreState(..)) {
             self.note(format!("    → {command:?}"));
         }
@@ -638,7 +663,13 @@ impl World {
                 self.loading = true;
                 self.later(after, Happening::Input(loaded));
             }
-            Command::Spawn { worker, config, .. } => return self.spawn(worker, config),
+            Command::Spawn { worker, config, overrides, .. } => {
+                return self.spawn(worker, config, overrides);
+            }
+            Command::SendOverrides { worker, serial, list } => {
+                return self.send_overrides(worker, serial, list);
+            }
+            Command::ReplyRound(result) => self.reply_round(*result),
             Command::Send(id, order) => return self.send(id, order),
             Command::TakeOver { worker, listen } => return self.tell_to_take_over(worker, listen),
             Command::Kill(id, reason) => self.kill(id, &reason),
@@ -653,18 +684,9 @@ impl World {
                 self.bound.retain(|address| config.addresses().contains(address));
                 self.unlistened.clear();
             }
-            Command::CloseSockets => {
-                let stopping = self.stopping.as_ref();
-                let is_time = stopping.is_some_and(|stopping| stopping.close_from <= self.now);
-                self.assert(is_time, || "the sockets are closed before `pre_stop`".into());
-                self.are_sockets_closed = true;
-                self.bound.clear();
-            }
-            Command::ReportReload { callers, worker, .. } => {
-                let view = self.service.view(self.now);
-                let is_current = view.current().is_some_and(|current| current.id == worker);
-                self.assert(is_current, || "a reload is reported before it is done".into());
-                self.answer(callers, false);
+            Command::CloseSockets => self.close_sockets(),
+            Command::ReportReload { callers, worker, after, .. } => {
+                self.report_reload(worker, after, callers);
             }
             Command::ReplyFailed(callers, _) => self.answer(callers, false),
             Command::CheckCompatibility { check } => self.start_check(check),
@@ -696,6 +718,22 @@ impl World {
         None
     }
 
+    fn report_reload(&mut self, worker: WorkerId, after: Config, callers: Vec<Caller>) {
+        self.forget_missing(after);
+        let view = self.service.view(self.now);
+        let is_current = view.current().is_some_and(|current| current.id == worker);
+        self.assert(is_current, || "a reload is reported before it is done".into());
+        self.answer(callers, false);
+    }
+
+    fn close_sockets(&mut self) {
+        let stopping = self.stopping.as_ref();
+        let is_time = stopping.is_some_and(|stopping| stopping.close_from <= self.now);
+        self.assert(is_time, || "the sockets are closed before `pre_stop`".into());
+        self.are_sockets_closed = true;
+        self.bound.clear();
+    }
+
     fn store_state(&mut self, id: WorkerId, state: &State) {
         let is_current =
             self.service.view(self.now).current().is_some_and(|current| current.id == id);
@@ -720,7 +758,12 @@ impl World {
         Ok(Loaded { config, shutdown: self.shutdown })
     }
 
-    fn spawn(&mut self, id: WorkerId, config: Config) -> Option<Event<Values>> {
+    fn spawn(
+        &mut self,
+        id: WorkerId,
+        config: Config,
+        overrides: Arc<OverrideList>,
+    ) -> Option<Event<Values>> {
         self.assert(!self.workers.contains_key(&id), || format!("worker {id} exists already"));
         for address in config.addresses() {
             let is_bound = self.bound.contains(&address);
@@ -745,7 +788,15 @@ impl World {
         };
         let mut worker = FakeWorker::new(id, config, plan, settings, self.now);
         worker.last_message_at = self.now;
+        let version = overrides.version;
+        if worker.knows_overrides {
+            worker.overrides = overrides;
+        }
+        let knows_overrides = worker.knows_overrides;
         self.workers.insert(id, worker);
+        if knows_overrides {
+            self.message(id, WorkerEvent::OverridesApplied { serial: 0, version });
+        }
         self.warm_up(id);
         None
     }
@@ -969,7 +1020,10 @@ impl World {
         if self.dice.u8(0..8) == 0 {
             return Some(Event::ExecFailed("no such file".to_owned()));
         }
-        let saved = self.service.save(self.now);
+        let mut saved = self.service.save(self.now);
+        if self.sabotage == Some(Sabotage::ForgetAtExec) {
+            saved.overrides = OverrideList::default();
+        }
         let active = self.service.view(self.now).active.clone();
         self.service = Service::restore(self.settings.clone(), active, &saved, self.now);
         let now = self.now;
@@ -987,6 +1041,10 @@ impl World {
         // The connections of clients are closed with the old image: they ask again.
         let waiting = std::mem::take(&mut self.waiting);
         for client in waiting.into_keys() {
+            // What was to be set is set, and the client may ask again.
+            if self.is_operator(client) {
+                continue;
+            }
             self.note(format!("client {client} asks again"));
             self.later(Duration::from_millis(200), Happening::Operator(Action::ReloadByCommand));
         }
@@ -1103,6 +1161,7 @@ impl World {
         self.assert(worker.frozen.is_none() || worker.is_busy(self.now), || {
             format!("worker {} serves, and shows frozen pages", worker.id)
         });
+        self.check_all_overrides(worker.id);
         let is_active = worker.config == view.active.config;
         self.assert(is_active, || "the worker serves another configuration".into());
         let is_calm = view.workers.iter().all(|worker| !matches!(worker.role, Role::Candidate(_)));

@@ -33,6 +33,8 @@ pub enum ProcessCommand<P: ProcessPayload> {
     Unfreeze,
     /// Add what a draining worker has counted to the own counts.
     ImportReport(P::Report),
+    /// Apply what operators have set on backends.
+    ApplyOverrides(P::Overrides),
     /// Show the figures of the supervisor.
     ShowStats(P::Stats),
     /// Set whether the worker accepts requests or drains.
@@ -70,6 +72,8 @@ pub enum Message {
     Connections,
     /// It sends nothing until it may again.
     Quiesced,
+    /// It applies the last list of overrides; with the state of its backends.
+    OverridesApplied,
     /// It is alive.
     Heartbeat,
     /// What it did since its last report.

@@ -16,6 +16,8 @@ pub enum ProcessEvent<P: ProcessPayload> {
     Order(Order),
     /// The supervisor passes on what a draining worker has counted.
     AddCounts(P::Report),
+    /// The supervisor sends what operators have set on backends.
+    Overrides(P::Overrides),
     /// The supervisor sends its figures.
     Stats {
         /// How long this worker may be silent; `None`: it sends no heartbeats.

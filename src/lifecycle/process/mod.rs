@@ -42,6 +42,8 @@ pub trait ProcessPayload: fmt::Debug {
     type Report: fmt::Debug;
     /// The figures of the supervisor.
     type Stats: fmt::Debug;
+    /// What operators have set on backends.
+    type Overrides: fmt::Debug;
 }
 
 /// What the life of a worker depends on.
@@ -148,6 +150,11 @@ impl<P: ProcessPayload> WorkerProcess<P> {
             ProcessEvent::TakeOver(state) => self.on_take_over(state, now),
             ProcessEvent::Order(order) => self.on_order(order, now),
             ProcessEvent::AddCounts(report) => self.on_add_counts(report),
+            ProcessEvent::Overrides(list) => {
+                // At any time: a worker must never serve by an older list.
+                self.commands.push(ProcessCommand::ApplyOverrides(list));
+                self.send(Message::OverridesApplied);
+            }
             ProcessEvent::Stats { hang_timeout, others_drain, stats } => {
                 self.on_stats(hang_timeout, others_drain, stats, now);
             }

@@ -8,6 +8,7 @@ impl ProcessPayload for TestValues {
     type State = ();
     type Report = ();
     type Stats = ();
+    type Overrides = ();
 }
 
 type Event = ProcessEvent<TestValues>;

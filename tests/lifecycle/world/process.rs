@@ -2,8 +2,11 @@
 //! that delays messages. The world is its shell: commands take their time or fail, and the process
 //! dies or hangs at any step.
 
+use std::sync::Arc;
+
 use weir::lifecycle::process::{Message, ProcessCommand, ProcessEvent, ProcessPayload};
 use weir::lifecycle::serving_state::ServingState;
+use weir::policy::operator::OverrideList;
 
 use super::{
     Death, Duration, Event, Exit, FakeWorker, Happening, Order, Report, State, Timestamp, Values,
@@ -14,6 +17,7 @@ impl ProcessPayload for Values {
     type State = State;
     type Report = Report;
     type Stats = ();
+    type Overrides = (u64, Arc<OverrideList>);
 }
 
 /// More events and commands at one moment than any good worker has.
@@ -124,7 +128,9 @@ impl World {
             ProcessEvent::Order(Order::StopNow) => {
                 (worker.is_to_refuse, worker.is_forced, worker.is_ending) = (true, true, true);
             }
-            ProcessEvent::Order(Order::Unquiesce) => worker.is_quiesced = false,
+            ProcessEvent::Order(Order::Unquiesce) => {
+                (worker.is_quiesced, worker.loud_since) = (false, now);
+            }
             ProcessEvent::Order(Order::Resume) => worker.is_to_unfreeze = true,
             ProcessEvent::LinkClosed => {
                 (worker.is_quiesced, worker.is_forced) = (false, true);
@@ -242,9 +248,13 @@ impl World {
                 (worker.is_accepting, worker.has_connections) = (true, true);
                 let is_asked = worker.was_told_to_serve && worker.reported.is_none();
                 self.assert(is_asked, || format!("worker {id} accepts before it was told to"));
+                self.check_overrides_of(id);
             }
             ProcessCommand::Freeze => worker.frozen = Some(worker.counted),
             ProcessCommand::Unfreeze => worker.frozen = None,
+            ProcessCommand::ApplyOverrides((serial, list)) => {
+                (worker.overrides_serial, worker.overrides) = (serial, list);
+            }
             ProcessCommand::ImportReport(report) => worker.counted += report.count,
             ProcessCommand::SetServingState(ServingState::PreStop) => {
                 worker.pre_stop_since = Some(now);
@@ -329,6 +339,10 @@ impl World {
                 }
                 WorkerEvent::Quiesced
             }
+            Message::OverridesApplied => WorkerEvent::OverridesApplied {
+                serial: worker.overrides_serial,
+                version: worker.overrides.version,
+            },
             Message::Heartbeat => {
                 worker.has_beaten = true;
                 WorkerEvent::Heartbeat { hung_threads: worker.hung_threads }
