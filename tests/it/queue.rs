@@ -70,6 +70,12 @@ fn recover(backend: &Backend) {
     backend.release();
 }
 
+fn until_free(weir: &Weir) {
+    eventually(TIMEOUT, "the place is free again", || {
+        weir.status()["backends"][0]["in_flight_requests"] == 0
+    });
+}
+
 fn order(backend: &Backend) -> Vec<String> {
     backend.requests().into_iter().map(|seen| seen.target).collect()
 }
@@ -96,9 +102,7 @@ fn without_a_queue_one_request_too_many_gets_503_at_once() {
     assert_eq!(weir.status()["backends"][0]["max_requests"], 1);
     recover(&backend);
     assert_eq!(first.read_answer().status(), 200);
-    eventually(TIMEOUT, "the place is free again", || {
-        weir.status()["backends"][0]["in_flight_requests"] == 0
-    });
+    until_free(&weir);
     assert_eq!(weir.get("/2").status(), 200);
     assert_eq!(order(&backend), ["/0", "/2"]);
 }
@@ -200,6 +204,7 @@ fn a_request_waits_no_longer_than_the_timeout() {
         let line = weir.until_logged("the refusal", |line| line["path"] == "/1");
         assert_eq!(line["reason"], "queue_timeout");
         recover(&backend);
+        until_free(&weir);
         assert_eq!(weir.get("/2").status(), 200, "{order}");
         assert_eq!(backend.count_of("/1"), 0);
     }
