@@ -297,6 +297,10 @@ impl Members<'_> {
         if change.is_same_as(pool) {
             return;
         }
+        if !pool.members.is_empty() {
+            // A new backend beside others that already serve.
+            change.added.iter().for_each(|backend| backend.weight.begin_slow_start(now));
+        }
         let replaced =
             snapshot.with_members(|pool, _| (pool == id.0).then(|| change.members.clone()));
         self.replace(replaced);
