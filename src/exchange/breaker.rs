@@ -117,6 +117,14 @@ pub(super) fn report_to(
     }
 }
 
+/// Whether fewer than `limit` attempts count for `retry.attempts`.
+pub(super) fn made_fewer_than(exchange: &Exchange, pool: &Pool, limit: u32) -> bool {
+    let is_below = |attempts: u32| attempts < limit;
+    // Not more count than were made. Nearly always that is enough.
+    u32::try_from(exchange.attempts.len()).is_ok_and(is_below)
+        || is_below(attempts_made(exchange, pool))
+}
+
 /// The attempts that count for `retry.attempts`. A refused connection uses up no attempt while
 /// another backend is left to try, unless retries are off.
 pub(super) fn attempts_made(exchange: &Exchange, pool: &Pool) -> u32 {

@@ -99,7 +99,7 @@ fn wish(exchange: &Exchange, pool: &Pool, rolls: Rolls) -> Wish {
         key: exchange.hash_key(),
         roll: rolls.pick,
         may_try: exchange.body.plain
-            && breaker::attempts_made(exchange, pool) + 2 <= u32::from(pool.retry.attempts.get()),
+            && breaker::made_fewer_than(exchange, pool, u32::from(pool.retry.attempts.get()) - 1),
         measured: exchange.body.plain,
     }
 }

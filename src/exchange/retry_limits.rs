@@ -7,6 +7,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use smallvec::SmallVec;
+
 use super::{Exchange, Replay, breaker};
 use crate::config::limits::BACKOFF_MAX;
 use crate::exchange::event::ExchangeEvent;
@@ -95,7 +97,7 @@ pub(super) fn try_timeout(
 fn can_repeat(exchange: &Exchange, pool: &Pool) -> bool {
     exchange.body.plain
         && !exchange.upgrade.wanted
-        && breaker::attempts_made(exchange, pool) < u32::from(pool.retry.attempts.get())
+        && breaker::made_fewer_than(exchange, pool, u32::from(pool.retry.attempts.get()))
 }
 
 /// The current attempt for those that watch whether it has to be moved to another backend; `None` if it
@@ -112,7 +114,11 @@ pub(super) fn watch(exchange: &Exchange) -> Option<AttemptWatch> {
     may_move.then(|| AttemptWatch {
         snapshot: Arc::clone(&exchange.snapshot),
         pool: id,
-        tried: exchange.attempts.iter().map(|attempt| attempt.backend).collect(),
+        tried: match exchange.attempts.as_slice() {
+            // Nearly always: no loop.
+            [only] => SmallVec::from_buf_and_len([only.backend; 2], 1),
+            all => all.iter().map(|attempt| attempt.backend).collect(),
+        },
         since: exchange.current.picked,
         is_trial,
         has_token: exchange.current.reserved,

@@ -13,6 +13,7 @@ use super::local_response;
 use super::pingora::early_response::keep_open_after_interim;
 use super::pingora::{body_end, expect_continue};
 use crate::clock::Clock;
+use crate::downstream::connection_state::ConnectionState;
 use crate::downstream::request_target;
 use crate::downstream::session_ext::SessionExt as _;
 use crate::exchange::Exchange;
@@ -56,23 +57,22 @@ pub(super) async fn connected(
     exchange: &mut Exchange,
     now: Timestamp,
 ) -> Result<()> {
-    watch_attempt(session, exchange, now);
-    if session.connection_state().is_none_or(|state| state.request_body().is_none()) {
-        arm_response_deadline(session, exchange, now);
+    let is_complete = is_complete(session);
+    let Some(state) = session.connection_state() else { return Ok(()) };
+    if is_complete && let Some(watch) = exchange.watch(|| Arc::clone(state).into()) {
+        state.watch_attempt(watch, now);
+    }
+    if state.request_body().is_none() {
+        arm_response_deadline(state, exchange, now);
         return Ok(());
     }
     expect_continue::send_continue(session).await
 }
 
-/// Watches whether the attempt has to be moved to another backend. Only if the request is complete.
-fn watch_attempt(session: &mut Session, exchange: &mut Exchange, now: Timestamp) {
-    if !session.as_downstream_mut().is_body_empty() {
-        return;
-    }
-    let Some(state) = session.connection_state() else { return };
-    if let Some(watch) = exchange.watch(|| Arc::clone(state).into()) {
-        state.watch_attempt(watch, now);
-    }
+/// Whether a request that is without a body according to its headers really has none. Only HTTP/2
+/// requests may have one without saying so.
+fn is_complete(session: &mut Session) -> bool {
+    !session.as_downstream().is_http2() || session.as_downstream_mut().is_body_empty()
 }
 
 /// Response headers with this status have arrived, and are not discarded.
@@ -98,8 +98,8 @@ pub(super) fn responding(session: &mut Session, status: StatusCode, framed: bool
 ///
 /// Not for HTTP/2, where headers come as a whole. `upstream/http2/` has their deadline, because it
 /// knows how much of the request is still to be sent.
-fn arm_response_deadline(session: &Session, exchange: &Exchange, now: Timestamp) {
-    if let Some(state) = session.connection_state().filter(|_| !exchange.wants_upgrade()) {
+fn arm_response_deadline(state: &ConnectionState, exchange: &Exchange, now: Timestamp) {
+    if !exchange.wants_upgrade() {
         state.set_deadline(exchange.head_by(now));
     }
 }
@@ -117,8 +117,11 @@ pub(super) fn body_received(
 ) -> Result<()> {
     body_end::remove_empty(piece, is_end);
     let has_body = !session.as_downstream_mut().is_body_empty();
-    if has_body && session.connection_state().is_some_and(|state| state.request_body().is_none()) {
-        arm_response_deadline(session, exchange, clock.now());
+    if has_body
+        && let Some(state) = session.connection_state()
+        && state.request_body().is_none()
+    {
+        arm_response_deadline(state, exchange, clock.now());
     }
     let received = exchange.body_received(piece.as_ref().map_or(0, Bytes::len));
     received.map_err(|refusal| {

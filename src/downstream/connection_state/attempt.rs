@@ -53,12 +53,15 @@ impl AttemptState {
 
     /// Watches an attempt that has begun.
     pub(super) fn watch(&self, watch: AttemptWatch, now: Timestamp) {
-        let at = watch.first_check(now).unwrap_or(Timestamp::MAX);
+        let first = watch.first_check(now);
         let mut movable = self.movable.lock();
         self.is_watched.store(true, Relaxed);
-        // A check that was demanded meanwhile remains.
-        self.check_ns.fetch_min(at.as_nanos(), Relaxed);
-        *movable = Movable { watch: Some(watch), moved: None };
+        if let Some(at) = first {
+            // A check that was demanded meanwhile remains.
+            self.check_ns.fetch_min(at.as_nanos(), Relaxed);
+        }
+        movable.watch = Some(watch);
+        movable.moved = None;
     }
 
     /// Checks whether to move it, if it may be. Returns whether it has to be.
@@ -86,13 +89,19 @@ impl AttemptState {
     }
 
     /// The attempt is over, or its response headers have arrived. Returns whether it had to be moved.
+    #[inline]
     pub(super) fn stop(&self) -> bool {
-        if !self.is_watched.load(Relaxed) {
-            return false;
-        }
+        self.is_watched.load(Relaxed) && self.unwatch()
+    }
+
+    fn unwatch(&self) -> bool {
         self.is_watched.store(false, Relaxed);
         self.check_ns.store(u64::MAX, Relaxed);
-        std::mem::take(&mut *self.movable.lock()).moved.is_some()
+        let mut movable = self.movable.lock();
+        let (watch, moved) = (movable.watch.take(), movable.moved.take());
+        drop(movable); // first: the watch may be the last reference to a snapshot
+        drop(watch);
+        moved.is_some()
     }
 }
 
