@@ -107,6 +107,7 @@ pub(crate) fn snapshot(pools: Vec<config::Pool>) -> Snapshot {
             connections: NonZeroUsize::MIN,
             connections_defined_at: config::SourcePosition::default(),
             connections_per_client: None,
+            requests: None,
             requests_per_connection: None,
             head: HeadLimits { target_bytes: 8192, header_bytes: 65_536, headers: 100 },
             body: None,

@@ -107,6 +107,8 @@ const STATE: &[(&str, Fate)] = &[
     ("runtime/waiters.rs Waiters.latest_ns", Left("requests that wait stay with the old worker")),
     ("runtime/waiters.rs Waiters.queue", Left("requests that wait stay with the old worker")),
     ("runtime/waiters.rs Waiters.waiting", Left("requests that wait stay with the old worker")),
+    ("runtime/request_limit.rs RequestGuard.in_progress", Left("the requests stay with the old worker")),
+    ("runtime/request_limit.rs RequestLimit.in_progress", Left("the requests stay with the old worker")),
     ("runtime/weight.rs BackendWeight.thousandths", Left("calculated from the weight and `SlowStart.ramp`")),
     ("runtime/weight.rs SlowStart.ramp", HandedOff("BackendWeight::export")),
     ("runtime/weight.rs WeightSchedule.due_ns", Left("the successor calculates its weights at its first pick")),

@@ -11,6 +11,7 @@ use crate::metrics::{SupervisorStats, Totals};
 use crate::runtime::backend::Member;
 use crate::runtime::pool::Pool;
 use crate::runtime::report;
+use crate::runtime::request_limit::RequestLimit;
 use crate::runtime::snapshot::Snapshot;
 use crate::time::Timestamp;
 
@@ -42,6 +43,8 @@ struct Status<'a> {
     downstream_connections: i64,
     config: Configuration<'a>,
     supervisor: Option<SupervisorStatus>,
+    /// `null` if there is no limit.
+    request_limit: Option<RequestLimitStatus>,
     /// Of pools with a queue.
     queues: Vec<QueueStatus<'a>>,
     #[serde(flatten)]
@@ -56,6 +59,13 @@ struct RequestTotals {
     retry_attempts: u64,
     rate_limited_requests: u64,
     avg_latency_ms: f64,
+}
+
+/// The requests that the worker handles, and how many it may (`limits.requests`).
+#[derive(Serialize)]
+struct RequestLimitStatus {
+    max_requests: u32,
+    requests_in_progress: u32,
 }
 
 #[derive(Serialize)]
@@ -163,6 +173,7 @@ pub(super) fn json(inputs: &Inputs<'_>) -> serde_json::Result<Vec<u8>> {
             age_seconds: inputs.age.as_secs(),
         },
         supervisor: inputs.supervision.as_ref().map(supervisor),
+        request_limit: inputs.snapshot.request_limit.as_ref().map(request_limit),
         queues: pools.iter().filter_map(queue).collect(),
         backends: Backends {
             backends: backends.collect(),
@@ -203,6 +214,10 @@ fn supervisor(stats: &SupervisorStats) -> SupervisorStatus {
         draining_workers: stats.draining_workers,
         draining_connections: stats.draining_connections,
     }
+}
+
+fn request_limit(limit: &RequestLimit) -> RequestLimitStatus {
+    RequestLimitStatus { max_requests: limit.max(), requests_in_progress: limit.in_progress() }
 }
 
 fn queue(pool: &Pool) -> Option<QueueStatus<'_>> {
@@ -300,7 +315,7 @@ mod tests {
             "avg_latency_ms": 1.235, "healthy_backends": 1, "total_backends": 2,
             "downstream_connections": 5,
             "config": {"version": "v1", "age_seconds": 59},
-            "supervisor": null, "queues": [],
+            "supervisor": null, "request_limit": null, "queues": [],
             "backends": [
                 {
                     "pool": "web", "url": "http://10.0.0.1:80", "state": "healthy", "breaker": null, "weight": 1, "effective_weight": 1.0,

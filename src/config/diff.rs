@@ -278,7 +278,7 @@ mod tests {
 
     #[test]
     fn changes_of_the_whole_process_are_shown() {
-        let text = "threads: 2\ntrusted_proxies: [10.0.0.0/8]\nforwarded: {accept: forwarded, send: both}\nlimits: {connections: 5, connections_per_client: 3, requests_per_connection: 9, keepalive: 2s, header_timeout: 1s, target_bytes: 1KiB, header_bytes: 1000, headers: 7, body: 1MiB, body_rate: 1KiB, half_closed: serve, response_buffers: 1GiB, http2: {streams: 5}}\naccess_log: {format: text, target: stderr}\nshutdown: {pre_stop: 1s, drain: 2m, tunnels: 1m, draining_workers: 2}";
+        let text = "threads: 2\ntrusted_proxies: [10.0.0.0/8]\nforwarded: {accept: forwarded, send: both}\nlimits: {connections: 5, connections_per_client: 3, requests: 7, requests_per_connection: 9, keepalive: 2s, header_timeout: 1s, target_bytes: 1KiB, header_bytes: 1000, headers: 7, body: 1MiB, body_rate: 1KiB, half_closed: serve, response_buffers: 1GiB, http2: {streams: 5}}\naccess_log: {format: text, target: stderr}\nshutdown: {pre_stop: 1s, drain: 2m, tunnels: 1m, draining_workers: 2}";
         assert_eq!(
             with(text),
             [
@@ -293,6 +293,7 @@ mod tests {
                 "limits.response_buffers: an eighth of the memory that Weir may use, at least 32MiB → 1GiB",
                 "limits.connections: 20000 → 5",
                 "limits.connections_per_client: no limit → 3",
+                "limits.requests: off → 7",
                 "limits.requests_per_connection: no limit → 9",
                 "limits.header_timeout: 10s → 1s",
                 "limits.body: off → 1MiB",

@@ -90,6 +90,7 @@ impl Exchange {
             return Err(Refusal::BadRequest);
         };
         let (path, is_ambiguous) = head.routing_path()?;
+        self.count(&snapshot)?;
         self.limit(snapshot.limiter.as_ref(), Scope::Global, now)?;
         let query = head.route_query(&host, &path, &snapshot);
         let index = snapshot.table.find(&query).ok_or(Refusal::NoRoute)?;
@@ -156,6 +157,22 @@ impl Exchange {
             self.destination.new_path = Some(new);
         }
         Ok(Admitted::Forward)
+    }
+
+    /// Counts the request among those in progress, until it is complete. Invalid requests are rejected
+    /// before, and a request that is rejected here takes nothing from a rate limit.
+    fn count(&mut self, snapshot: &Snapshot) -> Result<(), Refusal> {
+        let Some(limit) =
+            snapshot.request_limit.as_ref().filter(|_| self.conclusion.counted.is_none())
+        else {
+            return Ok(());
+        };
+        self.conclusion.counted = limit.enter();
+        if self.conclusion.counted.is_some() {
+            return Ok(());
+        }
+        self.observer.observe(&ExchangeEvent::Shed);
+        Err(Refusal::RequestLimit)
     }
 
     fn limit(

@@ -67,6 +67,8 @@ pub enum ExchangeEvent<'a> {
     },
     /// A request was rejected by a rate limit.
     RateLimited(Scope),
+    /// A request was rejected because the worker handles as many as it may.
+    Shed,
     /// The exchange is complete. Reported exactly once, and last.
     Finished(Summary<'a>),
 }

@@ -298,6 +298,7 @@ impl Exchange {
         if let Some(tunnel) = &mut self.upgrade.tunnel {
             tunnel.ended();
         }
+        self.conclusion.counted = None;
         if !std::mem::replace(&mut self.conclusion.reported, true) {
             let summary = Summary { exchange: self, ending, wire, ended: now };
             self.observer.observe(&ExchangeEvent::Finished(summary));
@@ -362,6 +363,8 @@ impl fmt::Debug for Exchange {
 mod breaker_tests;
 #[cfg(test)]
 mod moving_tests;
+#[cfg(test)]
+mod request_limit_tests;
 #[cfg(test)]
 mod retry_limits_tests;
 #[cfg(test)]

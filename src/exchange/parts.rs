@@ -6,6 +6,7 @@ use super::refusal::{Outcome, Refusal};
 use crate::runtime::ids::PoolId;
 use crate::runtime::lease::Lease;
 use crate::runtime::pool::Pick;
+use crate::runtime::request_limit::RequestGuard;
 use crate::runtime::tunnels::TunnelGuard;
 use crate::runtime::waiters::WaitHandle;
 use crate::time::Timestamp;
@@ -108,6 +109,8 @@ pub(super) struct ResponseFacts {
 /// How the exchange ends.
 #[derive(Debug, Default)]
 pub(super) struct Conclusion {
+    /// Counts it among the requests in progress until it is complete, if their number is limited.
+    pub(super) counted: Option<RequestGuard>,
     pub(super) refusal: Option<Refusal>,
     /// The detail of the rejection, as a stable code.
     pub(super) detail: Option<&'static str>,

@@ -181,6 +181,14 @@ refusals! {
         "Too Many Requests: too many connections",
     )
     .retry();
+    /// The worker handles as many requests as it may (`limits.requests`).
+    // A gRPC client may retry: the request was not sent to any backend.
+    RequestLimit = Row::new(
+        503,
+        "request_limit",
+        "Service Unavailable: too many requests in progress",
+    )
+    .retry();
     /// Descriptors, ports or memory for a connection to a backend are missing.
     Overload = Row::new(503, "overload", "Service Unavailable: overloaded").retry();
     /// A connection to a backend was not made in time.

@@ -47,6 +47,7 @@ impl Observer for Recorder {
             ExchangeEvent::QueueRefused { reason, .. } => format!("no place {reason:?}"),
             ExchangeEvent::Upgraded { pool } => format!("tunnel in {}", pool.position()),
             ExchangeEvent::RateLimited(scope) => format!("limited {}", scope.as_str()),
+            ExchangeEvent::Shed => "shed".to_owned(),
             ExchangeEvent::Finished(summary) => format!("finished {:?}", summary.ending),
         };
         self.0.lock().push(note);

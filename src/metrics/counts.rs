@@ -12,7 +12,6 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::Ordering::Relaxed;
 
-use prometheus::IntCounter;
 use prometheus::proto::MetricFamily;
 use serde::{Deserialize, Serialize};
 
@@ -210,7 +209,7 @@ impl Metrics {
             failed: self.failed.load(Relaxed),
             client_errors: self.client_errors.load(Relaxed),
             retries: table.retries(),
-            rate_limited: self.rate_limited.iter().map(IntCounter::get).sum(),
+            rate_limited: self.limits.rate_limited(),
             durations,
             seconds,
         };

@@ -6,7 +6,6 @@ use parking_lot::Mutex;
 use prometheus::{Registry, Result};
 
 use crate::exchange::event::{ExchangeEvent, Observer};
-use crate::exchange::refusal::Scope;
 use crate::metrics::Metrics;
 use crate::metrics::discovery::DiscoveryMetrics;
 use crate::metrics::kind::ErrorKind;
@@ -87,14 +86,8 @@ impl Observer for SnapshotMetrics {
                 table.queue(*pool).into_iter().for_each(|queue| queue.record_refusal(*reason));
             }
             ExchangeEvent::Upgraded { pool } => table.record_upgrade(*pool),
-            ExchangeEvent::RateLimited(scope) => {
-                let [global, route, pool] = &metrics.rate_limited;
-                match scope {
-                    Scope::Global => global.inc(),
-                    Scope::Route => route.inc(),
-                    Scope::Pool => pool.inc(),
-                }
-            }
+            ExchangeEvent::RateLimited(scope) => metrics.limits.record_rate_limit(*scope),
+            ExchangeEvent::Shed => metrics.limits.record_shed(),
             ExchangeEvent::Finished(summary) => metrics.finished(table, summary),
         }
     }

@@ -129,6 +129,8 @@ impl ErrorKind {
                 | Refusal::TooManyConnections
                 | Refusal::TooManyConnectionsPerClient
                 | Refusal::RateLimited(..)
+                // `lb_shed_total` counts it.
+                | Refusal::RequestLimit
                 | Refusal::QueueFull
                 | Refusal::QueueTimeout
                 | Refusal::ConnectFailed

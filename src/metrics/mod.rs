@@ -17,6 +17,7 @@ mod discovery;
 mod family;
 mod kind;
 mod known;
+mod limits;
 mod queue;
 mod register;
 mod series;
@@ -33,15 +34,13 @@ use prometheus::{
 };
 
 use crate::exchange::event::Summary;
-use crate::exchange::refusal::{Outcome, Scope};
+use crate::exchange::refusal::Outcome;
 use crate::http::metric_label::{MethodLabel, StatusLabel};
 use crate::metrics::current::CurrentSeries;
 use crate::metrics::kind::ErrorKind;
-use crate::metrics::register::{
-    by_scope, by_scope_gauge, counter, counters, gauge, gauges, register,
-};
+use crate::metrics::limits::LimitSeries;
+use crate::metrics::register::{counter, counters, gauge, gauges, register};
 use crate::metrics::series::SeriesTable;
-use crate::policy::limiter::RateLimiter;
 use crate::runtime::snapshot::Snapshot;
 use crate::time::Timestamp;
 
@@ -67,10 +66,8 @@ pub struct Metrics {
     /// and `lb_backend_in_flight_requests`; per pool, `lb_tunnels` and `lb_tunnels_total`; and the series
     /// of the circuit breakers. The current table; a request uses that of its own snapshot.
     series: CurrentSeries,
-    /// Requests rejected by a rate limit, one for each [`Scope`].
-    rate_limited: [IntCounter; Scope::ALL.len()], // lb_rate_limited_requests_total{scope}
-    /// Clients in the table of a rate limit, one for each [`Scope`].
-    rate_limit_clients: [IntGauge; Scope::ALL.len()], // lb_rate_limit_clients{scope}
+    /// Rate limits, and the limit on requests in progress.
+    limits: LimitSeries,
     /// Time to make a new connection to a backend; a reused connection is not counted.
     connect: Histogram, // lb_upstream_connect_seconds
     /// Client connections.
@@ -139,16 +136,7 @@ impl Metrics {
                 &["pool", "reason"],
             )?,
             series: CurrentSeries::new(registry, snapshot)?,
-            rate_limited: by_scope(&counters(
-                registry,
-                ("lb_rate_limited_requests_total", "Requests rejected by a rate limit."),
-                &["scope"],
-            )?)?,
-            rate_limit_clients: by_scope_gauge(&gauges(
-                registry,
-                ("lb_rate_limit_clients", "Clients in the tables of the rate limits."),
-                &["scope"],
-            )?)?,
+            limits: LimitSeries::new(registry)?,
             connect: register(
                 registry,
                 Histogram::with_opts(
@@ -264,13 +252,7 @@ impl Metrics {
     /// Updates the gauges that repeat the snapshot. To be called just before metrics are gathered.
     pub fn refresh(&self, snapshot: &Snapshot, now: Timestamp) {
         self.series.table().refresh(snapshot, now);
-        let clients = |limiter: Option<&RateLimiter>| limiter.map_or(0, RateLimiter::clients);
-        let routes = snapshot.routes.iter().map(|route| clients(route.limiter.as_ref())).sum();
-        let pools = snapshot.pools.iter().map(|pool| clients(pool.limiter.as_ref())).sum();
-        let remembered = [clients(snapshot.limiter.as_ref()), routes, pools];
-        for (gauge, clients) in self.rate_limit_clients.iter().zip(remembered) {
-            gauge.set(i64::try_from(clients).unwrap_or(i64::MAX));
-        }
+        self.limits.refresh(snapshot);
     }
 
     /// Totals since the start of the service.

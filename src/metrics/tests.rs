@@ -8,7 +8,7 @@ use super::counts::Sums;
 use super::*;
 use crate::exchange::event::{ExchangeEvent, Observer, Wire};
 
-use crate::exchange::refusal::{Abort, Refusal};
+use crate::exchange::refusal::{Abort, Refusal, Scope};
 use crate::exchange::{Replay, Rolls};
 use crate::fixture;
 use crate::http::metric_label::MethodLabel;

@@ -27,6 +27,7 @@ pub mod pick;
 pub mod pool;
 mod pool_breakers;
 pub mod report;
+pub mod request_limit;
 pub mod routes;
 pub mod self_redirects;
 pub mod snapshot;

@@ -25,6 +25,7 @@ use crate::runtime::ids::{EntryId, PoolId, PoolMap};
 use crate::runtime::members::new_backend;
 use crate::runtime::overrides::CurrentOverrides;
 use crate::runtime::pool::{Pick, Pool, PoolCommon};
+use crate::runtime::request_limit::RequestLimit;
 use crate::runtime::routes::Routes;
 use crate::runtime::tunnels::TunnelGauge;
 use crate::runtime::waiters::Waiters;
@@ -63,6 +64,8 @@ pub struct SnapshotCommon {
     pub underscore_headers: UnderscoreHeaders,
     /// The longest request body.
     pub body_bytes_max: Option<u64>,
+    /// The limit on requests in progress.
+    pub request_limit: Option<RequestLimit>,
     /// The key of the limiters' tables.
     pub seed: Seed,
     /// What operators have set on backends.
@@ -147,6 +150,7 @@ impl Snapshot {
             ambiguous_paths: config.limits.ambiguous_paths,
             underscore_headers: config.limits.underscore_headers,
             body_bytes_max: config.limits.body,
+            request_limit: config.limits.requests.map(RequestLimit::new),
             trusted_proxies: config.trusted_proxies.clone(),
             forwarded: config.forwarded,
             seed: Seed(seed),

@@ -5,8 +5,11 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
+use http::Method;
+
 use crate::support::backend::{Backend, Behaviour};
 use crate::support::client::{Client, Response};
+use crate::support::http2::{Http2, request};
 use crate::support::load_generator::Load;
 use crate::support::ports::{own_address, own_addresses};
 use crate::support::tls::{Authority, TlsConfig};
@@ -382,4 +385,106 @@ fn a_connection_serves_a_limited_number_of_requests_and_announces_the_last() {
     let last: Vec<bool> = (0..3).map(|_| client.get("/").head.is_last()).collect();
     assert_eq!(last, [false, false, true]);
     assert!(client.is_closed_within(TIMEOUT));
+}
+
+// ── limits.requests ──
+
+fn in_progress(weir: &Weir) -> serde_json::Value {
+    let status = weir.status();
+    status.pointer("/request_limit/requests_in_progress").cloned().unwrap_or_default()
+}
+
+fn until_in_progress(weir: &Weir, count: u32) {
+    eventually(TIMEOUT, "the requests in progress", || in_progress(weir) == count);
+}
+
+fn shed(weir: &Weir) -> Option<f64> {
+    weir.metrics().value("lb_shed_total", &[("reason", "requests")])
+}
+
+#[test]
+fn a_request_above_the_limit_of_requests_gets_503_and_reaches_no_backend() {
+    let backend = Backend::start("one");
+    backend.on("/held", Behaviour::NeverAnswer);
+    let routes = "routes: [{path: /own, respond: {status: 204}}, {pool: web}]";
+    let weir = Weir::start(&config(&backend, &format!("{routes}\nlimits: {{requests: 2}}")));
+    assert_eq!(shed(&weir), Some(0.0), "the series exists from the start");
+    let held: Vec<Client> = (0..2)
+        .map(|_| {
+            let mut client = Client::connect(weir.address());
+            client.send("GET /held HTTP/1.1\r\nHost: weir.test\r\n\r\n");
+            client
+        })
+        .collect();
+    backend.until_count(2);
+    let mut other = Client::connect(weir.address());
+    for path in ["/", "/own", "/"] {
+        let response = other.get(path);
+        assert_eq!((response.status(), response.header("retry-after")), (503, Some("1")), "{path}");
+        assert_eq!(response.text(), "Service Unavailable: too many requests in progress\n");
+        assert!(!response.head.is_last(), "the connection is kept: {:?}", response.head);
+    }
+    assert_eq!(Client::connect(weir.admin()).get("/healthz").status(), 200);
+    assert_eq!((shed(&weir), backend.count()), (Some(3.0), 2));
+    assert_eq!(
+        (&in_progress(&weir), &weir.status()["request_limit"]["max_requests"]),
+        (&2.into(), &2.into())
+    );
+    let line = weir.until_logged("the rejection", |line| line["status"] == 503);
+    assert_eq!(line["reason"], "request_limit");
+    assert!(line["client"].is_string(), "{line}");
+    backend.release();
+    for mut client in held {
+        assert_eq!(client.read_answer().status(), 200);
+    }
+    until_in_progress(&weir, 0);
+    assert_eq!((other.get("/").status(), shed(&weir)), (200, Some(3.0)));
+}
+
+#[test]
+fn requests_whose_clients_disconnect_and_those_that_wait_in_a_queue_count_until_they_end() {
+    let backend = Backend::start("one");
+    backend.set(Behaviour::NeverAnswer);
+    let pool = "pools: [{name: web, health_check: off, queue: {length: 5, timeout: 60s}, \
+                backends: [{url: URL, max_requests: 1}]}]\nlimits: {requests: 2}";
+    let weir = Weir::start(&pool.replace("URL", &backend.url()));
+    for _ in 0..3 {
+        let before = backend.count();
+        let clients: Vec<Client> = (0..2)
+            .map(|_| {
+                let mut client = Client::connect(weir.address());
+                client.send("GET / HTTP/1.1\r\nHost: weir.test\r\n\r\n");
+                client
+            })
+            .collect();
+        until_in_progress(&weir, 2);
+        assert_eq!(weir.get("/").status(), 503);
+        eventually(TIMEOUT, "one is at the backend", || backend.count() > before);
+        drop(clients);
+        until_in_progress(&weir, 0);
+    }
+    assert_eq!(shed(&weir), Some(3.0));
+}
+
+#[test]
+fn streams_of_one_http2_connection_count_one_by_one() {
+    let backend = Backend::start("one");
+    backend.on("/held", Behaviour::NeverAnswer);
+    let text = config(&backend, "limits: {requests: 2}");
+    let weir = Weir::start(&format!("{LISTENER_KEYS}http2: true\n{text}"));
+    let mut client = Http2::connect(weir.address());
+    let held = [(); 2].map(|()| client.start(request(Method::GET, "/held", &[]), false).unwrap());
+    backend.until_count(2);
+    for _ in 0..2 {
+        let response = client.get("/", &[]).unwrap();
+        assert_eq!(response.status(), 503);
+        assert_eq!(response.head.headers()["retry-after"], "1");
+    }
+    assert_eq!((shed(&weir), backend.count()), (Some(2.0), 2));
+    backend.release();
+    for stream in held {
+        assert_eq!(stream.answer().unwrap().status(), 200);
+    }
+    until_in_progress(&weir, 0);
+    assert_eq!(client.get("/", &[]).unwrap().status(), 200);
 }

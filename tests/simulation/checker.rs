@@ -63,6 +63,7 @@ impl Observer for Checker {
             | ExchangeEvent::Breaker { .. }
             | ExchangeEvent::Queued { .. }
             | ExchangeEvent::QueueRefused { .. }
+            | ExchangeEvent::Shed
             | ExchangeEvent::RetryBudgetExhausted { .. } => {}
             ExchangeEvent::AttemptFailed { pool, backend, retried, .. } => {
                 *seen.failed.entry((pool.position(), backend.position())).or_default() += 1;

@@ -422,6 +422,7 @@ fn draw_config(dice: &mut Dice) -> Config {
             connections: NonZeroUsize::new(100).unwrap(),
             connections_defined_at: SourcePosition::default(),
             connections_per_client: None,
+            requests: None,
             requests_per_connection: None,
             head: HeadLimits { target_bytes: 8192, header_bytes: 65_536, headers: 100 },
             body: None,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::super::problem::SourcePosition;
 use super::super::read::{Bounds, Keyword, KeywordValue, section, whole};
 use super::super::terms::{AmbiguousPaths, HalfClosed, ResponseBuffers, UnderscoreHeaders};
-use super::super::value::{Size, SizeOrOff, bytes, secs};
+use super::super::value::{CountOrOff, Size, SizeOrOff, bytes, secs};
 use super::pool::STREAMS_MAX;
 use crate::http::scan::Limits as HeadLimits;
 use crate::policy::transfer_rate::MinTransferRate;
@@ -55,6 +55,12 @@ section! {
     /// Maximum number of connections of one client address (IPv6: of one /64). Further ones get 429 and are
     /// closed; with TLS they are closed before the handshake. `trusted_proxies` are not limited.
     connections_per_client: NonZeroUsize [CONNECTIONS] = optional("no limit"), "100";
+    /// Maximum number of requests that one worker process handles at the same time: on all listeners, for all
+    /// pools and for routes without a pool, HTTP/2 streams included. Requests that wait in a `queue` and open
+    /// WebSockets count; the admin port does not. Further requests get 503 with `Retry-After` at once, and the
+    /// connection stays open. During a reload, each worker has its own limit. `off`: no limit. OPERATIONS.md
+    /// has a section "Overload".
+    requests: CountOrOff [whole(1, 1_000_000_000).zero("write `off` for no limit")] = default(CountOrOff::Off), "2000";
     /// Maximum number of requests on one connection. The response to the last one closes the connection.
     requests_per_connection: NonZeroU32 [whole(1, 1_000_000_000)] = optional("no limit"), "10000";
     /// Time limit for the request headers, from their first byte to their end. The same limit applies to a

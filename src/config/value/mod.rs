@@ -5,6 +5,7 @@
 
 mod address;
 mod breaker;
+mod count;
 mod duration;
 mod fields;
 mod http;
@@ -17,6 +18,7 @@ mod size;
 pub use address::parse_backend_url;
 pub(super) use address::{AdminAddress, BackendUrl, ServerName, normal_host};
 pub(super) use breaker::{CountedFailure, Percent, TimesOrOff};
+pub(super) use count::CountOrOff;
 pub use duration::parse_duration;
 pub(super) use duration::{DurationOrOff, secs};
 pub(super) use fields::{ChangedField, ContentType, FieldValue, RedirectStatus, Target};
