@@ -63,14 +63,8 @@ enum Command {
     Stop(Stop),
     /// Print the backends: what is configured, what an operator has set, and what is seen
     Backends(operator::BackendsFlags),
-    /// Send a backend no new clients; what is in flight completes
-    Drain(operator::DrainFlags),
-    /// Send a backend no requests at all; health checks go on
-    Disable(operator::Disable),
-    /// Send a drained or disabled backend requests again, once its health checks pass
-    Enable(operator::BackendTarget),
-    /// Remove everything that operators have set on a backend
-    Reset(operator::BackendTarget),
+    #[command(flatten)]
+    Operator(operator::OperatorCommand),
     /// The process that `run` starts to serve requests
     #[command(hide = true)]
     Worker(Run),
@@ -203,10 +197,7 @@ fn main() -> ExitCode {
             run_with_blocking_log(|| send_command(&flags.control, &flags.request()))
         }
         Command::Backends(flags) => run_with_blocking_log(|| operator::backends(flags)),
-        Command::Drain(flags) => run_with_exit_code(|| operator::drain(flags)),
-        Command::Disable(flags) => run_with_blocking_log(|| operator::disable(flags)),
-        Command::Enable(target) => run_with_blocking_log(|| operator::enable(&target)),
-        Command::Reset(target) => run_with_blocking_log(|| operator::reset(&target)),
+        Command::Operator(command) => run_with_exit_code(|| command.run()),
         Command::Check(flags) => run_with_blocking_log(|| check(&flags)),
         Command::Completions(flags) => run_with_blocking_log(|| completions(&flags)),
     }

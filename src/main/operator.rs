@@ -4,11 +4,11 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, Subcommand};
 use serde_json::Value;
 use weir::clock::Clock;
 use weir::config::parse_duration;
-use weir::policy::operator::{OperatorMode, OverrideChange};
+use weir::policy::operator::{OperatorMode, OverrideChange, WeightPercent};
 use weir::supervisor::control::Request;
 use weir::supervisor::{BackendsQuery, OverrideCommand};
 
@@ -24,6 +24,38 @@ const TARGET: &str = "The backend is written as `weir backends` shows it: POOL/B
 const OF_DRAIN: &str = "The backend is written as `weir backends` shows it: POOL/BACKEND. The pool, and the \
                         port, may be left out where only one backend fits.\n\nExit codes: 0 done · 1 not \
                         done · 2 invalid command line · 3 requests are still in flight after --wait";
+
+/// The commands that set something on a backend.
+#[derive(Debug, Subcommand)]
+pub(super) enum OperatorCommand {
+    /// Send a backend no new clients; what is in flight completes
+    Drain(DrainFlags),
+    /// Send a backend no requests at all; health checks go on
+    Disable(Disable),
+    /// Send a drained or disabled backend requests again, once its health checks pass
+    Enable(BackendTarget),
+    /// Give a backend this part of its configured weight
+    Weight(WeightFlags),
+    /// Remove everything that operators have set on a backend
+    Reset(BackendTarget),
+}
+
+impl OperatorCommand {
+    pub(super) fn run(self) -> Result<ExitCode, String> {
+        let result = match self {
+            Self::Drain(flags) => return drain(flags),
+            Self::Disable(Disable { target, terms }) => {
+                set(&target, OverrideChange::Mode(OperatorMode::Disabled), terms)
+            }
+            Self::Enable(target) => set(&target, OverrideChange::Enable, Terms::none()),
+            Self::Weight(WeightFlags { target, percent, terms }) => {
+                set(&target, OverrideChange::Weight(percent), terms)
+            }
+            Self::Reset(target) => set(&target, OverrideChange::Reset, Terms::none()),
+        };
+        result.map(|()| ExitCode::SUCCESS)
+    }
+}
 
 #[derive(Debug, Args)]
 pub(super) struct BackendsFlags {
@@ -81,6 +113,18 @@ pub(super) struct Disable {
     terms: Terms,
 }
 
+#[derive(Debug, Args)]
+#[command(after_help = TARGET)]
+pub(super) struct WeightFlags {
+    #[command(flatten)]
+    target: BackendTarget,
+    /// 1% to 1000% of its configured weight; 100% ends the setting
+    #[arg(value_name = "PERCENT", value_parser = str::parse::<WeightPercent>)]
+    percent: WeightPercent,
+    #[command(flatten)]
+    terms: Terms,
+}
+
 impl Terms {
     const fn none() -> Self {
         Self { lasts: None, reason: String::new() }
@@ -94,7 +138,7 @@ pub(super) fn backends(flags: BackendsFlags) -> Result<(), String> {
     send_command(&control, &Request::Backends(query))
 }
 
-pub(super) fn drain(flags: DrainFlags) -> Result<ExitCode, String> {
+fn drain(flags: DrainFlags) -> Result<ExitCode, String> {
     let DrainFlags { target, terms, wait } = flags;
     set(&target, OverrideChange::Mode(OperatorMode::Draining), terms)?;
     let Some(wait) = wait else { return Ok(ExitCode::SUCCESS) };
@@ -111,18 +155,6 @@ pub(super) fn drain(flags: DrainFlags) -> Result<ExitCode, String> {
         }
         thread::park_timeout(POLL_INTERVAL.min(deadline.since(clock.now())));
     }
-}
-
-pub(super) fn disable(flags: Disable) -> Result<(), String> {
-    set(&flags.target, OverrideChange::Mode(OperatorMode::Disabled), flags.terms)
-}
-
-pub(super) fn enable(target: &BackendTarget) -> Result<(), String> {
-    set(target, OverrideChange::Enable, Terms::none())
-}
-
-pub(super) fn reset(target: &BackendTarget) -> Result<(), String> {
-    set(target, OverrideChange::Reset, Terms::none())
 }
 
 fn set(target: &BackendTarget, change: OverrideChange, terms: Terms) -> Result<(), String> {
@@ -147,4 +179,26 @@ fn in_flight(target: &BackendTarget) -> Result<u64, String> {
         .map_err(|error| format!("weir: the reply cannot be read: {error}"))?;
     let in_flight = rows.first().and_then(|row| row.get("in_flight")?.as_u64());
     in_flight.ok_or_else(|| "weir: the backend is no longer there".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::super::{Cli, Command};
+    use super::*;
+
+    #[test]
+    fn a_weight_is_read_with_its_time_and_its_reason() {
+        let read = |percent: &str| {
+            let line = ["weir", "weight", "web/a:1", percent, "--for", "1h", "--reason", "disk"];
+            let command = Cli::try_parse_from(line).ok()?.command;
+            let Command::Operator(OperatorCommand::Weight(flags)) = command else { return None };
+            let WeightFlags { target, percent, terms } = flags;
+            Some((target.target, percent.get(), terms.lasts, terms.reason))
+        };
+        let hour = Some(Duration::from_secs(3600));
+        assert_eq!(read("50%"), Some(("web/a:1".to_owned(), 50, hour, "disk".to_owned())));
+        assert!(read("50").is_none() && read("0%").is_none());
+    }
 }

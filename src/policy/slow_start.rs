@@ -40,6 +40,13 @@ impl WeightShare {
     pub const fn thousandths(self) -> u32 {
         self.0
     }
+
+    /// This part of a weight, in the same unit; at least 1, so that the backend gets some requests.
+    #[must_use]
+    pub fn of(self, full: u32) -> u32 {
+        let part = u64::from(full) * u64::from(self.0) / u64::from(Self::FULL.0);
+        u32::try_from(part).unwrap_or(u32::MAX).max(1)
+    }
 }
 
 /// A backend that starts slowly.
@@ -131,7 +138,7 @@ impl Ramp {
 /// What the backends of a pool that start slowly do not get, and the others have to take.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Withheld {
-    /// The weight of all eligible backends,
+    /// The weight of all eligible backends, in any unit,
     total: u64,
     /// what those that start slowly do not get of it, in thousandths of a unit of weight,
     withheld: u64,

@@ -333,9 +333,9 @@ impl Members<'_> {
         let snapshot = Arc::new(snapshot);
         // A new backend is never seen without what operators have set on it; and once more, in case
         // they have set something meanwhile.
-        snapshot.apply_overrides();
+        snapshot.apply_overrides(self.now());
         current.replace(Serving { snapshot: Arc::clone(&snapshot), observer });
-        snapshot.apply_overrides();
+        snapshot.apply_overrides(self.now());
     }
 
     fn log(&self, pool: &PoolName, source: &str, change: &MemberChange) {

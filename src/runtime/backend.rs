@@ -201,9 +201,16 @@ impl Backend {
         }
     }
 
-    /// Sets how an operator keeps requests away from it. Its health checks go on.
-    pub fn set_operator_mode(&self, mode: Option<OperatorMode>) {
-        self.standing.set_operator_mode(mode);
+    /// Applies what operators have set on it; `None`: nothing. Its health checks go on. One that was out
+    /// starts slowly. Returns whether its weight is a new one, which has to be calculated.
+    pub(super) fn apply_override(&self, set: Option<&BackendOverride>, now: Timestamp) -> bool {
+        let mode = set.and_then(|set| set.mode.as_ref()).map(|mode| mode.value);
+        let was_out = self.standing.set_operator_mode(mode);
+        if was_out && mode.is_none() {
+            self.weight.begin_slow_start(now);
+        }
+        let percent = set.and_then(|set| set.weight.as_ref()).map(|weight| weight.value);
+        self.weight.set_operator_percent(percent.unwrap_or_default())
     }
 
     /// Whether it gets requests.
@@ -384,14 +391,6 @@ impl Member {
     pub fn has_place(&self) -> bool {
         let in_flight = || self.backend.in_flight().saturating_add(self.backend.other_workers());
         self.max_requests.is_none_or(|max| in_flight() < u64::from(max.get()))
-    }
-}
-
-impl Member {
-    /// Applies what operators have set on it; `None`: nothing.
-    pub fn apply_override(&self, set: Option<&BackendOverride>) {
-        let mode = set.and_then(|set| set.mode.as_ref()).map(|mode| mode.value);
-        self.backend.set_operator_mode(mode);
     }
 }
 

@@ -59,26 +59,31 @@ impl Balancing {
         }
     }
 
+    /// Calculates the effective weights, because an operator has changed one.
+    pub(super) fn recalculate(&self, members: &[Member], now: Timestamp) {
+        let next = self.weights.claim_now(CALCULATED_EVERY, now);
+        self.calculate(members, next, now);
+    }
+
     fn calculate(&self, members: &[Member], next: Timestamp, now: Timestamp) {
         let mut withheld = Withheld::default();
         let mut is_steady = true;
         for member in members {
             let share = member.backend.weight.share(now);
             is_steady &= share == WeightShare::FULL;
+            let full = member.backend.weight.full(member.weight);
             if member.backend.eligibility() == Eligibility::Eligible {
-                withheld.add(member.weight.get(), share);
+                withheld.add(full, share);
             } else {
-                withheld.add_out(member.weight.get());
+                withheld.add_out(full);
             }
         }
         for member in members {
             let weight = &member.backend.weight;
             let share = withheld.limited(weight.share(now));
-            weight.set(member.weight.get() * share.thousandths());
+            weight.set(share.of(weight.full(member.weight)));
         }
-        if is_steady {
-            self.weights.settle(next);
-        }
+        self.weights.calculated(next, is_steady);
     }
 
     /// Without those backends that start slowly, except for a random part of the picks; all if none
@@ -88,7 +93,7 @@ impl Balancing {
             return eligible;
         }
         let passed_over = members.iter().enumerate().filter(|(index, member)| {
-            let full = member.weight.get() * WeightShare::FULL.thousandths();
+            let full = member.backend.weight.full(member.weight);
             !takes_part(member.backend.weight.thousandths(), full, *index, roll)
         });
         let passed_over = passed_over.map(|(index, _)| BackendId::new(index)).collect();

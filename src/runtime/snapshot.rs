@@ -29,6 +29,7 @@ use crate::runtime::request_limit::RequestLimit;
 use crate::runtime::routes::Routes;
 use crate::runtime::tunnels::TunnelGauge;
 use crate::runtime::waiters::Waiters;
+use crate::time::Timestamp;
 
 /// One version of the runtime state. Immutable except for the atomics inside backends and limiters.
 ///
@@ -176,11 +177,16 @@ impl Snapshot {
     ///
     /// To be called after a new list was set, and after a snapshot with new members has replaced this
     /// one: whichever of the two comes last sees what the other has done.
-    pub fn apply_overrides(&self) {
+    pub fn apply_overrides(&self, now: Timestamp) {
         let list = self.overrides.get();
         for pool in &self.pools {
+            let mut has_new_weight = false;
             for member in pool.members.iter() {
-                member.apply_override(list.get(pool.name.as_str(), &member.backend.label));
+                let set = list.get(pool.name.as_str(), &member.backend.label);
+                has_new_weight |= member.backend.apply_override(set, now);
+            }
+            if has_new_weight {
+                pool.balancing.recalculate(&pool.members, now);
             }
         }
     }
@@ -273,7 +279,6 @@ mod tests {
     use super::*;
     use crate::config::{Overrides, load};
     use crate::runtime::lease::Lease;
-    use crate::time::Timestamp;
 
     #[test]
     fn a_snapshot_with_other_members_shares_the_state_of_the_pool_and_of_those_that_stay() {

@@ -65,14 +65,16 @@ impl Standing {
         }
     }
 
-    pub(super) fn set_operator_mode(&self, mode: Option<OperatorMode>) {
+    /// Returns whether an operator kept requests away before.
+    pub(super) fn set_operator_mode(&self, mode: Option<OperatorMode>) -> bool {
         let bits = match mode {
             None => 0,
             Some(OperatorMode::Draining) => DRAINING,
             Some(OperatorMode::Disabled) => DISABLED,
         };
         let set = |before: u8| Some(before & HEALTHY | bits);
-        let _before = self.0.fetch_update(Relaxed, Relaxed, set);
+        let before = self.0.fetch_update(Relaxed, Relaxed, set);
+        before.is_ok_and(|before| before & !HEALTHY != 0)
     }
 }
 
@@ -84,14 +86,15 @@ mod tests {
     fn an_operator_wins_over_health_checks_and_neither_forgets_the_other() {
         let standing = Standing::new(false);
         assert_eq!(standing.get(), Standpoint::Unhealthy);
-        for mode in [OperatorMode::Draining, OperatorMode::Disabled] {
-            standing.set_operator_mode(Some(mode));
+        for (mode, was_out) in [(OperatorMode::Draining, false), (OperatorMode::Disabled, true)] {
+            assert_eq!(standing.set_operator_mode(Some(mode)), was_out);
             assert_eq!(standing.get(), Standpoint::TakenOut(mode));
         }
         standing.set_healthy(true);
         assert!(standing.is_healthy());
         assert_eq!(standing.get(), Standpoint::TakenOut(OperatorMode::Disabled));
-        standing.set_operator_mode(None);
+        assert!(standing.set_operator_mode(None));
+        assert!(!standing.set_operator_mode(None));
         assert_eq!(standing.get(), Standpoint::Available);
         standing.set_healthy(false);
         assert_eq!(standing.get(), Standpoint::Unhealthy);

@@ -1,16 +1,21 @@
-//! The effective weight of one backend, and its slow start. `balancing` calculates it.
+//! The effective weight of one backend: its slow start, and what an operator has set. `balancing`
+//! calculates it.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::policy::operator::WeightPercent;
 use crate::policy::slow_start::{Ramp, RampState, WeightShare};
 use crate::sync::Mutex;
-use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use crate::sync::atomic::Ordering::{AcqRel, Relaxed, Release};
+use crate::sync::atomic::{AtomicU16, AtomicU32, AtomicU64};
 use crate::time::Timestamp;
 
 /// When weights that do not change are calculated.
 const NEVER: u64 = u64::MAX;
+/// The thousandths of a unit in one per cent of it.
+const THOUSANDTHS_PER_PERCENT: u64 = 10;
 
 /// When the weights of a pool are calculated.
 #[derive(Debug, Clone)]
@@ -24,6 +29,8 @@ pub struct WeightSchedule {
 pub struct BackendWeight {
     /// The effective weight.
     thousandths: AtomicU32,
+    /// The part of the configured weight that an operator has set.
+    percent: AtomicU16,
     slow_start: Option<SlowStart>,
 }
 
@@ -43,9 +50,10 @@ impl Default for WeightSchedule {
 }
 
 impl WeightSchedule {
-    /// The weights have to be calculated before the next pick.
+    /// The weights have to be calculated before the next pick. The calculation sees what was changed
+    /// before this call.
     pub fn mark_due(&self) {
-        self.due_ns.store(0, Relaxed);
+        self.due_ns.store(0, Release);
     }
 
     /// Whether no weight changes by itself.
@@ -63,21 +71,37 @@ impl WeightSchedule {
             return None;
         }
         let next = now + every;
-        self.due_ns.compare_exchange(due, next.as_nanos(), Relaxed, Relaxed).ok()?;
+        self.due_ns.compare_exchange(due, next.as_nanos(), AcqRel, Relaxed).ok()?;
         Some(next)
     }
 
-    /// Until something happens, the weights need not be calculated. `next` is what [`Self::claim`] has
-    /// returned: if a backend has begun to start slowly since then, they are due.
-    pub(super) fn settle(&self, next: Timestamp) {
-        self.due_ns.compare_exchange(next.as_nanos(), NEVER, Relaxed, Relaxed).ok();
+    /// The same, whether they are due or not.
+    #[must_use]
+    pub(super) fn claim_now(&self, every: Duration, now: Timestamp) -> Timestamp {
+        let next = now + every;
+        self.due_ns.swap(next.as_nanos(), AcqRel);
+        next
+    }
+
+    /// The weights are calculated. If they are steady, that need not be done again until something
+    /// happens. `next` is what [`Self::claim`] has returned: if something has happened since then, or
+    /// another thread has calculated them, this thread may have set old values, and they are due.
+    pub(super) fn calculated(&self, next: Timestamp, is_steady: bool) {
+        let (claimed, steady) = (next.as_nanos(), if is_steady { NEVER } else { next.as_nanos() });
+        if self.due_ns.compare_exchange(claimed, steady, AcqRel, Relaxed).is_err() {
+            self.mark_due();
+        }
     }
 }
 
 impl Default for BackendWeight {
     /// One, without slow start.
     fn default() -> Self {
-        Self { thousandths: AtomicU32::new(WeightShare::FULL.thousandths()), slow_start: None }
+        Self {
+            thousandths: AtomicU32::new(WeightShare::FULL.thousandths()),
+            percent: AtomicU16::new(WeightPercent::default().get()),
+            slow_start: None,
+        }
     }
 }
 
@@ -90,9 +114,22 @@ impl BackendWeight {
         Self { slow_start: Some(slow_start), ..Self::default() }
     }
 
-    /// The effective weight is the configured one, until it is calculated.
+    /// The effective weight is the full one, until it is calculated.
     pub(super) fn set_configured(&self, weight: NonZeroU32) {
-        self.set(weight.get().saturating_mul(WeightShare::FULL.thousandths()));
+        self.set(self.full(weight));
+    }
+
+    /// Sets what part of the configured weight an operator wants. Returns whether that is new.
+    #[must_use]
+    pub(super) fn set_operator_percent(&self, percent: WeightPercent) -> bool {
+        self.percent.swap(percent.get(), Relaxed) != percent.get()
+    }
+
+    /// The weight without slow start, for this configured one: in thousandths of a unit.
+    pub(super) fn full(&self, configured: NonZeroU32) -> u32 {
+        let percent = u64::from(self.percent.load(Relaxed));
+        let full = u64::from(configured.get()) * percent * THOUSANDTHS_PER_PERCENT;
+        u32::try_from(full).unwrap_or(u32::MAX)
     }
 
     /// Sets the effective weight.
@@ -165,5 +202,34 @@ impl SlowStart {
     fn set(&self, ramp: Option<Ramp>) {
         *self.ramp.lock() = ramp;
         self.schedule.mark_due();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EVERY: Duration = Duration::from_millis(20);
+
+    #[test]
+    fn weights_that_have_changed_while_they_were_calculated_are_calculated_again() {
+        let schedule = WeightSchedule::default();
+        let next = schedule.claim(EVERY, Timestamp::ZERO).unwrap();
+        schedule.mark_due();
+        schedule.calculated(next, true);
+        let next = schedule.claim(EVERY, Timestamp::ZERO).unwrap();
+        schedule.calculated(next, true);
+        assert!(schedule.is_steady());
+    }
+
+    #[test]
+    fn the_slower_of_two_threads_does_not_leave_its_old_values() {
+        let schedule = WeightSchedule::default();
+        let slow = schedule.claim(EVERY, Timestamp::ZERO).unwrap();
+        let fast = schedule.claim_now(EVERY, Timestamp::ZERO + EVERY);
+        schedule.calculated(fast, true);
+        assert!(schedule.is_steady());
+        schedule.calculated(slow, true);
+        assert!(schedule.claim(EVERY, Timestamp::ZERO).is_some());
     }
 }

@@ -162,16 +162,21 @@ fn setting<T>(setting: &Setting<T>, value: String) -> OperatorSetting<'_> {
     }
 }
 
-/// Why it is in its state: the operator's reason, or what has failed.
+/// Why it is in its state, or has its weight: the operator's reason, or what has failed.
 fn why(report: &BackendReport, set: Option<&BackendOverride>) -> Option<String> {
     if let Some(mode) = set.and_then(|set| set.mode.as_ref()) {
-        let reason = if mode.reason.is_empty() { "no reason given" } else { mode.reason.as_str() };
-        return Some(format!("{reason} (by {})", mode.by));
+        return Some(reason(mode));
     }
-    if report.state == "eligible" {
-        return None;
+    match set.and_then(|set| set.weight.as_ref()) {
+        _ if report.state != "eligible" => report.last_error.clone(),
+        weight => weight.map(reason),
     }
-    report.last_error.clone()
+}
+
+fn reason<T>(setting: &Setting<T>) -> String {
+    let reason =
+        if setting.reason.is_empty() { "no reason given" } else { setting.reason.as_str() };
+    format!("{reason} (by {})", setting.by)
 }
 
 const HEADINGS: [&str; 8] =
@@ -266,7 +271,7 @@ mod tests {
             value: half,
             age: Duration::ZERO,
             left: None,
-            by: String::new(),
+            by: "uid=0 pid=8".to_owned(),
             reason: String::new(),
         };
         let set = |mode, weight| BackendOverride { mode, weight, has_left: false };
@@ -287,7 +292,8 @@ mod tests {
         };
         assert_eq!(words(lines[0]), HEADINGS);
         let seen = "healthy, breaker closed";
-        let first = ["web/10.0.0.1:80", "eligible", "weight 3", "weight 50%", seen, "1", "-", "-"];
+        let why = "no reason given (by uid=0 pid=8)";
+        let first = ["web/10.0.0.1:80", "eligible", "weight 3", "weight 50%", seen, "1", "-", why];
         assert_eq!(words(lines[1]), first);
         let disabled = "disabled (1h left)";
         let why = "new disk (by uid=0 pid=7)";

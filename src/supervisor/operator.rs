@@ -49,6 +49,13 @@ pub(super) fn request(
     if reason.contains(char::is_control) {
         return Err("the reason contains a control character (help: write it on one line)".into());
     }
+    if lasts.is_some()
+        && matches!(change, OverrideChange::Weight(percent) if percent.is_configured())
+    {
+        return Err(
+            "100% is the configured weight, which does not end (help: leave out `--for`)".into()
+        );
+    }
     Ok(OverrideRequest { key: find(config, &target)?, change, lasts, by, reason })
 }
 
@@ -151,6 +158,19 @@ mod tests {
         assert_eq!(with("disk").unwrap().by, "uid=0");
         assert!(with("a\nb").unwrap_err().contains("control character"));
         assert!(with(&"x".repeat(201)).unwrap_err().contains("201 bytes"));
+    }
+
+    #[test]
+    fn the_configured_weight_cannot_be_set_for_a_time() {
+        let of = |percent: u16, lasts| {
+            let change = OverrideChange::Weight(percent.try_into().unwrap());
+            let target = "10.0.0.2".to_owned();
+            let (reason, by) = (String::new(), String::new());
+            request(&config(), OverrideCommand { target, change, lasts, reason, by })
+        };
+        let hour = Some(std::time::Duration::from_secs(3600));
+        assert!(of(50, hour).is_ok() && of(100, None).is_ok());
+        assert!(of(100, hour).unwrap_err().contains("leave out `--for`"));
     }
 
     #[test]

@@ -50,7 +50,7 @@ impl WorkerRun<'_> {
             ProcessCommand::ApplyOverrides((serial, list)) => {
                 self.snapshot().overrides.set(Arc::new(list));
                 let snapshot = self.snapshot();
-                snapshot.apply_overrides();
+                snapshot.apply_overrides(self.now());
                 // Requests may wait for a backend that can be used now.
                 snapshot.pools.iter().for_each(|pool| pool.dispatch(self.now()));
                 self.totals.overrides_serial = serial;

@@ -153,7 +153,7 @@ fn serve(
     let snapshot = names.with_members(snapshot, &state.handoff, Clock::process().now());
     // Before it reports that it knows overrides.
     snapshot.overrides.set(Arc::new(start.overrides));
-    snapshot.apply_overrides();
+    snapshot.apply_overrides(Clock::process().now());
     report_names(link, &snapshot);
     state.handoff.import_health(&snapshot, Clock::process().now());
     let last_good = state.files.unwrap_or_default();

@@ -1,5 +1,5 @@
-//! What operators set on backends: drained and disabled backends get nothing, whatever happens to the
-//! workers. Counted at the backends.
+//! What operators set on backends: drained and disabled backends get nothing, and one with another weight
+//! gets its share, whatever happens to the workers. Counted at the backends.
 
 #![expect(
     clippy::indexing_slicing,
@@ -177,6 +177,64 @@ fn a_disabled_backend_is_not_tried_by_retries_either() {
     assert_eq!(backends[0].count(), 0);
 }
 
+// ── the weight ──
+
+/// The first of two equal backends gets about a third.
+#[track_caller]
+fn gets_a_third(weir: &Weir, backends: &[Backend]) {
+    backends.iter().for_each(Backend::forget);
+    let statuses = weir.statuses("GET", 60);
+    assert!(statuses.iter().all(|status| *status == 200), "{statuses:?}");
+    let counts: Vec<usize> = backends.iter().map(Backend::count).collect();
+    assert!((14..=26).contains(&counts[0]) && counts[0] + counts[1] == 60, "{counts:?}");
+}
+
+#[test]
+fn a_backend_of_half_its_weight_gets_a_third_over_reloads_and_crashes_until_it_is_reset() {
+    let (backends, weir) = world(2, "");
+    assert_eq!(share_of(&weir, &backends[0]), 6);
+    let target = format!("web/{}", backends[0].address());
+    let said = weir.command(&["weight", &target, "50%", "--reason", "old machine"]);
+    let start = format!("{target}: as configured -> weight 50% by uid=");
+    assert!(said.code == Some(0) && said.stdout.starts_with(&start), "{said:?}");
+    gets_a_third(&weir, &backends);
+    let before = weir.worker_pid();
+    weir.reload();
+    let reloaded = weir.worker_pid();
+    assert_ne!(reloaded, before);
+    gets_a_third(&weir, &backends);
+    if let Err(error) = kill("KILL", &[reloaded]) {
+        panic!("{error}");
+    }
+    eventually(TIMEOUT, "a new worker serves", || {
+        weir.serving().is_some_and(|worker| worker.pid != reloaded)
+    });
+    gets_a_third(&weir, &backends);
+    let row = &rows(&weir)[0];
+    assert_eq!((&row["state"], &row["configured"]["weight"]), (&"eligible".into(), &1.into()));
+    assert_eq!(
+        (&row["operator"]["weight"]["value"], &row["operator"]["mode"]),
+        (&"50%".into(), &Value::Null)
+    );
+    assert!(
+        row["why"].as_str().is_some_and(|why| why.starts_with("old machine (by uid=")),
+        "{row}"
+    );
+    done(&weir, "reset", &backends[0], &[]);
+    assert_eq!(rows(&weir)[0]["operator"], Value::Null);
+    assert_eq!(share_of(&weir, &backends[0]), 6);
+}
+
+#[test]
+fn a_weight_with_a_time_ends_by_itself() {
+    let (backends, weir) = world(2, "");
+    let target = format!("web/{}", backends[0].address());
+    let said = weir.command(&["weight", &target, "1000%", "--for", "1500ms"]);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    eventually(TIMEOUT, "its time is over", || rows(&weir)[0]["operator"].is_null());
+    assert_eq!(share_of(&weir, &backends[0]), 6);
+}
+
 // ── over every change of the worker ──
 
 /// What is disabled stays so after `replace`, in the worker that serves then.
@@ -261,6 +319,16 @@ fn wrong_names_and_values_are_errors_that_say_what_to_write() {
     fails(&["drain", &address, "--for", "5"], 2, "has no unit");
     fails(&["disable"], 2, "POOL/BACKEND");
     fails(&["disable", &address, "--reason", &"x".repeat(300)], 1, "the reason has 300 bytes");
+    fails(&["weight", &address], 2, "PERCENT");
+    fails(
+        &["weight", &address, "50"],
+        2,
+        "`50` is not a whole number with `%` (help: write `50%`)",
+    );
+    fails(&["weight", &address, "0%"], 2, "to send it no requests, use `weir drain`");
+    fails(&["weight", &address, "1001%"], 2, "1001% is not between 1% and 1000%");
+    fails(&["weight", &address, "100%", "--for", "1h"], 1, "leave out `--for`");
+    fails(&["weight", "web/no-such:80", "50%"], 1, "there is no backend `web/no-such:80` (help: ");
     assert!(rows(&weir).iter().all(|row| row["operator"].is_null()), "nothing was set");
 }
 

@@ -44,8 +44,8 @@ section! {
     retry: RawRetry = section, "{attempts: 2}";
     /// Requests that wait for a place at a backend with `max_requests`.
     queue: RawQueue = section, "{length: 40}";
-    /// Slow start: over this time, a backend that is new or has recovered (by its health checks or its
-    /// circuit breaker) gets a growing share of requests. It starts with 1/256 of its usual share and
+    /// Slow start: over this time, a backend that is new or has recovered (by its health checks, its
+    /// circuit breaker, or `weir enable`) gets a growing share of requests. It starts with 1/256 of its usual share and
     /// doubles in each eighth of the time, while the backend responds at most twice as slowly as the pool's
     /// median backend (or 20ms slower); otherwise the share shrinks. After four times as long it ends in any
     /// case. The others get at most twice their usual share meanwhile, and less if several start slowly.
