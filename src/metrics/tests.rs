@@ -315,7 +315,7 @@ fn likely_series_exist_at_0_from_the_start() {
         let is_it = |line: &&str| line.contains(backend) && !line.contains("duration_seconds");
         text.lines().filter(is_it).count()
     };
-    assert_eq!(of("10.0.0.1:3000"), 23, "three gauges, ten statuses and ten errors");
+    assert_eq!(of("10.0.0.1:3000"), 25, "four gauges, ten statuses and eleven errors");
 }
 
 #[test]
@@ -365,6 +365,7 @@ fn error_kinds() -> Vec<ErrorKind> {
         ErrorKind::Refused,
         ErrorKind::Reset,
         ErrorKind::Timeout,
+        ErrorKind::Moved,
         ErrorKind::Status,
         ErrorKind::NoBackend,
         ErrorKind::RequestTimeout,
@@ -442,6 +443,7 @@ impl World {
         for scope in Scope::ALL {
             self.observer.observe(&ExchangeEvent::RateLimited(scope));
         }
+        self.observer.observe(&ExchangeEvent::Shed);
         self.observer.observe(&ExchangeEvent::Upgraded { pool: PoolId::new(0) });
         self.metrics.panics().inc();
         self.metrics.access_log_dropped().inc_by(3);
