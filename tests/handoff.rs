@@ -110,6 +110,7 @@ const STATE: &[(&str, Fate)] = &[
     ("runtime/request_limit.rs RequestGuard.in_progress", Left("the requests stay with the old worker")),
     ("runtime/request_limit.rs RequestLimit.in_progress", Left("the requests stay with the old worker")),
     ("runtime/weight.rs BackendWeight.thousandths", Left("calculated from the weight and `SlowStart.ramp`")),
+    ("runtime/weight.rs BackendWeight.percent", Left("the supervisor sends what operators have set to every worker")),
     ("runtime/weight.rs SlowStart.ramp", HandedOff("BackendWeight::export")),
     ("runtime/weight.rs WeightSchedule.due_ns", Left("the successor calculates its weights at its first pick")),
     ("runtime/tunnels.rs TunnelGuard.open", Left("a tunnel stays with the old worker")),
