@@ -16,7 +16,7 @@ use crate::support::client::Client;
 use crate::support::configs::{pool, world};
 use crate::support::h2::H2Backend;
 use crate::support::http2::{Http2, request};
-use crate::support::weir::{LISTENER_KEYS, Weir, kill};
+use crate::support::weir::{LISTENER_KEYS, Weir};
 use crate::support::{TIMEOUT, eventually};
 
 /// Opened once, it stays open for the rest of the test.
@@ -463,37 +463,15 @@ fn stays_open(replace: impl FnOnce(&Weir)) {
 
 #[test]
 fn it_stays_open_over_a_reload() {
-    stays_open(|weir| {
-        let before = weir.worker_pid();
-        weir.reload();
-        assert_ne!(weir.worker_pid(), before);
-    });
+    stays_open(Weir::replace_by_reload);
 }
 
 #[test]
 fn it_stays_open_over_an_upgrade_of_the_supervisor() {
-    stays_open(|weir| {
-        let before = weir.worker_pid();
-        weir.signal("USR2");
-        weir.until_said("supervisor replaced: ");
-        eventually(TIMEOUT, "it can be asked", || weir.command(&["status"]).code == Some(0));
-        weir.reload();
-        assert_ne!(weir.worker_pid(), before);
-    });
+    stays_open(Weir::replace_by_upgrade);
 }
 
 #[test]
 fn it_stays_open_over_a_crash() {
-    stays_open(|weir| {
-        let before = weir.worker_pid();
-        // The state of the breaker is in the next checkpoint, which comes every two seconds.
-        let checkpoint = crate::support::now() + Duration::from_millis(2500);
-        eventually(TIMEOUT, "a checkpoint", || crate::support::now() > checkpoint);
-        if let Err(error) = kill("KILL", &[before]) {
-            panic!("{error}");
-        }
-        eventually(TIMEOUT, "a new worker serves", || {
-            weir.serving().is_some_and(|worker| worker.pid != before)
-        });
-    });
+    stays_open(Weir::replace_by_kill_after_a_checkpoint);
 }

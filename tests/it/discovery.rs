@@ -13,7 +13,7 @@ use crate::support::backend::{Backend, Behaviour};
 use crate::support::dns::{DnsServer, Mood, Service};
 use crate::support::load_generator::Load;
 use crate::support::names::Names;
-use crate::support::weir::{Weir, kill};
+use crate::support::weir::Weir;
 use crate::support::{TIMEOUT, eventually};
 
 /// How many changes the ordinary test makes.
@@ -180,11 +180,7 @@ fn a_worker_that_dies_while_the_name_server_is_dead_is_replaced_by_one_that_know
     let weir = Weir::start_by(names.launcher(), &by_dns(""));
     dns.be(Mood::IsSilent);
     let load = Load { threads: 2, ..Load::on(weir.address()) }.start();
-    let worker = weir.worker_pid();
-    kill("KILL", &[worker]).unwrap();
-    eventually(TIMEOUT, "a new worker serves", || {
-        weir.serving().is_some_and(|serving| serving.pid != worker)
-    });
+    weir.replace_by_kill();
     assert_eq!(members(&weir), urls(&backends));
     let before = load.done();
     eventually(TIMEOUT, "it serves", || load.done() > before + 20);

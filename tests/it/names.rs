@@ -3,7 +3,6 @@
 
 #![expect(
     clippy::indexing_slicing,
-    clippy::unwrap_used,
     reason = "a test that cannot go on fails, which is what a panic does"
 )]
 
@@ -11,7 +10,7 @@ use std::net::IpAddr;
 
 use crate::support::backend::Backend;
 use crate::support::names::Names;
-use crate::support::weir::{Weir, kill};
+use crate::support::weir::Weir;
 use crate::support::{TIMEOUT, eventually};
 
 /// Two pools: `/` goes to `web` by the name `web.test`, `/api` to `api` by the name `api.test`.
@@ -75,15 +74,6 @@ fn a_backend_without_health_checks_comes_to_life_when_its_name_resolves() {
     starts_without_a_name("off");
 }
 
-/// Kills the worker and waits for another one.
-fn replace(weir: &Weir) {
-    let worker = weir.worker_pid();
-    kill("KILL", &[worker]).unwrap();
-    eventually(TIMEOUT, "a new worker serves", || {
-        weir.serving().is_some_and(|serving| serving.pid != worker)
-    });
-}
-
 #[test]
 fn a_worker_that_dies_is_replaced_by_one_that_knows_the_last_addresses() {
     let (web, api) = (Backend::start("web"), Backend::start("api"));
@@ -92,7 +82,7 @@ fn a_worker_that_dies_is_replaced_by_one_that_knows_the_last_addresses() {
     names.set(&[("web.test", ip(&web))]);
     // The second one has never looked the name up with success.
     for _ in 0..2 {
-        replace(&weir);
+        weir.replace_by_kill();
         assert_eq!((weir.get("/").text(), weir.get("/api").text()), ("web".into(), "api".into()));
     }
     weir.until_said("its last known address is used");
@@ -105,7 +95,7 @@ fn a_name_server_that_does_not_respond_keeps_no_worker_from_being_replaced() {
     let weir = Weir::start_by(names.launcher(), &config(CHECKED));
     names.set(&[]);
     names.be_silent();
-    replace(&weir);
+    weir.replace_by_kill();
     assert_eq!((weir.get("/").text(), weir.get("/api").text()), ("web".into(), "api".into()));
 }
 

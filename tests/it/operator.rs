@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::support::backend::{Backend, Behaviour};
 use crate::support::client::Client;
 use crate::support::configs::{pool, world};
-use crate::support::weir::{Ended, Weir, kill};
+use crate::support::weir::{Ended, Weir};
 use crate::support::{TIMEOUT, eventually, eventually_some};
 
 /// Runs a command on a backend of the pool `web`, and expects that it is done.
@@ -198,17 +198,9 @@ fn a_backend_of_half_its_weight_gets_a_third_over_reloads_and_crashes_until_it_i
     let start = format!("{target}: as configured -> weight 50% by uid=");
     assert!(said.code == Some(0) && said.stdout.starts_with(&start), "{said:?}");
     gets_a_third(&weir, &backends);
-    let before = weir.worker_pid();
-    weir.reload();
-    let reloaded = weir.worker_pid();
-    assert_ne!(reloaded, before);
+    weir.replace_by_reload();
     gets_a_third(&weir, &backends);
-    if let Err(error) = kill("KILL", &[reloaded]) {
-        panic!("{error}");
-    }
-    eventually(TIMEOUT, "a new worker serves", || {
-        weir.serving().is_some_and(|worker| worker.pid != reloaded)
-    });
+    weir.replace_by_kill();
     gets_a_third(&weir, &backends);
     let row = &rows(&weir)[0];
     assert_eq!((&row["state"], &row["configured"]["weight"]), (&"eligible".into(), &1.into()));
@@ -257,36 +249,17 @@ fn stays_disabled(replace: impl FnOnce(&Weir)) {
 
 #[test]
 fn overrides_survive_a_reload() {
-    stays_disabled(|weir| {
-        let before = weir.worker_pid();
-        weir.reload();
-        assert_ne!(weir.worker_pid(), before);
-    });
+    stays_disabled(Weir::replace_by_reload);
 }
 
 #[test]
 fn overrides_survive_an_upgrade_of_the_supervisor() {
-    stays_disabled(|weir| {
-        let before = weir.worker_pid();
-        weir.signal("USR2");
-        weir.until_said("supervisor replaced: ");
-        eventually(TIMEOUT, "it can be asked", || weir.command(&["status"]).code == Some(0));
-        weir.reload();
-        assert_ne!(weir.worker_pid(), before);
-    });
+    stays_disabled(Weir::replace_by_upgrade);
 }
 
 #[test]
 fn overrides_survive_a_kill_of_the_worker_at_once() {
-    stays_disabled(|weir| {
-        let before = weir.worker_pid();
-        if let Err(error) = kill("KILL", &[before]) {
-            panic!("{error}");
-        }
-        eventually(TIMEOUT, "a new worker serves", || {
-            weir.serving().is_some_and(|worker| worker.pid != before)
-        });
-    });
+    stays_disabled(Weir::replace_by_kill);
 }
 
 #[test]

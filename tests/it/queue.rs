@@ -11,7 +11,7 @@ use crate::support::backend::{Backend, Behaviour};
 use crate::support::client::{Client, get, request_bytes};
 use crate::support::load_generator::Load;
 use crate::support::message::Response;
-use crate::support::weir::{Weir, kill};
+use crate::support::weir::Weir;
 use crate::support::{TIMEOUT, eventually};
 
 /// One pool of these backends, each with at most `max` requests. `more` is further keys of the pool.
@@ -316,11 +316,7 @@ fn requests_that_wait_survive_an_upgrade() {
 fn after_a_crash_places_are_free() {
     let (backend, weir, first) = full("queue: {length: 5, timeout: 1m}");
     let clients = line_up(&weir, 2);
-    let before = weir.worker_pid();
-    kill("KILL", &[before]).unwrap();
-    eventually(TIMEOUT, "a new worker serves", || {
-        weir.serving().is_some_and(|worker| worker.pid != before)
-    });
+    weir.replace_by_kill();
     backend.set(Behaviour::Good);
     assert_eq!(get(weir.address(), "/again").status(), 200);
     drop((first, clients));

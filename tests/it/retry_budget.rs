@@ -5,8 +5,7 @@ use std::time::Duration;
 use crate::support::backend::{Answer, Backend, Behaviour};
 use crate::support::client::Client;
 use crate::support::configs::world;
-use crate::support::weir::{Weir, kill};
-use crate::support::{TIMEOUT, eventually};
+use crate::support::weir::Weir;
 
 /// No more than three tokens in the time of a test.
 const THREE: &str =
@@ -91,14 +90,7 @@ fn the_next_worker_goes_on_with_what_is_left() {
     weir.reload();
     weir.statuses("GET", 3);
     assert_eq!(arrived(&backends), 3, "a reload refills nothing");
-    // It is in the next checkpoint, which comes every two seconds.
-    let checkpoint = crate::support::now() + Duration::from_millis(2500);
-    eventually(TIMEOUT, "a checkpoint", || crate::support::now() > checkpoint);
-    let before = weir.worker_pid();
-    kill("KILL", &[before]).unwrap();
-    eventually(TIMEOUT, "a new worker serves", || {
-        weir.serving().is_some_and(|worker| worker.pid != before)
-    });
+    weir.replace_by_kill_after_a_checkpoint();
     arrived(&backends);
     weir.statuses("GET", 3);
     assert_eq!(arrived(&backends), 3, "nor does a crash");

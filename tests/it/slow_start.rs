@@ -5,11 +5,9 @@
     reason = "a helper that finds something else fails the test, which is what a panic does"
 )]
 
-use std::time::Duration;
-
 use crate::support::backend::{Backend, Behaviour};
-use crate::support::weir::{Weir, kill};
-use crate::support::{TIMEOUT, eventually, now};
+use crate::support::weir::Weir;
+use crate::support::{TIMEOUT, eventually};
 
 /// Longer than any test.
 const LONG: &str = "slow_start: 1h";
@@ -127,35 +125,15 @@ fn goes_on(replace: impl FnOnce(&Weir)) {
 
 #[test]
 fn it_goes_on_over_a_reload() {
-    goes_on(|weir| {
-        let before = weir.worker_pid();
-        weir.reload();
-        assert_ne!(weir.worker_pid(), before);
-    });
+    goes_on(Weir::replace_by_reload);
 }
 
 #[test]
 fn it_goes_on_over_an_upgrade_of_the_supervisor() {
-    goes_on(|weir| {
-        let before = weir.worker_pid();
-        weir.signal("USR2");
-        weir.until_said("supervisor replaced: ");
-        eventually(TIMEOUT, "it can be asked", || weir.command(&["status"]).code == Some(0));
-        weir.reload();
-        assert_ne!(weir.worker_pid(), before);
-    });
+    goes_on(Weir::replace_by_upgrade);
 }
 
 #[test]
 fn it_goes_on_over_a_crash() {
-    goes_on(|weir| {
-        let before = weir.worker_pid();
-        // It is in the next checkpoint, which comes every two seconds.
-        let checkpoint = now() + Duration::from_millis(2500);
-        eventually(TIMEOUT, "a checkpoint", || now() > checkpoint);
-        assert!(kill("KILL", &[before]).is_ok(), "the worker is there");
-        eventually(TIMEOUT, "a new worker serves", || {
-            weir.serving().is_some_and(|worker| worker.pid != before)
-        });
-    });
+    goes_on(Weir::replace_by_kill_after_a_checkpoint);
 }

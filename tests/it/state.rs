@@ -57,22 +57,11 @@ fn a_client_with_an_empty_bucket_is_still_refused_after_an_upgrade_and_a_reload(
     assert_eq!(backends[0].count(), 3);
 }
 
-/// More connections than any test here has otherwise.
-const MANY: u8 = 20;
-
-/// Waits for a checkpoint that is later than this call: it tells of connections made in it.
-fn until_checkpoint(weir: &Weir) {
-    let _more: Vec<Client> = (0..MANY).map(|_| Client::connect(weir.address())).collect();
-    eventually(TIMEOUT, "a checkpoint", || {
-        weir.serving().is_some_and(|worker| worker.connections >= u64::from(MANY))
-    });
-}
-
 #[test]
 fn a_client_with_an_empty_bucket_is_still_refused_after_a_crash() {
     let backends = Backend::start_many(1);
     let (weir, client) = spent(&backends);
-    until_checkpoint(&weir);
+    weir.until_checkpoint();
     let requests = weir.metrics().sum("lb_requests_total", &[]);
     kill("KILL", &[weir.worker_pid()]).unwrap();
     assert_eq!(status_for(&weir, client), 429);
@@ -109,13 +98,9 @@ fn after_a_crash_a_pass_of_the_new_worker_is_newer_than_the_checkpoint() {
     let check = "interval: 60s, timeout: 60s, healthy_after: 1";
     let weir = Weir::start_flagged(&probed(&backends, check), &["--ready-timeout", "4s"]);
     until_healthy(&weir, 1);
-    until_checkpoint(&weir);
-    let worker = weir.worker_pid();
+    weir.until_checkpoint();
     failing.on("/health", Behaviour::Good);
-    kill("KILL", &[worker]).unwrap();
-    eventually(TIMEOUT, "another worker serves", || {
-        weir.serving().is_some_and(|serving| serving.pid != worker)
-    });
+    weir.replace_by_kill();
     assert_eq!(weir.status()["healthy_backends"], 2);
     let healthy = format!("backend healthy: pool=web backend={}", failing.address());
     assert_eq!(weir.stderr().matches(&healthy).count(), 1);
@@ -152,7 +137,7 @@ fn a_backend_that_has_just_become_unhealthy_gets_no_request_of_a_new_worker() {
     let load = Load { threads: 2, ..Load::on(weir.address()) }.start();
     for _ in 0..2 {
         until_healthy(&weir, 2);
-        until_checkpoint(&weir);
+        weir.until_checkpoint();
         bad.on("/health", Behaviour::status(500));
         until_healthy(&weir, 1);
         // A request that was sent to it before may still be under way.
@@ -324,10 +309,6 @@ fn the_uptime_is_the_services_and_not_a_workers() {
     weir.signal("USR2");
     let replaced = || weir.stderr().contains("supervisor replaced: ");
     eventually(TIMEOUT, "the supervisor is replaced", replaced);
-    let worker = weir.worker_pid();
-    kill("KILL", &[worker]).unwrap();
-    eventually(TIMEOUT, "another worker serves", || {
-        weir.serving().is_some_and(|serving| serving.pid != worker)
-    });
+    weir.replace_by_kill();
     assert!(uptime() >= before, "after an upgrade and a crash: {}", uptime());
 }

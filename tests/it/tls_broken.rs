@@ -16,7 +16,7 @@ use crate::support::client::Client;
 use crate::support::ports;
 use crate::support::tls::{Authority, Identity, TlsConfig, write_at_once};
 use crate::support::tls_front::TlsFront;
-use crate::support::weir::{Directory, LISTENER_KEYS, Weir, copy_binary, kill, put_script};
+use crate::support::weir::{Directory, LISTENER_KEYS, Weir, copy_binary, put_script};
 use crate::support::{TIMEOUT, eventually};
 
 /// A listener with these certificates and further keys, before this backend.
@@ -42,16 +42,6 @@ fn is_broken(weir: &Weir, file: &Path) -> bool {
 /// Nothing is used in its place.
 fn is_missing(weir: &Weir, file: &Path) -> bool {
     gauge(weir, "lb_certificate_unavailable", file) == Some(1.0)
-}
-
-/// Kills the worker and waits for the next.
-#[track_caller]
-fn kill_worker(weir: &Weir) {
-    let old = weir.worker_pid();
-    kill("KILL", &[old]).unwrap();
-    eventually(TIMEOUT, "another worker serves", || {
-        weir.serving().is_some_and(|worker| worker.pid != old)
-    });
 }
 
 /// Serves `first`, then `second`; between the supervisor's look at the files and the worker's own,
@@ -103,7 +93,7 @@ fn the_replacement_of_a_crashed_worker_uses_the_last_good_certificates() {
     });
     // The third one has what the first had from the second, which never saw a good file.
     for turn in [2, 3] {
-        kill_worker(&weir);
+        weir.replace_by_kill();
         assert_eq!((shown("a.test"), shown("b.test")), (was_a.clone(), was_b.clone()), "{turn}");
         // Who reads an answer gets tickets, and would be shown nothing the next time.
         let other = TlsConfig::new(&authority, Some(&friend));
@@ -124,7 +114,7 @@ fn the_replacement_of_a_crashed_worker_uses_the_last_good_certificates() {
     let was_new_b = new_b.der();
     write_at_once(&b.key, "broken");
     eventually(TIMEOUT, "it is noticed", || is_broken(&weir, &b.cert));
-    kill_worker(&weir);
+    weir.replace_by_kill();
     assert_eq!(shown("b.test"), was_new_b, "the last good one is the renewed one");
 }
 
@@ -138,7 +128,7 @@ fn who_replaces_a_dead_worker_prefers_its_good_certificate_to_one_that_has_expir
         params.not_after = rcgen::date_time_ymd(2020, 1, 1);
     });
     eventually(TIMEOUT, "it is noticed", || is_broken(&weir, &good.cert));
-    kill_worker(&weir);
+    weir.replace_by_kill();
     let client = TlsConfig::new(&authority, None);
     assert_eq!(client.connect(weir.address(), "a.test").certificate(), was);
 }
@@ -167,7 +157,7 @@ fn who_replaces_a_dead_worker_speaks_to_backends_as_before() {
     eventually(TIMEOUT, "both are noticed", || {
         is_broken(&weir, &ca) && is_broken(&weir, &ours.cert)
     });
-    kill_worker(&weir);
+    weir.replace_by_kill();
     assert_eq!(weir.get("/").status(), 200);
     let shakes = front.shakes();
     assert_eq!(shakes.len(), 2, "{shakes:?}");

@@ -469,11 +469,7 @@ fn a_binary_behind_a_link_is_the_one_that_the_link_leads_to_by_then() {
         upgrade(&weir, 1);
         assert_eq!(image(weir.pid()), two, "and so does SIGUSR2");
         fs::remove_dir_all(directory.path("v1")).unwrap();
-        let worker = weir.worker_pid();
-        kill("KILL", &[worker]).unwrap();
-        eventually(TIMEOUT, "another worker serves", || {
-            weir.serving().is_some_and(|serving| serving.pid != worker)
-        });
+        weir.replace_by_kill();
         assert_eq!(image(weir.worker_pid()), two);
     }
 }

@@ -1,13 +1,11 @@
 //! Backends that all fail alike, for minutes: the breaker must take hardly any of them out.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue, Method, Version};
 use weir::exchange::refusal::Outcome;
-use weir::exchange::{Exchange, Head, Replay, Rolls};
-use weir::http::scheme::Scheme;
+use weir::exchange::{Replay, Rolls};
 use weir::policy::breaker::BreakerPhase;
 use weir::policy::retry::AttemptFailure;
 use weir::runtime::ids::BackendId;
@@ -15,6 +13,7 @@ use weir::runtime::snapshot::Snapshot;
 use weir::time::Timestamp;
 
 use crate::dice::Dice;
+use crate::incoming::Incoming;
 use crate::outages::{Recorder, build};
 use crate::seeds;
 
@@ -89,19 +88,9 @@ impl Failing {
     }
 
     fn request(&mut self) {
-        let headers = HeaderMap::from_iter([(http::header::HOST, HeaderValue::from_static("a"))]);
-        let head = Head {
-            peer: IpAddr::V4(Ipv4Addr::new(10, 1, 0, 1)),
-            method: &Method::GET,
-            version: Version::HTTP_11,
-            scheme: Scheme::Http,
-            query: None,
-            path: "/",
-            headers: &headers,
-        };
+        let request = Incoming::get(Ipv4Addr::new(10, 1, 0, 1));
         let recorder = Arc::new(Recorder::default());
-        let mut exchange = Exchange::new(Arc::clone(&self.snapshot), recorder, self.now);
-        exchange.admit(&head, self.now).unwrap();
+        let mut exchange = request.admitted(&self.snapshot, recorder, self.now);
         let replay = Replay {
             idempotent: true,
             response_started: false,

@@ -16,6 +16,7 @@ mod alike;
 mod checker;
 mod corpus;
 mod dice;
+mod incoming;
 mod outages;
 mod queues;
 mod seeds;

@@ -2,16 +2,15 @@
 //! meanwhile.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue, Method, Version};
+use http::Method;
 use weir::config::{Overrides, load};
 use weir::exchange::event::{ExchangeEvent, Observer};
 use weir::exchange::refusal::{Outcome, Refusal};
-use weir::exchange::{Exchange, Head, Replay, Rolls};
-use weir::http::scheme::Scheme;
+use weir::exchange::{Exchange, Replay, Rolls};
 use weir::policy::breaker::{BreakerPhase, Cause, Transition};
 use weir::policy::retry::AttemptFailure;
 use weir::runtime::endpoint::Lookup;
@@ -21,6 +20,7 @@ use weir::runtime::snapshot::Snapshot;
 use weir::time::Timestamp;
 
 use crate::dice::Dice;
+use crate::incoming::Incoming;
 use crate::seeds;
 
 const DAYS: u64 = 100;
@@ -231,19 +231,10 @@ impl Outage {
         let plain = !self.only_posts && self.dice.u8(0..10) < 7;
         sums.posts += u64::from(!plain);
         let method = if plain { Method::GET } else { Method::POST };
-        let headers = HeaderMap::from_iter([(http::header::HOST, HeaderValue::from_static("a"))]);
-        let head = Head {
-            peer: IpAddr::V4(Ipv4Addr::new(10, 1, 0, self.dice.u8(0..40))),
-            method: &method,
-            version: Version::HTTP_11,
-            scheme: Scheme::Http,
-            query: None,
-            path: "/",
-            headers: &headers,
-        };
+        let client = Ipv4Addr::new(10, 1, 0, self.dice.u8(0..40));
+        let request = Incoming { method, ..Incoming::get(client) };
         let observer: Arc<Recorder> = Arc::clone(&self.recorder);
-        let mut exchange = Exchange::new(Arc::clone(&self.snapshot), observer, self.now);
-        exchange.admit(&head, self.now).unwrap();
+        let exchange = request.admitted(&self.snapshot, observer, self.now);
         self.attempt(exchange, Kind { plain, paid: false }, sums);
     }
 

@@ -1,16 +1,14 @@
 //! Minutes of overload: requests that wait for places at backends, and what a queue promises.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue, Method, Version};
 use weir::config::{Overrides, load};
 use weir::exchange::refusal::{Outcome, Refusal};
-use weir::exchange::{Choice, Exchange, Head, Replay, Rolls};
-use weir::http::scheme::Scheme;
+use weir::exchange::{Choice, Exchange, Replay, Rolls};
 use weir::policy::retry::AttemptFailure;
 use weir::runtime::endpoint::Lookup;
 use weir::runtime::pool::Pool;
@@ -18,6 +16,7 @@ use weir::runtime::snapshot::Snapshot;
 use weir::time::Timestamp;
 
 use crate::dice::Dice;
+use crate::incoming::Incoming;
 use crate::outages::Recorder;
 use crate::seeds;
 
@@ -168,19 +167,9 @@ impl Day {
 
     fn arrive(&mut self, sums: &mut Sums) {
         let observer: Arc<Recorder> = Arc::clone(&self.recorder);
-        let mut exchange = Exchange::new(Arc::clone(&self.snapshot), observer, self.now);
-        let mut headers = HeaderMap::new();
-        headers.insert("host", HeaderValue::from_static("a.test"));
-        let head = Head {
-            peer: IpAddr::V4(Ipv4Addr::from(self.dice.u32(1..=9))),
-            scheme: Scheme::Http,
-            method: &Method::GET,
-            version: Version::HTTP_11,
-            path: "/",
-            query: None,
-            headers: &headers,
-        };
-        if let Err(refusal) = exchange.admit(&head, self.now) {
+        let request = Incoming::get(Ipv4Addr::from(self.dice.u32(1..=9)));
+        let (mut exchange, admitted) = request.begin(&self.snapshot, observer, self.now);
+        if let Err(refusal) = admitted {
             assert_eq!(refusal, Refusal::NoBackend, "all are down");
             return exchange.finished(Outcome::Refused(refusal), None, self.now);
         }

@@ -3,20 +3,19 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue, Method, Version};
 use weir::exchange::refusal::Outcome;
-use weir::exchange::{Exchange, Head, Replay, Rolls};
-use weir::http::scheme::Scheme;
+use weir::exchange::{Exchange, Replay, Rolls};
 use weir::runtime::backend::Backend;
 use weir::runtime::ids::BackendId;
 use weir::runtime::snapshot::Snapshot;
 use weir::time::Timestamp;
 
 use crate::dice::Dice;
+use crate::incoming::Incoming;
 use crate::outages::{Recorder, build};
 use crate::seeds;
 
@@ -148,20 +147,10 @@ impl World {
     }
 
     fn request(&mut self) {
-        let headers = HeaderMap::from_iter([(http::header::HOST, HeaderValue::from_static("a"))]);
         let client = u32::from_be_bytes([10, 1, 0, 0]) + self.dice.u32(0..5000);
-        let head = Head {
-            peer: IpAddr::V4(Ipv4Addr::from(client)),
-            method: &Method::GET,
-            version: Version::HTTP_11,
-            scheme: Scheme::Http,
-            query: None,
-            path: "/",
-            headers: &headers,
-        };
         let recorder = Arc::new(Recorder::default());
-        let mut exchange = Exchange::new(Arc::clone(&self.snapshot), recorder, self.now);
-        exchange.admit(&head, self.now).unwrap();
+        let request = Incoming::get(Ipv4Addr::from(client));
+        let mut exchange = request.admitted(&self.snapshot, recorder, self.now);
         let rolls = Rolls { pick: self.dice.u64(..), backoff: self.dice.u64(..) };
         let backend = exchange.pick(self.now, rolls).unwrap().id.position();
         let at = self.servers[backend].serve(self.now, &mut self.dice);

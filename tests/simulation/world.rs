@@ -2,21 +2,20 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::num::{NonZeroU8, NonZeroU32, NonZeroUsize};
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue, Method, Version};
+use http::Method;
 use weir::config::{
     AccessLog, Admin, Algorithm, Backend, BackendAddress, Config, HealthCheck, HostPattern, Limits,
     Listener, LogFormat, LogTarget, Pool, RateLimit, ReadyWhen, RequestQueue, ResponseBuffers,
     Retry, RetryOn, Route, Shutdown, SourcePosition, Threads, Timeouts, Transport,
 };
 use weir::exchange::refusal::Refusal;
-use weir::exchange::{Admitted, Attempt, Exchange, Head, Replay, Rolls};
+use weir::exchange::{Admitted, Attempt, Exchange, Replay, Rolls};
 use weir::http::scan::Limits as HeadLimits;
-use weir::http::scheme::Scheme;
 use weir::name::PoolName;
 use weir::policy::retry::AttemptFailure;
 use weir::policy::wait_queue::QueueOrder;
@@ -28,6 +27,7 @@ use weir::time::{Timestamp, nanos};
 
 use crate::checker::{Checker, Sums, count};
 use crate::dice::Dice;
+use crate::incoming::Incoming;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// Requests arrive in bursts of ten; this is the number of bursts in a whole day.
@@ -241,21 +241,11 @@ impl World {
         self.arrivals += 1;
         let method = self.dice.choice([Method::GET, Method::POST, Method::PUT]).unwrap();
         let host = self.dice.choice(["a.test", "b.test", "c.test"]).unwrap();
-        let mut headers = HeaderMap::new();
-        headers.insert("host", HeaderValue::from_static(host));
-        let client = IpAddr::V4(Ipv4Addr::new(10, 0, 0, self.dice.u8(0..40)));
-        let head = Head {
-            peer: client,
-            method: &method,
-            version: Version::HTTP_11,
-            scheme: Scheme::Http,
-            query: None,
-            path: "/",
-            headers: &headers,
-        };
-        let observer = Arc::clone(&self.checker);
-        let mut exchange = Exchange::new(Arc::clone(&self.snapshot), observer, self.now);
-        match exchange.admit(&head, self.now) {
+        let client = Ipv4Addr::new(10, 0, 0, self.dice.u8(0..40));
+        let request = Incoming { client, method: method.clone(), host };
+        let observer: Arc<Checker> = Arc::clone(&self.checker);
+        let (exchange, admitted) = request.begin(&self.snapshot, observer, self.now);
+        match admitted {
             Err(refusal) => self.refused(exchange, refusal),
             Ok(admitted) => {
                 assert_eq!(admitted, Admitted::Forward, "no route answers itself");

@@ -28,6 +28,7 @@ pub(crate) mod names;
 pub(crate) mod networks;
 pub(crate) mod origin;
 pub(crate) mod ports;
+pub(crate) mod replace;
 pub(crate) mod tls;
 pub(crate) mod tls_front;
 pub(crate) mod weir;
