@@ -366,25 +366,37 @@ impl ConnectionState {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::deadlines::FORCE_CLOSE_AFTER;
-    use super::*;
-    use crate::exchange::outcome::Expired;
-
-    const TIMEOUTS: DownstreamTimeouts = DownstreamTimeouts {
+impl DownstreamTimeouts {
+    /// For tests.
+    pub(crate) const FIXTURE: Self = Self {
         request_header: Duration::from_secs(10),
         keepalive_idle: Duration::from_secs(75),
         tunnel_drain: Duration::from_secs(40),
         max_requests: None,
     };
+}
+
+#[cfg(test)]
+impl ConnectionState {
+    /// Of a new plaintext connection, for tests.
+    pub(crate) fn fixture(now: Timestamp) -> Self {
+        let end = "127.0.0.1:1".parse().unwrap();
+        Self::new(Arc::new(ConnectionInfo::new(end, end)), DownstreamTimeouts::FIXTURE, now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::deadlines::FORCE_CLOSE_AFTER;
+    use super::*;
+    use crate::exchange::outcome::Expired;
 
     fn at(seconds: u64) -> Timestamp {
         Timestamp::ZERO + Duration::from_secs(seconds)
     }
 
     fn state() -> ConnectionState {
-        let end = "127.0.0.1:1".parse().unwrap();
-        ConnectionState::new(Arc::new(ConnectionInfo::new(end, end)), TIMEOUTS, at(0))
+        ConnectionState::fixture(at(0))
     }
 
     #[test]
@@ -541,8 +553,7 @@ mod tests {
 
     #[test]
     fn a_connection_made_during_a_drain_is_open_for_a_second() {
-        let end = "127.0.0.1:1".parse().unwrap();
-        let state = ConnectionState::new(Arc::new(ConnectionInfo::new(end, end)), TIMEOUTS, at(7));
+        let state = ConnectionState::fixture(at(7));
         state.drain(at(2));
         assert_eq!(state.next_deadline(), at(7) + DRAIN_IDLE);
     }
@@ -686,7 +697,8 @@ mod tests {
     #[test]
     fn the_last_request_of_a_connection_is_known_while_it_is_served() {
         let end = "127.0.0.1:1".parse().unwrap();
-        let timeouts = DownstreamTimeouts { max_requests: NonZeroU32::new(2), ..TIMEOUTS };
+        let timeouts =
+            DownstreamTimeouts { max_requests: NonZeroU32::new(2), ..DownstreamTimeouts::FIXTURE };
         let connection = Arc::new(ConnectionInfo::new(end, end));
         let limited = ConnectionState::new(connection, timeouts, at(0));
         limited.request_started(at(0));

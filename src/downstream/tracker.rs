@@ -240,18 +240,7 @@ mod tests {
     }
 
     fn state() -> Arc<ConnectionState> {
-        use crate::downstream::connection_info::ConnectionInfo;
-        use crate::downstream::connection_state::DownstreamTimeouts;
-        use std::time::Duration;
-        let end = "127.0.0.1:1".parse().unwrap();
-        let timeouts = DownstreamTimeouts {
-            request_header: Duration::from_secs(10),
-            keepalive_idle: Duration::from_secs(75),
-            tunnel_drain: Duration::from_secs(40),
-            max_requests: None,
-        };
-        let connection = Arc::new(ConnectionInfo::new(end, end));
-        Arc::new(ConnectionState::new(connection, timeouts, Timestamp::ZERO))
+        Arc::new(ConnectionState::fixture(Timestamp::ZERO))
     }
 
     #[test]

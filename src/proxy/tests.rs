@@ -3,7 +3,6 @@
 
 use std::io::Cursor;
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 use pingora_proxy::Session;
@@ -42,15 +41,10 @@ pub(super) async fn session(bytes: &str) -> Session {
 
 /// The same, with the state of a plaintext connection.
 pub(super) async fn session_with_state(bytes: &str) -> (Session, Arc<ConnectionState>) {
-    let timeouts = DownstreamTimeouts {
-        request_header: Duration::from_secs(10),
-        keepalive_idle: Duration::from_secs(75),
-        tunnel_drain: Duration::from_secs(40),
-        max_requests: None,
-    };
     let (peer, local) = (fixture::address("203.0.113.7:4711"), fixture::address("10.0.0.1:8443"));
     let connection = Arc::new(ConnectionInfo::new(peer, local));
-    let state = Arc::new(ConnectionState::new(connection, timeouts, Timestamp::ZERO));
+    let state =
+        Arc::new(ConnectionState::new(connection, DownstreamTimeouts::FIXTURE, Timestamp::ZERO));
     let mut session = session(bytes).await;
     let digest = session.as_downstream_mut().digest_mut().unwrap();
     digest.proxy_digest = session_ext::attach_state(&state);

@@ -1,4 +1,4 @@
-//! What is looked up for the backends of a configuration, and by whom it is used.
+//! The names and files that give the backends of a configuration, and the backends that use each.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};

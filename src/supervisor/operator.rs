@@ -133,15 +133,8 @@ fn not_applied(unaware: &[WorkerId]) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::target::tests::config;
     use super::*;
-    use crate::config::{self, Overrides};
-
-    fn config() -> Config {
-        let text = "pools:\n  - {name: web, backends: [http://10.0.0.1:80, http://10.0.0.2:80]}\n  \
-                    - {name: api, backends: [http://10.0.0.1:80, http://10.0.0.1:81]}\n\
-                    listeners: [\"127.0.0.1:8080\"]\nroutes: [{host: a.test, pool: web}, {pool: api}]\n";
-        config::load(Some(text.as_bytes()), &Overrides::default()).unwrap()
-    }
 
     #[test]
     fn a_reason_is_short_and_on_one_line() {

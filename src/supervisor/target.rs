@@ -112,11 +112,12 @@ fn named(mut names: impl Iterator<Item = String>) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::config::{self, Overrides};
 
-    fn config() -> Config {
+    /// Two pools with a backend in common.
+    pub(in super::super) fn config() -> Config {
         let text = "pools:\n  - {name: web, backends: [http://10.0.0.1:80, http://10.0.0.2:80]}\n  \
                     - {name: api, backends: [http://10.0.0.1:80, http://10.0.0.1:81]}\n\
                     listeners: [\"127.0.0.1:8080\"]\nroutes: [{host: a.test, pool: web}, {pool: api}]\n";

@@ -123,8 +123,7 @@ mod tests {
 
     use super::*;
     use crate::config::{Overrides, load};
-    use crate::downstream::connection_info::ConnectionInfo;
-    use crate::downstream::connection_state::{CloseReason, DownstreamTimeouts};
+    use crate::downstream::connection_state::CloseReason;
     use crate::policy::breaker::{AttemptFault, Moment};
     use crate::runtime::endpoint::Lookup;
     use crate::runtime::ids::{BackendId, PoolId};
@@ -163,15 +162,7 @@ pools:
 
     /// A connection whose request waits at the first backend since 3 s.
     fn waiting(snapshot: &Arc<Snapshot>) -> (Arc<ConnectionState>, Lease) {
-        let end = "127.0.0.1:1".parse().unwrap();
-        let timeouts = DownstreamTimeouts {
-            request_header: Duration::from_secs(10),
-            keepalive_idle: Duration::from_secs(75),
-            tunnel_drain: Duration::from_secs(40),
-            max_requests: None,
-        };
-        let connection = Arc::new(ConnectionInfo::new(end, end));
-        let state = Arc::new(ConnectionState::new(connection, timeouts, at(3000)));
+        let state = Arc::new(ConnectionState::fixture(at(3000)));
         state.request_started(at(3000));
         state.set_deadline(at(30_000));
         let mut lease = lease(snapshot, 0).measured(at(3000));

@@ -133,7 +133,8 @@ impl World {
         self.words.0.retain(|backend, _| has_backend(config, &key(backend)));
     }
 
-    /// A client is told that every worker does what it has asked for.
+    /// The result of an operator's command arrives at its client. If it says that every worker applies the
+    /// override, checks that each does.
     pub(super) fn reply_round(&mut self, result: RoundResult<Caller>) {
         let RoundResult { change, late, unaware, client } = result;
         for worker in late.iter().copied() {
