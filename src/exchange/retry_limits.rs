@@ -70,6 +70,9 @@ pub(super) fn return_token(exchange: &mut Exchange) {
     let current = &mut exchange.current;
     let held = [&mut current.token, &mut current.reserved];
     let held = held.map(|it| std::mem::replace(it, false));
+    if held == [false; 2] {
+        return; // as nearly always
+    }
     if let Some(budget) = budget(exchange) {
         held.into_iter().filter(|is_held| *is_held).for_each(|_| budget.give_back());
     }

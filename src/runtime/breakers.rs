@@ -186,11 +186,10 @@ impl Breakers {
 
     /// Whether even the best of the other backends that get requests fails as often as `share` allows.
     fn peers_all_fail(&self, members: &[Member], but: BackendId) -> bool {
-        let others = members.iter().enumerate().filter(|(index, _)| *index != but.position());
         let eligible =
-            others.filter(|(_, member)| member.backend.eligibility() == Eligibility::Eligible);
+            others(members, but).filter(|backend| backend.eligibility() == Eligibility::Eligible);
         let rate = |circuit: &Circuit| circuit.rate(AttemptFault::Failed, self.params.attempts);
-        let rates = eligible.map(|(_, member)| rate(&member.backend.circuit).unwrap_or_default());
+        let rates = eligible.map(|backend| rate(&backend.circuit).unwrap_or_default());
         rates.min().is_some_and(|best| best >= FailureRate::per_cent(self.params.share))
     }
 
@@ -332,13 +331,17 @@ impl Breakers {
 
     /// Whether at least half of the others are silent, too.
     fn are_silent(&self, members: &[Member], but: BackendId, now: Timestamp) -> bool {
-        let others = || {
-            let others = members.iter().enumerate().filter(|(index, _)| *index != but.position());
-            others.filter(|(_, member)| member.backend.operator_mode().is_none())
-        };
-        let silent = others().filter(|(_, member)| self.is_silent(&member.backend, now)).count();
-        silent > 0 && silent * 2 >= others().count()
+        let silent = others(members, but).filter(|backend| self.is_silent(backend, now)).count();
+        silent > 0 && silent * 2 >= others(members, but).count()
     }
+}
+
+/// The other backends of the pool. One that an operator has taken out is no measure for the others, and
+/// no help.
+fn others(members: &[Member], but: BackendId) -> impl Iterator<Item = &Backend> {
+    let others = members.iter().enumerate().filter(move |(index, _)| *index != but.position());
+    let others = others.map(|(_, member)| &*member.backend);
+    others.filter(|backend| backend.operator_mode().is_none())
 }
 
 /// The other backends of the pool.

@@ -293,8 +293,8 @@ impl Circuit {
     }
 
     /// Whether a request that waits for its response could be moved to another backend.
-    #[must_use]
-    pub fn has_movable(&self) -> bool {
+    #[cfg(test)]
+    pub(crate) fn has_movable(&self) -> bool {
         self.waiting.has_movable()
     }
 

@@ -50,8 +50,8 @@ impl WaitingAttempts {
     }
 
     /// Whether one could be moved.
-    #[must_use]
-    pub fn has_movable(&self) -> bool {
+    #[cfg(test)]
+    pub(crate) fn has_movable(&self) -> bool {
         !self.movable.lock().is_empty()
     }
 }
