@@ -28,9 +28,9 @@ const OF_DRAIN: &str = "The backend is written as `weir backends` shows it: POOL
 /// The commands that set something on a backend.
 #[derive(Debug, Subcommand)]
 pub(super) enum OperatorCommand {
-    /// Send a backend no new clients; what is in flight completes
+    /// Send a backend no new requests; what is in flight completes
     Drain(DrainFlags),
-    /// Send a backend no requests at all; health checks go on
+    /// Take a backend out until it is enabled; what is in flight completes, health checks go on
     Disable(Disable),
     /// Send a drained or disabled backend requests again, once its health checks pass
     Enable(BackendTarget),

@@ -49,6 +49,13 @@ pub(super) fn request(
     if reason.contains(char::is_control) {
         return Err("the reason contains a control character (help: write it on one line)".into());
     }
+    if lasts.is_some_and(|lasts| lasts.is_zero()) {
+        return Err(
+            "the setting would end at once (help: give `--for` a time above 0s, or leave it \
+                    out)"
+                .into(),
+        );
+    }
     if lasts.is_some()
         && matches!(change, OverrideChange::Weight(percent) if percent.is_configured())
     {
@@ -66,7 +73,11 @@ pub(super) fn reply(supervisor: &Supervisor, result: RoundResult<Client>) {
         (Client::Backends(_, query), _) => backends(supervisor, query, &late),
         (_, Some(change)) => {
             let mut text = describe(&change);
-            let problems = [not_confirmed(&late), not_applied(&unaware)];
+            let key = &change.request.key;
+            let mut backends = supervisor.processes.workers.values().flat_map(|it| &it.backends);
+            let is_known = backends.any(|report| report.key == *key);
+            let problems =
+                [not_confirmed(&late), not_applied(&unaware), not_found(is_known, &late, &unaware)];
             problems.iter().flatten().for_each(|problem| text.push_str(problem));
             let done = late.is_empty() && unaware.is_empty();
             Reply { done, text }
@@ -131,6 +142,17 @@ fn not_applied(unaware: &[WorkerId]) -> Option<String> {
     ))
 }
 
+/// Says that no worker has the backend, if all have reported theirs. A pool that looks its backends up may
+/// find it later.
+fn not_found(is_known: bool, late: &[WorkerId], unaware: &[WorkerId]) -> Option<String> {
+    let is_unknown = !is_known && late.is_empty() && unaware.is_empty();
+    is_unknown.then(|| {
+        "\nno worker has this backend now: the setting applies once it is found (help: `weir backends` \
+         shows those that are known; `weir reset` removes the setting)"
+            .to_owned()
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::target::tests::config;
@@ -164,11 +186,15 @@ mod tests {
         let hour = Some(std::time::Duration::from_secs(3600));
         assert!(of(50, hour).is_ok() && of(100, None).is_ok());
         assert!(of(100, hour).unwrap_err().contains("leave out `--for`"));
+        let zero = Some(std::time::Duration::ZERO);
+        assert!(of(50, zero).unwrap_err().contains("above 0s"));
     }
 
     #[test]
     fn who_uses_an_older_worker_learns_it() {
         assert_eq!(not_confirmed(&[]), None);
+        assert!(not_found(false, &[], &[]).is_some());
+        assert_eq!(not_found(true, &[], &[]).or(not_found(false, &[WorkerId(3)], &[])), None);
         assert!(not_applied(&[WorkerId(3)]).unwrap().contains("worker 3 is of an older version"));
     }
 }

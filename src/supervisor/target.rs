@@ -1,5 +1,7 @@
 //! Which backend an operator means.
 
+use std::net::SocketAddr;
+
 use crate::config::{Backend, BackendAddress, Config, nearest};
 use crate::policy::operator::BackendKey;
 
@@ -65,11 +67,10 @@ fn host(backend: &str) -> &str {
     host.trim_matches(['[', ']'])
 }
 
-/// A backend that a pool may find by a lookup: it is written in full.
+/// A backend that a pool may find by a lookup: it is written in full, by its address.
 fn looked_up(config: &Config, pool: Option<&str>, backend: &str) -> Option<BackendKey> {
     let key = BackendKey { pool: pool?.to_owned(), backend: backend.to_owned() };
-    let (host, port) = backend.rsplit_once(':')?;
-    let is_address = !host.is_empty() && port.parse::<u16>().is_ok();
+    let is_address = backend.parse::<SocketAddr>().is_ok();
     (is_address && has_backend(config, &key)).then_some(key)
 }
 
@@ -98,6 +99,9 @@ fn unknown_backend(all: &[BackendKey], target: &str, backend: &str) -> String {
     let near = near.and_then(|near| all.iter().find(|key| key.backend == near));
     let help = match near {
         Some(near) => format!("did you mean `{near}`?"),
+        None if all.is_empty() => "`weir backends` shows those that were looked up; write one of \
+                                   them in full, such as `web/10.0.0.1:80`"
+            .to_owned(),
         None => format!("write one of {}", named(all.iter().map(ToString::to_string))),
     };
     format!("there is no backend `{target}` (help: {help})")
@@ -144,6 +148,18 @@ pub(super) mod tests {
         let help = "(help: write one of `web/10.0.0.1:80`, `api/10.0.0.1:80`)";
         assert_eq!(found("10.0.0.1:80").unwrap_err(), format!("`10.0.0.1:80` is ambiguous {help}"));
         assert!(found("api/10.0.0.1").unwrap_err().contains("`api/10.0.0.1:81`"));
+    }
+
+    #[test]
+    fn a_backend_that_is_looked_up_is_written_by_its_address() {
+        let text = "pools: [{name: dns, backends: [{dns: 'http://localhost:80'}]}]";
+        let config = config::load(Some(text.as_bytes()), &Overrides::default()).unwrap();
+        let found = |target| find(&config, target).map(|key| key.to_string());
+        assert_eq!(found("dns/127.0.0.1:80").unwrap(), "dns/127.0.0.1:80");
+        assert_eq!(found("dns/[::1]:80").unwrap(), "dns/[::1]:80");
+        for name in ["dns/localhost:80", "dns/127.0.0.1", "127.0.0.1:80"] {
+            assert!(found(name).unwrap_err().contains("write one of them in full"), "{name}");
+        }
     }
 
     #[test]

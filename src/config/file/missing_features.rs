@@ -6,7 +6,7 @@ const NO_BOUND: (&str, &str) = (
     "`max_requests` of a backend bounds those at that backend",
 );
 const NO_SWITCH: (&str, &str) =
-    ("switch for a backend", "take it out of the list and run `weir reload`");
+    ("key that takes a backend out", "`weir disable` does it; or remove it and run `weir reload`");
 const NO_STICKY: (&str, &str) = (
     "sticky sessions by a cookie",
     "`algorithm: ip_hash` sends the same client address to the same backend",
@@ -33,6 +33,7 @@ pub(super) const WORDS: &[(&str, &str, (&str, &str))] = &[
     ("down", "pools[].backends[]", NO_SWITCH),
     ("disabled", "pools[].backends[]", NO_SWITCH),
     ("enabled", "pools[].backends[]", NO_SWITCH),
+    ("drain", "pools[].backends[]", NO_SWITCH),
     ("backup", ANY, ("backup backends", "list it as a backend like the others")),
     ("sticky", ANY, NO_STICKY),
     ("sticky_session", ANY, NO_STICKY),

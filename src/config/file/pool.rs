@@ -140,12 +140,12 @@ section! {
     /// logged.
     backends_max: NonZeroU32 [whole(1, 1024)] = default(64) where is_discovered, "200";
     /// Share of the requests, relative to the other backends of the pool. With `dns`, of each address.
-    weight: NonZeroU32 [whole(1, 1000).zero("to send a backend no requests, remove it")] = default(1) where has_weight, "3";
+    weight: NonZeroU32 [whole(1, 1000).zero("to send a backend no requests, run `weir disable`, or remove it")] = default(1) where has_weight, "3";
     /// Maximum number of requests in flight at this backend, those of draining workers included as far as
     /// they are known. A request that finds no free place at any eligible backend waits in the `queue` of the
     /// pool; without one it gets 503 with `Retry-After`. Retries and trials of the circuit breaker need a
     /// place, health checks do not. A WebSocket needs a place for as long as it is open.
-    max_requests: NonZeroU32 [whole(1, REQUESTS_MAX).zero("to send a backend no requests, remove it")] = optional("no limit"), "100";
+    max_requests: NonZeroU32 [whole(1, REQUESTS_MAX).zero("to send a backend no requests, run `weir disable`, or remove it")] = optional("no limit"), "100";
     /// Server name (or IP address) that the certificate of this backend must be issued for. It is also sent
     /// as SNI. Only for `https://`.
     server_name: ServerName = optional("the one of the pool's `tls`, else the host of the URL"), "web.internal", ForgetsHealth;
